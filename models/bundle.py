@@ -1,0 +1,217 @@
+"""The bundle: one immutable version of one model, on disk.
+
+    bundle.json           the spec, name, version, created, producer, training metrics, the sha256 of every other file
+    weights.safetensors   float32, "<node>.<parameter>"
+    golden.safetensors    a few real encoded inputs with the reference engine's counts and readout
+    model.onnx            optional
+    card.md               what it is, data, accuracy, firing rates, synaptic operations, limits
+
+Nothing is read by unpickling. A file is read once, and what was hashed is what is parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, StringConstraints, ValidationError
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from models.coding import EncodedInputs
+from models.engines.base import Counts, Engine
+from models.errors import InvalidBundle, InvalidInput, InvalidSpec
+from models.network import FloatArray, Network
+from models.parameters import Frozen, Name
+from models.spec import Spec, first_fault
+from models.version import VERSION
+
+MANIFEST = "bundle.json"
+
+
+class File(StrEnum):
+    """The files that a bundle may hold beside its manifest; no other name is ever opened."""
+
+    WEIGHTS = "weights.safetensors"
+    GOLDEN = "golden.safetensors"
+    ONNX_MODEL = "model.onnx"
+    CARD = "card.md"
+
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+# How far a membrane readout may stray when sums run in another order than the reference's; counts may not stray at all.
+READOUT_TOLERANCE = 1e-4
+
+
+class Manifest(Frozen):
+    """What bundle.json says."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    created: datetime
+    producer: str
+    metrics: dict[str, float] = Field(default_factory=dict)
+    files: dict[File, Sha256]
+    spec: Spec
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Real encoded inputs and what the reference engine made of them: counts and readout, both (batch, classes)."""
+
+    inputs: EncodedInputs
+    spike_counts: Counts
+    readout: FloatArray
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle as read: its manifest, its network and its other files."""
+
+    manifest: Manifest
+    network: Network
+    golden: Golden
+    onnx_model: bytes | None
+    card: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Bundle:
+        """Read a bundle and check every hash, name, shape and value.
+
+        Raises InvalidBundle with a sentence that names the file, however the folder is damaged.
+        """
+        manifest = _read_manifest(folder / MANIFEST)
+        files = {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
+        try:
+            network = Network(manifest.spec, _tensors(files, File.WEIGHTS))
+        except InvalidSpec as error:
+            raise InvalidBundle(f"{File.WEIGHTS}: {error}") from error
+        return cls(
+            manifest=manifest,
+            network=network,
+            golden=_golden(_tensors(files, File.GOLDEN), manifest.spec),
+            onnx_model=files.get(File.ONNX_MODEL),
+            card=files.get(File.CARD, b"").decode(errors="replace"),
+        )
+
+    def verify(self, engine: Engine) -> None:
+        """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs."""
+        result = engine.run(self.golden.inputs)
+        for index, (found, expected) in enumerate(zip(result.spike_counts, self.golden.spike_counts, strict=True)):
+            if not np.array_equal(found, expected):
+                raise InvalidBundle(
+                    f"{File.GOLDEN}: sample {index} gives spike counts {found.tolist()} on engine '{engine.name}', "
+                    f"but the bundle was exported with {expected.tolist()}"
+                )
+        strayed = ~np.isclose(result.readout, self.golden.readout, rtol=READOUT_TOLERANCE, atol=READOUT_TOLERANCE)
+        if strayed.any():
+            index = int(np.argwhere(strayed)[0][0])
+            raise InvalidBundle(
+                f"{File.GOLDEN}: sample {index} reads out {result.readout[index].tolist()} on engine '{engine.name}', "
+                f"but the bundle was exported with {self.golden.readout[index].tolist()}"
+            )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a bundle, but for its version."""
+
+    name: str
+    network: Network
+    golden: Golden
+    metrics: Mapping[str, float]
+    card: str
+
+    def write(self, folder: Path, version: int, onnx_model: bytes | None) -> None:
+        """Write the files into `folder`, which is nobody's bundle until its caller renames it."""
+        files = {
+            File.WEIGHTS: safetensors.save(dict(self.network.tensors)),
+            File.GOLDEN: safetensors.save(
+                {
+                    "inputs": self.golden.inputs.steps,
+                    "spike_counts": self.golden.spike_counts,
+                    "readout": self.golden.readout,
+                }
+            ),
+            File.CARD: self.card.encode(),
+        }
+        if onnx_model is not None:
+            files[File.ONNX_MODEL] = onnx_model
+        manifest = Manifest(
+            name=self.name,
+            version=version,
+            created=datetime.now(UTC).replace(microsecond=0),
+            producer=f"spikeserve {VERSION}",
+            metrics=dict(self.metrics),
+            files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            spec=self.network.spec,
+        )
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        (folder / MANIFEST).write_text(text + "\n")
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json(_read(path))
+    except ValidationError as error:
+        raise InvalidBundle(f"{MANIFEST}: {first_fault(error)}") from error
+
+
+def _read(path: Path) -> bytes:
+    if path.is_symlink():
+        raise InvalidBundle(f"{path.name}: is a symbolic link, expected a file of the bundle's own")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InvalidBundle(f"{path.name}: missing from the bundle") from error
+    except OSError as error:
+        raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
+
+
+def _read_checked(path: Path, expected: str) -> bytes:
+    content = _read(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise InvalidBundle(f"{path.name}: its sha256 is {found[:12]}…, but {MANIFEST} says {expected[:12]}…")
+    return content
+
+
+def _tensors(files: Mapping[File, bytes], name: File) -> dict[str, Any]:
+    if name not in files:
+        raise InvalidBundle(f"{name}: not listed in {MANIFEST}, and a bundle needs it")
+    try:
+        return safetensors.load(files[name])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InvalidBundle(f"{name}: not a safetensors file: {error}") from error
+
+
+def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:
+    wanted = {"inputs": np.float32, "spike_counts": np.int64, "readout": np.float32}
+    for name, dtype in wanted.items():
+        if name not in tensors or tensors[name].dtype != dtype:
+            raise InvalidBundle(f"{File.GOLDEN}: lacks '{name}' of type {np.dtype(dtype)}")
+    try:
+        inputs = EncodedInputs(tensors["inputs"], spec.time_steps)
+    except InvalidInput as error:
+        raise InvalidBundle(f"{File.GOLDEN}: {error}") from error
+    for name, shape in (
+        ("inputs", (len(inputs.steps), inputs.batch, *spec.input.shape)),
+        ("spike_counts", (inputs.batch, spec.classes)),
+        ("readout", (inputs.batch, spec.classes)),
+    ):
+        if tensors[name].shape != shape:
+            raise InvalidBundle(f"{File.GOLDEN}: '{name}' has shape {tensors[name].shape}, but the spec needs {shape}")
+    if inputs.batch == 0:
+        raise InvalidBundle(f"{File.GOLDEN}: holds no sample, expected at least one")
+    return Golden(inputs, tensors["spike_counts"], tensors["readout"])

@@ -1,0 +1,87 @@
+"""What every engine is given and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.coding import EncodedInputs
+from models.network import FloatArray
+from models.spec import Readout, Spec
+
+Counts = NDArray[np.int64]
+
+
+class Record(Flag):
+    """What a run keeps beyond its counts."""
+
+    NONE = 0
+    RASTER = auto()
+    MEMBRANE = auto()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The answer to one run, samples in the order that they came in.
+
+    `spike_counts` (batch, classes): output spikes over all steps, zero for a readout that does not spike.
+    `readout` (batch, classes): what the class is read from, the counts or the last layer's membrane.
+    `synaptic_operations` (batch,): weights met by non-zero inputs, over all weighted connections and all steps; a
+    connection whose input is the same at every step is computed, and so counted, once.
+    `spikes_per_node` name to (batch,), for each spiking node.
+    `rasters` name to (time_steps, batch, *shape) of 0 and 1 and `membranes` name to the same shape, after the reset:
+    for each spiking node (and a readout's membrane) where `record` asked for them, otherwise empty.
+    """
+
+    spike_counts: Counts
+    readout: FloatArray
+    synaptic_operations: Counts
+    spikes_per_node: Mapping[str, Counts]
+    rasters: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    membranes: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def class_index(self) -> Counts:
+        """The class of each sample (batch,); ties go to the lowest index."""
+        return self.readout.argmax(axis=1)
+
+    @property
+    def probabilities(self) -> FloatArray:
+        """The softmax of the readout (batch, classes), which is what the training losses use."""
+        shifted = np.exp(self.readout - self.readout.max(axis=1, keepdims=True))
+        return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+class Engine(Protocol):
+    """Runs one network. Stateless between calls: state is made inside `run`, so that nothing can leak."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name, as an answer and a setting spell it."""
+        ...
+
+    @property
+    def spec(self) -> Spec:
+        """The network that it runs."""
+        ...
+
+    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+        """Run every sample from rest. Safe to call from several threads at once."""
+        ...
+
+
+def membrane_readout(rule: Readout, membrane: FloatArray) -> FloatArray:
+    """Read (batch, classes) from the membrane (time_steps, batch, classes) of the last layer.
+
+    The mean sums in float64, so that its float32 result does not hang on the order of the sum.
+    """
+    if rule is Readout.MAX_MEMBRANE:
+        return membrane.max(axis=0)
+    if rule is Readout.LAST_MEMBRANE:
+        return membrane[-1]
+    return membrane.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -1,0 +1,54 @@
+"""Which engines are installed here, and which one runs a network."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from importlib.util import find_spec
+
+from models.engines.base import Engine
+from models.errors import EngineUnavailable
+from models.network import Network
+
+
+class EngineName(StrEnum):
+    """The engines by name."""
+
+    REFERENCE = "reference"
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
+NEEDS = {EngineName.REFERENCE: "numpy", EngineName.ONNX: "onnxruntime", EngineName.TORCH: "torch"}
+
+
+def available() -> tuple[EngineName, ...]:
+    """Return the engines whose library is installed."""
+    return tuple(engine for engine, library in NEEDS.items() if find_spec(library) is not None)
+
+
+def default(device: str) -> EngineName:
+    """Return the engine that serves on `device` unless another is asked for: `onnx` on the CPU, `torch` on CUDA."""
+    return EngineName.ONNX if device == "cpu" else EngineName.TORCH
+
+
+def create(engine: EngineName, network: Network, *, onnx_model: bytes | None = None, device: str = "cpu") -> Engine:
+    """Return an engine for `network`; `onnx_model` is the bundle's model.onnx, where it has one.
+
+    Raises EngineUnavailable where the engine's library or device is missing, with what to do about it.
+    """
+    if engine not in available():
+        raise EngineUnavailable(f"engine '{engine}': the package {NEEDS[engine]} is not installed here")
+    if device != "cpu" and engine is not EngineName.TORCH:
+        raise EngineUnavailable(f"device '{device}': engine '{engine}' runs on 'cpu' only; use engine 'torch'")
+    # Each library is imported only by the engine that needs it: a serving image holds just one of them.
+    if engine is EngineName.TORCH:
+        from models.engines.pytorch import TorchEngine
+
+        return TorchEngine(network, device)
+    if engine is EngineName.ONNX:
+        from models.engines.onnx_runtime import OnnxEngine, build_model
+
+        return OnnxEngine(network.spec, build_model(network) if onnx_model is None else onnx_model)
+    from models.engines.reference import ReferenceEngine
+
+    return ReferenceEngine(network)

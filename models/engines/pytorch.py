@@ -1,0 +1,93 @@
+"""The `torch` engine: the modules that training fits, with the plain threshold and no autograd graph, on CPU or CUDA.
+
+Sums run in the order that PyTorch's matrix product picks for a batch's size, so that on a trained network a membrane
+within rounding of its threshold may fall otherwise in another batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.coding import EncodedInputs
+from models.engines.base import Record, RunResult, membrane_readout
+from models.engines.fan_out import fan_out, recurrent_fan_out
+from models.errors import EngineUnavailable
+from models.network import Network
+from models.nodes import Spiking, Weighted
+from models.spec import Readout, Spec
+from models.torch_network import HardThreshold, SpikingNetwork
+
+
+class TorchEngine:
+    """Runs a network in PyTorch; `device` is "cpu", "cuda" or "cuda:<index>"."""
+
+    name = "torch"
+
+    def __init__(self, network: Network, device: str = "cpu") -> None:
+        self.device = _usable(device)
+        self.module = SpikingNetwork.of(network).to(self.device).eval().requires_grad_(False)
+        self.spec: Spec = network.spec
+        self.fan_out = {
+            node.name: torch.from_numpy(fan_out(node, self.spec.input_shapes[node.name])).to(self.device)
+            for node in self.spec.nodes
+            if isinstance(node, Weighted)
+        }
+
+    @torch.inference_mode()
+    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+        """Run every sample from rest."""
+        steps = torch.from_numpy(inputs.steps).to(self.device)
+        operations = torch.zeros(inputs.batch, dtype=torch.int64, device=self.device)
+        per_node: dict[str, Tensor] = {}
+        rasters: dict[str, Tensor] = {}
+        membranes: dict[str, Tensor] = {}
+        # TensorFloat-32 drops bits of a convolution's inputs; a spike for a spike needs them all.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            for node, arriving, leaving, trace in self.module(steps, inputs.time_steps, HardThreshold()):
+                if isinstance(node, Weighted):
+                    operations += ((arriving != 0) * self.fan_out[node.name]).flatten(2).sum(dim=(0, 2))
+                if isinstance(node, Spiking):
+                    per_node[node.name] = leaving.flatten(2).sum(dim=2, dtype=torch.int64).sum(dim=0)
+                    if node.recurrent:
+                        fed_back = leaving[:-1].flatten(2).sum(dim=(0, 2), dtype=torch.int64)
+                        operations += fed_back * recurrent_fan_out(leaving.shape[2:])
+                    if Record.RASTER in record:
+                        rasters[node.name] = leaving
+                if trace and Record.MEMBRANE in record:
+                    membranes[node.name] = torch.stack(trace)
+        return self._result(leaving, operations, per_node, rasters, membranes)
+
+    def _result(
+        self,
+        last: Tensor,
+        operations: Tensor,
+        per_node: dict[str, Tensor],
+        rasters: dict[str, Tensor],
+        membranes: dict[str, Tensor],
+    ) -> RunResult:
+        if self.spec.readout is Readout.SPIKE_COUNT:
+            counts = last.sum(dim=0, dtype=torch.int64).cpu().numpy()
+            readout = counts.astype(np.float32)
+        else:
+            readout = membrane_readout(self.spec.readout, last.cpu().numpy())
+            counts = np.zeros(readout.shape, np.int64)
+        return RunResult(
+            spike_counts=counts,
+            readout=readout,
+            synaptic_operations=operations.cpu().numpy(),
+            spikes_per_node={name: spikes.cpu().numpy() for name, spikes in per_node.items()},
+            rasters={name: raster.to(torch.uint8).cpu().numpy() for name, raster in rasters.items()},
+            membranes={name: membrane.cpu().numpy() for name, membrane in membranes.items()},
+        )
+
+
+def _usable(device: str) -> torch.device:
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise EngineUnavailable(
+            f"device '{device}': PyTorch {torch.__version__} finds no CUDA here; "
+            "install a CUDA build of it and a driver, or use 'cpu'"
+        )
+    return chosen

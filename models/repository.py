@@ -1,0 +1,102 @@
+"""The model repository: a folder of `<name>/<version>/`, each a bundle; versions are positive integers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from models.bundle import MANIFEST, Bundle, Contents
+from models.errors import BundleNotFound, InvalidBundle
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+class ModelRepository:
+    """Bundles by name and version; a name or version that is not one never touches the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Return the models' names, sorted; a folder without a version is none."""
+        if not self.root.is_dir():
+            return []
+        return sorted(entry.name for entry in self.root.iterdir() if self.versions(entry.name))
+
+    def versions(self, name: str) -> list[int]:
+        """Return the versions of a model, ascending; none for a name that the repository does not hold."""
+        folder = self.root / name
+        if not _NAME.fullmatch(name) or not folder.is_dir():
+            return []
+        return sorted(
+            int(entry.name)
+            for entry in folder.iterdir()
+            if _VERSION.fullmatch(entry.name) and (entry / MANIFEST).is_file() and not entry.is_symlink()
+        )
+
+    def read(self, name: str, version: int | None = None) -> Bundle:
+        """Read a version of a model, by default its newest.
+
+        Raises BundleNotFound, and InvalidBundle where the bundle is damaged or is another's.
+        """
+        versions = self.versions(name)
+        chosen = version if version is not None else max(versions, default=None)
+        if chosen is None:
+            known = ", ".join(self.names()) or "none"
+            raise BundleNotFound(f"model '{name}' is not in the repository; it holds: {known}")
+        if chosen not in versions:
+            listed = ", ".join(map(str, versions)) or "none"
+            raise BundleNotFound(f"model '{name}' has no version {chosen}; it has: {listed}")
+        bundle = Bundle.read(self.root / name / str(chosen))
+        if (bundle.manifest.name, bundle.manifest.version) != (name, chosen):
+            raise InvalidBundle(
+                f"{MANIFEST}: says it is '{bundle.manifest.name}' version {bundle.manifest.version}, "
+                f"but it lies in the folder of '{name}' version {chosen}"
+            )
+        return bundle
+
+    def publish(self, contents: Contents, onnx_model: Callable[[int], bytes] | None = None) -> int:
+        """Write a bundle as the model's next version and return that version.
+
+        The bundle appears whole or not at all: it is written beside its place and renamed. `onnx_model` gives the
+        model.onnx for a version, or is None for a bundle without one. Raises ValueError for a name that is not one.
+        """
+        if not _NAME.fullmatch(contents.name):
+            raise ValueError(
+                f"name: '{contents.name}' is not a model's name, expected a letter and then at most 63 letters, "
+                "digits, '-' or '_'"
+            )
+        home = self.root / contents.name
+        home.mkdir(parents=True, exist_ok=True)
+        while True:
+            version = max(self.versions(contents.name), default=0) + 1
+            incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
+            try:
+                contents.write(incoming, version, onnx_model(version) if onnx_model else None)
+                incoming.chmod(0o755)
+                _flush(incoming)
+                incoming.rename(home / str(version))
+            except OSError:
+                if not (home / str(version)).exists():
+                    raise
+                continue  # somebody else published that version meanwhile: take the next
+            finally:
+                shutil.rmtree(incoming, ignore_errors=True)
+            return version
+
+
+def _flush(folder: Path) -> None:
+    """Bring a folder's files to the disk, so that a rename that survives a power cut names whole files."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
