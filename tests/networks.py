@@ -129,7 +129,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
         append(node, _leaving(node, shape))
         if draw(st.booleans()):
             others = [name for name, other in shapes.items() if other == shape and name != nodes[-1]["name"]]
-            shortcut = draw(st.sampled_from(others)) if others and draw(st.booleans()) else None
+            shortcut = draw(st.sampled_from([None, *others]))
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
             append(draw(neurons(f"n{layer}", draw(st.sampled_from(["IF", "LIF"])), inputs)), shape)
     if len(shape) > 1:
@@ -143,7 +143,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
         input=Input(shape=input_shape, low=-2, high=2),
         coding=coding,
         time_steps=draw(st.integers(1, 12)),
-        nodes=nodes,  # type: ignore[arg-type]  # pydantic reads them
+        nodes=nodes,
         readout=readout,
         labels=tuple(f"class {index}" for index in range(classes)),
     )

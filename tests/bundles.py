@@ -1,0 +1,35 @@
+"""Bundles of small networks for tests, published as a training job would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from models import onnx_graph
+from models.bundle import Contents, Golden
+from models.coding import encode
+from models.engines.reference import ReferenceEngine
+from models.network import FloatArray, Network
+from models.repository import ModelRepository
+from models.spec import Coding
+
+
+def contents(network: Network, name: str = "toy", samples: FloatArray | None = None) -> Contents:
+    """Return what a bundle of `network` holds; golden samples are drawn from its range unless given."""
+    if samples is None:
+        steps = (network.spec.time_steps,) if network.spec.coding is Coding.SPIKES else ()
+        drawn = np.random.default_rng(0).integers(0, 2, (3, *steps, *network.spec.input.shape))
+        samples = drawn.astype(np.float32)
+    inputs = encode(samples, network.spec)
+    result = ReferenceEngine(network).run(inputs)
+    golden = Golden(inputs, result.spike_counts, result.readout)
+    return Contents(name, network, golden, {"test_accuracy": 0.5}, f"# {name}\n\nA network for tests.\n")
+
+
+def publish(root: Path, network: Network, name: str = "toy") -> int:
+    """Publish `network` with its ONNX model as the next version of `name` and return that version."""
+    return ModelRepository(root).publish(
+        contents(network, name),
+        lambda version: bytes(onnx_graph.build(network, name, version).SerializeToString()),
+    )
