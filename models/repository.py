@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.bundle import MANIFEST, Bundle, Contents
-from models.errors import BundleNotFound, InvalidBundle
+from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -66,13 +66,9 @@ class ModelRepository:
         """Write a bundle as the model's next version and return that version.
 
         The bundle appears whole or not at all: it is written beside its place and renamed. `onnx_model` gives the
-        model.onnx for a version, or is None for a bundle without one. Raises ValueError for a name that is not one.
+        model.onnx for a version, or is None for a bundle without one. Raises InvalidInput for a name that is not one.
         """
-        if not _NAME.fullmatch(contents.name):
-            raise ValueError(
-                f"name: '{contents.name}' is not a model's name, expected a letter and then at most 63 letters, "
-                "digits, '-' or '_'"
-            )
+        require_name(contents.name)
         home = self.root / contents.name
         home.mkdir(parents=True, exist_ok=True)
         while True:
@@ -90,6 +86,14 @@ class ModelRepository:
             finally:
                 shutil.rmtree(incoming, ignore_errors=True)
             return version
+
+
+def require_name(name: str) -> None:
+    """Raise InvalidInput for a model's name that could not be a folder's or a route's."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"name: '{name}' is not a model's name, expected a letter and then at most 63 letters, digits, '-' or '_'"
+        )
 
 
 def _flush(folder: Path) -> None:

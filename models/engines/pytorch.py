@@ -27,6 +27,10 @@ class TorchEngine:
 
     def __init__(self, network: Network, device: str = "cpu") -> None:
         self.device = _usable(device)
+        if self.device.type == "cuda":
+            # cuDNN may drop bits of a convolution's inputs (TensorFloat-32) or take a way that rounds by itself
+            # (Winograd). PyTorch's own kernels sum plain products, and a spike for a spike needs that.
+            torch.backends.cudnn.enabled = False
         self.module = SpikingNetwork.of(network).to(self.device).eval().requires_grad_(False)
         self.spec: Spec = network.spec
         self.fan_out = {
@@ -43,20 +47,18 @@ class TorchEngine:
         per_node: dict[str, Tensor] = {}
         rasters: dict[str, Tensor] = {}
         membranes: dict[str, Tensor] = {}
-        # TensorFloat-32 drops bits of a convolution's inputs; a spike for a spike needs them all.
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            for node, arriving, leaving, trace in self.module(steps, inputs.time_steps, HardThreshold()):
-                if isinstance(node, Weighted):
-                    operations += ((arriving != 0) * self.fan_out[node.name]).flatten(2).sum(dim=(0, 2))
-                if isinstance(node, Spiking):
-                    per_node[node.name] = leaving.flatten(2).sum(dim=2, dtype=torch.int64).sum(dim=0)
-                    if node.recurrent:
-                        fed_back = leaving[:-1].flatten(2).sum(dim=(0, 2), dtype=torch.int64)
-                        operations += fed_back * recurrent_fan_out(leaving.shape[2:])
-                    if Record.RASTER in record:
-                        rasters[node.name] = leaving
-                if trace and Record.MEMBRANE in record:
-                    membranes[node.name] = torch.stack(trace)
+        for node, arriving, leaving, trace in self.module(steps, inputs.time_steps, HardThreshold()):
+            if isinstance(node, Weighted):
+                operations += ((arriving != 0) * self.fan_out[node.name]).flatten(2).sum(dim=(0, 2))
+            if isinstance(node, Spiking):
+                per_node[node.name] = leaving.flatten(2).sum(dim=2, dtype=torch.int64).sum(dim=0)
+                if node.recurrent:
+                    fed_back = leaving[:-1].flatten(2).sum(dim=(0, 2), dtype=torch.int64)
+                    operations += fed_back * recurrent_fan_out(leaving.shape[2:])
+                if Record.RASTER in record:
+                    rasters[node.name] = leaving
+            if trace and Record.MEMBRANE in record:
+                membranes[node.name] = torch.stack(trace)
         return self._result(leaving, operations, per_node, rasters, membranes)
 
     def _result(

@@ -1,0 +1,173 @@
+"""What holds the project together: who may import whom, and that the lock and the image follow pyproject.toml."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+MAY_IMPORT_TORCH = {"models/torch_network.py", "models/engines/pytorch.py"}
+MAY_IMPORT_ONNX = {"models/onnx_graph.py"}
+
+
+def files(*packages: str) -> list[str]:
+    """Return the Python files of the packages, as paths from the root."""
+    return sorted(path.relative_to(ROOT).as_posix() for name in packages for path in (ROOT / name).rglob("*.py"))
+
+
+def imported_by(source: str, package: str) -> set[str]:
+    """Return every module that `source`, a file of `package`, imports, wherever in the file, and each one's parents."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            modules |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return {".".join(parts[: n + 1]) for parts in (name.split(".") for name in modules) for n in range(len(parts))}
+
+
+def imports(file: str) -> set[str]:
+    return imported_by((ROOT / file).read_text(), ".".join(Path(file).parent.parts))
+
+
+def module_name(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def run_python(program: str, *arguments: str) -> str:
+    """Run a program in a process of its own, since this one has imported everything, and return what it printed."""
+    command = [sys.executable, "-c", program, *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def requirements(*extras: str) -> Iterator[Requirement]:
+    """Return what the project requires with `extras`, its own extras followed."""
+    for line in [
+        *PROJECT["dependencies"],
+        *(line for name in extras for line in PROJECT["optional-dependencies"][name]),
+    ]:
+        requirement = Requirement(line)
+        if requirement.name == PROJECT["name"]:
+            yield from requirements(*requirement.extras)
+        else:
+            yield requirement
+
+
+def locked() -> dict[str, str]:
+    """Return each requirement of the lock, name to its whole line, continuations joined and comments dropped."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "requirements/serve.txt").read_text(), flags=re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    return {canonicalize_name(line.split("==")[0].strip()): line for line in lines}
+
+
+def test_an_import_is_found_wherever_it_stands_and_however_it_is_spelt() -> None:
+    source = "import a.b\ndef f():\n    from c import d\n    from . import e\n    from ..g.h import i\n"
+    assert imported_by(source, "x.y") == {"a", "a.b", "c", "c.d", "x", "x.y", "x.y.e", "x.g", "x.g.h", "x.g.h.i"}
+
+
+@pytest.mark.parametrize(
+    ("package", "others"),
+    [("models", {"service", "training"}), ("service", {"training", "torch"}), ("training", {"service"})],
+)
+def test_a_package_never_imports_what_it_must_not_know(package: str, others: set[str]) -> None:
+    assert {file: found for file in files(package) if (found := imports(file) & others)} == {}
+
+
+@pytest.mark.parametrize(("library", "allowed"), [("torch", MAY_IMPORT_TORCH), ("onnx", MAY_IMPORT_ONNX)])
+def test_in_models_only_the_named_files_import_a_library_that_serving_lacks(library: str, allowed: set[str]) -> None:
+    assert {file for file in files("models", "service") if library in imports(file)} == allowed
+
+
+@pytest.mark.parametrize("packages", [("models",), ("models", "service")])
+def test_all_that_serves_imports_where_torch_and_onnx_are_missing(packages: tuple[str, ...]) -> None:
+    left_out = MAY_IMPORT_TORCH | MAY_IMPORT_ONNX | {"service/__main__.py"}
+    modules = [module_name(file) for file in files(*packages) if file not in left_out]
+    run_python(
+        "import importlib, sys\n"
+        "for name in ('torch', 'onnx', 'training'): sys.modules[name] = None\n"  # importing one is an ImportError
+        "for name in sys.argv[1:]: importlib.import_module(name)",
+        *modules,
+    )
+
+
+def test_the_engines_can_be_named_without_loading_torch_or_onnx() -> None:
+    loaded = run_python("import sys, models.engines; print(*sys.modules)").split()
+    assert "models.engines" in loaded
+    assert {"torch", "onnx"} & set(loaded) == set()
+
+
+def test_the_serve_extra_asks_for_no_training_library() -> None:
+    unwanted = {requirement.name for requirement in requirements("train")} - {r.name for r in requirements("serve")}
+    assert {"torch", "torchvision", "onnx", "scikit-learn"} <= unwanted
+    assert unwanted & locked().keys() == set()
+    assert not [name for name in locked() if name.startswith(("torch", "nvidia", "triton"))]
+
+
+def test_the_lock_pins_every_requirement_by_hash_and_names_no_index() -> None:
+    for name, line in locked().items():
+        assert re.fullmatch(r"\S+==\S+( *; [^-]+)?( +--hash=sha256:[0-9a-f]{64})+ *", line), name
+    assert "://" not in (ROOT / "requirements/serve.txt").read_text()
+
+
+def test_the_lock_satisfies_every_range_of_the_serve_extra() -> None:
+    lock = locked()
+    for requirement in requirements("serve"):
+        line = lock.get(canonicalize_name(requirement.name), "")
+        assert line, f"{requirement.name} is not in the lock: run ./scripts/lock"
+        version = Version(line.split("==")[1].split()[0])
+        assert version in requirement.specifier, f"{requirement} is locked to {version}: run ./scripts/lock"
+
+
+def test_the_gpu_image_adds_what_the_torch_extra_says() -> None:
+    lines = (ROOT / "requirements/gpu.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == PROJECT["optional-dependencies"]["torch"]
+
+
+def dockerfile() -> list[list[str]]:
+    """Return the Dockerfile's instructions as words, continuations joined and comments dropped."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    return [line.split() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def test_the_image_copies_models_service_and_requirements_and_nothing_else() -> None:
+    copied = set()
+    for instruction, *words in dockerfile():
+        if instruction in {"COPY", "ADD"} and not any(word.startswith("--from=") for word in words):
+            copied |= {word.split("/")[0] for word in words[:-1] if not word.startswith("--")}
+    assert copied == {"models", "service", "requirements"}
+    admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert admitted == copied
+
+
+def test_the_image_built_by_default_has_no_torch_and_no_root() -> None:
+    # A stage begins with all the words of the stage that it is made from.
+    stages: dict[str, list[list[str]]] = {}
+    for words in dockerfile():
+        if words[0] == "FROM":
+            name, stages[words[3]] = words[3], list(stages.get(words[1], []))
+        else:
+            stages[name].append(words)
+    copied = {name: {word for words in stage for word in words} for name, stage in stages.items()}
+    assert list(stages)[-1] == "cpu"
+    for target in ("cpu", "gpu"):
+        users = [words[1] for words in stages[target] if words[0] == "USER"]
+        assert users, target
+        assert users[-1].split(":")[0] not in {"0", "root"}
+    assert "--from=packages-gpu" in copied["gpu"]
+    assert "--from=packages-gpu" not in copied["cpu"]

@@ -1,0 +1,170 @@
+"""The loop: gradients reach every weight, the loss falls, nothing is carried over, and a run can stop and go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.network import Network
+from models.torch_network import HardThreshold, SpikingNetwork
+from tests.networks import network_of
+from training.checkpoint import Epoch
+from training.config import TrainingConfig
+from training.datasets import Dataset
+from training.errors import BrokenGradientChain, InvalidConfig
+from training.job import spec_for
+from training.loop import Watcher, fit, validate
+from training.losses import spike_loss
+from training.run import forward
+from training.surrogate import Surrogate, threshold_for
+from training.wake import BAND, wake
+
+
+@pytest.mark.parametrize("surrogate", list(Surrogate))
+@pytest.mark.parametrize("neuron", ["IF", "LIF"])
+def test_every_weight_gets_a_finite_gradient_that_is_not_zero(
+    surrogate: Surrogate, neuron: str, config: TrainingConfig, data: Dataset
+) -> None:
+    network = config.network.model_copy(update={"neuron": neuron, "architecture": "4C3-AP2-16R"})
+    spec = spec_for(config.model_copy(update={"network": network}), data)
+    torch.manual_seed(0)
+    module = SpikingNetwork(spec)
+    batch = data.training[:32]
+    wake(module, batch.samples)
+    activity = forward(module, batch.samples, threshold_for(surrogate, 2.0))
+    spike_loss(activity.output, torch.from_numpy(batch.labels)).backward()  # type: ignore[no-untyped-call]
+    for name, weight in module.named_parameters():
+        assert weight.grad is not None, name
+        assert torch.isfinite(weight.grad).all(), name
+        assert weight.grad.abs().sum() > 0, name
+
+
+def test_fresh_weights_are_scaled_until_every_layer_fires(config: TrainingConfig, data: Dataset) -> None:
+    module = SpikingNetwork(spec_for(config, data))
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.mul_(0.2)
+    samples = data.training.samples[:32]
+    assert forward(module, samples, HardThreshold()).firing_rates["output"] == 0
+    wake(module, samples)
+    for layer, rate in forward(module, samples, HardThreshold()).firing_rates.items():
+        assert BAND[0] <= rate <= BAND[1], layer
+
+
+def test_the_loss_falls_and_the_task_is_learned(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
+    longer = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": 10})})
+    fitted = fit(spec_for(longer, data), data, longer, tmp_path / "checkpoint.pt")
+    assert fitted.epochs[-1].training_loss < fitted.epochs[0].training_loss / 2
+    assert validate(SpikingNetwork.of(fitted.network), data.test).accuracy > 0.9
+
+
+def test_a_forward_pass_starts_from_rest_whatever_ran_before(digits_like: Network) -> None:
+    module = SpikingNetwork.of(digits_like)
+    rng = np.random.default_rng(0)
+    samples = rng.random((5, 64), np.float32)
+    alone = forward(module, samples, HardThreshold()).output
+    for batch in (1, 32, 3):
+        forward(module, rng.random((batch, 64), np.float32), HardThreshold())
+        assert torch.equal(forward(module, samples, HardThreshold()).output, alone)
+    assert not any("membrane" in name for name, _ in module.named_buffers())
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(
+    config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    spec = spec_for(config, data)
+    whole = fit(spec, data, config, tmp_path / "whole.pt")
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise KeyboardInterrupt
+
+    first = fit(spec, data, config, tmp_path / "parts.pt", watcher=Watcher(epoch=stop))
+    second = fit(spec, data, config, tmp_path / "parts.pt", resume=True)
+    assert first.interrupted
+    assert [epoch.number for epoch in first.epochs] == [0, 1]
+    assert not second.interrupted
+    assert [(e.number, e.training_loss, e.validation_loss) for e in second.epochs] == [
+        (e.number, e.training_loss, e.validation_loss) for e in whole.epochs
+    ]
+    for name, tensor in whole.network.tensors.items():
+        np.testing.assert_array_equal(second.network.tensors[name], tensor)
+
+
+def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
+    config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    def stop(number: int, _: float) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    fitted = fit(spec_for(config, data), data, config, tmp_path / "checkpoint.pt", watcher=Watcher(batch=stop))
+    assert fitted.interrupted
+    assert len(fitted.epochs) == 2
+    assert fitted.best in fitted.epochs
+
+
+def test_early_stopping_ends_after_as_many_epochs_without_a_better_one(
+    config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    # A learning rate this small changes no prediction and hardly the loss: whatever is best, the run ends 2 later.
+    still = config.optimisation.model_copy(update={"epochs": 50, "patience": 2, "learning_rate": 1e-12})
+    settings = config.model_copy(update={"optimisation": still})
+    fitted = fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
+    assert len(fitted.epochs) - 1 - fitted.best.number == 2
+    assert len(fitted.epochs) < 50
+
+
+def test_frozen_weights_are_refused_with_their_name(
+    config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Frozen(SpikingNetwork):
+        def __init__(self, spec: object) -> None:
+            super().__init__(spec)  # type: ignore[arg-type]
+            self.requires_grad_(False)
+
+    monkeypatch.setattr("training.loop.SpikingNetwork", Frozen)
+    with pytest.raises(BrokenGradientChain, match="every parameter is frozen"):
+        fit(spec_for(config, data), data, config, tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a checkpoint"])
+def test_a_missing_or_damaged_checkpoint_is_one_sentence(
+    content: bytes | None, config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidConfig, match=r"nothing to resume|not a checkpoint"):
+        fit(spec_for(config, data), data, config, path, resume=True)
+
+
+def test_a_seed_fixes_the_run_and_another_seed_changes_it(
+    config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    losses = []
+    for seed in (0, 0, 1):
+        settings = config.model_copy(update={"seed": seed})
+        fitted = fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
+        losses.append([epoch.training_loss for epoch in fitted.epochs])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_membrane_of_a_readout_can_be_trained_too() -> None:
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2},
+            {"type": "LI", "name": "out", "decay": 0.5},
+        ],
+        {"fc.weight": [[1, 0], [0, 1]], "fc.bias": [0, 0]},
+        input={"shape": [2]},
+        time_steps=2,
+        readout="max_membrane",
+        labels=["a", "b"],
+    )
+    module = SpikingNetwork.of(network)
+    # Input 1, 0: the first membrane goes 1, 1.5; the second stays at 0.
+    assert forward(module, np.array([[1, 0]], np.float32), HardThreshold()).output.tolist() == [[[1, 0]], [[1.5, 0]]]

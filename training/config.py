@@ -1,0 +1,107 @@
+"""What a training run is asked to do: read from TOML, overridden by flags, written into the run's folder."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from models.nodes import Fire, Reset
+from models.parameters import Fraction, Frozen
+from models.spec import Coding, Readout, first_fault
+from training.errors import InvalidConfig
+from training.surrogate import Surrogate
+
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class DataConfig(Frozen):
+    """Which data, and how it is split. The test split chooses nothing."""
+
+    dataset: str = "digits"
+    file: Path | None = None
+    folder: Path = Path("data")
+    download: bool = False
+    test_share: Share = 0.2
+    validation_share: Share = 0.1
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    low: float | None = None
+    high: float | None = None
+
+
+class NetworkConfig(Frozen):
+    """The network: its layers in short form and the neurons that they all have."""
+
+    architecture: str = "32C3-AP2-64C3-AP2-128"
+    neuron: Annotated[str, Field(pattern="^(IF|LIF)$")] = "LIF"
+    decay: Fraction = 0.75
+    threshold: Positive = 1.0
+    fire: Fire = Fire.AT_THRESHOLD
+    reset: Reset = Reset.SUBTRACT
+    readout: Readout = Readout.SPIKE_COUNT
+    coding: Coding = Coding.DIRECT
+    time_steps: Count | None = Field(default=None, description="8 if absent; for spikes, as many as the data has.")
+
+
+class OptimisationConfig(Frozen):
+    """How the weights are fitted."""
+
+    epochs: Count = 40
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+    weight_decay: NonNegative = 1e-3
+    surrogate: Surrogate = Surrogate.SIGMOID
+    slope: Positive = 10.0
+    rate_penalty: NonNegative = 0.0
+    rate_low: Fraction = 0.01
+    rate_high: Fraction = 0.15
+    shift: Annotated[int, Field(ge=0)] = 0
+    clip_norm: Positive = 1.0
+    patience: Count = 15
+
+
+class TrainingConfig(Frozen):
+    """A whole run. The seed fixes the weights' start, the order of the data and everything drawn on the way."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    device: str = "cpu"
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    optimisation: OptimisationConfig = OptimisationConfig()
+
+    @classmethod
+    def read(cls, path: Path | None, overrides: dict[str, dict[str, Any]]) -> Self:
+        """Read a TOML file, or the defaults, and lay the flags that were given over it.
+
+        `overrides` holds a dictionary for each section, "" for the top level; None means not given. Raises
+        InvalidConfig for a file that is not there or not TOML, an unknown field, and a value out of range.
+        """
+        values = _read_toml(path) if path else {}
+        for section, fields in overrides.items():
+            given = {name: value for name, value in fields.items() if value is not None}
+            target = values.setdefault(section, {}) if section else values
+            if isinstance(target, dict):
+                target.update(given)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidConfig(f"{path or 'configuration'}: {first_fault(error)}") from error
+
+    def write(self, path: Path) -> None:
+        """Write the configuration as TOML that `read` reads."""
+        path.write_text(tomli_w.dumps(self.model_dump(mode="json", exclude_none=True)))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidConfig(f"config: '{path}' cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"config: '{path}' is not TOML: {error}") from error

@@ -1,0 +1,94 @@
+"""The losses: cross-entropy of the readout, and a penalty that keeps layers from firing too little or too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (its usual name)
+
+from models.spec import Readout
+from training.errors import BrokenGradientChain, InvalidData
+
+
+def class_scores(output: Tensor, readout: Readout) -> Tensor:
+    """Return what the class is read from, (batch, classes), of the last layer's output (time_steps, batch, classes)."""
+    return READOUTS[readout](output)
+
+
+def spike_loss(spikes: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of spike counts, a scalar.
+
+    `spikes` (time_steps, batch, classes) are summed over time; `targets` (batch,) are class indices, int64. Raises
+    InvalidData for another shape or type, or a class that is not there.
+    """
+    _check(spikes, targets, "spikes")
+    return F.cross_entropy(class_scores(spikes, Readout.SPIKE_COUNT), targets)
+
+
+def membrane_loss(membrane: Tensor, targets: Tensor, readout: Readout) -> Tensor:
+    """Return the cross-entropy of a membrane readout, a scalar.
+
+    `membrane` (time_steps, batch, classes) is of a layer that does not fire; `targets` as for `spike_loss`.
+    """
+    _check(membrane, targets, "membrane")
+    return F.cross_entropy(class_scores(membrane, readout), targets)
+
+
+READOUTS: dict[Readout, Callable[[Tensor], Tensor]] = {
+    Readout.SPIKE_COUNT: lambda spikes: spikes.sum(dim=0),
+    Readout.MAX_MEMBRANE: lambda membrane: membrane.amax(dim=0),
+    Readout.MEAN_MEMBRANE: lambda membrane: membrane.mean(dim=0),
+    Readout.LAST_MEMBRANE: lambda membrane: membrane[-1],
+}
+
+
+def readout_loss(output: Tensor, targets: Tensor, readout: Readout) -> Tensor:
+    """Return the loss that belongs to the last layer's output: spikes or a membrane."""
+    return spike_loss(output, targets) if readout is Readout.SPIKE_COUNT else membrane_loss(output, targets, readout)
+
+
+def rate_penalty(rasters: Sequence[Tensor], low: float, high: float) -> Tensor:
+    """Return the mean over layers of the squared distance of the firing rate from the band `low` to `high`, a scalar.
+
+    Each raster is (time_steps, batch, *shape); a rate is spikes per neuron and step.
+    """
+    if not rasters:
+        raise InvalidData("rasters: none given, expected one for each spiking layer")
+    rates = torch.stack([raster.mean() for raster in rasters])
+    return ((rates - high).clamp(min=0) ** 2 + (low - rates).clamp(min=0) ** 2).mean()
+
+
+def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:
+    """Raise BrokenGradientChain for a loss that has no grad_fn, naming the usual causes and those seen here."""
+    if loss.grad_fn is not None:
+        return
+    seen = []
+    if not torch.is_grad_enabled():
+        seen.append("gradients are off here (no_grad or inference_mode)")
+    if not any(parameter.requires_grad for parameter in parameters):
+        seen.append("every parameter is frozen (requires_grad is False)")
+    raise BrokenGradientChain(
+        "the loss has no grad_fn, so nothing can be trained: "
+        + (f"{' and '.join(seen)}; " if seen else "")
+        + "look for an output that was detached (detach, item, numpy), a forward pass under no_grad or inference_mode, "
+        "an operation without a derivative (argmax, a plain comparison: a hard threshold without its surrogate), "
+        "or frozen parameters"
+    )
+
+
+def _check(output: Tensor, targets: Tensor, name: str) -> None:
+    if output.ndim != 3:
+        raise InvalidData(f"{name}: shape is {tuple(output.shape)}, expected (time_steps, batch, classes)")
+    if targets.dtype != torch.int64:
+        raise InvalidData(f"targets: type is {targets.dtype}, expected torch.int64 class indices")
+    if targets.shape != output.shape[1:2]:
+        raise InvalidData(
+            f"targets: shape is {tuple(targets.shape)}, expected {tuple(output.shape[1:2])} as {name} has that batch"
+        )
+    classes = output.shape[2]
+    if len(targets) and (int(targets.min()) < 0 or int(targets.max()) >= classes):
+        raise InvalidData(
+            f"targets: go from {int(targets.min())} to {int(targets.max())}, expected classes 0 to {classes - 1}"
+        )

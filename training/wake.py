@@ -1,0 +1,36 @@
+"""Fresh weights that fire.
+
+A layer that is silent at the start passes hardly a gradient, and one that always fires tells nothing. How large a weight
+must be hangs on the data, the threshold and the decay, so it is found by trying.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from models.network import FloatArray
+from models.nodes import Spiking, Weighted
+from models.torch_network import HardThreshold, SpikingNetwork
+from training.run import forward
+
+BAND = (0.05, 0.15)  # spikes per neuron and step
+TRIES = 20
+
+
+@torch.no_grad()
+def wake(module: SpikingNetwork, samples: FloatArray) -> None:
+    """Scale the weights before each spiking layer, first to last, until it fires within the band on some samples."""
+    feeding: list[torch.nn.Module] = []
+    for node, layer in zip(module.spec.nodes, module.layers, strict=True):
+        if isinstance(node, Weighted):
+            feeding.append(layer)
+        if not isinstance(node, Spiking):
+            continue
+        for _ in range(TRIES if feeding else 0):
+            rate = forward(module, samples, HardThreshold()).firing_rates[node.name]
+            if BAND[0] <= rate <= BAND[1]:
+                break
+            for connection in feeding:
+                for weight in connection.parameters():
+                    weight.mul_(1.25 if rate < BAND[0] else 0.85)
+        feeding = []
