@@ -1,7 +1,7 @@
 """Fresh weights that fire.
 
-A layer that is silent at the start passes hardly a gradient, and one that always fires tells nothing. How large a weight
-must be hangs on the data, the threshold and the decay, so it is found by trying.
+A layer that is silent at the start passes hardly a gradient, and one that always fires tells nothing. How large a
+weight must be hangs on the data, the threshold and the decay, so it is found by trying.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from models.torch_network import HardThreshold, SpikingNetwork
 from training.run import forward
 
 BAND = (0.05, 0.15)  # spikes per neuron and step
-TRIES = 20
+TRIES = 40
 
 
 @torch.no_grad()
@@ -31,6 +31,20 @@ def wake(module: SpikingNetwork, samples: FloatArray) -> None:
             if BAND[0] <= rate <= BAND[1]:
                 break
             for connection in feeding:
-                for weight in connection.parameters():
-                    weight.mul_(1.25 if rate < BAND[0] else 0.85)
+                _louder(connection) if rate < BAND[0] else _quieter(connection)
         feeding = []
+
+
+def _louder(connection: torch.nn.Module) -> None:
+    for name, parameter in connection.named_parameters():
+        # A bias is raised, not scaled: weights whose sum is negative stay silent at any size.
+        if name == "bias":
+            parameter.add_(0.05)
+        else:
+            parameter.mul_(1.1)
+
+
+def _quieter(connection: torch.nn.Module) -> None:
+    for name, parameter in connection.named_parameters():
+        if name != "bias":
+            parameter.mul_(0.9)

@@ -34,7 +34,7 @@ def test_every_weight_gets_a_finite_gradient_that_is_not_zero(
     module = SpikingNetwork(spec)
     batch = data.training[:32]
     wake(module, batch.samples)
-    activity = forward(module, batch.samples, threshold_for(surrogate, 2.0))
+    activity = forward(module, batch.samples, threshold_for(surrogate, 1.0))
     spike_loss(activity.output, torch.from_numpy(batch.labels)).backward()  # type: ignore[no-untyped-call]
     for name, weight in module.named_parameters():
         assert weight.grad is not None, name
