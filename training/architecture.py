@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 import re
 
+from pydantic import ValidationError
+
 from models.errors import InvalidSpec
 from models.nodes import IF, LI, LIF, AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, Node, Recurrent, Spiking, SumPool2d
 from models.parameters import Shape
-from models.spec import Input, Readout, Spec
+from models.spec import Input, Readout, Spec, first_fault
 from training.config import NetworkConfig
 from training.errors import InvalidConfig
 
@@ -46,6 +48,8 @@ def build_spec(config: NetworkConfig, declared: Input, labels: tuple[str, ...], 
         )
     except InvalidSpec as error:
         raise InvalidConfig(f"architecture: '{config.architecture}' does not fit its input: {error}") from error
+    except ValidationError as error:
+        raise InvalidConfig(f"architecture: '{config.architecture}' is no network: {first_fault(error)}") from error
 
 
 def _layer(token: str, number: int, shape: Shape, config: NetworkConfig) -> list[Node]:

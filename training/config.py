@@ -38,7 +38,7 @@ class DataConfig(Frozen):
 class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
-    architecture: str = "32C3-AP2-64C3-AP2-128"
+    architecture: str = "32C3-AP2-64C3-AP2-64"
     neuron: Annotated[str, Field(pattern="^(IF|LIF)$")] = "LIF"
     decay: Fraction = 0.75
     threshold: Positive = 1.0
@@ -57,8 +57,8 @@ class OptimisationConfig(Frozen):
     learning_rate: Positive = 2e-3
     weight_decay: NonNegative = 1e-3
     surrogate: Surrogate = Surrogate.SIGMOID
-    slope: Positive = 10.0
-    rate_penalty: NonNegative = 0.0
+    slope: Positive = 5.0
+    rate_penalty: NonNegative = 2.0
     rate_low: Fraction = 0.01
     rate_high: Fraction = 0.15
     shift: Annotated[int, Field(ge=0)] = 0

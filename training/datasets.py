@@ -109,6 +109,8 @@ def _arrays(config: DataConfig, coding: Coding) -> Dataset:
         raise InvalidData("file: not given, and dataset 'arrays' needs the path of an .npz with x and y")
     samples, raw_labels = _read_npz(config.file)
     spikes = coding is Coding.SPIKES
+    if not samples.size:
+        raise InvalidData(f"x: holds no sample, its shape is {show(samples.shape)}")
     if samples.ndim < (3 if spikes else 2):
         expected = "(n, time, …)" if spikes else "(n, …)"
         raise InvalidData(f"x: shape is {show(samples.shape)}, expected {expected} with coding '{coding}'")

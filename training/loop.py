@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from models.engines.pytorch import usable_device
 from models.network import Network
 from models.spec import Spec
 from models.torch_network import HardThreshold, SpikingNetwork
@@ -91,7 +92,7 @@ def _start(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         module = SpikingNetwork(spec)
-    module.to(config.device)
+    module.to(usable_device(config.device))
     settings = config.optimisation
     if not resume:
         wake(module, data.training.samples[: settings.batch_size])

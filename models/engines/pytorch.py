@@ -26,7 +26,7 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, network: Network, device: str = "cpu") -> None:
-        self.device = _usable(device)
+        self.device = usable_device(device)
         if self.device.type == "cuda":
             # cuDNN may drop bits of a convolution's inputs (TensorFloat-32) or take a way that rounds by itself
             # (Winograd). PyTorch's own kernels sum plain products, and a spike for a spike needs that.
@@ -85,8 +85,12 @@ class TorchEngine:
         )
 
 
-def _usable(device: str) -> torch.device:
-    chosen = torch.device(device)
+def usable_device(device: str) -> torch.device:
+    """Return a device by name; raises EngineUnavailable for one that is not there, with what to do about it."""
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise EngineUnavailable(f"device '{device}': is not one, expected 'cpu', 'cuda' or 'cuda:<index>'") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise EngineUnavailable(
             f"device '{device}': PyTorch {torch.__version__} finds no CUDA here; "

@@ -1,0 +1,138 @@
+"""The commands, as a user types them: fit, evaluate, export, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.coding import encode
+from models.engines import EngineName, create
+from models.repository import ModelRepository
+from training.config import TrainingConfig
+from training.folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+
+
+def training(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Path:
+    """A folder with a run, runs/stripes-1, that was published to repository/stripes/1."""
+    home = tmp_path_factory.mktemp("home")
+    result = training(
+        "fit", "--dataset", "arrays", "--file", stripes, "--architecture", "4C3-AP2-16", "--epochs", "3",
+        "--time-steps", "4", "--batch-size", "16", "--repository", "repository", cwd=home,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "Published stripes version 1" in result.stdout
+    return home
+
+
+def test_fit_leaves_all_that_a_person_would_look_for(finished: Path) -> None:
+    run = finished / "runs" / "stripes-1"
+    for name in ("curves.png", "confusion.png", "raster.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG"), name
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert len(metrics["epochs"]) == 3
+    assert 0 <= metrics["test_accuracy"] <= 1
+    assert set(metrics["firing_rates"]) == {"neuron1", "neuron3", "output"}
+    assert list((run / "tensorboard").glob("events.*"))
+    assert TrainingConfig.read(run / "config.toml", {}).network.architecture == "4C3-AP2-16"
+
+
+def test_the_published_bundle_gives_the_counts_of_the_evaluation(finished: Path) -> None:
+    bundle = ModelRepository(finished / "repository").read("stripes")
+    saved = np.load(finished / "runs" / "stripes-1" / "evaluation.npz")
+    for name in EngineName:
+        engine = create(name, bundle.network, onnx_model=bundle.onnx_model)
+        bundle.verify(engine)
+        result = engine.run(encode(saved["x"], bundle.network.spec))
+        np.testing.assert_array_equal(result.spike_counts, saved["spike_counts"])
+    assert bundle.manifest.metrics["test_accuracy"] == (saved["class_index"] == saved["y"]).mean()
+    assert "Firing rates" in bundle.card
+
+
+def test_export_publishes_the_next_version_and_evaluate_runs_any_engine(finished: Path) -> None:
+    run = finished / "runs" / "stripes-1"
+    exported = training("export", run, "--repository", finished / "other", "--name", "stripes")
+    again = training("export", run, "--repository", finished / "other", "--name", "stripes")
+    assert "Published stripes version 1" in exported.stdout
+    assert "Published stripes version 2" in again.stdout
+    results = {training("evaluate", run, "--engine", engine).stdout for engine in ("torch", "onnx")}
+    assert len(results) == 1
+    assert "Test accuracy" in results.pop()
+
+
+def test_resume_goes_on_under_the_runs_own_configuration(finished: Path) -> None:
+    # All its epochs are done, so it ends where it was.
+    run = finished / "runs" / "stripes-1"
+    before = RunFolder(run).metrics
+    result = training("fit", "--resume", run)
+    assert result.returncode == 0, result.stderr
+    after = RunFolder(run).metrics
+    assert after["epochs"] == before["epochs"]
+    assert after["test_accuracy"] == before["test_accuracy"]
+
+
+def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "training", "fit", "--dataset", "arrays", "--file", str(stripes),
+         "--architecture", "16", "--epochs", "5000"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if line.startswith("epoch   2"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "the best epoch so far is kept" in " ".join(rest.split())
+    metrics = RunFolder(tmp_path / "runs" / "stripes-1").metrics
+    assert metrics["interrupted"]
+    assert len(metrics["epochs"]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["fit", "--dataset", "cifar"], "error: dataset: 'cifar' is not one"),
+        (["fit", "--epochs", "0"], "error: configuration: optimisation.epochs: input should be greater than or equal"),
+        (["fit", "--architecture", "8Z"], "error: architecture: '8Z' is not a layer"),
+        (["fit", "--name", "../up"], "error: name: '../up' is not a model's name"),
+        (["fit", "--config", "nowhere.toml"], "error: config: 'nowhere.toml' cannot be read"),
+        (["export", "nowhere"], "error: run: 'nowhere' is not a run's folder"),
+        (["fit", "--device", "cuda"], "error: device 'cuda': PyTorch"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    result = training(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(sentence)
+    assert len(result.stderr.strip().splitlines()) == 1

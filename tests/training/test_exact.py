@@ -1,0 +1,98 @@
+"""The dyadic grid: sums that are exact in any order, and weights that hardly move."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.coding import encode
+from models.engines import EngineName, Record, create
+from models.network import Network
+from models.spec import Input, Spec
+from training.exact import round_to_grid
+
+
+def digits_network(seed: int, scale: float = 1 / 16, kernel: int = 2, recurrent: bool = False) -> Network:
+    spec = Spec.read(
+        {
+            "input": {"shape": [1, 8, 8], "low": 0, "high": 16, "scale": scale},
+            "time_steps": 5,
+            "labels": ["a", "b", "c"],
+            "nodes": [
+                {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 6, "kernel_size": 3},
+                {"type": "LIF", "name": "lif1", "decay": 0.77},
+                {"type": "AvgPool2d", "name": "pool", "kernel_size": kernel},
+                {"type": "Flatten", "name": "flat"},
+                {"type": "Linear", "name": "fc", "in_features": 6 * (6 // kernel) ** 2, "out_features": 3},
+                {"type": "LIF", "name": "lif2", "decay": 0.9, "recurrent": {"bias": True} if recurrent else None},
+            ],
+        }
+    )
+    rng = np.random.default_rng(seed)
+    return Network(
+        spec, {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in spec.tensor_shapes.items()}
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32 - 1), recurrent=st.booleans())
+def test_on_the_grid_every_engine_gives_the_same_spikes_and_membranes(seed: int, recurrent: bool) -> None:
+    rounded = round_to_grid(digits_network(seed, recurrent=recurrent))
+    assert rounded.exact
+    pixels = np.random.default_rng(seed).integers(0, 17, (9, 1, 8, 8)).astype(np.float32)
+    inputs = encode(pixels, rounded.network.spec)
+    everything = Record.RASTER | Record.MEMBRANE
+    expected = create(EngineName.REFERENCE, rounded.network).run(inputs, record=everything)
+    for engine in (EngineName.TORCH, EngineName.ONNX):
+        found = create(engine, rounded.network).run(inputs, record=everything)
+        for name, membrane in expected.membranes.items():
+            np.testing.assert_array_equal(found.membranes[name], membrane)
+
+
+def test_a_sum_on_the_grid_is_the_same_in_any_order() -> None:
+    network = round_to_grid(digits_network(0)).network
+    weight = network.tensors["fc.weight"][0]
+    spikes = np.random.default_rng(0).integers(0, 5, weight.shape).astype(np.float32) / 4  # what a 2×2 average leaves
+    terms = weight * spikes
+    orders = [np.random.default_rng(seed).permutation(len(terms)) for seed in range(200)]
+    sums = {float(np.add.accumulate(terms[order], dtype=np.float32)[-1]) for order in orders}
+    assert len(sums) == 1
+    assert sums == {float(terms.sum(dtype=np.float64))}
+
+
+def test_without_the_grid_a_sum_hangs_on_its_order() -> None:
+    # The guard of the test above: with the weights as drawn, the same orders do give different sums.
+    weight = digits_network(0).tensors["fc.weight"][0]
+    orders = [np.random.default_rng(seed).permutation(len(weight)) for seed in range(200)]
+    assert len({float(np.add.accumulate(weight[order], dtype=np.float32)[-1]) for order in orders}) > 1
+
+
+def test_weights_move_by_less_than_training_can_tell() -> None:
+    network = digits_network(1)
+    rounded = round_to_grid(network).network
+    for name, tensor in network.tensors.items():
+        assert np.abs(rounded.tensors[name] - tensor).max() < 2.0**-14
+
+
+def test_what_is_on_its_grid_stays_as_it_is() -> None:
+    once = round_to_grid(digits_network(2)).network
+    twice = round_to_grid(once).network
+    for name, tensor in once.tensors.items():
+        np.testing.assert_array_equal(twice.tensors[name], tensor)
+
+
+@pytest.mark.parametrize(("scale", "kernel"), [(1 / 15, 2), (1 / 16, 3)])
+def test_a_normalisation_or_window_that_is_no_power_of_two_is_said_to_end_it(scale: float, kernel: int) -> None:
+    assert not round_to_grid(digits_network(0, scale, kernel)).exact
+
+
+def test_weights_that_are_all_zero_are_exact() -> None:
+    network = digits_network(0)
+    silent = Network(network.spec, {name: np.zeros_like(tensor) for name, tensor in network.tensors.items()})
+    assert round_to_grid(silent).exact
+
+
+def test_a_declared_range_of_pixels_is_a_grid_of_256ths() -> None:
+    assert Input(shape=(1,), low=0, high=255, scale=1 / 256).normalised_range == (0, 255 / 256)
