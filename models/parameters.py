@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import numpy as np
@@ -19,8 +18,11 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 def _fits_float32(value: float) -> float:
-    if not math.isfinite(np.float32(value)):
+    if abs(value) > LARGEST:
         raise ValueError(f"{value} does not fit into float32")
     return value
 

@@ -92,11 +92,13 @@ class Spec(Frozen):
         return self
 
     def _check_names(self) -> None:
+        names = [INPUT, *(node.name for node in self.nodes)]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidSpec(f"node '{name}': another node, or the network's input, has that name already")
         seen = {INPUT}
         used: set[str] = set()
         for node in self.nodes:
-            if node.name in seen:
-                raise InvalidSpec(f"node '{node.name}': another node, or the network's input, has that name already")
             for source in self.sources[node.name]:
                 if source not in seen:
                     raise InvalidSpec(f"node '{node.name}': input '{source}' is not the name of an earlier node")

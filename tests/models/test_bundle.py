@@ -1,0 +1,200 @@
+"""Bundles: written whole or not at all, and refused with a sentence however they are damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save
+
+from models.bundle import Bundle, File
+from models.engines import EngineName, create
+from models.engines.reference import ReferenceEngine
+from models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from models.network import Network
+from models.repository import PRETRAINED, ModelRepository
+from tests.bundles import contents, publish
+from tests.networks import toy
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle on disk."""
+    return tmp_path / "toy" / str(publish(tmp_path, toy()))
+
+
+def test_a_bundle_comes_back_as_it_went(tmp_path: Path, digits_like: Network) -> None:
+    publish(tmp_path, digits_like, "digits")
+    bundle = ModelRepository(tmp_path).read("digits")
+    assert bundle.network.spec == digits_like.spec
+    for name, tensor in digits_like.tensors.items():
+        np.testing.assert_array_equal(bundle.network.tensors[name], tensor)
+    assert bundle.manifest.metrics == {"test_accuracy": 0.5}
+    assert bundle.card.startswith("# digits")
+    assert bundle.onnx_model is not None
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_every_engine_reproduces_the_golden_samples_of_what_ships(engine: EngineName) -> None:
+    repository = ModelRepository(PRETRAINED)
+    for name in repository.names():
+        bundle = repository.read(name)
+        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads((folder / "bundle.json").read_text())
+    change(manifest)
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+
+
+def rehash(folder: Path, name: str, content: bytes) -> None:
+    """Put another file in with a right hash, as somebody who means harm would."""
+    import hashlib
+
+    (folder / name).write_bytes(content)
+    rewrite(folder, lambda manifest: manifest["files"].update({name: hashlib.sha256(content).hexdigest()}))
+
+
+def flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / File.WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / File.WEIGHTS).write_bytes(content)
+
+
+def link_out(folder: Path) -> None:
+    (folder / File.CARD).rename(folder.parent / "elsewhere.md")
+    (folder / File.CARD).symlink_to(folder.parent / "elsewhere.md")
+
+
+def poison(folder: Path, tensor: str, value: Any) -> None:
+    tensors = load_file(folder / File.WEIGHTS)
+    tensors[tensor] = value
+    rehash(folder, File.WEIGHTS, save(tensors))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "empty manifest": (lambda folder: (folder / "bundle.json").write_bytes(b""), "bundle.json: "),
+    "missing manifest": (lambda folder: (folder / "bundle.json").unlink(), "bundle.json: missing from the bundle"),
+    "bit flipped": (flip_a_bit, r"weights.safetensors: its sha256 is \w+…, but bundle.json says \w+…"),
+    "truncated": (lambda folder: os.truncate(folder / File.WEIGHTS, 50), "weights.safetensors: its sha256 is"),
+    "missing file": (lambda folder: (folder / File.GOLDEN).unlink(), "golden.safetensors: missing from the bundle"),
+    "symbolic link": (link_out, "card.md: is a symbolic link"),
+    "path as a file name": (
+        lambda folder: rewrite(folder, lambda m: m["files"].update({"../x": "0" * 64})), "bundle.json: files"
+    ),
+    "no weights listed": (
+        lambda folder: rewrite(folder, lambda m: m["files"].pop("weights.safetensors")),
+        "weights.safetensors: not listed",
+    ),
+    "unknown schema": (
+        lambda folder: rewrite(folder, lambda m: m.update(schema_version=9)), "schema_version: input should be 1, got 9"
+    ),
+    "not safetensors": (
+        lambda folder: rehash(folder, File.WEIGHTS, b"x" * 99), "weights.safetensors: not a safetensors file"
+    ),
+    "huge header": (
+        lambda folder: rehash(folder, File.WEIGHTS, (2**62).to_bytes(8, "little") + b"{}"), "not a safetensors file"
+    ),
+    "NaN weights": (
+        lambda folder: poison(folder, "fc.weight", np.full((2, 2), np.nan, np.float32)),
+        "weights.safetensors: tensor 'fc.weight': holds NaN",
+    ),
+    "wrong shape": (
+        lambda folder: poison(folder, "fc.weight", np.zeros((3, 2), np.float32)),
+        "weights.safetensors: tensor 'fc.weight': its shape is 3×2",
+    ),
+    "golden of another shape": (
+        lambda folder: rehash(
+            folder,
+            File.GOLDEN,
+            save(load_file(folder / File.GOLDEN) | {"spike_counts": np.zeros((1, 2), np.int64)}),
+        ),
+        r"golden.safetensors: 'spike_counts' has shape \(1, 2\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_bundle_is_refused_with_a_sentence_that_names_the_file(kind: str, folder: Path) -> None:
+    damage, sentence = DAMAGE[kind]
+    Bundle.read(folder)
+    damage(folder)
+    with pytest.raises(InvalidBundle, match=sentence):
+        Bundle.read(folder)
+
+
+def test_a_golden_sample_that_is_not_reproduced_is_named(folder: Path) -> None:
+    golden = load_file(folder / File.GOLDEN)
+    golden["spike_counts"][1, 0] += 1
+    rehash(folder, File.GOLDEN, save(golden))
+    bundle = Bundle.read(folder)
+    with pytest.raises(
+        InvalidBundle, match=r"sample 1 gives spike counts .* on engine 'reference', but .* exported with"
+    ):
+        bundle.verify(ReferenceEngine(bundle.network))
+
+
+def test_versions_count_up_and_the_newest_is_read_by_default(tmp_path: Path) -> None:
+    repository = ModelRepository(tmp_path)
+    assert [publish(tmp_path, toy()) for _ in range(11)] == list(range(1, 12))
+    assert repository.versions("toy") == list(range(1, 12))
+    assert repository.read("toy").manifest.version == 11
+    assert repository.read("toy", 2).manifest.version == 2
+    assert repository.names() == ["toy"]
+
+
+def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    repository = ModelRepository(tmp_path)
+    with pytest.raises(BundleNotFound, match="model 'digits' is not in the repository; it holds: toy"):
+        repository.read("digits")
+    with pytest.raises(BundleNotFound, match="model 'toy' has no version 3; it has: 1"):
+        repository.read("toy", 3)
+    with pytest.raises(BundleNotFound, match="it holds: none"):
+        ModelRepository(tmp_path / "nowhere").read("toy")
+
+
+@pytest.mark.parametrize("name", ["..", "../toy", "/etc", "", ".hidden", "a/b", "x" * 65])
+def test_a_name_never_leaves_the_repository(name: str, tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    repository = ModelRepository(tmp_path / "toy")
+    with pytest.raises(BundleNotFound):
+        repository.read(name)
+    with pytest.raises(InvalidInput, match="is not a model's name"):
+        repository.publish(contents(toy(), name))
+
+
+def test_a_bundle_in_anothers_place_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    (tmp_path / "toy" / "1").rename(tmp_path / "toy" / "7")
+    with pytest.raises(InvalidBundle, match="says it is 'toy' version 1, but it lies in the folder of 'toy' version 7"):
+        ModelRepository(tmp_path).read("toy")
+
+
+def test_a_failed_publication_leaves_nothing(tmp_path: Path) -> None:
+    def fail(_: int) -> bytes:
+        raise RuntimeError("no graph today")
+
+    with pytest.raises(RuntimeError, match="no graph today"):
+        ModelRepository(tmp_path).publish(contents(toy()), fail)
+    assert list((tmp_path / "toy").iterdir()) == []
+
+
+def test_a_version_taken_meanwhile_is_left_alone_and_the_next_is_used(tmp_path: Path) -> None:
+    raced: list[int] = []
+
+    def race(_: int) -> bytes:
+        # Somebody else publishes the same version while this one is being written, once.
+        if not raced:
+            raced.append(publish(tmp_path, toy()))
+        return b"not looked at here"
+
+    assert ModelRepository(tmp_path).publish(contents(toy()), race) == 2
+    assert raced == [1]
+    assert ModelRepository(tmp_path).read("toy", 1).onnx_model != b"not looked at here"

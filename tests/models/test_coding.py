@@ -1,0 +1,117 @@
+"""Coding: the same sample and seed give the same steps, wherever and beside whatever they are encoded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.coding import MAX_SEED, Events, encode, rasterise
+from models.errors import InvalidInput
+from models.spec import Coding, Spec
+from tests.networks import toy
+
+
+def spec(coding: Coding, time_steps: int = 5) -> Spec:
+    return toy(coding, time_steps).spec
+
+
+def test_direct_coding_is_the_normalised_value_once_for_all_steps() -> None:
+    normalising = spec(Coding.DIRECT).model_copy(
+        update={"input": spec(Coding.DIRECT).input.model_copy(update={"scale": 0.5, "offset": -1.0})}
+    )
+    inputs = encode(np.array([[2, 10]], np.float32), normalising)
+    assert inputs.constant
+    assert inputs.time_steps == 5
+    assert inputs.steps.tolist() == [[[0.0, 4.0]]]
+
+
+def test_latency_coding_spikes_once_and_earlier_for_more() -> None:
+    # Five steps: x = 1 at step 0, 0.5 at floor(0.5 * 4 + 0.5) = 2, 0.25 at floor(3 + 0.5) = 3, 0 never.
+    samples = np.array([[1.0, 0.5], [0.25, 0.0]], np.float32)
+    steps = encode(samples, spec(Coding.LATENCY)).steps
+    assert np.argwhere(steps).tolist() == [[0, 0, 0], [2, 0, 1], [3, 1, 0]]
+
+
+def test_rate_coding_fires_with_the_values_probability() -> None:
+    samples = np.array([[0.0, 1.0], [0.25, 0.5]], np.float32)
+    rates = encode(samples, spec(Coding.RATE), time_steps=20_000, seed=3).steps.mean(axis=0)
+    assert rates[0].tolist() == [0.0, 1.0]
+    # Three standard deviations of a mean of 20,000 draws at 0.25 and 0.5 are 0.0092 and 0.0106.
+    assert rates[1] == pytest.approx([0.25, 0.5], abs=0.011)
+
+
+@given(seed=st.integers(0, MAX_SEED), place=st.integers(0, 6), steps=st.integers(1, 9))
+def test_a_seed_gives_the_same_spikes_at_any_place_in_a_batch_and_for_longer(seed: int, place: int, steps: int) -> None:
+    sample = np.array([[0.3, 0.7]], np.float32)
+    batch = np.random.default_rng(0).random((7, 2), np.float32)
+    batch[place] = sample
+    alone = encode(sample, spec(Coding.RATE), steps, seed).steps
+    np.testing.assert_array_equal(encode(batch, spec(Coding.RATE), steps, seed).steps[:, place], alone[:, 0])
+    seeds = [seed + 1 if seed < MAX_SEED else 0] * 7
+    seeds[place] = seed
+    np.testing.assert_array_equal(encode(batch, spec(Coding.RATE), steps, seeds).steps[:, place], alone[:, 0])
+    np.testing.assert_array_equal(encode(sample, spec(Coding.RATE), steps + 4, seed).steps[:steps], alone)
+
+
+def test_a_seeds_spikes_never_change() -> None:
+    # Written down once: clients rely on a seed's answer across versions, machines and engines.
+    steps = encode(np.array([[0.5, 0.5]], np.float32), spec(Coding.RATE, 8), seed=42).steps[:, 0]
+    assert steps.astype(int).tolist() == [[0, 1], [0, 1], [1, 1], [1, 1], [0, 0], [1, 1], [1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
+def test_a_seed_that_is_no_unsigned_64_bit_integer_is_refused(seed: int) -> None:
+    with pytest.raises(InvalidInput, match=rf"seed: is {seed}, expected an integer from 0 to {MAX_SEED}"):
+        encode(np.zeros((1, 2), np.float32), spec(Coding.RATE), seed=seed)
+
+
+def test_spikes_are_taken_time_first() -> None:
+    raster = np.array([[[1, 0], [0, 1], [1, 1]]], np.float32)
+    inputs = encode(raster, spec(Coding.SPIKES))
+    assert inputs.time_steps == 3
+    np.testing.assert_array_equal(inputs.steps[:, 0], raster[0])
+
+
+def test_events_are_the_raster_that_they_name() -> None:
+    rasters = rasterise([Events([0, 2, 2], [1, 0, 0]), Events([], [])], spec(Coding.SPIKES, 3))
+    assert rasters.tolist() == [[[0, 1], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("events", "sentence"),
+    [
+        (Events([0, 1], [0]), r"inputs\[0\]: 2 t for 1 unit, expected as many of both"),
+        (Events([5], [0]), r"inputs\[0\].t: is 5, expected 0 to 4"),
+        (Events([-1], [0]), r"inputs\[0\].t: is -1, expected 0 to 4"),
+        (Events([0], [2]), r"inputs\[0\].unit: is 2, expected 0 to 1"),
+    ],
+)
+def test_events_out_of_range_are_refused(events: Events, sentence: str) -> None:
+    with pytest.raises(InvalidInput, match=sentence):
+        rasterise([events], spec(Coding.SPIKES))
+
+
+@pytest.mark.parametrize("value", [-0.5, 10.5, np.nan, np.inf])
+def test_a_value_outside_the_declared_range_is_refused_with_its_place(value: float) -> None:
+    with pytest.raises(InvalidInput, match=r"inputs\[1\]\[0\]: value \S+ is outside the range .* 0 to 10"):
+        encode(np.array([[0, 1], [value, 1]], np.float32), spec(Coding.DIRECT))
+
+
+@pytest.mark.parametrize(
+    ("coding", "shape", "time_steps", "sentence"),
+    [
+        (Coding.DIRECT, (1, 3), None, "each sample has shape 3, expected 2"),
+        (Coding.DIRECT, (1, 2, 2), None, "each sample has shape 2×2, expected 2"),
+        (Coding.SPIKES, (1, 2), None, "each sample has shape 2, expected time_steps×2"),
+        (Coding.SPIKES, (1, 4, 2), 5, "time_steps: is 5, but the inputs have 4 steps"),
+        (Coding.SPIKES, (1, 0, 2), None, "a raster of 0 steps, expected at least 1"),
+        (Coding.DIRECT, (1, 2), 0, "time_steps: is 0, expected at least 1"),
+    ],
+)
+def test_a_shape_or_length_that_does_not_fit_is_refused(
+    coding: Coding, shape: tuple[int, ...], time_steps: int | None, sentence: str
+) -> None:
+    with pytest.raises(InvalidInput, match=sentence):
+        encode(np.zeros(shape, np.float32), spec(coding), time_steps)

@@ -1,0 +1,147 @@
+"""The spec: what loads can run, and what cannot is refused by name with both values."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.errors import InvalidSpec
+from models.network import Network
+from models.spec import Spec
+from tests.networks import toy
+
+STACK: dict[str, Any] = {
+    "input": {"shape": [2, 6, 6]},
+    "time_steps": 4,
+    "labels": ["a", "b", "c"],
+    "nodes": [
+        {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 4, "kernel_size": 3, "padding": 1},
+        {"type": "LIF", "name": "lif", "decay": 0.5},
+        {"type": "MaxPool2d", "name": "pool", "kernel_size": 2},
+        {"type": "Flatten", "name": "flat"},
+        {"type": "Linear", "name": "fc", "in_features": 36, "out_features": 3},
+        {"type": "IF", "name": "out"},
+    ],
+}
+
+
+def changed(node: str | None = None, **fields: Any) -> dict[str, Any]:
+    spec = deepcopy(STACK)
+    if node is None:
+        return spec | fields
+    target = next(entry for entry in spec["nodes"] if entry["name"] == node)
+    target.update(fields)
+    return spec
+
+
+def test_a_plain_stack_reads_as_a_stack_and_knows_its_shapes() -> None:
+    spec = Spec.read(STACK)
+    assert spec.sources["pool"] == ("lif",)
+    assert spec.output_shapes == {
+        "input": (2, 6, 6), "conv": (4, 6, 6), "lif": (4, 6, 6), "pool": (4, 3, 3), "flat": (36,), "fc": (3,),
+        "out": (3,),
+    }  # fmt: skip
+    assert spec.tensor_shapes == {"conv.weight": (4, 2, 3, 3), "conv.bias": (4,), "fc.weight": (3, 36), "fc.bias": (3,)}
+
+
+def test_json_comes_back_as_it_went() -> None:
+    spec = Spec.read(STACK)
+    assert Spec.read(spec.model_dump_json()) == spec
+    assert Spec.read(json.loads(spec.model_dump_json())) == spec
+
+
+def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
+    spec = Spec.read(changed("lif", decay="per_neuron", threshold="per_neuron", recurrent={"bias": True}))
+    assert spec.tensor_shapes["lif.decay"] == (4, 6, 6)
+    assert spec.tensor_shapes["lif.threshold"] == (4, 6, 6)
+    assert spec.tensor_shapes["lif.recurrent.weight"] == (144, 144)
+    assert spec.tensor_shapes["lif.recurrent.bias"] == (144,)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (changed("conv", in_channels=3), "node 'conv': in_channels is 3, but its input has shape 2×6×6"),
+        (changed("conv", kernel_size=9), "node 'conv': a kernel of 9×9 does not fit into an input of 2×6×6"),
+        (changed("conv", groups=3), "node 'conv': groups is 3, which must divide in_channels 2 and out_channels 4"),
+        (changed("pool", padding=2), "node 'pool': padding is 2×2, expected at most half of the kernel's 2×2"),
+        (changed("fc", in_features=35), "node 'fc': in_features is 35, but its input has shape 36"),
+        (changed("fc", out_features=4), "node 'out': its output has shape 4, but there are 3 labels"),
+        (changed("fc", inputs=["nobody"]), "node 'fc': input 'nobody' is not the name of an earlier node"),
+        (changed("fc", inputs=["out"]), "node 'fc': input 'out' is not the name of an earlier node"),
+        (changed("flat", inputs=["conv"]), "node 'pool': nothing takes its output, and it is not the last node"),
+        (
+            changed("out", inputs=["fc", "flat"]),
+            "node 'out': inputs 'fc' and 'flat' are summed, but have shapes 3 and 36",
+        ),
+        (changed("out", name="lif"), "node 'lif': another node, or the network's input, has that name already"),
+        (changed("conv", name="input"), "node 'input': another node, or the network's input, has that name already"),
+        (changed("conv", name="../x"), "name: string should match pattern"),
+        (changed("lif", decay=1.5), "decay.*less than or equal to 1, got 1.5"),
+        (changed("lif", threshold=0), "threshold.*greater than 0, got 0"),
+        (changed("lif", gain=1e39), "gain.*1e\\+39 does not fit into float32"),
+        (changed("lif", gain=float("nan")), "gain.*finite number"),
+        (changed("lif", decay="fast"), "decay.*"),
+        (changed("lif", reset="soft"), "reset: input should be 'subtract', 'value' or 'none', got 'soft'"),
+        (changed("lif", reset_value=0.5), "node 'lif': reset_value is 0.5, but reset is 'subtract'; it needs 'value'"),
+        (changed("lif", tau=2.0), "tau: extra inputs are not permitted, got 2.0"),
+        (changed("lif", type="Izhikevich"), "Izhikevich"),
+        (changed("out", type="LI", decay=0.5), "node 'out': readout 'spike_count' needs a spiking last node, not LI"),
+        (changed("lif", type="LI"), "node 'lif': an LI is a readout and must be the last node"),
+        (changed(readout="max_membrane"), "node 'out': readout 'max_membrane' needs an LI as the last node, not IF"),
+        (changed(time_steps=0), "time_steps: input should be greater than or equal to 1, got 0"),
+        (changed(labels=[]), "labels"),
+        (changed(nodes=[]), "nodes"),
+        (changed(schema_version=2), "schema_version: input should be 1, got 2"),
+        (changed(input={"shape": [2, 6, 6], "low": 1, "high": 1}), "input: low is 1.0 and high is 1.0"),
+        (
+            changed(input={"shape": [2, 6, 6], "low": 0, "high": 2}, coding="rate"),
+            "coding 'rate' needs normalised values",
+        ),
+    ],
+)
+def test_what_could_not_run_is_refused_by_name_with_both_values(spec: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidSpec, match=sentence):
+        Spec.read(spec)
+
+
+def test_text_that_is_not_json_is_one_sentence() -> None:
+    with pytest.raises(InvalidSpec, match="the spec is invalid"):
+        Spec.read("{")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        ({}, "tensor 'fc.weight': missing; the spec needs it with shape 2×2"),
+        ({"fc.weight": np.zeros((2, 3), np.float32)}, "tensor 'fc.weight': its shape is 2×3, but the spec needs 2×2"),
+        ({"fc.weight": np.zeros((2, 2))}, "tensor 'fc.weight': its type is float64, expected float32"),
+        ({"fc.weight": np.full((2, 2), np.nan, np.float32)}, "tensor 'fc.weight': holds NaN or infinite values"),
+        (
+            {"fc.weight": np.zeros((2, 2), np.float32), "fc.bias": np.zeros(2, np.float32)},
+            "tensor 'fc.bias': no node of the spec has such a parameter",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(tensors: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidSpec, match=sentence):
+        Network(toy().spec, tensors)
+
+
+def test_an_array_parameter_keeps_to_its_range() -> None:
+    spec = Spec.read(toy().spec.model_dump() | {"nodes": [{"type": "LIF", "name": "out", "decay": "per_neuron"}]})
+    with pytest.raises(InvalidSpec, match=r"tensor 'out.decay': its values go from 0.5 to 1.5, expected 0 to 1"):
+        Network(spec, {"out.decay": np.array([0.5, 1.5], np.float32)})
+
+
+def test_a_networks_tensors_cannot_be_changed_behind_its_back() -> None:
+    weight = np.eye(2, dtype=np.float32)
+    network = Network(toy().spec, {"fc.weight": weight})
+    weight[:] = 7
+    assert network.tensors["fc.weight"].tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError, match="read-only"):
+        network.tensors["fc.weight"][0, 0] = 7
