@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
@@ -14,6 +14,10 @@ from models.engines.base import Record, RunResult
 from models.errors import EngineUnavailable, InvalidBundle
 from models.network import Network
 from models.spec import Coding, Spec
+
+# From 1.29 on ONNX Runtime reports its use to its makers and keeps an id on disk for that, unless told not to.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime  # noqa: E402
 
 QUIET = 3  # onnxruntime's level for errors only
 

@@ -1,0 +1,70 @@
+# The serving image. It copies models/ and service/ only; training and its libraries stay outside.
+#
+#   docker build -t spikeserve .                          CPU: ONNX Runtime, no PyTorch
+#   docker build -t spikeserve:gpu --target gpu .         CUDA: PyTorch as well; run it with --gpus all
+#   docker run --read-only -p 8000:8000 spikeserve
+#
+# It serves the bundles that ship with the project, unless SPIKESERVE_REPOSITORY names another model repository:
+#
+#   docker run --read-only -p 8000:8000 -v "$PWD/repository:/repository:ro" -e SPIKESERVE_REPOSITORY=/repository spikeserve
+#
+# Nothing is written at run time. A setting is an environment variable, or an argument as `python -m service` takes it.
+
+FROM python:3.13-slim AS packages
+COPY requirements/serve.txt /requirements/
+# Bytecode is compiled here, once, and never checked against its source, since neither changes in an image.
+RUN python -m venv --without-pip /opt/venv \
+ && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
+      --require-hashes -r /requirements/serve.txt \
+ && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+
+FROM packages AS packages-gpu
+COPY requirements/gpu.txt /requirements/
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
+      -r /requirements/gpu.txt \
+ && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+
+FROM python:3.13-slim AS app
+WORKDIR /app
+COPY models/ models/
+COPY service/ service/
+# Readable by the image's user, whatever the umask of the checkout.
+RUN chmod -R a+rX . && python -m compileall -q --invalidation-mode unchecked-hash .
+
+FROM python:3.13-slim AS runtime
+LABEL org.opencontainers.image.title="Spikeserve" \
+      org.opencontainers.image.description="Serves spiking neural networks over HTTP, spike for spike" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# A fixed number, so that an orchestrator can see that the user is not root and give it the volumes that it reads.
+RUN groupadd --gid 10001 spikeserve \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin spikeserve
+# ORT_DISABLE_TELEMETRY: ONNX Runtime otherwise reports its use to its makers, and wants to write an id for that.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    SPIKESERVE_HOST=0.0.0.0 \
+    SPIKESERVE_PORT=8000 \
+    SPIKESERVE_REPOSITORY=/app/models/pretrained
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# Ready means loaded, warm and verified. The empty ProxyHandler: a proxy that the environment names is not asked.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "\
+import os, urllib.request as request; \
+opener = request.build_opener(request.ProxyHandler({})); \
+opener.open('http://127.0.0.1:' + os.environ['SPIKESERVE_PORT'] + '/health/ready', timeout=4)"]
+ENTRYPOINT ["python", "-m", "service"]
+
+FROM runtime AS gpu
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    SPIKESERVE_DEVICE=cuda
+COPY --from=packages-gpu /opt/venv /opt/venv
+COPY --from=app /app /app
+
+# Last, and so what a build without --target makes.
+FROM runtime AS cpu
+COPY --from=packages /opt/venv /opt/venv
+COPY --from=app /app /app
