@@ -1,0 +1,94 @@
+"""What a request can fail with, one tree; each carries its HTTP status, and its message is the body's one sentence.
+
+ServiceError
+├── MalformedBody  400  not JSON, or a name said twice in one object
+├── ModelNotFound  404  a model or version that is not served here
+├── TooLarge       413  more bytes, samples or work than the limits allow
+└── NotReady       503  a model that is still loading or could not be loaded
+
+`models.errors.InvalidInput` answers 422. Misconfigured never meets a request: it stops the server from starting.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import ClassVar
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from models.errors import InvalidInput, SpikeserveError
+from service.faults import shown
+
+RETRY_AFTER_SECONDS = 2
+
+
+class Misconfigured(SpikeserveError):
+    """Settings that no server can start with."""
+
+
+class ServiceError(SpikeserveError):
+    """A request that gets no answer."""
+
+    status: ClassVar[HTTPStatus]
+    headers: ClassVar[Mapping[str, str]] = {}
+
+
+class MalformedBody(ServiceError):
+    """A body that is not one JSON value."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class ModelNotFound(ServiceError):
+    """A model or version that is not served here."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class TooLarge(ServiceError):
+    """More than a limit allows; the message names the limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class NotReady(ServiceError):
+    """A model that is still loading, or that could not be loaded."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the one form that every error has; what is not ASCII is escaped, so that no text can fail to encode."""
+    content = json.dumps({"error": message}).encode()
+    return Response(content, status, headers, media_type="application/json")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Have `app` answer each of the exceptions above, and the router's own, in that form."""
+    for kind in (ServiceError, InvalidInput, HTTPException):
+        app.add_exception_handler(kind, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    match error:
+        case ServiceError():
+            return error_response(error.status, str(error), error.headers)
+        case InvalidInput():
+            return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+        case HTTPException():
+            return error_response(error.status_code, _routing_fault(request, error), error.headers)
+    raise error
+
+
+def _routing_fault(request: Request, error: HTTPException) -> str:
+    path = shown(request.url.path)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"there is nothing at {path}; /docs lists what there is"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"method {shown(request.method)} is not allowed on {path}, expected {allowed}"
+    return error.detail

@@ -1,0 +1,172 @@
+"""From a request's body to arrays: parsed once, checked against the model and the limits, and named in every fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from models.coding import Events, rasterise
+from models.engines import Record
+from models.errors import InvalidInput
+from models.network import FloatArray
+from models.nodes import Neuron
+from models.parameters import Shape, show
+from models.spec import Coding, Spec
+from service import faults
+from service.errors import MalformedBody, TooLarge
+from service.limits import Limits
+from service.schemas import TAGS, PixelEvents, PredictRequest, Recorded, UnitEvents, request_type
+
+MOST_STRINGS = 10_000  # in a body, beside those of its events: a fault in each would take long to find
+MOST_FIELDS = 4  # of a sample that is sent as events
+
+RECORDS = {Recorded.RASTER: Record.RASTER, Recorded.MEMBRANE: Record.MEMBRANE}
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a request asks: samples (batch, *shape), or (batch, time_steps, *shape) for `spikes`, not yet encoded."""
+
+    samples: FloatArray
+    time_steps: int
+    seed: int
+    wanted: frozenset[Recorded]
+
+    @property
+    def record(self) -> Record:
+        """What the engine must keep for the answer."""
+        record = Record.NONE
+        for wanted in self.wanted & RECORDS.keys():
+            record |= RECORDS[wanted]
+        return record
+
+
+class Reader:
+    """Reads the requests for one network."""
+
+    def __init__(self, spec: Spec, limits: Limits) -> None:
+        self.spec = spec
+        self.limits = limits
+        self.request_type = request_type(spec)
+        sizes = {name: math.prod(shape) for name, shape in spec.output_shapes.items()}
+        self.widest = max(sizes.values())
+        self.neurons = sum(sizes[node.name] for node in spec.nodes if isinstance(node, Neuron))
+
+    def read(self, body: bytes) -> Query:
+        """Return what `body` asks. Raises MalformedBody, InvalidInput or TooLarge."""
+        request = self._parse(body)
+        time_steps = self._time_steps(request)
+        self._check_size(len(request.inputs), time_steps, request.wanted)
+        samples = self._arrays(request.inputs, time_steps)
+        return Query(samples, time_steps, request.seed, frozenset(request.wanted))
+
+    def _parse(self, body: bytes) -> PredictRequest[Any]:
+        quotes = body.count(b'"')
+        most = 2 * (MOST_STRINGS + MOST_FIELDS * self.limits.samples)
+        if quotes > most:
+            raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
+        try:
+            request = self.request_type.model_validate_json(body)
+        except ValidationError as error:
+            fault = faults.first(error, fields=_names(self.request_type), hidden=TAGS)
+            if fault.kind == "json_invalid":
+                raise MalformedBody(fault.sentence) from error
+            raise InvalidInput(fault.sentence) from error
+        if quotes != 2 * _strings(request):
+            raise MalformedBody("the body says the name of a field twice, expected each name once")
+        return request
+
+    def _time_steps(self, request: PredictRequest[Any]) -> int:
+        """Return how long to run: as asked, or else as long as a first sample that is a raster, or else as trained."""
+        if request.time_steps is not None:
+            steps, said = request.time_steps, f"time_steps is {faults.shown(request.time_steps)}"
+        elif self.spec.coding is Coding.SPIKES and isinstance(request.inputs[0], list):
+            steps, said = len(request.inputs[0]), f"inputs[0] has {len(request.inputs[0])} steps"
+        else:
+            return self.spec.time_steps
+        if not 1 <= steps <= self.limits.time_steps:
+            raise InvalidInput(f"{said}, expected 1 to {self.limits.time_steps}")
+        return steps
+
+    def _check_size(self, samples: int, time_steps: int, wanted: Sequence[Recorded]) -> None:
+        if samples > self.limits.samples:
+            raise TooLarge(f"inputs has {samples} samples, expected at most {self.limits.samples} in one request")
+        values = samples * time_steps * self.widest
+        if values > self.limits.values:
+            raise TooLarge(
+                f"inputs has {samples} samples, which at {time_steps} time_steps are {values} values in this model's "
+                f"widest layer, expected at most {self.limits.values}"
+            )
+        recorded = samples * time_steps * self.neurons
+        for each in wanted:
+            if each in RECORDS and recorded > self.limits.recorded_values:
+                raise InvalidInput(
+                    f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {recorded} "
+                    f"values, expected at most {self.limits.recorded_values}"
+                )
+
+    def _arrays(self, samples: Sequence[Any], time_steps: int) -> FloatArray:
+        if self.spec.coding is not Coding.SPIKES:
+            return _stacked(samples, self.spec.input.shape)
+        shape = (time_steps, *self.spec.input.shape)
+        if all(isinstance(sample, list) for sample in samples):
+            return _stacked(samples, shape)
+        events = [self._events(sample, f"inputs[{index}]") for index, sample in enumerate(samples)]
+        rasters = rasterise(events, self.spec, time_steps)
+        for index, sample in enumerate(samples):
+            if isinstance(sample, list):
+                rasters[index] = _array(sample, shape, f"inputs[{index}]")
+        return rasters
+
+    def _events(self, sample: UnitEvents | PixelEvents | list[Any], where: str) -> Events:
+        if isinstance(sample, list):
+            return Events([], [])
+        if isinstance(sample, UnitEvents):
+            return Events(sample.t, sample.unit)
+        channels, height, width = self.spec.input.shape
+        for name, values, limit in (("x", sample.x, width), ("y", sample.y, height), ("p", sample.p, channels)):
+            if len(values) != len(sample.t):
+                raise InvalidInput(f"{where}: {len(sample.t)} t for {len(values)} {name}, expected as many of both")
+            if values and max(values) >= limit:
+                at = next(k for k, value in enumerate(values) if value >= limit)
+                raise InvalidInput(f"{where}.{name}[{at}] is {values[at]}, expected 0 to {limit - 1}")
+        pixels = zip(sample.p, sample.y, sample.x, strict=True)
+        return Events(sample.t, [(p * height + y) * width + x for p, y, x in pixels])
+
+
+def _stacked(samples: Sequence[Any], shape: Shape) -> FloatArray:
+    try:
+        stacked = np.array(samples, np.float32)
+    except ValueError:  # ragged
+        stacked = None
+    if stacked is not None and stacked.shape[1:] == shape:
+        return stacked
+    return np.stack([_array(sample, shape, f"inputs[{index}]") for index, sample in enumerate(samples)])
+
+
+def _array(sample: Sequence[Any], shape: Shape, where: str) -> FloatArray:
+    try:
+        array = np.array(sample, np.float32)
+    except ValueError as error:
+        raise InvalidInput(f"{where} has rows of different lengths, expected shape {show(shape)}") from error
+    if array.shape != shape:
+        raise InvalidInput(f"{where} has shape {show(array.shape)}, expected {show(shape)}")
+    return array
+
+
+def _names(model: type[PredictRequest[Any]]) -> str:
+    return ", ".join(field.alias or name for name, field in model.model_fields.items())
+
+
+def _strings(request: PredictRequest[Any]) -> int:
+    """Count the strings in the JSON of a valid request: its names and what `return` lists.
+
+    A body that holds more says some name twice, which pydantic does not report: the last one would win.
+    """
+    events = sum(len(sample.model_fields_set) for sample in request.inputs if not isinstance(sample, list))
+    return len(request.model_fields_set) + len(request.wanted) + events

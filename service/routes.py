@@ -1,0 +1,113 @@
+"""The endpoints. Each says what happens; what can go wrong is raised and carries its own status."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Depends, Path, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.describe import described
+from service.metrics import Metrics
+from service.page import page
+from service.registry import Registry
+from service.schemas import ErrorBody, Health, ModelDescription, ModelList, PredictResponse
+from service.served import ServedModel
+from service.workers import Workers
+
+router = APIRouter()
+
+
+def _registry(request: Request) -> Registry:
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+InRegistry = Annotated[Registry, Depends(_registry)]
+Name = Annotated[str, Path(description="The model's name.")]
+Version = Annotated[str, Path(description="A version of it, a positive integer.")]
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    descriptions = {
+        400: "Not JSON, or a name said twice.",
+        404: "No such model or version here.",
+        413: "More bytes, samples or work than the limits allow.",
+        422: "A field that is missing, unknown or of the wrong type, shape or value.",
+        503: "The model is still loading or could not be loaded.",
+    }
+    return {status: {"model": ErrorBody, "description": descriptions[status]} for status in statuses}
+
+
+PREDICTS: dict[str, Any] = {
+    "response_model": PredictResponse,
+    "responses": _errors(400, 404, 413, 422, 503),
+    "tags": ["predict"],
+}
+
+
+@router.post("/predict", **PREDICTS)
+async def predict(request: Request, registry: InRegistry) -> Response:
+    """Classify each sample with the default model; every request starts from rest."""
+    return await _answer(request, registry.get())
+
+
+@router.post("/models/{name}/predict", **PREDICTS)
+async def predict_with_model(request: Request, name: Name, registry: InRegistry) -> Response:
+    """Classify each sample with a model's newest version that is ready."""
+    return await _answer(request, registry.get(name))
+
+
+@router.post("/models/{name}/versions/{version}/predict", **PREDICTS)
+async def predict_with_version(request: Request, name: Name, version: Version, registry: InRegistry) -> Response:
+    """Classify each sample with one version of a model."""
+    return await _answer(request, registry.get(name, version))
+
+
+async def _answer(request: Request, model: ServedModel) -> Response:
+    workers: Workers = request.app.state.workers
+    metrics: Metrics = request.app.state.metrics
+    structlog.contextvars.bind_contextvars(model=model.name, version=model.version)
+    answer = await workers.run(model.answer, await request.body())
+    structlog.contextvars.bind_contextvars(samples=answer.samples)
+    metrics.count_answer(model, answer)
+    return Response(answer.content, media_type="application/json")
+
+
+@router.get("/models", tags=["models"])
+async def models(registry: InRegistry) -> ModelList:
+    """List the models that are served, and where each version stands."""
+    return {"default": registry.default, "models": registry.status()}
+
+
+@router.get("/models/{name}", responses=_errors(404, 503), tags=["models"])
+async def model(name: Name, registry: InRegistry) -> ModelDescription:
+    """Describe a model: what it takes, what it is made of, what it measured, and its card."""
+    return described(registry.get(name), registry.versions(name))
+
+
+@router.get("/health/live", tags=["health"])
+async def live() -> Health:
+    """Say that the process is up."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready", responses=_errors(503), tags=["health"])
+async def ready(registry: InRegistry) -> Health:
+    """Say that every configured model is loaded, verified and warm."""
+    registry.check_ready()
+    return {"status": "ready"}
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["health"])
+async def metrics(request: Request) -> Response:
+    """Tell Prometheus."""
+    exposition: bytes = request.app.state.metrics.exposition()
+    return Response(exposition, media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/", include_in_schema=False)
+async def people() -> Response:
+    """Show the page for people."""
+    return page()

@@ -1,0 +1,86 @@
+"""A model that answers: a bundle that was verified on its engine and has run once, so that no request is its first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+from pydantic_core import to_json
+
+from models.bundle import Bundle
+from models.coding import encode
+from models.engines import Engine
+from models.errors import InvalidBundle
+from models.repository import ModelRepository
+from service.answers import predictions
+from service.engines import engine_for
+from service.inputs import Reader
+from service.limits import Limits
+from service.schemas import PredictResponse
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The JSON of an answer, and what it took: of these the metrics and the log are made."""
+
+    content: bytes
+    samples: int
+    spikes: int
+    synaptic_operations: int
+    inference_seconds: float
+
+
+class ServedModel:
+    """One version of one model. It holds no state between requests, and any number of threads may ask it at once."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, limits: Limits) -> None:
+        self.name = bundle.manifest.name
+        self.version = bundle.manifest.version
+        self.bundle = bundle
+        self.spec = bundle.network.spec
+        self.engine = engine
+        self.reader = Reader(self.spec, limits)
+
+    @classmethod
+    def load(cls, name: str, version: int, settings: Settings) -> ServedModel:
+        """Read a version from the repository, replay its golden samples and run it once.
+
+        Raises BundleNotFound, InvalidBundle or EngineUnavailable.
+        """
+        bundle = ModelRepository(settings.repository).read(name, version)
+        limits = Limits.of(settings)
+        if bundle.network.spec.time_steps > limits.time_steps:
+            raise InvalidBundle(
+                f"time_steps: the model runs for {bundle.network.spec.time_steps}, "
+                f"but max_time_steps is {limits.time_steps}"
+            )
+        engine = engine_for(bundle, settings)
+        bundle.verify(engine)
+        engine.run(bundle.golden.inputs[:1])  # as most requests will be: one sample
+        return cls(bundle, engine, limits)
+
+    def answer(self, body: bytes) -> Answer:
+        """Classify each sample of a request's body, from rest. It takes a while: never call it on the event loop.
+
+        Raises MalformedBody, InvalidInput or TooLarge.
+        """
+        query = self.reader.read(body)
+        inputs = encode(query.samples, self.spec, query.time_steps, query.seed)
+        started = perf_counter()
+        result = self.engine.run(inputs, record=query.record)
+        inference_seconds = perf_counter() - started
+        response: PredictResponse = {
+            "model": self.name,
+            "version": self.version,
+            "engine": self.engine.name,
+            "time_steps": query.time_steps,
+            "predictions": predictions(result, self.spec.labels, query.wanted),
+        }
+        return Answer(
+            content=to_json(response, inf_nan_mode="null"),
+            samples=inputs.batch,
+            spikes=sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()),
+            synaptic_operations=int(result.synaptic_operations.sum()),
+            inference_seconds=inference_seconds,
+        )

@@ -1,0 +1,96 @@
+"""What an operator can set: a flag, or an environment variable of the same name; a flag wins.
+
+The fields below are the one list of them: `python -m service --help` prints it. A field `max_samples` is the flag
+`--max-samples` and the variable `SPIKESERVE_MAX_SAMPLES`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.repository import PRETRAINED
+
+ENVIRONMENT_PREFIX = "SPIKESERVE_"
+
+
+# Literals, and not enums, because --help shows an enum's names where a flag wants its values.
+Versions = Literal["latest", "all"]
+EngineSetting = Literal["auto", "reference", "onnx", "torch"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def one_for_each_core() -> int:
+    """Return how many threads there are unless the settings say so."""
+    return os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Serves spiking neural networks from a model repository over HTTP."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        cli_prog_name="python -m service",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        cli_exit_on_error=False,
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one and logs it.")
+    repository: Path = Field(
+        PRETRAINED, description="The model repository, a folder of <name>/<version>/; by default what ships with it."
+    )
+    default_model: str | None = Field(
+        None, description="The model that POST /predict asks; not needed where there is just one."
+    )
+    versions: Versions = Field("latest", description="Which versions of each model to serve.")
+    engine: EngineSetting = Field(
+        "auto", description="What runs the networks; auto is onnx on the CPU and torch on CUDA."
+    )
+    device: str = Field("cpu", description="Where they run: cpu, cuda or cuda:<index>; cuda needs torch.")
+    threads: int = Field(
+        default_factory=one_for_each_core,
+        ge=1,
+        le=1024,
+        description="How many requests run at once, each on one thread.",
+    )
+    max_body_bytes: int = Field(16 * 2**20, ge=1, description="The largest request body, in bytes.")
+    max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
+    max_time_steps: int = Field(1000, ge=1, description="The most time steps that a request may run for.")
+    max_values: int = Field(
+        2**26,
+        ge=1,
+        description="The most work in one request: samples × time steps × the width of the model's widest layer.",
+    )
+    max_recorded_values: int = Field(
+        1_000_000,
+        ge=1,
+        description="The most that `return` may record: samples × time steps × neurons, rasters and membranes each.",
+    )
+    shutdown_seconds: int = Field(
+        30, ge=0, description="How long a stopping server waits for the requests that it is answering."
+    )
+    log_level: LogLevel = Field("info", description="The least level that is logged.")
+
+    @field_validator("repository")
+    @classmethod
+    def _is_a_folder(cls, repository: Path) -> Path:
+        if not repository.is_dir():
+            raise ValueError("Input should be a folder that exists")
+        return repository
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device):
+            raise ValueError("Input should be cpu, cuda or cuda:<index>")
+        return device

@@ -1,0 +1,108 @@
+"""What the service's tests share: repositories of toy models, and an app or a process that serves them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.network import Network
+from service.app import create_app
+from service.settings import ENVIRONMENT_PREFIX, Settings
+from tests.bundles import publish
+from tests.networks import toy
+
+with warnings.catch_warnings():  # Starlette would rather have httpx2, and says so at import
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A model repository with the toy network as model 'toy', version 1."""
+    root = tmp_path / "repository"
+    publish(root, toy())
+    return root
+
+
+@contextmanager
+def serving(root: Path, *, wait: bool = True, **settings: Any) -> Iterator[TestClient]:
+    """Serve the models in `root`, all of them loaded or failed unless `wait` is off."""
+    with TestClient(create_app(Settings(repository=root, **settings))) as client:
+        while wait and "is still loading" in client.get("/health/ready").text:
+            pass
+        yield client
+
+
+@pytest.fixture
+def client(repository: Path) -> Iterator[TestClient]:
+    """A client of the toy model."""
+    with serving(repository) as serving_toy:
+        yield serving_toy
+
+
+@pytest.fixture
+def digits_repository(tmp_path: Path, digits_like: Network) -> Path:
+    """A model repository with a network of the digits' size as model 'digits'."""
+    root = tmp_path / "digits"
+    publish(root, digits_like, "digits")
+    return root
+
+
+@dataclass
+class Process:
+    """`python -m service` on a free port of the loopback, with what it has logged so far."""
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Read the log up to the next entry of that event; its end instead is a failure."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.entries.append(json.loads(line))
+            if self.entries[-1]["event"] == event:
+                return self.entries[-1]
+        pytest.fail(f"the service ended before '{event}': {self.process.stderr and self.process.stderr.read()}")
+
+    def stop(self) -> int:
+        """Ask it to end, read the rest of its log and return its exit status."""
+        self.process.terminate()
+        rest, _ = self.process.communicate()
+        self.entries += map(json.loads, rest.splitlines())
+        return self.process.returncode
+
+
+@contextmanager
+def running(root: Path, *flags: str, until: str = "model_ready") -> Iterator[Process]:
+    """Run the service as a process of its own, and go on once it listens and has logged `until`."""
+    command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(root), *flags]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        service = Process(process)
+        try:
+            listening = service.wait_for("listening")
+            service.url = f"http://{listening['host']}:{listening['port']}"
+            if until != "listening":
+                service.wait_for(until)
+            yield service
+        finally:
+            if process.poll() is None:
+                process.kill()

@@ -1,0 +1,75 @@
+"""Which engine serves a bundle: the one that is set, or the default with a fallback that says why."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+
+from models.engines import EngineName
+from models.errors import EngineUnavailable
+from models.repository import ModelRepository
+from service.engines import check_device, engine_for
+from service.settings import EngineSetting, Settings
+from tests.bundles import contents
+from tests.networks import toy
+
+
+@pytest.fixture
+def without_onnx_model(tmp_path: Path) -> ModelRepository:
+    """A repository whose one bundle has no model.onnx."""
+    repository = ModelRepository(tmp_path)
+    repository.publish(contents(toy()))
+    return repository
+
+
+def test_the_settings_name_every_engine() -> None:
+    assert EngineSetting.__args__ == ("auto", *EngineName)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_an_engine_that_is_set_is_the_one_that_runs(repository: Path, engine: EngineName) -> None:
+    settings = Settings.model_validate({"repository": repository, "engine": engine.value})
+    assert engine_for(ModelRepository(repository).read("toy"), settings).name == engine
+
+
+def test_a_bundle_without_model_onnx_gets_one_built_where_onnx_is(without_onnx_model: ModelRepository) -> None:
+    assert engine_for(without_onnx_model.read("toy"), Settings(repository=without_onnx_model.root)).name == "onnx"
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_auto_falls_back_to_the_reference_and_logs_why(
+    without_onnx_model: ModelRepository, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "models.onnx_graph", raising=False)
+    monkeypatch.delattr("models.onnx_graph", raising=False)
+    with structlog.testing.capture_logs() as entries:
+        engine = engine_for(without_onnx_model.read("toy"), Settings(repository=without_onnx_model.root))
+    assert engine.name == "reference"
+    assert [(entry["event"], entry["model"], entry["engine"]) for entry in entries] == [
+        ("engine_fallback", "toy", "reference")
+    ]
+    assert package in entries[0]["reason"]
+
+
+def test_an_engine_that_is_set_never_falls_back(
+    without_onnx_model: ModelRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    settings = Settings(repository=without_onnx_model.root, engine="onnx")
+    with pytest.raises(EngineUnavailable, match="the package onnxruntime is not installed here"):
+        engine_for(without_onnx_model.read("toy"), settings)
+
+
+def test_cuda_without_torch_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(EngineUnavailable, match="the package torch is not installed here"):
+        check_device(Settings(repository=repository, device="cuda"))
+
+
+def test_cuda_on_another_engine_is_named(repository: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="engine 'onnx' runs on 'cpu' only; use engine 'torch'"):
+        check_device(Settings(repository=repository, device="cuda", engine="onnx"))

@@ -1,0 +1,45 @@
+"""Serving needs neither torch nor `training`, nor the onnx package where a bundle brings its model.onnx."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.service.conftest import ROOT
+
+PROGRAM = """
+import sys, warnings
+for name in ("torch", "torchvision", "sklearn", "training", "onnx"):
+    sys.modules[name] = None  # importing it is an ImportError
+warnings.simplefilter("ignore")
+import service.app
+from fastapi.testclient import TestClient
+from pathlib import Path
+from service.settings import Settings
+
+with TestClient(service.app.create_app(Settings(repository=Path(sys.argv[1])))) as client:
+    while client.get("/health/ready").status_code == 503:
+        pass
+    answer = client.post("/predict", json={"inputs": [[0, 1]]}).json()
+    assert answer["engine"] == "onnx", answer
+    assert answer["predictions"][0]["spike_counts"] == [0, 3], answer
+assert not any(module and name.split(".")[0] in ("torch", "training") for name, module in sys.modules.items())
+"""
+
+
+def test_a_request_is_answered_where_torch_training_and_onnx_are_not(repository: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(repository)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_app_does_nothing_and_brings_in_no_torch() -> None:
+    program = (
+        "import sys, service.app, service.__main__\n"
+        "assert not {'torch', 'training', 'onnx', 'onnxruntime'} & sys.modules.keys()\n"
+        "import structlog\n"
+        "assert not structlog.is_configured()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,81 @@
+"""The OpenAPI document says all there is, and its example works as it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from models.network import Network
+from models.spec import Coding
+from service.openapi import ZERO, example
+from tests.bundles import publish
+from tests.networks import network_of, toy
+from tests.service.conftest import serving
+
+PREDICT = ["/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict"]
+
+
+def networks() -> list[Network]:
+    image = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [2, 2, 1], "low": -1, "high": 3},
+        time_steps=2,
+        labels=["a", "b", "c", "d"],
+    )
+    return [toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), image]
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda network: f"{network.spec.coding}-{network.spec.input.shape}")
+def test_the_example_works_when_pasted_whatever_the_model(tmp_path: Path, network: Network) -> None:
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        document = client.get("/openapi.json").json()
+        for path in PREDICT:
+            operation = document["paths"][path]["post"]
+            place = {parameter["name"]: parameter["example"] for parameter in operation.get("parameters", ())}
+            body = operation["requestBody"]["content"]["application/json"]["example"]
+            answer = client.post(path.format(**place), json=body)
+            assert answer.status_code == 200, answer.text
+
+
+def test_the_digits_are_shown_a_digit(digits_like: Network) -> None:
+    assert example(None) == {"inputs": [ZERO]}
+    drawn = example(digits_like.spec)["inputs"][0]
+    assert drawn == [value / 16 for value in ZERO]
+
+
+def test_every_reference_leads_somewhere_and_every_error_has_the_one_body(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+
+    def references(part: Any) -> list[str]:
+        if isinstance(part, dict):
+            found = [part["$ref"]] if "$ref" in part else []
+            return found + [each for value in part.values() for each in references(value)]
+        return [each for value in part for each in references(value)] if isinstance(part, list) else []
+
+    prefix = "#/components/schemas/"
+    assert {reference.removeprefix(prefix) for reference in references(document)} == schemas.keys()
+    for path in PREDICT:
+        responses = document["paths"][path]["post"]["responses"]
+        assert responses.keys() == {"200", "400", "404", "413", "422", "503"}
+        for status, response in responses.items():
+            (content,) = response["content"].values()
+            body = "PredictResponse" if status == "200" else "ErrorBody"
+            assert content["schema"] == {"$ref": f"{prefix}{body}"}
+
+
+def test_the_documented_request_has_the_fields_of_the_contract(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"].keys() == {"inputs", "time_steps", "seed", "return"}
+    assert schema["required"] == ["inputs"]
+    assert schema["additionalProperties"] is False
+
+
+def test_the_docs_are_served(client: TestClient) -> None:
+    assert "swagger" in client.get("/docs").text

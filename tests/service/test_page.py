@@ -1,0 +1,26 @@
+"""The page for people: one file that loads nothing from elsewhere, under a policy that would not let it."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi.testclient import TestClient
+
+
+def test_the_page_is_served_under_a_strict_policy(client: TestClient) -> None:
+    answer = client.get("/")
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_the_page_loads_nothing_and_writes_no_html(client: TestClient) -> None:
+    page = client.get("/").text
+    assert re.findall(r"(?:https?:)?//[a-z]", re.sub(r"(?m)^\s*//.*|\s// .*", "", page)) == []
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\bstyle=|\son\w+=", page)
+
+
+def test_an_id_of_one_request_does_not_stay_on_the_page(client: TestClient) -> None:
+    ids = [client.get("/", headers={"X-Request-ID": name}).headers["X-Request-ID"] for name in ("one", "two")]
+    assert ids == ["one", "two"]

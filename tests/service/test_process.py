@@ -1,0 +1,83 @@
+"""`python -m service` as a process of its own, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from service.__main__ import listen
+from tests.service.conftest import running
+
+
+def test_it_starts_answers_many_at_once_as_each_alone_and_ends_with_status_0(digits_repository: Path) -> None:
+    samples = np.random.default_rng(17).random((64, 64))
+
+    async def ask(client: httpx.AsyncClient, index: int) -> Any:
+        body = {"inputs": [samples[index].tolist()], "return": ["raster", "membrane"]}
+        answer = await client.post("/predict", json=body, headers={"X-Request-ID": f"sample-{index}"})
+        assert answer.headers["X-Request-ID"] == f"sample-{index}"
+        return answer.json()["predictions"]
+
+    async def ask_all(url: str) -> tuple[list[Any], list[Any]]:
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+            assert (await client.get("/health/ready")).json() == {"status": "ready"}
+            alone = [await ask(client, index) for index in range(64)]
+            together = await asyncio.gather(*(ask(client, index) for index in range(64)))
+        return alone, together
+
+    with running(digits_repository) as service:
+        alone, together = asyncio.run(ask_all(service.url))
+        assert service.stop() == 0
+    assert together == alone
+    assert len({str(answer) for answer in alone}) == 64
+    requests = [entry for entry in service.entries if entry["event"] == "request"]
+    assert [entry["status"] for entry in requests] == [200] * 129
+    assert {entry.get("samples") for entry in requests} == {None, 1}
+
+
+def test_it_answers_413_to_a_chunked_body_that_never_ends(repository: Path) -> None:
+    async def ask(url: str) -> httpx.Response:
+        ended = asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            for _ in range(200):
+                if ended.is_set():
+                    return
+                yield b" " * 1000
+
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            answer = await client.post("/predict", content=endless())
+            ended.set()
+        return answer
+
+    with running(repository, "--max-body-bytes", "2000") as service:
+        answer = asyncio.run(ask(service.url))
+        assert service.stop() == 0
+    assert answer.status_code == 413
+    assert answer.json()["error"].endswith("expected at most 2000")
+
+
+def test_it_sends_answers_at_once() -> None:
+    # asyncio sets TCP_NODELAY on the connections of a listener that says it is TCP, and on no other.
+    with listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
+def test_its_log_is_json_from_the_first_line_to_the_last(repository: Path) -> None:
+    with running(repository) as service:
+        httpx.get(f"{service.url}/models")
+        assert service.stop() == 0  # each line was parsed as it was read
+    assert service.entries[0]["event"] == "listening"
+    assert all({"event", "level", "timestamp"} <= entry.keys() for entry in service.entries)
+
+
+def test_it_ends_with_status_0_while_it_is_still_loading(repository: Path) -> None:
+    with running(repository, until="listening") as service:
+        assert service.stop() == 0

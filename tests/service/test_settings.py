@@ -1,0 +1,81 @@
+"""Settings come from flags and the environment, and a mistake in one is a sentence and exit status 2."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from models.repository import PRETRAINED
+from service.__main__ import main, read_settings
+from service.settings import ENVIRONMENT_PREFIX, Settings
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = read_settings([])
+    assert (settings.host, settings.port, settings.repository) == ("127.0.0.1", 8000, PRETRAINED)
+    assert (settings.engine, settings.device, settings.versions) == ("auto", "cpu", "latest")
+    assert settings.threads >= 1
+
+
+def test_a_flag_wins_over_the_environment(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKESERVE_REPOSITORY", str(repository))
+    monkeypatch.setenv("SPIKESERVE_PORT", "9000")
+    monkeypatch.setenv("SPIKESERVE_MAX_SAMPLES", "7")
+    settings = read_settings(["--port", "9001", "--engine", "reference"])
+    assert (settings.repository, settings.port, settings.max_samples) == (repository, 9001, 7)
+    assert settings.engine == "reference"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_says_what_it_means_and_has_a_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (Settings.model_fields[name].description or "").endswith(".")
+    with pytest.raises(SystemExit):
+        read_settings(["--help"])
+    assert f"--{name.replace('_', '-')} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--port", "x"], "port is 'x', expected an integer"),
+        (["--port", "70000"], "port is '70000', expected at most 65535"),
+        (["--engine", "abacus"], "engine is 'abacus', expected 'auto', 'reference', 'onnx' or 'torch'"),
+        (["--device", "gpu"], "device is 'gpu', expected cpu, cuda or cuda:<index>"),
+        (["--repository", "/nowhere"], "repository is '/nowhere', expected a folder that exists"),
+        (["--default-model", "nobody"], "default_model: 'nobody' is not in the repository; it holds: toy"),
+        (["--engine", "onnx", "--device", "cuda"], "device 'cuda': engine 'onnx' runs on 'cpu' only"),
+        (["--nonsense"], "error parsing CLI: unrecognized arguments: --nonsense"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_status_2(
+    repository: Path,
+    flags: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}REPOSITORY", str(repository))
+    assert main(flags) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"spikeserve: {sentence}")
+    assert err.count("\n") == 1
+
+
+def test_cuda_where_there_is_none_is_one_sentence(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    assert main(["--repository", str(repository), "--device", "cuda"]) == 2
+    assert "finds no CUDA here" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_one_sentence(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--repository", str(repository), "--port", str(port)]) == 2
+    assert capsys.readouterr().err == (
+        f"spikeserve: host, port: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    )
