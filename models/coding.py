@@ -79,7 +79,7 @@ def encode(
     expected = ("time_steps", *spec.input.shape) if spikes else spec.input.shape
     if samples.ndim != len(expected) + 1 or samples.shape[samples.ndim - len(spec.input.shape) :] != spec.input.shape:
         wanted = "×".join(str(size) for size in expected)
-        raise InvalidInput(f"inputs: each sample has shape {show(samples.shape[1:])}, expected {wanted}")
+        raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {wanted}")
     steps = _steps(samples, spec, time_steps)
     normalised = _normalised(samples, spec.input)
     return EncodedInputs(CODINGS[spec.coding](normalised, steps, seed), steps)
@@ -87,14 +87,14 @@ def encode(
 
 def _steps(samples: FloatArray, spec: Spec, time_steps: int | None) -> int:
     if time_steps is not None and time_steps < 1:
-        raise InvalidInput(f"time_steps: is {time_steps}, expected at least 1")
+        raise InvalidInput(f"time_steps is {time_steps}, expected at least 1")
     if spec.coding is not Coding.SPIKES:
         return spec.time_steps if time_steps is None else time_steps
     sent = samples.shape[1]
     if sent < 1:
-        raise InvalidInput("inputs: a raster of 0 steps, expected at least 1")
+        raise InvalidInput("a raster in inputs has 0 steps, expected at least 1")
     if time_steps not in (None, sent):
-        raise InvalidInput(f"time_steps: is {time_steps}, but the inputs have {sent} steps")
+        raise InvalidInput(f"time_steps is {time_steps}, but the inputs have {sent} steps")
     return sent
 
 
@@ -104,10 +104,7 @@ def _normalised(samples: FloatArray, declared: Input) -> FloatArray:
     if outside.any():
         where = tuple(int(index) for index in np.argwhere(outside)[0])
         position = "".join(f"[{index}]" for index in where)
-        raise InvalidInput(
-            f"inputs{position}: value {samples[where]:g} is outside the range "
-            f"that this model takes, {declared.low:g} to {declared.high:g}"
-        )
+        raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {declared.low:g} to {declared.high:g}")
     scaled = np.float32(declared.scale) * samples.astype(np.float32, copy=False)
     return scaled + np.float32(declared.offset)
 
@@ -120,7 +117,7 @@ def _rate(values: FloatArray, time_steps: int, seed: int | Sequence[int]) -> Flo
     if isinstance(seed, int):
         return (_uniform(seed, time_steps, values.shape[1:])[:, np.newaxis] < values).astype(np.float32)
     if len(seed) != len(values):
-        raise InvalidInput(f"seed: {len(seed)} seeds for {len(values)} samples, expected one for each")
+        raise InvalidInput(f"seed holds {len(seed)} seeds for {len(values)} samples, expected one for each")
     steps = np.empty((time_steps, *values.shape), np.float32)
     for sample, key in enumerate(seed):
         steps[:, sample] = _uniform(key, time_steps, values.shape[1:]) < values[sample]
@@ -130,7 +127,7 @@ def _rate(values: FloatArray, time_steps: int, seed: int | Sequence[int]) -> Flo
 def _uniform(seed: int, time_steps: int, shape: Shape) -> FloatArray:
     """Return (time_steps, *shape) numbers from [0, 1), multiples of 2**-24 and so exact in float32."""
     if not 0 <= seed <= MAX_SEED:
-        raise InvalidInput(f"seed: is {seed}, expected an integer from 0 to {MAX_SEED}")
+        raise InvalidInput(f"seed is {seed}, expected an integer from 0 to {MAX_SEED}")
     raw = np.random.Philox(key=seed).random_raw(time_steps * math.prod(shape))
     return ((raw >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)).reshape(time_steps, *shape)
 
@@ -169,8 +166,8 @@ def rasterise(events: Sequence[Events], spec: Spec, time_steps: int | None = Non
                 f"inputs[{sample}]: {len(event.t)} t for {len(event.unit)} unit, expected as many of both"
             )
         for field, values, limit in (("t", event.t, steps), ("unit", event.unit, units)):
-            for value in values:
+            for place, value in enumerate(values):
                 if not 0 <= value < limit:
-                    raise InvalidInput(f"inputs[{sample}].{field}: is {value}, expected 0 to {limit - 1}")
+                    raise InvalidInput(f"inputs[{sample}].{field}[{place}] is {value}, expected 0 to {limit - 1}")
         rasters[sample, np.array(event.t, np.intp), np.array(event.unit, np.intp)] = spec.input.high
     return rasters.reshape(len(events), steps, *spec.input.shape)

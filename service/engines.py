@@ -6,10 +6,8 @@ import structlog
 
 from models.bundle import Bundle
 from models.engines import Engine, EngineName, create
-from models.engines.choose import default
+from models.engines.choose import check, default
 from models.errors import EngineUnavailable
-from models.network import Network
-from models.spec import Spec
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -36,16 +34,9 @@ def chosen(settings: Settings) -> EngineName:
 
 
 def check_device(settings: Settings) -> None:
-    """Put a network of one neuron on the device that is set; raises EngineUnavailable where that cannot be."""
-    if settings.device == "cpu":
-        return
-    spec = Spec.read(
-        {"input": {"shape": [1]}, "time_steps": 1, "nodes": [{"type": "IF", "name": "out"}], "labels": ["_"]}
-    )
-    try:
-        create(chosen(settings), Network(spec, {}), device=settings.device)
-    except RuntimeError as error:  # PyTorch's, for a device index that there is not
-        raise EngineUnavailable(f"device '{settings.device}': {str(error).splitlines()[0]}") from error
+    """Raise EngineUnavailable where the engine or device that is set is not here: better now than once it serves."""
+    if settings.device != "cpu":
+        check(chosen(settings), settings.device)
 
 
 def _create(engine: EngineName, bundle: Bundle, device: str) -> Engine:

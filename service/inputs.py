@@ -113,14 +113,14 @@ class Reader:
     def _arrays(self, samples: Sequence[Any], time_steps: int) -> FloatArray:
         if self.spec.coding is not Coding.SPIKES:
             return _stacked(samples, self.spec.input.shape)
-        shape = (time_steps, *self.spec.input.shape)
+        shape = self.spec.input.shape
         if all(isinstance(sample, list) for sample in samples):
-            return _stacked(samples, shape)
+            return _stacked(samples, shape, (time_steps,))
         events = [self._events(sample, f"inputs[{index}]") for index, sample in enumerate(samples)]
         rasters = rasterise(events, self.spec, time_steps)
         for index, sample in enumerate(samples):
             if isinstance(sample, list):
-                rasters[index] = _array(sample, shape, f"inputs[{index}]")
+                rasters[index] = _array(sample, shape, (time_steps,), f"inputs[{index}]")
         return rasters
 
     def _events(self, sample: UnitEvents | PixelEvents | list[Any], where: str) -> Events:
@@ -139,24 +139,29 @@ class Reader:
         return Events(sample.t, [(p * height + y) * width + x for p, y, x in pixels])
 
 
-def _stacked(samples: Sequence[Any], shape: Shape) -> FloatArray:
+def _stacked(samples: Sequence[Any], shape: Shape, time_steps: Shape = ()) -> FloatArray:
+    """Return samples that are all numbers as (batch, *time_steps, *shape); naming the first that does not fit."""
+    wanted = (*time_steps, *shape)
     try:
         stacked = np.array(samples, np.float32)
-    except ValueError:  # ragged
+    except ValueError:  # they differ in length, or are nested and flat
         stacked = None
-    if stacked is not None and stacked.shape[1:] == shape:
-        return stacked
-    return np.stack([_array(sample, shape, f"inputs[{index}]") for index, sample in enumerate(samples)])
+    if stacked is not None and stacked.shape[1:] in (wanted, (*time_steps, math.prod(shape))):
+        return stacked.reshape(len(stacked), *wanted)
+    return np.stack([_array(sample, shape, time_steps, f"inputs[{index}]") for index, sample in enumerate(samples)])
 
 
-def _array(sample: Sequence[Any], shape: Shape, where: str) -> FloatArray:
+def _array(sample: Sequence[Any], shape: Shape, time_steps: Shape, where: str) -> FloatArray:
+    wanted = (*time_steps, *shape)
     try:
         array = np.array(sample, np.float32)
     except ValueError as error:
-        raise InvalidInput(f"{where} has rows of different lengths, expected shape {show(shape)}") from error
-    if array.shape != shape:
-        raise InvalidInput(f"{where} has shape {show(array.shape)}, expected {show(shape)}")
-    return array
+        raise InvalidInput(f"{where} has rows of different lengths, expected shape {show(wanted)}") from error
+    flat = (*time_steps, math.prod(shape))
+    if array.shape not in (wanted, flat):
+        either = f"{show(wanted)}" if wanted == flat else f"{show(wanted)}, or {show(flat)} flat"
+        raise InvalidInput(f"{where} has shape {show(array.shape)}, expected {either}")
+    return array.reshape(wanted)
 
 
 def _names(model: type[PredictRequest[Any]]) -> str:

@@ -7,7 +7,7 @@ and rendered by FastAPI, but never validated again, and a field that was not ask
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Generic, NotRequired, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, NotRequired, TypeAlias, TypeVar, Union
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag
@@ -61,8 +61,8 @@ class PredictRequest(Strict, Generic[Sample]):
 
     inputs: Annotated[list[Sample], FailFast()] = Field(
         min_length=1,
-        description="The samples: nested numbers of the model's input shape, in its declared range. "
-        "For `spikes` coding a raster of shape (time_steps, *input shape), or events.",
+        description="The samples: numbers in the declared range, nested like the model's input shape or flat, row by "
+        "row. For `spikes` coding a raster of shape (time_steps, *input shape), or events.",
     )
     time_steps: int | None = Field(
         default=None, ge=1, description="How many steps to run; by default as many as the model was trained with."
@@ -75,21 +75,36 @@ class PredictRequest(Strict, Generic[Sample]):
     )
 
 
-TAGS = frozenset({"raster", "unit_events", "pixel_events"})
+TAGS = frozenset({"nested", "flat", "unit_events", "pixel_events"})
 CAMERA = 3  # the axes of what an event camera sees: channels, height, width
 
 
 def request_type(spec: Spec) -> type[PredictRequest[Any]]:
-    """Return the request that a model of `spec` takes: its samples are nested exactly as deep as its input."""
+    """Return the request that a model of `spec` takes.
+
+    Its samples are nested exactly as deep as its input, or flat (for a raster, each step is), or events.
+    """
     request: Any = PredictRequest
-    depth = len(spec.input.shape)
-    if spec.coding is not Coding.SPIKES:
-        return request[_nested(depth)]
-    raster: Any = TypeAliasType("RasterSample", _nested(depth + 1))  # a name, since a union needs what can be hashed
-    units: Any = Annotated[raster, Tag("raster")] | Annotated[UnitEvents, Tag("unit_events")]
-    if depth != CAMERA:
-        return request[Annotated[units, Discriminator(_raster_or_units)]]
-    return request[Annotated[units | Annotated[PixelEvents, Tag("pixel_events")], Discriminator(_raster_or_events)]]
+    axes, spikes = len(spec.input.shape), spec.coding is Coding.SPIKES
+    forms = {"nested": _named("Nested", axes + spikes)}
+    if axes > 1:
+        forms["flat"] = _named("Flat", 1 + spikes)
+    if spikes:
+        forms["unit_events"] = UnitEvents
+    if spikes and axes == CAMERA:
+        forms["pixel_events"] = PixelEvents
+    if len(forms) == 1:
+        return request[_nested(axes)]
+
+    def form_of(sample: object) -> str:
+        if isinstance(sample, dict) and spikes:
+            return "pixel_events" if "x" in sample and "pixel_events" in forms else "unit_events"
+        step = sample[0] if spikes and isinstance(sample, list) and sample else sample
+        flat = isinstance(step, list) and bool(step) and not isinstance(step[0], list)
+        return "flat" if flat and "flat" in forms else "nested"
+
+    tagged = tuple(Annotated[form, Tag(tag)] for tag, form in forms.items())
+    return request[Annotated[Union[tagged], Discriminator(form_of)]]  # noqa: UP007  (made at run time)
 
 
 def _nested(depth: int) -> Any:
@@ -99,12 +114,8 @@ def _nested(depth: int) -> Any:
     return sample
 
 
-def _raster_or_units(sample: object) -> str:
-    return "unit_events" if isinstance(sample, dict) else "raster"
-
-
-def _raster_or_events(sample: object) -> str:
-    return "pixel_events" if isinstance(sample, dict) and "x" in sample else _raster_or_units(sample)
+def _named(name: str, depth: int) -> Any:
+    return TypeAliasType(name, _nested(depth))  # a name, since a union needs what can be hashed
 
 
 class Raster(TypedDict):

@@ -31,15 +31,24 @@ def default(device: str) -> EngineName:
     return EngineName.ONNX if device == "cpu" else EngineName.TORCH
 
 
-def create(engine: EngineName, network: Network, *, onnx_model: bytes | None = None, device: str = "cpu") -> Engine:
-    """Return an engine for `network`; `onnx_model` is the bundle's model.onnx, where it has one.
-
-    Raises EngineUnavailable where the engine's library or device is missing, with what to do about it.
-    """
+def check(engine: EngineName, device: str) -> None:
+    """Raise EngineUnavailable where the engine's library or device is not here, with what to do about it."""
     if engine not in available():
         raise EngineUnavailable(f"engine '{engine}': the package {NEEDS[engine]} is not installed here")
     if device != "cpu" and engine is not EngineName.TORCH:
         raise EngineUnavailable(f"device '{device}': engine '{engine}' runs on 'cpu' only; use engine 'torch'")
+    if device != "cpu":
+        from models.engines.pytorch import usable_device
+
+        usable_device(device)
+
+
+def create(engine: EngineName, network: Network, *, onnx_model: bytes | None = None, device: str = "cpu") -> Engine:
+    """Return an engine for `network`; `onnx_model` is the bundle's model.onnx, where it has one.
+
+    Raises EngineUnavailable where `check` would.
+    """
+    check(engine, device)
     # Each library is imported only by the engine that needs it: a serving image holds just one of them.
     if engine is EngineName.TORCH:
         from models.engines.pytorch import TorchEngine

@@ -17,7 +17,7 @@ from models.spec import Coding, Spec
 
 # From 1.29 on ONNX Runtime reports its use to its makers and keeps an id on disk for that, unless told not to.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 QUIET = 3  # onnxruntime's level for errors only
 

@@ -91,9 +91,10 @@ def usable_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise EngineUnavailable(f"device '{device}': is not one, expected 'cpu', 'cuda' or 'cuda:<index>'") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
+    found = torch.cuda.device_count()
+    if chosen.type == "cuda" and (chosen.index or 0) >= found:
         raise EngineUnavailable(
-            f"device '{device}': PyTorch {torch.__version__} finds no CUDA here; "
+            f"device '{device}': PyTorch {torch.__version__} finds {f'{found} of it' if found else 'no CUDA'} here; "
             "install a CUDA build of it and a driver, or use 'cpu'"
         )
     return chosen

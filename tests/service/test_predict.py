@@ -92,7 +92,7 @@ def test_a_seed_gives_the_same_spikes_at_any_place_in_a_batch(tmp_path: Path) ->
         assert counts(7, [0.5, 0.25]) != [alone]
 
 
-def test_a_sample_of_several_axes_is_nested_like_its_shape(tmp_path: Path) -> None:
+def test_a_sample_of_several_axes_is_nested_like_its_shape_or_flat(tmp_path: Path) -> None:
     # Each of 1 × 2 × 2 pixels straight into its neuron: those of at least 1 fire at each of the two steps.
     network = network_of(
         [{"type": "IF", "name": "eye"}, {"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
@@ -104,9 +104,30 @@ def test_a_sample_of_several_axes_is_nested_like_its_shape(tmp_path: Path) -> No
     publish(tmp_path, network)
     with serving(tmp_path) as client:
         answer = client.post("/predict", json={"inputs": [[[[1, 0], [0, 1]]]]}).json()
+        assert client.post("/predict", json={"inputs": [[1, 0, 0, 1]]}).json() == answer
+        both = client.post("/predict", json={"inputs": [[[[1, 0], [0, 1]]], [0, 1, 0, 0]]}).json()
+        short = client.post("/predict", json={"inputs": [[1, 0, 0]]})
         ragged = client.post("/predict", json={"inputs": [[[[1, 0], [0]]]]})
     assert answer["predictions"][0]["spike_counts"] == [2, 0, 0, 2]
+    assert [prediction["spike_counts"] for prediction in both["predictions"]] == [[2, 0, 0, 2], [0, 2, 0, 0]]
+    assert short.json() == {"error": "inputs[0] has shape 3, expected 1×2×2, or 4 flat"}
     assert ragged.json() == {"error": "inputs[0] has rows of different lengths, expected shape 1×2×2"}
+
+
+def test_the_steps_of_a_raster_may_be_flat(tmp_path: Path) -> None:
+    network = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [1, 2]},
+        coding="spikes",
+        time_steps=2,
+        labels=["a", "b"],
+    )
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        nested = client.post("/predict", json={"inputs": [[[[1, 0]], [[1, 1]]]]}).json()
+        assert nested["predictions"][0]["spike_counts"] == [2, 1]
+        assert client.post("/predict", json={"inputs": [[[1, 0], [1, 1]]]}).json() == nested
 
 
 @pytest.fixture
