@@ -9,8 +9,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -66,18 +67,29 @@ def digits_repository(tmp_path: Path, digits_like: Network) -> Path:
     return root
 
 
-@dataclass
 class Process:
-    """`python -m service` on a free port of the loopback, with what it has logged so far."""
+    """`python -m service` on a free port of the loopback, with what it has logged so far.
 
-    process: subprocess.Popen[str]
-    url: str = ""
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    Its log is read as it comes, by a thread: a server whose output nobody reads would stop at a full pipe.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.url = ""
+        self.entries: list[dict[str, Any]] = []
+        self._incoming: Queue[str | None] = Queue()
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._incoming.put(line)
+        self._incoming.put(None)
 
     def wait_for(self, event: str) -> dict[str, Any]:
         """Read the log up to the next entry of that event; its end instead is a failure."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        while (line := self._incoming.get(timeout=60)) is not None:
             self.entries.append(json.loads(line))
             if self.entries[-1]["event"] == event:
                 return self.entries[-1]
@@ -86,8 +98,9 @@ class Process:
     def stop(self) -> int:
         """Ask it to end, read the rest of its log and return its exit status."""
         self.process.terminate()
-        rest, _ = self.process.communicate()
-        self.entries += map(json.loads, rest.splitlines())
+        self.process.wait()
+        while (line := self._incoming.get(timeout=60)) is not None:
+            self.entries.append(json.loads(line))
         return self.process.returncode
 
 

@@ -1,0 +1,1 @@
+"""Each claim of speed, printed by a script."""

@@ -1,0 +1,80 @@
+"""The main job from end to end: what training evaluated is what a server answers, sample by sample."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from models.repository import PRETRAINED
+from models.spec import Coding
+from tests.service.conftest import ROOT, Process, running
+from training.config import DataConfig
+from training.datasets import load
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Process]:
+    """A server of the bundles that ship."""
+    with running(PRETRAINED) as process:
+        yield process
+
+
+def test_the_shipped_digits_answer_the_held_out_samples_alone_as_in_batches(shipped: Process) -> None:
+    held_out = load(DataConfig(), Coding.DIRECT).test
+    flat = held_out.samples.reshape(len(held_out), -1).astype(int).tolist()  # raw pixels, 0 to 16
+
+    async def ask() -> tuple[list[Any], list[Any]]:
+        async with httpx.AsyncClient(base_url=shipped.url, timeout=60) as client:
+            batches = [await client.post("/predict", json={"inputs": flat[k : k + 100]}) for k in range(0, 360, 100)]
+            alone = [await client.post("/predict", json={"inputs": [sample]}) for sample in flat]
+        together = [prediction for batch in batches for prediction in batch.json()["predictions"]]
+        return together, [answer.json()["predictions"][0] for answer in alone]
+
+    together, alone = asyncio.run(ask())
+    assert together == alone
+    right = sum(found["class_index"] == label for found, label in zip(together, held_out.labels, strict=True))
+    assert right / len(held_out) >= 0.985
+
+
+def test_64_clients_at_once_get_what_they_get_alone(shipped: Process) -> None:
+    samples = np.random.default_rng(0).integers(0, 17, (64, 64)).tolist()
+
+    async def ask() -> tuple[list[Any], list[Any]]:
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=shipped.url, timeout=60, limits=limits) as client:
+            alone = [(await client.post("/predict", json={"inputs": [sample]})).json() for sample in samples]
+            at_once = await asyncio.gather(
+                *(client.post("/predict", json={"inputs": [sample]}) for _ in range(4) for sample in samples)
+            )
+        return alone * 4, [answer.json() for answer in at_once]
+
+    alone, at_once = asyncio.run(ask())
+    assert at_once == alone
+    assert len({str(answer["predictions"][0]["spike_counts"]) for answer in alone}) > 1
+
+
+def test_train_then_serve_answers_with_the_counts_of_the_evaluation(tmp_path: Path) -> None:
+    arguments = ["fit", "--architecture", "32", "--epochs", "2", "--repository", "repository", "--name", "digits"]
+    subprocess.run(
+        [sys.executable, "-m", "training", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+    )
+    evaluation = np.load(tmp_path / "runs" / "digits-1" / "evaluation.npz")
+    with running(tmp_path / "repository") as process, httpx.Client(base_url=process.url, timeout=60) as client:
+        answer = client.post("/predict", json={"inputs": evaluation["x"].tolist()}).json()
+    assert (answer["model"], answer["version"]) == ("digits", 1)
+    counts = [prediction["spike_counts"] for prediction in answer["predictions"]]
+    assert counts == evaluation["spike_counts"].tolist()
+    assert np.sum(counts) > 0
