@@ -1,0 +1,40 @@
+"""The README tells the truth: its request gives its answer, and its tables list every file and every setting."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from models.engines import EngineName, create
+from models.repository import PRETRAINED, ModelRepository
+from service.limits import Limits
+from service.served import ServedModel
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_readme_lists_every_file_and_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+    listed = set(re.findall(r"^\| `([^`]+)` \|", readme, re.MULTILINE))
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
+    files = {path for path in tracked.stdout.split() if not path.startswith("models/pretrained/")}
+    assert files <= listed, files - listed
+    assert {path for path in listed if "/" in path and not path.startswith("-")} - files <= {
+        "models/pretrained/digits/1/"
+    }
+    for name in Settings.model_fields:
+        assert f"| `--{name.replace('_', '-')}` |" in readme, name
+
+
+def test_the_readmes_request_gives_the_readmes_answer() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (sent,) = re.findall(r"-d '(\{.*?\})'", readme, re.DOTALL)
+    (answered,) = re.findall(r"^    (\{\"model\":.*?\]\})$", readme, re.DOTALL | re.MULTILINE)
+    bundle = ModelRepository(PRETRAINED).read("digits")
+    model = ServedModel(
+        bundle, create(EngineName.ONNX, bundle.network, onnx_model=bundle.onnx_model), Limits.of(Settings())
+    )
+    assert json.loads(model.answer(sent.encode()).content) == json.loads(answered)
