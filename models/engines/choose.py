@@ -14,11 +14,17 @@ class EngineName(StrEnum):
     """The engines by name."""
 
     REFERENCE = "reference"
+    EVENT = "event"
     ONNX = "onnx"
     TORCH = "torch"
 
 
-NEEDS = {EngineName.REFERENCE: "numpy", EngineName.ONNX: "onnxruntime", EngineName.TORCH: "torch"}
+NEEDS = {
+    EngineName.REFERENCE: "numpy",
+    EngineName.EVENT: "numba",
+    EngineName.ONNX: "onnxruntime",
+    EngineName.TORCH: "torch",
+}
 
 
 def available() -> tuple[EngineName, ...]:
@@ -43,7 +49,9 @@ def check(engine: EngineName, device: str) -> None:
         usable_device(device)
 
 
-def create(engine: EngineName, network: Network, *, onnx_model: bytes | None = None, device: str = "cpu") -> Engine:
+def create(
+    engine: EngineName, network: Network, *, onnx_model: bytes | None = None, device: str = "cpu", threads: int = 1
+) -> Engine:
     """Return an engine for `network`; `onnx_model` is the bundle's model.onnx, where it has one.
 
     Raises EngineUnavailable where `check` would.
@@ -54,10 +62,14 @@ def create(engine: EngineName, network: Network, *, onnx_model: bytes | None = N
         from models.engines.pytorch import TorchEngine
 
         return TorchEngine(network, device)
+    if engine is EngineName.EVENT:
+        from models.engines.event import EventEngine
+
+        return EventEngine(network, threads)
     if engine is EngineName.ONNX:
         from models.engines.onnx_runtime import OnnxEngine, build_model
 
-        return OnnxEngine(network.spec, build_model(network) if onnx_model is None else onnx_model)
+        return OnnxEngine(network.spec, build_model(network) if onnx_model is None else onnx_model, threads)
     from models.engines.reference import ReferenceEngine
 
     return ReferenceEngine(network)

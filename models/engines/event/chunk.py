@@ -1,0 +1,169 @@
+"""Some samples on their way through a network: one kernel call for each node."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.coding import EncodedInputs
+from models.engines.base import Counts, Record, RunResult, membrane_readout
+from models.engines.event import kernels
+from models.engines.event.connections import NOTHING
+from models.engines.event.plan import Plan
+from models.engines.event.signals import NONE, ONES, Dense, Events, Pending, Signal, Sparse, add
+from models.engines.fan_out import recurrent_fan_out
+from models.network import FloatArray, Network
+from models.nodes import Flatten, MaxPool2d, Neuron, Node, Pool2d, Spiking, SumPool2d, Weighted
+from models.spec import INPUT, Readout
+
+NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
+
+
+class Chunk:
+    """One call's part of a batch; its arrays live as long as it does."""
+
+    def __init__(self, network: Network, plan: Plan, inputs: EncodedInputs, part: slice, record: Record) -> None:
+        self.network, self.plan, self.inputs, self.part, self.record = network, plan, inputs, part, record
+        self.steps = inputs.time_steps
+        self.samples = part.stop - part.start
+        self.operations: Counts = np.zeros(self.samples, np.int64)
+        self.spikes: dict[str, Events] = {}
+        self.membranes: dict[str, FloatArray] = {}
+
+    def run(self) -> None:
+        """Run every node."""
+        for _ in self.network.spec.propagate(self.incoming(), self.apply, add):
+            pass
+
+    def incoming(self) -> Signal:
+        """Return the chunk's inputs as events."""
+        layout = self.plan.layouts[INPUT]
+        steps, batch = self.inputs.steps.shape[:2]
+        width = layout.places.size
+        flat = np.require(self.inputs.steps, requirements=["C", "W"]).reshape(-1)
+        places = layout.places if len(layout.shape) == 3 else np.empty(0, np.int32)
+        capacity = self.samples * steps * width
+        index, value = np.empty(capacity, np.int32), np.empty(capacity, np.float32)
+        offset = np.empty(self.samples * steps + 1, np.int64)
+        ones = kernels.find_events(
+            flat[self.part.start * width :],
+            self.samples,
+            steps,
+            width,
+            batch * width,
+            width,
+            places,
+            index,
+            value,
+            offset,
+        )
+        found = offset[-1]
+        return Sparse(layout, steps, Events(index[:found], ONES if ones else value[:found], offset))
+
+    def apply(self, node: Node, arriving: Signal) -> Signal:
+        """Return what leaves `node`."""
+        layout = self.plan.layouts[node.name]
+        if isinstance(node, Weighted):
+            connection = self.plan.connections[node.name]
+            source = arriving.sparse()
+            kernels.count_operations(
+                source.events.index, source.events.offset, source.steps, connection.cost, self.operations
+            )
+            return Pending(layout, source, connection.feed, connection.bias)
+        if isinstance(node, Neuron):
+            return self.neurons(node, arriving)
+        if isinstance(node, Pool2d):
+            return self.pool(node, arriving)
+        assert isinstance(node, Flatten)
+        return self.flatten(node, arriving)
+
+    def neurons(self, node: Neuron, arriving: Signal) -> Signal:
+        """Run a layer of neurons, together with the connection before it where there is one for every step."""
+        layout, parameters = self.plan.layouts[node.name], self.plan.neurons[node.name]
+        feed, events, base_steps = NOTHING, NONE, 0
+        if isinstance(arriving, Pending) and arriving.steps == self.steps:
+            feed, events, base = arriving.feed, arriving.source.events, arriving.bias[np.newaxis]
+        else:
+            currents = arriving.dense()
+            base, base_steps = currents.rows, currents.steps
+        rows = self.samples * self.steps
+        fires = isinstance(node, Spiking)
+        traced = not fires or Record.MEMBRANE in self.record
+        trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
+        index, offset = np.empty(rows * layout.places.size, np.int32), np.empty(rows + 1, np.int64)
+        found = kernels.run_neurons(
+            self.samples, self.steps, feed, events, base, base_steps, parameters, trace, index, offset
+        )
+        if traced:
+            self.membranes[node.name] = self.unlaid(trace, node)
+        if not fires:
+            return Dense(layout, self.steps, trace)
+        spikes = Events(index[:found], ONES, offset)
+        self.spikes[node.name] = spikes
+        if node.recurrent:  # the last step's spikes never come back
+            ends = offset[self.steps :: self.steps] - np.diff(offset)[self.steps - 1 :: self.steps]
+            self.operations += (ends - offset[: -1 : self.steps]) * recurrent_fan_out(layout.shape)
+        return Sparse(layout, self.steps, spikes)
+
+    def pool(self, node: Pool2d, arriving: Signal) -> Signal:
+        """Pool events as events; only the maximum of values that are no spikes needs every value."""
+        layout, windows = self.plan.layouts[node.name], self.plan.windows[node.name]
+        largest = isinstance(node, MaxPool2d)
+        divisor = 1.0 if isinstance(node, MaxPool2d | SumPool2d) else windows.area
+        if not isinstance(arriving, Sparse) or (largest and arriving.events.value.size):
+            rows = arriving.dense().rows
+            pooled = np.zeros((len(rows), layout.size), np.float32)
+            kernels.pool_rows(windows, largest, divisor, rows, pooled)
+            return Dense(layout, arriving.steps, pooled)
+        events = arriving.events
+        overlaps = int(np.diff(windows.first_output).max(initial=0))
+        index = np.empty(events.index.size * overlaps, np.int32)
+        offset = np.empty_like(events.offset)
+        if largest:
+            found = kernels.join_windows(windows, events, layout.size, index, offset)
+            return Sparse(layout, arriving.steps, Events(index[:found], ONES, offset))
+        value = np.empty(index.size, np.float32)
+        found = kernels.sum_windows(windows, events, layout.size, divisor, index, value, offset)
+        return Sparse(layout, arriving.steps, Events(index[:found], value[:found], offset))
+
+    def flatten(self, node: Flatten, arriving: Signal) -> Signal:
+        """Give each position its place in the flat order."""
+        before, after = self.plan.layouts[self.network.spec.sources[node.name][0]], self.plan.layouts[node.name]
+        if isinstance(arriving, Sparse):
+            index, value, offset = arriving.events
+            return Sparse(after, arriving.steps, Events(before.elements[index], value, offset))
+        dense = arriving.dense()
+        return Dense(after, dense.steps, after.laid(dense.rows[:, before.places]))
+
+    def unlaid(self, rows: FloatArray, node: Node) -> FloatArray:
+        """Return rows of a layout as (time_steps, samples, *shape)."""
+        layout = self.plan.layouts[node.name]
+        by_sample = rows[:, layout.places].reshape(self.samples, self.steps, *layout.shape)
+        return np.ascontiguousarray(by_sample.swapaxes(0, 1))
+
+    def result(self) -> RunResult:
+        """Return what the chunk has found."""
+        spec = self.network.spec
+        last = spec.nodes[-1]
+        counts: Counts = np.zeros((self.samples, spec.classes), np.int64)
+        if spec.readout is Readout.SPIKE_COUNT:
+            events = self.spikes[last.name]
+            kernels.count_units(events.index, events.offset, self.steps, counts)
+            readout = counts.astype(np.float32)
+        else:
+            readout = membrane_readout(spec.readout, self.membranes[last.name])
+        return RunResult(
+            spike_counts=counts,
+            readout=readout,
+            synaptic_operations=self.operations,
+            spikes_per_node={name: np.diff(events.offset[:: self.steps]) for name, events in self.spikes.items()},
+            rasters={name: self.raster(name) for name in self.spikes} if Record.RASTER in self.record else {},
+            membranes=self.membranes if Record.MEMBRANE in self.record else {},
+        )
+
+    def raster(self, name: str) -> NDArray[np.uint8]:
+        """Return a layer's spikes as (time_steps, samples, *shape)."""
+        layout, events = self.plan.layouts[name], self.spikes[name]
+        raster = np.zeros((self.steps, self.samples, layout.places.size), np.uint8)
+        kernels.fill_raster(events.index, events.offset, layout.elements, raster)
+        return raster.reshape(self.steps, self.samples, *layout.shape)

@@ -1,0 +1,72 @@
+"""The `event` engine: inference whose cost is the spikes, not the weights. The default on the CPU.
+
+A call splits its samples into chunks, as many at once as it has threads, and runs each chunk through the network layer by
+layer. Memory: a chunk takes at most `CHUNK_BYTES`, or what one sample needs if that is more: `time_steps` times the sum
+over nodes of 12 bytes for each of its neurons, padded. Nothing is kept between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from models.coding import EncodedInputs
+from models.engines.base import Record, RunResult
+from models.engines.event.chunk import Chunk
+from models.engines.event.plan import Plan
+from models.network import Network
+from models.spec import Spec
+
+CHUNK_BYTES = 2**25
+
+
+class EventEngine:
+    """Runs a network by its events, on up to `threads` threads per call."""
+
+    name = "event"
+
+    def __init__(self, network: Network, threads: int = 1) -> None:
+        self.network = network
+        self.plan = Plan.of(network)
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="event") if threads > 1 else None
+
+    @property
+    def spec(self) -> Spec:
+        """The network that it runs."""
+        return self.network.spec
+
+    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+        """Run every sample from rest."""
+        chunks = [Chunk(self.network, self.plan, inputs, part, record) for part in self._parts(inputs)]
+        if self.pool is None or len(chunks) == 1:
+            for chunk in chunks:
+                chunk.run()
+        else:
+            list(self.pool.map(Chunk.run, chunks))
+        return chunks[0].result() if len(chunks) == 1 else _joined([chunk.result() for chunk in chunks])
+
+    def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
+        fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))
+        rounds = -(-inputs.batch // (fit * self.threads))  # so that every thread gets the same number of chunks
+        size = max(1, -(-inputs.batch // max(1, rounds * self.threads)))
+        for start in range(0, max(1, inputs.batch), size):
+            yield slice(start, min(start + size, inputs.batch))
+
+
+def _joined(results: list[RunResult]) -> RunResult:
+    first = results[0]
+    return RunResult(
+        spike_counts=np.concatenate([result.spike_counts for result in results]),
+        readout=np.concatenate([result.readout for result in results]),
+        synaptic_operations=np.concatenate([result.synaptic_operations for result in results]),
+        spikes_per_node={
+            name: np.concatenate([result.spikes_per_node[name] for result in results]) for name in first.spikes_per_node
+        },
+        rasters={name: np.concatenate([result.rasters[name] for result in results], axis=1) for name in first.rasters},
+        membranes={
+            name: np.concatenate([result.membranes[name] for result in results], axis=1) for name in first.membranes
+        },
+    )

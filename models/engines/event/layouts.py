@@ -1,0 +1,60 @@
+"""Where the neurons of a shape lie in the kernels' arrays: channels last, and padded to whole vectors.
+
+A convolution then adds whole vectors of output channels, and no kernel needs a remainder loop. Padding never fires.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines.event.vectors import LANES
+from models.parameters import Shape
+
+IMAGE = 3  # the axes of (channels, height, width)
+
+
+def padded(size: int) -> int:
+    """Return the least multiple of the vectors' length that holds `size`."""
+    return -(-size // LANES) * LANES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of a shape's elements: `places` (elements,) is where each lies, `size` how long a row is."""
+
+    shape: Shape
+    size: int
+    places: NDArray[np.int32]
+    elements: NDArray[np.int32]  # (size,): which element lies at each place, 0 where none does
+
+    @classmethod
+    def of(cls, shape: Shape) -> Layout:
+        """Return the layout of (channels, height, width) with channels last, or of any other shape flat."""
+        count = math.prod(shape)
+        if len(shape) == IMAGE:
+            channels, height, width = shape
+            stride = padded(channels)
+            grid = np.arange(height * width, dtype=np.int32).reshape(1, height, width) * stride
+            places = (grid + np.arange(channels, dtype=np.int32)[:, np.newaxis, np.newaxis]).ravel()
+            size = height * width * stride
+        else:
+            places = np.arange(count, dtype=np.int32)
+            size = padded(count)
+        elements = np.zeros(size, np.int32)
+        elements[places] = np.arange(count, dtype=np.int32)
+        return cls(shape, size, places, elements)
+
+    @property
+    def channels(self) -> int:
+        """How many places each position of an image takes."""
+        return padded(self.shape[0])
+
+    def laid(self, values: NDArray[np.float32], fill: float = 0.0) -> NDArray[np.float32]:
+        """Return (…, elements) as rows of this layout, (…, size); the padding holds `fill`."""
+        rows = np.full((*values.shape[:-1], self.size), fill, np.float32)
+        rows[..., self.places] = values
+        return rows

@@ -1,0 +1,115 @@
+"""What is made of a network once, at load: layouts, tables and parameters, so that a run only calls kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines.event.connections import Feed, Windows, feed_of, windows_of
+from models.engines.event.layouts import Layout
+from models.engines.fan_out import fan_out
+from models.network import FloatArray, Network
+from models.nodes import IF, Fire, Neuron, Pool2d, Reset, Spiking, Weighted
+
+
+class Neurons(NamedTuple):
+    """A neuron layer's parameters for `kernels.run_neurons`, each (size,) in its layout.
+
+    A neuron fires at `fires_at` or above; `change` is what a spike subtracts, or what it resets to if `to_value` is 1.
+    `recurrent_weight` (size * size) holds a row for each sender, and is empty where there is no such connection.
+    """
+
+    decay: FloatArray
+    gain: FloatArray
+    drive: FloatArray
+    fires_at: FloatArray
+    change: FloatArray
+    to_value: int
+    recurrent_weight: FloatArray
+    recurrent_bias: FloatArray
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A weighted connection: its tables, its bias (size,) and what an event at each place costs (size,)."""
+
+    feed: Feed
+    bias: FloatArray
+    cost: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network made ready; `bytes_per_sample` bounds what a run allocates for each sample and step."""
+
+    layouts: dict[str, Layout]
+    connections: dict[str, Connection]
+    neurons: dict[str, Neurons]
+    windows: dict[str, Windows]
+    bytes_per_step: int
+
+    @classmethod
+    def of(cls, network: Network) -> Plan:
+        """Return the plan of a network; raises TypeError for a node that no kernel runs."""
+        spec = network.spec
+        layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
+        arriving = {node.name: layouts[spec.sources[node.name][0]] for node in spec.nodes}
+        plan = cls(layouts, {}, {}, {}, sum(_bytes(layout) for layout in layouts.values()))
+        for node in spec.nodes:
+            before, after = arriving[node.name], layouts[node.name]
+            if isinstance(node, Weighted):
+                plan.connections[node.name] = _connection(node, network, before, after)
+            elif isinstance(node, Neuron):
+                plan.neurons[node.name] = _neurons(node, network, after)
+            elif isinstance(node, Pool2d):
+                plan.windows[node.name] = windows_of(node, before, after)
+        return plan
+
+
+def _bytes(layout: Layout) -> int:
+    """Return what one step of one sample may take as events and as a row: an index, a value, a float."""
+    return 12 * layout.size
+
+
+def _connection(node: Weighted, network: Network, before: Layout, after: Layout) -> Connection:
+    bias = network.tensor(node, "bias")
+    per_channel = np.zeros(after.shape[0], np.float32) if bias is None else bias
+    spread = np.broadcast_to(per_channel.reshape(-1, *(1 for _ in after.shape[1:])), after.shape)
+    cost = np.zeros(before.size, np.int64)
+    cost[before.places] = fan_out(node, before.shape).ravel()
+    return Connection(feed_of(node, network, before, after), after.laid(spread.reshape(-1)), cost)
+
+
+def _neurons(node: Neuron, network: Network, layout: Layout) -> Neurons:
+    def parameter(name: str) -> FloatArray:
+        return np.broadcast_to(network.parameter(node, name), layout.shape).reshape(-1)
+
+    nothing = np.zeros(layout.size, np.float32)
+    decay = np.ones(layout.places.size, np.float32) if isinstance(node, IF) else parameter("decay")
+    charging = tuple(layout.laid(values) for values in (decay, parameter("gain"), parameter("drive")))
+    if not isinstance(node, Spiking):
+        never = np.full(layout.size, np.inf, np.float32)
+        return Neurons(*charging, never, nothing, 0, np.empty(0, np.float32), np.empty(0, np.float32))
+    # A float is above a threshold exactly where it is at least the float after it.
+    threshold = parameter("threshold")
+    fires_at = threshold if node.fire is Fire.AT_THRESHOLD else np.nextafter(threshold, np.float32(np.inf))
+    change = {Reset.SUBTRACT: "threshold", Reset.VALUE: "reset_value"}.get(node.reset)
+    return Neurons(
+        *charging,
+        layout.laid(fires_at, fill=np.inf),
+        nothing if change is None else layout.laid(parameter(change)),
+        int(node.reset is Reset.VALUE),
+        *_recurrent(node, network, layout),
+    )
+
+
+def _recurrent(node: Spiking, network: Network, layout: Layout) -> tuple[FloatArray, FloatArray]:
+    if node.recurrent is None:
+        return np.empty(0, np.float32), np.empty(0, np.float32)
+    weight = np.zeros((layout.size, layout.size), np.float32)
+    weight[np.ix_(layout.places, layout.places)] = network.tensors[f"{node.name}.recurrent.weight"].T
+    bias = network.tensor(node, "recurrent.bias")
+    return weight.ravel(), layout.laid(np.zeros(layout.places.size, np.float32) if bias is None else bias)
