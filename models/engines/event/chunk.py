@@ -13,7 +13,7 @@ from models.engines.event.plan import Plan
 from models.engines.event.signals import NONE, ONES, Dense, Events, Pending, Signal, Sparse, add
 from models.engines.fan_out import recurrent_fan_out
 from models.network import FloatArray, Network
-from models.nodes import Flatten, MaxPool2d, Neuron, Node, Pool2d, Spiking, SumPool2d, Weighted
+from models.nodes import MaxPool2d, Neuron, Node, Pool2d, Spiking, SumPool2d, Weighted
 from models.spec import INPUT, Readout
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
@@ -74,21 +74,19 @@ class Chunk:
             return self.neurons(node, arriving)
         if isinstance(node, Pool2d):
             return self.pool(node, arriving)
-        assert isinstance(node, Flatten)
-        return self.flatten(node, arriving)
+        return self.flatten(node, arriving)  # all that is left: `Plan` refuses other nodes
 
     def neurons(self, node: Neuron, arriving: Signal) -> Signal:
         """Run a layer of neurons, together with the connection before it where there is one for every step."""
         layout, parameters = self.plan.layouts[node.name], self.plan.neurons[node.name]
         feed, events, base_steps = NOTHING, NONE, 0
         if isinstance(arriving, Pending) and arriving.steps == self.steps:
-            feed, events, base = arriving.feed, arriving.source.events, arriving.bias[np.newaxis]
+            feed, events, base = arriving.feed, arriving.source.events, arriving.bias
         else:
             currents = arriving.dense()
-            base, base_steps = currents.rows, currents.steps
+            base, base_steps = currents.rows.reshape(-1), currents.steps
         rows = self.samples * self.steps
-        fires = isinstance(node, Spiking)
-        traced = not fires or Record.MEMBRANE in self.record
+        traced = not isinstance(node, Spiking) or Record.MEMBRANE in self.record
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
         index, offset = np.empty(rows * layout.places.size, np.int32), np.empty(rows + 1, np.int64)
         found = kernels.run_neurons(
@@ -96,7 +94,7 @@ class Chunk:
         )
         if traced:
             self.membranes[node.name] = self.unlaid(trace, node)
-        if not fires:
+        if not isinstance(node, Spiking):
             return Dense(layout, self.steps, trace)
         spikes = Events(index[:found], ONES, offset)
         self.spikes[node.name] = spikes
@@ -126,7 +124,7 @@ class Chunk:
         found = kernels.sum_windows(windows, events, layout.size, divisor, index, value, offset)
         return Sparse(layout, arriving.steps, Events(index[:found], value[:found], offset))
 
-    def flatten(self, node: Flatten, arriving: Signal) -> Signal:
+    def flatten(self, node: Node, arriving: Signal) -> Signal:
         """Give each position its place in the flat order."""
         before, after = self.plan.layouts[self.network.spec.sources[node.name][0]], self.plan.layouts[node.name]
         if isinstance(arriving, Sparse):
@@ -145,13 +143,12 @@ class Chunk:
         """Return what the chunk has found."""
         spec = self.network.spec
         last = spec.nodes[-1]
-        counts: Counts = np.zeros((self.samples, spec.classes), np.int64)
         if spec.readout is Readout.SPIKE_COUNT:
-            events = self.spikes[last.name]
-            kernels.count_units(events.index, events.offset, self.steps, counts)
+            counts = self.count(last.name)
             readout = counts.astype(np.float32)
         else:
             readout = membrane_readout(spec.readout, self.membranes[last.name])
+            counts = np.zeros(readout.shape, np.int64)
         return RunResult(
             spike_counts=counts,
             readout=readout,
@@ -160,6 +157,13 @@ class Chunk:
             rasters={name: self.raster(name) for name in self.spikes} if Record.RASTER in self.record else {},
             membranes=self.membranes if Record.MEMBRANE in self.record else {},
         )
+
+    def count(self, name: str) -> Counts:
+        """Return how often each neuron of a flat layer fired, (samples, neurons)."""
+        events = self.spikes[name]
+        counts: Counts = np.zeros((self.samples, self.plan.layouts[name].places.size), np.int64)
+        kernels.count_units(events.index, events.offset, self.steps, counts)
+        return counts
 
     def raster(self, name: str) -> NDArray[np.uint8]:
         """Return a layer's spikes as (time_steps, samples, *shape)."""

@@ -83,7 +83,8 @@ def _runs(node: Conv2d, arriving: Layout, leaving: Layout, slots: list[int], blo
     kernel_height, kernel_width = node.kernel_size
     vectors = block // LANES
     joined = block == leaving.channels  # neighbours of the output are neighbours of the weights only then
-    first_run, runs = [0], []
+    first_run: list[int] = [0]
+    runs: list[list[int]] = []
     down = [
         _outputs_of(y, kernel_height, node.stride[0], node.padding[0], node.dilation[0], rows) for y in range(height)
     ]

@@ -1,8 +1,8 @@
 """The `event` engine: inference whose cost is the spikes, not the weights. The default on the CPU.
 
-A call splits its samples into chunks, as many at once as it has threads, and runs each chunk through the network layer by
-layer. Memory: a chunk takes at most `CHUNK_BYTES`, or what one sample needs if that is more: `time_steps` times the sum
-over nodes of 12 bytes for each of its neurons, padded. Nothing is kept between calls.
+A call splits its samples into chunks, as many at once as it has threads, and runs each chunk through the network layer
+by layer. Memory: a chunk takes at most `CHUNK_BYTES`, or what one sample needs if that is more: `time_steps` times the
+sum over nodes of 12 bytes for each of its neurons, padded. Nothing is kept between calls.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult
 from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
+from models.engines.event.warm import compile_kernels
 from models.network import Network
 from models.spec import Spec
 
@@ -28,6 +29,7 @@ class EventEngine:
     name = "event"
 
     def __init__(self, network: Network, threads: int = 1) -> None:
+        compile_kernels()
         self.network = network
         self.plan = Plan.of(network)
         self.threads = threads

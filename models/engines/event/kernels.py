@@ -1,16 +1,17 @@
 """The kernels: each runs one node through all steps of some samples, and its work follows what is not zero.
 
-Between nodes spikes travel as events. `index` (int32) holds the positions that are not zero, row after row, ascending
-within a row; a row is one step of one sample, row = sample * time_steps + step, and the events of row r are those from
-offset[r] to offset[r + 1]. `value` (float32) holds what stands there, or is empty where all are 1. Positions are of the
-layouts that `layouts` makes: channels last, padded to whole vectors. A dense signal is float32 rows of a layout's size.
+Between nodes spikes travel as events. `index` (int32) holds the positions that are not zero, row after row; a row is
+one step of one sample, sample * time_steps + step, and the events of row r are those from offset[r] to offset[r + 1].
+`value` (float32) holds what stands there, or is empty where all are 1. Positions are of the layouts that `layouts`
+makes: channels last, padded to whole vectors. A dense signal is float32 rows of a layout's size.
 
-A sum starts with the bias (or what `rows` holds) and adds weights in the order of the events, one at a time. So it is the
-same in any batch and on any number of threads; which other order another engine takes is its own affair.
+A sum starts with the bias (or what `base` holds) and adds weights in the order of the events, one at a time. So it is
+the same in any batch and on any number of threads; which other order another engine takes is its own affair.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from numpy.typing import NDArray
 from models.engines.event.connections import GATHER, NO_FEED, SCATTER
 from models.engines.event.vectors import (
     LANES,
+    TILE_ROWS,
+    TILE_VECTORS,
+    WIDE,
     add_run,
     charge_fire_reset,
     gather_1,
@@ -29,38 +33,68 @@ from models.engines.event.vectors import (
     gather_values_4,
     gather_values_16,
     lowest_bit,
+    multiply_column,
+    multiply_tile,
     nonzero_bits,
 )
 
 Array = NDArray[Any]
 
-kernel = njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
+WORD = 64  # neurons whose spikes are looked through at once
+# The share of a sample's inputs that fire above which `multiply` beats `gather`; benchmarks/crossover.py measures it.
+BUSY = 0.25
+
+# As mypy should see it: inside a kernel, numbers are the machine's.
+kernel: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(
+    nogil=True, cache=True, boundscheck=False, error_model="numpy"
+)
 
 
 @kernel
-def gather(row: Array, weight: Array, size: int, index: Array, value: Array, k0: int, k1: int) -> None:
-    """Add the weight rows (units, size) of the events k0 to k1 to a row (size,); size is a multiple of eight."""
+def gather(
+    row: Array, base: Array, b: int, weight: Array, size: int, index: Array, value: Array, k0: int, k1: int
+) -> None:
+    """Write base[b:] plus the weight rows (units, size) of the events k0 to k1 into a row (size,)."""
     j = 0
     if value.size:
         while j + 16 * LANES <= size:
-            gather_values_16(row, j, weight, j, size, index, value, k0, k1)
+            gather_values_16(row, base, b, weight, j, size, index, value, k0, k1)
             j += 16 * LANES
         while j + 4 * LANES <= size:
-            gather_values_4(row, j, weight, j, size, index, value, k0, k1)
+            gather_values_4(row, base, b, weight, j, size, index, value, k0, k1)
             j += 4 * LANES
         while j < size:
-            gather_values_1(row, j, weight, j, size, index, value, k0, k1)
+            gather_values_1(row, base, b, weight, j, size, index, value, k0, k1)
             j += LANES
     else:
         while j + 16 * LANES <= size:
-            gather_16(row, j, weight, j, size, index, value, k0, k1)
+            gather_16(row, base, b, weight, j, size, index, value, k0, k1)
             j += 16 * LANES
         while j + 4 * LANES <= size:
-            gather_4(row, j, weight, j, size, index, value, k0, k1)
+            gather_4(row, base, b, weight, j, size, index, value, k0, k1)
             j += 4 * LANES
         while j < size:
-            gather_1(row, j, weight, j, size, index, value, k0, k1)
+            gather_1(row, base, b, weight, j, size, index, value, k0, k1)
             j += LANES
+
+
+@kernel
+def multiply(sums: Array, spikes: Array, weight: Array, size: int) -> None:
+    """Add spikes (rows, units) times weight (units, size) to sums (rows, size), the rows a multiple of TILE_ROWS.
+
+    For a layer where so many neurons fire that reading every weight once for several steps beats picking some for each.
+    """
+    rows, units = spikes.shape
+    flat_sums, flat_spikes = sums.ravel(), spikes.ravel()
+    j = 0
+    while j < size:
+        wide = j + TILE_VECTORS * WIDE <= size
+        for r in range(0, rows, TILE_ROWS):
+            if wide:
+                multiply_tile(flat_sums, r * size, flat_spikes, r * units, units, weight, j, size)
+            else:
+                multiply_column(flat_sums, r * size, flat_spikes, r * units, units, weight, j, size)
+        j += TILE_VECTORS * WIDE if wide else LANES
 
 
 @kernel
@@ -92,11 +126,15 @@ def scatter(
 
 
 @kernel
-def feed_row(row: Array, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int) -> None:
-    """Add what the events k0 to k1 send through a connection to a row of its output."""
+def feed_row(
+    row: Array, base: Array, b: int, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int
+) -> None:
+    """Write base[b:] plus what the events k0 to k1 send through a connection into a row of its output."""
     if feed.kind == GATHER:
-        gather(row, feed.weight, size, index, value, k0, k1)
-    elif feed.kind == SCATTER:
+        gather(row, base, b, feed.weight, size, index, value, k0, k1)
+        return
+    row[:size] = base[b : b + size]
+    if feed.kind == SCATTER:
         scatter(
             row, feed.weight, feed.channels, feed.channel_weights, feed.first_run, feed.runs, feed.channel_shift,
             index, value, k0, k1,
@@ -110,38 +148,63 @@ def run_neurons(
 ) -> int:  # fmt: skip
     """Run a layer of neurons with the connection before it through all steps, and return how many spikes there were.
 
-    A step's current begins as the row of `base` (rows, size) that is its own: one for all (`base_steps` 0), one for each
-    sample (1) or one for each step. Its spikes go into `index` and `offset` (samples * steps + 1), and the membranes
+    A step's current begins as its own row of `base` (rows * size): one for all (`base_steps` 0), one for each sample
+    (1) or one for each step. Its spikes go into `index` and `offset` (samples * steps + 1), and the membranes
     after the reset into `trace` (samples * steps, size), unless that is empty.
     """
     size = neurons.decay.size
     row = np.zeros(size + LANES, np.float32)
     membrane = np.empty(size, np.float32)
     ones = np.empty(0, np.float32)
+    units = feed.weight.size // size if feed.kind == GATHER else 0
+    busy = np.int64(units * steps * BUSY) if units and not events.value.size else np.iinfo(np.int64).max
+    padded_steps = -(-steps // TILE_ROWS) * TILE_ROWS
+    sums = np.empty((0, 0), np.float32)
+    spikes = np.empty((0, 0), np.float32)
     count = 0
     offset[0] = 0
     for sample in range(samples):
         membrane[:] = 0.0
         before = count
+        first = sample * steps
+        dense = feed.kind == GATHER and events.offset[first + steps] - events.offset[first] > busy
+        if dense:
+            if sums.size == 0:
+                sums = np.empty((padded_steps, size), np.float32)
+                spikes = np.empty((padded_steps, units), np.float32)
+            sums[:] = base[:size]
+            spikes[:] = 0.0
+            for step in range(steps):
+                for k in range(events.offset[first + step], events.offset[first + step + 1]):
+                    spikes[step, events.index[k]] = 1.0
+            multiply(sums, spikes, feed.weight, size)
         for step in range(steps):
-            now = sample * steps + step
-            row[:size] = base[0 if base_steps == 0 else sample if base_steps == 1 else now]
-            if feed.kind != NO_FEED:
-                feed_row(row, feed, size, events.index, events.value, events.offset[now], events.offset[now + 1])
+            now = first + step
+            if dense:
+                row[:size] = sums[step]
+            else:
+                b = 0 if base_steps == 0 else size * (sample if base_steps == 1 else now)
+                k0, k1 = np.int64(0), np.int64(0)
+                if feed.kind != NO_FEED:
+                    k0, k1 = events.offset[now], events.offset[now + 1]
+                feed_row(row, base, b, feed, size, events.index, events.value, k0, k1)
             if neurons.recurrent_weight.size:
-                gather(row, neurons.recurrent_weight, size, index, ones, before, count)
+                gather(row, row, 0, neurons.recurrent_weight, size, index, ones, before, count)
                 for j in range(size):
                     row[j] += neurons.recurrent_bias[j]
             before = count
-            for j in range(0, size, LANES):
-                bits = charge_fire_reset(
-                    j, membrane, row, neurons.decay, neurons.gain, neurons.drive, neurons.fires_at, neurons.change,
-                    neurons.to_value,
-                )  # fmt: skip
-                while bits:
-                    index[count] = j + lowest_bit(bits)
+            for block in range(0, size, WORD):
+                word = np.uint64(0)
+                for j in range(block, min(block + WORD, size), LANES):
+                    bits = charge_fire_reset(
+                        j, membrane, row, neurons.decay, neurons.gain, neurons.drive, neurons.fires_at, neurons.change,
+                        neurons.to_value,
+                    )  # fmt: skip
+                    word |= np.uint64(bits) << np.uint64(j - block)
+                while word:
+                    index[count] = block + np.int64(lowest_bit(word))
                     count += 1
-                    bits &= bits - 1
+                    word &= word - np.uint64(1)
             if trace.size:
                 trace[now] = membrane
             offset[now + 1] = count
@@ -154,8 +217,7 @@ def run_connection(feed: Any, events: Any, bias: Array, rows: Array) -> None:
     size = bias.size
     row = np.zeros(size + LANES, np.float32)
     for r in range(rows.shape[0]):
-        row[:size] = bias
-        feed_row(row, feed, size, events.index, events.value, events.offset[r], events.offset[r + 1])
+        feed_row(row, bias, 0, feed, size, events.index, events.value, events.offset[r], events.offset[r + 1])
         rows[r] = row[:size]
 
 
@@ -176,15 +238,15 @@ def find_events(
             start = sample * sample_stride + step * step_stride
             j = 0
             while j < width:
+                bits = np.uint64(0)
                 if j + LANES <= width:
                     bits = nonzero_bits(values, start + j)
                 else:
-                    bits = 0
                     for lane in range(width - j):
-                        bits |= np.int64(values[start + j + lane] != 0) << lane
+                        bits |= np.uint64(values[start + j + lane] != 0) << np.uint64(lane)
                 while bits:
-                    at = j + lowest_bit(bits)
-                    bits &= bits - 1
+                    at = j + np.int64(lowest_bit(bits))
+                    bits &= bits - np.uint64(1)
                     index[count] = places[at] if places.size else at
                     value[count] = values[start + at]
                     all_ones &= values[start + at] == 1.0

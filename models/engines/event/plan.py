@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from models.engines.event.connections import Feed, Windows, feed_of, windows_of
 from models.engines.event.layouts import Layout
 from models.engines.fan_out import fan_out
+from models.errors import EngineUnavailable
 from models.network import FloatArray, Network
-from models.nodes import IF, Fire, Neuron, Pool2d, Reset, Spiking, Weighted
+from models.nodes import IF, Fire, Flatten, Neuron, Pool2d, Reset, Spiking, Weighted
 
 
 class Neurons(NamedTuple):
@@ -43,7 +44,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network made ready; `bytes_per_sample` bounds what a run allocates for each sample and step."""
+    """A network made ready; `bytes_per_step` bounds what a run allocates for a step of a sample."""
 
     layouts: dict[str, Layout]
     connections: dict[str, Connection]
@@ -53,12 +54,14 @@ class Plan:
 
     @classmethod
     def of(cls, network: Network) -> Plan:
-        """Return the plan of a network; raises TypeError for a node that no kernel runs."""
+        """Return the plan of a network; raises EngineUnavailable for a node that no kernel runs."""
         spec = network.spec
         layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
         arriving = {node.name: layouts[spec.sources[node.name][0]] for node in spec.nodes}
         plan = cls(layouts, {}, {}, {}, sum(_bytes(layout) for layout in layouts.values()))
         for node in spec.nodes:
+            if not isinstance(node, Weighted | Neuron | Pool2d | Flatten):
+                raise EngineUnavailable(f"node '{node.name}': engine 'event' has no kernel for a {node.type}")
             before, after = arriving[node.name], layouts[node.name]
             if isinstance(node, Weighted):
                 plan.connections[node.name] = _connection(node, network, before, after)
@@ -89,16 +92,18 @@ def _neurons(node: Neuron, network: Network, layout: Layout) -> Neurons:
 
     nothing = np.zeros(layout.size, np.float32)
     decay = np.ones(layout.places.size, np.float32) if isinstance(node, IF) else parameter("decay")
-    charging = tuple(layout.laid(values) for values in (decay, parameter("gain"), parameter("drive")))
+    decay, gain, drive = (layout.laid(values) for values in (decay, parameter("gain"), parameter("drive")))
     if not isinstance(node, Spiking):
         never = np.full(layout.size, np.inf, np.float32)
-        return Neurons(*charging, never, nothing, 0, np.empty(0, np.float32), np.empty(0, np.float32))
+        return Neurons(decay, gain, drive, never, nothing, 0, np.empty(0, np.float32), np.empty(0, np.float32))
     # A float is above a threshold exactly where it is at least the float after it.
     threshold = parameter("threshold")
     fires_at = threshold if node.fire is Fire.AT_THRESHOLD else np.nextafter(threshold, np.float32(np.inf))
     change = {Reset.SUBTRACT: "threshold", Reset.VALUE: "reset_value"}.get(node.reset)
     return Neurons(
-        *charging,
+        decay,
+        gain,
+        drive,
         layout.laid(fires_at, fill=np.inf),
         nothing if change is None else layout.laid(parameter(change)),
         int(node.reset is Reset.VALUE),

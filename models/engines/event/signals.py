@@ -19,7 +19,7 @@ ONES: FloatArray = np.empty(0, np.float32)  # the values of events that are all 
 class Events(NamedTuple):
     """What is not zero: `index` (events,), `value` (events,) or empty for ones, `offset` (rows + 1,)."""
 
-    index: NDArray[np.int32]
+    index: NDArray[np.int32]  # type: ignore[assignment]  # a tuple's own method of that name is not used
     value: FloatArray
     offset: NDArray[np.int64]
 

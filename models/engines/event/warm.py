@@ -1,0 +1,46 @@
+"""Every kernel compiled, or fetched from its cache, before the first request: by a network that needs them all."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from models.coding import EncodedInputs
+from models.engines.base import Record
+from models.engines.event.chunk import Chunk
+from models.engines.event.plan import Plan
+from models.network import Network
+from models.spec import Spec
+
+EVERY_KERNEL = {
+    "input": {"shape": [1, 4, 4]},
+    "coding": "spikes",
+    "time_steps": 2,
+    "readout": "max_membrane",
+    "labels": ["only"],
+    "nodes": [
+        {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 1, "kernel_size": 1},
+        {"type": "MaxPool2d", "name": "largest_current", "kernel_size": 1},
+        {"type": "IF", "name": "spikes", "recurrent": {"bias": True}},
+        {"type": "MaxPool2d", "name": "any_spike", "kernel_size": 2},
+        {"type": "SumPool2d", "name": "all_spikes", "kernel_size": 1},
+        {"type": "Flatten", "name": "flat"},
+        {"type": "Linear", "name": "dense", "in_features": 4, "out_features": 4},
+        {"type": "IF", "name": "more_spikes"},
+        {"type": "Linear", "name": "classes", "in_features": 4, "out_features": 1},
+        {"type": "LI", "name": "readout", "decay": 0.5},
+    ],
+}
+
+
+@cache
+def compile_kernels() -> None:
+    """Make every kernel ready; it takes a minute the first time on a machine, and then some tenths of a second."""
+    spec = Spec.read(EVERY_KERNEL)
+    network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
+    inputs = EncodedInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)
+    chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), Record.RASTER | Record.MEMBRANE)
+    chunk.run()
+    chunk.result()
+    chunk.count("more_spikes")

@@ -1,0 +1,164 @@
+"""The event engine beyond what all engines share: runs of any length and activity, threads, memory, kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numba.core.runtime import _nrt_python, rtsys
+from numpy.typing import NDArray
+
+from models.coding import EncodedInputs
+from models.engines import EngineName, Record, create
+from models.engines.event import kernels
+from models.engines.event.connections import feed_of
+from models.engines.event.engine import EventEngine
+from models.engines.event.layouts import Layout
+from models.engines.reference import ReferenceEngine
+from models.network import Network
+from models.nodes import Conv2d
+from models.spec import Spec
+from tests.models.test_engines import EVERYTHING, assert_same
+from tests.networks import network_of
+
+KERNELS = [value for value in vars(kernels).values() if hasattr(value, "signatures") and hasattr(value, "py_func")]
+
+
+def dyadic(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
+
+
+def stack(hidden: int = 150, steps: int = 6, **lif: Any) -> Network:
+    """784-hidden-10, wide enough for every way through the gathers."""
+    rng = np.random.default_rng(0)
+    return network_of(
+        [
+            {"type": "Linear", "name": "fc1", "in_features": 784, "out_features": hidden},
+            {"type": "LIF", "name": "lif1", "decay": 0.9} | lif,
+            {"type": "Linear", "name": "fc2", "in_features": hidden, "out_features": 10},
+            {"type": "LIF", "name": "lif2", "decay": 0.75},
+        ],
+        {
+            "fc1.weight": dyadic(rng, hidden, 784) / 8,
+            "fc1.bias": dyadic(rng, hidden) / 8,
+            "fc2.weight": dyadic(rng, 10, hidden),
+            "fc2.bias": dyadic(rng, 10),
+        },
+        input={"shape": [784]},
+        coding="spikes",
+        time_steps=steps,
+        labels=[str(label) for label in range(10)],
+    )
+
+
+def raster(activity: float, steps: int, batch: int, *shape: int) -> EncodedInputs:
+    rng = np.random.default_rng(1)
+    return EncodedInputs((rng.random((steps, batch, *shape)) < activity).astype(np.float32), steps)
+
+
+@pytest.mark.parametrize("activity", [0.0, 0.02, 0.2, 0.24, 0.26, 0.5, 1.0])
+@pytest.mark.parametrize("hidden", [1, 8, 150, 421])
+def test_any_activity_and_width_is_exact(activity: float, hidden: int) -> None:
+    network = stack(hidden)
+    inputs = raster(activity, 6, 3, 784)
+    assert_same(
+        EventEngine(network).run(inputs, record=EVERYTHING), ReferenceEngine(network).run(inputs, record=EVERYTHING)
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 1000])
+@pytest.mark.parametrize("batch", [0, 1, 7])
+def test_any_length_and_batch_is_exact(steps: int, batch: int) -> None:
+    network = stack(20, steps)
+    inputs = raster(0.05, steps, batch, 784)
+    assert_same(
+        EventEngine(network).run(inputs, record=EVERYTHING), ReferenceEngine(network).run(inputs, record=EVERYTHING)
+    )
+
+
+def test_every_neuron_spiking_at_every_step_fills_the_arrays_to_the_brim() -> None:
+    network = stack(64, drive=100.0)
+    inputs = raster(1.0, 6, 5, 784)
+    result = EventEngine(network).run(inputs, record=EVERYTHING)
+    assert result.spikes_per_node["lif1"].tolist() == [64 * 6] * 5
+    assert_same(result, ReferenceEngine(network).run(inputs, record=EVERYTHING))
+
+
+def test_reading_all_weights_and_picking_some_give_the_same_bits() -> None:
+    # On weights whose sums do round. All weights are read where over a quarter of the inputs are active: six steps at
+    # 24 % are not, but with two full steps behind them, 43 % in all, they are.
+    rng = np.random.default_rng(3)
+    spec = stack(150, 6).spec
+    network = Network(
+        spec, {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in spec.tensor_shapes.items()}
+    )
+    sparse = raster(0.24, 6, 1, 784).steps
+    crowded = np.concatenate([sparse, np.ones((2, 1, 784), np.float32)])
+    picked = EventEngine(network).run(EncodedInputs(sparse, 6), record=Record.MEMBRANE)
+    read = EventEngine(network).run(EncodedInputs(crowded, 8), record=Record.MEMBRANE)
+    np.testing.assert_array_equal(read.membranes["lif1"][:6], picked.membranes["lif1"])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_answer_is_the_same_alone_in_any_batch_and_on_any_number_of_threads(
+    threads: int, digits_like: Network
+) -> None:
+    samples = np.random.default_rng(0).random((1, 29, 64), np.float32)
+    whole = EventEngine(digits_like, threads).run(EncodedInputs(samples, 12), record=EVERYTHING)
+    for index in range(29):
+        alone = EventEngine(digits_like).run(EncodedInputs(samples[:, index : index + 1], 12), record=EVERYTHING)
+        for name, membrane in alone.membranes.items():
+            np.testing.assert_array_equal(whole.membranes[name][:, index : index + 1], membrane)
+
+
+def test_a_batch_that_does_not_fit_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, inputs = stack(20), raster(0.1, 6, 11, 784)
+    whole = EventEngine(network).run(inputs, record=EVERYTHING)
+    monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
+    assert_same(EventEngine(network, 2).run(inputs, record=EVERYTHING), whole)
+
+
+def test_no_call_leaves_anything_allocated(digits_like: Network) -> None:
+    engine = EventEngine(digits_like)
+    inputs = EncodedInputs(np.ones((1, 4, 64), np.float32), 12)
+    engine.run(inputs)
+    _nrt_python.memsys_enable_stats()
+    before = rtsys.get_allocation_stats()
+    for _ in range(50):
+        engine.run(inputs)
+    after = rtsys.get_allocation_stats()
+    assert after.alloc - before.alloc == after.free - before.free > 0
+
+
+def test_every_kernel_is_compiled_at_load_and_for_one_signature() -> None:
+    # A second signature would be compiled within a request. Whatever ran before in this process has had its chance.
+    EventEngine(stack(8))
+    assert len(KERNELS) > 10
+    for kernel in KERNELS:
+        assert len(kernel.signatures) == 1, kernel.py_func.__name__
+
+
+@pytest.mark.parametrize("fields", [{}, {"stride": 2}, {"stride": 3, "padding": 2}, {"dilation": 2}, {"groups": 2}])
+def test_a_convolutions_tables_stay_within_its_arrays(fields: dict[str, Any]) -> None:
+    node = Conv2d(name="conv", in_channels=2, out_channels=6, kernel_size=(3, 3), **fields)
+    spec = Spec.read(
+        {
+            "input": {"shape": [2, 9, 7]},
+            "time_steps": 1,
+            "readout": "last_membrane",
+            "labels": [str(k) for k in range(int(np.prod(node.output_shape((2, 9, 7)))))],
+            "nodes": [node.model_dump(), {"type": "Flatten", "name": "f"}, {"type": "LI", "name": "out", "decay": 1}],
+        }
+    )
+    network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
+    before, after = Layout.of((2, 9, 7)), Layout.of(spec.output_shapes["conv"])
+    feed = feed_of(node, network, before, after)
+    assert feed.runs.min() >= 0
+    assert len(feed.first_run) == 9 * 7 + 1
+    assert (feed.runs[:, 0] + 8 * feed.runs[:, 2]).max() <= feed.channel_weights
+    assert (feed.runs[:, 1] + 8 * feed.runs[:, 2]).max() + feed.channel_shift.max() <= after.size + 8
+
+
+def test_an_engine_is_created_by_name() -> None:
+    assert create(EngineName.EVENT, stack(8)).name == "event"
