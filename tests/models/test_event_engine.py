@@ -158,8 +158,8 @@ def test_a_convolutions_tables_stay_within_its_arrays(fields: dict[str, Any]) ->
     feed = feed_of(node, network, before, after)
     assert feed.runs.min() >= 0
     assert len(feed.first_run) == 9 * 7 + 1
-    assert (feed.runs[:, 0] + 8 * feed.runs[:, 2]).max() <= feed.channel_weights
-    assert (feed.runs[:, 1] + 8 * feed.runs[:, 2]).max() + feed.channel_shift.max() <= after.size + 8
+    assert (feed.runs[:, 0] + 8 * feed.runs[:, 2]).max() + feed.weights_at.max() <= feed.weight.size
+    assert (feed.runs[:, 1] + 8 * feed.runs[:, 2]).max() + feed.group_at.max() <= after.size + 8
 
 
 def test_an_engine_is_created_by_name() -> None:

@@ -114,8 +114,7 @@ class Chunk:
             kernels.pool_rows(windows, largest, divisor, rows, pooled)
             return Dense(layout, arriving.steps, pooled)
         events = arriving.events
-        overlaps = int(np.diff(windows.first_output).max(initial=0))
-        index = np.empty(events.index.size * overlaps, np.int32)
+        index = np.empty(events.index.size * windows.overlaps, np.int32)
         offset = np.empty_like(events.offset)
         if largest:
             found = kernels.join_windows(windows, events, layout.size, index, offset)

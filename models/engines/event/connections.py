@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.layouts import Layout, padded
+from models.engines.event.layouts import Layout, aligned, padded
 from models.engines.event.vectors import LANES
 from models.network import FloatArray, Network
 from models.nodes import Conv2d, Linear, Pool2d, Weighted
@@ -26,14 +26,14 @@ class Feed(NamedTuple):
 
     kind: int
     weight: FloatArray
-    channels: int
-    channel_weights: int
+    position: Ints
+    weights_at: Ints
+    group_at: Ints
     first_run: Ints
     runs: Ints
-    channel_shift: Ints
 
 
-NOTHING = Feed(NO_FEED, np.empty(0, np.float32), 1, 0, _NO_INTS, _NO_RUNS, _NO_INTS)
+NOTHING = Feed(NO_FEED, np.empty(0, np.float32), _NO_INTS, _NO_INTS, _NO_INTS, _NO_INTS, _NO_RUNS)
 
 
 @singledispatch
@@ -45,7 +45,7 @@ def feed_of(node: Weighted, _: Network, __: Layout, ___: Layout) -> Feed:
 @feed_of.register
 def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
     weight = leaving.laid(network.tensors[f"{node.name}.weight"].T)
-    return Feed(GATHER, weight.ravel(), 1, 0, _NO_INTS, _NO_RUNS, _NO_INTS)
+    return NOTHING._replace(kind=GATHER, weight=weight.ravel())
 
 
 @feed_of.register
@@ -57,18 +57,20 @@ def _(node: Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed
     order = _taps_in_order_of_output(width, node.stride[1])
     slots = np.argsort(order)
     # Input channel c: its group's kernels, a block of output channels for each tap, taps in `order` along a row.
-    arranged = np.zeros((arriving.channels, height, width, block), np.float32)
-    for channel in range(node.in_channels):
-        group, local = divmod(channel, inputs)
-        kernels = weight[group * per_group : (group + 1) * per_group, local]
-        arranged[channel, ..., :per_group] = kernels[:, :, order].transpose(1, 2, 0)
+    arranged = aligned((arriving.channels, height, width, block))
+    for c in range(node.in_channels):
+        first = c // inputs * per_group
+        kernels = weight[first : first + per_group, c % inputs]
+        arranged[c, ..., :per_group] = kernels[:, :, order].transpose(1, 2, 0)
     first_run, runs = _runs(node, arriving, leaving, slots.tolist(), block)
-    shift = np.zeros(arriving.channels, np.int64)
-    shift[: node.in_channels] = np.arange(node.in_channels) // inputs * per_group
+    places: Ints = np.arange(arriving.size)
+    position, channel = places // arriving.channels, places % arriving.channels
+    of_channel = height * width * block
+    group = np.minimum(channel, node.in_channels - 1) // inputs
     # A block of a group may reach into the channels behind it with its padding, zeros, by less than one vector.
-    _require(runs[:, 0] + runs[:, 2] * LANES <= height * width * block)
-    _require(runs[:, 1] + shift.max() + runs[:, 2] * LANES <= leaving.size + LANES)
-    return Feed(SCATTER, arranged.ravel(), arriving.channels, height * width * block, first_run, runs, shift)
+    _require(runs[:, 0] + runs[:, 2] * LANES <= of_channel)
+    _require(runs[:, 1] + group.max() * per_group + runs[:, 2] * LANES <= leaving.size + LANES)
+    return Feed(SCATTER, arranged.ravel(), position, channel * of_channel, group * per_group, first_run, runs)
 
 
 def _taps_in_order_of_output(width: int, stride: int) -> list[int]:
@@ -116,11 +118,15 @@ def _outputs_of(
 
 
 class Windows(NamedTuple):
-    """A pool both ways: the outputs that each input position belongs to, and the inputs of each output position."""
+    """A pool both ways.
 
+    `outputs` (size, overlaps) holds the places that each place counts for, -1 behind the last; `inputs` from
+    first_input[q] to first_input[q + 1] are the positions under window q, of `channels` places each.
+    """
+
+    overlaps: int
+    outputs: NDArray[np.int32]
     channels: int
-    first_output: Ints
-    outputs: Ints
     first_input: Ints
     inputs: Ints
     area: float
@@ -144,12 +150,15 @@ def windows_of(node: Pool2d, arriving: Layout, leaving: Layout) -> Windows:
             for position in window:
                 outputs[position].append(len(inputs))
             inputs.append(window)
-    return Windows(arriving.channels, *_flat(outputs), *_flat(inputs), float(kernel_height * kernel_width))
-
-
-def _flat(lists: list[list[int]]) -> tuple[Ints, Ints]:
-    first = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    return first, np.array([entry for each in lists for entry in each], np.int64)
+    overlaps = max(map(len, outputs))
+    table = np.full((height * width, arriving.channels, overlaps), -1, np.int32)
+    for position, windows in enumerate(outputs):
+        first_places = np.array(windows, np.int32) * leaving.channels
+        table[position, :, : len(windows)] = np.arange(arriving.channels)[:, np.newaxis] + first_places
+    first_input = np.cumsum([0, *map(len, inputs)], dtype=np.int64)
+    flat = np.array([position for window in inputs for position in window], np.int64)
+    area = float(kernel_height * kernel_width)
+    return Windows(overlaps, table.reshape(arriving.size, overlaps), arriving.channels, first_input, flat, area)
 
 
 def _require(within: NDArray[np.bool_]) -> None:

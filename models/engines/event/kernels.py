@@ -25,7 +25,7 @@ from models.engines.event.vectors import (
     TILE_VECTORS,
     WIDE,
     add_run,
-    charge_fire_reset,
+    add_run_values,
     gather_1,
     gather_4,
     gather_16,
@@ -36,6 +36,8 @@ from models.engines.event.vectors import (
     multiply_column,
     multiply_tile,
     nonzero_bits,
+    step_neurons,
+    step_neurons_wide,
 )
 
 Array = NDArray[Any]
@@ -98,31 +100,22 @@ def multiply(sums: Array, spikes: Array, weight: Array, size: int) -> None:
 
 
 @kernel
-def scatter(
-    row: Array,
-    weight: Array,
-    channels: int,
-    channel_weights: int,
-    first_run: Array,
-    runs: Array,
-    channel_shift: Array,
-    index: Array,
-    value: Array,
-    k0: int,
-    k1: int,
-) -> None:
+def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
     """Add what the events k0 to k1 send through a convolution to a row of its output.
 
-    An event at position p, channel c adds the runs first_run[p] to first_run[p + 1]: (place in the channel's weights,
-    place in the row, vectors). `weight` holds `channel_weights` floats for each channel; `channel_shift` is where the
-    channel's group of outputs begins.
+    An event at a place lies at the position position[place] and adds its runs, first_run[position] to
+    first_run[position + 1]: (place in its channel's weights, place in the row, vectors). Its channel's weights begin at
+    weights_at[place], and its channel's group of outputs at group_at[place].
     """
     for k in range(k0, k1):
-        position, channel = divmod(np.int64(index[k]), channels)
-        factor = value[k] if value.size else np.float32(1.0)
-        base, shift = channel * channel_weights, channel_shift[channel]
-        for run in range(first_run[position], first_run[position + 1]):
-            add_run(row, runs[run, 1] + shift, weight, base + runs[run, 0], runs[run, 2], factor)
+        place = index[k]
+        position, weights_at, group_at = feed.position[place], feed.weights_at[place], feed.group_at[place]
+        for run in range(feed.first_run[position], feed.first_run[position + 1]):
+            o, w, vectors = feed.runs[run, 1] + group_at, weights_at + feed.runs[run, 0], feed.runs[run, 2]
+            if value.size:
+                add_run_values(row, o, feed.weight, w, vectors, value[k])
+            else:
+                add_run(row, o, feed.weight, w, vectors, np.float32(1.0))
 
 
 @kernel
@@ -135,10 +128,7 @@ def feed_row(
         return
     row[:size] = base[b : b + size]
     if feed.kind == SCATTER:
-        scatter(
-            row, feed.weight, feed.channels, feed.channel_weights, feed.first_run, feed.runs, feed.channel_shift,
-            index, value, k0, k1,
-        )  # fmt: skip
+        scatter(row, feed, index, value, k0, k1)
 
 
 @kernel
@@ -195,12 +185,21 @@ def run_neurons(
             before = count
             for block in range(0, size, WORD):
                 word = np.uint64(0)
-                for j in range(block, min(block + WORD, size), LANES):
-                    bits = charge_fire_reset(
-                        j, membrane, row, neurons.decay, neurons.gain, neurons.drive, neurons.fires_at, neurons.change,
-                        neurons.to_value,
-                    )  # fmt: skip
-                    word |= np.uint64(bits) << np.uint64(j - block)
+                j, end = block, min(block + WORD, size)
+                while j < end:
+                    wide = j + WIDE <= end
+                    if wide:
+                        bits = step_neurons_wide(
+                            j, membrane, row, neurons.decay, neurons.gain, neurons.drive, neurons.fires_at,
+                            neurons.change, neurons.to_value,
+                        )  # fmt: skip
+                    else:
+                        bits = step_neurons(
+                            j, membrane, row, neurons.decay, neurons.gain, neurons.drive, neurons.fires_at,
+                            neurons.change, neurons.to_value,
+                        )  # fmt: skip
+                    word |= bits << np.uint64(j - block)
+                    j += WIDE if wide else LANES
                 while word:
                     index[count] = block + np.int64(lowest_bit(word))
                     count += 1
@@ -267,17 +266,18 @@ def fill_rows(events: Any, rows: Array) -> None:
 @kernel
 def sum_windows(windows: Any, events: Any, size: int, divisor: float, index: Array, value: Array, offset: Array) -> int:
     """Pool events by the sum over each window, divided by `divisor`, into events of rows of `size`; return how many."""
-    seen = np.full(size, -1, np.int64)
+    seen = np.full(size, -1, np.int32)
     slot = np.empty(size, np.int64)
     count = 0
     offset[0] = 0
     for r in range(offset.size - 1):
         first = count
         for k in range(events.offset[r], events.offset[r + 1]):
-            position, channel = divmod(np.int64(events.index[k]), windows.channels)
             given = events.value[k] if events.value.size else np.float32(1.0)
-            for w in range(windows.first_output[position], windows.first_output[position + 1]):
-                place = windows.outputs[w] * windows.channels + channel
+            for w in range(windows.overlaps):
+                place = windows.outputs[events.index[k], w]
+                if place < 0:
+                    break
                 if seen[place] != r:
                     seen[place] = r
                     slot[place] = count
@@ -300,14 +300,15 @@ def sum_windows(windows: Any, events: Any, size: int, divisor: float, index: Arr
 @kernel
 def join_windows(windows: Any, events: Any, size: int, index: Array, offset: Array) -> int:
     """Pool spikes by the maximum over each window: a spike wherever there is one; return how many."""
-    seen = np.full(size, -1, np.int64)
+    seen = np.full(size, -1, np.int32)
     count = 0
     offset[0] = 0
     for r in range(offset.size - 1):
         for k in range(events.offset[r], events.offset[r + 1]):
-            position, channel = divmod(np.int64(events.index[k]), windows.channels)
-            for w in range(windows.first_output[position], windows.first_output[position + 1]):
-                place = windows.outputs[w] * windows.channels + channel
+            for w in range(windows.overlaps):
+                place = windows.outputs[events.index[k], w]
+                if place < 0:
+                    break
                 if seen[place] != r:
                     seen[place] = r
                     index[count] = place

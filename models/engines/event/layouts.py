@@ -14,12 +14,21 @@ from numpy.typing import NDArray
 from models.engines.event.vectors import LANES
 from models.parameters import Shape
 
+CACHE_LINE = 64  # bytes
 IMAGE = 3  # the axes of (channels, height, width)
 
 
 def padded(size: int) -> int:
     """Return the least multiple of the vectors' length that holds `size`."""
     return -(-size // LANES) * LANES
+
+
+def aligned(shape: Shape) -> NDArray[np.float32]:
+    """Return zeros that begin with a line of the cache, so that a vector never lies across two of them."""
+    count = math.prod(shape)
+    raw = np.zeros(count + CACHE_LINE // 4, np.float32)
+    start = -raw.ctypes.data % CACHE_LINE // 4
+    return raw[start : start + count].reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Layout:
 
     def laid(self, values: NDArray[np.float32], fill: float = 0.0) -> NDArray[np.float32]:
         """Return (…, elements) as rows of this layout, (…, size); the padding holds `fill`."""
-        rows = np.full((*values.shape[:-1], self.size), fill, np.float32)
+        rows = aligned((*values.shape[:-1], self.size))
+        rows[...] = fill
         rows[..., self.places] = values
         return rows

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.connections import Feed, Windows, feed_of, windows_of
-from models.engines.event.layouts import Layout
+from models.engines.event.layouts import Layout, aligned
 from models.engines.fan_out import fan_out
 from models.errors import EngineUnavailable
 from models.network import FloatArray, Network
@@ -114,7 +114,7 @@ def _neurons(node: Neuron, network: Network, layout: Layout) -> Neurons:
 def _recurrent(node: Spiking, network: Network, layout: Layout) -> tuple[FloatArray, FloatArray]:
     if node.recurrent is None:
         return np.empty(0, np.float32), np.empty(0, np.float32)
-    weight = np.zeros((layout.size, layout.size), np.float32)
+    weight = aligned((layout.size, layout.size))
     weight[np.ix_(layout.places, layout.places)] = network.tensors[f"{node.name}.recurrent.weight"].T
     bias = network.tensor(node, "recurrent.bias")
     return weight.ravel(), layout.laid(np.zeros(layout.places.size, np.float32) if bias is None else bias)

@@ -72,7 +72,7 @@ class _Code:
 
     def bits(self, booleans: Any) -> Any:
         """Return a vector of booleans as the low bits of a 64-bit integer."""
-        return self.builder.zext(self.builder.bitcast(booleans, ir.IntType(LANES)), _I64)
+        return self.builder.zext(self.builder.bitcast(booleans, ir.IntType(booleans.type.count)), _I64)
 
 
 def _gather(vectors: int, *, valued: bool) -> Any:
@@ -187,45 +187,56 @@ multiply_tile = _multiply(TILE_ROWS, TILE_VECTORS, _WIDE_VECTOR)
 multiply_column = _multiply(TILE_ROWS, 1, _VECTOR)
 
 
-@intrinsic
-def add_run(_: Any, row: Any, o: Any, weight: Any, w: Any, vectors: Any, factor: Any) -> Any:
-    """Add a run of weights to a row, (row, o, weight, w, vectors, factor): row[o:] += factor * weight[w:]."""
+def _add_run(*, valued: bool) -> Any:
+    """Make the intrinsic that adds a run of weights to a row, (row, o, weight, w, vectors, factor).
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        row, weight = code.pointer(0), code.pointer(2)
-        factor = code.splat(arguments[5])
-        with cgutils.for_range(builder, arguments[4]) as step:
-            shift = builder.mul(step.index, _I64(LANES))
-            there, here = builder.add(arguments[1], shift), builder.add(arguments[3], shift)
-            term = builder.fmul(factor, code.load(weight, here))
-            code.store(builder.fadd(code.load(row, there), term), row, there)
-        return context.get_dummy_value()
-
-    return types.void(row, o, weight, w, vectors, factor), generate
-
-
-@intrinsic
-def charge_fire_reset(
-    _: Any,
-    j: Any,
-    membrane: Any,
-    row: Any,
-    decay: Any,
-    gain: Any,
-    drive: Any,
-    fires_at: Any,
-    change: Any,
-    to_value: Any,
-) -> Any:
-    """Step eight neurons from position j on and return their spikes as bits; `models.neurons` has the equations.
-
-    (j, membrane, row, decay, gain, drive, fires_at, change, to_value): a neuron fires at `fires_at` or above, and a
-    spike then subtracts `change` from its membrane or, where `to_value` is 1, sets it to that.
+    row[o:] += weight[w:], times `factor` if `valued`, for so many vectors.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = _Code(context, builder, signature, arguments)
+        row, weight = code.pointer(0), code.pointer(2)
+        factor = code.splat(arguments[5]) if valued else None
+
+        def add(first: Any, vectors: int) -> None:
+            shift = builder.mul(first, _I64(LANES))
+            there, here = builder.add(arguments[1], shift), builder.add(arguments[3], shift)
+            terms = [code.load(weight, here, vector) for vector in range(vectors)]
+            if factor is not None:
+                terms = [builder.fmul(factor, term) for term in terms]
+            sums = [builder.fadd(code.load(row, there, vector), term) for vector, term in enumerate(terms)]
+            for vector, total in enumerate(sums):
+                code.store(total, row, there, vector)
+
+        fours = builder.lshr(arguments[4], _I64(2))
+        with cgutils.for_range(builder, fours) as step:
+            add(builder.mul(step.index, _I64(4)), 4)
+        done = builder.mul(fours, _I64(4))
+        with cgutils.for_range(builder, builder.sub(arguments[4], done)) as step:
+            add(builder.add(done, step.index), 1)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def add_run(_: Any, row: Any, o: Any, weight: Any, w: Any, vectors: Any, factor: Any) -> Any:
+        return types.void(row, o, weight, w, vectors, factor), generate
+
+    return add_run
+
+
+add_run = _add_run(valued=False)
+add_run_values = _add_run(valued=True)
+
+
+def _step_neurons(vector_type: Any) -> Any:
+    """Make the intrinsic that steps one vector of neurons and returns their spikes as bits.
+
+    (j, membrane, row, decay, gain, drive, fires_at, change, to_value): the neurons from j on charge, and fire at
+    `fires_at` or above; a spike subtracts `change` from its membrane or, where `to_value` is 1, sets it to that.
+    `models.neurons` has the equations; here they are once more, for arrays that are not whole.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments, vector_type)
         j = arguments[0]
         v, i, decay, gain, drive, fires_at, change = (code.load(code.pointer(a), j) for a in range(1, 8))
         charged = builder.fadd(builder.fadd(builder.fmul(decay, v), builder.fmul(gain, i)), drive)
@@ -235,8 +246,17 @@ def charge_fire_reset(
         code.store(builder.select(fired, reset, charged), code.pointer(1), j)
         return code.bits(fired)
 
-    signature = types.uint64(j, membrane, row, decay, gain, drive, fires_at, change, to_value)
-    return signature, generate
+    @intrinsic
+    def step(
+        _: Any, j: Any, membrane: Any, row: Any, decay: Any, gain: Any, drive: Any, fires_at: Any, change: Any, to: Any
+    ) -> Any:
+        return types.uint64(j, membrane, row, decay, gain, drive, fires_at, change, to), generate
+
+    return step
+
+
+step_neurons = _step_neurons(_VECTOR)
+step_neurons_wide = _step_neurons(_WIDE_VECTOR)
 
 
 @intrinsic

@@ -25,6 +25,7 @@ EVERY_KERNEL = {
         {"type": "IF", "name": "spikes", "recurrent": {"bias": True}},
         {"type": "MaxPool2d", "name": "any_spike", "kernel_size": 2},
         {"type": "SumPool2d", "name": "all_spikes", "kernel_size": 1},
+        {"type": "IF", "name": "again"},
         {"type": "Flatten", "name": "flat"},
         {"type": "Linear", "name": "dense", "in_features": 4, "out_features": 4},
         {"type": "IF", "name": "more_spikes"},
