@@ -24,12 +24,15 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --only
       -r /requirements/gpu.txt \
  && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
 
-FROM python:3.13-slim AS app
+FROM packages AS app
 WORKDIR /app
 COPY models/ models/
 COPY service/ service/
-# Readable by the image's user, whatever the umask of the checkout.
-RUN chmod -R a+rX . && python -m compileall -q --invalidation-mode unchecked-hash .
+# The kernels are compiled for the processor that builds the image; on another they compile again at start, in some ten
+# seconds. All is made readable by the image's user, whatever the umask of the checkout.
+RUN /opt/venv/bin/python -c "from models.engines.event.warm import compile_kernels; compile_kernels()" \
+ && python -m compileall -q --invalidation-mode unchecked-hash . \
+ && chmod -R a+rX .
 
 FROM python:3.13-slim AS runtime
 LABEL org.opencontainers.image.title="Spikeserve" \

@@ -33,8 +33,8 @@ def available() -> tuple[EngineName, ...]:
 
 
 def default(device: str) -> EngineName:
-    """Return the engine that serves on `device` unless another is asked for: `onnx` on the CPU, `torch` on CUDA."""
-    return EngineName.ONNX if device == "cpu" else EngineName.TORCH
+    """Return the engine that serves on `device` unless another is asked for: `event` on the CPU, `torch` on CUDA."""
+    return EngineName.EVENT if device == "cpu" else EngineName.TORCH
 
 
 def check(engine: EngineName, device: str) -> None:

@@ -11,13 +11,12 @@ the same in any batch and on any number of threads; which other order another en
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from models.engines.event.compiled import kernel
 from models.engines.event.connections import GATHER, NO_FEED, SCATTER
 from models.engines.event.vectors import (
     LANES,
@@ -45,11 +44,6 @@ Array = NDArray[Any]
 WORD = 64  # neurons whose spikes are looked through at once
 # The share of a sample's inputs that fire above which `multiply` beats `gather`; benchmarks/crossover.py measures it.
 BUSY = 0.25
-
-# As mypy should see it: inside a kernel, numbers are the machine's.
-kernel: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(
-    nogil=True, cache=True, boundscheck=False, error_model="numpy"
-)
 
 
 @kernel
