@@ -16,6 +16,10 @@ from models.network import FloatArray, Network
 from models.nodes import MaxPool2d, Neuron, Node, Pool2d, Spiking, SumPool2d, Weighted
 from models.spec import INPUT, Readout
 
+# The share of a layer's inputs that must spike for reading every weight to beat picking some; measured by
+# benchmarks/crossover.py.
+BUSY = 0.25
+
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
 
 
@@ -90,7 +94,7 @@ class Chunk:
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
         index, offset = np.empty(rows * layout.places.size, np.int32), np.empty(rows + 1, np.int64)
         found = kernels.run_neurons(
-            self.samples, self.steps, feed, events, base, base_steps, parameters, trace, index, offset
+            self.samples, self.steps, feed, events, base, base_steps, parameters, BUSY, trace, index, offset
         )
         if traced:
             self.membranes[node.name] = self.unlaid(trace, node)

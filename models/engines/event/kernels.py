@@ -42,8 +42,6 @@ from models.engines.event.vectors import (
 Array = NDArray[Any]
 
 WORD = 64  # neurons whose spikes are looked through at once
-# The share of a sample's inputs that fire above which `multiply` beats `gather`; benchmarks/crossover.py measures it.
-BUSY = 0.25
 
 
 @kernel
@@ -127,21 +125,22 @@ def feed_row(
 
 @kernel
 def run_neurons(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, trace: Array,
-    index: Array, offset: Array,
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, busy: float,
+    trace: Array, index: Array, offset: Array,
 ) -> int:  # fmt: skip
     """Run a layer of neurons with the connection before it through all steps, and return how many spikes there were.
 
     A step's current begins as its own row of `base` (rows * size): one for all (`base_steps` 0), one for each sample
-    (1) or one for each step. Its spikes go into `index` and `offset` (samples * steps + 1), and the membranes
-    after the reset into `trace` (samples * steps, size), unless that is empty.
+    (1) or one for each step. A sample of whose inputs a larger share than `busy` spikes goes by `multiply`. The spikes
+    go into `index` and `offset` (samples * steps + 1), and the membranes after the reset into `trace`
+    (samples * steps, size), unless that is empty.
     """
     size = neurons.decay.size
     row = np.zeros(size + LANES, np.float32)
     membrane = np.empty(size, np.float32)
     ones = np.empty(0, np.float32)
     units = feed.weight.size // size if feed.kind == GATHER else 0
-    busy = np.int64(units * steps * BUSY) if units and not events.value.size else np.iinfo(np.int64).max
+    most = np.int64(units * steps * busy) if units and not events.value.size else np.iinfo(np.int64).max
     padded_steps = -(-steps // TILE_ROWS) * TILE_ROWS
     sums = np.empty((0, 0), np.float32)
     spikes = np.empty((0, 0), np.float32)
@@ -151,7 +150,7 @@ def run_neurons(
         membrane[:] = 0.0
         before = count
         first = sample * steps
-        dense = feed.kind == GATHER and events.offset[first + steps] - events.offset[first] > busy
+        dense = feed.kind == GATHER and events.offset[first + steps] - events.offset[first] > most
         if dense:
             if sums.size == 0:
                 sums = np.empty((padded_steps, size), np.float32)
