@@ -43,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
         app,
         log_config=None,
         access_log=False,
+        http="httptools",
+        loop="asyncio",  # uvloop answers no more requests here, and took connections one by one
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )

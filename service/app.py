@@ -16,7 +16,7 @@ from service.errors import install_handlers
 from service.limits import BodyLimit
 from service.metrics import Metrics
 from service.registry import Registry
-from service.routes import router
+from service.routes import predicting, router
 from service.served import ServedModel
 from service.settings import Settings
 from service.workers import Workers
@@ -51,10 +51,11 @@ def create_app(settings: Settings) -> FastAPI:
         'a class. Every error is `{"error": "<one sentence>"}`.',
         lifespan=lifespan,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
+        routes=[*predicting.routes, *router.routes],  # an included router would match every path twice over
     )
     app.state.registry = registry
     app.state.metrics = metrics
-    app.include_router(router)
     install_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import structlog
 
 from models.bundle import Bundle
@@ -16,16 +18,19 @@ log = structlog.get_logger()
 def engine_for(bundle: Bundle, settings: Settings) -> Engine:
     """Return the engine that runs `bundle`: the one that is set, or the device's default.
 
-    On the CPU, `auto` falls back to `reference`, which needs nothing, and logs why. Raises EngineUnavailable.
+    On the CPU, `auto` falls back to `onnx` and then to `reference`, which needs nothing, and logs why. Raises
+    EngineUnavailable.
     """
-    try:
-        return _create(chosen(settings), bundle, settings.device)
-    except EngineUnavailable as error:
-        if settings.engine != "auto" or settings.device != "cpu":
-            raise
-        name, version = bundle.manifest.name, bundle.manifest.version
-        log.warning("engine_fallback", model=name, version=version, engine=EngineName.REFERENCE, reason=str(error))
-        return _create(EngineName.REFERENCE, bundle, settings.device)
+    wanted = [chosen(settings)]
+    if settings.engine == "auto" and settings.device == "cpu":
+        wanted += [EngineName.ONNX, EngineName.REFERENCE]
+    for engine, fallback in pairwise(wanted):
+        try:
+            return _create(engine, bundle, settings.device)
+        except EngineUnavailable as error:
+            name, version = bundle.manifest.name, bundle.manifest.version
+            log.warning("engine_fallback", model=name, version=version, engine=fallback, reason=str(error))
+    return _create(wanted[-1], bundle, settings.device)
 
 
 def chosen(settings: Settings) -> EngineName:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from service.access import LOGGED
 from service.describe import described
+from service.direct import DirectRoute
 from service.metrics import Metrics
 from service.page import page
 from service.registry import Registry
@@ -17,9 +18,11 @@ from service.served import ServedModel
 from service.workers import Workers
 
 router = APIRouter()
+SMALL_BODY = 2**14  # bytes; a greater one takes longer to read than to hand to another thread
+predicting = APIRouter(route_class=DirectRoute)
 
 
-def _registry(request: Request) -> Registry:
+async def _registry(request: Request) -> Registry:  # async, since FastAPI calls what is not on another thread
     registry: Registry = request.app.state.registry
     return registry
 
@@ -47,30 +50,36 @@ PREDICTS: dict[str, Any] = {
 }
 
 
-@router.post("/predict", **PREDICTS)
-async def predict(request: Request, registry: InRegistry) -> Response:
+@predicting.post("/predict", **PREDICTS)
+async def predict(request: Request) -> Response:
     """Classify each sample with the default model; every request starts from rest."""
-    return await _answer(request, registry.get())
+    return await _answer(request, request.app.state.registry.get())
 
 
-@router.post("/models/{name}/predict", **PREDICTS)
-async def predict_with_model(request: Request, name: Name, registry: InRegistry) -> Response:
+@predicting.post("/models/{name}/predict", **PREDICTS)
+async def predict_with_model(request: Request, name: Name) -> Response:
     """Classify each sample with a model's newest version that is ready."""
-    return await _answer(request, registry.get(name))
+    return await _answer(request, request.app.state.registry.get(name))
 
 
-@router.post("/models/{name}/versions/{version}/predict", **PREDICTS)
-async def predict_with_version(request: Request, name: Name, version: Version, registry: InRegistry) -> Response:
+@predicting.post("/models/{name}/versions/{version}/predict", **PREDICTS)
+async def predict_with_version(request: Request, name: Name, version: Version) -> Response:
     """Classify each sample with one version of a model."""
-    return await _answer(request, registry.get(name, version))
+    return await _answer(request, request.app.state.registry.get(name, version))
 
 
 async def _answer(request: Request, model: ServedModel) -> Response:
     workers: Workers = request.app.state.workers
     metrics: Metrics = request.app.state.metrics
-    structlog.contextvars.bind_contextvars(model=model.name, version=model.version)
-    answer = await workers.run(model.answer, await request.body())
-    structlog.contextvars.bind_contextvars(samples=answer.samples)
+    logged = request.scope[LOGGED]
+    logged |= {"model": model.name, "version": model.version}
+    body = await request.body()
+    if len(body) > SMALL_BODY:
+        answer = await workers.run(model.answer, body)
+    else:
+        query = model.reader.read(body)
+        answer = model.run(query) if model.is_quick(query) else await workers.run(model.run, query)
+    logged["samples"] = answer.samples
     metrics.count_answer(model, answer)
     return Response(answer.content, media_type="application/json")
 

@@ -14,8 +14,9 @@ from models.errors import InvalidBundle
 from models.repository import ModelRepository
 from service.answers import predictions
 from service.engines import engine_for
-from service.inputs import Reader
+from service.inputs import Query, Reader
 from service.limits import Limits
+from service.quick import Cost
 from service.schemas import PredictResponse
 from service.settings import Settings
 
@@ -41,6 +42,7 @@ class ServedModel:
         self.spec = bundle.network.spec
         self.engine = engine
         self.reader = Reader(self.spec, limits)
+        self.cost = Cost.of(engine, bundle.golden.inputs[:1])  # of one sample, as most requests are
 
     @classmethod
     def load(cls, name: str, version: int, settings: Settings) -> ServedModel:
@@ -57,15 +59,21 @@ class ServedModel:
             )
         engine = engine_for(bundle, settings)
         bundle.verify(engine)
-        engine.run(bundle.golden.inputs[:1])  # as most requests will be: one sample
         return cls(bundle, engine, limits)
 
     def answer(self, body: bytes) -> Answer:
-        """Classify each sample of a request's body, from rest. It takes a while: never call it on the event loop.
+        """Classify each sample of a request's body, from rest. Raises MalformedBody, InvalidInput or TooLarge."""
+        return self.run(self.reader.read(body))
 
-        Raises MalformedBody, InvalidInput or TooLarge.
+    def is_quick(self, query: Query) -> bool:
+        """Return whether to run `query` takes less than to hand it to another thread and back."""
+        return not query.wanted and self.cost.is_quick(len(query.samples), query.time_steps)
+
+    def run(self, query: Query) -> Answer:
+        """Classify each sample of a request, from rest. Raises InvalidInput.
+
+        It takes a while: never call it on the event loop, unless `query` is quick.
         """
-        query = self.reader.read(body)
         inputs = encode(query.samples, self.spec, query.time_steps, query.seed)
         started = perf_counter()
         result = self.engine.run(inputs, record=query.record)

@@ -21,7 +21,7 @@ ENVIRONMENT_PREFIX = "SPIKESERVE_"
 
 # Literals, and not enums, because --help shows an enum's names where a flag wants its values.
 Versions = Literal["latest", "all"]
-EngineSetting = Literal["auto", "reference", "onnx", "torch"]
+EngineSetting = Literal["auto", "reference", "event", "onnx", "torch"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
     versions: Versions = Field("latest", description="Which versions of each model to serve.")
     engine: EngineSetting = Field(
-        "auto", description="What runs the networks; auto is onnx on the CPU and torch on CUDA."
+        "auto", description="What runs the networks; auto is event on the CPU and torch on CUDA."
     )
     device: str = Field("cpu", description="Where they run: cpu, cuda or cuda:<index>; cuda needs torch.")
     threads: int = Field(

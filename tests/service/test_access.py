@@ -83,7 +83,7 @@ def test_a_request_is_one_line_of_json(repository: Path, json_logs: io.StringIO)
 class Broken:
     """An engine that fails as no engine should."""
 
-    name = "onnx"
+    name = "broken"
 
     def run(self, _: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:  # noqa: ARG002
         raise RuntimeError("the secret path")
@@ -123,7 +123,7 @@ def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> No
         'spikeserve_http_requests_total{method="GET",route="unmatched",status="404"} 1.0',
         'spikeserve_http_requests_total{method="other",route="/predict",status="405"} 1.0',
         'spikeserve_http_request_seconds_count{route="/predict"} 2.0',
-        f'spikeserve_inference_seconds_count{{engine="onnx",{model}}} 1.0',
+        f'spikeserve_inference_seconds_count{{engine="event",{model}}} 1.0',
         f"spikeserve_samples_total{{{model}}} 2.0",
         f"spikeserve_spikes_total{{{model}}} 6.0",
         f"spikeserve_synaptic_operations_total{{{model}}} 4.0",

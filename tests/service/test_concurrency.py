@@ -35,7 +35,8 @@ def test_the_process_answers_while_a_model_computes(client: TestClient, monkeypa
     waiting = Waiting(model.engine)
     monkeypatch.setattr(model, "engine", waiting)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(client.post, "/predict", json={"inputs": [[0, 1]]})
+        # A thousand steps: only what is over in a moment may run where it would hold others up.
+        answer = pool.submit(client.post, "/predict", json={"inputs": [[0, 1]], "time_steps": 1000})
         assert waiting.begun.wait(timeout=60)
         assert client.get("/health/live").status_code == 200
         assert not answer.done()

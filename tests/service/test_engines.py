@@ -36,23 +36,30 @@ def test_an_engine_that_is_set_is_the_one_that_runs(repository: Path, engine: En
 
 
 def test_a_bundle_without_model_onnx_gets_one_built_where_onnx_is(without_onnx_model: ModelRepository) -> None:
-    assert engine_for(without_onnx_model.read("toy"), Settings(repository=without_onnx_model.root)).name == "onnx"
+    settings = Settings(repository=without_onnx_model.root, engine="onnx")
+    assert engine_for(without_onnx_model.read("toy"), settings).name == "onnx"
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_auto_falls_back_to_the_reference_and_logs_why(
-    without_onnx_model: ModelRepository, monkeypatch: pytest.MonkeyPatch, package: str
+def test_auto_is_event(without_onnx_model: ModelRepository) -> None:
+    assert engine_for(without_onnx_model.read("toy"), Settings(repository=without_onnx_model.root)).name == "event"
+
+
+@pytest.mark.parametrize(
+    ("missing", "fallbacks"), [(["numba"], ["onnx"]), (["numba", "onnxruntime"], ["onnx", "reference"])]
+)
+def test_auto_falls_back_to_what_is_there_and_logs_why(
+    without_onnx_model: ModelRepository, monkeypatch: pytest.MonkeyPatch, missing: list[str], fallbacks: list[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, "models.onnx_graph", raising=False)
-    monkeypatch.delattr("models.onnx_graph", raising=False)
+    for package in missing:
+        monkeypatch.setitem(sys.modules, package, None)
     with structlog.testing.capture_logs() as entries:
         engine = engine_for(without_onnx_model.read("toy"), Settings(repository=without_onnx_model.root))
-    assert engine.name == "reference"
+    assert engine.name == fallbacks[-1]
     assert [(entry["event"], entry["model"], entry["engine"]) for entry in entries] == [
-        ("engine_fallback", "toy", "reference")
+        ("engine_fallback", "toy", fallback) for fallback in fallbacks
     ]
-    assert package in entries[0]["reason"]
+    for package, entry in zip(missing, entries, strict=True):
+        assert package in entry["reason"]
 
 
 def test_an_engine_that_is_set_never_falls_back(

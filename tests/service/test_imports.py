@@ -1,4 +1,4 @@
-"""Serving needs neither torch nor `training`, nor the onnx package where a bundle brings its model.onnx."""
+"""Serving needs neither torch nor `training`, nor ONNX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.service.conftest import ROOT
 
 PROGRAM = """
 import sys, warnings
-for name in ("torch", "torchvision", "sklearn", "training", "onnx"):
+for name in ("torch", "torchvision", "sklearn", "training", "onnx", "onnxruntime"):
     sys.modules[name] = None  # importing it is an ImportError
 warnings.simplefilter("ignore")
 import service.app
@@ -22,7 +22,7 @@ with TestClient(service.app.create_app(Settings(repository=Path(sys.argv[1])))) 
     while client.get("/health/ready").status_code == 503:
         pass
     answer = client.post("/predict", json={"inputs": [[0, 1]]}).json()
-    assert answer["engine"] == "onnx", answer
+    assert answer["engine"] == "event", answer
     assert answer["predictions"][0]["spike_counts"] == [0, 3], answer
 assert not any(module and name.split(".")[0] in ("torch", "training") for name, module in sys.modules.items())
 """

@@ -23,7 +23,7 @@ def test_an_answer_is_as_worked_out_by_hand(client: TestClient) -> None:
     # softmax of (1, 3): 1 / (1 + e²) = 0.1192.
     answer = client.post("/predict", json={"inputs": [[0.75, 1.0]]}).json()
     (prediction,) = answer.pop("predictions")
-    assert answer == {"model": "toy", "version": 1, "engine": "onnx", "time_steps": 3}
+    assert answer == {"model": "toy", "version": 1, "engine": "event", "time_steps": 3}
     assert prediction.pop("probabilities") == pytest.approx([0.11920292, 0.88079708])
     assert prediction == {"class_index": 1, "label": "right", "spike_counts": [1, 3], "synaptic_operations": 4}
 
@@ -187,7 +187,7 @@ def test_the_content_type_is_never_asked(client: TestClient) -> None:
         assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("engine", ["reference", "onnx", "torch"])
+@pytest.mark.parametrize("engine", ["reference", "event", "onnx", "torch"])
 def test_every_engine_answers_what_the_reference_computes(
     engine: str, digits_repository: Path, digits_like: Network
 ) -> None:

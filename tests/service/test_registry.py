@@ -26,7 +26,7 @@ BODY = {"inputs": [[0, 1]]}
 
 def test_only_the_newest_version_is_served_unless_all_are_asked_for(repository: Path) -> None:
     publish(repository, toy())
-    newest = {"version": 2, "state": "ready", "engine": "onnx"}
+    newest = {"version": 2, "state": "ready", "engine": "event"}
     with serving(repository) as client:
         assert client.get("/models").json() == {
             "default": "toy",
@@ -46,8 +46,8 @@ def test_a_model_is_described(digits_repository: Path) -> None:
     assert described == {
         "name": "digits",
         "version": 1,
-        "versions": [{"version": 1, "state": "ready", "engine": "onnx"}],
-        "engine": "onnx",
+        "versions": [{"version": 1, "state": "ready", "engine": "event"}],
+        "engine": "event",
         "input": {"shape": [64], "low": 0.0, "high": 1.0},
         "coding": "direct",
         "time_steps": 12,
@@ -86,7 +86,7 @@ def test_a_bundle_that_does_not_reproduce_its_golden_samples_is_not_served(repos
     half = Network(toy().spec, {"fc.weight": toy().tensors["fc.weight"] * np.float32(0.5)})
     graph = bytes(onnx_graph.build(half).SerializeToString())
     ModelRepository(repository).publish(contents(toy(), "lying"), lambda _: graph)
-    with serving(repository) as client:
+    with serving(repository, engine="onnx") as client:
         answer = client.post("/models/lying/predict", json=BODY)
     assert answer.status_code == 503
     assert "golden.safetensors: sample 0 gives spike counts" in answer.json()["error"]

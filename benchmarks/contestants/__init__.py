@@ -1,0 +1,5 @@
+"""Who runs the same networks on the same inputs: our engines, other libraries, and what one would write by hand."""
+
+from benchmarks.contestants.choose import CONTESTANTS, prepare
+
+__all__ = ["CONTESTANTS", "prepare"]

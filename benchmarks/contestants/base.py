@@ -1,0 +1,94 @@
+"""What a contestant is given and gives back, and a network as most libraries see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from models.coding import EncodedInputs
+from models.engines.base import Counts
+from models.network import FloatArray, Network
+from models.nodes import LIF, Fire, Node, Reset, Spiking, Weighted
+from models.parameters import Shape
+
+Run: TypeAlias = Callable[[], Counts]  # one run from rest, to the spike counts (batch, classes)
+
+
+class Skipped(Exception):
+    """This contestant cannot run this network; the message says why."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run: a network, its inputs, and on how many threads."""
+
+    network: Network
+    inputs: EncodedInputs
+    threads: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Connections and the neurons that they feed, with the shape that arrives at each connection."""
+
+    connections: tuple[tuple[Node, Shape], ...]
+    neuron: Spiking
+    shape: Shape  # of the neurons
+    recurrent: FloatArray | None
+
+    @property
+    def decay(self) -> float:
+        """The neurons' decay, 1 for an IF."""
+        return self.neuron.decay if isinstance(self.neuron, LIF) and isinstance(self.neuron.decay, float) else 1.0
+
+    @property
+    def threshold(self) -> float:
+        """The neurons' threshold."""
+        return float(self.neuron.threshold)
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether a spike subtracts the threshold, rather than sets the membrane to 0."""
+        return self.neuron.reset is Reset.SUBTRACT
+
+
+def stages(network: Network) -> list[Stage]:
+    """Return a network as a stack of stages; raises Skipped for what the other libraries were not taught here."""
+    spec, found, connections = network.spec, [], list[tuple[Node, Shape]]()
+    for place, node in enumerate(spec.nodes):
+        before = spec.nodes[place - 1].name if place else "input"
+        if spec.sources[node.name] != (before,):
+            raise Skipped(f"node '{node.name}' makes the network more than a stack")
+        if not isinstance(node, Spiking):
+            connections.append((node, spec.input_shapes[node.name]))
+            continue
+        plain = {"gain": 1.0, "drive": 0.0, "reset_value": 0.0, "fire": Fire.AT_THRESHOLD}
+        for field, value in plain.items():
+            if getattr(node, field) != value:
+                raise Skipped(f"node '{node.name}': only a {field} of {value} was taught to it here")
+        if node.reset is Reset.NONE or "per_neuron" in (node.threshold, getattr(node, "decay", 1.0)):
+            raise Skipped(f"node '{node.name}': no reset and parameters of each neuron were not taught to it here")
+        recurrent = network.tensor(node, "recurrent.weight")
+        if recurrent is not None and network.tensor(node, "recurrent.bias") is not None:
+            raise Skipped(f"node '{node.name}': a recurrent bias was not taught to it here")
+        found.append(Stage(tuple(connections), node, spec.input_shapes[node.name], recurrent))
+        connections = []
+    if connections:
+        raise Skipped("the network does not end in neurons that fire")
+    return found
+
+
+def scaled(network: Network, factors: list[float]) -> Network:
+    """Return the network with what feeds each stage scaled by its factor, for libraries that scale the input."""
+    tensors = dict(network.tensors)
+    for stage, factor in zip(stages(network), factors, strict=True):
+        for node, _ in stage.connections:
+            for name in ("weight", "bias") if isinstance(node, Weighted) else ():
+                if network.tensor(node, name) is not None:
+                    tensors[f"{node.name}.{name}"] = np.float32(factor) * tensors[f"{node.name}.{name}"]
+        if stage.recurrent is not None:
+            tensors[f"{stage.neuron.name}.recurrent.weight"] = np.float32(factor) * stage.recurrent
+    return Network(network.spec, tensors)

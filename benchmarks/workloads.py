@@ -1,0 +1,125 @@
+"""The networks that engines are measured on, as data: a new one is a few lines in WORKLOADS.
+
+All neurons of a network share one rule that every contestant can be told to follow exactly: v = decay * v + i, fire,
+reset to 0 in the same step. (By subtraction would not do: snnTorch then fires by another rule where a membrane is still
+above its threshold after a reset, and Norse's IAF has no such reset.) Weights lie on a dyadic grid, so that their sums
+are exact in any order, and the threshold half a grid step off it, so that `>` and `>=` agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from models.parameters import Shape
+from models.spec import Coding, Input, Spec
+
+GRID = 2.0**-12  # every weight is a multiple of it
+THRESHOLD = 1 + GRID / 2
+DECAY = 1 - 2.0**-4  # of every LIF: exact in float32, and so is 1 - decay, by which some libraries scale the input
+
+Activity: TypeAlias = float | Literal["direct"]  # the percentage of inputs that spike at a step, or direct coding
+Node: TypeAlias = dict[str, Any]
+
+
+def linear(inputs: int, outputs: int) -> Node:
+    """Return a fully connected layer without bias."""
+    return {"type": "Linear", "in_features": inputs, "out_features": outputs, "bias": False}
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> Node:
+    """Return a convolution over squares, without bias."""
+    channels = {"in_channels": inputs, "out_channels": outputs, "bias": False}
+    return {"type": "Conv2d", "kernel_size": kernel, "stride": stride, "padding": padding} | channels
+
+
+def pool(kind: Literal["Sum", "Max", "Avg"], size: int) -> Node:
+    """Return a pool over squares that touch."""
+    return {"type": f"{kind}Pool2d", "kernel_size": size}
+
+
+FLATTEN: Node = {"type": "Flatten"}
+IF: Node = {"type": "IF"}
+LIF: Node = {"type": "LIF", "decay": DECAY}
+RECURRENT_LIF: Node = LIF | {"recurrent": {"bias": False}}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network, and the input activities to run it at; its weights and inputs follow from `seed`."""
+
+    name: str
+    title: str
+    input: Shape
+    nodes: tuple[Node, ...]
+    time_steps: int
+    activities: tuple[Activity, ...]
+    quick: tuple[Activity, ...] = ()  # the activities that `--quick` runs; without any it leaves the workload out
+    seed: int = 0
+
+    def spec(self, activity: Activity, threshold: float = THRESHOLD) -> Spec:
+        """Return the network; a node is called after its type and place, and a class after its number."""
+        named: list[Node] = []
+        for place, node in enumerate(self.nodes):
+            neuron = {"threshold": threshold, "reset": "value"} if node["type"] in ("IF", "LIF") else {}
+            named.append({"name": f"{node['type'].lower()}{place}"} | neuron | node)
+        classes = next(node["out_features"] for node in reversed(self.nodes) if "out_features" in node)
+        return Spec(
+            input=Input(shape=self.input),
+            coding=Coding.DIRECT if activity == "direct" else Coding.SPIKES,
+            time_steps=self.time_steps,
+            nodes=named,
+            labels=tuple(str(label) for label in range(classes)),
+        )
+
+
+def is_dense(activity: Activity) -> bool:
+    """Return whether half of all neurons are to fire at each step, rather than a few in a hundred."""
+    return activity != "direct" and activity >= 50
+
+
+WORKLOADS = (
+    Workload(
+        name="mlp",
+        title="784-1000-10 LIF",
+        input=(784,),
+        nodes=(linear(784, 1000), LIF, linear(1000, 10), LIF),
+        time_steps=25,
+        activities=(2, 5, 15, "direct", 50),
+        quick=(5, "direct", 50),
+    ),
+    Workload(
+        name="conv",
+        title="12C5-MP2-64C5-MP2-FC10 LIF on 28×28",
+        input=(1, 28, 28),
+        nodes=(
+            *(conv(1, 12, 5), LIF, pool("Max", 2)),
+            *(conv(12, 64, 5), LIF, pool("Max", 2), FLATTEN),
+            *(linear(1024, 10), LIF),
+        ),
+        time_steps=50,
+        activities=(5, "direct"),
+    ),
+    Workload(
+        name="nmnist",
+        title="16C5s2p1-16C3p1-SP2-8C3p1-SP2-FC256-FC10 IF on 2×34×34",
+        input=(2, 34, 34),
+        nodes=(
+            *(conv(2, 16, 5, stride=2, padding=1), IF),
+            *(conv(16, 16, 3, padding=1), IF, pool("Sum", 2)),
+            *(conv(16, 8, 3, padding=1), IF, pool("Sum", 2), FLATTEN),
+            *(linear(128, 256), IF, linear(256, 10), IF),
+        ),
+        time_steps=30,
+        activities=(2,),
+    ),
+    Workload(
+        name="shd",
+        title="700-256R-20 LIF",
+        input=(700,),
+        nodes=(linear(700, 256), RECURRENT_LIF, linear(256, 20), LIF),
+        time_steps=100,
+        activities=(1.5,),
+        quick=(1.5,),
+    ),
+)
