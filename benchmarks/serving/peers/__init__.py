@@ -1,0 +1,1 @@
+"""The others, each a program that serves a bundle's weights on a port of the loopback."""

@@ -1,0 +1,111 @@
+"""Servers as processes: started, waited for, held still while another one is measured, and ended with all their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 120
+STOP_SECONDS = 15
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs: where it answers, its process (which leads a group) and the seconds from start to ready."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    ready_seconds: float
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let it run meanwhile, and no longer: a server that waits must not take a core from the one measured."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGSTOP)
+
+    @property
+    def resident_megabytes(self) -> float:
+        """The memory that it and its children hold, shared pages counted for each."""
+        pages = 0
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError, ValueError, IndexError):
+                group = int((folder / "stat").read_text().rpartition(")")[2].split()[2])
+                if folder.name.isdecimal() and group == self.process.pid:
+                    pages += int((folder / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
+
+
+@contextmanager
+def running(
+    module: str, arguments: Sequence[str], log: IO[str], ready: str, post: bytes | None = None
+) -> Iterator[Server]:
+    """Run `python -m module` until `ready` answers, and hold it still from then on.
+
+    `{port}` in the arguments is a free port; `ready` is a path that is asked with GET, or with the body `post`.
+    """
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", module, *(argument.format(port=port) for argument in arguments)]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while not _answers(url + ready, post):
+            if process.poll() is not None or time.perf_counter() - began > START_SECONDS:
+                log.seek(0)
+                raise RuntimeError(f"{module} did not start: {''.join(log.readlines()[-3:]).strip()}")
+            time.sleep(0.005)
+        server = Server(url, process, time.perf_counter() - began)
+        os.killpg(process.pid, signal.SIGSTOP)
+        yield server
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its group, asked first."""
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask(url: str, body: bytes | None = None) -> bytes:
+    """Return the answer of `url`, posted to where there is a body."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return bytes(answer.read())
+
+
+def _answers(url: str, body: bytes | None) -> bool:
+    try:
+        ask(url, body)
+    except OSError:
+        return False
+    return True
