@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         log_config=None,
         access_log=False,
         http="httptools",
-        loop="asyncio",  # uvloop answers no more requests here, and took connections one by one
+        loop="asyncio",  # uvloop was measured to answer no more requests here
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,

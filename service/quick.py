@@ -18,7 +18,7 @@ from models.nodes import Neuron, Node, SpikingBase, Weighted
 from models.spec import Coding, Spec
 
 SECONDS = 200e-6  # the most that a request may take as it is measured on a real input
-OPERATIONS = 2**21  # the most if all fired at every step, a millisecond: no input takes longer
+OPERATIONS = 2**21  # the most if all fired at every step, which bounds an input unlike that one
 RUNS = 5  # how often it is measured; the least counts, since a model that loads beside others must not seem slow
 
 

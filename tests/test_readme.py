@@ -32,7 +32,5 @@ def test_the_readmes_request_gives_the_readmes_answer() -> None:
     (sent,) = re.findall(r"-d '(\{.*?\})'", readme, re.DOTALL)
     (answered,) = re.findall(r"^    (\{\"model\":.*?\]\})$", readme, re.DOTALL | re.MULTILINE)
     bundle = ModelRepository(PRETRAINED).read("digits")
-    model = ServedModel(
-        bundle, create(EngineName.ONNX, bundle.network, onnx_model=bundle.onnx_model), Limits.of(Settings())
-    )
+    model = ServedModel(bundle, create(EngineName.EVENT, bundle.network), Limits.of(Settings()))
     assert json.loads(model.answer(sent.encode()).content) == json.loads(answered)

@@ -1,0 +1,37 @@
+"""`python -m benchmarks.engines` as it is typed, and the file that it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROMISED = {"workload", "activity", "batch", "contestant", "threads", "median_ms", "spikes_equal"}
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.engines", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(tmp_path: Path) -> None:
+    wanted = ["--contestant", "onnx", "--contestant", "torch"]
+    result = bench("--quick", "--workload", "shd", "--batch", "1", *wanted, "--json", str(tmp_path / "figures.json"))
+    assert result.returncode == 0, result.stderr
+    assert "700-256R-20 LIF" in result.stdout
+    rows = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["contestant"] for row in rows] == ["onnx", "torch"]
+    for row in rows:
+        assert row.keys() >= PROMISED
+        assert (row["workload"], row["activity"], row["batch"]) == ("shd", 1.5, 1)
+        assert row["threads"] in (1, 2)
+        assert row["median_ms"] > 0
+        assert row["spikes_equal"] is True
+
+
+def test_a_workload_that_is_not_there_is_refused_with_those_that_are() -> None:
+    result = bench("--workload", "mnist")
+    assert result.returncode == 1
+    assert "error: --workload is 'mnist', expected one of mlp, conv" in result.stderr
