@@ -86,7 +86,7 @@ WORKLOADS = (
         nodes=(linear(784, 1000), LIF, linear(1000, 10), LIF),
         time_steps=25,
         activities=(2, 5, 15, "direct", 50),
-        quick=(5, "direct", 50),
+        quick=(5, 50),
     ),
     Workload(
         name="conv",
