@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from numba.core.runtime import _nrt_python, rtsys
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
-from models.engines import EngineName, Record, create
+from models.engines import EngineName, Record, RunResult, create
 from models.engines.event import kernels
+from models.engines.event.chunk import Chunk
 from models.engines.event.connections import feed_of
 from models.engines.event.engine import EventEngine
 from models.engines.event.layouts import Layout
@@ -118,6 +120,24 @@ def test_a_batch_that_does_not_fit_is_run_in_parts(monkeypatch: pytest.MonkeyPat
     whole = EventEngine(network).run(inputs, record=EVERYTHING)
     monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
     assert_same(EventEngine(network, 2).run(inputs, record=EVERYTHING), whole)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: WeakSet[Chunk] = WeakSet()
+    most = []
+
+    class Watched(Chunk):
+        def run(self) -> RunResult:
+            alive.add(self)
+            most.append(len(alive))
+            return super().run()
+
+    monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
+    monkeypatch.setattr("models.engines.event.engine.Chunk", Watched)
+    EventEngine(stack(20), threads).run(raster(0.1, 6, 40, 784))
+    assert len(most) == 40
+    assert max(most) <= threads
 
 
 def test_no_call_leaves_anything_allocated(digits_like: Network) -> None:

@@ -34,10 +34,11 @@ class Chunk:
         self.spikes: dict[str, Events] = {}
         self.membranes: dict[str, FloatArray] = {}
 
-    def run(self) -> None:
-        """Run every node."""
+    def run(self) -> RunResult:
+        """Run every node and return what was found."""
         for _ in self.network.spec.propagate(self.incoming(), self.apply, add):
             pass
+        return self.result()
 
     def incoming(self) -> Signal:
         """Return the chunk's inputs as events."""

@@ -1,8 +1,10 @@
 """The `event` engine: inference whose cost is the spikes, not the weights. The default on the CPU.
 
 A call splits its samples into chunks, as many at once as it has threads, and runs each chunk through the network layer
-by layer. Memory: a chunk takes at most `CHUNK_BYTES`, or what one sample needs if that is more: `time_steps` times the
-sum over nodes of 12 bytes for each of its neurons, padded. Nothing is kept between calls.
+by layer. Memory: each thread holds one chunk, of at most `CHUNK_BYTES` or what one sample needs if that is more:
+`time_steps` times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each
+of their inputs and each window over it. The answer, with what `record` asks for, comes on top. Nothing is kept between
+calls.
 """
 
 from __future__ import annotations
@@ -42,13 +44,14 @@ class EventEngine:
 
     def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
         """Run every sample from rest."""
-        chunks = [Chunk(self.network, self.plan, inputs, part, record) for part in self._parts(inputs)]
-        if self.pool is None or len(chunks) == 1:
-            for chunk in chunks:
-                chunk.run()
-        else:
-            list(self.pool.map(Chunk.run, chunks))
-        return chunks[0].result() if len(chunks) == 1 else _joined([chunk.result() for chunk in chunks])
+        parts = list(self._parts(inputs))
+
+        def run_part(part: slice) -> RunResult:  # a chunk's arrays go before the next one's come
+            return Chunk(self.network, self.plan, inputs, part, record).run()
+
+        if len(parts) == 1:
+            return run_part(parts[0])
+        return _joined(list(map(run_part, parts) if self.pool is None else self.pool.map(run_part, parts)))
 
     def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -44,13 +45,12 @@ class Connection:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network made ready; `bytes_per_step` bounds what a run allocates for a step of a sample."""
+    """A network made ready: what each of its nodes needs, by name."""
 
     layouts: dict[str, Layout]
     connections: dict[str, Connection]
     neurons: dict[str, Neurons]
     windows: dict[str, Windows]
-    bytes_per_step: int
 
     @classmethod
     def of(cls, network: Network) -> Plan:
@@ -58,7 +58,7 @@ class Plan:
         spec = network.spec
         layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
         arriving = {node.name: layouts[spec.sources[node.name][0]] for node in spec.nodes}
-        plan = cls(layouts, {}, {}, {}, sum(_bytes(layout) for layout in layouts.values()))
+        plan = cls(layouts, {}, {}, {})
         for node in spec.nodes:
             if not isinstance(node, Weighted | Neuron | Pool2d | Flatten):
                 raise EngineUnavailable(f"node '{node.name}': engine 'event' has no kernel for a {node.type}")
@@ -71,10 +71,15 @@ class Plan:
                 plan.windows[node.name] = windows_of(node, before, after)
         return plan
 
+    @cached_property
+    def bytes_per_step(self) -> int:
+        """The most that a run allocates for one step of one sample.
 
-def _bytes(layout: Layout) -> int:
-    """Return what one step of one sample may take as events and as a row: an index, a value, a float."""
-    return 12 * layout.size
+        An index, a value and a float of a row at each place; an index and a value for each place that a pool takes to a
+        window.
+        """
+        places = sum(layout.size for layout in self.layouts.values())
+        return 12 * places + 8 * sum(windows.outputs.size for windows in self.windows.values())
 
 
 def _connection(node: Weighted, network: Network, before: Layout, after: Layout) -> Connection:

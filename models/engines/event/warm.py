@@ -43,5 +43,4 @@ def compile_kernels() -> None:
     inputs = EncodedInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)
     chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), Record.RASTER | Record.MEMBRANE)
     chunk.run()
-    chunk.result()
     chunk.count("more_spikes")
