@@ -24,7 +24,7 @@ from models.spec import Spec
 from tests.models.test_engines import EVERYTHING, assert_same
 from tests.networks import network_of
 
-INNER = {"gather", "multiply", "scatter", "feed_row"}  # called by kernels only
+INNER = {"gather", "multiply", "scatter", "connect", "rows_at_once", "aligned_floats"}  # called by kernels only
 KERNELS = [value for value in vars(kernels).values() if hasattr(value, "signatures") and hasattr(value, "py_func")]
 
 
@@ -176,10 +176,13 @@ def test_a_convolutions_tables_stay_within_its_arrays(fields: dict[str, Any]) ->
     network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
     before, after = Layout.of((2, 9, 7)), Layout.of(spec.output_shapes["conv"])
     feed = feed_of(node, network, before, after)
-    assert feed.runs.min() >= 0
-    assert len(feed.first_run) == 9 * 7 + 1
-    assert (feed.runs[:, 0] + 8 * feed.runs[:, 2]).max() + feed.weights_at.max() <= feed.weight.size
-    assert (feed.runs[:, 1] + 8 * feed.runs[:, 2]).max() + feed.group_at.max() <= after.size + 8
+    place, start, rows, halves = feed.blocks.T
+    position, weights_at, group_at = feed.sender.T
+    assert min(feed.blocks.min(), feed.sender.min(), feed.output_step, feed.weight_step) >= 0
+    assert len(feed.first_block) == 9 * 7 + 1 > position.max() + 1
+    assert feed.first_block[-1] == len(feed.blocks)
+    assert (start + (rows - 1) * feed.weight_step + 8 * halves).max() + weights_at.max() <= feed.weight.size
+    assert (place + (rows - 1) * feed.output_step + 8 * halves).max() + group_at.max() <= after.size + 8
 
 
 def test_an_engine_is_created_by_name() -> None:

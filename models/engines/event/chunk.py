@@ -10,15 +10,11 @@ from models.engines.base import Counts, Record, RunResult, membrane_readout
 from models.engines.event import kernels
 from models.engines.event.connections import NOTHING
 from models.engines.event.plan import Plan
-from models.engines.event.signals import NONE, ONES, Dense, Events, Pending, Signal, Sparse, add
+from models.engines.event.signals import NONE, ONES, Dense, Events, Pending, Signal, Sparse, add, room_for_index
 from models.engines.fan_out import recurrent_fan_out
 from models.network import FloatArray, Network
 from models.nodes import MaxPool2d, Neuron, Node, Pool2d, Spiking, SumPool2d, Weighted
 from models.spec import INPUT, Readout
-
-# The share of a layer's inputs that must spike for reading every weight to beat picking some; measured by
-# benchmarks/crossover.py.
-BUSY = 0.25
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
 
@@ -48,7 +44,7 @@ class Chunk:
         flat = np.require(self.inputs.steps, requirements=["C", "W"]).reshape(-1)
         places = layout.places if len(layout.shape) == 3 else np.empty(0, np.int32)
         capacity = self.samples * steps * width
-        index, value = np.empty(capacity, np.int32), np.empty(capacity, np.float32)
+        index, value = room_for_index(capacity), np.empty(capacity, np.float32)
         offset = np.empty(self.samples * steps + 1, np.int64)
         ones = kernels.find_events(
             flat[self.part.start * width :],
@@ -93,9 +89,9 @@ class Chunk:
         rows = self.samples * self.steps
         traced = not isinstance(node, Spiking) or Record.MEMBRANE in self.record
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
-        index, offset = np.empty(rows * layout.places.size, np.int32), np.empty(rows + 1, np.int64)
+        index, offset = room_for_index(rows * layout.places.size), np.empty(rows + 1, np.int64)
         found = kernels.run_neurons(
-            self.samples, self.steps, feed, events, base, base_steps, parameters, BUSY, trace, index, offset
+            self.samples, self.steps, feed, events, base, base_steps, parameters, trace, index, offset
         )
         if traced:
             self.membranes[node.name] = self.unlaid(trace, node)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -9,31 +11,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.layouts import Layout, aligned, padded
-from models.engines.event.vectors import LANES
+from models.engines.event.vectors import HALF, LANES
 from models.network import FloatArray, Network
 from models.nodes import Conv2d, Linear, Pool2d, Weighted
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.int32]
 
 NO_FEED, GATHER, SCATTER = 0, 1, 2
+PANEL = 4 * LANES  # outputs whose weights lie together
 
-_NO_INTS: Ints = np.empty(0, np.int64)
-_NO_RUNS: Ints = np.empty((0, 3), np.int64)
+# The share of a layer's inputs that must spike for reading every weight to beat picking some; measured by
+# benchmarks/crossover.py.
+BUSY = 0.25
 
 
 class Feed(NamedTuple):
-    """A weighted connection for the kernels; see `kernels.gather` and `kernels.scatter` for the fields."""
+    """A weighted connection for the kernels.
+
+    GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, unit after unit. Where
+    a larger share of the inputs than `busy` spikes, all weights are read.
+
+    SCATTER: an event at a place sends from the position sender[place, 0] with the weights from sender[place, 1] on, to
+    outputs from sender[place, 2] on, its channel's. It adds the position's blocks, first_block[position] to
+    first_block[position + 1]: each (place in a row of outputs, place in a channel's weights, rows, half vectors a row),
+    where the next row lies `output_step` and `weight_step` further.
+    """
 
     kind: int
     weight: FloatArray
-    position: Ints
-    weights_at: Ints
-    group_at: Ints
-    first_run: Ints
-    runs: Ints
+    busy: float
+    sender: Ints
+    first_block: Ints
+    blocks: Ints
+    output_step: int
+    weight_step: int
 
 
-NOTHING = Feed(NO_FEED, np.empty(0, np.float32), _NO_INTS, _NO_INTS, _NO_INTS, _NO_INTS, _NO_RUNS)
+NOTHING = Feed(
+    kind=NO_FEED,
+    weight=np.empty(0, np.float32),
+    busy=math.inf,
+    sender=np.empty((0, 3), np.int32),
+    first_block=np.zeros(1, np.int32),
+    blocks=np.empty((0, 4), np.int32),
+    output_step=0,
+    weight_step=0,
+)
 
 
 @singledispatch
@@ -45,7 +68,17 @@ def feed_of(node: Weighted, _: Network, __: Layout, ___: Layout) -> Feed:
 @feed_of.register
 def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
     weight = leaving.laid(network.tensors[f"{node.name}.weight"].T)
-    return NOTHING._replace(kind=GATHER, weight=weight.ravel())
+    return NOTHING._replace(kind=GATHER, weight=panels(weight), busy=BUSY)
+
+
+def panels(weight: FloatArray) -> FloatArray:
+    """Return weights (units, size) as one array of panels: a tile of a product then reads what lies together."""
+    units, size = weight.shape
+    flat = aligned((weight.size,))
+    for j in range(0, size, PANEL):
+        panel = weight[:, j : j + PANEL]
+        flat[units * j : units * j + panel.size] = panel.ravel()
+    return flat
 
 
 @feed_of.register
@@ -53,60 +86,86 @@ def _(node: Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed
     weight = network.tensors[f"{node.name}.weight"]
     outputs, inputs, height, width = weight.shape  # of one group: its inputs, and all outputs
     per_group = outputs // node.groups
-    block = padded(per_group)
-    order = _taps_in_order_of_output(width, node.stride[1])
-    slots = np.argsort(order)
-    # Input channel c: its group's kernels, a block of output channels for each tap, taps in `order` along a row.
+    block = padded(per_group, HALF)
+    down, across = (_Axis.of(node, arriving, leaving, axis) for axis in (0, 1))
+    # Input channel c: its group's kernels, a block of output channels for each tap, taps in the axes' order.
     arranged = aligned((arriving.channels, height, width, block))
     for c in range(node.in_channels):
         first = c // inputs * per_group
         kernels = weight[first : first + per_group, c % inputs]
-        arranged[c, ..., :per_group] = kernels[:, :, order].transpose(1, 2, 0)
-    first_run, runs = _runs(node, arriving, leaving, slots.tolist(), block)
-    places: Ints = np.arange(arriving.size)
+        arranged[c, ..., :per_group] = kernels[:, down.order][:, :, across.order].transpose(1, 2, 0)
+    first_block, blocks = _blocks(down, across, leaving, block)
+    places: Ints = np.arange(arriving.size, dtype=np.int32)
     position, channel = places // arriving.channels, places % arriving.channels
     of_channel = height * width * block
     group = np.minimum(channel, node.in_channels - 1) // inputs
+    output_step, weight_step = down.spacing * across.outputs * leaving.channels, width * block
     # A block of a group may reach into the channels behind it with its padding, zeros, by less than one vector.
-    _require(runs[:, 0] + runs[:, 2] * LANES <= of_channel)
-    _require(runs[:, 1] + group.max() * per_group + runs[:, 2] * LANES <= leaving.size + LANES)
-    return Feed(SCATTER, arranged.ravel(), position, channel * of_channel, group * per_group, first_run, runs)
+    place, start, rows, halves = blocks.astype(np.int64).T
+    _require((rows >= 1) & (start + (rows - 1) * weight_step + halves * HALF <= of_channel))
+    last = place + (rows - 1) * output_step + halves * HALF
+    _require(last + group.max() * per_group <= leaving.size + HALF)
+    _require(np.array(arranged.size < np.iinfo(np.int32).max))
+    # Padding at the end of a row lies behind the last position, and never sends.
+    sender = np.stack([np.minimum(position, len(first_block) - 2), channel * of_channel, group * per_group], axis=1)
+    return NOTHING._replace(
+        kind=SCATTER,
+        weight=arranged.ravel(),
+        sender=sender,
+        first_block=first_block,
+        blocks=blocks,
+        output_step=output_step,
+        weight_step=weight_step,
+    )
 
 
-def _taps_in_order_of_output(width: int, stride: int) -> list[int]:
-    """Return the taps of a kernel's row such that those that one input meets are neighbours, as their outputs are."""
-    return [tap for phase in range(stride) for tap in reversed(range(phase, width, stride))]
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a convolution.
+
+    `order` has its taps such that those that one input meets are neighbours; `reached` has, for each input position,
+    the (output, place of the tap in that order) pairs that it feeds, each of which lies one place and `spacing` outputs
+    further than the one before.
+    """
+
+    outputs: int
+    order: list[int]
+    spacing: int
+    reached: list[list[tuple[int, int]]]
+
+    @classmethod
+    def of(cls, node: Conv2d, arriving: Layout, leaving: Layout, axis: int) -> _Axis:
+        extent, stride, dilation = node.kernel_size[axis], node.stride[axis], node.dilation[axis]
+        inputs, outputs, shared = arriving.shape[1 + axis], leaving.shape[1 + axis], math.gcd(stride, dilation)
+        hop = stride // shared  # taps that one input meets are so far from each other
+        order = [tap for phase in range(hop) for tap in reversed(range(phase, extent, hop))]
+        slots = np.argsort(order).tolist()
+        reached = [
+            [
+                (output, slots[tap])
+                for output, tap in _outputs_of(position, extent, stride, node.padding[axis], dilation, outputs)
+            ]
+            for position in range(inputs)
+        ]
+        return cls(outputs, order, dilation // shared, reached)
 
 
-def _runs(node: Conv2d, arriving: Layout, leaving: Layout, slots: list[int], block: int) -> tuple[Ints, Ints]:
-    """Return, for each input position, the runs of neighbouring outputs that it feeds."""
-    _, height, width = arriving.shape
-    _, rows, columns = leaving.shape
-    kernel_height, kernel_width = node.kernel_size
-    vectors = block // LANES
-    joined = block == leaving.channels  # neighbours of the output are neighbours of the weights only then
-    first_run: list[int] = [0]
-    runs: list[list[int]] = []
-    down = [
-        _outputs_of(y, kernel_height, node.stride[0], node.padding[0], node.dilation[0], rows) for y in range(height)
-    ]
-    across = [
-        _outputs_of(x, kernel_width, node.stride[1], node.padding[1], node.dilation[1], columns) for x in range(width)
-    ]
-    for y in range(height):
-        for x in range(width):
-            for row, tap_down in down[y]:
-                last_slot = last_column = -2
-                for column, tap in across[x]:
-                    slot = slots[tap]
-                    if joined and slot == last_slot + 1 and column == last_column + 1:
-                        runs[-1][2] += vectors
-                    else:
-                        place = (row * columns + column) * leaving.channels
-                        runs.append([(tap_down * kernel_width + slot) * block, place, vectors])
-                    last_slot, last_column = slot, column
-            first_run.append(len(runs))
-    return np.array(first_run, np.int64), np.array(runs, np.int64).reshape(-1, 3)
+def _blocks(down: _Axis, across: _Axis, leaving: Layout, block: int) -> tuple[Ints, Ints]:
+    """Return, for each input position, the blocks of outputs that it feeds."""
+    halves = block // HALF
+    joined = block == leaving.channels and across.spacing == 1  # neighbours are neighbours among the weights only then
+    first_block: list[int] = [0]
+    blocks: list[list[int]] = []
+    for rows in down.reached:
+        for columns in across.reached:
+            if rows and columns:
+                row, slot_down = rows[0]
+                for column, slot in columns[:1] if joined else columns:
+                    place = (row * across.outputs + column) * leaving.channels
+                    start = (slot_down * len(across.order) + slot) * block
+                    blocks.append([place, start, len(rows), halves * (len(columns) if joined else 1)])
+            first_block.append(len(blocks))
+    return np.array(first_block, np.int32), np.array(blocks, np.int32).reshape(-1, 4)
 
 
 def _outputs_of(
@@ -151,14 +210,15 @@ def windows_of(node: Pool2d, arriving: Layout, leaving: Layout) -> Windows:
                 outputs[position].append(len(inputs))
             inputs.append(window)
     overlaps = max(map(len, outputs))
-    table = np.full((height * width, arriving.channels, overlaps), -1, np.int32)
+    flat_table = np.full((arriving.size, overlaps), -1, np.int32)
+    table = flat_table[: height * width * arriving.channels].reshape(height * width, arriving.channels, overlaps)
     for position, windows in enumerate(outputs):
         first_places = np.array(windows, np.int32) * leaving.channels
         table[position, :, : len(windows)] = np.arange(arriving.channels)[:, np.newaxis] + first_places
-    first_input = np.cumsum([0, *map(len, inputs)], dtype=np.int64)
-    flat = np.array([position for window in inputs for position in window], np.int64)
+    first_input = np.cumsum([0, *map(len, inputs)], dtype=np.int32)
+    flat = np.array([position for window in inputs for position in window], np.int32)
     area = float(kernel_height * kernel_width)
-    return Windows(overlaps, table.reshape(arriving.size, overlaps), arriving.channels, first_input, flat, area)
+    return Windows(overlaps, flat_table, arriving.channels, first_input, flat, area)
 
 
 def _require(within: NDArray[np.bool_]) -> None:

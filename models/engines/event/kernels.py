@@ -17,200 +17,236 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.compiled import kernel
-from models.engines.event.connections import GATHER, NO_FEED, SCATTER
+from models.engines.event.connections import GATHER, NO_FEED, PANEL, SCATTER
 from models.engines.event.vectors import (
+    HALF,
     LANES,
     TILE_ROWS,
     TILE_VECTORS,
-    WIDE,
-    add_run,
-    add_run_values,
+    add_1,
+    add_4,
+    add_half,
+    add_values_1,
+    add_values_4,
+    add_values_half,
     gather_1,
+    gather_2,
     gather_4,
-    gather_16,
     gather_values_1,
+    gather_values_2,
     gather_values_4,
-    gather_values_16,
-    lowest_bit,
+    list_bits,
     multiply_column,
     multiply_tile,
     nonzero_bits,
+    prefetch,
     step_neurons,
-    step_neurons_wide,
 )
 
 Array = NDArray[Any]
 
-WORD = 64  # neurons whose spikes are looked through at once
+LINE = 16  # floats of a cache line
+BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at once: half of an L2 cache
+
+
+@kernel
+def aligned_floats(count: int) -> Array:
+    """Return an array that begins with a line of the cache, and holds anything."""
+    room = np.empty(count + LINE, np.float32)
+    start = -room.ctypes.data // 4 % LINE
+    return room[start : start + count]
 
 
 @kernel
 def gather(
-    row: Array, base: Array, b: int, weight: Array, size: int, index: Array, value: Array, k0: int, k1: int
-) -> None:
-    """Write base[b:] plus the weight rows (units, size) of the events k0 to k1 into a row (size,)."""
-    j = 0
-    if value.size:
-        while j + 16 * LANES <= size:
-            gather_values_16(row, base, b, weight, j, size, index, value, k0, k1)
-            j += 16 * LANES
-        while j + 4 * LANES <= size:
-            gather_values_4(row, base, b, weight, j, size, index, value, k0, k1)
-            j += 4 * LANES
-        while j < size:
-            gather_values_1(row, base, b, weight, j, size, index, value, k0, k1)
-            j += LANES
-    else:
-        while j + 16 * LANES <= size:
-            gather_16(row, base, b, weight, j, size, index, value, k0, k1)
-            j += 16 * LANES
-        while j + 4 * LANES <= size:
-            gather_4(row, base, b, weight, j, size, index, value, k0, k1)
-            j += 4 * LANES
-        while j < size:
-            gather_1(row, base, b, weight, j, size, index, value, k0, k1)
-            j += LANES
+    sums: Array, s: int, base: Array, b: int, weight: Array, size: int, units: int, j: int, index: Array, value: Array,
+    k0: int, k1: int,
+) -> None:  # fmt: skip
+    """Write base[b + j:] plus the weights of the events k0 to k1 into sums[s + j:], for the outputs of j's panel.
+
+    A panel holds the weights to PANEL outputs, or to those that are left, unit after unit.
+    """
+    width = min(PANEL, size - j)
+    weights_at, column = units * j, 0
+    while column < width:
+        left, at = width - column, j + column
+        w = weights_at + column
+        if value.size:
+            if left >= 4 * LANES:
+                gather_values_4(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+            elif left >= 2 * LANES:
+                gather_values_2(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+            else:
+                gather_values_1(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+        elif left >= 4 * LANES:
+            gather_4(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+        elif left >= 2 * LANES:
+            gather_2(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+        else:
+            gather_1(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+        column += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
 
 
 @kernel
-def multiply(sums: Array, spikes: Array, weight: Array, size: int) -> None:
-    """Add spikes (rows, units) times weight (units, size) to sums (rows, size), the rows a multiple of TILE_ROWS.
+def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, size: int, units: int) -> None:
+    """Write base plus spikes (rows, units) times the weights into sums (rows, size), the rows whole tiles.
 
     For a layer where so many neurons fire that reading every weight once for several steps beats picking some for each.
     """
-    rows, units = spikes.shape
-    flat_sums, flat_spikes = sums.ravel(), spikes.ravel()
-    j = 0
-    while j < size:
-        wide = j + TILE_VECTORS * WIDE <= size
+    for j in range(0, size, PANEL):
+        width = min(PANEL, size - j)
         for r in range(0, rows, TILE_ROWS):
-            if wide:
-                multiply_tile(flat_sums, r * size, flat_spikes, r * units, units, weight, j, size)
-            else:
-                multiply_column(flat_sums, r * size, flat_spikes, r * units, units, weight, j, size)
-        j += TILE_VECTORS * WIDE if wide else LANES
+            column = 0
+            while column < width:
+                s, w = r * size + j + column, units * j + column
+                if column + TILE_VECTORS * LANES <= width:
+                    multiply_tile(sums, s, size, spikes, r * units, units, base, j + column, weight, w, width)
+                    column += TILE_VECTORS * LANES
+                else:
+                    multiply_column(sums, s, size, spikes, r * units, units, base, j + column, weight, w, width)
+                    column += LANES
 
 
 @kernel
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
-    """Add what the events k0 to k1 send through a convolution to a row of its output.
-
-    An event at a place lies at the position position[place] and adds its runs, first_run[position] to
-    first_run[position + 1]: (place in its channel's weights, place in the row, vectors). Its channel's weights begin at
-    weights_at[place], and its channel's group of outputs at group_at[place].
-    """
+    """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`."""
     for k in range(k0, k1):
         place = index[k]
-        position, weights_at, group_at = feed.position[place], feed.weights_at[place], feed.group_at[place]
-        for run in range(feed.first_run[position], feed.first_run[position + 1]):
-            o, w, vectors = feed.runs[run, 1] + group_at, weights_at + feed.runs[run, 0], feed.runs[run, 2]
-            if value.size:
-                add_run_values(row, o, feed.weight, w, vectors, value[k])
-            else:
-                add_run(row, o, feed.weight, w, vectors, np.float32(1.0))
+        position = feed.sender[place, 0]
+        given = value[k] if value.size else np.float32(1.0)
+        for block in range(feed.first_block[position], feed.first_block[position + 1]):
+            o = np.int64(feed.blocks[block, 0]) + feed.sender[place, 2]
+            w = np.int64(feed.blocks[block, 1]) + feed.sender[place, 1]
+            halves = feed.blocks[block, 3]
+            for _ in range(feed.blocks[block, 2]):
+                v = 0
+                while v + 8 <= halves:
+                    if value.size:
+                        add_values_4(row, o + v * HALF, feed.weight, w + v * HALF, given)
+                    else:
+                        add_4(row, o + v * HALF, feed.weight, w + v * HALF, given)
+                    v += 8
+                while v + 2 <= halves:
+                    if value.size:
+                        add_values_1(row, o + v * HALF, feed.weight, w + v * HALF, given)
+                    else:
+                        add_1(row, o + v * HALF, feed.weight, w + v * HALF, given)
+                    v += 2
+                if v < halves:
+                    if value.size:
+                        add_values_half(row, o + v * HALF, feed.weight, w + v * HALF, given)
+                    else:
+                        add_half(row, o + v * HALF, feed.weight, w + v * HALF, given)
+                o += feed.output_step
+                w += feed.weight_step
 
 
 @kernel
-def feed_row(
-    row: Array, base: Array, b: int, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int
-) -> None:
-    """Write base[b:] plus what the events k0 to k1 send through a connection into a row of its output."""
-    if feed.kind == GATHER:
-        gather(row, base, b, feed.weight, size, index, value, k0, k1)
-        return
-    row[:size] = base[b : b + size]
+def connect(
+    sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array,
+    spikes: Array,
+) -> Array:  # fmt: skip
+    """Write the currents of `rows` rows of events from `first` on into sums (rows, size), and return `spikes`.
+
+    Rows of which a larger share than the connection's `busy` spikes go by `multiply`, which takes them as floats in `spikes`.
+    """
+    index, value, offset = events.index, events.value, events.offset
     if feed.kind == SCATTER:
-        scatter(row, feed, index, value, k0, k1)
+        for r in range(rows):
+            row = sums[r * size :]
+            row[:size] = base
+            scatter(row, feed, index, value, offset[first + r], offset[first + r + 1])
+        return spikes
+    if not value.size and offset[first + rows] - offset[first] > feed.busy * rows * units:
+        tiled = -(-rows // TILE_ROWS) * TILE_ROWS
+        if not spikes.size:
+            spikes = aligned_floats(tiled * units)
+        spikes[: tiled * units] = 0.0
+        for r in range(rows):
+            for k in range(offset[first + r], offset[first + r + 1]):
+                spikes[r * units + index[k]] = 1.0
+        multiply(sums, spikes, tiled, base, feed.weight, size, units)
+        return spikes
+    for j in range(0, size, PANEL):
+        for r in range(rows):
+            k0, k1 = offset[first + r], offset[first + r + 1]
+            gather(sums, r * size, base, 0, feed.weight, size, units, j, index, value, k0, k1)
+    return spikes
+
+
+@kernel
+def rows_at_once(feed: Any, size: int, units: int, rows: int) -> int:
+    """Return how many rows of a connection's currents are made at once: so many that they and its spikes fit BLOCK."""
+    if feed.kind == SCATTER:
+        return 1
+    return min(rows, max(TILE_ROWS, BLOCK // max(size, units)))
 
 
 @kernel
 def run_neurons(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, busy: float,
-    trace: Array, index: Array, offset: Array,
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, trace: Array,
+    index: Array, offset: Array,
 ) -> int:  # fmt: skip
     """Run a layer of neurons with the connection before it through all steps, and return how many spikes there were.
 
-    A step's current begins as its own row of `base` (rows * size): one for all (`base_steps` 0), one for each sample
-    (1) or one for each step. A sample of whose inputs a larger share than `busy` spikes goes by `multiply`. The spikes
-    go into `index` and `offset` (samples * steps + 1), and the membranes after the reset into `trace`
-    (samples * steps, size), unless that is empty.
+    With a connection, a step's current is `base` (size,), its bias, and what the events add. Without one it is a row of
+    `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. The spikes go into `index` and
+    `offset` (samples * steps + 1), and the membranes after the reset into `trace` (samples * steps, size), unless that
+    is empty.
     """
-    size = neurons.decay.size
-    row = np.zeros(size + LANES, np.float32)
-    membrane = np.empty(size, np.float32)
-    ones = np.empty(0, np.float32)
+    size = neurons.size
+    connected = feed.kind != NO_FEED
     units = feed.weight.size // size if feed.kind == GATHER else 0
-    most = np.int64(units * steps * busy) if units and not events.value.size else np.iinfo(np.int64).max
-    padded_steps = -(-steps // TILE_ROWS) * TILE_ROWS
-    sums = np.empty((0, 0), np.float32)
-    spikes = np.empty((0, 0), np.float32)
-    count = 0
+    at_once = rows_at_once(feed, size, units, samples * steps) if connected else 1
+    sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
+    spikes = np.empty(0, np.float32)
+    row = aligned_floats(size)
+    membrane = aligned_floats(size)
+    ones = np.empty(0, np.float32)
+    stride = neurons.parameters.size // 5
+    count, before = 0, 0
     offset[0] = 0
-    for sample in range(samples):
-        membrane[:] = 0.0
-        before = count
-        first = sample * steps
-        dense = feed.kind == GATHER and events.offset[first + steps] - events.offset[first] > most
-        if dense:
-            if sums.size == 0:
-                sums = np.empty((padded_steps, size), np.float32)
-                spikes = np.empty((padded_steps, units), np.float32)
-            sums[:] = base[:size]
-            spikes[:] = 0.0
-            for step in range(steps):
-                for k in range(events.offset[first + step], events.offset[first + step + 1]):
-                    spikes[step, events.index[k]] = 1.0
-            multiply(sums, spikes, feed.weight, size)
-        for step in range(steps):
-            now = first + step
-            if dense:
-                row[:size] = sums[step]
-            else:
-                b = 0 if base_steps == 0 else size * (sample if base_steps == 1 else now)
-                k0, k1 = np.int64(0), np.int64(0)
-                if feed.kind != NO_FEED:
-                    k0, k1 = events.offset[now], events.offset[now + 1]
-                feed_row(row, base, b, feed, size, events.index, events.value, k0, k1)
-            if neurons.recurrent_weight.size:
-                gather(row, row, 0, neurons.recurrent_weight, size, index, ones, before, count)
-                for j in range(size):
-                    row[j] += neurons.recurrent_bias[j]
+    for now in range(samples * steps):
+        if now % steps == 0:
+            membrane[:] = 0.0
             before = count
-            for block in range(0, size, WORD):
-                word = np.uint64(0)
-                j, end = block, min(block + WORD, size)
-                while j < end:
-                    wide = j + WIDE <= end
-                    if wide:
-                        bits = step_neurons_wide(
-                            j, membrane, row, neurons.decay, neurons.gain, neurons.drive, neurons.fires_at,
-                            neurons.change, neurons.to_value,
-                        )  # fmt: skip
-                    else:
-                        bits = step_neurons(
-                            j, membrane, row, neurons.decay, neurons.gain, neurons.drive, neurons.fires_at,
-                            neurons.change, neurons.to_value,
-                        )  # fmt: skip
-                    word |= bits << np.uint64(j - block)
-                    j += WIDE if wide else LANES
-                while word:
-                    index[count] = block + np.int64(lowest_bit(word))
-                    count += 1
-                    word &= word - np.uint64(1)
-            if trace.size:
-                trace[now] = membrane
-            offset[now + 1] = count
+        current, c = sums, now * size
+        if connected:
+            if now % at_once == 0:
+                rows = min(at_once, samples * steps - now)
+                spikes = connect(sums, feed, size, units, events, now, rows, base, spikes)
+            c = now % at_once * size
+        elif base_steps == 1:
+            c = now // steps * size
+        if neurons.recurrent_weight.size:
+            for j in range(size):
+                row[j] = current[c + j] + neurons.recurrent_bias[j]
+            for j in range(0, size, PANEL):
+                gather(row, 0, row, 0, neurons.recurrent_weight, size, size, j, index, ones, before, count)
+            current, c = row, 0
+        before = count
+        for j in range(0, size, LANES):
+            p = j if stride == size else 0
+            bits = step_neurons(membrane, j, current, c + j, neurons.parameters, p, stride, neurons.to_value)
+            count = list_bits(index, count, j, bits)
+        if trace.size:
+            trace[now] = membrane
+        offset[now + 1] = count
     return count
 
 
 @kernel
-def run_connection(feed: Any, events: Any, bias: Array, rows: Array) -> None:
+def run_connection(feed: Any, events: Any, bias: Array, currents: Array) -> None:
     """Write a connection's currents (rows, size) for as many rows of events."""
-    size = bias.size
-    row = np.zeros(size + LANES, np.float32)
-    for r in range(rows.shape[0]):
-        feed_row(row, bias, 0, feed, size, events.index, events.value, events.offset[r], events.offset[r + 1])
-        rows[r] = row[:size]
+    rows, size = currents.shape
+    units = feed.weight.size // size if feed.kind == GATHER else 0
+    at_once = rows_at_once(feed, size, units, rows)
+    sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
+    spikes = np.empty(0, np.float32)
+    for first in range(0, rows, at_once):
+        block = min(at_once, rows - first)
+        spikes = connect(sums, feed, size, units, events, first, block, bias, spikes)
+        currents[first : first + block] = sums[: block * size].reshape(block, size)
 
 
 @kernel
@@ -220,32 +256,36 @@ def find_events(
 ) -> bool:  # fmt: skip
     """List what is not 0 in flat `values`, whose row for a sample and step is `width` long, and return if all are 1.
 
-    Element j of a row becomes places[j], or stays j where `places` is empty.
+    Element j of a row becomes places[j], or stays j where `places` is empty. `value` is written only where not all are
+    1. `index` has a vector of room behind what there may be.
     """
     count = 0
-    all_ones = True
+    others = np.uint64(0)
     offset[0] = 0
     for sample in range(samples):
         for step in range(steps):
             start = sample * sample_stride + step * step_stride
-            j = 0
-            while j < width:
-                bits = np.uint64(0)
-                if j + LANES <= width:
-                    bits = nonzero_bits(values, start + j)
-                else:
-                    for lane in range(width - j):
-                        bits |= np.uint64(values[start + j + lane] != 0) << np.uint64(lane)
-                while bits:
-                    at = j + np.int64(lowest_bit(bits))
-                    bits &= bits - np.uint64(1)
-                    index[count] = places[at] if places.size else at
-                    value[count] = values[start + at]
-                    all_ones &= values[start + at] == 1.0
-                    count += 1
-                j += LANES
+            whole = width - width % LANES
+            for j in range(0, whole, LANES):
+                prefetch(values, start + j + step_stride)  # the next step's row lies far away in a large batch
+                bits = nonzero_bits(values, start + j)
+                others |= bits >> np.uint64(LANES)
+                count = list_bits(index, count, j, bits)
+            for j in range(whole, width):
+                index[count] = j
+                count += values[start + j] != 0.0
+                others |= np.uint64(values[start + j] != 0.0 and values[start + j] != 1.0)
             offset[sample * steps + step + 1] = count
-    return all_ones
+    if others:
+        for sample in range(samples):
+            for step in range(steps):
+                now, start = sample * steps + step, sample * sample_stride + step * step_stride
+                for k in range(offset[now], offset[now + 1]):
+                    value[k] = values[start + index[k]]
+    if places.size:
+        for k in range(count):
+            index[k] = places[index[k]]
+    return not others
 
 
 @kernel
@@ -259,33 +299,30 @@ def fill_rows(events: Any, rows: Array) -> None:
 @kernel
 def sum_windows(windows: Any, events: Any, size: int, divisor: float, index: Array, value: Array, offset: Array) -> int:
     """Pool events by the sum over each window, divided by `divisor`, into events of rows of `size`; return how many."""
-    seen = np.full(size, -1, np.int32)
-    slot = np.empty(size, np.int64)
+    slot = np.full(size, -1, np.int64)  # where a place's event is, of this row or an earlier one
+    valued = events.value.size > 0
     count = 0
     offset[0] = 0
     for r in range(offset.size - 1):
         first = count
         for k in range(events.offset[r], events.offset[r + 1]):
-            given = events.value[k] if events.value.size else np.float32(1.0)
+            given = events.value[k] if valued else np.float32(1.0)
             for w in range(windows.overlaps):
                 place = windows.outputs[events.index[k], w]
                 if place < 0:
                     break
-                if seen[place] != r:
-                    seen[place] = r
-                    slot[place] = count
-                    index[count] = place
-                    value[count] = given
-                    count += 1
-                else:
-                    value[slot[place]] += given
-        last = count
-        count = first
-        for k in range(first, last):  # what cancelled out is no event
-            if value[k] != 0.0:
-                index[count] = index[k]
-                value[count] = value[k] / np.float32(divisor)
-                count += 1
+                new = slot[place] < first
+                at = count if new else slot[place]
+                before = np.float32(0.0) if new else value[at]
+                slot[place], index[at], value[at] = at, place, before + given
+                count += new
+        if valued or divisor != 1.0:
+            last = count
+            count = first
+            for k in range(first, last):
+                total = value[k]
+                index[count], value[count] = index[k], total / np.float32(divisor)
+                count += total != 0.0  # what cancelled out is no event
         offset[r + 1] = count
     return count
 
@@ -302,10 +339,9 @@ def join_windows(windows: Any, events: Any, size: int, index: Array, offset: Arr
                 place = windows.outputs[events.index[k], w]
                 if place < 0:
                     break
-                if seen[place] != r:
-                    seen[place] = r
-                    index[count] = place
-                    count += 1
+                index[count] = place
+                count += seen[place] != r
+                seen[place] = r
         offset[r + 1] = count
     return count
 
@@ -330,11 +366,15 @@ def pool_rows(windows: Any, take_maximum: bool, divisor: float, rows: Array, poo
 
 @kernel
 def count_operations(index: Array, offset: Array, steps: int, cost: Array, totals: Array) -> None:
-    """Add what each sample's events cost, cost[index], to totals (samples,)."""
+    """Add what each sample's events cost to totals (samples,): cost[index], or all cost[0] where it has no more."""
     for sample in range(totals.size):
+        first, end = offset[sample * steps], offset[(sample + 1) * steps]
         total = 0
-        for k in range(offset[sample * steps], offset[(sample + 1) * steps]):
-            total += cost[index[k]]
+        if cost.size == 1:
+            total = (end - first) * cost[0]
+        else:
+            for k in range(first, end):
+                total += cost[index[k]]
         totals[sample] += total
 
 

@@ -11,24 +11,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.vectors import LANES
+from models.engines.event.vectors import HALF, LANES
 from models.parameters import Shape
 
 CACHE_LINE = 64  # bytes
 IMAGE = 3  # the axes of (channels, height, width)
 
 
-def padded(size: int) -> int:
-    """Return the least multiple of the vectors' length that holds `size`."""
-    return -(-size // LANES) * LANES
+def padded(size: int, unit: int = LANES) -> int:
+    """Return the least multiple of `unit`, by default of the vectors' length, that holds `size`."""
+    return -(-size // unit) * unit
 
 
-def aligned(shape: Shape) -> NDArray[np.float32]:
-    """Return zeros that begin with a line of the cache, so that a vector never lies across two of them."""
+def aligned(shape: Shape, values: NDArray[np.float32] | float = 0.0) -> NDArray[np.float32]:
+    """Return values, by default zeros, that begin with a line of the cache, so that no vector lies across two."""
     count = math.prod(shape)
-    raw = np.zeros(count + CACHE_LINE // 4, np.float32)
+    raw = np.empty(count + CACHE_LINE // 4, np.float32)
     start = -raw.ctypes.data % CACHE_LINE // 4
-    return raw[start : start + count].reshape(shape)
+    array = raw[start : start + count].reshape(shape)
+    array[...] = values
+    return array
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ class Layout:
         count = math.prod(shape)
         if len(shape) == IMAGE:
             channels, height, width = shape
-            stride = padded(channels)
+            stride = padded(channels, HALF)
             grid = np.arange(height * width, dtype=np.int32).reshape(1, height, width) * stride
             places = (grid + np.arange(channels, dtype=np.int32)[:, np.newaxis, np.newaxis]).ravel()
-            size = height * width * stride
+            size = padded(height * width * stride)
         else:
             places = np.arange(count, dtype=np.int32)
             size = padded(count)
@@ -60,11 +62,10 @@ class Layout:
     @property
     def channels(self) -> int:
         """How many places each position of an image takes."""
-        return padded(self.shape[0])
+        return padded(self.shape[0], HALF)
 
-    def laid(self, values: NDArray[np.float32], fill: float = 0.0) -> NDArray[np.float32]:
-        """Return (…, elements) as rows of this layout, (…, size); the padding holds `fill`."""
+    def laid(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (…, elements) as rows of this layout, (…, size); the padding holds 0."""
         rows = aligned((*values.shape[:-1], self.size))
-        rows[...] = fill
         rows[..., self.places] = values
         return rows

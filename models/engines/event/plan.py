@@ -9,26 +9,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.connections import Feed, Windows, feed_of, windows_of
+from models.engines.event.connections import Feed, Windows, feed_of, panels, windows_of
 from models.engines.event.layouts import Layout, aligned
+from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out
 from models.errors import EngineUnavailable
 from models.network import FloatArray, Network
 from models.nodes import IF, Fire, Flatten, Neuron, Pool2d, Reset, Spiking, Weighted
 
+NO_FLOATS: FloatArray = np.empty(0, np.float32)
+FIRES_AT = 3  # the row of `Neurons.parameters`
+
 
 class Neurons(NamedTuple):
-    """A neuron layer's parameters for `kernels.run_neurons`, each (size,) in its layout.
+    """A neuron layer's parameters for `kernels.run_neurons`.
 
-    A neuron fires at `fires_at` or above; `change` is what a spike subtracts, or what it resets to if `to_value` is 1.
-    `recurrent_weight` (size * size) holds a row for each sender, and is empty where there is no such connection.
+    `parameters` has a row each for decay, gain, drive, fires_at and change: of the layout's `size`, or of one vector
+    where all neurons are alike. A neuron fires at `fires_at` or above; `change` is what a spike subtracts, or what it
+    resets to if `to_value` is 1. `recurrent_weight` has panels of a row for each sender, and is empty where there is no
+    such connection.
     """
 
-    decay: FloatArray
-    gain: FloatArray
-    drive: FloatArray
-    fires_at: FloatArray
-    change: FloatArray
+    size: int
+    parameters: FloatArray
     to_value: int
     recurrent_weight: FloatArray
     recurrent_bias: FloatArray
@@ -36,7 +39,7 @@ class Neurons(NamedTuple):
 
 @dataclass(frozen=True)
 class Connection:
-    """A weighted connection: its tables, its bias (size,) and what an event at each place costs (size,)."""
+    """A weighted connection: its tables, its bias (size,) and what an event at each place costs (size,), or (1,) if at all the same."""
 
     feed: Feed
     bias: FloatArray
@@ -86,8 +89,12 @@ def _connection(node: Weighted, network: Network, before: Layout, after: Layout)
     bias = network.tensor(node, "bias")
     per_channel = np.zeros(after.shape[0], np.float32) if bias is None else bias
     spread = np.broadcast_to(per_channel.reshape(-1, *(1 for _ in after.shape[1:])), after.shape)
-    cost = np.zeros(before.size, np.int64)
-    cost[before.places] = fan_out(node, before.shape).ravel()
+    by_element = fan_out(node, before.shape).ravel()
+    if (by_element == by_element[0]).all():
+        cost = by_element[:1]
+    else:
+        cost = np.zeros(before.size, np.int64)
+        cost[before.places] = by_element
     return Connection(feed_of(node, network, before, after), after.laid(spread.reshape(-1)), cost)
 
 
@@ -95,31 +102,38 @@ def _neurons(node: Neuron, network: Network, layout: Layout) -> Neurons:
     def parameter(name: str) -> FloatArray:
         return np.broadcast_to(network.parameter(node, name), layout.shape).reshape(-1)
 
-    nothing = np.zeros(layout.size, np.float32)
     decay = np.ones(layout.places.size, np.float32) if isinstance(node, IF) else parameter("decay")
-    decay, gain, drive = (layout.laid(values) for values in (decay, parameter("gain"), parameter("drive")))
+    rows = [decay, parameter("gain"), parameter("drive")]
     if not isinstance(node, Spiking):
-        never = np.full(layout.size, np.inf, np.float32)
-        return Neurons(decay, gain, drive, never, nothing, 0, np.empty(0, np.float32), np.empty(0, np.float32))
+        never, nothing = np.full_like(decay, np.inf), np.zeros_like(decay)
+        return Neurons(layout.size, _laid([*rows, never, nothing], layout), 0, NO_FLOATS, NO_FLOATS)
     # A float is above a threshold exactly where it is at least the float after it.
     threshold = parameter("threshold")
     fires_at = threshold if node.fire is Fire.AT_THRESHOLD else np.nextafter(threshold, np.float32(np.inf))
     change = {Reset.SUBTRACT: "threshold", Reset.VALUE: "reset_value"}.get(node.reset)
+    rows += [fires_at, np.zeros_like(decay) if change is None else parameter(change)]
     return Neurons(
-        decay,
-        gain,
-        drive,
-        layout.laid(fires_at, fill=np.inf),
-        nothing if change is None else layout.laid(parameter(change)),
-        int(node.reset is Reset.VALUE),
-        *_recurrent(node, network, layout),
+        layout.size, _laid(rows, layout), int(node.reset is Reset.VALUE), *_recurrent(node, network, layout)
     )
+
+
+def _laid(rows: list[FloatArray], layout: Layout) -> FloatArray:
+    """Return the parameters in a layout, whose padding never fires; of one vector where all neurons are alike."""
+    stacked = np.stack(rows)
+    decay, gain, drive, fires_at, change = stacked[:, 0]
+    alike = (stacked == stacked[:, :1]).all()
+    if alike and (layout.places.size == layout.size or (drive == 0 and fires_at > 0)):
+        return aligned((len(rows), LANES), stacked[:, :1]).ravel()
+    laid = layout.laid(stacked)
+    padding = np.setdiff1d(np.arange(layout.size), layout.places)
+    laid[FIRES_AT, padding] = np.inf
+    return laid.ravel()
 
 
 def _recurrent(node: Spiking, network: Network, layout: Layout) -> tuple[FloatArray, FloatArray]:
     if node.recurrent is None:
-        return np.empty(0, np.float32), np.empty(0, np.float32)
+        return NO_FLOATS, NO_FLOATS
     weight = aligned((layout.size, layout.size))
     weight[np.ix_(layout.places, layout.places)] = network.tensors[f"{node.name}.recurrent.weight"].T
     bias = network.tensor(node, "recurrent.bias")
-    return weight.ravel(), layout.laid(np.zeros(layout.places.size, np.float32) if bias is None else bias)
+    return panels(weight), layout.laid(np.zeros(layout.places.size, np.float32) if bias is None else bias)

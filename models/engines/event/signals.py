@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.engines.event import kernels
 from models.engines.event.connections import Feed
 from models.engines.event.layouts import Layout
+from models.engines.event.vectors import LANES
 from models.network import FloatArray
 
 ONES: FloatArray = np.empty(0, np.float32)  # the values of events that are all spikes
@@ -22,6 +23,11 @@ class Events(NamedTuple):
     index: NDArray[np.int32]  # type: ignore[assignment]  # a tuple's own method of that name is not used
     value: FloatArray
     offset: NDArray[np.int64]
+
+
+def room_for_index(events: int) -> NDArray[np.int32]:
+    """Return an array for the positions of so many events, with the vector's room that `kernels` wants behind them."""
+    return np.empty(events + LANES, np.int32)
 
 
 NONE = Events(np.empty(0, np.int32), ONES, np.zeros(1, np.int64))
@@ -61,7 +67,7 @@ class Dense:
     def sparse(self) -> Sparse:
         """Return the same as events."""
         count, size = self.rows.shape
-        index, value = np.empty(self.rows.size, np.int32), np.empty(self.rows.size, np.float32)
+        index, value = room_for_index(self.rows.size), np.empty(self.rows.size, np.float32)
         offset = np.empty(count + 1, np.int64)
         everywhere = np.empty(0, np.int32)
         ones = kernels.find_events(self.rows.ravel(), count, 1, size, 0, size, everywhere, index, value, offset)

@@ -1,4 +1,4 @@
-"""What the kernels need and Numba's language lacks: vectors of eight floats in registers, and the bits of their masks.
+"""What the kernels need and Numba's language lacks: vectors of floats in registers, and the bits of their masks.
 
 Each function below is an intrinsic: it writes LLVM code in the place of its call. Arrays are one-dimensional and
 contiguous, float32 or int32; positions count elements. Nothing is checked here: callers stay within bounds by the
@@ -8,7 +8,6 @@ padding and the tables that `plan` makes. No fast-math flag is set, so that ever
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 from llvmlite import binding as llvm
@@ -17,23 +16,25 @@ from numba import config
 from numba.core import cgutils, types
 from numba.extending import intrinsic as numba_intrinsic
 
-LANES = 8
+LANES = 16  # floats of a vector: one register with AVX-512, two without
+HALF = LANES // 2
 HOST = llvm.get_host_cpu_features()
-WIDE = 16 if HOST.get("avx512f") else LANES  # the floats of this processor's widest vector
-if WIDE == 16 and not config.CPU_FEATURES:
+if HOST.get("avx512f") and not config.CPU_FEATURES:
     # LLVM splits these vectors in two for the sake of old processors' clock rates, unless told not to.
     config.CPU_NAME = llvm.get_host_cpu_name()
     config.CPU_FEATURES = f"{HOST.flatten()},-prefer-256-bit"
 
-TILE_ROWS = 5  # of `multiply`: with four vectors across, its sums fill sixteen registers
-TILE_VECTORS = 4
+READ, TO_ALL_CACHES, DATA = 0, 3, 1  # how LLVM's prefetch is told what it is for
+
+TILE_ROWS = 6  # of `multiply`
+TILE_VECTORS = 4 if HOST.get("avx512f") else 1  # across: its sums fill the registers that there are
 
 # As mypy should see it: what calls an intrinsic does not pass the typing context that its definition takes.
 intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba_intrinsic
 
 _I64 = ir.IntType(64)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_WIDE_VECTOR = ir.VectorType(ir.FloatType(), WIDE)
+_HALF_VECTOR = ir.VectorType(ir.FloatType(), HALF)
 
 
 class _Code:
@@ -64,6 +65,27 @@ class _Code:
         """Store a vector there."""
         self.builder.store(vector, self.at(pointer, position, offset)).align = 4
 
+    def loop(self, first: Any, end: Any, before: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+        """Let values pass through `body` for each number from `first` until `end`, and return what comes out."""
+        builder, entry = self.builder, self.builder.block
+        loop, done = builder.append_basic_block("loop"), builder.append_basic_block("loop.done")
+        builder.cbranch(builder.icmp_signed("<", first, end), loop, done)
+        builder.position_at_end(loop)
+        number = builder.phi(_I64)
+        values = [builder.phi(value.type) for value in before]
+        after = body(number, values)
+        following = builder.add(number, _I64(1))
+        builder.cbranch(builder.icmp_signed("<", following, end), loop, done)
+        for phi, start, later in zip([number, *values], [first, *before], [following, *after], strict=True):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(later, loop)
+        builder.position_at_end(done)
+        results = [builder.phi(value.type) for value in before]
+        for phi, start, later in zip(results, before, after, strict=True):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(later, loop)
+        return results
+
     def splat(self, scalar: Any) -> Any:
         """Return a vector of one number."""
         first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar, ir.IntType(32)(0))
@@ -78,204 +100,210 @@ class _Code:
 def _gather(vectors: int, *, valued: bool) -> Any:
     """Make the intrinsic that sums weight rows into `vectors` vectors, held in registers throughout.
 
-    (row, base, b, weight, j, size, index, value, k0, k1): row[j:] = base[b + j:] + the sum of
-    weight[index[k] * size + j:], times value[k] if `valued`, for k0 <= k < k1, one after the other: the order of the
+    (sums, s, base, b, weight, w, width, index, value, k0, k1): sums[s:] = base[b:] + the sum of
+    weight[w + index[k] * width:], times value[k] if `valued`, for k0 <= k < k1, one after the other: the order of the
     sum is that of the events.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = _Code(context, builder, signature, arguments)
-        row, base, weight, index, value = (code.pointer(argument) for argument in (0, 1, 3, 6, 7))
-        b, j, size, k0, k1 = (arguments[argument] for argument in (2, 4, 5, 8, 9))
-        start = builder.add(b, j)
-        before = [code.load(base, start, vector) for vector in range(vectors)]
-        entry = builder.block
-        loop, done = builder.append_basic_block("rows"), builder.append_basic_block("rows.done")
-        builder.cbranch(builder.icmp_signed("<", k0, k1), loop, done)
-        builder.position_at_end(loop)
-        k = builder.phi(_I64)
-        k.add_incoming(k0, entry)
-        sums = [builder.phi(_VECTOR) for _ in range(vectors)]
-        unit = builder.sext(builder.load(builder.gep(index, [k])), _I64)
-        position = builder.add(builder.mul(unit, size), j)
-        terms = [code.load(weight, position, vector) for vector in range(vectors)]
-        if valued:
-            factor = code.splat(builder.load(builder.gep(value, [k])))
-            terms = [builder.fmul(factor, term) for term in terms]
-        after = [builder.fadd(total, term) for total, term in zip(sums, terms, strict=True)]
-        following = builder.add(k, _I64(1))
-        k.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, k1), loop, done)
-        for total, first, later in zip(sums, before, after, strict=True):
-            total.add_incoming(first, entry)
-            total.add_incoming(later, loop)
-        builder.position_at_end(done)
-        results = [builder.phi(_VECTOR) for _ in range(vectors)]
-        for result, first, later in zip(results, before, after, strict=True):
-            result.add_incoming(first, entry)
-            result.add_incoming(later, loop)
-        for vector, result in enumerate(results):
-            code.store(result, row, j, vector)
+        sums, base, weight, index, value = (code.pointer(argument) for argument in (0, 2, 4, 7, 8))
+        s, b, w, width, k0, k1 = (arguments[argument] for argument in (1, 3, 5, 6, 9, 10))
+        before = [code.load(base, b, vector) for vector in range(vectors)]
+
+        def add(k: Any, totals: list[Any]) -> list[Any]:
+            unit = builder.sext(builder.load(builder.gep(index, [k])), _I64)
+            position = builder.add(builder.mul(unit, width), w)
+            terms = [code.load(weight, position, vector) for vector in range(vectors)]
+            if valued:
+                factor = code.splat(builder.load(builder.gep(value, [k])))
+                terms = [builder.fmul(factor, term) for term in terms]
+            return [builder.fadd(total, term) for total, term in zip(totals, terms, strict=True)]
+
+        for vector, total in enumerate(code.loop(k0, k1, before, add)):
+            code.store(total, sums, s, vector)
         return context.get_dummy_value()
 
     @intrinsic
     def gather(
-        _: Any, row: Any, base: Any, b: Any, weight: Any, j: Any, size: Any, index: Any, value: Any, k0: Any, k1: Any
-    ) -> Any:
-        return types.void(row, base, b, weight, j, size, index, value, k0, k1), generate
+        _: Any, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, index: Any, value: Any, k0: Any,
+        k1: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(sums, s, base, b, weight, w, width, index, value, k0, k1), generate
 
     return gather
 
 
-gather_16 = _gather(16, valued=False)
 gather_4 = _gather(4, valued=False)
+gather_2 = _gather(2, valued=False)
 gather_1 = _gather(1, valued=False)
-gather_values_16 = _gather(16, valued=True)
 gather_values_4 = _gather(4, valued=True)
+gather_values_2 = _gather(2, valued=True)
 gather_values_1 = _gather(1, valued=True)
 
 
-def _multiply(rows: int, vectors: int, vector_type: Any) -> Any:
-    """Make the intrinsic that multiplies a few rows of spikes with a few vectors of weights, sums in registers.
+def _multiply(vectors: int) -> Any:
+    """Make the intrinsic that multiplies TILE_ROWS rows of spikes with a few vectors of weights, sums in registers.
 
-    (sums, s, spikes, x, units, weight, j, size): sums[s + r * size + j:] += the sum over unit of
-    spikes[x + r * units + unit] * weight[unit * size + j:], for each of `rows` rows r. A spike is 0 or 1, so a product
-    is exact, fused with its addition or not, and adding those that are 0 changes nothing: it is `gather`'s sum.
+    (sums, s, stride, spikes, x, units, base, b, weight, w, width): sums[s + r * stride:] = base[b:] + the sum over unit
+    of spikes[x + r * units + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1, so a product is exact, fused with its addition or not, and adding those that are 0
+    changes nothing: it is `gather`'s sum.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments, vector_type)
-        sums, spikes, weight = (code.pointer(argument) for argument in (0, 2, 5))
-        s, x, units, j, size = (arguments[argument] for argument in (1, 3, 4, 6, 7))
-        places = [builder.add(builder.add(s, j), builder.mul(size, _I64(row))) for row in range(rows)]
-        starts = [builder.add(x, builder.mul(units, _I64(row))) for row in range(rows)]
-        before = [[code.load(sums, place, vector) for vector in range(vectors)] for place in places]
-        entry = builder.block
-        loop, done = builder.append_basic_block("units"), builder.append_basic_block("units.done")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        unit = builder.phi(_I64)
-        unit.add_incoming(_I64(0), entry)
-        totals = [[builder.phi(vector_type) for _ in range(vectors)] for _ in range(rows)]
-        position = builder.add(builder.mul(unit, size), j)
-        terms = [code.load(weight, position, vector) for vector in range(vectors)]
-        after = []
-        for start, total in zip(starts, totals, strict=True):
-            spike = code.splat(builder.load(builder.gep(spikes, [builder.add(start, unit)])))
-            products = [builder.fmul(spike, term, flags=("contract",)) for term in terms]
-            after.append([builder.fadd(*pair, flags=("contract",)) for pair in zip(total, products, strict=True)])
-        following = builder.add(unit, _I64(1))
-        unit.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, units), loop, done)
-        for total, first, later in zip(*map(chain.from_iterable, (totals, before, after)), strict=True):
-            total.add_incoming(first, entry)
-            total.add_incoming(later, loop)
-        builder.position_at_end(done)
-        for place, row in zip(places, after, strict=True):
-            for vector, result in enumerate(row):
-                code.store(result, sums, place, vector)
+        code = _Code(context, builder, signature, arguments)
+        sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 6, 8))
+        s, stride, x, units, b, w, width = (arguments[argument] for argument in (1, 2, 4, 5, 7, 9, 10))
+        starts = [builder.add(x, builder.mul(units, _I64(row))) for row in range(TILE_ROWS)]
+        before = [code.load(base, b, vector) for vector in range(vectors)] * TILE_ROWS
+
+        def add(unit: Any, totals: list[Any]) -> list[Any]:
+            position = builder.add(builder.mul(unit, width), w)
+            terms = [code.load(weight, position, vector) for vector in range(vectors)]
+            after = []
+            for row, start in enumerate(starts):
+                spike = code.splat(builder.load(builder.gep(spikes, [builder.add(start, unit)])))
+                products = [builder.fmul(spike, term, flags=("contract",)) for term in terms]
+                pairs = zip(totals[row * vectors :], products, strict=False)
+                after += [builder.fadd(*pair, flags=("contract",)) for pair in pairs]
+            return after
+
+        for at, total in enumerate(code.loop(_I64(0), units, before, add)):
+            row, vector = divmod(at, vectors)
+            code.store(total, sums, builder.add(s, builder.mul(stride, _I64(row))), vector)
         return context.get_dummy_value()
 
     @intrinsic
-    def multiply(_: Any, sums: Any, s: Any, spikes: Any, x: Any, units: Any, weight: Any, j: Any, size: Any) -> Any:
-        return types.void(sums, s, spikes, x, units, weight, j, size), generate
+    def multiply(
+        _: Any, sums: Any, s: Any, stride: Any, spikes: Any, x: Any, units: Any, base: Any, b: Any, weight: Any, w: Any,
+        width: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(sums, s, stride, spikes, x, units, base, b, weight, w, width), generate
 
     return multiply
 
 
-multiply_tile = _multiply(TILE_ROWS, TILE_VECTORS, _WIDE_VECTOR)
-multiply_column = _multiply(TILE_ROWS, 1, _VECTOR)
+multiply_tile = _multiply(TILE_VECTORS)
+multiply_column = _multiply(1)
 
 
-def _add_run(*, valued: bool) -> Any:
-    """Make the intrinsic that adds a run of weights to a row, (row, o, weight, w, vectors, factor).
-
-    row[o:] += weight[w:], times `factor` if `valued`, for so many vectors.
-    """
+def _add_run(vectors: int, vector_type: Any, *, valued: bool) -> Any:
+    """Make the intrinsic (row, o, weight, w, factor): row[o:] += weight[w:], times `factor` if `valued`."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = _Code(context, builder, signature, arguments, vector_type)
         row, weight = code.pointer(0), code.pointer(2)
-        factor = code.splat(arguments[5]) if valued else None
-
-        def add(first: Any, vectors: int) -> None:
-            shift = builder.mul(first, _I64(LANES))
-            there, here = builder.add(arguments[1], shift), builder.add(arguments[3], shift)
-            terms = [code.load(weight, here, vector) for vector in range(vectors)]
-            if factor is not None:
-                terms = [builder.fmul(factor, term) for term in terms]
-            sums = [builder.fadd(code.load(row, there, vector), term) for vector, term in enumerate(terms)]
-            for vector, total in enumerate(sums):
-                code.store(total, row, there, vector)
-
-        fours = builder.lshr(arguments[4], _I64(2))
-        with cgutils.for_range(builder, fours) as step:
-            add(builder.mul(step.index, _I64(4)), 4)
-        done = builder.mul(fours, _I64(4))
-        with cgutils.for_range(builder, builder.sub(arguments[4], done)) as step:
-            add(builder.add(done, step.index), 1)
+        terms = [code.load(weight, arguments[3], vector) for vector in range(vectors)]
+        if valued:
+            factor = code.splat(arguments[4])
+            terms = [builder.fmul(factor, term) for term in terms]
+        sums = [builder.fadd(code.load(row, arguments[1], vector), term) for vector, term in enumerate(terms)]
+        for vector, total in enumerate(sums):
+            code.store(total, row, arguments[1], vector)
         return context.get_dummy_value()
 
     @intrinsic
-    def add_run(_: Any, row: Any, o: Any, weight: Any, w: Any, vectors: Any, factor: Any) -> Any:
-        return types.void(row, o, weight, w, vectors, factor), generate
+    def add_run(_: Any, row: Any, o: Any, weight: Any, w: Any, factor: Any) -> Any:
+        return types.void(row, o, weight, w, factor), generate
 
     return add_run
 
 
-add_run = _add_run(valued=False)
-add_run_values = _add_run(valued=True)
+add_4 = _add_run(4, _VECTOR, valued=False)
+add_1 = _add_run(1, _VECTOR, valued=False)
+add_half = _add_run(1, _HALF_VECTOR, valued=False)
+add_values_4 = _add_run(4, _VECTOR, valued=True)
+add_values_1 = _add_run(1, _VECTOR, valued=True)
+add_values_half = _add_run(1, _HALF_VECTOR, valued=True)
 
 
-def _step_neurons(vector_type: Any) -> Any:
-    """Make the intrinsic that steps one vector of neurons and returns their spikes as bits.
+@intrinsic
+def step_neurons(
+    _: Any, membrane: Any, j: Any, current: Any, i: Any, parameters: Any, p: Any, stride: Any, to_value: Any
+) -> Any:
+    """Step one vector of neurons and return their spikes as bits.
 
-    (j, membrane, row, decay, gain, drive, fires_at, change, to_value): the neurons from j on charge, and fire at
-    `fires_at` or above; a spike subtracts `change` from its membrane or, where `to_value` is 1, sets it to that.
-    `models.neurons` has the equations; here they are once more, for arrays that are not whole.
+    (membrane, j, current, i, parameters, p, stride, to_value): the neurons from j on charge by current[i:], and fire at
+    `fires_at` or above; a spike subtracts `change` from its membrane or, where `to_value` is 1, sets it to that. The
+    parameters decay, gain, drive, fires_at and change lie from p on, `stride` apart. `models.neurons` has the
+    equations; here they are once more, for arrays that are not whole.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments, vector_type)
-        j = arguments[0]
-        v, i, decay, gain, drive, fires_at, change = (code.load(code.pointer(a), j) for a in range(1, 8))
-        charged = builder.fadd(builder.fadd(builder.fmul(decay, v), builder.fmul(gain, i)), drive)
+        code = _Code(context, builder, signature, arguments)
+        membranes, parameter = code.pointer(0), code.pointer(4)
+        j, p, stride = arguments[1], arguments[5], arguments[6]
+        v, current = code.load(membranes, j), code.load(code.pointer(2), arguments[3])
+        places = [builder.add(p, builder.mul(stride, _I64(row))) for row in range(5)]
+        decay, gain, drive, fires_at, change = (code.load(parameter, place) for place in places)
+        charged = builder.fadd(builder.fadd(builder.fmul(decay, v), builder.fmul(gain, current)), drive)
         fired = builder.fcmp_ordered(">=", charged, fires_at)
-        to_value = builder.icmp_signed("!=", arguments[8], arguments[8].type(0))
+        to_value = builder.icmp_signed("!=", arguments[7], arguments[7].type(0))
         reset = builder.select(to_value, change, builder.fsub(charged, change))
-        code.store(builder.select(fired, reset, charged), code.pointer(1), j)
+        code.store(builder.select(fired, reset, charged), membranes, j)
         return code.bits(fired)
 
-    @intrinsic
-    def step(
-        _: Any, j: Any, membrane: Any, row: Any, decay: Any, gain: Any, drive: Any, fires_at: Any, change: Any, to: Any
-    ) -> Any:
-        return types.uint64(j, membrane, row, decay, gain, drive, fires_at, change, to), generate
-
-    return step
+    return types.uint64(membrane, j, current, i, parameters, p, stride, to_value), generate
 
 
-step_neurons = _step_neurons(_VECTOR)
-step_neurons_wide = _step_neurons(_WIDE_VECTOR)
+@intrinsic
+def prefetch(_: Any, values: Any, position: Any) -> Any:
+    """Have the cache line at a position fetched, (values, position), which may lie behind the array's end."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        address = builder.bitcast(builder.gep(code.pointer(0), [arguments[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [address.type, *[ir.IntType(32)] * 3])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(fetch, [address, *map(ir.IntType(32), (READ, TO_ALL_CACHES, DATA))])
+        return context.get_dummy_value()
+
+    return types.void(values, position), generate
 
 
 @intrinsic
 def nonzero_bits(_: Any, values: Any, position: Any) -> Any:
-    """Return which of eight values are not 0, as bits, (values, position)."""
+    """Return which of a vector of values are not 0, as bits, (values, position), and behind those which are no 1 either.
+
+    They are the bits from 0 on and those from LANES on.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = _Code(context, builder, signature, arguments)
-        zeros = ir.Constant(_VECTOR, [0.0] * LANES)
-        return code.bits(builder.fcmp_unordered("!=", code.load(code.pointer(0), arguments[1]), zeros))
+        found = code.load(code.pointer(0), arguments[1])
+        zeros, ones = (ir.Constant(_VECTOR, [number] * LANES) for number in (0.0, 1.0))
+        nonzero = builder.fcmp_unordered("!=", found, zeros)
+        other = builder.and_(nonzero, builder.fcmp_unordered("!=", found, ones))
+        return builder.or_(code.bits(nonzero), builder.shl(code.bits(other), _I64(LANES)))
 
     return types.uint64(values, position), generate
 
 
 @intrinsic
-def lowest_bit(_: Any, bits: Any) -> Any:
-    """Return the place of the lowest bit that is set; `bits` must not be 0."""
+def list_bits(_: Any, index: Any, count: Any, first: Any, bits: Any) -> Any:
+    """Write first + the place of each of a vector's bits that is set to index[count:], and return the new count.
 
-    def generate(__: Any, builder: Any, ___: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.IntType(1)(1))
+    (index, count, first, bits). A whole vector is written, whose end means nothing: without a branch for each bit,
+    which no processor could foresee.
+    """
 
-    return types.uint64(bits), generate
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments, ir.VectorType(ir.IntType(32), LANES))
+        _, count, first, bits = arguments
+        start = code.splat(builder.trunc(first, ir.IntType(32)))
+        places = builder.add(start, ir.Constant(code.vector, list(range(LANES))))
+        mask_type = ir.VectorType(ir.IntType(1), LANES)
+        if HOST.get("avx512f"):
+            mask = builder.bitcast(builder.trunc(bits, ir.IntType(LANES)), mask_type)
+            kind = ir.FunctionType(code.vector, [code.vector, code.vector, mask_type])
+            compress = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.compress.v16i32")
+            code.store(builder.call(compress, [places, places, mask]), code.pointer(0), count)
+            return builder.add(count, builder.ctpop(builder.and_(bits, _I64(2**LANES - 1))))
+
+        after = count
+        for lane in range(LANES):
+            builder.store(builder.extract_element(places, ir.IntType(32)(lane)), builder.gep(code.pointer(0), [after]))
+            after = builder.add(after, builder.and_(builder.lshr(bits, _I64(lane)), _I64(1)))
+        return after
+
+    return types.int64(index, count, first, bits), generate
