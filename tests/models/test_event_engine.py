@@ -176,13 +176,14 @@ def test_a_convolutions_tables_stay_within_its_arrays(fields: dict[str, Any]) ->
     network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
     before, after = Layout.of((2, 9, 7)), Layout.of(spec.output_shapes["conv"])
     feed = feed_of(node, network, before, after)
-    place, start, rows, halves = feed.blocks.T
+    place, start, lines, vectors = feed.blocks.T
+    unit = 8 if feed.halves else 16
     position, weights_at, group_at = feed.sender.T
     assert min(feed.blocks.min(), feed.sender.min(), feed.output_step, feed.weight_step) >= 0
     assert len(feed.first_block) == 9 * 7 + 1 > position.max() + 1
     assert feed.first_block[-1] == len(feed.blocks)
-    assert (start + (rows - 1) * feed.weight_step + 8 * halves).max() + weights_at.max() <= feed.weight.size
-    assert (place + (rows - 1) * feed.output_step + 8 * halves).max() + group_at.max() <= after.size + 8
+    assert (start + (lines - 1) * feed.weight_step + unit * vectors).max() + weights_at.max() <= feed.weight.size
+    assert (place + (lines - 1) * feed.output_step + unit * vectors).max() + group_at.max() <= after.size + 16
 
 
 def test_an_engine_is_created_by_name() -> None:

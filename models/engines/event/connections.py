@@ -33,8 +33,9 @@ class Feed(NamedTuple):
 
     SCATTER: an event at a place sends from the position sender[place, 0] with the weights from sender[place, 1] on, to
     outputs from sender[place, 2] on, its channel's. It adds the position's blocks, first_block[position] to
-    first_block[position + 1]: each (place in a row of outputs, place in a channel's weights, rows, half vectors a row),
-    where the next row lies `output_step` and `weight_step` further.
+    first_block[position + 1]: each (place in a row of outputs, place in a channel's weights, lines, vectors a line),
+    where the next line lies `output_step` and `weight_step` further. The vectors are half ones if `halves`: where
+    channels do not fill whole ones, vectors of neighbouring positions would overlap, and each wait for the one before.
     """
 
     kind: int
@@ -45,6 +46,7 @@ class Feed(NamedTuple):
     blocks: Ints
     output_step: int
     weight_step: int
+    halves: int
 
 
 NOTHING = Feed(
@@ -56,6 +58,7 @@ NOTHING = Feed(
     blocks=np.empty((0, 4), np.int32),
     output_step=0,
     weight_step=0,
+    halves=0,
 )
 
 
@@ -94,17 +97,18 @@ def _(node: Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed
         first = c // inputs * per_group
         kernels = weight[first : first + per_group, c % inputs]
         arranged[c, ..., :per_group] = kernels[:, down.order][:, :, across.order].transpose(1, 2, 0)
-    first_block, blocks = _blocks(down, across, leaving, block)
+    unit = LANES if block % LANES == 0 else HALF
+    first_block, blocks = _blocks(down, across, leaving, block, block // unit)
     places: Ints = np.arange(arriving.size, dtype=np.int32)
     position, channel = places // arriving.channels, places % arriving.channels
     of_channel = height * width * block
     group = np.minimum(channel, node.in_channels - 1) // inputs
     output_step, weight_step = down.spacing * across.outputs * leaving.channels, width * block
     # A block of a group may reach into the channels behind it with its padding, zeros, by less than one vector.
-    place, start, rows, halves = blocks.astype(np.int64).T
-    _require((rows >= 1) & (start + (rows - 1) * weight_step + halves * HALF <= of_channel))
-    last = place + (rows - 1) * output_step + halves * HALF
-    _require(last + group.max() * per_group <= leaving.size + HALF)
+    place, start, lines, vectors = blocks.astype(np.int64).T
+    _require((lines >= 1) & (start + (lines - 1) * weight_step + vectors * unit <= of_channel))
+    last = place + (lines - 1) * output_step + vectors * unit
+    _require(last + group.max() * per_group <= leaving.size + LANES)
     _require(np.array(arranged.size < np.iinfo(np.int32).max))
     # Padding at the end of a row lies behind the last position, and never sends.
     sender = np.stack([np.minimum(position, len(first_block) - 2), channel * of_channel, group * per_group], axis=1)
@@ -116,6 +120,7 @@ def _(node: Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed
         blocks=blocks,
         output_step=output_step,
         weight_step=weight_step,
+        halves=int(unit == HALF),
     )
 
 
@@ -150,9 +155,8 @@ class _Axis:
         return cls(outputs, order, dilation // shared, reached)
 
 
-def _blocks(down: _Axis, across: _Axis, leaving: Layout, block: int) -> tuple[Ints, Ints]:
+def _blocks(down: _Axis, across: _Axis, leaving: Layout, block: int, vectors: int) -> tuple[Ints, Ints]:
     """Return, for each input position, the blocks of outputs that it feeds."""
-    halves = block // HALF
     joined = block == leaving.channels and across.spacing == 1  # neighbours are neighbours among the weights only then
     first_block: list[int] = [0]
     blocks: list[list[int]] = []
@@ -163,7 +167,7 @@ def _blocks(down: _Axis, across: _Axis, leaving: Layout, block: int) -> tuple[In
                 for column, slot in columns[:1] if joined else columns:
                     place = (row * across.outputs + column) * leaving.channels
                     start = (slot_down * len(across.order) + slot) * block
-                    blocks.append([place, start, len(rows), halves * (len(columns) if joined else 1)])
+                    blocks.append([place, start, len(rows), vectors * (len(columns) if joined else 1)])
             first_block.append(len(blocks))
     return np.array(first_block, np.int32), np.array(blocks, np.int32).reshape(-1, 4)
 

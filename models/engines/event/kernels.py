@@ -19,16 +19,14 @@ from numpy.typing import NDArray
 from models.engines.event.compiled import kernel
 from models.engines.event.connections import GATHER, NO_FEED, PANEL, SCATTER
 from models.engines.event.vectors import (
-    HALF,
     LANES,
     TILE_ROWS,
     TILE_VECTORS,
-    add_1,
-    add_4,
-    add_half,
-    add_values_1,
-    add_values_4,
-    add_values_half,
+    add_block,
+    add_block_half,
+    add_block_values,
+    add_block_values_half,
+    copy,
     gather_1,
     gather_2,
     gather_4,
@@ -110,35 +108,22 @@ def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, 
 @kernel
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
     """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`."""
+    weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
     for k in range(k0, k1):
         place = index[k]
-        position = feed.sender[place, 0]
-        given = value[k] if value.size else np.float32(1.0)
+        position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
         for block in range(feed.first_block[position], feed.first_block[position + 1]):
-            o = np.int64(feed.blocks[block, 0]) + feed.sender[place, 2]
-            w = np.int64(feed.blocks[block, 1]) + feed.sender[place, 1]
-            halves = feed.blocks[block, 3]
-            for _ in range(feed.blocks[block, 2]):
-                v = 0
-                while v + 8 <= halves:
-                    if value.size:
-                        add_values_4(row, o + v * HALF, feed.weight, w + v * HALF, given)
-                    else:
-                        add_4(row, o + v * HALF, feed.weight, w + v * HALF, given)
-                    v += 8
-                while v + 2 <= halves:
-                    if value.size:
-                        add_values_1(row, o + v * HALF, feed.weight, w + v * HALF, given)
-                    else:
-                        add_1(row, o + v * HALF, feed.weight, w + v * HALF, given)
-                    v += 2
-                if v < halves:
-                    if value.size:
-                        add_values_half(row, o + v * HALF, feed.weight, w + v * HALF, given)
-                    else:
-                        add_half(row, o + v * HALF, feed.weight, w + v * HALF, given)
-                o += feed.output_step
-                w += feed.weight_step
+            o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
+            lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
+            if value.size:
+                if feed.halves:
+                    add_block_values_half(row, o, weight, w, lines, vectors, output_step, weight_step, value[k])
+                else:
+                    add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[k])
+            elif feed.halves:
+                add_block_half(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
+            else:
+                add_block(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
 
 
 @kernel
@@ -153,9 +138,8 @@ def connect(
     index, value, offset = events.index, events.value, events.offset
     if feed.kind == SCATTER:
         for r in range(rows):
-            row = sums[r * size :]
-            row[:size] = base
-            scatter(row, feed, index, value, offset[first + r], offset[first + r + 1])
+            copy(sums, r * size, base, 0, size)
+            scatter(sums[r * size :], feed, index, value, offset[first + r], offset[first + r + 1])
         return spikes
     if not value.size and offset[first + rows] - offset[first] > feed.busy * rows * units:
         tiled = -(-rows // TILE_ROWS) * TILE_ROWS

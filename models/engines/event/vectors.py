@@ -24,6 +24,7 @@ if HOST.get("avx512f") and not config.CPU_FEATURES:
     config.CPU_NAME = llvm.get_host_cpu_name()
     config.CPU_FEATURES = f"{HOST.flatten()},-prefer-256-bit"
 
+FLOAT_BYTES = 4
 READ, TO_ALL_CACHES, DATA = 0, 3, 1  # how LLVM's prefetch is told what it is for
 
 TILE_ROWS = 6  # of `multiply`
@@ -187,34 +188,44 @@ multiply_tile = _multiply(TILE_VECTORS)
 multiply_column = _multiply(1)
 
 
-def _add_run(vectors: int, vector_type: Any, *, valued: bool) -> Any:
-    """Make the intrinsic (row, o, weight, w, factor): row[o:] += weight[w:], times `factor` if `valued`."""
+def _add_block(vector_type: Any, *, valued: bool) -> Any:
+    """Make the intrinsic that adds a block of weights to a row of outputs.
+
+    (row, o, weight, w, lines, vectors, output_step, weight_step, factor): row[o:] += weight[w:], times `factor` if
+    `valued`, for so many vectors, line after line: the next lies `output_step` and `weight_step` further.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = _Code(context, builder, signature, arguments, vector_type)
         row, weight = code.pointer(0), code.pointer(2)
-        terms = [code.load(weight, arguments[3], vector) for vector in range(vectors)]
-        if valued:
-            factor = code.splat(arguments[4])
-            terms = [builder.fmul(factor, term) for term in terms]
-        sums = [builder.fadd(code.load(row, arguments[1], vector), term) for vector, term in enumerate(terms)]
-        for vector, total in enumerate(sums):
-            code.store(total, row, arguments[1], vector)
+        o, w, lines, vectors, output_step, weight_step = (arguments[a] for a in (1, 3, 4, 5, 6, 7))
+        factor = code.splat(arguments[8]) if valued else None
+        with cgutils.for_range(builder, lines) as line:
+            there = builder.add(o, builder.mul(line.index, output_step))
+            here = builder.add(w, builder.mul(line.index, weight_step))
+            with cgutils.for_range(builder, vectors) as vector:
+                shift = builder.mul(vector.index, _I64(vector_type.count))
+                at = builder.add(there, shift)
+                term = code.load(weight, builder.add(here, shift))
+                if factor is not None:
+                    term = builder.fmul(factor, term)
+                code.store(builder.fadd(code.load(row, at), term), row, at)
         return context.get_dummy_value()
 
     @intrinsic
-    def add_run(_: Any, row: Any, o: Any, weight: Any, w: Any, factor: Any) -> Any:
-        return types.void(row, o, weight, w, factor), generate
+    def add_block(
+        _: Any, row: Any, o: Any, weight: Any, w: Any, lines: Any, vectors: Any, output_step: Any, weight_step: Any,
+        factor: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(row, o, weight, w, lines, vectors, output_step, weight_step, factor), generate
 
-    return add_run
+    return add_block
 
 
-add_4 = _add_run(4, _VECTOR, valued=False)
-add_1 = _add_run(1, _VECTOR, valued=False)
-add_half = _add_run(1, _HALF_VECTOR, valued=False)
-add_values_4 = _add_run(4, _VECTOR, valued=True)
-add_values_1 = _add_run(1, _VECTOR, valued=True)
-add_values_half = _add_run(1, _HALF_VECTOR, valued=True)
+add_block = _add_block(_VECTOR, valued=False)
+add_block_half = _add_block(_HALF_VECTOR, valued=False)
+add_block_values = _add_block(_VECTOR, valued=True)
+add_block_values_half = _add_block(_HALF_VECTOR, valued=True)
 
 
 @intrinsic
@@ -244,6 +255,19 @@ def step_neurons(
         return code.bits(fired)
 
     return types.uint64(membrane, j, current, i, parameters, p, stride, to_value), generate
+
+
+@intrinsic
+def copy(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
+    """Write source[s:] to row[r:], so many floats: (row, r, source, s, count)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Code(context, builder, signature, arguments)
+        there, here = (builder.gep(code.pointer(a), [arguments[a + 1]]) for a in (0, 2))
+        cgutils.raw_memcpy(builder, there, here, arguments[4], _I64(FLOAT_BYTES))
+        return context.get_dummy_value()
+
+    return types.void(row, r, source, s, count), generate
 
 
 @intrinsic
