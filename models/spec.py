@@ -185,6 +185,16 @@ class Spec(Frozen):
         """How many classes the network tells apart."""
         return len(self.labels)
 
+    @cached_property
+    def _walk(self) -> tuple[tuple[Node, str, tuple[str, ...], frozenset[str]], ...]:
+        """Each node with its first source, its other ones, and those that no later node takes."""
+        last_taker = {name: node.name for node in self.nodes for name in self.sources[node.name]}
+        return tuple(
+            (node, sources[0], sources[1:], frozenset(name for name in sources if last_taker[name] == node.name))
+            for node in self.nodes
+            for sources in [self.sources[node.name]]
+        )
+
     def propagate(
         self, source: Value, apply: Callable[[Node, Value], Value], add: Callable[[Value, Value], Value]
     ) -> Iterator[tuple[Node, Value, Value]]:
@@ -192,16 +202,13 @@ class Spec(Frozen):
 
         The same walk serves arrays, tensors and graph values; an output is let go once its last taker has run.
         """
-        last_taker = {name: node.name for node in self.nodes for name in self.sources[node.name]}
         outputs = {INPUT: source}
-        for node in self.nodes:
-            first, *others = self.sources[node.name]
+        for node, first, others, spent in self._walk:
             arriving = outputs[first]
             for other in others:
                 arriving = add(arriving, outputs[other])
-            for name in {first, *others}:
-                if last_taker[name] == node.name:
-                    del outputs[name]
+            for name in spent:
+                del outputs[name]
             leaving = apply(node, arriving)
             outputs[node.name] = leaving
             yield node, arriving, leaving

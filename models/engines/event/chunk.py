@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +25,8 @@ class Chunk:
     """One call's part of a batch; its arrays live as long as it does."""
 
     def __init__(self, network: Network, plan: Plan, inputs: EncodedInputs, part: slice, record: Record) -> None:
-        self.network, self.plan, self.inputs, self.part, self.record = network, plan, inputs, part, record
+        self.network, self.plan, self.inputs, self.part = network, plan, inputs, part
+        self.keep_rasters, self.keep_membranes = Record.RASTER in record, Record.MEMBRANE in record
         self.steps = inputs.time_steps
         self.samples = part.stop - part.start
         self.operations: Counts = np.zeros(self.samples, np.int64)
@@ -32,8 +35,7 @@ class Chunk:
 
     def run(self) -> RunResult:
         """Run every node and return what was found."""
-        for _ in self.network.spec.propagate(self.incoming(), self.apply, add):
-            pass
+        deque(self.network.spec.propagate(self.incoming(), self.apply, add), maxlen=0)
         return self.result()
 
     def incoming(self) -> Signal:
@@ -63,19 +65,21 @@ class Chunk:
 
     def apply(self, node: Node, arriving: Signal) -> Signal:
         """Return what leaves `node`."""
-        layout = self.plan.layouts[node.name]
-        if isinstance(node, Weighted):
-            connection = self.plan.connections[node.name]
-            source = arriving.sparse()
-            kernels.count_operations(
-                source.events.index, source.events.offset, source.steps, connection.cost, self.operations
-            )
-            return Pending(layout, source, connection.feed, connection.bias)
+        if node.name in self.plan.connections:
+            return self.connection(node, arriving)
         if isinstance(node, Neuron):
             return self.neurons(node, arriving)
         if isinstance(node, Pool2d):
             return self.pool(node, arriving)
         return self.flatten(node, arriving)  # all that is left: `Plan` refuses other nodes
+
+    def connection(self, node: Node, arriving: Signal) -> Signal:
+        """Count what a weighted connection costs, and leave the rest to what takes its currents."""
+        connection, source = self.plan.connections[node.name], arriving.sparse()
+        kernels.count_operations(
+            source.events.index, source.events.offset, source.steps, connection.cost, self.operations
+        )
+        return Pending(self.plan.layouts[node.name], source, connection.feed, connection.bias)
 
     def neurons(self, node: Neuron, arriving: Signal) -> Signal:
         """Run a layer of neurons, together with the connection before it where there is one for every step."""
@@ -87,7 +91,7 @@ class Chunk:
             currents = arriving.dense()
             base, base_steps = currents.rows.reshape(-1), currents.steps
         rows = self.samples * self.steps
-        traced = not isinstance(node, Spiking) or Record.MEMBRANE in self.record
+        traced = not isinstance(node, Spiking) or self.keep_membranes
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
         index, offset = room_for_index(rows * layout.places.size), np.empty(rows + 1, np.int64)
         found = kernels.run_neurons(
@@ -100,8 +104,8 @@ class Chunk:
         spikes = Events(index[:found], ONES, offset)
         self.spikes[node.name] = spikes
         if node.recurrent:  # the last step's spikes never come back
-            ends = offset[self.steps :: self.steps] - np.diff(offset)[self.steps - 1 :: self.steps]
-            self.operations += (ends - offset[: -1 : self.steps]) * recurrent_fan_out(layout.shape)
+            returning = offset[self.steps - 1 :: self.steps] - offset[: -1 : self.steps]
+            self.operations += returning * recurrent_fan_out(layout.shape)
         return Sparse(layout, self.steps, spikes)
 
     def pool(self, node: Pool2d, arriving: Signal) -> Signal:
@@ -153,10 +157,14 @@ class Chunk:
             spike_counts=counts,
             readout=readout,
             synaptic_operations=self.operations,
-            spikes_per_node={name: np.diff(events.offset[:: self.steps]) for name, events in self.spikes.items()},
-            rasters={name: self.raster(name) for name in self.spikes} if Record.RASTER in self.record else {},
-            membranes=self.membranes if Record.MEMBRANE in self.record else {},
+            spikes_per_node={name: self.per_sample(events) for name, events in self.spikes.items()},
+            rasters={name: self.raster(name) for name in self.spikes} if self.keep_rasters else {},
+            membranes=self.membranes if self.keep_membranes else {},
         )
+
+    def per_sample(self, events: Events) -> Counts:
+        """Return how many events each sample has."""
+        return events.offset[self.steps :: self.steps] - events.offset[: -1 : self.steps]
 
     def count(self, name: str) -> Counts:
         """Return how often each neuron of a flat layer fired, (samples, neurons)."""

@@ -22,7 +22,7 @@ PANEL = 4 * LANES  # outputs whose weights lie together
 
 # The share of a layer's inputs that must spike for reading every weight to beat picking some; measured by
 # benchmarks/crossover.py.
-BUSY = 0.25
+BUSY = 0.375
 
 
 class Feed(NamedTuple):

@@ -9,8 +9,10 @@ calls.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
@@ -35,7 +37,7 @@ class EventEngine:
         self.network = network
         self.plan = Plan.of(network)
         self.threads = threads
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="event") if threads > 1 else None
+        self.pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="event")  # the caller's is one more
 
     @property
     def spec(self) -> Spec:
@@ -44,25 +46,36 @@ class EventEngine:
 
     def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
         """Run every sample from rest."""
-        parts = list(self._parts(inputs))
+        if inputs.batch <= 1:
+            return Chunk(self.network, self.plan, inputs, slice(0, inputs.batch), record).run()
+        waiting = deque(self._parts(inputs))
+        done: dict[int, RunResult] = {}
 
-        def run_part(part: slice) -> RunResult:  # a chunk's arrays go before the next one's come
-            return Chunk(self.network, self.plan, inputs, part, record).run()
+        def run_parts() -> None:
+            with suppress(IndexError):  # none is left
+                while True:
+                    part = waiting.popleft()
+                    # A chunk's arrays go before the next one's come.
+                    done[part.start] = Chunk(self.network, self.plan, inputs, part, record).run()
 
-        if len(parts) == 1:
-            return run_part(parts[0])
-        return _joined(list(map(run_part, parts) if self.pool is None else self.pool.map(run_part, parts)))
+        helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
+        run_parts()
+        for helper in helpers:
+            helper.result()
+        return _joined([done[start] for start in sorted(done)])
 
     def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))
         rounds = -(-inputs.batch // (fit * self.threads))  # so that every thread gets the same number of chunks
-        size = max(1, -(-inputs.batch // max(1, rounds * self.threads)))
-        for start in range(0, max(1, inputs.batch), size):
+        size = -(-inputs.batch // (rounds * self.threads))
+        for start in range(0, inputs.batch, size):
             yield slice(start, min(start + size, inputs.batch))
 
 
 def _joined(results: list[RunResult]) -> RunResult:
-    first = results[0]
+    first, *others = results
+    if not others:
+        return first
     return RunResult(
         spike_counts=np.concatenate([result.spike_counts for result in results]),
         readout=np.concatenate([result.readout for result in results]),

@@ -33,7 +33,7 @@ def room_for_index(events: int) -> NDArray[np.int32]:
 NONE = Events(np.empty(0, np.int32), ONES, np.zeros(1, np.int64))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Sparse:
     """Events of `steps` rows for each sample; one row where every step is the same."""
 
@@ -52,7 +52,7 @@ class Sparse:
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Dense:
     """Rows (samples * steps, layout size); one for each sample where every step is the same."""
 
@@ -75,7 +75,7 @@ class Dense:
         return Sparse(self.layout, self.steps, Events(index[:found], ONES if ones else value[:found], offset))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Pending:
     """A connection that has not been run: where a neuron takes it, one kernel runs both and no current is stored."""
 
