@@ -119,14 +119,12 @@ class Chunk:
             kernels.pool_rows(windows, largest, divisor, rows, pooled)
             return Dense(layout, arriving.steps, pooled)
         events = arriving.events
-        index = np.empty(events.index.size * windows.overlaps, np.int32)
+        most = min(events.index.size * windows.overlaps, (events.offset.size - 1) * layout.places.size)
+        index, value = room_for_index(most), np.empty(most, np.float32)
         offset = np.empty_like(events.offset)
-        if largest:
-            found = kernels.join_windows(windows, events, layout.size, index, offset)
-            return Sparse(layout, arriving.steps, Events(index[:found], ONES, offset))
-        value = np.empty(index.size, np.float32)
-        found = kernels.sum_windows(windows, events, layout.size, divisor, index, value, offset)
-        return Sparse(layout, arriving.steps, Events(index[:found], value[:found], offset))
+        ones = kernels.pool_events(windows, events, layout.size, largest, divisor, index, value, offset)
+        found = offset[-1]
+        return Sparse(layout, arriving.steps, Events(index[:found], ONES if ones else value[:found], offset))
 
     def flatten(self, node: Node, arriving: Signal) -> Signal:
         """Give each position its place in the flat order."""

@@ -34,7 +34,9 @@ class Feed(NamedTuple):
     SCATTER: an event at a place sends from the position sender[place, 0] with the weights from sender[place, 1] on, to
     outputs from sender[place, 2] on, its channel's. It adds the position's blocks, first_block[position] to
     first_block[position + 1]: each (place in a row of outputs, place in a channel's weights, lines, vectors a line),
-    where the next line lies `output_step` and `weight_step` further. The vectors are half ones if `halves`: where
+    where the next line lies `output_step` and `weight_step` further. From one channel's weights to the next
+    are `channel_step`, or 0 where their outputs differ or lines are too short to gain by adding channels together. The
+    vectors are half ones if `halves`: where
     channels do not fill whole ones, vectors of neighbouring positions would overlap, and each wait for the one before.
     """
 
@@ -46,6 +48,7 @@ class Feed(NamedTuple):
     blocks: Ints
     output_step: int
     weight_step: int
+    channel_step: int
     halves: int
 
 
@@ -58,6 +61,7 @@ NOTHING = Feed(
     blocks=np.empty((0, 4), np.int32),
     output_step=0,
     weight_step=0,
+    channel_step=0,
     halves=0,
 )
 
@@ -98,6 +102,7 @@ def _(node: Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed
         kernels = weight[first : first + per_group, c % inputs]
         arranged[c, ..., :per_group] = kernels[:, down.order][:, :, across.order].transpose(1, 2, 0)
     unit = LANES if block % LANES == 0 else HALF
+    together = node.groups == 1 and unit == LANES and width * block >= PANEL
     first_block, blocks = _blocks(down, across, leaving, block, block // unit)
     places: Ints = np.arange(arriving.size, dtype=np.int32)
     position, channel = places // arriving.channels, places % arriving.channels
@@ -120,6 +125,7 @@ def _(node: Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed
         blocks=blocks,
         output_step=output_step,
         weight_step=weight_step,
+        channel_step=of_channel if together else 0,
         halves=int(unit == HALF),
     )
 

@@ -57,32 +57,30 @@ def aligned_floats(count: int) -> Array:
 
 @kernel
 def gather(
-    sums: Array, s: int, base: Array, b: int, weight: Array, size: int, units: int, j: int, index: Array, value: Array,
+    sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, value: Array,
     k0: int, k1: int,
 ) -> None:  # fmt: skip
-    """Write base[b + j:] plus the weights of the events k0 to k1 into sums[s + j:], for the outputs of j's panel.
+    """Write base[b:] plus the weights of the events k0 to k1 into sums[s:], `width` of each.
 
-    A panel holds the weights to PANEL outputs, or to those that are left, unit after unit.
+    Those of an event lie at w + index * unit.
     """
-    width = min(PANEL, size - j)
-    weights_at, column = units * j, 0
-    while column < width:
-        left, at = width - column, j + column
-        w = weights_at + column
+    j = 0
+    while j < width:
+        left = width - j
         if value.size:
             if left >= 4 * LANES:
-                gather_values_4(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+                gather_values_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
             elif left >= 2 * LANES:
-                gather_values_2(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+                gather_values_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
             else:
-                gather_values_1(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+                gather_values_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
         elif left >= 4 * LANES:
-            gather_4(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+            gather_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
         elif left >= 2 * LANES:
-            gather_2(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
+            gather_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
         else:
-            gather_1(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1)
-        column += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
+            gather_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
+        j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
 
 
 @kernel
@@ -107,23 +105,38 @@ def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, 
 
 @kernel
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
-    """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`."""
-    weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
-    for k in range(k0, k1):
-        place = index[k]
+    """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`.
+
+    Where there is a `channel_step`, events of one position that follow each other are added together, so that the
+    outputs are read and written once.
+    """
+    weight, output_step, weight_step, unit = feed.weight, feed.output_step, feed.weight_step, feed.channel_step
+    first = k0
+    while first < k1:
+        place = index[first]
         position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
+        end = first + 1
+        while unit and end < k1 and feed.sender[index[end], 0] == position:
+            end += 1
         for block in range(feed.first_block[position], feed.first_block[position + 1]):
             o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
             lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
-            if value.size:
+            if end - first > 1:
+                w -= place * unit
+                for _ in range(lines):
+                    gather(row, o, row, o, weight, w, vectors * LANES, unit, index, value, first, end)
+                    o += output_step
+                    w += weight_step
+            elif value.size:
                 if feed.halves:
-                    add_block_values_half(row, o, weight, w, lines, vectors, output_step, weight_step, value[k])
+                    add_block_values_half(row, o, weight, w, lines, vectors, output_step, weight_step, value[first])
                 else:
-                    add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[k])
+                    add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[first])
             elif feed.halves:
                 add_block_half(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
             else:
                 add_block(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
+        first = end
 
 
 @kernel
@@ -154,7 +167,8 @@ def connect(
     for j in range(0, size, PANEL):
         for r in range(rows):
             k0, k1 = offset[first + r], offset[first + r + 1]
-            gather(sums, r * size, base, 0, feed.weight, size, units, j, index, value, k0, k1)
+            width = min(PANEL, size - j)
+            gather(sums, r * size + j, base, j, feed.weight, units * j, width, width, index, value, k0, k1)
     return spikes
 
 
@@ -206,7 +220,8 @@ def run_neurons(
             for j in range(size):
                 row[j] = current[c + j] + neurons.recurrent_bias[j]
             for j in range(0, size, PANEL):
-                gather(row, 0, row, 0, neurons.recurrent_weight, size, size, j, index, ones, before, count)
+                width = min(PANEL, size - j)
+                gather(row, j, row, j, neurons.recurrent_weight, size * j, width, width, index, ones, before, count)
             current, c = row, 0
         before = count
         for j in range(0, size, LANES):
@@ -281,53 +296,41 @@ def fill_rows(events: Any, rows: Array) -> None:
 
 
 @kernel
-def sum_windows(windows: Any, events: Any, size: int, divisor: float, index: Array, value: Array, offset: Array) -> int:
-    """Pool events by the sum over each window, divided by `divisor`, into events of rows of `size`; return how many."""
-    slot = np.full(size, -1, np.int64)  # where a place's event is, of this row or an earlier one
+def pool_events(
+    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, index: Array, value: Array, offset: Array
+) -> bool:
+    """Pool events into events of rows of `size`, and return if all are 1.
+
+    By the sum over each window, divided by `divisor`, or by the maximum, where all events must be spikes.
+    """
+    row = aligned_floats(size)
+    row[:] = 0.0
     valued = events.value.size > 0
     count = 0
+    others = np.uint64(0)
     offset[0] = 0
     for r in range(offset.size - 1):
-        first = count
         for k in range(events.offset[r], events.offset[r + 1]):
             given = events.value[k] if valued else np.float32(1.0)
             for w in range(windows.overlaps):
                 place = windows.outputs[events.index[k], w]
                 if place < 0:
                     break
-                new = slot[place] < first
-                at = count if new else slot[place]
-                before = np.float32(0.0) if new else value[at]
-                slot[place], index[at], value[at] = at, place, before + given
-                count += new
-        if valued or divisor != 1.0:
-            last = count
-            count = first
-            for k in range(first, last):
-                total = value[k]
-                index[count], value[count] = index[k], total / np.float32(divisor)
-                count += total != 0.0  # what cancelled out is no event
+                row[place] = given if take_maximum else row[place] + given
+        first = count
+        for j in range(0, size, LANES):
+            bits = nonzero_bits(row, j)
+            others |= bits >> np.uint64(LANES)
+            count = list_bits(index, count, j, bits)
+        for k in range(first, count):
+            if not take_maximum:
+                value[k] = row[index[k]]
+            row[index[k]] = 0.0
+        if divisor != 1.0:
+            for k in range(first, count):
+                value[k] /= np.float32(divisor)
         offset[r + 1] = count
-    return count
-
-
-@kernel
-def join_windows(windows: Any, events: Any, size: int, index: Array, offset: Array) -> int:
-    """Pool spikes by the maximum over each window: a spike wherever there is one; return how many."""
-    seen = np.full(size, -1, np.int32)
-    count = 0
-    offset[0] = 0
-    for r in range(offset.size - 1):
-        for k in range(events.offset[r], events.offset[r + 1]):
-            for w in range(windows.overlaps):
-                place = windows.outputs[events.index[k], w]
-                if place < 0:
-                    break
-                index[count] = place
-                count += seen[place] != r
-                seen[place] = r
-        offset[r + 1] = count
-    return count
+    return not others and divisor == 1.0
 
 
 @kernel
