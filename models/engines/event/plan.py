@@ -112,9 +112,7 @@ def _neurons(node: Neuron, network: Network, layout: Layout) -> Neurons:
     fires_at = threshold if node.fire is Fire.AT_THRESHOLD else np.nextafter(threshold, np.float32(np.inf))
     change = {Reset.SUBTRACT: "threshold", Reset.VALUE: "reset_value"}.get(node.reset)
     rows += [fires_at, np.zeros_like(decay) if change is None else parameter(change)]
-    return Neurons(
-        layout.size, _laid(rows, layout), int(node.reset is Reset.VALUE), *_recurrent(node, network, layout)
-    )
+    return Neurons(layout.size, _laid(rows, layout), int(node.reset is Reset.VALUE), *_recurrent(node, network, layout))
 
 
 def _laid(rows: list[FloatArray], layout: Layout) -> FloatArray:
