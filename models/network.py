@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidSpec
-from models.nodes import ARRAY_RANGES, Node
+from models.nodes import ARRAY_RANGES, WHOLE, Node
 from models.parameters import PER_NEURON, show
 from models.spec import Spec
 
@@ -61,5 +61,7 @@ def _checked(name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> F
         raise InvalidSpec(
             f"tensor '{name}': its values go from {array.min():g} to {array.max():g}, expected {low:g} to {high:g}"
         )
+    if name.rpartition(".")[2] in WHOLE and (array != np.floor(array)).any():
+        raise InvalidSpec(f"tensor '{name}': holds {array[array != np.floor(array)].flat[0]:g}, expected whole numbers")
     array.setflags(write=False)
     return array.astype(np.float32, copy=False)

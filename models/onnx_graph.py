@@ -26,20 +26,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.network import Network
-from models.neurons import integrator, spiking_neuron
+from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron
 from models.nodes import (
-    LI,
     AvgPool2d,
+    Conv1d,
     Conv2d,
+    Delay,
     Fire,
     Flatten,
+    Integrating,
     Linear,
     MaxPool2d,
     Neuron,
     Node,
-    Pool2d,
+    Scale,
     Spiking,
     SumPool2d,
+    SweptBase,
     Weighted,
 )
 from models.parameters import Shape
@@ -64,6 +67,9 @@ class Value:
 
     def __mul__(self, other: Value) -> Value:
         return self.graph.op("Mul", self, other)
+
+    def __truediv__(self, other: Value) -> Value:
+        return self.graph.op("Div", self, other)
 
 
 @dataclass
@@ -122,7 +128,9 @@ class OnnxArithmetic:
     body: Graph
 
     def fire(self, charged: Value, threshold: Value, rule: Fire) -> Value:
-        """Return 1.0 where `charged` reaches `threshold` (or passes it), else 0.0."""
+        """Return 1.0 where `charged` reaches `threshold` (or passes it), or how often it does, else 0.0."""
+        if rule is Fire.MULTIPLE:
+            return self.body.op("Floor", self.positive(charged / threshold))
         operator = "GreaterOrEqual" if rule is Fire.AT_THRESHOLD else "Greater"
         return self.body.cast(self.body.op(operator, charged, threshold), TensorProto.FLOAT)
 
@@ -133,6 +141,10 @@ class OnnxArithmetic:
     def held(self, spikes: Value) -> Value:
         """Return the spikes: there is no gradient to hold back."""
         return spikes
+
+    def positive(self, values: Value) -> Value:
+        """Return the values, and 0 in place of those that are less."""
+        return self.body.op("Relu", values)
 
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
@@ -236,6 +248,8 @@ class _Builder:
     def apply(self, node: Node, arriving: Value) -> Value:
         if isinstance(node, Neuron):
             return self.neuron(node, arriving)
+        if isinstance(node, Delay):
+            return self.delay(node, arriving)
         return self.connect(node, arriving)
 
     @singledispatchmethod
@@ -250,16 +264,14 @@ class _Builder:
         return current if bias is None else current + self.graph.constant(bias, name=f"{node.name}.bias")
 
     @connect.register
-    def _(self, node: Conv2d, arriving: Value) -> Value:
+    def _(self, node: Conv1d | Conv2d, arriving: Value) -> Value:
         operands = [
             self.graph.constant(tensor, name=f"{node.name}.{parameter}")
             for parameter in ("weight", "bias")
             if (tensor := self.network.tensor(node, parameter)) is not None
         ]
-        return self.sweep(
-            node, arriving, "Conv", *operands, kernel_shape=node.kernel_size, strides=node.stride,
-            pads=[*node.padding, *node.padding], dilations=node.dilation, group=node.groups,
-        )  # fmt: skip
+        dilations = [window.dilation for window in node.windows]
+        return self.sweep(node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node))
 
     @connect.register
     def _(self, node: SumPool2d, arriving: Value) -> Value:
@@ -295,61 +307,111 @@ class _Builder:
         leading = self.graph.op("Shape", like or value, start=0, end=2)
         return self.graph.reshape(value, self.sized(leading, shape))
 
+    @connect.register
+    def _(self, node: Scale, arriving: Value) -> Value:
+        return self.graph.constant(self.network.parameter(node, "scale"), name=f"{node.name}.scale") * arriving
+
+    def delay(self, node: Delay, arriving: Value) -> Value:
+        """Return each element some steps later: what a gather from so many steps before gives, or 0 where none was."""
+        graph, shape = self.graph, self.spec.output_shapes[node.name]
+        whole = self.sized(self.time_steps, self.batch, shape)
+        arriving = graph.op("Expand", arriving, whole)
+        length = graph.reshape(self.time_steps, graph.constant([], np.int64))
+        steps = graph.op("Range", graph.constant(0, np.int64), length, graph.constant(1, np.int64))
+        steps = graph.reshape(steps, graph.constant([-1, 1, *(1 for _ in shape)], np.int64))
+        delays = graph.constant(np.broadcast_to(self.network.parameter(node, "delay"), shape), np.int64)
+        zero = graph.constant(0, np.int64)
+        source = graph.op("Expand", steps - delays, whole)
+        later = graph.op("GatherElements", arriving, graph.op("Max", source, zero), axis=0)
+        return graph.op("Where", graph.op("GreaterOrEqual", source, zero), later, graph.constant(0, np.float32))
+
     def neuron(self, node: Neuron, current: Value) -> Value:
         """Scan one neuron layer over time and return its output (time_steps, batch, *shape)."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
         current = graph.op("Expand", current, self.sized(self.time_steps, self.batch, shape))
         rest = graph.op("Expand", graph.constant(0, np.float32), self.sized(self.batch, shape))
         axes: list[int | str] = ["time_steps", "batch", *shape]
-        if isinstance(node, LI):
-            _, membranes = graph.ops("Scan", rest, current, outputs=2, body=self.li_body(node), num_scan_inputs=1)
+        if isinstance(node, Integrating):
+            *_, membranes = self.scan(self.readout_body(node), [rest] * (1 + has_synapse(node)), current, outputs=1)
             self.output(membranes, f"{node.name}.membrane", TensorProto.FLOAT, axes)
             return membranes
-        results = graph.ops("Scan", rest, rest, current, outputs=4, body=self.spiking_body(node), num_scan_inputs=1)
-        raster, membranes = results[2:]
+        states = [rest] * (2 + has_synapse(node))
+        if skips_bias(node):
+            states.append(graph.constant(0, np.float32))
+        *_, raster, membranes = self.scan(self.spiking_body(node), states, current, outputs=2)
         self.output(raster, f"{node.name}.raster", TensorProto.FLOAT, axes)
         self.output(membranes, f"{node.name}.membrane", TensorProto.FLOAT, axes)
         self.count_spikes(node, raster)
         return raster
 
+    def scan(self, body: onnx.GraphProto, states: Sequence[Value], current: Value, outputs: int) -> list[Value]:
+        """Run a body over the steps of `current` and return its last states and its outputs of each step."""
+        return self.graph.ops("Scan", *states, current, outputs=len(states) + outputs, body=body, num_scan_inputs=1)
+
     def count_spikes(self, node: Spiking, raster: Value) -> None:
         graph, shape = self.graph, self.spec.input_shapes[node.name]
-        over_time = graph.cast(graph.sum(raster, [0]), TensorProto.DOUBLE)
-        spikes = graph.cast(graph.sum(over_time, range(1, len(shape) + 1)), TensorProto.INT64)
-        self.output(spikes, f"{node.name}.spikes", TensorProto.INT64, ["batch"])
-        if node.recurrent:  # the last step's spikes never come back
-            last = graph.op("Gather", raster, graph.constant(-1, np.int64), axis=0)
-            unsent = graph.cast(
-                graph.sum(graph.cast(last, TensorProto.DOUBLE), range(1, len(shape) + 1)), TensorProto.INT64
-            )
-            self.operations.append((spikes - unsent) * graph.constant(recurrent_fan_out(shape), np.int64))
 
-    def li_body(self, node: LI) -> onnx.GraphProto:
+        def per_sample(values: Value) -> Value:
+            return graph.cast(
+                graph.sum(graph.cast(values, TensorProto.DOUBLE), range(1, len(shape) + 1)), TensorProto.INT64
+            )
+
+        self.output(per_sample(graph.sum(raster, [0])), f"{node.name}.spikes", TensorProto.INT64, ["batch"])
+        if node.recurrent:  # the last step's spikes never come back
+            sent = graph.cast(graph.cast(raster, TensorProto.BOOL), TensorProto.FLOAT)
+            last = graph.op("Gather", sent, graph.constant(-1, np.int64), axis=0)
+            returned = per_sample(graph.sum(sent, [0])) - per_sample(last)
+            self.operations.append(returned * graph.constant(recurrent_fan_out(shape), np.int64))
+
+    def readout_body(self, node: Integrating) -> onnx.GraphProto:
         body = Graph(self.graph.numbers)
-        membrane, current = body.fresh("membrane"), body.fresh("current")
-        charged = integrator(node, self.parameters_in(body, node)).charge(membrane, current)
-        return _body(body, [membrane, current], [charged, body.op("Identity", charged)])
+        state = self.fresh_state(body, node)
+        current = body.fresh("current")
+        charged = integrator(node, self.parameters_in(body, node)).charge(state, current)
+        kept = _present(charged)
+        return _body(body, [*_present(state), current], [*kept, body.op("Identity", charged.membrane)])
 
     def spiking_body(self, node: Spiking) -> onnx.GraphProto:
         body = Graph(self.graph.numbers)
-        before, membrane, current = body.fresh("spikes"), body.fresh("membrane"), body.fresh("current")
-        arriving = current + self.recurrent(body, node, before) if node.recurrent else current
+        before, state, current = body.fresh("spikes"), self.fresh_state(body, node), body.fresh("current")
+        started = body.fresh("started") if skips_bias(node) else None
+        arriving, feedback = current, self.recurrent(body, node, before, started) if node.recurrent else None
+        if feedback is not None and not feedback_joins_charge(node):
+            arriving, feedback = current + feedback, None
         neuron = spiking_neuron(node, self.parameters_in(body, node))
-        spikes, after = neuron.step(membrane, arriving, OnnxArithmetic(body))
-        results = [spikes, after, body.op("Identity", spikes), body.op("Identity", after)]
-        return _body(body, [before, membrane, current], results)
+        spikes, after = neuron.step(state, arriving, feedback, OnnxArithmetic(body))
+        given, kept = [before, *_present(state)], [spikes, *_present(after)]
+        if started is not None:
+            given.append(started)
+            kept.append(body.constant(1, np.float32))
+        # A body's result must be its own: what passes through unchanged, or twice, is copied.
+        results = [body.op("Identity", value) for value in (*kept, spikes, after.membrane)]
+        return _body(body, [*given, current], results)
 
-    def recurrent(self, body: Graph, node: Spiking, spikes: Value) -> Value:
+    def fresh_state(self, body: Graph, node: Neuron) -> State:
+        return State(body.fresh("membrane"), body.fresh("synapse") if has_synapse(node) else None)
+
+    def recurrent(self, body: Graph, node: Spiking, spikes: Value, started: Value | None) -> Value:
         weight = np.ascontiguousarray(self.network.tensors[f"{node.name}.recurrent.weight"].T)
         flat = body.op("Flatten", spikes, axis=1)
         current = body.op("MatMul", flat, body.constant(weight, name=f"{node.name}.recurrent.weight"))
         bias = self.network.tensor(node, "recurrent.bias")
         if bias is not None:
-            current = current + body.constant(bias, name=f"{node.name}.recurrent.bias")
+            added = body.constant(bias, name=f"{node.name}.recurrent.bias")
+            current = current + (added if started is None else added * started)
         return body.reshape(current, body.op("Shape", spikes))
 
     def parameters_in(self, body: Graph, node: Neuron) -> Any:
         return lambda name: body.constant(self.network.parameter(node, name), name=f"{node.name}.{name}")
+
+
+def skips_bias(node: Spiking) -> bool:
+    """Return whether a recurrent bias is absent at the first step, which a layer must then tell from the others."""
+    return node.recurrent is not None and not node.recurrent.bias_at_start
+
+
+def _present(state: State) -> list[Value]:
+    return [value for value in state if value is not None]
 
 
 def _body(body: Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.GraphProto:
@@ -360,5 +422,10 @@ def _body(body: Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> onn
     return helper.make_graph(body.nodes, "step", *infos, body.constants)
 
 
-def _window(node: Pool2d) -> dict[str, Any]:
-    return {"kernel_shape": node.kernel_size, "strides": node.hop, "pads": [*node.padding, *node.padding]}
+def _window(node: SweptBase) -> dict[str, Any]:
+    windows = node.windows
+    return {
+        "kernel_shape": [window.extent for window in windows],
+        "strides": [window.stride for window in windows],
+        "pads": [window.before for window in windows] + [window.after for window in windows],
+    }

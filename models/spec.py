@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidSpec
-from models.nodes import LI, Node, Spiking
-from models.parameters import Float32, Frozen, Positive32, Shape, Size, show
+from models.nodes import Integrating, Node, Spiking
+from models.parameters import MOST_STEPS, Float32, Frozen, Positive32, Shape, Size, show
 
 INPUT = "input"
 
@@ -70,7 +70,7 @@ class Spec(Frozen):
     schema_version: Literal[1] = 1
     input: Input
     coding: Coding = Coding.DIRECT
-    time_steps: Annotated[int, Field(ge=1, le=100_000)]
+    time_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
     dt: Positive32 | None = Field(default=None, description="Seconds per step, where known.")
     nodes: Annotated[tuple[Node, ...], Field(min_length=1, max_length=1000)]
     readout: Readout = Readout.SPIKE_COUNT
@@ -111,15 +111,16 @@ class Spec(Frozen):
     def _check_output(self, shape: Shape) -> None:
         last = self.nodes[-1]
         for node in self.nodes[:-1]:
-            if isinstance(node, LI):
+            if isinstance(node, Integrating):
                 raise InvalidSpec(
-                    f"node '{node.name}': an LI is a readout and must be the last node, not before '{last.name}'"
+                    f"node '{node.name}': {node.type} is a readout and must be the last node, not before '{last.name}'"
                 )
         if self.readout is Readout.SPIKE_COUNT and not isinstance(last, Spiking):
             raise InvalidSpec(f"node '{last.name}': readout 'spike_count' needs a spiking last node, not {last.type}")
-        if self.readout is not Readout.SPIKE_COUNT and not isinstance(last, LI):
+        if self.readout is not Readout.SPIKE_COUNT and not isinstance(last, Integrating):
             raise InvalidSpec(
-                f"node '{last.name}': readout '{self.readout}' needs an LI as the last node, not {last.type}"
+                f"node '{last.name}': readout '{self.readout}' needs an LI, CubaLI or I as the last node, "
+                f"not {last.type}"
             )
         if shape != (len(self.labels),):
             raise InvalidSpec(

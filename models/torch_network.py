@@ -7,8 +7,9 @@ comes out; nothing is kept on a module, so every call starts from rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,21 +17,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from models.network import Network
-from models.neurons import Arithmetic, Integrator, SpikingNeuron, integrator, spiking_neuron
+from models.neurons import (
+    Arithmetic,
+    Integrator,
+    SpikingNeuron,
+    State,
+    feedback_joins_charge,
+    has_synapse,
+    integrator,
+    spiking_neuron,
+)
 from models.nodes import (
-    IF,
-    LI,
-    LIF,
     AvgPool2d,
+    Conv1d,
     Conv2d,
+    Delay,
     Fire,
     Flatten,
+    Integrating,
     Linear,
     MaxPool2d,
     Neuron,
     Node,
     Pool2d,
-    SpikingBase,
+    Scale,
+    Spiking,
     SumPool2d,
 )
 from models.parameters import PER_NEURON, Shape
@@ -41,7 +52,9 @@ class HardThreshold:
     """Firing as it is served: a plain comparison, through which no gradient passes."""
 
     def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
-        """Return 1 where `charged` reaches `threshold` (or passes it), else 0, in the type of `charged`."""
+        """Return 1 where `charged` reaches `threshold` (or passes it), or how often it does, else 0."""
+        if rule is Fire.MULTIPLE:
+            return torch.where(charged > 0, torch.trunc(charged / threshold), torch.zeros_like(charged))
         fired = charged >= threshold if rule is Fire.AT_THRESHOLD else charged > threshold
         return fired.to(charged.dtype)
 
@@ -52,6 +65,10 @@ class HardThreshold:
     def held(self, spikes: Tensor) -> Tensor:
         """Return the spikes without their gradient: the reset is not a way for it."""
         return spikes.detach()
+
+    def positive(self, values: Tensor) -> Tensor:
+        """Return the values, and 0 in place of those that are less."""
+        return torch.relu(values)
 
 
 class SumPool(nn.Module):
@@ -81,18 +98,55 @@ class AvgPool(SumPool):
         return super().forward(x) / self.window
 
 
-class NeuronLayer(nn.Module):
-    """One neuron layer run through time; the equations are `models.neurons`'."""
+class ParameterisedLayer(nn.Module):
+    """A layer with the parameters of its node as buffers: numbers, or arrays that are part of its state."""
 
-    def __init__(self, node: Neuron, shape: Shape) -> None:
+    def __init__(self, node: Node, shape: Shape, names: Iterable[str]) -> None:
         super().__init__()
-        self.node = node
-        for name in ("decay", "gain", "drive", "threshold", "reset_value"):
+        for name in names:
             value = getattr(node, name, None)
             if value is not None:
                 initial = torch.zeros(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
                 self.register_buffer(name, initial, persistent=value == PER_NEURON)
-        recurrent = node.recurrent if isinstance(node, SpikingBase) else None
+
+
+class ScaleLayer(ParameterisedLayer):
+    """Each element times its factor."""
+
+    scale: Tensor
+
+    def __init__(self, node: Scale, shape: Shape) -> None:
+        super().__init__(node, shape, ["scale"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (samples, *shape)."""
+        return self.scale * x
+
+
+class DelayLayer(ParameterisedLayer):
+    """Each element some steps later."""
+
+    delay: Tensor
+
+    def __init__(self, node: Delay, shape: Shape) -> None:
+        super().__init__(node, shape, ["delay"])
+
+    def forward(self, x: Tensor, time_steps: int) -> Tensor:
+        """Return (time_steps, batch, *shape) for that, or for (1, batch, *shape) where every step is the same."""
+        x = x.expand(time_steps, *x.shape[1:])
+        delays = self.delay.to(torch.int64).expand(x.shape[2:])
+        from_step = torch.arange(time_steps, device=x.device).view(-1, *(1 for _ in x.shape[1:])) - delays
+        later = x.gather(0, from_step.clamp(min=0).expand(x.shape))
+        return torch.where(from_step >= 0, later, torch.zeros_like(later))
+
+
+class NeuronLayer(ParameterisedLayer):
+    """One neuron layer run through time; the equations are `models.neurons`'."""
+
+    def __init__(self, node: Neuron, shape: Shape) -> None:
+        super().__init__(node, shape, PARAMETERS)
+        self.node = node
+        recurrent = node.recurrent if isinstance(node, Spiking) else None
         size = int(np.prod(shape))
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
 
@@ -102,24 +156,39 @@ class NeuronLayer(nn.Module):
         `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. Returns the output
         (time_steps, batch, *shape), spikes or a readout's membrane, and the membrane after each step (batch, *shape).
         """
-        membrane = torch.zeros_like(current[0])
+        rest = torch.zeros_like(current[0])
+        state = State(rest, rest if has_synapse(self.node) else None)
         steps = current.unbind(0) * (time_steps if len(current) == 1 else 1)
         membranes: list[Tensor] = []
-        if isinstance(self.node, LI):
+        if isinstance(self.node, Integrating):
             readout: Integrator[Tensor] = integrator(self.node, self.get_buffer)
             for step in steps:
-                membrane = readout.charge(membrane, step)
-                membranes.append(membrane)
+                state = readout.charge(state, step)
+                membranes.append(state.membrane)
             return torch.stack(membranes), membranes
         neuron: SpikingNeuron[Tensor] = spiking_neuron(self.node, self.get_buffer)
-        spikes = torch.zeros_like(membrane)
+        last = feedback_joins_charge(self.node)
+        spikes = rest
         raster: list[Tensor] = []
-        for step in steps:
-            arriving = step if self.recurrent is None else step + self.recurrent(spikes.flatten(1)).view_as(spikes)
-            spikes, membrane = neuron.step(membrane, arriving, arithmetic)
+        for t, step in enumerate(steps):
+            feedback = None if self.recurrent is None else self.feedback(self.recurrent, spikes, start=t == 0)
+            arriving = step if feedback is None or last else step + feedback
+            spikes, state = neuron.step(state, arriving, feedback if last else None, arithmetic)
             raster.append(spikes)
-            membranes.append(membrane)
+            membranes.append(state.membrane)
         return torch.stack(raster), membranes
+
+    def feedback(self, recurrent: nn.Linear, spikes: Tensor, *, start: bool) -> Tensor:
+        """Return the current that the spikes of the step before send back, of their shape (batch, *shape)."""
+        rule = self.node.recurrent if isinstance(self.node, Spiking) else None
+        bias = recurrent.bias if rule is not None and (rule.bias_at_start or not start) else None
+        return F.linear(spikes.flatten(1), recurrent.weight, bias).view_as(spikes)
+
+
+PARAMETERS = (
+    *("decay", "gain", "drive", "rate", "tau", "leak", "syn_decay", "syn_rate", "syn_gain"),
+    *("threshold", "reset_value", "floor"),
+)
 
 
 @singledispatch
@@ -133,18 +202,51 @@ def _(node: Linear, _: Shape) -> nn.Module:
     return nn.Linear(node.in_features, node.out_features, bias=node.bias)
 
 
+class _PaddedFirst(nn.Module):
+    """What makes a convolution pad its input itself, on one side more than on the other, as a "same" padding may."""
+
+    margins: list[int]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of the padded input."""
+        padded: Tensor = super().forward(F.pad(x, self.margins))
+        return padded
+
+
+class PaddedConv1d(_PaddedFirst, nn.Conv1d):
+    """A 1-D convolution with margins."""
+
+
+class PaddedConv2d(_PaddedFirst, nn.Conv2d):
+    """A 2-D convolution with margins."""
+
+
+def _conv(node: Conv1d | Conv2d, even: Callable[..., nn.Module], uneven: Callable[..., _PaddedFirst]) -> nn.Module:
+    windows = node.windows
+    arguments: dict[str, Any] = {
+        "kernel_size": tuple(window.extent for window in windows),
+        "stride": tuple(window.stride for window in windows),
+        "dilation": tuple(window.dilation for window in windows),
+        "groups": node.groups,
+        "bias": node.bias,
+    }
+    if all(window.before == window.after for window in windows):
+        padding = tuple(window.before for window in windows)
+        return even(node.in_channels, node.out_channels, padding=padding, **arguments)
+    conv = uneven(node.in_channels, node.out_channels, **arguments)
+    # PyTorch takes the margins of the last axis first.
+    conv.margins = [margin for window in reversed(windows) for margin in (window.before, window.after)]
+    return conv
+
+
+@build.register
+def _(node: Conv1d, _: Shape) -> nn.Module:
+    return _conv(node, nn.Conv1d, PaddedConv1d)
+
+
 @build.register
 def _(node: Conv2d, _: Shape) -> nn.Module:
-    return nn.Conv2d(
-        node.in_channels,
-        node.out_channels,
-        node.kernel_size,
-        stride=node.stride,
-        padding=node.padding,
-        dilation=node.dilation,
-        groups=node.groups,
-        bias=node.bias,
-    )
+    return _conv(node, nn.Conv2d, PaddedConv2d)
 
 
 @build.register
@@ -167,9 +269,17 @@ def _(_: Flatten, __: Shape) -> nn.Module:
     return nn.Flatten(start_dim=1)
 
 
-@build.register(IF)
-@build.register(LIF)
-@build.register(LI)
+@build.register
+def _(node: Scale, shape: Shape) -> nn.Module:
+    return ScaleLayer(node, shape)
+
+
+@build.register
+def _(node: Delay, shape: Shape) -> nn.Module:
+    return DelayLayer(node, shape)
+
+
+@build.register
 def _(node: Neuron, shape: Shape) -> nn.Module:
     return NeuronLayer(node, shape)
 
@@ -227,6 +337,8 @@ class SpikingNetwork(nn.Module):
                 leaving: Tensor
                 leaving, membranes = layer(arriving, time_steps, arithmetic)
                 return leaving
+            if isinstance(layer, DelayLayer):
+                return layer(arriving, time_steps)
             flat: Tensor = layer(arriving.flatten(0, 1))
             return flat.view(*arriving.shape[:2], *flat.shape[1:])
 

@@ -41,11 +41,13 @@ def predictions(result: RunResult, labels: Sequence[str], wanted: Set[Recorded])
     return answers
 
 
-def _of(recorded: Mapping[str, NDArray[np.uint8]] | Mapping[str, FloatArray], sample: int) -> dict[str, NDArray[Any]]:
+def _of(recorded: Mapping[str, NDArray[np.int32]] | Mapping[str, FloatArray], sample: int) -> dict[str, NDArray[Any]]:
     """Return one sample's part of (time_steps, batch, *shape) arrays, each (time_steps, units)."""
     return {name: steps[:, sample].reshape(len(steps), -1) for name, steps in recorded.items()}
 
 
-def _events(raster: NDArray[np.uint8]) -> Raster:
+def _events(raster: NDArray[np.int32]) -> Raster:
     t, unit = raster.nonzero()  # row by row: in order of t and then unit
+    if raster.max(initial=0) > 1:  # neurons that fire several times a step
+        t, unit = (np.repeat(places, raster[t, unit]) for places in (t, unit))
     return {"t": t.tolist(), "unit": unit.tolist()}

@@ -14,7 +14,7 @@ from typing import Self
 from models.coding import EncodedInputs
 from models.engines import Engine
 from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.nodes import Neuron, Node, SpikingBase, Weighted
+from models.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec import Coding, Spec
 
 SECONDS = 200e-6  # the most that a request may take as it is measured on a real input
@@ -63,10 +63,10 @@ def operations(spec: Spec) -> tuple[int, int]:
     def apply(node: Node, constant: bool) -> bool:
         if isinstance(node, Weighted):
             totals[constant] += int(fan_out(node, spec.input_shapes[node.name]).sum())
-        if isinstance(node, SpikingBase) and node.recurrent:
+        if isinstance(node, Spiking) and node.recurrent:
             size = math.prod(spec.output_shapes[node.name])
             totals[False] += size * recurrent_fan_out(spec.output_shapes[node.name])
-        constant = constant and not isinstance(node, Neuron)
+        constant = constant and not isinstance(node, Neuron | Delay)
         totals[constant] += math.prod(spec.output_shapes[node.name])
         return constant
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from models.coding import EncodedInputs
 from models.network import FloatArray, Network
-from models.nodes import Fire, Reset
+from models.nodes import LEAKS, RESET_TIMINGS, Charge, Fire, Joins, Reset, ResetTiming, Synapse
 from models.parameters import Shape
 from models.spec import Coding, Input, Readout, Spec
 
@@ -53,30 +53,51 @@ class Case:
 unit_floats = st.floats(0, 1, width=32)
 
 
+FIRING = ("IF", "LIF", "CubaLIF", "Threshold")
+INTEGRATING = ("I", "LI", "CubaLI")
+
+
 @st.composite
 def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = None) -> dict[str, Any]:
-    """Draw a neuron node as JSON, with scalar or per-neuron parameters."""
+    """Draw a neuron node as JSON, with scalar or per-neuron parameters, of any charge, synapse, reset and timing."""
 
     def parameter(values: st.SearchStrategy[float]) -> Any:
         return draw(st.one_of(values, st.just("per_neuron")))
 
-    node: dict[str, Any] = {
-        "type": kind,
-        "name": name,
-        "gain": parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32))),
-        "drive": parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32))),
-    }
+    node: dict[str, Any] = {"type": kind, "name": name}
     if inputs:
         node["inputs"] = inputs
-    if kind != "IF":
-        node["decay"] = parameter(unit_floats)
-    if kind != "LI":
+    if kind != "Threshold":
+        node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
+    charge = draw(st.sampled_from(Charge)) if "L" in kind else Charge.DECAY
+    if "L" in kind:
+        node["charge"] = charge
+        parameters = draw(st.sampled_from(LEAKS[charge]))
+        node[parameters] = parameter(st.floats(1, 8, width=32) if parameters == "tau" else unit_floats)
+    if charge is not Charge.DECAY:
+        node["leak"] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 1.5, width=32)))
+    elif kind != "Threshold":
+        node["drive"] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
+    synapse = draw(st.sampled_from(Synapse)) if "Cuba" in kind else None
+    if synapse:
+        by_rate = synapse in (Synapse.EULER, Synapse.JUMP)
+        node |= {"synapse": synapse, "syn_rate" if by_rate else "syn_decay": parameter(unit_floats)}
+        node["syn_gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
+    if kind in FIRING:
+        node["fire"] = fire = draw(st.sampled_from(Fire))
+        # A large threshold keeps the counts of several spikes, and so the sums over them, within float32.
+        node["threshold"] = parameter(
+            st.floats(4, 9, width=32) if fire is Fire.MULTIPLE else st.floats(0.125, 2, width=32)
+        )
+    if kind in FIRING and kind != "Threshold":
         reset = draw(st.sampled_from(Reset))
+        timings = RESET_TIMINGS[reset] if fire is not Fire.MULTIPLE else (ResetTiming.SAME_STEP,)
+        sums = charge is Charge.DECAY if synapse is None else synapse in (Synapse.DECAY, Synapse.JUMP)
         node |= {
-            "threshold": parameter(st.floats(0.125, 2, width=32)),
-            "fire": draw(st.sampled_from(Fire)),
             "reset": reset,
-            "recurrent": draw(st.one_of(st.none(), st.builds(dict, bias=st.booleans()))),
+            "reset_timing": draw(st.sampled_from(timings)),
+            "floor": draw(st.one_of(st.none(), st.none(), st.floats(-2, 0.5, width=32), st.just("per_neuron"))),
+            "recurrent": draw(st.one_of(st.none(), recurrences(sums=sums))),
         }
         if reset is Reset.VALUE:
             node["reset_value"] = parameter(st.floats(-1, 1, width=32))
@@ -84,28 +105,52 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
 
 
 @st.composite
+def recurrences(draw: st.DrawFn, *, sums: bool) -> dict[str, Any]:
+    """Draw a recurrent connection as JSON."""
+    bias = draw(st.booleans())
+    return {
+        "bias": bias,
+        "bias_at_start": draw(st.booleans()) if bias else True,
+        "joins": draw(st.sampled_from(Joins)) if sums else Joins.INPUT,
+    }
+
+
+@st.composite
 def connections(draw: st.DrawFn, name: str, shape: Shape) -> dict[str, Any]:
     """Draw a connection that takes `shape`; windows of averages are powers of two, to stay dyadic."""
-    if len(shape) == 1:
-        features = {"in_features": shape[0], "out_features": draw(st.integers(1, 9))}
-        return {"type": "Linear", "name": name, "bias": draw(st.booleans())} | features
-    kind = draw(st.sampled_from(["Conv2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten"]))
+    elementwise = ["Scale", "Delay"]
+    kinds = {
+        1: ["Linear"] * 4 + elementwise,
+        2: ["Conv1d"] * 4 + ["Flatten", *elementwise],
+        3: ["Conv2d", "Conv2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", *elementwise],
+    }
+    kind = draw(st.sampled_from(kinds[len(shape)]))
+    node: dict[str, Any] = {"type": kind, "name": name}
     if kind == "Flatten":
-        return {"type": kind, "name": name}
+        return node
+    if kind == "Scale":
+        return node | {"scale": draw(st.one_of(st.sampled_from([-0.5, 0.0, 1.0, 2.0]), st.just("per_neuron")))}
+    if kind == "Delay":
+        return node | {"delay": draw(st.one_of(st.integers(0, 4), st.just("per_neuron")))}
+    if kind == "Linear":
+        return node | {"in_features": shape[0], "out_features": draw(st.integers(1, 9)), "bias": draw(st.booleans())}
     channels, *size = shape
     powers = [1, 2] if kind == "AvgPool2d" else [1, 2, 3]
     kernel = [draw(st.sampled_from([k for k in powers if k <= extent])) for extent in size]
-    node: dict[str, Any] = {"type": kind, "name": name, "kernel_size": kernel}
-    node["stride"] = [draw(st.integers(1, 2)) for _ in range(2)]
-    node["padding"] = [draw(st.integers(0, k // 2)) for k in kernel]
-    if kind == "Conv2d":
+    swept: dict[str, Any] = {"kernel_size": kernel, "stride": [draw(st.integers(1, 2)) for _ in size]}
+    swept["padding"] = [draw(st.integers(0, k // 2)) for k in kernel]
+    if kind in ("Conv1d", "Conv2d"):
         groups = draw(st.sampled_from([g for g in (1, 2, 3) if channels % g == 0]))
         node |= {"in_channels": channels, "out_channels": groups * draw(st.integers(1, 3)), "groups": groups}
         node["bias"] = draw(st.booleans())
-        node["dilation"] = [
+        swept["dilation"] = [
             draw(st.integers(1, 2)) if 2 * (k - 1) < extent else 1 for k, extent in zip(kernel, size, strict=True)
         ]
-    return node
+        if draw(st.integers(0, 3)) == 0:
+            swept |= {"padding": "same", "stride": [1 for _ in size]}
+    if kind == "Conv1d":
+        swept = {field: value if value == "same" else value[0] for field, value in swept.items()}
+    return node | swept
 
 
 @st.composite
@@ -113,7 +158,11 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
     """Draw a network of any of the spec's nodes and resets, recurrent or not, stack or DAG, and a batch for it."""
     coding = draw(st.sampled_from([Coding.DIRECT, Coding.SPIKES]))
     shape: Shape = draw(
-        st.one_of(st.tuples(st.integers(1, 12)), st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(2, 6)))
+        st.one_of(
+            st.tuples(st.integers(1, 12)),
+            st.tuples(st.integers(1, 3), st.integers(2, 8)),
+            st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(2, 6)),
+        )
     )
     input_shape = shape
     nodes: list[dict[str, Any]] = []
@@ -131,14 +180,15 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
             others = [name for name, other in shapes.items() if other == shape and name != nodes[-1]["name"]]
             shortcut = draw(st.sampled_from([None, *others]))
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
-            append(draw(neurons(f"n{layer}", draw(st.sampled_from(["IF", "LIF"])), inputs)), shape)
+            append(draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs)), shape)
     if len(shape) > 1:
         append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
     classes = draw(st.integers(1, 4))
     append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
     readout = draw(st.sampled_from(Readout))
-    kind = draw(st.sampled_from(["IF", "LIF"])) if readout is Readout.SPIKE_COUNT else "LI"
-    append(draw(neurons("out", kind)), shape)
+    append(
+        draw(neurons("out", draw(st.sampled_from(FIRING if readout is Readout.SPIKE_COUNT else INTEGRATING)))), shape
+    )
     spec = Spec(
         input=Input(shape=input_shape, low=-2, high=2),
         coding=coding,
@@ -148,7 +198,14 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
         labels=tuple(f"class {index}" for index in range(classes)),
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    network = Network(spec, {name: _tensor(name, wanted, rng) for name, wanted in spec.tensor_shapes.items()})
+    by_name = {node.name: node for node in spec.nodes}
+    network = Network(
+        spec,
+        {
+            name: _tensor(name, wanted, rng, by_name[name.partition(".")[0]])
+            for name, wanted in spec.tensor_shapes.items()
+        },
+    )
     batch = draw(st.sampled_from([0, 1, 2, 7]))
     if coding is Coding.DIRECT:
         steps = _dyadic(rng, (1, batch, *input_shape))
@@ -172,13 +229,19 @@ def _dyadic(rng: np.random.Generator, shape: Shape) -> FloatArray:
     return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
 
 
-def _tensor(name: str, shape: Shape, rng: np.random.Generator) -> FloatArray:
+def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> FloatArray:
     match name.rpartition(".")[2]:
-        case "decay":
+        case "decay" | "syn_decay" | "rate" | "syn_rate":
             return rng.random(shape, np.float32)
+        case "tau":
+            return 1 + 7 * rng.random(shape, np.float32)
         case "threshold":
-            return rng.random(shape, np.float32) + np.float32(0.125)
-        case "gain" | "drive" | "reset_value":
+            return rng.random(shape, np.float32) + np.float32(4 if node.fire is Fire.MULTIPLE else 0.125)
+        case "gain" | "syn_gain" | "drive" | "leak" | "reset_value" | "floor":
             return rng.random(shape, np.float32) - np.float32(0.5)
+        case "delay":
+            return rng.integers(0, 5, shape).astype(np.float32)
+        case "scale":
+            return (rng.integers(-2, 3, shape) / 2).astype(np.float32)
         case _:
             return _dyadic(rng, shape)

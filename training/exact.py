@@ -20,7 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.network import FloatArray, Network
-from models.nodes import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, Neuron, Node, Spiking, SumPool2d
+from models.nodes import (
+    AvgPool2d,
+    Delay,
+    Fire,
+    Flatten,
+    MaxPool2d,
+    Neuron,
+    Node,
+    Scale,
+    Spiking,
+    SumPool2d,
+    Weighted,
+)
 from models.spec import Coding, Input
 
 MANTISSA = 24  # bits of a float32's significand
@@ -55,9 +67,13 @@ def round_to_grid(network: Network) -> Rounded:
         if isinstance(node, Neuron):
             if isinstance(node, Spiking) and node.recurrent:
                 _round(tensors, node.name, "recurrent.", Multiples(1.0, 1.0))
+            if isinstance(node, Spiking) and node.fire is Fire.MULTIPLE:  # nobody knows how many spikes at most
+                exact = False
             return Multiples(1.0, 1.0)
-        if isinstance(node, Linear | Conv2d):
+        if isinstance(node, Weighted):
             leaving = _round(tensors, node.name, "", arriving)
+        elif isinstance(node, Scale):
+            leaving = _scaled(network.parameter(node, "scale"), arriving)
         else:
             leaving = _pooled(node, arriving)
         exact = exact and leaving.step > 0
@@ -86,8 +102,14 @@ def _grain(value: float) -> float:
     return lowest_bit / denominator if abs(numerator) // lowest_bit < 2**12 else 0.0
 
 
+def _scaled(scale: FloatArray, arriving: Multiples) -> Multiples:
+    factors = np.unique(np.abs(scale))
+    step = min((_grain(float(factor)) for factor in factors if factor), default=1.0)
+    return Multiples(arriving.step * step, arriving.bound * float(factors.max()))
+
+
 def _pooled(node: Node, arriving: Multiples) -> Multiples:
-    if isinstance(node, Flatten | MaxPool2d):
+    if isinstance(node, Flatten | MaxPool2d | Delay):
         return arriving
     if not isinstance(node, SumPool2d | AvgPool2d):
         raise TypeError(f"no rule for a {type(node).__name__}")

@@ -112,8 +112,10 @@ class SoftThreshold:
     def __init__(self, slope: float = 10.0) -> None:
         self.slope = slope
 
-    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:  # noqa: ARG002  (no tie to break)
-        """Return fractions of a spike, from 0 to 1."""
+    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
+        """Return fractions of a spike, from 0 to 1, or of several."""
+        if rule is Fire.MULTIPLE:
+            return torch.relu(charged / threshold)
         return torch.sigmoid(self.slope * (charged - threshold))
 
     def select(self, spikes: Tensor, fired: Tensor, silent: Tensor) -> Tensor:
@@ -123,6 +125,10 @@ class SoftThreshold:
     def held(self, spikes: Tensor) -> Tensor:
         """Return the spikes, their gradient included."""
         return spikes
+
+    def positive(self, values: Tensor) -> Tensor:
+        """Return the values, and 0 in place of those that are less."""
+        return torch.relu(values)
 
 
 def threshold_for(surrogate: Surrogate, slope: float) -> SurrogateThreshold | SoftThreshold:

@@ -34,15 +34,16 @@ class RunResult:
     `synaptic_operations` (batch,): weights met by non-zero inputs, over all weighted connections and all steps; a
     connection whose input is the same at every step is computed, and so counted, once.
     `spikes_per_node` name to (batch,), for each spiking node.
-    `rasters` name to (time_steps, batch, *shape) of 0 and 1 and `membranes` name to the same shape, after the reset:
-    for each spiking node (and a readout's membrane) where `record` asked for them, otherwise empty.
+    `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 but for neurons that fire several a step, and
+    `membranes` name to the same shape, after the reset: for each spiking node (and a readout's membrane) where `record`
+    asked for them, otherwise empty.
     """
 
     spike_counts: Counts
     readout: FloatArray
     synaptic_operations: Counts
     spikes_per_node: Mapping[str, Counts]
-    rasters: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property

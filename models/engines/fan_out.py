@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.nodes import Conv2d, Linear, Weighted
+from models.nodes import Conv, Linear, Weighted, Window
 from models.parameters import Shape
 
 
@@ -21,22 +22,17 @@ def fan_out(node: Weighted, shape: Shape) -> NDArray[np.int64]:
     return _conv_fan_out(node, shape)
 
 
-def _conv_fan_out(node: Conv2d, shape: Shape) -> NDArray[np.int64]:
-    # A window of height × width is the product of an interval of rows and one of columns, so the axes count apart.
-    rows, columns = (
-        _windows_over(size, extent, hop, pad, step)
-        for size, extent, hop, pad, step in zip(
-            shape[1:], node.kernel_size, node.stride, node.padding, node.dilation, strict=True
-        )
-    )
-    per_position = np.outer(rows, columns) * (node.out_channels // node.groups)
+def _conv_fan_out(node: Conv, shape: Shape) -> NDArray[np.int64]:
+    # A window is the product of one interval along each axis, so the axes count apart.
+    read = [_windows_over(size, window) for size, window in zip(shape[1:], node.windows, strict=True)]
+    per_position = functools.reduce(np.multiply.outer, read) * (node.out_channels // node.groups)
     return np.broadcast_to(per_position, shape).copy()
 
 
-def _windows_over(size: int, extent: int, hop: int, pad: int, step: int) -> NDArray[np.int64]:
+def _windows_over(size: int, window: Window) -> NDArray[np.int64]:
     """Count, for each position of one axis, the (window, tap) pairs that read it."""
-    windows = (size + 2 * pad - step * (extent - 1) - 1) // hop + 1
-    read = np.add.outer(np.arange(windows) * hop, np.arange(extent) * step).ravel() - pad
+    starts, taps = np.arange(window.outputs(size)) * window.stride, np.arange(window.extent) * window.dilation
+    read = np.add.outer(starts, taps).ravel() - window.before
     return np.bincount(read[(read >= 0) & (read < size)], minlength=size).astype(np.int64)
 
 

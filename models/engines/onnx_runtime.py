@@ -53,7 +53,7 @@ class OnnxEngine:
             readout=found["readout"],
             synaptic_operations=found["synaptic_operations"],
             spikes_per_node={name: found[f"{name}.spikes"] for name in spiking},
-            rasters={name: found[f"{name}.raster"].astype(np.uint8) for name in spiking if f"{name}.raster" in found},
+            rasters={name: found[f"{name}.raster"].astype(np.int32) for name in spiking if f"{name}.raster" in found},
             membranes={name: found[f"{name}.membrane"] for name in neurons if f"{name}.membrane" in found},
         )
 

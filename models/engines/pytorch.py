@@ -53,7 +53,7 @@ class TorchEngine:
             if isinstance(node, Spiking):
                 per_node[node.name] = leaving.flatten(2).sum(dim=2, dtype=torch.int64).sum(dim=0)
                 if node.recurrent:
-                    fed_back = leaving[:-1].flatten(2).sum(dim=(0, 2), dtype=torch.int64)
+                    fed_back = (leaving[:-1] != 0).flatten(2).sum(dim=(0, 2))
                     operations += fed_back * recurrent_fan_out(leaving.shape[2:])
                 if Record.RASTER in record:
                     rasters[node.name] = leaving
@@ -80,7 +80,7 @@ class TorchEngine:
             readout=readout,
             synaptic_operations=operations.cpu().numpy(),
             spikes_per_node={name: spikes.cpu().numpy() for name, spikes in per_node.items()},
-            rasters={name: raster.to(torch.uint8).cpu().numpy() for name, raster in rasters.items()},
+            rasters={name: raster.to(torch.int32).cpu().numpy() for name, raster in rasters.items()},
             membranes={name: membrane.cpu().numpy() for name, membrane in membranes.items()},
         )
 

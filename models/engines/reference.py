@@ -17,21 +17,24 @@ from models.coding import EncodedInputs
 from models.engines.base import Counts, Record, RunResult, membrane_readout
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.network import FloatArray, Network
-from models.neurons import integrator, spiking_neuron
+from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron
 from models.nodes import (
-    LI,
     AvgPool2d,
+    Conv1d,
     Conv2d,
+    Delay,
     Fire,
     Flatten,
+    Integrating,
     Linear,
     MaxPool2d,
     Neuron,
     Node,
-    Pool2d,
+    Scale,
     Spiking,
     SumPool2d,
     Weighted,
+    Window,
 )
 from models.spec import Readout, Spec
 
@@ -40,7 +43,9 @@ class NumpyArithmetic:
     """Firing as a plain comparison."""
 
     def fire(self, charged: FloatArray, threshold: FloatArray, rule: Fire) -> FloatArray:
-        """Return 1.0 where `charged` reaches `threshold` (or passes it), else 0.0."""
+        """Return 1.0 where `charged` reaches `threshold` (or passes it), or how often it does, else 0.0."""
+        if rule is Fire.MULTIPLE:
+            return np.where(charged > 0, np.trunc(charged / threshold), np.float32(0))
         fired = charged >= threshold if rule is Fire.AT_THRESHOLD else charged > threshold
         return fired.astype(charged.dtype)
 
@@ -51,6 +56,10 @@ class NumpyArithmetic:
     def held(self, spikes: FloatArray) -> FloatArray:
         """Return the spikes: there is no gradient to hold back."""
         return spikes
+
+    def positive(self, values: FloatArray) -> FloatArray:
+        """Return the values, and 0 in place of those that are less."""
+        return np.maximum(values, np.float32(0))
 
 
 class ReferenceEngine:
@@ -78,7 +87,7 @@ class _Run:
         self.network = network
         self.inputs = inputs
         self.operations: Counts = np.zeros(inputs.batch, np.int64)
-        self.rasters: dict[str, NDArray[np.uint8]] = {}
+        self.rasters: dict[str, NDArray[np.int32]] = {}
         self.membranes: dict[str, FloatArray] = {}
 
     def result(self, record: Record) -> RunResult:
@@ -107,6 +116,8 @@ class _Run:
             self.operations += _per_sample((arriving != 0) * fan_out(node, arriving.shape[2:]))
         if isinstance(node, Neuron):
             return self.run_neuron(node, arriving)
+        if isinstance(node, Delay):
+            return self.delay(node, arriving)
         flat = self.connect(node, arriving.reshape(-1, *arriving.shape[2:]))
         return flat.reshape(*arriving.shape[:2], *flat.shape[1:])
 
@@ -122,62 +133,86 @@ class _Run:
         return current if bias is None else current + bias
 
     @connect.register
-    def _(self, node: Conv2d, x: FloatArray) -> FloatArray:
+    def _(self, node: Conv1d | Conv2d, x: FloatArray) -> FloatArray:
         weight, bias = self.network.tensors[f"{node.name}.weight"], self.network.tensor(node, "bias")
-        windows = _windows(x, node.kernel_size, node.stride, node.padding, node.dilation, fill=0.0)
-        groups = node.groups
-        # g group, o output channel, c input channel, hw position, kl tap
-        grouped = windows.reshape(len(x), groups, node.in_channels // groups, *windows.shape[2:])
+        swept = _swept(x, node.windows, fill=0.0)
+        groups, axes = node.groups, len(node.windows)
+        # By group, a product over (channels of the group, taps) for each place of the window.
+        grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
         kernels = weight.reshape(groups, node.out_channels // groups, *weight.shape[1:])
-        current = np.einsum("ngchwkl,gockl->ngohw", grouped, kernels, optimize=True)
+        places, taps = "hw"[:axes], "kl"[:axes]
+        current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
         current = current.reshape(len(x), node.out_channels, *current.shape[3:])
-        return current if bias is None else current + bias[:, np.newaxis, np.newaxis]
+        return current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows))
 
     @connect.register
     def _(self, node: SumPool2d, x: FloatArray) -> FloatArray:
-        return _pool_windows(node, x, fill=0.0).sum(axis=(-2, -1))
+        return _swept(x, node.windows, fill=0.0).sum(axis=(-2, -1))
 
     @connect.register
     def _(self, node: AvgPool2d, x: FloatArray) -> FloatArray:
         height, width = node.kernel_size
-        return _pool_windows(node, x, fill=0.0).sum(axis=(-2, -1)) / np.float32(height * width)
+        return _swept(x, node.windows, fill=0.0).sum(axis=(-2, -1)) / np.float32(height * width)
 
     @connect.register
     def _(self, node: MaxPool2d, x: FloatArray) -> FloatArray:
-        return _pool_windows(node, x, fill=-np.inf).max(axis=(-2, -1))
+        return _swept(x, node.windows, fill=-np.inf).max(axis=(-2, -1))
 
     @connect.register
     def _(self, _: Flatten, x: FloatArray) -> FloatArray:
         return x.reshape(len(x), math.prod(x.shape[1:]))
 
+    @connect.register
+    def _(self, node: Scale, x: FloatArray) -> FloatArray:
+        return self.network.parameter(node, "scale") * x
+
+    def delay(self, node: Delay, x: FloatArray) -> FloatArray:
+        """Return each element some steps later; `x` may be one step that stands for all."""
+        steps = self.inputs.time_steps
+        x = np.broadcast_to(x, (steps, *x.shape[1:]))
+        delays = np.broadcast_to(self.network.parameter(node, "delay"), x.shape[2:])
+        later = np.zeros_like(x)
+        for delay in np.unique(delays).astype(int):
+            if delay < steps:
+                later[delay:, :, delays == delay] = x[: steps - delay][:, :, delays == delay]
+        return later
+
     def run_neuron(self, node: Neuron, current: FloatArray) -> FloatArray:
         """Step a neuron through time; `current` may be one step that stands for all."""
         steps, batch, shape = self.inputs.time_steps, self.inputs.batch, current.shape[2:]
         current = np.broadcast_to(current, (steps, batch, *shape))
-        membrane = np.zeros((batch, *shape), np.float32)
+        rest = np.zeros((batch, *shape), np.float32)
+        state = State(rest, rest if has_synapse(node) else None)
         self.membranes[node.name] = membranes = np.empty((steps, batch, *shape), np.float32)
-        if isinstance(node, LI):
+        if isinstance(node, Integrating):
             readout = integrator(node, partial(self.network.parameter, node))
             for t in range(steps):
-                membranes[t] = membrane = readout.charge(membrane, current[t])
+                state = readout.charge(state, current[t])
+                membranes[t] = state.membrane
             return membranes
         neuron = spiking_neuron(node, partial(self.network.parameter, node))
-        spikes = np.zeros((batch, *shape), np.float32)
+        spikes = rest
         raster = np.empty((steps, batch, *shape), np.float32)
         for t in range(steps):
-            arriving = current[t] + self.recur(node, spikes) if node.recurrent else current[t]
-            spikes, membrane = neuron.step(membrane, arriving, NumpyArithmetic())
-            raster[t], membranes[t] = spikes, membrane
-        self.rasters[node.name] = raster.astype(np.uint8)
+            arriving, feedback = current[t], None
+            if node.recurrent:
+                feedback = self.recur(node, spikes, start=t == 0)
+                if not feedback_joins_charge(node):
+                    arriving, feedback = arriving + feedback, None
+            spikes, state = neuron.step(state, arriving, feedback, NumpyArithmetic())
+            raster[t], membranes[t] = spikes, state.membrane
+        self.rasters[node.name] = raster.astype(np.int32)
         return raster
 
-    def recur(self, node: Spiking, spikes: FloatArray) -> FloatArray:
+    def recur(self, node: Spiking, spikes: FloatArray, *, start: bool) -> FloatArray:
         """Return the current that a layer's own spikes of the step before, (batch, *shape), send back to it."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
-        self.operations += flat.sum(axis=1).astype(np.int64) * recurrent_fan_out(spikes.shape[1:])
+        self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
         current = flat @ self.network.tensors[f"{node.name}.recurrent.weight"].T
         bias = self.network.tensor(node, "recurrent.bias")
-        return (current if bias is None else current + bias).reshape(spikes.shape)
+        if bias is not None and node.recurrent is not None and (node.recurrent.bias_at_start or not start):
+            current = current + bias
+        return current.reshape(spikes.shape)
 
 
 def _per_sample(counts: NDArray[Any]) -> Counts:
@@ -185,20 +220,13 @@ def _per_sample(counts: NDArray[Any]) -> Counts:
     return counts.sum(axis=(0, *range(2, counts.ndim)), dtype=np.int64)
 
 
-def _windows(
-    x: FloatArray,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    fill: float,
-) -> FloatArray:
-    """Return every window of x (samples, channels, height, width) as (samples, channels, rows, columns, *kernel)."""
-    (pad_y, pad_x), (step_y, step_x) = padding, dilation
-    padded = np.pad(x, ((0, 0), (0, 0), (pad_y, pad_y), (pad_x, pad_x)), constant_values=np.float32(fill))
-    reach = tuple(step * (extent - 1) + 1 for extent, step in zip(kernel, dilation, strict=True))
-    return sliding_window_view(padded, reach, axis=(2, 3))[:, :, :: stride[0], :: stride[1], ::step_y, ::step_x]
-
-
-def _pool_windows(node: Pool2d, x: FloatArray, fill: float) -> FloatArray:
-    return _windows(x, node.kernel_size, node.hop, node.padding, (1, 1), fill)
+def _swept(x: FloatArray, windows: tuple[Window, ...], fill: float) -> FloatArray:
+    """Return every window of x (samples, channels, *axes) as (samples, channels, *places, *taps)."""
+    margins = [(window.before, window.after) for window in windows]
+    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=np.float32(fill))
+    reach = tuple(window.dilation * (window.extent - 1) + 1 for window in windows)
+    every = sliding_window_view(padded, reach, axis=tuple(range(2, x.ndim)))
+    hops, taps = (tuple(slice(None, None, step) for step in steps) for steps in (
+        [window.stride for window in windows], [window.dilation for window in windows]
+    ))  # fmt: skip
+    return every[(slice(None), slice(None), *hops, *taps)]

@@ -15,7 +15,7 @@ from models.engines.event.plan import Plan
 from models.engines.event.signals import NONE, ONES, Dense, Events, Pending, Signal, Sparse, add, room_for_index
 from models.engines.fan_out import recurrent_fan_out
 from models.network import FloatArray, Network
-from models.nodes import MaxPool2d, Neuron, Node, Pool2d, Spiking, SumPool2d, Weighted
+from models.nodes import Delay, Fire, MaxPool2d, Neuron, Node, Pool2d, Scale, Spiking, SumPool2d
 from models.spec import INPUT, Readout
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
@@ -44,11 +44,11 @@ class Chunk:
         steps, batch = self.inputs.steps.shape[:2]
         width = layout.places.size
         flat = np.require(self.inputs.steps, requirements=["C", "W"]).reshape(-1)
-        places = layout.places if len(layout.shape) == 3 else np.empty(0, np.int32)
+        places = layout.places if len(layout.shape) > 1 else np.empty(0, np.int32)
         capacity = self.samples * steps * width
         index, value = room_for_index(capacity), np.empty(capacity, np.float32)
         offset = np.empty(self.samples * steps + 1, np.int64)
-        ones = kernels.find_events(
+        ones = kernels.find_events.call(
             flat[self.part.start * width :],
             self.samples,
             steps,
@@ -71,12 +71,16 @@ class Chunk:
             return self.neurons(node, arriving)
         if isinstance(node, Pool2d):
             return self.pool(node, arriving)
+        if isinstance(node, Scale):
+            return self.scale(node, arriving)
+        if isinstance(node, Delay):
+            return self.delay(node, arriving)
         return self.flatten(node, arriving)  # all that is left: `Plan` refuses other nodes
 
     def connection(self, node: Node, arriving: Signal) -> Signal:
         """Count what a weighted connection costs, and leave the rest to what takes its currents."""
         connection, source = self.plan.connections[node.name], arriving.sparse()
-        kernels.count_operations(
+        kernels.count_operations.call(
             source.events.index, source.events.offset, source.steps, connection.cost, self.operations
         )
         return Pending(self.plan.layouts[node.name], source, connection.feed, connection.bias)
@@ -93,15 +97,18 @@ class Chunk:
         rows = self.samples * self.steps
         traced = not isinstance(node, Spiking) or self.keep_membranes
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
-        index, offset = room_for_index(rows * layout.places.size), np.empty(rows + 1, np.int64)
-        found = kernels.run_neurons(
-            self.samples, self.steps, feed, events, base, base_steps, parameters, trace, index, offset
+        capacity = rows * layout.places.size
+        index, offset = room_for_index(capacity), np.empty(rows + 1, np.int64)
+        several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
+        value = np.empty(capacity, np.float32) if several else ONES
+        found = kernels.run_neurons.call(
+            self.samples, self.steps, feed, events, base, base_steps, parameters, trace, index, value, offset
         )
         if traced:
             self.membranes[node.name] = self.unlaid(trace, node)
         if not isinstance(node, Spiking):
             return Dense(layout, self.steps, trace)
-        spikes = Events(index[:found], ONES, offset)
+        spikes = Events(index[:found], value[:found], offset)
         self.spikes[node.name] = spikes
         if node.recurrent:  # the last step's spikes never come back
             returning = offset[self.steps - 1 :: self.steps] - offset[: -1 : self.steps]
@@ -116,15 +123,35 @@ class Chunk:
         if not isinstance(arriving, Sparse) or (largest and arriving.events.value.size):
             rows = arriving.dense().rows
             pooled = np.zeros((len(rows), layout.size), np.float32)
-            kernels.pool_rows(windows, largest, divisor, rows, pooled)
+            kernels.pool_rows.call(windows, largest, divisor, rows, pooled)
             return Dense(layout, arriving.steps, pooled)
         events = arriving.events
         most = min(events.index.size * windows.overlaps, (events.offset.size - 1) * layout.places.size)
         index, value = room_for_index(most), np.empty(most, np.float32)
         offset = np.empty_like(events.offset)
-        ones = kernels.pool_events(windows, events, layout.size, largest, divisor, index, value, offset)
+        ones = kernels.pool_events.call(windows, events, layout.size, largest, divisor, index, value, offset)
         found = offset[-1]
         return Sparse(layout, arriving.steps, Events(index[:found], ONES if ones else value[:found], offset))
+
+    def scale(self, node: Node, arriving: Signal) -> Signal:
+        """Multiply each element by its factor."""
+        source, scale = arriving.sparse(), self.plan.scales[node.name]
+        size = source.events.index.size
+        index, value, offset = np.empty(size, np.int32), np.empty(size, np.float32), np.empty_like(source.events.offset)
+        kernels.scale_events.call(source.events, scale, index, value, offset)
+        found = offset[-1]
+        return Sparse(source.layout, source.steps, Events(index[:found], value[:found], offset))
+
+    def delay(self, node: Node, arriving: Signal) -> Signal:
+        """Let each element come some steps later."""
+        source, delay = arriving.sparse(), self.plan.delays[node.name]
+        size = source.events.index.size * (self.steps if source.steps == 1 else 1)
+        index = np.empty(size, np.int32)
+        value = np.empty(size, np.float32) if source.events.value.size else ONES
+        offset = np.empty(self.samples * self.steps + 1, np.int64)
+        kernels.delay_events.call(source.events, source.steps, self.steps, delay, index, value, offset)
+        found = offset[-1]
+        return Sparse(source.layout, self.steps, Events(index[:found], value[:found], offset))
 
     def flatten(self, node: Node, arriving: Signal) -> Signal:
         """Give each position its place in the flat order."""
@@ -161,19 +188,22 @@ class Chunk:
         )
 
     def per_sample(self, events: Events) -> Counts:
-        """Return how many events each sample has."""
+        """Return how many spikes each sample has."""
+        if events.value.size:
+            upto: Counts = np.concatenate([[0], np.cumsum(events.value, dtype=np.int64)])[events.offset[:: self.steps]]
+            return upto[1:] - upto[:-1]
         return events.offset[self.steps :: self.steps] - events.offset[: -1 : self.steps]
 
     def count(self, name: str) -> Counts:
         """Return how often each neuron of a flat layer fired, (samples, neurons)."""
         events = self.spikes[name]
         counts: Counts = np.zeros((self.samples, self.plan.layouts[name].places.size), np.int64)
-        kernels.count_units(events.index, events.offset, self.steps, counts)
+        kernels.count_units.call(events.index, events.value, events.offset, self.steps, counts)
         return counts
 
-    def raster(self, name: str) -> NDArray[np.uint8]:
+    def raster(self, name: str) -> NDArray[np.int32]:
         """Return a layer's spikes as (time_steps, samples, *shape)."""
         layout, events = self.plan.layouts[name], self.spikes[name]
-        raster = np.zeros((self.steps, self.samples, layout.places.size), np.uint8)
-        kernels.fill_raster(events.index, events.offset, layout.elements, raster)
+        raster = np.zeros((self.steps, self.samples, layout.places.size), np.int32)
+        kernels.fill_raster.call(events.index, events.value, events.offset, layout.elements, raster)
         return raster.reshape(self.steps, self.samples, *layout.shape)

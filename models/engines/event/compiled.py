@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, InTreeCacheLocator
@@ -25,7 +25,8 @@ class _Locator(InTreeCacheLocator):  # type: ignore[misc]
 
     def get_source_stamp(self) -> str:
         digest = hashlib.sha256()
-        for source in sorted(Path(__file__).parent.glob("*.py")):
+        models = Path(__file__).parents[2]
+        for source in [models / "neurons.py", models / "nodes.py", *sorted(Path(__file__).parent.glob("*.py"))]:
             digest.update(source.read_bytes())
         return digest.hexdigest()
 
@@ -44,11 +45,35 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function at its first call, or fetch it from its cache; it runs without the interpreter's lock.
+def inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that kernels call, at its first call, or fetch it from its cache.
 
     mypy sees numbers as anything: inside a kernel they are the machine's.
     """
     dispatcher: Any = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
     dispatcher._cache = _Cache(function)  # what njit's `cache=True` does, with another class
     return dispatcher
+
+
+class Kernel:
+    """A compiled function that Python calls, through `call`; it runs without the interpreter's lock.
+
+    Numba looks at the types of all arguments at each call, which takes longer than a small layer does. Our kernels have
+    one signature each: once that is compiled, `call` goes straight to it.
+    """
+
+    every: ClassVar[list[Kernel]] = []
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function.__name__
+        self.dispatcher: Any = inner(function)
+        self.call: Callable[..., Any] = self.dispatcher
+        self.every.append(self)
+
+    def settle(self) -> None:
+        """Take the signature that was called as the only one."""
+        (compiled,) = self.dispatcher.overloads.values()
+        self.call = compiled.entry_point
+
+
+kernel = Kernel

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.engines.event.layouts import Layout, aligned, padded
 from models.engines.event.vectors import HALF, LANES
 from models.network import FloatArray, Network
-from models.nodes import Conv2d, Linear, Pool2d, Weighted
+from models.nodes import Conv1d, Conv2d, Linear, Pool2d, Weighted, Window
 
 Ints = NDArray[np.int32]
 
@@ -28,8 +28,8 @@ BUSY = 0.375
 class Feed(NamedTuple):
     """A weighted connection for the kernels.
 
-    GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, unit after unit. Where
-    a larger share of the inputs than `busy` spikes, all weights are read.
+    GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, unit after unit.
+    Where a larger share of the inputs than `busy` spikes, all weights are read.
 
     SCATTER: an event at a place sends from the position sender[place, 0] with the weights from sender[place, 1] on, to
     outputs from sender[place, 2] on, its channel's. It adds the position's blocks, first_block[position] to
@@ -89,12 +89,15 @@ def panels(weight: FloatArray) -> FloatArray:
 
 
 @feed_of.register
-def _(node: Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed:
+def _(node: Conv1d | Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed:
     weight = network.tensors[f"{node.name}.weight"]
-    outputs, inputs, height, width = weight.shape  # of one group: its inputs, and all outputs
+    outputs, inputs = weight.shape[:2]  # of one group: its inputs, and all outputs
+    windows = (Window(1), *node.windows)[-2:]  # a length is one row
+    height, width = (window.extent for window in windows)
+    weight = weight.reshape(outputs, inputs, height, width)
     per_group = outputs // node.groups
     block = padded(per_group, HALF)
-    down, across = (_Axis.of(node, arriving, leaving, axis) for axis in (0, 1))
+    down, across = map(_Axis.of, windows, arriving.image, leaving.image)
     # Input channel c: its group's kernels, a block of output channels for each tap, taps in the axes' order.
     arranged = aligned((arriving.channels, height, width, block))
     for c in range(node.in_channels):
@@ -145,20 +148,16 @@ class _Axis:
     reached: list[list[tuple[int, int]]]
 
     @classmethod
-    def of(cls, node: Conv2d, arriving: Layout, leaving: Layout, axis: int) -> _Axis:
-        extent, stride, dilation = node.kernel_size[axis], node.stride[axis], node.dilation[axis]
-        inputs, outputs, shared = arriving.shape[1 + axis], leaving.shape[1 + axis], math.gcd(stride, dilation)
-        hop = stride // shared  # taps that one input meets are so far from each other
-        order = [tap for phase in range(hop) for tap in reversed(range(phase, extent, hop))]
+    def of(cls, window: Window, inputs: int, outputs: int) -> _Axis:
+        shared = math.gcd(window.stride, window.dilation)
+        hop = window.stride // shared  # taps that one input meets are so far from each other
+        order = [tap for phase in range(hop) for tap in reversed(range(phase, window.extent, hop))]
         slots = np.argsort(order).tolist()
         reached = [
-            [
-                (output, slots[tap])
-                for output, tap in _outputs_of(position, extent, stride, node.padding[axis], dilation, outputs)
-            ]
+            [(output, slots[tap]) for output, tap in _outputs_of(position, window, outputs)]
             for position in range(inputs)
         ]
-        return cls(outputs, order, dilation // shared, reached)
+        return cls(outputs, order, window.dilation // shared, reached)
 
 
 def _blocks(down: _Axis, across: _Axis, leaving: Layout, block: int, vectors: int) -> tuple[Ints, Ints]:
@@ -178,11 +177,10 @@ def _blocks(down: _Axis, across: _Axis, leaving: Layout, block: int, vectors: in
     return np.array(first_block, np.int32), np.array(blocks, np.int32).reshape(-1, 4)
 
 
-def _outputs_of(
-    position: int, extent: int, stride: int, padding: int, dilation: int, outputs: int
-) -> list[tuple[int, int]]:
+def _outputs_of(position: int, window: Window, outputs: int) -> list[tuple[int, int]]:
     """Return the (output, tap) pairs along one axis that read an input position, ascending."""
-    reached = ((position + padding - tap * dilation, tap) for tap in range(extent))
+    reached = ((position + window.before - tap * window.dilation, tap) for tap in range(window.extent))
+    stride = window.stride
     return sorted((at // stride, tap) for at, tap in reached if at % stride == 0 and 0 <= at // stride < outputs)
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.compiled import kernel
+from models.engines.event.compiled import inner, kernel
 from models.engines.event.connections import GATHER, NO_FEED, PANEL, SCATTER
+from models.engines.event.stepping import ROWS, step_any, step_plain
 from models.engines.event.vectors import (
     LANES,
     TILE_ROWS,
@@ -38,16 +39,16 @@ from models.engines.event.vectors import (
     multiply_tile,
     nonzero_bits,
     prefetch,
-    step_neurons,
 )
 
 Array = NDArray[Any]
 
+ROW_COUNT = len(ROWS)
 LINE = 16  # floats of a cache line
 BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at once: half of an L2 cache
 
 
-@kernel
+@inner
 def aligned_floats(count: int) -> Array:
     """Return an array that begins with a line of the cache, and holds anything."""
     room = np.empty(count + LINE, np.float32)
@@ -55,7 +56,7 @@ def aligned_floats(count: int) -> Array:
     return room[start : start + count]
 
 
-@kernel
+@inner
 def gather(
     sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, value: Array,
     k0: int, k1: int,
@@ -83,7 +84,7 @@ def gather(
         j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
 
 
-@kernel
+@inner
 def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, size: int, units: int) -> None:
     """Write base plus spikes (rows, units) times the weights into sums (rows, size), the rows whole tiles.
 
@@ -103,7 +104,7 @@ def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, 
                     column += LANES
 
 
-@kernel
+@inner
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
     """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`.
 
@@ -139,14 +140,15 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
         first = end
 
 
-@kernel
+@inner
 def connect(
     sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array,
     spikes: Array,
 ) -> Array:  # fmt: skip
     """Write the currents of `rows` rows of events from `first` on into sums (rows, size), and return `spikes`.
 
-    Rows of which a larger share than the connection's `busy` spikes go by `multiply`, which takes them as floats in `spikes`.
+    Rows of which a larger share than the connection's `busy` spikes go by `multiply`, which takes them as floats in
+    `spikes`.
     """
     index, value, offset = events.index, events.value, events.offset
     if feed.kind == SCATTER:
@@ -172,7 +174,7 @@ def connect(
     return spikes
 
 
-@kernel
+@inner
 def rows_at_once(feed: Any, size: int, units: int, rows: int) -> int:
     """Return how many rows of a connection's currents are made at once: so many that they and its spikes fit BLOCK."""
     if feed.kind == SCATTER:
@@ -183,30 +185,32 @@ def rows_at_once(feed: Any, size: int, units: int, rows: int) -> int:
 @kernel
 def run_neurons(
     samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, trace: Array,
-    index: Array, offset: Array,
+    index: Array, value: Array, offset: Array,
 ) -> int:  # fmt: skip
-    """Run a layer of neurons with the connection before it through all steps, and return how many spikes there were.
+    """Run a layer of neurons with the connection before it through all steps, and return how many fired.
 
     With a connection, a step's current is `base` (size,), its bias, and what the events add. Without one it is a row of
-    `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. The spikes go into `index` and
-    `offset` (samples * steps + 1), and the membranes after the reset into `trace` (samples * steps, size), unless that
-    is empty.
+    `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index` and
+    `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset into
+    `trace` (samples * steps, size) unless that is empty.
     """
-    size = neurons.size
+    size, rule = neurons.size, neurons.rule
     connected = feed.kind != NO_FEED
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, samples * steps) if connected else 1
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
     spikes = np.empty(0, np.float32)
-    row = aligned_floats(size)
-    membrane = aligned_floats(size)
-    ones = np.empty(0, np.float32)
-    stride = neurons.parameters.size // 5
+    row, membrane = aligned_floats(size), aligned_floats(size)
+    synapse, fired = aligned_floats(size), aligned_floats(size)
+    feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
+    stride = neurons.parameters.size // ROW_COUNT
     count, before = 0, 0
     offset[0] = 0
     for now in range(samples * steps):
         if now % steps == 0:
             membrane[:] = 0.0
+            if not rule.plain:
+                synapse[:] = 0.0
             before = count
         current, c = sums, now * size
         if connected:
@@ -217,17 +221,33 @@ def run_neurons(
         elif base_steps == 1:
             c = now // steps * size
         if neurons.recurrent_weight.size:
-            for j in range(size):
-                row[j] = current[c + j] + neurons.recurrent_bias[j]
+            b = 0 if now % steps == 0 else size
             for j in range(0, size, PANEL):
-                width = min(PANEL, size - j)
-                gather(row, j, row, j, neurons.recurrent_weight, size * j, width, width, index, ones, before, count)
-            current, c = row, 0
+                width, weight = min(PANEL, size - j), neurons.recurrent_weight
+                if neurons.joins_charge:
+                    start, at = neurons.recurrent_bias, b + j
+                else:
+                    start, at = current, c + j
+                gather(row, j, start, at, weight, size * j, width, width, index, value, before, count)
+            if not neurons.joins_charge:
+                if neurons.recurrent_bias.size:
+                    for j in range(size):
+                        row[j] += neurons.recurrent_bias[b + j]
+                current, c = row, 0
         before = count
         for j in range(0, size, LANES):
             p = j if stride == size else 0
-            bits = step_neurons(membrane, j, current, c + j, neurons.parameters, p, stride, neurons.to_value)
+            if rule.plain:
+                bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
+            else:
+                bits = step_any(
+                    membrane, synapse, j, current, c + j, feedback, neurons.parameters, p, stride, rule.synapse,
+                    rule.charge, rule.fire, rule.reset, rule.floor, fired,
+                )  # fmt: skip
             count = list_bits(index, count, j, bits)
+        if value.size:
+            for k in range(before, count):
+                value[k] = fired[index[k]]
         if trace.size:
             trace[now] = membrane
         offset[now + 1] = count
@@ -366,19 +386,69 @@ def count_operations(index: Array, offset: Array, steps: int, cost: Array, total
 
 
 @kernel
-def count_units(index: Array, offset: Array, steps: int, counts: Array) -> None:
+def count_units(index: Array, value: Array, offset: Array, steps: int, counts: Array) -> None:
     """Count how often each unit fired, into counts (samples, units)."""
     for sample in range(counts.shape[0]):
         for k in range(offset[sample * steps], offset[(sample + 1) * steps]):
-            counts[sample, index[k]] += 1
+            counts[sample, index[k]] += np.int64(value[k]) if value.size else 1
 
 
 @kernel
-def fill_raster(index: Array, offset: Array, elements: Array, raster: Array) -> None:
+def fill_raster(index: Array, value: Array, offset: Array, elements: Array, raster: Array) -> None:
     """Write spikes into a raster (time_steps, samples, elements) of zeros."""
     steps, samples, _ = raster.shape
     for sample in range(samples):
         for step in range(steps):
             now = sample * steps + step
             for k in range(offset[now], offset[now + 1]):
-                raster[step, sample, elements[index[k]]] = 1
+                raster[step, sample, elements[index[k]]] = np.int32(value[k]) if value.size else 1
+
+
+@kernel
+def scale_events(events: Any, scale: Array, index: Array, value: Array, offset: Array) -> None:
+    """Multiply events by the factor of their place, or by scale[0] where it has no more; what becomes 0 is no event."""
+    count = 0
+    offset[0] = 0
+    for r in range(offset.size - 1):
+        for k in range(events.offset[r], events.offset[r + 1]):
+            place = events.index[k]
+            factor = scale[place] if scale.size > 1 else scale[0]
+            scaled = factor * events.value[k] if events.value.size else factor
+            index[count], value[count] = place, scaled
+            count += scaled != 0.0
+        offset[r + 1] = count
+
+
+@kernel
+def delay_events(
+    events: Any, source_steps: int, steps: int, delay: Array, index: Array, value: Array, offset: Array
+) -> None:
+    """Move events by the steps of their place, or by delay[0] where it has no more; what leaves the run is no event.
+
+    With one source step, that stands for all, its events happen at each step from their delay on.
+    """
+    samples = (offset.size - 1) // steps
+    repeats = steps if source_steps == 1 else 1
+    offset[:] = 0
+    for writing in range(2):  # first how many fall on each step, and then which
+        for sample in range(samples):
+            for step in range(source_steps):
+                source = sample * source_steps + step
+                for k in range(events.offset[source], events.offset[source + 1]):
+                    place = events.index[k]
+                    first = step + (delay[place] if delay.size > 1 else delay[0])
+                    for to in range(first, min(first + repeats, steps)):
+                        now = sample * steps + to
+                        if not writing:
+                            offset[now + 1] += 1
+                        else:
+                            index[offset[now]] = place
+                            if events.value.size:
+                                value[offset[now]] = events.value[k]
+                            offset[now] += 1
+        if not writing:
+            offset[1:] = np.cumsum(offset)[1:]
+    # Writing has moved each row's start to the next one's.
+    for now in range(offset.size - 1, 0, -1):
+        offset[now] = offset[now - 1]
+    offset[0] = 0

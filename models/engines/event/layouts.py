@@ -15,7 +15,6 @@ from models.engines.event.vectors import HALF, LANES
 from models.parameters import Shape
 
 CACHE_LINE = 64  # bytes
-IMAGE = 3  # the axes of (channels, height, width)
 
 
 def padded(size: int, unit: int = LANES) -> int:
@@ -44,14 +43,14 @@ class Layout:
 
     @classmethod
     def of(cls, shape: Shape) -> Layout:
-        """Return the layout of (channels, height, width) with channels last, or of any other shape flat."""
+        """Return the layout of a shape: flat, or of (channels, *axes) with channels last."""
         count = math.prod(shape)
-        if len(shape) == IMAGE:
-            channels, height, width = shape
+        if len(shape) > 1:
+            channels, positions = shape[0], math.prod(shape[1:])
             stride = padded(channels, HALF)
-            grid = np.arange(height * width, dtype=np.int32).reshape(1, height, width) * stride
-            places = (grid + np.arange(channels, dtype=np.int32)[:, np.newaxis, np.newaxis]).ravel()
-            size = padded(height * width * stride)
+            grid = np.arange(positions, dtype=np.int32) * stride
+            places = (grid + np.arange(channels, dtype=np.int32)[:, np.newaxis]).ravel()
+            size = padded(positions * stride)
         else:
             places = np.arange(count, dtype=np.int32)
             size = padded(count)
@@ -60,8 +59,14 @@ class Layout:
         return cls(shape, size, places, elements)
 
     @property
+    def image(self) -> tuple[int, int]:
+        """Height and width of (channels, height, width), or of (channels, length), which is one row."""
+        *rows, width = self.shape[1:]
+        return math.prod(rows), width
+
+    @property
     def channels(self) -> int:
-        """How many places each position of an image takes."""
+        """How many places each position of a shape with channels takes."""
         return padded(self.shape[0], HALF)
 
     def laid(self, values: NDArray[np.float32]) -> NDArray[np.float32]:

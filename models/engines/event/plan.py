@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,35 +12,37 @@ from numpy.typing import NDArray
 
 from models.engines.event.connections import Feed, Windows, feed_of, panels, windows_of
 from models.engines.event.layouts import Layout, aligned
+from models.engines.event.stepping import ROWS, Rule, rule_of
 from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out
 from models.errors import EngineUnavailable
 from models.network import FloatArray, Network
-from models.nodes import IF, Fire, Flatten, Neuron, Pool2d, Reset, Spiking, Weighted
+from models.neurons import feedback_joins_charge
+from models.nodes import Delay, Flatten, Neuron, Pool2d, Scale, Spiking, Weighted
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
-FIRES_AT = 3  # the row of `Neurons.parameters`
 
 
 class Neurons(NamedTuple):
-    """A neuron layer's parameters for `kernels.run_neurons`.
+    """A neuron layer's rule and parameters for `kernels.run_neurons`.
 
-    `parameters` has a row each for decay, gain, drive, fires_at and change: of the layout's `size`, or of one vector
-    where all neurons are alike. A neuron fires at `fires_at` or above; `change` is what a spike subtracts, or what it
-    resets to if `to_value` is 1. `recurrent_weight` has panels of a row for each sender, and is empty where there is no
-    such connection.
+    `parameters` has the rows that `stepping` names: of the layout's `size`, or of one vector where all neurons are
+    alike. `recurrent_weight` has panels of a row for each sender, and is empty where there is no such connection;
+    `recurrent_bias` (2 * size) is its bias at the first step and at later ones, or empty, and it joins what is charged
+    if `joins_charge`.
     """
 
     size: int
+    rule: Rule
     parameters: FloatArray
-    to_value: int
     recurrent_weight: FloatArray
     recurrent_bias: FloatArray
+    joins_charge: int
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A weighted connection: its tables, its bias (size,) and what an event at each place costs (size,), or (1,) if at all the same."""
+    """A weighted connection: its tables, its bias (size,) and an event's cost at each place (size,), or at all (1,)."""
 
     feed: Feed
     bias: FloatArray
@@ -54,6 +57,8 @@ class Plan:
     connections: dict[str, Connection]
     neurons: dict[str, Neurons]
     windows: dict[str, Windows]
+    scales: dict[str, FloatArray]
+    delays: dict[str, NDArray[np.int64]]
 
     @classmethod
     def of(cls, network: Network) -> Plan:
@@ -61,9 +66,9 @@ class Plan:
         spec = network.spec
         layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
         arriving = {node.name: layouts[spec.sources[node.name][0]] for node in spec.nodes}
-        plan = cls(layouts, {}, {}, {})
+        plan = cls(layouts, {}, {}, {}, {}, {})
         for node in spec.nodes:
-            if not isinstance(node, Weighted | Neuron | Pool2d | Flatten):
+            if not isinstance(node, Weighted | Neuron | Pool2d | Flatten | Scale | Delay):
                 raise EngineUnavailable(f"node '{node.name}': engine 'event' has no kernel for a {node.type}")
             before, after = arriving[node.name], layouts[node.name]
             if isinstance(node, Weighted):
@@ -72,6 +77,10 @@ class Plan:
                 plan.neurons[node.name] = _neurons(node, network, after)
             elif isinstance(node, Pool2d):
                 plan.windows[node.name] = windows_of(node, before, after)
+            elif isinstance(node, Scale):
+                plan.scales[node.name] = _by_place(network.parameter(node, "scale"), after)
+            elif isinstance(node, Delay):
+                plan.delays[node.name] = _by_place(network.parameter(node, "delay"), after).astype(np.int64)
         return plan
 
     @cached_property
@@ -83,6 +92,11 @@ class Plan:
         """
         places = sum(layout.size for layout in self.layouts.values())
         return 12 * places + 8 * sum(windows.outputs.size for windows in self.windows.values())
+
+
+def _by_place(values: FloatArray, layout: Layout) -> FloatArray:
+    """Return a parameter at each place of a layout, or (1,) where it is one number."""
+    return layout.laid(values.reshape(-1)) if values.ndim else values.reshape(1)
 
 
 def _connection(node: Weighted, network: Network, before: Layout, after: Layout) -> Connection:
@@ -99,39 +113,40 @@ def _connection(node: Weighted, network: Network, before: Layout, after: Layout)
 
 
 def _neurons(node: Neuron, network: Network, layout: Layout) -> Neurons:
-    def parameter(name: str) -> FloatArray:
+    return Neurons(layout.size, rule_of(node), _parameters(node, network, layout), *_recurrent(node, network, layout))
+
+
+NEUTRAL = {"decay": 1.0, "gain": 1.0, "syn_gain": 1.0, "threshold": math.inf}
+
+
+def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
+    """Return the rows of parameters; what a node has not is neutral, and padding never fires."""
+
+    def row(name: str) -> FloatArray:
+        if getattr(node, name, None) is None:
+            return np.full(layout.places.size, NEUTRAL.get(name, 0.0), np.float32)
         return np.broadcast_to(network.parameter(node, name), layout.shape).reshape(-1)
 
-    decay = np.ones(layout.places.size, np.float32) if isinstance(node, IF) else parameter("decay")
-    rows = [decay, parameter("gain"), parameter("drive")]
-    if not isinstance(node, Spiking):
-        never, nothing = np.full_like(decay, np.inf), np.zeros_like(decay)
-        return Neurons(layout.size, _laid([*rows, never, nothing], layout), 0, NO_FLOATS, NO_FLOATS)
-    # A float is above a threshold exactly where it is at least the float after it.
-    threshold = parameter("threshold")
-    fires_at = threshold if node.fire is Fire.AT_THRESHOLD else np.nextafter(threshold, np.float32(np.inf))
-    change = {Reset.SUBTRACT: "threshold", Reset.VALUE: "reset_value"}.get(node.reset)
-    rows += [fires_at, np.zeros_like(decay) if change is None else parameter(change)]
-    return Neurons(layout.size, _laid(rows, layout), int(node.reset is Reset.VALUE), *_recurrent(node, network, layout))
-
-
-def _laid(rows: list[FloatArray], layout: Layout) -> FloatArray:
-    """Return the parameters in a layout, whose padding never fires; of one vector where all neurons are alike."""
-    stacked = np.stack(rows)
-    decay, gain, drive, fires_at, change = stacked[:, 0]
-    alike = (stacked == stacked[:, :1]).all()
-    if alike and (layout.places.size == layout.size or (drive == 0 and fires_at > 0)):
-        return aligned((len(rows), LANES), stacked[:, :1]).ravel()
-    laid = layout.laid(stacked)
-    padding = np.setdiff1d(np.arange(layout.size), layout.places)
-    laid[FIRES_AT, padding] = np.inf
+    rows = np.stack([row(name) for name in ROWS])
+    first = dict(zip(ROWS, rows[:, 0].tolist(), strict=True))
+    alike = bool((rows == rows[:, :1]).all())
+    # Padding without a current stays at rest, and so below any threshold, unless something else lifts it.
+    if alike and (layout.places.size == layout.size or first["drive"] == first["leak"] == 0 >= first["floor"]):
+        return aligned((len(ROWS), LANES), rows[:, :1]).ravel()
+    laid = layout.laid(rows)
+    laid[ROWS.index("threshold"), np.setdiff1d(np.arange(layout.size), layout.places)] = np.inf
     return laid.ravel()
 
 
-def _recurrent(node: Spiking, network: Network, layout: Layout) -> tuple[FloatArray, FloatArray]:
-    if node.recurrent is None:
-        return NO_FLOATS, NO_FLOATS
+def _recurrent(node: Neuron, network: Network, layout: Layout) -> tuple[FloatArray, FloatArray, int]:
+    if not isinstance(node, Spiking) or node.recurrent is None:
+        return NO_FLOATS, NO_FLOATS, 0
     weight = aligned((layout.size, layout.size))
     weight[np.ix_(layout.places, layout.places)] = network.tensors[f"{node.name}.recurrent.weight"].T
+    joins_charge = feedback_joins_charge(node)
     bias = network.tensor(node, "recurrent.bias")
-    return panels(weight), layout.laid(np.zeros(layout.places.size, np.float32) if bias is None else bias)
+    if bias is None and not joins_charge:
+        return panels(weight), NO_FLOATS, 0
+    later = layout.laid(np.zeros(layout.places.size, np.float32) if bias is None else bias)
+    start = later if node.recurrent.bias_at_start else np.zeros_like(later)
+    return panels(weight), np.concatenate([start, later]), int(joins_charge)

@@ -44,7 +44,7 @@ class Sparse:
     def dense(self) -> Dense:
         """Return the same as rows."""
         rows = np.zeros((self.events.offset.size - 1, self.layout.size), np.float32)
-        kernels.fill_rows(self.events, rows)
+        kernels.fill_rows.call(self.events, rows)
         return Dense(self.layout, self.steps, rows)
 
     def sparse(self) -> Sparse:
@@ -70,7 +70,7 @@ class Dense:
         index, value = room_for_index(self.rows.size), np.empty(self.rows.size, np.float32)
         offset = np.empty(count + 1, np.int64)
         everywhere = np.empty(0, np.int32)
-        ones = kernels.find_events(self.rows.ravel(), count, 1, size, 0, size, everywhere, index, value, offset)
+        ones = kernels.find_events.call(self.rows.ravel(), count, 1, size, 0, size, everywhere, index, value, offset)
         found = offset[-1]
         return Sparse(self.layout, self.steps, Events(index[:found], ONES if ones else value[:found], offset))
 
@@ -92,7 +92,7 @@ class Pending:
     def dense(self) -> Dense:
         """Run it."""
         rows = np.empty((self.source.events.offset.size - 1, self.layout.size), np.float32)
-        kernels.run_connection(self.feed, self.source.events, self.bias, rows)
+        kernels.run_connection.call(self.feed, self.source.events, self.bias, rows)
         return Dense(self.layout, self.steps, rows)
 
     def sparse(self) -> Sparse:

@@ -38,7 +38,7 @@ _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _HALF_VECTOR = ir.VectorType(ir.FloatType(), HALF)
 
 
-class _Code:
+class Code:
     """LLVM code on its way into a function, with the few operations that the intrinsics are made of."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any, vector: Any = _VECTOR) -> None:
@@ -93,6 +93,12 @@ class _Code:
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.vector.count), [0] * self.vector.count)
         return self.builder.shuffle_vector(first, first, zeros)
 
+    def call(self, operation: str, vector: Any) -> Any:
+        """Return what one of LLVM's own operations makes of a vector of floats."""
+        kind = ir.FunctionType(vector.type, [vector.type])
+        name = f"{operation}.v{vector.type.count}f32"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [vector])
+
     def bits(self, booleans: Any) -> Any:
         """Return a vector of booleans as the low bits of a 64-bit integer."""
         return self.builder.zext(self.builder.bitcast(booleans, ir.IntType(booleans.type.count)), _I64)
@@ -107,7 +113,7 @@ def _gather(vectors: int, *, valued: bool) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         sums, base, weight, index, value = (code.pointer(argument) for argument in (0, 2, 4, 7, 8))
         s, b, w, width, k0, k1 = (arguments[argument] for argument in (1, 3, 5, 6, 9, 10))
         before = [code.load(base, b, vector) for vector in range(vectors)]
@@ -147,12 +153,12 @@ def _multiply(vectors: int) -> Any:
     """Make the intrinsic that multiplies TILE_ROWS rows of spikes with a few vectors of weights, sums in registers.
 
     (sums, s, stride, spikes, x, units, base, b, weight, w, width): sums[s + r * stride:] = base[b:] + the sum over unit
-    of spikes[x + r * units + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1, so a product is exact, fused with its addition or not, and adding those that are 0
-    changes nothing: it is `gather`'s sum.
+    of spikes[x + r * units + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1, so a product is
+    exact, fused with its addition or not, and adding those that are 0 changes nothing: it is `gather`'s sum.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 6, 8))
         s, stride, x, units, b, w, width = (arguments[argument] for argument in (1, 2, 4, 5, 7, 9, 10))
         starts = [builder.add(x, builder.mul(units, _I64(row))) for row in range(TILE_ROWS)]
@@ -196,7 +202,7 @@ def _add_block(vector_type: Any, *, valued: bool) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments, vector_type)
+        code = Code(context, builder, signature, arguments, vector_type)
         row, weight = code.pointer(0), code.pointer(2)
         o, w, lines, vectors, output_step, weight_step = (arguments[a] for a in (1, 3, 4, 5, 6, 7))
         factor = code.splat(arguments[8]) if valued else None
@@ -229,40 +235,11 @@ add_block_values_half = _add_block(_HALF_VECTOR, valued=True)
 
 
 @intrinsic
-def step_neurons(
-    _: Any, membrane: Any, j: Any, current: Any, i: Any, parameters: Any, p: Any, stride: Any, to_value: Any
-) -> Any:
-    """Step one vector of neurons and return their spikes as bits.
-
-    (membrane, j, current, i, parameters, p, stride, to_value): the neurons from j on charge by current[i:], and fire at
-    `fires_at` or above; a spike subtracts `change` from its membrane or, where `to_value` is 1, sets it to that. The
-    parameters decay, gain, drive, fires_at and change lie from p on, `stride` apart. `models.neurons` has the
-    equations; here they are once more, for arrays that are not whole.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        membranes, parameter = code.pointer(0), code.pointer(4)
-        j, p, stride = arguments[1], arguments[5], arguments[6]
-        v, current = code.load(membranes, j), code.load(code.pointer(2), arguments[3])
-        places = [builder.add(p, builder.mul(stride, _I64(row))) for row in range(5)]
-        decay, gain, drive, fires_at, change = (code.load(parameter, place) for place in places)
-        charged = builder.fadd(builder.fadd(builder.fmul(decay, v), builder.fmul(gain, current)), drive)
-        fired = builder.fcmp_ordered(">=", charged, fires_at)
-        to_value = builder.icmp_signed("!=", arguments[7], arguments[7].type(0))
-        reset = builder.select(to_value, change, builder.fsub(charged, change))
-        code.store(builder.select(fired, reset, charged), membranes, j)
-        return code.bits(fired)
-
-    return types.uint64(membrane, j, current, i, parameters, p, stride, to_value), generate
-
-
-@intrinsic
 def copy(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
     """Write source[s:] to row[r:], so many floats: (row, r, source, s, count)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         there, here = (builder.gep(code.pointer(a), [arguments[a + 1]]) for a in (0, 2))
         cgutils.raw_memcpy(builder, there, here, arguments[4], _I64(FLOAT_BYTES))
         return context.get_dummy_value()
@@ -275,7 +252,7 @@ def prefetch(_: Any, values: Any, position: Any) -> Any:
     """Have the cache line at a position fetched, (values, position), which may lie behind the array's end."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         address = builder.bitcast(builder.gep(code.pointer(0), [arguments[1]]), ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [address.type, *[ir.IntType(32)] * 3])
         fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
@@ -287,13 +264,13 @@ def prefetch(_: Any, values: Any, position: Any) -> Any:
 
 @intrinsic
 def nonzero_bits(_: Any, values: Any, position: Any) -> Any:
-    """Return which of a vector of values are not 0, as bits, (values, position), and behind those which are no 1 either.
+    """Return which of a vector of values are not 0, as bits from 0 on, (values, position).
 
-    They are the bits from 0 on and those from LANES on.
+    The bits from LANES on say which of them are no 1 either.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments)
         found = code.load(code.pointer(0), arguments[1])
         zeros, ones = (ir.Constant(_VECTOR, [number] * LANES) for number in (0.0, 1.0))
         nonzero = builder.fcmp_unordered("!=", found, zeros)
@@ -312,7 +289,7 @@ def list_bits(_: Any, index: Any, count: Any, first: Any, bits: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments, ir.VectorType(ir.IntType(32), LANES))
+        code = Code(context, builder, signature, arguments, ir.VectorType(ir.IntType(32), LANES))
         _, count, first, bits = arguments
         start = code.splat(builder.trunc(first, ir.IntType(32)))
         places = builder.add(start, ir.Constant(code.vector, list(range(LANES))))

@@ -9,6 +9,7 @@ import numpy as np
 from models.coding import EncodedInputs
 from models.engines.base import Record
 from models.engines.event.chunk import Chunk
+from models.engines.event.compiled import Kernel
 from models.engines.event.plan import Plan
 from models.network import Network
 from models.spec import Spec
@@ -25,7 +26,9 @@ EVERY_KERNEL = {
         {"type": "IF", "name": "spikes", "recurrent": {"bias": True}},
         {"type": "MaxPool2d", "name": "any_spike", "kernel_size": 2},
         {"type": "SumPool2d", "name": "all_spikes", "kernel_size": 1},
+        {"type": "Scale", "name": "scaled", "scale": 2.0},
         {"type": "IF", "name": "again"},
+        {"type": "Delay", "name": "late", "delay": 1},
         {"type": "Flatten", "name": "flat"},
         {"type": "Linear", "name": "dense", "in_features": 4, "out_features": 4},
         {"type": "IF", "name": "more_spikes"},
@@ -44,3 +47,5 @@ def compile_kernels() -> None:
     chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), Record.RASTER | Record.MEMBRANE)
     chunk.run()
     chunk.count("more_spikes")
+    for kernel in Kernel.every:
+        kernel.settle()

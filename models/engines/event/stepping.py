@@ -1,0 +1,314 @@
+"""The neuron's equations as vector code: `models.neurons` once more, over values in registers.
+
+The rules of that module are written for anything that has +, -, * and /. Here that is a vector of LLVM code on its way
+into a kernel, so that the event engine steps neurons by the very equations of all others. Which rule a layer follows is
+known only when a kernel runs: each place where rules differ is a switch between them, and as all neurons of a layer go
+the same way, no processor ever guesses wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from llvmlite import ir
+from numba.core import types
+
+from models.engines.event.vectors import LANES, Code, intrinsic
+from models.neurons import CHARGES, RESETS, SYNAPSES, Needed, ResetRule, feedback_joins_charge, has_synapse
+from models.nodes import LEAKS, Charge, Fire, Leaky, Neuron, Reset, ResetTiming, Spiking, Synapse, Threshold
+
+# The rows of a layer's parameters; those of a plain LIF come first.
+ROWS = (
+    *("decay", "gain", "drive", "threshold", "reset_value"),
+    *("rate", "tau", "leak", "syn_decay", "syn_rate", "syn_gain", "floor"),
+)
+
+SYNAPSE_CASES: tuple[Synapse | None, ...] = (None, *Synapse)
+CHARGE_CASES: tuple[tuple[Charge, str] | None, ...] = (
+    *((charge, parameter) for charge, parameters in LEAKS.items() for parameter in parameters),
+    None,  # a Threshold's, which has no membrane
+)
+FIRE_CASES = tuple(Fire)
+RESET_CASES = tuple(
+    sorted(
+        ((reset, timing) for reset, timings in RESETS.items() for timing in timings),
+        key=lambda case: case[1] is not ResetTiming.SAME_STEP,
+    )
+)
+
+# A plain layer's cases come first, so that they keep their numbers where no others are told apart.
+PLAIN_FIRES = FIRE_CASES[:2]
+PLAIN_RESETS = RESET_CASES[: len(Reset)]
+
+
+class Rule(NamedTuple):
+    """Which case a layer follows at each place where rules differ; `plain` if all of them are a plain LIF's."""
+
+    plain: int
+    synapse: int
+    charge: int
+    fire: int
+    reset: int
+    floor: int
+
+
+def rule_of(node: Neuron) -> Rule:
+    """Return the rule of a layer; one that does not fire takes any, as its threshold is never reached."""
+    synapse = node.synapse if has_synapse(node) else None
+    charge: tuple[Charge, str] | None = CHARGE_CASES[0]
+    if isinstance(node, Leaky):
+        charge = (node.charge, next(name for name in LEAKS[node.charge] if getattr(node, name) is not None))
+    elif isinstance(node, Threshold):
+        charge = None
+    fire, reset, floor, last = Fire.AT_THRESHOLD, (Reset.NONE, ResetTiming.SAME_STEP), False, False
+    if isinstance(node, Spiking):
+        fire, reset = node.fire, (node.reset, node.reset_timing)
+        floor, last = node.floor is not None, feedback_joins_charge(node)
+    plain = synapse is None and charge == CHARGE_CASES[0] and not floor and not last
+    return Rule(
+        plain=int(plain and fire in PLAIN_FIRES and reset in PLAIN_RESETS),
+        synapse=SYNAPSE_CASES.index(synapse),
+        charge=CHARGE_CASES.index(charge),
+        fire=FIRE_CASES.index(fire),
+        reset=RESET_CASES.index(reset),
+        floor=int(floor),
+    )
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A vector in registers; each operation rounds by itself, as no flag of LLVM's allows anything else."""
+
+    code: Code
+    value: Any
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fadd(self.value, other.value))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fsub(self.value, other.value))
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fmul(self.value, other.value))
+
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fdiv(self.value, other.value))
+
+
+class VectorArithmetic:
+    """Firing as vector code."""
+
+    def fire(self, charged: Vector, threshold: Vector, rule: Fire) -> Vector:
+        """Return 1.0 where `charged` reaches `threshold` (or passes it), or how often it does, else 0.0."""
+        code, zero = charged.code, self.constant(charged, 0.0)
+        if rule is Fire.MULTIPLE:
+            often = code.call("llvm.trunc", (charged / threshold).value)
+            return self.where(self.compare(">", charged, zero), Vector(code, often), zero)
+        reached = self.compare(">=" if rule is Fire.AT_THRESHOLD else ">", charged, threshold)
+        return self.where(reached, self.constant(charged, 1.0), zero)
+
+    def select(self, spikes: Vector, fired: Vector, silent: Vector) -> Vector:
+        """Return `fired` where there is a spike, else `silent`."""
+        return self.where(self.compare(">", spikes, self.constant(spikes, 0.0)), fired, silent)
+
+    def held(self, spikes: Vector) -> Vector:
+        """Return the spikes: there is no gradient to hold back."""
+        return spikes
+
+    def positive(self, values: Vector) -> Vector:
+        """Return the values, and 0 in place of those that are less."""
+        zero = self.constant(values, 0.0)
+        return self.where(self.compare(">", values, zero), values, zero)
+
+    def constant(self, like: Vector, number: float) -> Vector:
+        """Return a vector of one number."""
+        return Vector(like.code, ir.Constant(like.value.type, [number] * LANES))
+
+    def compare(self, operator: str, first: Vector, second: Vector) -> Any:
+        """Return a mask."""
+        return first.code.builder.fcmp_ordered(operator, first.value, second.value)
+
+    def where(self, mask: Any, yes: Vector, no: Vector) -> Vector:
+        """Return one or the other."""
+        return Vector(yes.code, yes.code.builder.select(mask, yes.value, no.value))
+
+
+Case = TypeVar("Case")
+
+
+def _chosen(
+    code: Code, chosen: Any, cases: Sequence[Case], give: Callable[[Case], tuple[Vector, ...]]
+) -> tuple[Vector, ...]:
+    """Return what is given for the case of that number; the first one stands for numbers that there are not."""
+    builder = code.builder
+    blocks = [builder.append_basic_block("case") for _ in cases]
+    done = builder.append_basic_block("chosen")
+    switch = builder.switch(chosen, blocks[0])
+    for number, block in enumerate(blocks[1:], start=1):
+        switch.add_case(chosen.type(number), block)
+    results: list[tuple[Any, tuple[Vector, ...]]] = []
+    for block, case in zip(blocks, cases, strict=True):
+        builder.position_at_end(block)
+        found = give(case)
+        results.append((builder.block, found))
+        builder.branch(done)
+    builder.position_at_end(done)
+    merged = [builder.phi(vector.value.type) for vector in results[0][1]]
+    for block, found in results:
+        for phi, vector in zip(merged, found, strict=True):
+            phi.add_incoming(vector.value, block)
+    return tuple(Vector(code, phi) for phi in merged)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step of one vector of neurons on its way into a kernel, with the cases that it tells apart."""
+
+    code: Code
+    parameters: Any
+    p: Any
+    stride: Any
+    fires: Sequence[Fire] = FIRE_CASES
+    resets: Sequence[tuple[Reset, ResetTiming]] = RESET_CASES
+
+    def parameter(self, name: str) -> Vector:
+        """Load a parameter."""
+        builder = self.code.builder
+        row = builder.mul(self.stride, self.stride.type(ROWS.index(name)))
+        return Vector(self.code, self.code.load(self.parameters, builder.add(self.p, row)))
+
+    def only(self, *absent: str) -> Needed[Vector]:
+        """Return the parameters as the rules ask for them, but for those that are `absent`."""
+
+        def needed(name: str, neutral: float | None = None) -> Vector | None:  # noqa: ARG001  (known only at run time)
+            return None if name in absent else self.parameter(name)
+
+        return needed
+
+    def fired(self, fire: Any, charged: Vector) -> Vector:
+        """Return the spikes."""
+        threshold, arithmetic = self.parameter("threshold"), VectorArithmetic()
+        return _chosen(self.code, fire, self.fires, lambda rule: (arithmetic.fire(charged, threshold, rule),))[0]
+
+    def by_reset(self, reset: Any, apply: Callable[[ResetRule[Vector]], tuple[Vector, ...]]) -> tuple[Vector, ...]:
+        """Return what `apply` makes of the reset in force."""
+
+        def give(case: tuple[Reset, ResetTiming]) -> tuple[Vector, ...]:
+            of, timing = case
+            return apply(RESETS[of][timing](self.parameter("reset_value" if of is Reset.VALUE else "threshold")))
+
+        return _chosen(self.code, reset, self.resets, give)
+
+    def charged(self, charge: Any, membrane: Vector, flowing: Vector) -> Vector:
+        """Return the membrane after the current."""
+
+        def give(case: tuple[Charge, str] | None) -> tuple[Vector, ...]:
+            if case is None:
+                return (flowing,)
+            kind, parameter = case
+            others = {name for names in LEAKS.values() for name in names} - {parameter}
+            return (CHARGES[kind](self.only(*others))(membrane, flowing),)
+
+        return _chosen(self.code, charge, CHARGE_CASES, give)[0]
+
+    def flowing(self, synapse: Any, before: Vector, current: Vector, feedback: Vector) -> tuple[Vector, ...]:
+        """Return the current that the membrane takes, and what is kept of it."""
+
+        def give(case: Synapse | None) -> tuple[Vector, ...]:
+            return (current, before) if case is None else SYNAPSES[case](self.only())(before, current, feedback)
+
+        return _chosen(self.code, synapse, SYNAPSE_CASES, give)
+
+    def joined(self, synapse: Any, charged: Vector, feedback: Vector) -> Vector:
+        """Return what is charged with a feedback that no synapse has taken."""
+
+        def give(case: Synapse | None) -> tuple[Vector, ...]:
+            return (charged + feedback if case is None else charged,)
+
+        return _chosen(self.code, synapse, SYNAPSE_CASES, give)[0]
+
+    def lifted(self, floor: Any, membrane: Vector) -> Vector:
+        """Return the membrane, no lower than its floor where there is one."""
+
+        def give(has_floor: bool) -> tuple[Vector, ...]:
+            if not has_floor:
+                return (membrane,)
+            least = self.parameter("floor")
+            return (VectorArithmetic().positive(membrane - least) + least,)
+
+        return _chosen(self.code, floor, (False, True), give)[0]
+
+
+@intrinsic
+def step_plain(
+    _: Any, membrane: Any, j: Any, current: Any, i: Any, parameters: Any, p: Any, stride: Any, fire: Any, reset: Any
+) -> Any:
+    """Step a vector of plain LIF neurons and return which fired, as bits.
+
+    (membrane, j, current, i, parameters, p, stride, fire, reset): the neurons from j on charge by current[i:]; their
+    parameters lie from p on, `stride` from row to row; `fire` and `reset` are numbers of cases.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        _, j, _, i, _, p, stride, fire, reset = arguments
+        membranes, currents, parameters = (code.pointer(argument) for argument in (0, 2, 4))
+        step = _Step(code, parameters, p, stride, PLAIN_FIRES, PLAIN_RESETS)
+        arithmetic = VectorArithmetic()
+        before, flowing = (Vector(code, code.load(pointer, at)) for pointer, at in ((membranes, j), (currents, i)))
+        charged = CHARGES[Charge.DECAY](step.only())(before, flowing)
+        spikes = step.fired(fire, charged)
+        (after,) = step.by_reset(reset, lambda rule: (rule.after(charged, spikes, None, arithmetic),))
+        code.store(after.value, membranes, j)
+        return code.bits(arithmetic.compare(">", spikes, arithmetic.constant(spikes, 0.0)))
+
+    return types.uint64(membrane, j, current, i, parameters, p, stride, fire, reset), generate
+
+
+@intrinsic
+def step_any(
+    _: Any, membrane: Any, synapse: Any, j: Any, current: Any, i: Any, feedback: Any, parameters: Any, p: Any,
+    stride: Any, synapse_case: Any, charge_case: Any, fire_case: Any, reset_case: Any, floor_case: Any, spikes: Any,
+) -> Any:  # fmt: skip
+    """Step a vector of neurons of any rule and return which fired, as bits.
+
+    (membrane, synapse, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case, fire_case,
+    reset_case, floor_case, spikes): as `step_plain`; feedback[j:] joins what is charged, and how often each fired goes
+    to spikes[j:].
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        _, _, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, _ = arguments
+        membranes, synapses, currents, feedbacks, parameters, counts = (
+            code.pointer(argument) for argument in (0, 1, 3, 5, 6, 14)
+        )
+        step, arithmetic = _Step(code, parameters, p, stride), VectorArithmetic()
+
+        def loaded(pointer: Any, at: Any) -> Vector:
+            return Vector(code, code.load(pointer, at))
+
+        resting, current, feedback = loaded(membranes, j), loaded(currents, i), loaded(feedbacks, j)
+
+        def start(rule: ResetRule[Vector]) -> tuple[Vector, ...]:
+            late = step.fired(in_fire, resting) if rule.is_late else arithmetic.constant(resting, 0.0)
+            return rule.before(resting, late, arithmetic), late
+
+        before, late = step.by_reset(in_reset, start)
+        flowing, kept = step.flowing(in_synapse, loaded(synapses, j), current, feedback)
+        joined = step.joined(in_synapse, step.charged(in_charge, before, flowing), feedback)
+        (charged,) = step.by_reset(in_reset, lambda rule: (rule.charged(joined, late, arithmetic),))
+        fired = step.fired(in_fire, charged)
+        (after,) = step.by_reset(in_reset, lambda rule: (rule.after(charged, fired, late, arithmetic),))
+        remaining = step.lifted(in_floor, after)
+        code.store(remaining.value, membranes, j)
+        code.store(kept.value, synapses, j)
+        code.store(fired.value, counts, j)
+        return code.bits(arithmetic.compare(">", fired, arithmetic.constant(fired, 0.0)))
+
+    return types.uint64(
+        membrane, synapse, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case, fire_case,
+        reset_case, floor_case, spikes,
+    ), generate  # fmt: skip
