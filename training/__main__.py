@@ -15,6 +15,7 @@ from models.errors import SpikeserveError
 from models.nodes import Fire, Reset
 from models.repository import ModelRepository, require_name
 from models.spec import Coding, Readout
+from training.commands import imports
 from training.config import TrainingConfig
 from training.datasets import Dataset, load
 from training.display import shown
@@ -27,6 +28,7 @@ from training.surrogate import Surrogate
 INTERRUPTED = 130
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(imports, name="import")
 console = Console()
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
