@@ -29,9 +29,9 @@ def test_a_raster_says_all_spikes_of_a_neuron_that_fires_several_times_a_step(
     drawn: list[Figure] = []
     save = Figure.savefig
 
-    def keep(figure: Figure, path: Path, **settings: int) -> None:
+    def keep(figure: Figure, path: Path, *, dpi: int) -> None:
         drawn.append(figure)
-        save(figure, path, **settings)
+        save(figure, path, dpi=dpi)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     save_raster(create(EngineName.REFERENCE, network).run(inputs, record=Record.RASTER), 0, "x", tmp_path / "x.png")
