@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from models.engines import EngineName, create
 from models.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Synapse
+from models.repository import ModelRepository
 from models.spec import Readout, Spec
 from models.torch_network import SpikingNetwork
 from training.config import NetworkConfig, OptimisationConfig, TrainingConfig
 from training.datasets import load
+from training.export import export
 from training.folder import RunFolder
 from training.job import run_job
 from training.loop import Watcher
-from training.parity import compare_engines
 from training.run import forward
 from training.surrogate import SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
 
@@ -136,11 +138,18 @@ def test_a_network_with_synaptic_currents_learns_digits_and_every_engine_agrees(
         optimisation=OptimisationConfig(epochs=4, learning_rate=1e-2),
     )
     data = load(config.data, config.network.coding)
-    job = run_job(config, data, RunFolder.fresh(tmp_path, "digits"), Watcher())
+    folder = RunFolder.fresh(tmp_path, "digits")
+    job = run_job(config, data, folder, Watcher())
     hidden, *_, last = (node for node in job.network.spec.nodes if isinstance(node, CubaLIF | CubaLI))
     assert (hidden.type, hidden.syn_decay) == ("CubaLIF", 0.5)
     assert last.type == ("CubaLIF" if readout is Readout.SPIKE_COUNT else "CubaLI")
     assert job.evaluation.accuracy > 0.9
     assert job.exact
-    for parity in compare_engines(job.network, data.test):
-        assert (parity.other_predictions, parity.differing_spikes) == (0, 0), parity.engine
+    repository = ModelRepository(tmp_path / "repository")
+    exported = export(folder, data, repository, "digits")
+    assert {parity.engine for parity in exported.parity} == set(EngineName) - {EngineName.REFERENCE}
+    assert {(parity.other_predictions, parity.differing_spikes) for parity in exported.parity} == {(0, 0)}
+    bundle = repository.read("digits")
+    for engine in EngineName:
+        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+    assert "64, CubaLIF\nneurons" in bundle.card
