@@ -120,6 +120,24 @@ def test_what_stands_between_the_weights_keeps_or_ends_it(nodes: list[dict[str, 
     assert round_to_grid(network).exact is exact
 
 
+def test_two_connections_that_meet_are_said_to_end_it_where_their_sum_leaves_24_bits() -> None:
+    # Each is exact by itself, on a grid of its own: multiples of 2**-24 up to 0.75, and of 2**-14 up to 768.
+    linear = {"type": "Linear", "in_features": 1, "out_features": 1, "bias": False, "inputs": ["input"]}
+    network = network_of(
+        [
+            linear | {"name": "small"},
+            linear | {"name": "large"},
+            {"type": "IF", "name": "out", "inputs": ["small", "large"]},
+        ],
+        {"small.weight": [[0.75]], "large.weight": [[768]]},
+        input={"shape": [1]},
+        coding="spikes",
+        time_steps=1,
+        labels=["only"],
+    )
+    assert not round_to_grid(network).exact
+
+
 def test_weights_that_are_all_zero_are_exact() -> None:
     network = digits_network(0)
     silent = Network(network.spec, {name: np.zeros_like(tensor) for name, tensor in network.tensors.items()})
