@@ -446,7 +446,7 @@ class Recurrent(Frozen):
     @model_validator(mode="after")
     def _only_a_bias_starts(self) -> Self:
         if not self.bias_at_start and not self.bias:
-            raise ValueError("recurrent: bias_at_start is off, but there is no bias")
+            raise ValueError("bias_at_start is off, but there is no bias")
         return self
 
 

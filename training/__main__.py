@@ -44,8 +44,9 @@ def fit(
     folder: Annotated[Path | None, typer.Option(help="mnist, fashion-mnist: where the data lies.")] = None,
     download: Annotated[bool | None, typer.Option("--download", help="mnist, fashion-mnist: download it.")] = None,
     architecture: Annotated[str | None, typer.Option(help="Layers, such as 32C3-AP2-64C3-AP2-128.")] = None,
-    neuron: Annotated[str | None, typer.Option(help="IF or LIF.")] = None,
-    decay: Annotated[float | None, typer.Option(help="What a LIF's membrane keeps per step, 0 to 1.")] = None,
+    neuron: Annotated[str | None, typer.Option(help="IF, LIF or CubaLIF.")] = None,
+    decay: Annotated[float | None, typer.Option(help="What a membrane that leaks keeps per step, 0 to 1.")] = None,
+    syn_decay: Annotated[float | None, typer.Option(help="CubaLIF: what the synaptic current keeps, 0 to 1.")] = None,
     fire: Annotated[Fire | None, typer.Option(help="Fire at the threshold or only above it.")] = None,
     reset: Annotated[Reset | None, typer.Option(help="What a spike does to the membrane.")] = None,
     coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.")] = None,
@@ -69,7 +70,8 @@ def fit(
         "": {"seed": seed, "device": device},
         "data": {"dataset": dataset, "file": file, "folder": folder, "download": download},
         "network": {
-            "architecture": architecture, "neuron": neuron, "decay": decay, "fire": fire, "reset": reset,
+            "architecture": architecture, "neuron": neuron, "decay": decay,
+            "syn_decay": syn_decay, "fire": fire, "reset": reset,
             "coding": coding, "readout": readout, "time_steps": time_steps,
         },
         "optimisation": {
