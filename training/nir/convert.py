@@ -237,4 +237,4 @@ def _single(value: np.ndarray[Any, Any]) -> float | None:
 
 
 def _without_type(fault: str, kind: str) -> str:
-    return re.sub(rf"^{kind}\.?|^node '[^']*': ", "", fault).lstrip(": ")
+    return re.sub(rf"^{kind}[.:]? *(node '[^']*': )?", "", fault)

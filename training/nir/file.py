@@ -101,7 +101,7 @@ class _Reader:
         parameters = {
             key: self.value(group, key)
             for key in group
-            if key not in ("type", "metadata") and isinstance(group.get(key, getclass=False), h5py.Dataset)
+            if key not in ("type", "metadata") and not isinstance(self.linked(group, key), h5py.Group)
         }
         return GraphNode(name, self.type(group), parameters)
 
