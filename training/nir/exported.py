@@ -85,8 +85,9 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
             nodes[loop] = GraphNode(loop, *writer.dense(f"{node.name}.recurrent"))
             edges += [(name, loop), (loop, name)]
     last = network.spec.nodes[-1].name
-    nodes["output"] = GraphNode("output", "Output", {"shape": np.array(network.spec.output_shapes[last])})
-    edges.append((writer.names[last], "output"))
+    output = "output" if "output" not in nodes else "output.of_the_graph"  # a dot, which no node of ours has
+    nodes[output] = GraphNode(output, "Output", {"shape": np.array(network.spec.output_shapes[last])})
+    edges.append((writer.names[last], output))
     return NestedGraph(nodes, tuple(edges), _metadata(network, rules, nodes, tuple(edges)))
 
 
@@ -263,14 +264,16 @@ class _Writer:
     def _membrane(self, node: LIF | LI | CubaLIF | CubaLI, tau: str) -> Parameters:
         exponential = self.by_exponential and node.charge is Charge.DECAY
         rule = _of_exponential if exponential else MEMBRANES[node.charge]
-        seconds, r, leak = rule(lambda name: self._whole(node, name), self.dt)
+        with np.errstate(divide="ignore", invalid="ignore"):  # what has no time constant is refused below
+            seconds, r, leak = rule(lambda name: self._whole(node, name), self.dt)
         _require_tau(node, "membrane", seconds)
         return {tau: seconds, "r": r, "v_leak": leak}
 
     def _synapse(self, node: CubaLIF | CubaLI) -> Parameters:
         exponential = self.by_exponential and node.synapse is Synapse.SUM_THEN_DECAY
         rule = _of_syn_exponential if exponential else SYNAPSES[node.synapse]
-        seconds, w_in = rule(lambda name: self._whole(node, name), self.dt)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            seconds, w_in = rule(lambda name: self._whole(node, name), self.dt)
         _require_tau(node, "synaptic current", seconds)
         return {"tau_syn": seconds, "w_in": w_in}
 
@@ -303,15 +306,13 @@ Of = Callable[[str], Array]
 
 
 def _of_decay(of: Of, dt: float) -> tuple[Array, Array, Array]:
-    with np.errstate(divide="ignore"):
-        steps = 1.0 / (1.0 - of("decay").astype(np.float64))
+    steps = 1.0 / (1.0 - of("decay").astype(np.float64))
     return steps * dt, of("gain") * steps, of("drive") * steps
 
 
 def _of_exponential(of: Of, _: float) -> tuple[Array, Array, Array]:
     decay = of("decay").astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return -1.0 / np.log(decay), of("gain"), np.where(decay < 1, of("drive") / (1.0 - decay), 0.0)
+    return -1.0 / np.log(decay), of("gain"), np.where(decay < 1, of("drive") / (1.0 - decay), 0.0)
 
 
 def _of_rate(of: Of, dt: float) -> tuple[Array, Array, Array]:
@@ -325,8 +326,7 @@ def _of_leak_then_add(of: Of, dt: float) -> tuple[Array, Array, Array]:
 def _steps(of: Of) -> Array:
     """Return tau in steps."""
     tau = of("tau").astype(np.float64)
-    with np.errstate(divide="ignore"):
-        return tau if not np.isnan(tau).any() else 1.0 / of("rate").astype(np.float64)
+    return tau if not np.isnan(tau).any() else 1.0 / of("rate").astype(np.float64)
 
 
 MEMBRANES: Mapping[Charge, Callable[[Of, float], tuple[Array, Array, Array]]] = {
@@ -339,8 +339,7 @@ MEMBRANES: Mapping[Charge, Callable[[Of, float], tuple[Array, Array, Array]]] = 
 
 
 def _of_syn_decay(of: Of, dt: float) -> tuple[Array, Array]:
-    with np.errstate(divide="ignore"):
-        steps = 1.0 / (1.0 - of("syn_decay").astype(np.float64))
+    steps = 1.0 / (1.0 - of("syn_decay").astype(np.float64))
     return steps * dt, of("syn_gain") * steps
 
 
@@ -350,18 +349,15 @@ def _of_sum_then_decay(of: Of, dt: float) -> tuple[Array, Array]:
 
 
 def _of_syn_exponential(of: Of, _: float) -> tuple[Array, Array]:
-    with np.errstate(divide="ignore"):
-        return -1.0 / np.log(of("syn_decay").astype(np.float64)), of("syn_gain")
+    return -1.0 / np.log(of("syn_decay").astype(np.float64)), of("syn_gain")
 
 
 def _of_syn_rate(of: Of, dt: float) -> tuple[Array, Array]:
-    with np.errstate(divide="ignore"):
-        return dt / of("syn_rate").astype(np.float64), of("syn_gain")
+    return dt / of("syn_rate").astype(np.float64), of("syn_gain")
 
 
 def _of_jump(of: Of, dt: float) -> tuple[Array, Array]:
-    with np.errstate(divide="ignore"):
-        steps = 1.0 / of("syn_rate").astype(np.float64)
+    steps = 1.0 / of("syn_rate").astype(np.float64)
     return steps * dt, of("syn_gain") * steps
 
 
