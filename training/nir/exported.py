@@ -171,11 +171,10 @@ class _Writer:
 
     @write.register
     def _(self, node: Conv1d) -> tuple[str, Parameters]:
-        padding: Any = node.padding
         return "Conv1d", {
             "input_shape": self._shape(node)[1],
             "stride": node.stride,
-            "padding": padding,
+            "padding": padding[0] if isinstance(padding := _padding(node), tuple) else padding,
             "dilation": node.dilation,
         } | self._convolution(node)
 
@@ -184,7 +183,7 @@ class _Writer:
         return "Conv2d", {
             "input_shape": np.array(self._shape(node)[1:]),
             "stride": np.array(node.stride),
-            "padding": node.padding if node.padding == "same" else np.array(node.padding),
+            "padding": np.array(padding) if isinstance(padding := _padding(node), tuple) else padding,
             "dilation": np.array(node.dilation),
         } | self._convolution(node)
 
@@ -292,6 +291,12 @@ class _Writer:
             return np.full(self._shape(node), np.nan)
         value: FloatArray = self.network.parameter(node, parameter)
         return np.array(np.broadcast_to(value, self._shape(node)))
+
+
+def _padding(node: Conv1d | Conv2d) -> Shape | str:
+    """Return the padding in numbers, which everybody reads, or "same" where it is not as wide behind as before."""
+    uneven = any(window.before != window.after for window in node.windows)
+    return "same" if uneven else tuple(window.before for window in node.windows)
 
 
 def _require_tau(node: Node, what: str, tau: Array) -> None:
