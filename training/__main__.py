@@ -15,7 +15,7 @@ from models.errors import SpikeserveError
 from models.nodes import Fire, Reset
 from models.repository import ModelRepository, require_name
 from models.spec import Coding, Readout
-from training.commands import imports
+from training.commands import RUN, exports, imports
 from training.config import TrainingConfig
 from training.datasets import Dataset, load
 from training.display import shown
@@ -23,12 +23,15 @@ from training.evaluate import Evaluation, evaluate
 from training.export import export
 from training.folder import RunFolder
 from training.job import run_job
+from training.nir.commands import check_command
 from training.surrogate import Surrogate
 
 INTERRUPTED = 130
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(imports, name="import")
+app.add_typer(exports, name="export")
+app.command("check")(check_command)
 console = Console()
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
@@ -108,7 +111,7 @@ def evaluate_run(
     _report(evaluate(create(engine, folder.network()), data.test), data)
 
 
-@app.command("export")
+@exports.command(RUN)
 def export_run(run: RunArgument, repository: RepositoryOption = Path("repository"), name: NameOption = None) -> None:
     """Compare the engines on the test set and publish the run as the next version of a model."""
     folder = RunFolder(run)
