@@ -22,6 +22,7 @@ from training.display import shown
 from training.evaluate import Evaluation, evaluate
 from training.export import export
 from training.folder import RunFolder
+from training.frameworks.commands import verify
 from training.job import run_job
 from training.surrogate import Surrogate
 
@@ -29,6 +30,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(imports, name="import")
+app.command()(verify)
 console = Console()
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
