@@ -21,6 +21,10 @@ from torch import Tensor, nn
 
 from models.coding import EncodedInputs
 from models.engines import EngineName, create
+from models.engines.reference import ReferenceEngine
+from models.network import Network
+from models.nodes import Recurrent, ResetTiming
+from models.spec import Spec
 from training.frameworks.compare import LayerParity, compare, draw_encoded, run_chain
 from training.frameworks.convert import Converted, Served, convert
 from training.frameworks.framework import Framework, find
@@ -139,21 +143,24 @@ def spikingjelly_neurons(kind: str, reset: float | None, **fields: Any) -> Neuro
 
 def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
     taus: dict[str, Any] = {"tau": (1.1, 4.0)}
-    kinds: dict[str, tuple[tuple[float | None, ...], list[dict[str, Any]]]] = {
-        "IFNode": ((None, 0.0), [{"step_mode": mode} for mode in "sm"]),
-        "SimpleIFNode": ((None, 0.0, -0.3), [{}]),
-        "LIFNode": (
+    kinds: list[tuple[str, tuple[float | None, ...], list[dict[str, Any]]]] = [
+        ("IFNode", (None, 0.0), [{"step_mode": mode} for mode in "sm"]),
+        ("SimpleIFNode", (None, 0.0, -0.3), [{}]),
+        (
+            "LIFNode",
             (None, 0.0),
             [taus | {"decay_input": decays, "step_mode": mode} for decays in (True, False) for mode in "sm"],
         ),
-        "SimpleLIFNode": ((0.0, -0.3), [taus | {"decay_input": decays} for decays in (True, False)]),
-        "ParametricLIFNode": (
+        ("SimpleLIFNode", (0.0,), [taus | {"decay_input": decays} for decays in (True, False)]),
+        ("SimpleLIFNode", (-0.3,), [taus | {"decay_input": True}]),
+        (
+            "ParametricLIFNode",
             (None, 0.0),
             [{"init_tau": (1.1, 4.0), "decay_input": decays} for decays in (True, False)],
         ),
-        "CUBALIFNode": ((None, 0.0), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
-    }
-    for kind, (resets, variants) in kinds.items():
+        ("CUBALIFNode", (None, 0.0), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
+    ]
+    for kind, resets, variants in kinds:
         for reset in resets:
             for fields in variants:
                 told = [f"{name}_{value}" for name, value in fields.items() if not isinstance(value, tuple)]
@@ -208,12 +215,11 @@ def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
 
     def build(rng: Generator, size: int) -> nn.Module:
         activation = of("sinabs.activation")
+        thresholds = (0.1, 0.5) if fields.get("norm_input", kind.startswith("LIF")) else (0.7, 2.0)
         chosen = {
             "spike_fn": getattr(activation, spike),
             "reset_fn": getattr(activation, reset)(),
-            "spike_threshold": uniform(
-                rng, *((0.1, 0.5) if fields.get("norm_input", "IAF" not in kind) else (0.7, 2.0)), size
-            ),
+            "spike_threshold": uniform(rng, *thresholds, size),
         }
         if fields.get("floor"):
             chosen["min_v_mem"] = uniform(rng, -0.7, 0.1, size)
@@ -326,10 +332,10 @@ def test_a_readouts_membrane_is_the_frameworks_own(
 
 def with_field(network: Network, field: str, value: Any) -> Network:
     """Return a network in which one field of every neuron is another."""
-    nodes = [
-        node.model_copy(update={field: value}) if isinstance(node, Spiking) else node for node in network.spec.nodes
-    ]
-    return Network(network.spec.model_copy(update={"nodes": tuple(nodes)}), network.tensors)
+    spec = network.spec.model_dump()
+    for node in spec["nodes"]:
+        node |= {field: value} if "threshold" in node else {}
+    return Network(Spec.read(spec), network.tensors)
 
 
 @pytest.mark.parametrize(

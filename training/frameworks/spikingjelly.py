@@ -84,6 +84,11 @@ def _decoded(layer: Layer) -> None:
 
 def _leaking(layer: Layer) -> dict[str, Any]:
     module = layer.module
+    layer.refuse_unless(
+        module.decay_input or not module.v_reset or isinstance(module, neuron.BaseNode),
+        f"v_reset is {module.v_reset} without decay_input",
+        "its first step is computed in float64, and all others in float32",
+    )
     return {
         "charge": Charge.RELAX if module.decay_input else Charge.LEAK_THEN_ADD,
         "leak": layer.parameter("leak", 0.0 if module.v_reset is None else module.v_reset),
