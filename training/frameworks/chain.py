@@ -3,8 +3,9 @@
 A network that consists of containers (nn.Sequential and a framework's own) says its order. One with a forward of its
 own does not, and the order in which its modules were made need not be the one in which they run. So it is run once on
 random spikes, and it is a chain if each module was given exactly the tensor that the one before returned: the same
-memory, unchanged since, flattened at most; and if stepping the modules in that order gives the same again. Whatever
-else a forward does, a functional pool, a sum of branches or a scaling, then shows, and is refused.
+memory, unchanged since, flattened at most; and if each, stepped from rest on what it was given, returns the same again,
+so that nothing else touches its state. Whatever else a forward does, a functional pool, a sum of branches or a scaling,
+then shows, and is refused.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from torch import Tensor, nn
 
 from models.parameters import Shape, show
 from training.frameworks.builder import has_hooks
+from training.frameworks.connections import CONNECTIONS
 from training.frameworks.errors import NotConvertible
 from training.frameworks.framework import Framework
 
 BATCH = 3
-MOST_STEPS = 5  # of the run that is watched
+MOST_STEPS = 5  # of the run that is watched; not as many as samples
 
 
 @dataclass(frozen=True)
@@ -49,39 +51,50 @@ class _Call:
 
 
 @dataclass
-class _Units:
-    """The modules that a rule or nobody knows, and whether all that holds them is containers."""
+class _Parts:
+    """The modules of a network that compute, as far as anybody knows, and the user's own that hold some of them."""
 
     links: list[Link] = field(default_factory=list)
-    contained: bool = True
+    own: list[Link] = field(default_factory=list)
 
 
 def chain_of(network: nn.Module, framework: Framework, shape: Shape, time_steps: int) -> list[Link]:
     """Return the modules of a network in order; raises NotConvertible where it is no chain."""
     network = framework.unwrap(network)
-    units = _Units()
-    _collect(network, "", framework, units)
-    hooked = [f"{link.path}: it has a forward hook, which may change what it computes" for link in units.links
-              if has_hooks(link.module)]  # fmt: skip
-    if hooked:
-        raise NotConvertible.because(hooked)
-    return units.links if units.contained else _watched(network, units.links, framework, shape, time_steps)
+    parts = _Parts()
+    _collect(network, "", framework, parts)
+    shared = [
+        f"{link.path}: it is the same module as another's, and would share its state"
+        for place, link in enumerate(parts.links)
+        if type(link.module) not in CONNECTIONS and any(link.module is other.module for other in parts.links[:place])
+    ]
+    hooked = [
+        f"{link.path}: it has a forward hook, which may change what it computes"
+        for link in parts.links
+        if has_hooks(link.module)
+    ]
+    if shared or hooked:
+        raise NotConvertible.because(shared + hooked)
+    return _watched(network, parts, framework, shape, time_steps) if parts.own else parts.links
 
 
-def _collect(module: nn.Module, path: str, framework: Framework, units: _Units) -> None:
+def _collect(module: nn.Module, path: str, framework: Framework, parts: _Parts) -> None:
     kind = type(module)
-    children = list(module.named_children())
-    if kind in framework.rules or (not children and kind not in framework.containers):
-        units.links.append(Link(path, module))
-        return
-    units.contained = units.contained and kind in framework.containers
+    children = [(name, child) for name, child in module._modules.items() if child is not None]  # repeated ones too
+    libraries = ("torch", framework.name)
+    if kind not in framework.containers:
+        if kind in framework.rules or not children or kind.__module__.partition(".")[0] in libraries:
+            parts.links.append(Link(path, module))
+            return
+        parts.own.append(Link(path, module))
     for name, child in children:
-        _collect(child, f"{path}.{name}" if path else name, framework, units)
+        _collect(child, f"{path}.{name}" if path else name, framework, parts)
 
 
-def _watched(network: nn.Module, links: list[Link], framework: Framework, shape: Shape, time_steps: int) -> list[Link]:
+def _watched(network: nn.Module, parts: _Parts, framework: Framework, shape: Shape, time_steps: int) -> list[Link]:
     """Run a network that has a forward of its own, in each layout that it might take, and prove that it is a chain."""
-    steps = min(MOST_STEPS, max(2, time_steps))
+    links = list({id(link.module): link for link in parts.links}.values())  # one hook for each module
+    steps = MOST_STEPS if time_steps >= MOST_STEPS else 2
     generator = torch.Generator().manual_seed(0)
     spikes = (torch.rand((steps, BATCH, *shape), generator=generator) < 0.5).float()
     layouts = {"one step": spikes[0], "time first": spikes, "batch first": spikes.transpose(0, 1).contiguous()}
@@ -90,7 +103,7 @@ def _watched(network: nn.Module, links: list[Link], framework: Framework, shape:
         for link in links:  # from rest, whatever ran before
             _rest(link.module)
         try:
-            calls = _record(network, links, source)
+            calls = _record(network, links, parts.own, source)
             return _proven(calls, source, framework, shape)
         except NotConvertible as error:
             faults.append(f"given {layout} of {show(tuple(source.shape))}: {error}")
@@ -109,23 +122,43 @@ def _rest(module: nn.Module) -> None:
             reset()
 
 
-def _record(network: nn.Module, links: list[Link], source: Tensor) -> list[_Call]:
+def _record(network: nn.Module, links: list[Link], own: list[Link], source: Tensor) -> list[_Call]:
+    """Run a network and return the calls of its modules; raises NotConvertible where a part of its own adds to them."""
     calls: list[_Call] = []
-    with _watching(links, calls), torch.no_grad():
+
+    def keep(link: Link) -> Any:
+        def hook(_: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
+            first = _first(returned)
+            calls.append(_Call(link, given[0], given[0]._version, first, first._version))
+
+        return hook
+
+    def require_passing(link: Link) -> Any:
+        def hook(module: nn.Module, _: tuple[Any, ...], returned: Any) -> None:
+            last = calls[-1] if calls else None
+            first = _first(returned)
+            if last is None or first.data_ptr() != last.returned.data_ptr() or first._version != last.version_after:
+                raise NotConvertible(
+                    f"'{link.path}' ({type(module).__name__}) returns something else than its last module gives it, "
+                    "and no rule converts it"
+                )
+
+        return hook
+
+    hooks = [(link, keep(link)) for link in links]
+    hooks += [(link, require_passing(link)) for link in own if link.module is not network]
+    with _hooked(hooks), torch.no_grad():
         network(source)
     return calls
 
 
+def _first(returned: Any) -> Tensor:
+    return returned[0] if isinstance(returned, tuple) else returned
+
+
 @contextmanager
-def _watching(links: list[Link], calls: list[_Call]) -> Iterator[None]:
-    def watch(link: Link) -> Any:
-        def keep(_: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
-            first = returned[0] if isinstance(returned, tuple) else returned
-            calls.append(_Call(link, given[0], given[0]._version, first, first._version))
-
-        return link.module.register_forward_hook(keep)
-
-    handles = [watch(link) for link in links]
+def _hooked(hooks: list[tuple[Link, Any]]) -> Iterator[None]:
+    handles = [link.module.register_forward_hook(hook) for link, hook in hooks]
     try:
         yield
     finally:
@@ -143,11 +176,14 @@ def _proven(calls: list[_Call], source: Tensor, framework: Framework, shape: Sha
     passes = [calls[start : start + length] for start in range(0, len(calls), length)]
     order = [call.link for call in passes[0]]
     for one in passes:
-        if [call.link for call in one] != order or len({link.path for link in order}) != len(order):
-            raise NotConvertible("its modules do not run in one order, each once")
+        if [call.link for call in one] != order:
+            raise NotConvertible("its modules do not run in one order")
+    for place, link in enumerate(order):
+        if link in order[:place] and type(link.module) not in CONNECTIONS:
+            raise NotConvertible(f"'{link.path}' runs more than once in a step, and would share its state")
     whole = source.numel() // math.prod(shape) // (len(passes) if source.dim() > 1 + len(shape) else 1)
     chains = [_links(one, source, whole, shape) for one in passes]
-    _require_same(passes, chains[0], source, framework, shape)
+    _require_same(passes, source, framework, shape)
     return chains[0]
 
 
@@ -176,7 +212,9 @@ def _links(calls: list[_Call], source: Tensor, whole: int, shape: Shape) -> list
                 f"what '{before.link.path}' returned, {show(tuple(out.shape))}, is reshaped to "
                 f"{show(tuple(given.shape))} before '{call.link.path}'; only a sample may be flattened"
             )
-        links.append(Link(call.link.path, call.link.module, flattens=flat))
+        earlier = sum(call.link.module is link.module for link in links)
+        path = f"{call.link.path}_{earlier + 1}" if earlier else call.link.path
+        links.append(Link(path, call.link.module, flattens=flat))
     return links
 
 
@@ -188,20 +226,26 @@ def _flattened(source: Tensor, given: Tensor, whole: int, shape: Shape) -> bool:
     raise NotConvertible(f"its input {show(tuple(source.shape))} is reshaped to {show(tuple(given.shape))}")
 
 
-def _require_same(
-    passes: list[list[_Call]], links: list[Link], source: Tensor, framework: Framework, shape: Shape
-) -> None:
-    """Step the modules in order, from rest, and compare with what each gave in the forward."""
+def _require_same(passes: list[list[_Call]], source: Tensor, framework: Framework, shape: Shape) -> None:
+    """Step each module from rest on what it was given, and compare with what it returned: its state is its own.
+
+    A connection may round otherwise in a larger batch, so that values, unlike spikes, need only be close.
+    """
     timed = source.dim() > 1 + len(shape)
-    batch_first = timed and source.shape[0] == BATCH
-    steps = source.transpose(0, 1) if batch_first else source if timed else source.expand(len(passes), *source.shape)
-    signal = steps
-    for place, link in enumerate(links):
+    whole = timed and len(passes) == 1
+    for calls in zip(*passes, strict=True):
+        given = _over_time(calls[0].given, source) if whole else torch.stack([call.given for call in calls])
+        returned = _over_time(calls[0].returned, source) if whole else torch.stack([call.returned for call in calls])
         with torch.no_grad():
-            signal = framework.run(link.module, signal.flatten(2) if link.flattens else signal).output
-        found = [one[place].returned for one in passes]
-        seen = torch.stack(found) if len(found) > 1 or not timed else found[0]
-        if batch_first and len(found) == 1:
-            seen = seen.reshape(BATCH, -1, *signal.shape[2:]).transpose(0, 1)
-        if not torch.equal(seen.reshape(signal.shape), signal):
-            raise NotConvertible(f"'{link.path}' gives other values in the forward than when it is stepped by itself")
+            alone = framework.run(calls[0].link.module, given).output
+        if alone.shape != returned.shape or not torch.allclose(alone, returned, rtol=1e-4, atol=1e-4):
+            path = calls[0].link.path
+            raise NotConvertible(f"'{path}' gives other values in the forward than when it is stepped from rest")
+
+
+def _over_time(values: Tensor, source: Tensor) -> Tensor:
+    """Return what a module took or gave as (time_steps, batch, *shape), whether those two axes were one or two."""
+    leading = tuple(source.shape[:2])
+    rest = values.shape[2:] if tuple(values.shape[:2]) == leading else values.shape[1:]
+    split = values.reshape(*leading, *rest)
+    return split.transpose(0, 1) if leading[0] == BATCH else split
