@@ -124,6 +124,22 @@ def test_a_part_that_adds_to_its_modules_is_refused_though_it_comes_last() -> No
         taken_in(nn.Sequential(Spike(), Doubled()), 4)
 
 
+class Reversed(nn.Module):
+    """A network that reads its input backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.spike = nn.Linear(4, 4), Spike()
+
+    def forward(self, steps: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.spike(self.fc(step)) for step in steps.flip(0)])
+
+
+def test_a_forward_that_reads_its_steps_in_another_order_is_refused() -> None:
+    with pytest.raises(NotConvertible, match="time first of 5×3×4: 'fc' is not given the network's input"):
+        taken_in(Reversed(), 4)
+
+
 class Halved(nn.Module):
     """A network that touches its neuron's state between steps."""
 

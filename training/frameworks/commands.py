@@ -90,6 +90,9 @@ def _compared(converted: Converted, framework: Framework, network: Network, samp
     inputs = draw_encoded(network.spec, samples)
     parity = compare(converted, run_chain(converted, framework, inputs), ReferenceEngine(network), inputs)
     console.print(table(parity, framework, samples))
+    for row in parity:
+        if row.spikes == 0:
+            console.print(f"'{row.node}' was silent on these random samples, which says little", highlight=False)
     return parity
 
 

@@ -105,7 +105,8 @@ def run(module: nn.Module, steps: Tensor) -> Run:
     if not isinstance(module, sl.StatefulLayer):
         return folded(module, steps)
     kinds = (*RECURRENT, sl.ExpLeak, sl.IAF, sl.LIF)
-    forward = next(kind for kind in kinds if isinstance(module, kind)).forward  # a squeezing one reshapes around it
+    kind = next((kind for kind in kinds if isinstance(module, kind)), type(module))
+    forward = kind.forward  # a squeezing one reshapes around it
     recorded, module.record_states = module.record_states, True
     module.init_state_with_shape((steps.shape[1], *steps.shape[2:]))
     output = forward(module, steps.transpose(0, 1)).transpose(0, 1)
