@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,16 @@ from torch import nn
 
 from models.engines import EngineName, available, create
 from models.errors import InvalidSpec
+from models.nodes import Fire, Threshold
 from models.repository import ModelRepository
 from models.spec import Readout
 from training.__main__ import main
+from training.frameworks.builder import Layer
 from training.frameworks.connections import CONNECTIONS
 from training.frameworks.convert import Converted, Served, convert
 from training.frameworks.entry import load_network
 from training.frameworks.errors import InvalidEntry, NotConvertible
-from training.frameworks.framework import Framework, folded
+from training.frameworks.framework import Framework, find, folded
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/interop.md").read_text()
@@ -35,11 +38,7 @@ class Spike(nn.Module):
         return (x > 0).float()
 
 
-def spike_rule(layer: object) -> None:
-    from models.nodes import Fire, Threshold
-    from training.frameworks.builder import Layer
-
-    assert isinstance(layer, Layer)
+def spike_rule(layer: Layer) -> None:
     layer.add(Threshold, threshold=1e-30, fire=Fire.ABOVE_THRESHOLD)
 
 
@@ -157,10 +156,8 @@ class Halved(nn.Module):
 
 
 def test_a_forward_that_touches_a_state_is_refused() -> None:
-    from training.frameworks.snntorch import FRAMEWORK
-
     with pytest.raises(NotConvertible, match="'lif' gives other values in the forward than when it is stepped"):
-        convert(Halved().eval(), FRAMEWORK, Served((4,), 8))
+        convert(Halved().eval(), find("snntorch"), Served((4,), 8))
 
 
 def test_all_that_cannot_be_converted_is_named_at_once() -> None:
@@ -253,16 +250,21 @@ NOT_SERVED = [
 ]
 
 
+def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidEntry, match="'keras' is not one, expected snntorch, spikingjelly, norse or sinabs"):
+        find("keras")
+    monkeypatch.delitem(sys.modules, "training.frameworks.sinabs", raising=False)
+    monkeypatch.setitem(sys.modules, "sinabs.layers", None)
+    with pytest.raises(InvalidEntry, match=r"sinabs cannot be imported here: .*; pip install sinabs"):
+        find("sinabs")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "module", "neuron", "reason"), NOT_SERVED)
 def test_what_a_framework_does_and_no_node_says_is_refused_by_name(
     name: str, module: str, neuron: str, reason: str
 ) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed: ./scripts/install peers")
-    from importlib import import_module
-
-    from training.frameworks.framework import find
-
     names = vars(import_module(module)) | {"torch": torch}
     if name == "sinabs":
         names |= vars(import_module("sinabs.activation"))
@@ -327,6 +329,13 @@ def test_verify_exits_with_1_where_a_spike_differs(home: Path, capsys: pytest.Ca
     assert ModelRepository(home / "r").read("m").manifest.spec.labels == ("left", "right", "none")
     same, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:one")
     assert (same, "0 of 10560 neuron-steps differ" in found) == (0, True)
+    direct, _, errors = run_here(
+        capsys, "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
+        "--name", "d", "--coding", "direct",
+    )  # fmt: skip
+    assert direct == 0, errors
+    same, found, _ = run_here(capsys, "verify", "r/d/1", "--against", "snntorch:nets:one", "--samples", "4")
+    assert (same, "0 of 2640 neuron-steps differ" in found) == (0, True)
     other, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:other")
     assert other == 1
     assert re.search(r"^[1-9]\d* of 10560 neuron-steps differ", found, re.MULTILINE)

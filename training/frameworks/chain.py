@@ -2,7 +2,7 @@
 
 A network that consists of containers (nn.Sequential and a framework's own) says its order. One with a forward of its
 own does not, and the order in which its modules were made need not be the one in which they run. So it is run once on
-random spikes, and it is a chain if each module was given exactly the tensor that the one before returned: the same
+random values, and it is a chain if each module was given exactly the tensor that the one before returned: the same
 memory, unchanged since, flattened at most; and if each, stepped from rest on what it was given, returns the same again,
 so that nothing else touches its state. Whatever else a forward does, a functional pool, a sum of branches or a scaling,
 then shows, and is refused.

@@ -111,7 +111,10 @@ def _start(layer: Layer, field: str) -> None:
 def run(module: nn.Module, steps: Tensor) -> Run:
     """Run a module from rest: a cell step by step, a layer at once."""
     if isinstance(module, SNN | SNNRecurrent):
-        return Run(module(steps)[0])
+        recorded, module.record_states = module.record_states, True
+        output, states = module(steps)
+        module.record_states = recorded
+        return Run(output, states.v)
     if not isinstance(module, SNNCell | SNNRecurrentCell):
         return folded(module, steps)
     state, outputs, membranes = None, [], []

@@ -125,7 +125,9 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         return Run(module(steps)) if getattr(module, "step_mode", "s") == "m" else folded(module, steps)
     functional.reset_net(module)
     if module.step_mode == "m":
-        result = Run(module(steps))
+        stored, module.store_v_seq = getattr(module, "store_v_seq", False), True
+        result = Run(module(steps), getattr(module, "v_seq", None))
+        module.store_v_seq = stored
     else:
         spikes, membranes = [], []
         for current in steps:
