@@ -22,6 +22,7 @@ from training.display import shown
 from training.evaluate import Evaluation, evaluate
 from training.export import export
 from training.folder import RunFolder
+from training.frameworks.commands import verify
 from training.job import run_job
 from training.nir.commands import check_command
 from training.surrogate import Surrogate
@@ -32,6 +33,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 app.add_typer(imports, name="import")
 app.add_typer(exports, name="export")
 app.command("check")(check_command)
+app.command()(verify)
 console = Console()
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
