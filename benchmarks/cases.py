@@ -72,7 +72,7 @@ def _case(workload: Workload, activity: Activity, network: Network, inputs: Enco
         inputs=inputs,
         spike_counts=result.spike_counts,
         activity={"input": float((inputs.steps != 0).mean())} | _activity(network.spec, result),
-        synaptic_operations=int(result.synaptic_operations.sum()),
+        synaptic_operations=int(np.asarray(result.synaptic_operations).sum()),
     )
 
 

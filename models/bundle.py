@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, StringConstraints, ValidationError
@@ -26,7 +26,8 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from models.coding import EncodedInputs
-from models.engines.base import Counts, Engine
+from models.engines.base import Counts, Runner
+from models.engines.choose import EngineName, create, preferred
 from models.errors import InvalidBundle, InvalidInput, InvalidSpec
 from models.network import FloatArray, Network
 from models.parameters import Frozen, Name
@@ -51,8 +52,8 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 READOUT_TOLERANCE = 1e-4
 
 
-class Manifest(Frozen):
-    """What bundle.json says."""
+class Header(Frozen):
+    """What bundle.json says of any bundle."""
 
     schema_version: Literal[1] = 1
     name: Name
@@ -61,7 +62,15 @@ class Manifest(Frozen):
     producer: str
     metrics: dict[str, float] = Field(default_factory=dict)
     files: dict[File, Sha256]
+
+
+class Manifest(Header):
+    """What bundle.json says of a network of nodes."""
+
     spec: Spec
+
+
+AnyManifest = TypeVar("AnyManifest", bound=Header)
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,7 @@ class Bundle:
 
         Raises InvalidBundle with a sentence that names the file, however the folder is damaged.
         """
-        manifest = _read_manifest(folder / MANIFEST)
-        files = {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
+        manifest, files = read_files(folder, Manifest)
         try:
             network = Network(manifest.spec, _tensors(files, File.WEIGHTS))
         except InvalidSpec as error:
@@ -103,7 +111,25 @@ class Bundle:
             card=files.get(File.CARD, b"").decode(errors="replace"),
         )
 
-    def verify(self, engine: Engine) -> None:
+    @property
+    def task(self) -> Spec:
+        """What it is asked and answers."""
+        return self.network.spec
+
+    @property
+    def sample(self) -> EncodedInputs:
+        """One sample, encoded, such as a request might bring."""
+        return self.golden.inputs[:1]
+
+    def preferred(self, device: str) -> tuple[EngineName, ...]:
+        """Return the engines that may serve it on `device`, the best first."""
+        return preferred(device)
+
+    def engine(self, name: EngineName, device: str = "cpu") -> Runner:
+        """Return an engine that runs it; raises EngineUnavailable."""
+        return create(name, self.network, onnx_model=self.onnx_model, device=device)
+
+    def verify(self, engine: Runner) -> None:
         """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs."""
         result = engine.run(self.golden.inputs)
         for index, (found, expected) in enumerate(zip(result.spike_counts, self.golden.spike_counts, strict=True)):
@@ -146,26 +172,42 @@ class Contents:
         }
         if onnx_model is not None:
             files[File.ONNX_MODEL] = onnx_model
-        manifest = Manifest(
-            name=self.name,
-            version=version,
-            created=datetime.now(UTC).replace(microsecond=0),
-            producer=f"spikeserve {VERSION}",
-            metrics=dict(self.metrics),
-            files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-            spec=self.network.spec,
-        )
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-        (folder / MANIFEST).write_text(text + "\n")
+        header = header_of(self.name, version, self.metrics, files)
+        write_files(folder, Manifest(**header, spec=self.network.spec), files)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def header_of(name: str, version: int, metrics: Mapping[str, float], files: Mapping[File, bytes]) -> dict[str, Any]:
+    """Return the fields of a Header for a bundle that is made now."""
+    return {
+        "name": name,
+        "version": version,
+        "created": datetime.now(UTC).replace(microsecond=0),
+        "producer": f"spikeserve {VERSION}",
+        "metrics": dict(metrics),
+        "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+    }
+
+
+def write_files(folder: Path, manifest: Header, files: Mapping[File, bytes]) -> None:
+    """Write a bundle's files and then its manifest."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n")
+
+
+def read_files(folder: Path, kind: type[AnyManifest]) -> tuple[AnyManifest, dict[File, bytes]]:
+    """Return a bundle's manifest and the files that it lists, each with the hash that it says; raises InvalidBundle."""
     try:
-        return Manifest.model_validate_json(_read(path))
+        manifest = kind.model_validate_json(_read(folder / MANIFEST))
     except ValidationError as error:
         raise InvalidBundle(f"{MANIFEST}: {first_fault(error)}") from error
+    return manifest, {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
+
+
+def read_manifest(folder: Path) -> bytes:
+    """Return bundle.json as it lies there; raises InvalidBundle."""
+    return _read(folder / MANIFEST)
 
 
 def _read(path: Path) -> bytes:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from models.errors import InvalidInput
 from models.network import FloatArray
 from models.parameters import Shape, show
-from models.spec import Coding, Input, Spec
+from models.spec import Coding, Input, Task
 
 MAX_SEED = 2**64 - 1
 
@@ -67,29 +67,30 @@ class Events:
 
 
 def encode(
-    samples: FloatArray, spec: Spec, time_steps: int | None = None, seed: int | Sequence[int] = 0
+    samples: FloatArray, task: Task, time_steps: int | None = None, seed: int | Sequence[int] = 0
 ) -> EncodedInputs:
-    """Encode raw samples by the spec's coding.
+    """Encode raw samples by the task's coding.
 
     `samples` is (batch, *input shape), or for `spikes` coding (batch, time_steps, *input shape), raw values in the
-    spec's declared range. `time_steps` defaults to the spec's (for `spikes`, to the samples'). `seed` is one unsigned
+    task's declared range. `time_steps` defaults to the task's (for `spikes`, to the samples'). `seed` is one unsigned
     64-bit integer for all samples or one for each; only `rate` uses it. Raises InvalidInput.
     """
-    spikes = spec.coding is Coding.SPIKES
-    expected = ("time_steps", *spec.input.shape) if spikes else spec.input.shape
-    if samples.ndim != len(expected) + 1 or samples.shape[samples.ndim - len(spec.input.shape) :] != spec.input.shape:
+    spikes = task.coding is Coding.SPIKES
+    expected = ("time_steps", *task.input.shape) if spikes else task.input.shape
+    if samples.ndim != len(expected) + 1 or samples.shape[samples.ndim - len(task.input.shape) :] != task.input.shape:
         wanted = "×".join(str(size) for size in expected)
         raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {wanted}")
-    steps = _steps(samples, spec, time_steps)
-    normalised = _normalised(samples, spec.input)
-    return EncodedInputs(CODINGS[spec.coding](normalised, steps, seed), steps)
+    steps = _steps(samples, task, time_steps)
+    task.check_steps(steps)
+    normalised = _normalised(samples, task.input)
+    return EncodedInputs(CODINGS[task.coding](normalised, steps, seed), steps)
 
 
-def _steps(samples: FloatArray, spec: Spec, time_steps: int | None) -> int:
+def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
     if time_steps is not None and time_steps < 1:
         raise InvalidInput(f"time_steps is {time_steps}, expected at least 1")
-    if spec.coding is not Coding.SPIKES:
-        return spec.time_steps if time_steps is None else time_steps
+    if task.coding is not Coding.SPIKES:
+        return task.time_steps if time_steps is None else time_steps
     sent = samples.shape[1]
     if sent < 1:
         raise InvalidInput("a raster in inputs has 0 steps, expected at least 1")
@@ -151,14 +152,14 @@ CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any], FloatArray]] = {
 }
 
 
-def rasterise(events: Sequence[Events], spec: Spec, time_steps: int | None = None) -> NDArray[np.float32]:
+def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> NDArray[np.float32]:
     """Return the rasters (batch, time_steps, *input shape) of samples that were sent as events.
 
     An event sets its unit to the greatest value of the declared range at its step; a repeated event changes nothing.
     Raises InvalidInput for lists of different lengths and for a step or unit out of range.
     """
-    steps = spec.time_steps if time_steps is None else time_steps
-    units = math.prod(spec.input.shape)
+    steps = task.time_steps if time_steps is None else time_steps
+    units = math.prod(task.input.shape)
     rasters = np.zeros((len(events), steps, units), np.float32)
     for sample, event in enumerate(events):
         if len(event.t) != len(event.unit):
@@ -169,5 +170,5 @@ def rasterise(events: Sequence[Events], spec: Spec, time_steps: int | None = Non
             for place, value in enumerate(values):
                 if not 0 <= value < limit:
                     raise InvalidInput(f"inputs[{sample}].{field}[{place}] is {value}, expected 0 to {limit - 1}")
-        rasters[sample, np.array(event.t, np.intp), np.array(event.unit, np.intp)] = spec.input.high
-    return rasters.reshape(len(events), steps, *spec.input.shape)
+        rasters[sample, np.array(event.t, np.intp), np.array(event.unit, np.intp)] = task.input.high
+    return rasters.reshape(len(events), steps, *task.input.shape)

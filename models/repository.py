@@ -8,14 +8,18 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from models.bundle import MANIFEST, Bundle, Contents
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from models.foreign import AnyBundle, ForeignBundle, ForeignContents, read_any
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+ReadBundle = TypeVar("ReadBundle", bound=Bundle | ForeignBundle)
 
 
 class ModelRepository:
@@ -42,10 +46,17 @@ class ModelRepository:
         )
 
     def read(self, name: str, version: int | None = None) -> Bundle:
-        """Read a version of a model, by default its newest.
+        """Read a version of a model of nodes, by default its newest.
 
         Raises BundleNotFound, and InvalidBundle where the bundle is damaged or is another's.
         """
+        return self._read(name, version, Bundle.read)
+
+    def read_any(self, name: str, version: int | None = None) -> AnyBundle:
+        """Read a version of a model, of nodes or of others; it raises what `read` raises."""
+        return self._read(name, version, read_any)
+
+    def _read(self, name: str, version: int | None, read: Callable[[Path], ReadBundle]) -> ReadBundle:
         versions = self.versions(name)
         chosen = version if version is not None else max(versions, default=None)
         if chosen is None:
@@ -54,7 +65,7 @@ class ModelRepository:
         if chosen not in versions:
             listed = ", ".join(map(str, versions)) or "none"
             raise BundleNotFound(f"model '{name}' has no version {chosen}; it has: {listed}")
-        bundle = Bundle.read(self.root / name / str(chosen))
+        bundle = read(self.root / name / str(chosen))
         if (bundle.manifest.name, bundle.manifest.version) != (name, chosen):
             raise InvalidBundle(
                 f"{MANIFEST}: says it is '{bundle.manifest.name}' version {bundle.manifest.version}, "
@@ -68,14 +79,25 @@ class ModelRepository:
         The bundle appears whole or not at all: it is written beside its place and renamed. `onnx_model` gives the
         model.onnx for a version, or is None for a bundle without one. Raises InvalidInput for a name that is not one.
         """
-        require_name(contents.name)
-        home = self.root / contents.name
+
+        def write(folder: Path, version: int) -> None:
+            contents.write(folder, version, onnx_model(version) if onnx_model else None)
+
+        return self._publish(contents.name, write)
+
+    def publish_foreign(self, contents: ForeignContents) -> int:
+        """Write a bundle of a model of others, in the same way."""
+        return self._publish(contents.name, contents.write)
+
+    def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:
+        require_name(name)
+        home = self.root / name
         home.mkdir(parents=True, exist_ok=True)
         while True:
-            version = max(self.versions(contents.name), default=0) + 1
+            version = max(self.versions(name), default=0) + 1
             incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
             try:
-                contents.write(incoming, version, onnx_model(version) if onnx_model else None)
+                write(incoming, version)
                 incoming.chmod(0o755)
                 _flush(incoming)
                 incoming.rename(home / str(version))

@@ -6,6 +6,8 @@ so that a plain stack reads as a stack and a residual network needs no second fo
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from functools import cached_property
@@ -15,7 +17,7 @@ import numpy as np
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidSpec
-from models.nodes import Integrating, Node, Spiking
+from models.nodes import Integrating, Neuron, Node, Spiking
 from models.parameters import MOST_STEPS, Float32, Frozen, Positive32, Shape, Size, show
 
 INPUT = "input"
@@ -64,17 +66,49 @@ class Input(Frozen):
         return min(ends), max(ends)
 
 
-class Spec(Frozen):
-    """A network: its input, its nodes in order, and what the answer is read from."""
+class Task(Frozen, ABC):
+    """What a model is asked and answers, whatever it is made of: its input, how that becomes steps, and its classes."""
 
-    schema_version: Literal[1] = 1
     input: Input
     coding: Coding = Coding.DIRECT
     time_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    labels: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(min_length=1)]
+
+    @property
+    def classes(self) -> int:
+        """How many classes the network tells apart."""
+        return len(self.labels)
+
+    @property
+    @abstractmethod
+    def widest(self) -> int:
+        """The most values of one sample that are held at one step in one place, as far as that is known."""
+
+    @property
+    @abstractmethod
+    def recordable(self) -> int:
+        """The neurons whose spikes and membranes can be recorded at each step."""
+
+    @abstractmethod
+    def check_steps(self, time_steps: int) -> None:
+        """Raise InvalidInput where the model cannot run for so many steps."""
+
+    def _check_coding(self) -> None:
+        low, high = self.input.normalised_range
+        if self.coding in (Coding.RATE, Coding.LATENCY) and not (low >= 0.0 and high <= 1.0):
+            raise InvalidSpec(
+                f"input: coding '{self.coding}' needs normalised values from 0 to 1, "
+                f"but they go from {low:g} to {high:g}"
+            )
+
+
+class Spec(Task):
+    """A network: its input, its nodes in order, and what the answer is read from."""
+
+    schema_version: Literal[1] = 1
     dt: Positive32 | None = Field(default=None, description="Seconds per step, where known.")
     nodes: Annotated[tuple[Node, ...], Field(min_length=1, max_length=1000)]
     readout: Readout = Readout.SPIKE_COUNT
-    labels: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(min_length=1)]
 
     @classmethod
     def read(cls, data: str | bytes | Mapping[str, Any]) -> Self:
@@ -127,14 +161,6 @@ class Spec(Frozen):
                 f"node '{last.name}': its output has shape {show(shape)}, but there are {len(self.labels)} labels"
             )
 
-    def _check_coding(self) -> None:
-        low, high = self.input.normalised_range
-        if self.coding in (Coding.RATE, Coding.LATENCY) and not (low >= 0.0 and high <= 1.0):
-            raise InvalidSpec(
-                f"input: coding '{self.coding}' needs normalised values from 0 to 1, "
-                f"but they go from {low:g} to {high:g}"
-            )
-
     @cached_property
     def sources(self) -> dict[str, tuple[str, ...]]:
         """The names whose outputs are summed into each node, in order."""
@@ -182,9 +208,17 @@ class Spec(Frozen):
         return tuple(node for node in self.nodes if isinstance(node, Spiking))
 
     @property
-    def classes(self) -> int:
-        """How many classes the network tells apart."""
-        return len(self.labels)
+    def widest(self) -> int:
+        """The values of one sample in the widest layer, or in the input."""
+        return max(math.prod(shape) for shape in self.output_shapes.values())
+
+    @property
+    def recordable(self) -> int:
+        """All neurons of the network."""
+        return sum(math.prod(self.output_shapes[node.name]) for node in self.nodes if isinstance(node, Neuron))
+
+    def check_steps(self, time_steps: int) -> None:
+        """Raise nothing: a network of nodes runs for as long as it is asked to."""
 
     @cached_property
     def _walk(self) -> tuple[tuple[Node, str, tuple[str, ...], frozenset[str]], ...]:

@@ -15,22 +15,17 @@ from service.schemas import Prediction, Raster, Recorded
 
 def predictions(result: RunResult, labels: Sequence[str], wanted: Set[Recorded]) -> list[Prediction]:
     """Return one prediction for each sample of `result`, in order, with what is `wanted` beside the counts."""
-    rows = zip(
-        result.class_index.tolist(),
-        result.spike_counts.tolist(),
-        result.probabilities.tolist(),
-        result.synaptic_operations.tolist(),
-        strict=True,
-    )
+    rows = zip(result.class_index.tolist(), result.spike_counts.tolist(), result.probabilities.tolist(), strict=True)
     answers: list[Prediction] = []
-    for sample, (class_index, spike_counts, probabilities, synaptic_operations) in enumerate(rows):
+    for sample, (class_index, spike_counts, probabilities) in enumerate(rows):
         answer: Prediction = {
             "class_index": class_index,
             "label": labels[class_index],
             "spike_counts": spike_counts,
             "probabilities": probabilities,
-            "synaptic_operations": synaptic_operations,
         }
+        if result.synaptic_operations is not None:
+            answer["synaptic_operations"] = int(result.synaptic_operations[sample])
         if Recorded.RASTER in wanted:
             answer["raster"] = {name: _events(steps) for name, steps in _of(result.rasters, sample).items()}
         if Recorded.MEMBRANE in wanted:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from models.foreign import AnyTask
+from models.spec import Spec
 from service.registry import Slot
-from service.schemas import ModelDescription
+from service.schemas import ModelDescription, NodeDescription
 from service.served import ServedModel
 
 
@@ -23,9 +25,14 @@ def described(model: ServedModel, versions: Mapping[int, Slot]) -> ModelDescript
         "time_steps": spec.time_steps,
         "readout": spec.readout,
         "labels": list(spec.labels),
-        "nodes": [
-            {"name": node.name, "type": node.type, "shape": list(spec.output_shapes[node.name])} for node in spec.nodes
-        ],
+        "nodes": _nodes(spec),
         "metrics": manifest.metrics,
         "card": model.bundle.card,
     }
+
+
+def _nodes(spec: AnyTask) -> list[NodeDescription]:
+    """Return the network's nodes; a graph of others has none that are known."""
+    if not isinstance(spec, Spec):
+        return []
+    return [{"name": node.name, "type": node.type, "shape": list(spec.output_shapes[node.name])} for node in spec.nodes]

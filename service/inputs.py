@@ -14,9 +14,8 @@ from models.coding import Events, rasterise
 from models.engines import Record
 from models.errors import InvalidInput
 from models.network import FloatArray
-from models.nodes import Neuron
 from models.parameters import Shape, show
-from models.spec import Coding, Spec
+from models.spec import Coding, Task
 from service import faults
 from service.errors import MalformedBody, TooLarge
 from service.limits import Limits
@@ -47,15 +46,14 @@ class Query:
 
 
 class Reader:
-    """Reads the requests for one network."""
+    """Reads the requests for one model."""
 
-    def __init__(self, spec: Spec, limits: Limits) -> None:
+    def __init__(self, spec: Task, limits: Limits) -> None:
         self.spec = spec
         self.limits = limits
         self.request_type = request_type(spec)
-        sizes = {name: math.prod(shape) for name, shape in spec.output_shapes.items()}
-        self.widest = max(sizes.values())
-        self.neurons = sum(sizes[node.name] for node in spec.nodes if isinstance(node, Neuron))
+        self.widest = spec.widest
+        self.neurons = spec.recordable
 
     def read(self, body: bytes) -> Query:
         """Return what `body` asks. Raises MalformedBody, InvalidInput or TooLarge."""
@@ -104,6 +102,10 @@ class Reader:
             )
         recorded = samples * time_steps * self.neurons
         for each in wanted:
+            if each in RECORDS and self.neurons == 0:
+                raise InvalidInput(
+                    f"return has '{each}', but this model is only an ONNX graph, whose neurons are not known"
+                )
             if each in RECORDS and recorded > self.limits.recorded_values:
                 raise InvalidInput(
                     f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {recorded} "

@@ -70,7 +70,7 @@ class Metrics:
         of_model.inference_seconds.observe(answer.inference_seconds)
         of_model.samples.inc(answer.samples)
         of_model.spikes.inc(answer.spikes)
-        of_model.synaptic_operations.inc(answer.synaptic_operations)
+        of_model.synaptic_operations.inc(answer.synaptic_operations or 0)
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)

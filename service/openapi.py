@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 from typing_extensions import TypeAliasType
 
-from models.spec import Coding, Spec
+from models.spec import Coding, Task
 from service.errors import NotReady
 from service.registry import Registry
 from service.schemas import PixelEvents, PredictRequest, UnitEvents
@@ -51,7 +51,7 @@ def document(app: FastAPI, registry: Registry) -> Json:
     return written
 
 
-def example(spec: Spec | None) -> Json:
+def example(spec: Task | None) -> Json:
     """Return a request for a model of `spec`, or for the digits where none is ready."""
     if spec is None:
         return {"inputs": [ZERO]}
@@ -69,7 +69,7 @@ def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
     return flat
 
 
-def _spec(registry: Registry, name: str) -> Spec | None:
+def _spec(registry: Registry, name: str) -> Task | None:
     try:
         return registry.get(name).spec
     except NotReady:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import singledispatch
 from time import thread_time
 from typing import Self
 
 from models.coding import EncodedInputs
-from models.engines import Engine
+from models.engines.base import Runner
 from models.engines.fan_out import fan_out, recurrent_fan_out
+from models.foreign import AnyTask, OnnxContract
 from models.nodes import Delay, Neuron, Node, Spiking, Weighted
-from models.spec import Coding, Spec
+from models.spec import Coding, Spec, Task
 
 SECONDS = 200e-6  # the most that a request may take as it is measured on a real input
 OPERATIONS = 2**21  # the most if all fired at every step, which bounds an input unlike that one
@@ -27,13 +29,13 @@ class Cost:
     """What an engine takes for one step of one sample, and the operations of one sample if everything fires."""
 
     seconds: float
-    operations_once: int
-    operations_per_step: int
+    operations_once: float
+    operations_per_step: float
 
     @classmethod
-    def of(cls, engine: Engine, sample: EncodedInputs) -> Self:
+    def of(cls, engine: Runner, task: AnyTask, sample: EncodedInputs) -> Self:
         """Measure `engine` on one real sample, which warms it up as well."""
-        return cls(_seconds(engine, sample) / sample.time_steps, *operations(engine.spec))
+        return cls(_seconds(engine, sample) / sample.time_steps, *operations(task))
 
     def is_quick(self, samples: int, time_steps: int) -> bool:
         """Return whether a request of that size may run on the event loop."""
@@ -41,7 +43,7 @@ class Cost:
         return operations <= OPERATIONS and samples * time_steps * self.seconds <= SECONDS
 
 
-def _seconds(engine: Engine, sample: EncodedInputs) -> float:
+def _seconds(engine: Runner, sample: EncodedInputs) -> float:
     engine.run(sample)  # the first run of its kind takes longer
     least = math.inf
     for _ in range(RUNS):
@@ -53,11 +55,22 @@ def _seconds(engine: Engine, sample: EncodedInputs) -> float:
     return least
 
 
-def operations(spec: Spec) -> tuple[int, int]:
+@singledispatch
+def operations(task: Task) -> tuple[float, float]:
     """Return the weights and neurons that a sample meets once, since they see the same at every step, and at each step.
 
     Both are the most there can be: every input is taken to be non-zero and every neuron to fire.
     """
+    raise TypeError(f"no bound for a {type(task).__name__}")
+
+
+@operations.register
+def _(_: OnnxContract) -> tuple[float, float]:
+    return 0, math.inf  # what the graph computes is not known, so that it never runs on the event loop
+
+
+@operations.register
+def _(spec: Spec) -> tuple[float, float]:
     totals = {True: 0, False: 0}
 
     def apply(node: Node, constant: bool) -> bool:

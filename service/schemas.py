@@ -7,14 +7,15 @@ and rendered by FastAPI, but never validated again, and a field that was not ask
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Generic, NotRequired, TypeAlias, TypeVar, Union
+from typing import Annotated, Any, Generic, Literal, NotRequired, TypeAlias, TypeVar, Union
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag
 from typing_extensions import TypeAliasType, TypedDict
 
 from models.coding import MAX_SEED
-from models.spec import Coding, Readout, Spec
+from models.foreign import OutputKind
+from models.spec import Coding, Readout, Task
 
 # A list stops at its first fault: a body of a million strings must not become a million errors.
 _MAX = float(np.finfo(np.float32).max)
@@ -79,13 +80,13 @@ TAGS = frozenset({"nested", "flat", "unit_events", "pixel_events"})
 CAMERA = 3  # the axes of what an event camera sees: channels, height, width
 
 
-def request_type(spec: Spec) -> type[PredictRequest[Any]]:
-    """Return the request that a model of `spec` takes.
+def request_type(task: Task) -> type[PredictRequest[Any]]:
+    """Return the request that a model of `task` takes.
 
     Its samples are nested exactly as deep as its input, or flat (for a raster, each step is), or events.
     """
     request: Any = PredictRequest
-    axes, spikes = len(spec.input.shape), spec.coding is Coding.SPIKES
+    axes, spikes = len(task.input.shape), task.coding is Coding.SPIKES
     forms = {"nested": _named("Nested", axes + spikes)}
     if axes > 1:
         forms["flat"] = _named("Flat", 1 + spikes)
@@ -134,7 +135,15 @@ class Prediction(TypedDict):
     label: str
     spike_counts: Annotated[list[int], Field(description="The spikes of each output neuron, over all steps.")]
     probabilities: Annotated[list[float], Field(description="The softmax that the training loss used.")]
-    synaptic_operations: Annotated[int, Field(description="Weights met by non-zero inputs, over all steps.")]
+    synaptic_operations: NotRequired[
+        Annotated[
+            int,
+            Field(
+                description="Weights met by non-zero inputs, over all steps. Absent where they are unknown, as "
+                "they are for a model that is only an ONNX graph."
+            ),
+        ]
+    ]
     raster: NotRequired[Annotated[dict[str, Raster], Field(description="The spikes of each spiking node.")]]
     membrane: NotRequired[
         Annotated[
@@ -219,9 +228,14 @@ class ModelDescription(TypedDict):
     input: InputDescription
     coding: Coding
     time_steps: int
-    readout: Readout
+    readout: Annotated[
+        Readout | Literal[OutputKind.SCORES],
+        Field(description="What the class is read from; `scores` are those of a model that is only an ONNX graph."),
+    ]
     labels: list[str]
-    nodes: list[NodeDescription]
+    nodes: Annotated[
+        list[NodeDescription], Field(description="The network; empty for a model that is only an ONNX graph.")
+    ]
     metrics: Annotated[dict[str, float], Field(description="What training measured.")]
     card: Annotated[str, Field(description="The model card, Markdown.")]
 

@@ -7,10 +7,10 @@ from time import perf_counter
 
 from pydantic_core import to_json
 
-from models.bundle import Bundle
 from models.coding import encode
-from models.engines import Engine
+from models.engines.base import Runner
 from models.errors import InvalidBundle
+from models.foreign import AnyBundle
 from models.repository import ModelRepository
 from service.answers import predictions
 from service.engines import engine_for
@@ -28,34 +28,33 @@ class Answer:
     content: bytes
     samples: int
     spikes: int
-    synaptic_operations: int
+    synaptic_operations: int | None
     inference_seconds: float
 
 
 class ServedModel:
     """One version of one model. It holds no state between requests, and any number of threads may ask it at once."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, limits: Limits) -> None:
+    def __init__(self, bundle: AnyBundle, engine: Runner, limits: Limits) -> None:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
         self.bundle = bundle
-        self.spec = bundle.network.spec
+        self.spec = bundle.task
         self.engine = engine
         self.reader = Reader(self.spec, limits)
-        self.cost = Cost.of(engine, bundle.golden.inputs[:1])  # of one sample, as most requests are
+        self.cost = Cost.of(engine, bundle.task, bundle.sample)  # of one sample, as most requests are
 
     @classmethod
     def load(cls, name: str, version: int, settings: Settings) -> ServedModel:
-        """Read a version from the repository, replay its golden samples and run it once.
+        """Read a version from the repository, verify it on its engine and run it once.
 
         Raises BundleNotFound, InvalidBundle or EngineUnavailable.
         """
-        bundle = ModelRepository(settings.repository).read(name, version)
+        bundle = ModelRepository(settings.repository).read_any(name, version)
         limits = Limits.of(settings)
-        if bundle.network.spec.time_steps > limits.time_steps:
+        if bundle.task.time_steps > limits.time_steps:
             raise InvalidBundle(
-                f"time_steps: the model runs for {bundle.network.spec.time_steps}, "
-                f"but max_time_steps is {limits.time_steps}"
+                f"time_steps: the model runs for {bundle.task.time_steps}, but max_time_steps is {limits.time_steps}"
             )
         engine = engine_for(bundle, settings)
         bundle.verify(engine)
@@ -89,6 +88,6 @@ class ServedModel:
             content=to_json(response, inf_nan_mode="null"),
             samples=inputs.batch,
             spikes=sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()),
-            synaptic_operations=int(result.synaptic_operations.sum()),
+            synaptic_operations=None if result.synaptic_operations is None else int(result.synaptic_operations.sum()),
             inference_seconds=inference_seconds,
         )

@@ -32,7 +32,8 @@ class RunResult:
     `spike_counts` (batch, classes): output spikes over all steps, zero for a readout that does not spike.
     `readout` (batch, classes): what the class is read from, the counts or the last layer's membrane.
     `synaptic_operations` (batch,): weights met by non-zero inputs, over all weighted connections and all steps; a
-    connection whose input is the same at every step is computed, and so counted, once.
+    connection whose input is the same at every step is computed, and so counted, once. None where they are unknown,
+    as they are for a graph of others.
     `spikes_per_node` name to (batch,), for each spiking node.
     `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 but for neurons that fire several a step, and
     `membranes` name to the same shape, after the reset: for each spiking node (and a readout's membrane) where `record`
@@ -41,7 +42,7 @@ class RunResult:
 
     spike_counts: Counts
     readout: FloatArray
-    synaptic_operations: Counts
+    synaptic_operations: Counts | None
     spikes_per_node: Mapping[str, Counts]
     rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
@@ -58,21 +59,25 @@ class RunResult:
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-class Engine(Protocol):
-    """Runs one network. Stateless between calls: state is made inside `run`, so that nothing can leak."""
+class Runner(Protocol):
+    """Runs one model. Stateless between calls: state is made inside `run`, so that nothing can leak."""
 
     @property
     def name(self) -> str:
         """The engine's name, as an answer and a setting spell it."""
         ...
 
+    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+        """Run every sample from rest. Safe to call from several threads at once."""
+        ...
+
+
+class Engine(Runner, Protocol):
+    """A runner of a network of nodes, which it can show."""
+
     @property
     def spec(self) -> Spec:
         """The network that it runs."""
-        ...
-
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
-        """Run every sample from rest. Safe to call from several threads at once."""
         ...
 
 

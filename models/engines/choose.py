@@ -32,9 +32,11 @@ def available() -> tuple[EngineName, ...]:
     return tuple(engine for engine, library in NEEDS.items() if find_spec(library) is not None)
 
 
-def default(device: str) -> EngineName:
-    """Return the engine that serves on `device` unless another is asked for: `event` on the CPU, `torch` on CUDA."""
-    return EngineName.EVENT if device == "cpu" else EngineName.TORCH
+def preferred(device: str) -> tuple[EngineName, ...]:
+    """Return the engines that may serve a network on `device`, the best first; `reference` needs nothing."""
+    if device != "cpu":
+        return (EngineName.TORCH,)
+    return (EngineName.EVENT, EngineName.ONNX, EngineName.REFERENCE)
 
 
 def check(engine: EngineName, device: str) -> None:

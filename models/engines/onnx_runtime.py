@@ -28,15 +28,8 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(self, spec: Spec, model: bytes, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = QUIET
         self.spec = spec
-        try:
-            self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
-            raise InvalidBundle(f"model.onnx: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        self.session = open_session(model, threads)
         self._check_interface()
 
     def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
@@ -77,7 +70,20 @@ class OnnxEngine:
             raise InvalidBundle(f"model.onnx: lacks the output '{min(needed - outputs)}' that the spec calls for")
 
 
-def _first_line(error: Exception) -> str:
+def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Return a session that runs a serialised model on the CPU; raises InvalidBundle."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = QUIET
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
+        raise InvalidBundle(f"model.onnx: ONNX Runtime cannot load it: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its name where it has none."""
     return next(itertools.chain(str(error).splitlines(), [type(error).__name__]))
 
 

@@ -11,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.coding import EncodedInputs
-from models.engines import Engine, Record, RunResult
+from models.engines import Record, RunResult
+from models.engines.base import Runner
 from service.served import ServedModel
 from tests.service.conftest import serving
 
@@ -19,7 +20,7 @@ from tests.service.conftest import serving
 class Waiting:
     """An engine that says when it has begun and goes on when it is told to."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Runner) -> None:
         self.engine = engine
         self.name, self.spec = engine.name, engine.spec
         self.begun, self.go_on = threading.Event(), threading.Event()

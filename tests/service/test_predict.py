@@ -197,4 +197,5 @@ def test_every_engine_answers_what_the_reference_computes(
         answer = client.post("/predict", json={"inputs": samples.tolist()}).json()
     assert answer["engine"] == engine
     assert [each["spike_counts"] for each in answer["predictions"]] == expected.spike_counts.tolist()
-    assert [each["synaptic_operations"] for each in answer["predictions"]] == expected.synaptic_operations.tolist()
+    counted = [each["synaptic_operations"] for each in answer["predictions"]]
+    np.testing.assert_array_equal(expected.synaptic_operations, counted)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from models.coding import EncodedInputs
-from models.engines import Engine, Record, RunResult
+from models.engines import Record, RunResult
+from models.engines.base import Runner
 from models.spec import Coding, Spec
 from service.quick import OPERATIONS, SECONDS, Cost, operations
 from service.served import ServedModel
@@ -60,7 +61,7 @@ def test_operations_of_a_convolution_and_of_a_recurrent_layer() -> None:
 class Watched:
     """An engine that notes the threads that it runs on."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Runner) -> None:
         self.engine = engine
         self.name, self.spec = engine.name, engine.spec
         self.threads: list[str] = []

@@ -1,0 +1,211 @@
+"""What an ONNX file asks of its runtime, read from its bytes before any runtime sees them.
+
+ONNX Runtime follows a tensor's external data to a file of the machine that serves, and serving has no onnx package to
+look first. So the few fields that matter are read here, straight from the protobuf encoding: the operators of every
+graph, subgraph and function, and where each tensor keeps its data. Every occurrence of a field is looked at, and
+whatever a protobuf parser might read otherwise than this one is refused, so that nothing hides between the two.
+
+Field numbers: onnx.proto of ONNX 1.23. Encoding: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from models.errors import InvalidBundle
+
+MOST_BYTES = 2**29  # of a model; a protobuf cannot be longer than four times that
+MOST_FIELDS = 2_000_000  # some seconds; a graph of a thousand nodes has some twenty thousand
+DEEPEST = 64  # messages in one another; subgraphs, three messages each, rarely lie more than three deep
+LONGEST_NAME = 60  # bytes of a name that are shown
+STANDARD = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+WIDTHS = {FIXED64: 8, FIXED32: 4}
+MOST_TAG_BYTES, MOST_VARINT_BYTES = 5, 10
+
+Span: TypeAlias = tuple[int, int]
+Operator: TypeAlias = tuple[str, str]
+
+
+@dataclass
+class Outline:
+    """What was found: the operator sets that are imported, and the operators, (domain, name), used and defined."""
+
+    opsets: dict[str, int] = field(default_factory=dict)
+    used: set[Operator] = field(default_factory=set)
+    defined: set[Operator] = field(default_factory=set)
+
+
+def outline(model: bytes) -> Outline:
+    """Return the outline of a serialised ModelProto.
+
+    Raises InvalidBundle for bytes that are none, that are too many, or that keep a tensor in another file.
+    """
+    if len(model) > MOST_BYTES:
+        raise InvalidBundle(f"model.onnx: has {len(model)} bytes, expected at most {MOST_BYTES}")
+    return _Walk(model).outline()
+
+
+def check(model: bytes) -> Outline:
+    """Return the outline of a model that may be run: all its data is its own, and so is each operator, or is ONNX's.
+
+    Raises InvalidBundle with a sentence otherwise.
+    """
+    found = outline(model)
+    for domain, name in sorted(found.used - found.defined):
+        if domain not in STANDARD:
+            raise InvalidBundle(
+                f"model.onnx: uses the operator '{name}' of the domain '{domain}', expected only those of ONNX itself "
+                "(domains ai.onnx and ai.onnx.ml) and functions that the model defines"
+            )
+    if not found.used:
+        raise InvalidBundle("model.onnx: holds no operator, expected an ONNX model")
+    return found
+
+
+class _Walk:
+    """One pass over a model. What is still to be read lies on a list, so that no nesting is a recursion."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.found = Outline()
+        self.fields = 0
+        self.waiting: list[tuple[Message, Span, int]] = [(_model, (0, len(data)), 0)]
+
+    def outline(self) -> Outline:
+        while self.waiting:
+            message, span, depth = self.waiting.pop()
+            if depth > DEEPEST:
+                raise InvalidBundle(f"model.onnx: its graphs lie in one another more than {DEEPEST} messages deep")
+            for kind, inner in message(self, span).items():
+                self.waiting += [(kind, each, depth + 1) for each in inner]
+        return self.found
+
+    def spans(self, span: Span) -> dict[int, list[Span]]:
+        """Return, by number, where the contents of each field that has a length lie."""
+        found: dict[int, list[Span]] = {}
+        for number, wire, value in self.read(span):
+            if wire == LENGTH:
+                found.setdefault(number, []).append(value)
+        return found
+
+    def read(self, span: Span) -> Iterator[tuple[int, int, Span]]:
+        """Yield each field's number, wire type and contents; a varint's are its value and 0."""
+        place, end = span
+        while place < end:
+            self.fields += 1
+            if self.fields > MOST_FIELDS:
+                raise InvalidBundle(f"model.onnx: has more than {MOST_FIELDS} fields")
+            tag, place = self.varint(place, end, MOST_TAG_BYTES)
+            number, wire = tag >> 3, tag & 7
+            if number == 0 or tag >= 2**32:
+                raise InvalidBundle("model.onnx: is not an ONNX model: a field has no number")
+            if wire == VARINT:
+                value, place = self.varint(place, end, MOST_VARINT_BYTES)
+                yield number, wire, (value, 0)
+                continue
+            if wire == LENGTH:
+                length, place = self.varint(place, end, MOST_TAG_BYTES)
+            elif wire in WIDTHS:
+                length = WIDTHS[wire]
+            else:
+                raise InvalidBundle(f"model.onnx: is not an ONNX model: a field has the wire type {wire}")
+            if length > end - place:
+                raise InvalidBundle("model.onnx: is not an ONNX model, or is cut off: a field ends after its message")
+            yield number, wire, (place, place + length)
+            place += length
+
+    def varint(self, place: int, end: int, most: int) -> tuple[int, int]:
+        value = 0
+        for index in range(most):
+            if place + index >= end:
+                raise InvalidBundle("model.onnx: is not an ONNX model, or is cut off: a number has no end")
+            byte = self.data[place + index]
+            value |= (byte & 0x7F) << (7 * index)
+            if byte < 0x80:
+                return value, place + index + 1
+        raise InvalidBundle(f"model.onnx: is not an ONNX model: a number has more than {most} bytes")
+
+    def text(self, spans: list[Span]) -> str:
+        """Return a string; of several the last one counts, as protobuf has it."""
+        if not spans:
+            return ""
+        start, end = spans[-1]
+        return self.data[start : min(end, start + LONGEST_NAME)].decode(errors="replace")
+
+
+Message: TypeAlias = Callable[[_Walk, Span], Mapping["Message", list[Span]]]
+
+
+def _model(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    inner = walk.spans(span)
+    return {
+        _graph: inner.get(7, []),
+        _operator_set: inner.get(8, []),
+        _training: inner.get(20, []),
+        _function: inner.get(25, []),
+    }
+
+
+def _operator_set(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    domain, version = "", 0
+    for number, wire, value in walk.read(span):
+        if (number, wire) == (1, LENGTH):
+            domain = walk.text([value])
+        elif (number, wire) == (2, VARINT):
+            version = value[0]
+    walk.found.opsets[domain] = version
+    return {}
+
+
+def _training(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    inner = walk.spans(span)
+    return {_graph: inner.get(1, []) + inner.get(2, [])}
+
+
+def _function(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    inner = walk.spans(span)
+    walk.found.defined.add((walk.text(inner.get(10, [])), walk.text(inner.get(1, []))))
+    return {_node: inner.get(7, []), _operator_set: inner.get(9, []), _attribute: inner.get(11, [])}
+
+
+def _graph(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    inner = walk.spans(span)
+    return {_node: inner.get(1, []), _tensor: inner.get(5, []), _sparse: inner.get(15, [])}
+
+
+def _node(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    inner = walk.spans(span)
+    walk.found.used.add((walk.text(inner.get(7, [])), walk.text(inner.get(4, []))))
+    return {_attribute: inner.get(5, [])}
+
+
+def _attribute(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    inner = walk.spans(span)
+    return {
+        _tensor: inner.get(5, []) + inner.get(10, []),
+        _graph: inner.get(6, []) + inner.get(11, []),
+        _sparse: inner.get(22, []) + inner.get(23, []),
+    }
+
+
+def _sparse(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    inner = walk.spans(span)
+    return {_tensor: inner.get(1, []) + inner.get(2, [])}
+
+
+def _tensor(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
+    name: list[Span] = []
+    outside = False
+    for number, wire, value in walk.read(span):
+        if (number, wire) == (8, LENGTH):
+            name.append(value)
+        outside = outside or number == 13 or (number == 14 and value != (0, 0))  # external_data, data_location
+    if outside:
+        raise InvalidBundle(
+            f"model.onnx: keeps the tensor '{walk.text(name)}' in another file, expected all data within model.onnx"
+        )
+    return {}
