@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
@@ -68,6 +68,13 @@ class Manifest(Header):
     """What bundle.json says of a network of nodes."""
 
     spec: Spec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_network(cls, said: Any) -> Any:
+        if isinstance(said, dict) and "contract" in said:
+            raise ValueError("holds a contract, not a spec: the model is only an ONNX graph, which can be served alone")
+        return said
 
 
 AnyManifest = TypeVar("AnyManifest", bound=Header)

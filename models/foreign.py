@@ -17,10 +17,10 @@ from enum import StrEnum
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
-from pydantic import StringConstraints, model_validator
+from pydantic import StringConstraints, ValidationError, model_validator
 
 from models import onnx_fields
 from models.bundle import (
@@ -39,7 +39,7 @@ from models.engines.choose import EngineName, check
 from models.errors import EngineUnavailable, InvalidBundle, InvalidInput, InvalidSpec
 from models.network import FloatArray
 from models.parameters import Shape
-from models.spec import Coding, Readout, Spec, Task
+from models.spec import Coding, Readout, Spec, Task, first_fault
 
 ValueName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -94,16 +94,24 @@ class OnnxContract(Task):
     output_kind: OutputKind = OutputKind.SCORES
     any_time_steps: bool = False
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Validate the fields of a contract; raises InvalidSpec with one sentence on the first fault."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidSpec(f"the contract is invalid: {first_fault(error)}") from error
+
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         self._check_coding()
         if self.input_layout is Layout.BATCH and self.coding is not Coding.DIRECT:
             raise InvalidSpec(
-                f"contract: coding '{self.coding}' gives other values at each step, which the layout 'batch' has no "
+                f"coding '{self.coding}' gives other values at each step, which the layout 'batch' has no "
                 "axis for; expected 'time_batch' or 'batch_time'"
             )
         if self.input_layout is Layout.BATCH and self.any_time_steps:
-            raise InvalidSpec("contract: any_time_steps needs an input with an axis for time, not the layout 'batch'")
+            raise InvalidSpec("any_time_steps needs an input with an axis for time, not the layout 'batch'")
         return self
 
     @property

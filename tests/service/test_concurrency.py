@@ -22,7 +22,7 @@ class Waiting:
 
     def __init__(self, engine: Runner) -> None:
         self.engine = engine
-        self.name, self.spec = engine.name, engine.spec
+        self.name = engine.name
         self.begun, self.go_on = threading.Event(), threading.Event()
 
     def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:

@@ -63,7 +63,7 @@ class Watched:
 
     def __init__(self, engine: Runner) -> None:
         self.engine = engine
-        self.name, self.spec = engine.name, engine.spec
+        self.name = engine.name
         self.threads: list[str] = []
 
     def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
