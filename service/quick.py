@@ -13,9 +13,10 @@ from time import thread_time
 from typing import Self
 
 from models.coding import EncodedInputs
+from models.contract import OnnxContract
 from models.engines.base import Runner
 from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.foreign import AnyTask, OnnxContract
+from models.foreign import AnyTask
 from models.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec import Coding, Spec, Task
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag
 from typing_extensions import TypeAliasType, TypedDict
 
 from models.coding import MAX_SEED
-from models.foreign import OutputKind
+from models.contract import OutputKind
 from models.spec import Coding, Readout, Task
 
 # A list stops at its first fault: a body of a million strings must not become a million errors.

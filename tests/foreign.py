@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.foreign import ForeignContents, OnnxContract
+from models.contract import OnnxContract
+from models.foreign import ForeignContents
 from models.repository import ModelRepository
 
 WEIGHT = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], np.float32)

@@ -23,6 +23,7 @@ from training.evaluate import Evaluation, evaluate
 from training.export import export
 from training.folder import RunFolder
 from training.frameworks.commands import verify
+from training.import_onnx import import_command as import_onnx
 from training.job import run_job
 from training.nir.commands import check_command
 from training.surrogate import Surrogate
@@ -33,6 +34,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 app.add_typer(imports, name="import")
 app.add_typer(exports, name="export")
 app.command("check")(check_command)
+imports.command("onnx")(import_onnx)
 app.command()(verify)
 console = Console()
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
+from models.contract import Layout, OnnxContract, OutputKind
 from models.engines.base import Record, RunResult
 from models.engines.onnx_runtime import first_line, open_session
 from models.errors import InvalidBundle, InvalidInput
-from models.foreign import Layout, OnnxContract, OutputKind
-from models.parameters import Shape
+from models.parameters import LARGEST, Shape
 
 FLOATS: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
@@ -35,6 +35,7 @@ class ContractEngine:
     def __init__(self, contract: OnnxContract, model: bytes, threads: int = 1) -> None:
         self.contract = contract
         self.session = open_session(model, threads)
+        self.one_by_one = False  # whether the graph takes one sample at a time
         self.input_type = self._check_input()
         self._check_output()
 
@@ -79,7 +80,7 @@ class ContractEngine:
                 f"but the contract says {list(expected)}"
             )
         values = output.astype(np.float64)
-        if not np.isfinite(values).all():
+        if not (np.abs(values) <= LARGEST).all():  # NaN is not either
             raise InvalidInput(f"{named} holds NaN or infinite values, expected finite ones")
         if contract.output_kind is OutputKind.SCORES:
             return values
@@ -93,7 +94,7 @@ class ContractEngine:
         return values.sum(axis=axes.index("time_steps")) if "time_steps" in axes else values
 
     def _check_input(self) -> type[np.floating[Any]]:
-        """Return the input's type, and note whether the model takes one sample at a time."""
+        """Return the input's type, and note whether the graph takes one sample at a time."""
         found, name = {value.name: value for value in self.session.get_inputs()}, self.contract.input_name
         if set(found) != {name}:
             raise InvalidBundle(f"model.onnx: its inputs are {_listed(found)}, but the contract feeds only '{name}'")

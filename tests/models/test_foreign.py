@@ -12,10 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle import Bundle
 from models.coding import encode
+from models.contract import OnnxContract
 from models.engines import EngineName
 from models.engines.contract import ContractEngine
 from models.errors import EngineUnavailable, InvalidBundle, InvalidInput, InvalidSpec
-from models.foreign import ForeignBundle, OnnxContract
+from models.foreign import ForeignBundle
 from models.repository import ModelRepository
 from tests.bundles import publish as publish_network
 from tests.foreign import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes, with_external_data
