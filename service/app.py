@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from models.version import VERSION
 from service import openapi
 from service.access import Access
+from service.body import BodyLimit
 from service.errors import install_handlers
-from service.limits import BodyLimit
+from service.keys import KeyCheck, KeyRing
 from service.metrics import Metrics
 from service.registry import Registry
 from service.routes import predicting, router
@@ -27,6 +28,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Models load once it is started, while it already answers: /health/ready says when they all have.
     """
+    keys = KeyRing.of(settings)
     registry = Registry.of(settings)
     metrics = Metrics()
 
@@ -57,7 +59,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.registry = registry
     app.state.metrics = metrics
     install_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    if keys:
+        app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
     app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request
     app.openapi = partial(openapi.document, app, registry)  # type: ignore[method-assign]
     return app

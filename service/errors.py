@@ -3,10 +3,12 @@
 ServiceError
 ├── MalformedBody  400  not JSON, or a name said twice in one object
 ├── ModelNotFound  404  a model or version that is not served here
+├── BodyTooSlow    408  a body that takes longer to arrive than the settings allow
 ├── TooLarge       413  more bytes, samples or work than the limits allow
 └── NotReady       503  a model that is still loading or could not be loaded
 
-`models.errors.InvalidInput` answers 422. Misconfigured never meets a request: it stops the server from starting.
+`models.errors.InvalidInput` answers 422, and `service.keys` answers 401 and 403 before a request gets this far.
+Misconfigured never meets a request: it stops the server from starting.
 """
 
 from __future__ import annotations
@@ -46,6 +48,12 @@ class ModelNotFound(ServiceError):
     """A model or version that is not served here."""
 
     status = HTTPStatus.NOT_FOUND
+
+
+class BodyTooSlow(ServiceError):
+    """A body that did not arrive in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
 
 
 class TooLarge(ServiceError):

@@ -35,7 +35,9 @@ Version = Annotated[str, Path(description="A version of it, a positive integer."
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     descriptions = {
         400: "Not JSON, or a name said twice.",
+        401: "No key, or one that this server does not know; only where keys are set.",
         404: "No such model or version here.",
+        408: "The body took longer to arrive than the settings allow.",
         413: "More bytes, samples or work than the limits allow.",
         422: "A field that is missing, unknown or of the wrong type, shape or value.",
         503: "The model is still loading or could not be loaded.",
@@ -45,7 +47,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 PREDICTS: dict[str, Any] = {
     "response_model": PredictResponse,
-    "responses": _errors(400, 404, 413, 422, 503),
+    "responses": _errors(400, 401, 404, 408, 413, 422, 503),
     "tags": ["predict"],
 }
 

@@ -63,13 +63,28 @@ class Settings(BaseSettings):
         le=1024,
         description="How many requests run at once, each on one thread.",
     )
+    api_keys: str | None = Field(
+        None, description="The keys that clients may use, each as its digest sha256:<hex>, separated by commas."
+    )
+    api_keys_file: Path | None = Field(None, description="A file with the digests of such keys, one a line.")
+    admin_keys: str | None = Field(
+        None, description="The keys that may load and unload models, as their digests like those of clients."
+    )
+    admin_keys_file: Path | None = Field(None, description="A file with the digests of such keys, one a line.")
+    public_metrics: bool = Field(False, description="Whether /metrics is answered without a key where keys are set.")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="The largest request body, in bytes.")
+    body_seconds: float = Field(
+        30, gt=0, le=3600, description="How long a request's body may take to arrive; then it is answered 408."
+    )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps that a request may run for.")
     max_values: int = Field(
         2**26,
         ge=1,
         description="The most work in one request: samples × time steps × the width of the model's widest layer.",
+    )
+    max_neuron_steps: int = Field(
+        2**27, ge=1, description="The most work in one request: samples × time steps × the model's neurons."
     )
     max_recorded_values: int = Field(
         1_000_000,
