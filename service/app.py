@@ -20,6 +20,7 @@ from service.registry import Registry
 from service.routes import predicting, router
 from service.served import ServedModel
 from service.settings import Settings
+from service.tracing import TraceRequests, Tracing
 from service.workers import Workers
 
 
@@ -30,7 +31,8 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keys = KeyRing.of(settings)
     registry = Registry.of(settings)
-    metrics = Metrics()
+    metrics = Metrics(registry.status)
+    tracing = Tracing.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,6 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
                 loading.cancel()
                 with suppress(asyncio.CancelledError):
                     await loading
+                if tracing:
+                    await asyncio.to_thread(tracing.shut_down)
 
     app = FastAPI(
         title="Spikeserve",
@@ -62,6 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+    if tracing:
+        app.add_middleware(TraceRequests, tracing=tracing)
     app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request
     app.openapi = partial(openapi.document, app, registry)  # type: ignore[method-assign]
     return app

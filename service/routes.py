@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.access import LOGGED
+from service.access import ANSWERED, LOGGED
 from service.describe import described
 from service.direct import DirectRoute
 from service.metrics import Metrics
@@ -82,6 +82,7 @@ async def _answer(request: Request, model: ServedModel) -> Response:
         query = model.reader.read(body)
         answer = model.run(query) if model.is_quick(query) else await workers.run(model.run, query)
     logged["samples"] = answer.samples
+    request.scope[ANSWERED] = answer
     metrics.count_answer(model, answer)
     return Response(answer.content, media_type="application/json")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -10,7 +12,9 @@ from pydantic_core import to_json
 from models.bundle import Bundle
 from models.coding import encode
 from models.engines import Engine
+from models.engines.base import Counts
 from models.errors import InvalidBundle
+from models.nodes import Spiking
 from models.repository import ModelRepository
 from service.answers import predictions
 from service.engines import engine_for
@@ -27,8 +31,11 @@ class Answer:
 
     content: bytes
     samples: int
-    spikes: int
+    time_steps: int
+    spikes_per_layer: Mapping[str, int]
     synaptic_operations: int
+    started: float  # as `perf_counter` counts
+    encode_seconds: float
     inference_seconds: float
 
 
@@ -42,6 +49,8 @@ class ServedModel:
         self.spec = bundle.network.spec
         self.engine = engine
         self.reader = Reader(self.spec, limits)
+        shapes = self.spec.output_shapes
+        self.layers = {node.name: math.prod(shapes[node.name]) for node in self.spec.nodes if isinstance(node, Spiking)}
         self.cost = Cost.of(engine, bundle.golden.inputs[:1])  # of one sample, as most requests are
 
     @classmethod
@@ -74,10 +83,11 @@ class ServedModel:
 
         It takes a while: never call it on the event loop, unless `query` is quick.
         """
-        inputs = encode(query.samples, self.spec, query.time_steps, query.seed)
         started = perf_counter()
+        inputs = encode(query.samples, self.spec, query.time_steps, query.seed)
+        encoded = perf_counter()
         result = self.engine.run(inputs, record=query.record)
-        inference_seconds = perf_counter() - started
+        done = perf_counter()
         response: PredictResponse = {
             "model": self.name,
             "version": self.version,
@@ -88,7 +98,15 @@ class ServedModel:
         return Answer(
             content=to_json(response, inf_nan_mode="null"),
             samples=inputs.batch,
-            spikes=sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()),
-            synaptic_operations=int(result.synaptic_operations.sum()),
-            inference_seconds=inference_seconds,
+            time_steps=query.time_steps,
+            spikes_per_layer={name: _total(spikes) for name, spikes in result.spikes_per_node.items()},
+            synaptic_operations=_total(result.synaptic_operations),
+            started=started,
+            encode_seconds=encoded - started,
+            inference_seconds=done - encoded,
         )
+
+
+def _total(counts: Counts) -> int:
+    """Add up (batch,); a batch of one, as most are, needs no sum, which would take twenty times as long."""
+    return int(counts[0]) if len(counts) == 1 else int(counts.sum())

@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(
         30, ge=0, description="How long a stopping server waits for the requests that it is answering."
     )
+    trace_endpoint: str | None = Field(
+        None,
+        description="Where OpenTelemetry spans go, by OTLP over HTTP: http://collector:4318/v1/traces; needs the extra "
+        "otel.",
+    )
     log_level: LogLevel = Field("info", description="The least level that is logged.")
 
     @field_validator("repository")
