@@ -16,6 +16,7 @@ from pydantic_settings import CliApp, SettingsError
 from models.errors import SpikeserveError
 from service import faults, logs
 from service.app import create_app
+from service.connections import connections
 from service.engines import check_device
 from service.errors import Misconfigured
 from service.keys import KeyRing, is_loopback
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         app,
         log_config=None,
         access_log=False,
-        http="httptools",
+        http=connections(settings.header_seconds),
         loop="asyncio",  # uvloop was measured to answer no more requests here
         ws="none",
         server_header=False,

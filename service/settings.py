@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     admin_keys_file: Path | None = Field(None, description="A file with the digests of such keys, one a line.")
     public_metrics: bool = Field(False, description="Whether /metrics is answered without a key where keys are set.")
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="The largest request body, in bytes.")
+    header_seconds: float = Field(
+        10, gt=0, le=3600, description="How long a request's headers may take to arrive; then it is answered 408."
+    )
     body_seconds: float = Field(
         30, gt=0, le=3600, description="How long a request's body may take to arrive; then it is answered 408."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -257,3 +258,9 @@ def test_serving_writes_no_file(repository: Path) -> None:
             seen += line
         process.terminate()
         assert process.wait() == 0
+
+
+@pytest.mark.parametrize("document", ["SECURITY.md", "deploy/README.md"])
+def test_every_flag_that_a_document_relies_on_is_a_setting(document: str) -> None:
+    named = set(re.findall(r"`--([a-z][a-z-]*)`", (ROOT / document).read_text()))
+    assert {name.replace("-", "_") for name in named} <= Settings.model_fields.keys()
