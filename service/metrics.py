@@ -1,18 +1,23 @@
 """What Prometheus is told. Labels take their values from what is served, never from what a client sends.
 
-A request is counted on the event loop, and on no other thread.
+Requests are counted on the event loop, and on no other thread, so that what a model did is kept as plain numbers: they
+become metrics when somebody asks, which costs a request a tenth of what it takes to count under a lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from service.schemas import ModelStatus
 from service.served import Answer, ServedModel
@@ -27,37 +32,62 @@ MODEL = ("model", "version")
 Statuses = Callable[[], list[ModelStatus]]
 
 
+class Distribution:
+    """How often a value was at most each of some bounds: a histogram, in plain numbers."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return each bound with the count of values up to it, as Prometheus has them."""
+        names = [*map(floatToGoString, self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+
+
+@dataclass
+class Asked:
+    """The requests for one version of a model, by status, and how long they took."""
+
+    statuses: Tally[int] = field(default_factory=Tally)
+    seconds: Distribution = field(default_factory=lambda: Distribution(SECONDS))
+
+
 @dataclass
 class Layer:
-    """What the neurons of one layer did, as plain numbers: they become metrics when somebody asks."""
+    """What the neurons of one layer did."""
 
     neurons: int
     spikes: int = 0
     neuron_steps: int = 0
 
 
-@dataclass(frozen=True)
-class OfModel:
-    """The metrics of one model's version on its engine."""
+@dataclass
+class Ran:
+    """What one version of a model did on its engine."""
 
-    encode_seconds: Histogram
-    inference_seconds: Histogram
-    request_operations: Histogram
-    samples: Counter
-    spikes: Counter
-    layers: Mapping[str, Layer]
+    layers: dict[str, Layer]
+    samples: int = 0
+    encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
+    inference_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
+    operations: Distribution = field(default_factory=lambda: Distribution(OPERATIONS))
 
 
 class Metrics:
     """The metrics of one app, in a registry of its own; `statuses` says what is served when they are asked for."""
 
     def __init__(self, statuses: Statuses) -> None:
-        self.statuses = statuses
-        self.models: dict[tuple[str, int, str], OfModel] = {}
-        self.asked: set[tuple[str, int]] = set()  # the versions that requests were counted for
+        self.models = Models(statuses)
         self.in_flight = 0
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        registry.register(self.models)
         self.requests = Counter(
             "spikeserve_http_requests", "Requests answered.", ("method", "route", "status"), registry=registry
         )
@@ -72,45 +102,9 @@ class Metrics:
             "spikeserve_http_requests_in_flight", "Requests that wait or are being answered.", registry=registry
         )
         in_flight.set_function(lambda: self.in_flight)
-        self.model_requests = Counter(
-            "spikeserve_model_requests", "Requests for a model, answered.", (*MODEL, "status"), registry=registry
-        )
-        self.model_request_seconds = Histogram(
-            "spikeserve_model_request_seconds",
-            "From the arrival of a request for a model to the end of its answer.",
-            MODEL,
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.encode_seconds = Histogram(
-            "spikeserve_encode_seconds",
-            "What it takes to turn a request's samples into what the network sees.",
-            MODEL,
-            buckets=SHORT_SECONDS,
-            registry=registry,
-        )
-        self.inference_seconds = Histogram(
-            "spikeserve_inference_seconds",
-            "What the engine takes for one run.",
-            (*MODEL, "engine"),
-            buckets=SHORT_SECONDS,
-            registry=registry,
-        )
-        self.request_operations = Histogram(
-            "spikeserve_request_synaptic_operations",
-            "Weights met by non-zero inputs, in one request.",
-            MODEL,
-            buckets=OPERATIONS,
-            registry=registry,
-        )
-        self.samples = Counter("spikeserve_samples", "Samples classified.", MODEL, registry=registry)
-        self.spikes = Counter("spikeserve_spikes", "Spikes of all neurons.", MODEL, registry=registry)
-        registry.register(Served(statuses))
-        registry.register(Layers(self.models))
 
         # To find a metric by its labels takes longer than to count, and the labels are few.
         self.of_route = cache(self._of_route)
-        self.of_requests = cache(self._of_requests)
 
     def count_request(
         self, method: str, route: str, status: int, seconds: float, model: tuple[str, int] | None = None
@@ -120,95 +114,115 @@ class Metrics:
         requests.inc()
         request_seconds.observe(seconds)
         if model is not None:
-            requests, request_seconds = self.of_requests(*model, status)
-            requests.inc()
-            request_seconds.observe(seconds)
+            asked = self.models.asked.get(model) or self.models.asked.setdefault(model, Asked())
+            asked.statuses[status] += 1
+            asked.seconds.observe(seconds)
 
     def count_answer(self, model: ServedModel, answer: Answer) -> None:
         """Count what a model did for one request."""
-        of_model = self.models.get((model.name, model.version, model.engine.name)) or self._of_model(model)
-        of_model.encode_seconds.observe(answer.encode_seconds)
-        of_model.inference_seconds.observe(answer.inference_seconds)
-        of_model.request_operations.observe(answer.synaptic_operations)
-        of_model.samples.inc(answer.samples)
-        of_model.spikes.inc(sum(answer.spikes_per_layer.values()))
+        ran = self.models.of(model)
+        ran.samples += answer.samples
+        ran.encode_seconds.observe(answer.encode_seconds)
+        ran.inference_seconds.observe(answer.inference_seconds)
+        ran.operations.observe(answer.synaptic_operations)
         steps = answer.samples * answer.time_steps
         for name, spikes in answer.spikes_per_layer.items():
-            layer = of_model.layers[name]
+            layer = ran.layers[name]
             layer.spikes += spikes
             layer.neuron_steps += steps * layer.neurons
 
     def exposition(self) -> bytes:
         """Return every metric of what is served in Prometheus' text format."""
-        self._forget_what_is_gone()
         return generate_latest(self.registry)
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
 
-    def _of_requests(self, name: str, version: int, status: int) -> tuple[Counter, Histogram]:
-        self.asked.add((name, version))
-        return self.model_requests.labels(name, version, status), self.model_request_seconds.labels(name, version)
 
-    def _of_model(self, model: ServedModel) -> OfModel:
-        name, version, engine = model.name, model.version, model.engine.name
-        made = self.models[name, version, engine] = OfModel(
-            self.encode_seconds.labels(name, version),
-            self.inference_seconds.labels(name, version, engine),
-            self.request_operations.labels(name, version),
-            self.samples.labels(name, version),
-            self.spikes.labels(name, version),
-            {layer: Layer(neurons) for layer, neurons in model.layers.items()},
-        )
-        return made
-
-    def _forget_what_is_gone(self) -> None:
-        """Drop the metrics of versions that are served no more: versions come and go, and would add up for ever."""
-        served = {(model["name"], each["version"]) for model in self.statuses() for each in model["versions"]}
-        gone = self.asked - served
-        for name, version in gone:
-            for metric in (
-                self.model_requests,
-                self.model_request_seconds,
-                self.encode_seconds,
-                self.inference_seconds,
-                self.request_operations,
-                self.samples,
-                self.spikes,
-            ):
-                metric.remove_by_labels({"model": name, "version": str(version)})
-        if gone:
-            self.asked -= gone
-            self.of_requests.cache_clear()
-            for key in [key for key in self.models if key[:2] in gone]:
-                del self.models[key]
-
-
-class Served(Collector):
-    """Each version that is served, and where it stands."""
+class Models(Collector):
+    """The versions that are served, where each stands, what was asked of it and what it did."""
 
     def __init__(self, statuses: Statuses) -> None:
         self.statuses = statuses
+        self.asked: dict[tuple[str, int], Asked] = {}
+        self.ran: dict[tuple[str, int, str], Ran] = {}
+
+    def of(self, model: ServedModel) -> Ran:
+        """Return where to count what a model does."""
+        key = (model.name, model.version, model.engine.name)
+        ran = self.ran.get(key)
+        if ran is None:
+            ran = self.ran[key] = Ran({name: Layer(neurons) for name, neurons in model.layers.items()})
+        return ran
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the registry would otherwise collect once before there is anything to serve."""
+        return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Return 1 for each version, in its state."""
+        """Return the metrics of the versions that are served; what is served no more is forgotten."""
+        statuses = self.statuses()
+        self._forget_all_but({(model["name"], each["version"]) for model in statuses for each in model["versions"]})
+        yield from self._versions(statuses)
+        yield from self._requests()
+        yield from self._runs()
+        yield from self._layers()
+
+    def _forget_all_but(self, served: set[tuple[str, int]]) -> None:
+        """Versions come and go, and would add up for ever."""
+        for asked in self.asked.keys() - served:
+            del self.asked[asked]
+        for ran in [key for key in self.ran if key[:2] not in served]:
+            del self.ran[ran]
+
+    def _versions(self, statuses: list[ModelStatus]) -> Iterator[Metric]:
         versions = GaugeMetricFamily(
             "spikeserve_model_versions", "1 for each version of a model, in its state.", labels=(*MODEL, "state")
         )
-        for model in self.statuses():
+        for model in statuses:
             for each in model["versions"]:
                 versions.add_metric((model["name"], str(each["version"]), each["state"]), 1)
         yield versions
 
+    def _requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "spikeserve_model_requests", "Requests for a model, answered.", labels=(*MODEL, "status")
+        )
+        seconds = HistogramMetricFamily(
+            "spikeserve_model_request_seconds",
+            "From the arrival of a request for a model to the end of its answer.",
+            labels=MODEL,
+        )
+        for (name, version), asked in self.asked.items():
+            seconds.add_metric((name, str(version)), asked.seconds.buckets(), asked.seconds.sum)
+            for status, count in asked.statuses.items():
+                requests.add_metric((name, str(version), str(status)), count)
+        yield requests
+        yield seconds
 
-class Layers(Collector):
-    """What the neurons of each layer did: the one metric divided by the other is the layer's firing rate."""
+    def _runs(self) -> Iterator[Metric]:
+        encode = HistogramMetricFamily(
+            "spikeserve_encode_seconds",
+            "What it takes to turn a request's samples into what the network sees.",
+            labels=MODEL,
+        )
+        inference = HistogramMetricFamily(
+            "spikeserve_inference_seconds", "What the engine takes for one run.", labels=(*MODEL, "engine")
+        )
+        operations = HistogramMetricFamily(
+            "spikeserve_request_synaptic_operations", "Weights met by non-zero inputs, in one request.", labels=MODEL
+        )
+        samples = CounterMetricFamily("spikeserve_samples", "Samples classified.", labels=MODEL)
+        for (name, version, engine), ran in self.ran.items():
+            model = (name, str(version))
+            encode.add_metric(model, ran.encode_seconds.buckets(), ran.encode_seconds.sum)
+            inference.add_metric((*model, engine), ran.inference_seconds.buckets(), ran.inference_seconds.sum)
+            operations.add_metric(model, ran.operations.buckets(), ran.operations.sum)
+            samples.add_metric(model, ran.samples)
+        yield from (encode, inference, operations, samples)
 
-    def __init__(self, models: Mapping[tuple[str, int, str], OfModel]) -> None:
-        self.models = models
-
-    def collect(self) -> Iterator[Metric]:
-        """Return the spikes of each layer, and the neuron steps that they could have been."""
+    def _layers(self) -> Iterator[Metric]:
+        """Return what gives a layer's firing rate: its spikes, by the neuron steps that could have been some."""
         labels = (*MODEL, "layer")
         spikes = CounterMetricFamily("spikeserve_layer_spikes", "Spikes of a layer's neurons.", labels=labels)
         steps = CounterMetricFamily(
@@ -216,9 +230,9 @@ class Layers(Collector):
             "Steps of a layer's neurons, in each of which one may spike.",
             labels=labels,
         )
-        for (name, version, _), of_model in self.models.items():
-            for layer, totals in of_model.layers.items():
-                spikes.add_metric((name, str(version), layer), totals.spikes)
-                steps.add_metric((name, str(version), layer), totals.neuron_steps)
+        for (name, version, _), ran in self.ran.items():
+            for layer, did in ran.layers.items():
+                spikes.add_metric((name, str(version), layer), did.spikes)
+                steps.add_metric((name, str(version), layer), did.neuron_steps)
         yield spikes
         yield steps
