@@ -17,6 +17,7 @@ from service.limits import BodyLimit
 from service.metrics import Metrics
 from service.registry import Registry
 from service.routes import predicting, router
+from service.scheduler import Scheduler
 from service.served import ServedModel
 from service.settings import Settings
 from service.workers import Workers
@@ -33,9 +34,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with Workers(settings.threads) as workers:
-            app.state.workers = workers
+            app.state.scheduler = Scheduler(workers, metrics)
             loading = asyncio.create_task(
-                registry.load(lambda name, version: workers.run(ServedModel.load, name, version, settings))
+                registry.load(lambda name, version: workers.submit(ServedModel.load, name, version, settings))
             )
             try:
                 yield
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.registry = registry
     app.state.metrics = metrics
+    app.state.settings = settings
     install_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request

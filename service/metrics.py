@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from service.served import Answer, ServedModel
+from service.jobs import Answer
+from service.served import ServedModel
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,21 @@ class OfModel:
     """The metrics of one model's version on its engine."""
 
     inference_seconds: Histogram
+    batch_samples: Histogram
     samples: Counter
     spikes: Counter
     synaptic_operations: Counter
+
+
+@dataclass(frozen=True)
+class OfQueue:
+    """The metrics of the queues of one model's versions."""
+
+    depth: Gauge
+    seconds: Histogram
+    shed: Counter
+    abandoned: Counter
+    expired: Counter
 
 
 class Metrics:
@@ -48,6 +63,35 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.batch_samples = Histogram(
+            "spikeserve_batch_samples",
+            "Samples that went through the engine in one run.",
+            model,
+            buckets=SAMPLES,
+            registry=registry,
+        )
+        self.queue_depth = Gauge(
+            "spikeserve_queue_depth", "Requests that wait for a worker.", ("model",), registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "spikeserve_queue_seconds",
+            "What the requests that had to wait for a worker waited.",
+            ("model",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.shed = Counter(
+            "spikeserve_requests_shed", "Requests refused since the queue was full.", ("model",), registry=registry
+        )
+        self.abandoned = Counter(
+            "spikeserve_requests_abandoned",
+            "Requests whose client left before the answer.",
+            ("model",),
+            registry=registry,
+        )
+        self.expired = Counter(
+            "spikeserve_requests_expired", "Requests that had no time left.", ("model",), registry=registry
+        )
         self.samples = Counter("spikeserve_samples", "Samples classified.", model, registry=registry)
         self.spikes = Counter("spikeserve_spikes", "Spikes of all neurons.", model, registry=registry)
         self.synaptic_operations = Counter(
@@ -57,6 +101,7 @@ class Metrics:
         # To find a metric by its labels takes longer than to count, and the labels are few.
         self.of_route = cache(self._of_route)
         self.of_model = cache(self._of_model)
+        self.of_queue = cache(self._of_queue)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request; `route` is the route's template."""
@@ -64,10 +109,35 @@ class Metrics:
         requests.inc()
         request_seconds.observe(seconds)
 
-    def count_answer(self, model: ServedModel, answer: Answer) -> None:
+    def count_run(self, model: ServedModel, samples: int, seconds: float) -> None:
+        """Count one run of a model's engine."""
+        of_model = self.of_model(model.name, model.version, model.engine.name)
+        of_model.inference_seconds.observe(seconds)
+        of_model.batch_samples.observe(samples)
+
+    def queue_changed(self, model: ServedModel, by: int) -> None:
+        """Note that so many requests more, or fewer, wait for a worker."""
+        self.of_queue(model.name).depth.inc(by)
+
+    def count_wait(self, model: ServedModel, seconds: float) -> None:
+        """Count a request that has waited."""
+        self.of_queue(model.name).seconds.observe(seconds)
+
+    def count_shed(self, model: ServedModel) -> None:
+        """Count a request that found the queue full."""
+        self.of_queue(model.name).shed.inc()
+
+    def count_abandoned(self, model: ServedModel) -> None:
+        """Count a request whose client left."""
+        self.of_queue(model.name).abandoned.inc()
+
+    def count_expired(self, model: ServedModel) -> None:
+        """Count a request whose time was over before its answer."""
+        self.of_queue(model.name).expired.inc()
+
+    def count_answer(self, model: ServedModel, answer: Answer[Any]) -> None:
         """Count what a model did for one request."""
         of_model = self.of_model(model.name, model.version, model.engine.name)
-        of_model.inference_seconds.observe(answer.inference_seconds)
         of_model.samples.inc(answer.samples)
         of_model.spikes.inc(answer.spikes)
         of_model.synaptic_operations.inc(answer.synaptic_operations)
@@ -78,9 +148,19 @@ class Metrics:
     def _of_model(self, name: str, version: int, engine: str) -> OfModel:
         return OfModel(
             self.inference_seconds.labels(name, version, engine),
+            self.batch_samples.labels(name, version),
             self.samples.labels(name, version),
             self.spikes.labels(name, version),
             self.synaptic_operations.labels(name, version),
+        )
+
+    def _of_queue(self, name: str) -> OfQueue:
+        return OfQueue(
+            self.queue_depth.labels(name),
+            self.queue_seconds.labels(name),
+            self.shed.labels(name),
+            self.abandoned.labels(name),
+            self.expired.labels(name),
         )
 
     def exposition(self) -> bytes:

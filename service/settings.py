@@ -63,6 +63,24 @@ class Settings(BaseSettings):
         le=1024,
         description="How many requests run at once, each on one thread.",
     )
+    max_queue: int = Field(
+        256,
+        ge=1,
+        description="How many requests may wait for one version of a model; more are answered 503 at once.",
+    )
+    request_timeout_ms: int = Field(
+        30_000,
+        ge=1,
+        description="How long a request may take once its headers are read, or it is answered 504; the header "
+        "X-Request-Timeout-Ms may ask for less.",
+    )
+    max_batch: int = Field(64, ge=1, description="The most samples that go through an engine at once.")
+    max_batch_delay_ms: float = Field(
+        2.0,
+        ge=0,
+        description="For onnx and torch, how long a request may wait for others to share its run while another run "
+        "is going.",
+    )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="The largest request body, in bytes.")
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps that a request may run for.")
