@@ -18,7 +18,6 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.routes import predicting, router
 from service.scheduler import Scheduler
-from service.served import ServedModel
 from service.settings import Settings
 from service.workers import Workers
 
@@ -33,11 +32,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with Workers(settings.threads) as workers:
+        with Workers(settings.threads) as workers, Workers(settings.threads, "loader") as loaders:
             app.state.scheduler = Scheduler(workers, metrics)
-            loading = asyncio.create_task(
-                registry.load(lambda name, version: workers.submit(ServedModel.load, name, version, settings))
-            )
+            loading = asyncio.create_task(registry.start(loaders, metrics.watch))
             try:
                 yield
             finally:

@@ -3,6 +3,7 @@
 ServiceError
 ├── MalformedBody     400  not JSON, or a name said twice in one object
 ├── MalformedHeader   400  a header that is not what it should be
+├── LoadFailed        400  a version that was to be loaded and could not be
 ├── ModelNotFound     404  a model or version that is not served here
 ├── TooLarge          413  more bytes, samples or work than the limits allow
 ├── NotReady          503  a model that is still loading or could not be loaded
@@ -48,6 +49,12 @@ class MalformedBody(ServiceError):
 
 class MalformedHeader(ServiceError):
     """A header with a value that it cannot have."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class LoadFailed(ServiceError):
+    """A version that was to be loaded and could not be; the message says why."""
 
     status = HTTPStatus.BAD_REQUEST
 

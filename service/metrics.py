@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter as Counted
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -98,6 +100,8 @@ class Metrics:
             "spikeserve_synaptic_operations", "Weights met by non-zero inputs.", model, registry=registry
         )
 
+        self.alive: Counted[tuple[str, int]] = Counted()  # the models that requests may still count for
+
         # To find a metric by its labels takes longer than to count, and the labels are few.
         self.of_route = cache(self._of_route)
         self.of_model = cache(self._of_model)
@@ -153,6 +157,22 @@ class Metrics:
             self.spikes.labels(name, version),
             self.synaptic_operations.labels(name, version),
         )
+
+    def watch(self, model: ServedModel) -> None:
+        """Drop the series of a model's version once no model of it is left, so that reloads do not add up."""
+        version = (model.name, model.version)
+        self.alive[version] += 1
+        weakref.finalize(model, self._forget, version, model.engine.name).atexit = False
+
+    def _forget(self, version: tuple[str, int], engine: str) -> None:
+        self.alive[version] -= 1
+        if self.alive[version] > 0:
+            return
+        del self.alive[version]
+        self.of_model.cache_clear()
+        self.inference_seconds.remove(*version, engine)
+        for of_version in (self.batch_samples, self.samples, self.spikes, self.synaptic_operations):
+            of_version.remove(*version)
 
     def _of_queue(self, name: str) -> OfQueue:
         return OfQueue(
