@@ -18,7 +18,7 @@ from service.keys import KeyCheck, KeyRing
 from service.metrics import Metrics
 from service.registry import Registry
 from service.routes import predicting, router
-from service.served import ServedModel
+from service.scheduler import Scheduler
 from service.settings import Settings
 from service.tracing import TraceRequests, Tracing
 from service.workers import Workers
@@ -36,11 +36,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with Workers(settings.threads) as workers:
-            app.state.workers = workers
-            loading = asyncio.create_task(
-                registry.load(lambda name, version: workers.run(ServedModel.load, name, version, settings))
-            )
+        with Workers(settings.threads) as workers, Workers(settings.threads, "loader") as loaders:
+            app.state.scheduler = Scheduler(workers, metrics)
+            loading = asyncio.create_task(registry.start(loaders))
             try:
                 yield
             finally:
@@ -62,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.registry = registry
     app.state.metrics = metrics
+    app.state.settings = settings
     install_handlers(app)
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -19,14 +20,16 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from service.jobs import Answer
 from service.schemas import ModelStatus
-from service.served import Answer, ServedModel
+from service.served import ServedModel
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SHORT_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, *SECONDS)  # of what may take microseconds
 OPERATIONS = tuple(10.0**power for power in range(2, 12))
+SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MODEL = ("model", "version")
 
 Statuses = Callable[[], list[ModelStatus]]
@@ -76,7 +79,19 @@ class Ran:
     samples: int = 0
     encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
     inference_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
+    batch_samples: Distribution = field(default_factory=lambda: Distribution(SAMPLES))
     operations: Distribution = field(default_factory=lambda: Distribution(OPERATIONS))
+
+
+@dataclass(frozen=True)
+class OfQueue:
+    """The metrics of the queues of one model's versions."""
+
+    depth: Gauge
+    seconds: Histogram
+    shed: Counter
+    abandoned: Counter
+    expired: Counter
 
 
 class Metrics:
@@ -102,9 +117,32 @@ class Metrics:
             "spikeserve_http_requests_in_flight", "Requests that wait or are being answered.", registry=registry
         )
         in_flight.set_function(lambda: self.in_flight)
+        self.queue_depth = Gauge(
+            "spikeserve_queue_depth", "Requests that wait for a worker.", ("model",), registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "spikeserve_queue_seconds",
+            "What the requests that had to wait for a worker waited.",
+            ("model",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.shed = Counter(
+            "spikeserve_requests_shed", "Requests refused since the queue was full.", ("model",), registry=registry
+        )
+        self.abandoned = Counter(
+            "spikeserve_requests_abandoned",
+            "Requests whose client left before the answer.",
+            ("model",),
+            registry=registry,
+        )
+        self.expired = Counter(
+            "spikeserve_requests_expired", "Requests that had no time left.", ("model",), registry=registry
+        )
 
         # To find a metric by its labels takes longer than to count, and the labels are few.
         self.of_route = cache(self._of_route)
+        self.of_queue = cache(self._of_queue)
 
     def count_request(
         self, method: str, route: str, status: int, seconds: float, model: tuple[str, int] | None = None
@@ -118,12 +156,37 @@ class Metrics:
             asked.statuses[status] += 1
             asked.seconds.observe(seconds)
 
-    def count_answer(self, model: ServedModel, answer: Answer) -> None:
+    def count_run(self, model: ServedModel, samples: int, seconds: float) -> None:
+        """Count one run of a model's engine."""
+        ran = self.models.of(model)
+        ran.inference_seconds.observe(seconds)
+        ran.batch_samples.observe(samples)
+
+    def queue_changed(self, model: ServedModel, by: int) -> None:
+        """Note that so many requests more, or fewer, wait for a worker."""
+        self.of_queue(model.name).depth.inc(by)
+
+    def count_wait(self, model: ServedModel, seconds: float) -> None:
+        """Count a request that has waited."""
+        self.of_queue(model.name).seconds.observe(seconds)
+
+    def count_shed(self, model: ServedModel) -> None:
+        """Count a request that found the queue full."""
+        self.of_queue(model.name).shed.inc()
+
+    def count_abandoned(self, model: ServedModel) -> None:
+        """Count a request whose client left."""
+        self.of_queue(model.name).abandoned.inc()
+
+    def count_expired(self, model: ServedModel) -> None:
+        """Count a request whose time was over before its answer."""
+        self.of_queue(model.name).expired.inc()
+
+    def count_answer(self, model: ServedModel, answer: Answer[Any]) -> None:
         """Count what a model did for one request."""
         ran = self.models.of(model)
         ran.samples += answer.samples
-        ran.encode_seconds.observe(answer.encode_seconds)
-        ran.inference_seconds.observe(answer.inference_seconds)
+        ran.encode_seconds.observe(answer.times.encode_seconds)
         ran.operations.observe(answer.synaptic_operations)
         steps = answer.samples * answer.time_steps
         for name, spikes in answer.spikes_per_layer.items():
@@ -137,6 +200,15 @@ class Metrics:
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
+
+    def _of_queue(self, name: str) -> OfQueue:
+        return OfQueue(
+            self.queue_depth.labels(name),
+            self.queue_seconds.labels(name),
+            self.shed.labels(name),
+            self.abandoned.labels(name),
+            self.expired.labels(name),
+        )
 
 
 class Models(Collector):
@@ -209,6 +281,9 @@ class Models(Collector):
         inference = HistogramMetricFamily(
             "spikeserve_inference_seconds", "What the engine takes for one run.", labels=(*MODEL, "engine")
         )
+        batches = HistogramMetricFamily(
+            "spikeserve_batch_samples", "Samples that went through the engine in one run.", labels=MODEL
+        )
         operations = HistogramMetricFamily(
             "spikeserve_request_synaptic_operations", "Weights met by non-zero inputs, in one request.", labels=MODEL
         )
@@ -217,9 +292,10 @@ class Models(Collector):
             model = (name, str(version))
             encode.add_metric(model, ran.encode_seconds.buckets(), ran.encode_seconds.sum)
             inference.add_metric((*model, engine), ran.inference_seconds.buckets(), ran.inference_seconds.sum)
+            batches.add_metric(model, ran.batch_samples.buckets(), ran.batch_samples.sum)
             operations.add_metric(model, ran.operations.buckets(), ran.operations.sum)
             samples.add_metric(model, ran.samples)
-        yield from (encode, inference, operations, samples)
+        yield from (encode, inference, batches, operations, samples)
 
     def _layers(self) -> Iterator[Metric]:
         """Return what gives a layer's firing rate: its spikes, by the neuron steps that could have been some."""

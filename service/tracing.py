@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.version import VERSION
 from service.access import ANSWERED, LOGGED
 from service.errors import Misconfigured
+from service.jobs import Answer
 from service.keys import METRICS, OPEN
-from service.served import Answer
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -120,21 +120,21 @@ class TraceRequests:
             span.set_attribute("http.route", route)
         logged = scope[LOGGED]
         span.set_attributes({f"spikeserve.{name}": logged[name] for name in ("model", "version") if name in logged})
-        answer: Answer | None = scope.get(ANSWERED)
+        answer: Answer[Any] | None = scope.get(ANSWERED)
         if answer is None or not span.is_recording():
             return
         span.set_attributes(
             {"spikeserve.samples": answer.samples, "spikeserve.synaptic_operations": answer.synaptic_operations}
         )
-        began = time.time_ns() - _nanoseconds(time.perf_counter() - answer.started)
-        encoded = began + _nanoseconds(answer.encode_seconds)
-        self._child(span, "encode", began, encoded)
-        self._child(span, "infer", encoded, encoded + _nanoseconds(answer.inference_seconds))
+        times = answer.times
+        self._child(span, "encode", times.encode_began, times.encode_ended)
+        self._child(span, "infer", times.run_began, times.run_ended)
 
-    def _child(self, parent: Span, name: str, began: int, ended: int) -> None:
+    def _child(self, parent: Span, name: str, began: float, ended: float) -> None:
         from opentelemetry.trace import set_span_in_context
 
-        self.tracing.tracer.start_span(name, set_span_in_context(parent), start_time=began).end(ended)
+        context = set_span_in_context(parent)
+        self.tracing.tracer.start_span(name, context, start_time=_nanoseconds(began)).end(_nanoseconds(ended))
 
 
 def _fail(span: Span, kind: str) -> None:
@@ -144,5 +144,6 @@ def _fail(span: Span, kind: str) -> None:
     span.set_attribute("error.type", kind)
 
 
-def _nanoseconds(seconds: float) -> int:
-    return round(seconds * 1e9)
+def _nanoseconds(moment: float) -> int:
+    """Return the time of day of a moment as `perf_counter` counts."""
+    return time.time_ns() - round((time.perf_counter() - moment) * 1e9)
