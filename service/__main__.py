@@ -16,8 +16,10 @@ from pydantic_settings import CliApp, SettingsError
 from models.errors import SpikeserveError
 from service import faults, logs
 from service.app import create_app
+from service.connections import connections
 from service.engines import check_device
 from service.errors import Misconfigured
+from service.keys import KeyRing, is_loopback
 from service.settings import Settings
 
 USAGE = 2
@@ -39,11 +41,12 @@ def main(arguments: Sequence[str]) -> int:
     logs.configure(settings.log_level, sys.stdout)
     host, port = listener.getsockname()[:2]
     structlog.get_logger().info("listening", host=host, port=port, repository=str(settings.repository))
+    warn_if_open(host, KeyRing.of(settings))
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
-        http="httptools",
+        http=connections(settings.header_seconds),
         loop="asyncio",  # uvloop was measured to answer no more requests here
         ws="none",
         server_header=False,
@@ -52,6 +55,17 @@ def main(arguments: Sequence[str]) -> int:
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+def warn_if_open(host: str, keys: KeyRing) -> None:
+    """Log a warning where other machines reach this address and whoever asks is answered."""
+    if is_loopback(host):
+        return
+    log = structlog.get_logger()
+    if not keys.clients:
+        log.warning("no_api_keys", host=host, meaning="whoever reaches this address may use the models; see api_keys")
+    if not keys:
+        log.warning("no_admin_keys", host=host, meaning="and may load and unload them; see admin_keys")
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

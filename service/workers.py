@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -15,8 +16,9 @@ T = TypeVar("T")
 class Workers:
     """A fixed number of threads; leaving the context waits for what runs and drops what has not begun."""
 
-    def __init__(self, threads: int) -> None:
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="worker")
+    def __init__(self, threads: int, name: str = "worker") -> None:
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     def __enter__(self) -> Self:
         return self
@@ -24,6 +26,6 @@ class Workers:
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
-    async def run(self, function: Callable[[*Arguments], T], *args: *Arguments) -> T:
-        """Call `function` on the next free thread and return what it does."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *args)
+    def submit(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
+        """Call `function` on the next free thread; the future is the running event loop's."""
+        return asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
