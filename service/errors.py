@@ -5,6 +5,7 @@ ServiceError
 ├── MalformedHeader   400  a header that is not what it should be
 ├── LoadFailed        400  a version that was to be loaded and could not be
 ├── ModelNotFound     404  a model or version that is not served here
+├── OneOfSeveral      409  what would change one of several workers and not the others
 ├── TooLarge          413  more bytes, samples or work than the limits allow
 ├── NotReady          503  a model that is still loading or could not be loaded
 ├── Overloaded        503  more requests wait than the queue may hold
@@ -63,6 +64,12 @@ class ModelNotFound(ServiceError):
     """A model or version that is not served here."""
 
     status = HTTPStatus.NOT_FOUND
+
+
+class OneOfSeveral(ServiceError):
+    """What would change one of several workers and leave the others as they are."""
+
+    status = HTTPStatus.CONFLICT
 
 
 class TooLarge(ServiceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections import Counter as Counted
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from service.jobs import Answer
 from service.served import ServedModel
@@ -46,6 +48,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR") is not None  # with the other workers of this server
         ProcessCollector(registry=registry)
         self.requests = Counter(
             "spikeserve_http_requests", "Requests answered.", ("method", "route", "status"), registry=registry
@@ -73,7 +76,11 @@ class Metrics:
             registry=registry,
         )
         self.queue_depth = Gauge(
-            "spikeserve_queue_depth", "Requests that wait for a worker.", ("model",), registry=registry
+            "spikeserve_queue_depth",
+            "Requests that wait for a worker.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.queue_seconds = Histogram(
             "spikeserve_queue_seconds",
@@ -160,6 +167,8 @@ class Metrics:
 
     def watch(self, model: ServedModel) -> None:
         """Drop the series of a model's version once no model of it is left, so that reloads do not add up."""
+        if self.shared:
+            return  # files that several processes count in cannot forget
         version = (model.name, model.version)
         self.alive[version] += 1
         weakref.finalize(model, self._forget, version, model.engine.name).atexit = False
@@ -184,5 +193,9 @@ class Metrics:
         )
 
     def exposition(self) -> bytes:
-        """Return every metric in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Return every metric in Prometheus' text format: of all workers together, but then none of the process."""
+        registry = self.registry
+        if self.shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
