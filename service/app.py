@@ -38,13 +38,17 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with Workers(settings.threads) as workers, Workers(settings.threads, "loader") as loaders:
             app.state.scheduler = Scheduler(workers, metrics)
-            loading = asyncio.create_task(registry.start(loaders))
+            loading = asyncio.create_task(registry.load_all(workers, loaders))
+            tasks = [loading, asyncio.create_task(registry.follow()), asyncio.create_task(workers.show_life())]
             try:
+                if app.state.loads_first:
+                    await loading
                 yield
             finally:
-                loading.cancel()
-                with suppress(asyncio.CancelledError):
-                    await loading
+                for task in tasks:
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
                 if tracing:
                     await asyncio.to_thread(tracing.shut_down)
 
@@ -59,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         routes=[*predicting.routes, *router.routes],  # an included router would match every path twice over
     )
     app.state.registry = registry
+    app.state.loads_first = False  # before it answers at all
     app.state.metrics = metrics
     app.state.settings = settings
     install_handlers(app)

@@ -6,6 +6,7 @@ become metrics when somebody asks, which costs a request a tenth of what it take
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -101,6 +103,7 @@ class Metrics:
         self.models = Models(statuses)
         self.in_flight = 0
         self.registry = registry = CollectorRegistry()
+        self.shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR") is not None  # with the other workers of this server
         ProcessCollector(registry=registry)
         registry.register(self.models)
         self.requests = Counter(
@@ -118,7 +121,11 @@ class Metrics:
         )
         in_flight.set_function(lambda: self.in_flight)
         self.queue_depth = Gauge(
-            "spikeserve_queue_depth", "Requests that wait for a worker.", ("model",), registry=registry
+            "spikeserve_queue_depth",
+            "Requests that wait for a worker.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.queue_seconds = Histogram(
             "spikeserve_queue_seconds",
@@ -195,8 +202,17 @@ class Metrics:
             layer.neuron_steps += steps * layer.neurons
 
     def exposition(self) -> bytes:
-        """Return every metric of what is served in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Return every metric in Prometheus' text format.
+
+        Of several workers together, but that none of the process is among them, and that what models did is told of the
+        worker that answers, under a label of its own: each asked in turn, a sum over that label is the whole.
+        """
+        registry = self.registry
+        if self.shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            registry.register(OfWorker(self.models))
+        return generate_latest(registry)
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
@@ -312,3 +328,21 @@ class Models(Collector):
                 steps.add_metric((name, str(version), layer), did.neuron_steps)
         yield spikes
         yield steps
+
+
+class OfWorker(Collector):
+    """What another collector tells, with the process that it is true of."""
+
+    def __init__(self, collector: Collector) -> None:
+        self.collector = collector
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, as `Models` does."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics with a label `worker`."""
+        worker = {"worker": str(os.getpid())}
+        for metric in self.collector.collect():
+            metric.samples = [sample._replace(labels={**sample.labels, **worker}) for sample in metric.samples]
+            yield metric

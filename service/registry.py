@@ -18,7 +18,7 @@ import structlog
 
 from models.errors import SpikeserveError
 from models.repository import Fingerprint, ModelRepository
-from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown
+from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, OneOfSeveral, ShuttingDown
 from service.faults import shown
 from service.schemas import ModelStatus, State, VersionStatus
 from service.served import ServedModel
@@ -102,12 +102,18 @@ class Registry:
             raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
         return registry
 
-    async def start(self, loaders: Workers) -> None:
-        """Load every version; one that fails says so in its slot and stops no other. Then poll, if that is set."""
-        self.loaders = loaders
-        self.begun = False
+    async def load_all(self, workers: Workers, loaders: Workers) -> None:
+        """Load every version; one that fails says so in its slot and stops no other.
+
+        `workers` are those that requests run on.
+        """
+        self.workers, self.loaders = workers, loaders
+        self.begun = self.draining = False
         await asyncio.gather(*(self._begin(name) for name in self.slots))
         self.begun = True
+
+    async def follow(self) -> None:
+        """Poll over and over, if that is set."""
         while self.settings.poll_seconds > 0:
             await asyncio.sleep(self.settings.poll_seconds)
             await self.poll()
@@ -120,8 +126,10 @@ class Registry:
         """Load the versions of a model that the settings ask for, also those that are served already.
 
         Each takes its predecessor's place once it is ready. Raises ModelNotFound where the repository has no such
-        version, and LoadFailed, which says why, where one of them could not be loaded: what answered before still does.
+        version, LoadFailed, which says why, where one of them could not be loaded (what answered before still does),
+        and OneOfSeveral.
         """
+        self._require_one_worker()
         async with self.locks[name]:
             wanted = chosen_versions(self.settings.versions, await self.loaders.submit(self.repository.versions, name))
             if not wanted:
@@ -134,12 +142,20 @@ class Registry:
             raise LoadFailed("; ".join(faults))
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound."""
+        """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound and OneOfSeveral."""
+        self._require_one_worker()
         async with self.locks[name]:
             self.versions(name)
             del self.slots[name]
             self.unloaded.add(name)
         log.info("model_unloaded", model=name)
+
+    def _require_one_worker(self) -> None:
+        if self.settings.workers > 1:
+            raise OneOfSeveral(
+                f"this server has {self.settings.workers} workers and a request reaches only one of them: publish the "
+                "version, which all of them find if poll_seconds is set"
+            )
 
     async def poll(self) -> None:
         """Look for what is new in the repository and load it.
@@ -228,6 +244,8 @@ class Registry:
             raise ShuttingDown("the server is shutting down")
         if not self.slots:
             raise NotReady("no model is loaded")
+        if self.begun:
+            self.workers.check_alive(self.settings.stuck_seconds)
         waiting = [slot.not_ready for slot in self._all() if slot.state is State.LOADING and not self.begun]
         for slots in self.slots.values():
             if not waiting and all(slot.model is None for slot in slots.values()):

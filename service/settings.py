@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     )
     admin_keys_file: Path | None = Field(None, description="A file with the digests of such keys, one a line.")
     public_metrics: bool = Field(False, description="Whether /metrics is answered without a key where keys are set.")
+    workers: int = Field(
+        1, ge=1, le=1024, description="How many processes serve the port; each has its own threads, queues and models."
+    )
     max_queue: int = Field(
         256,
         ge=1,
@@ -130,7 +133,18 @@ class Settings(BaseSettings):
         description="The most that `return` may record: samples × time steps × neurons, rasters and membranes each.",
     )
     shutdown_seconds: int = Field(
-        30, ge=0, description="How long a stopping server waits for the requests that it is answering."
+        25, ge=0, description="How long a stopping server waits for the requests that it has accepted."
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="How long at least a stopping server keeps its port open and answers 503, for load balancers to "
+        "notice.",
+    )
+    stuck_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="How long the worker threads may give no sign of life before the server says that it is not ready.",
     )
     trace_endpoint: str | None = Field(
         None,
