@@ -97,6 +97,11 @@ class OnnxContract(Task):
         """None: which of the graph's values are spikes is not known."""
         return 0
 
+    @property
+    def layers(self) -> Mapping[str, int]:
+        """None: which of the graph's values are spikes is not known."""
+        return {}
+
     def check_steps(self, time_steps: int) -> None:
         """Raise InvalidInput where the contract names another number of steps."""
         if not self.any_time_steps and time_steps != self.time_steps:

@@ -378,6 +378,7 @@ class Driven(NeuronBase):
 
     gain: Parameter = 1.0
     drive: Parameter = 0.0
+    start: Parameter = Field(default=0.0, description="The membrane before the first step: at rest.")
 
 
 class Leaky(Driven):

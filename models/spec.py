@@ -89,6 +89,11 @@ class Task(Frozen, ABC):
     def recordable(self) -> int:
         """The neurons whose spikes and membranes can be recorded at each step."""
 
+    @property
+    @abstractmethod
+    def layers(self) -> Mapping[str, int]:
+        """The neurons of each layer that spikes, by its name, as far as they are known."""
+
     @abstractmethod
     def check_steps(self, time_steps: int) -> None:
         """Raise InvalidInput where the model cannot run for so many steps."""
@@ -216,6 +221,11 @@ class Spec(Task):
     def recordable(self) -> int:
         """All neurons of the network."""
         return sum(math.prod(self.output_shapes[node.name]) for node in self.nodes if isinstance(node, Neuron))
+
+    @cached_property
+    def layers(self) -> Mapping[str, int]:
+        """The neurons of each spiking node."""
+        return {node.name: math.prod(self.output_shapes[node.name]) for node in self.spiking_nodes}
 
     def check_steps(self, time_steps: int) -> None:
         """Raise nothing: a network of nodes runs for as long as it is asked to."""

@@ -100,15 +100,20 @@ class Reader:
                 f"inputs has {samples} samples, which at {time_steps} time_steps are {values} values in this model's "
                 f"widest layer, expected at most {self.limits.values}"
             )
-        recorded = samples * time_steps * self.neurons
+        neuron_steps = samples * time_steps * self.neurons
+        if neuron_steps > self.limits.neuron_steps:
+            raise TooLarge(
+                f"inputs has {samples} samples, which at {time_steps} time_steps of this model's {self.neurons} "
+                f"neurons are {neuron_steps} neuron steps, expected at most {self.limits.neuron_steps}"
+            )
         for each in wanted:
             if each in RECORDS and self.neurons == 0:
                 raise InvalidInput(
                     f"return has '{each}', but this model is only an ONNX graph, whose neurons are not known"
                 )
-            if each in RECORDS and recorded > self.limits.recorded_values:
+            if each in RECORDS and neuron_steps > self.limits.recorded_values:
                 raise InvalidInput(
-                    f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {recorded} "
+                    f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {neuron_steps} "
                     f"values, expected at most {self.limits.recorded_values}"
                 )
 

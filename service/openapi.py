@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypeAliasType
 
 from models.spec import Coding, Task
-from service.errors import NotReady
+from service.errors import ModelNotFound, NotReady, ShuttingDown
 from service.registry import Registry
 from service.schemas import PixelEvents, PredictRequest, UnitEvents
 
@@ -38,9 +38,9 @@ def document(app: FastAPI, registry: Registry) -> Json:
     schema = TypeAdapter(PredictRequest[NestedNumbers | UnitEvents | PixelEvents]).json_schema(ref_template=REFERENCE)
     written["components"]["schemas"].update(schema.pop("$defs"))
     schema["title"] = "PredictRequest"
-    name = registry.default or next(iter(registry.slots))
+    name = registry.default if registry.default in registry.slots else next(iter(registry.slots), "")
     body = {"schema": schema, "example": example(_spec(registry, name))}
-    place = {"name": name, "version": str(max(registry.slots[name]))}
+    place = {"name": name, "version": str(max(registry.slots.get(name, {1: None})))}
     for path, operations in written["paths"].items():
         if path.endswith("/predict"):
             operations["post"]["requestBody"] = {"required": True, "content": {"application/json": body}}
@@ -72,5 +72,5 @@ def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
 def _spec(registry: Registry, name: str) -> Task | None:
     try:
         return registry.get(name).spec
-    except NotReady:
+    except (ModelNotFound, NotReady, ShuttingDown):
         return None

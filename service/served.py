@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from time import perf_counter
-
 from pydantic_core import to_json
 
-from models.coding import encode
+from models.coding import EncodedInputs, encode
+from models.engines import RunResult
 from models.engines.base import Runner
 from models.errors import InvalidBundle
 from models.foreign import AnyBundle
 from models.repository import ModelRepository
 from service.answers import predictions
+from service.batching import policy_of
 from service.engines import engine_for
 from service.inputs import Query, Reader
 from service.limits import Limits
+from service.queues import Queue
 from service.quick import Cost
 from service.schemas import PredictResponse
 from service.settings import Settings
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The JSON of an answer, and what it took: of these the metrics and the log are made."""
-
-    content: bytes
-    samples: int
-    spikes: int
-    synaptic_operations: int | None
-    inference_seconds: float
-
-
 class ServedModel:
-    """One version of one model. It holds no state between requests, and any number of threads may ask it at once."""
+    """One version of one model, asked and answered in JSON (a `Form`). No request leaves anything behind in it.
 
-    def __init__(self, bundle: AnyBundle, engine: Runner, limits: Limits) -> None:
+    Any number of threads may use it at once, but its queue is the event loop's.
+    """
+
+    def __init__(self, bundle: AnyBundle, engine: Runner, settings: Settings) -> None:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
         self.bundle = bundle
         self.spec = bundle.task
         self.engine = engine
-        self.reader = Reader(self.spec, limits)
-        self.cost = Cost.of(engine, bundle.task, bundle.sample)  # of one sample, as most requests are
+        self.reader = Reader(self.spec, Limits.of(settings))
+        self.layers = self.spec.layers
+        self.cost = Cost.of(engine, self.spec, bundle.sample)  # of one sample, as most requests are
+        self.queue = Queue(policy_of(engine.name, settings), self.cost, settings.max_queue)
 
     @classmethod
     def load(cls, name: str, version: int, settings: Settings) -> ServedModel:
@@ -58,25 +52,22 @@ class ServedModel:
             )
         engine = engine_for(bundle, settings)
         bundle.verify(engine)
-        return cls(bundle, engine, limits)
-
-    def answer(self, body: bytes) -> Answer:
-        """Classify each sample of a request's body, from rest. Raises MalformedBody, InvalidInput or TooLarge."""
-        return self.run(self.reader.read(body))
+        return cls(bundle, engine, settings)
 
     def is_quick(self, query: Query) -> bool:
         """Return whether to run `query` takes less than to hand it to another thread and back."""
         return not query.wanted and self.cost.is_quick(len(query.samples), query.time_steps)
 
-    def run(self, query: Query) -> Answer:
-        """Classify each sample of a request, from rest. Raises InvalidInput.
+    def read(self, body: bytes) -> Query:
+        """Return what a request's body asks. Raises MalformedBody, InvalidInput or TooLarge."""
+        return self.reader.read(body)
 
-        It takes a while: never call it on the event loop, unless `query` is quick.
-        """
-        inputs = encode(query.samples, self.spec, query.time_steps, query.seed)
-        started = perf_counter()
-        result = self.engine.run(inputs, record=query.record)
-        inference_seconds = perf_counter() - started
+    def encode(self, query: Query) -> EncodedInputs:
+        """Return what the network sees. Raises InvalidInput."""
+        return encode(query.samples, self.spec, query.time_steps, query.seed)
+
+    def render(self, query: Query, result: RunResult) -> bytes:
+        """Return the JSON of an answer."""
         response: PredictResponse = {
             "model": self.name,
             "version": self.version,
@@ -84,10 +75,4 @@ class ServedModel:
             "time_steps": query.time_steps,
             "predictions": predictions(result, self.spec.labels, query.wanted),
         }
-        return Answer(
-            content=to_json(response, inf_nan_mode="null"),
-            samples=inputs.batch,
-            spikes=sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()),
-            synaptic_operations=None if result.synaptic_operations is None else int(result.synaptic_operations.sum()),
-            inference_seconds=inference_seconds,
-        )
+        return to_json(response, inf_nan_mode="null")

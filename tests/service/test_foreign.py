@@ -81,7 +81,7 @@ def test_it_is_described_listed_and_counted_beside_a_network(tmp_path: Path) -> 
     assert engines == {"foreign": "onnx", "toy": "event"}
     assert (described["nodes"], described["readout"], described["labels"]) == ([], "scores", ["left", "right", "both"])
     assert 'spikeserve_samples_total{model="foreign",version="1"} 1.0' in metrics
-    assert 'spikeserve_synaptic_operations_total{model="foreign",version="1"} 0.0' in metrics
+    assert 'spikeserve_request_synaptic_operations_count{model="foreign",version="1"} 0.0' in metrics
 
 
 def test_the_schema_says_that_synaptic_operations_may_be_absent(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ ABOVE = {"fire": "above_threshold"}
         ("snntorch", cuba(1, r=4, w_in=2), ZERO,
          {"decay": 0.75, "syn_decay": 0.5, "reset_timing": "corrected_charged"} | ABOVE | TO_ZERO),
         ("norse", lif(1, r=3, leak=0.5), ZERO,
-         {"charge": "euler_input_first", "rate": 0.25, "gain": 3.0, "leak": 0.5} | ABOVE | TO_ZERO),
+         {"charge": "euler_input_first", "rate": 0.25, "gain": 3.0, "leak": 0.5, "start": 0.5} | ABOVE
+         | TO_ZERO),
         ("norse", integrate_and_fire(1), SUBTRACT, ABOVE),
         ("norse", cuba(1), ZERO,
          {"charge": "euler_input_first", "rate": 0.25, "synapse": "euler", "syn_rate": 0.5} | ABOVE | TO_ZERO),

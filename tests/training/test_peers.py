@@ -144,21 +144,21 @@ def spikingjelly_neurons(kind: str, reset: float | None, **fields: Any) -> Neuro
 def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
     taus: dict[str, Any] = {"tau": (1.1, 4.0)}
     kinds: list[tuple[str, tuple[float | None, ...], list[dict[str, Any]]]] = [
-        ("IFNode", (None, 0.0), [{"step_mode": mode} for mode in "sm"]),
+        ("IFNode", (None, 0.0, -0.3), [{"step_mode": mode} for mode in "sm"]),
         ("SimpleIFNode", (None, 0.0, -0.3), [{}]),
         (
             "LIFNode",
-            (None, 0.0),
+            (None, 0.0, -0.3),
             [taus | {"decay_input": decays, "step_mode": mode} for decays in (True, False) for mode in "sm"],
         ),
         ("SimpleLIFNode", (0.0,), [taus | {"decay_input": decays} for decays in (True, False)]),
         ("SimpleLIFNode", (-0.3,), [taus | {"decay_input": True}]),
         (
             "ParametricLIFNode",
-            (None, 0.0),
+            (None, 0.0, -0.3),
             [{"init_tau": (1.1, 4.0), "decay_input": decays} for decays in (True, False)],
         ),
-        ("CUBALIFNode", (None, 0.0), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
+        ("CUBALIFNode", (None, 0.0, -0.3), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
     ]
     for kind, resets, variants in kinds:
         for reset in resets:
@@ -176,7 +176,8 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
     def build(rng: Generator, size: int) -> nn.Module:
         norse = of("norse.torch")
         thresholds = {"v_th": uniform(rng, 0.2, 1.0, size)}
-        membrane = {"tau_mem_inv": uniform(rng, 100, 1500, size)}
+        # A layer that runs over time starts from one number for all neurons, so that its v_leak is one.
+        membrane = {"tau_mem_inv": uniform(rng, 100, 1500, size), "v_leak": torch.tensor(0.125)}
         current = {"tau_syn_inv": uniform(rng, 100, 1500, size)}
         if kind == "LIFBoxCell":
             method = getattr(of("norse.torch.functional.reset"), fields["reset_method"])
@@ -186,7 +187,7 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
             )
             return of("norse.torch.module.lif_box").LIFBoxCell(parameters, dt=5e-4)
         if kind.startswith("IAF"):
-            parameters = of("norse.torch.functional.iaf").IAFParameters(**thresholds, v_reset=torch.zeros(size))
+            parameters = of("norse.torch.functional.iaf").IAFParameters(**thresholds, v_reset=torch.tensor(-0.25))
             return getattr(norse, kind)(parameters)
         parameters = norse.LIFParameters(**membrane, **current, **thresholds, v_reset=uniform(rng, -0.5, 0.1, size))
         if "Recurrent" in kind:
@@ -195,7 +196,6 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
                 "recurrent_weights": dyadic(rng, size, size, most=1),
             }
             return getattr(norse, kind)(size, size, parameters, dt=5e-4, **weights)
-        # A layer that runs over time starts from one number for all neurons, so that its v_leak is one.
         return getattr(norse, kind)(parameters, dt=5e-4)
 
     return build

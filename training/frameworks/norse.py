@@ -65,8 +65,7 @@ def recurrent(layer: Layer) -> None:
 
 def integrate(layer: Layer) -> None:
     """Convert IAFCell and IAF: v + in, without dt."""
-    _start(layer, "v_reset")
-    layer.add(IF, **_spiking(layer))
+    layer.add(IF, start=layer.parameter("start", layer.module.p.v_reset), **_spiking(layer))
 
 
 def readout(layer: Layer) -> None:
@@ -80,9 +79,13 @@ def box_readout(layer: Layer) -> None:
 
 
 def _membrane(layer: Layer) -> dict[str, Any]:
-    _start(layer, "v_leak")
     layer.builder.steps.add(float(layer.module.dt))
-    return {"rate": layer.parameter("rate", layer.module.dt * layer.module.p.tau_mem_inv), "leak": 0.0}
+    parameters = layer.module.p
+    return {
+        "rate": layer.parameter("rate", layer.module.dt * parameters.tau_mem_inv),
+        "leak": layer.parameter("leak", parameters.v_leak),
+        "start": layer.parameter("start", parameters.v_leak),
+    }
 
 
 def _current(layer: Layer) -> dict[str, Any]:
@@ -97,15 +100,6 @@ def _firing(layer: Layer) -> dict[str, Any]:
 def _spiking(layer: Layer) -> dict[str, Any]:
     value = layer.parameter("reset_value", layer.module.p.v_reset)
     return _firing(layer) | {"reset": Reset.VALUE, "reset_value": value}
-
-
-def _start(layer: Layer, field: str) -> None:
-    value = torch.as_tensor(getattr(layer.module.p, field))
-    layer.refuse_unless(
-        bool((value == 0).all()),
-        f"{field} is {value.tolist()}",
-        "the membrane starts there, and a served one starts at 0",
-    )
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:

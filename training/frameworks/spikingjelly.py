@@ -106,11 +106,8 @@ def _spiking(layer: Layer) -> dict[str, Any]:
     fields = {"threshold": layer.parameter("threshold", module.v_threshold), "fire": Fire.AT_THRESHOLD}
     if module.v_reset is None:
         return fields | {"reset": Reset.SUBTRACT}
-    layer.refuse_unless(
-        module.v_reset == 0 or isinstance(module, neuron.SimpleBaseNode),
-        f"v_reset is {module.v_reset}",
-        "the membrane starts there, and a served one starts at 0",
-    )
+    if not isinstance(module, neuron.SimpleBaseNode):
+        fields["start"] = layer.parameter("start", module.v_reset)
     return fields | {"reset": Reset.VALUE, "reset_value": layer.parameter("reset_value", module.v_reset)}
 
 

@@ -206,7 +206,8 @@ class Norse(Dialect):
     IF, I     v + r*i: no dt (its import leaves out an r other than 1, which is not followed)
 
     rate is float32(dt) * (1 / float32(tau)), in float32, as PyTorch computes it. A recurrent connection's bias is
-    absent at step 0. Its import keeps to a reset to 0 for LIF and IF whatever it is told, which is not followed.
+    absent at step 0. A membrane starts at v_leak, an IF's at its v_reset. Its
+    import keeps to a reset to 0 for LIF and IF whatever it is told, which is not followed.
     """
 
     bias_at_start: ClassVar = False
@@ -229,7 +230,13 @@ class Norse(Dialect):
             "rate": self._rate(cell, dt, tau),
             "gain": cell.array("r"),
             "leak": cell.array("v_leak", 0.0),
+            "start": cell.array("v_leak", 0.0),
         }
+
+    @override
+    def firing(self, cell: Cell, rules: Rules, *, recurrent: bool) -> Fields:
+        fields = super().firing(cell, rules, recurrent=recurrent)
+        return fields | _starting_at_reset(fields) if cell.type == "IF" else fields
 
     @override
     def synapse(self, cell: Cell, dt: float) -> Fields:
@@ -296,11 +303,17 @@ class SpikingJelly(Dialect):
     Cuba…     (1 - dt/tau_syn) * j + (w_in*dt/tau_syn) * i, then (1 - dt/tau_mem) * v + (r*dt/tau_mem) * j
     IF, I     v + (r*dt) * i
 
-    where steps is tau/dt. All of this is computed in float64; a factor within 1e-6 of 1 is 1, as in its import.
+    where steps is tau/dt. All of this is computed in float64; a factor within 1e-6 of 1 is 1, as in its import. A
+    membrane starts where it is reset to.
     """
 
     fire: ClassVar = Fire.AT_THRESHOLD
     fire_of_threshold: ClassVar = Fire.AT_THRESHOLD
+
+    @override
+    def firing(self, cell: Cell, rules: Rules, *, recurrent: bool) -> Fields:
+        fields = super().firing(cell, rules, recurrent=recurrent)
+        return fields | _starting_at_reset(fields)
 
     @override
     def integrator(self, cell: Cell, dt: float) -> Fields:
@@ -333,6 +346,10 @@ class SpikingJelly(Dialect):
             "syn_decay": np.clip(1 - share, 0, 1),
             "syn_gain": _or_one(share * wide(cell.array("w_in", 1.0)), 1e-6),
         }
+
+
+def _starting_at_reset(fields: Fields) -> Fields:
+    return {"start": fields["reset_value"]} if "reset_value" in fields else {}
 
 
 DIALECTS: Mapping[DialectName, Dialect] = {
