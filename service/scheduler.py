@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from models.coding import EncodedInputs
-from models.errors import SpikeserveError
+from models.errors import InvalidInput, SpikeserveError
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inputs import Query
 from service.jobs import Answer, Content, Form, Job, Times
@@ -248,7 +248,14 @@ def compute(model: ServedModel, pieces: Sequence[Piece]) -> Computed:
         return Computed(outcomes)
     batch = EncodedInputs.joined(inputs)
     started = perf_counter()
-    result = model.engine.run(batch, record=taken[0].job.query.record)
+    try:
+        result = model.engine.run(batch, record=taken[0].job.query.record)
+    except InvalidInput as error:  # of a model of others, which has no answer to some sample
+        if len(taken) == 1:
+            return Computed([*outcomes, Outcome(taken[0].job, fault=error)])
+        alone = [compute(model, [piece]) for piece in taken]
+        outcomes += [outcome for each in alone for outcome in each.outcomes]
+        return Computed(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
     ended = perf_counter()
     end = 0
     for piece in taken:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from service.jobs import Job
+from service.queues import Piece
+from service.scheduler import compute
 from tests.bundles import publish as publish_network
 from tests.foreign import contract, of_spikes, publish, scores, spikes
 from tests.networks import toy
@@ -56,17 +61,33 @@ def test_other_time_steps_are_refused(tmp_path: Path) -> None:
     assert (status, answer) == (422, {"error": "time_steps is 5, but this ONNX model runs for 4"})
 
 
-def test_a_sample_without_an_answer_gets_a_sentence(tmp_path: Path) -> None:
-    # 1 / (x - 1) summed: the dry run draws from below 1, and a client sends 1.
+def undefined_at_one() -> Any:
+    """Return 1 / (scores - 1): the dry run draws from below 1, and a client may send 1."""
     model = scores()
     model.graph.node[0].output[0] = "own"
     model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
     model.graph.node.append(helper.make_node("Sub", ["own", "one"], ["less"]))
     model.graph.node.append(helper.make_node("Reciprocal", ["less"], ["scores"]))
-    publish(tmp_path, model, contract())
+    return model
+
+
+def test_a_sample_without_an_answer_gets_a_sentence(tmp_path: Path) -> None:
+    publish(tmp_path, undefined_at_one(), contract())
     status, answer = predicted(tmp_path, {"inputs": [[1, 0]]})
     assert status == 422
     assert answer["error"] == "model.onnx: its output 'scores' holds NaN or infinite values, expected finite ones"
+
+
+def test_a_sample_without_an_answer_is_its_own_requests_fault_alone(tmp_path: Path) -> None:
+    publish(tmp_path, undefined_at_one(), contract())
+    with serving(tmp_path) as client:
+        model = client.app.state.registry.get()  # type: ignore[attr-defined]
+        queries = [model.read(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
+        with closing(asyncio.new_event_loop()) as loop:
+            pieces = [Piece(Job(model, loop.create_future(), query, 0.0), 0, 1) for query in queries]
+            ran = compute(model, pieces)
+    assert [outcome.fault is None for outcome in ran.outcomes] == [False, True]
+    assert ran.samples == 1
 
 
 def test_it_is_described_listed_and_counted_beside_a_network(tmp_path: Path) -> None:
