@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.parameters import Shape
 from training.errors import InvalidGraph
+
+if TYPE_CHECKING:  # the process that reads a file imports this module, and would wait for pydantic
+    from models.parameters import Shape
 
 Array: TypeAlias = NDArray[Any]
 Edge: TypeAlias = tuple[str, str]
@@ -84,11 +87,25 @@ class Graph:
 
     def sources(self, name: str) -> list[str]:
         """Return the nodes whose outputs are summed into `name`, in the file's order."""
-        return [before for before, after in self.edges if after == name]
+        return self._sources.get(name, [])
 
     def takers(self, name: str) -> list[str]:
         """Return the nodes that take the output of `name`."""
-        return [after for before, after in self.edges if before == name]
+        return self._takers.get(name, [])
+
+    @cached_property
+    def _sources(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for before, after in self.edges:
+            found.setdefault(after, []).append(before)
+        return found
+
+    @cached_property
+    def _takers(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for before, after in self.edges:
+            found.setdefault(before, []).append(after)
+        return found
 
     def of_type(self, *types: str) -> list[GraphNode]:
         """Return the nodes of some types."""
