@@ -46,7 +46,11 @@ class GraphNode:
             raise InvalidGraph(f"node '{self.name}': {self.type} lacks {parameter}")
         value = np.asarray(self.parameters[parameter])
         if value.dtype.kind not in "fiu":
-            raise InvalidGraph(f"node '{self.name}': {parameter} is {self.parameters[parameter]!r}, expected numbers")
+            raise InvalidGraph(
+                f"node '{self.name}': {parameter} is {_shown(self.parameters[parameter])}, expected numbers"
+            )
+        if not value.size:
+            raise InvalidGraph(f"node '{self.name}': {parameter} is empty, expected numbers")
         if not np.isfinite(value).all():
             raise InvalidGraph(f"node '{self.name}': {parameter} holds NaN or infinite values, expected finite ones")
         return value if value.dtype.kind == "f" else value.astype(np.float64)
@@ -54,7 +58,7 @@ class GraphNode:
     def positive(self, parameter: str) -> Array:
         """Return a parameter that must be more than 0 everywhere."""
         value = self.array(parameter)
-        if value.size and not value.min() > 0:
+        if not value.min() > 0:
             raise InvalidGraph(f"node '{self.name}': {parameter} is {value.min():g}, expected more than 0")
         return value
 
@@ -65,8 +69,13 @@ class GraphNode:
             return None
         sizes = np.atleast_1d(np.asarray(value))
         if sizes.dtype.kind not in "fiu" or not np.array_equal(sizes, np.round(sizes)):
-            raise InvalidGraph(f"node '{self.name}': {parameter} is {value!r}, expected whole numbers")
+            raise InvalidGraph(f"node '{self.name}': {parameter} is {_shown(value)}, expected whole numbers")
         return tuple(int(size) for size in sizes.ravel())
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value on one line."""
+    return " ".join(repr(value).split())[:80]
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Reader:
             raise InvalidGraph("it is HDF5, but no NIR file: it has no group 'node'")
         root = self.group(file, "node")
         version = self.value(file, "version") if "version" in file else "unknown"
-        return self.graph(root), str(version)
+        return self.graph(root), self.plain(file, str(version))
 
     def graph(self, group: h5py.Group, depth: int = 0) -> NestedGraph:
         """Return the graph that a group holds."""
@@ -102,7 +102,7 @@ class Reader:
         """Return a node's type."""
         if "type" not in group:
             raise InvalidGraph(f"'{group.name}': has no type")
-        return str(self.value(group, "type"))
+        return self.plain(group, str(self.value(group, "type")))
 
     def edges(self, group: h5py.Group) -> Iterator[tuple[str, str]]:
         """Return a graph's edges."""
@@ -111,7 +111,7 @@ class Reader:
             raise InvalidGraph(f"'{group.name}': edges have shape {edges.shape}, expected pairs of names")
         self.budget.take_edges(len(edges))
         for before, after in edges.tolist():
-            yield str(before), str(after)
+            yield self.plain(group, str(before)), self.plain(group, str(after))
 
     def tree(self, group: h5py.Group, depth: int) -> dict[str, Any]:
         """Return metadata: dicts of dicts, with text, numbers and arrays at their ends."""
@@ -154,11 +154,15 @@ class Reader:
             text[index] = value.decode() if isinstance(value, bytes) else str(value)
         return text if text.ndim else str(text[()])
 
+    def plain(self, parent: h5py.Group, name: str) -> str:
+        """Return a name that can be shown: a line break or a terminal's escape sequence could say anything."""
+        if not name.isprintable():
+            raise InvalidGraph(f"'{parent.name}': the name {name[:80]!r} is not plain text")
+        return name
+
     def linked(self, parent: h5py.Group, key: str) -> Any:
         """Return what a group holds under a name."""
-        if not key.isprintable():
-            raise InvalidGraph(f"'{parent.name}': the name {key!r} is not plain text")
-        if key not in parent:
+        if self.plain(parent, key) not in parent:
             raise InvalidGraph(f"'{parent.name}': has no '{key}'")
         if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
             raise InvalidGraph(f"'{parent.name}': '{key}' is a link, which is refused")
