@@ -19,6 +19,9 @@ from service.registry import Registry
 from service.routes import predicting, router
 from service.served import ServedModel
 from service.settings import Settings
+from service.v2.routes import inferring
+from service.v2.routes import router as v2
+from service.v2.stats import Tally
 from service.workers import Workers
 
 
@@ -52,10 +55,17 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
-        routes=[*predicting.routes, *router.routes],  # an included router would match every path twice over
+        routes=[
+            *predicting.routes,
+            *inferring.routes,
+            *router.routes,
+            *v2.routes,
+        ],  # an included router would match every path twice over
     )
     app.state.registry = registry
     app.state.metrics = metrics
+    app.state.settings = settings
+    app.state.tally = Tally()
     install_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request

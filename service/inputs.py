@@ -61,7 +61,7 @@ class Reader:
         """Return what `body` asks. Raises MalformedBody, InvalidInput or TooLarge."""
         request = self._parse(body)
         time_steps = self._time_steps(request)
-        self._check_size(len(request.inputs), time_steps, request.wanted)
+        self.check_size(len(request.inputs), time_steps, request.wanted)
         samples = self._arrays(request.inputs, time_steps)
         return Query(samples, time_steps, request.seed, frozenset(request.wanted))
 
@@ -93,7 +93,8 @@ class Reader:
             raise InvalidInput(f"{said}, expected 1 to {self.limits.time_steps}")
         return steps
 
-    def _check_size(self, samples: int, time_steps: int, wanted: Sequence[Recorded]) -> None:
+    def check_size(self, samples: int, time_steps: int, wanted: Sequence[Recorded] = ()) -> None:
+        """Raise TooLarge or InvalidInput where a request is more work than the limits allow."""
         if samples > self.limits.samples:
             raise TooLarge(f"inputs has {samples} samples, expected at most {self.limits.samples} in one request")
         values = samples * time_steps * self.widest

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Self
 
 from pydantic_core import to_json
 
 from models.bundle import Bundle
 from models.coding import encode
-from models.engines import Engine
+from models.engines import Engine, RunResult
 from models.errors import InvalidBundle
 from models.repository import ModelRepository
 from service.answers import predictions
@@ -22,14 +23,35 @@ from service.settings import Settings
 
 
 @dataclass(frozen=True)
+class Run:
+    """One run of the engine: what it gave, and the seconds that its inputs' coding and the engine took."""
+
+    result: RunResult
+    encode_seconds: float
+    inference_seconds: float
+
+
+@dataclass(frozen=True)
 class Answer:
-    """The JSON of an answer, and what it took: of these the metrics and the log are made."""
+    """The body of an answer, and what it took: of these the metrics and the log are made."""
 
     content: bytes
     samples: int
     spikes: int
     synaptic_operations: int
     inference_seconds: float
+
+    @classmethod
+    def of(cls, run: Run, content: bytes) -> Self:
+        """Return the answer that `content` makes of a run."""
+        result = run.result
+        return cls(
+            content=content,
+            samples=len(result.spike_counts),
+            spikes=sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()),
+            synaptic_operations=int(result.synaptic_operations.sum()),
+            inference_seconds=run.inference_seconds,
+        )
 
 
 class ServedModel:
@@ -74,21 +96,20 @@ class ServedModel:
 
         It takes a while: never call it on the event loop, unless `query` is quick.
         """
-        inputs = encode(query.samples, self.spec, query.time_steps, query.seed)
-        started = perf_counter()
-        result = self.engine.run(inputs, record=query.record)
-        inference_seconds = perf_counter() - started
+        run = self.infer(query)
         response: PredictResponse = {
             "model": self.name,
             "version": self.version,
             "engine": self.engine.name,
             "time_steps": query.time_steps,
-            "predictions": predictions(result, self.spec.labels, query.wanted),
+            "predictions": predictions(run.result, self.spec.labels, query.wanted),
         }
-        return Answer(
-            content=to_json(response, inf_nan_mode="null"),
-            samples=inputs.batch,
-            spikes=sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()),
-            synaptic_operations=int(result.synaptic_operations.sum()),
-            inference_seconds=inference_seconds,
-        )
+        return Answer.of(run, to_json(response, inf_nan_mode="null"))
+
+    def infer(self, query: Query) -> Run:
+        """Run a request's samples from rest, whatever form its answer takes. Raises InvalidInput."""
+        started = perf_counter()
+        inputs = encode(query.samples, self.spec, query.time_steps, query.seed)
+        encoded = perf_counter()
+        result = self.engine.run(inputs, record=query.record)
+        return Run(result, encoded - started, perf_counter() - encoded)
