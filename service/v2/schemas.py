@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired
 
-from pydantic import FailFast, Field
+from pydantic import FailFast, Field, field_validator
 from typing_extensions import TypedDict
 
 from models.coding import MAX_SEED
@@ -68,12 +68,18 @@ class InferRequest(Strict):
 
     id: str | None = Field(default=None, description="Comes back with the answer.")
     model_name: str | None = Field(default=None, description="Some clients repeat the name; it must be the path's.")
-    model_version: str | None = Field(default=None, description="Taken and not used: the path names the version.")
     parameters: RequestParameters = RequestParameters()
     inputs: Annotated[list[InputTensor], FailFast()]
     outputs: Annotated[list[OutputTensor], FailFast()] = Field(
         default=[], description="The outputs that are wanted; none means all."
     )
+
+    @field_validator("id")
+    @classmethod
+    def _is_text(cls, said: str | None) -> str | None:
+        if said is not None and any("\ud800" <= character <= "\udfff" for character in said):
+            raise ValueError("text that UTF-8 can hold")  # half a surrogate pair, which only an escape in JSON can be
+        return said
 
 
 class ResultTensor(TypedDict):
