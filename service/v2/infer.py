@@ -12,6 +12,7 @@ from models.errors import InvalidInput
 from service.access import LOGGED
 from service.errors import ServiceError
 from service.metrics import Metrics
+from service.routes import SMALL_BODY
 from service.served import Answer, ServedModel
 from service.v2.encoding import Encoding, accepted, encoding_of, pack, unpack
 from service.v2.errors import InvalidRequest
@@ -19,8 +20,6 @@ from service.v2.reading import HEADER_LENGTH, Asked, read
 from service.v2.stats import Tally, Times
 from service.v2.writing import write
 from service.workers import Workers
-
-SMALL_BODY = 2**14  # bytes; a greater one takes longer to read than to hand to another thread
 
 
 @dataclass(frozen=True)

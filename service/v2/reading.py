@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from models.parameters import Shape, show
+from models.parameters import Shape
 from models.spec import Coding
 from service.faults import shown
 from service.inputs import Query
@@ -50,11 +50,13 @@ def read(body: bytes, header_length: str | None, model: ServedModel) -> Asked:
     request = parse(view[:length], InferRequest)
     if request.model_name not in (None, model.name):
         raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
-    tensor = _only_input(request.inputs)
-    array = _array(tensor, view[length:], model)
-    query = _query(array, request.parameters.time_steps, request.parameters.seed, model)
-    wanted = _wanted(request.outputs, model, binary=request.parameters.binary_data_output)
-    return Asked(query, wanted, request.id)
+    tensor, parameters = _only_input(request.inputs), request.parameters
+    shape = tuple(tensor.shape)
+    _check_shape(shape, model)
+    time_steps = _time_steps(shape, parameters.time_steps, model)
+    samples = to_float32(_array(tensor, shape, view[length:]), "inputs[0]")
+    wanted = _wanted(request.outputs, model, binary=parameters.binary_data_output)
+    return Asked(Query(samples, time_steps, parameters.seed, frozenset()), wanted, request.id)
 
 
 def _length(header: str | None, size: int) -> int:
@@ -72,9 +74,9 @@ def _raw(body: bytes, model: ServedModel) -> Asked:
     shape: Shape = (1, *model.spec.input.shape)
     if model.spec.coding is Coding.SPIKES:
         shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
-    _check_size(shape, None, model)
-    array = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
-    return Asked(_query(array, None, 0, model), _wanted([], model, binary=True), None)
+    time_steps = _time_steps(shape, None, model)
+    samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
+    return Asked(Query(samples, time_steps, 0, frozenset()), _wanted([], model, binary=True), None)
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:
@@ -85,13 +87,11 @@ def _only_input(inputs: list[InputTensor]) -> InputTensor:
     return inputs[0]
 
 
-def _array(tensor: InputTensor, blobs: memoryview, model: ServedModel) -> Array:
-    """Return the input's values, checked against the model and the limits before they are looked at."""
-    shape, size = tuple(tensor.shape), tensor.parameters.binary_data_size
+def _array(tensor: InputTensor, shape: Shape, blobs: memoryview) -> Array:
+    """Return the input's values, from its data or the bytes after the JSON."""
+    size = tensor.parameters.binary_data_size
     if tensor.datatype is Datatype.BYTES:
         raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
-    _check_shape(shape, model)
-    _check_size(shape, None, model)
     if size is None:
         if len(blobs):
             raise InvalidRequest(f"the body has {len(blobs)} bytes after its JSON, but no input says binary_data_size")
@@ -118,23 +118,18 @@ def _check_shape(shape: Shape, model: ServedModel) -> None:
         )
 
 
-def _check_size(shape: Shape, time_steps: int | None, model: ServedModel) -> None:
-    spec = model.spec
-    steps = shape[1] if spec.coding is Coding.SPIKES else time_steps or spec.time_steps
+def _time_steps(shape: Shape, asked: int | None, model: ServedModel) -> int:
+    """Return how long to run, once shape and steps are known to keep to the limits: no value was looked at so far."""
     most = model.reader.limits.time_steps
+    steps, where = asked or model.spec.time_steps, "parameters.time_steps"
+    if model.spec.coding is Coding.SPIKES:
+        if asked not in (None, shape[1]):
+            raise InvalidRequest(f"parameters.time_steps is {shown(asked)}, but inputs[0] has {shape[1]} steps")
+        steps, where = shape[1], "inputs[0].shape[1]"
     if steps > most:
-        where = "inputs[0].shape[1]" if spec.coding is Coding.SPIKES else "parameters.time_steps"
         raise InvalidRequest(f"{where} is {shown(steps)}, expected 1 to {most}")
     model.reader.check_size(shape[0], steps)
-
-
-def _query(array: Array, time_steps: int | None, seed: int, model: ServedModel) -> Query:
-    _check_size(array.shape, time_steps, model)
-    spikes = model.spec.coding is Coding.SPIKES
-    steps = time_steps or (array.shape[1] if spikes else model.spec.time_steps)
-    if spikes and steps != array.shape[1]:
-        raise InvalidRequest(f"parameters.time_steps is {steps}, but shape {show(array.shape)} has {array.shape[1]}")
-    return Query(to_float32(array, "inputs[0]"), steps, seed, frozenset())
+    return steps
 
 
 def _wanted(outputs: list[OutputTensor], model: ServedModel, *, binary: bool) -> tuple[Wanted, ...]:

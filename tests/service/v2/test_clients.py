@@ -200,7 +200,7 @@ def perf_analyzer() -> str:
 @pytest.mark.parametrize("form", ["json", "binary"])
 def test_perf_analyzer_measures_it(service: Process, tmp_path: Path, form: str) -> None:
     data, told = tmp_path / "data.json", tmp_path / "told.csv"
-    data.write_text(json.dumps({"data": [{"inputs": [0.6, 2.0]}], "validation_data": [{"spike_counts": [1, 3]}]}))
+    data.write_text(json.dumps({"data": [{"inputs": [0.6, 2.0]}]}))
     command = [perf_analyzer(), "-m", "toy", "-u", service.url.removeprefix("http://"), "-b", "1"]
     command += ["--input-data", str(data), "--input-tensor-format", form, "--output-tensor-format", form]
     command += ["--request-count", "50", "-f", str(told)]

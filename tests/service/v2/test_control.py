@@ -13,9 +13,10 @@ from fastapi.testclient import TestClient
 
 from models.bundle import File
 from models.network import Network
+from models.spec import Coding
 from models.version import VERSION
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import toy
 from tests.service.conftest import serving
 from tests.service.v2.conftest import INFER, outputs, request
 
@@ -72,6 +73,8 @@ def test_the_largest_batch_is_one_that_is_answered(repository: Path) -> None:
         assert client.get("/v2/models/toy/config").json()["max_batch_size"] == 11
         assert client.post(INFER, json=request([[1.0, 0.0]] * 11)).status_code == 200
         assert client.post(INFER, json=request([[1.0, 0.0]] * 12)).status_code == 413
+        fewer = request([[1.0, 0.0]] * 12, parameters={"time_steps": 2})
+        assert client.post(INFER, json=fewer).status_code == 200
 
 
 def test_statistics_tell_where_the_time_went(client: TestClient) -> None:
@@ -145,12 +148,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_that_serves(client: Test
     assert (entry["version"], entry["state"], entry["reason"]) == ("2", "UNAVAILABLE", failed.json()["error"])
 
 
-@pytest.mark.parametrize(
-    "network",
-    [toy(), network_of([{"type": "IF", "name": "out"}], {}, input={"shape": [1], "low": 1, "high": 2},
-                       coding="spikes", time_steps=4, labels=["a"])],
-    ids=["direct", "spikes"],
-)  # fmt: skip
+@pytest.mark.parametrize("network", [toy(), toy(Coding.SPIKES)], ids=["direct", "spikes"])
 def test_the_documented_request_works_when_pasted(tmp_path: Path, network: Network) -> None:
     publish(tmp_path, network)
     with serving(tmp_path) as client:

@@ -91,6 +91,15 @@ def test_a_raw_raster_is_as_long_as_its_bytes(http: httpx.Client) -> None:
     assert outputs(answer) == native(http, "spikes", [raster])
 
 
+def test_a_raster_runs_for_as_many_steps_as_it_has(http: httpx.Client) -> None:
+    raster = [[0, 1], [1, 1], [0, 0], [1, 0], [1, 0]]
+    answer = http.post("/v2/models/spikes/infer", json=request([raster], parameters={"time_steps": 5}))
+    assert outputs(answer) == native(http, "spikes", [raster])
+    answer = http.post("/v2/models/spikes/infer", json=request([raster], parameters={"time_steps": 4}))
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "parameters.time_steps is 4, but inputs[0] has 5 steps"}
+
+
 def test_time_steps_and_seed_are_parameters(http: httpx.Client) -> None:
     answers = []
     for seed in (1, 2):
