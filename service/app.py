@@ -55,12 +55,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
-        routes=[
-            *predicting.routes,
-            *inferring.routes,
-            *router.routes,
-            *v2.routes,
-        ],  # an included router would match every path twice over
+        # An included router would match every path twice over.
+        routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
     )
     app.state.registry = registry
     app.state.metrics = metrics

@@ -23,6 +23,7 @@ from service.v2.schemas import (
 
 MOST_BRACKETS = 2**20  # lists and objects in a body: each takes much more memory than the two bytes that it is sent as
 MOST_QUOTES = 2**15  # the values of a tensor are no strings, so that a request holds few
+MOST_SHORT = 2**16  # bytes of a body that controls models: what a client says there is a flag or two
 
 Request = TypeVar("Request", bound=BaseModel)
 
@@ -45,7 +46,12 @@ def parse(body: bytes | memoryview, kind: type[Request]) -> Request:
 
 
 def parse_optional(body: bytes, kind: type[Request]) -> Request:
-    """Return the request that `body` is, by default all of its defaults; raises as `parse` does."""
+    """Return the request that `body` is, by default all of its defaults; raises as `parse` does.
+
+    It is parsed on the event loop, and so has to be short.
+    """
+    if len(body) > MOST_SHORT:
+        raise TooLarge(f"the body has {len(body)} bytes, expected at most {MOST_SHORT} here")
     return parse(body, kind) if body.strip() else kind()
 
 

@@ -28,7 +28,11 @@ class InputTensor(Strict):
 
     name: str
     shape: Annotated[list[Extent], FailFast()] = Field(max_length=MOST_AXES)
-    datatype: Datatype = Field(strict=False)
+    datatype: Datatype = Field(
+        strict=False,
+        description="FP32, or other numbers: integers within ±16777216, which FP32 holds exactly, and FP64, which is "
+        "rounded to FP32 as any number in JSON is. Not BYTES.",
+    )
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(default=None, description="The values, nested like `shape` or flat, row by row.")
 

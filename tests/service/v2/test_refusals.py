@@ -273,3 +273,9 @@ def test_a_call_to_the_repository_that_is_wrong_changes_nothing(
     http: httpx.Client, path: str, body: str, sentence: str
 ) -> None:
     refused(http, http.post(path, content=body), {400}, sentence)
+
+
+def test_a_call_to_the_repository_has_a_short_body(http: httpx.Client) -> None:
+    for path in ("/v2/repository/index", "/v2/repository/models/toy/load", "/v2/repository/models/toy/unload"):
+        answer = http.post(path, content=b" " * 2**16 + b"{}")
+        refused(http, answer, {413}, "the body has 65538 bytes, expected at most 65536 here")
