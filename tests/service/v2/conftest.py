@@ -47,6 +47,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> I
         for _ in range(5):
             process.wait_for("model_ready")
         yield process
+        assert process.stop() == 0  # with its log read to the end
 
 
 @pytest.fixture
