@@ -11,8 +11,11 @@ Nothing is read by unpickling. A file is read once, and what was hashed is what 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -169,12 +172,21 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _read(path: Path) -> bytes:
-    if path.is_symlink():
-        raise InvalidBundle(f"{path.name}: is a symbolic link, expected a file of the bundle's own")
     try:
-        return path.read_bytes()
+        # Neither through a link nor, as a pipe would have it, waiting for somebody to write.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise InvalidBundle(f"{path.name}: missing from the bundle") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InvalidBundle(f"{path.name}: is a symbolic link, expected a file of the bundle's own") from error
+        raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidBundle(f"{path.name}: is not a file")
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read()
     except OSError as error:
         raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
 

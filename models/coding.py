@@ -57,6 +57,14 @@ class EncodedInputs:
         """Return the inputs of some of the samples."""
         return EncodedInputs(self.steps[:, samples], self.time_steps)
 
+    @classmethod
+    def joined(cls, parts: Sequence[EncodedInputs]) -> EncodedInputs:
+        """Return several inputs of one coding and equal time steps, at least one, as one batch in their order."""
+        first, *others = parts
+        if not others:
+            return first
+        return cls(np.concatenate([part.steps for part in parts], axis=1), first.time_steps)
+
 
 @dataclass(frozen=True)
 class Events:

@@ -20,6 +20,8 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              v = u                                            ("none")
     floor    v = max(v - floor, 0) + floor                    (floor, where there is one: sinabs)
 
+Before the first step v = start, j = 0 and no neuron has fired.
+
 A reset of another timing than "same_step" hangs on r, which is 1 where the membrane of the step before fires: snnTorch.
 
     "next_step"          by subtraction u = (charge) - threshold * r, to a value v = reset_value where r before charging
@@ -380,6 +382,11 @@ def _rules(node: Spiking | Integrating, of: Needed[Array]) -> tuple[ChargeRule[A
         return (lambda _, current: current), None
     charge = CHARGES[node.charge](of) if isinstance(node, Leaky) else _decaying(of)
     return charge, SYNAPSES[node.synapse](of) if has_synapse(node) else None
+
+
+def starting(node: Spiking | Integrating) -> bool:
+    """Return whether a layer's membrane starts anywhere but at 0."""
+    return getattr(node, "start", 0.0) != 0.0
 
 
 def has_synapse(node: Spiking | Integrating) -> TypeIs[CubaLIF | CubaLI]:

@@ -378,6 +378,7 @@ class Driven(NeuronBase):
 
     gain: Parameter = 1.0
     drive: Parameter = 0.0
+    start: Parameter = Field(default=0.0, description="The membrane before the first step: at rest.")
 
 
 class Leaky(Driven):
@@ -446,7 +447,7 @@ class Recurrent(Frozen):
     @model_validator(mode="after")
     def _only_a_bias_starts(self) -> Self:
         if not self.bias_at_start and not self.bias:
-            raise ValueError("recurrent: bias_at_start is off, but there is no bias")
+            raise ValueError("bias_at_start is off, but there is no bias")
         return self
 
 

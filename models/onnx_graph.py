@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.network import Network
-from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron
+from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron, starting
 from models.nodes import (
     AvgPool2d,
     Conv1d,
@@ -332,10 +332,11 @@ class _Builder:
         rest = graph.op("Expand", graph.constant(0, np.float32), self.sized(self.batch, shape))
         axes: list[int | str] = ["time_steps", "batch", *shape]
         if isinstance(node, Integrating):
-            *_, membranes = self.scan(self.readout_body(node), [rest] * (1 + has_synapse(node)), current, outputs=1)
+            states = [self.start(node, rest), *[rest] * has_synapse(node)]
+            *_, membranes = self.scan(self.readout_body(node), states, current, outputs=1)
             self.output(membranes, f"{node.name}.membrane", TensorProto.FLOAT, axes)
             return membranes
-        states = [rest] * (2 + has_synapse(node))
+        states = [rest, self.start(node, rest), *[rest] * has_synapse(node)]
         if skips_bias(node):
             states.append(graph.constant(0, np.float32))
         *_, raster, membranes = self.scan(self.spiking_body(node), states, current, outputs=2)
@@ -343,6 +344,12 @@ class _Builder:
         self.output(membranes, f"{node.name}.membrane", TensorProto.FLOAT, axes)
         self.count_spikes(node, raster)
         return raster
+
+    def start(self, node: Neuron, rest: Value) -> Value:
+        """Return the membrane before the first step."""
+        if not starting(node):
+            return rest
+        return rest + self.graph.constant(self.network.parameter(node, "start"), name=f"{node.name}.start")
 
     def scan(self, body: onnx.GraphProto, states: Sequence[Value], current: Value, outputs: int) -> list[Value]:
         """Run a body over the steps of `current` and return its last states and its outputs of each step."""

@@ -1,4 +1,8 @@
-"""The model repository: a folder of `<name>/<version>/`, each a bundle; versions are positive integers."""
+"""The model repository: a folder of `<name>/<version>/`, each a bundle; versions are positive integers.
+
+The repository itself may be reached through a symbolic link, since its owner says where it is. Nothing in it may be
+one: a link could lead to what is none of the repository's.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
+Fingerprint = tuple[tuple[str, int, int], ...]  # each file's name, size and the nanosecond that it last changed
+
+
 class ModelRepository:
     """Bundles by name and version; a name or version that is not one never touches the disk."""
 
@@ -33,7 +40,7 @@ class ModelRepository:
     def versions(self, name: str) -> list[int]:
         """Return the versions of a model, ascending; none for a name that the repository does not hold."""
         folder = self.root / name
-        if not _NAME.fullmatch(name) or not folder.is_dir():
+        if not _NAME.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
             return []
         return sorted(
             int(entry.name)
@@ -61,6 +68,16 @@ class ModelRepository:
                 f"but it lies in the folder of '{name}' version {chosen}"
             )
         return bundle
+
+    def fingerprint(self, name: str, version: int) -> Fingerprint:
+        """Return what tells a version's files from what they were before; empty where there are none."""
+        try:
+            if version not in self.versions(name):
+                return ()
+            files = [(entry.name, entry.lstat()) for entry in (self.root / name / str(version)).iterdir()]
+        except OSError:  # it goes as we look
+            return ()
+        return tuple(sorted((each, status.st_size, status.st_mtime_ns) for each, status in files))
 
     def publish(self, contents: Contents, onnx_model: Callable[[int], bytes] | None = None) -> int:
         """Write a bundle as the model's next version and return that version.

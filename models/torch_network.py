@@ -26,6 +26,7 @@ from models.neurons import (
     has_synapse,
     integrator,
     spiking_neuron,
+    starting,
 )
 from models.nodes import (
     AvgPool2d,
@@ -157,7 +158,8 @@ class NeuronLayer(ParameterisedLayer):
         (time_steps, batch, *shape), spikes or a readout's membrane, and the membrane after each step (batch, *shape).
         """
         rest = torch.zeros_like(current[0])
-        state = State(rest, rest if has_synapse(self.node) else None)
+        start = rest + self.get_buffer("start") if starting(self.node) else rest
+        state = State(start, rest if has_synapse(self.node) else None)
         steps = current.unbind(0) * (time_steps if len(current) == 1 else 1)
         membranes: list[Tensor] = []
         if isinstance(self.node, Integrating):
@@ -187,7 +189,7 @@ class NeuronLayer(ParameterisedLayer):
 
 PARAMETERS = (
     *("decay", "gain", "drive", "rate", "tau", "leak", "syn_decay", "syn_rate", "syn_gain"),
-    *("threshold", "reset_value", "floor"),
+    *("threshold", "reset_value", "floor", "start"),
 )
 
 

@@ -2,56 +2,82 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from tempfile import TemporaryDirectory
 
 import structlog
-import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from models.errors import SpikeserveError
 from service import faults, logs
-from service.app import create_app
 from service.engines import check_device
 from service.errors import Misconfigured
+from service.keys import KeyRing, is_loopback
+from service.listener import Listener
 from service.settings import Settings
 
 USAGE = 2
-BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # where several workers count together, as prometheus_client calls it
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve, and return the process's exit status."""
-    try:
-        settings = read_settings(arguments)
-        app = create_app(settings)
-        check_device(settings)
-        listener = listen(settings.host, settings.port)
-    except SpikeserveError as error:
-        print(f"spikeserve: {error}", file=sys.stderr)
-        return USAGE
-    # uvicorn drains on either signal and then raises it again, for whoever had a handler before; here that is success.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    logs.configure(settings.log_level, sys.stdout)
-    host, port = listener.getsockname()[:2]
-    structlog.get_logger().info("listening", host=host, port=port, repository=str(settings.repository))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        http="httptools",
-        loop="asyncio",  # uvloop was measured to answer no more requests here
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_seconds,
-    )
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
-    return 0
+    with ExitStack() as stack:
+        try:
+            settings = read_settings(arguments)
+            if settings.workers > 1 and MULTIPROCESS not in os.environ:
+                # Here, since prometheus_client decides when it is imported whether it counts in files that all share.
+                os.environ[MULTIPROCESS] = stack.enter_context(TemporaryDirectory(prefix="spikeserve-metrics-"))
+            from service.app import create_app
+
+            app = create_app(settings)
+            check_device(settings)
+            listener = listen(settings.host, settings.port)
+        except SpikeserveError as error:
+            print(f"spikeserve: {error}", file=sys.stderr)
+            return USAGE
+        # Until there is a server that drains, a signal has nothing to wait for.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        logs.configure(settings.log_level, sys.stdout)
+        host, port = listener.getsockname()[:2]
+        structlog.get_logger().info("listening", host=host, port=port, repository=str(settings.repository))
+        warn_if_open(host, KeyRing.of(settings))
+        return serve(app, settings, listener)
+
+
+def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
+    """Answer requests until a signal says to stop, and return the exit status."""
+    from service.lifecycle import Server
+
+    def work(parent: int | None, replaces: bool) -> int:
+        app.state.loads_first = replaces
+        with suppress(KeyboardInterrupt):
+            Server(app, settings, parent).run(sockets=[listener])
+        return 0
+
+    if settings.workers == 1:
+        return work(None, replaces=False)
+    from service.supervisor import Supervisor
+
+    return Supervisor(settings.workers, work).run()
+
+
+def warn_if_open(host: str, keys: KeyRing) -> None:
+    """Log a warning where other machines reach this address and whoever asks is answered."""
+    if is_loopback(host):
+        return
+    log = structlog.get_logger()
+    if not keys.clients:
+        log.warning("no_api_keys", host=host, meaning="whoever reaches this address may use the models; see api_keys")
+    if not keys:
+        log.warning("no_admin_keys", host=host, meaning="and may load and unload them; see admin_keys")
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
@@ -64,15 +90,15 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         raise Misconfigured(str(error)) from error
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> Listener:
     """Return a socket that listens there; raises Misconfigured."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Said to be TCP, since asyncio turns Nagle's algorithm off only then; with it, each answer takes 40 ms longer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listener.listen()
     except OSError as error:
         listener.close()
         raise Misconfigured(f"host, port: cannot listen on {host} port {port}: {error.strerror}") from error

@@ -16,6 +16,7 @@ from service.metrics import Metrics
 
 REQUEST_ID = b"x-request-id"
 LOGGED = "spikeserve.logged"  # where a request's scope holds what its line in the log shall also say
+ANSWERED = "spikeserve.answered"  # where a request's scope holds the answer that a model gave
 UNMATCHED = "unmatched"  # the route of a path that there is not
 CLIENT_GONE = 499  # as nginx logs a client that hung up; nobody is left to be told
 
@@ -47,6 +48,7 @@ class Access:
             await send(message)
 
         started = perf_counter()
+        self.metrics.in_flight += 1
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -61,12 +63,15 @@ class Access:
             )
             await fault(scope, receive, send_with_id)
         finally:
+            self.metrics.in_flight -= 1
             self._finish(scope, request_id, status or CLIENT_GONE, perf_counter() - started)
 
     def _finish(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
         method = scope["method"]
         route = getattr(scope.get("route"), "path", UNMATCHED)
-        self.metrics.count_request(method, route, status, seconds)
+        logged = scope[LOGGED]
+        model = (logged["model"], logged["version"]) if "model" in logged else None
+        self.metrics.count_request(method, route, status, seconds, model)
         self.log.info(
             "request",
             request_id=request_id.decode(),
@@ -74,7 +79,7 @@ class Access:
             route=route,
             status=status,
             ms=round(seconds * 1000, 3),
-            **scope[LOGGED],
+            **logged,
         )
 
 

@@ -12,13 +12,15 @@ from fastapi import FastAPI
 from models.version import VERSION
 from service import openapi
 from service.access import Access
+from service.body import BodyLimit
 from service.errors import install_handlers
-from service.limits import BodyLimit
+from service.keys import KeyCheck, KeyRing
 from service.metrics import Metrics
 from service.registry import Registry
 from service.routes import predicting, router
-from service.served import ServedModel
+from service.scheduler import Scheduler
 from service.settings import Settings
+from service.tracing import TraceRequests, Tracing
 from service.v2.routes import inferring
 from service.v2.routes import router as v2
 from service.v2.stats import Tally
@@ -30,22 +32,28 @@ def create_app(settings: Settings) -> FastAPI:
 
     Models load once it is started, while it already answers: /health/ready says when they all have.
     """
+    keys = KeyRing.of(settings)
     registry = Registry.of(settings)
-    metrics = Metrics()
+    metrics = Metrics(registry.status)
+    tracing = Tracing.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with Workers(settings.threads) as workers:
-            app.state.workers = workers
-            loading = asyncio.create_task(
-                registry.load(lambda name, version: workers.run(ServedModel.load, name, version, settings))
-            )
+        with Workers(settings.threads) as workers, Workers(settings.threads, "loader") as loaders:
+            app.state.scheduler = Scheduler(workers, metrics)
+            loading = asyncio.create_task(registry.load_all(workers, loaders))
+            tasks = [loading, asyncio.create_task(registry.follow()), asyncio.create_task(workers.show_life())]
             try:
+                if app.state.loads_first:
+                    await loading
                 yield
             finally:
-                loading.cancel()
-                with suppress(asyncio.CancelledError):
-                    await loading
+                for task in tasks:
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
+                if tracing:
+                    await asyncio.to_thread(tracing.shut_down)
 
     app = FastAPI(
         title="Spikeserve",
@@ -59,11 +67,16 @@ def create_app(settings: Settings) -> FastAPI:
         routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
     )
     app.state.registry = registry
+    app.state.loads_first = False  # before it answers at all
     app.state.metrics = metrics
     app.state.settings = settings
     app.state.tally = Tally()
     install_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    if keys:
+        app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+    if tracing:
+        app.add_middleware(TraceRequests, tracing=tracing)
     app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request
     app.openapi = partial(openapi.document, app, registry)  # type: ignore[method-assign]
     return app

@@ -1,12 +1,20 @@
 """What a request can fail with, one tree; each carries its HTTP status, and its message is the body's one sentence.
 
 ServiceError
-├── MalformedBody  400  not JSON, or a name said twice in one object
-├── ModelNotFound  404  a model or version that is not served here
-├── TooLarge       413  more bytes, samples or work than the limits allow
-└── NotReady       503  a model that is still loading or could not be loaded
+├── MalformedBody     400  not JSON, or a name said twice in one object
+├── MalformedHeader   400  a header that is not what it should be
+├── LoadFailed        400  a version that was to be loaded and could not be
+├── ModelNotFound     404  a model or version that is not served here
+├── BodyTooSlow       408  a body that takes longer to arrive than the settings allow
+├── OneOfSeveral      409  what would change one of several workers and not the others
+├── TooLarge          413  more bytes, samples or work than the limits allow
+├── NotReady          503  a model that is still loading or could not be loaded
+├── Overloaded        503  more requests wait than the queue may hold
+├── ShuttingDown      503  a server that finishes what it has and takes nothing new
+└── DeadlineExceeded  504  no answer within the time that the request had
 
-`models.errors.InvalidInput` answers 422. Misconfigured never meets a request: it stops the server from starting.
+`models.errors.InvalidInput` answers 422, and `service.keys` answers 401 and 403 before a request gets this far.
+Misconfigured never meets a request: it stops the server from starting.
 """
 
 from __future__ import annotations
@@ -42,10 +50,34 @@ class MalformedBody(ServiceError):
     status = HTTPStatus.BAD_REQUEST
 
 
+class MalformedHeader(ServiceError):
+    """A header with a value that it cannot have."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class LoadFailed(ServiceError):
+    """A version that was to be loaded and could not be; the message says why."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
 class ModelNotFound(ServiceError):
     """A model or version that is not served here."""
 
     status = HTTPStatus.NOT_FOUND
+
+
+class BodyTooSlow(ServiceError):
+    """A body that did not arrive in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
+class OneOfSeveral(ServiceError):
+    """What would change one of several workers and leave the others as they are."""
+
+    status = HTTPStatus.CONFLICT
 
 
 class TooLarge(ServiceError):
@@ -59,6 +91,26 @@ class NotReady(ServiceError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+class Overloaded(ServiceError):
+    """More requests wait for a model than its queue may hold."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class ShuttingDown(ServiceError):
+    """A server that was told to stop."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+class DeadlineExceeded(ServiceError):
+    """A request that had less time than its answer would have taken."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -36,6 +36,7 @@ class Query:
     time_steps: int
     seed: int
     wanted: frozenset[Recorded]
+    timeout: float | None = None  # seconds from its arrival, where the body says that it may take no longer
 
     @property
     def record(self) -> Record:
@@ -103,11 +104,16 @@ class Reader:
                 f"inputs has {samples} samples, which at {time_steps} time_steps are {values} values in this model's "
                 f"widest layer, expected at most {self.limits.values}"
             )
-        recorded = samples * time_steps * self.neurons
+        neuron_steps = samples * time_steps * self.neurons
+        if neuron_steps > self.limits.neuron_steps:
+            raise TooLarge(
+                f"inputs has {samples} samples, which at {time_steps} time_steps of this model's {self.neurons} "
+                f"neurons are {neuron_steps} neuron steps, expected at most {self.limits.neuron_steps}"
+            )
         for each in wanted:
-            if each in RECORDS and recorded > self.limits.recorded_values:
+            if each in RECORDS and neuron_steps > self.limits.recorded_values:
                 raise InvalidInput(
-                    f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {recorded} "
+                    f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {neuron_steps} "
                     f"values, expected at most {self.limits.recorded_values}"
                 )
 

@@ -1,35 +1,111 @@
-"""What Prometheus is told. Labels take their values from what is served, never from what a client sends."""
+"""What Prometheus is told. Labels take their values from what is served, never from what a client sends.
+
+Requests are counted on the event loop, and on no other thread, so that what a model did is kept as plain numbers: they
+become metrics when somebody asks, which costs a request a tenth of what it takes to count under a lock.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from service.served import Answer, ServedModel
+from service.jobs import Answer
+from service.schemas import ModelStatus
+from service.served import ServedModel
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SHORT_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, *SECONDS)  # of what may take microseconds
+OPERATIONS = tuple(10.0**power for power in range(2, 12))
+SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+MODEL = ("model", "version")
+
+Statuses = Callable[[], list[ModelStatus]]
+
+
+class Distribution:
+    """How often a value was at most each of some bounds: a histogram, in plain numbers."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return each bound with the count of values up to it, as Prometheus has them."""
+        names = [*map(floatToGoString, self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+
+
+@dataclass
+class Asked:
+    """The requests for one version of a model, by status, and how long they took."""
+
+    statuses: Tally[int] = field(default_factory=Tally)
+    seconds: Distribution = field(default_factory=lambda: Distribution(SECONDS))
+
+
+@dataclass
+class Layer:
+    """What the neurons of one layer did."""
+
+    neurons: int
+    spikes: int = 0
+    neuron_steps: int = 0
+
+
+@dataclass
+class Ran:
+    """What one version of a model did on its engine."""
+
+    layers: dict[str, Layer]
+    samples: int = 0
+    encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
+    inference_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
+    batch_samples: Distribution = field(default_factory=lambda: Distribution(SAMPLES))
+    operations: Distribution = field(default_factory=lambda: Distribution(OPERATIONS))
 
 
 @dataclass(frozen=True)
-class OfModel:
-    """The metrics of one model's version on its engine."""
+class OfQueue:
+    """The metrics of the queues of one model's versions."""
 
-    inference_seconds: Histogram
-    samples: Counter
-    spikes: Counter
-    synaptic_operations: Counter
+    depth: Gauge
+    seconds: Histogram
+    shed: Counter
+    abandoned: Counter
+    expired: Counter
 
 
 class Metrics:
-    """The metrics of one app, in a registry of its own."""
+    """The metrics of one app, in a registry of its own; `statuses` says what is served when they are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, statuses: Statuses) -> None:
+        self.models = Models(statuses)
+        self.in_flight = 0
         self.registry = registry = CollectorRegistry()
+        self.shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR") is not None  # with the other workers of this server
         ProcessCollector(registry=registry)
+        registry.register(self.models)
         self.requests = Counter(
             "spikeserve_http_requests", "Requests answered.", ("method", "route", "status"), registry=registry
         )
@@ -40,49 +116,233 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        model = ("model", "version")
-        self.inference_seconds = Histogram(
-            "spikeserve_inference_seconds",
-            "What the engine takes for one run.",
-            (*model, "engine"),
+        in_flight = Gauge(
+            "spikeserve_http_requests_in_flight", "Requests that wait or are being answered.", registry=registry
+        )
+        in_flight.set_function(lambda: self.in_flight)
+        self.queue_depth = Gauge(
+            "spikeserve_queue_depth",
+            "Requests that wait for a worker.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.queue_seconds = Histogram(
+            "spikeserve_queue_seconds",
+            "What the requests that had to wait for a worker waited.",
+            ("model",),
             buckets=SECONDS,
             registry=registry,
         )
-        self.samples = Counter("spikeserve_samples", "Samples classified.", model, registry=registry)
-        self.spikes = Counter("spikeserve_spikes", "Spikes of all neurons.", model, registry=registry)
-        self.synaptic_operations = Counter(
-            "spikeserve_synaptic_operations", "Weights met by non-zero inputs.", model, registry=registry
+        self.shed = Counter(
+            "spikeserve_requests_shed", "Requests refused since the queue was full.", ("model",), registry=registry
+        )
+        self.abandoned = Counter(
+            "spikeserve_requests_abandoned",
+            "Requests whose client left before the answer.",
+            ("model",),
+            registry=registry,
+        )
+        self.expired = Counter(
+            "spikeserve_requests_expired", "Requests that had no time left.", ("model",), registry=registry
         )
 
         # To find a metric by its labels takes longer than to count, and the labels are few.
         self.of_route = cache(self._of_route)
-        self.of_model = cache(self._of_model)
+        self.of_queue = cache(self._of_queue)
 
-    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request; `route` is the route's template."""
+    def count_request(
+        self, method: str, route: str, status: int, seconds: float, model: tuple[str, int] | None = None
+    ) -> None:
+        """Count an answered request; `route` is the route's template, `model` the name and version that it found."""
         requests, request_seconds = self.of_route(method if method in METHODS else OTHER, route, status)
         requests.inc()
         request_seconds.observe(seconds)
+        if model is not None:
+            asked = self.models.asked.get(model) or self.models.asked.setdefault(model, Asked())
+            asked.statuses[status] += 1
+            asked.seconds.observe(seconds)
 
-    def count_answer(self, model: ServedModel, answer: Answer) -> None:
+    def count_run(self, model: ServedModel, samples: int, seconds: float) -> None:
+        """Count one run of a model's engine."""
+        ran = self.models.of(model)
+        ran.inference_seconds.observe(seconds)
+        ran.batch_samples.observe(samples)
+
+    def queue_changed(self, model: ServedModel, by: int) -> None:
+        """Note that so many requests more, or fewer, wait for a worker."""
+        self.of_queue(model.name).depth.inc(by)
+
+    def count_wait(self, model: ServedModel, seconds: float) -> None:
+        """Count a request that has waited."""
+        self.of_queue(model.name).seconds.observe(seconds)
+
+    def count_shed(self, model: ServedModel) -> None:
+        """Count a request that found the queue full."""
+        self.of_queue(model.name).shed.inc()
+
+    def count_abandoned(self, model: ServedModel) -> None:
+        """Count a request whose client left."""
+        self.of_queue(model.name).abandoned.inc()
+
+    def count_expired(self, model: ServedModel) -> None:
+        """Count a request whose time was over before its answer."""
+        self.of_queue(model.name).expired.inc()
+
+    def count_answer(self, model: ServedModel, answer: Answer[Any]) -> None:
         """Count what a model did for one request."""
-        of_model = self.of_model(model.name, model.version, model.engine.name)
-        of_model.inference_seconds.observe(answer.inference_seconds)
-        of_model.samples.inc(answer.samples)
-        of_model.spikes.inc(answer.spikes)
-        of_model.synaptic_operations.inc(answer.synaptic_operations)
+        ran = self.models.of(model)
+        ran.samples += answer.samples
+        ran.encode_seconds.observe(answer.times.encode_seconds)
+        ran.operations.observe(answer.synaptic_operations)
+        steps = answer.samples * answer.time_steps
+        for name, spikes in answer.spikes_per_layer.items():
+            layer = ran.layers[name]
+            layer.spikes += spikes
+            layer.neuron_steps += steps * layer.neurons
+
+    def exposition(self) -> bytes:
+        """Return every metric in Prometheus' text format.
+
+        Of several workers together, but that none of the process is among them, and that what models did is told of the
+        worker that answers, under a label of its own: each asked in turn, a sum over that label is the whole.
+        """
+        registry = self.registry
+        if self.shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            registry.register(OfWorker(self.models))
+        return generate_latest(registry)
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
 
-    def _of_model(self, name: str, version: int, engine: str) -> OfModel:
-        return OfModel(
-            self.inference_seconds.labels(name, version, engine),
-            self.samples.labels(name, version),
-            self.spikes.labels(name, version),
-            self.synaptic_operations.labels(name, version),
+    def _of_queue(self, name: str) -> OfQueue:
+        return OfQueue(
+            self.queue_depth.labels(name),
+            self.queue_seconds.labels(name),
+            self.shed.labels(name),
+            self.abandoned.labels(name),
+            self.expired.labels(name),
         )
 
-    def exposition(self) -> bytes:
-        """Return every metric in Prometheus' text format."""
-        return generate_latest(self.registry)
+
+class Models(Collector):
+    """The versions that are served, where each stands, what was asked of it and what it did."""
+
+    def __init__(self, statuses: Statuses) -> None:
+        self.statuses = statuses
+        self.asked: dict[tuple[str, int], Asked] = {}
+        self.ran: dict[tuple[str, int, str], Ran] = {}
+
+    def of(self, model: ServedModel) -> Ran:
+        """Return where to count what a model does."""
+        key = (model.name, model.version, model.engine.name)
+        ran = self.ran.get(key)
+        if ran is None:
+            ran = self.ran[key] = Ran({name: Layer(neurons) for name, neurons in model.layers.items()})
+        return ran
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the registry would otherwise collect once before there is anything to serve."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics of the versions that are served; what is served no more is forgotten."""
+        statuses = self.statuses()
+        self._forget_all_but({(model["name"], each["version"]) for model in statuses for each in model["versions"]})
+        yield from self._versions(statuses)
+        yield from self._requests()
+        yield from self._runs()
+        yield from self._layers()
+
+    def _forget_all_but(self, served: set[tuple[str, int]]) -> None:
+        """Versions come and go, and would add up for ever."""
+        for asked in self.asked.keys() - served:
+            del self.asked[asked]
+        for ran in [key for key in self.ran if key[:2] not in served]:
+            del self.ran[ran]
+
+    def _versions(self, statuses: list[ModelStatus]) -> Iterator[Metric]:
+        versions = GaugeMetricFamily(
+            "spikeserve_model_versions", "1 for each version of a model, in its state.", labels=(*MODEL, "state")
+        )
+        for model in statuses:
+            for each in model["versions"]:
+                versions.add_metric((model["name"], str(each["version"]), each["state"]), 1)
+        yield versions
+
+    def _requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "spikeserve_model_requests", "Requests for a model, answered.", labels=(*MODEL, "status")
+        )
+        seconds = HistogramMetricFamily(
+            "spikeserve_model_request_seconds",
+            "From the arrival of a request for a model to the end of its answer.",
+            labels=MODEL,
+        )
+        for (name, version), asked in self.asked.items():
+            seconds.add_metric((name, str(version)), asked.seconds.buckets(), asked.seconds.sum)
+            for status, count in asked.statuses.items():
+                requests.add_metric((name, str(version), str(status)), count)
+        yield requests
+        yield seconds
+
+    def _runs(self) -> Iterator[Metric]:
+        encode = HistogramMetricFamily(
+            "spikeserve_encode_seconds",
+            "What it takes to turn a request's samples into what the network sees.",
+            labels=MODEL,
+        )
+        inference = HistogramMetricFamily(
+            "spikeserve_inference_seconds", "What the engine takes for one run.", labels=(*MODEL, "engine")
+        )
+        batches = HistogramMetricFamily(
+            "spikeserve_batch_samples", "Samples that went through the engine in one run.", labels=MODEL
+        )
+        operations = HistogramMetricFamily(
+            "spikeserve_request_synaptic_operations", "Weights met by non-zero inputs, in one request.", labels=MODEL
+        )
+        samples = CounterMetricFamily("spikeserve_samples", "Samples classified.", labels=MODEL)
+        for (name, version, engine), ran in self.ran.items():
+            model = (name, str(version))
+            encode.add_metric(model, ran.encode_seconds.buckets(), ran.encode_seconds.sum)
+            inference.add_metric((*model, engine), ran.inference_seconds.buckets(), ran.inference_seconds.sum)
+            batches.add_metric(model, ran.batch_samples.buckets(), ran.batch_samples.sum)
+            operations.add_metric(model, ran.operations.buckets(), ran.operations.sum)
+            samples.add_metric(model, ran.samples)
+        yield from (encode, inference, batches, operations, samples)
+
+    def _layers(self) -> Iterator[Metric]:
+        """Return what gives a layer's firing rate: its spikes, by the neuron steps that could have been some."""
+        labels = (*MODEL, "layer")
+        spikes = CounterMetricFamily("spikeserve_layer_spikes", "Spikes of a layer's neurons.", labels=labels)
+        steps = CounterMetricFamily(
+            "spikeserve_layer_neuron_steps",
+            "Steps of a layer's neurons, in each of which one may spike.",
+            labels=labels,
+        )
+        for (name, version, _), ran in self.ran.items():
+            for layer, did in ran.layers.items():
+                spikes.add_metric((name, str(version), layer), did.spikes)
+                steps.add_metric((name, str(version), layer), did.neuron_steps)
+        yield spikes
+        yield steps
+
+
+class OfWorker(Collector):
+    """What another collector tells, with the process that it is true of."""
+
+    def __init__(self, collector: Collector) -> None:
+        self.collector = collector
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, as `Models` does."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics with a label `worker`."""
+        worker = {"worker": str(os.getpid())}
+        for metric in self.collector.collect():
+            metric.samples = [sample._replace(labels={**sample.labels, **worker}) for sample in metric.samples]
+            yield metric

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypeAliasType
 
 from models.spec import Coding, Spec
-from service.errors import NotReady
+from service.errors import ModelNotFound, NotReady, ShuttingDown
 from service.registry import Registry
 from service.schemas import PixelEvents, PredictRequest, UnitEvents
 from service.v2.contract import INPUT
@@ -41,9 +41,9 @@ def document(app: FastAPI, registry: Registry) -> Json:
     schema = TypeAdapter(PredictRequest[NestedNumbers | UnitEvents | PixelEvents]).json_schema(ref_template=REFERENCE)
     written["components"]["schemas"].update(schema.pop("$defs"))
     schema["title"] = "PredictRequest"
-    name = registry.default or next(iter(registry.slots))
+    name = registry.default if registry.default in registry.slots else next(iter(registry.slots), "")
     body = {"schema": schema, "example": example(_spec(registry, name))}
-    place = {"name": name, "version": str(max(registry.slots[name]))}
+    place = {"name": name, "version": str(max(registry.slots.get(name, {1: None})))}
     of_v2 = _v2_bodies(written, v2_example(_spec(registry, name)))
     for path, operations in written["paths"].items():
         last = path.rpartition("/")[2]
@@ -110,5 +110,5 @@ def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
 def _spec(registry: Registry, name: str) -> Spec | None:
     try:
         return registry.get(name).spec
-    except NotReady:
+    except (ModelNotFound, NotReady, ShuttingDown):
         return None

@@ -1,45 +1,51 @@
 """Which models and versions are served, and where each is on its way from the disk to answering.
 
-Only the event loop changes a registry; loading itself runs on the workers' threads.
+A version answers once its hashes were checked, its golden samples replayed and its engine warmed; until then, and if
+that fails, the version before it answers. Who has begun with a version ends with it: a registry hands out whole models,
+and one that it no longer lists lives for as long as a request holds it.
+
+Only the event loop changes a registry; reading the disk and loading run on threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from models.errors import SpikeserveError
-from models.repository import ModelRepository
-from service.errors import Misconfigured, ModelNotFound, NotReady
+from models.repository import Fingerprint, ModelRepository
+from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, OneOfSeveral, ShuttingDown
 from service.faults import shown
 from service.schemas import ModelStatus, State, VersionStatus
 from service.served import ServedModel
-from service.settings import Settings
+from service.settings import Settings, chosen_versions
+from service.workers import Workers
 
 log = structlog.get_logger()
 
-Load = Callable[[str, int], Awaitable[ServedModel]]
-Find = Callable[[str], list[int]]
+Found = Mapping[str, Mapping[int, Fingerprint]]  # what lies in the repository, by model and version
 
 
 @dataclass
 class Slot:
-    """The place of one version: loading until it has a model or the sentence that says why it has none, or unloaded."""
+    """The place of one version: loading until it has a model or the sentence that says why it has none.
+
+    It may have both: a version that was loaded again, and could not be, answers as before.
+    """
 
     name: str
     version: int
     model: ServedModel | None = None
     fault: str | None = None
-    unloaded: bool = False
+    fingerprint: Fingerprint | None = None  # of what could not be loaded
 
     @property
     def state(self) -> State:
         """Where it is."""
-        if self.unloaded:
-            return State.UNLOADED
         if self.model is not None:
             return State.READY
         return State.LOADING if self.fault is None else State.FAILED
@@ -48,8 +54,6 @@ class Slot:
     def not_ready(self) -> str:
         """Say in a sentence why it does not answer."""
         of = f"model '{self.name}' version {self.version}"
-        if self.unloaded:
-            return f"{of} was unloaded"
         return f"{of} is still loading" if self.fault is None else f"{of} could not be loaded: {self.fault}"
 
     def status(self) -> VersionStatus:
@@ -63,19 +67,27 @@ class Slot:
 
 
 class Registry:
-    """The versions that the settings ask for, by model and then by version, ascending."""
+    """The versions that are served, by model and then by version, ascending."""
 
-    def __init__(self, slots: dict[str, dict[int, Slot]], default: str | None, find: Find) -> None:
-        self.slots = slots
+    def __init__(self, settings: Settings, found: Found, default: str | None) -> None:
+        self.settings = settings
+        self.repository = ModelRepository(settings.repository)
         self.default = default
-        self._find = find
+        self.slots = {
+            name: {version: Slot(name, version) for version in wanted}
+            for name, versions in found.items()
+            if (wanted := chosen_versions(settings.versions, versions))
+        }
+        self.unloaded: set[str] = set()  # models that somebody unloaded, which a poll leaves alone
+        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.begun = False  # whether every version that was there at the start is loaded or has failed
+        self.draining = False
 
     @classmethod
     def of(cls, settings: Settings) -> Registry:
         """Look into the repository, without loading anything; raises Misconfigured if there is nothing to serve."""
-        repository = ModelRepository(settings.repository)
         try:
-            found = {name: repository.versions(name) for name in repository.names()}
+            found = look(ModelRepository(settings.repository))
         except OSError as error:
             raise Misconfigured(f"repository: '{settings.repository}' cannot be read: {error.strerror}") from error
         if not found:
@@ -85,47 +97,106 @@ class Registry:
         default = settings.default_model or (next(iter(found)) if len(found) == 1 else None)
         if default is not None and default not in found:
             raise Misconfigured(f"default_model: '{default}' is not in the repository; it holds: {', '.join(found)}")
+        registry = cls(settings, found, default)
+        if not registry.slots:
+            raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
+        return registry
 
-        def asked_for(versions: list[int]) -> list[int]:
-            return versions if settings.versions == "all" else versions[-1:]
+    async def load_all(self, workers: Workers, loaders: Workers) -> None:
+        """Load every version; one that fails says so in its slot and stops no other.
 
-        slots = {name: {version: Slot(name, version) for version in asked_for(each)} for name, each in found.items()}
-        return cls(slots, default, lambda name: asked_for(repository.versions(name)))
-
-    async def load(self, load: Load) -> None:
-        """Load every version, by `load` now and later; one that fails says so in its slot and stops no other."""
-        self._load = load
-        self._changes = asyncio.Lock()  # made here, since it belongs to one event loop
-        await asyncio.gather(*(self._fill(slot, load) for slot in self._all()))
-
-    async def load_model(self, name: str) -> None:
-        """Read the versions of a model that the settings ask for again, and serve them once they are all ready.
-
-        Until then what answers goes on answering, and where one of them fails it does so after, too; a model that did
-        not answer then shows the fault. Raises ModelNotFound, and NotReady with the sentence of each that failed.
+        `workers` are those that requests run on.
         """
-        async with self._changes:
-            fresh = {version: Slot(name, version) for version in await asyncio.to_thread(self._find, name)}
-            if not fresh:
-                raise ModelNotFound(f"model {shown(name)} is not in the repository")
-            await asyncio.gather(*(self._fill(slot, self._load) for slot in fresh.values()))
-            failed = [slot.not_ready for slot in fresh.values() if slot.state is not State.READY]
-            serving = any(slot.state is State.READY for slot in self.slots.get(name, {}).values())
-            if not failed or not serving:
-                self.slots[name] = fresh
-            if failed:
-                raise NotReady("; ".join(failed))
+        self.workers, self.loaders = workers, loaders
+        self.begun = self.draining = False
+        await asyncio.gather(*(self._begin(name) for name in self.slots))
+        self.begun = True
 
-    async def unload_model(self, name: str) -> None:
-        """Have every version of a model answer no more; who holds one already keeps it. Raises ModelNotFound."""
-        async with self._changes:
-            self.slots[name] = {version: Slot(name, version, unloaded=True) for version in self.versions(name)}
-            log.info("model_unloaded", model=name)
+    async def follow(self) -> None:
+        """Poll over and over, if that is set."""
+        while self.settings.poll_seconds > 0:
+            await asyncio.sleep(self.settings.poll_seconds)
+            await self.poll()
 
-    async def _fill(self, slot: Slot, load: Load) -> None:
-        labels = {"model": slot.name, "version": slot.version}
+    async def _begin(self, name: str) -> None:
+        async with self.locks[name]:
+            await self._bring(name, list(self.slots[name]), list(self.slots[name]))
+
+    async def load(self, name: str) -> None:
+        """Load the versions of a model that the settings ask for, also those that are served already.
+
+        Each takes its predecessor's place once it is ready. Raises ModelNotFound where the repository has no such
+        version, LoadFailed, which says why, where one of them could not be loaded (what answered before still does),
+        and OneOfSeveral.
+        """
+        self._require_one_worker()
+        async with self.locks[name]:
+            wanted = chosen_versions(self.settings.versions, await self.loaders.submit(self.repository.versions, name))
+            if not wanted:
+                raise ModelNotFound(f"model {shown(name)} has no version in the repository that the settings ask for")
+            self.unloaded.discard(name)
+            await self._bring(name, wanted, wanted)
+            slots = self.slots.get(name, {})
+            faults = [slot.not_ready for version, slot in slots.items() if version in wanted and slot.fault is not None]
+        if faults:
+            raise LoadFailed("; ".join(faults))
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound and OneOfSeveral."""
+        self._require_one_worker()
+        async with self.locks[name]:
+            self.versions(name)
+            del self.slots[name]
+            self.unloaded.add(name)
+        log.info("model_unloaded", model=name)
+
+    def _require_one_worker(self) -> None:
+        if self.settings.workers > 1:
+            raise OneOfSeveral(
+                f"this server has {self.settings.workers} workers and a request reaches only one of them: publish the "
+                "version, which all of them find if poll_seconds is set"
+            )
+
+    async def poll(self) -> None:
+        """Look for what is new in the repository and load it.
+
+        A version that failed is tried again once its files have changed. A model whose folder is gone stays: a disk
+        that is away for a moment must not end what runs.
+        """
         try:
-            model = await load(slot.name, slot.version)
+            found = await self.loaders.submit(look, self.repository)
+        except OSError as error:
+            log.warning("poll_failed", error=error.strerror)
+            return
+        await asyncio.gather(*(self._follow(name, versions) for name, versions in found.items()))
+
+    async def _follow(self, name: str, found: Mapping[int, Fingerprint]) -> None:
+        async with self.locks[name]:
+            wanted = chosen_versions(self.settings.versions, found)
+            slots = self.slots.get(name, {})
+            due = [version for version in wanted if version not in slots or _worth_a_try(slots[version], found)]
+            if name not in self.unloaded and wanted and (due or slots.keys() != set(wanted)):
+                await self._bring(name, due, wanted)
+
+    async def _bring(self, name: str, due: Iterable[int], wanted: Collection[int]) -> None:
+        """Load the versions that are `due`, and once one that is wanted answers, let go of those that are not."""
+        slots = self.slots.get(name, {})
+        filling = [slots.get(version) or Slot(name, version) for version in due]
+        self.slots[name] = _ascending([*slots.values(), *filling])
+        await asyncio.gather(*(self._fill(slot) for slot in filling))
+        slots = self.slots[name]
+        if any(slot.model is not None for version, slot in slots.items() if version in wanted):
+            retired = [slot for version, slot in slots.items() if version not in wanted]
+            self.slots[name] = {version: slot for version, slot in slots.items() if version in wanted}
+            for slot in retired:
+                log.info("model_retired", model=name, version=slot.version)
+
+    async def _fill(self, slot: Slot) -> None:
+        labels = {"model": slot.name, "version": slot.version}
+        slot.fault = None
+        slot.fingerprint = await self.loaders.submit(self.repository.fingerprint, slot.name, slot.version)
+        try:
+            model = await self.loaders.submit(ServedModel.load, slot.name, slot.version, self.settings)
         except SpikeserveError as error:
             slot.fault = str(error)
             log.error("model_failed", **labels, error=slot.fault)  # noqa: TRY400  (the sentence says it all)
@@ -139,8 +210,10 @@ class Registry:
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """Return a model by its name and version as a client wrote them, by default its newest that is ready.
 
-        No name means the default model. Raises ModelNotFound and NotReady.
+        No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
         """
+        if self.draining:
+            raise ShuttingDown("the server is shutting down")
         versions = self.versions(name)
         if version is None:
             ready = [slot.model for slot in versions.values() if slot.model is not None]
@@ -157,7 +230,7 @@ class Registry:
 
     def versions(self, name: str | None) -> dict[int, Slot]:
         """Return a model's slots, ascending; raises ModelNotFound."""
-        known = ", ".join(self.slots)
+        known = ", ".join(self.slots) or "none"
         if name is None and self.default is None:
             raise ModelNotFound(f"no default model is set; ask one of these at /models/<name>/predict: {known}")
         name = name or self.default
@@ -166,15 +239,19 @@ class Registry:
         return self.slots[name]
 
     def check_ready(self) -> None:
-        """Raise NotReady with a sentence for each version that does not answer, if there is any.
-
-        One that was unloaded is not meant to, but something must answer.
-        """
-        waiting = [slot.not_ready for slot in self._all() if slot.state not in (State.READY, State.UNLOADED)]
+        """Raise NotReady with a sentence for each model that does not answer, or while the first ones load."""
+        if self.draining:
+            raise ShuttingDown("the server is shutting down")
+        if not self.slots:
+            raise NotReady("no model is loaded")
+        if self.begun:
+            self.workers.check_alive(self.settings.stuck_seconds)
+        waiting = [slot.not_ready for slot in self._all() if slot.state is State.LOADING and not self.begun]
+        for slots in self.slots.values():
+            if not waiting and all(slot.model is None for slot in slots.values()):
+                waiting += [slot.not_ready for slot in slots.values()]
         if waiting:
             raise NotReady("; ".join(waiting))
-        if all(slot.state is State.UNLOADED for slot in self._all()):
-            raise NotReady("every model was unloaded")
 
     def status(self) -> list[ModelStatus]:
         """Return every model as it stands."""
@@ -186,3 +263,19 @@ class Registry:
     def _all(self) -> Iterator[Slot]:
         for versions in self.slots.values():
             yield from versions.values()
+
+
+def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
+    """Return what lies in the repository; takes a while."""
+    return {
+        name: {version: repository.fingerprint(name, version) for version in repository.versions(name)}
+        for name in repository.names()
+    }
+
+
+def _worth_a_try(slot: Slot, found: Mapping[int, Fingerprint]) -> bool:
+    return slot.state is State.FAILED and slot.fingerprint != found[slot.version]
+
+
+def _ascending(slots: Iterable[Slot]) -> dict[int, Slot]:
+    return {slot.version: slot for slot in sorted(slots, key=lambda slot: slot.version)}

@@ -7,18 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.access import LOGGED
+from service.access import ANSWERED, LOGGED
+from service.deadlines import deadline_of
 from service.describe import described
 from service.direct import DirectRoute
-from service.metrics import Metrics
 from service.page import page
 from service.registry import Registry
+from service.scheduler import Scheduler
 from service.schemas import ErrorBody, Health, ModelDescription, ModelList, PredictResponse
 from service.served import ServedModel
-from service.workers import Workers
 
 router = APIRouter()
-SMALL_BODY = 2**14  # bytes; a greater one takes longer to read than to hand to another thread
 predicting = APIRouter(route_class=DirectRoute)
 
 
@@ -34,18 +33,21 @@ Version = Annotated[str, Path(description="A version of it, a positive integer."
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     descriptions = {
-        400: "Not JSON, or a name said twice.",
+        400: "Not JSON, a name said twice, or a header that is not what it should be.",
+        401: "No key, or one that this server does not know; only where keys are set.",
         404: "No such model or version here.",
+        408: "The body took longer to arrive than the settings allow.",
         413: "More bytes, samples or work than the limits allow.",
         422: "A field that is missing, unknown or of the wrong type, shape or value.",
-        503: "The model is still loading or could not be loaded.",
+        503: "Still loading, could not be loaded, overloaded or shutting down; Retry-After says when to come back.",
+        504: "No answer within the time that the request had.",
     }
     return {status: {"model": ErrorBody, "description": descriptions[status]} for status in statuses}
 
 
 PREDICTS: dict[str, Any] = {
     "response_model": PredictResponse,
-    "responses": _errors(400, 404, 413, 422, 503),
+    "responses": _errors(400, 401, 404, 408, 413, 422, 503, 504),
     "tags": ["predict"],
 }
 
@@ -69,18 +71,15 @@ async def predict_with_version(request: Request, name: Name, version: Version) -
 
 
 async def _answer(request: Request, model: ServedModel) -> Response:
-    workers: Workers = request.app.state.workers
-    metrics: Metrics = request.app.state.metrics
+    state = request.app.state
+    scheduler: Scheduler = state.scheduler
+    deadline = deadline_of(request.scope, state.settings.request_timeout_ms)
     logged = request.scope[LOGGED]
     logged |= {"model": model.name, "version": model.version}
-    body = await request.body()
-    if len(body) > SMALL_BODY:
-        answer = await workers.run(model.answer, body)
-    else:
-        query = model.reader.read(body)
-        answer = model.run(query) if model.is_quick(query) else await workers.run(model.run, query)
+    answer = await scheduler.answer(model, model, await request.body(), deadline, request.receive)
     logged["samples"] = answer.samples
-    metrics.count_answer(model, answer)
+    request.scope[ANSWERED] = answer
+    state.metrics.count_answer(model, answer)
     return Response(answer.content, media_type="application/json")
 
 

@@ -167,7 +167,6 @@ class State(StrEnum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
-    UNLOADED = "unloaded"
 
 
 class VersionStatus(TypedDict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,6 @@ ENVIRONMENT_PREFIX = "SPIKESERVE_"
 
 
 # Literals, and not enums, because --help shows an enum's names where a flag wants its values.
-Versions = Literal["latest", "all"]
 EngineSetting = Literal["auto", "reference", "event", "onnx", "torch"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -28,6 +28,18 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 def one_for_each_core() -> int:
     """Return how many threads there are unless the settings say so."""
     return os.cpu_count() or 1
+
+
+def chosen_versions(setting: str, found: Iterable[int]) -> list[int]:
+    """Return which of the versions that were found to serve, ascending: what the setting `versions` asks for."""
+    ascending = sorted(found)
+    match setting:
+        case "all":
+            return ascending
+        case "latest":
+            return ascending[-1:]
+        case _:
+            return [version for version in ascending if str(version) in setting.split(",")]
 
 
 class Settings(BaseSettings):
@@ -52,7 +64,12 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="The model that POST /predict asks; not needed where there is just one."
     )
-    versions: Versions = Field("latest", description="Which versions of each model to serve.")
+    versions: str = Field(
+        "latest", description="Which versions of each model to serve: latest, all, or some, such as 1,3."
+    )
+    poll_seconds: float = Field(
+        0.0, ge=0, description="How often to look for new versions in the repository; 0 never looks by itself."
+    )
     engine: EngineSetting = Field(
         "auto", description="What runs the networks; auto is event on the CPU and torch on CUDA."
     )
@@ -63,7 +80,43 @@ class Settings(BaseSettings):
         le=1024,
         description="How many requests run at once, each on one thread.",
     )
+    api_keys: str | None = Field(
+        None, description="The keys that clients may use, each as its digest sha256:<hex>, separated by commas."
+    )
+    api_keys_file: Path | None = Field(None, description="A file with the digests of such keys, one a line.")
+    admin_keys: str | None = Field(
+        None, description="The keys that may load and unload models, as their digests like those of clients."
+    )
+    admin_keys_file: Path | None = Field(None, description="A file with the digests of such keys, one a line.")
+    public_metrics: bool = Field(False, description="Whether /metrics is answered without a key where keys are set.")
+    workers: int = Field(
+        1, ge=1, le=1024, description="How many processes serve the port; each has its own threads, queues and models."
+    )
+    max_queue: int = Field(
+        256,
+        ge=1,
+        description="How many requests may wait for one version of a model; more are answered 503 at once.",
+    )
+    request_timeout_ms: int = Field(
+        30_000,
+        ge=1,
+        description="How long a request may take once its headers are read, or it is answered 504; the header "
+        "X-Request-Timeout-Ms may ask for less.",
+    )
+    max_batch: int = Field(64, ge=1, description="The most samples that go through an engine at once.")
+    max_batch_delay_ms: float = Field(
+        2.0,
+        ge=0,
+        description="For onnx and torch, how long a request may wait for others to share its run while another run "
+        "is going.",
+    )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="The largest request body, in bytes.")
+    header_seconds: float = Field(
+        10, gt=0, le=3600, description="How long a request's headers may take to arrive; then it is answered 408."
+    )
+    body_seconds: float = Field(
+        30, gt=0, le=3600, description="How long a request's body may take to arrive; then it is answered 408."
+    )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps that a request may run for.")
     max_values: int = Field(
@@ -71,13 +124,32 @@ class Settings(BaseSettings):
         ge=1,
         description="The most work in one request: samples × time steps × the width of the model's widest layer.",
     )
+    max_neuron_steps: int = Field(
+        2**27, ge=1, description="The most work in one request: samples × time steps × the model's neurons."
+    )
     max_recorded_values: int = Field(
         1_000_000,
         ge=1,
         description="The most that `return` may record: samples × time steps × neurons, rasters and membranes each.",
     )
     shutdown_seconds: int = Field(
-        30, ge=0, description="How long a stopping server waits for the requests that it is answering."
+        25, ge=0, description="How long a stopping server waits for the requests that it has accepted."
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="How long at least a stopping server keeps its port open and answers 503, for load balancers to "
+        "notice.",
+    )
+    stuck_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="How long the worker threads may give no sign of life before the server says that it is not ready.",
+    )
+    trace_endpoint: str | None = Field(
+        None,
+        description="Where OpenTelemetry spans go, by OTLP over HTTP: http://collector:4318/v1/traces; needs the extra "
+        "otel.",
     )
     log_level: LogLevel = Field("info", description="The least level that is logged.")
 
@@ -87,6 +159,13 @@ class Settings(BaseSettings):
         if not repository.is_dir():
             raise ValueError("Input should be a folder that exists")
         return repository
+
+    @field_validator("versions")
+    @classmethod
+    def _are_versions(cls, versions: str) -> str:
+        if not re.fullmatch(r"latest|all|[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", versions):
+            raise ValueError("Input should be latest, all or versions such as 1,3")
+        return versions
 
     @field_validator("device")
     @classmethod

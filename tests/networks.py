@@ -69,6 +69,7 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         node["inputs"] = inputs
     if kind != "Threshold":
         node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
+        node["start"] = parameter(st.one_of(st.just(0.0), st.floats(-1, 1, width=32)))
     charge = draw(st.sampled_from(Charge)) if "L" in kind else Charge.DECAY
     if "L" in kind:
         node["charge"] = charge
@@ -237,7 +238,7 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> Flo
             return 1 + 7 * rng.random(shape, np.float32)
         case "threshold":
             return rng.random(shape, np.float32) + np.float32(4 if node.fire is Fire.MULTIPLE else 0.125)
-        case "gain" | "syn_gain" | "drive" | "leak" | "reset_value" | "floor":
+        case "gain" | "syn_gain" | "drive" | "leak" | "reset_value" | "floor" | "start":
             return rng.random(shape, np.float32) - np.float32(0.5)
         case "delay":
             return rng.integers(0, 5, shape).astype(np.float32)

@@ -7,11 +7,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from models.engines import EngineName, create
-from models.repository import PRETRAINED, ModelRepository
-from service.limits import Limits
-from service.served import ServedModel
+from models.repository import PRETRAINED
 from service.settings import Settings
+from tests.service.conftest import serving
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +29,6 @@ def test_the_readmes_request_gives_the_readmes_answer() -> None:
     readme = (ROOT / "README.md").read_text()
     (sent,) = re.findall(r"-d '(\{.*?\})'", readme, re.DOTALL)
     (answered,) = re.findall(r"^    (\{\"model\":.*?\]\})$", readme, re.DOTALL | re.MULTILINE)
-    bundle = ModelRepository(PRETRAINED).read("digits")
-    model = ServedModel(bundle, create(EngineName.EVENT, bundle.network), Limits.of(Settings()))
-    assert json.loads(model.answer(sent.encode()).content) == json.loads(answered)
+    with serving(PRETRAINED) as client:
+        answer = client.post("/predict", content=sent)
+    assert answer.json() == json.loads(answered)

@@ -137,3 +137,16 @@ def test_train_leaves_a_repository_that_exists_as_it_is(project: Path) -> None:
     (project / "repository/digits/7").mkdir(parents=True)
     assert run(project / "scripts/train").returncode == 0
     assert [path.name for path in (project / "repository/digits").iterdir()] == ["7"]
+
+
+def test_audit_says_why_it_was_skipped_where_the_advisories_do_not_answer(project: Path) -> None:
+    # Nothing listens at the proxy's port, so that no advisory is reached, and nothing is installed.
+    (project / "requirements").mkdir()
+    (project / "requirements/serve.txt").write_text("annotated-doc==0.0.7\n")
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+    result = run(project / "scripts/audit", "--if-reachable", **nowhere)
+    assert result.returncode == 0
+    assert result.stdout == ""
+    assert result.stderr.startswith(
+        "scripts/audit: skipped, PyPI's advisories do not answer here: https://pypi.org/pypi/annotated-doc/0.0.7/json: "
+    )

@@ -15,20 +15,25 @@ from models.errors import SpikeserveError
 from models.nodes import Fire, Reset
 from models.repository import ModelRepository, require_name
 from models.spec import Coding, Readout
-from training.commands import imports
+from training.commands import RUN, exports, imports
 from training.config import TrainingConfig
 from training.datasets import Dataset, load
 from training.display import shown
 from training.evaluate import Evaluation, evaluate
 from training.export import export
 from training.folder import RunFolder
+from training.frameworks.commands import verify
 from training.job import run_job
+from training.nir.commands import check_command
 from training.surrogate import Surrogate
 
 INTERRUPTED = 130
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(imports, name="import")
+app.add_typer(exports, name="export")
+app.command("check")(check_command)
+app.command()(verify)
 console = Console()
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
@@ -44,8 +49,9 @@ def fit(
     folder: Annotated[Path | None, typer.Option(help="mnist, fashion-mnist: where the data lies.")] = None,
     download: Annotated[bool | None, typer.Option("--download", help="mnist, fashion-mnist: download it.")] = None,
     architecture: Annotated[str | None, typer.Option(help="Layers, such as 32C3-AP2-64C3-AP2-128.")] = None,
-    neuron: Annotated[str | None, typer.Option(help="IF or LIF.")] = None,
-    decay: Annotated[float | None, typer.Option(help="What a LIF's membrane keeps per step, 0 to 1.")] = None,
+    neuron: Annotated[str | None, typer.Option(help="IF, LIF or CubaLIF.")] = None,
+    decay: Annotated[float | None, typer.Option(help="What a membrane that leaks keeps per step, 0 to 1.")] = None,
+    syn_decay: Annotated[float | None, typer.Option(help="CubaLIF: what the synaptic current keeps, 0 to 1.")] = None,
     fire: Annotated[Fire | None, typer.Option(help="Fire at the threshold or only above it.")] = None,
     reset: Annotated[Reset | None, typer.Option(help="What a spike does to the membrane.")] = None,
     coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.")] = None,
@@ -69,7 +75,8 @@ def fit(
         "": {"seed": seed, "device": device},
         "data": {"dataset": dataset, "file": file, "folder": folder, "download": download},
         "network": {
-            "architecture": architecture, "neuron": neuron, "decay": decay, "fire": fire, "reset": reset,
+            "architecture": architecture, "neuron": neuron, "decay": decay,
+            "syn_decay": syn_decay, "fire": fire, "reset": reset,
             "coding": coding, "readout": readout, "time_steps": time_steps,
         },
         "optimisation": {
@@ -106,7 +113,7 @@ def evaluate_run(
     _report(evaluate(create(engine, folder.network()), data.test), data)
 
 
-@app.command("export")
+@exports.command(RUN)
 def export_run(run: RunArgument, repository: RepositoryOption = Path("repository"), name: NameOption = None) -> None:
     """Compare the engines on the test set and publish the run as the next version of a model."""
     folder = RunFolder(run)

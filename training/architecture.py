@@ -15,7 +15,23 @@ import re
 from pydantic import ValidationError
 
 from models.errors import InvalidSpec
-from models.nodes import IF, LI, LIF, AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, Node, Recurrent, Spiking, SumPool2d
+from models.nodes import (
+    IF,
+    LI,
+    LIF,
+    AvgPool2d,
+    Conv2d,
+    CubaLI,
+    CubaLIF,
+    Flatten,
+    Integrating,
+    Linear,
+    MaxPool2d,
+    Node,
+    Recurrent,
+    Spiking,
+    SumPool2d,
+)
 from models.parameters import Shape
 from models.spec import Input, Readout, Spec, first_fault
 from training.config import NetworkConfig
@@ -89,10 +105,21 @@ def _neuron(name: str, config: NetworkConfig, *, recurrent: bool = False) -> Spi
         "reset": config.reset,
         "recurrent": Recurrent() if recurrent else None,
     }
-    return IF(**fields) if config.neuron == "IF" else LIF(decay=config.decay, **fields)
+    match config.neuron:
+        case "IF":
+            return IF(**fields)
+        case "LIF":
+            return LIF(decay=config.decay, **fields)
+        case "CubaLIF":
+            return CubaLIF(decay=config.decay, syn_decay=config.syn_decay, **fields)
+
+
+def _readout(name: str, config: NetworkConfig) -> Integrating:
+    if config.neuron == "CubaLIF":
+        return CubaLI(name=name, decay=config.decay, syn_decay=config.syn_decay)
+    return LI(name=name, decay=config.decay)
 
 
 def _output(shape: Shape, classes: int, config: NetworkConfig) -> list[Node]:
-    readout = LI(name="output", decay=config.decay)
-    last = _neuron("output", config) if config.readout is Readout.SPIKE_COUNT else readout
-    return [*_dense("classes", shape, classes), last]
+    last = _neuron if config.readout is Readout.SPIKE_COUNT else _readout
+    return [*_dense("classes", shape, classes), last("output", config)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import Field, ValidationError
@@ -39,8 +39,9 @@ class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
     architecture: str = "32C3-AP2-64C3-AP2-64"
-    neuron: Annotated[str, Field(pattern="^(IF|LIF)$")] = "LIF"
+    neuron: Literal["IF", "LIF", "CubaLIF"] = "LIF"
     decay: Fraction = 0.75
+    syn_decay: Fraction = Field(default=0.5, description="What a CubaLIF's synaptic current keeps per step.")
     threshold: Positive = 1.0
     fire: Fire = Fire.AT_THRESHOLD
     reset: Reset = Reset.SUBTRACT

@@ -3,6 +3,8 @@
 TrainingError
 ├── InvalidData           a data set that cannot be trained on
 ├── InvalidConfig         a configuration that cannot be run
+├── InvalidGraph          a NIR file that cannot be read, or a graph that cannot be served
+├── InvalidRules          a NIR file whose dialect, dt or reset nobody names, or which are none
 ├── BrokenGradientChain   a loss that no weight has a part in
 └── ExportRefused         a network whose engines do not agree
 """
@@ -20,6 +22,14 @@ class InvalidData(TrainingError, ValueError):
 
 class InvalidConfig(TrainingError, ValueError):
     """A configuration that cannot be run; the message names the field, the value and what was expected."""
+
+
+class InvalidGraph(TrainingError, ValueError):
+    """A graph that cannot be read or served; the message names the node, the value and what was expected."""
+
+
+class InvalidRules(TrainingError, ValueError):
+    """Rules that a NIR file lacks or gets wrong; the message lists them and what there is to name."""
 
 
 class BrokenGradientChain(TrainingError):

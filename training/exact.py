@@ -4,7 +4,8 @@ A float32 sum hangs on its order, and matrix products order as they like: the sa
 batch size can put a membrane on the other side of its threshold. A sum does not hang on its order if every term is a
 multiple of one power of two and no partial sum can leave 24 bits. Spikes are 0 or 1, so it is enough to round each
 layer's weights to the finest grid that leaves room for its largest sum: usually 2**-15 or finer, far below what
-training can tell. After that every engine agrees in every spike, on the trained network too.
+training can tell. After that every engine agrees in every spike, on the trained network too. An engine may add a
+recurrent current weight by weight to the current that arrives, so that these two share one grid.
 
 The proof covers raw values that are whole numbers times a power of two (pixels, counts, spikes). A normalisation or an
 average over a window that is no power of two ends it; `exact` then says so.
@@ -48,6 +49,11 @@ class Multiples:
     def __add__(self, other: Multiples) -> Multiples:
         return Multiples(min(self.step, other.step), self.bound + other.bound)
 
+    @property
+    def fit(self) -> bool:
+        """Whether float32 holds each of them."""
+        return self.bound <= self.step * 2**MANTISSA
+
 
 @dataclass(frozen=True)
 class Rounded:
@@ -61,17 +67,21 @@ def round_to_grid(network: Network) -> Rounded:
     """Return the network with each weight and bias rounded to the finest grid that keeps its layer's sums exact."""
     tensors = dict(network.tensors)
     exact = True
+    beside = _recurrent_bounds(network)
 
     def apply(node: Node, arriving: Multiples) -> Multiples:
         nonlocal exact
+        if len(network.spec.sources[node.name]) > 1:
+            exact = exact and arriving.fit
         if isinstance(node, Neuron):
             if isinstance(node, Spiking) and node.recurrent:
-                _round(tensors, node.name, "recurrent.", Multiples(1.0, 1.0))
+                returning = _round(tensors, node.name, "recurrent.", Multiples(1.0, 1.0), arriving.bound)
+                exact = exact and (arriving + returning).fit
             if isinstance(node, Spiking) and node.fire is Fire.MULTIPLE:  # nobody knows how many spikes at most
                 exact = False
             return Multiples(1.0, 1.0)
         if isinstance(node, Weighted):
-            leaving = _round(tensors, node.name, "", arriving)
+            leaving = _round(tensors, node.name, "", arriving, beside.get(node.name, 0.0))
         elif isinstance(node, Scale):
             leaving = _scaled(network.parameter(node, "scale"), arriving)
         else:
@@ -82,6 +92,20 @@ def round_to_grid(network: Network) -> Rounded:
     for _ in network.spec.propagate(_incoming(network.spec.input, network.spec.coding), apply, Multiples.__add__):
         pass
     return Rounded(Network(network.spec, tensors), exact)
+
+
+def _recurrent_bounds(network: Network) -> dict[str, float]:
+    """Return, for each node that feeds a recurrent layer, what that layer's recurrent current cannot exceed."""
+    bounds: dict[str, float] = {}
+    for node in network.spec.spiking_nodes:
+        if node.recurrent:
+            given = {
+                name: network.tensors[name].astype(np.float64)
+                for name in _names(network.tensors, node.name, "recurrent.")
+            }
+            bound = _largest_sum(given, Multiples(1.0, 1.0))
+            bounds |= {name: max(bound, bounds.get(name, 0.0)) for name in network.spec.sources[node.name]}
+    return bounds
 
 
 def _incoming(declared: Input, coding: Coding) -> Multiples:
@@ -119,20 +143,22 @@ def _pooled(node: Node, arriving: Multiples) -> Multiples:
     return Multiples(arriving.step / size if size & (size - 1) == 0 else 0.0, arriving.bound)
 
 
-def _round(tensors: dict[str, FloatArray], node: str, prefix: str, arriving: Multiples) -> Multiples:
-    """Round a connection's weight and bias in place and return what its sums are."""
+def _round(
+    tensors: dict[str, FloatArray], node: str, prefix: str, arriving: Multiples, beside: float = 0.0
+) -> Multiples:
+    """Round a connection's weight and bias in place and return what its sums are; `beside` is what is added to them."""
     given = {name: tensors[name].astype(np.float64) for name in _names(tensors, node, prefix)}
     largest = _largest_sum(given, arriving)
     if not (arriving.step and largest):
         return Multiples(arriving.step, largest)
-    step = 2.0 ** (math.ceil(math.log2(largest)) - MANTISSA)
+    step = 2.0 ** (math.ceil(math.log2(largest + beside)) - MANTISSA)
     while True:  # once or twice: rounding itself may lift a sum over the limit
         rounded = {
             name: np.round(values / grid) * grid
             for name, values in given.items()
             for grid in [step if name.endswith("bias") else step / arriving.step]
         }
-        if _largest_sum(rounded, arriving) <= step * 2**MANTISSA:
+        if _largest_sum(rounded, arriving) + beside <= step * 2**MANTISSA:
             break
         step *= 2
     tensors.update({name: values.astype(np.float32) for name, values in rounded.items()})

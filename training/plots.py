@@ -56,9 +56,10 @@ def save_raster(result: RunResult, sample: int, title: str, path: Path) -> None:
     rows = np.atleast_1d(figure.subplots(len(layers), 1, sharex=True))
     for axes, (name, raster) in zip(rows, layers.items(), strict=True):
         steps, units = np.nonzero(raster)
-        axes.scatter(steps, units, s=6 if raster.shape[1] > 50 else 40, marker="|", color="black")
+        size = 6 if raster.shape[1] > 50 else 40  # of one spike; of several in a step, as many times that
+        axes.scatter(steps, units, s=size * raster[steps, units], marker="|", color="black")
         axes.set(ylabel=name, ylim=(-0.5, raster.shape[1] - 0.5), xlim=(-0.5, len(raster) - 0.5))
-        axes.set_title(f"{len(steps)} spikes, {raster.mean():.1%} of neurons per step", fontsize=8, loc="right")
+        axes.set_title(f"{raster.sum()} spikes, {raster.mean():.3f} per neuron and step", fontsize=8, loc="right")
     rows[-1].set(xlabel="step")
     figure.suptitle(title)
     figure.savefig(path, dpi=130)

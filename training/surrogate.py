@@ -9,6 +9,9 @@ area 1 around the threshold, d(x) with x = charged - threshold:
     arctan        k / 2 / (1 + (pi * k * x / 2)**2)     (Fang et al., 2021)
     triangular    k * max(0, 1 - k|x|)                  (after Bellec et al., 2018)
 
+A neuron that fires several times a step has such a bump around each multiple of its threshold, of which the nearest
+counts (after sinabs' periodic surrogates).
+
 `SoftThreshold` instead makes the way forward smooth too. Its spikes are fractions, so it is for training only.
 """
 
@@ -81,15 +84,18 @@ class SurrogateSpike(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Fire, Derivative, float], output: Tensor) -> None:  # noqa: ARG004
         """Keep what the way back needs."""
-        charged, threshold, _, ctx.derivative, ctx.slope = inputs
+        charged, threshold, ctx.rule, ctx.derivative, ctx.slope = inputs
         ctx.save_for_backward(charged, threshold)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of `charged`, and of `threshold` where it is trained."""
         charged, threshold = ctx.saved_tensors
-        to_charged = gradients[0] * ctx.derivative(charged - threshold, ctx.slope)
-        to_threshold = (-to_charged).sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
+        nearest = torch.ones_like(charged)
+        if ctx.rule is Fire.MULTIPLE:
+            nearest = torch.round(charged / threshold).clamp(min=1)
+        to_charged = gradients[0] * ctx.derivative(charged - nearest * threshold, ctx.slope)
+        to_threshold = (-to_charged * nearest).sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
         return to_charged, to_threshold, None, None, None
 
 

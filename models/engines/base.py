@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Protocol
@@ -46,6 +46,17 @@ class RunResult:
     rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
 
+    def __getitem__(self, samples: slice) -> RunResult:
+        """Return the answer to some of the samples."""
+        return RunResult(
+            spike_counts=self.spike_counts[samples],
+            readout=self.readout[samples],
+            synaptic_operations=self.synaptic_operations[samples],
+            spikes_per_node={name: spikes[samples] for name, spikes in self.spikes_per_node.items()},
+            rasters={name: raster[:, samples] for name, raster in self.rasters.items()},
+            membranes={name: membrane[:, samples] for name, membrane in self.membranes.items()},
+        )
+
     @property
     def class_index(self) -> Counts:
         """The class of each sample (batch,); ties go to the lowest index."""
@@ -56,6 +67,25 @@ class RunResult:
         """The softmax of the readout (batch, classes), which is what the training losses use."""
         shifted = np.exp(self.readout - self.readout.max(axis=1, keepdims=True))
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def joined(results: Sequence[RunResult]) -> RunResult:
+    """Return the results of several runs, at least one, as that of one run of all their samples."""
+    first, *others = results
+    if not others:
+        return first
+    return RunResult(
+        spike_counts=np.concatenate([result.spike_counts for result in results]),
+        readout=np.concatenate([result.readout for result in results]),
+        synaptic_operations=np.concatenate([result.synaptic_operations for result in results]),
+        spikes_per_node={
+            name: np.concatenate([result.spikes_per_node[name] for result in results]) for name in first.spikes_per_node
+        },
+        rasters={name: np.concatenate([result.rasters[name] for result in results], axis=1) for name in first.rasters},
+        membranes={
+            name: np.concatenate([result.membranes[name] for result in results], axis=1) for name in first.membranes
+        },
+    )
 
 
 class Engine(Protocol):

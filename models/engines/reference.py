@@ -17,7 +17,7 @@ from models.coding import EncodedInputs
 from models.engines.base import Counts, Record, RunResult, membrane_readout
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.network import FloatArray, Network
-from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron
+from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron, starting
 from models.nodes import (
     AvgPool2d,
     Conv1d,
@@ -182,7 +182,8 @@ class _Run:
         steps, batch, shape = self.inputs.time_steps, self.inputs.batch, current.shape[2:]
         current = np.broadcast_to(current, (steps, batch, *shape))
         rest = np.zeros((batch, *shape), np.float32)
-        state = State(rest, rest if has_synapse(node) else None)
+        start = rest + self.network.parameter(node, "start") if starting(node) else rest
+        state = State(start, rest if has_synapse(node) else None)
         self.membranes[node.name] = membranes = np.empty((steps, batch, *shape), np.float32)
         if isinstance(node, Integrating):
             readout = integrator(node, partial(self.network.parameter, node))

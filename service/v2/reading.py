@@ -18,6 +18,7 @@ from service.v2.tensors import Array, Datatype, from_bytes, from_json, to_float3
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MOST_DIGITS = 19
+MICROSECONDS = 10**6  # in a second
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Wanted:
     classes: int | None = None
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a request asks of a model."""
+@dataclass(frozen=True, kw_only=True)
+class Asked(Query):
+    """What a request asks of a model, how it shall be answered, and the seconds that it took to read."""
 
-    query: Query
-    wanted: tuple[Wanted, ...]
-    id: str | None
+    outputs: tuple[Wanted, ...]
+    id: str | None = None
+    read_seconds: float = 0.0
 
 
 def read(body: bytes, header_length: str | None, model: ServedModel) -> Asked:
@@ -55,8 +56,15 @@ def read(body: bytes, header_length: str | None, model: ServedModel) -> Asked:
     _check_shape(shape, model)
     time_steps = _time_steps(shape, parameters.time_steps, model)
     samples = to_float32(_array(tensor, shape, view[length:]), "inputs[0]")
-    wanted = _wanted(request.outputs, model, binary=parameters.binary_data_output)
-    return Asked(Query(samples, time_steps, parameters.seed, frozenset()), wanted, request.id)
+    return Asked(
+        samples,
+        time_steps,
+        parameters.seed,
+        frozenset(),
+        timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
+        outputs=_wanted(request.outputs, model, binary=parameters.binary_data_output),
+        id=request.id,
+    )
 
 
 def _length(header: str | None, size: int) -> int:
@@ -76,7 +84,7 @@ def _raw(body: bytes, model: ServedModel) -> Asked:
         shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
     time_steps = _time_steps(shape, None, model)
     samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
-    return Asked(Query(samples, time_steps, 0, frozenset()), _wanted([], model, binary=True), None)
+    return Asked(samples, time_steps, 0, frozenset(), outputs=_wanted([], model, binary=True))
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:

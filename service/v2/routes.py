@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from models.version import VERSION
 from service.direct import DirectRoute
 from service.registry import Registry, Slot
+from service.routes import InRegistry, Name, Version
 from service.schemas import ErrorBody, State
 from service.v2 import contract, schemas
 from service.v2.infer import infer as answer
@@ -23,42 +24,33 @@ EXTENSIONS = [
     "model_repository(unload_dependents)",
     "statistics",
 ]
-STATES = {
-    State.LOADING: "LOADING",
-    State.READY: "READY",
-    State.FAILED: "UNAVAILABLE",
-    State.UNLOADED: "UNAVAILABLE",
-}
+STATES = {State.LOADING: "LOADING", State.READY: "READY", State.FAILED: "UNAVAILABLE"}
 
 router = APIRouter(prefix="/v2", tags=["v2"])
 inferring = APIRouter(prefix="/v2", tags=["v2"], route_class=DirectRoute)
 
 
-async def _registry(request: Request) -> Registry:  # async, since FastAPI calls what is not on another thread
-    registry: Registry = request.app.state.registry
-    return registry
-
-
-InRegistry = Annotated[Registry, Depends(_registry)]
-Name = Annotated[str, Path(description="The model's name.")]
-Version = Annotated[str, Path(description="A version of it, a positive integer.")]
-
-
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     descriptions = {
         400: "A request that does not keep to the protocol, or that the model does not take.",
+        401: "No key, or one that this server does not know; only where keys are set.",
+        403: "A client's key where an admin's is needed; only where keys are set.",
         404: "No such model or version here.",
+        408: "The body took longer to arrive than the settings allow.",
+        409: "One of several workers cannot be changed alone.",
         413: "More bytes, samples or work than the limits allow.",
         415: "A body that is compressed in a way that is not known here.",
-        503: "The model is still loading, was unloaded or could not be loaded.",
+        503: "Still loading, could not be loaded, overloaded or shutting down; Retry-After says when to come back.",
+        504: "No answer within the time that the request had.",
     }
     return {status: {"model": ErrorBody, "description": descriptions[status]} for status in statuses}
 
 
-MODEL_ERRORS = _errors(404, 503)
+MODEL_ERRORS = _errors(401, 404, 503)
+CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 409, 413)
 
 
-@router.get("")
+@router.get("", responses=_errors(401))
 @router.get("/", include_in_schema=False)
 async def server() -> schemas.ServerMetadata:
     """Name the server and the extensions that it knows."""
@@ -78,7 +70,7 @@ async def ready(registry: InRegistry) -> schemas.ServerReady:
     return {"ready": True}
 
 
-@router.get("/models/stats")
+@router.get("/models/stats", responses=_errors(401))
 async def stats(request: Request, registry: InRegistry) -> schemas.Statistics:
     """Tell where the time of this protocol's requests went, for every version that is ready."""
     tally: Tally = request.app.state.tally
@@ -138,7 +130,7 @@ async def version_config(name: Name, version: Version, registry: InRegistry) -> 
 
 INFERS: dict[str, Any] = {
     "response_model": schemas.InferResponse,
-    "responses": _errors(400, 404, 413, 415, 503),
+    "responses": _errors(400, 401, 404, 408, 413, 415, 503, 504),
 }
 
 
@@ -154,27 +146,28 @@ async def infer_with_version(request: Request, name: Name, version: Version) -> 
     return await answer(request, request.app.state.registry.get(name, version))
 
 
-@router.post("/repository/index", responses=_errors(400, 413))
+@router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413))
 async def index(request: Request, registry: InRegistry) -> list[schemas.IndexEntry]:
-    """List every version, its state and, where it does not answer, why."""
+    """List every version, its state and, where it does not answer, why; and the models that were unloaded."""
     asked = parse_optional(await request.body(), schemas.IndexRequest)
-    slots = [slot for versions in registry.slots.values() for slot in versions.values()]
-    return [_entry(slot) for slot in slots if slot.state is State.READY or not asked.ready]
+    entries = [_entry(slot) for versions in registry.slots.values() for slot in versions.values()]
+    entries += [_unloaded(name) for name in sorted(registry.unloaded)]
+    return [entry for entry in entries if entry["state"] == STATES[State.READY] or not asked.ready]
 
 
-@router.post("/repository/models/{name}/load", responses=_errors(400, 404, 413, 503))
+@router.post("/repository/models/{name}/load", responses=CONTROL_ERRORS)
 async def load(request: Request, name: Name, registry: InRegistry) -> schemas.Controlled:
     """Read a model's versions again and serve them once they are ready; until then, what serves goes on."""
     parse_optional(await request.body(), schemas.LoadRequest)
-    await registry.load_model(name)
+    await registry.load(name)
     return {"name": name, "load": True}
 
 
-@router.post("/repository/models/{name}/unload", responses=_errors(400, 404, 413))
+@router.post("/repository/models/{name}/unload", responses=CONTROL_ERRORS)
 async def unload(request: Request, name: Name, registry: InRegistry) -> schemas.Controlled:
     """Have a model answer no more; what it was asked before is still answered."""
     parse_optional(await request.body(), schemas.UnloadRequest)
-    await registry.unload_model(name)
+    await registry.unload(name)
     return {"name": name, "load": False}
 
 
@@ -189,3 +182,7 @@ def _versions(registry: Registry, name: str) -> list[str]:
 def _entry(slot: Slot) -> schemas.IndexEntry:
     reason = "" if slot.state is State.READY else slot.not_ready
     return {"name": slot.name, "version": str(slot.version), "state": STATES[slot.state], "reason": reason}
+
+
+def _unloaded(name: str) -> schemas.IndexEntry:
+    return {"name": name, "state": STATES[State.FAILED], "reason": "unloaded"}

@@ -64,7 +64,13 @@ class RequestParameters(Strict):
     )
     binary_data_output: bool = Field(default=False, description="All outputs as bytes after the JSON.")
     priority: int | None = Field(default=None, ge=0, description="Taken and not used: requests run as they come.")
-    timeout: int | None = Field(default=None, ge=0, description="Taken and not used.")
+    timeout: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**63 - 1,
+        description="The microseconds, from its arrival, that the request may take, as far as the server allows; "
+        "0 is as long as that.",
+    )
 
 
 class InferRequest(Strict):
@@ -197,7 +203,7 @@ class InferenceStats(TypedDict):
 
 
 class BatchStats(TypedDict):
-    """The same of the runs of one batch size."""
+    """The same of the requests of one batch size."""
 
     batch_size: int
     compute_input: Duration
@@ -206,13 +212,13 @@ class BatchStats(TypedDict):
 
 
 class ModelStats(TypedDict):
-    """What one version has answered over this protocol since the server started."""
+    """What one version has answered over this protocol since the process that tells it started."""
 
     name: str
     version: str
     last_inference: Annotated[int, Field(description="Milliseconds since 1970; 0 is never.")]
     inference_count: Annotated[int, Field(description="Samples.")]
-    execution_count: Annotated[int, Field(description="Runs of the engine.")]
+    execution_count: Annotated[int, Field(description="Requests; some may have shared a run of the engine.")]
     inference_stats: InferenceStats
     batch_stats: list[BatchStats]
 
@@ -248,10 +254,10 @@ class UnloadRequest(Strict):
 
 
 class IndexEntry(TypedDict):
-    """One version as it stands: READY, LOADING or UNAVAILABLE, and why."""
+    """One version as it stands: READY, LOADING or UNAVAILABLE, and why; without one, a model that was unloaded."""
 
     name: str
-    version: str
+    version: NotRequired[str]
     state: str
     reason: str
 

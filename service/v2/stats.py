@@ -17,7 +17,10 @@ MOST_SIZES = 256  # batch sizes that are told apart; the sizes of later ones are
 
 @dataclass(frozen=True)
 class Times:
-    """The seconds that a request waited for a thread, and those of its reading and coding, the engine and writing."""
+    """The seconds that a request waited, and those of its reading and coding, the engine and writing.
+
+    A run counts in full for each request that shares it; of a request that was split, only the last run is no waiting.
+    """
 
     queue: float
     compute_input: float
@@ -44,7 +47,7 @@ class Sum:
 
 @dataclass
 class OfBatchSize:
-    """The sums of the runs of one batch size."""
+    """The sums of the requests of one batch size."""
 
     compute_input: Sum = field(default_factory=Sum)
     compute_infer: Sum = field(default_factory=Sum)

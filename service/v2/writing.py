@@ -27,7 +27,7 @@ def write(asked: Asked, result: RunResult, model: ServedModel) -> Written:
     """Return the answer to what was asked, with the wanted outputs and no other."""
     outputs: list[ResultTensor] = []
     blobs: list[bytes] = []
-    for wanted in asked.wanted:
+    for wanted in asked.outputs:
         output, array = wanted.output, wanted.output.of(result, model.spec)
         datatype = output.datatype
         if wanted.classes is not None:

@@ -72,6 +72,16 @@ def link_out(folder: Path) -> None:
     (folder / File.CARD).symlink_to(folder.parent / "elsewhere.md")
 
 
+def pipe(folder: Path) -> None:
+    (folder / File.CARD).unlink()
+    os.mkfifo(folder / File.CARD)  # whoever opens it to read waits for somebody who writes
+
+
+def directory(folder: Path) -> None:
+    (folder / File.CARD).unlink()
+    (folder / File.CARD).mkdir()
+
+
 def poison(folder: Path, tensor: str, value: Any) -> None:
     tensors = load_file(folder / File.WEIGHTS)
     tensors[tensor] = value
@@ -85,6 +95,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (lambda folder: os.truncate(folder / File.WEIGHTS, 50), "weights.safetensors: its sha256 is"),
     "missing file": (lambda folder: (folder / File.GOLDEN).unlink(), "golden.safetensors: missing from the bundle"),
     "symbolic link": (link_out, "card.md: is a symbolic link"),
+    "pipe": (pipe, "card.md: is not a file"),
+    "directory": (directory, "card.md: is not a file"),
     "path as a file name": (
         lambda folder: rewrite(folder, lambda m: m["files"].update({"../x": "0" * 64})), "bundle.json: files"
     ),
@@ -168,6 +180,29 @@ def test_a_name_never_leaves_the_repository(name: str, tmp_path: Path) -> None:
         repository.read(name)
     with pytest.raises(InvalidInput, match="is not a model's name"):
         repository.publish(contents(toy(), name))
+
+
+def test_no_link_in_a_repository_is_followed(tmp_path: Path) -> None:
+    publish(tmp_path / "elsewhere", toy())
+    publish(tmp_path / "here", toy(), "other")
+    (tmp_path / "here" / "toy").symlink_to(tmp_path / "elsewhere" / "toy")
+    (tmp_path / "here" / "other" / "2").symlink_to(tmp_path / "elsewhere" / "toy" / "1")
+    (tmp_path / "linked").symlink_to(tmp_path / "here")
+    for root in (tmp_path / "here", tmp_path / "linked"):  # which the operator named, and so may be a link
+        repository = ModelRepository(root)
+        assert (repository.names(), repository.versions("other")) == (["other"], [1])
+        assert repository.fingerprint("other", 2) == ()
+        with pytest.raises(BundleNotFound):
+            repository.read("toy")
+
+
+def test_a_fingerprint_changes_with_the_files(folder: Path) -> None:
+    repository, name, version = ModelRepository(folder.parents[1]), folder.parent.name, int(folder.name)
+    before = repository.fingerprint(name, version)
+    assert [file for file, *_ in before] == sorted(entry.name for entry in folder.iterdir())
+    assert repository.fingerprint(name, version) == before
+    flip_a_bit(folder)
+    assert repository.fingerprint(name, version) != before
 
 
 def test_a_bundle_in_anothers_place_is_refused(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_two_lif_neurons_step_as_worked_out_by_hand(engine: EngineName) -> None:
         ({"fire": "above_threshold"}, [0.5, 1.0, 0.5, 1.0], [0, 0, 1, 0]),
         ({"reset": "value", "reset_value": -0.5}, [0.5, -0.5, 0.0, 0.5], [0, 1, 0, 0]),
         ({"reset": "none"}, [0.5, 1.0, 1.5, 2.0], [0, 1, 1, 1]),
+        ({"start": 0.75}, [0.25, 0.75, 0.25, 0.75], [1, 0, 1, 0]),
         ({"gain": 2.0, "drive": 0.25}, [0.25, 0.5, 0.75, 0.0], [1, 1, 1, 2]),
         ({"threshold": 0.75, "gain": 0.5}, [0.25, 0.5, 0.0, 0.25], [0, 0, 1, 0]),
     ],

@@ -89,6 +89,87 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("lif", reset="soft"), "reset: input should be 'subtract', 'value' or 'none', got 'soft'"),
         (changed("lif", reset_value=0.5), "node 'lif': reset_value is 0.5, but reset is 'subtract'; it needs 'value'"),
         (changed("lif", tau=2.0), "charge is 'decay', which needs decay, but it has decay and tau"),
+        (changed("lif", charge="euler"), "node 'lif': charge is 'euler', which needs rate, but it has decay"),
+        (changed("lif", charge="relax", decay=None), "charge is 'relax', which needs rate or tau, but it has none"),
+        (
+            changed("lif", charge="leak_then_add", decay=None, rate=0.5, tau=2.0),
+            "charge is 'leak_then_add', which needs rate or tau, but it has rate and tau",
+        ),
+        (changed("lif", leak=0.5), "node 'lif': leak is 0.5, expected 0, since charge is 'decay'"),
+        (
+            changed("lif", charge="euler", decay=None, rate=0.5, drive=0.25),
+            "node 'lif': drive is 0.25, expected 0, since charge is 'euler'",
+        ),
+        (changed("lif", charge="midpoint"), "charge: input should be 'decay', 'euler', .* got 'midpoint'"),
+        (changed("lif", charge="euler", decay=None, rate=-1), "rate.*greater than or equal to 0, got -1"),
+        (changed("lif", charge="relax", decay=None, tau=0), "tau.*greater than 0, got 0"),
+        (
+            changed("lif", type="CubaLIF"),
+            "node 'lif': synapse is 'decay', which needs syn_decay and no syn_rate",
+        ),
+        (
+            changed("lif", type="CubaLIF", synapse="jump", syn_rate=0.5, syn_decay=0.5),
+            "node 'lif': synapse is 'jump', which needs syn_rate and no syn_decay",
+        ),
+        (changed("lif", type="CubaLIF", syn_decay=1.5), "syn_decay.*less than or equal to 1, got 1.5"),
+        (changed("lif", synapse="decay"), "synapse: extra inputs are not permitted"),
+        (changed("lif", fire="twice"), "fire: input should be 'at_threshold', .* got 'twice'"),
+        (
+            changed("lif", reset_timing="next_step_charged"),
+            "node 'lif': reset_timing is 'next_step_charged', but reset 'subtract' has only "
+            "same_step, next_step, corrected",
+        ),
+        (
+            changed("lif", reset="none", reset_timing="next_step"),
+            "node 'lif': reset_timing is 'next_step', but reset 'none' has only same_step",
+        ),
+        (
+            changed("lif", fire="multiple", reset_timing="next_step"),
+            "node 'lif': reset_timing is 'next_step', but fire 'multiple' resets at once",
+        ),
+        (changed("lif", floor=float("inf")), "floor.*finite number"),
+        (
+            changed("lif", recurrent={"bias_at_start": False}),
+            "recurrent: bias_at_start is off, but there is no bias",
+        ),
+        (
+            changed("lif", charge="euler", decay=None, rate=0.5, recurrent={"joins": "charge"}),
+            "node 'lif': recurrent.joins is 'charge', but charge 'euler' is no sum to join",
+        ),
+        (
+            changed("lif", type="CubaLIF", synapse="sum_then_decay", syn_decay=0.5, recurrent={"joins": "charge"}),
+            "node 'lif': recurrent.joins is 'charge', but synapse 'sum_then_decay' is no sum to join",
+        ),
+        (changed("lif", type="Threshold", decay=None, reset="none"), "extra inputs are not permitted"),
+        (changed("lif", type="IF"), "decay: extra inputs are not permitted, got 0.5"),
+        (
+            changed("conv", padding="same", stride=2),
+            "node 'conv': padding is 'same' with stride 2×2, expected a stride of 1 or numbers as padding",
+        ),
+        (changed("conv", padding="valid"), "padding.*got 'valid'"),
+        (changed("conv", dilation=4), "node 'conv': a kernel of 3×3 does not fit into an input of 2×6×6"),
+        (changed("conv", dilation=0), "dilation.*greater than or equal to 1, got 0"),
+        (
+            changed("conv", type="Conv1d"),
+            "node 'conv': expected an input of \\(channels, length\\), but it has shape 2×6×6",
+        ),
+        (
+            changed("conv", type="Conv1d", padding="same", stride=3),
+            "node 'conv': padding is 'same' with stride 3, expected a stride of 1 or numbers as padding",
+        ),
+        (changed("flat", type="Delay", delay=-1), "delay.*greater than or equal to 0, got -1"),
+        (changed("flat", type="Delay", delay=1.5), "delay.*valid integer.*got 1.5"),
+        (changed("flat", type="Delay", delay=100001), "delay.*less than or equal to 100000, got 100001"),
+        (changed("flat", type="Delay"), "delay: field required"),
+        (changed("flat", type="Scale", scale=1e39), "scale.*1e\\+39 does not fit into float32"),
+        (
+            changed("out", type="I"),
+            "node 'out': readout 'spike_count' needs a spiking last node, not I",
+        ),
+        (
+            changed("lif", type="CubaLI", syn_decay=0.5),
+            "node 'lif': CubaLI is a readout and must be the last node, not before 'out'",
+        ),
         (changed("lif", type="Izhikevich"), "Izhikevich"),
         (changed("out", type="LI", decay=0.5), "node 'out': readout 'spike_count' needs a spiking last node, not LI"),
         (changed("lif", type="LI"), "node 'lif': LI is a readout and must be the last node"),
@@ -135,10 +216,40 @@ def test_tensors_that_do_not_fit_are_refused_by_name(tensors: dict[str, Any], se
         Network(toy().spec, tensors)
 
 
-def test_an_array_parameter_keeps_to_its_range() -> None:
-    spec = Spec.read(toy().spec.model_dump() | {"nodes": [{"type": "LIF", "name": "out", "decay": "per_neuron"}]})
-    with pytest.raises(InvalidSpec, match=r"tensor 'out.decay': its values go from 0.5 to 1.5, expected 0 to 1"):
-        Network(spec, {"out.decay": np.array([0.5, 1.5], np.float32)})
+ARRAY = "per_neuron"
+
+
+@pytest.mark.parametrize(
+    ("node", "values", "sentence"),
+    [
+        ({"type": "LIF", "decay": ARRAY}, [0.5, 1.5], "'out.decay': its values go from 0.5 to 1.5, expected 0 to 1"),
+        (
+            {"type": "LIF", "charge": "euler", "rate": ARRAY},
+            [-0.5, 0.5],
+            "'out.rate': its values go from -0.5 to 0.5, expected 0 to inf",
+        ),
+        ({"type": "LIF", "charge": "relax", "tau": ARRAY}, [0, 2], "'out.tau': its values go from 0 to 2, expected 1"),
+        (
+            {"type": "CubaLIF", "decay": 0.5, "syn_decay": ARRAY},
+            [0, 2],
+            "'out.syn_decay': its values go from 0 to 2, expected 0 to 1",
+        ),
+        (
+            {"type": "CubaLIF", "decay": 0.5, "synapse": "euler", "syn_rate": ARRAY},
+            [-1, 0],
+            "'out.syn_rate': its values go from -1 to 0, expected 0 to inf",
+        ),
+        ({"type": "IF", "threshold": ARRAY}, [0, 1], "'out.threshold': its values go from 0 to 1, expected 1"),
+        ({"type": "Delay", "delay": ARRAY}, [-1, 1], "'out.delay': its values go from -1 to 1, expected 0 to 100000"),
+        ({"type": "Delay", "delay": ARRAY}, [0, 1.5], "'out.delay': holds 1.5, expected whole numbers"),
+    ],
+)
+def test_an_array_parameter_keeps_to_its_range(node: dict[str, Any], values: list[float], sentence: str) -> None:
+    nodes = [node | {"name": "out"}, {"type": "IF", "name": "last"}]
+    spec = Spec.read(toy().spec.model_dump() | {"nodes": nodes})
+    name = next(f"out.{field}" for field, value in node.items() if value == ARRAY)
+    with pytest.raises(InvalidSpec, match=sentence):
+        Network(spec, {name: np.array(values, np.float32)})
 
 
 def test_a_networks_tensors_cannot_be_changed_behind_its_back() -> None:

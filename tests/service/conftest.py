@@ -98,10 +98,13 @@ class Process:
     def stop(self) -> int:
         """Ask it to end, read the rest of its log and return its exit status."""
         self.process.terminate()
-        self.process.wait()
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait until it and all that it started have closed their log; return its exit status."""
         while (line := self._incoming.get(timeout=60)) is not None:
             self.entries.append(json.loads(line))
-        return self.process.returncode
+        return self.process.wait(timeout=60)
 
 
 @contextmanager

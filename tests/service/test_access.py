@@ -125,8 +125,8 @@ def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> No
         'spikeserve_http_request_seconds_count{route="/predict"} 2.0',
         f'spikeserve_inference_seconds_count{{engine="event",{model}}} 1.0',
         f"spikeserve_samples_total{{{model}}} 2.0",
-        f"spikeserve_spikes_total{{{model}}} 6.0",
-        f"spikeserve_synaptic_operations_total{{{model}}} 4.0",
+        f'spikeserve_layer_spikes_total{{layer="out",{model}}} 6.0',
+        f"spikeserve_request_synaptic_operations_sum{{{model}}} 4.0",
     ):
         assert line in text
     assert "nobody" not in text

@@ -1,48 +1,48 @@
-"""A body is stopped at its first byte over the limit, whatever it says of its length."""
+"""The work that one request may ask for is bounded, and what is over a bound is named before anything runs."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
 
-from service.errors import TooLarge
-from service.limits import BodyLimit
 from tests.service.conftest import serving
 
 
-def test_a_chunked_body_is_counted_as_it_arrives(repository: Path) -> None:
-    def chunks(size: int) -> Iterator[bytes]:
-        yield b'{"inputs":[[0,1]]}'.ljust(size // 2)
-        yield b" " * (size - size // 2)
-
-    with serving(repository, max_body_bytes=100) as client:
-        assert client.post("/predict", content=chunks(100)).status_code == 200
-        answer = client.post("/predict", content=chunks(101))
+@pytest.mark.parametrize(
+    ("limits", "body", "sentence"),
+    [
+        ({"max_samples": 2}, {"inputs": [[0, 1]] * 3}, "inputs has 3 samples, expected at most 2 in one request"),
+        (
+            {"max_values": 11},
+            {"inputs": [[0, 1]] * 2},
+            "inputs has 2 samples, which at 3 time_steps are 12 values in this model's widest layer, "
+            "expected at most 11",
+        ),
+        (
+            # Two samples, three steps, two neurons.
+            {"max_neuron_steps": 11},
+            {"inputs": [[0, 1]] * 2},
+            "inputs has 2 samples, which at 3 time_steps of this model's 2 neurons are 12 neuron steps, "
+            "expected at most 11",
+        ),
+    ],
+)
+def test_more_work_than_is_allowed_is_413(
+    repository: Path, limits: dict[str, Any], body: dict[str, Any], sentence: str
+) -> None:
+    with serving(repository, **limits) as client:
+        answer = client.post("/predict", json=body)
+        assert client.post("/predict", json={"inputs": [[0, 1]]}).status_code == 200
     assert answer.status_code == 413
-    assert answer.json() == {"error": "the body has 101 bytes or more, expected at most 100"}
+    assert answer.json() == {"error": sentence}
 
 
-@pytest.mark.parametrize(("declared", "read"), [(b"101", 0), (b"100", 3), (b"junk", 3), (None, 3)])
-def test_no_more_is_read_than_it_takes_to_know(declared: bytes | None, read: int) -> None:
-    # Chunks of 40 bytes: the third is the first to pass 100. A declared length that is too long needs none.
-    received: list[Message] = []
-
-    async def app(_: Scope, receive: Receive, __: Send) -> None:
-        while True:
-            await receive()
-
-    async def receive() -> Message:
-        received.append({"type": "http.request", "body": b"x" * 40, "more_body": True})
-        return received[-1]
-
-    async def send(_: Message) -> None:
-        pytest.fail("nothing is sent here")
-
-    scope: Scope = {"type": "http", "headers": [(b"content-length", declared)] if declared else []}
-    with pytest.raises(TooLarge):
-        asyncio.run(BodyLimit(app, 100)(scope, receive, send))
-    assert len(received) == read
+def test_json_is_read_only_so_deep(repository: Path) -> None:
+    # Read by recursion, which stops at 200, long before the stack does.
+    deep = b'{"inputs": ' + b"[" * 1_000_000
+    with serving(repository) as client:
+        answer = client.post("/predict", content=deep)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("the body is not JSON: recursion limit exceeded")

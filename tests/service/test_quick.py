@@ -88,7 +88,7 @@ def test_a_quick_request_runs_on_the_loop_and_any_other_on_a_worker(
         monkeypatch.setattr(model, "engine", watched)
         monkeypatch.setattr(model, "cost", Cost(seconds=1e-6, operations_once=6, operations_per_step=2))
         assert client.post("/predict", json=body).status_code == 200
-    assert [thread.startswith("worker") for thread in watched.threads] == [leaves]
+    assert {thread.startswith("worker") for thread in watched.threads} == {leaves}
 
 
 def test_a_body_that_takes_long_to_read_leaves_the_loop(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

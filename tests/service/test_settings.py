@@ -42,6 +42,8 @@ def test_every_setting_says_what_it_means_and_has_a_flag(name: str, capsys: pyte
         (["--port", "x"], "port is 'x', expected an integer"),
         (["--port", "70000"], "port is '70000', expected at most 65535"),
         (["--engine", "abacus"], "engine is 'abacus', expected 'auto', 'reference', 'event', 'onnx' or 'torch'"),
+        (["--versions", "newest"], "versions is 'newest', expected latest, all or versions such as 1,3"),
+        (["--versions", "7"], "versions: no model in the repository has one of 7"),
         (["--device", "gpu"], "device is 'gpu', expected cpu, cuda or cuda:<index>"),
         (["--repository", "/nowhere"], "repository is '/nowhere', expected a folder that exists"),
         (["--default-model", "nobody"], "default_model: 'nobody' is not in the repository; it holds: toy"),

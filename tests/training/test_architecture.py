@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.nodes import LI, LIF, Conv2d
+from models.nodes import LI, LIF, Conv2d, CubaLI, CubaLIF
 from models.spec import Input, Readout
 from training.architecture import build_spec
 from training.config import NetworkConfig
@@ -35,6 +35,15 @@ def test_no_layers_is_a_single_layer_network() -> None:
 def test_a_membrane_readout_ends_in_a_layer_that_does_not_fire() -> None:
     config = NetworkConfig(architecture="8", readout=Readout.MAX_MEMBRANE)
     assert isinstance(build_spec(config, IMAGE, ("a", "b"), 4).nodes[-1], LI)
+
+
+def test_a_synaptic_current_is_in_every_layer_and_in_the_readout() -> None:
+    config = NetworkConfig(architecture="8R", neuron="CubaLIF", syn_decay=0.25, readout=Readout.MAX_MEMBRANE)
+    _, _, hidden, _, last = build_spec(config, IMAGE, ("a", "b"), 4).nodes
+    assert isinstance(hidden, CubaLIF)
+    assert isinstance(last, CubaLI)
+    assert hidden.recurrent is not None
+    assert hidden.syn_decay == last.syn_decay == 0.25
 
 
 @pytest.mark.parametrize(

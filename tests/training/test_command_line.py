@@ -124,6 +124,14 @@ def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: P
     [
         (["fit", "--dataset", "cifar"], "error: dataset: 'cifar' is not one"),
         (["fit", "--epochs", "0"], "error: configuration: optimisation.epochs: input should be greater than or equal"),
+        (
+            ["fit", "--neuron", "Izhikevich"],
+            "error: configuration: network.neuron: input should be 'IF', 'LIF' or 'CubaLIF', got 'Izhikevich'",
+        ),
+        (
+            ["fit", "--syn-decay", "1.5"],
+            "error: configuration: network.syn_decay: input should be less than or equal to 1, got 1.5",
+        ),
         (["fit", "--architecture", "8Z"], "error: architecture: '8Z' is not a layer"),
         (["fit", "--name", "../up"], "error: name: '../up' is not a model's name"),
         (["fit", "--config", "nowhere.toml"], "error: config: 'nowhere.toml' cannot be read"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,10 +13,16 @@ from models.coding import encode
 from models.engines import EngineName, Record, create
 from models.network import Network
 from models.spec import Input, Spec
+from tests.networks import network_of
 from training.exact import round_to_grid
 
+LIF: dict[str, Any] = {"type": "LIF", "decay": 0.77}
+CUBA: dict[str, Any] = {"type": "CubaLIF", "decay": 0.77, "syn_decay": 0.61}
 
-def digits_network(seed: int, scale: float = 1 / 16, kernel: int = 2, recurrent: bool = False) -> Network:
+
+def digits_network(
+    seed: int, scale: float = 1 / 16, kernel: int = 2, recurrent: bool = False, neuron: dict[str, Any] = LIF
+) -> Network:
     spec = Spec.read(
         {
             "input": {"shape": [1, 8, 8], "low": 0, "high": 16, "scale": scale},
@@ -22,11 +30,11 @@ def digits_network(seed: int, scale: float = 1 / 16, kernel: int = 2, recurrent:
             "labels": ["a", "b", "c"],
             "nodes": [
                 {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 6, "kernel_size": 3},
-                {"type": "LIF", "name": "lif1", "decay": 0.77},
+                neuron | {"name": "lif1"},
                 {"type": "AvgPool2d", "name": "pool", "kernel_size": kernel},
                 {"type": "Flatten", "name": "flat"},
                 {"type": "Linear", "name": "fc", "in_features": 6 * (6 // kernel) ** 2, "out_features": 3},
-                {"type": "LIF", "name": "lif2", "decay": 0.9, "recurrent": {"bias": True} if recurrent else None},
+                neuron | {"name": "lif2", "recurrent": {"bias": True} if recurrent else None},
             ],
         }
     )
@@ -37,15 +45,17 @@ def digits_network(seed: int, scale: float = 1 / 16, kernel: int = 2, recurrent:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 2**32 - 1), recurrent=st.booleans())
-def test_on_the_grid_every_engine_gives_the_same_spikes_and_membranes(seed: int, recurrent: bool) -> None:
-    rounded = round_to_grid(digits_network(seed, recurrent=recurrent))
+@given(seed=st.integers(0, 2**32 - 1), recurrent=st.booleans(), neuron=st.sampled_from([LIF, CUBA]))
+def test_on_the_grid_every_engine_gives_the_same_spikes_and_membranes(
+    seed: int, recurrent: bool, neuron: dict[str, Any]
+) -> None:
+    rounded = round_to_grid(digits_network(seed, recurrent=recurrent, neuron=neuron))
     assert rounded.exact
     pixels = np.random.default_rng(seed).integers(0, 17, (9, 1, 8, 8)).astype(np.float32)
     inputs = encode(pixels, rounded.network.spec)
     everything = Record.RASTER | Record.MEMBRANE
     expected = create(EngineName.REFERENCE, rounded.network).run(inputs, record=everything)
-    for engine in (EngineName.TORCH, EngineName.ONNX):
+    for engine in (EngineName.TORCH, EngineName.ONNX, EngineName.EVENT):
         found = create(engine, rounded.network).run(inputs, record=everything)
         for name, membrane in expected.membranes.items():
             np.testing.assert_array_equal(found.membranes[name], membrane)
@@ -86,6 +96,46 @@ def test_what_is_on_its_grid_stays_as_it_is() -> None:
 @pytest.mark.parametrize(("scale", "kernel"), [(1 / 15, 2), (1 / 16, 3)])
 def test_a_normalisation_or_window_that_is_no_power_of_two_is_said_to_end_it(scale: float, kernel: int) -> None:
     assert not round_to_grid(digits_network(0, scale, kernel)).exact
+
+
+@pytest.mark.parametrize(
+    ("nodes", "exact"),
+    [
+        ([{"type": "Delay", "delay": 2}, {"type": "Scale", "scale": 0.75}], True),
+        ([{"type": "Scale", "scale": 0.3}], False),  # of 24 bits, which leave the weights none
+        ([{"type": "Threshold"}], True),
+        ([{"type": "Threshold", "fire": "multiple"}], False),  # nobody knows how many spikes at most
+    ],
+)
+def test_what_stands_between_the_weights_keeps_or_ends_it(nodes: list[dict[str, Any]], exact: bool) -> None:
+    between = [node | {"name": f"n{index}"} for index, node in enumerate(nodes)]
+    network = network_of(
+        [*between, {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}, CUBA | {"name": "out"}],
+        {"fc.weight": [[0.1, -0.7]], "fc.bias": [0.3]},
+        input={"shape": [2]},
+        coding="spikes",
+        time_steps=2,
+        labels=["only"],
+    )
+    assert round_to_grid(network).exact is exact
+
+
+def test_two_connections_that_meet_are_said_to_end_it_where_their_sum_leaves_24_bits() -> None:
+    # Each is exact by itself, on a grid of its own: multiples of 2**-24 up to 0.75, and of 2**-14 up to 768.
+    linear = {"type": "Linear", "in_features": 1, "out_features": 1, "bias": False, "inputs": ["input"]}
+    network = network_of(
+        [
+            linear | {"name": "small"},
+            linear | {"name": "large"},
+            {"type": "IF", "name": "out", "inputs": ["small", "large"]},
+        ],
+        {"small.weight": [[0.75]], "large.weight": [[768]]},
+        input={"shape": [1]},
+        coding="spikes",
+        time_steps=1,
+        labels=["only"],
+    )
+    assert not round_to_grid(network).exact
 
 
 def test_weights_that_are_all_zero_are_exact() -> None:

@@ -24,7 +24,7 @@ from training.wake import BAND, wake
 
 
 @pytest.mark.parametrize("surrogate", list(Surrogate))
-@pytest.mark.parametrize("neuron", ["IF", "LIF"])
+@pytest.mark.parametrize("neuron", ["IF", "LIF", "CubaLIF"])
 def test_every_weight_gets_a_finite_gradient_that_is_not_zero(
     surrogate: Surrogate, neuron: str, config: TrainingConfig, data: Dataset
 ) -> None:

@@ -75,7 +75,7 @@ def test_a_trained_threshold_gets_the_opposite_gradient() -> None:
 def test_the_way_forward_is_the_plain_threshold(surrogate: Surrogate, rule: Fire) -> None:
     charged, threshold = torch.tensor([0.5, 1.0, 1.5]), torch.tensor(1.0)
     spikes = threshold_for(surrogate, 10.0).fire(charged, threshold, rule)
-    assert spikes.tolist() == ([0, 1, 1] if rule is Fire.AT_THRESHOLD else [0, 0, 1])
+    assert spikes.tolist() == ([0, 0, 1] if rule is Fire.ABOVE_THRESHOLD else [0, 1, 1])
 
 
 def test_the_soft_threshold_is_half_a_spike_at_the_threshold_and_passes_gradcheck() -> None:

@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-import numpy as np
-
 from models.coding import EncodedInputs
-from models.engines.base import Record, RunResult
+from models.engines.base import Record, RunResult, joined
 from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
@@ -62,7 +60,7 @@ class EventEngine:
         run_parts()
         for helper in helpers:
             helper.result()
-        return _joined([done[start] for start in sorted(done)])
+        return joined([done[start] for start in sorted(done)])
 
     def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))
@@ -70,21 +68,3 @@ class EventEngine:
         size = -(-inputs.batch // (rounds * self.threads))
         for start in range(0, inputs.batch, size):
             yield slice(start, min(start + size, inputs.batch))
-
-
-def _joined(results: list[RunResult]) -> RunResult:
-    first, *others = results
-    if not others:
-        return first
-    return RunResult(
-        spike_counts=np.concatenate([result.spike_counts for result in results]),
-        readout=np.concatenate([result.readout for result in results]),
-        synaptic_operations=np.concatenate([result.synaptic_operations for result in results]),
-        spikes_per_node={
-            name: np.concatenate([result.spikes_per_node[name] for result in results]) for name in first.spikes_per_node
-        },
-        rasters={name: np.concatenate([result.rasters[name] for result in results], axis=1) for name in first.rasters},
-        membranes={
-            name: np.concatenate([result.membranes[name] for result in results], axis=1) for name in first.membranes
-        },
-    )

@@ -43,7 +43,7 @@ from models.engines.event.vectors import (
 
 Array = NDArray[Any]
 
-ROW_COUNT = len(ROWS)
+ROW_COUNT, START = len(ROWS), ROWS.index("start")
 LINE = 16  # floats of a cache line
 BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at once: half of an L2 cache
 
@@ -204,11 +204,13 @@ def run_neurons(
     synapse, fired = aligned_floats(size), aligned_floats(size)
     feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
+    resting = stride * START
     count, before = 0, 0
     offset[0] = 0
     for now in range(samples * steps):
         if now % steps == 0:
-            membrane[:] = 0.0
+            for j in range(size):
+                membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
             if not rule.plain:
                 synapse[:] = 0.0
             before = count

@@ -131,7 +131,9 @@ def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
     first = dict(zip(ROWS, rows[:, 0].tolist(), strict=True))
     alike = bool((rows == rows[:, :1]).all())
     # Padding without a current stays at rest, and so below any threshold, unless something else lifts it.
-    if alike and (layout.places.size == layout.size or first["drive"] == first["leak"] == 0 >= first["floor"]):
+    if alike and (
+        layout.places.size == layout.size or first["drive"] == first["leak"] == first["start"] == 0 >= first["floor"]
+    ):
         return aligned((len(ROWS), LANES), rows[:, :1]).ravel()
     laid = layout.laid(rows)
     laid[ROWS.index("threshold"), np.setdiff1d(np.arange(layout.size), layout.places)] = np.inf

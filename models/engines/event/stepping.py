@@ -22,7 +22,7 @@ from models.nodes import LEAKS, Charge, Fire, Leaky, Neuron, Reset, ResetTiming,
 # The rows of a layer's parameters; those of a plain LIF come first.
 ROWS = (
     *("decay", "gain", "drive", "threshold", "reset_value"),
-    *("rate", "tau", "leak", "syn_decay", "syn_rate", "syn_gain", "floor"),
+    *("rate", "tau", "leak", "syn_decay", "syn_rate", "syn_gain", "floor", "start"),
 )
 
 SYNAPSE_CASES: tuple[Synapse | None, ...] = (None, *Synapse)

@@ -247,7 +247,7 @@ def test_a_content_length_that_lies_stops_no_other(service: Process, http: httpx
         ("GET", "/v2/models/other/ready", 404, "model 'other' is not served here"),
         ("GET", "/v2/models/toy/versions/2/ready", 404, "model 'toy' has no version '2' here"),
         ("GET", "/v2/trace/setting", 404, "there is nothing at '/v2/trace/setting'"),
-        ("POST", "/v2/repository/models/other/load", 404, "model 'other' is not in the repository"),
+        ("POST", "/v2/repository/models/other/load", 404, "model 'other' has no version in the repository"),
         ("POST", "/v2/repository/models/other/unload", 404, "model 'other' is not served here"),
         ("POST", "/v2/repository/models/..%2F..%2Fetc/load", 404, "there is nothing at"),
         ("POST", "/v2/repository/models/../load", 404, "there is nothing at"),

@@ -1,0 +1,96 @@
+"""A server that ends as it should: what it accepted is answered, what comes later is told 503, and nothing stays.
+
+At the first signal /health/ready says no and new requests are refused, while the port stays open for whoever has not
+noticed yet. Once no request is left (and `drain_seconds` are over) it closes the port and ends with status 0. A second
+signal ends it at once, and so does a second after `shutdown_seconds`, whatever still runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+from threading import Timer
+from time import monotonic
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from service.connections import connections
+from service.listener import Listener
+from service.registry import Registry
+from service.settings import Settings
+
+UNFINISHED = 1  # the exit status where a request or a thread outlasted the grace period
+
+log = structlog.get_logger()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with an end of its own. `parent` is a pipe that ends with the process that started this one, if any."""
+
+    def __init__(self, app: FastAPI, settings: Settings, parent: int | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                http=connections(settings.header_seconds),
+                loop="asyncio",  # uvloop was measured to answer no more requests here
+                ws="none",
+                server_header=False,
+                # How many connections to accept at a time: one leaves the others to the other workers.
+                backlog=Listener.BACKLOG if parent is None else 1,
+            )
+        )
+        self.registry: Registry = app.state.registry
+        self.settings = settings
+        self.parent = parent
+        self.frozen = False  # whether the garbage collector was told to leave alone what was loaded at the start
+        self.asked: float | None = None  # when it was asked to end
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.parent is not None:
+            asyncio.get_running_loop().add_reader(self.parent, self._orphaned)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
+        """Begin to drain, or end at once if that has begun."""
+        if sig == signal.SIGINT and self.parent is not None:
+            return  # the terminal sends it to the whole group; the parent says what to make of it
+        if self.asked is not None:
+            os._exit(128 + sig)
+        self._drain()
+
+    def _orphaned(self) -> None:
+        if self.parent is not None and self.asked is None:
+            asyncio.get_running_loop().remove_reader(self.parent)
+            self._drain()
+
+    def _drain(self) -> None:
+        self.asked = monotonic()
+        self.registry.draining = True
+        late = Timer(self.settings.shutdown_seconds + 1, os._exit, (UNFINISHED,))
+        late.daemon = True
+        late.start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to close the port: what was accepted is answered, or the time for that is over."""
+        if self.registry.begun and not self.frozen:
+            # What is there now stays; to go through all of it held requests up for 50 ms, several times a second.
+            gc.collect()
+            gc.freeze()
+            self.frozen = True
+        if self.asked is not None:
+            waited = monotonic() - self.asked
+            left = max(0.0, self.settings.shutdown_seconds - waited)
+            answered = not self.server_state.tasks and waited >= self.settings.drain_seconds
+            if answered or left == 0:
+                self.config.timeout_graceful_shutdown = int(left)
+                self.should_exit = True
+        return await super().on_tick(counter)

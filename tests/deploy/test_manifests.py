@@ -1,0 +1,248 @@
+"""The manifests are what Kubernetes and KServe take, fit each other, and fit the service that they run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kserve
+import pytest
+import yaml
+from fastapi.routing import APIRoute
+from kubernetes import client as kubernetes
+
+from models.repository import PRETRAINED
+from service.__main__ import read_settings
+from service.app import create_app
+from service.settings import ENVIRONMENT_PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+KINDS = {
+    ("apps/v1", "Deployment"): kubernetes.V1Deployment,
+    ("v1", "Service"): kubernetes.V1Service,
+    ("autoscaling/v2", "HorizontalPodAutoscaler"): kubernetes.V2HorizontalPodAutoscaler,
+    ("policy/v1", "PodDisruptionBudget"): kubernetes.V1PodDisruptionBudget,
+    ("serving.kserve.io/v1alpha1", "ServingRuntime"): kserve.V1alpha1ServingRuntime,
+    ("serving.kserve.io/v1beta1", "InferenceService"): kserve.V1beta1InferenceService,
+}
+KUBERNETES = sorted(path.name for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.stem != "kustomization")
+KSERVE = ["runtime.yaml", "inference-service.yaml"]
+PRIMITIVES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
+
+
+def read(path: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((DEPLOY / path).read_text())
+    return document
+
+
+def faults(value: Any, kind: str, where: str) -> Iterator[str]:
+    """Say where `value` is not of `kind`, a type as the generated clients name it: fields, types, what is required."""
+    if inner := re.fullmatch(r"[Ll]ist\[(.+)\]", kind):
+        if not isinstance(value, list):
+            yield f"{where} is no list"
+            return
+        for index, item in enumerate(value):
+            yield from faults(item, inner[1], f"{where}[{index}]")
+    elif inner := re.fullmatch(r"[Dd]ict[(\[]str, (.+)[)\]]", kind):
+        for name, item in value.items():
+            yield from faults(item, inner[1], f"{where}.{name}")
+    elif kind in PRIMITIVES:
+        if not isinstance(value, PRIMITIVES[kind]) or (isinstance(value, bool) and kind != "bool"):
+            yield f"{where} is {value!r}, expected {kind}"
+    elif model := getattr(kubernetes, kind, None) or getattr(kserve, kind, None):
+        names = {json_name: name for name, json_name in model.attribute_map.items()}
+        for json_name, item in value.items():
+            if json_name not in names:
+                yield f"{where}.{json_name} is no field of {kind}"
+            else:
+                yield from faults(item, model.openapi_types[names[json_name]], f"{where}.{json_name}")
+        try:
+            model(**{names[json_name]: item for json_name, item in value.items() if json_name in names})
+        except ValueError as error:
+            yield f"{where}: {error}"
+    else:
+        assert kind in {"object", "datetime"}, kind  # anything
+
+
+@pytest.mark.parametrize(
+    "path", [*(f"kubernetes/{name}" for name in KUBERNETES), *(f"kserve/{name}" for name in KSERVE)]
+)
+def test_a_manifest_is_of_its_kind(path: str) -> None:
+    document = read(path)
+    kind = KINDS[document["apiVersion"], document["kind"]]
+    assert list(faults(document, kind.__name__, document["kind"])) == []
+
+
+def test_what_is_wrong_is_found() -> None:
+    document = read("kubernetes/deployment.yaml")
+    spec = document["spec"]["template"]["spec"]
+    spec["containers"][0] |= {"imagePolicy": "Always", "image": 1, "ports": [{"name": "http"}]}
+    spec["containers"][0]["readinessProbe"] = {"periodSeconds": "5"}
+    del document["spec"]["selector"]
+    found = "\n".join(faults(document, "V1Deployment", "it"))
+    assert "containers[0].imagePolicy is no field of V1Container" in found
+    assert "containers[0].image is 1, expected str" in found
+    assert re.search(r"containers\[0\]\.ports\[0\]: .*\n?.*container_?port", found, re.IGNORECASE)
+    assert "readinessProbe.periodSeconds is '5', expected int" in found
+    assert re.search(r"it\.spec: .*\n?.*selector", found)
+
+
+def container(path: str) -> dict[str, Any]:
+    document = read(path)
+    spec = document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else document["spec"]
+    (only,) = spec["containers"]
+    found: dict[str, Any] = only
+    return found
+
+
+BOTH = pytest.mark.parametrize("path", ["kubernetes/deployment.yaml", "kserve/runtime.yaml"])
+
+
+def test_kustomize_applies_every_manifest_but_the_other_autoscaler() -> None:
+    kustomization = read("kubernetes/kustomization.yaml")
+    assert {*kustomization["resources"], "autoscaler-queue.yaml"} == set(KUBERNETES)
+    assert {image["name"] for image in kustomization["images"]} == {container("kubernetes/deployment.yaml")["image"]}
+
+
+def test_selectors_match_the_pods_and_every_target_is_there() -> None:
+    deployment = read("kubernetes/deployment.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    selectors = [
+        deployment["spec"]["selector"]["matchLabels"],
+        read("kubernetes/service.yaml")["spec"]["selector"],
+        read("kubernetes/disruption.yaml")["spec"]["selector"]["matchLabels"],
+        *(each["labelSelector"]["matchLabels"] for each in spread),
+    ]
+    for selector in selectors:
+        assert selector
+        assert selector.items() <= labels.items()
+    for name in ("autoscaler.yaml", "autoscaler-queue.yaml"):
+        target = read(f"kubernetes/{name}")["spec"]["scaleTargetRef"]
+        assert (target["apiVersion"], target["kind"], target["name"]) == (
+            deployment["apiVersion"],
+            deployment["kind"],
+            deployment["metadata"]["name"],
+        )
+
+
+def test_ports_are_the_images() -> None:
+    (exposed,) = re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE)
+    assert f"SPIKESERVE_PORT={exposed}" in DOCKERFILE
+    assert int(exposed) == Settings.model_fields["port"].default
+    deployment = read("kubernetes/deployment.yaml")
+    named = {port["name"]: port["containerPort"] for port in container("kubernetes/deployment.yaml")["ports"]}
+    assert named == {"http": int(exposed)}
+    assert [port["targetPort"] for port in read("kubernetes/service.yaml")["spec"]["ports"]] == ["http"]
+    annotations = deployment["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == exposed
+    runtime = read("kserve/runtime.yaml")
+    assert runtime["spec"]["annotations"]["prometheus.kserve.io/port"] == exposed
+    assert [port["containerPort"] for port in container("kserve/runtime.yaml")["ports"]] == [int(exposed)]
+    assert f"--port={exposed}" in container("kserve/runtime.yaml")["args"]
+    compose = read("compose/compose.yaml")["services"]["spikeserve"]
+    assert [port.rpartition(":")[2] for port in compose["ports"]] == [exposed]
+    (scrape,) = read("compose/prometheus.yml")["scrape_configs"]
+    assert scrape["static_configs"] == [{"targets": [f"spikeserve:{exposed}"]}]
+
+
+@BOTH
+def test_probes_and_scrapes_ask_paths_that_there_are(path: str) -> None:
+    app = create_app(Settings(repository=PRETRAINED))
+    routes = {route.path for route in app.routes if isinstance(route, APIRoute) and "GET" in (route.methods or ())}
+    runs = container(path)
+    probes = {name: runs[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    asked = {name: probe["path"] for name, probe in probes.items()}
+    assert asked == {"startup": "/health/live", "readiness": "/health/ready", "liveness": "/health/live"}
+    assert {*asked.values(), read("compose/prometheus.yml")["scrape_configs"][0]["metrics_path"]} <= routes
+    ports = {port["name"]: port["containerPort"] for port in runs["ports"]}
+    assert {ports.get(probe["port"], probe["port"]) for probe in probes.values()} == set(ports.values())
+
+
+@BOTH
+def test_nothing_may_become_root_or_write(path: str) -> None:
+    document = read(path)
+    spec = document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else {}
+    security = spec.get("securityContext", {}) | container(path)["securityContext"]
+    (user,) = re.findall(r"^USER (\d+):", DOCKERFILE, re.MULTILINE)
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] == int(user)
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(path)["resources"].keys() == {"requests", "limits"}
+
+
+def test_compose_may_not_either_and_is_reached_from_this_machine_only() -> None:
+    services = read("compose/compose.yaml")["services"]
+    ours = services["spikeserve"]
+    assert (ours["read_only"], ours["cap_drop"], ours["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
+    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
+
+
+@BOTH
+def test_settings_are_settings(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = container(path)
+    for variable in runs["env"]:
+        name = variable["name"].removeprefix(ENVIRONMENT_PREFIX).lower()
+        assert name in Settings.model_fields
+        monkeypatch.setenv(variable["name"], variable.get("value", "2" if name == "threads" else ""))
+    arguments = [each.replace("/mnt/models", str(PRETRAINED)) for each in runs.get("args", [])]
+    assert read_settings(arguments).threads == 2
+
+
+def test_a_service_of_our_name_sets_no_setting_of_ours() -> None:
+    # Kubernetes gives every pod <SERVICE>_PORT=tcp://… for each Service: ours would be SPIKESERVE_PORT.
+    assert read("kubernetes/service.yaml")["metadata"]["name"].upper() + "_" == ENVIRONMENT_PREFIX
+    assert read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+
+def test_a_pod_has_the_time_to_drain() -> None:
+    drain = Settings.model_fields["shutdown_seconds"].default
+    wait = container("kubernetes/deployment.yaml")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    spec = read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
+    assert spec["terminationGracePeriodSeconds"] > wait + drain
+    assert int(read("compose/compose.yaml")["services"]["spikeserve"]["stop_grace_period"].rstrip("s")) > drain
+
+
+def test_all_name_the_image_that_the_dockerfile_says_how_to_build() -> None:
+    (tag,) = set(re.findall(r"docker build -t (\S+) \.", DOCKERFILE + (DEPLOY / "README.md").read_text()))
+    compose = read("compose/compose.yaml")["services"]["spikeserve"]
+    assert {container(path)["image"] for path in ("kubernetes/deployment.yaml", "kserve/runtime.yaml")} == {tag}
+    assert compose["image"] == tag
+    assert (DEPLOY / "compose" / compose["build"]["context"] / "Dockerfile").resolve() == ROOT / "Dockerfile"
+
+
+def test_the_inference_service_fits_the_runtime() -> None:
+    runtime, model = read("kserve/runtime.yaml"), read("kserve/inference-service.yaml")["spec"]["predictor"]["model"]
+    assert model["runtime"] == runtime["metadata"]["name"]
+    assert model["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    assert model["modelFormat"]["name"] in {each["name"] for each in runtime["spec"]["supportedModelFormats"]}
+    assert container("kserve/runtime.yaml")["name"] == "kserve-container"
+
+
+def test_compose_mounts_files_that_there_are_and_grafana_asks_its_prometheus() -> None:
+    services = read("compose/compose.yaml")["services"]
+    for service in services.values():
+        for volume in service.get("volumes", ()):
+            if volume.startswith("."):
+                assert (DEPLOY / "compose" / volume.split(":")[0]).exists(), volume
+    (source,) = read("compose/grafana/provisioning/datasources/prometheus.yaml")["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    mounted = {volume.split(":")[1] for volume in services["grafana"]["volumes"]}
+    (provider,) = read("compose/grafana/provisioning/dashboards/spikeserve.yaml")["providers"]
+    assert provider["options"]["path"] in mounted
+
+
+def test_the_patch_in_the_readme_is_one() -> None:
+    (patch,) = re.findall(r"--patch '(.*?)'", (DEPLOY / "README.md").read_text(), re.DOTALL)
+    parsed = json.loads(patch)["spec"]["template"]["spec"]
+    assert list(faults(parsed, "V1PodSpec", "it")) == []
+    assert [each["name"] for each in parsed["containers"]] == [container("kubernetes/deployment.yaml")["name"]]

@@ -1,0 +1,80 @@
+"""docs/spec.md names every node, field and rule that there is, and its defaults are those of the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from models import nodes
+from models.nodes import NeuronBase, Node, NodeBase, Recurrent
+from models.spec import Coding, Input, Readout, Spec
+
+PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
+
+
+def tables() -> Iterator[dict[str, str]]:
+    """Yield every row of every table of the page, heading to cell."""
+    for block in PAGE.split("\n\n"):
+        if block.startswith("|"):
+            head, _, *rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in block.splitlines())
+            for row in rows:
+                yield dict(zip(head, row, strict=True))
+
+
+ROWS = list(tables())
+NODES: tuple[type[NodeBase], ...] = get_args(get_args(Node)[0])
+RULES: list[type[StrEnum]] = [Coding, Readout] + [
+    rule
+    for rule in vars(nodes).values()
+    if isinstance(rule, type) and issubclass(rule, StrEnum) and rule is not StrEnum
+]
+
+
+def named(text: str) -> set[str]:
+    """Return what stands in backquotes."""
+    return set(re.findall(r"`([^`]+)`", text))
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_every_node_has_a_row_and_every_field_of_it_is_named(node: type[NodeBase]) -> None:
+    assert any(row.get("node") == f"`{node.__name__}`" for row in ROWS)
+    assert node.model_fields.keys() - named(PAGE) == set()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_value_of_a_rule_is_named(rule: type[StrEnum]) -> None:
+    assert {value.value for value in rule} - named(PAGE) == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "prefix"), [(Spec, ""), (Input, "input."), (Recurrent, "recurrent.")], ids=["Spec", "Input", "Recurrent"]
+)
+def test_the_fields_around_the_nodes_are_named(model: Any, prefix: str) -> None:
+    assert {prefix + name for name in model.model_fields} - named(PAGE) == set()
+
+
+def test_no_row_names_a_field_that_is_none() -> None:
+    fields = {name for node in NODES for name in node.model_fields} | set(Spec.model_fields)
+    fields |= {f"input.{name}" for name in Input.model_fields} | {
+        f"recurrent.{name}" for name in Recurrent.model_fields
+    }
+    rules = {value.value for rule in RULES for value in rule}
+    heads = {name for row in ROWS for name in named(next(iter(row.values())))}
+    assert heads - fields - rules - {node.__name__ for node in NODES} - {"charge", "synapse", "fire"} == set()
+
+
+NEURONS = [node for node in NODES if issubclass(node, NeuronBase)]
+
+
+@pytest.mark.parametrize("node", NEURONS, ids=lambda node: node.__name__)
+def test_a_neurons_default_is_the_one_that_its_row_gives(node: type[NodeBase]) -> None:
+    said = {name: row["default"] for row in ROWS if "default" in row for name in named(row["field"])}
+    for name, field in node.model_fields.items():
+        if name not in ("type", "name") and field.default is not None:
+            default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+            assert said[name].strip("`") == default, name

@@ -1,0 +1,141 @@
+"""An app called as a server calls it, on the test's own event loop, by clients that may leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import Message, Scope
+
+from models.coding import EncodedInputs
+from models.engines import Engine, Record, RunResult
+from service.app import create_app
+from service.quick import Cost
+from service.served import ServedModel
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A status, headers and JSON; status 0 where the client had left."""
+
+    status: int
+    headers: Mapping[str, str]
+    json: Any
+
+
+class Client:
+    """Posts to an app; `left`, once set, is a client that has hung up."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+
+    def model(self, name: str | None = None) -> ServedModel:
+        model: ServedModel = self.app.state.registry.get(name)
+        return model
+
+    async def post(
+        self,
+        body: Any,
+        path: str = "/predict",
+        headers: Mapping[str, str] | None = None,
+        left: asyncio.Event | None = None,
+    ) -> Answered:
+        content = json.dumps(body).encode()
+        return await self.call("POST", path, content, headers or {}, left or asyncio.Event())
+
+    async def get(self, path: str) -> Answered:
+        return await self.call("GET", path, b"", {}, asyncio.Event())
+
+    async def call(
+        self, method: str, path: str, content: bytes, headers: Mapping[str, str], left: asyncio.Event
+    ) -> Answered:
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "scheme": "http",
+            "server": ("127.0.0.1", 80),
+            "client": ("127.0.0.1", 1),
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+            "app": self.app,
+        }
+        incoming = [{"type": "http.request", "body": content, "more_body": False}]
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            if incoming:
+                return incoming.pop()
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await self.app(scope, receive, send)
+        if not sent:
+            return Answered(0, {}, None)
+        text = b"".join(message.get("body", b"") for message in sent)
+        found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+        is_json = found.get("content-type") == "application/json"
+        return Answered(sent[0]["status"], found, json.loads(text) if is_json else text.decode())
+
+
+@asynccontextmanager
+async def started(root: Path, **settings: Any) -> AsyncIterator[Client]:
+    """Start an app on `root` and go on once its models are loaded or have failed."""
+    app = create_app(Settings(repository=root, **settings))
+    async with app.router.lifespan_context(app):
+        client = Client(app)
+        while "still loading" in str((await client.get("/health/ready")).json):
+            await asyncio.sleep(0)
+        yield client
+
+
+class Held:
+    """An engine that notes each run's samples and steps, and waits in each until it is let go on.
+
+    `entered` counts the runs that have begun; `go_on` releases one run for each time.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name, self.spec = engine.name, engine.spec
+        self.runs: list[tuple[int, int]] = []
+        self.entered, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+        self.runs.append((inputs.batch, inputs.time_steps))
+        self.entered.release()
+        assert self.go_on.acquire(timeout=60)
+        return self.engine.run(inputs, record=record)
+
+    async def begun(self) -> None:
+        """Wait until one more run has begun."""
+        assert await asyncio.to_thread(self.entered.acquire, timeout=60)
+
+
+def slow(model: ServedModel) -> Held:
+    """Have every request for `model` go to a worker, into an engine that waits to be let go on."""
+    held = Held(model.engine)
+    model.engine = held
+    model.cost = Cost(1e-3, 0, 0)  # so that a few steps take longer than a quick request may
+    return held
+
+
+async def settled() -> None:
+    """Let everything happen that can before something else does."""
+    for _ in range(20):
+        await asyncio.sleep(0)

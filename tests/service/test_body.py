@@ -1,0 +1,164 @@
+"""A body is stopped at its first byte over the limit and when its time is over, whatever it says of its length."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from service.body import SMALL, BodyLimit
+from service.errors import TooLarge
+from tests.service.conftest import Process, running, serving
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNK = 2**16
+MEBIBYTE = 2**20
+
+
+def test_a_chunked_body_is_counted_as_it_arrives(repository: Path) -> None:
+    def chunks(size: int) -> Iterator[bytes]:
+        yield b'{"inputs":[[0,1]]}'.ljust(size // 2)
+        yield b" " * (size - size // 2)
+
+    with serving(repository, max_body_bytes=100) as client:
+        assert client.post("/predict", content=chunks(100)).status_code == 200
+        answer = client.post("/predict", content=chunks(101))
+    assert answer.status_code == 413
+    assert answer.json() == {"error": "the body has 101 bytes or more, expected at most 100"}
+
+
+@pytest.mark.parametrize(("declared", "read"), [(b"101", 0), (b"100", 3), (b"junk", 3), (None, 3)])
+def test_no_more_is_read_than_it_takes_to_know(declared: bytes | None, read: int) -> None:
+    # Chunks of 40 bytes: the third is the first to pass 100. A declared length that is too long needs none.
+    received: list[Message] = []
+
+    async def app(_: Scope, receive: Receive, __: Send) -> None:
+        while True:
+            await receive()
+
+    async def receive() -> Message:
+        received.append({"type": "http.request", "body": b"x" * 40, "more_body": True})
+        return received[-1]
+
+    async def send(_: Message) -> None:
+        pytest.fail("nothing is sent here")
+
+    header = (b"transfer-encoding", b"chunked") if declared is None else (b"content-length", declared)
+    scope: Scope = {"type": "http", "headers": [header]}
+    with pytest.raises(TooLarge):
+        asyncio.run(BodyLimit(app, 100, seconds=60)(scope, receive, send))
+    assert len(received) == read
+
+
+def connect(service: Process) -> socket.socket:
+    place = urlsplit(service.url)
+    connection = socket.create_connection((place.hostname, place.port or 0), timeout=60)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Read up to the end of the connection; one that is reset has ended too."""
+    received = b""
+    try:
+        while part := connection.recv(CHUNK):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """Read one answer, up to the end of its body, of a connection that may stay open."""
+    received = b""
+    while b"}" not in received:
+        received += connection.recv(CHUNK)
+    return received
+
+
+def peak_memory(service: Process) -> int:
+    """Return the most bytes that the process has held at once."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def test_ten_gigabytes_are_cut_off_early_and_fill_no_memory(repository: Path) -> None:
+    chunk = b"%x\r\n%s\r\n" % (CHUNK, b" " * CHUNK)
+    with running(repository) as service, connect(service) as connection:
+        before, sent = peak_memory(service), 0
+        connection.sendall(HEAD)
+        try:
+            while sent < 10 * 2**30 and not select.select([connection], [], [], 0)[0]:
+                connection.sendall(chunk)
+                sent += CHUNK
+        except OSError:
+            pass  # the server has closed the connection
+        answer = read_all(connection)
+        grown = peak_memory(service) - before
+        assert service.stop() == 0
+    # The limit is 16 MiB; what else was sent lay in the buffers of the sockets, or was read so that it could be told.
+    assert 16 * MEBIBYTE < sent < 64 * MEBIBYTE
+    assert grown < 3 * 16 * MEBIBYTE
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+    assert answer.endswith(b'bytes or more, expected at most 16777216"}')
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"Transfer-Encoding: chunked", b"Content-Length: 40")])
+def test_a_body_that_trickles_is_answered_408_and_its_connection_ends(repository: Path, head: bytes) -> None:
+    with running(repository, "--body-seconds", "0.2") as service, connect(service) as connection:
+        connection.sendall(head)
+        while not select.select([connection], [], [], 0.02)[0]:  # a byte now and then, and never the last one
+            connection.sendall(b"1\r\n \r\n" if head is HEAD else b" ")
+        answer = read_all(connection)
+        assert service.stop() == 0
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in answer
+    assert b"bytes after 0.2 seconds, expected all of it by then" in answer
+
+
+def test_a_client_that_waits_for_its_answer_is_not_slow() -> None:
+    # The time is that of the body alone: it is over long before the server listens for the client to leave.
+    events: list[str] = []
+
+    async def app(_: Scope, receive: Receive, __: Send) -> None:
+        events.append((await receive())["type"])
+        events.append((await receive())["type"])
+
+    async def main() -> None:
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+        messages.put_nowait({"type": "http.request", "body": b"x", "more_body": False})
+        asyncio.get_running_loop().call_later(0.05, messages.put_nowait, {"type": "http.disconnect"})
+
+        async def send(_: Message) -> None:
+            pytest.fail("nothing is sent here")
+
+        scope: Scope = {"type": "http", "headers": [(b"content-length", b"1")]}
+        await BodyLimit(app, 100, seconds=0.001)(scope, messages.get, send)
+
+    asyncio.run(main())
+    assert events == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.parametrize(("size", "kept"), [(10, True), (SMALL, True), (SMALL + 1, False)])
+def test_a_connection_outlives_an_answer_that_came_before_a_small_body(repository: Path, size: int, kept: bool) -> None:
+    head = b"POST /models/nobody/predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % size
+    with running(repository) as service, connect(service) as connection:
+        connection.sendall(head)
+        connection.sendall(b" " * size)
+        answer = read_answer(connection)
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert (b"connection: close" not in answer) == kept
+        if kept:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+        else:
+            assert read_all(connection) == b""
+        assert service.stop() == 0

@@ -1,0 +1,229 @@
+"""Versions come and go under load: the old one answers until the new one is ready, and no request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+
+from models.bundle import File
+from models.network import Network
+from service.errors import LoadFailed, ModelNotFound
+from service.registry import Registry
+from service.served import ServedModel
+from service.settings import Settings
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.asgi import Client, settled, slow, started
+from tests.service.test_scheduler import LEFT, runs
+
+
+def doubled() -> Network:
+    """The toy with twice its weights: at 0.5, it spikes at every step where the toy spikes at none.
+
+    0.5 into a decay of 0.5 charges 0.5, 0.75, 0.875, below the threshold of 1; twice that is 1 at every step.
+    """
+    return Network(toy().spec, {"fc.weight": toy().tensors["fc.weight"] * np.float32(2)})
+
+
+HALF: dict[str, Any] = {"inputs": [[0.5, 0]]}
+COUNTS = {1: [0, 0], 0: [3, 0]}  # by whether the version is odd: odd ones are the toy, even ones the doubled
+
+
+def registry_of(client: Client) -> Registry:
+    registry: Registry = client.app.state.registry
+    return registry
+
+
+def damage(repository: Path, version: int, name: str = "toy") -> None:
+    weights = repository / name / str(version) / File.WEIGHTS
+    weights.write_bytes(weights.read_bytes() + b"?")
+
+
+async def versions(client: Client) -> list[tuple[int, str]]:
+    (model,) = (await client.get("/models")).json["models"]
+    return [(each["version"], each["state"]) for each in model["versions"]]
+
+
+@runs
+async def test_200_reloads_under_200_requests_a_second_lose_none_and_mix_no_versions(repository: Path) -> None:
+    async with started(repository) as client:
+        done = asyncio.Event()
+        loaded = 1
+
+        async def ask_on() -> int:
+            answers = 0
+            while not done.is_set():
+                least = loaded
+                answer = await client.post(HALF)
+                assert answer.status == 200, answer.json
+                assert answer.json["version"] >= least
+                assert answer.json["predictions"][0]["spike_counts"] == COUNTS[answer.json["version"] % 2]
+                answers += 1
+                await asyncio.sleep(0.02)  # four clients, 50 requests a second each
+            return answers
+
+        asking = [asyncio.create_task(ask_on()) for _ in range(4)]
+        for version in range(2, 202):
+            await asyncio.to_thread(publish, repository, toy() if version % 2 else doubled())
+            await registry_of(client).load("toy")
+            loaded = version
+        done.set()
+        assert all([await each for each in asking])
+        assert await versions(client) == [(201, "ready")]
+        gc.collect()
+        text = (await client.get("/metrics")).json
+        assert {line for line in text.splitlines() if line.startswith("spikeserve_samples_total{")} == {
+            line for line in text.splitlines() if line.startswith('spikeserve_samples_total{model="toy",version="201"}')
+        }
+
+
+@runs
+async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_what_it_began(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, go_on = ServedModel.load, threading.Event()
+
+    def waiting(name: str, version: int, settings: Settings) -> ServedModel:
+        assert go_on.wait(timeout=60)
+        return load(name, version, settings)
+
+    async with started(repository) as client:
+        held = slow(client.model())
+        begun = asyncio.create_task(client.post(HALF))
+        await held.begun()
+        monkeypatch.setattr(ServedModel, "load", waiting)
+        publish(repository, doubled())
+        loading = asyncio.create_task(registry_of(client).load("toy"))
+        while await versions(client) != [(1, "ready"), (2, "loading")]:
+            await asyncio.sleep(0)
+        assert (await client.get("/health/ready")).status == 200
+        before = asyncio.create_task(client.post(HALF))
+        await settled()
+        go_on.set()
+        await loading
+        assert await versions(client) == [(2, "ready")]
+        assert (await client.post(HALF)).json["version"] == 2
+        held.go_on.release(2)
+        for old in (await begun, await before):
+            assert (old.json["version"], old.json["predictions"][0]["spike_counts"]) == (1, [0, 0])
+
+
+@runs
+async def test_a_failed_load_leaves_the_old_version_answering_and_says_why(repository: Path) -> None:
+    async with started(repository) as client:
+        publish(repository, doubled())
+        damage(repository, 2)
+        with (
+            structlog.testing.capture_logs() as entries,
+            pytest.raises(LoadFailed, match=r"weights\.safetensors: its sha256"),
+        ):
+            await registry_of(client).load("toy")
+        assert [(entry["event"], entry["version"]) for entry in entries] == [("model_failed", 2)]
+        assert await versions(client) == [(1, "ready"), (2, "failed")]
+        assert (await client.get("/health/ready")).status == 200
+        assert (await client.post(LEFT)).json["version"] == 1
+        publish(repository, toy())
+        await registry_of(client).load("toy")
+        assert await versions(client) == [(3, "ready")]
+
+
+@runs
+async def test_a_version_that_cannot_be_loaded_again_answers_as_before(repository: Path) -> None:
+    async with started(repository) as client:
+        damage(repository, 1)
+        with pytest.raises(LoadFailed):
+            await registry_of(client).load("toy")
+        (model,) = (await client.get("/models")).json["models"]
+        assert model["versions"][0]["state"] == "ready"
+        assert "sha256" in model["versions"][0]["error"]
+        assert (await client.post(LEFT)).status == 200
+
+
+@runs
+async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again_once_it_has_changed(
+    repository: Path,
+) -> None:
+    async with started(repository) as client:
+        registry = registry_of(client)
+        publish(repository, doubled())
+        damage(repository, 2)
+        await registry.poll()
+        assert await versions(client) == [(1, "ready"), (2, "failed")]
+        with structlog.testing.capture_logs() as entries:
+            await registry.poll()
+        assert entries == []
+        weights = repository / "toy" / "2" / File.WEIGHTS
+        weights.write_bytes(weights.read_bytes()[:-1])
+        await registry.poll()
+        assert await versions(client) == [(2, "ready")]
+        publish(repository, toy(), "other")
+        await registry.poll()
+        assert (await client.post(LEFT, "/models/other/predict")).status == 200
+        shutil.rmtree(repository / "toy" / "2")  # as one rolls back
+        await registry.poll()
+        assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
+        shutil.rmtree(repository / "toy")
+        await registry.poll()
+        assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
+
+
+@runs
+async def test_it_polls_by_itself_where_that_is_set(repository: Path) -> None:
+    async with started(repository, poll_seconds=0.01) as client:
+        publish(repository, doubled())
+        async with asyncio.timeout(60):
+            while await versions(client) != [(2, "ready")]:
+                await asyncio.sleep(0)
+
+
+@runs
+async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(repository: Path) -> None:
+    async with started(repository) as client:
+        registry = registry_of(client)
+        await registry.unload("toy")
+        await registry.poll()
+        ready = await client.get("/health/ready")
+        assert (ready.status, ready.json) == (503, {"error": "no model is loaded"})
+        assert (await client.post(LEFT, "/models/toy/predict")).status == 404
+        assert (await client.get("/openapi.json")).status == 200
+        with pytest.raises(ModelNotFound):
+            await registry.unload("toy")
+        await registry.load("toy")
+        assert (await client.post(LEFT)).status == 200
+        assert (await client.get("/health/ready")).status == 200
+
+
+@pytest.mark.parametrize(("setting", "served"), [("all", [1, 2, 3]), ("latest", [3]), ("1,3,9", [1, 3]), ("2", [2])])
+def test_the_settings_say_which_versions_are_served(repository: Path, setting: str, served: list[int]) -> None:
+    async def ask() -> None:
+        async with started(repository, versions=setting) as client:
+            assert await versions(client) == [(version, "ready") for version in served]
+            publish(repository, toy())
+            await registry_of(client).load("toy")
+            grown = {"all": [1, 2, 3, 4], "latest": [4]}.get(setting, served)
+            assert await versions(client) == [(version, "ready") for version in grown]
+
+    for network in (doubled(), toy()):
+        publish(repository, network)
+    asyncio.run(ask())
+
+
+@runs
+async def test_no_name_leads_out_of_the_repository(repository: Path, tmp_path: Path) -> None:
+    publish(tmp_path / "elsewhere", toy(), "secret")
+    (repository / "linked").symlink_to(tmp_path / "elsewhere" / "secret")
+    (repository / "toy" / "2").symlink_to(tmp_path / "elsewhere" / "secret" / "1")
+    async with started(repository) as client:
+        for name in ("linked", "../elsewhere/secret", str(tmp_path / "elsewhere" / "secret"), ".", "..", "", "toy/1"):
+            with pytest.raises(ModelNotFound):
+                await registry_of(client).load(name)
+        await registry_of(client).poll()
+        assert await versions(client) == [(1, "ready")]

@@ -1,0 +1,265 @@
+"""What waits is bounded, leaves with its client or its time, and shares runs of the engine where that costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.coding import EncodedInputs
+from models.engines import Record, RunResult
+from service.batching import Batched, SideBySide
+from service.quick import Cost
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.asgi import Client, settled, slow, started
+
+LEFT, RIGHT = {"inputs": [[1, 0]]}, {"inputs": [[0, 1]]}
+
+
+def runs(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test on an event loop of its own."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+async def metric(client: Client, line: str) -> float:
+    text = (await client.get("/metrics")).json
+    (found,) = [each for each in text.splitlines() if each.startswith(line + " ")] or [f"{line} 0"]
+    return float(found.split()[-1])
+
+
+@runs
+async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
+    # One worker: the first request runs, two more wait, and the fourth is one too many.
+    async with started(repository, threads=1, max_queue=2, max_batch=1) as client:
+        held = slow(client.model())
+        accepted = [asyncio.create_task(client.post(LEFT))]
+        await held.begun()
+        accepted += [asyncio.create_task(client.post(LEFT)) for _ in range(2)]
+        await settled()
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 2
+        refused = await client.post(LEFT)
+        assert refused.status == 503
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json == {"error": "model 'toy' has 2 requests waiting, expected fewer than max_queue"}
+        held.go_on.release(3)
+        assert [(await each).status for each in accepted] == [200] * 3
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 0
+        assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 1
+    assert len(held.runs) == 3
+
+
+@runs
+async def test_a_client_that_has_left_is_never_computed(repository: Path) -> None:
+    async with started(repository, threads=1, max_batch=1) as client:
+        held = slow(client.model())
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        gone = asyncio.Event()
+        left = asyncio.create_task(client.post({"inputs": [[1, 0]], "time_steps": 7}, left=gone))
+        last = asyncio.create_task(client.post(RIGHT))
+        await settled()
+        gone.set()
+        assert (await left).status == 0
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 1
+        held.go_on.release(2)
+        assert [(await each).status for each in (first, last)] == [200, 200]
+        assert await metric(client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
+    assert held.runs == [(1, 3), (1, 3)]
+
+
+@runs
+async def test_a_request_whose_time_is_over_is_504_and_never_computed(repository: Path) -> None:
+    async with started(repository, threads=1, max_batch=1) as client:
+        held = slow(client.model())
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        late = await client.post({"inputs": [[1, 0]], "time_steps": 7}, headers={"X-Request-Timeout-Ms": "1"})
+        assert late.status == 504
+        assert late.json == {"error": "model 'toy' did not answer within the time that the request had"}
+        held.go_on.release()
+        assert (await first).status == 200
+        assert await metric(client, 'spikeserve_requests_expired_total{model="toy"}') == 1
+    assert held.runs == [(1, 3)]
+
+
+@runs
+async def test_a_run_that_takes_longer_than_its_request_has_is_504(repository: Path) -> None:
+    async with started(repository, threads=1, request_timeout_ms=1) as client:
+        held = slow(client.model())
+        assert (await client.post(LEFT)).status == 504
+        held.go_on.release()
+
+
+@runs
+async def test_a_time_that_is_none_is_400(repository: Path) -> None:
+    async with started(repository) as client:
+        for given in ("soon", "0", "-1", "1.5", ""):
+            answer = await client.post(LEFT, headers={"X-Request-Timeout-Ms": given})
+            assert (answer.status, "X-Request-Timeout-Ms" in answer.json["error"]) == (400, True)
+        assert (await client.post(LEFT, headers={"X-Request-Timeout-Ms": "9" * 5000})).status == 200
+
+
+@pytest.mark.parametrize("engine", ["event", "onnx", "torch", "reference"])
+def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answered_as_alone(
+    repository: Path, engine: str
+) -> None:
+    # Dyadic weights and inputs: every engine's sums are exact, in a batch of any size.
+    rng = np.random.default_rng(5)
+    bodies: list[dict[str, Any]] = [
+        {"inputs": (rng.integers(0, 80, (size, 2)) / 8).tolist(), "time_steps": steps}
+        for size, steps in ((1, 3), (2, 3), (1, 8), (3, 3), (2, 8))
+    ]
+    bodies.append(bodies[0] | {"return": ["membrane"]})
+
+    async def ask() -> None:
+        async with started(repository, threads=1, engine=engine) as client:
+            alone = [(await client.post(body)).json["predictions"] for body in bodies]
+            model = client.model()
+            model.cost = model.queue.cost = Cost(1e-9, 0, 0)  # measured on a busy machine it might be anything
+            held = slow(model)
+            together = [asyncio.create_task(client.post(body)) for body in [RIGHT, *bodies]]
+            await held.begun()
+            held.go_on.release(10)
+            assert [(await each).json["predictions"] for each in together[1:]] == alone
+            assert held.runs == [(1, 3), (6, 3), (3, 8), (1, 3)]
+
+    asyncio.run(ask())
+
+
+@runs
+async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        together = [asyncio.create_task(client.post(body)) for body in (LEFT, LEFT, {"inputs": [[99, 0]]}, RIGHT)]
+        await held.begun()
+        held.go_on.release(4)
+        answers = [await each for each in together]
+    assert [answer.status for answer in answers] == [200, 200, 422, 200]
+    assert answers[2].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
+    assert held.runs == [(1, 3), (2, 3)]
+
+
+@runs
+async def test_a_large_request_is_split_and_a_small_one_goes_between(repository: Path) -> None:
+    rng = np.random.default_rng(3)
+    large = {"inputs": (rng.integers(0, 80, (10, 2)) / 8).tolist(), "return": ["raster", "membrane"]}
+    async with started(repository, threads=1, max_batch=4) as client:
+        alone = (await client.post(large)).json["predictions"]
+        held = slow(client.model())
+        split = asyncio.create_task(client.post(large))
+        await held.begun()
+        small = asyncio.create_task(client.post({"inputs": [[0, 1]], "time_steps": 5}))
+        await settled()
+        held.go_on.release(4)
+        assert (await small).status == 200
+        assert (await split).json["predictions"] == alone
+    # Four samples run; the small request is behind the four that came back into the queue before it.
+    assert held.runs == [(4, 3), (4, 3), (1, 5), (2, 3)]
+
+
+@runs
+async def test_models_take_turns(repository: Path) -> None:
+    publish(repository, toy(), "other")
+    async with started(repository, threads=1, max_batch=1, default_model="toy") as client:
+        held, other = slow(client.model("toy")), slow(client.model("other"))
+        other.runs = held.runs
+        busy = [asyncio.create_task(client.post(LEFT)) for _ in range(4)]
+        await held.begun()
+        quiet = asyncio.create_task(client.post({"inputs": [[1, 0]], "time_steps": 5}, "/models/other/predict"))
+        await settled()
+        other.go_on.release()
+        held.go_on.release(4)
+        assert [(await each).status for each in (*busy, quiet)] == [200] * 5
+    assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3), (1, 3)]
+
+
+@runs
+async def test_quick_requests_of_one_turn_run_together_and_one_that_comes_alone_at_once(repository: Path) -> None:
+    class Noted:
+        def __init__(self) -> None:
+            self.engine = client.model().engine
+            self.name, self.spec = self.engine.name, self.engine.spec
+            self.batches: list[int] = []
+
+        def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+            self.batches.append(inputs.batch)
+            return self.engine.run(inputs, record=record)
+
+    async with started(repository) as client:
+        alone = [(await client.post(body)).json for body in (LEFT, RIGHT)]
+        model = client.model()
+        model.cost = Cost(1e-9, 0, 0)
+        noted = Noted()
+        model.engine = noted
+        wrong = {"inputs": [[99, 0]]}
+        answers = await asyncio.gather(*(client.post(body) for body in (LEFT, RIGHT, LEFT, wrong, RIGHT)))
+        assert noted.batches == [1, 3]
+        assert (await client.post(LEFT)).status == 200
+        assert noted.batches == [1, 3, 1]
+    assert [answer.json for answer in answers if answer.status == 200] == [alone[0], alone[1], alone[0], alone[1]]
+    assert answers[3].json == {"error": "inputs[0][0] is 99, expected 0 to 10"}
+
+
+@runs
+async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and_the_next_is_answered(
+    repository: Path,
+) -> None:
+    class Broken:
+        name = "event"
+
+        def run(self, _: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:  # noqa: ARG002
+            raise RuntimeError("the secret path")
+
+    async with started(repository) as client:
+        model = client.model()
+        sound, model.engine = model.engine, Broken()  # type: ignore[assignment]
+        model.cost = Cost(1e-9, 0, 0)
+        large = {"inputs": [[0, 1]], "return": ["raster"]}
+        answers = await asyncio.gather(*(client.post(body) for body in (LEFT, LEFT, LEFT, large, large)))
+        assert [answer.status for answer in answers] == [500] * 5
+        model.engine = sound
+        assert [(await client.post(body)).status for body in (LEFT, large)] == [200, 200]
+
+
+def test_side_by_side_never_waits_and_holds_what_is_over_soon() -> None:
+    # 10 ms for a run: at 0.1 ms a step, 100 sample-steps.
+    policy = SideBySide(max_batch=64)
+    assert policy.delay(idle=False, full=False, waited=0.0) == 0
+    assert [policy.most(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == [64, 10, 2, 1]
+
+
+def test_batched_waits_only_while_another_run_goes_and_more_would_fit() -> None:
+    policy = Batched(max_batch=64, max_delay=0.002)
+    assert policy.most(Cost(1.0, 0, 0), 1000) == 64
+    assert policy.delay(idle=True, full=False, waited=0.0) <= 0
+    assert policy.delay(idle=False, full=True, waited=0.0) <= 0
+    assert policy.delay(idle=False, full=False, waited=0.0005) == pytest.approx(0.0015)
+    assert policy.delay(idle=False, full=False, waited=0.002) <= 0
+
+
+@runs
+async def test_a_second_run_of_onnx_starts_once_it_is_full(repository: Path) -> None:
+    # Two workers and a delay that never ends: the first request starts since nothing runs, the next two fill a batch.
+    async with started(repository, threads=2, engine="onnx", max_batch=2, max_batch_delay_ms=1e9) as client:
+        held = slow(client.model())
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        second = asyncio.create_task(client.post(LEFT))
+        await settled()
+        assert held.runs == [(1, 3)]
+        third = asyncio.create_task(client.post(RIGHT))
+        await held.begun()
+        assert held.runs == [(1, 3), (2, 3)]
+        held.go_on.release(2)
+        assert [(await each).status for each in (first, second, third)] == [200] * 3

@@ -1,0 +1,364 @@
+"""Networks of other frameworks by the command line: what comes in, what is proven, and what is refused by name."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from models.engines import EngineName, available, create
+from models.errors import InvalidSpec
+from models.nodes import Fire, Threshold
+from models.repository import ModelRepository
+from models.spec import Readout
+from training.__main__ import main
+from training.frameworks.builder import Layer
+from training.frameworks.connections import CONNECTIONS
+from training.frameworks.convert import Converted, Served, convert
+from training.frameworks.entry import load_network
+from training.frameworks.errors import InvalidEntry, NotConvertible
+from training.frameworks.framework import Framework, find, folded
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/interop.md").read_text()
+
+
+class Spike(nn.Module):
+    """A neuron of no framework: it only fires."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x > 0).float()
+
+
+def spike_rule(layer: Layer) -> None:
+    layer.add(Threshold, threshold=1e-30, fire=Fire.ABOVE_THRESHOLD)
+
+
+PLAIN = Framework(
+    name="torch",
+    rule="",
+    containers=frozenset({nn.Sequential}),
+    rules={**CONNECTIONS, Spike: spike_rule},
+    run=folded,
+)
+
+
+def taken_in(network: nn.Module, *shape: int, **served: object) -> Converted:
+    return convert(network.eval().requires_grad_(False), PLAIN, Served(shape, 8, **served))  # type: ignore[arg-type]
+
+
+def training(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+class Branches(nn.Module):
+    """A forward of its own; what it does between its modules is what a test chooses."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.spike = Spike()  # made first, run last
+        self.fc1, self.fc2, self.pool = nn.Linear(16, 16), nn.Linear(16, 16), nn.MaxPool2d(2)
+        self.way = way
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.fc1(torch.flatten(x, 1))
+        if self.way == "scaled":
+            hidden = hidden * 2
+        if self.way == "changed in place":
+            hidden.mul_(2)
+        if self.way == "skip":
+            return self.spike(self.fc2(hidden) + hidden)
+        return self.spike(self.fc2(hidden))
+
+
+def test_a_forward_of_its_own_is_taken_in_where_it_is_a_chain() -> None:
+    found = taken_in(Branches("chain"), 1, 4, 4)
+    assert [(node.name, node.type) for node in found.network.spec.nodes] == [
+        ("fc1_flat", "Flatten"), ("fc1", "Linear"), ("fc2", "Linear"), ("spike", "Threshold"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("way", "sentence"),
+    [
+        ("scaled", "'fc2' is not given what 'fc1' returned"),
+        ("changed in place", "what 'fc1' returned is changed before 'fc2'"),
+        ("skip", "'spike' is not given what 'fc2' returned"),
+    ],
+)
+def test_a_forward_that_does_more_than_pass_on_is_refused(way: str, sentence: str) -> None:
+    with pytest.raises(NotConvertible, match=sentence):
+        taken_in(Branches(way), 1, 4, 4)
+
+
+class Doubled(nn.Module):
+    """A part that adds to what its module gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) * 2
+
+
+def test_a_part_that_adds_to_its_modules_is_refused_though_it_comes_last() -> None:
+    with pytest.raises(NotConvertible, match=r"'1' \(Doubled\) returns something else than its last module gives it"):
+        taken_in(nn.Sequential(Spike(), Doubled()), 4)
+
+
+class Reversed(nn.Module):
+    """A network that reads its input backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.spike = nn.Linear(4, 4), Spike()
+
+    def forward(self, steps: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.spike(self.fc(step)) for step in steps.flip(0)])
+
+
+def test_a_forward_that_reads_its_steps_in_another_order_is_refused() -> None:
+    with pytest.raises(NotConvertible, match="time first of 5×3×4: 'fc' is not given the network's input"):
+        taken_in(Reversed(), 4)
+
+
+class Halved(nn.Module):
+    """A network that touches its neuron's state between steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lif = nn.Linear(4, 4), pytest.importorskip("snntorch").Leaky(beta=0.9)
+        self.fc.weight.data.fill_(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        membrane = self.lif.reset_mem()
+        for _ in range(5):
+            spikes, membrane = self.lif(self.fc(x), membrane)
+            membrane = membrane * 0.5
+        return spikes
+
+
+def test_a_forward_that_touches_a_state_is_refused() -> None:
+    with pytest.raises(NotConvertible, match="'lif' gives other values in the forward than when it is stepped"):
+        convert(Halved().eval(), find("snntorch"), Served((4,), 8))
+
+
+def test_all_that_cannot_be_converted_is_named_at_once() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding_mode="circular"), nn.Tanh(), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten(0)
+    )
+    with pytest.raises(NotConvertible) as refused:
+        taken_in(network, 1, 8, 8)
+    assert str(refused.value).splitlines() == [
+        "the network holds 4 things that cannot be converted:",
+        "  0 (torch.nn.modules.conv.Conv2d): padding_mode is 'circular': only zeros pad a convolution",
+        "  1 (torch.nn.modules.activation.Tanh): its class: no rule converts it",
+        "  2 (torch.nn.modules.pooling.MaxPool2d): ceil_mode is True: windows that overhang are left out",
+        "  3 (torch.nn.modules.flatten.Flatten): start_dim is 0: it would flatten the batch",
+    ]
+
+
+def test_a_neuron_used_twice_is_refused_and_a_pool_used_twice_is_not() -> None:
+    pool, neuron = nn.AvgPool2d(2), nn.Tanh()
+    with pytest.raises(NotConvertible, match="2: it is the same module as another's, and would share its state"):
+        taken_in(nn.Sequential(nn.Linear(4, 4), neuron, neuron), 4)
+    found = taken_in(nn.Sequential(pool, pool, nn.Flatten(), Spike()), 1, 8, 8)
+    assert [node.name for node in found.network.spec.nodes] == ["avgpool2d_0", "avgpool2d_1", "flatten_2", "spike_3"]
+
+
+def test_a_batch_norm_is_folded_in_float64_and_rounded_once() -> None:
+    # Weight 0.5, bias 1; mean 3, variance 4 - eps, so a standard deviation of 2; gamma 4, beta -1:
+    # 4 * (0.5 x + 1 - 3) / 2 - 1 = x - 5.
+    linear, norm = nn.Linear(1, 1), nn.BatchNorm1d(1)
+    linear.weight.data.fill_(0.5)
+    linear.bias.data.fill_(1.0)
+    norm.running_mean, norm.running_var = torch.tensor([3.0]), torch.tensor([4.0 - norm.eps])
+    norm.weight.data.fill_(4.0)
+    norm.bias.data.fill_(-1.0)
+    found = taken_in(nn.Sequential(linear, norm, Spike()), 1)
+    tensors = {name: tensor.item() for name, tensor in found.network.tensors.items()}
+    assert tensors == pytest.approx({"linear_0.weight": 1.0, "linear_0.bias": -5.0}, abs=1e-6)
+    assert "batch norm `1` is folded into `linear_0`" in found.notes[0]
+    with pytest.raises(NotConvertible, match="only the Linear or Conv right before a batch norm can take it in"):
+        taken_in(nn.Sequential(nn.BatchNorm1d(1), Spike()), 1)
+
+
+@pytest.mark.parametrize("way", ["module", "safetensors"])
+def test_weights_come_from_a_file_without_running_a_pickle(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"net_{way}.py").write_text("from torch import nn\n\ndef factory():\n    return nn.Linear(2, 2)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    weights = {"weight": torch.eye(2), "bias": torch.ones(2)}
+    path = tmp_path / ("w.safetensors" if way == "safetensors" else "w.pt")
+    save_file(weights, path) if way == "safetensors" else torch.save(weights, path)
+    network = load_network(f"net_{way}:factory", path)
+    assert isinstance(network, nn.Linear)
+    assert torch.equal(network.weight, torch.eye(2))
+    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(InvalidEntry, match=r"'whole\.pt' cannot be read as tensors alone"):
+        load_network(f"net_{way}:factory", Path("whole.pt"))
+
+
+def test_a_network_that_the_spec_refuses_is_told_so() -> None:
+    with pytest.raises(NotConvertible, match="in_features is 3, but its input has shape 4"):
+        taken_in(nn.Sequential(nn.Linear(3, 2), Spike()), 4)
+    with pytest.raises(InvalidSpec, match="readout 'max_membrane' needs an LI"):
+        taken_in(nn.Sequential(nn.Linear(4, 2), Spike()), 4, readout=Readout.MAX_MEMBRANE)
+
+
+NOT_SERVED = [
+    ("snntorch", "snntorch", "Leaky(0.9, state_quant=lambda x: x)", "state_quant is set"),
+    ("snntorch", "snntorch", "Leaky(0.9, graded_spikes_factor=2.0)", "graded_spikes_factor is 2.0"),
+    ("snntorch", "snntorch", "Leaky(0.9, spike_grad=lambda x: x)", "spike_grad"),
+    ("snntorch", "snntorch", "Leaky(0.9, threshold=-1.0)", "threshold"),
+    ("snntorch", "snntorch", "Lapicque(beta=0.9, R=3)", "R is 3.0"),
+    (
+        "snntorch",
+        "snntorch",
+        "RSynaptic(0.9, 0.8, linear_features=4, reset_delay=False, init_hidden=True)",
+        "cannot run",
+    ),
+    ("spikingjelly", "spikingjelly.activation_based.neuron", "SimpleLIFNode(2.0, False, v_reset=-0.5)", "float64"),
+    ("spikingjelly", "spikingjelly.activation_based.neuron", "QIFNode()", "no rule converts it"),
+    ("norse", "norse.torch", "LIFCell(LIFParameters(method='adjoint'))", "method is 'adjoint'"),
+    ("sinabs", "sinabs.layers", "IAF(reset_fn=MembraneReset(0.5))", "sinabs adds it to every neuron"),
+    ("sinabs", "sinabs.layers", "IAF(reset_fn=MembraneSubtract(0.5))", "reset_fn subtracts 0.5"),
+    ("sinabs", "sinabs.layers", "IAF(spike_fn=MaxSpike(2))", "spike_fn is"),
+    ("sinabs", "sinabs.layers", "IAFRecurrent(torch.nn.Tanh())", "rec_connect is Tanh"),
+    ("sinabs", "sinabs.layers", "ALIF(20.0, 20.0)", "no rule converts it"),
+]
+
+
+def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidEntry, match="'keras' is not one, expected snntorch, spikingjelly, norse or sinabs"):
+        find("keras")
+    monkeypatch.delitem(sys.modules, "training.frameworks.sinabs", raising=False)
+    monkeypatch.setitem(sys.modules, "sinabs.layers", None)
+    with pytest.raises(InvalidEntry, match=r"sinabs cannot be imported here: .*; pip install sinabs"):
+        find("sinabs")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "module", "neuron", "reason"), NOT_SERVED)
+def test_what_a_framework_does_and_no_node_says_is_refused_by_name(
+    name: str, module: str, neuron: str, reason: str
+) -> None:
+    pytest.importorskip(name, reason=f"{name} is not installed: ./scripts/install peers")
+    names = vars(import_module(module)) | {"torch": torch}
+    if name == "sinabs":
+        names |= vars(import_module("sinabs.activation"))
+    network = nn.Sequential(nn.Linear(4, 4), eval(neuron, names))  # noqa: S307  (written above)
+    with pytest.raises(NotConvertible, match=re.escape(reason)) as refused:
+        convert(network.eval().requires_grad_(False), find(name), Served((4,), 8))
+    assert "\n  1 (" in str(refused.value)
+
+
+def test_the_guides_example_runs(tmp_path: Path) -> None:
+    pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    (tmp_path / "mynet.py").write_text(code)
+    commands = re.findall(r"^python -m training (import snntorch .*|verify .*)$", GUIDE, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        result = training(*command.split(), cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert "of 20000 neuron-steps differ" in result.stdout
+    bundle = ModelRepository(tmp_path / "repository").read("mine")
+    assert [node.name for node in bundle.network.spec.nodes if "leaky" in node.name] == ["leaky_2", "leaky_4"]
+    for engine in available():
+        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+    assert create(EngineName.EVENT, bundle.network).run(bundle.golden.inputs).spike_counts.any()
+    assert re.search(r"snntorch 1\.\d", bundle.card)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with networks, where commands run in this process."""
+    pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
+    (tmp_path / "nets.py").write_text(
+        "import snntorch, torch\nfrom torch import nn\n\n"
+        "def made(beta):\n"
+        "    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Linear(9, 30), snntorch.Leaky(beta), nn.Linear(30, 3), snntorch.Leaky(beta))\n\n"
+        "def one():\n    return made(0.5)\n\n"
+        "def other():\n    return made(0.95)\n\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    return tmp_path
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process and return its status and what it wrote."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["training", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0), *capsys.readouterr()
+
+
+def test_verify_exits_with_1_where_a_spike_differs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, errors = run_here(
+        capsys, "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
+        "--name", "m", "--labels", "left,right,none",
+    )  # fmt: skip
+    assert status == 0, errors
+    assert ModelRepository(home / "r").read("m").manifest.spec.labels == ("left", "right", "none")
+    same, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:one")
+    assert (same, "0 of 10560 neuron-steps differ" in found) == (0, True)
+    direct, _, errors = run_here(
+        capsys, "import", "snntorch", "nets:one", "--input-shape", "9", "--time-steps", "20", "--repository", "r",
+        "--name", "d", "--coding", "direct",
+    )  # fmt: skip
+    assert direct == 0, errors
+    same, found, _ = run_here(capsys, "verify", "r/d/1", "--against", "snntorch:nets:one", "--samples", "4")
+    assert (same, "0 of 2640 neuron-steps differ" in found) == (0, True)
+    other, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:other")
+    assert other == 1
+    assert re.search(r"^[1-9]\d* of 10560 neuron-steps differ", found, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "options", "sentence"),
+    [
+        ("nets", {}, "error: entry: 'nets' names no factory, expected package.module:factory"),
+        ("nowhere:net", {}, "error: entry: 'nowhere' cannot be imported: No module named 'nowhere'"),
+        ("nets:two", {}, "error: entry: 'nets' has no 'two'"),
+        ("nets:number", {}, "error: entry: 'nets:number' gives a int, expected an nn.Module"),
+        ("nets:one", {"--input-shape": "3×3"}, "error: input-shape: '3×3' is not sizes, expected some like 784"),
+        ("nets:one", {"--input-shape": "8"}, "error: the network holds one thing that cannot be converted:"),
+        ("nets:one", {"--name": "../up"}, "error: name: '../up' is not a model's name"),
+        ("nets:one", {"--state-dict": "nets.py"}, "error: state-dict: 'nets.py' cannot be read as tensors alone"),
+        ("nets:one", {"--labels": "a,b"}, "error: the spec is invalid: node 'leaky_3': its output has shape 3, but"),
+    ],
+)
+def test_a_users_mistake_is_a_sentence_and_nothing_is_written(
+    entry: str, options: dict[str, str], sentence: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"--input-shape": "9", "--time-steps": "20", "--repository": "r", "--name": "m"} | options
+    words = [word for pair in given.items() for word in pair]
+    status, _, errors = run_here(capsys, "import", "snntorch", entry, *words)
+    assert status == 1
+    assert errors.startswith(sentence), errors
+    assert not (home / "r").exists()

@@ -1,0 +1,155 @@
+"""Every neuron can be trained, whatever its rules; and one with a synaptic current is, from data to exact weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.engines import EngineName, create
+from models.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Synapse
+from models.repository import ModelRepository
+from models.spec import Readout, Spec
+from models.torch_network import SpikingNetwork
+from training.config import NetworkConfig, OptimisationConfig, TrainingConfig
+from training.datasets import load
+from training.export import export
+from training.folder import RunFolder
+from training.job import run_job
+from training.loop import Watcher
+from training.run import forward
+from training.surrogate import SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
+
+VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
+FLOWS = {
+    Synapse.DECAY: "syn_decay",
+    Synapse.EULER: "syn_rate",
+    Synapse.JUMP: "syn_rate",
+    Synapse.SUM_THEN_DECAY: "syn_decay",
+}
+
+
+def rules() -> Iterator[dict[str, Any]]:
+    """Yield every neuron with each of its rules, one at a time."""
+    for charge in Charge:
+        for parameter in LEAKS[charge]:
+            leaky = {"charge": charge, parameter: VALUES[parameter]}
+            yield {"type": "LIF"} | leaky
+            yield {"type": "LI"} | leaky
+            yield {"type": "CubaLIF", "syn_decay": 0.5} | leaky
+    for synapse, parameter in FLOWS.items():
+        cuba = {"decay": 0.75, "synapse": synapse, parameter: 0.5}
+        yield {"type": "CubaLIF"} | cuba
+        yield {"type": "CubaLI"} | cuba
+    for reset, timings in RESET_TIMINGS.items():
+        for timing in timings:
+            yield {"type": "LIF", "decay": 0.75, "reset": reset, "reset_timing": timing}
+    for fire in Fire:
+        yield {"type": "IF", "fire": fire}
+        yield {"type": "Threshold", "fire": fire}
+    for joins in Joins:
+        yield {"type": "IF", "recurrent": {"bias": True, "bias_at_start": False, "joins": joins}}
+    yield {"type": "IF", "floor": -0.5}
+    yield {"type": "I"}
+
+
+@pytest.mark.parametrize("surrogate", [Surrogate.SIGMOID, Surrogate.SOFT])
+@pytest.mark.parametrize("node", list(rules()), ids=lambda node: "-".join(map(str, node.values())))
+def test_a_gradient_flows_to_every_weight(node: dict[str, Any], surrogate: Surrogate) -> None:
+    fires = node["type"] in ("IF", "LIF", "CubaLIF", "Threshold")
+    after = [
+        {"type": "Linear", "name": "classes", "in_features": 6, "out_features": 2},
+        {"type": "LIF", "name": "out", "decay": 0.75},
+    ]
+    spec = Spec.read(
+        {
+            "input": {"shape": [5]},
+            "coding": "spikes",
+            "time_steps": 8,
+            "nodes": [
+                {"type": "Linear", "name": "fc", "in_features": 5, "out_features": 6},
+                {"type": "Scale", "name": "scale", "scale": 1.5},
+                {"type": "Delay", "name": "delay", "delay": 1},
+                node | {"name": "node"},
+                *(after if fires else []),
+            ],
+            "readout": "spike_count" if fires else "last_membrane",
+            "labels": ["a", "b"] if fires else list("abcdef"),
+        }
+    )
+    torch.manual_seed(0)
+    module = SpikingNetwork(spec)
+    samples = (np.random.default_rng(0).random((16, 8, 5)) < 0.5).astype(np.float32)
+    output = forward(module, samples, threshold_for(surrogate, 1.0)).output
+    (output * torch.rand(output.shape)).sum().backward()  # type: ignore[no-untyped-call]
+    for name, weight in module.named_parameters():
+        assert weight.grad is not None, name
+        assert torch.isfinite(weight.grad).all(), name
+        assert weight.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("node", [node for node in rules() if node.get("fire") != Fire.MULTIPLE], ids=str)
+def test_the_soft_network_of_every_rule_passes_gradcheck(node: dict[str, Any]) -> None:
+    fires = node["type"] in ("IF", "LIF", "CubaLIF", "Threshold")
+    spec = Spec.read(
+        {
+            "input": {"shape": [2]},
+            "coding": "spikes",
+            "time_steps": 3,
+            "nodes": [node | {"name": "node"}],
+            "readout": "spike_count" if fires else "last_membrane",
+            "labels": ["a", "b"],
+        }
+    )
+    torch.manual_seed(0)
+    module = SpikingNetwork(spec).double()
+
+    def run(steps: torch.Tensor) -> torch.Tensor:
+        *_, (_, _, leaving, _) = module(steps, 3, SoftThreshold(4.0))
+        return leaving
+
+    steps = torch.rand(3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(run, (steps,))
+
+
+def test_several_spikes_a_step_have_a_bump_at_each_multiple_of_the_threshold() -> None:
+    # Threshold 0.5, slope 10: the bump is 2.5 high at 0.5, 1.0 and 1.5, and below 0.5 only the first one counts. A
+    # threshold that grows moves the k-th multiple k times as far.
+    charged = torch.tensor([0.5, 1.0, 1.5, 0.0], requires_grad=True)
+    threshold = torch.tensor(0.5, requires_grad=True)
+    SurrogateThreshold(sigmoid, 10.0).fire(charged, threshold, Fire.MULTIPLE).sum().backward()  # type: ignore[no-untyped-call]
+    assert charged.grad is not None
+    assert threshold.grad is not None
+    far = float(sigmoid(torch.tensor(-0.5), 10.0))
+    assert charged.grad.tolist() == [2.5, 2.5, 2.5, far]
+    assert float(threshold.grad) == pytest.approx(-(2.5 + 2 * 2.5 + 3 * 2.5 + far))
+
+
+@pytest.mark.parametrize("readout", [Readout.SPIKE_COUNT, Readout.LAST_MEMBRANE])
+def test_a_network_with_synaptic_currents_learns_digits_and_every_engine_agrees(
+    readout: Readout, tmp_path: Path
+) -> None:
+    config = TrainingConfig(
+        network=NetworkConfig(architecture="64", neuron="CubaLIF", syn_decay=0.5, readout=readout),
+        optimisation=OptimisationConfig(epochs=4, learning_rate=1e-2),
+    )
+    data = load(config.data, config.network.coding)
+    folder = RunFolder.fresh(tmp_path, "digits")
+    job = run_job(config, data, folder, Watcher())
+    hidden, *_, last = (node for node in job.network.spec.nodes if isinstance(node, CubaLIF | CubaLI))
+    assert (hidden.type, hidden.syn_decay) == ("CubaLIF", 0.5)
+    assert last.type == ("CubaLIF" if readout is Readout.SPIKE_COUNT else "CubaLI")
+    assert job.evaluation.accuracy > 0.9
+    assert job.exact
+    repository = ModelRepository(tmp_path / "repository")
+    exported = export(folder, data, repository, "digits")
+    assert {parity.engine for parity in exported.parity} == set(EngineName) - {EngineName.REFERENCE}
+    assert {(parity.other_predictions, parity.differing_spikes) for parity in exported.parity} == {(0, 0)}
+    bundle = repository.read("digits")
+    for engine in EngineName:
+        bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
+    assert "64, CubaLIF\nneurons" in bundle.card

@@ -1,0 +1,238 @@
+"""What each NIR node becomes: its fields, its tensors, its shape, and what is mended about its parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+
+from models.errors import InvalidSpec
+from models.spec import Coding, Readout
+from tests.nir_graphs import (
+    EULER,
+    converted,
+    flatten,
+    full,
+    integrate_and_fire,
+    lif,
+    membranes_of,
+    padded,
+    spikes_of,
+    stack,
+)
+from training.errors import InvalidGraph
+from training.nir.convert import Options
+from training.nir.rules import DialectName, GraphReset, Rules
+
+RNG = np.random.default_rng(0)
+
+
+def li(*shape: int) -> Any:
+    return nir.LI(tau=full(0.5, *shape), r=full(1, *shape), v_leak=full(0, *shape))
+
+
+def test_a_convolutional_graph_keeps_its_shapes_strides_groups_and_biases(tmp_path: Path) -> None:
+    weight = RNG.normal(size=(4, 1, 3, 3))
+    made = stack(
+        (2, 8, 8), (10,),
+        conv=nir.Conv2d((8, 8), weight, (2, 1), (1, 1), (1, 1), 2, np.array([1.0, 0, 0, 0])),
+        if1=integrate_and_fire(4, 4, 8, r=4.0),
+        pool=nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        flat=flatten((4, 2, 4)),
+        fc=nir.Affine(RNG.normal(size=(10, 32)), np.zeros(10)),
+        if2=integrate_and_fire(10),
+    )  # fmt: skip
+    network = converted(tmp_path, made).network
+    conv: Any = network.spec.nodes[0]
+    assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.groups) == (
+        2, 4, (3, 3), (2, 1), (1, 1), 2,
+    )  # fmt: skip
+    assert list(network.spec.output_shapes.values()) == [
+        (2, 8, 8), (4, 4, 8), (4, 4, 8), (4, 2, 4), (32,), (10,), (10,),
+    ]  # fmt: skip
+    assert network.spec.coding is Coding.SPIKES
+    assert network.spec.labels == tuple("0123456789")
+    assert network.spec.dt == 0.25
+    # Rounded to float32 once; a bias of zeros is none; a parameter that is the same everywhere is a number: dt * r = 1.
+    np.testing.assert_array_equal(network.tensors["conv.weight"], weight.astype(np.float32))
+    assert sorted(network.tensors) == ["conv.bias", "conv.weight", "fc.weight"]
+    if1: Any = network.spec.nodes[1]
+    assert (if1.type, if1.gain, if1.threshold) == ("IF", 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("padding", "expected"), [("same", "same"), ("valid", (0, 0)), ((1, 0), (1, 0))])
+def test_paddings_may_be_words(tmp_path: Path, padding: Any, expected: Any) -> None:
+    conv = nir.Conv2d((5, 5), np.ones((1, 1, 3, 3)), 1, (0, 0), 1, 1, np.zeros(1))
+    made = stack((1, 5, 5), (1,), conv=padded(conv, padding), lif=lif(1))
+    network = converted(tmp_path, made).network
+    node: Any = network.spec.nodes[0]
+    assert node.padding == expected
+
+
+def test_same_padding_keeps_the_size_and_pads_an_even_kernel_behind(tmp_path: Path) -> None:
+    # A kernel of 2 sees each value and the one after it; behind the last there is a 0.
+    conv = nir.Conv1d(3, np.ones((1, 1, 2)), 1, 0, 1, 1, np.zeros(1))
+    made = stack((1, 3), (3,), conv=padded(conv, "same"), flat=flatten((1, 3)), li=li(3))
+    # dt/tau is 1/2: the membrane is half of what arrives.
+    assert membranes_of(converted(tmp_path, made).network, [[[1, 2, 4]]])["li"].tolist() == [[1.5, 3.0, 2.0]]
+
+
+def test_scale_delay_threshold_and_pools(tmp_path: Path) -> None:
+    made = stack(
+        (1, 2, 2), (1,),
+        scale=nir.Scale(np.array([[[1.0, 2.0], [3.0, 4.0]]])),
+        delay=nir.Delay(full(0.5, 1, 2, 2)),
+        pool=nir.AvgPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        flat=flatten((1, 1, 1)),
+        threshold=nir.Threshold(np.array([2.5])),
+    )  # fmt: skip
+    network = converted(tmp_path, made).network
+    assert [node.type for node in network.spec.nodes] == ["Scale", "Delay", "AvgPool2d", "Flatten", "Threshold"]
+    # The mean of 1, 2, 3, 4 is 2.5, two steps of 0.25 s later; a threshold is fired above, not at: 1.25 times fires.
+    at, above = np.ones((1, 2, 2)), np.full((1, 2, 2), 1.25)
+    assert spikes_of(network, [at, above, 0 * at, 0 * at])["threshold"].ravel().tolist() == [0, 0, 0, 1]
+
+
+def test_an_integrator_at_the_end_is_read_by_its_greatest_membrane_unless_another_is_named(tmp_path: Path) -> None:
+    made = stack((2,), (2,), i=nir.I(full(2, 2)))
+    network = converted(tmp_path, made).network
+    assert network.spec.readout is Readout.MAX_MEMBRANE
+    # dt * r = 0.5
+    assert membranes_of(network, [[1, 0], [1, 4]])["i"].tolist() == [[0.5, 0], [1, 2]]
+    last = converted(tmp_path, made, options=Options(readout=Readout.LAST_MEMBRANE, time_steps=7, labels=("a", "b")))
+    assert last.network.spec.readout is Readout.LAST_MEMBRANE
+    assert (last.network.spec.time_steps, last.network.spec.labels) == (7, ("a", "b"))
+
+
+def test_parameters_that_differ_are_an_array_of_the_layers_shape(tmp_path: Path) -> None:
+    network = converted(tmp_path, stack((2,), (2,), lif=lif(2, tau=np.array([0.25, 1.0])))).network
+    node: Any = network.spec.nodes[0]
+    assert (node.rate, node.gain, node.threshold) == ("per_neuron", 1.0, 1.0)
+    assert network.tensors["lif.rate"].tolist() == [1.0, 0.25]
+
+
+CHANNELS = [[[1, 1], [1, 1]], [[2, 2], [2, 2]], [[3, 3], [3, 3]]]
+ONES, COUNTED = np.ones((3, 2, 2)), np.arange(1, 13).reshape(3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected", "warning"),
+    [
+        ((1,), ONES, None),
+        ((1, 1, 1), ONES, None),
+        ((3, 1, 1), CHANNELS, None),
+        ((3,), CHANNELS, "node 'if1': r has shape 3 in a layer of 3×2×2; it is taken as one value per channel"),
+        ((12,), COUNTED, "node 'if1': r has shape 12 in a layer of 3×2×2; its values are taken in order"),
+        ((1, 3, 2, 2), COUNTED, None),
+    ],
+)
+def test_parameters_stretch_to_the_layer(
+    tmp_path: Path, shape: tuple[int, ...], expected: Any, warning: str | None
+) -> None:
+    values = np.arange(1, 1 + np.prod(shape)).reshape(shape)
+    made = stack(
+        (3, 2, 2), (12,), if1=nir.IF(r=values, v_threshold=np.ones(shape)), flat=flatten((3, 2, 2)),
+        if2=integrate_and_fire(12),
+    )  # fmt: skip
+    conversion = converted(tmp_path, made)
+    gain = conversion.network.parameter(conversion.network.spec.nodes[0], "gain")
+    np.testing.assert_array_equal(np.broadcast_to(gain, (3, 2, 2)), 0.25 * np.array(expected))
+    told = [sentence for sentence in conversion.warnings if "'if1': r has" in sentence]
+    assert told == ([warning] if warning else [])
+
+
+def test_a_parameter_of_as_many_channels_as_columns_is_read_as_pytorch_does_and_told(tmp_path: Path) -> None:
+    node = nir.IF(r=np.array([1.0, 2.0]), v_threshold=np.ones(2))
+    conversion = converted(tmp_path, stack((2, 2), (4,), if1=node, flat=flatten((2, 2)), if2=lif(4)))
+    assert conversion.network.tensors["if1.gain"].tolist() == [[0.25, 0.5], [0.25, 0.5]]
+    assert any("taken along the last axis" in sentence for sentence in conversion.warnings)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "mended"), [(0, -1, False), (0, 2, False), (1, -1, True), (1, 3, True), (-3, -1, False)]
+)
+def test_a_flatten_may_count_a_batchs_axis_or_not(tmp_path: Path, start: int, end: int, mended: bool) -> None:
+    made = stack((2, 3, 4), (24,), flat=flatten((2, 3, 4), start, end), lif=lif(24))
+    conversion = converted(tmp_path, made)
+    assert conversion.network.spec.output_shapes["flat"] == (24,)
+    assert bool(conversion.warnings) is mended
+
+
+def test_a_flatten_that_is_missing_or_late_is_put_where_it_belongs(tmp_path: Path) -> None:
+    missing = converted(tmp_path, stack((2, 1, 2), (3,), fc=nir.Linear(np.ones((3, 4))), lif=lif(3)))
+    assert [node.name for node in missing.network.spec.nodes] == ["fc_flatten", "fc", "lif"]
+    assert missing.warnings == ("node 'fc': takes 2×1×2 as a list; a Flatten is put before it",)
+    late = stack((2, 1, 2), (4,), lif=lif(2, 1, 2), flat=flatten((2, 1, 2)))
+    assert [node.name for node in converted(tmp_path, late).network.spec.nodes] == ["flat", "lif"]
+    none = converted(tmp_path, stack((2, 1, 2), (2, 1, 2), lif=lif(2, 1, 2, tau=np.arange(1, 5).reshape(2, 1, 2))))
+    assert [node.name for node in none.network.spec.nodes] == ["lif_flatten", "lif"]
+    np.testing.assert_array_equal(none.network.tensors["lif.rate"], np.float32(0.25 / np.arange(1, 5)))
+
+
+@pytest.mark.parametrize(("said", "warns"), [((3,), False), ((1, 3), True), ((1, 1, 3), True), ((5, 3), True)])
+def test_an_input_may_have_axes_of_time_or_batch_that_its_first_node_cannot_take(
+    tmp_path: Path, said: tuple[int, ...], warns: bool
+) -> None:
+    conversion = converted(tmp_path, stack(said, (2,), fc=nir.Linear(np.ones((2, 3))), lif=lif(2)))
+    assert conversion.network.spec.input.shape == (3,)
+    assert bool(conversion.warnings) is warns
+
+
+def test_float64_parameters_round_once(tmp_path: Path) -> None:
+    tau, dt = 3e-3, 1e-4
+    network = converted(
+        tmp_path, stack((1,), (1,), lif=lif(1, tau=tau)), Rules(DialectName.NIR, dt, GraphReset.ZERO)
+    ).network
+    node: Any = network.spec.nodes[0]
+    assert node.rate == float(np.float32(dt / tau))
+
+
+@pytest.mark.parametrize(
+    ("node", "rules", "sentence"),
+    [
+        (lif(1, tau=5.0), Rules(DialectName.NIR, 1e-4, GraphReset.ZERO), "which is 5e+04 steps of dt"),
+        (lif(1, tau=1e-5), Rules(DialectName.NIR, 1e-4, GraphReset.ZERO), "less than dt = 0.0001"),
+        (lif(1, tau=1e-2), Rules(DialectName.SINABS, 1e-4, GraphReset.SUBTRACT), "which looks like seconds"),
+        (lif(1, leak=2.0), EULER, "v_leak is above v_threshold, so that it fires by itself"),
+        (integrate_and_fire(1), EULER, "dialect 'nir' multiplies what arrives by dt = 0.25"),
+        (nir.Delay(full(0.3, 1)), EULER, "a delay of 1.2 steps is rounded"),
+    ],
+)
+def test_what_looks_wrong_is_read_and_told(tmp_path: Path, node: Any, rules: Rules, sentence: str) -> None:
+    warnings = converted(tmp_path, stack((1,), (1,), node=node, last=nir.Threshold(full(1, 1))), rules).warnings
+    assert len(warnings) == 1
+    assert sentence in warnings[0]
+
+
+def test_a_leak_above_the_threshold_fires_by_itself(tmp_path: Path) -> None:
+    # dt/tau = 1/4: v goes to 0.5 and to 0.875, then above 1 at the third step.
+    network = converted(tmp_path, stack((1,), (1,), lif=lif(1, leak=2.0))).network
+    assert spikes_of(network, np.zeros((6, 1)))["lif"].ravel().tolist() == [0, 0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        ({"lif": lif(2, threshold=0.0)}, "node 'lif': v_threshold is 0, expected more than 0"),
+        ({"lif": lif(2, threshold=np.array([1.0, -1.0]))}, "node 'lif': v_threshold is -1, expected more than 0"),
+        ({"lif": lif(2, tau=0.0)}, "node 'lif': tau is 0, expected more than 0"),
+        ({"lif": lif(2, r=np.nan)}, "node 'lif': r holds NaN or infinite values"),
+        ({"lif": lif(3)}, "has shape 3 in a layer of 2, which do not fit"),
+        ({"fc": nir.Linear(full(1e39, 2, 2)), "lif": lif(2)}, "tensor 'fc.weight': holds NaN or infinite values"),
+        ({"fc": nir.Linear(np.ones((1, 2, 2))), "lif": lif(2)}, "node 'fc': weight has shape 1×2×2, expected"),
+        ({"fc": nir.Affine(np.ones((2, 2)), np.ones(3)), "lif": lif(2)}, "node 'fc': bias has shape 3, expected 2"),
+    ],
+)  # fmt: skip
+def test_parameters_that_cannot_be_served_are_one_sentence(tmp_path: Path, nodes: Any, sentence: str) -> None:
+    with pytest.raises((InvalidGraph, InvalidSpec)) as refused:
+        converted(tmp_path, stack((2,), (2,), **nodes))
+    assert sentence in str(refused.value)
+
+
+def test_same_padding_with_a_stride_is_refused_by_node(tmp_path: Path) -> None:
+    conv = padded(nir.Conv2d((5, 5), np.ones((1, 1, 3, 3)), 2, (0, 0), 1, 1, np.zeros(1)), "same")
+    with pytest.raises(InvalidGraph, match=r"^node 'conv': padding is 'same' with stride 2×2"):
+        converted(tmp_path, stack((1, 5, 5), (1,), conv=conv, lif=lif(1)))

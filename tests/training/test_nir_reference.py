@@ -1,0 +1,104 @@
+"""Published NIR graphs, as their authors ran them: each spike, under each rule that somebody ran them by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.coding import EncodedInputs
+from models.engines import EngineName, Record, create
+from models.nodes import ResetTiming
+from models.repository import ModelRepository
+from tests.reference_data import reference_data
+from tests.service.conftest import running
+from training.nir.convert import Options
+from training.nir.publish import Imported, import_nir
+from training.nir.rules import DialectName, GivenRules, GraphReset
+
+DT = 1e-4
+BRAILLE = "braille_noDelay_noBias_subtract.nir"
+
+
+def publish(root: Path, file: str, name: str, rules: GivenRules, options: Options) -> Imported:
+    return import_nir(reference_data() / "nir" / file, rules, options, ModelRepository(root), name)
+
+
+def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: Record) -> Any:
+    """Run the bundle on one sample, (time_steps, *shape)."""
+    bundle = ModelRepository(root).read(name)
+    runner = create(engine, bundle.network, onnx_model=bundle.onnx_model)
+    bundle.verify(runner)
+    return runner.run(EncodedInputs(steps[:, np.newaxis].astype(np.float32), len(steps)), record=record)
+
+
+@pytest.mark.parametrize("dialect", [DialectName.NIR, DialectName.NORSE])
+def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path, dialect: DialectName) -> None:
+    rules = GivenRules(dialect, DT, GraphReset.ZERO)
+    imported = publish(tmp_path, "lif_norse.nir", "lif", rules, Options(time_steps=1000))
+    assert imported.warnings == ()
+    current, membrane, spikes = np.loadtxt(reference_data() / "nir/lif_norse.csv", delimiter=",").T
+    for engine in EngineName:
+        result = run(tmp_path, "lif", engine, current[:, np.newaxis], Record.RASTER | Record.MEMBRANE)
+        np.testing.assert_array_equal(result.rasters["node_1"].ravel(), spikes)
+        np.testing.assert_allclose(result.membranes["node_1"].ravel(), membrane, atol=1e-6, rtol=0)
+    assert spikes.sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("published", "rules", "late"),
+    [
+        ("hidden_spyx", GivenRules(DialectName.NIR, DT, GraphReset.SUBTRACT), 1),
+        ("hidden_spyx", GivenRules(DialectName.SPIKINGJELLY, DT, GraphReset.SUBTRACT), 1),
+        ("hidden_snntorch", GivenRules(DialectName.SNNTORCH, DT, GraphReset.SUBTRACT), 0),
+        ("hidden_norse", GivenRules(DialectName.NORSE, DT, GraphReset.ZERO), 0),
+        # The same rules over another dialect's equations: what tells the rasters apart is the reset.
+        ("hidden_norse", GivenRules(DialectName.NIR, DT, GraphReset.ZERO), 0),
+        ("hidden_snntorch", GivenRules(DialectName.NIR, DT, GraphReset.SUBTRACT, ResetTiming.CORRECTED), 0),
+    ],
+)
+def test_the_braille_graphs_hidden_spikes_are_those_that_were_published(
+    tmp_path: Path, published: str, rules: GivenRules, late: int
+) -> None:
+    imported = publish(tmp_path, BRAILLE, "braille", rules, Options(time_steps=256))
+    assert imported.warnings == ()
+    data = np.load(reference_data() / "nir/braille_test0_subtract.npz")
+    for engine in EngineName:
+        raster = run(tmp_path, "braille", engine, data["x"], Record.RASTER).rasters["lif1_lif"][:, 0]
+        # Spyx shows a step's spikes in the step after.
+        assert np.count_nonzero(raster[: len(raster) - late] != data[published][late:]) == 0
+        assert raster.sum() > 100
+
+
+@pytest.fixture(scope="module")
+def braille() -> tuple[list[Any], NDArray[Any]]:
+    """1158 real samples as a client would send them, and their classes."""
+    data = np.load(reference_data() / "braille7.npz")
+    return np.unpackbits(data["x"], axis=-1)[..., :12].tolist(), data["y"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a service of the Braille graph, a process of its own."""
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, BRAILLE, "braille", GivenRules(DialectName.NIR, DT, GraphReset.SUBTRACT), Options(time_steps=256))
+    with running(root) as process, httpx.Client(base_url=process.url, timeout=60) as client:
+        yield client
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_the_braille_graph_classifies_its_samples_by_http(
+    served: httpx.Client, braille: tuple[list[Any], NDArray[Any]], size: int
+) -> None:
+    samples, labels = braille
+    found = []
+    for start in range(0, len(samples), size):
+        answer = served.post("/models/braille/predict", json={"inputs": samples[start : start + size]})
+        assert answer.status_code == 200, answer.text
+        found += [prediction["class_index"] for prediction in answer.json()["predictions"]]
+    assert (np.array(found) == labels).sum() == 1127  # of 1158: 97.32 %

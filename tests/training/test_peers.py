@@ -1,0 +1,532 @@
+"""Live parity: each framework's own modules against ours, on random networks, in every neuron and every step.
+
+Weights, biases and inputs are dyadic, so that every sum is exact in any order; decays, time constants and thresholds
+are any floats. What is left is each framework's equation and its order of rounding, and there no spike may differ.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.coding import EncodedInputs
+from models.engines import EngineName, create
+from models.engines.reference import ReferenceEngine
+from models.network import Network
+from models.nodes import Recurrent, ResetTiming
+from models.spec import Spec
+from training.frameworks.compare import LayerParity, compare, draw_encoded, run_chain
+from training.frameworks.convert import Converted, Served, convert
+from training.frameworks.framework import Framework, find
+
+INPUTS, NEURONS, STEPS, SAMPLES = 24, 130, 40, 100
+LEAST_NEURON_STEPS = 10**6
+
+Generator = np.random.Generator
+Neurons = Callable[[Generator, int], nn.Module]  # a generator and a layer's size -> its neurons
+
+
+def peer(name: str) -> Framework:
+    """Return a framework, or skip the test with a reason; what it warns of as it is imported is its own business."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip(name, reason=f"{name} is not installed: ./scripts/install peers")
+        return find(name)
+
+
+def of(module: str) -> ModuleType:
+    return importlib.import_module(module)
+
+
+def dyadic(rng: Generator, *shape: int, most: int = 8) -> Tensor:
+    return torch.from_numpy((rng.integers(-most, most + 1, shape) / 8).astype(np.float32))
+
+
+def uniform(rng: Generator, low: float, high: float, *shape: int) -> Tensor:
+    return torch.from_numpy(rng.uniform(low, high, shape).astype(np.float32))
+
+
+def linear(rng: Generator, inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    layer.weight.data, layer.bias.data = dyadic(rng, outputs, inputs, most=4), dyadic(rng, outputs, most=2)
+    return layer
+
+
+def dyadic_recurrence(rng: Generator, connection: nn.Linear) -> None:
+    weight, bias = connection.weight, connection.bias
+    weight.data, bias.data = dyadic(rng, *weight.shape, most=1), dyadic(rng, *bias.shape, most=2)
+
+
+def sequential(rng: Generator, neurons: Neurons) -> nn.Sequential:
+    """Two layers of neurons, NEURONS each."""
+    return nn.Sequential(
+        linear(rng, INPUTS, NEURONS), neurons(rng, NEURONS), linear(rng, NEURONS, NEURONS), neurons(rng, NEURONS)
+    )
+
+
+def spikes(rng: Generator) -> EncodedInputs:
+    rates = rng.uniform(0, 0.6, (1, SAMPLES, 1))
+    return EncodedInputs((rng.random((STEPS, SAMPLES, INPUTS)) < rates).astype(np.float32), STEPS)
+
+
+def converted(name: str, network: nn.Module) -> tuple[Framework, Converted]:
+    framework = peer(name)
+    network.eval().requires_grad_(False)
+    return framework, convert(network, framework, Served((INPUTS,), STEPS))
+
+
+def require_parity(rows: list[LayerParity]) -> None:
+    """Nothing differs, in enough neurons and steps, of which enough spike."""
+    for row in rows:
+        assert row.differing == 0, row
+        assert row.membrane in (None, 0.0), row
+    assert (rows[0].spikes or 0) > rows[0].neuron_steps / 100, rows[0]
+    assert sum(row.neuron_steps for row in rows) >= LEAST_NEURON_STEPS
+
+
+def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: bool = True) -> Neurons:
+    """A snnTorch neuron with an array of betas, some of them out of range and so clamped, and one of thresholds."""
+
+    def build(rng: Generator, size: int) -> nn.Module:
+        fields: dict[str, Any] = {
+            "beta": uniform(rng, 0.3, 1.05, size),
+            "threshold": uniform(rng, 0.5, 2.0, size),
+            "reset_mechanism": mechanism,
+        }
+        if kind != "Lapicque":
+            fields["reset_delay"] = delay
+        else:
+            fields |= {"beta": 0.8125, "threshold": uniform(rng, 0.1, 0.5, size)}
+        if "Synaptic" in kind:
+            fields["alpha"] = uniform(rng, 0.0, 0.9, size)
+        if kind.startswith("R"):
+            one_to_one = {"all_to_all": False, "V": dyadic(rng, size)}
+            fields |= {"linear_features": size} if linear else one_to_one
+        neuron = getattr(of("snntorch"), kind)(**fields)
+        if kind.startswith("R") and linear:
+            dyadic_recurrence(rng, neuron.recurrent)
+        return neuron
+
+    return build
+
+
+SNNTORCH: dict[str, Neurons] = {
+    f"{kind}-{mechanism}-{'late' if delay else 'corrected'}{'' if linear else '-one_to_one'}": snntorch_neurons(
+        kind, mechanism, delay=delay, linear=linear
+    )
+    for kind in ("Leaky", "Synaptic", "RLeaky", "RSynaptic", "Lapicque")
+    for mechanism in ("subtract", "zero", "none")
+    for delay in ((True,) if kind == "Lapicque" or mechanism == "none" else (True, False))
+    for linear in ((True, False) if kind.startswith("R") else (True,))
+}
+
+
+def spikingjelly_neurons(kind: str, reset: float | None, **fields: Any) -> Neurons:
+    def build(rng: Generator, _: int) -> nn.Module:
+        chosen = {name: float(rng.uniform(*bounds)) if bounds else value for name, (value, bounds) in given.items()}
+        neuron = getattr(of("spikingjelly.activation_based.neuron"), kind)
+        return neuron(v_threshold=float(rng.uniform(0.1, 0.6)), v_reset=reset, **chosen)
+
+    given = {name: (None, value) if isinstance(value, tuple) else (value, None) for name, value in fields.items()}
+    return build
+
+
+def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
+    taus: dict[str, Any] = {"tau": (1.1, 4.0)}
+    kinds: list[tuple[str, tuple[float | None, ...], list[dict[str, Any]]]] = [
+        ("IFNode", (None, 0.0, -0.3), [{"step_mode": mode} for mode in "sm"]),
+        ("SimpleIFNode", (None, 0.0, -0.3), [{}]),
+        (
+            "LIFNode",
+            (None, 0.0, -0.3),
+            [taus | {"decay_input": decays, "step_mode": mode} for decays in (True, False) for mode in "sm"],
+        ),
+        ("SimpleLIFNode", (0.0,), [taus | {"decay_input": decays} for decays in (True, False)]),
+        ("SimpleLIFNode", (-0.3,), [taus | {"decay_input": True}]),
+        (
+            "ParametricLIFNode",
+            (None, 0.0, -0.3),
+            [{"init_tau": (1.1, 4.0), "decay_input": decays} for decays in (True, False)],
+        ),
+        ("CUBALIFNode", (None, 0.0, -0.3), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
+    ]
+    for kind, resets, variants in kinds:
+        for reset in resets:
+            for fields in variants:
+                told = [f"{name}_{value}" for name, value in fields.items() if not isinstance(value, tuple)]
+                yield "-".join([kind, f"reset_{reset}", *told]), spikingjelly_neurons(kind, reset, **fields)
+
+
+SPIKINGJELLY = dict(spikingjelly_rows())
+
+
+def norse_neurons(kind: str, **fields: Any) -> Neurons:
+    """A Norse neuron at a dt of half a millisecond, its inverse time constants an array each."""
+
+    def build(rng: Generator, size: int) -> nn.Module:
+        norse = of("norse.torch")
+        thresholds = {"v_th": uniform(rng, 0.2, 1.0, size)}
+        # A layer that runs over time starts from one number for all neurons, so that its v_leak is one.
+        membrane = {"tau_mem_inv": uniform(rng, 100, 1500, size), "v_leak": torch.tensor(0.125)}
+        current = {"tau_syn_inv": uniform(rng, 100, 1500, size)}
+        if kind == "LIFBoxCell":
+            method = getattr(of("norse.torch.functional.reset"), fields["reset_method"])
+            reset = uniform(rng, -0.5, 0.1, size)
+            parameters = of("norse.torch.functional.lif_box").LIFBoxParameters(
+                **membrane, **thresholds, v_reset=reset, reset_method=method
+            )
+            return of("norse.torch.module.lif_box").LIFBoxCell(parameters, dt=5e-4)
+        if kind.startswith("IAF"):
+            parameters = of("norse.torch.functional.iaf").IAFParameters(**thresholds, v_reset=torch.tensor(-0.25))
+            return getattr(norse, kind)(parameters)
+        parameters = norse.LIFParameters(**membrane, **current, **thresholds, v_reset=uniform(rng, -0.5, 0.1, size))
+        if "Recurrent" in kind:
+            weights = {
+                "input_weights": dyadic(rng, size, size, most=2),
+                "recurrent_weights": dyadic(rng, size, size, most=1),
+            }
+            return getattr(norse, kind)(size, size, parameters, dt=5e-4, **weights)
+        return getattr(norse, kind)(parameters, dt=5e-4)
+
+    return build
+
+
+NORSE: dict[str, Neurons] = {
+    "LIFBoxCell-value": norse_neurons("LIFBoxCell", reset_method="reset_value"),
+    "LIFBoxCell-subtract": norse_neurons("LIFBoxCell", reset_method="reset_subtract"),
+} | {
+    kind: norse_neurons(kind)
+    for kind in ("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF")
+}  # fmt: skip
+
+
+def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
+    """A sinabs neuron with arrays of time constants; "synapse" gives it one for its current too."""
+
+    def build(rng: Generator, size: int) -> nn.Module:
+        activation = of("sinabs.activation")
+        thresholds = (0.1, 0.5) if fields.get("norm_input", kind.startswith("LIF")) else (0.7, 2.0)
+        chosen = {
+            "spike_fn": getattr(activation, spike),
+            "reset_fn": getattr(activation, reset)(),
+            "spike_threshold": uniform(rng, *thresholds, size),
+        }
+        if fields.get("floor"):
+            chosen["min_v_mem"] = uniform(rng, -0.7, 0.1, size)
+        if fields.get("synapse"):
+            chosen["tau_syn"] = uniform(rng, 0.5, 5, size)
+        if kind.startswith("LIF"):
+            chosen |= {"tau_mem": uniform(rng, 1, 20, size), "norm_input": fields.get("norm_input", True)}
+        if "Recurrent" in kind:
+            chosen["rec_connect"] = nn.Linear(size, size)
+            dyadic_recurrence(rng, chosen["rec_connect"])
+        if "Squeeze" in kind:
+            chosen["num_timesteps"] = STEPS
+        return getattr(of("sinabs.layers"), kind)(**chosen)
+
+    return build
+
+
+SINABS: dict[str, Neurons] = {
+    "-".join([kind, spike, reset, *(f"{name}_{value}" for name, value in more.items())]): sinabs_neurons(
+        kind, spike, reset, **more
+    )
+    for kind, spike, reset, more in (
+        ("LIF", "MultiSpike", "MembraneSubtract", {"norm_input": False}),
+        ("LIF", "MultiSpike", "MembraneSubtract", {"norm_input": True}),
+        ("LIF", "MultiSpike", "MembraneSubtract", {"floor": True, "norm_input": False}),
+        ("LIF", "MultiSpike", "MembraneSubtract", {"synapse": True}),
+        ("LIF", "MultiSpike", "MembraneReset", {"synapse": True, "norm_input": False}),
+        ("LIF", "SingleSpike", "MembraneSubtract", {"floor": True, "synapse": True}),
+        ("LIF", "SingleSpike", "MembraneReset", {"norm_input": False}),
+        ("LIFSqueeze", "MultiSpike", "MembraneSubtract", {}),
+        ("IAF", "MultiSpike", "MembraneSubtract", {}),
+        ("IAF", "MultiSpike", "MembraneSubtract", {"floor": True}),
+        ("IAF", "SingleSpike", "MembraneReset", {"synapse": True}),
+        ("IAFSqueeze", "SingleSpike", "MembraneSubtract", {"floor": True}),
+        ("LIFRecurrent", "SingleSpike", "MembraneSubtract", {"norm_input": False}),
+        ("LIFRecurrent", "MultiSpike", "MembraneReset", {"synapse": True}),
+        ("IAFRecurrent", "SingleSpike", "MembraneSubtract", {"floor": True}),
+        ("IAFRecurrent", "SingleSpike", "MembraneReset", {}),
+    )
+}
+
+ROWS = [
+    pytest.param(name, neurons, id=f"{name}-{row}")
+    for name, rows in (("snntorch", SNNTORCH), ("spikingjelly", SPIKINGJELLY), ("norse", NORSE), ("sinabs", SINABS))
+    for row, neurons in rows.items()
+]
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> Generator:
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.mark.parametrize(("name", "neurons"), ROWS)
+def test_no_spike_and_no_membrane_differs_from_the_frameworks_own(name: str, neurons: Neurons, rng: Generator) -> None:
+    peer(name)
+    framework, network = converted(name, sequential(rng, neurons))
+    inputs = spikes(rng)
+    theirs = run_chain(network, framework, inputs)
+    for engine in (EngineName.REFERENCE, EngineName.EVENT):
+        require_parity(compare(network, theirs, create(engine, network.network), inputs))
+
+
+def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
+    norse, membrane, current = of("norse.torch"), uniform(rng, 100, 1500, size), uniform(rng, 100, 1500, size)
+    if kind == "LIBoxCell":
+        parameters = of("norse.torch.functional.leaky_integrator_box").LIBoxParameters(tau_mem_inv=membrane)
+    else:
+        parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
+    return getattr(norse, kind)(parameters, dt=5e-4)
+
+
+READOUTS: list[tuple[str, str, Neurons, Neurons]] = [
+    *(
+        ("norse", kind, NORSE["LIFBoxCell-value"], partial(norse_readout, kind=kind))
+        for kind in ("LICell", "LI", "LIBoxCell")
+    ),
+    *(
+        (
+            "spikingjelly", kind, SPIKINGJELLY["IFNode-reset_0.0-step_mode_m"],
+            lambda _, __, kind=kind: getattr(of("spikingjelly.activation_based.neuron"), kind)(),
+        )
+        for kind in ("NonSpikingIFNode", "NonSpikingLIFNode")
+    ),
+    *(
+        (
+            "sinabs", f"ExpLeak-norm_input_{norm}", SINABS["IAF-MultiSpike-MembraneSubtract"],
+            lambda rng, size, norm=norm: of("sinabs.layers").ExpLeak(uniform(rng, 1, 20, size), norm_input=norm),
+        )
+        for norm in (True, False)
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "neurons", "readout"),
+    [pytest.param(name, *layers, id=f"{name}-{kind}") for name, kind, *layers in READOUTS],
+)
+def test_a_readouts_membrane_is_the_frameworks_own(
+    name: str, neurons: Neurons, readout: Neurons, rng: Generator
+) -> None:
+    peer(name)
+    layers = [*sequential(rng, neurons)][:-1]
+    framework, network = converted(name, nn.Sequential(*layers, readout(rng, NEURONS)))
+    inputs = spikes(rng)
+    theirs = run_chain(network, framework, inputs)
+    for engine in (EngineName.REFERENCE, EngineName.EVENT):
+        require_parity(compare(network, theirs, create(engine, network.network), inputs))
+
+
+def with_field(network: Network, field: str, value: Any) -> Network:
+    """Return a network in which one field of every neuron is another."""
+    spec = network.spec.model_dump()
+    for node in spec["nodes"]:
+        node |= {field: value} if "threshold" in node else {}
+    return Network(Spec.read(spec), network.tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "neurons", "field", "value"),
+    [
+        # Synaptic's reset to zero replaces what was charged, and so drops the input of that step.
+        ("snntorch", SNNTORCH["Synaptic-zero-late"], "reset_timing", ResetTiming.NEXT_STEP),
+        # RLeaky's too, where Leaky's scales the membrane before it decays.
+        ("snntorch", SNNTORCH["RLeaky-zero-late"], "reset_timing", ResetTiming.NEXT_STEP),
+        # A reset comes a step late.
+        ("snntorch", SNNTORCH["Leaky-subtract-late"], "reset_timing", ResetTiming.SAME_STEP),
+        # A recurrent connection gives nothing at the first step, its bias included.
+        (
+            "sinabs",
+            SINABS["LIFRecurrent-SingleSpike-MembraneSubtract-norm_input_False"],
+            "recurrent",
+            Recurrent(bias=True),
+        ),
+    ],
+)
+def test_without_the_option_for_what_a_framework_does_the_spikes_differ(
+    name: str, neurons: Neurons, field: str, value: Any, rng: Generator
+) -> None:
+    peer(name)
+    framework, network = converted(name, sequential(rng, neurons))
+    inputs = spikes(rng)
+    theirs = run_chain(network, framework, inputs)
+    assert not any(row.differing for row in compare(network, theirs, ReferenceEngine(network.network), inputs))
+    without = ReferenceEngine(with_field(network.network, field, value))
+    assert all(row.differing for row in compare(network, theirs, without, inputs))
+
+
+@pytest.mark.parametrize("mechanism", ["subtract", "zero"])
+def test_reset_delay_does_nothing_on_rsynaptic(mechanism: str, rng: Generator) -> None:
+    # snntorch 1.0.0 reads its arguments where it means its state, and what it computes of them is lost.
+    peer("snntorch")
+    late, corrected = (snntorch_neurons("RSynaptic", mechanism, delay=delay) for delay in (True, False))
+    state = rng.bit_generator.state
+    framework, network = converted("snntorch", sequential(rng, corrected))
+    rng.bit_generator.state = state
+    _, same = converted("snntorch", sequential(rng, late))
+    assert network.network.spec == same.network.spec
+    inputs = spikes(rng)
+    theirs = run_chain(network, framework, inputs)
+    require_parity(compare(network, theirs, ReferenceEngine(network.network), inputs))
+
+
+def convolutional(rng: Generator, neurons: Callable[[], nn.Module], pools: list[nn.Module]) -> nn.Sequential:
+    """Convolutions, grouped and dilated, on 2×12×12 spikes, with pools between them."""
+    network = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding="same"), neurons(), pools[0],
+        nn.Conv2d(4, 8, 3, dilation=2, groups=2), neurons(), pools[1],
+        nn.Dropout(0.5), nn.Flatten(), nn.Linear(8, 130), neurons(),
+    )  # fmt: skip
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert layer.bias is not None
+            layer.weight.data, layer.bias.data = (
+                dyadic(rng, *layer.weight.shape),
+                dyadic(rng, *layer.bias.shape, most=2),
+            )
+    return network
+
+
+CONVOLUTIONAL: dict[str, tuple[str, Callable[[], nn.Module], Callable[[], list[nn.Module]]]] = {
+    "average": (
+        "snntorch",
+        lambda: of("snntorch").Leaky(0.8, init_hidden=True),
+        lambda: [nn.AvgPool2d(2), nn.AvgPool2d(2)],
+    ),
+    "maximum": (
+        "spikingjelly",
+        lambda: of("spikingjelly.activation_based.neuron").LIFNode(),
+        lambda: [nn.MaxPool2d(2), nn.MaxPool2d(2)],
+    ),
+    # sinabs sums by an average times the window's size, which rounds where that is no power of two: 3×3.
+    "sum": (
+        "sinabs",
+        lambda: of("sinabs.layers").IAFSqueeze(batch_size=1),
+        lambda: [of("sinabs.layers").SumPool2d(3, stride=2), of("sinabs.layers").SumPool2d(1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONAL)
+def test_convolutions_and_pools_are_the_frameworks_own(case: str, rng: Generator) -> None:
+    name, neurons, pools = CONVOLUTIONAL[case]
+    framework = peer(name)
+    network = convolutional(rng, neurons, pools()).eval()
+    found = convert(network, framework, Served((2, 12, 12), 20))
+    inputs = draw_encoded(found.network.spec, 32)
+    theirs = run_chain(found, framework, inputs)
+    for engine in (EngineName.REFERENCE, EngineName.EVENT):
+        rows = compare(found, theirs, create(engine, found.network), inputs)
+        assert [(row.differing, row.membrane) for row in rows] == [(0, 0.0)] * 3
+        assert all(row.spikes for row in rows)
+
+
+def norse_cells() -> nn.Module:
+    norse = of("norse.torch")
+    return norse.SequentialState(
+        nn.Conv2d(1, 4, 3), norse.LIFCell(), nn.Flatten(1), nn.Linear(144, 20), norse.LIFRecurrentCell(20, 10),
+        norse.LICell(),
+    )  # fmt: skip
+
+
+def norse_layers() -> nn.Module:
+    norse = of("norse.torch")
+    return norse.SequentialState(
+        norse.Lift(nn.Conv2d(1, 4, 3)), norse.LIF(), nn.Flatten(2), nn.Linear(144, 20), norse.LIFRecurrent(20, 10),
+        norse.LI(),
+    )  # fmt: skip
+
+
+def spikingjelly_steps() -> nn.Module:
+    layer, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+    return nn.Sequential(
+        layer.SeqToANNContainer(nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)),
+        neuron.IFNode(step_mode="m"), layer.MaxPool2d(2, 2, step_mode="m"), layer.Flatten(step_mode="m"),
+        layer.Linear(64, 10, step_mode="m"), neuron.LIFNode(step_mode="m"),
+    )  # fmt: skip
+
+
+class SpikingJellyOwn(nn.Module):
+    """What SpikingJelly's examples look like: a stack inside, and a mean over time at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = spikingjelly_steps()
+
+    def forward(self, steps: Tensor) -> Tensor:
+        return self.stack(steps).mean(0)
+
+
+class SpikingJellyRepeats(SpikingJellyOwn):
+    """The others: one image, shown at every step."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image.unsqueeze(0).repeat(4, 1, 1, 1, 1))
+
+
+def sinabs_from_analog() -> nn.Module:
+    analog = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 10), nn.ReLU()
+    )
+    return of("sinabs.from_torch").from_model(analog, batch_size=1)
+
+
+class SnntorchLoop(nn.Module):
+    """What snnTorch's tutorials look like: membranes handed on, in a loop over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        snn = of("snntorch")
+        self.fc1, self.lif1 = nn.Linear(64, 40), snn.Leaky(beta=0.9)
+        self.fc2, self.lif2 = nn.Linear(40, 10), snn.Synaptic(alpha=0.7, beta=0.8)
+
+    def forward(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        mem1 = self.lif1.reset_mem()
+        syn2, mem2 = self.lif2.reset_mem()
+        counted = []
+        for step in steps:
+            spk1, mem1 = self.lif1(self.fc1(step.flatten(1)), mem1)
+            spk2, syn2, mem2 = self.lif2(self.fc2(spk1), syn2, mem2)
+            counted.append(spk2)
+        return torch.stack(counted), mem2
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "kinds"),
+    [
+        ("norse", norse_cells, ["Conv2d", "CubaLIF", "Flatten", "Linear", "Linear", "CubaLIF", "CubaLI"]),
+        ("norse", norse_layers, ["Conv2d", "CubaLIF", "Flatten", "Linear", "Linear", "CubaLIF", "CubaLI"]),
+        ("spikingjelly", spikingjelly_steps, ["Conv2d", "IF", "MaxPool2d", "Flatten", "Linear", "LIF"]),
+        ("spikingjelly", SpikingJellyOwn, ["Conv2d", "IF", "MaxPool2d", "Flatten", "Linear", "LIF"]),
+        ("spikingjelly", SpikingJellyRepeats, ["Conv2d", "IF", "MaxPool2d", "Flatten", "Linear", "LIF"]),
+        ("sinabs", sinabs_from_analog, ["Conv2d", "IF", "AvgPool2d", "Flatten", "Linear", "IF"]),
+        ("snntorch", SnntorchLoop, ["Flatten", "Linear", "LIF", "Linear", "CubaLIF"]),
+    ],
+)
+def test_networks_as_each_framework_writes_them_come_in(
+    name: str, make: Callable[[], nn.Module], kinds: list[str]
+) -> None:
+    framework = peer(name)
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = make().eval().requires_grad_(False)
+    found = convert(network, framework, Served((1, 8, 8), 12))
+    assert [node.type for node in found.network.spec.nodes] == kinds
+    inputs = draw_encoded(found.network.spec, 16)
+    rows = compare(found, run_chain(found, framework, inputs), ReferenceEngine(found.network), inputs)
+    assert [row.differing for row in rows] == [0] * len(rows)
+    assert rows[0].spikes
