@@ -21,6 +21,9 @@ from service.routes import predicting, router
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.tracing import TraceRequests, Tracing
+from service.v2.routes import inferring
+from service.v2.routes import router as v2
+from service.v2.stats import Tally
 from service.workers import Workers
 
 
@@ -60,12 +63,14 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
-        routes=[*predicting.routes, *router.routes],  # an included router would match every path twice over
+        # An included router would match every path twice over.
+        routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
     )
     app.state.registry = registry
     app.state.loads_first = False  # before it answers at all
     app.state.metrics = metrics
     app.state.settings = settings
+    app.state.tally = Tally()
     install_handlers(app)
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)

@@ -68,7 +68,9 @@ _JSON: Mapping[str, str] = {
 _PLAIN = {
     ", unable to parse string as an integer": "",
     "a valid array": "an array",
+    "a valid boolean": "true or false",
     "a valid integer": "an integer",
+    "a valid list": "an array",
     "a valid number": "a number",
     "greater than or equal to": "at least",
     "less than or equal to": "at most",
@@ -76,6 +78,7 @@ _PLAIN = {
 _TEMPLATES = {
     "json_invalid": "the body is not JSON: {expected}",
     "missing": "{where} is missing",
+    "model_type": "{where} is {given}, expected an object",
     "extra_forbidden": "{where} is not a field here, expected one of {fields}",
     "too_short": "{where} is empty, expected at least one item",
     "too_long": "{where} has more items than there are different ones",

@@ -35,6 +35,7 @@ class Query:
     time_steps: int
     seed: int
     wanted: frozenset[Recorded]
+    timeout: float | None = None  # seconds from its arrival, where the body says that it may take no longer
 
     @property
     def record(self) -> Record:
@@ -59,7 +60,7 @@ class Reader:
         """Return what `body` asks. Raises MalformedBody, InvalidInput or TooLarge."""
         request = self._parse(body)
         time_steps = self._time_steps(request)
-        self._check_size(len(request.inputs), time_steps, request.wanted)
+        self.check_size(len(request.inputs), time_steps, request.wanted)
         samples = self._arrays(request.inputs, time_steps)
         return Query(samples, time_steps, request.seed, frozenset(request.wanted))
 
@@ -91,7 +92,8 @@ class Reader:
             raise InvalidInput(f"{said}, expected 1 to {self.limits.time_steps}")
         return steps
 
-    def _check_size(self, samples: int, time_steps: int, wanted: Sequence[Recorded]) -> None:
+    def check_size(self, samples: int, time_steps: int, wanted: Sequence[Recorded] = ()) -> None:
+        """Raise TooLarge or InvalidInput where a request is more work than the limits allow."""
         if samples > self.limits.samples:
             raise TooLarge(f"inputs has {samples} samples, expected at most {self.limits.samples} in one request")
         values = samples * time_steps * self.widest

@@ -6,7 +6,7 @@ from asyncio import Future
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from models.coding import EncodedInputs
 from models.engines import RunResult
@@ -15,16 +15,23 @@ from service.inputs import Query
 
 Content = TypeVar("Content")
 Content_co = TypeVar("Content_co", covariant=True)
+Asked = TypeVar("Asked", bound=Query)
+
+SMALL_BODY = 2**14  # bytes; a greater one takes longer to read than to hand to another thread
 
 
-class Form(Protocol[Content_co]):
-    """How a protocol asks one model and is answered. Both methods are called on any thread and keep nothing."""
+class Form(Protocol[Asked, Content_co]):
+    """How a protocol asks one model and is answered. Its methods are called on any thread and keep nothing."""
 
-    def read(self, body: bytes) -> Query:
+    def is_short(self, body: bytes) -> bool:
+        """Return whether to read a body takes less than to hand it to another thread."""
+        ...
+
+    def read(self, body: bytes) -> Asked:
         """Return what a body asks. Raises MalformedBody, InvalidInput or TooLarge."""
         ...
 
-    def render(self, query: Query, result: RunResult) -> Content_co:
+    def render(self, query: Asked, result: RunResult) -> Content_co:
         """Return the answer's content."""
         ...
 
@@ -56,7 +63,7 @@ class Answer(Generic[Content]):
     times: Times
 
     @classmethod
-    def of(cls, form: Form[Content], query: Query, result: RunResult, times: Times) -> Answer[Content]:
+    def of(cls, form: Form[Asked, Content], query: Asked, result: RunResult, times: Times) -> Answer[Content]:
         """Put what the engine found into the form of an answer."""
         return cls(
             content=form.render(query, result),
@@ -79,7 +86,9 @@ class Job(Generic[Content]):
     The event loop alone decides what happens to a job; a worker only fills in `query`, `inputs` and `results`.
     """
 
-    def __init__(self, form: Form[Content], answer: Future[Answer[Content]], source: bytes | Query, now: float) -> None:
+    def __init__(
+        self, form: Form[Any, Content], answer: Future[Answer[Content]], source: bytes | Query, now: float
+    ) -> None:
         self.form = form
         self.answer = answer
         self.body = b"" if isinstance(source, Query) else source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, TypeAlias
 
+import numpy as np
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 from typing_extensions import TypeAliasType
@@ -13,6 +14,8 @@ from models.spec import Coding, Task
 from service.errors import ModelNotFound, NotReady, ShuttingDown
 from service.registry import Registry
 from service.schemas import PixelEvents, PredictRequest, UnitEvents
+from service.v2.contract import INPUT
+from service.v2.schemas import IndexRequest, InferRequest, LoadRequest, UnloadRequest
 
 REFERENCE = "#/components/schemas/{model}"
 
@@ -41,14 +44,49 @@ def document(app: FastAPI, registry: Registry) -> Json:
     name = registry.default if registry.default in registry.slots else next(iter(registry.slots), "")
     body = {"schema": schema, "example": example(_spec(registry, name))}
     place = {"name": name, "version": str(max(registry.slots.get(name, {1: None})))}
+    of_v2 = _v2_bodies(written, v2_example(_spec(registry, name)))
     for path, operations in written["paths"].items():
-        if path.endswith("/predict"):
+        last = path.rpartition("/")[2]
+        if last == "predict":
             operations["post"]["requestBody"] = {"required": True, "content": {"application/json": body}}
+        elif path.startswith("/v2/") and last in of_v2:
+            operations["post"]["requestBody"] = of_v2[last]
         for operation in operations.values():
+            if path.startswith("/v2"):
+                operation["responses"].pop("422", None)  # FastAPI's own: paths are text here, and bodies answer 400
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in place:
                     parameter["example"] = place[parameter["name"]]
     return written
+
+
+def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
+    """Return the request bodies of the Open Inference Protocol, by the last word of their paths."""
+    bodies: dict[str, Json] = {}
+    for last, kind in (
+        ("infer", InferRequest),
+        ("index", IndexRequest),
+        ("load", LoadRequest),
+        ("unload", UnloadRequest),
+    ):
+        schema = TypeAdapter[Any](kind).json_schema(ref_template=REFERENCE)
+        written["components"]["schemas"].update(schema.pop("$defs", {}))
+        bodies[last] = {"required": last == "infer", "content": {"application/json": {"schema": schema}}}
+    content = bodies["infer"]["content"]
+    content["application/json"]["example"] = infer
+    content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    return bodies
+
+
+def v2_example(spec: Task | None) -> Json:
+    """Return an infer request for a model of `spec`, or for the digits where none is ready."""
+    if spec is not None and spec.coding is Coding.SPIKES:
+        values = np.full((1, spec.time_steps, *spec.input.shape), max(0.0, spec.input.low))
+    else:
+        values = np.array(example(spec)["inputs"], np.float64)
+    return {
+        "inputs": [{"name": INPUT, "shape": list(values.shape), "datatype": "FP32", "data": values.ravel().tolist()}]
+    }
 
 
 def example(spec: Task | None) -> Json:

@@ -31,8 +31,6 @@ from service.workers import Workers
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
 
-SMALL_BODY = 2**14  # bytes; a greater one takes longer to read than to hand to another thread
-
 
 class Outcome(NamedTuple):
     """What a run made of one of its jobs: an answer, a fault, or nothing yet."""
@@ -61,17 +59,17 @@ class Scheduler:
         self.models: dict[ServedModel, None] = {}  # those that something waits for; the first is next
 
     async def answer(
-        self, model: ServedModel, form: Form[Content], body: bytes, deadline: float, receive: Receive
+        self, model: ServedModel, form: Form[Any, Content], body: bytes, deadline: float, receive: Receive
     ) -> Answer[Content]:
         """Return what `model` makes of a request whose body has arrived.
 
-        `deadline` is a time of the event loop's clock. Raises MalformedBody, InvalidInput, TooLarge, Overloaded,
-        DeadlineExceeded, and ClientDisconnect where `receive` says so.
+        `deadline` is a time of the event loop's clock; the body may say an earlier one. Raises MalformedBody,
+        InvalidInput, TooLarge, Overloaded, DeadlineExceeded, and ClientDisconnect where `receive` says so.
         """
         now = self.loop.time()
         if deadline <= now:
             raise self._late(model)
-        source = form.read(body) if len(body) <= SMALL_BODY else body
+        source = form.read(body) if form.is_short(body) else body
         if isinstance(source, Query) and model.is_quick(source):
             return await self._quickly(model, form, source)
         job = Job(form, self.loop.create_future(), source, now)
@@ -81,7 +79,7 @@ class Scheduler:
         self._dispatch()
         return await self._wait(model, job, deadline, receive)
 
-    async def _quickly(self, model: ServedModel, form: Form[Content], query: Query) -> Answer[Content]:
+    async def _quickly(self, model: ServedModel, form: Form[Any, Content], query: Query) -> Answer[Content]:
         queue = model.queue
         if queue.turn is not None:
             job = Job(form, self.loop.create_future(), query, self.loop.time())
@@ -142,7 +140,8 @@ class Scheduler:
         """Wait for the answer, but no longer than the client does."""
         leaving = self.loop.create_task(_gone(receive))
         leaving.add_done_callback(lambda _: self._give_up(job, ClientDisconnect()))
-        alarm = self.loop.call_at(deadline, lambda: self._give_up(job, DeadlineExceeded()))
+        self._expire(job, deadline)
+        self._heed(job)
         try:
             return await job.answer
         except ClientDisconnect:
@@ -152,9 +151,17 @@ class Scheduler:
             raise self._late(model) from error
         finally:
             leaving.cancel()
-            alarm.cancel()
             model.queue.drop(job)
             self._begin(model, job)
+
+    def _heed(self, job: AnyJob) -> None:
+        """Give the job no more time than its body says, once that is read."""
+        if job.query is not None and job.query.timeout is not None:
+            self._expire(job, job.arrived + job.query.timeout)
+
+    def _expire(self, job: AnyJob, deadline: float) -> None:
+        alarm = self.loop.call_at(deadline, lambda: self._give_up(job, DeadlineExceeded()))
+        job.answer.add_done_callback(lambda _: alarm.cancel())
 
     def _give_up(self, job: AnyJob, fault: Exception) -> None:
         if not job.over:
@@ -207,6 +214,7 @@ class Scheduler:
         if fault is not None:
             self._give_up(job, fault)
         if not job.over:
+            self._heed(job)
             model.queue.add(job, job.arrived)
             self.models[model] = None
         self._dispatch()

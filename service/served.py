@@ -14,6 +14,7 @@ from service.answers import predictions
 from service.batching import policy_of
 from service.engines import engine_for
 from service.inputs import Query, Reader
+from service.jobs import SMALL_BODY
 from service.limits import Limits
 from service.queues import Queue
 from service.quick import Cost
@@ -57,6 +58,10 @@ class ServedModel:
     def is_quick(self, query: Query) -> bool:
         """Return whether to run `query` takes less than to hand it to another thread and back."""
         return not query.wanted and self.cost.is_quick(len(query.samples), query.time_steps)
+
+    def is_short(self, body: bytes) -> bool:
+        """Return whether to read a body takes less than to hand it to another thread."""
+        return len(body) <= SMALL_BODY
 
     def read(self, body: bytes) -> Query:
         """Return what a request's body asks. Raises MalformedBody, InvalidInput or TooLarge."""

@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from models import onnx_graph
-from models.bundle import Contents
 from models.engines import EngineName, create
 from models.network import Network
 from models.repository import ModelRepository
-from models.version import VERSION
 from training.card import write_card
 from training.config import TrainingConfig
 from training.datasets import Dataset
 from training.evaluate import Evaluation, evaluate
 from training.exact import round_to_grid
 from training.folder import RunFolder
-from training.golden import choose_golden
 from training.parity import Parity, compare_engines, require_parity
+from training.publish import publish
 
 
 @dataclass(frozen=True)
@@ -40,16 +37,8 @@ def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str
     evaluation = evaluate(create(EngineName.TORCH, network), data.test)
     parity = compare_engines(network, data.test)
     require_parity(parity, len(data.test))
-    contents = Contents(
-        name=name,
-        network=network,
-        golden=choose_golden(network, data.test),
-        metrics=_metrics(run, evaluation),
-        card=_card(name, network, config, data, evaluation, parity),
-    )
-    version = repository.publish(
-        contents, lambda number: onnx_graph.build(network, name, number, VERSION).SerializeToString()
-    )
+    card = _card(name, network, config, data, evaluation, parity)
+    version = publish(network, repository, name, data.test, card, _metrics(run, evaluation))
     return Exported(repository.root / name / str(version), version, evaluation, parity)
 
 

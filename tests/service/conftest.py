@@ -100,6 +100,10 @@ class Process:
         self.process.terminate()
         return self.ended()
 
+    def read_out(self) -> None:
+        """Wait until its log has come to its end: what is still read must not be closed."""
+        self._reader.join(timeout=60)
+
     def ended(self) -> int:
         """Wait until it and all that it started have closed their log; return its exit status."""
         while (line := self._incoming.get(timeout=60)) is not None:
@@ -122,3 +126,4 @@ def running(root: Path, *flags: str, until: str = "model_ready") -> Iterator[Pro
         finally:
             if process.poll() is None:
                 process.kill()
+            service.read_out()

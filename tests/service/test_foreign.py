@@ -105,6 +105,16 @@ def test_it_is_described_listed_and_counted_beside_a_network(tmp_path: Path) -> 
     assert 'spikeserve_request_synaptic_operations_count{model="foreign",version="1"} 0.0' in metrics
 
 
+def test_the_open_inference_protocol_gives_its_scores_and_no_operations(tmp_path: Path) -> None:
+    publish(tmp_path, scores(), contract())
+    body = {"inputs": [{"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.25, 1.0]}]}
+    with serving(tmp_path) as client:
+        outputs = client.post("/v2/models/foreign/infer", json=body).json()["outputs"]
+    found = {output["name"]: output["data"] for output in outputs}
+    assert found.keys() == {"spike_counts", "probabilities", "class_index", "label", "readout"}
+    assert (found["readout"], found["label"]) == ([0.25, 1.0, 0.625], ["right"])
+
+
 def test_the_schema_says_that_synaptic_operations_may_be_absent(tmp_path: Path) -> None:
     publish(tmp_path, scores(), contract())
     with serving(tmp_path) as client:

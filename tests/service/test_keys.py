@@ -61,7 +61,8 @@ def test_each_key_that_is_set_opens_the_models(locked: TestClient, key: str) -> 
     ],
 )
 @pytest.mark.parametrize(
-    "path", ["/predict", "/models", "/models/toy", "/metrics", "/docs", "/openapi.json", "/", "/x"]
+    "path",
+    ["/predict", "/models", "/models/toy", "/metrics", "/docs", "/openapi.json", "/", "/x", "/v2", "/v2/models/toy"],
 )
 def test_without_one_nothing_is_told(locked: TestClient, path: str, headers: dict[str, str]) -> None:
     answer = locked.get(path, headers=headers)
@@ -72,7 +73,7 @@ def test_without_one_nothing_is_told(locked: TestClient, path: str, headers: dic
 
 
 def test_a_probe_needs_no_key_and_metrics_only_where_that_is_set(repository: Path, locked: TestClient) -> None:
-    for path in ("/health/live", "/health/ready"):
+    for path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"):
         assert locked.get(path).status_code == 200
     assert locked.get("/health/other").status_code == 401
     assert locked.get("/metrics", headers=bearing(ALICE)).status_code == 200
@@ -87,30 +88,31 @@ CONTROL = "/v2/repository/models/toy/unload"
 @pytest.mark.parametrize(
     ("keys", "key", "status"),
     [
-        # 404 or 405: let through to the routes, whatever these make of it.
         ({"api_keys": ALICE, "admin_keys": ADMIN}, None, 401),
         ({"api_keys": ALICE, "admin_keys": ADMIN}, STRANGER, 401),
         ({"api_keys": ALICE, "admin_keys": ADMIN}, ALICE, 403),
-        ({"api_keys": ALICE, "admin_keys": ADMIN}, ADMIN, None),
+        ({"api_keys": ALICE, "admin_keys": ADMIN}, ADMIN, 200),
         ({"api_keys": ALICE}, ALICE, 403),
         ({"api_keys": ALICE}, None, 401),
         ({"admin_keys": ADMIN}, None, 401),
-        ({"admin_keys": ADMIN}, ADMIN, None),
-        ({}, None, None),
+        ({"admin_keys": ADMIN}, ADMIN, 200),
+        ({}, None, 200),
     ],
 )
 def test_what_decides_what_is_served_takes_an_admins_key(
-    repository: Path, keys: dict[str, str], key: str | None, status: int | None
+    repository: Path, keys: dict[str, str], key: str | None, status: int
 ) -> None:
     digests: dict[str, Any] = {name: digest(each) for name, each in keys.items()}
     with serving(repository, **digests) as client:
-        answer = client.post(CONTROL, headers=bearing(key) if key else {})
-        plain = client.post("/predict", json=BODY, headers=bearing(key) if key else {})
-    if status is None:
-        assert answer.status_code not in {401, 403}
-    else:
-        assert answer.status_code == status
-    assert plain.status_code == (200 if "api_keys" not in keys or key in {ALICE, ADMIN} else 401)
+        headers = bearing(key) if key else {}
+        plain = client.post("/predict", json=BODY, headers=headers)
+        assert plain.status_code == (200 if "api_keys" not in keys or key in {ALICE, ADMIN} else 401)
+        index = client.post("/v2/repository/index", headers=headers)
+        assert index.status_code == status
+        assert client.post(CONTROL, headers=headers).status_code == status
+        client_key = bearing(ALICE) if "api_keys" in keys else {}
+        served = client.get("/models/toy", headers=client_key).status_code
+        assert served == (404 if status == 200 else 200)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 
 from tests.nir_graphs import lif, stack, written
 from training.errors import InvalidGraph
-from training.nir import file as nir_file
 from training.nir.file import read, write
 from training.nir.graph import GraphNode, NestedGraph
+from training.nir.reader import Budget, Reader
 
 
 @pytest.fixture
@@ -53,6 +53,38 @@ def test_what_we_write_the_nir_package_reads(tmp_path: Path) -> None:
     assert found.metadata == {"dt": 1e-4, "dialect": "nir"}
     assert read(tmp_path / "ours.nir").graph.metadata == {"dt": 1e-4, "dialect": "nir"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["ours.nir"]
+
+
+def test_metadata_of_every_kind_comes_back(tmp_path: Path) -> None:
+    metadata = {
+        "text": "größe",
+        "texts": ["a", "b"],
+        "none": np.empty((0, 2), np.float32),
+        "number": 1e-4,
+        "flags": np.array([True, False]),
+        "inner": {"deep": {"big": np.arange(3, dtype=">i2")}},
+    }
+    write(tmp_path / "ours.nir", NestedGraph({}, (), metadata))
+    found: Any = read(tmp_path / "ours.nir").graph.metadata
+    assert list(found) == sorted(metadata)
+    assert (found["text"], found["texts"].tolist(), found["number"]) == ("größe", ["a", "b"], 1e-4)
+    assert (found["none"].shape, found["none"].dtype, found["flags"].tolist()) == ((0, 2), np.float32, [True, False])
+    big = found["inner"]["deep"]["big"]
+    assert (big.tolist(), big.dtype) == ([0, 1, 2], np.dtype(">i2"))
+
+
+def test_data_that_is_neither_numbers_nor_text_is_refused(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["node/metadata/place"] = file["node"].ref
+    with pytest.raises(InvalidGraph, match="'place' holds neither numbers nor text"):
+        read(path)
+
+
+def test_a_name_that_is_no_text_is_refused(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["node/nodes"].move("lif", "l\x1bif")
+    with pytest.raises(InvalidGraph, match=r"the name 'l\\x1bif' is not plain text"):
+        read(path)
 
 
 def test_what_is_no_nir_file_is_one_sentence(tmp_path: Path) -> None:
@@ -102,10 +134,14 @@ def test_a_file_that_unfolds_to_too_much_is_refused_before_it_does(path: Path) -
         read(path)
 
 
-def test_too_many_nodes_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nir_file._Budget, "take_node", nir_file._Budget(nodes=3).take_node)
-    with pytest.raises(InvalidGraph, match="nodes, which is refused"):
-        read(path)
+def test_too_many_nodes_or_edges_are_refused(path: Path) -> None:
+    # It has four nodes and three edges.
+    with h5py.File(path) as file:
+        Reader(Budget(nodes=4, edges=3)).file(file)
+        with pytest.raises(InvalidGraph, match="nodes, which is refused"):
+            Reader(Budget(nodes=3)).file(file)
+        with pytest.raises(InvalidGraph, match="edges, which is refused"):
+            Reader(Budget(edges=2)).file(file)
 
 
 def test_a_node_without_a_type_is_named(path: Path) -> None:

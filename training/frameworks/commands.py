@@ -15,12 +15,15 @@ from models.network import Network
 from models.repository import ModelRepository, require_name
 from models.spec import Coding, Readout
 from training.commands import imports
+from training.drawn import drawn_split
+from training.frameworks.card import write_card
 from training.frameworks.compare import LayerParity, compare, draw_encoded, run_chain, table
 from training.frameworks.convert import Converted, Served, convert
 from training.frameworks.entry import load_network
 from training.frameworks.errors import InvalidEntry
 from training.frameworks.framework import NAMES, Framework, find
-from training.frameworks.publish import publish
+from training.golden import CANDIDATES
+from training.publish import publish
 
 SAMPLES = 16
 
@@ -50,7 +53,9 @@ def importer(framework_name: str) -> Callable[..., None]:
         framework = find(framework_name)
         converted = convert(load_network(entry, state_dict), framework, served)
         parity = _compared(converted, framework, converted.network, SAMPLES)
-        version = publish(converted, framework, ModelRepository(repository), name, parity)
+        network, samples = converted.network, drawn_split(converted.network.spec, CANDIDATES)
+        card = write_card(converted, framework, name, parity)
+        version = publish(network, ModelRepository(repository), name, samples, card, metrics={})
         console.print(f"Published {name} version {version}: {repository / name / str(version)}", highlight=False)
 
     command.__doc__ = f"Publish a {framework_name} network as the next version of a model."

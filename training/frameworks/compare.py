@@ -15,7 +15,8 @@ from models.bundle import READOUT_TOLERANCE
 from models.coding import EncodedInputs, encode
 from models.engines import Engine, Record
 from models.network import FloatArray
-from models.spec import Coding, Spec
+from models.spec import Spec
+from training.drawn import drawn_samples
 from training.frameworks.convert import Converted
 from training.frameworks.errors import NotConvertible
 from training.frameworks.framework import Framework
@@ -38,19 +39,9 @@ class LayerParity:
     membrane: float | None
 
 
-def draw(spec: Spec, samples: int, seed: int = 0) -> FloatArray:
-    """Return random samples of a network's input: rasters of spikes at its own rate each, or values of its range."""
-    generator = np.random.default_rng(seed)
-    if spec.coding is not Coding.SPIKES:
-        values = spec.input.low + (spec.input.high - spec.input.low) * generator.random((samples, *spec.input.shape))
-        return values.astype(np.float32)
-    rates = generator.uniform(0.05, 0.6, (samples, *(1 for _ in (spec.time_steps, *spec.input.shape))))
-    return (generator.random((samples, spec.time_steps, *spec.input.shape)) < rates).astype(np.float32)
-
-
 def draw_encoded(spec: Spec, samples: int, seed: int = 0) -> EncodedInputs:
     """Return random samples as the network sees them."""
-    return encode(draw(spec, samples, seed), spec)
+    return encode(drawn_samples(spec, samples, seed), spec)
 
 
 Outputs: TypeAlias = list[tuple[FloatArray, FloatArray | None]]

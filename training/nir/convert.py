@@ -24,6 +24,7 @@ from training.nir.cell import Cell
 from training.nir.connections import CONNECTIONS, Converted, Step, features, matrix, size_of
 from training.nir.dialects import DIALECTS
 from training.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph
+from training.nir.limits import MOST_CLASSES, require_size
 from training.nir.nesting import flatten
 from training.nir.rules import Rules
 from training.nir.suspicions import suspicions
@@ -64,6 +65,7 @@ def convert(graph: NestedGraph, rules: Rules, options: Options) -> Conversion:
     layout = arrange(flatten(graph), warnings.append)
     builder = _Builder(rules, warnings.append)
     shape = options.input_shape or _input_shape(layout, warnings.append)
+    require_size("the input", shape)
     for index, placed in enumerate(layout.placed):
         builder.add(placed, shape, last=index == len(layout.placed) - 1)
     return Conversion(_network(builder, shape, rules, options), tuple(dict.fromkeys(warnings)))
@@ -78,6 +80,8 @@ def _network(builder: _Builder, shape: Shape, rules: Rules, options: Options) ->
             f"node '{last['name']}': the output is what {last['type']} gives, expected a spiking or integrating node "
             "as the last one"
         )
+    if final[0] > MOST_CLASSES:
+        raise InvalidGraph(f"node '{last['name']}': has {final[0]:,} outputs, expected at most {MOST_CLASSES:,}")
     spec = Spec.read(
         {
             "input": {"shape": shape, "low": _or(options.low, 0.0), "high": _or(options.high, 1.0)},
@@ -211,6 +215,7 @@ class _Builder:
         except ValidationError as error:
             raise InvalidGraph(f"node '{name}': {_without_type(first_fault(error), fields['type'])}") from error
         self.leaving[name] = built.output_shape(through)
+        require_size(f"node '{name}': its output", self.leaving[name])
         self.nodes.append(fields)
 
     def _name(self, name: str) -> str:

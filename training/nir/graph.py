@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.parameters import Shape
 from training.errors import InvalidGraph
+
+if TYPE_CHECKING:  # the process that reads a file imports this module, and would wait for pydantic
+    from models.parameters import Shape
 
 Array: TypeAlias = NDArray[Any]
 Edge: TypeAlias = tuple[str, str]
@@ -43,7 +46,11 @@ class GraphNode:
             raise InvalidGraph(f"node '{self.name}': {self.type} lacks {parameter}")
         value = np.asarray(self.parameters[parameter])
         if value.dtype.kind not in "fiu":
-            raise InvalidGraph(f"node '{self.name}': {parameter} is {self.parameters[parameter]!r}, expected numbers")
+            raise InvalidGraph(
+                f"node '{self.name}': {parameter} is {_shown(self.parameters[parameter])}, expected numbers"
+            )
+        if not value.size:
+            raise InvalidGraph(f"node '{self.name}': {parameter} is empty, expected numbers")
         if not np.isfinite(value).all():
             raise InvalidGraph(f"node '{self.name}': {parameter} holds NaN or infinite values, expected finite ones")
         return value if value.dtype.kind == "f" else value.astype(np.float64)
@@ -51,7 +58,7 @@ class GraphNode:
     def positive(self, parameter: str) -> Array:
         """Return a parameter that must be more than 0 everywhere."""
         value = self.array(parameter)
-        if value.size and not value.min() > 0:
+        if not value.min() > 0:
             raise InvalidGraph(f"node '{self.name}': {parameter} is {value.min():g}, expected more than 0")
         return value
 
@@ -62,8 +69,13 @@ class GraphNode:
             return None
         sizes = np.atleast_1d(np.asarray(value))
         if sizes.dtype.kind not in "fiu" or not np.array_equal(sizes, np.round(sizes)):
-            raise InvalidGraph(f"node '{self.name}': {parameter} is {value!r}, expected whole numbers")
+            raise InvalidGraph(f"node '{self.name}': {parameter} is {_shown(value)}, expected whole numbers")
         return tuple(int(size) for size in sizes.ravel())
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value on one line."""
+    return " ".join(repr(value).split())[:80]
 
 
 @dataclass(frozen=True)
@@ -84,11 +96,25 @@ class Graph:
 
     def sources(self, name: str) -> list[str]:
         """Return the nodes whose outputs are summed into `name`, in the file's order."""
-        return [before for before, after in self.edges if after == name]
+        return self._sources.get(name, [])
 
     def takers(self, name: str) -> list[str]:
         """Return the nodes that take the output of `name`."""
-        return [after for before, after in self.edges if before == name]
+        return self._takers.get(name, [])
+
+    @cached_property
+    def _sources(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for before, after in self.edges:
+            found.setdefault(after, []).append(before)
+        return found
+
+    @cached_property
+    def _takers(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for before, after in self.edges:
+            found.setdefault(before, []).append(after)
+        return found
 
     def of_type(self, *types: str) -> list[GraphNode]:
         """Return the nodes of some types."""

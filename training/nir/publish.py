@@ -5,25 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from models import onnx_graph
-from models.bundle import Contents
-from models.network import FloatArray, Network
+from models.network import Network
 from models.repository import ModelRepository, require_name
-from models.spec import Coding, Spec
-from models.version import VERSION
-from training.datasets import Split
-from training.golden import choose_golden
+from models.spec import Spec
+from training.drawn import drawn_split
 from training.nir import stored
 from training.nir.card import write_card
 from training.nir.convert import Conversion, Options, convert
 from training.nir.file import NirFile, read
 from training.nir.rules import GivenRules, Rules
 from training.parity import Parity, compare_engines
+from training.publish import publish
 
-GOLDEN_CANDIDATES = 12
-GOLDEN_SEED = 0
+SAMPLES = 12
 
 
 @dataclass(frozen=True)
@@ -47,18 +41,10 @@ def import_nir(path: Path, given: GivenRules, options: Options, repository: Mode
     rules = given.over(GivenRules.of(file.graph.metadata)).complete()
     conversion = network_of(file, rules, options)
     network = conversion.network
-    split = random_samples(network.spec)
-    parity = compare_engines(network, split)
-    contents = Contents(
-        name=name,
-        network=network,
-        golden=choose_golden(network, split),
-        metrics={},
-        card=write_card(name, path.name, file, rules, conversion, parity),
-    )
-    version = repository.publish(
-        contents, lambda number: onnx_graph.build(network, name, number, VERSION).SerializeToString()
-    )
+    samples = drawn_split(network.spec, SAMPLES)
+    parity = compare_engines(network, samples)
+    card = write_card(name, path.name, file, rules, conversion, parity)
+    version = publish(network, repository, name, samples, card, metrics={})
     return Imported(repository.root / name / str(version), version, rules, conversion.warnings, parity)
 
 
@@ -87,19 +73,3 @@ def _with_options(network: Network, options: Options) -> Network:
         key: value for key, value in {"low": options.low, "high": options.high}.items() if value is not None
     }
     return Network(Spec.read(spec), network.tensors)
-
-
-def random_samples(spec: Spec) -> Split:
-    """Return samples as a client would send them: spikes, few in the first and half of all in the last, or values."""
-    rng = np.random.default_rng(GOLDEN_SEED)
-    steps = (spec.time_steps,) if spec.coding is Coding.SPIKES else ()
-    drawn: FloatArray = rng.random((GOLDEN_CANDIDATES, *steps, *spec.input.shape), np.float32)
-    if spec.coding is Coding.SPIKES:
-        density = np.linspace(0.02, 0.5, GOLDEN_CANDIDATES, dtype=np.float32)
-        drawn = (drawn < density.reshape(-1, *(1 for _ in drawn.shape[1:]))).astype(np.float32)
-    low, high = np.float32(spec.input.low), np.float32(spec.input.high)
-    # Spikes are whole: 0 is silence where the range holds it.
-    quiet = np.float32(0.0) if low <= 0 <= high else low
-    base = quiet if spec.coding is Coding.SPIKES else low
-    samples = np.clip(base + drawn * (high - base), low, high).astype(np.float32)
-    return Split(samples, np.zeros(len(samples), np.int64))

@@ -53,10 +53,9 @@ class GivenRules:
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> GivenRules:
         """Return what a file's metadata says; raises InvalidRules for what it says wrongly."""
-        dt = metadata.get("dt")
         return cls(
             _one_of(DialectName, "dialect", metadata.get("dialect")),
-            None if dt is None else float(dt),
+            _seconds(metadata.get("dt")),
             _one_of(GraphReset, "reset", metadata.get("reset")),
             _one_of(ResetTiming, "reset_timing", metadata.get("reset_timing")),
         )
@@ -90,10 +89,19 @@ class GivenRules:
         return Rules(self.dialect, self.dt, self.reset, self.reset_timing)
 
 
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InvalidRules(f"the file's dt is {str(value)[:80]!r}, expected a number of seconds") from None
+
+
 def _one_of(names: type[StrEnum], field: str, value: Any) -> Any:
     if value is None:
         return None
     try:
         return names(str(value))
     except ValueError:
-        raise InvalidRules(f"the file's {field} is '{value}', expected one of: {', '.join(names)}") from None
+        raise InvalidRules(f"the file's {field} is {str(value)[:80]!r}, expected one of: {', '.join(names)}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from models.nodes import Weighted
 from models.spec import Spec
 from training.errors import InvalidGraph
 from training.nir.graph import GraphNode, NestedGraph
+from training.nir.limits import require_size
 
 LOOP = "w_rec"
 CELL = "lif"
@@ -48,8 +50,15 @@ def digest(nodes: Mapping[str, GraphNode | NestedGraph], edges: tuple[tuple[str,
             if key in _DERIVED or (key == "v_reset" and not np.any(value)):
                 continue
             hashed.update(key.encode())
-            hashed.update(value.encode() if isinstance(value, str) else np.asarray(value, np.float64).tobytes())
+            hashed.update(_bytes(value))
     return hashed.hexdigest()
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    array = np.asarray(value)
+    return repr(array.tolist()).encode() if array.dtype.kind in "cO" else array.astype(np.float64).tobytes()
 
 
 def weights_of(network: Network) -> set[str]:
@@ -76,8 +85,12 @@ def is_unchanged(graph: NestedGraph) -> bool:
 def restore(graph: NestedGraph) -> Network:
     """Return the network that a file of ours was made from, bit for bit; raises InvalidSpec where it is damaged."""
     spec = Spec.read(str(graph.metadata["spec"]))
-    kept = graph.metadata.get("tensors", {})
-    tensors = {name: kept[name] if name in kept else _weight(graph, name) for name in spec.tensor_shapes}
+    require_size("the input", spec.input.shape)
+    for name, shape in spec.output_shapes.items():
+        require_size(f"node '{name}': its output", shape)
+    found = graph.metadata.get("tensors")
+    kept = GraphNode("tensors", "the file's metadata", found if isinstance(found, Mapping) else {})
+    tensors = {name: kept.array(name) if kept.has(name) else _weight(graph, name) for name in spec.tensor_shapes}
     return Network(spec, tensors)
 
 

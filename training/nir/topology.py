@@ -12,6 +12,7 @@ import numpy as np
 from models.parameters import Shape
 from training.errors import InvalidGraph
 from training.nir.graph import DENSE, INTEGRATING, KNOWN, SPIKING, Edge, Graph, GraphNode
+from training.nir.limits import require_size
 
 INPUT = "Input"
 OUTPUT = "Output"
@@ -161,7 +162,8 @@ def _is_loop(graph: Graph, name: str, through: str) -> bool:
 
 def _identity(node: GraphNode) -> GraphNode:
     """Return the connection that an edge from a node to itself is."""
-    size = max(np.size(value) for value in node.parameters.values())
+    size = max((np.size(value) for value in node.parameters.values()), default=0)
+    require_size(f"node '{node.name}': feeds itself through a weight that", (size, size))
     return GraphNode(f"{node.name} to itself", "Linear", {"weight": np.eye(size, dtype=np.float32)})
 
 

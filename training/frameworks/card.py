@@ -1,42 +1,17 @@
-"""From a converted network to a bundle: golden samples, an ONNX model, and a card that says where it came from."""
+"""The model card of a network that came from another framework."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from models import onnx_graph
-from models.bundle import Contents
 from models.parameters import show
-from models.repository import ModelRepository
-from models.version import VERSION
-from training.datasets import Split
-from training.frameworks.compare import LayerParity, draw
+from training.frameworks.compare import LayerParity
 from training.frameworks.convert import Converted
 from training.frameworks.framework import Framework
-from training.golden import CANDIDATES, choose_golden
 
 
-def publish(
-    converted: Converted, framework: Framework, repository: ModelRepository, name: str, parity: Sequence[LayerParity]
-) -> int:
-    """Publish a network as the next version of `name` and return that version; its golden samples are random ones."""
-    network = converted.network
-    split = Split(draw(network.spec, CANDIDATES), np.zeros(CANDIDATES, np.int64))
-    contents = Contents(
-        name=name,
-        network=network,
-        golden=choose_golden(network, split),
-        metrics={},
-        card=_card(converted, framework, name, parity),
-    )
-    return repository.publish(
-        contents, lambda version: onnx_graph.build(network, name, version, VERSION).SerializeToString()
-    )
-
-
-def _card(converted: Converted, framework: Framework, name: str, parity: Sequence[LayerParity]) -> str:
+def write_card(converted: Converted, framework: Framework, name: str, parity: Sequence[LayerParity]) -> str:
+    """Return the Markdown of a network's card."""
     spec = converted.network.spec
     weights = sum(tensor.size for tensor in converted.network.tensors.values())
     rows = "\n".join(f"| {row.node} | `{row.module}` | {row.differing} of {row.neuron_steps} |" for row in parity)

@@ -1,0 +1,112 @@
+"""One request from its bytes to the bytes of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models.engines import RunResult
+from models.errors import InvalidInput
+from service.access import ANSWERED, LOGGED
+from service.deadlines import deadline_of
+from service.errors import ServiceError
+from service.jobs import Answer
+from service.scheduler import Scheduler
+from service.served import ServedModel
+from service.v2.encoding import Encoding, accepted, encoding_of, pack, unpack
+from service.v2.errors import InvalidRequest
+from service.v2.reading import HEADER_LENGTH, Asked, read
+from service.v2.stats import Tally, Times
+from service.v2.writing import write
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer's body and headers, and the seconds that it took to read the request and to write this."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    read_seconds: float
+    write_seconds: float
+
+
+@dataclass(frozen=True)
+class InferForm:
+    """How one request asks `model` and is answered (a `Form`), by what its headers say of it and of its answer."""
+
+    model: ServedModel
+    encoding: Encoding
+    header_length: str | None
+    accept_encoding: str | None
+    most_bytes: int
+
+    def is_short(self, body: bytes) -> bool:
+        """Return whether to read a body takes less than to hand it to another thread; a packed one may hold a lot."""
+        return self.encoding is Encoding.IDENTITY and self.model.is_short(body)
+
+    def read(self, body: bytes) -> Asked:
+        """Return what a body asks. Raises MalformedBody, InvalidRequest or TooLarge."""
+        began = perf_counter()
+        asked = read(unpack(body, self.encoding, self.most_bytes), self.header_length, self.model)
+        return replace(asked, read_seconds=perf_counter() - began)
+
+    def render(self, query: Asked, result: RunResult) -> Reply:
+        """Return the answer, packed as the client accepts it."""
+        began = perf_counter()
+        written = write(query, result, self.model)
+        headers = {"Content-Type": "application/json"}
+        if written.header_length is not None:
+            headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(written.header_length)}
+        encoding = accepted(self.accept_encoding, len(written.content))
+        if encoding is not Encoding.IDENTITY:
+            headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+        body = pack(written.content, encoding)
+        return Reply(body, headers, query.read_seconds, perf_counter() - began)
+
+
+async def infer(request: Request, model: ServedModel) -> Response:
+    """Answer an infer request with `model`; every request starts from rest."""
+    state = request.app.state
+    scheduler: Scheduler = state.scheduler
+    tally: Tally = state.tally
+    deadline = deadline_of(request.scope, state.settings.request_timeout_ms)
+    logged = request.scope[LOGGED]
+    logged |= {"model": model.name, "version": model.version}
+    form = InferForm(
+        model,
+        encoding_of(request.headers.get("content-encoding")),
+        request.headers.get(HEADER_LENGTH),
+        request.headers.get("accept-encoding"),
+        state.settings.max_body_bytes,
+    )
+    body = await request.body()
+    arrived = perf_counter()
+    try:
+        answer = await scheduler.answer(model, form, body, deadline, request.receive)
+    except InvalidInput as error:
+        tally.failed(model.name, model.version, perf_counter() - arrived)
+        raise InvalidRequest(str(error)) from error
+    except ServiceError:
+        tally.failed(model.name, model.version, perf_counter() - arrived)
+        raise
+    logged["samples"] = answer.samples
+    request.scope[ANSWERED] = answer
+    state.metrics.count_answer(model, answer)
+    tally.succeeded(model.name, model.version, answer.samples, perf_counter() - arrived, _times(answer, arrived))
+    return Response(answer.content.body, headers=answer.content.headers)
+
+
+def _times(answer: Answer[Reply], arrived: float) -> Times:
+    """Return where the time went since the request had arrived."""
+    reply, times = answer.content, answer.times
+    compute_input = reply.read_seconds + times.encode_seconds
+    return Times(
+        queue=max(0.0, times.run_began - arrived - compute_input),
+        compute_input=compute_input,
+        compute_infer=times.run_ended - times.run_began,
+        compute_output=reply.write_seconds,
+    )

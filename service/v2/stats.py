@@ -1,0 +1,130 @@
+"""Where the time of this protocol's requests went, as its statistics extension tells it.
+
+Only the event loop counts, so that nothing is locked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from service.v2.schemas import BatchStats, Duration, ModelStats, Statistics
+
+NS = 10**9
+MOST_SIZES = 256  # batch sizes that are told apart; the sizes of later ones are counted in the sums alone
+
+
+@dataclass(frozen=True)
+class Times:
+    """The seconds that a request waited, and those of its reading and coding, the engine and writing.
+
+    A run counts in full for each request that shares it; of a request that was split, only the last run is no waiting.
+    """
+
+    queue: float
+    compute_input: float
+    compute_infer: float
+    compute_output: float
+
+
+@dataclass
+class Sum:
+    """How often something took how long."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, seconds: float) -> None:
+        """Count it once more."""
+        self.count += 1
+        self.ns += round(seconds * NS)
+
+    def told(self) -> Duration:
+        """Return it as the protocol tells it."""
+        return {"count": self.count, "ns": self.ns}
+
+
+@dataclass
+class OfBatchSize:
+    """The sums of the requests of one batch size."""
+
+    compute_input: Sum = field(default_factory=Sum)
+    compute_infer: Sum = field(default_factory=Sum)
+    compute_output: Sum = field(default_factory=Sum)
+
+
+@dataclass
+class OfVersion:
+    """The sums of one version of one model."""
+
+    last_inference: int = 0
+    samples: int = 0
+    success: Sum = field(default_factory=Sum)
+    fail: Sum = field(default_factory=Sum)
+    queue: Sum = field(default_factory=Sum)
+    compute: OfBatchSize = field(default_factory=OfBatchSize)
+    of_size: dict[int, OfBatchSize] = field(default_factory=dict)
+
+    def told(self, name: str, version: int) -> ModelStats:
+        """Return them as the protocol tells them."""
+        batches: list[BatchStats] = [
+            {
+                "batch_size": size,
+                "compute_input": sums.compute_input.told(),
+                "compute_infer": sums.compute_infer.told(),
+                "compute_output": sums.compute_output.told(),
+            }
+            for size, sums in sorted(self.of_size.items())
+        ]
+        return {
+            "name": name,
+            "version": str(version),
+            "last_inference": self.last_inference,
+            "inference_count": self.samples,
+            "execution_count": self.success.count,
+            "inference_stats": {
+                "success": self.success.told(),
+                "fail": self.fail.told(),
+                "queue": self.queue.told(),
+                "compute_input": self.compute.compute_input.told(),
+                "compute_infer": self.compute.compute_infer.told(),
+                "compute_output": self.compute.compute_output.told(),
+                "cache_hit": {"count": 0, "ns": 0},
+                "cache_miss": {"count": 0, "ns": 0},
+            },
+            "batch_stats": batches,
+        }
+
+
+class Tally:
+    """The statistics of every version that was ever asked; a version that is loaded again goes on counting."""
+
+    def __init__(self) -> None:
+        self.versions: dict[tuple[str, int], OfVersion] = {}
+
+    def succeeded(self, name: str, version: int, samples: int, seconds: float, times: Times) -> None:
+        """Count a request that was answered."""
+        sums = self._of(name, version)
+        sums.last_inference = time.time_ns() // 10**6
+        sums.samples += samples
+        sums.success.add(seconds)
+        sums.queue.add(times.queue)
+        counted = [sums.compute]
+        if samples in sums.of_size or len(sums.of_size) < MOST_SIZES:
+            counted.append(sums.of_size.setdefault(samples, OfBatchSize()))
+        for each in counted:
+            each.compute_input.add(times.compute_input)
+            each.compute_infer.add(times.compute_infer)
+            each.compute_output.add(times.compute_output)
+
+    def failed(self, name: str, version: int, seconds: float) -> None:
+        """Count a request that got an error."""
+        self._of(name, version).fail.add(seconds)
+
+    def told(self, versions: Iterable[tuple[str, int]]) -> Statistics:
+        """Return the statistics of `versions`, (name, version) each."""
+        return {"model_stats": [self.versions.get(key, OfVersion()).told(*key) for key in versions]}
+
+    def _of(self, name: str, version: int) -> OfVersion:
+        return self.versions.setdefault((name, version), OfVersion())
