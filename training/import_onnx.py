@@ -42,7 +42,7 @@ class OnnxFile:
                 f"{path.name}: has {path.stat().st_size} bytes, expected at most {onnx_fields.MOST_BYTES}"
             )
         content = path.read_bytes()
-        outline = onnx_fields.check(content)
+        outline = onnx_fields.outline(content)
         session = open_session(content, threads=1)
         inputs, outputs = (
             tuple(value.name for value in values) for values in (session.get_inputs(), session.get_outputs())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import onnx_fields
 from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult
 from models.errors import EngineUnavailable, InvalidBundle
@@ -71,7 +72,11 @@ class OnnxEngine:
 
 
 def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session that runs a serialised model on the CPU; raises InvalidBundle."""
+    """Return a session that runs a serialised model on the CPU.
+
+    Raises InvalidBundle, and does so before ONNX Runtime sees a model that asks for other files or operators.
+    """
+    onnx_fields.check(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -18,6 +18,7 @@ from models.engines.contract import ContractEngine
 from models.errors import EngineUnavailable, InvalidBundle, InvalidInput, InvalidSpec
 from models.foreign import ForeignBundle
 from models.repository import ModelRepository
+from tests.bundles import contents
 from tests.bundles import publish as publish_network
 from tests.foreign import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes, with_external_data
 from tests.networks import toy
@@ -189,7 +190,14 @@ def test_a_tensor_of_another_file_never_meets_the_runtime(tmp_path: Path, monkey
     del model.graph.initializer[:]
     model.graph.initializer.append(tensor)
     with pytest.raises(InvalidBundle, match="keeps the tensor 'weight' in another file"):
-        bundle_of(tmp_path / "repository", model, contract())
+        verified(tmp_path / "repository", model, contract())
+
+
+def test_what_the_runtime_cannot_load_is_one_line(tmp_path: Path) -> None:
+    model = scores()
+    model.graph.node[0].op_type = "Germ"
+    with pytest.raises(InvalidBundle, match=r"model\.onnx: ONNX Runtime cannot load it: [^\n]+$"):
+        verified(tmp_path, model, contract())
 
 
 def test_what_was_hashed_is_what_runs(tmp_path: Path) -> None:
@@ -240,3 +248,12 @@ def test_only_onnx_runs_it(tmp_path: Path, engine: EngineName) -> None:
     bundle = bundle_of(tmp_path, scores(), contract())
     with pytest.raises(EngineUnavailable, match=f"engine '{engine}' on 'cpu': the model is only an ONNX graph"):
         bundle.engine(engine)
+
+
+def test_a_network_whose_model_onnx_reads_another_file_is_refused_too(tmp_path: Path) -> None:
+    model = scores()
+    model.graph.initializer.append(with_external_data(model.graph.initializer[0]))
+    ModelRepository(tmp_path).publish(contents(toy()), lambda _: model.SerializeToString())
+    bundle = ModelRepository(tmp_path).read("toy")
+    with pytest.raises(InvalidBundle, match="keeps the tensor 'weight' in another file"):
+        bundle.engine(EngineName.ONNX)
