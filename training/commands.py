@@ -11,6 +11,9 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
+from models.errors import InvalidInput
+from models.parameters import Shape
+
 RUN = "run"
 
 
@@ -28,3 +31,19 @@ imports = typer.Typer(help="Make a bundle of a network from elsewhere.", no_args
 exports = typer.Typer(
     cls=_RunUnlessNamed, help="Publish a run (`export RUN`), or write a bundle as NIR.", no_args_is_help=True
 )
+
+
+def shape_of(text: str) -> Shape:
+    """Read the option --input-shape, such as 2,34,34; raises InvalidInput."""
+    try:
+        shape = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InvalidInput(f"--input-shape is '{text}', expected sizes with commas between them, such as 2,34,34")
+    return shape
+
+
+def labels_of(text: str | None) -> tuple[str, ...]:
+    """Read the option --labels, such as cat,dog; empty where it is absent."""
+    return tuple(text.split(",")) if text else ()

@@ -20,6 +20,7 @@ from models.onnx_fields import Outline
 from models.parameters import show
 from models.repository import ModelRepository, require_name
 from models.spec import Coding
+from training.commands import labels_of, shape_of
 
 console = Console(soft_wrap=True)
 
@@ -82,11 +83,11 @@ def import_command(
     require_name(name)
     model = OnnxFile.read(file)
     fields: dict[str, Any] = {
-        "input": {"shape": _sizes(input_shape), "low": low, "high": high, "scale": scale, "offset": offset},
+        "input": {"shape": shape_of(input_shape), "low": low, "high": high, "scale": scale, "offset": offset},
         "coding": coding,
         "time_steps": time_steps,
         "any_time_steps": any_time_steps,
-        "labels": tuple(labels.split(",")),
+        "labels": labels_of(labels),
         "input_name": input_name or _only(model.inputs, "input"),
         "input_layout": layout,
         "output_name": output_name or _only(model.outputs, "output"),
@@ -100,15 +101,6 @@ def _only(names: tuple[str, ...], kind: str) -> str:
     if len(names) != 1:
         raise InvalidInput(f"--{kind}-name is missing, and the model has {len(names)} {kind}s: {', '.join(names)}")
     return names[0]
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        return [int(size) for size in text.split(",")]
-    except ValueError:
-        raise InvalidInput(
-            f"--input-shape is '{text}', expected sizes with commas between them, such as 2,34,34"
-        ) from None
 
 
 def _card(file: OnnxFile, contract: OnnxContract, name: str) -> str:

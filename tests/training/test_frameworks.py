@@ -346,7 +346,7 @@ def test_verify_exits_with_1_where_a_spike_differs(home: Path, capsys: pytest.Ca
         ("nowhere:net", {}, "error: entry: 'nowhere' cannot be imported: No module named 'nowhere'"),
         ("nets:two", {}, "error: entry: 'nets' has no 'two'"),
         ("nets:number", {}, "error: entry: 'nets:number' gives a int, expected an nn.Module"),
-        ("nets:one", {"--input-shape": "3×3"}, "error: input-shape: '3×3' is not sizes, expected some like 784"),
+        ("nets:one", {"--input-shape": "3×3"}, "error: --input-shape is '3×3', expected sizes with commas"),
         ("nets:one", {"--input-shape": "8"}, "error: the network holds one thing that cannot be converted:"),
         ("nets:one", {"--name": "../up"}, "error: name: '../up' is not a model's name"),
         ("nets:one", {"--state-dict": "nets.py"}, "error: state-dict: 'nets.py' cannot be read as tensors alone"),

@@ -70,7 +70,7 @@ def two_outputs() -> Any:
     [
         (scores(), ["--labels", "a,b"], r"its output 'scores' has shape \['batch', 3\], but the contract says"),
         (scores(), ["--labels", "a,b,c", "--input-shape", "2x2"], "--input-shape is '2x2', expected sizes with commas"),
-        (scores(), ["--labels", "a,b,c", "--input-shape", "0"], r"the contract is invalid: input\.shape\.0: .* got 0"),
+        (scores(), ["--labels", "a,b,c", "--input-shape", "0"], r"--input-shape is '0', expected sizes"),
         (scores(), ["--labels", "a,,c"], r"the contract is invalid: labels\.1: "),
         (scores(), ["--labels", "a,b,c", "--low", "2"], "low is 2.0 and high is 1.0"),
         (two_outputs(), ["--labels", "a,b,c"], "--output-name is missing, and the model has 2 outputs: scores, own"),

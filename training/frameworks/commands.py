@@ -14,7 +14,7 @@ from models.engines.reference import ReferenceEngine
 from models.network import Network
 from models.repository import ModelRepository, require_name
 from models.spec import Coding, Readout
-from training.commands import imports
+from training.commands import imports, labels_of, shape_of
 from training.drawn import drawn_split
 from training.frameworks.card import write_card
 from training.frameworks.compare import LayerParity, compare, draw_encoded, run_chain, table
@@ -49,7 +49,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         ] = None,
     ) -> None:
         require_name(name)
-        served = Served(_shape(input_shape), time_steps, coding, readout, tuple(labels.split(",")) if labels else None)
+        served = Served(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None)
         framework = find(framework_name)
         converted = convert(load_network(entry, state_dict), framework, served)
         parity = _compared(converted, framework, converted.network, SAMPLES)
@@ -99,10 +99,3 @@ def _compared(converted: Converted, framework: Framework, network: Network, samp
         if row.spikes == 0:
             console.print(f"'{row.node}' was silent on these random samples, which says little", highlight=False)
     return parity
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(size) for size in text.split(","))
-    except ValueError as error:
-        raise InvalidEntry(f"input-shape: '{text}' is not sizes, expected some like 784 or 1,28,28") from error

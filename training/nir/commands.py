@@ -14,7 +14,7 @@ from models.nodes import ResetTiming
 from models.parameters import Shape
 from models.repository import ModelRepository
 from models.spec import Coding, Readout
-from training.commands import exports, imports
+from training.commands import exports, imports, labels_of, shape_of
 from training.nir.convert import Options
 from training.nir.exported import named_rules, to_graph
 from training.nir.file import write
@@ -54,7 +54,13 @@ def import_command(
 ) -> None:
     """Publish a NIR file as the next version of a model, under a named dialect."""
     options = Options(
-        time_steps, coding, readout, tuple(labels.split(",")) if labels else None, low, high, _shape(input_shape)
+        time_steps,
+        coding,
+        readout,
+        labels_of(labels) or None,
+        low,
+        high,
+        _shape(input_shape),
     )
     given = GivenRules(dialect, dt, reset, reset_timing)
     imported = import_nir(file, given, options, ModelRepository(repository), name)
@@ -114,12 +120,4 @@ def _bundle(model: str, repository: Path | None, version: int | None) -> Bundle:
 
 
 def _shape(text: str | None) -> Shape | None:
-    if text is None:
-        return None
-    try:
-        shape = tuple(int(size) for size in text.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise InvalidInput(f"input-shape: '{text}' is not a shape, expected sizes with commas between, such as 2,34,34")
-    return shape
+    return None if text is None else shape_of(text)
