@@ -93,9 +93,10 @@ def test_resume_goes_on_under_the_runs_own_configuration(finished: Path) -> None
 
 
 def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: Path) -> None:
+    (tmp_path / "long.toml").write_text("epochs = 5000\npatience = 5000\n")  # else it may end before it is told to
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "training", "fit", "--dataset", "arrays", "--file", str(stripes),
-         "--architecture", "16", "--epochs", "5000"],
+         "--architecture", "16", "--config", "long.toml"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
