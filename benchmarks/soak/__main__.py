@@ -24,7 +24,8 @@ from rich.table import Table
 from benchmarks.serving.processes import running
 from benchmarks.soak.figures import Figure
 from benchmarks.soak.networks import HEAVY, SMALL
-from benchmarks.soak.phases import FULL, PHASES, QUICK, Phase, Scale
+from benchmarks.soak.phases import PHASES, Phase
+from benchmarks.soak.scale import FULL, QUICK, Scale
 
 WIDTH = 120  # of the table, also where there is no terminal
 

@@ -48,6 +48,8 @@ class Connection:
 
     async def send(self, part: bytes) -> None:
         """Send bytes, be they a request or a part of one. Raises NoAnswer."""
+        if self._streams is not None and self._streams[0].at_eof():
+            self.leave()  # the server has ended it, since nothing came for long
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(self.host, self.port)

@@ -27,4 +27,4 @@ class Drawn(Served):
 
 
 SMALL = NETWORKS[0]
-HEAVY = Drawn(side=28, high=255, hidden=1000)
+HEAVY = Drawn(side=28, high=255, hidden=4000)
