@@ -6,7 +6,8 @@
     model.onnx            optional
     card.md               what it is, data, accuracy, firing rates, synaptic operations, limits
 
-Nothing is read by unpickling. A file is read once, and what was hashed is what is parsed.
+Nothing is read by unpickling. A file is read once, and what was hashed is what is parsed. A file larger than any real
+one is not read at all: a disk holds a file of terabytes that is nothing but holes, and no memory would.
 """
 
 from __future__ import annotations
@@ -48,6 +49,15 @@ class File(StrEnum):
     ONNX_MODEL = "model.onnx"
     CARD = "card.md"
 
+
+# The most bytes of each file; two GiB is what ONNX's own format can hold.
+MOST_BYTES: Mapping[str, int] = {
+    MANIFEST: 2**24,
+    File.WEIGHTS: 2**31,
+    File.GOLDEN: 2**31,
+    File.ONNX_MODEL: 2**31,
+    File.CARD: 2**20,
+}
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -208,16 +218,31 @@ def write_files(folder: Path, manifest: Header, files: Mapping[File, bytes]) -> 
 
 def read_files(folder: Path, kind: type[AnyManifest]) -> tuple[AnyManifest, dict[File, bytes]]:
     """Return a bundle's manifest and the files that it lists, each with the hash that it says; raises InvalidBundle."""
+    content = _read(folder / MANIFEST)
     try:
-        manifest = kind.model_validate_json(_read(folder / MANIFEST))
+        manifest = kind.model_validate_json(content)
     except ValidationError as error:
         raise InvalidBundle(f"{MANIFEST}: {first_fault(error)}") from error
+    _check_names_are_said_once(MANIFEST, content)
     return manifest, {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
 
 
 def read_manifest(folder: Path) -> bytes:
     """Return bundle.json as it lies there; raises InvalidBundle."""
     return _read(folder / MANIFEST)
+
+
+def _check_names_are_said_once(file: str, content: bytes) -> None:
+    """Raise InvalidBundle where valid JSON says a name twice in one object; readers differ in which of them counts."""
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        said: set[str] = set()
+        for name, _ in pairs:
+            if name in said:
+                raise InvalidBundle(f"{file}: says '{name[:64]}' twice in one object, expected each name once")
+            said.add(name)
+
+    json.loads(content, object_pairs_hook=once, parse_int=str)  # text, since Python refuses to read a long integer
 
 
 def _read(path: Path) -> bytes:
@@ -230,12 +255,16 @@ def _read(path: Path) -> bytes:
         if error.errno == errno.ELOOP:
             raise InvalidBundle(f"{path.name}: is a symbolic link, expected a file of the bundle's own") from error
         raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status, most = os.fstat(descriptor), MOST_BYTES[path.name]
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise InvalidBundle(f"{path.name}: is not a file")
+    if status.st_size > most:
+        os.close(descriptor)
+        raise InvalidBundle(f"{path.name}: has {status.st_size} bytes, expected at most {most}")
     try:
         with os.fdopen(descriptor, "rb") as file:
-            return file.read()
+            return file.read(status.st_size)  # and no more, should it grow meanwhile
     except OSError as error:
         raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
 
@@ -251,10 +280,14 @@ def _read_checked(path: Path, expected: str) -> bytes:
 def _tensors(files: Mapping[File, bytes], name: File) -> dict[str, Any]:
     if name not in files:
         raise InvalidBundle(f"{name}: not listed in {MANIFEST}, and a bundle needs it")
+    content = files[name]
     try:
-        return safetensors.load(files[name])
+        tensors = safetensors.load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise InvalidBundle(f"{name}: not a safetensors file: {error}") from error
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]  # safetensors: a length, then JSON, then the values
+    _check_names_are_said_once(name, header)
+    return tensors
 
 
 def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:

@@ -82,12 +82,14 @@ class Connection(HttpToolsProtocol):
         )
 
     def _refuse(self, status: HTTPStatus, sentence: str) -> None:
-        """Answer, unless an earlier request of this connection is still being answered, and end the connection."""
+        """Answer, unless that would mix with the answer of another request, and end the connection."""
         self._stop_waiting()
         self.in_headers = False
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self.cycle
+        own = cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
+        if cycle is None or cycle.response_complete or own:  # own: it is this one's body that is at fault
             content = json.dumps({"error": sentence}).encode()
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,3 +37,16 @@ def publish(root: Path, network: Network, name: str = "toy") -> int:
         contents(network, name),
         lambda version: bytes(onnx_graph.build(network, name, version).SerializeToString()),
     )
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change what a bundle's manifest says."""
+    manifest = json.loads((folder / "bundle.json").read_text())
+    change(manifest)
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+
+
+def rehash(folder: Path, name: str, content: bytes) -> None:
+    """Put another file in with a right hash, as somebody who means harm would."""
+    (folder / name).write_bytes(content)
+    rewrite(folder, lambda manifest: manifest["files"].update({name: hashlib.sha256(content).hexdigest()}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from models.engines.reference import ReferenceEngine
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from models.network import Network
 from models.repository import PRETRAINED, ModelRepository
-from tests.bundles import contents, publish
+from tests.bundles import contents, publish, rehash, rewrite
 from tests.networks import toy
 
 
@@ -45,20 +44,6 @@ def test_every_engine_reproduces_the_golden_samples_of_what_ships(engine: Engine
     for name in repository.names():
         bundle = repository.read(name)
         bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    manifest = json.loads((folder / "bundle.json").read_text())
-    change(manifest)
-    (folder / "bundle.json").write_text(json.dumps(manifest))
-
-
-def rehash(folder: Path, name: str, content: bytes) -> None:
-    """Put another file in with a right hash, as somebody who means harm would."""
-    import hashlib
-
-    (folder / name).write_bytes(content)
-    rewrite(folder, lambda manifest: manifest["files"].update({name: hashlib.sha256(content).hexdigest()}))
 
 
 def flip_a_bit(folder: Path) -> None:
@@ -88,6 +73,14 @@ def poison(folder: Path, tensor: str, value: Any) -> None:
     rehash(folder, File.WEIGHTS, save(tensors))
 
 
+def twice(weights: bytes) -> bytes:
+    """Return a safetensors file whose header lists its one tensor, at the same place, two times."""
+    end = 8 + int.from_bytes(weights[:8], "little")
+    entry = weights[9:end].strip()[:-1]
+    header = b"{%s,%s}" % (entry, entry)
+    return len(header).to_bytes(8, "little") + header + weights[end:]
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty manifest": (lambda folder: (folder / "bundle.json").write_bytes(b""), "bundle.json: "),
     "missing manifest": (lambda folder: (folder / "bundle.json").unlink(), "bundle.json: missing from the bundle"),
@@ -112,6 +105,22 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "huge header": (
         lambda folder: rehash(folder, File.WEIGHTS, (2**62).to_bytes(8, "little") + b"{}"), "not a safetensors file"
+    ),
+    "larger than any": (
+        lambda folder: os.truncate(folder / File.WEIGHTS, 2**43),  # a file of holes: it takes no space on the disk
+        f"weights.safetensors: has {2**43} bytes, expected at most {2**31}",
+    ),
+    "a name said twice": (
+        lambda folder: (folder / "bundle.json").write_text(
+            (folder / "bundle.json").read_text().replace('"producer"', '"version": 2, "producer"')
+        ),
+        "bundle.json: says 'version' twice in one object, expected each name once",
+    ),
+    "a tensor twice": (
+        lambda folder: rehash(
+            folder, File.WEIGHTS, twice((folder / File.WEIGHTS).read_bytes())
+        ),
+        "weights.safetensors: says 'fc.weight' twice in one object, expected each name once",
     ),
     "NaN weights": (
         lambda folder: poison(folder, "fc.weight", np.full((2, 2), np.nan, np.float32)),

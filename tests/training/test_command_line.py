@@ -93,7 +93,8 @@ def test_resume_goes_on_under_the_runs_own_configuration(finished: Path) -> None
 
 
 def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: Path) -> None:
-    (tmp_path / "long.toml").write_text("[optimisation]\nepochs = 5000\npatience = 5000\n")  # else it may end before it is told to
+    # Without patience it may end before it is told to.
+    (tmp_path / "long.toml").write_text("[optimisation]\nepochs = 5000\npatience = 5000\n")
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "training", "fit", "--dataset", "arrays", "--file", str(stripes),
          "--architecture", "16", "--config", "long.toml"],

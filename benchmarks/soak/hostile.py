@@ -1,0 +1,199 @@
+"""Requests that no decent client sends, each with the statuses that it may get. None may bring the server down.
+
+They are bytes for a server whose default model is given as a body that it answers (`sound`).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.soak.client import get, post
+
+MALFORMED, WRONG, TOO_LARGE = 400, 422, 413
+NOT_HTTP = frozenset({400})
+LONG = 100_000
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """A request, what is odd about it and the statuses that are an answer to it."""
+
+    name: str
+    request: bytes
+    statuses: frozenset[int]
+
+
+def hostile(sound: dict[str, Any]) -> list[Hostile]:
+    """Return every kind, made from a body that the default model answers."""
+    return [*_bodies(sound), *_headers(sound), *_lines(json.dumps(sound).encode())]
+
+
+def _of(name: str, request: bytes, *statuses: int) -> Hostile:
+    return Hostile(name, request, frozenset(statuses))
+
+
+def _bodies(sound: dict[str, Any]) -> Iterator[Hostile]:
+    """Yield well-formed HTTP whose body is not what it should be."""
+    sample = sound["inputs"][0]
+    text = json.dumps(sound)
+    wrong: dict[str, Any] = {
+        "no fields": {},
+        "an array": [sound],
+        "no samples": {"inputs": []},
+        "an empty sample": {"inputs": [[]]},
+        "one value too few": {"inputs": [sample[:-1]]},
+        "one value too many": {"inputs": [[*sample, 0]]},
+        "samples of different sizes": {"inputs": [sample, sample[:-1]]},
+        "text for a number": {"inputs": [[*sample[:-1], "0"]]},
+        "a boolean for a number": {"inputs": [[*sample[:-1], True]]},
+        "null for a number": {"inputs": [[*sample[:-1], None]]},
+        "NaN": {"inputs": [[*sample[:-1], float("nan")]]},
+        "infinity": {"inputs": [[*sample[:-1], float("inf")]]},
+        "a number beyond float32": {"inputs": [[*sample[:-1], 1e300]]},
+        "a number below the range": {"inputs": [[*sample[:-1], -1e30]]},
+        "an object for a sample": {"inputs": [{"t": [0], "unit": [0]}]},
+        "an unknown field": sound | {"shape": [-1, 2**63]},
+        "negative steps": sound | {"time_steps": -1},
+        "no steps": sound | {"time_steps": 0},
+        "steps that overflow": sound | {"time_steps": 2**63},
+        "steps that overflow when multiplied": sound | {"time_steps": 2**62},
+        "steps that are not whole": sound | {"time_steps": 1.5},
+        "a seed that is too large": sound | {"seed": 2**64},
+        "a return that is unknown": sound | {"return": ["everything"]},
+        "a return said four times": sound | {"return": ["raster"] * 4},
+        "thousands of unknown fields": {f"field{index}": index for index in range(1000)},
+    }
+    for name, body in wrong.items():
+        yield _of(name, post("/predict", json.dumps(body).encode()), WRONG)
+    many = json.dumps({"inputs": [sample] * 1025}).encode()
+    yield _of("too many samples", post("/predict", many), TOO_LARGE)
+    work = json.dumps({"inputs": [sample] * 1024, "time_steps": 1000, "return": ["membrane"]}).encode()
+    yield _of("too much work", post("/predict", work), TOO_LARGE, WRONG)
+    yield _of("too many strings", post("/predict", json.dumps({"return": ["x"] * LONG}).encode()), TOO_LARGE)
+    malformed = {
+        "nothing": b"",
+        "white space": b" " * LONG,
+        "half of it": text[: len(text) // 2].encode(),
+        "twice": (text * 2).encode(),
+        "a byte order mark": b"\xef\xbb\xbf" + text.encode(),
+        "UTF-16": text.encode("utf-16"),
+        "no UTF-8": b'{"inputs": "\xff\xfe"}',
+        "half a surrogate": b'{"\\ud800": 1}',
+        "nested deep": b'{"inputs": ' + b"[" * LONG,
+        "objects nested deep": b'{"a":' * 10_000,
+        "a field said twice": text.replace("{", '{"inputs": [[]], ', 1).encode(),
+        "a number of many digits": b'{"inputs": [[' + b"9" * LONG + b"]]}",
+        "an exponent of many digits": b'{"inputs": [[1e' + b"9" * LONG + b"]]}",
+        "pickle": b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00.",
+        "zeros": bytes(1000),
+        "compressed, and said not to be": gzip.compress(text.encode()),
+    }
+    for name, body in malformed.items():
+        yield _of(name, post("/predict", body), MALFORMED, WRONG)
+
+
+def _headers(sound: dict[str, Any]) -> Iterator[Hostile]:
+    """Yield a body that is right under headers that are odd or wrong."""
+    body = json.dumps(sound).encode()
+    fine = frozenset({200})
+    for value in ("-1", "0", "1e3", "nan", "", "soon"):
+        yield _of(f"X-Request-Timeout-Ms: {value[:9]}", post("/predict", body, {"X-Request-Timeout-Ms": value}), 400)
+    for name, value in {
+        "X-Request-Timeout-Ms": "9" * 400,  # as long as the settings allow
+        "X-Request-ID": "x" * 5000,
+        "x-request-id": "\xff\xfe",
+        "Traceparent": "00-" + "0" * 32 + "-" + "0" * 16 + "-zz",
+        "Inference-Header-Content-Length": "99999999999",
+        "Content-Type": "application/x-www-form-urlencoded",
+        "content-type": "multipart/form-data",
+        "Accept": "image/png",
+        "Range": "bytes=0-1",
+        "Cookie": "a=b; " * 500,
+        "Expect": "the impossible",
+        "Forwarded": 'for="_gazonk"',
+        "Upgrade": "websocket",
+    }.items():
+        yield Hostile(f"{name}: {value[:20]}", post("/predict", body, {name: value}), fine)
+    yield _of("an unknown encoding", post("/predict", body[::-1], {"Content-Encoding": "zstd"}), 400, 415)
+    yield _of("compressed", post("/predict", gzip.compress(body), {"Content-Encoding": "gzip"}), 400, 415)
+    yield _of("a body of 99999999999 bytes", post("/predict", body, {"Content-Length": "99999999999"}), TOO_LARGE)
+    yield _of("a body shorter than it says", post("/predict", body, {"Content-Length": str(len(body) + 9)}), 408)
+    for path in ("/models/../predict", "/models/%2e%2e%2fetc/predict", "/models/a%00b/predict", "/models//predict"):
+        yield _of(path, post(path, body), 404, 405)
+    for path in ("/models/%ff", "/models/" + "x" * 9000, "/../../etc/passwd", "/models/toy/versions/-1", "/%"):
+        yield _of(path[:30], get(path), 404, 405)
+    yield _of("a verb that is not allowed", get("/predict"), 405)
+
+
+def _lines(body: bytes) -> Iterator[Hostile]:
+    """Yield what is not HTTP as it should be."""
+    head = b"POST /predict HTTP/1.1\r\nHost: soak\r\n"
+    length = b"Content-Length: %d\r\n" % len(body)
+    for name, request in {
+        "a length below zero": head + b"Content-Length: -1\r\n\r\n" + body,
+        "a length that is text": head + b"Content-Length: all\r\n\r\n" + body,
+        "two lengths": head + length + b"Content-Length: 1\r\n\r\n" + body,
+        "a length of many digits": head + b"Content-Length: " + b"9" * 400 + b"\r\n\r\n" + body,
+        "a length and chunks": head + length + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "chunks without a size": head + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n" + body,
+        "a header without a name": head + b": nobody\r\n\r\n",
+        "a header with a NUL": head + b"X-Odd: a\0b\r\n\r\n",
+        "a verb that is none": b"BREW /predict HTTP/1.1\r\nHost: soak\r\n\r\n",
+        "no verb at all": b"\r\n\0\0\0\0\r\n\r\n",
+        "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
+        "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "a version that is none": b"GET / HTTP/9.9\r\n\r\n",
+    }.items():
+        yield Hostile(name, request, NOT_HTTP)
+    yield _of("headers without end", head + b"X-Long: " + b"x" * LONG, 431)
+    yield _of("headers that stop", head, 408)
+    yield _of("a chunk that ends too soon", head + b"Transfer-Encoding: chunked\r\n\r\nffff\r\n" + body, 408)
+    yield _of(
+        "chunks of one byte",
+        head + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n",
+        200,
+    )
+
+
+def mutated(sound: dict[str, Any], rng: random.Random) -> bytes:
+    """Return a request whose body is a sound one with a few bytes changed, dropped, doubled or moved."""
+    body = bytearray(json.dumps(sound).encode())
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(body))
+        match rng.randrange(5):
+            case 0:
+                body[at] = rng.randrange(256)
+            case 1:
+                del body[at : at + rng.randint(1, 8)]
+            case 2:
+                body[at:at] = rng.choice(TOKENS)
+            case 3:
+                body[at:at] = body[at : at + rng.randint(1, 40)]
+            case _:
+                body[at] ^= 1 << rng.randrange(8)
+        if not body:
+            body += b"0"
+    return post("/predict", bytes(body))
+
+
+TOKENS = (
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b",",
+    b'"',
+    b"null",
+    b"true",
+    b"1e9",
+    b"-",
+    b"NaN",
+    b'"inputs":',
+    b'"time_steps":7,',
+    b"\0",
+)

@@ -1,0 +1,83 @@
+"""`python -m benchmarks.soak` as it is typed, and how its figures are judged."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak.__main__ import table
+from benchmarks.soak.figures import Figure, percentile
+from benchmarks.soak.hostile import hostile, mutated
+from benchmarks.soak.networks import SMALL
+from benchmarks.soak.questions import is_exact, questions
+
+ROOT = Path(__file__).parents[2]
+
+
+def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.soak", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_quick_run_meets_its_targets_and_writes_its_figures(tmp_path: Path) -> None:
+    result = soak("--quick", "--phase", "hostile", "--json", str(tmp_path / "figures.json"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert {figure["phase"] for figure in figures} == {"hostile requests"}
+    judged = {figure["name"]: figure["value"] for figure in figures if figure["met"] is not None}
+    assert judged.pop("requests") == 1000
+    assert set(judged.values()) == {0}
+    assert "met" in result.stdout
+    assert "missed" not in result.stdout
+
+
+def test_a_phase_that_is_not_there_is_refused_with_those_that_are() -> None:
+    result = soak("--phase", "sleep")
+    assert result.returncode == 1
+    assert "error: --phase is 'sleep', expected one of hostile, mixed, overload, memory" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("figure", "met", "target"),
+    [
+        (Figure("p", "n", 20, at_most=20), True, "≤ 20"),
+        (Figure("p", "n", 20.5, at_most=20), False, "≤ 20"),
+        (Figure("p", "n", 1, at_most=0), False, "0"),
+        (Figure("p", "n", 9, at_least=9), True, "≥ 9"),
+        (Figure("p", "n", 8, at_least=9), False, "≥ 9"),
+        (Figure("p", "n", 8), None, ""),
+    ],
+)
+def test_a_figure_is_judged_by_its_bound_if_it_has_one(figure: Figure, met: bool | None, target: str) -> None:
+    assert figure.met is met
+    assert figure.target == target
+    assert table([figure]).row_count == 1
+
+
+def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed() -> None:
+    # Of 1 to 200, 198 are 99 percent.
+    values = list(range(200, 0, -1))
+    assert [percentile(values, percent) for percent in (50, 99, 100)] == [100, 198, 200]
+    assert percentile([7.0], 50) == 7.0
+    assert percentile([], 99) == 0.0
+
+
+def test_a_question_is_answered_exactly_or_not() -> None:
+    question = questions(SMALL, 2)[1]
+    right = {"predictions": [{"spike_counts": counts} for counts in question.counts]}
+    assert is_exact(question, json.dumps(right).encode())
+    right["predictions"][1]["spike_counts"][0] += 1
+    assert not is_exact(question, json.dumps(right).encode())
+
+
+def test_what_is_sent_is_the_same_each_time_and_each_kind_has_its_name() -> None:
+    sound = {"inputs": [[1, 2]]}
+    first, second = (mutated(sound, random.Random(1)) for _ in range(2))  # noqa: S311
+    assert first == second
+    names = [each.name for each in hostile(sound)]
+    assert len(names) == len(set(names)) > 60

@@ -1,0 +1,210 @@
+"""Corrupt bundles of every kind: each is refused with a sentence, and what is served beside and before it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save
+
+from models.bundle import File
+from service.errors import LoadFailed
+from service.registry import Registry
+from tests.bundles import publish, rehash, rewrite
+from tests.networks import toy
+from tests.service.asgi import Client, started
+from tests.service.test_scheduler import runs
+
+# At 1, the first of the toy's neurons reaches its threshold of 1 at each of the three steps and the second at none.
+ASKED = {"inputs": [[1, 0]]}
+COUNTS = [3, 0]
+
+
+def truncated(folder: Path) -> None:
+    weights = folder / File.WEIGHTS
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def truncated_and_hashed(folder: Path) -> None:
+    rehash(folder, File.WEIGHTS, (folder / File.WEIGHTS).read_bytes()[:-1])
+
+
+def bit_flipped(folder: Path) -> None:
+    content = bytearray((folder / File.WEIGHTS).read_bytes())
+    content[-1] ^= 0x80
+    (folder / File.WEIGHTS).write_bytes(content)
+
+
+def wrong_hash(folder: Path) -> None:
+    rewrite(folder, lambda manifest: manifest["files"].update({File.CARD: "0" * 64}))
+
+
+def change_tensor(folder: Path, file: File, name: str, change: Callable[[Any], Any]) -> None:
+    tensors = load_file(folder / file)
+    tensors[name] = change(tensors[name])
+    rehash(folder, file, save(tensors))
+
+
+def wrong_shape(folder: Path) -> None:
+    change_tensor(folder, File.WEIGHTS, "fc.weight", lambda weight: np.vstack([weight, weight]))
+
+
+def nan_weights(folder: Path) -> None:
+    change_tensor(folder, File.WEIGHTS, "fc.weight", lambda weight: weight * np.float32(np.nan))
+
+
+def safetensors_header(folder: Path, header: bytes, values: bytes = b"") -> None:
+    rehash(folder, File.WEIGHTS, len(header).to_bytes(8, "little") + header + values)
+
+
+def terabytes_claimed(folder: Path) -> None:
+    header = {"fc.weight": {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 2**42]}}
+    safetensors_header(folder, json.dumps(header).encode())
+
+
+def terabytes_of_holes(folder: Path) -> None:
+    os.truncate(folder / File.WEIGHTS, 2**42)  # the disk gives no block to a hole, but whoever reads it gets all zeros
+
+
+def terabytes_of_parameters(folder: Path) -> None:
+    def widened(manifest: dict[str, Any]) -> None:
+        manifest["spec"]["input"]["shape"] = [2**31 - 1]
+        manifest["spec"]["nodes"][0]["in_features"] = 2**31 - 1
+
+    rewrite(folder, widened)
+
+
+def huge_manifest(folder: Path) -> None:
+    os.truncate(folder / "bundle.json", 2**42)
+
+
+def nested_manifest(folder: Path) -> None:
+    (folder / "bundle.json").write_bytes(b"[" * 10**6)
+
+
+def missing_file(folder: Path) -> None:
+    (folder / File.GOLDEN).unlink()
+
+
+def symlink_out(folder: Path) -> None:
+    secret = folder.parents[2] / "secret.safetensors"
+    (folder / File.WEIGHTS).rename(secret)
+    (folder / File.WEIGHTS).symlink_to(secret)
+
+
+def manifest_linked_out(folder: Path) -> None:
+    secret = folder.parents[2] / "secret.json"
+    (folder / "bundle.json").rename(secret)
+    (folder / "bundle.json").symlink_to(secret)
+
+
+def path_out(folder: Path) -> None:
+    rewrite(folder, lambda manifest: manifest["files"].update({"../../../secret.json": "0" * 64}))
+
+
+def unknown_schema_version(folder: Path) -> None:
+    rewrite(folder, lambda manifest: manifest.update(schema_version=2))
+
+
+def wrong_golden(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: counts + 1)
+
+
+def duplicate_field(folder: Path) -> None:
+    manifest = folder / "bundle.json"
+    manifest.write_text(manifest.read_text().replace('"producer"', '"name": "other", "producer"'))
+
+
+def duplicate_nodes(folder: Path) -> None:
+    rewrite(folder, lambda manifest: manifest["spec"]["nodes"].append(manifest["spec"]["nodes"][-1]))
+
+
+def duplicate_tensors(folder: Path) -> None:
+    entry = b'"fc.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}'
+    safetensors_header(folder, b"{%s,%s}" % (entry, entry), np.eye(2, dtype=np.float32).tobytes())
+
+
+def empty(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.write_bytes(b"")
+
+
+def empty_weights(folder: Path) -> None:
+    rehash(folder, File.WEIGHTS, b"")
+
+
+def no_golden_samples(folder: Path) -> None:
+    tensors = load_file(folder / File.GOLDEN)
+    tensors = {name: tensor[:, :0] if name == "inputs" else tensor[:0] for name, tensor in tensors.items()}
+    rehash(folder, File.GOLDEN, save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
+
+
+CORRUPT: dict[Callable[[Path], None], str] = {
+    truncated: "weights.safetensors: its sha256 is ",
+    truncated_and_hashed: "weights.safetensors: not a safetensors file: ",
+    bit_flipped: "weights.safetensors: its sha256 is ",
+    wrong_hash: "card.md: its sha256 is ",
+    wrong_shape: "weights.safetensors: tensor 'fc.weight': its shape is 4×2, but the spec needs 2×2",
+    nan_weights: "weights.safetensors: tensor 'fc.weight': holds NaN or infinite values, expected finite ones",
+    terabytes_claimed: "weights.safetensors: not a safetensors file: ",
+    terabytes_of_holes: f"weights.safetensors: has {2**42} bytes, expected at most {2**31}",
+    terabytes_of_parameters: "weights.safetensors: tensor 'fc.weight': its shape is 2×2, but the spec needs 2×2147",
+    huge_manifest: f"bundle.json: has {2**42} bytes, expected at most {2**24}",
+    nested_manifest: "bundle.json: Invalid JSON: recursion limit exceeded",
+    missing_file: "golden.safetensors: missing from the bundle",
+    symlink_out: "weights.safetensors: is a symbolic link, expected a file of the bundle's own",
+    manifest_linked_out: "bundle.json: is a symbolic link, expected a file of the bundle's own",
+    path_out: "bundle.json: files.../../../secret.json",
+    unknown_schema_version: "bundle.json: schema_version: input should be 1, got 2",
+    wrong_golden: "golden.safetensors: sample 0 gives spike counts ",
+    duplicate_field: "bundle.json: says 'name' twice in one object, expected each name once",
+    duplicate_nodes: "bundle.json: spec: node 'out': another node, or the network's input, has that name already",
+    duplicate_tensors: "weights.safetensors: says 'fc.weight' twice in one object, expected each name once",
+    empty: "bundle.json: Invalid JSON: EOF while parsing",
+    empty_weights: "weights.safetensors: not a safetensors file: ",
+    no_golden_samples: "golden.safetensors: ",
+}
+
+
+async def answers_as_ever(client: Client) -> None:
+    answer = await client.post(ASKED, "/models/toy/predict")
+    assert (answer.status, answer.json["version"]) == (200, 1)
+    assert answer.json["predictions"][0]["spike_counts"] == COUNTS
+
+
+@pytest.mark.parametrize("corrupt", CORRUPT, ids=lambda corrupt: corrupt.__name__)
+@runs
+async def test_a_corrupt_bundle_is_refused_with_a_sentence_while_the_rest_serves(
+    repository: Path, corrupt: Callable[[Path], None]
+) -> None:
+    publish(repository, toy(), "corrupt")
+    corrupt(repository / "corrupt" / "1")
+    async with started(repository, default_model="toy") as client:
+        await answers_as_ever(client)
+        (listed,) = [model for model in (await client.get("/models")).json["models"] if model["name"] == "corrupt"]
+        (status,) = listed["versions"]
+        asked = await client.post(ASKED, "/models/corrupt/predict")
+
+        publish(repository, toy())
+        corrupt(repository / "toy" / "2")
+        registry: Registry = client.app.state.registry
+        with pytest.raises(LoadFailed) as refused:
+            await registry.load("toy")
+        await answers_as_ever(client)
+        assert (await client.get("/health/live")).status == 200
+
+    assert status["state"] == "failed"
+    assert asked.status == 503
+    assert asked.json == {"error": f"model 'corrupt' version 1 could not be loaded: {status['error']}"}
+    for sentence in (status["error"], str(refused.value)):
+        assert CORRUPT[corrupt] in sentence
+        assert str(repository.parent) not in sentence
+        assert "Traceback" not in sentence
+        assert "internal error" not in sentence
+        assert "\n" not in sentence
+        assert len(sentence) < 400

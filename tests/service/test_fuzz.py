@@ -1,0 +1,151 @@
+"""Whatever is sent, nothing but what is documented comes back: no 5xx, and right answers afterwards.
+
+`./scripts/soak` sends many more of the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from benchmarks.soak.client import Connection
+from benchmarks.soak.hostile import Hostile, hostile
+from tests.bundles import publish
+from tests.networks import network_of, toy
+from tests.service.conftest import Process, running
+
+EXAMPLES = 60  # of each operation, sound by the document and not
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+# Into a decay of 0.5 and a threshold of 1: 1 spikes at each of three steps; 0.5 charges 0.5, 0.75, 0.875, no spike.
+SOUND: dict[str, Any] = {"inputs": [[1, 0.5]]}
+COUNTS = [3, 0]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A process that serves the toy and a network of events, and waits half a second for what does not come."""
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    camera = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [2, 2, 1]},
+        coding="spikes",
+        time_steps=3,
+        labels=["a", "b", "c", "d"],
+    )
+    publish(root, camera, "camera")
+    flags = ("--default-model", "toy", "--header-seconds", "0.5", "--body-seconds", "0.5")
+    with running(root, *flags) as process:
+        process.wait_for("model_ready")
+        yield process
+
+
+def answers_as_ever(service: Process) -> None:
+    answer = httpx.post(service.url + "/predict", json=SOUND, timeout=60)
+    assert answer.status_code == 200
+    assert answer.json()["predictions"][0]["spike_counts"] == COUNTS
+    assert httpx.get(service.url + "/health/ready", timeout=60).status_code == 200
+
+
+def test_nothing_but_what_the_document_says_comes_back(service: Process) -> None:
+    answers_as_ever(service)
+    document = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+    # What loads and unloads models would take the others' away.
+    for found in document.exclude(path_regex=r"/(un)?load$").get_all_operations():
+        assert isinstance(found, Ok)
+        operation = found.ok()
+        modes = list(GenerationMode) if operation.body else [GenerationMode.POSITIVE]
+        for mode in modes:
+
+            @seed(20)
+            @settings(
+                max_examples=EXAMPLES,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.generate],
+            )
+            @given(case=operation.as_strategy(generation_mode=mode), name=st.sampled_from(["toy", "camera"]))
+            def check(case: schemathesis.Case[Any], name: str) -> None:
+                if mode is GenerationMode.NEGATIVE and "name" in case.path_parameters:  # noqa: B023
+                    case.path_parameters.update({"name": name, "version": "1"})  # else nearly all are 404
+                case.call_and_validate(checks=CHECKS, timeout=60)
+
+            check()
+    answers_as_ever(service)
+
+
+samples = st.lists(st.lists(st.floats(0, 10, width=32), min_size=2, max_size=2), min_size=1, max_size=4)
+
+
+def test_what_fits_the_model_is_answered(service: Process) -> None:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+
+        @seed(20)
+        @settings(max_examples=EXAMPLES, deadline=None, database=None)
+        @given(
+            inputs=samples,
+            time_steps=st.integers(1, 50),
+            of_seed=st.integers(0, 2**64 - 1),
+            wanted=st.sets(st.sampled_from(["raster", "membrane", "spikes_per_node"])),
+        )
+        def check(inputs: list[list[float]], time_steps: int, of_seed: int, wanted: set[str]) -> None:
+            body = {"inputs": inputs, "time_steps": time_steps, "seed": of_seed, "return": sorted(wanted)}
+            answer = client.post("/predict", json=body)
+            assert answer.status_code == 200, answer.text
+            assert len(answer.json()["predictions"]) == len(inputs)
+            assert wanted <= answer.json()["predictions"][0].keys()
+
+        check()
+
+
+@pytest.mark.parametrize("case", hostile(SOUND), ids=lambda case: case.name)
+def test_a_hostile_request_is_refused_and_the_next_one_answered(service: Process, case: Hostile) -> None:
+    async def ask() -> tuple[int, bytes]:
+        where = urlsplit(service.url)
+        assert where.hostname is not None
+        assert where.port is not None
+        async with Connection(where.hostname, where.port) as connection:
+            answer = await connection.ask(case.request)
+            return answer.status, answer.body
+
+    status, body = asyncio.run(ask())
+    assert status in case.statuses, body
+    if status != 200:
+        assert json.loads(body).keys() == {"error"}
+        assert len(body) < 400
+    answers_as_ever(service)
+
+
+def test_it_ends_as_it_should_after_all_that(service: Process) -> None:
+    answers_as_ever(service)
+    assert service.stop() == 0
+    assert not [entry for entry in service.entries if entry.get("level") == "error"]
