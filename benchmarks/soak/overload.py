@@ -15,7 +15,9 @@ from benchmarks.soak.scale import Scale, Tick, connect
 ALONE_MS = 40.0  # about how long a request takes alone: so long that ten times as many leave the clients a core
 MOST_STEPS = 1000
 OVERLOAD = 10  # times the capacity
-OVERLOAD_QUEUE = 16
+# A tenth of a second of work, as for clients that would not wait longer; a long queue adds up every slow moment that a
+# shared machine has.
+OVERLOAD_QUEUE = 4
 SHED_MS = 20.0
 TIMES_UNLOADED = 3
 
