@@ -69,7 +69,7 @@ def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed() -> None:
 
 def test_a_question_is_answered_exactly_or_not() -> None:
     question = questions(SMALL, 2)[1]
-    right = {"predictions": [{"spike_counts": counts} for counts in question.counts]}
+    right = {"predictions": [{"spike_counts": list(counts)} for counts in question.counts]}
     assert is_exact(question, json.dumps(right).encode())
     right["predictions"][1]["spike_counts"][0] += 1
     assert not is_exact(question, json.dumps(right).encode())
