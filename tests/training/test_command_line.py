@@ -103,6 +103,8 @@ def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background may have had interrupts ignored, and a child ignores them too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     assert process.stdout is not None
     try:
