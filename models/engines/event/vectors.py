@@ -27,7 +27,7 @@ if HOST.get("avx512f") and not config.CPU_FEATURES:
 FLOAT_BYTES = 4
 READ, TO_ALL_CACHES, DATA = 0, 3, 1  # how LLVM's prefetch is told what it is for
 
-TILE_ROWS = 6  # of `multiply`
+TILE_ROWS = 5  # of `multiply`
 TILE_VECTORS = 4 if HOST.get("avx512f") else 1  # across: its sums fill the registers that there are
 
 # As mypy should see it: what calls an intrinsic does not pass the typing context that its definition takes.
