@@ -15,22 +15,9 @@ import pytest
 from models.coding import encode
 from models.engines import EngineName, create
 from models.repository import ModelRepository
+from tests.training.command_line import ROOT, training
 from training.config import TrainingConfig
 from training.folder import RunFolder
-
-ROOT = Path(__file__).parents[2]
-
-
-def training(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +17,7 @@ from models.errors import InvalidSpec
 from models.nodes import Fire, Threshold
 from models.repository import ModelRepository
 from models.spec import Readout
+from tests.training.command_line import ROOT, training
 from training.__main__ import main
 from training.frameworks.builder import Layer
 from training.frameworks.connections import CONNECTIONS
@@ -27,7 +26,6 @@ from training.frameworks.entry import load_network
 from training.frameworks.errors import InvalidEntry, NotConvertible
 from training.frameworks.framework import Framework, find, folded
 
-ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/interop.md").read_text()
 
 
@@ -53,18 +51,6 @@ PLAIN = Framework(
 
 def taken_in(network: nn.Module, *shape: int, **served: object) -> Converted:
     return convert(network.eval().requires_grad_(False), PLAIN, Served(shape, 8, **served))  # type: ignore[arg-type]
-
-
-def training(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 class Branches(nn.Module):
