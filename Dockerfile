@@ -53,7 +53,8 @@ WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Ready means loaded, warm and verified. The empty ProxyHandler: a proxy that the environment names is not asked.
+# Ready means loaded, warm and verified. It asks the port that the environment names, so set another one there and not by
+# an argument. The empty ProxyHandler: a proxy that the environment names is not asked.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "\
 import os, urllib.request as request; \
 opener = request.build_opener(request.ProxyHandler({})); \

@@ -27,11 +27,12 @@ def first(error: ValidationError, *, fields: str, hidden: frozenset[str] = froze
     """
     if error.error_count() > MANY:
         return Fault("many", f"the body has {error.error_count()} faults, expected an object with the fields {fields}")
-    fault = error.errors(include_url=False, include_context=False)[0]
+    fault = error.errors(include_url=False)[0]
     where = _place([part for part in fault["loc"] if part not in hidden])
     expected = _expected(fault["msg"])
     template = _TEMPLATES.get(fault["type"], "{where} is {given}, expected {expected}")
-    sentence = template.format(where=where, given=shown(fault["input"]), expected=expected, fields=fields)
+    most = fault.get("ctx", {}).get("max_length")
+    sentence = template.format(where=where, given=shown(fault["input"]), expected=expected, fields=fields, most=most)
     return Fault(fault["type"], sentence)
 
 
@@ -81,5 +82,5 @@ _TEMPLATES = {
     "model_type": "{where} is {given}, expected an object",
     "extra_forbidden": "{where} is not a field here, expected one of {fields}",
     "too_short": "{where} is empty, expected at least one item",
-    "too_long": "{where} has more items than there are different ones",
+    "too_long": "{where} has too many items, expected at most {most}",
 }

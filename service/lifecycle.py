@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
-                http=connections(settings.header_seconds),
+                http=connections(settings.header_seconds, app.state.metrics.count_refused),
                 loop="asyncio",  # uvloop was measured to answer no more requests here
                 ws="none",
                 server_header=False,

@@ -77,6 +77,7 @@ class Layer:
 class Ran:
     """What one version of a model did on its engine."""
 
+    neurons: dict[str, int]  # by layer, as the model has them
     layers: dict[str, Layer]
     samples: int = 0
     encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
@@ -114,6 +115,12 @@ class Metrics:
             "From a request's arrival to the end of its answer.",
             ("route",),
             buckets=SECONDS,
+            registry=registry,
+        )
+        self.refused = Counter(
+            "spikeserve_connections_refused",
+            "Connections ended for what is no request: headers that are malformed, too long or too slow.",
+            ("status",),
             registry=registry,
         )
         in_flight = Gauge(
@@ -162,6 +169,10 @@ class Metrics:
             asked = self.models.asked.get(model) or self.models.asked.setdefault(model, Asked())
             asked.statuses[status] += 1
             asked.seconds.observe(seconds)
+
+    def count_refused(self, status: int) -> None:
+        """Count a connection that was ended before there was a request, with such an answer."""
+        self.refused.labels(int(status)).inc()
 
     def count_run(self, model: ServedModel, samples: int, seconds: float) -> None:
         """Count one run of a model's engine."""
@@ -240,8 +251,9 @@ class Models(Collector):
         """Return where to count what a model does."""
         key = (model.name, model.version, model.engine.name)
         ran = self.ran.get(key)
-        if ran is None:
-            ran = self.ran[key] = Ran({name: Layer(neurons) for name, neurons in model.layers.items()})
+        if ran is None or ran.neurons != model.layers:  # a version that was loaded again may be another network
+            layers = {name: Layer(neurons) for name, neurons in model.layers.items()}
+            ran = self.ran[key] = Ran(dict(model.layers), layers)
         return ran
 
     def describe(self) -> Iterable[Metric]:

@@ -52,11 +52,13 @@ def document(app: FastAPI, registry: Registry) -> Json:
         elif path.startswith("/v2/") and last in of_v2:
             operations["post"]["requestBody"] = of_v2[last]
         for operation in operations.values():
-            if path.startswith("/v2"):
-                operation["responses"].pop("422", None)  # FastAPI's own: paths are text here, and bodies answer 400
+            if path.startswith("/v2") or last != "predict":
+                operation["responses"].pop("422", None)  # FastAPI's own, of parameters, which are all text here
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in place:
                     parameter["example"] = place[parameter["name"]]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        written["components"]["schemas"].pop(unused, None)
     return written
 
 

@@ -81,6 +81,7 @@ class Registry:
         self.unloaded: set[str] = set()  # models that somebody unloaded, which a poll leaves alone
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.begun = False  # whether every version that was there at the start is loaded or has failed
+        self.awaited = set(self.slots)  # models that were there at the start and have no version that answers yet
         self.draining = False
 
     @classmethod
@@ -147,6 +148,7 @@ class Registry:
         async with self.locks[name]:
             self.versions(name)
             del self.slots[name]
+            self.awaited.discard(name)
             self.unloaded.add(name)
         log.info("model_unloaded", model=name)
 
@@ -205,6 +207,7 @@ class Registry:
             log.exception("model_failed", **labels)
         else:
             slot.model = model
+            self.awaited.discard(slot.name)
             log.info("model_ready", **labels, engine=model.engine.name)
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
@@ -239,19 +242,32 @@ class Registry:
         return self.slots[name]
 
     def check_ready(self) -> None:
-        """Raise NotReady with a sentence for each model that does not answer, or while the first ones load."""
+        """Raise NotReady with a sentence for each model that keeps the server from being ready.
+
+        While the first models load, that is each of them. From then on it is each that was there at the start and has
+        never answered, if `strict_readiness` is set, and all of them where none answers. A model that comes later keeps
+        nobody from asking the others.
+        """
         if self.draining:
             raise ShuttingDown("the server is shutting down")
         if not self.slots:
             raise NotReady("no model is loaded")
         if self.begun:
             self.workers.check_alive(self.settings.stuck_seconds)
-        waiting = [slot.not_ready for slot in self._all() if slot.state is State.LOADING and not self.begun]
-        for slots in self.slots.values():
-            if not waiting and all(slot.model is None for slot in slots.values()):
-                waiting += [slot.not_ready for slot in slots.values()]
-        if waiting:
+        loading = [slot.not_ready for slot in self._all() if slot.state is State.LOADING and not self.begun]
+        if waiting := loading or self._missed():
             raise NotReady("; ".join(waiting))
+
+    def _missed(self) -> list[str]:
+        """Return what is wrong with each version of the models without which the server is not ready."""
+        silent = {
+            name: [slot.not_ready for slot in slots.values()]
+            for name, slots in self.slots.items()
+            if all(slot.model is None for slot in slots.values())
+        }
+        some_answer = len(silent) < len(self.slots)
+        needed = self.awaited if self.settings.strict_readiness else frozenset()
+        return [each for name, sentences in silent.items() if name in needed or not some_answer for each in sentences]
 
     def status(self) -> list[ModelStatus]:
         """Return every model as it stands."""

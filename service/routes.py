@@ -83,32 +83,39 @@ async def _answer(request: Request, model: ServedModel) -> Response:
     return Response(answer.content, media_type="application/json")
 
 
-@router.get("/models", tags=["models"])
+@router.get("/models", responses=_errors(401), tags=["models"])
 async def models(registry: InRegistry) -> ModelList:
     """List the models that are served, and where each version stands."""
     return {"default": registry.default, "models": registry.status()}
 
 
-@router.get("/models/{name}", responses=_errors(404, 503), tags=["models"])
+@router.get("/models/{name}", responses=_errors(401, 404, 503), tags=["models"])
 async def model(name: Name, registry: InRegistry) -> ModelDescription:
     """Describe a model: what it takes, what it is made of, what it measured, and its card."""
     return described(registry.get(name), registry.versions(name))
 
 
 @router.get("/health/live", tags=["health"])
+@router.head("/health/live", include_in_schema=False)  # as some load balancers ask
 async def live() -> Health:
     """Say that the process is up."""
     return {"status": "live"}
 
 
 @router.get("/health/ready", responses=_errors(503), tags=["health"])
+@router.head("/health/ready", include_in_schema=False)
 async def ready(registry: InRegistry) -> Health:
-    """Say that every configured model is loaded, verified and warm."""
+    """Say that the models are loaded, verified and warm."""
     registry.check_ready()
     return {"status": "ready"}
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["health"])
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **_errors(401)},
+    tags=["health"],
+)
 async def metrics(request: Request) -> Response:
     """Tell Prometheus."""
     exposition: bytes = request.app.state.metrics.exposition()

@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         description="How long at least a stopping server keeps its port open and answers 503, for load balancers to "
         "notice.",
     )
+    strict_readiness: bool = Field(
+        True,
+        description="Whether the server is ready only once every model that was there at its start answers; otherwise "
+        "it is as soon as one does.",
+    )
     stuck_seconds: float = Field(
         30.0,
         gt=0,

@@ -238,7 +238,14 @@ class IndexRequest(Strict):
 class LoadRequest(Strict):
     """Nothing can be said of a load: what a bundle holds is all there is."""
 
-    parameters: dict[str, Any] = Field(default={}, max_length=0)
+    parameters: dict[str, Any] = Field(default={})
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_none(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        if parameters:
+            raise ValueError("none, since a model is what its bundle holds: neither a config nor files are taken")
+        return parameters
 
 
 class UnloadParameters(Strict):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from service.connections import MOST_BYTES
@@ -87,6 +88,39 @@ def test_a_few_bytes_too_many_are_answered_431(connection: socket.socket) -> Non
     status, error = read_all(connection)
     assert status == 431
     assert error == f"the headers have {MOST_BYTES + 1} bytes or more, expected at most {MOST_BYTES}"
+
+
+@pytest.mark.parametrize("body", [b"", b"y" * MOST_BYTES])
+def test_headers_that_arrive_whole_have_no_more_room(connection: socket.socket, body: bytes) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\nX-Header: " % len(body)
+    connection.sendall(head.ljust(MOST_BYTES + 100, b"x") + b"\r\n\r\n" + body)
+    status, error = read_all(connection)
+    assert status == 431
+    assert error.endswith(f"expected at most {MOST_BYTES}")
+
+
+def test_a_long_body_takes_no_room_from_the_headers(connection: socket.socket) -> None:
+    body = b'{"inputs": [[0, 1]]}'.ljust(2 * MOST_BYTES)
+    connection.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_is_refused_before_it_is_a_request_has_an_id_a_line_in_the_log_and_is_counted(repository: Path) -> None:
+    with running(repository) as service:
+        place = urlsplit(service.url)
+        for start in (b"GET / HTTP/1.1\r\nX-Request-ID: mine\r\nX: \0\r\n", b"\x16\x03\x01 not HTTP\r\n"):
+            with socket.create_connection((place.hostname, place.port or 0), timeout=60) as connection:
+                connection.sendall(start + b"\r\n")
+                head = connection.recv(2**16).partition(b"\r\n\r\n")[0].lower()
+                assert head.startswith(b"http/1.1 400 ")
+                assert (b"x-request-id: mine" in head) == (b"mine" in start)
+                assert b"x-request-id: " in head
+        counted = httpx.get(service.url + "/metrics").text
+        assert service.stop() == 0
+    assert 'spikeserve_connections_refused_total{status="400"} 2.0' in counted
+    refused = [entry for entry in service.entries if entry["event"] == "connection_refused"]
+    assert [entry["status"] for entry in refused] == [400, 400]
+    assert refused[0]["request_id"] == "mine"
 
 
 def test_what_is_not_http_is_answered_400(connection: socket.socket) -> None:

@@ -77,5 +77,12 @@ def test_the_documented_request_has_the_fields_of_the_contract(client: TestClien
     assert schema["additionalProperties"] is False
 
 
+def test_only_what_reads_a_body_says_422_and_only_the_health_needs_no_key(client: TestClient) -> None:
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            assert ("422" in operation["responses"]) == (path in PREDICT)
+            assert ("401" in operation["responses"]) == ("/health/" not in path)
+
+
 def test_the_docs_are_served(client: TestClient) -> None:
     assert "swagger" in client.get("/docs").text

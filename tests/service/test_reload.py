@@ -20,7 +20,7 @@ from service.registry import Registry
 from service.served import ServedModel
 from service.settings import Settings
 from tests.bundles import publish
-from tests.networks import toy
+from tests.networks import network_of, toy
 from tests.service.asgi import Client, settled, slow, started
 from tests.service.test_scheduler import LEFT, runs
 
@@ -173,6 +173,75 @@ async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again
         shutil.rmtree(repository / "toy")
         await registry.poll()
         assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
+
+
+@runs
+async def test_a_model_that_comes_later_does_not_make_the_server_unready(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, go_on = ServedModel.load, threading.Event()
+
+    def waiting(name: str, version: int, settings: Settings) -> ServedModel:
+        assert name == "toy" or go_on.wait(timeout=60)
+        return load(name, version, settings)
+
+    monkeypatch.setattr(ServedModel, "load", waiting)
+    async with started(repository) as client:
+        publish(repository, toy(), "other")
+        damage(repository, 1, "other")
+        polling = asyncio.create_task(registry_of(client).poll())
+        while len((await client.get("/models")).json["models"]) < 2:
+            await asyncio.sleep(0)
+        assert (await client.get("/health/ready")).status == 200  # while it loads
+        go_on.set()
+        await polling
+        assert (await client.get("/health/ready")).status == 200  # and once it has failed
+        failed = await client.post(LEFT, "/models/other/predict")
+        assert (failed.status, "sha256" in failed.json["error"]) == (503, True)
+        await registry_of(client).unload("toy")
+        assert (await client.get("/health/ready")).status == 503  # now that nothing answers
+
+
+@pytest.mark.parametrize(("strict", "status"), [(True, 503), (False, 200)])
+def test_a_model_that_fails_at_the_start_counts_until_it_is_mended_or_unloaded_if_that_is_set(
+    repository: Path, strict: bool, status: int
+) -> None:
+    async def ask() -> None:
+        async with started(repository, default_model="toy", strict_readiness=strict) as client:
+            assert (await client.get("/health/ready")).status == status
+            for name in ("mended", "unloaded"):
+                assert (await client.post(LEFT, f"/models/{name}/predict")).status == 503
+            await registry_of(client).unload("unloaded")
+            assert (await client.get("/health/ready")).status == status
+            shutil.rmtree(repository / "mended" / "1")
+            publish(repository, toy(), "mended")
+            await registry_of(client).load("mended")
+            assert (await client.get("/health/ready")).status == 200
+
+    for name in ("mended", "unloaded"):
+        publish(repository, toy(), name)
+        damage(repository, 1, name)
+    asyncio.run(ask())
+
+
+@runs
+async def test_a_version_may_be_loaded_again_as_another_network(repository: Path) -> None:
+    renamed = network_of(
+        [{"type": "IF", "name": "first"}, {"type": "IF", "name": "second"}],
+        {},
+        input={"shape": [2], "low": 0, "high": 1},
+        time_steps=3,
+        labels=["left", "right"],
+    )
+    async with started(repository) as client:
+        assert (await client.post(LEFT)).status == 200
+        shutil.rmtree(repository / "toy" / "1")
+        assert publish(repository, renamed) == 1
+        await registry_of(client).load("toy")
+        assert (await client.post(LEFT)).status == 200
+        metrics = str((await client.get("/metrics")).json)
+    assert 'spikeserve_layer_spikes_total{layer="second",model="toy",version="1"} 3.0' in metrics
+    assert 'layer="out"' not in metrics
 
 
 @runs

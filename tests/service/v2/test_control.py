@@ -116,6 +116,15 @@ def test_a_model_that_is_unloaded_answers_no_more_until_it_is_loaded(client: Tes
     assert counts(client) == [[3, 0]]
 
 
+def test_a_load_takes_no_configuration_and_says_so(client: TestClient) -> None:
+    refused = client.post(LOAD, json={"parameters": {"config": "{}"}})
+    assert refused.status_code == 400
+    assert refused.json()["error"].startswith(
+        "parameters is an object, expected none, since a model is what its bundle"
+    )
+    assert client.post(LOAD, json={"parameters": {}}).status_code == 200
+
+
 def test_loading_brings_the_newest_version(client: TestClient, repository: Path) -> None:
     # At half the weight 1 charges 0.5, 0.75, 0.875: no spike.
     assert publish(repository, halved()) == 2
