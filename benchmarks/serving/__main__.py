@@ -141,10 +141,8 @@ def table(served: Served, rows: Sequence[Row]) -> Table:
     for connections in CONNECTIONS:
         group = [row for row in rows if (row.model, row.connections) == (served.title, connections)]
         for row in sorted(group, key=lambda row: -row.requests_per_second):
-            p50_is_target = (row.server, row.protocol) == (OURS, NATIVE.title) and (served, connections) == (
-                NETWORKS[0],
-                1,
-            )
+            is_ours = (row.server, row.protocol) == (OURS, NATIVE.title)
+            p50_is_target = is_ours and served is NETWORKS[0] and connections == 1
             shown.add_row(
                 str(row.connections),
                 row.contestant,

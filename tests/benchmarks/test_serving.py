@@ -45,8 +45,8 @@ SOCKETS = "  Socket errors: connect 1, read 20, write 300, timeout 4000\n"
 SERVER = """
 import http.server, signal, subprocess, sys
 fifo = open(sys.argv[2], "w")
-child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-subprocess.Popen([sys.executable, "-c", child], stdout=fifo)
+child = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(2, b'.'); signal.pause()"
+subprocess.Popen([sys.executable, "-c", child], stdout=fifo, stderr=subprocess.PIPE).stderr.read(1)
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
