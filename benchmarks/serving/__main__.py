@@ -86,7 +86,8 @@ def started(served: Served, entrants: Sequence[Contestant], repository: Path) ->
             port = free_port()
             log = stack.enter_context(tempfile.TemporaryFile("w+"))
             path, body = each.protocol.path_of(served), each.protocol.body(served)
-            command = each.command(served, repository, port, first)
+            scratch = stack.enter_context(tempfile.TemporaryDirectory())
+            command = each.command(served, repository, port, scratch, first)
             server = stack.enter_context(running(command, port, log, path, body))
             with server.awake():
                 answer = ask(server.url + path, body)

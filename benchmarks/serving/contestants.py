@@ -28,9 +28,10 @@ print(next((name for name in sys.argv[1:] if importlib.util.find_spec(name) is N
 
 @dataclass(frozen=True)
 class Contestant:
-    """One server: a module and its arguments, in which {port}, {repository}, {bundle} and {answer} are filled in.
+    """One server: a module and its arguments, in which what stands in braces is filled in.
 
-    {answer} is what the first contestant answers, for one that answers a constant.
+    {port}, {repository} and {bundle} say what to serve where, {scratch} is an empty folder for it alone, and {answer}
+    is what the first contestant answers, for one that answers a constant.
     """
 
     server: str
@@ -55,11 +56,11 @@ class Contestant:
         missing = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         return f"{missing} is not installed" if missing else None
 
-    def command(self, served: Served, repository: Path, port: int, answer: bytes) -> list[str]:
+    def command(self, served: Served, repository: Path, port: int, scratch: str, answer: bytes) -> list[str]:
         """Return what starts it on a port with a model of a repository."""
         bundle = repository / served.name / "1"
         filled = [
-            each.format(port=port, repository=repository, bundle=bundle, answer=answer.decode())
+            each.format(port=port, repository=repository, bundle=bundle, scratch=scratch, answer=answer.decode())
             for each in self.arguments
         ]
         return [str(self.python), "-m", self.module, *filled]
@@ -85,7 +86,7 @@ def _litserve(workers: int, batch: int) -> Contestant:
 
 
 def _mlserver(workers: int, batch: int) -> Contestant:
-    arguments = ("{bundle}", "{port}", str(workers), str(batch))
+    arguments = ("{bundle}", "{port}", str(workers), str(batch), "{scratch}")
     needs = ("torch", "safetensors", "mlserver")
     module = f"{PEERS}.mlserver_torch"
     return Contestant(MLSERVER, _setting(workers, batch), V2, module, arguments, needs, MLSERVER_PYTHON)

@@ -1,8 +1,9 @@
 """MLServer around the PyTorch module; it runs where MLServer is installed, which is not beside our own service.
 
-`python -m benchmarks.serving.peers.mlserver_torch BUNDLE PORT WORKERS BATCH`, where 0 workers run the model in the
-server's own process and a batch of 1 is no batching. What can be switched off of what a request passes through is off:
-the access log, metrics and compression. gRPC cannot be; it listens on a port of its own and is not asked.
+`python -m benchmarks.serving.peers.mlserver_torch BUNDLE PORT WORKERS BATCH SCRATCH`, where 0 workers run the model in
+the server's own process, a batch of 1 is no batching, and SCRATCH is a folder that MLServer writes to. The access log,
+metrics and compression are off, which only cost time here. gRPC cannot be switched off; it listens on a port of its own
+and is not asked.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import tempfile
 from pathlib import Path
 
 import mlserver
@@ -53,7 +53,7 @@ class Runtime(mlserver.MLModel):  # type: ignore[misc]
 
 
 async def serve(bundle: Path, port: int, workers: int, batch: int, scratch: str) -> None:
-    """Serve a bundle under its model's name until a signal comes; `scratch` is a folder that MLServer writes to."""
+    """Serve a bundle under its model's name until a signal comes."""
     server = mlserver.MLServer(
         mlserver.Settings(
             host="127.0.0.1",
@@ -79,7 +79,6 @@ async def serve(bundle: Path, port: int, workers: int, batch: int, scratch: str)
 
 
 if __name__ == "__main__":
-    bundle, port, workers, batch = sys.argv[1:]
+    bundle, port, workers, batch, scratch = sys.argv[1:]
     install_uvloop_event_loop()
-    with tempfile.TemporaryDirectory() as scratch:
-        asyncio.run(serve(Path(bundle), int(port), int(workers), int(batch), scratch))
+    asyncio.run(serve(Path(bundle), int(port), int(workers), int(batch), scratch))
