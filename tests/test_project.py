@@ -139,6 +139,15 @@ def test_the_gpu_image_adds_what_the_torch_extra_says() -> None:
     assert [line for line in lines if not line.startswith("#")] == PROJECT["optional-dependencies"]["torch"]
 
 
+def test_mlserver_is_measured_with_the_ranges_that_the_project_has_where_it_names_the_same_package() -> None:
+    lines = (ROOT / "requirements/mlserver.txt").read_text().splitlines()
+    theirs = {Requirement(line).name: line for line in lines if not line.startswith("#")}
+    ours = {requirement.name: str(requirement) for requirement in requirements("serve", "torch")}
+    assert {name: ours[name] for name in theirs.keys() & ours.keys()} == {
+        name: theirs[name] for name in ("httptools", "numpy", "safetensors", "torch")
+    }
+
+
 def dockerfile() -> list[list[str]]:
     """Return the Dockerfile's instructions as words, continuations joined and comments dropped."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)

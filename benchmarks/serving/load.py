@@ -11,7 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Load:
-    """What one load came to: requests per second, milliseconds at two percentiles, and answers that were errors."""
+    """What one load came to: requests per second, milliseconds at two percentiles, and errors.
+
+    An error is an answer of another status than 2xx, and a connection that failed or had no answer in time.
+    """
 
     requests_per_second: float
     p50_ms: float
@@ -34,12 +37,18 @@ def load(url: str, body: bytes, connections: int, seconds: int) -> Load:
             text=True,
             check=True,
         ).stdout
-    errors = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
+    return read(report)
+
+
+def read(report: str) -> Load:
+    """Return what a report of wrk says. Raises RuntimeError where it says no rate or no percentiles."""
+    sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)
+    statuses = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
     return Load(
         requests_per_second=float(_found(r"Requests/sec:\s+([\d.]+)", report)),
         p50_ms=_milliseconds(_found(r"\n\s+50%\s+(\S+)", report)),
         p99_ms=_milliseconds(_found(r"\n\s+99%\s+(\S+)", report)),
-        errors=int(errors[1]) if errors else 0,
+        errors=sum(int(number) for match in (sockets, statuses) if match for number in match.groups()),
     )
 
 
@@ -51,7 +60,7 @@ def _found(pattern: str, report: str) -> str:
 
 
 def _milliseconds(text: str) -> float:
-    match = re.fullmatch(r"([\d.]+)(us|ms|s)", text)
+    match = re.fullmatch(r"([\d.]+)(us|ms|s|m|h)", text)
     if match is None:
         raise RuntimeError(f"wrk said '{text}', expected a time")
-    return float(match[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[match[2]]
+    return float(match[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "h": 3600e3}[match[2]]

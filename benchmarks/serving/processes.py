@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -52,23 +51,21 @@ class Server:
 
 
 @contextmanager
-def running(
-    module: str, arguments: Sequence[str], log: IO[str], ready: str, post: bytes | None = None
-) -> Iterator[Server]:
-    """Run `python -m module` until `ready` answers, and hold it still from then on.
+def running(command: Sequence[str], port: int, log: IO[str], path: str, body: bytes | None = None) -> Iterator[Server]:
+    """Run a command until `path` answers on `port`, and hold it still from then on; end it with all its children.
 
-    `{port}` in the arguments is a free port; `ready` is a path that is asked with GET, or with the body `post`.
+    The path is asked with GET, or with the body where there is one. Raises RuntimeError with the end of the log where
+    the command does not start.
     """
-    port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", module, *(argument.format(port=port) for argument in arguments)]
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     try:
-        while not _answers(url + ready, post):
+        while not _answers(url + path, body):
             if process.poll() is not None or time.perf_counter() - began > START_SECONDS:
                 log.seek(0)
-                raise RuntimeError(f"{module} did not start: {''.join(log.readlines()[-3:]).strip()}")
+                said = "".join(log.readlines()[-3:]).strip()
+                raise RuntimeError(f"{' '.join(command[:3])} did not start: {said}")
             time.sleep(0.005)
         server = Server(url, process, time.perf_counter() - began)
         os.killpg(process.pid, signal.SIGSTOP)
@@ -97,7 +94,7 @@ def free_port() -> int:
 
 
 def ask(url: str, body: bytes | None = None) -> bytes:
-    """Return the answer of `url`, posted to where there is a body."""
+    """Return the answer of `url`, posted to where there is a body. Raises OSError where it refuses or is not there."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         return bytes(answer.read())

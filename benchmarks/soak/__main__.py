@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.serving.processes import running
+from benchmarks.serving.processes import free_port, running
 from benchmarks.soak.figures import Figure
 from benchmarks.soak.networks import HEAVY, SMALL
 from benchmarks.soak.phases import PHASES, Phase
@@ -64,8 +64,10 @@ def soak(phases: list[Phase], scale: Scale) -> list[Figure]:
         for phase in phases:
             bar = progress.add_task(phase.name, total=1.0)
             with tempfile.TemporaryFile("w+") as log:
-                arguments = ("--port", "{port}", "--repository", folder, "--default-model", SMALL.name, *phase.flags)
-                with running("service", arguments, log, "/health/ready") as server, server.awake():
+                port = free_port()
+                flags = ("--port", str(port), "--repository", folder, "--default-model", SMALL.name, *phase.flags)
+                command = [sys.executable, "-m", "service", *flags]
+                with running(command, port, log, "/health/ready") as server, server.awake():
                     found = asyncio.run(phase.run(server, scale, lambda part: progress.update(bar, completed=part)))  # noqa: B023
                 log.seek(0)
                 errors = sum('"level":"error"' in line.replace(" ", "") for line in log)

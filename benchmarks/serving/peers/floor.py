@@ -1,6 +1,6 @@
 """What FastAPI takes by itself, with the service's options of uvicorn: it parses the body and returns a constant.
 
-`python -m benchmarks.serving.peers.floor BUNDLE PORT BYTES` answers BYTES bytes, whatever it is asked.
+`python -m benchmarks.serving.peers.floor PORT ANSWER` answers ANSWER, whatever it is asked.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ def application(content: bytes) -> FastAPI:
 
 
 if __name__ == "__main__":
-    app = application(b'"' + b"0" * (int(sys.argv[3]) - 2) + b'"')
     uvicorn.run(
-        app,
-        port=int(sys.argv[2]),
+        application(sys.argv[2].encode()),
+        port=int(sys.argv[1]),
         log_level="warning",
         access_log=False,
         server_header=False,
