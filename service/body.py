@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine, Generator
 from contextlib import suppress
 from types import coroutine
@@ -10,8 +11,9 @@ from typing import Any, Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooSlow, TooLarge
+from service.errors import BodyTooSlow, DeadlineExceeded, TooLarge
 
+BODY = "spikeserve.body"  # where a request's scope holds its body, unless it has none
 MOST_DIGITS = 19  # of a Content-Length that is a length; a server refuses longer ones before they come here
 CHUNKED = -1  # a length that is not known before the body ends
 LINGER_BYTES = 2**20  # what is still read of a body after its answer, so that the client gets to read that
@@ -36,12 +38,16 @@ class BodyLimit:
         if length == 0:
             await self.app(scope, receive, send)
             return
-        body = _Body(self, length, receive, send)
+        body = scope[BODY] = Body(self, length, receive, send)
         await self.app(scope, body.receive, body.send)
 
 
-class _Body:
-    """One request's body, and the answer that it gets."""
+class Body:
+    """One request's body, and the answer that it gets.
+
+    `length` is what it says of itself, or CHUNKED; `deadline`, which whoever reads it may set, when its request's time
+    is over, on the event loop's clock.
+    """
 
     def __init__(self, limit: BodyLimit, length: int, receive: Receive, send: Send) -> None:
         self.limit: Final = limit
@@ -49,12 +55,14 @@ class _Body:
         self._receive: Final = receive
         self._send: Final = send
         self.arrived = 0
-        self.deadline: float | None = None
+        self.deadline = math.inf
+        self.latest: float | None = None  # when it must have arrived, once it was waited for
         self.ended = False  # nothing more will come
         self.given_up = False  # nothing more is wanted
         self.cut_off = False  # the answer says that the connection ends with it
 
     async def receive(self) -> Message:
+        """Return what comes next. Raises TooLarge, BodyTooSlow and DeadlineExceeded."""
         if self.ended:
             return await self._receive()  # it waits for the client to leave, for as long as that takes
         if self.length > self.limit.max_bytes:
@@ -74,13 +82,17 @@ class _Body:
             waits_for = receiving.send(None)
         except StopIteration as there:
             return cast("Message", there.value)
-        if self.deadline is None:
-            self.deadline = asyncio.get_running_loop().time() + self.limit.seconds
+        if self.latest is None:
+            self.latest = asyncio.get_running_loop().time() + self.limit.seconds
         try:
-            async with asyncio.timeout_at(self.deadline):
+            async with asyncio.timeout_at(min(self.latest, self.deadline)):
                 return await _resumed(receiving, waits_for)
         except TimeoutError as error:
             self.given_up = True
+            if self.deadline < self.latest:
+                raise DeadlineExceeded(
+                    f"the body had {self.arrived} bytes when the request's time was over, expected all of it by then"
+                ) from error
             raise BodyTooSlow(
                 f"the body had {self.arrived} bytes after {self.limit.seconds:g} seconds, expected all of it by then"
             ) from error

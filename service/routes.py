@@ -76,7 +76,8 @@ async def _answer(request: Request, model: ServedModel) -> Response:
     deadline = deadline_of(request.scope, state.settings.request_timeout_ms)
     logged = request.scope[LOGGED]
     logged |= {"model": model.name, "version": model.version}
-    answer = await scheduler.answer(model, model, await request.body(), deadline, request.receive)
+    body = await scheduler.receive(model, request, deadline)
+    answer = await scheduler.answer(model, model, body, deadline, request.receive)
     logged["samples"] = answer.samples
     request.scope[ANSWERED] = answer
     state.metrics.count_answer(model, answer)

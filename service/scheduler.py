@@ -15,11 +15,12 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from models.coding import EncodedInputs
 from models.errors import InvalidInput, SpikeserveError
+from service.body import BODY, Body
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inputs import Query
 from service.jobs import Answer, Content, Form, Job, Times
@@ -57,6 +58,20 @@ class Scheduler:
         self.loop = asyncio.get_running_loop()
         self.free = workers.threads
         self.models: dict[ServedModel, None] = {}  # those that something waits for; the first is next
+
+    async def receive(self, model: ServedModel, request: Request, deadline: float) -> bytes:
+        """Return the body of a request for `model`.
+
+        Raises what its reading does, DeadlineExceeded among it, and ClientDisconnect.
+        """
+        body: Body | None = request.scope.get(BODY)
+        if body is not None:
+            body.deadline = deadline
+        try:
+            return await request.body()
+        except DeadlineExceeded:
+            self.metrics.count_expired(model)
+            raise
 
     async def answer(
         self, model: ServedModel, form: Form[Any, Content], body: bytes, deadline: float, receive: Receive

@@ -83,9 +83,10 @@ async def infer(request: Request, model: ServedModel) -> Response:
         request.headers.get("accept-encoding"),
         state.settings.max_body_bytes,
     )
-    body = await request.body()
     arrived = perf_counter()
     try:
+        body = await scheduler.receive(model, request, deadline)
+        arrived = perf_counter()
         answer = await scheduler.answer(model, form, body, deadline, request.receive)
     except InvalidInput as error:
         tally.failed(model.name, model.version, perf_counter() - arrived)
