@@ -194,8 +194,8 @@ class Registry:
     async def _fill(self, slot: Slot) -> None:
         labels = {"model": slot.name, "version": slot.version}
         slot.fault = None
-        slot.fingerprint = await self.loaders.submit(self.repository.fingerprint, slot.name, slot.version)
         try:
+            slot.fingerprint = await self.loaders.submit(self.repository.fingerprint, slot.name, slot.version)
             model = await self.loaders.submit(ServedModel.load, slot.name, slot.version, self.settings)
         except SpikeserveError as error:
             slot.fault = str(error)
@@ -266,11 +266,19 @@ class Registry:
 
 
 def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
-    """Return what lies in the repository; takes a while."""
-    return {
-        name: {version: repository.fingerprint(name, version) for version in repository.versions(name)}
-        for name in repository.names()
-    }
+    """Return what lies in the repository; takes a while. A model whose folder cannot be read is left out, and logged.
+
+    Raises OSError where the repository itself cannot be read.
+    """
+    found: dict[str, dict[int, Fingerprint]] = {}
+    for name in repository.names():
+        try:
+            versions = repository.versions(name)
+        except OSError as error:
+            log.warning("model_unreadable", model=name, error=error.strerror)
+            continue
+        found[name] = {version: repository.fingerprint(name, version) for version in versions}
+    return found
 
 
 def _worth_a_try(slot: Slot, found: Mapping[int, Fingerprint]) -> bool:
