@@ -148,6 +148,22 @@ def wrong_golden(folder: Path) -> None:
     change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: counts + 1)
 
 
+def nan_golden_inputs(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: inputs * np.float32(np.nan))
+
+
+def infinite_golden_inputs(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: inputs - np.float32(np.inf))
+
+
+def infinite_golden_readout(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "readout", lambda readout: readout + np.float32(np.inf))
+
+
+def negative_golden_counts(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: counts - 100)
+
+
 def duplicate_field(folder: Path) -> None:
     manifest = folder / "bundle.json"
     manifest.write_text(manifest.read_text().replace('"producer"', '"name": "other", "producer"'))
@@ -200,6 +216,10 @@ CORRUPT: dict[Callable[[Path], None], str] = {
     path_out: "bundle.json: files.../../../secret.json",
     unknown_schema_version: "bundle.json: schema_version: input should be 1, got 2",
     wrong_golden: "golden.safetensors: sample 0 gives spike counts ",
+    nan_golden_inputs: "golden.safetensors: 'inputs' holds NaN or infinite values, expected finite ones",
+    infinite_golden_inputs: "golden.safetensors: 'inputs' holds NaN or infinite values, expected finite ones",
+    infinite_golden_readout: "golden.safetensors: 'readout' holds NaN or infinite values, expected finite ones",
+    negative_golden_counts: "golden.safetensors: 'spike_counts' holds -100, expected at least 0",
     duplicate_field: "bundle.json: says 'name' twice in one object, expected each name once",
     duplicate_nodes: "bundle.json: spec: node 'out': another node, or the network's input, has that name already",
     duplicate_tensors: "weights.safetensors: says 'fc.weight' twice in one object, expected each name once",
