@@ -23,6 +23,7 @@ def described(model: ServedModel, versions: Mapping[int, Slot]) -> ModelDescript
         "input": {"shape": list(spec.input.shape), "low": spec.input.low, "high": spec.input.high},
         "coding": spec.coding,
         "time_steps": spec.time_steps,
+        "any_time_steps": isinstance(spec, Spec) or spec.any_time_steps,
         "readout": spec.readout,
         "labels": list(spec.labels),
         "nodes": _nodes(spec),

@@ -228,6 +228,9 @@ class ModelDescription(TypedDict):
     input: InputDescription
     coding: Coding
     time_steps: int
+    any_time_steps: Annotated[
+        bool, Field(description="Whether a request may ask for other time steps, which some ONNX graphs cannot run.")
+    ]
     readout: Annotated[
         Readout | Literal[OutputKind.SCORES],
         Field(description="What the class is read from; `scores` are those of a model that is only an ONNX graph."),
