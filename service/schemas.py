@@ -176,6 +176,7 @@ class State(StrEnum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
+    DRAINING = "draining"  # another took its place, and it still answers what was asked of it before
 
 
 class VersionStatus(TypedDict):

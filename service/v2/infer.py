@@ -76,6 +76,14 @@ class InferForm:
 
 async def infer(request: Request, model: ServedModel) -> Response:
     """Answer an infer request with `model`; every request starts from rest."""
+    model.requests.count += 1
+    try:
+        return await _answered(request, model)
+    finally:
+        model.requests.count -= 1
+
+
+async def _answered(request: Request, model: ServedModel) -> Response:
     state = request.app.state
     scheduler: Scheduler = state.scheduler
     tally: Tally = state.tally
