@@ -306,6 +306,11 @@ def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:
     ):
         if tensors[name].shape != shape:
             raise InvalidBundle(f"{File.GOLDEN}: '{name}' has shape {tensors[name].shape}, but the spec needs {shape}")
+    for name in ("inputs", "readout"):
+        if not np.isfinite(tensors[name]).all():
+            raise InvalidBundle(f"{File.GOLDEN}: '{name}' holds NaN or infinite values, expected finite ones")
+    if (tensors["spike_counts"] < 0).any():
+        raise InvalidBundle(f"{File.GOLDEN}: 'spike_counts' holds {tensors['spike_counts'].min()}, expected at least 0")
     if inputs.batch == 0:
         raise InvalidBundle(f"{File.GOLDEN}: holds no sample, expected at least one")
     return Golden(inputs, tensors["spike_counts"], tensors["readout"])

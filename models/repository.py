@@ -36,20 +36,30 @@ class ModelRepository:
         self.root = root
 
     def names(self) -> list[str]:
-        """Return the models' names, sorted; a folder without a version is none."""
+        """Return the models' names, sorted; a folder without a version is none, and one that cannot be read may be."""
         if not self.root.is_dir():
             return []
-        return sorted(entry.name for entry in self.root.iterdir() if self.versions(entry.name))
+        return sorted(entry.name for entry in self.root.iterdir() if self._may_have_versions(entry.name))
+
+    def _may_have_versions(self, name: str) -> bool:
+        try:
+            return bool(self.versions(name))
+        except OSError:
+            return True
 
     def versions(self, name: str) -> list[int]:
-        """Return the versions of a model, ascending; none for a name that the repository does not hold."""
+        """Return the versions of a model, ascending; none for a name that the repository does not hold.
+
+        A version has a bundle.json, be it one that cannot be read, which whoever reads it is told. Raises OSError where
+        the model's folder cannot be read.
+        """
         folder = self.root / name
         if not _NAME.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
             return []
         return sorted(
             int(entry.name)
             for entry in folder.iterdir()
-            if _VERSION.fullmatch(entry.name) and (entry / MANIFEST).is_file() and not entry.is_symlink()
+            if _VERSION.fullmatch(entry.name) and not _is_link(entry) and _is_there(entry / MANIFEST)
         )
 
     def read(self, name: str, version: int | None = None) -> Bundle:
@@ -64,7 +74,10 @@ class ModelRepository:
         return self._read(name, version, read_any)
 
     def _read(self, name: str, version: int | None, read: Callable[[Path], ReadBundle]) -> ReadBundle:
-        versions = self.versions(name)
+        try:
+            versions = self.versions(name)
+        except OSError as error:
+            raise InvalidBundle(f"the folder of model '{name}' cannot be read: {error.strerror}") from error
         chosen = version if version is not None else max(versions, default=None)
         if chosen is None:
             known = ", ".join(self.names()) or "none"
@@ -125,6 +138,24 @@ class ModelRepository:
             finally:
                 shutil.rmtree(incoming, ignore_errors=True)
             return version
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is something of that name; what cannot even be looked at might be there."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # it cannot be looked at, nor then be read
+        return False
 
 
 def require_name(name: str) -> None:

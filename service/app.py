@@ -74,7 +74,12 @@ def create_app(settings: Settings) -> FastAPI:
     install_handlers(app)
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        seconds=settings.body_seconds,
+        max_pending_bytes=settings.max_pending_bytes,
+    )
     if tracing:
         app.add_middleware(TraceRequests, tracing=tracing)
     app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request

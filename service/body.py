@@ -1,8 +1,13 @@
-"""A request's body on its way in: no more bytes and no more time than it may take, whatever it says of its length."""
+"""A request's body on its way in: no more bytes and no more time than it may take, whatever it says of its length.
+
+All bodies together are bounded too, but for those that are SMALL: a connection's buffers hold as much anyway, and so
+they are still answered where long ones have taken all that there is.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine, Generator
 from contextlib import suppress
 from types import coroutine
@@ -10,13 +15,15 @@ from typing import Any, Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BodyTooSlow, TooLarge
+from service.errors import BodyTooSlow, DeadlineExceeded, ServiceError, TooLarge
+from service.pending import Pending, Share
 
+BODY = "spikeserve.body"  # where a request's scope holds its body, unless it has none
 MOST_DIGITS = 19  # of a Content-Length that is a length; a server refuses longer ones before they come here
 CHUNKED = -1  # a length that is not known before the body ends
 LINGER_BYTES = 2**20  # what is still read of a body after its answer, so that the client gets to read that
 LINGER_SECONDS = 1.0
-SMALL = 2**16  # a body that is waited for, unread, so that its connection can go on
+SMALL = 2**16  # a body that is waited for, unread, so that its connection can go on, and that is not held to the bound
 
 
 class BodyLimit:
@@ -25,9 +32,10 @@ class BodyLimit:
     The fault is raised where the body is read, so that it is answered like every other.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, max_pending_bytes: int) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.pending = Pending(max_pending_bytes)
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,35 +44,55 @@ class BodyLimit:
         if length == 0:
             await self.app(scope, receive, send)
             return
-        body = _Body(self, length, receive, send)
-        await self.app(scope, body.receive, body.send)
+        body = scope[BODY] = Body(self, length, receive, send)
+        try:
+            await self.app(scope, body.receive, body.send)
+        finally:
+            body.share.give_back()
 
 
-class _Body:
-    """One request's body, and the answer that it gets."""
+class Body:
+    """One request's body, and the answer that it gets.
+
+    `length` is what it says of itself, or CHUNKED; `share` what it holds of all bodies; `deadline`, which whoever reads
+    it may set, when its request's time is over, on the event loop's clock.
+    """
 
     def __init__(self, limit: BodyLimit, length: int, receive: Receive, send: Send) -> None:
         self.limit: Final = limit
         self.length: Final = length
         self._receive: Final = receive
         self._send: Final = send
+        self.share: Final = Share(limit.pending)
         self.arrived = 0
-        self.deadline: float | None = None
+        self.deadline = math.inf
+        self.latest: float | None = None  # when it must have arrived, once it was waited for
         self.ended = False  # nothing more will come
         self.given_up = False  # nothing more is wanted
         self.cut_off = False  # the answer says that the connection ends with it
 
     async def receive(self) -> Message:
+        """Return what comes next. Raises TooLarge, Overloaded, BodyTooSlow and DeadlineExceeded."""
         if self.ended:
             return await self._receive()  # it waits for the client to leave, for as long as that takes
-        if self.length > self.limit.max_bytes:
+        try:
+            return await self._bounded()
+        except ServiceError:
             self.given_up = True
+            self.share.give_back()
+            raise
+
+    async def _bounded(self) -> Message:
+        if self.length > self.limit.max_bytes:
             raise TooLarge(f"the body has {self.length} bytes, expected at most {self.limit.max_bytes}")
+        if self.length > SMALL and not self.share.held:
+            self.share.take(self.length)
         message = await self._next()
         self._count(message)
         if self.arrived > self.limit.max_bytes:
-            self.given_up = True
             raise TooLarge(f"the body has {self.arrived} bytes or more, expected at most {self.limit.max_bytes}")
+        if self.length == CHUNKED and self.arrived > SMALL:
+            self.share.take(self.arrived - self.share.held)
         return message
 
     async def _next(self) -> Message:
@@ -74,13 +102,16 @@ class _Body:
             waits_for = receiving.send(None)
         except StopIteration as there:
             return cast("Message", there.value)
-        if self.deadline is None:
-            self.deadline = asyncio.get_running_loop().time() + self.limit.seconds
+        if self.latest is None:
+            self.latest = asyncio.get_running_loop().time() + self.limit.seconds
         try:
-            async with asyncio.timeout_at(self.deadline):
+            async with asyncio.timeout_at(min(self.latest, self.deadline)):
                 return await _resumed(receiving, waits_for)
         except TimeoutError as error:
-            self.given_up = True
+            if self.deadline < self.latest:
+                raise DeadlineExceeded(
+                    f"the body had {self.arrived} bytes when the request's time was over, expected all of it by then"
+                ) from error
             raise BodyTooSlow(
                 f"the body had {self.arrived} bytes after {self.limit.seconds:g} seconds, expected all of it by then"
             ) from error

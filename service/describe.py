@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from models.foreign import AnyTask
 from models.spec import Spec
-from service.registry import Slot
-from service.schemas import ModelDescription, NodeDescription
+from service.schemas import ModelDescription, NodeDescription, VersionStatus
 from service.served import ServedModel
 
 
-def described(model: ServedModel, versions: Mapping[int, Slot]) -> ModelDescription:
-    """Describe `model`, one of the `versions` that are served of it."""
+def described(model: ServedModel, versions: list[VersionStatus]) -> ModelDescription:
+    """Describe `model`, one of those `versions`."""
     spec, manifest = model.spec, model.bundle.manifest
     return {
         "name": model.name,
         "version": model.version,
-        "versions": [slot.status() for slot in versions.values()],
+        "versions": versions,
         "engine": model.engine.name,
         "created": manifest.created.isoformat(),
         "input": {"shape": list(spec.input.shape), "low": spec.input.low, "high": spec.input.high},
         "coding": spec.coding,
         "time_steps": spec.time_steps,
+        "any_time_steps": isinstance(spec, Spec) or spec.any_time_steps,
         "readout": spec.readout,
         "labels": list(spec.labels),
         "nodes": _nodes(spec),

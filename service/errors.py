@@ -9,7 +9,7 @@ ServiceError
 ├── OneOfSeveral      409  what would change one of several workers and not the others
 ├── TooLarge          413  more bytes, samples or work than the limits allow
 ├── NotReady          503  a model that is still loading or could not be loaded
-├── Overloaded        503  more requests wait than the queue may hold
+├── Overloaded        503  more requests wait than the queue may hold, or more bytes than all may have
 ├── ShuttingDown      503  a server that finishes what it has and takes nothing new
 └── DeadlineExceeded  504  no answer within the time that the request had
 
@@ -94,7 +94,7 @@ class NotReady(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """More requests wait for a model than its queue may hold."""
+    """More requests wait for a model than its queue may hold, or their bodies have more bytes than all may have."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}

@@ -13,6 +13,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import structlog
 
@@ -21,7 +22,7 @@ from models.repository import Fingerprint, ModelRepository
 from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, OneOfSeveral, ShuttingDown
 from service.faults import shown
 from service.schemas import ModelStatus, State, VersionStatus
-from service.served import ServedModel
+from service.served import InProgress, ServedModel
 from service.settings import Settings, chosen_versions
 from service.workers import Workers
 
@@ -66,6 +67,25 @@ class Slot:
         return status
 
 
+@dataclass(frozen=True)
+class Retired:
+    """A version that another has taken the place of. Its model is not kept: that goes with its last request."""
+
+    name: str
+    version: int
+    engine: str
+    requests: InProgress
+
+    @classmethod
+    def of(cls, model: ServedModel) -> Self:
+        """Return what stays of `model`."""
+        return cls(model.name, model.version, model.engine.name, model.requests)
+
+    def status(self) -> VersionStatus:
+        """Return it as GET /models shows it."""
+        return {"version": self.version, "state": State.DRAINING, "engine": self.engine}
+
+
 class Registry:
     """The versions that are served, by model and then by version, ascending."""
 
@@ -80,6 +100,7 @@ class Registry:
         }
         self.unloaded: set[str] = set()  # models that somebody unloaded, which a poll leaves alone
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.retired: list[Retired] = []  # those that may still answer what was asked of them before
         self.begun = False  # whether every version that was there at the start is loaded or has failed
         self.awaited = set(self.slots)  # models that were there at the start and have no version that answers yet
         self.draining = False
@@ -192,12 +213,15 @@ class Registry:
             self.slots[name] = {version: slot for version, slot in slots.items() if version in wanted}
             for slot in retired:
                 log.info("model_retired", model=name, version=slot.version)
+            self.retired += [
+                Retired.of(slot.model) for slot in retired if slot.model is not None and slot.model.requests.count
+            ]
 
     async def _fill(self, slot: Slot) -> None:
         labels = {"model": slot.name, "version": slot.version}
         slot.fault = None
-        slot.fingerprint = await self.loaders.submit(self.repository.fingerprint, slot.name, slot.version)
         try:
+            slot.fingerprint = await self.loaders.submit(self.repository.fingerprint, slot.name, slot.version)
             model = await self.loaders.submit(ServedModel.load, slot.name, slot.version, self.settings)
         except SpikeserveError as error:
             slot.fault = str(error)
@@ -271,10 +295,14 @@ class Registry:
 
     def status(self) -> list[ModelStatus]:
         """Return every model as it stands."""
-        return [
-            {"name": name, "versions": [slot.status() for slot in versions.values()]}
-            for name, versions in self.slots.items()
-        ]
+        return [{"name": name, "versions": self.statuses(name)} for name in self.slots]
+
+    def statuses(self, name: str) -> list[VersionStatus]:
+        """Return a model's versions, ascending, with those that were retired and still answer what they were asked."""
+        self.retired = [each for each in self.retired if each.requests.count > 0]
+        served = self.slots[name]
+        draining = {each.version: each for each in self.retired if each.name == name}
+        return [each.status() for _, each in sorted((draining | served).items())]
 
     def _all(self) -> Iterator[Slot]:
         for versions in self.slots.values():
@@ -282,11 +310,19 @@ class Registry:
 
 
 def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
-    """Return what lies in the repository; takes a while."""
-    return {
-        name: {version: repository.fingerprint(name, version) for version in repository.versions(name)}
-        for name in repository.names()
-    }
+    """Return what lies in the repository; takes a while. A model whose folder cannot be read is left out, and logged.
+
+    Raises OSError where the repository itself cannot be read.
+    """
+    found: dict[str, dict[int, Fingerprint]] = {}
+    for name in repository.names():
+        try:
+            versions = repository.versions(name)
+        except OSError as error:
+            log.warning("model_unreadable", model=name, error=error.strerror)
+            continue
+        found[name] = {version: repository.fingerprint(name, version) for version in versions}
+    return found
 
 
 def _worth_a_try(slot: Slot, found: Mapping[int, Fingerprint]) -> bool:

@@ -71,12 +71,21 @@ async def predict_with_version(request: Request, name: Name, version: Version) -
 
 
 async def _answer(request: Request, model: ServedModel) -> Response:
+    model.requests.count += 1
+    try:
+        return await _answered(request, model)
+    finally:
+        model.requests.count -= 1
+
+
+async def _answered(request: Request, model: ServedModel) -> Response:
     state = request.app.state
     scheduler: Scheduler = state.scheduler
     deadline = deadline_of(request.scope, state.settings.request_timeout_ms)
     logged = request.scope[LOGGED]
     logged |= {"model": model.name, "version": model.version}
-    answer = await scheduler.answer(model, model, await request.body(), deadline, request.receive)
+    body = await scheduler.receive(model, request, deadline)
+    answer = await scheduler.answer(model, model, body, deadline, request.receive)
     logged["samples"] = answer.samples
     request.scope[ANSWERED] = answer
     state.metrics.count_answer(model, answer)
@@ -92,7 +101,7 @@ async def models(registry: InRegistry) -> ModelList:
 @router.get("/models/{name}", responses=_errors(401, 404, 503), tags=["models"])
 async def model(name: Name, registry: InRegistry) -> ModelDescription:
     """Describe a model: what it takes, what it is made of, what it measured, and its card."""
-    return described(registry.get(name), registry.versions(name))
+    return described(registry.get(name), registry.statuses(name))
 
 
 @router.get("/health/live", tags=["health"])

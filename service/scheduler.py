@@ -15,14 +15,15 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from models.coding import EncodedInputs
 from models.errors import InvalidInput, SpikeserveError
+from service.body import BODY, Body
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inputs import Query
-from service.jobs import Answer, Content, Form, Job, Times
+from service.jobs import SMALL_BODY, Answer, Content, Form, Job, Times
 from service.metrics import Metrics
 from service.queues import AnyJob, Piece, Reading, Run
 from service.served import ServedModel
@@ -57,6 +58,22 @@ class Scheduler:
         self.loop = asyncio.get_running_loop()
         self.free = workers.threads
         self.models: dict[ServedModel, None] = {}  # those that something waits for; the first is next
+
+    async def receive(self, model: ServedModel, request: Request, deadline: float) -> bytes:
+        """Return the body of a request for `model`; a long one has to find room in the queue before it is read.
+
+        Raises Overloaded, what its reading does, DeadlineExceeded among it, and ClientDisconnect.
+        """
+        body: Body | None = request.scope.get(BODY)
+        if body is not None:
+            body.deadline = deadline
+            if not 0 <= body.length <= SMALL_BODY:
+                self._require_room(model)
+        try:
+            return await request.body()
+        except DeadlineExceeded:
+            self.metrics.count_expired(model)
+            raise
 
     async def answer(
         self, model: ServedModel, form: Form[Any, Content], body: bytes, deadline: float, receive: Receive
@@ -119,12 +136,15 @@ class Scheduler:
         except Exception as error:
             self._deliver(model, _failed(pieces, error))
 
-    def _admit(self, model: ServedModel) -> None:
+    def _require_room(self, model: ServedModel) -> None:
         if model.queue.depth >= model.queue.limit:
             self.metrics.count_shed(model)
             raise Overloaded(
                 f"model '{model.name}' has {model.queue.depth} requests waiting, expected fewer than max_queue"
             )
+
+    def _admit(self, model: ServedModel) -> None:
+        self._require_room(model)
         model.queue.depth += 1
         self.metrics.queue_changed(model, 1)
 

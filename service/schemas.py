@@ -176,6 +176,7 @@ class State(StrEnum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
+    DRAINING = "draining"  # another took its place, and it still answers what was asked of it before
 
 
 class VersionStatus(TypedDict):
@@ -228,6 +229,9 @@ class ModelDescription(TypedDict):
     input: InputDescription
     coding: Coding
     time_steps: int
+    any_time_steps: Annotated[
+        bool, Field(description="Whether a request may ask for other time steps, which some ONNX graphs cannot run.")
+    ]
     readout: Annotated[
         Readout | Literal[OutputKind.SCORES],
         Field(description="What the class is read from; `scores` are those of a model that is only an ONNX graph."),

@@ -22,10 +22,17 @@ from service.schemas import PredictResponse
 from service.settings import Settings
 
 
+class InProgress:
+    """How many requests have begun with a model and not ended yet: an object, to be counted without the model."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class ServedModel:
     """One version of one model, asked and answered in JSON (a `Form`). No request leaves anything behind in it.
 
-    Any number of threads may use it at once, but its queue is the event loop's.
+    Any number of threads may use it at once, but its queue and its count of requests are the event loop's.
     """
 
     def __init__(self, bundle: AnyBundle, engine: Runner, settings: Settings) -> None:
@@ -37,6 +44,7 @@ class ServedModel:
         self.reader = Reader(self.spec, Limits.of(settings))
         self.layers = self.spec.layers
         self.cost = Cost.of(engine, self.spec, bundle.sample)  # of one sample, as most requests are
+        self.requests = InProgress()
         self.queue = Queue(policy_of(engine.name, settings), self.cost, settings.max_queue)
 
     @classmethod

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.repository import PRETRAINED
@@ -111,6 +111,12 @@ class Settings(BaseSettings):
         "is going.",
     )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="The largest request body, in bytes.")
+    max_pending_bytes: int = Field(
+        512 * 2**20,
+        ge=1,
+        description="The most bytes that the bodies of all requests in progress may have, but for those of at most "
+        "64 KiB; a request with more is answered 503 at once.",
+    )
     header_seconds: float = Field(
         10, gt=0, le=3600, description="How long a request's headers may take to arrive; then it is answered 408."
     )
@@ -171,6 +177,13 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"latest|all|[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", versions):
             raise ValueError("Input should be latest, all or versions such as 1,3")
         return versions
+
+    @field_validator("max_pending_bytes")
+    @classmethod
+    def _holds_a_body(cls, most: int, info: ValidationInfo) -> int:
+        if most < info.data.get("max_body_bytes", 0):
+            raise ValueError(f"Input should be at least max_body_bytes, which is {info.data['max_body_bytes']}")
+        return most
 
     @field_validator("device")
     @classmethod

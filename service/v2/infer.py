@@ -12,9 +12,11 @@ from starlette.responses import Response
 from models.engines import RunResult
 from models.errors import InvalidInput
 from service.access import ANSWERED, LOGGED
+from service.body import BODY, SMALL, Body
 from service.deadlines import deadline_of
 from service.errors import ServiceError
 from service.jobs import Answer
+from service.pending import Share
 from service.scheduler import Scheduler
 from service.served import ServedModel
 from service.v2.encoding import Encoding, accepted, encoding_of, pack, unpack
@@ -43,15 +45,19 @@ class InferForm:
     header_length: str | None
     accept_encoding: str | None
     most_bytes: int
+    share: Share | None  # what the body holds of all bodies, unless there is none
 
     def is_short(self, body: bytes) -> bool:
         """Return whether to read a body takes less than to hand it to another thread; a packed one may hold a lot."""
         return self.encoding is Encoding.IDENTITY and self.model.is_short(body)
 
     def read(self, body: bytes) -> Asked:
-        """Return what a body asks. Raises MalformedBody, InvalidRequest or TooLarge."""
+        """Return what a body asks. Raises MalformedBody, InvalidRequest, TooLarge or Overloaded."""
         began = perf_counter()
-        asked = read(unpack(body, self.encoding, self.most_bytes), self.header_length, self.model)
+        unpacked = unpack(body, self.encoding, self.most_bytes)
+        if self.share is not None and self.encoding is not Encoding.IDENTITY and len(unpacked) > SMALL:
+            self.share.take(len(unpacked))
+        asked = read(unpacked, self.header_length, self.model)
         return replace(asked, read_seconds=perf_counter() - began)
 
     def render(self, query: Asked, result: RunResult) -> Reply:
@@ -70,23 +76,34 @@ class InferForm:
 
 async def infer(request: Request, model: ServedModel) -> Response:
     """Answer an infer request with `model`; every request starts from rest."""
+    model.requests.count += 1
+    try:
+        return await _answered(request, model)
+    finally:
+        model.requests.count -= 1
+
+
+async def _answered(request: Request, model: ServedModel) -> Response:
     state = request.app.state
     scheduler: Scheduler = state.scheduler
     tally: Tally = state.tally
     deadline = deadline_of(request.scope, state.settings.request_timeout_ms)
     logged = request.scope[LOGGED]
     logged |= {"model": model.name, "version": model.version}
+    body: Body | None = request.scope.get(BODY)
     form = InferForm(
         model,
         encoding_of(request.headers.get("content-encoding")),
         request.headers.get(HEADER_LENGTH),
         request.headers.get("accept-encoding"),
         state.settings.max_body_bytes,
+        body.share if body is not None else None,
     )
-    body = await request.body()
     arrived = perf_counter()
     try:
-        answer = await scheduler.answer(model, form, body, deadline, request.receive)
+        content = await scheduler.receive(model, request, deadline)
+        arrived = perf_counter()
+        answer = await scheduler.answer(model, form, content, deadline, request.receive)
     except InvalidInput as error:
         tally.failed(model.name, model.version, perf_counter() - arrived)
         raise InvalidRequest(str(error)) from error

@@ -47,7 +47,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 MODEL_ERRORS = _errors(401, 404, 503)
-CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 409, 413)
+CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 409, 413, 503)
 
 
 @router.get("", responses=_errors(401))
@@ -148,7 +148,7 @@ async def infer_with_version(request: Request, name: Name, version: Version) -> 
     return await answer(request, request.app.state.registry.get(name, version))
 
 
-@router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413))
+@router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413, 503))
 async def index(request: Request, registry: InRegistry) -> list[schemas.IndexEntry]:
     """List every version, its state and, where it does not answer, why; and the models that were unloaded."""
     asked = parse_optional(await request.body(), schemas.IndexRequest)

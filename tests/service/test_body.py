@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
@@ -52,7 +53,7 @@ def test_no_more_is_read_than_it_takes_to_know(declared: bytes | None, read: int
     header = (b"transfer-encoding", b"chunked") if declared is None else (b"content-length", declared)
     scope: Scope = {"type": "http", "headers": [header]}
     with pytest.raises(TooLarge):
-        asyncio.run(BodyLimit(app, 100, seconds=60)(scope, receive, send))
+        asyncio.run(BodyLimit(app, 100, 60, 100)(scope, receive, send))
     assert len(received) == read
 
 
@@ -124,6 +125,31 @@ def test_a_body_that_trickles_is_answered_408_and_its_connection_ends(repository
     assert b"bytes after 0.2 seconds, expected all of it by then" in answer
 
 
+@pytest.mark.parametrize("header", [b"Content-Length: 40", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(
+    ("path", "also", "flags"),
+    [
+        (b"/predict", b"X-Request-Timeout-Ms: 200\r\n", ()),
+        (b"/v2/models/toy/infer", b"", ("--request-timeout-ms", "200")),
+    ],
+)
+def test_a_request_whose_time_is_over_while_its_body_arrives_is_answered_504_then(
+    repository: Path, path: bytes, header: bytes, also: bytes, flags: tuple[str, ...]
+) -> None:
+    head = b"POST %s HTTP/1.1\r\nHost: test\r\n%s%s\r\n\r\n" % (path, also, header)
+    with running(repository, *flags) as service, connect(service) as connection:
+        connection.sendall(head)
+        while not select.select([connection], [], [], 0.02)[0]:  # a byte now and then, and never the last one
+            connection.sendall(b"1\r\n \r\n" if b"chunked" in header else b" ")
+        answer = read_all(connection)
+        expired = httpx.get(f"{service.url}/metrics").text
+        assert service.stop() == 0
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"connection: close" in answer
+    assert answer.endswith(b"bytes when the request's time was over, expected all of it by then\"}")
+    assert 'spikeserve_requests_expired_total{model="toy"} 1.0' in expired
+
+
 def test_a_client_that_waits_for_its_answer_is_not_slow() -> None:
     # The time is that of the body alone: it is over long before the server listens for the client to leave.
     events: list[str] = []
@@ -141,7 +167,7 @@ def test_a_client_that_waits_for_its_answer_is_not_slow() -> None:
             pytest.fail("nothing is sent here")
 
         scope: Scope = {"type": "http", "headers": [(b"content-length", b"1")]}
-        await BodyLimit(app, 100, seconds=0.001)(scope, messages.get, send)
+        await BodyLimit(app, 100, 0.001, 100)(scope, messages.get, send)
 
     asyncio.run(main())
     assert events == ["http.request", "http.disconnect"]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from safetensors.numpy import load_file, save
 
 from models.bundle import File
+from models.errors import InvalidBundle
+from models.repository import ModelRepository
 from service.errors import LoadFailed
-from service.registry import Registry
+from service.registry import Registry, look
 from tests.bundles import publish, rehash, rewrite
 from tests.networks import toy
 from tests.service.asgi import Client, started
@@ -23,6 +29,8 @@ from tests.service.test_scheduler import runs
 # At 1, the first of the toy's neurons reaches its threshold of 1 at each of the three steps and the second at none.
 ASKED = {"inputs": [[1, 0]]}
 COUNTS = [3, 0]
+
+NOBODY = 65534  # a user who is not root, where the tests run as root
 
 
 def truncated(folder: Path) -> None:
@@ -103,6 +111,31 @@ def manifest_linked_out(folder: Path) -> None:
     (folder / "bundle.json").symlink_to(secret)
 
 
+def manifest_a_folder(folder: Path) -> None:
+    (folder / "bundle.json").unlink()
+    (folder / "bundle.json").mkdir()
+
+
+def manifest_a_dangling_link(folder: Path) -> None:
+    (folder / "bundle.json").unlink()
+    (folder / "bundle.json").symlink_to("nowhere")
+
+
+def manifest_a_pipe(folder: Path) -> None:
+    (folder / "bundle.json").unlink()
+    os.mkfifo(folder / "bundle.json")
+
+
+def manifest_a_socket(folder: Path) -> None:
+    (folder / "bundle.json").unlink()
+    os.mknod(folder / "bundle.json", stat.S_IFSOCK)
+
+
+def weights_a_pipe(folder: Path) -> None:
+    (folder / File.WEIGHTS).unlink()
+    os.mkfifo(folder / File.WEIGHTS)
+
+
 def path_out(folder: Path) -> None:
     rewrite(folder, lambda manifest: manifest["files"].update({"../../../secret.json": "0" * 64}))
 
@@ -113,6 +146,22 @@ def unknown_schema_version(folder: Path) -> None:
 
 def wrong_golden(folder: Path) -> None:
     change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: counts + 1)
+
+
+def nan_golden_inputs(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: inputs * np.float32(np.nan))
+
+
+def infinite_golden_inputs(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "inputs", lambda inputs: inputs - np.float32(np.inf))
+
+
+def infinite_golden_readout(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "readout", lambda readout: readout + np.float32(np.inf))
+
+
+def negative_golden_counts(folder: Path) -> None:
+    change_tensor(folder, File.GOLDEN, "spike_counts", lambda counts: counts - 100)
 
 
 def duplicate_field(folder: Path) -> None:
@@ -159,9 +208,18 @@ CORRUPT: dict[Callable[[Path], None], str] = {
     missing_file: "golden.safetensors: missing from the bundle",
     symlink_out: "weights.safetensors: is a symbolic link, expected a file of the bundle's own",
     manifest_linked_out: "bundle.json: is a symbolic link, expected a file of the bundle's own",
+    manifest_a_folder: "bundle.json: is not a file",
+    manifest_a_dangling_link: "bundle.json: is a symbolic link, expected a file of the bundle's own",
+    manifest_a_pipe: "bundle.json: is not a file",
+    manifest_a_socket: "bundle.json: cannot be read: ",
+    weights_a_pipe: "weights.safetensors: is not a file",
     path_out: "bundle.json: files.../../../secret.json",
     unknown_schema_version: "bundle.json: schema_version: input should be 1, got 2",
     wrong_golden: "golden.safetensors: sample 0 gives spike counts ",
+    nan_golden_inputs: "golden.safetensors: 'inputs' holds NaN or infinite values, expected finite ones",
+    infinite_golden_inputs: "golden.safetensors: 'inputs' holds NaN or infinite values, expected finite ones",
+    infinite_golden_readout: "golden.safetensors: 'readout' holds NaN or infinite values, expected finite ones",
+    negative_golden_counts: "golden.safetensors: 'spike_counts' holds -100, expected at least 0",
     duplicate_field: "bundle.json: says 'name' twice in one object, expected each name once",
     duplicate_nodes: "bundle.json: spec: node 'out': another node, or the network's input, has that name already",
     duplicate_tensors: "weights.safetensors: says 'fc.weight' twice in one object, expected each name once",
@@ -208,3 +266,45 @@ async def test_a_corrupt_bundle_is_refused_with_a_sentence_while_the_rest_serves
         assert "internal error" not in sentence
         assert "\n" not in sentence
         assert len(sentence) < 400
+
+
+@contextmanager
+def unprivileged() -> Iterator[Path]:
+    """Yield an empty folder to somebody whom a mode keeps out of a folder, as it does not keep out root."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:  # not pytest's own, whose parents only this user may enter
+        if user == 0:
+            os.chown(name, NOBODY, -1)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444], ids=["closed", "listed"])
+def test_a_version_whose_folder_cannot_be_read_stops_no_other(mode: int) -> None:
+    with unprivileged() as root:
+        publish(root, toy())
+        publish(root, toy())
+        (root / "toy" / "2").chmod(mode)
+        found = look(ModelRepository(root))
+        assert {name: list(versions) for name, versions in found.items()} == {"toy": [1, 2]}
+        with pytest.raises(InvalidBundle, match=r"^bundle\.json: cannot be read: Permission denied$"):
+            ModelRepository(root).read("toy", 2)
+        (root / "toy" / "2").chmod(0o755)
+        assert look(ModelRepository(root))["toy"][2] != found["toy"][2]  # and so a poll tries it again
+
+
+def test_a_model_whose_folder_cannot_be_read_is_logged_and_stops_no_other() -> None:
+    with unprivileged() as root:
+        publish(root, toy())
+        publish(root, toy(), "closed")
+        (root / "closed").chmod(0o000)
+        with structlog.testing.capture_logs() as entries:
+            assert list(look(ModelRepository(root))) == ["toy"]
+        (entry,) = entries
+        assert (entry["event"], entry["model"], entry["error"]) == ("model_unreadable", "closed", "Permission denied")
+        with pytest.raises(InvalidBundle, match=r"^the folder of model 'closed' cannot be read: Permission denied$"):
+            ModelRepository(root).read("closed", 1)
+        (root / "closed").chmod(0o755)

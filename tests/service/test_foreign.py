@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from models.contract import OnnxContract
 from service.jobs import Job
 from service.queues import Piece
 from service.scheduler import compute
@@ -59,6 +60,15 @@ def test_other_time_steps_are_refused(tmp_path: Path) -> None:
     publish(tmp_path, scores(), contract())
     status, answer = predicted(tmp_path, {"inputs": [[0, 1]], "time_steps": 5})
     assert (status, answer) == (422, {"error": "time_steps is 5, but this ONNX model runs for 4"})
+
+
+@pytest.mark.parametrize(("said", "model"), [(contract(), scores()), (of_spikes(), spikes())], ids=["fixed", "any"])
+def test_the_description_says_whether_other_time_steps_may_be_asked_for(
+    tmp_path: Path, said: OnnxContract, model: Any
+) -> None:
+    publish(tmp_path, model, said)
+    with serving(tmp_path) as client:
+        assert client.get("/models/foreign").json()["any_time_steps"] == said.any_time_steps
 
 
 def undefined_at_one() -> Any:

@@ -21,6 +21,14 @@ def test_the_page_loads_nothing_and_writes_no_html(client: TestClient) -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\bstyle=|\son\w+=", page)
 
 
+def test_the_page_offers_and_asks_for_time_steps_only_where_the_model_takes_others(client: TestClient) -> None:
+    page = client.get("/").text
+    assert 'return coding !== "spikes" && any_time_steps;' in page
+    assert 'closest("label").hidden = !stepsAreFree(model);' in page
+    assert "if (stepsAreFree(asked)) body.time_steps" in page
+    assert page.count("body.time_steps") == 1
+
+
 def test_an_id_of_one_request_does_not_stay_on_the_page(client: TestClient) -> None:
     ids = [client.get("/", headers={"X-Request-ID": name}).headers["X-Request-ID"] for name in ("one", "two")]
     assert ids == ["one", "two"]

@@ -51,6 +51,7 @@ def test_a_model_is_described(digits_repository: Path) -> None:
         "input": {"shape": [64], "low": 0.0, "high": 1.0},
         "coding": "direct",
         "time_steps": 12,
+        "any_time_steps": True,
         "readout": "spike_count",
         "labels": [str(digit) for digit in range(10)],
         "nodes": [

@@ -23,6 +23,7 @@ from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.asgi import Client, settled, slow, started
 from tests.service.test_scheduler import LEFT, runs
+from tests.service.v2.conftest import INFER, request
 
 
 def doubled() -> Network:
@@ -109,11 +110,31 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
         await settled()
         go_on.set()
         await loading
-        assert await versions(client) == [(2, "ready")]
+        assert await versions(client) == [(1, "draining"), (2, "ready")]
+        assert (await client.get("/models/toy")).json["versions"][0]["state"] == "draining"
         assert (await client.post(HALF)).json["version"] == 2
+        assert (await client.post(HALF, "/models/toy/versions/1/predict")).status == 404
         held.go_on.release(2)
         for old in (await begun, await before):
             assert (old.json["version"], old.json["predictions"][0]["spike_counts"]) == (1, [0, 0])
+        assert await versions(client) == [(2, "ready")]
+
+
+@pytest.mark.parametrize("path", ["/predict", INFER])
+@runs
+async def test_a_version_drains_until_its_last_request_has_ended_however_that_is(repository: Path, path: str) -> None:
+    async with started(repository, threads=1) as client:
+        held, gone = slow(client.model()), asyncio.Event()
+        asked = request([[0.5, 0.0]]) if path == INFER else HALF
+        asking = asyncio.create_task(client.post(asked, path, left=gone))
+        await held.begun()
+        publish(repository, doubled())
+        await registry_of(client).load("toy")
+        assert await versions(client) == [(1, "draining"), (2, "ready")]
+        gone.set()
+        assert (await asking).status == 0
+        assert await versions(client) == [(2, "ready")]
+        held.go_on.release()
 
 
 @runs

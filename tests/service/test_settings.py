@@ -45,6 +45,14 @@ def test_every_setting_says_what_it_means_and_has_a_flag(name: str, capsys: pyte
         (["--versions", "newest"], "versions is 'newest', expected latest, all or versions such as 1,3"),
         (["--versions", "7"], "versions: no model in the repository has one of 7"),
         (["--device", "gpu"], "device is 'gpu', expected cpu, cuda or cuda:<index>"),
+        (
+            ["--max-body-bytes", "2000", "--max-pending-bytes", "1000"],
+            "max_pending_bytes is '1000', expected at least max_body_bytes, which is 2000",
+        ),
+        (
+            ["--max-body-bytes", str(2**30)],
+            f"max_pending_bytes is {2**29}, expected at least max_body_bytes, which is {2**30}",
+        ),
         (["--repository", "/nowhere"], "repository is '/nowhere', expected a folder that exists"),
         (["--default-model", "nobody"], "default_model: 'nobody' is not in the repository; it holds: toy"),
         (["--engine", "onnx", "--device", "cuda"], "device 'cuda': engine 'onnx' runs on 'cpu' only"),

@@ -123,6 +123,30 @@ async def test_a_full_queue_is_503_here_too_and_counts_as_a_failure(repository: 
         assert counts == {"success": 1, "fail": 1}
 
 
+@pytest.mark.parametrize("path", ["/predict", INFER])
+@pytest.mark.parametrize(
+    "length", [{"Content-Length": str(SMALL_BODY + 1)}, {"Transfer-Encoding": "chunked"}], ids=["long", "chunked"]
+)
+@runs
+async def test_a_full_queue_refuses_a_long_body_before_it_is_read(
+    repository: Path, path: str, length: dict[str, str]
+) -> None:
+    body = json.dumps(LEFT if path == "/predict" else asked()) + PADDING
+    async with started(repository, threads=1, max_queue=1, max_batch=1, max_body_bytes=SMALL_BODY + 1) as client:
+        held = slow(client.model())
+        accepted = [asyncio.create_task(client.post(LEFT))]
+        await held.begun()
+        accepted.append(asyncio.create_task(client.post(LEFT)))
+        await settled()
+        # It has more bytes than a body may have, which would be found out where it is read.
+        refused = await client.call("POST", path, body.encode(), length, asyncio.Event())
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json == {"error": "model 'toy' has 1 requests waiting, expected fewer than max_queue"}
+        assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 1
+        held.go_on.release(2)
+        assert [(await each).status for each in accepted] == [200, 200]
+
+
 @runs
 async def test_a_worker_unpacks_what_is_compressed_however_short(repository: Path) -> None:
     async with started(repository, threads=1, max_batch=1) as client:
