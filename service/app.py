@@ -13,6 +13,7 @@ from models.version import VERSION
 from service import openapi
 from service.access import Access
 from service.body import BodyLimit
+from service.docs import install_docs
 from service.errors import install_handlers
 from service.keys import KeyCheck, KeyRing
 from service.metrics import Metrics
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Serves spiking neural networks. Every request starts from rest; the answer is spike counts and "
         'a class. Every error is `{"error": "<one sentence>"}`.',
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
         # An included router would match every path twice over.
@@ -72,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.tally = Tally()
     install_handlers(app)
+    install_docs(app)
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
     app.add_middleware(

@@ -26,8 +26,8 @@ def _read() -> tuple[str, dict[str, str]]:
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src '{_hash_of('script', html)}'",
-            f"style-src '{_hash_of('style', html)}'",
+            f"script-src '{source_of('script', html)}'",
+            f"style-src '{source_of('style', html)}'",
             "img-src data:",
             "connect-src 'self'",
             "base-uri 'none'",
@@ -43,7 +43,7 @@ def _read() -> tuple[str, dict[str, str]]:
     }
 
 
-def _hash_of(tag: str, html: str) -> str:
+def source_of(tag: str, html: str) -> str:
     """Return the Content-Security-Policy source of the page's one inline element of that tag."""
     (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

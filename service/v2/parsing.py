@@ -52,7 +52,7 @@ def parse_optional(body: bytes, kind: type[Request]) -> Request:
     """
     if len(body) > MOST_SHORT:
         raise TooLarge(f"the body has {len(body)} bytes, expected at most {MOST_SHORT} here")
-    return parse(body, kind) if body.strip() else kind()
+    return parse(body, kind) if body else kind()
 
 
 def _values(body: bytes) -> Any:

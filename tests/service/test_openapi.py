@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,5 +85,11 @@ def test_only_what_reads_a_body_says_422_and_only_the_health_needs_no_key(client
             assert ("401" in operation["responses"]) == ("/health/" not in path)
 
 
-def test_the_docs_are_served(client: TestClient) -> None:
-    assert "swagger" in client.get("/docs").text
+def test_the_docs_are_served_and_load_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert loaded == ["/docs/files/swagger-ui.css", "data:,", "/docs/files/swagger-ui-bundle.js"]
+    for path in (loaded[0], loaded[2]):
+        assert "swagger-ui" in client.get(path).text
+    assert "http" not in page.text

@@ -1,0 +1,51 @@
+"""The API's documentation, /docs: Swagger UI with nothing from elsewhere, since it runs where keys are typed in."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.staticfiles import StaticFiles
+
+from service.page import source_of
+
+PATH = "/docs"
+FILES = f"{PATH}/files"
+
+
+def install_docs(app: FastAPI) -> None:
+    """Have `app` show its OpenAPI document to people, by the files of Swagger UI that fastapi-offline brings."""
+    app.mount(FILES, StaticFiles(packages=[("fastapi_offline", "static")]), name="docs")
+
+    @app.get(PATH, include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        html, headers = _page(request.app.title)
+        return Response(html, headers=headers, media_type="text/html")
+
+
+@cache
+def _page(title: str) -> tuple[str, dict[str, str]]:
+    """Return the page and the headers that go with it."""
+    html = bytes(
+        get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=title,
+            swagger_js_url=f"{FILES}/swagger-ui-bundle.js",
+            swagger_css_url=f"{FILES}/swagger-ui.css",
+            swagger_favicon_url="data:,",
+        ).body
+    ).decode()
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' '{source_of('script', html)}'",
+            "style-src 'self' 'unsafe-inline'",  # as Swagger UI lays itself out
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+    return html, {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
