@@ -29,6 +29,8 @@ from schemathesis.specs.openapi.checks import (
 
 from benchmarks.soak.client import Connection
 from benchmarks.soak.hostile import Hostile, hostile
+from benchmarks.soak.hostile_control import hostile_control
+from benchmarks.soak.hostile_tensors import hostile_tensors, tensor_of
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.conftest import Process, running
@@ -72,6 +74,10 @@ def answers_as_ever(service: Process) -> None:
     answer = httpx.post(service.url + "/predict", json=SOUND, timeout=60)
     assert answer.status_code == 200
     assert answer.json()["predictions"][0]["spike_counts"] == COUNTS
+    asked = {"inputs": [tensor_of(SOUND)], "outputs": [{"name": "spike_counts"}]}
+    answer = httpx.post(service.url + "/v2/models/toy/infer", json=asked, timeout=60)
+    assert answer.status_code == 200
+    assert answer.json()["outputs"][0]["data"] == COUNTS
     assert httpx.get(service.url + "/health/ready", timeout=60).status_code == 200
 
 
@@ -127,7 +133,10 @@ def test_what_fits_the_model_is_answered(service: Process) -> None:
         check()
 
 
-@pytest.mark.parametrize("case", hostile(SOUND), ids=lambda case: case.name)
+HOSTILE = [*hostile(SOUND), *hostile_tensors(SOUND, "toy"), *hostile_control("toy")]
+
+
+@pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name[:80].encode("ascii", "replace").decode())
 def test_a_hostile_request_is_refused_and_the_next_one_answered(service: Process, case: Hostile) -> None:
     async def ask() -> tuple[int, bytes]:
         where = urlsplit(service.url)
