@@ -58,10 +58,10 @@ def hostile_control(model: str) -> list[Hostile]:
 def _names() -> Iterator[Hostile]:
     for name in NAMES:
         for last in ("/load", "/unload"):
-            yield of(f"v2 {last} {name[:24]}", post(f"/v2/repository/models/{name}{last}", b"{}"), NONE)
-        yield of(f"v2 /infer {name[:24]}", post(f"/v2/models/{name}/infer", b"{}"), NONE)
+            yield of(f"v2 {last} {_short(name)}", post(f"/v2/repository/models/{name}{last}", b"{}"), NONE)
+        yield of(f"v2 /infer {_short(name)}", post(f"/v2/models/{name}/infer", b"{}"), NONE)
         for last in ("", "/ready", "/config", "/stats", "/versions/1", "/versions/1/config"):
-            yield of(f"v2 {last} {name[:24]}", get(f"/v2/models/{name}{last}"), NONE)
+            yield of(f"v2 {last} {_short(name)}", get(f"/v2/models/{name}{last}"), NONE)
     for path in ("/v2/repository/models//load", "/v2/repository/models/load", "/v2/repository/models/a/b/load"):
         yield of(path, post(path, b"{}"), NONE)
     for path in ("/v2/models//ready", "/v2/models//config", "/v3", "/v2/nothing", "/v2/health", "/v2/health/odd"):
@@ -71,9 +71,9 @@ def _names() -> Iterator[Hostile]:
 def _versions(model: str) -> Iterator[Hostile]:
     for version in VERSIONS:
         for last in ("", "/ready", "/config", "/stats"):
-            yield of(f"v2 version {version[:12]}{last}", get(f"/v2/models/{model}/versions/{version}{last}"), NONE)
+            yield of(f"v2 version {_short(version)}{last}", get(f"/v2/models/{model}/versions/{version}{last}"), NONE)
         path = f"/v2/models/{model}/versions/{version}/infer"
-        yield of(f"v2 version {version[:12]}/infer", post(path, b"{}"), NONE)
+        yield of(f"v2 version {_short(version)}/infer", post(path, b"{}"), NONE)
 
 
 def _index() -> Iterator[Hostile]:
@@ -144,3 +144,7 @@ def _verbs(model: str) -> Iterator[Hostile]:
         for verb in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY"):
             if verb != own:
                 yield of(f"{verb} {path}", request(verb, path, b"{}"), NOT_SO)
+
+
+def _short(text: str) -> str:
+    return text if len(text) < 40 else f"{text[:8]}… of {len(text)} bytes"
