@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,3 +308,15 @@ def test_the_patch_in_the_readme_is_one() -> None:
     parsed = json.loads(patch)["spec"]["template"]["spec"]
     assert list(faults(parsed, "V1PodSpec", "it")) == []
     assert [each["name"] for each in parsed["containers"]] == [container("kubernetes/deployment.yaml")["name"]]
+
+
+def test_compose_is_what_its_schema_says() -> None:
+    checker = shutil.which("check-jsonschema")
+    if checker is None:
+        pytest.skip(
+            "check-jsonschema is not installed: the package of that name, which brings the schema of compose files"
+        )
+    path = str(DEPLOY / "compose" / "compose.yaml")
+    command = [checker, "--builtin-schema", "vendor.compose-spec", path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
