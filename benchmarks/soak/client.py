@@ -85,8 +85,13 @@ class Connection:
 
 def post(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
     """Return a request as it goes over the wire."""
+    return request("POST", path, body, headers)
+
+
+def request(verb: str, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """Return a request as it goes over the wire."""
     said = {"Host": "soak", "Content-Type": "application/json", "Content-Length": str(len(body))} | dict(headers or {})
-    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items()), "", ""]
+    lines = [f"{verb} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in said.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
 
 

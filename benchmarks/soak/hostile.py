@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.soak.client import get, post
 
-MALFORMED, WRONG, TOO_LARGE = 400, 422, 413
+FINE, MALFORMED, WRONG, TOO_LARGE = 200, 400, 422, 413
 NOT_HTTP = frozenset({400})
 LONG = 100_000
 
@@ -33,7 +33,8 @@ def hostile(sound: dict[str, Any]) -> list[Hostile]:
     return [*_bodies(sound), *_headers(sound), *_lines(json.dumps(sound).encode())]
 
 
-def _of(name: str, request: bytes, *statuses: int) -> Hostile:
+def of(name: str, request: bytes, *statuses: int) -> Hostile:
+    """Return a request with its statuses."""
     return Hostile(name, request, frozenset(statuses))
 
 
@@ -69,12 +70,12 @@ def _bodies(sound: dict[str, Any]) -> Iterator[Hostile]:
         "thousands of unknown fields": {f"field{index}": index for index in range(1000)},
     }
     for name, body in wrong.items():
-        yield _of(name, post("/predict", json.dumps(body).encode()), WRONG)
+        yield of(name, post("/predict", json.dumps(body).encode()), WRONG)
     many = json.dumps({"inputs": [sample] * 1025}).encode()
-    yield _of("too many samples", post("/predict", many), TOO_LARGE)
+    yield of("too many samples", post("/predict", many), TOO_LARGE)
     work = json.dumps({"inputs": [sample] * 1024, "time_steps": 1000, "return": ["membrane"]}).encode()
-    yield _of("too much work", post("/predict", work), TOO_LARGE, WRONG)
-    yield _of("too many strings", post("/predict", json.dumps({"return": ["x"] * LONG}).encode()), TOO_LARGE)
+    yield of("too much work", post("/predict", work), TOO_LARGE, WRONG)
+    yield of("too many strings", post("/predict", json.dumps({"return": ["x"] * LONG}).encode()), TOO_LARGE)
     malformed = {
         "nothing": b"",
         "white space": b" " * LONG,
@@ -94,7 +95,7 @@ def _bodies(sound: dict[str, Any]) -> Iterator[Hostile]:
         "compressed, and said not to be": gzip.compress(text.encode()),
     }
     for name, body in malformed.items():
-        yield _of(name, post("/predict", body), MALFORMED, WRONG)
+        yield of(name, post("/predict", body), MALFORMED, WRONG)
 
 
 def _headers(sound: dict[str, Any]) -> Iterator[Hostile]:
@@ -102,7 +103,7 @@ def _headers(sound: dict[str, Any]) -> Iterator[Hostile]:
     body = json.dumps(sound).encode()
     fine = frozenset({200})
     for value in ("-1", "0", "1e3", "nan", "", "soon"):
-        yield _of(f"X-Request-Timeout-Ms: {value[:9]}", post("/predict", body, {"X-Request-Timeout-Ms": value}), 400)
+        yield of(f"X-Request-Timeout-Ms: {value[:9]}", post("/predict", body, {"X-Request-Timeout-Ms": value}), 400)
     for name, value in {
         "X-Request-Timeout-Ms": "9" * 400,  # as long as the settings allow
         "X-Request-ID": "x" * 5000,
@@ -119,15 +120,15 @@ def _headers(sound: dict[str, Any]) -> Iterator[Hostile]:
         "Upgrade": "websocket",
     }.items():
         yield Hostile(f"{name}: {value[:20]}", post("/predict", body, {name: value}), fine)
-    yield _of("an unknown encoding", post("/predict", body[::-1], {"Content-Encoding": "zstd"}), 400, 415)
-    yield _of("compressed", post("/predict", gzip.compress(body), {"Content-Encoding": "gzip"}), 400, 415)
-    yield _of("a body of 99999999999 bytes", post("/predict", body, {"Content-Length": "99999999999"}), TOO_LARGE)
-    yield _of("a body shorter than it says", post("/predict", body, {"Content-Length": str(len(body) + 9)}), 408)
+    yield of("an unknown encoding", post("/predict", body[::-1], {"Content-Encoding": "zstd"}), 400, 415)
+    yield of("compressed", post("/predict", gzip.compress(body), {"Content-Encoding": "gzip"}), 400, 415)
+    yield of("a body of 99999999999 bytes", post("/predict", body, {"Content-Length": "99999999999"}), TOO_LARGE)
+    yield of("a body shorter than it says", post("/predict", body, {"Content-Length": str(len(body) + 9)}), 408)
     for path in ("/models/../predict", "/models/%2e%2e%2fetc/predict", "/models/a%00b/predict", "/models//predict"):
-        yield _of(path, post(path, body), 404, 405)
+        yield of(path, post(path, body), 404, 405)
     for path in ("/models/%ff", "/models/" + "x" * 9000, "/../../etc/passwd", "/models/toy/versions/-1", "/%"):
-        yield _of(path[:30], get(path), 404, 405)
-    yield _of("a verb that is not allowed", get("/predict"), 405)
+        yield of(path[:30], get(path), 404, 405)
+    yield of("a verb that is not allowed", get("/predict"), 405)
 
 
 def _lines(body: bytes) -> Iterator[Hostile]:
@@ -137,9 +138,22 @@ def _lines(body: bytes) -> Iterator[Hostile]:
     for name, request in {
         "a length below zero": head + b"Content-Length: -1\r\n\r\n" + body,
         "a length that is text": head + b"Content-Length: all\r\n\r\n" + body,
+        "a length with a sign": head + b"Content-Length: +1\r\n\r\n" + body,
+        "a length in hexadecimal": head + b"Content-Length: 0x10\r\n\r\n" + body,
+        "two numbers for a length": head + b"Content-Length: 1 1\r\n\r\n" + body,
+        "a list for a length": head + b"Content-Length: 1, 1\r\n\r\n" + body,
+        "a length said twice alike": head + length + length + b"\r\n" + body,
         "two lengths": head + length + b"Content-Length: 1\r\n\r\n" + body,
         "a length of many digits": head + b"Content-Length: " + b"9" * 400 + b"\r\n\r\n" + body,
         "a length and chunks": head + length + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "chunks and a length": head + b"Transfer-Encoding: chunked\r\n" + length + b"\r\n0\r\n\r\n",
+        "chunks and a length after a space": head + b"Transfer-Encoding : chunked\r\n" + length + b"\r\n0\r\n\r\n",
+        "chunks that are no chunks": head + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "chunks below what is said last": head + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "a chunk of a size below zero": head + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + body,
+        "a chunk of more than 64 bits": head + b"Transfer-Encoding: chunked\r\n\r\n1" + b"0" * 16 + b"\r\n" + body,
+        "a header on two lines": head + b"X-Odd: a\r\n b: c\r\n\r\n",
+        "a space in a header's name": head + b"X Odd: a\r\n\r\n",
         "chunks without a size": head + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n" + body,
         "a header without a name": head + b": nobody\r\n\r\n",
         "a header with a NUL": head + b"X-Odd: a\0b\r\n\r\n",
@@ -150,19 +164,19 @@ def _lines(body: bytes) -> Iterator[Hostile]:
         "a version that is none": b"GET / HTTP/9.9\r\n\r\n",
     }.items():
         yield Hostile(name, request, NOT_HTTP)
-    yield _of("headers without end", head + b"X-Long: " + b"x" * LONG, 431)
-    yield _of("headers that stop", head, 408)
-    yield _of("a chunk that ends too soon", head + b"Transfer-Encoding: chunked\r\n\r\nffff\r\n" + body, 408)
-    yield _of(
+    yield of("headers without end", head + b"X-Long: " + b"x" * LONG, 431)
+    yield of("headers that stop", head, 408)
+    yield of("a chunk that ends too soon", head + b"Transfer-Encoding: chunked\r\n\r\nffff\r\n" + body, 408)
+    yield of(
         "chunks of one byte",
         head + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n",
         200,
     )
 
 
-def mutated(sound: dict[str, Any], rng: random.Random) -> bytes:
-    """Return a request whose body is a sound one with a few bytes changed, dropped, doubled or moved."""
-    body = bytearray(json.dumps(sound).encode())
+def mutated(sound: bytes, rng: random.Random) -> bytes:
+    """Return a body that is a sound one with a few bytes changed, dropped, doubled or moved."""
+    body = bytearray(sound)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(body))
         match rng.randrange(5):
@@ -178,7 +192,7 @@ def mutated(sound: dict[str, Any], rng: random.Random) -> bytes:
                 body[at] ^= 1 << rng.randrange(8)
         if not body:
             body += b"0"
-    return post("/predict", bytes(body))
+    return bytes(body)
 
 
 TOKENS = (
@@ -195,5 +209,7 @@ TOKENS = (
     b"NaN",
     b'"inputs":',
     b'"time_steps":7,',
+    b'"datatype":',
+    b'"parameters":{},',
     b"\0",
 )

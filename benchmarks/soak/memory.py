@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from time import perf_counter
 
 from benchmarks.serving.processes import Server
+from benchmarks.soak.client import post
 from benchmarks.soak.figures import Figure
 from benchmarks.soak.hostile import mutated
 from benchmarks.soak.networks import SMALL
@@ -20,8 +22,10 @@ async def memory(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
     """Compare the resident memory after many requests, one in sixteen of them wrong, to that after fewer."""
     asked = questions(SMALL, 64)
     rng = random.Random(21)  # noqa: S311
-    requests = [mutated(question.body, rng) if index % 16 == 0 else question.request
-                for index, question in enumerate(asked)]  # fmt: skip
+    requests = [
+        post("/predict", mutated(json.dumps(question.body).encode(), rng)) if index % 16 == 0 else question.request
+        for index, question in enumerate(asked)
+    ]
     done = 0
     resident: dict[int, float] = {}
     began = perf_counter()

@@ -27,7 +27,7 @@ class Scale:
 
 
 FULL = Scale(12_000, 60, 64, 200, 20, 20_000, 200_000)
-QUICK = Scale(1_000, 4, 64, 50, 3, 2_000, 6_000)
+QUICK = Scale(3_500, 4, 64, 50, 3, 2_000, 6_000)
 
 
 def connect(server: Server) -> Connection:

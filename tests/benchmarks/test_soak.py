@@ -13,6 +13,8 @@ import pytest
 from benchmarks.soak.__main__ import table
 from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.hostile import hostile, mutated
+from benchmarks.soak.hostile_control import hostile_control
+from benchmarks.soak.hostile_tensors import hostile_tensors
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.questions import is_exact, questions
 
@@ -30,7 +32,7 @@ def test_a_quick_run_meets_its_targets_and_writes_its_figures(tmp_path: Path) ->
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert {figure["phase"] for figure in figures} == {"hostile requests"}
     judged = {figure["name"]: figure["value"] for figure in figures if figure["met"] is not None}
-    assert judged.pop("requests") == 1000
+    assert judged.pop("requests") == 3500
     assert set(judged.values()) == {0}
     assert "met" in result.stdout
     assert "missed" not in result.stdout
@@ -77,7 +79,7 @@ def test_a_question_is_answered_exactly_or_not() -> None:
 
 def test_what_is_sent_is_the_same_each_time_and_each_kind_has_its_name() -> None:
     sound = {"inputs": [[1, 2]]}
-    first, second = (mutated(sound, random.Random(1)) for _ in range(2))  # noqa: S311
+    first, second = (mutated(json.dumps(sound).encode(), random.Random(1)) for _ in range(2))  # noqa: S311
     assert first == second
-    names = [each.name for each in hostile(sound)]
-    assert len(names) == len(set(names)) > 60
+    names = [each.name for each in (*hostile(sound), *hostile_tensors(sound, "a"), *hostile_control("a"))]
+    assert len(names) == len(set(names)) > 700

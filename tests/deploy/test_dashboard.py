@@ -1,9 +1,11 @@
-"""The dashboard's queries, and the autoscaler's metric, are of what the service exposes once it was asked."""
+"""The dashboard's queries and the alerts' are of what the service exposes once it was asked, and leave nothing out."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,85 +16,201 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.repository import PRETRAINED
 from service.openapi import ZERO
+from tests.deploy.promql import AGGREGATIONS, Read, leaves, reads
 from tests.service.conftest import serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "spikeserve.json").read_text())
-WORDS = {"sum", "by", "rate", "histogram_quantile", "label_values"}  # of PromQL and Grafana, as the dashboard has them
-BY_PROMETHEUS = {"instance", "job"}  # labels that a scrape adds
+ROWS = [panel for panel in DASHBOARD["panels"] if panel["type"] == "row"]
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+RECORDED = {rule["record"]: leaves(rule["expr"]) for rule in RULES if "record" in rule}
+QUERIES = sorted({target["expr"] for panel in PANELS for target in panel["targets"]})
+OF_VARIABLES = [each["query"]["query"] for each in VARIABLES.values() if each["type"] == "query"]
+BY_PROMETHEUS = {"up"}  # a metric that a scrape makes
+LABELS_OF_A_SCRAPE = {"instance", "job", "namespace"}
+WORKER = "worker"  # the label that says which of several workers a value is of
 
-
-def queries() -> Iterator[str]:
-    for panel in DASHBOARD["panels"]:
-        for target in panel["targets"]:
-            yield target["expr"]
-    for variable in DASHBOARD["templating"]["list"]:
-        yield variable["query"]["query"]
-
-
-def metrics_of(query: str) -> set[str]:
-    """Return the names in a query that are metrics: not within braces, brackets or `by (…)`, and no words of PromQL."""
-    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|by \([^)]*\)|, \w+\)$", "", query)
-    return set(re.findall(r"[a-z_][a-z0-9_]*", bare)) - WORDS
-
-
-def labels_of(query: str) -> set[str]:
-    """Return the labels that a query selects or groups by."""
-    grouped = re.findall(r"by \(([^)]*)\)", query) + re.findall(r", (\w+)\)$", query)
-    return {name for group in grouped for name in group.split(", ")} | set(re.findall(r"(\w+)=~?\"", query))
+# What the service exposes and no panel shows: address space says nothing of a process, and when a series began no more.
+LEFT_OUT = {"process_virtual_memory_bytes"}
+CREATED = "_created"
 
 
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, set[str]]:
-    """The labels of each sample that the service exposes after one request."""
+    """The labels of each sample that the service exposes after a request that had to wait for a worker."""
     with serving(PRETRAINED) as client:
-        assert client.post("/predict", json={"inputs": [ZERO]}).status_code == 200
+        assert client.post("/predict", json={"inputs": [ZERO] * 256}).status_code == 200
         families = list(text_string_to_metric_families(client.get("/metrics").text))
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
 
+def faults(query: str, exposed: dict[str, set[str]]) -> Iterator[str]:
+    """Say which metrics and labels a query reads that there are not."""
+    for read in reads(query):
+        if read.metric in BY_PROMETHEUS:
+            known: set[str] = set()
+        elif read.metric in exposed | RECORDED:
+            known = (exposed | RECORDED)[read.metric]
+        else:
+            yield f"there is no metric {read.metric}"
+            continue
+        for label in sorted(read.labels - known - LABELS_OF_A_SCRAPE):
+            yield f"{read.metric} has no label {label}"
+
+
 def test_a_query_is_taken_apart() -> None:
-    query = 'sum by (le, model) (rate(a_total{model=~"$model"}[$__rate_interval])) / b{c="d"}'
-    assert metrics_of(query) == {"a_total", "b"}
-    assert labels_of(query) == {"le", "model", "c"}
-    assert metrics_of("label_values(a_b, model)") == {"a_b"}
-    assert labels_of("label_values(a_b, model)") == {"model"}
+    query = 'sum by (le, model) (rate(a_total{model=~"$model", c!="d"}[$__rate_interval])) / on (d) b{c="d"} > 0.5'
+    assert reads(query) == [
+        Read("a_total", frozenset({"le", "model", "c"}), ("sum", "rate")),
+        Read("b", frozenset({"c"}), ()),
+    ]
+    assert leaves(query) == {"model"}
+    assert reads('label_values(a_b{job=~"$job"}, model)')[0].labels == {"job", "model"}
+    with pytest.raises(ValueError, match="nothing that is known"):
+        reads("a_b ; c")
 
 
-@pytest.mark.parametrize("query", sorted(set(queries())))
+def test_what_there_is_not_is_found(exposed: dict[str, set[str]]) -> None:
+    assert list(faults("sum(spikeserve_nothing_total)", exposed)) == ["there is no metric spikeserve_nothing_total"]
+    assert list(faults("sum by (mode) (spikeserve_queue_depth)", exposed)) == [
+        "spikeserve_queue_depth has no label mode"
+    ]
+    assert list(faults('sum(spikeserve_queue_depth{version="1"})', exposed)) == [
+        "spikeserve_queue_depth has no label version"
+    ]
+
+
+@pytest.mark.parametrize("query", [*QUERIES, *OF_VARIABLES, *(rule["expr"] for rule in RULES)])
 def test_a_query_asks_for_what_there_is(exposed: dict[str, set[str]], query: str) -> None:
-    assert metrics_of(query)
-    assert metrics_of(query) <= exposed.keys()
-    for name in metrics_of(query):
-        assert labels_of(query) <= exposed[name] | BY_PROMETHEUS
+    assert reads(query)
+    assert list(faults(query, exposed)) == []
+
+
+@pytest.mark.parametrize("query", [*QUERIES, *(rule["expr"] for rule in RULES)])
+def test_a_query_is_of_all_workers_together(query: str) -> None:
+    # A server of several workers gives each of its series a label that one of a single worker has not.
+    for read in reads(query):
+        assert AGGREGATIONS & set(read.within), read.metric
+        assert WORKER not in read.labels
+
+
+def test_every_metric_is_shown_or_left_out_on_purpose(exposed: dict[str, set[str]]) -> None:
+    def plain(name: str) -> str:
+        return re.sub(r"_(bucket|sum|count)$", "", name)
+
+    shown = {plain(read.metric) for query in QUERIES for read in reads(query)}
+    there = {plain(name) for name in exposed if not name.endswith(CREATED)}
+    assert there - shown == LEFT_OUT
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_obeys_each_choice_that_it_can(exposed: dict[str, set[str]], query: str) -> None:
+    chosen = [set(re.findall(r'(\w+)=~"\$\1"', labels)) for labels in re.findall(r"\{([^}]*)\}", query)]
+    assert len(chosen) == len(reads(query))
+    for read, names in zip(reads(query), chosen, strict=True):
+        assert names == {"job", "instance"} | ({"model"} & exposed[read.metric])
 
 
 def test_a_legend_names_labels_that_its_query_leaves() -> None:
-    for panel in DASHBOARD["panels"]:
+    for panel in PANELS:
         for target in panel["targets"]:
             named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-            grouped = labels_of(target["expr"]) if " by (" in target["expr"] else named & BY_PROMETHEUS
-            assert named <= grouped, panel["title"]
+            assert target["legendFormat"]
+            assert named == leaves(target["expr"]), panel["title"]
 
 
-def test_panels_do_not_overlap_and_ask_the_provisioned_source() -> None:
-    (source,) = yaml.safe_load((DEPLOY / "compose/grafana/provisioning/datasources/prometheus.yaml").read_text())[
-        "datasources"
-    ]
+def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
+    for panel in PANELS:
+        assert panel["title"]
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+
+
+def test_panels_do_not_overlap_and_every_row_has_some() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
-        assert panel["datasource"] == {"type": source["type"], "uid": source["uid"]}
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
         assert not cells & taken, panel["title"]
         taken |= cells
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    heights = {y for _, y in taken}
+    assert heights == set(range(len(heights)))  # no gap
+    below = [DASHBOARD["panels"][DASHBOARD["panels"].index(row) + 1]["type"] for row in ROWS]
+    assert DASHBOARD["panels"][0] is ROWS[0]
+    assert "row" not in below
+
+
+def test_panels_ask_the_source_that_is_chosen_and_that_is_the_provisioned_one_at_first() -> None:
+    (source,) = yaml.safe_load((DEPLOY / "compose/grafana/provisioning/datasources/prometheus.yaml").read_text())[
+        "datasources"
+    ]
+    choice = VARIABLES["datasource"]
+    assert (choice["type"], choice["query"]) == ("datasource", source["type"])
+    assert choice["current"] == {"text": source["name"], "value": source["uid"]}
+    asked = {"type": source["type"], "uid": "${datasource}"}
+    for panel in PANELS:
+        assert all(each["datasource"] == asked for each in (panel, *panel["targets"]))
+    assert all(each["datasource"] == asked for each in VARIABLES.values() if each["type"] == "query")
+
+
+def test_an_alert_says_what_is_wrong_by_labels_that_its_query_leaves() -> None:
+    for rule in RULES:
+        if "alert" in rule:
+            assert rule["labels"]["severity"] in {"warning", "critical"}
+            text = " ".join(rule["annotations"].values())
+            named = set(re.findall(r"\$labels\.(\w+)", text))
+            assert "$labels" in text or "$value" in text, rule["alert"]
+            assert named <= leaves(rule["expr"]), rule["alert"]
+
+
+def promtool(*arguments: str) -> None:
+    """Run Prometheus' own checker, where it is installed."""
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed: it comes with Prometheus, and in Debian's package of that name")
+    ran = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_prometheus_parses_every_query_of_the_dashboard(tmp_path: Path) -> None:
+    asked = [query.replace("$__rate_interval", "1m") for query in QUERIES]
+    rules = [{"record": f"query:{index}", "expr": query} for index, query in enumerate(asked)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    promtool("check", "rules", "--lint-fatal", str(tmp_path / "rules.yml"))
+
+
+def test_prometheus_takes_the_rules_and_each_alert_is_raised_when_it_should_be() -> None:
+    promtool("check", "rules", "--lint-fatal", str(DEPLOY / "prometheus" / "rules.yml"))
+    promtool("test", "rules", str(Path(__file__).parent / "alerts.yml"))
+
+
+def test_every_alert_has_its_test() -> None:
+    tests = yaml.safe_load((Path(__file__).parent / "alerts.yml").read_text())["tests"]
+    raised = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
+    quiet = {case["alertname"] for test in tests for case in test["alert_rule_test"] if not case.get("exp_alerts")}
+    assert raised == quiet == {rule["alert"] for rule in RULES if "alert" in rule}
 
 
 def test_the_autoscaler_goes_by_a_metric_that_there_is(exposed: dict[str, set[str]]) -> None:
     scaler = yaml.safe_load((DEPLOY / "kubernetes" / "autoscaler-queue.yaml").read_text())
-    names = [each["pods"]["metric"]["name"] for each in scaler["spec"]["metrics"]]
-    assert names
+    names = [each["pods"]["metric"]["name"] for each in scaler["spec"]["metrics"] if each["type"] == "Pods"]
+    assert names == ["spikeserve_queue_depth"]
     assert set(names) <= exposed.keys()
-    assert all(name in (DEPLOY / "README.md").read_text() for name in names)
+    adapter = (DEPLOY / "README.md").read_text()
+    for name in names:
+        assert f'seriesQuery: {name}{{namespace!="",pod!=""}}' in adapter
+
+
+def test_prometheus_reads_the_rules_that_compose_gives_it() -> None:
+    services = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]
+    mounted = dict(reversed(volume.split(":")[:2]) for volume in services["prometheus"]["volumes"])
+    (read,) = yaml.safe_load((DEPLOY / "compose" / "prometheus.yml").read_text())["rule_files"]
+    assert (DEPLOY / "compose" / mounted[read]).resolve() == DEPLOY / "prometheus" / "rules.yml"

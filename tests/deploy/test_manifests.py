@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from fastapi.routing import APIRoute
 from kubernetes import client as kubernetes
 
 from models.repository import PRETRAINED
+from models.version import VERSION
 from service.__main__ import read_settings
 from service.app import create_app
 from service.settings import ENVIRONMENT_PREFIX, Settings
@@ -28,10 +31,13 @@ KINDS = {
     ("v1", "Service"): kubernetes.V1Service,
     ("autoscaling/v2", "HorizontalPodAutoscaler"): kubernetes.V2HorizontalPodAutoscaler,
     ("policy/v1", "PodDisruptionBudget"): kubernetes.V1PodDisruptionBudget,
+    ("networking.k8s.io/v1", "NetworkPolicy"): kubernetes.V1NetworkPolicy,
     ("serving.kserve.io/v1alpha1", "ServingRuntime"): kserve.V1alpha1ServingRuntime,
     ("serving.kserve.io/v1beta1", "InferenceService"): kserve.V1beta1InferenceService,
 }
-KUBERNETES = sorted(path.name for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.stem != "kustomization")
+OPTIONAL = {"autoscaler-queue.yaml", "monitor.yaml"}  # applied by hand, where a cluster has what they need
+UNCHECKED = {"kustomization.yaml", "monitor.yaml"}  # no package ships their schemas
+KUBERNETES = sorted({path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - UNCHECKED)
 KSERVE = ["runtime.yaml", "inference-service.yaml"]
 PRIMITIVES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
 
@@ -104,9 +110,11 @@ def container(path: str) -> dict[str, Any]:
 BOTH = pytest.mark.parametrize("path", ["kubernetes/deployment.yaml", "kserve/runtime.yaml"])
 
 
-def test_kustomize_applies_every_manifest_but_the_other_autoscaler() -> None:
+def test_kustomize_applies_every_manifest_but_those_that_need_more_than_kubernetes() -> None:
     kustomization = read("kubernetes/kustomization.yaml")
-    assert {*kustomization["resources"], "autoscaler-queue.yaml"} == set(KUBERNETES)
+    there = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
+    assert there - set(kustomization["resources"]) == OPTIONAL
+    assert set(kustomization["resources"]) <= there
     assert {image["name"] for image in kustomization["images"]} == {container("kubernetes/deployment.yaml")["image"]}
 
 
@@ -118,6 +126,8 @@ def test_selectors_match_the_pods_and_every_target_is_there() -> None:
         deployment["spec"]["selector"]["matchLabels"],
         read("kubernetes/service.yaml")["spec"]["selector"],
         read("kubernetes/disruption.yaml")["spec"]["selector"]["matchLabels"],
+        read("kubernetes/network.yaml")["spec"]["podSelector"]["matchLabels"],
+        read("kubernetes/monitor.yaml")["spec"]["selector"]["matchLabels"],
         *(each["labelSelector"]["matchLabels"] for each in spread),
     ]
     for selector in selectors:
@@ -140,6 +150,13 @@ def test_ports_are_the_images() -> None:
     named = {port["name"]: port["containerPort"] for port in container("kubernetes/deployment.yaml")["ports"]}
     assert named == {"http": int(exposed)}
     assert [port["targetPort"] for port in read("kubernetes/service.yaml")["spec"]["ports"]] == ["http"]
+    (allowed,) = read("kubernetes/network.yaml")["spec"]["ingress"]
+    assert [port["port"] for port in allowed["ports"]] == ["http"]
+    (scraped,) = read("kubernetes/monitor.yaml")["spec"]["podMetricsEndpoints"]
+    assert (scraped["port"], scraped["path"]) == (
+        "http",
+        read("compose/prometheus.yml")["scrape_configs"][0]["metrics_path"],
+    )
     annotations = deployment["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == exposed
     runtime = read("kserve/runtime.yaml")
@@ -166,9 +183,9 @@ def test_probes_and_scrapes_ask_paths_that_there_are(path: str) -> None:
 
 
 @BOTH
-def test_nothing_may_become_root_or_write(path: str) -> None:
+def test_nothing_may_become_root_or_write_but_a_bounded_temporary_folder(path: str) -> None:
     document = read(path)
-    spec = document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else {}
+    spec = document["spec"]["template"]["spec"] if document["kind"] == "Deployment" else document["spec"]
     security = spec.get("securityContext", {}) | container(path)["securityContext"]
     (user,) = re.findall(r"^USER (\d+):", DOCKERFILE, re.MULTILINE)
     assert security["runAsNonRoot"] is True
@@ -178,12 +195,19 @@ def test_nothing_may_become_root_or_write(path: str) -> None:
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container(path)["resources"].keys() == {"requests", "limits"}
+    (volume,) = spec["volumes"]
+    assert volume["emptyDir"]["sizeLimit"]
+    assert container(path)["volumeMounts"] == [{"name": volume["name"], "mountPath": "/tmp"}]  # noqa: S108
 
 
 def test_compose_may_not_either_and_is_reached_from_this_machine_only() -> None:
     services = read("compose/compose.yaml")["services"]
     ours = services["spikeserve"]
     assert (ours["read_only"], ours["cap_drop"], ours["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
+    assert [mount.split(":")[0] for mount in ours["tmpfs"]] == ["/tmp"]  # noqa: S108
+    for service in services.values():
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+        assert service["mem_limit"]
     assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
 
 
@@ -195,7 +219,7 @@ def test_settings_are_settings(path: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert name in Settings.model_fields
         monkeypatch.setenv(variable["name"], variable.get("value", "2" if name == "threads" else ""))
     arguments = [each.replace("/mnt/models", str(PRETRAINED)) for each in runs.get("args", [])]
-    assert read_settings(arguments).threads == 2
+    assert read_settings(arguments).threads == 2 == int(runs["resources"]["limits"]["cpu"])
 
 
 def test_a_service_of_our_name_sets_no_setting_of_ours() -> None:
@@ -208,16 +232,54 @@ def test_a_pod_has_the_time_to_drain() -> None:
     drain = Settings.model_fields["shutdown_seconds"].default
     wait = container("kubernetes/deployment.yaml")["lifecycle"]["preStop"]["sleep"]["seconds"]
     spec = read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
-    assert spec["terminationGracePeriodSeconds"] > wait + drain
+    assert spec["terminationGracePeriodSeconds"] > wait + drain + 1  # a second after which it ends whatever still runs
+    predictor = read("kserve/inference-service.yaml")["spec"]["predictor"]
+    assert predictor["terminationGracePeriodSeconds"] > drain + 1
     assert int(read("compose/compose.yaml")["services"]["spikeserve"]["stop_grace_period"].rstrip("s")) > drain
 
 
-def test_all_name_the_image_that_the_dockerfile_says_how_to_build() -> None:
-    (tag,) = set(re.findall(r"docker build -t (\S+) \.", DOCKERFILE + (DEPLOY / "README.md").read_text()))
+def test_all_name_the_image_of_this_version_that_the_readme_says_how_to_build() -> None:
+    (image,) = set(re.findall(r"docker build -t (\S+) \.", (DEPLOY / "README.md").read_text()))
+    name, _, tag = image.partition(":")
+    assert tag == VERSION
+    (built,) = set(re.findall(r"docker build -t (\S+) \.", DOCKERFILE))
+    assert built == name
+    (changed,) = read("kubernetes/kustomization.yaml")["images"]
+    assert (
+        (changed["name"], changed["newTag"]) == (container("kubernetes/deployment.yaml")["image"], tag) == (name, tag)
+    )
     compose = read("compose/compose.yaml")["services"]["spikeserve"]
-    assert {container(path)["image"] for path in ("kubernetes/deployment.yaml", "kserve/runtime.yaml")} == {tag}
-    assert compose["image"] == tag
+    assert {container("kserve/runtime.yaml")["image"], compose["image"]} == {image}
     assert (DEPLOY / "compose" / compose["build"]["context"] / "Dockerfile").resolve() == ROOT / "Dockerfile"
+
+
+def test_no_image_is_whatever_is_the_latest() -> None:
+    images = [service["image"] for service in read("compose/compose.yaml")["services"].values()]
+    for image in (*images, container("kserve/runtime.yaml")["image"]):
+        assert re.search(r":v?\d+\.\d+\.\d+$", image), image
+
+
+def test_the_runtime_keeps_to_what_knative_takes_by_default() -> None:
+    # Without features that are off there: no hook, and no value from the pod's own fields.
+    runs = container("kserve/runtime.yaml")
+    assert "lifecycle" not in runs
+    assert not [
+        variable for variable in runs["env"] if {"fieldRef", "resourceFieldRef"} & variable.get("valueFrom", {}).keys()
+    ]
+
+
+def test_the_queues_target_is_a_turn_of_the_threads_that_a_pod_has() -> None:
+    (target,) = [
+        each["pods"]["target"] for each in read("kubernetes/autoscaler-queue.yaml")["spec"]["metrics"] if "pods" in each
+    ]
+    assert target == {
+        "type": "AverageValue",
+        "averageValue": container("kubernetes/deployment.yaml")["resources"]["limits"]["cpu"],
+    }
+    of_cpu = read("kubernetes/autoscaler.yaml")["spec"]["metrics"]
+    assert [
+        each for each in read("kubernetes/autoscaler-queue.yaml")["spec"]["metrics"] if "resource" in each
+    ] == of_cpu
 
 
 def test_the_inference_service_fits_the_runtime() -> None:
@@ -246,3 +308,15 @@ def test_the_patch_in_the_readme_is_one() -> None:
     parsed = json.loads(patch)["spec"]["template"]["spec"]
     assert list(faults(parsed, "V1PodSpec", "it")) == []
     assert [each["name"] for each in parsed["containers"]] == [container("kubernetes/deployment.yaml")["name"]]
+
+
+def test_compose_is_what_its_schema_says() -> None:
+    checker = shutil.which("check-jsonschema")
+    if checker is None:
+        pytest.skip(
+            "check-jsonschema is not installed: the package of that name, which brings the schema of compose files"
+        )
+    path = str(DEPLOY / "compose" / "compose.yaml")
+    command = [checker, "--builtin-schema", "vendor.compose-spec", path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
