@@ -16,6 +16,7 @@ from service.registry import Registry
 from service.scheduler import Scheduler
 from service.schemas import ErrorBody, Health, ModelDescription, ModelList, PredictResponse
 from service.served import ServedModel
+from service.together import Together
 
 router = APIRouter()
 predicting = APIRouter(route_class=DirectRoute)
@@ -111,8 +112,8 @@ async def ready(registry: InRegistry) -> Health:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["health"])
 async def metrics(request: Request) -> Response:
     """Tell Prometheus."""
-    exposition: bytes = request.app.state.metrics.exposition()
-    return Response(exposition, media_type=CONTENT_TYPE_LATEST)
+    together: Together = request.app.state.together
+    return Response(await together.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/", include_in_schema=False)
