@@ -51,8 +51,12 @@ def create_app(settings: Settings) -> FastAPI:
                 await together.join()
                 await registry.load_all()
 
+            async def follow() -> None:
+                await together.joined.wait()
+                await registry.follow()
+
             loading = asyncio.create_task(load())
-            tasks = [loading, asyncio.create_task(registry.follow()), asyncio.create_task(workers.show_life())]
+            tasks = [loading, asyncio.create_task(follow()), asyncio.create_task(workers.show_life())]
             try:
                 if app.state.loads_first:
                     await loading

@@ -86,7 +86,7 @@ async def _answer(request: Request, model: ServedModel) -> Response:
 
 @router.get("/models", tags=["models"])
 async def models(registry: InRegistry) -> ModelList:
-    """List the models that are served, and where each version stands."""
+    """List the models that are served, and where each version stands; of several workers, on the one that answers."""
     return {"default": registry.default, "models": registry.status()}
 
 

@@ -152,7 +152,10 @@ async def infer_with_version(request: Request, name: Name, version: Version) -> 
 
 @router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413))
 async def index(request: Request, registry: InRegistry) -> list[schemas.IndexEntry]:
-    """List every version, its state and, where it does not answer, why; and the models that were unloaded."""
+    """List every version, its state and, where it does not answer, why; and the models that were unloaded.
+
+    Of several workers it is the one that answers which tells of itself. They differ while they load.
+    """
     asked = parse_optional(await request.body(), schemas.IndexRequest)
     entries = [_entry(slot) for versions in registry.slots.values() for slot in versions.values()]
     entries += [_unloaded(name) for name in sorted(registry.unloaded)]
