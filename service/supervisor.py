@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -100,9 +101,10 @@ class Supervisor:
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         """Ask every worker to drain; the second time, end them and this process at once."""
+        again, self.stopping = self.stopping, True  # first of all, since a second signal may come in between
         for worker in self.born:
-            os.kill(worker, signal.SIGKILL if self.stopping else signal.SIGTERM)
-        if self.stopping:
+            with suppress(ProcessLookupError):  # it has died just now
+                os.kill(worker, signal.SIGKILL if again else signal.SIGTERM)
+        if again:
             shutil.rmtree(self.folder, ignore_errors=True)
             os._exit(128 + number)
-        self.stopping = True
