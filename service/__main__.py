@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from tempfile import TemporaryDirectory
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -17,14 +16,17 @@ from pydantic_settings import CliApp, SettingsError
 
 from models.errors import SpikeserveError
 from service import faults, logs
+from service.app import create_app
 from service.engines import check_device
 from service.errors import Misconfigured
+from service.fellows import Fellows, meeting_place
 from service.keys import KeyRing, is_loopback
+from service.lifecycle import Server
 from service.listener import Listener
 from service.settings import Settings
+from service.supervisor import Supervisor
 
 USAGE = 2
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # where several workers count together, as prometheus_client calls it
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,13 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     with ExitStack() as stack:
         try:
             settings = read_settings(arguments)
-            if settings.workers > 1 and MULTIPROCESS not in os.environ:
-                # Here, since prometheus_client decides when it is imported whether it counts in files that all share.
-                os.environ[MULTIPROCESS] = stack.enter_context(TemporaryDirectory(prefix="spikeserve-metrics-"))
-            from service.app import create_app
-
             app = create_app(settings)
             check_device(settings)
+            folder = stack.enter_context(meeting_place()) if settings.workers > 1 else None
             listener = listen(settings.host, settings.port)
         except SpikeserveError as error:
             print(f"spikeserve: {error}", file=sys.stderr)
@@ -49,24 +47,22 @@ def main(arguments: Sequence[str]) -> int:
         host, port = listener.getsockname()[:2]
         structlog.get_logger().info("listening", host=host, port=port, repository=str(settings.repository))
         warn_if_open(host, KeyRing.of(settings))
-        return serve(app, settings, listener)
+        return serve(app, settings, listener, folder)
 
 
-def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
-    """Answer requests until a signal says to stop, and return the exit status."""
-    from service.lifecycle import Server
+def serve(app: FastAPI, settings: Settings, listener: Listener, folder: Path | None) -> int:
+    """Answer requests until a signal says to stop, and return the exit status; several workers meet in `folder`."""
 
-    def work(parent: int | None, replaces: bool) -> int:
+    def work(number: int, parent: int | None, replaces: bool) -> int:
         app.state.loads_first = replaces
+        app.state.fellows = Fellows(folder, number, settings.workers)
         with suppress(KeyboardInterrupt):
             Server(app, settings, parent).run(sockets=[listener])
         return 0
 
-    if settings.workers == 1:
-        return work(None, replaces=False)
-    from service.supervisor import Supervisor
-
-    return Supervisor(settings.workers, work).run()
+    if folder is None:
+        return work(0, None, replaces=False)
+    return Supervisor(settings.workers, folder, work).run()
 
 
 def warn_if_open(host: str, keys: KeyRing) -> None:

@@ -15,12 +15,14 @@ from service.access import Access
 from service.body import BodyLimit
 from service.docs import install_docs
 from service.errors import install_handlers
+from service.fellows import Fellows
 from service.keys import KeyCheck, KeyRing
 from service.metrics import Metrics
 from service.registry import Registry
 from service.routes import predicting, router
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.together import Together
 from service.tracing import TraceRequests, Tracing
 from service.v2.routes import inferring
 from service.v2.routes import router as v2
@@ -36,19 +38,32 @@ def create_app(settings: Settings) -> FastAPI:
     keys = KeyRing.of(settings)
     registry = Registry.of(settings)
     metrics = Metrics(registry.status)
+    tally = Tally()
     tracing = Tracing.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with Workers(settings.threads) as workers, Workers(settings.threads, "loader") as loaders:
             app.state.scheduler = Scheduler(workers, metrics)
-            loading = asyncio.create_task(registry.load_all(workers, loaders))
-            tasks = [loading, asyncio.create_task(registry.follow()), asyncio.create_task(workers.show_life())]
+            app.state.together = together = Together(app.state.fellows, registry, metrics, tally)
+            registry.start(workers, loaders)
+
+            async def load() -> None:
+                await together.join()
+                await registry.load_all()
+
+            async def follow() -> None:
+                await together.joined.wait()
+                await registry.follow()
+
+            loading = asyncio.create_task(load())
+            tasks = [loading, asyncio.create_task(follow()), asyncio.create_task(workers.show_life())]
             try:
                 if app.state.loads_first:
                     await loading
                 yield
             finally:
+                together.leave()
                 for task in tasks:
                     task.cancel()
                     with suppress(asyncio.CancelledError):
@@ -72,7 +87,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.loads_first = False  # before it answers at all
     app.state.metrics = metrics
     app.state.settings = settings
-    app.state.tally = Tally()
+    app.state.tally = tally
+    app.state.fellows = Fellows()  # none, unless this is one of several workers
     install_handlers(app)
     install_docs(app)
     if keys:

@@ -6,7 +6,6 @@ ServiceError
 ├── LoadFailed        400  a version that was to be loaded and could not be
 ├── ModelNotFound     404  a model or version that is not served here
 ├── BodyTooSlow       408  a body that takes longer to arrive than the settings allow
-├── OneOfSeveral      409  what would change one of several workers and not the others
 ├── TooLarge          413  more bytes, samples or work than the limits allow
 ├── NotReady          503  a model that is still loading or could not be loaded
 ├── Overloaded        503  more requests wait than the queue may hold, or more bytes than all may have
@@ -72,12 +71,6 @@ class BodyTooSlow(ServiceError):
     """A body that did not arrive in time."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
-
-
-class OneOfSeveral(ServiceError):
-    """What would change one of several workers and leave the others as they are."""
-
-    status = HTTPStatus.CONFLICT
 
 
 class TooLarge(ServiceError):

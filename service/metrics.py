@@ -6,10 +6,9 @@ become metrics when somebody asks, which costs a request a tenth of what it take
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
@@ -18,7 +17,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -104,7 +102,6 @@ class Metrics:
         self.models = Models(statuses)
         self.in_flight = 0
         self.registry = registry = CollectorRegistry()
-        self.shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR") is not None  # with the other workers of this server
         ProcessCollector(registry=registry)
         registry.register(self.models)
         self.requests = Counter(
@@ -132,7 +129,6 @@ class Metrics:
             "Requests that wait for a worker.",
             ("model",),
             registry=registry,
-            multiprocess_mode="livesum",
         )
         self.queue_seconds = Histogram(
             "spikeserve_queue_seconds",
@@ -213,18 +209,9 @@ class Metrics:
             layer.spikes += spikes
             layer.neuron_steps += steps * layer.neurons
 
-    def exposition(self) -> bytes:
-        """Return every metric in Prometheus' text format.
-
-        Of several workers together, but that none of the process is among them, and that what models did is told of the
-        worker that answers, under a label of its own: each asked in turn, a sum over that label is the whole.
-        """
-        registry = self.registry
-        if self.shared:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-            registry.register(OfWorker(self.models))
-        return generate_latest(registry)
+    def exposition(self, labels: Mapping[str, str]) -> str:
+        """Return every metric in Prometheus' text format, `labels` added to each."""
+        return generate_latest(Labelled(self.registry, labels) if labels else self.registry).decode()
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
@@ -343,19 +330,29 @@ class Models(Collector):
         yield steps
 
 
-class OfWorker(Collector):
-    """What another collector tells, with the process that it is true of."""
+class Labelled(CollectorRegistry):
+    """What another registry tells, with more labels."""
 
-    def __init__(self, collector: Collector) -> None:
-        self.collector = collector
-
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing, as `Models` does."""
-        return ()
+    def __init__(self, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
+        super().__init__()
+        self.registry = registry
+        self.labels = labels
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics with a label `worker`."""
-        worker = {"worker": str(os.getpid())}
-        for metric in self.collector.collect():
-            metric.samples = [sample._replace(labels={**sample.labels, **worker}) for sample in metric.samples]
+        """Return the metrics, which are made anew each time, with the labels."""
+        for metric in self.registry.collect():
+            metric.samples = [sample._replace(labels={**sample.labels, **self.labels}) for sample in metric.samples]
             yield metric
+
+
+def merged(texts: Sequence[str]) -> str:
+    """Return metrics in Prometheus' text format, of several workers, as one: a family and what is said of it once."""
+    if len(texts) == 1:
+        return texts[0]
+    families: dict[tuple[str, str], list[str]] = {}
+    for text in texts:
+        # A line begins so where a family does, and nowhere else: in names, labels and help a new line is escaped.
+        for family in f"\n{text}".split("\n# HELP ")[1:]:
+            about, kind, *samples = family.rstrip("\n").split("\n")
+            families.setdefault((about, kind), []).extend(samples)
+    return "".join("\n".join((f"# HELP {about}", kind, *samples, "")) for (about, kind), samples in families.items())

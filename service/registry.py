@@ -19,7 +19,7 @@ import structlog
 
 from models.errors import SpikeserveError
 from models.repository import Fingerprint, ModelRepository
-from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, OneOfSeveral, ShuttingDown
+from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown
 from service.faults import shown
 from service.schemas import ModelStatus, State, VersionStatus
 from service.served import InProgress, ServedModel
@@ -124,13 +124,19 @@ class Registry:
             raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
         return registry
 
-    async def load_all(self, workers: Workers, loaders: Workers) -> None:
-        """Load every version; one that fails says so in its slot and stops no other.
-
-        `workers` are those that requests run on.
-        """
+    def start(self, workers: Workers, loaders: Workers) -> None:
+        """Take the threads that requests run on, and those that models are loaded on."""
         self.workers, self.loaders = workers, loaders
         self.begun = self.draining = False
+        self.awaited = set(self.slots)
+
+    def adopt(self, versions: Mapping[str, Iterable[int]], unloaded: Iterable[str]) -> None:
+        """Have what another worker serves take the place of what was found at the start; nothing is loaded yet."""
+        self.slots = {name: _ascending(Slot(name, version) for version in some) for name, some in versions.items()}
+        self.unloaded = set(unloaded)
+
+    async def load_all(self) -> None:
+        """Load every version; one that fails says so in its slot and stops no other."""
         await asyncio.gather(*(self._begin(name) for name in self.slots))
         self.begun = True
 
@@ -142,20 +148,20 @@ class Registry:
 
     async def _begin(self, name: str) -> None:
         async with self.locks[name]:
-            await self._bring(name, list(self.slots[name]), list(self.slots[name]))
+            there = list(self.slots.get(name, ()))
+            if there:  # still: it may have been unloaded
+                # Another worker may have told of a version that it is about to let go of.
+                await self._bring(name, there, chosen_versions(self.settings.versions, there) or there)
 
     async def load(self, name: str) -> None:
         """Load the versions of a model that the settings ask for, also those that are served already.
 
         Each takes its predecessor's place once it is ready. Raises ModelNotFound where the repository has no such
-        version, LoadFailed, which says why, where one of them could not be loaded (what answered before still does),
-        and OneOfSeveral.
+        version, and LoadFailed, which says why, where one of them could not be loaded; what answered before still does.
         """
-        self._require_one_worker()
+        await self._wanted(name)  # before there is a lock of that name, which stays
         async with self.locks[name]:
-            wanted = chosen_versions(self.settings.versions, await self.loaders.submit(self.repository.versions, name))
-            if not wanted:
-                raise ModelNotFound(f"model {shown(name)} has no version in the repository that the settings ask for")
+            wanted = await self._wanted(name)
             self.unloaded.discard(name)
             await self._bring(name, wanted, wanted)
             slots = self.slots.get(name, {})
@@ -163,22 +169,33 @@ class Registry:
         if faults:
             raise LoadFailed("; ".join(faults))
 
+    async def _wanted(self, name: str) -> list[int]:
+        """Return the versions of a model in the repository that the settings ask for."""
+        try:
+            found = await self.loaders.submit(self.repository.versions, name)
+        except OSError as error:
+            raise LoadFailed(f"model {shown(name)} cannot be read in the repository: {error.strerror}") from error
+        if wanted := chosen_versions(self.settings.versions, found):
+            return wanted
+        raise ModelNotFound(f"model {shown(name)} has no version in the repository that the settings ask for")
+
     async def unload(self, name: str) -> None:
-        """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound and OneOfSeveral."""
-        self._require_one_worker()
+        """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound."""
+        self.versions(name)  # before there is a lock of that name
         async with self.locks[name]:
             self.versions(name)
-            del self.slots[name]
-            self.awaited.discard(name)
-            self.unloaded.add(name)
-        log.info("model_unloaded", model=name)
+            self._forget(name)
 
-    def _require_one_worker(self) -> None:
-        if self.settings.workers > 1:
-            raise OneOfSeveral(
-                f"this server has {self.settings.workers} workers and a request reaches only one of them: publish the "
-                "version, which all of them find if poll_seconds is set"
-            )
+    async def forget(self, name: str) -> None:
+        """Do the same with a model that another worker serves, though this one may not have found it yet."""
+        async with self.locks[name]:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self.slots.pop(name, None)
+        self.awaited.discard(name)
+        self.unloaded.add(name)
+        log.info("model_unloaded", model=name)
 
     async def poll(self) -> None:
         """Look for what is new in the repository and load it.

@@ -16,6 +16,7 @@ from service.registry import Registry
 from service.scheduler import Scheduler
 from service.schemas import ErrorBody, Health, ModelDescription, ModelList, PredictResponse
 from service.served import ServedModel
+from service.together import Together
 
 router = APIRouter()
 predicting = APIRouter(route_class=DirectRoute)
@@ -94,7 +95,7 @@ async def _answered(request: Request, model: ServedModel) -> Response:
 
 @router.get("/models", responses=_errors(401), tags=["models"])
 async def models(registry: InRegistry) -> ModelList:
-    """List the models that are served, and where each version stands."""
+    """List the models that are served, and where each version stands; of several workers, on the one that answers."""
     return {"default": registry.default, "models": registry.status()}
 
 
@@ -127,8 +128,8 @@ async def ready(registry: InRegistry) -> Health:
 )
 async def metrics(request: Request) -> Response:
     """Tell Prometheus."""
-    exposition: bytes = request.app.state.metrics.exposition()
-    return Response(exposition, media_type=CONTENT_TYPE_LATEST)
+    together: Together = request.app.state.together
+    return Response(await together.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/", include_in_schema=False)

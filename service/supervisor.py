@@ -3,59 +3,72 @@
 They share one listening socket, and not a port with a socket for each: a connection that waits to be accepted belongs
 to none of them, so that a worker that is killed takes only those with it that it was answering. The one in its place
 accepts connections once its models are loaded. Each worker holds the other end of a pipe: should this process be
-killed, the pipe ends and the workers drain.
+killed, the pipe ends and the workers drain. They meet in a folder (`service.fellows`), each by its number.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import structlog
-from prometheus_client import multiprocess
 
 ASKED_TO_STOP = {signal.SIGTERM, signal.SIGINT}
 SHORTEST_LIFE = 1.0  # seconds; who lives less is replaced only after as long, lest the machine do nothing else
 
 log = structlog.get_logger()
 
-Work = Callable[[int, bool], int]  # of a worker: from the pipe and whether it replaces another to the exit status
+# Of a worker: from its number, the pipe and whether it replaces another to the exit status.
+Work = Callable[[int, int, bool], int]
+
+
+@dataclass(frozen=True)
+class Born:
+    """A worker's number, and when it was started."""
+
+    number: int
+    at: float
 
 
 class Supervisor:
-    """Keeps a number of worker processes running."""
+    """Keeps a number of worker processes running, which meet in `folder`."""
 
-    def __init__(self, workers: int, work: Work) -> None:
+    def __init__(self, workers: int, folder: Path, work: Work) -> None:
         self.workers = workers
+        self.folder = folder
         self.work = work
-        self.born: dict[int, float] = {}  # when each worker that lives was started
+        self.born: dict[int, Born] = {}  # the workers that live, by process
         self.stopping = False
         self.reader, self.writer = os.pipe()
 
     def run(self) -> int:
         """Serve until a signal says to stop; return 0 if every worker ended well after that."""
-        for number in ASKED_TO_STOP:
-            signal.signal(number, self._stop)
-        for _ in range(self.workers):
-            self._start(replaces=False)
+        for asked in ASKED_TO_STOP:
+            signal.signal(asked, self._stop)
+        for number in range(self.workers):
+            self._start(number, replaces=False)
         failed = False
         while self.born:
             worker, status = os.waitpid(-1, 0)
-            lived = time.monotonic() - self.born.pop(worker)
-            multiprocess.mark_process_dead(worker)  # type: ignore[no-untyped-call]
+            born = self.born.pop(worker)
+            lived = time.monotonic() - born.at
             if self.stopping:
                 failed = failed or status != 0
                 continue
-            log.error("worker_died", worker=worker, status=os.waitstatus_to_exitcode(status))
+            log.error("worker_died", worker=worker, number=born.number, status=os.waitstatus_to_exitcode(status))
             time.sleep(SHORTEST_LIFE if lived < SHORTEST_LIFE else 0)
-            self._start(replaces=True)
+            self._start(born.number, replaces=True)
         return int(failed)
 
-    def _start(self, *, replaces: bool) -> None:
+    def _start(self, number: int, *, replaces: bool) -> None:
         """Start a worker, unless it is time to stop."""
         signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_TO_STOP)  # one that came now would miss the new worker
         try:
@@ -63,20 +76,20 @@ class Supervisor:
                 return
             worker = os.fork()
             if worker == 0:
-                self._be_a_worker(replaces)
-            self.born[worker] = time.monotonic()
+                self._be_a_worker(number, replaces)
+            self.born[worker] = Born(number, time.monotonic())
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_TO_STOP)
-        log.info("worker_started", worker=worker)
+        log.info("worker_started", worker=worker, number=number)
 
-    def _be_a_worker(self, replaces: bool) -> None:
+    def _be_a_worker(self, number: int, replaces: bool) -> None:
         status = 1
         try:
             os.close(self.writer)
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_TO_STOP)
-            status = self.work(self.reader, replaces)
+            status = self.work(number, self.reader, replaces)
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
         except BaseException:
@@ -88,8 +101,10 @@ class Supervisor:
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         """Ask every worker to drain; the second time, end them and this process at once."""
+        again, self.stopping = self.stopping, True  # first of all, since a second signal may come in between
         for worker in self.born:
-            os.kill(worker, signal.SIGKILL if self.stopping else signal.SIGTERM)
-        if self.stopping:
+            with suppress(ProcessLookupError):  # it has died just now
+                os.kill(worker, signal.SIGKILL if again else signal.SIGTERM)
+        if again:
+            shutil.rmtree(self.folder, ignore_errors=True)
             os._exit(128 + number)
-        self.stopping = True

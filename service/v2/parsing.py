@@ -24,6 +24,7 @@ from service.v2.schemas import (
 MOST_BRACKETS = 2**20  # lists and objects in a body: each takes much more memory than the two bytes that it is sent as
 MOST_QUOTES = 2**15  # the values of a tensor are no strings, so that a request holds few
 MOST_SHORT = 2**16  # bytes of a body that controls models: what a client says there is a flag or two
+WHITESPACE = b" \t\n\r"  # as JSON has it; Python's has more
 
 Request = TypeVar("Request", bound=BaseModel)
 
@@ -52,7 +53,7 @@ def parse_optional(body: bytes, kind: type[Request]) -> Request:
     """
     if len(body) > MOST_SHORT:
         raise TooLarge(f"the body has {len(body)} bytes, expected at most {MOST_SHORT} here")
-    return parse(body, kind) if body else kind()
+    return parse(body, kind) if body.strip(WHITESPACE) else kind()
 
 
 def _values(body: bytes) -> Any:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from models.version import VERSION
 from service.direct import DirectRoute
 from service.registry import Registry, Slot
 from service.routes import InRegistry, Name, Version
 from service.schemas import ErrorBody, State
+from service.together import Together
 from service.v2 import contract, schemas
 from service.v2.infer import infer as answer
 from service.v2.parsing import parse_optional
-from service.v2.stats import Tally
 
 EXTENSIONS = [
     "binary_tensor_data",
@@ -25,6 +25,14 @@ EXTENSIONS = [
     "statistics",
 ]
 STATES = {State.LOADING: "LOADING", State.READY: "READY", State.FAILED: "UNAVAILABLE"}
+
+
+async def _together(request: Request) -> Together:
+    together: Together = request.app.state.together
+    return together
+
+
+AsOne = Annotated[Together, Depends(_together)]
 
 router = APIRouter(prefix="/v2", tags=["v2"])
 inferring = APIRouter(prefix="/v2", tags=["v2"], route_class=DirectRoute)
@@ -37,7 +45,6 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         403: "A client's key where an admin's is needed; only where keys are set.",
         404: "No such model or version here.",
         408: "The body took longer to arrive than the settings allow.",
-        409: "One of several workers cannot be changed alone.",
         413: "More bytes, samples or work than the limits allow.",
         415: "A body that is compressed in a way that is not known here.",
         503: "Still loading, could not be loaded, overloaded or shutting down; Retry-After says when to come back.",
@@ -47,7 +54,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 MODEL_ERRORS = _errors(401, 404, 503)
-CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 409, 413, 503)
+CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 503)
 
 
 @router.get("", responses=_errors(401))
@@ -73,25 +80,22 @@ async def ready(registry: InRegistry) -> schemas.ServerReady:
 
 
 @router.get("/models/stats", responses=_errors(401))
-async def stats(request: Request, registry: InRegistry) -> schemas.Statistics:
+async def stats(registry: InRegistry, together: AsOne) -> schemas.Statistics:
     """Tell where the time of this protocol's requests went, for every version that is ready."""
-    tally: Tally = request.app.state.tally
-    return tally.told((name, version) for name in registry.slots for version in _ready(registry, name))
+    return await together.statistics((name, version) for name in registry.slots for version in _ready(registry, name))
 
 
 @router.get("/models/{name}/stats", responses=MODEL_ERRORS)
-async def model_stats(request: Request, name: Name, registry: InRegistry) -> schemas.Statistics:
+async def model_stats(name: Name, registry: InRegistry, together: AsOne) -> schemas.Statistics:
     """Tell the same of one model's versions."""
-    tally: Tally = request.app.state.tally
     registry.get(name)
-    return tally.told((name, version) for version in _ready(registry, name))
+    return await together.statistics((name, version) for version in _ready(registry, name))
 
 
 @router.get("/models/{name}/versions/{version}/stats", responses=MODEL_ERRORS)
-async def version_stats(request: Request, name: Name, version: Version, registry: InRegistry) -> schemas.Statistics:
+async def version_stats(name: Name, version: Version, registry: InRegistry, together: AsOne) -> schemas.Statistics:
     """Tell the same of one version."""
-    tally: Tally = request.app.state.tally
-    return tally.told([(name, registry.get(name, version).version)])
+    return await together.statistics([(name, registry.get(name, version).version)])
 
 
 @router.get("/models/{name}", responses=MODEL_ERRORS)
@@ -150,7 +154,10 @@ async def infer_with_version(request: Request, name: Name, version: Version) -> 
 
 @router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413, 503))
 async def index(request: Request, registry: InRegistry) -> list[schemas.IndexEntry]:
-    """List every version, its state and, where it does not answer, why; and the models that were unloaded."""
+    """List every version, its state and, where it does not answer, why; and the models that were unloaded.
+
+    Of several workers it is the one that answers which tells of itself. They differ while they load.
+    """
     asked = parse_optional(await request.body(), schemas.IndexRequest)
     entries = [_entry(slot) for versions in registry.slots.values() for slot in versions.values()]
     entries += [_unloaded(name) for name in sorted(registry.unloaded)]
@@ -158,18 +165,18 @@ async def index(request: Request, registry: InRegistry) -> list[schemas.IndexEnt
 
 
 @router.post("/repository/models/{name}/load", responses=CONTROL_ERRORS)
-async def load(request: Request, name: Name, registry: InRegistry) -> schemas.Controlled:
+async def load(request: Request, name: Name, together: AsOne) -> schemas.Controlled:
     """Read a model's versions again and serve them once they are ready; until then, what serves goes on."""
     parse_optional(await request.body(), schemas.LoadRequest)
-    await registry.load(name)
+    await together.load(name)
     return {"name": name, "load": True}
 
 
 @router.post("/repository/models/{name}/unload", responses=CONTROL_ERRORS)
-async def unload(request: Request, name: Name, registry: InRegistry) -> schemas.Controlled:
+async def unload(request: Request, name: Name, together: AsOne) -> schemas.Controlled:
     """Have a model answer no more; what it was asked before is still answered."""
     parse_optional(await request.body(), schemas.UnloadRequest)
-    await registry.unload(name)
+    await together.unload(name)
     return {"name": name, "load": False}
 
 

@@ -212,7 +212,7 @@ class BatchStats(TypedDict):
 
 
 class ModelStats(TypedDict):
-    """What one version has answered over this protocol since the process that tells it started."""
+    """What one version has answered over this protocol since the server's workers started."""
 
     name: str
     version: str

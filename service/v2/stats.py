@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 from service.v2.schemas import BatchStats, Duration, ModelStats, Statistics
 
@@ -40,6 +41,11 @@ class Sum:
         self.count += 1
         self.ns += round(seconds * NS)
 
+    def join(self, other: Self) -> None:
+        """Count what another one has counted."""
+        self.count += other.count
+        self.ns += other.ns
+
     def told(self) -> Duration:
         """Return it as the protocol tells it."""
         return {"count": self.count, "ns": self.ns}
@@ -53,6 +59,12 @@ class OfBatchSize:
     compute_infer: Sum = field(default_factory=Sum)
     compute_output: Sum = field(default_factory=Sum)
 
+    def join(self, other: Self) -> None:
+        """Count what another one has counted."""
+        self.compute_input.join(other.compute_input)
+        self.compute_infer.join(other.compute_infer)
+        self.compute_output.join(other.compute_output)
+
 
 @dataclass
 class OfVersion:
@@ -65,6 +77,21 @@ class OfVersion:
     queue: Sum = field(default_factory=Sum)
     compute: OfBatchSize = field(default_factory=OfBatchSize)
     of_size: dict[int, OfBatchSize] = field(default_factory=dict)
+
+    @classmethod
+    def summed(cls, parts: Iterable[Self]) -> Self:
+        """Return the sums of what several workers have counted."""
+        whole = cls()
+        for part in parts:
+            whole.last_inference = max(whole.last_inference, part.last_inference)
+            whole.samples += part.samples
+            whole.success.join(part.success)
+            whole.fail.join(part.fail)
+            whole.queue.join(part.queue)
+            whole.compute.join(part.compute)
+            for size, sums in part.of_size.items():
+                whole.of_size.setdefault(size, OfBatchSize()).join(sums)
+        return whole
 
     def told(self, name: str, version: int) -> ModelStats:
         """Return them as the protocol tells them."""
@@ -122,9 +149,14 @@ class Tally:
         """Count a request that got an error."""
         self._of(name, version).fail.add(seconds)
 
-    def told(self, versions: Iterable[tuple[str, int]]) -> Statistics:
-        """Return the statistics of `versions`, (name, version) each."""
-        return {"model_stats": [self.versions.get(key, OfVersion()).told(*key) for key in versions]}
+    def of(self, versions: Iterable[tuple[str, int]]) -> list[OfVersion]:
+        """Return the sums of `versions`, (name, version) each."""
+        return [self.versions.get(key) or OfVersion() for key in versions]
 
     def _of(self, name: str, version: int) -> OfVersion:
         return self.versions.setdefault((name, version), OfVersion())
+
+
+def told(versions: Iterable[tuple[str, int]], sums: Iterable[OfVersion]) -> Statistics:
+    """Return the sums of each of `versions` as the protocol tells them."""
+    return {"model_stats": [each.told(*key) for key, each in zip(versions, sums, strict=True)]}

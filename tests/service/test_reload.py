@@ -313,7 +313,9 @@ async def test_no_name_leads_out_of_the_repository(repository: Path, tmp_path: P
     (repository / "toy" / "2").symlink_to(tmp_path / "elsewhere" / "secret" / "1")
     async with started(repository) as client:
         for name in ("linked", "../elsewhere/secret", str(tmp_path / "elsewhere" / "secret"), ".", "..", "", "toy/1"):
-            with pytest.raises(ModelNotFound):
-                await registry_of(client).load(name)
+            for control in (registry_of(client).load, registry_of(client).unload):
+                with pytest.raises(ModelNotFound):
+                    await control(name)
+        assert registry_of(client).locks.keys() == {"toy"}  # what is asked for in vain leaves nothing behind
         await registry_of(client).poll()
         assert await versions(client) == [(1, "ready")]

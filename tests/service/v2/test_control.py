@@ -125,6 +125,11 @@ def test_a_load_takes_no_configuration_and_says_so(client: TestClient) -> None:
     assert client.post(LOAD, json={"parameters": {}}).status_code == 200
 
 
+@pytest.mark.parametrize(("body", "status"), [(b"", 200), (b" \r\n\t", 200), (b"\x0c", 400), (b"\xa0", 400)])
+def test_a_body_that_is_no_white_space_has_to_be_json(client: TestClient, body: bytes, status: int) -> None:
+    assert client.post(INDEX, content=body).status_code == status
+
+
 def test_loading_brings_the_newest_version(client: TestClient, repository: Path) -> None:
     # At half the weight 1 charges 0.5, 0.75, 0.875: no spike.
     assert publish(repository, halved()) == 2

@@ -8,13 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from service.jobs import SMALL_BODY
-from tests.bundles import publish
-from tests.networks import toy
 from tests.service.asgi import Client, settled, slow, started
-from tests.service.conftest import serving
 from tests.service.test_scheduler import LEFT, metric, runs
 from tests.service.v2.conftest import INFER, request
 
@@ -161,13 +156,3 @@ async def test_a_worker_unpacks_what_is_compressed_however_short(repository: Pat
         held.go_on.release()
         assert (await waits).status == 400
         assert (await first).status == 200
-
-
-@pytest.mark.parametrize("call", ["load", "unload"])
-def test_one_of_several_workers_is_not_changed_alone(tmp_path: Path, call: str) -> None:
-    publish(tmp_path, toy())
-    with serving(tmp_path, workers=2) as client:
-        answer = client.post(f"/v2/repository/models/toy/{call}")
-        assert answer.status_code == 409
-        assert answer.json()["error"].startswith("this server has 2 workers")
-        assert client.post(INFER, json=asked()).status_code == 200

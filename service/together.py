@@ -1,0 +1,177 @@
+"""What the workers of a server do as one: load and unload models, and tell what all of them have counted.
+
+A change is made by every worker before it is answered, and all make changes in the same order: whoever was asked takes
+its turn. A worker joins in a turn too, and begins with what its fellows serve, so that none misses a change and the one
+in the place of another serves what that one did. Requests for a model are each worker's own. So are /models, the
+repository's index and readiness: they tell of the worker that is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Annotated, Literal, TypeAlias
+
+import structlog
+from pydantic import BaseModel, Field, TypeAdapter
+
+from models.errors import SpikeserveError
+from service.errors import LoadFailed
+from service.faults import shown
+from service.fellows import Fellows
+from service.metrics import Metrics, merged
+from service.registry import Registry
+from service.v2.schemas import Statistics
+from service.v2.stats import OfVersion, Tally, told
+
+TELL_SECONDS = 1.0  # how long a fellow may take to tell what it knows; it takes milliseconds
+JOIN_SECONDS = 10.0  # how long it may take to tell who joins; without an answer, one begins with what lies on the disk
+
+log = structlog.get_logger()
+
+
+class Load(BaseModel):
+    """Load a model's versions."""
+
+    ask: Literal["load"] = "load"
+    name: str
+
+
+class Unload(BaseModel):
+    """Serve a model no more."""
+
+    ask: Literal["unload"] = "unload"
+    name: str
+
+
+class TellServed(BaseModel):
+    """Tell what is served."""
+
+    ask: Literal["served"] = "served"
+
+
+class TellMetrics(BaseModel):
+    """Tell the metrics."""
+
+    ask: Literal["metrics"] = "metrics"
+
+
+class TellTally(BaseModel):
+    """Tell the statistics of some versions, (name, version) each."""
+
+    ask: Literal["tally"] = "tally"
+    versions: list[tuple[str, int]]
+
+
+Question: TypeAlias = Load | Unload | TellServed | TellMetrics | TellTally
+QUESTION = TypeAdapter[Question](Annotated[Question, Field(discriminator="ask")])
+
+
+class Done(BaseModel):
+    """That a change was made, or why not."""
+
+    fault: str | None = None
+
+
+class Served(BaseModel):
+    """The versions that there are by model, and the models that were unloaded."""
+
+    versions: dict[str, list[int]]
+    unloaded: list[str]
+
+
+class Told(BaseModel):
+    """Metrics, in Prometheus' text format."""
+
+    metrics: str
+
+
+class Tallied(BaseModel):
+    """Statistics, in the order that was asked for."""
+
+    versions: list[OfVersion]
+
+
+class Together:
+    """One of the workers, with its fellows."""
+
+    def __init__(self, fellows: Fellows, registry: Registry, metrics: Metrics, tally: Tally) -> None:
+        self.fellows = fellows
+        self.registry = registry
+        self.metrics = metrics
+        self.tally = tally
+        self.joined = asyncio.Event()
+
+    async def join(self) -> None:
+        """Answer fellows from now on, and have the registry hold what they serve, if there are any yet."""
+        async with self.fellows.turn():
+            await self.fellows.listen(self._answer)
+            for served in (await self.fellows.ask(TellServed(), Served, JOIN_SECONDS))[:1]:
+                self.registry.adopt(served.versions, served.unloaded)
+        self.joined.set()
+
+    def leave(self) -> None:
+        """Answer fellows no more."""
+        self.joined.clear()
+        self.fellows.leave()
+
+    async def load(self, name: str) -> None:
+        """Have every worker load a model's versions, as the registry does; it may take long, and is waited for.
+
+        Raises what the registry raises, and LoadFailed where a fellow could not load them.
+        """
+        await self.joined.wait()
+        async with self.fellows.turn():
+            asked = asyncio.create_task(self.fellows.ask(Load(name=name), Done))
+            try:
+                await self.registry.load(name)
+            finally:
+                done = await asked
+        faults = {each.fault: None for each in done if each.fault is not None}
+        if faults:
+            raise LoadFailed("; ".join(faults))
+
+    async def unload(self, name: str) -> None:
+        """Have no worker serve a model any more. Raises ModelNotFound."""
+        await self.joined.wait()
+        async with self.fellows.turn():
+            await self.registry.unload(name)
+            await self.fellows.ask(Unload(name=name), Done)
+
+    async def exposition(self) -> bytes:
+        """Return the metrics of all workers in Prometheus' text format, each worker's under its number."""
+        texts = [self.metrics.exposition(self.fellows.labels)]
+        texts += [each.metrics for each in await self.fellows.ask(TellMetrics(), Told, TELL_SECONDS)]
+        return merged(texts).encode()
+
+    async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
+        """Return the statistics of `versions`, (name, version) each, summed over all workers."""
+        keys = list(versions)
+        tallied = [self.tally.of(keys)]
+        tallied += [each.versions for each in await self.fellows.ask(TellTally(versions=keys), Tallied, TELL_SECONDS)]
+        return told(keys, map(OfVersion.summed, zip(*tallied, strict=True)))
+
+    async def _answer(self, line: bytes) -> BaseModel:
+        match question := QUESTION.validate_json(line):
+            case Load():
+                return await self._load(question.name)
+            case Unload():
+                await self.registry.forget(question.name)
+                return Done()
+            case TellServed():
+                versions = {name: list(slots) for name, slots in self.registry.slots.items()}
+                return Served(versions=versions, unloaded=sorted(self.registry.unloaded))
+            case TellMetrics():
+                return Told(metrics=self.metrics.exposition(self.fellows.labels))
+            case TellTally():
+                return Tallied(versions=self.tally.of(question.versions))
+
+    async def _load(self, name: str) -> Done:
+        try:
+            await self.registry.load(name)
+        except SpikeserveError as error:
+            return Done(fault=str(error))
+        except Exception:
+            log.exception("load_failed", model=name)
+            return Done(fault=f"model {shown(name)} could not be loaded: an internal error; the log has its traceback")
+        return Done()

@@ -1,0 +1,330 @@
+"""Several workers are one server: what one of them is told to change all do, and what one counts any of them tells."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.__main__ import main
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.conftest import Process, running
+from tests.service.test_reload import COUNTS, HALF, damage, doubled
+from tests.service.v2.conftest import INFER, request
+
+LOAD, UNLOAD = ("/v2/repository/models/toy/load", "/v2/repository/models/toy/unload")
+METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its metrics
+
+
+@pytest.fixture
+def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the folder is made that workers meet in; its name is short, as a socket's path has to be."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+class Server:
+    """A server of several workers, one of which can be asked while the others are held still."""
+
+    def __init__(self, service: Process) -> None:
+        self.service = service
+        self.workers: dict[int, int] = {}
+        self.note_workers()
+
+    def note_workers(self) -> None:
+        """Take from the log which process has which number."""
+        for entry in self.service.entries:
+            if entry["event"] == "worker_started":
+                self.workers[entry["number"]] = entry["worker"]
+
+    @contextmanager
+    def connected(self, number: int) -> Iterator[httpx.Client]:
+        """Open a connection that the worker of that number has accepted: no other could."""
+        others = [worker for each, worker in self.workers.items() if each != number]
+        with httpx.Client(base_url=self.service.url, timeout=60) as client:
+            for worker in others:
+                os.kill(worker, signal.SIGSTOP)
+            try:
+                assert client.get("/health/live").status_code == 200
+            finally:
+                for worker in others:
+                    os.kill(worker, signal.SIGCONT)
+            yield client
+
+    def post(self, number: int, path: str, body: Any = None) -> httpx.Response:
+        """Ask one worker."""
+        with self.connected(number) as client:
+            return client.post(path, json=body)
+
+    def answers(self, path: str, body: Any = None) -> list[httpx.Response]:
+        """Ask each worker."""
+        return [self.post(number, path, body) for number in self.workers]
+
+    def versions(self) -> list[int]:
+        """Return which version each worker answers with, having seen that its counts are that version's."""
+        versions = []
+        for answer in self.answers("/models/toy/predict", HALF):
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["predictions"][0]["spike_counts"] == COUNTS[answer.json()["version"] % 2]
+            versions.append(answer.json()["version"])
+        return versions
+
+    def kill(self, number: int) -> None:
+        """Kill a worker, and go on once another one is in its place and has loaded its model."""
+        os.kill(self.workers[number], signal.SIGKILL)
+        assert self.service.wait_for("worker_started")["number"] == number
+        self.service.wait_for("model_ready")
+        self.note_workers()
+
+    def scrape(self, number: int) -> dict[str, Counter[str]]:
+        """Return the metrics that one worker tells, each by worker; one that was too slow is waited for."""
+        while True:
+            with self.connected(number) as client:
+                told = by_worker(client.get("/metrics").text)
+            if len(told["process_open_fds"]) == len(self.workers):
+                return told
+
+
+def by_worker(text: str) -> dict[str, Counter[str]]:
+    """Return metrics by name and worker; every family comes once, and no series comes twice."""
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families)
+    series = Counter((each.name, *sorted(each.labels.items())) for family in families for each in family.samples)
+    assert set(series.values()) == {1}
+    assert all(family.type != "unknown" and family.documentation for family in families)
+    found: dict[str, Counter[str]] = {}
+    for family in families:
+        for sample in family.samples:
+            found.setdefault(sample.name, Counter())[sample.labels["worker"]] += sample.value  # type: ignore[assignment]
+    return found
+
+
+@contextmanager
+def serving(repository: Path, *flags: str, workers: int = 2, models: int = 1) -> Iterator[Server]:
+    with running(repository, "--workers", str(workers), *flags, until="listening") as service:
+        for _ in range(workers):
+            service.wait_for("worker_started")
+        loaded = sum(entry["event"] == "model_ready" for entry in service.entries)
+        for _ in range(workers * models - loaded):
+            service.wait_for("model_ready")
+        server = Server(service)
+        assert sorted(server.workers) == list(range(workers))
+        yield server
+        if service.process.poll() is None:
+            assert service.stop() == 0
+
+
+@pytest.mark.usefixtures("meeting")
+def test_what_one_worker_loads_all_serve_and_what_one_unloads_none(repository: Path) -> None:
+    with serving(repository, workers=3) as server:
+        assert server.versions() == [1, 1, 1]
+        publish(repository, doubled())
+        assert server.versions() == [1, 1, 1]
+        assert server.post(1, LOAD).json() == {"name": "toy", "load": True}
+        assert server.versions() == [2, 2, 2]
+        assert server.post(2, UNLOAD).status_code == 200
+        assert [each.status_code for each in server.answers("/models/toy/predict", HALF)] == [404] * 3
+        index = [{"name": "toy", "state": "UNAVAILABLE", "reason": "unloaded"}]
+        assert [each.json() for each in server.answers("/v2/repository/index")] == [index] * 3
+        assert server.post(0, UNLOAD).status_code == 404
+        assert server.post(0, LOAD).status_code == 200
+        assert server.versions() == [2, 2, 2]
+        nobody = server.post(0, "/v2/repository/models/nobody/load")
+        assert nobody.status_code == 404
+        assert nobody.json()["error"].startswith("model 'nobody' has no version in the repository")
+
+
+@pytest.mark.usefixtures("meeting")
+def test_a_load_that_fails_says_why_and_all_go_on_with_the_old_version(repository: Path) -> None:
+    with serving(repository) as server:
+        publish(repository, doubled())
+        damage(repository, 2)
+        failed = server.post(0, LOAD)
+        assert failed.status_code == 400
+        assert failed.json()["error"].startswith("model 'toy' version 2 could not be loaded: weights.safetensors")
+        assert server.versions() == [1, 1]
+        indices = [each.json() for each in server.answers("/v2/repository/index")]
+        assert indices[0] == indices[1]
+        assert [entry["state"] for entry in indices[0]] == ["READY", "UNAVAILABLE"]
+
+
+@pytest.mark.usefixtures("meeting")
+def test_a_worker_in_the_place_of_another_serves_what_its_fellows_do(repository: Path) -> None:
+    publish(repository, toy(), "other")
+    with serving(repository, models=2) as server:
+        publish(repository, doubled())
+        assert server.post(1, LOAD).status_code == 200
+        publish(repository, toy())  # which nobody has loaded
+        assert server.post(1, "/v2/repository/models/other/unload").status_code == 200
+        for number in server.workers:
+            server.kill(number)
+            assert server.versions() == [2, 2]
+            gone = server.answers("/models/other/predict", HALF)
+            assert [each.status_code for each in gone] == [404, 404]
+
+
+@pytest.mark.usefixtures("meeting")
+def test_clients_that_change_the_same_model_at_once_leave_all_workers_alike(repository: Path) -> None:
+    with (
+        serving(repository, workers=3) as server,
+        server.connected(0) as first,
+        server.connected(1) as second,
+        server.connected(2) as third,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        for _ in range(20):
+            changes = [threads.submit(first.post, LOAD), threads.submit(second.post, UNLOAD)]
+            assert [change.result().status_code for change in changes] == [200, 200]
+            indices = [client.post("/v2/repository/index").json() for client in (first, second, third)]
+            assert indices == [indices[0]] * 3
+            assert third.post(LOAD).status_code == 200
+        assert server.versions() == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("meeting")
+def test_no_request_fails_while_versions_change_on_all_workers(repository: Path) -> None:
+    with serving(repository) as server, httpx.Client(base_url=server.service.url, timeout=60) as control:
+        done = False
+
+        def ask_on(_: int) -> int:
+            answers = 0
+            while not done:
+                answer = httpx.post(f"{server.service.url}/predict", json=HALF, timeout=60).json()  # a new connection
+                assert answer["predictions"][0]["spike_counts"] == COUNTS[answer["version"] % 2]
+                answers += 1
+            return answers
+
+        with ThreadPoolExecutor(2) as threads:
+            asking = threads.map(ask_on, range(2))
+            for version in range(2, 12):
+                publish(repository, toy() if version % 2 else doubled())
+                assert control.post(LOAD).status_code == 200
+            done = True
+            assert all(asking)
+        assert server.versions() == [11, 11]
+
+
+@pytest.mark.usefixtures("meeting")
+def test_any_worker_tells_the_metrics_of_all_exactly(repository: Path) -> None:
+    with serving(repository, workers=3) as server:
+        for number in server.workers:
+            with server.connected(number) as client:
+                for _ in range(5 + number):
+                    assert client.post("/predict", json=HALF).status_code == 200
+        for number in server.workers:
+            told = server.scrape(number)
+            for name in ("spikeserve_model_requests_total", "spikeserve_samples_total"):
+                assert told[name] == {"0": 5, "1": 6, "2": 7}
+            assert told["spikeserve_model_versions"] == {"0": 1, "1": 1, "2": 1}
+            # Only the one that is asked has a request in flight.
+            assert told["spikeserve_http_requests_in_flight"] == {each: int(each == str(number)) for each in "012"}
+            assert set(told["process_resident_memory_bytes"]) == {"0", "1", "2"}
+        server.kill(1)
+        told = server.scrape(1)  # a counter of the new worker begins anew, as after any restart
+        assert told["spikeserve_model_requests_total"] == {"0": 5, "2": 7}
+
+
+@pytest.mark.usefixtures("meeting")
+def test_every_scrape_counts_each_request_that_was_answered_before_it(repository: Path) -> None:
+    with serving(repository) as server:
+        complete = 0
+        for asked in range(1, 101):
+            assert httpx.post(f"{server.service.url}/predict", json=HALF).status_code == 200
+            told = by_worker(httpx.get(f"{server.service.url}/metrics").text)
+            if len(told["process_open_fds"]) == 2:  # unless one was too slow, as a machine that is busy may have it
+                assert told["spikeserve_samples_total"].total() == asked
+                complete += 1
+        assert complete > 50
+
+
+@pytest.mark.usefixtures("meeting")
+def test_statistics_are_those_of_all_workers(repository: Path) -> None:
+    with serving(repository) as server:
+        for number in server.workers:
+            for samples in range(1, 4 + number):  # 1 + 2 + 3, and 1 + 2 + 3 + 4
+                assert server.post(number, INFER, request([[0.5, 0.0]] * samples)).status_code == 200
+        server.post(0, INFER, request([[99.0, 0.0]]))
+        for number in server.workers:
+            with server.connected(number) as client:
+                (told,) = client.get("/v2/models/toy/stats").json()["model_stats"]
+                assert client.get("/v2/models/stats").json() == {"model_stats": [told]}
+                assert client.get("/v2/models/toy/versions/1/stats").json() == {"model_stats": [told]}
+            assert (told["inference_count"], told["execution_count"]) == (16, 7)
+            stats = told["inference_stats"]
+            assert [stats[part]["count"] for part in ("success", "fail", "queue", "compute_infer")] == [7, 1, 7, 7]
+            sizes = [(each["batch_size"], each["compute_infer"]["count"]) for each in told["batch_stats"]]
+            assert sizes == [(1, 2), (2, 2), (3, 2), (4, 1)]
+
+
+@pytest.mark.usefixtures("meeting")
+def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(repository: Path) -> None:
+    with serving(repository, workers=3) as server:
+        os.kill(server.workers[1], signal.SIGSTOP)
+        try:
+            answer = httpx.get(f"{server.service.url}/metrics", timeout=METRICS_WAIT)
+        finally:
+            os.kill(server.workers[1], signal.SIGCONT)
+        assert set(by_worker(answer.text)["process_open_fds"]) == {"0", "2"}
+        assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
+
+
+def test_the_folder_that_workers_meet_in_is_their_own_and_goes_with_them(repository: Path, meeting: Path) -> None:
+    with serving(repository) as server:
+        (folder,) = meeting.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {each.name for each in folder.iterdir()} == {"0.socket", "1.socket"}
+        assert server.service.stop() == 0
+    assert list(meeting.iterdir()) == []
+
+
+def test_it_goes_with_them_after_a_second_signal(repository: Path, meeting: Path) -> None:
+    with serving(repository, "--drain-seconds", "60", "--shutdown-seconds", "60") as server:
+        server.service.process.terminate()
+        while httpx.get(f"{server.service.url}/health/ready").status_code == 200:
+            pass
+        server.service.process.terminate()
+        assert server.service.ended() == 128 + signal.SIGTERM
+    assert list(meeting.iterdir()) == []
+
+
+def test_it_goes_with_them_where_the_process_that_made_it_was_killed(repository: Path, meeting: Path) -> None:
+    with serving(repository, workers=3) as server:
+        server.service.process.kill()
+        assert server.service.ended() == -signal.SIGKILL  # the log ends when the last worker has
+    assert list(meeting.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [("missing", "none can be made: No such file or directory"), ("x" * 100, "can hold none: AF_UNIX path too long")],
+)
+def test_a_folder_that_cannot_be_used_is_one_sentence(
+    repository: Path,
+    folder: str,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place = tmp_path / folder
+    if folder != "missing":
+        place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    assert main(["--repository", str(repository), "--port", "0", "--workers", "2"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("spikeserve: workers: ")
+    assert said.endswith(f"{sentence}\n")
+    assert said.count("\n") == 1
+    assert not place.exists() or list(place.iterdir()) == []
