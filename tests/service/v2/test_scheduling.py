@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from service.jobs import SMALL_BODY
 from tests.service.asgi import Client, settled, slow, started
 from tests.service.test_scheduler import LEFT, metric, runs
