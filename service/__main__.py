@@ -1,105 +1,18 @@
-"""`python -m service`: serve until a signal says to stop. What a user got wrong is one sentence and exit status 2."""
+"""`python -m service`: signals first, for what they are to end takes a second to import."""
 
 from __future__ import annotations
 
+import os
 import signal
-import socket
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from pathlib import Path
-
-import structlog
-from fastapi import FastAPI
-from pydantic import ValidationError
-from pydantic_settings import CliApp, SettingsError
-
-from models.errors import SpikeserveError
-from service import faults, logs
-from service.app import create_app
-from service.engines import check_device
-from service.errors import Misconfigured
-from service.fellows import Fellows, meeting_place
-from service.keys import KeyRing, is_loopback
-from service.lifecycle import Server
-from service.listener import Listener
-from service.settings import Settings
-from service.supervisor import Supervisor
-
-USAGE = 2
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Serve, and return the process's exit status."""
-    with ExitStack() as stack:
-        try:
-            settings = read_settings(arguments)
-            app = create_app(settings)
-            check_device(settings)
-            folder = stack.enter_context(meeting_place()) if settings.workers > 1 else None
-            listener = listen(settings.host, settings.port)
-        except SpikeserveError as error:
-            print(f"spikeserve: {error}", file=sys.stderr)
-            return USAGE
-        # Until there is a server that drains, a signal has nothing to wait for.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        logs.configure(settings.log_level, sys.stdout)
-        host, port = listener.getsockname()[:2]
-        structlog.get_logger().info("listening", host=host, port=port, repository=str(settings.repository))
-        warn_if_open(host, KeyRing.of(settings))
-        return serve(app, settings, listener, folder)
-
-
-def serve(app: FastAPI, settings: Settings, listener: Listener, folder: Path | None) -> int:
-    """Answer requests until a signal says to stop, and return the exit status; several workers meet in `folder`."""
-
-    def work(number: int, parent: int | None, replaces: bool) -> int:
-        app.state.loads_first = replaces
-        app.state.fellows = Fellows(folder, number, settings.workers)
-        with suppress(KeyboardInterrupt):
-            Server(app, settings, parent).run(sockets=[listener])
-        return 0
-
-    if folder is None:
-        return work(0, None, replaces=False)
-    return Supervisor(settings.workers, folder, work).run()
-
-
-def warn_if_open(host: str, keys: KeyRing) -> None:
-    """Log a warning where other machines reach this address and whoever asks is answered."""
-    if is_loopback(host):
-        return
-    log = structlog.get_logger()
-    if not keys.clients:
-        log.warning("no_api_keys", host=host, meaning="whoever reaches this address may use the models; see api_keys")
-    if not keys:
-        log.warning("no_admin_keys", host=host, meaning="and may load and unload them; see admin_keys")
-
-
-def read_settings(arguments: Sequence[str]) -> Settings:
-    """Return the settings from flags and the environment; raises Misconfigured."""
-    try:
-        return CliApp.run(Settings, cli_args=list(arguments))
-    except ValidationError as error:
-        raise Misconfigured(faults.first(error, fields=", ".join(Settings.model_fields)).sentence) from error
-    except SettingsError as error:
-        raise Misconfigured(str(error)) from error
-
-
-def listen(host: str, port: int) -> Listener:
-    """Return a socket that listens there; raises Misconfigured."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Said to be TCP, since asyncio turns Nagle's algorithm off only then; with it, each answer takes 40 ms longer.
-    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise Misconfigured(f"host, port: cannot listen on {host} port {port}: {error.strerror}") from error
-    return listener
-
 
 if __name__ == "__main__":
+    # A container's first process gets no signal that it has no handler for, and would be waited for in vain.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    # When its terminal closes it ends as well as at SIGTERM, unless it was told not to mind, as by nohup.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+    from service.command_line import main
+
     sys.exit(main(sys.argv[1:]))

@@ -37,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keys = KeyRing.of(settings)
     registry = Registry.of(settings)
-    metrics = Metrics(registry.status)
+    metrics = Metrics(registry.status, registry.is_ready)
     tally = Tally()
     tracing = Tracing.of(settings)
 

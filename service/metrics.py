@@ -11,10 +11,19 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from http import HTTPStatus
 from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -24,6 +33,11 @@ from service.jobs import Answer
 from service.schemas import ModelStatus
 from service.served import ServedModel
 
+REFUSALS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -96,9 +110,14 @@ class OfQueue:
 
 
 class Metrics:
-    """The metrics of one app, in a registry of its own; `statuses` says what is served when they are asked for."""
+    """The metrics of one app, in a registry of its own.
 
-    def __init__(self, statuses: Statuses) -> None:
+    When they are asked for, `statuses` says what is served, and `ready` whether the server is.
+    """
+
+    def __init__(self, statuses: Statuses, ready: Callable[[], bool]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # of each series a second one, that says when it began
+        self.statuses = statuses
         self.models = Models(statuses)
         self.in_flight = 0
         self.registry = registry = CollectorRegistry()
@@ -114,12 +133,22 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        is_ready = Gauge("spikeserve_ready", "1 where the server is ready for requests, else 0.", registry=registry)
+        is_ready.set_function(ready)
+        self.threads = Gauge("spikeserve_worker_threads", "Threads that requests run on.", registry=registry)
+        self.busy_threads = Gauge(
+            "spikeserve_worker_threads_busy",
+            "Those that run something, be it for a client that has left.",
+            registry=registry,
+        )
         self.refused = Counter(
             "spikeserve_connections_refused",
             "Connections ended for what is no request: headers that are malformed, too long or too slow.",
             ("status",),
             registry=registry,
         )
+        for status in REFUSALS:
+            self.refused.labels(int(status))  # there from the start, so that the first one is an increase
         in_flight = Gauge(
             "spikeserve_http_requests_in_flight", "Requests that wait or are being answered.", registry=registry
         )
@@ -166,6 +195,11 @@ class Metrics:
             asked.statuses[status] += 1
             asked.seconds.observe(seconds)
 
+    def watch_threads(self, threads: int, busy: Callable[[], int]) -> None:
+        """Tell of so many threads how many are `busy` when they are asked for."""
+        self.threads.set(threads)
+        self.busy_threads.set_function(busy)
+
     def count_refused(self, status: int) -> None:
         """Count a connection that was ended before there was a request, with such an answer."""
         self.refused.labels(int(status)).inc()
@@ -211,6 +245,8 @@ class Metrics:
 
     def exposition(self, labels: Mapping[str, str]) -> str:
         """Return every metric in Prometheus' text format, `labels` added to each."""
+        for model in self.statuses():
+            self.of_queue(model["name"])  # be it empty: an autoscaler needs to see a 0, and an alert what rises from it
         return generate_latest(Labelled(self.registry, labels) if labels else self.registry).decode()
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
@@ -267,10 +303,17 @@ class Models(Collector):
         versions = GaugeMetricFamily(
             "spikeserve_model_versions", "1 for each version of a model, in its state.", labels=(*MODEL, "state")
         )
+        loads = GaugeMetricFamily(
+            "spikeserve_model_load_failed",
+            "1 for each version whose last load failed, though it may answer as it was before, else 0.",
+            labels=MODEL,
+        )
         for model in statuses:
             for each in model["versions"]:
                 versions.add_metric((model["name"], str(each["version"]), each["state"]), 1)
+                loads.add_metric((model["name"], str(each["version"])), float("error" in each))
         yield versions
+        yield loads
 
     def _requests(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

@@ -299,6 +299,14 @@ class Registry:
         if waiting := loading or self._missed():
             raise NotReady("; ".join(waiting))
 
+    def is_ready(self) -> bool:
+        """Return whether `check_ready` has nothing to raise."""
+        try:
+            self.check_ready()
+        except (NotReady, ShuttingDown):
+            return False
+        return True
+
     def _missed(self) -> list[str]:
         """Return what is wrong with each version of the models without which the server is not ready."""
         silent = {

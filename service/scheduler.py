@@ -57,6 +57,7 @@ class Scheduler:
         self.metrics = metrics
         self.loop = asyncio.get_running_loop()
         self.free = workers.threads
+        metrics.watch_threads(workers.threads, lambda: workers.threads - self.free)
         self.models: dict[ServedModel, None] = {}  # those that something waits for; the first is next
 
     async def receive(self, model: ServedModel, request: Request, deadline: float) -> bytes:

@@ -18,8 +18,8 @@ from kubernetes import client as kubernetes
 
 from models.repository import PRETRAINED
 from models.version import VERSION
-from service.__main__ import read_settings
 from service.app import create_app
+from service.command_line import read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from service.__main__ import main, warn_if_open
 from service.app import create_app
+from service.command_line import main, warn_if_open
 from service.errors import Misconfigured
 from service.keys import KeyRing, is_control, is_loopback, new_key
 from service.settings import Settings

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,7 @@ import httpx
 import pytest
 
 from tests.service.asgi import slow, started
-from tests.service.conftest import Process, running
+from tests.service.conftest import ROOT, Process, running
 from tests.service.test_scheduler import LEFT, runs
 
 BODY = json.dumps(LEFT).encode()
@@ -63,6 +66,33 @@ def test_what_was_accepted_is_answered_and_what_comes_later_is_503(repository: P
     for each in refused:
         assert (each.status_code, each.json()) == (503, {"error": "the server is shutting down"})
         assert int(each.headers["Retry-After"]) > 0
+
+
+def test_a_terminal_that_closes_ends_it_as_well(repository: Path) -> None:
+    with running(repository) as service, half_asked(service) as half:
+        service.process.send_signal(signal.SIGHUP)
+        wait_until_draining(service)
+        assert half.finish().startswith(b"HTTP/1.1 200")
+        assert service.ended() == 0
+
+
+def catches(process: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal; it is a bit of a mask in hexadecimal digits."""
+    (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def test_a_signal_before_it_has_imported_anything_ends_it_well(repository: Path) -> None:
+    command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not catches(process.pid, signal.SIGTERM):
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)  # so that it gets no further while it is looked at
+        assert "numpy" not in Path(f"/proc/{process.pid}/maps").read_text()
+        process.terminate()
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

@@ -117,3 +117,25 @@ def test_a_version_that_is_gone_is_forgotten(client: TestClient, monkeypatch: py
     client.post("/predict", json=BODY)
     assert samples(client, "spikeserve_model_requests_total") == {("200",): 1}
     assert samples(client, "spikeserve_layer_spikes_total") == {("out",): 4}
+
+
+def test_what_is_watched_for_is_there_before_it_happens(client: TestClient) -> None:
+    assert samples(client, "spikeserve_queue_depth") == {(): 0}
+    for counted in ("shed", "abandoned", "expired"):
+        assert samples(client, f"spikeserve_requests_{counted}_total") == {(): 0}
+    assert samples(client, "spikeserve_connections_refused_total") == {("400",): 0, ("408",): 0, ("431",): 0}
+
+
+def test_whether_it_is_ready_and_a_load_has_failed_is_told_though_the_version_answers_as_before(
+    client: TestClient, repository: Path
+) -> None:
+    def told() -> list[dict[tuple[str, ...], float]]:
+        return [samples(client, f"spikeserve_{name}") for name in ("ready", "model_load_failed", "model_versions")]
+
+    assert told() == [{(): 1}, {(): 0}, {("ready",): 1}]
+    weights = repository / "toy" / "1" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"?")
+    assert client.post("/v2/repository/models/toy/load").status_code == 400
+    assert told() == [{(): 1}, {(): 1}, {("ready",): 1}]
+    client.post("/v2/repository/models/toy/unload")
+    assert told() == [{(): 0}, {}, {}]

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from service.__main__ import listen
+from service.command_line import listen
 from tests.service.conftest import running
 
 

@@ -48,6 +48,7 @@ async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
         accepted += [asyncio.create_task(client.post(LEFT)) for _ in range(2)]
         await settled()
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 2
+        assert await metric(client, "spikeserve_worker_threads_busy") == 1
         refused = await client.post(LEFT)
         assert refused.status == 503
         assert int(refused.headers["retry-after"]) > 0

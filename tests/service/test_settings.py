@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.repository import PRETRAINED
-from service.__main__ import main, read_settings
+from service.command_line import main, read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.__main__ import main
+from service.command_line import main
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.conftest import Process, running
