@@ -102,7 +102,6 @@ class Ran:
 class OfQueue:
     """The metrics of the queues of one model's versions."""
 
-    depth: Gauge
     seconds: Histogram
     shed: Counter
     abandoned: Counter
@@ -120,6 +119,7 @@ class Metrics:
         self.statuses = statuses
         self.models = Models(statuses)
         self.in_flight = 0
+        self.waiting = Tally[str]()  # requests, by model
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(self.models)
@@ -212,7 +212,7 @@ class Metrics:
 
     def queue_changed(self, model: ServedModel, by: int) -> None:
         """Note that so many requests more, or fewer, wait for a worker."""
-        self.of_queue(model.name).depth.inc(by)
+        self.waiting[model.name] += by
 
     def count_wait(self, model: ServedModel, seconds: float) -> None:
         """Count a request that has waited."""
@@ -245,16 +245,31 @@ class Metrics:
 
     def exposition(self, labels: Mapping[str, str]) -> str:
         """Return every metric in Prometheus' text format, `labels` added to each."""
-        for model in self.statuses():
-            self.of_queue(model["name"])  # be it empty: an autoscaler needs to see a 0, and an alert what rises from it
+        self._look_at_queues()
         return generate_latest(Labelled(self.registry, labels) if labels else self.registry).decode()
+
+    def _look_at_queues(self) -> None:
+        """Have the metrics of each served model's queue, be it empty, and of no other that nothing waits for.
+
+        An autoscaler needs to see a 0, and an alert what rises from it; yet models come and go, and would add up.
+        """
+        served = {model["name"] for model in self.statuses()}
+        for name in served:
+            self.of_queue(name)
+            self.waiting[name] += 0
+        for name in [name for name, waiting in self.waiting.items() if name not in served and not waiting]:
+            del self.waiting[name]
+            for metric in (self.queue_depth, self.queue_seconds, self.shed, self.abandoned, self.expired):
+                metric.remove(name)
+            self.of_queue.cache_clear()
+        for name, waiting in self.waiting.items():
+            self.queue_depth.labels(name).set(waiting)
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
 
     def _of_queue(self, name: str) -> OfQueue:
         return OfQueue(
-            self.queue_depth.labels(name),
             self.queue_seconds.labels(name),
             self.shed.labels(name),
             self.abandoned.labels(name),

@@ -275,9 +275,10 @@ class Registry:
     def versions(self, name: str | None) -> dict[int, Slot]:
         """Return a model's slots, ascending; raises ModelNotFound."""
         known = ", ".join(self.slots) or "none"
-        if name is None and self.default is None:
+        if name is None:
+            name = self.default
+        if name is None:
             raise ModelNotFound(f"no default model is set; ask one of these at /models/<name>/predict: {known}")
-        name = name or self.default
         if name not in self.slots:
             raise ModelNotFound(f"model {shown(name)} is not served here; this server has: {known}")
         return self.slots[name]

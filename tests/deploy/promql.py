@@ -9,7 +9,18 @@ from dataclasses import dataclass
 # What is no metric: functions, aggregations and the words between them.
 AGGREGATIONS = frozenset({"sum", "max", "min", "count", "avg", "absent"})
 WORDS = AGGREGATIONS | {
-    *("rate", "histogram_quantile", "time", "count_over_time", "increase", "label_values", "abs", "ln"),
+    *(
+        "rate",
+        "histogram_quantile",
+        "time",
+        "count_over_time",
+        "min_over_time",
+        "max_over_time",
+        "increase",
+        "label_values",
+        "abs",
+        "ln",
+    ),
     *("by", "on", "ignoring", "and", "or", "unless", "offset"),
 }
 

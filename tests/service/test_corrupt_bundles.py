@@ -424,7 +424,7 @@ CORRUPT: dict[Callable[[Path], None], str] = {
     golden_of_fewer_answers: "golden.safetensors: 'spike_counts' has shape ",
     golden_of_another_type: "golden.safetensors: lacks 'spike_counts' of type int64",
     golden_nan_inputs: "golden.safetensors: ",
-    golden_nan_readout: "golden.safetensors: sample 0 reads out ",
+    golden_nan_readout: "golden.safetensors: 'readout' holds NaN or infinite values, expected finite ones",
     golden_wrong_readout: "golden.safetensors: sample 0 reads out ",
     golden_without_answers: "golden.safetensors: lacks 'spike_counts' of type int64",
     golden_duplicate_tensors: "golden.safetensors: says 'inputs' twice in one object, expected each name once",
