@@ -38,8 +38,9 @@ class Form(Protocol[Asked, Content_co]):
 
 @dataclass
 class Times:
-    """When a request was encoded and when the last run with samples of it went, as `perf_counter` counts."""
+    """When a request had arrived, was encoded, and the last run with samples of it went, as `perf_counter` counts."""
 
+    arrived: float
     encode_began: float = 0.0
     encode_ended: float = 0.0
     run_began: float = 0.0
@@ -87,7 +88,12 @@ class Job(Generic[Content]):
     """
 
     def __init__(
-        self, form: Form[Any, Content], answer: Future[Answer[Content]], source: bytes | Query, now: float
+        self,
+        form: Form[Any, Content],
+        answer: Future[Answer[Content]],
+        source: bytes | Query,
+        now: float,
+        times: Times,
     ) -> None:
         self.form = form
         self.answer = answer
@@ -95,7 +101,7 @@ class Job(Generic[Content]):
         self.query = source if isinstance(source, Query) else None
         self.inputs: EncodedInputs | None = None
         self.results: dict[int, RunResult] = {}  # by the sample that each begins with
-        self.times = Times()
+        self.times = times
         self.taken = 0  # samples that runs were started for
         self.arrived = self.since = now  # here, and in its place in the queue
         self.begun = False  # whether anything was done for it yet

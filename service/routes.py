@@ -7,13 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.access import ANSWERED, LOGGED
-from service.deadlines import deadline_of
+from service.asking import ask
 from service.describe import described
 from service.direct import DirectRoute
 from service.page import page
 from service.registry import Registry
-from service.scheduler import Scheduler
 from service.schemas import ErrorBody, Health, ModelDescription, ModelList, PredictResponse
 from service.served import ServedModel
 from service.together import Together
@@ -72,24 +70,7 @@ async def predict_with_version(request: Request, name: Name, version: Version) -
 
 
 async def _answer(request: Request, model: ServedModel) -> Response:
-    model.requests.count += 1
-    try:
-        return await _answered(request, model)
-    finally:
-        model.requests.count -= 1
-
-
-async def _answered(request: Request, model: ServedModel) -> Response:
-    state = request.app.state
-    scheduler: Scheduler = state.scheduler
-    deadline = deadline_of(request.scope, state.settings.request_timeout_ms)
-    logged = request.scope[LOGGED]
-    logged |= {"model": model.name, "version": model.version}
-    body = await scheduler.receive(model, request, deadline)
-    answer = await scheduler.answer(model, model, body, deadline, request.receive)
-    logged["samples"] = answer.samples
-    request.scope[ANSWERED] = answer
-    state.metrics.count_answer(model, answer)
+    answer = await ask(request, model, model)
     return Response(answer.content, media_type="application/json")
 
 

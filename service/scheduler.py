@@ -84,35 +84,37 @@ class Scheduler:
         `deadline` is a time of the event loop's clock; the body may say an earlier one. Raises MalformedBody,
         InvalidInput, TooLarge, Overloaded, DeadlineExceeded, and ClientDisconnect where `receive` says so.
         """
-        now = self.loop.time()
+        now, times = self.loop.time(), Times(perf_counter())
         if deadline <= now:
             raise self._late(model)
         source = form.read(body) if form.is_short(body) else body
         if isinstance(source, Query) and model.is_quick(source):
-            return await self._quickly(model, form, source)
-        job = Job(form, self.loop.create_future(), source, now)
+            return await self._quickly(model, form, source, times)
+        job = Job(form, self.loop.create_future(), source, now, times)
         self._admit(model)
         model.queue.add(job, now)
         self.models[model] = None
         self._dispatch()
         return await self._wait(model, job, deadline, receive)
 
-    async def _quickly(self, model: ServedModel, form: Form[Any, Content], query: Query) -> Answer[Content]:
+    async def _quickly(
+        self, model: ServedModel, form: Form[Any, Content], query: Query, times: Times
+    ) -> Answer[Content]:
         queue = model.queue
         if queue.turn is not None:
-            job = Job(form, self.loop.create_future(), query, self.loop.time())
+            job = Job(form, self.loop.create_future(), query, self.loop.time(), times)
             self._admit(model)
             queue.turn.append(job)
             return await job.answer
         queue.turn = []
         self.loop.call_soon(self._end_turn, model)
-        began = perf_counter()
+        times.encode_began = perf_counter()
         inputs = model.encode(query)
-        encoded = perf_counter()
+        times.encode_ended = times.run_began = perf_counter()
         result = model.engine.run(inputs)
-        ended = perf_counter()
-        self.metrics.count_run(model, inputs.batch, ended - encoded)
-        return Answer.of(form, query, result, Times(began, encoded, encoded, ended))
+        times.run_ended = perf_counter()
+        self.metrics.count_run(model, inputs.batch, times.run_ended - times.run_began)
+        return Answer.of(form, query, result, times)
 
     def _end_turn(self, model: ServedModel) -> None:
         """Run the quick requests that came in the turn that ends."""

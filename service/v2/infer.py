@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Self
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from models.engines import RunResult
 from models.errors import InvalidInput
-from service.access import ANSWERED, LOGGED
+from service.asking import ask
 from service.body import BODY, SMALL, Body
-from service.deadlines import deadline_of
 from service.errors import ServiceError
 from service.jobs import Answer
 from service.pending import Share
-from service.scheduler import Scheduler
 from service.served import ServedModel
 from service.v2.encoding import Encoding, accepted, encoding_of, pack, unpack
 from service.v2.errors import InvalidRequest
@@ -41,21 +40,36 @@ class InferForm:
     """How one request asks `model` and is answered (a `Form`), by what its headers say of it and of its answer."""
 
     model: ServedModel
-    encoding: Encoding
+    content_encoding: str | None
     header_length: str | None
     accept_encoding: str | None
     most_bytes: int
     share: Share | None  # what the body holds of all bodies, unless there is none
 
+    @classmethod
+    def of(cls, request: Request, model: ServedModel) -> Self:
+        """Return how `request` asks."""
+        headers = request.headers
+        body: Body | None = request.scope.get(BODY)
+        return cls(
+            model,
+            headers.get("content-encoding"),
+            headers.get(HEADER_LENGTH),
+            headers.get("accept-encoding"),
+            request.app.state.settings.max_body_bytes,
+            None if body is None else body.share,
+        )
+
     def is_short(self, body: bytes) -> bool:
         """Return whether to read a body takes less than to hand it to another thread; a packed one may hold a lot."""
-        return self.encoding is Encoding.IDENTITY and self.model.is_short(body)
+        return self.content_encoding is None and self.model.is_short(body)
 
     def read(self, body: bytes) -> Asked:
-        """Return what a body asks. Raises MalformedBody, InvalidRequest, TooLarge or Overloaded."""
+        """Return what a body asks. Raises UnknownEncoding, MalformedBody, InvalidRequest, TooLarge or Overloaded."""
         began = perf_counter()
-        unpacked = unpack(body, self.encoding, self.most_bytes)
-        if self.share is not None and self.encoding is not Encoding.IDENTITY and len(unpacked) > SMALL:
+        encoding = encoding_of(self.content_encoding)
+        unpacked = unpack(body, encoding, self.most_bytes)
+        if self.share is not None and encoding is not Encoding.IDENTITY and len(unpacked) > SMALL:
             self.share.take(len(unpacked))
         asked = read(unpacked, self.header_length, self.model)
         return replace(asked, read_seconds=perf_counter() - began)
@@ -76,53 +90,27 @@ class InferForm:
 
 async def infer(request: Request, model: ServedModel) -> Response:
     """Answer an infer request with `model`; every request starts from rest."""
-    model.requests.count += 1
+    tally: Tally = request.app.state.tally
+    began = perf_counter()
     try:
-        return await _answered(request, model)
-    finally:
-        model.requests.count -= 1
-
-
-async def _answered(request: Request, model: ServedModel) -> Response:
-    state = request.app.state
-    scheduler: Scheduler = state.scheduler
-    tally: Tally = state.tally
-    deadline = deadline_of(request.scope, state.settings.request_timeout_ms)
-    logged = request.scope[LOGGED]
-    logged |= {"model": model.name, "version": model.version}
-    body: Body | None = request.scope.get(BODY)
-    form = InferForm(
-        model,
-        encoding_of(request.headers.get("content-encoding")),
-        request.headers.get(HEADER_LENGTH),
-        request.headers.get("accept-encoding"),
-        state.settings.max_body_bytes,
-        body.share if body is not None else None,
-    )
-    arrived = perf_counter()
-    try:
-        content = await scheduler.receive(model, request, deadline)
-        arrived = perf_counter()
-        answer = await scheduler.answer(model, form, content, deadline, request.receive)
+        answer = await ask(request, model, InferForm.of(request, model))
     except InvalidInput as error:
-        tally.failed(model.name, model.version, perf_counter() - arrived)
+        tally.failed(model.name, model.version, perf_counter() - began)
         raise InvalidRequest(str(error)) from error
     except ServiceError:
-        tally.failed(model.name, model.version, perf_counter() - arrived)
+        tally.failed(model.name, model.version, perf_counter() - began)
         raise
-    logged["samples"] = answer.samples
-    request.scope[ANSWERED] = answer
-    state.metrics.count_answer(model, answer)
-    tally.succeeded(model.name, model.version, answer.samples, perf_counter() - arrived, _times(answer, arrived))
+    seconds = perf_counter() - answer.times.arrived
+    tally.succeeded(model.name, model.version, answer.samples, seconds, _times(answer))
     return Response(answer.content.body, headers=answer.content.headers)
 
 
-def _times(answer: Answer[Reply], arrived: float) -> Times:
+def _times(answer: Answer[Reply]) -> Times:
     """Return where the time went since the request had arrived."""
     reply, times = answer.content, answer.times
     compute_input = reply.read_seconds + times.encode_seconds
     return Times(
-        queue=max(0.0, times.run_began - arrived - compute_input),
+        queue=max(0.0, times.run_began - times.arrived - compute_input),
         compute_input=compute_input,
         compute_infer=times.run_ended - times.run_began,
         compute_output=reply.write_seconds,

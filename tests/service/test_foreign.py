@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from models.contract import OnnxContract
-from service.jobs import Job
+from service.jobs import Job, Times
 from service.queues import Piece
 from service.scheduler import compute
 from tests.bundles import publish as publish_network
@@ -94,7 +94,7 @@ def test_a_sample_without_an_answer_is_its_own_requests_fault_alone(tmp_path: Pa
         model = client.app.state.registry.get()  # type: ignore[attr-defined]
         queries = [model.read(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
         with closing(asyncio.new_event_loop()) as loop:
-            pieces = [Piece(Job(model, loop.create_future(), query, 0.0), 0, 1) for query in queries]
+            pieces = [Piece(Job(model, loop.create_future(), query, 0.0, Times(0.0)), 0, 1) for query in queries]
             ran = compute(model, pieces)
     assert [outcome.fault is None for outcome in ran.outcomes] == [False, True]
     assert ran.samples == 1
