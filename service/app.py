@@ -18,6 +18,7 @@ from service.errors import install_handlers
 from service.fellows import Fellows
 from service.keys import KeyCheck, KeyRing
 from service.metrics import Metrics
+from service.pending import Pending
 from service.registry import Registry
 from service.routes import predicting, router
 from service.scheduler import Scheduler
@@ -87,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.loads_first = False  # before it answers at all
     app.state.metrics = metrics
     app.state.settings = settings
+    app.state.pending = Pending(settings.max_pending_bytes)
     app.state.tally = tally
     app.state.fellows = Fellows()  # none, unless this is one of several workers
     install_handlers(app)
@@ -97,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
         BodyLimit,
         max_bytes=settings.max_body_bytes,
         seconds=settings.body_seconds,
-        max_pending_bytes=settings.max_pending_bytes,
+        pending=app.state.pending,
     )
     if tracing:
         app.add_middleware(TraceRequests, tracing=tracing)

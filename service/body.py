@@ -32,10 +32,10 @@ class BodyLimit:
     The fault is raised where the body is read, so that it is answered like every other.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, max_pending_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, pending: Pending) -> None:
         self.app = app
         self.max_bytes = max_bytes
-        self.pending = Pending(max_pending_bytes)
+        self.pending = pending
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service.connections import connections
+from service.connections import Terms, connections
 from service.listener import Listener
 from service.registry import Registry
 from service.settings import Settings
@@ -39,7 +39,14 @@ class Server(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
-                http=connections(settings.header_seconds, app.state.metrics.count_refused),
+                http=connections(
+                    Terms(
+                        settings.header_seconds,
+                        settings.answer_seconds,
+                        app.state.pending,
+                        app.state.metrics.count_refused,
+                    )
+                ),
                 loop="asyncio",  # uvloop was measured to answer no more requests here
                 ws="none",
                 server_header=False,

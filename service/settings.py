@@ -114,14 +114,20 @@ class Settings(BaseSettings):
     max_pending_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="The most bytes that the bodies of all requests in progress may have, but for those of at most "
-        "64 KiB; a request with more is answered 503 at once.",
+        description="The most bytes that the bodies of all requests in progress, and answers that are not taken, may "
+        "have, but for those of at most 64 KiB; a request with more is answered 503 at once.",
     )
     header_seconds: float = Field(
         10, gt=0, le=3600, description="How long a request's headers may take to arrive; then it is answered 408."
     )
     body_seconds: float = Field(
         30, gt=0, le=3600, description="How long a request's body may take to arrive; then it is answered 408."
+    )
+    answer_seconds: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="How long a client may take for an answer that is more than its connection holds; then it ends.",
     )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps that a request may run for.")

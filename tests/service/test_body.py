@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.body import SMALL, BodyLimit
 from service.errors import TooLarge
+from service.pending import Pending
 from tests.service.conftest import Process, running, serving
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -53,7 +54,7 @@ def test_no_more_is_read_than_it_takes_to_know(declared: bytes | None, read: int
     header = (b"transfer-encoding", b"chunked") if declared is None else (b"content-length", declared)
     scope: Scope = {"type": "http", "headers": [header]}
     with pytest.raises(TooLarge):
-        asyncio.run(BodyLimit(app, 100, 60, 100)(scope, receive, send))
+        asyncio.run(BodyLimit(app, 100, 60, Pending(100))(scope, receive, send))
     assert len(received) == read
 
 
@@ -167,7 +168,7 @@ def test_a_client_that_waits_for_its_answer_is_not_slow() -> None:
             pytest.fail("nothing is sent here")
 
         scope: Scope = {"type": "http", "headers": [(b"content-length", b"1")]}
-        await BodyLimit(app, 100, 0.001, 100)(scope, messages.get, send)
+        await BodyLimit(app, 100, 0.001, Pending(100))(scope, messages.get, send)
 
     asyncio.run(main())
     assert events == ["http.request", "http.disconnect"]

@@ -91,7 +91,7 @@ def test_what_a_request_held_is_given_back_however_it_ends(
         finally:
             held.append(limit.pending.held)
 
-    limit = BodyLimit(noting, LONG, 60, MOST)
+    limit = BodyLimit(noting, LONG, 60, Pending(MOST))
     try:
         asyncio.run(limit({"type": "http", "headers": [header]}, receive, send))
     except (RuntimeError, asyncio.CancelledError):
