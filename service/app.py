@@ -18,6 +18,7 @@ from service.errors import install_handlers
 from service.fellows import Fellows
 from service.keys import KeyCheck, KeyRing
 from service.metrics import Metrics
+from service.origins import OriginCheck
 from service.pending import Pending
 from service.registry import Registry
 from service.routes import predicting, router
@@ -95,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_docs(app)
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
+    app.add_middleware(OriginCheck)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,

@@ -46,7 +46,9 @@ def main(arguments: Sequence[str]) -> int:
         logs.configure(settings.log_level, sys.stdout)
         host, port = listener.getsockname()[:2]
         structlog.get_logger().info("listening", host=host, port=port, repository=str(settings.repository))
-        warn_if_open(host, KeyRing.of(settings))
+        keys = KeyRing.of(settings)
+        structlog.get_logger().info("keys", clients=len(keys.clients), admins=len(keys.admins))
+        warn_if_open(host, keys)
         return serve(app, settings, listener, folder)
 
 

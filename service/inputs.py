@@ -19,10 +19,10 @@ from models.spec import Coding, Task
 from service import faults
 from service.errors import MalformedBody, TooLarge
 from service.limits import Limits
+from service.marks import EVENT_FIELDS, Marks
 from service.schemas import TAGS, PixelEvents, PredictRequest, Recorded, UnitEvents, request_type
 
 MOST_STRINGS = 10_000  # in a body, beside those of its events: a fault in each would take long to find
-MOST_FIELDS = 4  # of a sample that is sent as events
 
 RECORDS = {Recorded.RASTER: Record.RASTER, Recorded.MEMBRANE: Record.MEMBRANE}
 
@@ -52,6 +52,7 @@ class Reader:
     def __init__(self, spec: Task, limits: Limits) -> None:
         self.spec = spec
         self.limits = limits
+        self.marks = Marks.of(spec, limits)
         self.request_type = request_type(spec)
         self.widest = spec.widest
         self.neurons = spec.recordable
@@ -66,9 +67,10 @@ class Reader:
 
     def _parse(self, body: bytes) -> PredictRequest[Any]:
         quotes = body.count(b'"')
-        most = 2 * (MOST_STRINGS + MOST_FIELDS * self.limits.samples)
+        most = 2 * (MOST_STRINGS + EVENT_FIELDS * self.limits.samples)
         if quotes > most:
             raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
+        self.marks.check(body)
         try:
             request = self.request_type.model_validate_json(body)
         except ValidationError as error:

@@ -35,7 +35,7 @@ AUTHORIZATION = b"authorization"
 BEARER = b"bearer "
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_DIGEST = re.compile(r"sha256:([0-9A-Fa-f]{64})")
 
 
 def is_control(path: str) -> bool:
@@ -141,7 +141,7 @@ def _digests(name: str, listed: str | None, file: Path | None) -> Iterator[bytes
 
 def _in_file(name: str, file: Path) -> Iterator[bytes]:
     try:
-        lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
+        lines = [line.partition("#")[0].strip() for line in file.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(
             f"{name}: '{file}' cannot be read: {getattr(error, 'strerror', 'it is not text')}"

@@ -6,6 +6,7 @@ The fields below are the one list of them: `python -m service --help` prints it.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -13,12 +14,20 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.repository import PRETRAINED
 
 ENVIRONMENT_PREFIX = "SPIKESERVE_"
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's own: microseconds of all cores together, and in how many
 
+KEYS = {  # the settings that lock the server, and what each holds
+    "api_keys": "digests sha256:<64 hexadecimal digits>",
+    "api_keys_file": "a file of digests",
+    "admin_keys": "digests sha256:<64 hexadecimal digits>",
+    "admin_keys_file": "a file of digests",
+}
 
 # Literals, and not enums, because --help shows an enum's names where a flag wants its values.
 EngineSetting = Literal["auto", "reference", "event", "onnx", "torch"]
@@ -26,8 +35,19 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def one_for_each_core() -> int:
-    """Return how many threads there are unless the settings say so."""
-    return os.cpu_count() or 1
+    """Return how many threads there are unless the settings say so: the cores that this process may use.
+
+    Those are no more than its affinity and the time that its control group (version 2) has of them, rounded up.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+    try:
+        quota, period = CPU_MAX.read_text().split()
+        return min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such group here, or "max", which is no quota
+        return cores
 
 
 def chosen_versions(setting: str, found: Iterable[int]) -> list[int]:
@@ -47,7 +67,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
-        env_ignore_empty=True,
         frozen=True,
         cli_prog_name="python -m service",
         cli_kebab_case=True,
@@ -169,6 +188,16 @@ class Settings(BaseSettings):
         "otel.",
     )
     log_level: LogLevel = Field("info", description="The least level that is logged.")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_said(cls, value: object, info: ValidationInfo) -> object:
+        """Take an empty text for none, but for keys: a secret that came out empty must not open the server."""
+        if value != "":
+            return value
+        if info.field_name in KEYS:
+            raise ValueError(f"Input should be {KEYS[info.field_name]}, or not set at all")
+        raise PydanticUseDefault
 
     @field_validator("repository")
     @classmethod

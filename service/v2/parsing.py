@@ -38,10 +38,10 @@ _PARTS: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
 }
 
 
-def parse(body: bytes | memoryview, kind: type[Request]) -> Request:
+def parse(body: bytes, kind: type[Request]) -> Request:
     """Return the request that `body` is; raises MalformedBody, InvalidRequest or TooLarge."""
     try:
-        return kind.model_validate(_values(bytes(body)))
+        return kind.model_validate(_values(body))
     except ValidationError as error:
         raise InvalidRequest(faults.first(error, fields=_fields(kind, error)).sentence) from error
 

@@ -48,7 +48,9 @@ def read(body: bytes, header_length: str | None, model: ServedModel) -> Asked:
     if header_length is not None and length == 0:
         return _raw(body, model)
     view = memoryview(body)
-    request = parse(view[:length], InferRequest)
+    said = bytes(view[:length])
+    model.reader.marks.check(said)
+    request = parse(said, InferRequest)
     if request.model_name not in (None, model.name):
         raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
     tensor, parameters = _only_input(request.inputs), request.parameters

@@ -39,6 +39,7 @@ OPTIONAL = {"autoscaler-queue.yaml", "monitor.yaml"}  # applied by hand, where a
 UNCHECKED = {"kustomization.yaml", "monitor.yaml"}  # no package ships their schemas
 KUBERNETES = sorted({path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - UNCHECKED)
 KSERVE = ["runtime.yaml", "inference-service.yaml"]
+DIGEST = f"sha256:{'0' * 64}"
 PRIMITIVES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
 
 
@@ -217,9 +218,32 @@ def test_settings_are_settings(path: str, monkeypatch: pytest.MonkeyPatch) -> No
     for variable in runs["env"]:
         name = variable["name"].removeprefix(ENVIRONMENT_PREFIX).lower()
         assert name in Settings.model_fields
-        monkeypatch.setenv(variable["name"], variable.get("value", "2" if name == "threads" else ""))
+        monkeypatch.setenv(variable["name"], variable.get("value", "2" if name == "threads" else DIGEST))
     arguments = [each.replace("/mnt/models", str(PRETRAINED)) for each in runs.get("args", [])]
     assert read_settings(arguments).threads == 2 == int(runs["resources"]["limits"]["cpu"])
+
+
+def test_compose_sets_what_its_limits_ask_for_as_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = read("compose/compose.yaml")["services"]["spikeserve"]
+    for name, value in ours["environment"].items():
+        monkeypatch.setenv(name, value)
+    settings = read_settings([])
+    assert settings.threads == ours["cpus"]
+    assert (ours["mem_limit"], settings.max_pending_bytes) == ("1g", 2**28)
+    for path in ("kubernetes/deployment.yaml", "kserve/runtime.yaml"):
+        runs = container(path)
+        (bytes_,) = [each["value"] for each in runs["env"] if each["name"] == "SPIKESERVE_MAX_PENDING_BYTES"]
+        assert (runs["resources"]["limits"]["memory"], int(bytes_)) == ("1Gi", settings.max_pending_bytes)
+
+
+def test_a_secret_that_is_not_there_is_no_setting() -> None:
+    # An empty one would stop the start, so that no pod is open where keys were meant.
+    secrets = [
+        each["valueFrom"]["secretKeyRef"]
+        for each in container("kubernetes/deployment.yaml")["env"]
+        if "secretKeyRef" in each.get("valueFrom", {})
+    ]
+    assert [(secret["key"], secret["optional"]) for secret in secrets] == [("api-keys", True), ("admin-keys", True)]
 
 
 def test_a_service_of_our_name_sets_no_setting_of_ours() -> None:

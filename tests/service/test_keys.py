@@ -22,7 +22,7 @@ from service.command_line import main, warn_if_open
 from service.errors import Misconfigured
 from service.keys import KeyRing, is_control, is_loopback, new_key
 from service.settings import Settings
-from tests.service.conftest import ROOT, serving
+from tests.service.conftest import ROOT, running, serving
 
 BODY = {"inputs": [[0, 1]]}
 ALICE, BOB, ADMIN, STRANGER = "alice's key", "bob's key", "the admin's key", "another key"
@@ -143,6 +143,25 @@ def test_a_file_of_keys_has_one_a_line(repository: Path, tmp_path: Path) -> None
     file.write_text(f"# who may ask\n{digest(ALICE)}  # Alice\n\n{digest(BOB)}\n")
     ring = KeyRing.of(Settings(repository=repository, api_keys_file=file, api_keys=digest(STRANGER)))
     assert [ring.is_client(key.encode()) for key in (ALICE, BOB, STRANGER, ADMIN)] == [True, True, True, False]
+
+
+def test_a_digest_may_be_in_capitals_and_a_file_may_begin_with_a_byte_order_mark(
+    repository: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    capitals = {name: f"sha256:{digest(key)[7:].upper()}" for name, key in (("alice", ALICE), ("admin", ADMIN))}
+    file.write_text(f"{capitals['alice']}\n", "utf-8-sig")
+    ring = KeyRing.of(Settings(repository=repository, api_keys_file=file, admin_keys=capitals["admin"]))
+    assert [ring.is_client(key.encode()) for key in (ALICE, BOB)] == [True, False]
+    assert ring.is_admin(ADMIN.encode())
+
+
+def test_the_log_says_how_many_keys_are_known_and_not_which(repository: Path) -> None:
+    keys = f"--api-keys={digest(ALICE)},{digest(BOB)}", f"--admin-keys={digest(ADMIN)}"
+    with running(repository, *keys) as service:
+        service.stop()
+    assert [(entry["clients"], entry["admins"]) for entry in service.entries if entry["event"] == "keys"] == [(2, 1)]
+    assert digest(ALICE)[7:] not in str(service.entries)
 
 
 @pytest.mark.parametrize(

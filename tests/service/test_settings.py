@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from models.repository import PRETRAINED
 from service.command_line import main, read_settings
-from service.settings import ENVIRONMENT_PREFIX, Settings
+from service.keys import KeyRing
+from service.settings import ENVIRONMENT_PREFIX, Settings, one_for_each_core
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -26,6 +28,47 @@ def test_a_flag_wins_over_the_environment(repository: Path, monkeypatch: pytest.
     settings = read_settings(["--port", "9001", "--engine", "reference"])
     assert (settings.repository, settings.port, settings.max_samples) == (repository, 9001, 7)
     assert settings.engine == "reference"
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "DEFAULT_MODEL", "THREADS", "ENGINE"):
+        monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}{name}", "")
+    assert read_settings([]) == Settings()
+
+
+@pytest.mark.parametrize("name", ["api_keys", "api_keys_file", "admin_keys", "admin_keys_file"])
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+def test_but_keys_that_come_out_empty_start_no_open_server(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, empty: str
+) -> None:
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}{name.upper()}", empty)
+    assert main(["--repository", str(repository)]) == 2
+    assert capsys.readouterr().err.startswith(f"spikeserve: {name}")
+    monkeypatch.delenv(f"{ENVIRONMENT_PREFIX}{name.upper()}")
+    assert main(["--repository", str(repository), f"--{name.replace('_', '-')}", empty]) == 2
+    assert capsys.readouterr().err.startswith(f"spikeserve: {name}")
+    assert not KeyRing.of(read_settings(["--repository", str(repository)]))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes have no affinity here")
+def test_there_are_as_many_threads_as_cores_that_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr("service.settings.CPU_MAX", quota)
+    allowed = os.sched_getaffinity(0)
+    assert one_for_each_core() == len(allowed)
+    quota.write_text("max 100000\n")
+    assert one_for_each_core() == len(allowed)
+    for text, most in (("50000 100000\n", 1), ("100000 100000\n", 1), ("150000 100000\n", 2)):
+        quota.write_text(text)
+        assert one_for_each_core() == min(most, len(allowed))
+    quota.unlink()
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert one_for_each_core() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -14,6 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
+from service.errors import TooLarge
+from service.v2.parsing import parse
+from service.v2.schemas import InferRequest
 from tests.service.conftest import Process
 from tests.service.v2.conftest import HEADER, INFER, binary_request, outputs, request
 
@@ -44,7 +47,7 @@ def tensor(**fields: Any) -> dict[str, Any]:
     [
         ("", "the body is not JSON: Expecting value at line 1 column 1"),
         ("{", "the body is not JSON"),
-        ("[" * 100_000, "the body is not JSON: it is nested too deep"),
+        ("[" * 16_000, "the body is not JSON: it is nested too deep"),
         ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", "the body is not JSON: it is nested too deep"),
         (b"\xff\xfe{}", "the body is not UTF-8: byte 0 is not"),
         (of().encode("utf-16"), "the body is not UTF-8"),
@@ -206,10 +209,19 @@ def test_a_bomb_is_not_unpacked_beyond_the_limit(service: Process, http: httpx.C
 
 
 def test_a_body_of_many_lists_is_refused_before_it_is_parsed(http: httpx.Client) -> None:
-    body = '{"inputs": [' + "[]," * 2**20 + "[]]}"
-    refused(http, http.post(INFER, content=body), {413}, "lists and objects, expected at most 1048576")
-    answer = http.post(INFER, content=json.dumps(["a"] * 20_000))
-    refused(http, answer, {413}, "the body has 40000 quotation marks, expected at most 32768")
+    # 1,024 samples of two values and a list each, and 2**14 of either beside them.
+    empty, flat = '{"inputs": [' + "[] " * 17_408 + "]}", '{"inputs": [' + "0," * 18_433 + "0]}"
+    refused(
+        http, http.post(INFER, content=empty), {413}, "the body has 17410 lists and objects, expected at most 17408"
+    )
+    refused(http, http.post(INFER, content=flat), {413}, "the body has 18433 commas, expected at most 18432")
+    answer = http.post(INFER, content=json.dumps(["a"] * 17_000))
+    refused(http, answer, {413}, "the body has 34000 quotation marks, expected at most 32768")
+
+
+def test_however_much_a_model_takes_a_body_has_no_more_lists_than_python_holds_well() -> None:
+    with pytest.raises(TooLarge, match="1048578 lists and objects, expected at most 1048576; send data flat"):
+        parse(b'{"inputs": [' + b"[]," * (2**20 - 1) + b"[]]}", InferRequest)
 
 
 def test_a_chunked_body_is_read_whole(http: httpx.Client) -> None:
