@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from models.version import VERSION
 from service import openapi
@@ -78,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         'a class. Every error is `{"error": "<one sentence>"}`.',
         lifespan=lifespan,
         openapi_url=None,  # see service.docs
+        redirect_slashes=False,  # it would answer in no form of ours, and lead to whatever Host the client said
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
         # An included router would match every path twice over.
         routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
@@ -91,6 +93,9 @@ def create_app(settings: Settings) -> FastAPI:
     install_handlers(app)
     document = partial(openapi.document, app, registry, keys)
     install_docs(app, cache(document) if keys.clients else document)  # which takes 10 ms, then for strangers as well
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")  # as Starlette's own routes have it
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
     app.add_middleware(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any, TypeAlias
 
 import numpy as np
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
+from starlette.routing import BaseRoute
 from typing_extensions import TypeAliasType
 
 from models.spec import Coding, Task
@@ -43,7 +46,7 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
 
     Where clients need keys strangers may read it all the same: then it names no model, and its examples are of digits.
     """
-    written = deepcopy(app.openapi())
+    written = _of_routes(app)
     schema = TypeAdapter(PredictRequest[NestedNumbers | UnitEvents | PixelEvents]).json_schema(ref_template=REFERENCE)
     written["components"]["schemas"].update(schema.pop("$defs"))
     schema["title"] = "PredictRequest"
@@ -73,6 +76,23 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
     for unused in ("HTTPValidationError", "ValidationError"):
         written["components"]["schemas"].pop(unused, None)
     return written
+
+
+def _of_routes(app: FastAPI) -> Json:
+    """Return FastAPI's document, which is made once; HEAD is GET without a body, and no operation of its own."""
+    if app.openapi_schema is None:
+        routes = [_without_head(route) for route in app.routes]
+        app.openapi_schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=routes
+        )
+    return deepcopy(app.openapi_schema)
+
+
+def _without_head(route: BaseRoute) -> BaseRoute:
+    shown = copy(route)
+    if isinstance(shown, APIRoute) and shown.methods:
+        shown.methods = shown.methods - {"HEAD"}
+    return shown
 
 
 def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:

@@ -114,6 +114,9 @@ def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> No
     client.post("/models/nobody/predict", json=BODY)
     client.get("/nothing")
     client.request("BREW", "/predict")
+    client.get("/openapi.json")
+    client.get("/docs/files/swagger-ui.css")
+    client.get("/docs/files/nothing")
     text = client.get("/metrics").text
     model = 'model="toy",version="1"'
     for line in (
@@ -122,6 +125,9 @@ def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> No
         'spikeserve_http_requests_total{method="POST",route="/models/{name}/predict",status="404"} 1.0',
         'spikeserve_http_requests_total{method="GET",route="unmatched",status="404"} 1.0',
         'spikeserve_http_requests_total{method="other",route="/predict",status="405"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/openapi.json",status="200"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/docs/files/{name}",status="200"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/docs/files/{name}",status="404"} 1.0',
         'spikeserve_http_request_seconds_count{route="/predict"} 2.0',
         f'spikeserve_inference_seconds_count{{engine="event",{model}}} 1.0',
         f"spikeserve_samples_total{{{model}}} 2.0",
