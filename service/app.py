@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from models.version import VERSION
 from service import openapi
@@ -79,8 +80,8 @@ def create_app(settings: Settings) -> FastAPI:
         description="Serves spiking neural networks. Every request starts from rest; the answer is spike counts and "
         'a class. Every error is `{"error": "<one sentence>"}`.',
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,  # see service.docs
+        redirect_slashes=False,  # it would answer in no form of ours, and lead to whatever Host the client said
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
         # An included router would match every path twice over.
         routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
@@ -93,7 +94,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tally = tally
     app.state.fellows = Fellows()  # none, unless this is one of several workers
     install_handlers(app)
-    install_docs(app)
+    document = partial(openapi.document, app, registry, keys)
+    install_docs(app, cache(document) if keys.clients else document)  # which takes 10 ms, then for strangers as well
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")  # as Starlette's own routes have it
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
     app.add_middleware(OriginCheck)
@@ -106,5 +111,4 @@ def create_app(settings: Settings) -> FastAPI:
     if tracing:
         app.add_middleware(TraceRequests, tracing=tracing)
     app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request
-    app.openapi = partial(openapi.document, app, registry)  # type: ignore[method-assign]
     return app

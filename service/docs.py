@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from service.page import source_of
 
 PATH = "/docs"
 FILES = f"{PATH}/files"
+DOCUMENT = "/openapi.json"
 
 
-def install_docs(app: FastAPI) -> None:
-    """Have `app` show its OpenAPI document to people, by the files of Swagger UI that fastapi-offline brings."""
-    app.mount(FILES, StaticFiles(packages=[("fastapi_offline", "static")]), name="docs")
+def install_docs(app: FastAPI, document: Callable[[], dict[str, Any]]) -> None:
+    """Have `app` answer with its OpenAPI document, and show it by the files of Swagger UI that fastapi-offline brings.
+
+    These are routes of its own, since FastAPI's, and files that are mounted, have no template that could be counted.
+    """
+    static = StaticFiles(packages=[("fastapi_offline", "static")])
+
+    @app.get(DOCUMENT, include_in_schema=False)
+    async def described() -> Response:
+        return JSONResponse(document())
+
+    @app.get(f"{FILES}/{{name}}", include_in_schema=False)
+    async def file(request: Request, name: str) -> Response:
+        return await static.get_response(name, request.scope)
 
     @app.get(PATH, include_in_schema=False)
     async def docs(request: Request) -> Response:
@@ -29,7 +44,7 @@ def _page(title: str) -> tuple[str, dict[str, str]]:
     """Return the page and the headers that go with it."""
     html = bytes(
         get_swagger_ui_html(
-            openapi_url="/openapi.json",
+            openapi_url=DOCUMENT,
             title=title,
             swagger_js_url=f"{FILES}/swagger-ui-bundle.js",
             swagger_css_url=f"{FILES}/swagger-ui.css",

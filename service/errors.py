@@ -126,15 +126,18 @@ async def _answer(request: Request, error: Exception) -> Response:
         case InvalidInput():
             return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         case HTTPException():
-            return error_response(error.status_code, _routing_fault(request, error), error.headers)
+            headers = dict(error.headers or {})
+            if "Allow" in headers:
+                headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))  # a route's methods are a set
+            return error_response(error.status_code, _routing_fault(request, error, headers), headers)
     raise error
 
 
-def _routing_fault(request: Request, error: HTTPException) -> str:
+def _routing_fault(request: Request, error: HTTPException, headers: Mapping[str, str]) -> str:
     path = shown(request.url.path)
     if error.status_code == HTTPStatus.NOT_FOUND:
         return f"there is nothing at {path}; /docs lists what there is"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
+        allowed = headers.get("Allow", "another method")
         return f"method {shown(request.method)} is not allowed on {path}, expected {allowed}"
     return error.detail

@@ -3,9 +3,9 @@
 A plain hash is enough, and a slow one would only help those who want to keep the server busy: a key is 256 random bits
 and no password, so that there is nothing to guess. `python -m service.keys` makes one and prints it with its digest.
 
-With client keys set, every path needs `Authorization: Bearer <key>` but those of `OPEN`; with admin keys set, every
-path of `CONTROL` needs one of those. An admin key opens what a client key opens. Where only client keys are set, the
-control paths are closed: whoever wants keys does not want strangers to unload models.
+With client keys set, every path needs `Authorization: Bearer <key>` but those of `OPEN` and `SHOWN`; with admin keys
+set, every path of `CONTROL` needs one of those. An admin key opens what a client key opens. Where only client keys are
+set, the control paths are closed: whoever wants keys does not want strangers to unload models.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from typing import Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import docs
 from service.errors import Misconfigured, error_response
 from service.settings import Settings
 
 # What an orchestrator's probes ask; it says nothing but whether the process is up and ready.
 OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+# Where people type their key in; it is the same for every server of this version, and names no model.
+SHOWN = frozenset({"/", docs.PATH, docs.DOCUMENT})
 METRICS = "/metrics"
 CONTROL = ("/v2/repository",)  # these paths and all below them decide what is served
 
@@ -76,7 +79,7 @@ class KeyCheck:
     def __init__(self, app: ASGIApp, keys: KeyRing, *, public_metrics: bool) -> None:
         self.app = app
         self.keys = keys
-        self.open = OPEN | {METRICS} if public_metrics else OPEN
+        self.open = OPEN | SHOWN | ({METRICS} if public_metrics else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if it may go on."""
@@ -91,7 +94,8 @@ class KeyCheck:
     def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
         path = scope["path"]
         control = is_control(path)
-        if not control and (path in self.open or not self.keys.clients):
+        is_open = path in self.open or path.startswith(f"{docs.FILES}/")
+        if not control and (is_open or not self.keys.clients):
             return None
         key = _key(scope)
         if key is None:

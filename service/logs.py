@@ -1,9 +1,12 @@
-"""Structured logs: one JSON object per line, from this package and from uvicorn alike."""
+"""Structured logs: one JSON object per line, from this package and from uvicorn alike, and of what nobody caught."""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
+from types import TracebackType
 from typing import TextIO
 
 import structlog
@@ -13,6 +16,8 @@ SHARED: tuple[structlog.typing.Processor, ...] = (
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
 )
+
+QUOTES_CLIENTS = "opentelemetry.trace.span"  # warns of a tracestate that is none, and repeats it however long it is
 
 
 def configure(level: str, stream: TextIO) -> None:
@@ -29,11 +34,28 @@ def configure(level: str, stream: TextIO) -> None:
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
+    logging.getLogger(QUOTES_CLIENTS).setLevel(logging.ERROR)
     structlog.configure(
         processors=[*SHARED, _as_json],
         logger_factory=structlog.WriteLoggerFactory(stream),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    structlog.get_logger().critical("process_failed", exc_info=error)
+
+
+def _log_uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
+    if issubclass(failed.exc_type, SystemExit):  # an end that was meant
+        return
+    name = failed.thread.name if failed.thread else None
+    structlog.get_logger().error("thread_failed", thread=name, exc_info=failed.exc_value)
 
 
 _encode = json.JSONEncoder(default=repr).encode  # made once; what is not ASCII is escaped, so that no text can fail

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from copy import copy, deepcopy
 from typing import Any, TypeAlias
 
 import numpy as np
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
+from starlette.routing import BaseRoute
 from typing_extensions import TypeAliasType
 
 from models.spec import Coding, Task
 from service.errors import ModelNotFound, NotReady, ShuttingDown
+from service.keys import KeyRing
 from service.registry import Registry
 from service.schemas import PixelEvents, PredictRequest, UnitEvents
 from service.v2.contract import INPUT
@@ -20,6 +25,7 @@ from service.v2.schemas import IndexRequest, InferRequest, LoadRequest, UnloadRe
 REFERENCE = "#/components/schemas/{model}"
 
 Json: TypeAlias = dict[str, Any]
+KEY = {"type": "http", "scheme": "bearer", "description": "A key that this server was given the digest of."}
 NestedNumbers = TypeAliasType("NestedNumbers", "list[float] | list[NestedNumbers]")
 
 # A handwritten 0, eight rows of eight pixels of 0 to 16: the first image of scikit-learn's digits.
@@ -35,16 +41,21 @@ ZERO = [
 ]  # fmt: skip
 
 
-def document(app: FastAPI, registry: Registry) -> Json:
-    """Return the document; its examples work as they stand on the default model, once that is ready."""
-    written = FastAPI.openapi(app)
+def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
+    """Return the document; its examples work as they stand on the default model, once that is ready.
+
+    Where clients need keys strangers may read it all the same: then it names no model, and its examples are of digits.
+    """
+    written = _of_routes(app)
     schema = TypeAdapter(PredictRequest[NestedNumbers | UnitEvents | PixelEvents]).json_schema(ref_template=REFERENCE)
     written["components"]["schemas"].update(schema.pop("$defs"))
     schema["title"] = "PredictRequest"
-    name = registry.default if registry.default in registry.slots else next(iter(registry.slots), "")
-    body = {"schema": schema, "example": example(_spec(registry, name))}
-    place = {"name": name, "version": str(max(registry.slots.get(name, {1: None})))}
-    of_v2 = _v2_bodies(written, v2_example(_spec(registry, name)))
+    slots = {} if keys.clients else registry.slots
+    name = registry.default if registry.default in slots else next(iter(slots), None)
+    spec = None if name is None else _spec(registry, name)
+    place = {} if name is None else {"name": name, "version": str(max(slots[name]))}
+    body = {"schema": schema, "example": example(spec)}
+    of_v2 = _v2_bodies(written, v2_example(spec))
     for path, operations in written["paths"].items():
         last = path.rpartition("/")[2]
         if last == "predict":
@@ -57,9 +68,31 @@ def document(app: FastAPI, registry: Registry) -> Json:
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in place:
                     parameter["example"] = place[parameter["name"]]
+            asked = keys if "403" in operation["responses"] else keys.clients  # 403 is where an admin's is needed
+            if asked and "401" in operation["responses"]:
+                operation["security"] = [{"key": []}]
+    if keys:
+        written["components"]["securitySchemes"] = {"key": KEY}
     for unused in ("HTTPValidationError", "ValidationError"):
         written["components"]["schemas"].pop(unused, None)
     return written
+
+
+def _of_routes(app: FastAPI) -> Json:
+    """Return FastAPI's document, which is made once; HEAD is GET without a body, and no operation of its own."""
+    if app.openapi_schema is None:
+        routes = [_without_head(route) for route in app.routes]
+        app.openapi_schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=routes
+        )
+    return deepcopy(app.openapi_schema)
+
+
+def _without_head(route: BaseRoute) -> BaseRoute:
+    shown = copy(route)
+    if isinstance(shown, APIRoute) and shown.methods:
+        shown.methods = shown.methods - {"HEAD"}
+    return shown
 
 
 def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:

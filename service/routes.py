@@ -87,14 +87,12 @@ async def model(name: Name, registry: InRegistry) -> ModelDescription:
 
 
 @router.get("/health/live", tags=["health"])
-@router.head("/health/live", include_in_schema=False)  # as some load balancers ask
 async def live() -> Health:
     """Say that the process is up."""
     return {"status": "live"}
 
 
 @router.get("/health/ready", responses=_errors(503), tags=["health"])
-@router.head("/health/ready", include_in_schema=False)
 async def ready(registry: InRegistry) -> Health:
     """Say that the models are loaded, verified and warm."""
     registry.check_ready()

@@ -65,14 +65,12 @@ async def server() -> schemas.ServerMetadata:
 
 
 @router.get("/health/live")
-@router.head("/health/live", include_in_schema=False)
 async def live() -> schemas.ServerLive:
     """Say that the process is up."""
     return {"live": True}
 
 
 @router.get("/health/ready", responses=_errors(503))
-@router.head("/health/ready", include_in_schema=False)
 async def ready(registry: InRegistry) -> schemas.ServerReady:
     """Say that the models are loaded, verified and warm."""
     registry.check_ready()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from models.coding import EncodedInputs
 from models.engines import Record, RunResult
 from service import logs
 from service.served import ServedModel
-from tests.service.conftest import serving
+from tests.service.conftest import ROOT, serving
 
 BODY = {"inputs": [[0, 1], [1, 0]]}
 
@@ -25,8 +28,9 @@ BODY = {"inputs": [[0, 1], [1, 0]]}
 @pytest.fixture
 def json_logs() -> Iterator[io.StringIO]:
     """Log as the command line does, into what is returned."""
-    root = logging.getLogger()
+    root, quoting = logging.getLogger(), logging.getLogger(logs.QUOTES_CLIENTS)
     handlers, level = root.handlers[:], root.level
+    hooks = sys.excepthook, threading.excepthook
     stream = io.StringIO()
     logs.configure("info", stream)
     yield stream
@@ -34,6 +38,8 @@ def json_logs() -> Iterator[io.StringIO]:
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)
+    quoting.setLevel(logging.NOTSET)
+    sys.excepthook, threading.excepthook = hooks
 
 
 def requests_logged(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -106,6 +112,31 @@ def test_what_nobody_caught_is_a_500_whose_traceback_only_the_log_has(
     assert entries[-1]["status"] == 500
 
 
+def test_what_nobody_caught_in_a_thread_is_one_line_of_json(
+    json_logs: io.StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("nobody caught this")
+
+    for function in (fail, sys.exit):  # the second is an end that was meant
+        thread = threading.Thread(target=function, name="failing")
+        thread.start()
+        thread.join()
+    (entry,) = map(json.loads, json_logs.getvalue().splitlines())
+    assert (entry["event"], entry["level"], entry["thread"]) == ("thread_failed", "error", "failing")
+    assert "RuntimeError: nobody caught this" in entry["exception"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_ends_the_process_is_one_line_of_json() -> None:
+    program = "import sys; from service import logs; logs.configure('info', sys.stdout); raise RuntimeError('the end')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    entry = json.loads(done.stdout)
+    assert (entry["event"], entry["level"]) == ("process_failed", "critical")
+    assert "RuntimeError: the end" in entry["exception"]
+
+
 def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> None:
     # [0, 1] and [1, 0]: one neuron fires at each of three steps for each, 6 spikes; one input that is not zero meets
     # two weights for each, once, 4 operations.
@@ -114,6 +145,9 @@ def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> No
     client.post("/models/nobody/predict", json=BODY)
     client.get("/nothing")
     client.request("BREW", "/predict")
+    client.get("/openapi.json")
+    client.get("/docs/files/swagger-ui.css")
+    client.get("/docs/files/nothing")
     text = client.get("/metrics").text
     model = 'model="toy",version="1"'
     for line in (
@@ -122,6 +156,9 @@ def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> No
         'spikeserve_http_requests_total{method="POST",route="/models/{name}/predict",status="404"} 1.0',
         'spikeserve_http_requests_total{method="GET",route="unmatched",status="404"} 1.0',
         'spikeserve_http_requests_total{method="other",route="/predict",status="405"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/openapi.json",status="200"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/docs/files/{name}",status="200"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/docs/files/{name}",status="404"} 1.0',
         'spikeserve_http_request_seconds_count{route="/predict"} 2.0',
         f'spikeserve_inference_seconds_count{{engine="event",{model}}} 1.0',
         f"spikeserve_samples_total{{{model}}} 2.0",

@@ -167,13 +167,31 @@ def test_a_limit_is_named_where_it_is_passed_and_lets_through_what_just_fits(
         ("GET", "/models/nobody", 404, "model 'nobody' is not served here; this server has: toy"),
         ("GET", "/nothing", 404, "there is nothing at '/nothing'; /docs lists what there is"),
         ("GET", "/predict", 405, "method 'GET' is not allowed on '/predict', expected POST"),
-        ("DELETE", "/models", 405, "method 'DELETE' is not allowed on '/models', expected GET"),
+        ("DELETE", "/models", 405, "method 'DELETE' is not allowed on '/models', expected GET, HEAD"),
+        ("PUT", "/health/live", 405, "method 'PUT' is not allowed on '/health/live', expected GET, HEAD"),
+        ("PUT", "/v2/health/ready", 405, "method 'PUT' is not allowed on '/v2/health/ready', expected GET, HEAD"),
+        ("GET", "/models/", 404, "there is nothing at '/models/'; /docs lists what there is"),
+        ("GET", "/v2/models/toy/", 404, "there is nothing at '/v2/models/toy/'; /docs lists what there is"),
+        ("GET", "/docs/files", 404, "there is nothing at '/docs/files'; /docs lists what there is"),
+        ("GET", "/docs/files/nothing", 404, "there is nothing at '/docs/files/nothing'; /docs lists what there is"),
     ],
 )
 def test_a_path_that_is_wrong_is_named(client: TestClient, method: str, path: str, status: int, sentence: str) -> None:
-    answer = client.request(method, path)
+    answer = client.request(method, path, follow_redirects=False)
     assert answer.status_code == status
     assert answer.json() == {"error": sentence}
+    if status == 405:
+        assert sentence.endswith(f"expected {answer.headers['Allow']}")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json", "/metrics", "/models", "/v2", "/v2/", "/health/live"],
+)
+def test_head_is_answered_wherever_get_is(client: TestClient, path: str) -> None:
+    asked, got = client.head(path), client.get(path)
+    assert asked.status_code == got.status_code == 200
+    assert asked.headers["Content-Type"] == got.headers["Content-Type"]
 
 
 def test_a_name_as_long_as_a_url_is_cut_short(client: TestClient) -> None:

@@ -62,7 +62,7 @@ def test_each_key_that_is_set_opens_the_models(locked: TestClient, key: str) -> 
 )
 @pytest.mark.parametrize(
     "path",
-    ["/predict", "/models", "/models/toy", "/metrics", "/docs", "/openapi.json", "/", "/x", "/v2", "/v2/models/toy"],
+    ["/predict", "/models", "/models/toy", "/metrics", "/docs/x", "/x", "/v2", "/v2/models/toy"],
 )
 def test_without_one_nothing_is_told(locked: TestClient, path: str, headers: dict[str, str]) -> None:
     answer = locked.get(path, headers=headers)
@@ -80,6 +80,33 @@ def test_a_probe_needs_no_key_and_metrics_only_where_that_is_set(repository: Pat
     with serving(repository, api_keys=digest(ALICE), public_metrics=True) as client:
         assert client.get("/metrics").status_code == 200
         assert client.get("/metrics/other").status_code == 401
+
+
+def test_what_a_browser_shows_needs_no_key_and_names_no_model(locked: TestClient) -> None:
+    for path in ("/", "/docs", "/openapi.json"):
+        answer = locked.get(path)
+        assert answer.status_code == 200
+        assert "toy" not in answer.text
+    for path in re.findall(r'(?:src|href)="(/[^"]*)"', locked.get("/docs").text):
+        assert locked.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("keys", "paths", "control"),
+    [({"api_keys": ALICE}, True, True), ({"admin_keys": ADMIN}, False, True), ({}, False, False)],
+)
+def test_the_document_says_which_paths_take_a_key(
+    repository: Path, keys: dict[str, str], paths: bool, control: bool
+) -> None:
+    digests: dict[str, Any] = {name: digest(each) for name, each in keys.items()}
+    with serving(repository, **digests) as client:
+        document = client.get("/openapi.json").json()
+    schemes = document["components"].get("securitySchemes", {})
+    assert [(each["type"], each["scheme"]) for each in schemes.values()] == [("http", "bearer")] * bool(keys)
+    for path, operations in document["paths"].items():
+        takes_a_key = control if is_control(path) else paths and "/health/" not in path
+        for operation in operations.values():
+            assert operation.get("security", []) == ([{key: [] for key in schemes}] if takes_a_key else [])
 
 
 CONTROL = "/v2/repository/models/toy/unload"

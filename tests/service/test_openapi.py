@@ -78,6 +78,12 @@ def test_the_documented_request_has_the_fields_of_the_contract(client: TestClien
     assert schema["additionalProperties"] is False
 
 
+def test_head_is_no_operation_of_its_own(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert paths["/health/live"].keys() == {"get"}
+    assert {method for operations in paths.values() for method in operations} == {"get", "post"}
+
+
 def test_only_what_reads_a_body_says_422_and_only_the_health_needs_no_key(client: TestClient) -> None:
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         for operation in operations.values():

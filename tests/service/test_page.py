@@ -29,6 +29,14 @@ def test_the_page_offers_and_asks_for_time_steps_only_where_the_model_takes_othe
     assert page.count("body.time_steps") == 1
 
 
+def test_the_page_asks_for_a_key_once_one_is_needed_and_keeps_it_nowhere(client: TestClient) -> None:
+    page = client.get("/").text
+    assert '<label id="door" hidden>Key <input id="key" type="password" autocomplete="off"></label>' in page
+    assert "if (response.status === 401) askForAKey();" in page
+    assert "Authorization: `Bearer ${key}`" in page
+    assert not re.search(r"localStorage|sessionStorage|cookie|indexedDB", page)
+
+
 def test_an_id_of_one_request_does_not_stay_on_the_page(client: TestClient) -> None:
     ids = [client.get("/", headers={"X-Request-ID": name}).headers["X-Request-ID"] for name in ("one", "two")]
     assert ids == ["one", "two"]

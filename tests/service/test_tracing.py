@@ -9,13 +9,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 
 from service.app import create_app
 from service.errors import Misconfigured
 from service.settings import Settings
 from service.tracing import TraceRequests, Tracing
-from tests.service.conftest import serving
+from tests.service.conftest import running, serving
 
 BODY = {"inputs": [[0, 1], [1, 0]]}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -108,6 +109,18 @@ def test_one_without_a_parent_begins_a_trace_and_one_that_is_not_sampled_has_non
     assert span.name == "GET /models"
     assert span.parent_span_id == b""
     assert span.trace_id.hex() != TRACE
+
+
+def test_a_tracestate_that_is_none_is_dropped_and_not_repeated_in_the_log(
+    repository: Path, collector: Collector
+) -> None:
+    with running(repository, "--trace-endpoint", collector.url) as service:
+        headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "nonsense" * 1000}
+        assert httpx.get(f"{service.url}/models", headers=headers).status_code == 200
+        assert service.stop() == 0
+    assert "nonsense" not in str(service.entries)
+    (span,) = collector.spans()
+    assert (span.trace_id.hex(), span.trace_state) == (TRACE, "")
 
 
 def test_a_path_that_there_is_not_names_no_span_and_a_mistake_is_no_failure(
