@@ -122,7 +122,12 @@ class Settings(BaseSettings):
         description="How long a request may take once its headers are read, or it is answered 504; the header "
         "X-Request-Timeout-Ms may ask for less.",
     )
-    max_batch: int = Field(64, ge=1, description="The most samples that go through an engine at once.")
+    max_batch: int = Field(
+        64,
+        ge=1,
+        description="The most samples that go through an engine at once; fewer do where so many are expected to take "
+        "long on the CPU.",
+    )
     max_batch_delay_ms: float = Field(
         2.0,
         ge=0,

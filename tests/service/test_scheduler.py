@@ -13,8 +13,9 @@ import pytest
 
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult
-from service.batching import Batched, SideBySide
+from service.batching import Batched, SideBySide, policy_of
 from service.quick import Cost
+from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import Client, settled, slow, started
@@ -169,6 +170,25 @@ async def test_a_large_request_is_split_and_a_small_one_goes_between(repository:
     assert held.runs == [(4, 3), (4, 3), (1, 5), (2, 3)]
 
 
+@pytest.mark.parametrize("engine", ["event", "onnx"])
+def test_a_large_request_whose_client_has_left_is_computed_no_further(repository: Path, engine: str) -> None:
+    async def ask() -> None:
+        async with started(repository, threads=1, engine=engine, max_batch=4) as client:
+            held = slow(client.model())
+            gone = asyncio.Event()
+            split = asyncio.create_task(client.post({"inputs": [[1, 0]] * 10}, left=gone))
+            await held.begun()
+            last = asyncio.create_task(client.post({"inputs": [[0, 1]], "time_steps": 5}))
+            await settled()
+            gone.set()
+            assert (await split).status == 0
+            held.go_on.release(2)
+            assert (await last).status == 200
+            assert held.runs == [(4, 3), (1, 5)]
+
+    asyncio.run(ask())
+
+
 @runs
 async def test_models_take_turns(repository: Path) -> None:
     publish(repository, toy(), "other")
@@ -242,11 +262,54 @@ def test_side_by_side_never_waits_and_holds_what_is_over_soon() -> None:
 
 def test_batched_waits_only_while_another_run_goes_and_more_would_fit() -> None:
     policy = Batched(max_batch=64, max_delay=0.002)
-    assert policy.most(Cost(1.0, 0, 0), 1000) == 64
     assert policy.delay(idle=True, full=False, waited=0.0) <= 0
     assert policy.delay(idle=False, full=True, waited=0.0) <= 0
     assert policy.delay(idle=False, full=False, waited=0.0005) == pytest.approx(0.0015)
     assert policy.delay(idle=False, full=False, waited=0.002) <= 0
+
+
+@pytest.mark.parametrize(("device", "most"), [("cpu", [64, 50, 10, 1]), ("cuda", [64, 64, 64, 64])])
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_batched_holds_no_more_than_others_may_wait_for_on_the_cpu(engine: str, device: str, most: list[int]) -> None:
+    # 50 ms for a run: at 0.1 ms a step, 500 sample-steps.
+    policy = policy_of(engine, Settings(device=device))
+    assert [policy.most(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == most
+
+
+@runs
+async def test_the_many_requests_of_a_model_that_takes_long_let_those_of_another_go_between(repository: Path) -> None:
+    # At 10 ms a step, a sample of three steps takes 30 ms: two would take longer than a run may.
+    publish(repository, toy(), "other")
+    async with started(repository, threads=1, engine="onnx", max_batch_delay_ms=1e9, default_model="toy") as client:
+        held, other = slow(client.model("toy")), slow(client.model("other"))
+        client.model("toy").queue.cost = Cost(1e-2, 0, 0)
+        other.runs = held.runs
+        busy = [asyncio.create_task(client.post(LEFT)) for _ in range(3)]
+        await held.begun()
+        quiet = asyncio.create_task(client.post({"inputs": [[1, 0]], "time_steps": 5}, "/models/other/predict"))
+        await settled()
+        other.go_on.release()
+        held.go_on.release(3)
+        assert [(await each).status for each in (*busy, quiet)] == [200] * 4
+    assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3)]
+
+
+@runs
+async def test_a_second_run_of_onnx_starts_once_it_is_expected_to_take_long(repository: Path) -> None:
+    # As below, but it is the time that two samples of three steps take, 48 ms, which leaves no room for a third.
+    async with started(repository, threads=2, engine="onnx", max_batch_delay_ms=1e9) as client:
+        held = slow(client.model())
+        client.model().queue.cost = Cost(8e-3, 0, 0)
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        second = asyncio.create_task(client.post(LEFT))
+        await settled()
+        assert held.runs == [(1, 3)]
+        third = asyncio.create_task(client.post(RIGHT))
+        await held.begun()
+        assert held.runs == [(1, 3), (2, 3)]
+        held.go_on.release(2)
+        assert [(await each).status for each in (first, second, third)] == [200] * 3
 
 
 @runs
