@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
         cli_avoid_json=True,
         cli_exit_on_error=False,
+        # What --help says of a setting that is not set, and what a flag could say for that: by default None, which is
+        # what scripts write by mistake, and which would unlock the server.
+        cli_parse_none_str="<not set>",
     )
 
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")

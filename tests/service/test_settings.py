@@ -37,7 +37,7 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", ["api_keys", "api_keys_file", "admin_keys", "admin_keys_file"])
-@pytest.mark.parametrize("empty", ["", " ", "\n"])
+@pytest.mark.parametrize("empty", ["", " ", "\n", "None"])
 def test_but_keys_that_come_out_empty_start_no_open_server(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, empty: str
 ) -> None:
