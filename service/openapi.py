@@ -20,6 +20,8 @@ from service.keys import KeyRing
 from service.registry import Registry
 from service.schemas import PixelEvents, PredictRequest, UnitEvents
 from service.v2.contract import INPUT
+from service.v2.encoding import Encoding
+from service.v2.reading import HEADER_LENGTH
 from service.v2.schemas import IndexRequest, InferRequest, LoadRequest, UnloadRequest
 
 REFERENCE = "#/components/schemas/{model}"
@@ -27,6 +29,25 @@ REFERENCE = "#/components/schemas/{model}"
 Json: TypeAlias = dict[str, Any]
 KEY = {"type": "http", "scheme": "bearer", "description": "A key that this server was given the digest of."}
 NestedNumbers = TypeAliasType("NestedNumbers", "list[float] | list[NestedNumbers]")
+
+BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
+def _header(name: str, description: str, **schema: Any) -> Json:
+    return {"name": name, "description": description, "schema": schema}
+
+
+REQUEST_ID = _header(
+    "X-Request-ID", "A plain word, which answer and log repeat; where it is none, they have a new one.", type="string"
+)
+TIMEOUT = _header(
+    "X-Request-Timeout-Ms", "How long the request may take, as far as the server allows.", type="integer", minimum=1
+)
+JSON_LENGTH = _header(HEADER_LENGTH, "How long the JSON is that tensors' bytes follow.", type="integer", minimum=0)
+CONTENT_ENCODING = _header("Content-Encoding", "How the body is packed.", type="string", enum=list(Encoding))
+ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be packed: gzip, deflate.", type="string")
+# What clients may send, by the last word of a path.
+SENT = {"predict": (TIMEOUT,), "infer": (TIMEOUT, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING)}
 
 # A handwritten 0, eight rows of eight pixels of 0 to 16: the first image of scikit-learn's digits.
 ZERO = [
@@ -63,10 +84,11 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
         elif path.startswith("/v2/") and last in of_v2:
             operations["post"]["requestBody"] = of_v2[last]
         for operation in operations.values():
+            _say_headers(operation, last)
             if path.startswith("/v2") or last != "predict":
                 operation["responses"].pop("422", None)  # FastAPI's own, of parameters, which are all text here
-            for parameter in operation.get("parameters", ()):
-                if parameter["name"] in place:
+            for parameter in operation["parameters"]:
+                if parameter["in"] == "path" and parameter["name"] in place:
                     parameter["example"] = place[parameter["name"]]
             asked = keys if "403" in operation["responses"] else keys.clients  # 403 is where an admin's is needed
             if asked and "401" in operation["responses"]:
@@ -76,6 +98,22 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
     for unused in ("HTTPValidationError", "ValidationError"):
         written["components"]["schemas"].pop(unused, None)
     return written
+
+
+def _say_headers(operation: Json, last: str) -> None:
+    """Name the headers that go in and out of an operation whose path has that last word."""
+    sent = (*SENT.get(last, ()), REQUEST_ID)
+    operation["parameters"] = [*operation.get("parameters", ()), *({"in": "header"} | each for each in sent)]
+    for response in operation["responses"].values():
+        response["headers"] = _as_answered(REQUEST_ID)
+    if last == "infer":
+        answer = operation["responses"]["200"]
+        answer["content"] |= BYTES
+        answer["headers"] |= _as_answered(JSON_LENGTH, CONTENT_ENCODING)
+
+
+def _as_answered(*headers: Json) -> Json:
+    return {header["name"]: {"description": header["description"], "schema": header["schema"]} for header in headers}
 
 
 def _of_routes(app: FastAPI) -> Json:
@@ -109,7 +147,7 @@ def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
         bodies[last] = {"required": last == "infer", "content": {"application/json": {"schema": schema}}}
     content = bodies["infer"]["content"]
     content["application/json"]["example"] = infer
-    content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    content |= BYTES
     return bodies
 
 

@@ -37,7 +37,11 @@ def test_the_example_works_when_pasted_whatever_the_model(tmp_path: Path, networ
         document = client.get("/openapi.json").json()
         for path in PREDICT:
             operation = document["paths"][path]["post"]
-            place = {parameter["name"]: parameter["example"] for parameter in operation.get("parameters", ())}
+            place = {
+                parameter["name"]: parameter["example"]
+                for parameter in operation["parameters"]
+                if parameter["in"] == "path"
+            }
             body = operation["requestBody"]["content"]["application/json"]["example"]
             answer = client.post(path.format(**place), json=body)
             assert answer.status_code == 200, answer.text
@@ -76,6 +80,23 @@ def test_the_documented_request_has_the_fields_of_the_contract(client: TestClien
     assert schema["properties"].keys() == {"inputs", "time_steps", "seed", "return"}
     assert schema["required"] == ["inputs"]
     assert schema["additionalProperties"] is False
+
+
+def test_the_headers_that_go_in_and_out_are_named(client: TestClient) -> None:
+    of_v2 = {"Inference-Header-Content-Length", "Content-Encoding"}
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            named = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+            expected = {"X-Request-ID"}
+            if path.endswith(("/predict", "/infer")):
+                expected |= {"X-Request-Timeout-Ms"}
+            if path.endswith("/infer"):
+                expected |= of_v2 | {"Accept-Encoding"}
+                answer = operation["responses"]["200"]
+                assert answer["content"].keys() == {"application/json", "application/octet-stream"}
+                assert answer["headers"].keys() == of_v2 | {"X-Request-ID"}
+            assert named == expected
+            assert all("X-Request-ID" in response["headers"] for response in operation["responses"].values())
 
 
 def test_head_is_no_operation_of_its_own(client: TestClient) -> None:

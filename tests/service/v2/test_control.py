@@ -168,7 +168,11 @@ def test_the_documented_request_works_when_pasted(tmp_path: Path, network: Netwo
         paths = client.get("/openapi.json").json()["paths"]
         for path in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
             operation = paths[path]["post"]
-            place = {parameter["name"]: parameter["example"] for parameter in operation["parameters"]}
+            place = {
+                parameter["name"]: parameter["example"]
+                for parameter in operation["parameters"]
+                if parameter["in"] == "path"
+            }
             content = operation["requestBody"]["content"]
             answer = client.post(path.format(**place), json=content["application/json"]["example"])
             assert answer.status_code == 200, answer.text
