@@ -97,6 +97,40 @@ def test_a_client_that_leaves_while_it_uploads_is_counted_as_well(repository: Pa
 
 
 @runs
+async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_metrics_behind(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        gone = asyncio.Event()
+        runs_on = asyncio.create_task(client.post(LEFT, left=gone))
+        await held.begun()
+        waits = asyncio.create_task(client.post(LEFT, left=gone))
+        await settled()
+        await client.app.state.registry.unload("toy")
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 1
+        gone.set()
+        assert [(await each).status for each in (runs_on, waits)] == [0, 0]
+        held.go_on.release()
+        assert "toy" not in (await client.get("/metrics")).json
+
+
+@runs
+async def test_a_request_that_ends_after_the_metrics_of_its_model_have_gone_does_not_bring_them_back(
+    repository: Path,
+) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        gone = asyncio.Event()
+        asked = asyncio.create_task(client.post(LEFT, left=gone))
+        await held.begun()
+        await client.app.state.registry.unload("toy")
+        assert "toy" not in (await client.get("/metrics")).json
+        gone.set()
+        assert (await asked).status == 0
+        assert "toy" not in (await client.get("/metrics")).json
+        held.go_on.release()
+
+
+@runs
 async def test_a_request_whose_time_is_over_is_504_and_never_computed(repository: Path) -> None:
     async with started(repository, threads=1, max_batch=1) as client:
         held = slow(client.model())
