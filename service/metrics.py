@@ -104,6 +104,7 @@ class Ran:
 class OfQueue:
     """The metrics of the queues of one model's versions."""
 
+    depth: Gauge
     seconds: Histogram
     shed: Counter
     abandoned: Counter
@@ -183,7 +184,7 @@ class Metrics:
 
         # To find a metric by its labels takes longer than to count, and the labels are few.
         self.of_route = cache(self._of_route)
-        self.of_queue = cache(self._of_queue)
+        self.queues: dict[str, OfQueue] = {}  # by model
 
     def count_request(
         self, method: str, route: str, status: int, seconds: float, model: tuple[str, int] | None = None
@@ -256,22 +257,25 @@ class Metrics:
         An autoscaler needs to see a 0, and an alert what rises from it; yet models come and go, and would add up.
         """
         served = {model["name"] for model in self.statuses()}
-        for name in served:
-            self.of_queue(name)
-            self.waiting[name] += 0
-        for name in [name for name, waiting in self.waiting.items() if name not in served and not waiting]:
-            del self.waiting[name]
+        self.waiting = +self.waiting  # the positive ones
+        there = served | self.waiting.keys()
+        for name in self.queues.keys() - there:  # what happened to its last requests may have come after it had gone
+            del self.queues[name]
             for metric in (self.queue_depth, self.queue_seconds, self.shed, self.abandoned, self.expired):
                 metric.remove(name)
-            self.of_queue.cache_clear()
-        for name, waiting in self.waiting.items():
-            self.queue_depth.labels(name).set(waiting)
+        for name in there:
+            self.of_queue(name).depth.set(self.waiting[name])
+
+    def of_queue(self, name: str) -> OfQueue:
+        """Return the metrics of a model's queue, and make them where there are none."""
+        return self.queues.get(name) or self.queues.setdefault(name, self._of_queue(name))
 
     def _of_route(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
 
     def _of_queue(self, name: str) -> OfQueue:
         return OfQueue(
+            self.queue_depth.labels(name),
             self.queue_seconds.labels(name),
             self.shed.labels(name),
             self.abandoned.labels(name),

@@ -75,6 +75,9 @@ class Scheduler:
         except DeadlineExceeded:
             self.metrics.count_expired(model)
             raise
+        except ClientDisconnect:
+            self.metrics.count_abandoned(model)
+            raise
 
     async def answer(
         self, model: ServedModel, form: Form[Any, Content], body: bytes, deadline: float, receive: Receive

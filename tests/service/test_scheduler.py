@@ -14,6 +14,7 @@ import pytest
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult
 from service.batching import Batched, SideBySide, policy_of
+from service.jobs import SMALL_BODY
 from service.quick import Cost
 from service.settings import Settings
 from tests.bundles import publish
@@ -78,6 +79,55 @@ async def test_a_client_that_has_left_is_never_computed(repository: Path) -> Non
         assert [(await each).status for each in (first, last)] == [200, 200]
         assert await metric(client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
     assert held.runs == [(1, 3), (1, 3)]
+
+
+@pytest.mark.parametrize("length", [100, SMALL_BODY + 1])
+def test_a_client_that_leaves_while_it_uploads_is_counted_as_well(repository: Path, length: int) -> None:
+    async def ask() -> None:
+        async with started(repository) as client:
+            gone = asyncio.Event()
+            uploads = client.call("POST", "/predict", b"{", {"Content-Length": str(length)}, gone)
+            left = asyncio.create_task(uploads)
+            await settled()
+            gone.set()
+            assert (await left).status == 0
+            assert await metric(client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
+
+    asyncio.run(ask())
+
+
+@runs
+async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_metrics_behind(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        gone = asyncio.Event()
+        runs_on = asyncio.create_task(client.post(LEFT, left=gone))
+        await held.begun()
+        waits = asyncio.create_task(client.post(LEFT, left=gone))
+        await settled()
+        await client.app.state.registry.unload("toy")
+        assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 1
+        gone.set()
+        assert [(await each).status for each in (runs_on, waits)] == [0, 0]
+        held.go_on.release()
+        assert "toy" not in (await client.get("/metrics")).json
+
+
+@runs
+async def test_a_request_that_ends_after_the_metrics_of_its_model_have_gone_does_not_bring_them_back(
+    repository: Path,
+) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        gone = asyncio.Event()
+        asked = asyncio.create_task(client.post(LEFT, left=gone))
+        await held.begun()
+        await client.app.state.registry.unload("toy")
+        assert "toy" not in (await client.get("/metrics")).json
+        gone.set()
+        assert (await asked).status == 0
+        assert "toy" not in (await client.get("/metrics")).json
+        held.go_on.release()
 
 
 @runs
