@@ -34,6 +34,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     descriptions = {
         400: "Not JSON, a name said twice, or a header that is not what it should be.",
         401: "No key, or one that this server does not know; only where keys are set.",
+        403: "A page of another origin, as a browser says.",
         404: "No such model or version here.",
         408: "The body took longer to arrive than the settings allow.",
         413: "More bytes, samples or work than the limits allow.",
@@ -46,7 +47,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 PREDICTS: dict[str, Any] = {
     "response_model": PredictResponse,
-    "responses": _errors(400, 401, 404, 408, 413, 422, 503, 504),
+    "responses": _errors(400, 401, 403, 404, 408, 413, 422, 503, 504),
     "tags": ["predict"],
 }
 

@@ -42,7 +42,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     descriptions = {
         400: "A request that does not keep to the protocol, or that the model does not take.",
         401: "No key, or one that this server does not know; only where keys are set.",
-        403: "A client's key where an admin's is needed; only where keys are set.",
+        403: "A page of another origin, or a client's key where an admin's is needed.",
         404: "No such model or version here.",
         408: "The body took longer to arrive than the settings allow.",
         413: "More bytes, samples or work than the limits allow.",
@@ -134,7 +134,7 @@ async def version_config(name: Name, version: Version, registry: InRegistry) -> 
 
 INFERS: dict[str, Any] = {
     "response_model": schemas.InferResponse,
-    "responses": _errors(400, 401, 404, 408, 413, 415, 503, 504),
+    "responses": _errors(400, 401, 403, 404, 408, 413, 415, 503, 504),
 }
 
 

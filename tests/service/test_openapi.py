@@ -67,7 +67,7 @@ def test_every_reference_leads_somewhere_and_every_error_has_the_one_body(client
     assert {reference.removeprefix(prefix) for reference in references(document)} == schemas.keys()
     for path in PREDICT:
         responses = document["paths"][path]["post"]["responses"]
-        assert responses.keys() == {"200", "400", "401", "404", "408", "413", "422", "503", "504"}
+        assert responses.keys() == {"200", "400", "401", "403", "404", "408", "413", "422", "503", "504"}
         for status, response in responses.items():
             (content,) = response["content"].values()
             body = "PredictResponse" if status == "200" else "ErrorBody"
