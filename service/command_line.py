@@ -47,7 +47,10 @@ def main(arguments: Sequence[str]) -> int:
             return USAGE
         logs.configure(settings.log_level, sys.stdout)
         host, port = listener.getsockname()[:2]
-        structlog.get_logger().info("listening", host=host, port=port, repository=str(settings.repository))
+        log = structlog.get_logger()
+        # A port that was chosen here is said at whatever level is logged, for who started this to know it.
+        say = log.info if settings.port else getattr(log, settings.log_level)
+        say("listening", host=host, port=port, repository=str(settings.repository))
         warn_if_open(host, KeyRing.of(settings))
         return serve(app, settings, listener, folder)
 

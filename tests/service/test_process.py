@@ -83,6 +83,13 @@ def test_its_log_is_json_from_the_first_line_to_the_last(repository: Path) -> No
     assert all({"event", "level", "timestamp"} <= entry.keys() for entry in service.entries)
 
 
+@pytest.mark.parametrize("level", ["debug", "warning", "error"])
+def test_a_free_port_that_it_chose_is_logged_whatever_else_is(repository: Path, level: str) -> None:
+    with running(repository, "--log-level", level, until="listening") as service:
+        assert service.url.rpartition(":")[2] != "0"
+        assert service.stop() == 0
+
+
 def test_it_ends_with_status_0_while_it_is_still_loading(repository: Path) -> None:
     with running(repository, until="listening") as service:
         assert service.stop() == 0
