@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ USAGE = 2
 
 def main(arguments: Sequence[str]) -> int:
     """Serve, and return the process's exit status."""
+    allow_many_connections()
     # Until there is a server that drains, a signal has nothing to wait for but that what was made is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
@@ -45,9 +47,12 @@ def main(arguments: Sequence[str]) -> int:
             return USAGE
         logs.configure(settings.log_level, sys.stdout)
         host, port = listener.getsockname()[:2]
-        structlog.get_logger().info("listening", host=host, port=port, repository=str(settings.repository))
+        log = structlog.get_logger()
+        # A port that was chosen here is said at whatever level is logged, for who started this to know it.
+        say = log.info if settings.port else getattr(log, settings.log_level)
+        say("listening", host=host, port=port, repository=str(settings.repository))
         keys = KeyRing.of(settings)
-        structlog.get_logger().info("keys", clients=len(keys.clients), admins=len(keys.admins))
+        log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
         warn_if_open(host, keys)
         return serve(app, settings, listener, folder)
 
@@ -65,6 +70,13 @@ def serve(app: FastAPI, settings: Settings, listener: Listener, folder: Path | N
     if folder is None:
         return work(0, None, replaces=False)
     return Supervisor(settings.workers, folder, work).run()
+
+
+def allow_many_connections() -> None:
+    """Let this process, and those that it starts, have as many files open as they may: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # where even the system's own bound is more than it lets anyone have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def warn_if_open(host: str, keys: KeyRing) -> None:

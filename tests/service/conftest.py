@@ -88,10 +88,10 @@ class Process:
         self._incoming.put(None)
 
     def wait_for(self, event: str) -> dict[str, Any]:
-        """Read the log up to the next entry of that event; its end instead is a failure."""
+        """Read the log up to the next entry whose event begins so; its end instead is a failure."""
         while (line := self._incoming.get(timeout=60)) is not None:
             self.entries.append(json.loads(line))
-            if self.entries[-1]["event"] == event:
+            if self.entries[-1]["event"].startswith(event):
                 return self.entries[-1]
         pytest.fail(f"the service ended before '{event}': {self.process.stderr and self.process.stderr.read()}")
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import pytest
 
 from service.command_line import listen
+from service.listener import Listener
 from tests.service.conftest import running
 
 
@@ -78,6 +83,56 @@ def test_its_log_is_json_from_the_first_line_to_the_last(repository: Path) -> No
     assert all({"event", "level", "timestamp"} <= entry.keys() for entry in service.entries)
 
 
+@pytest.mark.parametrize("level", ["debug", "warning", "error"])
+def test_a_free_port_that_it_chose_is_logged_whatever_else_is(repository: Path, level: str) -> None:
+    with running(repository, "--log-level", level, until="listening") as service:
+        assert service.url.rpartition(":")[2] != "0"
+        assert service.stop() == 0
+
+
 def test_it_ends_with_status_0_while_it_is_still_loading(repository: Path) -> None:
     with running(repository, until="listening") as service:
         assert service.stop() == 0
+
+
+def test_it_lets_itself_have_as_many_connections_as_it_may(repository: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    try:
+        with running(repository, until="listening") as service:
+            assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_connections_than_it_may_have_wait_and_do_not_fill_its_log(repository: Path) -> None:
+    with running(repository) as service, ExitStack() as stack:
+        address = urlsplit(service.url)
+        resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (48, 48))
+        for _ in range(90):
+            stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
+        service.wait_for("socket.accept() out of system resource")
+        stack.close()
+        # It tries again a second after it failed.
+        assert httpx.get(f"{service.url}/health/live", timeout=60).status_code == 200
+        assert service.stop() == 0
+    # There was one at each attempt for every connection that may wait, and their attempts multiplied.
+    complaints = [entry for entry in service.entries if entry["level"] == "error"]
+    assert len(complaints) < Listener.BACKLOG
+
+
+def test_that_no_connection_can_be_accepted_is_said_once_at_each_attempt() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        listener.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            for _ in range(2):
+                with pytest.raises(OSError, match="Too many open files"):
+                    listener.accept()
+                with pytest.raises(BlockingIOError):
+                    listener.accept()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        accepted, _ = listener.accept()
+        accepted.close()
