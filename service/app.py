@@ -101,6 +101,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     if tracing:
         app.add_middleware(TraceRequests, tracing=tracing)
-    app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request
+    app.add_middleware(
+        Access, metrics=metrics, registry=registry
+    )  # the last one added is the first that sees a request
     app.openapi = partial(openapi.document, app, registry)  # type: ignore[method-assign]
     return app

@@ -140,6 +140,18 @@ def meeting_place() -> Iterator[Path]:
         yield path
 
 
+def make_again(folder: Path) -> None:
+    """Make the folder where it is gone, unless another user has made one of its name; that is logged."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        log.error("no_meeting_place", error=error.strerror)  # noqa: TRY400  (the sentence says it all)
+    else:
+        log.warning("meeting_place_made_again", meaning="the folder that the workers meet in had been removed")
+
+
 def _socket(folder: Path, number: int) -> Path:
     return folder / f"{number}.socket"
 

@@ -27,14 +27,6 @@ LOAD, UNLOAD = ("/v2/repository/models/toy/load", "/v2/repository/models/toy/unl
 METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its metrics
 
 
-@pytest.fixture
-def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the folder is made that workers meet in; its name is short, as a socket's path has to be."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
-
-
 class Server:
     """A server of several workers, one of which can be asked while the others are held still."""
 
