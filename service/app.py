@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
                 await registry.follow()
 
             loading = asyncio.create_task(load())
-            tasks = [loading, asyncio.create_task(follow()), asyncio.create_task(workers.show_life())]
+            tasks = [loading, *map(asyncio.create_task, (follow(), together.stay(), workers.show_life()))]
             try:
                 if app.state.loads_first:
                     await loading

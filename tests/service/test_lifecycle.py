@@ -70,6 +70,17 @@ def test_what_was_accepted_is_answered_and_what_comes_later_is_503(repository: P
         assert int(each.headers["Retry-After"]) > 0
 
 
+def test_nothing_is_loaded_while_it_drains(repository: Path) -> None:
+    with running(repository) as service, half_asked(service) as half:
+        service.process.terminate()
+        wait_until_draining(service)
+        refused = httpx.post(f"{service.url}/v2/repository/models/toy/load")
+        half.finish()
+        assert service.ended() == 0
+    assert (refused.status_code, refused.json()) == (503, {"error": "the server is shutting down"})
+    assert sum(entry["event"] == "model_ready" for entry in service.entries) == 1
+
+
 def test_a_terminal_that_closes_ends_it_as_well(repository: Path) -> None:
     with running(repository) as service, half_asked(service) as half:
         service.process.send_signal(signal.SIGHUP)
