@@ -71,11 +71,12 @@ class Fellows:
         """Listen anew where somebody clears the place of temporary files; look over and over."""
         while self.folder is not None:
             await asyncio.sleep(LOOK_SECONDS)
-            if self.server is not None and not _socket(self.folder, self.number).exists():
-                make_again(self.folder)
-                self.server.close()
-                with suppress(OSError):  # it may be gone again, and then so be it until the next look
-                    await self.listen(answering)
+            with suppress(OSError, NotReady):  # it may be gone again, and then so be it until the next look
+                if self.server is not None and not _socket(self.folder, self.number).exists():
+                    make_again(self.folder)
+                    self.server.close()
+                    async with self.turn():
+                        await self.listen(answering)
 
     def leave(self) -> None:
         """Be asked no more. The last one takes the folder with it, should the process that made it have gone."""

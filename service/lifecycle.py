@@ -122,5 +122,6 @@ class Server(uvicorn.Server):
     def _cut_off(self) -> None:
         """Close the connections whose clients have not taken their answers."""
         for connection in self.server_state.connections:
-            self.status = UNFINISHED
+            if connection.transport.get_write_buffer_size() > 0:
+                self.status = UNFINISHED
             connection.transport.abort()

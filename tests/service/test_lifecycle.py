@@ -269,7 +269,7 @@ def test_workers_drain_where_their_whole_group_is_told_to_stop(repository: Path,
         wait_until_draining(service)  # the worker that is left is the one that was asked
         service.process.send_signal(signal.SIGCONT)
         while signal.SIGHUP not in signals(service.process.pid, "SigIgn"):  # which it is told not to heed twice
-            pass
+            assert service.process.poll() is None
         answer = half.finish()
         assert service.ended() == 0
     assert answer.startswith(b"HTTP/1.1 200")
@@ -279,7 +279,7 @@ def test_a_terminal_that_says_twice_that_it_closes_asks_once(repository: Path) -
     with two_workers(repository) as (service, _), half_asked(service) as half:
         service.process.send_signal(signal.SIGHUP)
         while signal.SIGHUP not in signals(service.process.pid, "SigIgn"):
-            pass
+            assert service.process.poll() is None
         service.process.send_signal(signal.SIGHUP)
         assert half.finish().startswith(b"HTTP/1.1 200")
         assert service.ended() == 0
