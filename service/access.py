@@ -1,9 +1,13 @@
-"""Around every request: its id, its line in the log, its metrics, and a 500 where nobody caught what went wrong."""
+"""Around every request: its id, its line in the log, its metrics, and a 500 where nobody caught what went wrong.
+
+A server whose grace period is over cancels the requests that are left: each is answered 503.
+"""
 
 from __future__ import annotations
 
 import re
 import uuid
+from asyncio import CancelledError
 from http import HTTPStatus
 from time import perf_counter
 
@@ -11,8 +15,9 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import error_response
+from service.errors import ShuttingDown, error_response
 from service.metrics import Metrics
+from service.registry import Registry
 
 REQUEST_ID = b"x-request-id"
 LOGGED = "spikeserve.logged"  # where a request's scope holds what its line in the log shall also say
@@ -26,9 +31,10 @@ _PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class Access:
     """Middleware that sees a request first and its answer last."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, registry: Registry) -> None:
         self.app = app
         self.metrics = metrics
+        self.registry = registry
         self.log = structlog.get_logger().bind()  # now, since it would look up its configuration at every line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +59,15 @@ class Access:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             status = CLIENT_GONE
+        except CancelledError:
+            if status is not None or not self.registry.draining:
+                raise
+            fault = error_response(
+                ShuttingDown.status,
+                "the server is shutting down and could not wait for this request to end",
+                {**ShuttingDown.headers, "Connection": "close"},  # its body may not have been read
+            )
+            await fault(scope, receive, send_with_id)
         except Exception:
             self.log.exception("request_failed", request_id=request_id.decode(), **scope[LOGGED])
             if status is not None:

@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
                 await registry.follow()
 
             loading = asyncio.create_task(load())
-            tasks = [loading, asyncio.create_task(follow()), asyncio.create_task(workers.show_life())]
+            tasks = [loading, *map(asyncio.create_task, (follow(), together.stay(), workers.show_life()))]
             try:
                 if app.state.loads_first:
                     await loading
@@ -110,5 +110,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
     if tracing:
         app.add_middleware(TraceRequests, tracing=tracing)
-    app.add_middleware(Access, metrics=metrics)  # the last one added is the first that sees a request
+    # The last one added is the first that sees a request.
+    app.add_middleware(Access, metrics=metrics, registry=registry)
     return app

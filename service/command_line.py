@@ -63,13 +63,14 @@ def serve(app: FastAPI, settings: Settings, listener: Listener, folder: Path | N
     def work(number: int, parent: int | None, replaces: bool) -> int:
         app.state.loads_first = replaces
         app.state.fellows = Fellows(folder, number, settings.workers)
+        server = Server(app, settings, parent)
         with suppress(KeyboardInterrupt):
-            Server(app, settings, parent).run(sockets=[listener])
-        return 0
+            server.run(sockets=[listener])
+        return server.status
 
     if folder is None:
         return work(0, None, replaces=False)
-    return Supervisor(settings.workers, folder, work).run()
+    return Supervisor(settings.workers, folder, settings.shutdown_seconds, work).run()
 
 
 def allow_many_connections() -> None:

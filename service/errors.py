@@ -7,7 +7,7 @@ ServiceError
 ├── ModelNotFound     404  a model or version that is not served here
 ├── BodyTooSlow       408  a body that takes longer to arrive than the settings allow
 ├── TooLarge          413  more bytes, samples or work than the limits allow
-├── NotReady          503  a model that is still loading or could not be loaded
+├── NotReady          503  a model that is still loading or could not be loaded, or a worker that is silent
 ├── Overloaded        503  more requests wait than the queue may hold, or more bytes than all may have
 ├── ShuttingDown      503  a server that finishes what it has and takes nothing new
 └── DeadlineExceeded  504  no answer within the time that the request had
@@ -81,7 +81,7 @@ class TooLarge(ServiceError):
 
 
 class NotReady(ServiceError):
-    """A model that is still loading, or that could not be loaded."""
+    """A model that is still loading, or could not be loaded, or workers that cannot act as one."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}

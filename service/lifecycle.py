@@ -1,8 +1,9 @@
 """A server that ends as it should: what it accepted is answered, what comes later is told 503, and nothing stays.
 
 At the first signal /health/ready says no and new requests are refused, while the port stays open for whoever has not
-noticed yet. Once no request is left (and `drain_seconds` are over) it closes the port and ends with status 0. A second
-signal ends it at once, and so does a second after `shutdown_seconds`, whatever still runs.
+noticed yet. Once no request is left (and `drain_seconds` are over) it closes the port and ends with status 0. After
+`shutdown_seconds` what is left is answered 503, and the status is 1. A second signal ends it at once, unless it is one
+of several workers, and so does a second after `shutdown_seconds`, whatever still runs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+from math import ceil
 from threading import Timer
 from time import monotonic
 from types import FrameType
@@ -26,6 +28,7 @@ from service.registry import Registry
 from service.settings import Settings
 
 UNFINISHED = 1  # the exit status where a request or a thread outlasted the grace period
+LAST_WORDS = 0.25  # seconds for what is told at the end of the grace period
 
 log = structlog.get_logger()
 
@@ -59,6 +62,7 @@ class Server(uvicorn.Server):
         self.parent = parent
         self.frozen = False  # whether the garbage collector was told to leave alone what was loaded at the start
         self.asked: float | None = None  # when it was asked to end
+        self.status = 0  # to exit with
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -68,8 +72,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Begin to drain, or end at once if that has begun."""
-        if sig == signal.SIGINT and self.parent is not None:
-            return  # the terminal sends it to the whole group; the parent says what to make of it
+        if self.parent is not None and (sig == signal.SIGINT or self.asked is not None):
+            return  # it may have been sent to the whole group; the parent says what to make of it
         if self.asked is not None:
             os._exit(128 + sig)
         self._drain()
@@ -82,6 +86,7 @@ class Server(uvicorn.Server):
     def _drain(self) -> None:
         self.asked = monotonic()
         self.registry.draining = True
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes sends it twice, and so does systemd
         late = Timer(self.settings.shutdown_seconds + 1, os._exit, (UNFINISHED,))
         late.daemon = True
         late.start()
@@ -94,10 +99,36 @@ class Server(uvicorn.Server):
             gc.freeze()
             self.frozen = True
         if self.asked is not None:
-            waited = monotonic() - self.asked
-            left = max(0.0, self.settings.shutdown_seconds - waited)
-            answered = not self.server_state.tasks and waited >= self.settings.drain_seconds
-            if answered or left == 0:
-                self.config.timeout_graceful_shutdown = int(left)
+            drained = monotonic() - self.asked >= self.settings.drain_seconds
+            if self._left() == 0 or (drained and not self.server_state.tasks):
                 self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port and every connection; what the grace period was too short for is answered 503."""
+        left = self._left()
+        if left == 0:
+            await self._give_up()
+        # Uvicorn waits for connections to close, then says that it cancels what there may not be.
+        asyncio.get_running_loop().call_later(left + LAST_WORDS, self._cut_off)
+        self.config.timeout_graceful_shutdown = ceil(left + 2 * LAST_WORDS)
+        await super().shutdown(sockets)
+
+    def _left(self) -> float:
+        """Return how much of the grace period is left."""
+        return 0.0 if self.asked is None else max(0.0, self.asked + self.settings.shutdown_seconds - monotonic())
+
+    async def _give_up(self) -> None:
+        """Cancel the requests that are left, so that each is told (`service.access`)."""
+        if tasks := set(self.server_state.tasks):
+            self.status = UNFINISHED
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=LAST_WORDS)
+
+    def _cut_off(self) -> None:
+        """Close the connections whose clients have not taken their answers."""
+        for connection in self.server_state.connections:
+            if connection.transport.get_write_buffer_size() > 0:
+                self.status = UNFINISHED
+            connection.transport.abort()

@@ -158,7 +158,9 @@ class Registry:
 
         Each takes its predecessor's place once it is ready. Raises ModelNotFound where the repository has no such
         version, and LoadFailed, which says why, where one of them could not be loaded; what answered before still does.
+        Raises ShuttingDown.
         """
+        self._check_open()
         await self._wanted(name)  # before there is a lock of that name, which stays
         async with self.locks[name]:
             wanted = await self._wanted(name)
@@ -256,8 +258,7 @@ class Registry:
 
         No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
         """
-        if self.draining:
-            raise ShuttingDown("the server is shutting down")
+        self._check_open()
         versions = self.versions(name)
         if version is None:
             ready = [slot.model for slot in versions.values() if slot.model is not None]
@@ -290,8 +291,7 @@ class Registry:
         never answered, if `strict_readiness` is set, and all of them where none answers. A model that comes later keeps
         nobody from asking the others.
         """
-        if self.draining:
-            raise ShuttingDown("the server is shutting down")
+        self._check_open()
         if not self.slots:
             raise NotReady("no model is loaded")
         if self.begun:
@@ -299,6 +299,10 @@ class Registry:
         loading = [slot.not_ready for slot in self._all() if slot.state is State.LOADING and not self.begun]
         if waiting := loading or self._missed():
             raise NotReady("; ".join(waiting))
+
+    def _check_open(self) -> None:
+        if self.draining:
+            raise ShuttingDown("the server is shutting down")
 
     def is_ready(self) -> bool:
         """Return whether `check_ready` has nothing to raise."""

@@ -4,6 +4,9 @@ They share one listening socket, and not a port with a socket for each: a connec
 to none of them, so that a worker that is killed takes only those with it that it was answering. The one in its place
 accepts connections once its models are loaded. Each worker holds the other end of a pipe: should this process be
 killed, the pipe ends and the workers drain. They meet in a folder (`service.fellows`), each by its number.
+
+A signal may come to a worker from this process and from outside, as where it is sent to the whole group: it drains,
+however often it is asked. To end one that does not is for this process: at a second signal, or when its time is over.
 """
 
 from __future__ import annotations
@@ -18,10 +21,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 
+from service.fellows import make_again
+
 ASKED_TO_STOP = {signal.SIGTERM, signal.SIGINT}
+SPARE_SECONDS = 2  # what a worker has beyond the grace period, after which it ends by itself unless it hangs
+UNFINISHED = 1  # the exit status where a worker did not end well
 SHORTEST_LIFE = 1.0  # seconds; who lives less is replaced only after as long, lest the machine do nothing else
 
 log = structlog.get_logger()
@@ -39,11 +47,12 @@ class Born:
 
 
 class Supervisor:
-    """Keeps a number of worker processes running, which meet in `folder`."""
+    """Keeps a number of worker processes running, which meet in `folder` and have a `grace` in seconds to drain."""
 
-    def __init__(self, workers: int, folder: Path, work: Work) -> None:
+    def __init__(self, workers: int, folder: Path, grace: float, work: Work) -> None:
         self.workers = workers
         self.folder = folder
+        self.grace = grace
         self.work = work
         self.born: dict[int, Born] = {}  # the workers that live, by process
         self.stopping = False
@@ -53,6 +62,7 @@ class Supervisor:
         """Serve until a signal says to stop; return 0 if every worker ended well after that."""
         for asked in ASKED_TO_STOP:
             signal.signal(asked, self._stop)
+        signal.signal(signal.SIGALRM, self._time_is_over)
         for number in range(self.workers):
             self._start(number, replaces=False)
         failed = False
@@ -66,7 +76,7 @@ class Supervisor:
             log.error("worker_died", worker=worker, number=born.number, status=os.waitstatus_to_exitcode(status))
             time.sleep(SHORTEST_LIFE if lived < SHORTEST_LIFE else 0)
             self._start(born.number, replaces=True)
-        return int(failed)
+        return UNFINISHED if failed else 0
 
     def _start(self, number: int, *, replaces: bool) -> None:
         """Start a worker, unless it is time to stop."""
@@ -74,6 +84,7 @@ class Supervisor:
         try:
             if self.stopping:
                 return
+            make_again(self.folder)  # where somebody cleared the place of temporary files
             worker = os.fork()
             if worker == 0:
                 self._be_a_worker(number, replaces)
@@ -86,7 +97,7 @@ class Supervisor:
         status = 1
         try:
             os.close(self.writer)
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it serves there is nothing to drain
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_TO_STOP)
             status = self.work(number, self.reader, replaces)
@@ -102,9 +113,24 @@ class Supervisor:
     def _stop(self, number: int, _: FrameType | None) -> None:
         """Ask every worker to drain; the second time, end them and this process at once."""
         again, self.stopping = self.stopping, True  # first of all, since a second signal may come in between
+        if again:
+            self._end(128 + number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes sends it twice, and so does systemd
+        signal.setitimer(signal.ITIMER_REAL, self.grace + SPARE_SECONDS)
+        self._send(signal.SIGTERM)
+
+    def _time_is_over(self, _: int, __: FrameType | None) -> None:
+        for worker, born in self.born.items():
+            log.error("worker_killed", worker=worker, number=born.number, seconds=self.grace + SPARE_SECONDS)
+        self._end(UNFINISHED)
+
+    def _end(self, status: int) -> NoReturn:
+        """End the workers that are left and this process at once."""
+        self._send(signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os._exit(status)
+
+    def _send(self, number: signal.Signals) -> None:
         for worker in self.born:
             with suppress(ProcessLookupError):  # it has died just now
-                os.kill(worker, signal.SIGKILL if again else signal.SIGTERM)
-        if again:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os._exit(128 + number)
+                os.kill(worker, number)

@@ -1,22 +1,23 @@
 """What the workers of a server do as one: load and unload models, and tell what all of them have counted.
 
 A change is made by every worker before it is answered, and all make changes in the same order: whoever was asked takes
-its turn. A worker joins in a turn too, and begins with what its fellows serve, so that none misses a change and the one
-in the place of another serves what that one did. Requests for a model are each worker's own. So are /models, the
-repository's index and readiness: they tell of the worker that is asked.
+its turn. Where a worker is silent, nothing is changed. A worker joins in a turn too, and begins with what its fellows
+serve, so that none misses a change and the one in the place of another serves what that one did. Requests for a model
+are each worker's own. So are /models, the repository's index and readiness: they tell of the worker that is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Literal, TypeAlias
 
 import structlog
 from pydantic import BaseModel, Field, TypeAdapter
 
 from models.errors import SpikeserveError
-from service.errors import LoadFailed
+from service.errors import LoadFailed, NotReady
 from service.faults import shown
 from service.fellows import Fellows
 from service.metrics import Metrics, merged
@@ -25,6 +26,8 @@ from service.v2.schemas import Statistics
 from service.v2.stats import OfVersion, Tally, told
 
 TELL_SECONDS = 1.0  # how long a fellow may take to tell what it knows; it takes milliseconds
+ALIVE_SECONDS = 5.0  # how long it may take to give a sign of life before a change
+UNLOAD_SECONDS = 30.0  # how long it may take to unload a model, which waits for a load of it that has begun
 JOIN_SECONDS = 10.0  # how long it may take to tell who joins; without an answer, one begins with what lies on the disk
 
 log = structlog.get_logger()
@@ -110,6 +113,11 @@ class Together:
                 self.registry.adopt(served.versions, served.unloaded)
         self.joined.set()
 
+    async def stay(self) -> None:
+        """Go on answering fellows, whatever becomes of the folder that they meet in."""
+        await self.joined.wait()
+        await self.fellows.stay(self._answer)
+
     def leave(self) -> None:
         """Answer fellows no more."""
         self.joined.clear()
@@ -118,13 +126,16 @@ class Together:
     async def load(self, name: str) -> None:
         """Have every worker load a model's versions, as the registry does; it may take long, and is waited for.
 
-        Raises what the registry raises, and LoadFailed where a fellow could not load them.
+        Raises what the registry raises, LoadFailed where a fellow could not load them, and NotReady, with nothing
+        changed, where one is silent.
         """
-        await self.joined.wait()
-        async with self.fellows.turn():
+        async with self._change():
             asked = asyncio.create_task(self.fellows.ask(Load(name=name), Done))
             try:
                 await self.registry.load(name)
+            except asyncio.CancelledError:
+                asked.cancel()
+                raise
             finally:
                 done = await asked
         faults = {each.fault: None for each in done if each.fault is not None}
@@ -132,11 +143,20 @@ class Together:
             raise LoadFailed("; ".join(faults))
 
     async def unload(self, name: str) -> None:
-        """Have no worker serve a model any more. Raises ModelNotFound."""
+        """Have no worker serve a model any more. Raises ModelNotFound, and NotReady where a fellow is silent."""
+        async with self._change():
+            await self.registry.unload(name)
+            if silent := await self.fellows.silent(Unload(name=name), UNLOAD_SECONDS):
+                raise NotReady(f"{_named(silent)} not answer and may still serve model {shown(name)}")
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        """Wait for the turn to change something; raises NotReady where a fellow gives no sign of life."""
         await self.joined.wait()
         async with self.fellows.turn():
-            await self.registry.unload(name)
-            await self.fellows.ask(Unload(name=name), Done)
+            if silent := await self.fellows.silent(TellServed(), ALIVE_SECONDS):
+                raise NotReady(f"{_named(silent)} not answer, so nothing is changed")
+            yield
 
     async def exposition(self) -> bytes:
         """Return the metrics of all workers in Prometheus' text format, each worker's under its number."""
@@ -175,3 +195,7 @@ class Together:
             log.exception("load_failed", model=name)
             return Done(fault=f"model {shown(name)} could not be loaded: an internal error; the log has its traceback")
         return Done()
+
+
+def _named(workers: Sequence[int]) -> str:
+    return f"worker {workers[0]} does" if len(workers) == 1 else f"workers {', '.join(map(str, workers))} do"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,14 @@ def digits_repository(tmp_path: Path, digits_like: Network) -> Path:
     root = tmp_path / "digits"
     publish(root, digits_like, "digits")
     return root
+
+
+@pytest.fixture
+def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the folder is made that workers meet in; its name is short, as a socket's path has to be."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 class Process:

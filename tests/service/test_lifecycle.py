@@ -13,11 +13,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from service.lifecycle import UNFINISHED
 from tests.service.asgi import slow, started
 from tests.service.conftest import ROOT, Process, running
 from tests.service.test_scheduler import LEFT, runs
@@ -68,6 +70,17 @@ def test_what_was_accepted_is_answered_and_what_comes_later_is_503(repository: P
         assert int(each.headers["Retry-After"]) > 0
 
 
+def test_nothing_is_loaded_while_it_drains(repository: Path) -> None:
+    with running(repository) as service, half_asked(service) as half:
+        service.process.terminate()
+        wait_until_draining(service)
+        refused = httpx.post(f"{service.url}/v2/repository/models/toy/load")
+        half.finish()
+        assert service.ended() == 0
+    assert (refused.status_code, refused.json()) == (503, {"error": "the server is shutting down"})
+    assert sum(entry["event"] == "model_ready" for entry in service.entries) == 1
+
+
 def test_a_terminal_that_closes_ends_it_as_well(repository: Path) -> None:
     with running(repository) as service, half_asked(service) as half:
         service.process.send_signal(signal.SIGHUP)
@@ -76,16 +89,16 @@ def test_a_terminal_that_closes_ends_it_as_well(repository: Path) -> None:
         assert service.ended() == 0
 
 
-def catches(process: int, number: signal.Signals) -> bool:
-    """Return whether a process has a handler for a signal; it is a bit of a mask in hexadecimal digits."""
-    (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
-    return bool(int(caught, 16) >> (number - 1) & 1)
+def signals(process: int, mask: str) -> set[signal.Signals]:
+    """Return which signals one of a process's masks has; each is a bit of a number in hexadecimal digits."""
+    (bits,) = re.findall(rf"{mask}:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
+    return {number for number in signal.Signals if int(bits, 16) >> (number - 1) & 1}
 
 
 def test_a_signal_before_it_has_imported_anything_ends_it_well(repository: Path) -> None:
     command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while not catches(process.pid, signal.SIGTERM):
+        while signal.SIGTERM not in signals(process.pid, "SigCgt"):
             assert process.poll() is None
         process.send_signal(signal.SIGSTOP)  # so that it gets no further while it is looked at
         assert "numpy" not in Path(f"/proc/{process.pid}/maps").read_text()
@@ -104,9 +117,68 @@ def test_a_second_signal_ends_it_at_once(repository: Path, second: signal.Signal
         assert service.ended() == 128 + second
 
 
-def test_it_waits_no_longer_than_it_may(repository: Path) -> None:
-    with running(repository, "--shutdown-seconds", "1") as service, half_asked(service):
+def errors(service: Process) -> list[dict[str, Any]]:
+    return [entry for entry in service.entries if entry["level"] == "error"]
+
+
+def test_it_waits_no_longer_than_it_may_and_says_so(repository: Path) -> None:
+    with running(repository, "--shutdown-seconds", "1") as service, half_asked(service) as half:
+        service.process.terminate()
+        head, _, content = b"".join(iter(lambda: half.connection.recv(2**16), b"")).decode().partition("\r\n\r\n")
+        assert service.ended() == UNFINISHED
+    assert head.startswith("HTTP/1.1 503")
+    assert json.loads(content) == {"error": "the server is shutting down and could not wait for this request to end"}
+    (logged,) = [entry for entry in service.entries if entry["event"] == "request"]
+    assert logged["status"] == 503
+    assert f"x-request-id: {logged['request_id']}\r\n" in f"{head}\r\n"
+    assert errors(service) == []
+
+
+def test_a_client_that_does_not_take_its_answer_keeps_it_no_longer_and_is_no_error(repository: Path) -> None:
+    with running(repository, "--shutdown-seconds", "1", "--max-samples", "100000") as service:
+        address = urlsplit(service.url)
+        body = json.dumps({"inputs": [[1.0, 0.0]] * 100_000}).encode()  # for an answer that no socket's buffers hold
+        head = f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(head + body)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            assert service.stop() == UNFINISHED
+    assert errors(service) == []
+
+
+def test_an_idle_connection_at_the_end_of_the_grace_period_is_no_error(repository: Path) -> None:
+    with running(repository, "--shutdown-seconds", "0") as service, httpx.Client(base_url=service.url) as client:
+        assert client.get("/health/live").status_code == 200
         assert service.stop() == 0
+    assert errors(service) == []
+
+
+@runs
+async def test_a_computation_that_outlasts_the_grace_period_is_answered_503(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        asked = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        client.app.state.registry.draining = True
+        asked.cancel()  # as the server does then
+        answer = await asked
+        held.go_on.release()
+    assert answer.status == 503
+    assert answer.json == {"error": "the server is shutting down and could not wait for this request to end"}
+    assert answer.headers["x-request-id"]
+
+
+@runs
+async def test_a_request_that_is_cancelled_at_any_other_time_is_not_answered(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        asked = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        held.go_on.release()
 
 
 def test_its_port_stays_open_for_as_long_as_load_balancers_need(repository: Path) -> None:
@@ -179,6 +251,47 @@ def test_a_second_signal_ends_all_workers_at_once(repository: Path) -> None:
                 continue
         service.process.terminate()
         assert service.ended() == 128 + signal.SIGTERM
+
+
+def is_over(process: int) -> bool:
+    """Return whether a process has ended and its parent has not noticed yet."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_workers_drain_where_their_whole_group_is_told_to_stop(repository: Path, number: signal.Signals) -> None:
+    with two_workers(repository) as (service, workers), half_asked(service) as half:
+        service.process.send_signal(signal.SIGSTOP)  # so that workers heed the group's signal before this one's own
+        for process in (service.process.pid, *workers):
+            os.kill(process, number)
+        while not any(is_over(worker) for worker in workers):
+            pass
+        wait_until_draining(service)  # the worker that is left is the one that was asked
+        service.process.send_signal(signal.SIGCONT)
+        while signal.SIGHUP not in signals(service.process.pid, "SigIgn"):  # which it is told not to heed twice
+            assert service.process.poll() is None
+        answer = half.finish()
+        assert service.ended() == 0
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_terminal_that_says_twice_that_it_closes_asks_once(repository: Path) -> None:
+    with two_workers(repository) as (service, _), half_asked(service) as half:
+        service.process.send_signal(signal.SIGHUP)
+        while signal.SIGHUP not in signals(service.process.pid, "SigIgn"):
+            assert service.process.poll() is None
+        service.process.send_signal(signal.SIGHUP)
+        assert half.finish().startswith(b"HTTP/1.1 200")
+        assert service.ended() == 0
+
+
+def test_a_worker_that_hangs_is_ended_with_the_others(repository: Path, meeting: Path) -> None:
+    with two_workers(repository, "--shutdown-seconds", "0") as (service, workers):
+        os.kill(workers[1], signal.SIGSTOP)
+        assert service.stop() == UNFINISHED
+    (killed,) = [entry for entry in service.entries if entry["event"] == "worker_killed"]
+    assert killed["worker"] == workers[1]
+    assert list(meeting.iterdir()) == []
 
 
 def test_workers_do_not_outlive_the_process_that_started_them(repository: Path) -> None:

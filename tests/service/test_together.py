@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from collections import Counter
@@ -17,22 +18,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.command_line import main
+from service.errors import NotReady
+from service.fellows import Fellows
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.conftest import Process, running
 from tests.service.test_reload import COUNTS, HALF, damage, doubled
+from tests.service.test_scheduler import runs
 from tests.service.v2.conftest import INFER, request
 
 LOAD, UNLOAD = ("/v2/repository/models/toy/load", "/v2/repository/models/toy/unload")
 METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its metrics
-
-
-@pytest.fixture
-def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the folder is made that workers meet in; its name is short, as a socket's path has to be."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
 
 
 class Server:
@@ -278,6 +274,62 @@ def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(repository: Path) -> 
             os.kill(server.workers[1], signal.SIGCONT)
         assert set(by_worker(answer.text)["process_open_fds"]) == {"0", "2"}
         assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
+
+
+@pytest.mark.usefixtures("meeting")
+def test_nothing_is_changed_while_a_worker_is_stuck_and_the_answer_names_it(repository: Path) -> None:
+    with serving(repository, workers=3) as server, server.connected(0) as client:
+        publish(repository, doubled())
+        os.kill(server.workers[1], signal.SIGSTOP)
+        try:
+            refused = [client.post(LOAD), client.post(UNLOAD)]
+        finally:
+            os.kill(server.workers[1], signal.SIGCONT)
+        for answer in refused:
+            assert answer.status_code == 503
+            assert answer.json() == {"error": "worker 1 does not answer, so nothing is changed"}
+            assert int(answer.headers["Retry-After"]) > 0
+        assert server.versions() == [1, 1, 1]
+        assert client.post(LOAD).status_code == 200
+        assert server.versions() == [2, 2, 2]
+
+
+@pytest.mark.usefixtures("meeting")
+def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(repository: Path) -> None:
+    with serving(repository, workers=3) as server, server.connected(0) as client:
+        os.kill(server.workers[1], signal.SIGSTOP)
+        try:
+            refused = client.post(LOAD)
+            server.kill(2)
+        finally:
+            os.kill(server.workers[1], signal.SIGCONT)
+        assert refused.status_code == 503
+        assert server.versions() == [1, 1, 1]
+
+
+def test_workers_meet_again_where_their_folder_is_removed(repository: Path, meeting: Path) -> None:
+    with serving(repository) as server:
+        publish(repository, doubled())
+        (folder,) = meeting.iterdir()
+        shutil.rmtree(folder)
+        server.kill(0)
+        while (answer := server.post(1, LOAD)).status_code != 200:
+            assert answer.status_code == 503
+            assert answer.json()["error"] in {
+                "worker 0 does not answer, so nothing is changed",
+                "the folder that the workers meet in cannot be opened: No such file or directory",
+            }
+        assert server.versions() == [2, 2]
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {each.name for each in folder.iterdir()} == {"0.socket", "1.socket"}
+    assert list(meeting.iterdir()) == []
+
+
+@runs
+async def test_there_is_no_turn_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="the folder that the workers meet in cannot be opened: No such file"):
+        async with Fellows(tmp_path / "gone", 0, 2).turn():
+            pass
 
 
 def test_the_folder_that_workers_meet_in_is_their_own_and_goes_with_them(repository: Path, meeting: Path) -> None:
