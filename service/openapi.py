@@ -16,7 +16,7 @@ from typing_extensions import TypeAliasType
 
 from models.spec import Coding, Task
 from service.errors import ModelNotFound, NotReady, ShuttingDown
-from service.keys import KeyRing
+from service.keys import KeyRing, is_control
 from service.registry import Registry
 from service.schemas import PixelEvents, PredictRequest, UnitEvents
 from service.v2.contract import INPUT
@@ -90,7 +90,7 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
             for parameter in operation["parameters"]:
                 if parameter["in"] == "path" and parameter["name"] in place:
                     parameter["example"] = place[parameter["name"]]
-            asked = keys if "403" in operation["responses"] else keys.clients  # 403 is where an admin's is needed
+            asked = keys if is_control(path) else keys.clients
             if asked and "401" in operation["responses"]:
                 operation["security"] = [{"key": []}]
     if keys:
