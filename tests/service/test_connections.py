@@ -238,8 +238,18 @@ def test_a_whole_request_is_answered_before_what_is_wrong_behind_it_ends_the_con
 LONG_ANSWER = json.dumps({"inputs": [[0.3, 0.7]] * 250, "time_steps": 1000, "return": ["raster", "membrane"]}).encode()
 
 
-def test_an_answer_that_nobody_takes_is_dropped_when_its_time_is_over(repository: Path) -> None:
-    with running(repository, "--answer-seconds", "0.2") as service:
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--answer-seconds", "0.2"), "not taken in time"),
+        (
+            ("--max-body-bytes", "100000", "--max-pending-bytes", "100000"),
+            "too much together with all that is pending",
+        ),
+    ],
+)
+def test_an_answer_that_nobody_takes_is_dropped(repository: Path, flags: tuple[str, ...], why: str) -> None:
+    with running(repository, *flags) as service:
         place = urlsplit(service.url)
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -247,21 +257,8 @@ def test_an_answer_that_nobody_takes_is_dropped_when_its_time_is_over(repository
             connection.connect((place.hostname, place.port or 0))
             connection.sendall(predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER))
             dropped = service.wait_for("answer_dropped")
-        assert dropped["why"] == "not taken in time"
+        assert dropped["why"] == why
         assert dropped["bytes"] > 2**16
-        assert service.stop() == 0
-
-
-def test_answers_that_are_not_taken_count_among_what_is_pending(repository: Path) -> None:
-    with running(repository, "--max-body-bytes", "100000", "--max-pending-bytes", "100000") as service:
-        place = urlsplit(service.url)
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.settimeout(60)
-            connection.connect((place.hostname, place.port or 0))
-            connection.sendall(predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER))
-            dropped = service.wait_for("answer_dropped")
-        assert dropped["why"] == "too much together with all that is pending"
         assert service.stop() == 0
 
 
