@@ -164,16 +164,16 @@ class Connection(HttpToolsProtocol):
                 return _too_long("headers", length)
         version, method = self.parser.get_http_version(), self.parser.get_method()
         if version not in VERSIONS:
-            return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, f"the version of HTTP is {version}, expected 1.1"
+            return HTTPStatus.BAD_REQUEST, f"the version of HTTP is {version}, expected 1.1"
         if method == b"CONNECT":
-            return HTTPStatus.NOT_IMPLEMENTED, "method 'CONNECT' is for proxies, which this is none of"
+            return HTTPStatus.BAD_REQUEST, "method 'CONNECT' is for proxies, which this is none of"
         hosts = 0
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
             elif name == b"transfer-encoding" and value.lower() != b"chunked":
                 encoding = shown(value.decode("latin-1"))
-                return HTTPStatus.NOT_IMPLEMENTED, f"Transfer-Encoding is {encoding}, expected 'chunked' or none"
+                return HTTPStatus.BAD_REQUEST, f"Transfer-Encoding is {encoding}, expected 'chunked' or none"
         if hosts != 1 and (hosts > 1 or version == "1.1"):
             return HTTPStatus.BAD_REQUEST, f"the request has {hosts} headers Host, expected one"
         return None

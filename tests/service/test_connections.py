@@ -209,20 +209,18 @@ def test_a_body_behind_an_upgrade_is_not_the_next_request(connection: socket.soc
 
 
 @pytest.mark.parametrize(
-    ("head", "status"),
+    "head",
     [
-        (b"GET / HTTP/1.1", 400),
-        (b"GET / HTTP/1.1\r\nHost: one\r\nHost: other", 400),
-        (b"GET / HTTP/2.0\r\nHost: test", 505),
-        (b"CONNECT test:80 HTTP/1.1\r\nHost: test", 501),
-        (b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip, chunked", 501),
+        b"GET / HTTP/1.1",
+        b"GET / HTTP/1.1\r\nHost: one\r\nHost: other",
+        b"GET / HTTP/2.0\r\nHost: test",
+        b"CONNECT test:80 HTTP/1.1\r\nHost: test",
+        b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip, chunked",
     ],
 )
-def test_heads_that_others_may_read_in_another_way_are_refused(
-    connection: socket.socket, head: bytes, status: int
-) -> None:
+def test_heads_that_others_may_read_in_another_way_are_refused(connection: socket.socket, head: bytes) -> None:
     connection.sendall(head + b"\r\n\r\n")
-    assert read_all(connection)[0] == status
+    assert read_all(connection)[0] == 400
 
 
 def test_a_whole_request_is_answered_before_what_is_wrong_behind_it_ends_the_connection(
