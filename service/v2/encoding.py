@@ -25,7 +25,7 @@ class Encoding(StrEnum):
 
 def encoding_of(header: str | None) -> Encoding:
     """Return what a Content-Encoding says; raises UnknownEncoding."""
-    said = (header or Encoding.IDENTITY).strip().lower()
+    said = Encoding.IDENTITY if header is None else header.strip().lower()
     try:
         return Encoding(said)
     except ValueError:

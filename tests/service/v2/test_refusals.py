@@ -180,6 +180,7 @@ def test_bytes_that_are_not_what_the_json_says_are_named(http: httpx.Client) -> 
     [
         ("br", BYTES, 415, "Content-Encoding is 'br', expected gzip, deflate or none"),
         ("gzip, gzip", BYTES, 415, "Content-Encoding is 'gzip, gzip'"),
+        ("", BYTES, 415, "Content-Encoding is '', expected gzip, deflate or none"),
         ("gzip", BYTES, 400, "the body is not gzip"),
         ("deflate", b"", 400, "the body is not one whole deflate stream"),
         ("gzip", gzip.compress(BYTES)[:-5], 400, "the body is not one whole gzip stream"),
