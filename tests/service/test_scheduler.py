@@ -344,36 +344,25 @@ async def test_the_many_requests_of_a_model_that_takes_long_let_those_of_another
     assert held.runs == [(1, 3), (1, 3), (1, 5), (1, 3)]
 
 
-@runs
-async def test_a_second_run_of_onnx_starts_once_it_is_expected_to_take_long(repository: Path) -> None:
-    # As below, but it is the time that two samples of three steps take, 48 ms, which leaves no room for a third.
-    async with started(repository, threads=2, engine="onnx", max_batch_delay_ms=1e9) as client:
-        held = slow(client.model())
-        client.model().queue.cost = Cost(8e-3, 0, 0)
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
-        second = asyncio.create_task(client.post(LEFT))
-        await settled()
-        assert held.runs == [(1, 3)]
-        third = asyncio.create_task(client.post(RIGHT))
-        await held.begun()
-        assert held.runs == [(1, 3), (2, 3)]
-        held.go_on.release(2)
-        assert [(await each).status for each in (first, second, third)] == [200] * 3
+@pytest.mark.parametrize(
+    ("settings", "step"), [({"max_batch": 2}, 0.0), ({}, 8e-3)], ids=["by samples", "by the time that they take"]
+)
+def test_a_second_run_of_onnx_starts_once_it_is_full(repository: Path, settings: dict[str, Any], step: float) -> None:
+    # Two workers and a delay that never ends: the first request starts since nothing runs, the next two fill a run. It
+    # holds two samples, or as many as take 50 ms: two of three steps, 48 ms, leave no room for a third.
+    async def ask() -> None:
+        async with started(repository, threads=2, engine="onnx", max_batch_delay_ms=1e9, **settings) as client:
+            held = slow(client.model())
+            client.model().queue.cost = Cost(step, 0, 0)
+            first = asyncio.create_task(client.post(LEFT))
+            await held.begun()
+            second = asyncio.create_task(client.post(LEFT))
+            await settled()
+            assert held.runs == [(1, 3)]
+            third = asyncio.create_task(client.post(RIGHT))
+            await held.begun()
+            assert held.runs == [(1, 3), (2, 3)]
+            held.go_on.release(2)
+            assert [(await each).status for each in (first, second, third)] == [200] * 3
 
-
-@runs
-async def test_a_second_run_of_onnx_starts_once_it_is_full(repository: Path) -> None:
-    # Two workers and a delay that never ends: the first request starts since nothing runs, the next two fill a batch.
-    async with started(repository, threads=2, engine="onnx", max_batch=2, max_batch_delay_ms=1e9) as client:
-        held = slow(client.model())
-        first = asyncio.create_task(client.post(LEFT))
-        await held.begun()
-        second = asyncio.create_task(client.post(LEFT))
-        await settled()
-        assert held.runs == [(1, 3)]
-        third = asyncio.create_task(client.post(RIGHT))
-        await held.begun()
-        assert held.runs == [(1, 3), (2, 3)]
-        held.go_on.release(2)
-        assert [(await each).status for each in (first, second, third)] == [200] * 3
+    asyncio.run(ask())
