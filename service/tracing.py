@@ -68,6 +68,23 @@ class Tracing:
         self.provider.shutdown()
 
 
+@dataclass(frozen=True)
+class Clock:
+    """The two clocks read together, once: moments that are read against different pairs may change their order."""
+
+    time_of_day: int  # nanoseconds
+    counter: float  # seconds, as `perf_counter` counts
+
+    @classmethod
+    def now(cls) -> Self:
+        """Read both."""
+        return cls(time.time_ns(), time.perf_counter())
+
+    def nanoseconds(self, moment: float) -> int:
+        """Return the time of day of a moment as `perf_counter` counts."""
+        return self.time_of_day - round((self.counter - moment) * 1e9)
+
+
 class TraceRequests:
     """Middleware that makes a span of each request; its log line names the trace."""
 
@@ -126,15 +143,14 @@ class TraceRequests:
         span.set_attribute("spikeserve.samples", answer.samples)
         if answer.synaptic_operations is not None:
             span.set_attribute("spikeserve.synaptic_operations", answer.synaptic_operations)
-        times = answer.times
-        self._child(span, "encode", times.encode_began, times.encode_ended)
-        self._child(span, "infer", times.run_began, times.run_ended)
+        times, clock = answer.times, Clock.now()
+        self._child(span, "encode", clock.nanoseconds(times.encode_began), clock.nanoseconds(times.encode_ended))
+        self._child(span, "infer", clock.nanoseconds(times.run_began), clock.nanoseconds(times.run_ended))
 
-    def _child(self, parent: Span, name: str, began: float, ended: float) -> None:
+    def _child(self, parent: Span, name: str, began: int, ended: int) -> None:
         from opentelemetry.trace import set_span_in_context
 
-        context = set_span_in_context(parent)
-        self.tracing.tracer.start_span(name, context, start_time=_nanoseconds(began)).end(_nanoseconds(ended))
+        self.tracing.tracer.start_span(name, set_span_in_context(parent), start_time=began).end(ended)
 
 
 def _fail(span: Span, kind: str) -> None:
@@ -142,8 +158,3 @@ def _fail(span: Span, kind: str) -> None:
 
     span.set_status(StatusCode.ERROR)
     span.set_attribute("error.type", kind)
-
-
-def _nanoseconds(moment: float) -> int:
-    """Return the time of day of a moment as `perf_counter` counts."""
-    return time.time_ns() - round((time.perf_counter() - moment) * 1e9)

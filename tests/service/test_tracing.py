@@ -11,11 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.app import create_app
 from service.errors import Misconfigured
 from service.settings import Settings
-from service.tracing import TraceRequests, Tracing
+from service.tracing import Clock, TraceRequests, Tracing
 from tests.service.conftest import running, serving
 
 BODY = {"inputs": [[0, 1], [1, 0]]}
@@ -96,6 +98,20 @@ def test_a_request_is_a_span_below_its_clients_with_encoding_and_run_below_it(
     ]
     assert sorted(moments) == moments
     assert request.end_time_unix_nano > request.start_time_unix_nano
+
+
+@given(st.lists(st.floats(0, 1e7), min_size=2))
+def test_moments_keep_their_order_as_times_of_day(moments: list[float]) -> None:
+    clock = Clock.now()
+    times = [clock.nanoseconds(moment) for moment in sorted(moments)]
+    assert times == sorted(times)
+
+
+def test_a_moment_is_as_long_ago_by_the_time_of_day_as_by_the_counter() -> None:
+    # The clock's reading is the anchor: what the counter says was 1.5 s before it was 1.5e9 ns before its time of day.
+    clock = Clock(time_of_day=2_000_000_000, counter=7.0)
+    assert clock.nanoseconds(7.0) == 2_000_000_000
+    assert clock.nanoseconds(5.5) == 500_000_000
 
 
 def test_one_without_a_parent_begins_a_trace_and_one_that_is_not_sampled_has_none(
