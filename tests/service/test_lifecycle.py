@@ -81,6 +81,29 @@ def test_nothing_is_loaded_while_it_drains(repository: Path) -> None:
     assert sum(entry["event"] == "model_ready" for entry in service.entries) == 1
 
 
+@contextmanager
+def hangups(what: signal.Handlers) -> Iterator[None]:
+    """Have what is started in the block begin with SIGHUP as it is said here, and not as these tests were started."""
+    before = signal.signal(signal.SIGHUP, what)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture(autouse=True)
+def _hangups_count() -> Iterator[None]:
+    with hangups(signal.SIG_DFL):
+        yield
+
+
+def test_one_that_was_told_not_to_mind_outlives_its_terminal(repository: Path) -> None:
+    with hangups(signal.SIG_IGN), running(repository) as service:  # as nohup has it
+        service.process.send_signal(signal.SIGHUP)
+        assert httpx.post(f"{service.url}/predict", json=LEFT).status_code == 200
+        assert service.stop() == 0
+
+
 def test_a_terminal_that_closes_ends_it_as_well(repository: Path) -> None:
     with running(repository) as service, half_asked(service) as half:
         service.process.send_signal(signal.SIGHUP)
