@@ -199,8 +199,8 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_said(cls, value: object, info: ValidationInfo) -> object:
-        """Take an empty text for none, but for keys: a secret that came out empty must not open the server."""
+    def _empty_is_not_set(cls, value: object, info: ValidationInfo) -> object:
+        """Take an empty text for the default, but not for keys: an empty secret must not open the server."""
         if value != "":
             return value
         if info.field_name in KEYS:
