@@ -23,7 +23,7 @@ from service.quick import Cost
 from service.settings import Settings
 
 RUN_SECONDS = 0.01  # what a small request may have to wait for behind a run that is one of many
-LONG_RUN_SECONDS = 0.05  # the same where samples gain by their company, all the more the more they are
+LONG_RUN_SECONDS = 0.05  # the same where a sample takes less time the more others share its run
 
 
 class Policy(Protocol):

@@ -23,7 +23,7 @@ MOST_DIGITS = 19  # of a Content-Length that is a length; a server refuses longe
 CHUNKED = -1  # a length that is not known before the body ends
 LINGER_BYTES = 2**20  # what is still read of a body after its answer, so that the client gets to read that
 LINGER_SECONDS = 1.0
-SMALL = 2**16  # a body that is waited for, unread, so that its connection can go on, and that is not held to the bound
+SMALL = 2**16  # bytes; so short a body is not held to the bound, and if it was not read, the connection still goes on
 
 
 class BodyLimit:

@@ -98,7 +98,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         raise Misconfigured(faults.first(error, fields=", ".join(Settings.model_fields)).sentence) from error
     except SettingsError as error:
-        raise Misconfigured(str(error)) from error
+        raise Misconfigured(f"{str(error).removeprefix('error parsing CLI: ')}; --help lists the flags") from error
 
 
 def listen(host: str, port: int) -> Listener:

@@ -9,7 +9,6 @@ error has, with an id and a line in the log, and the connection ends. It is coun
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,7 +20,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.access import REQUEST_ID, request_id_of
-from service.errors import Overloaded
+from service.errors import Overloaded, error_body
 from service.faults import shown
 from service.pending import Pending, Share
 
@@ -235,7 +234,7 @@ class Connection(HttpToolsProtocol):
             return
         own = cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
         if cycle is None or cycle.response_complete or own:  # own: it is this one's body that is at fault
-            content = json.dumps({"error": sentence}).encode()
+            content = error_body(sentence)
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%s: %s\r\n"
                 b"connection: close\r\n\r\n%s"

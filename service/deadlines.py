@@ -20,6 +20,6 @@ def deadline_of(scope: Scope, longest_ms: int) -> float:
         if name == HEADER:
             if not value.isdigit() or not value.strip(b"0"):
                 given = shown(value.decode("latin-1"))
-                raise MalformedHeader(f"X-Request-Timeout-Ms is {given}, expected a whole number of milliseconds")
+                raise MalformedHeader(f"X-Request-Timeout-Ms is {given}, expected whole milliseconds, at least 1")
             milliseconds = min(longest_ms, int(value[-MOST_DIGITS:]) if len(value) <= MOST_DIGITS else longest_ms)
     return asyncio.get_running_loop().time() + milliseconds / 1000

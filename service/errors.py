@@ -107,10 +107,14 @@ class DeadlineExceeded(ServiceError):
     status = HTTPStatus.GATEWAY_TIMEOUT
 
 
-def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the one form that every error has; what is not ASCII is escaped, so that no text can fail to encode."""
-    content = json.dumps({"error": message}).encode()
-    return Response(content, status, headers, media_type="application/json")
+def error_body(sentence: str) -> bytes:
+    """Return the one form that every error has, in UTF-8; only half a surrogate pair, which that lacks, is escaped."""
+    return json.dumps({"error": sentence}, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer in that form."""
+    return Response(error_body(sentence), status, headers, media_type="application/json")
 
 
 def install_handlers(app: FastAPI) -> None:

@@ -123,7 +123,7 @@ class Job(Generic[Content]):
 
     @property
     def records(self) -> bool:
-        """Whether its answer holds more than counts, which no other's in the same run must."""
+        """Whether its answer holds more than counts; such a job has a run of its own."""
         return self.query is not None and bool(self.query.wanted)
 
     def read(self, encode: Callable[[Query], EncodedInputs]) -> None:

@@ -2,8 +2,8 @@
 
 At the first signal /health/ready says no and new requests are refused, while the port stays open for whoever has not
 noticed yet. Once no request is left (and `drain_seconds` are over) it closes the port and ends with status 0. After
-`shutdown_seconds` what is left is answered 503, and the status is 1. A second signal ends it at once, unless it is one
-of several workers, and so does a second after `shutdown_seconds`, whatever still runs.
+`shutdown_seconds` what is left is answered 503, and the status is 1; 1 s later the process ends, whatever still runs. A
+signal that comes again ends it at once, unless it is one of several workers.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class Server(uvicorn.Server):
         left = self._left()
         if left == 0:
             await self._give_up()
-        # Uvicorn waits for connections to close, then says that it cancels what there may not be.
+        # Uvicorn waits for connections to close, and at its timeout logs that it cancels tasks, be there none: so the
+        # connections are cut off before that.
         asyncio.get_running_loop().call_later(left + LAST_WORDS, self._cut_off)
         self.config.timeout_graceful_shutdown = ceil(left + 2 * LAST_WORDS)
         await super().shutdown(sockets)

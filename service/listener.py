@@ -15,8 +15,9 @@ class Listener(socket.socket):
     asyncio takes one number for how many connections may wait and for how many it accepts at a time. A worker that
     accepts all that wait leaves its fellows none, so it is told 1, and the backlog is kept here.
 
-    It goes on to accept where one could not be, as where the process has all the files open that it may, logs each
-    failure, and tries again a second after each. So it is told after the first that no other waits.
+    Where none can be accepted, as where the process has all the files open that it may, asyncio logs that and will try
+    again a second later, but first it tries as many more as it accepts at a time, and logs each of them. So after the
+    first failure it is told that no other waits.
     """
 
     BACKLOG = 2048  # as uvicorn has it

@@ -189,7 +189,7 @@ class Registry:
             self._forget(name)
 
     async def forget(self, name: str) -> None:
-        """Do the same with a model that another worker serves, though this one may not have found it yet."""
+        """Serve a model no more, as another worker was told to; this one may not have found it yet."""
         async with self.locks[name]:
             self._forget(name)
 

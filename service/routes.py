@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -29,21 +31,25 @@ InRegistry = Annotated[Registry, Depends(_registry)]
 Name = Annotated[str, Path(description="The model's name.")]
 Version = Annotated[str, Path(description="A version of it, a positive integer.")]
 
+ERRORS = {
+    400: "Not JSON, a name said twice, or a header that is not what it should be.",
+    401: "No key, or one that this server does not know; only where keys are set.",
+    403: "A page of another origin, as a browser says.",
+    404: "No such model or version here.",
+    408: "The body took longer to arrive than the settings allow.",
+    413: "More bytes, samples or work than the limits allow.",
+    422: "A field that is missing, unknown or of the wrong type, shape or value.",
+    503: "Still loading, could not be loaded, overloaded or shutting down; Retry-After says when to come back.",
+    504: "No answer within the time that the request had.",
+}
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    descriptions = {
-        400: "Not JSON, a name said twice, or a header that is not what it should be.",
-        401: "No key, or one that this server does not know; only where keys are set.",
-        403: "A page of another origin, as a browser says.",
-        404: "No such model or version here.",
-        408: "The body took longer to arrive than the settings allow.",
-        413: "More bytes, samples or work than the limits allow.",
-        422: "A field that is missing, unknown or of the wrong type, shape or value.",
-        503: "Still loading, could not be loaded, overloaded or shutting down; Retry-After says when to come back.",
-        504: "No answer within the time that the request had.",
-    }
-    return {status: {"model": ErrorBody, "description": descriptions[status]} for status in statuses}
 
+def responses(described: Mapping[int, str], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what FastAPI documents of the errors that a route may answer, each as it is `described`."""
+    return {status: {"model": ErrorBody, "description": described[status]} for status in statuses}
+
+
+_errors = partial(responses, ERRORS)
 
 PREDICTS: dict[str, Any] = {
     "response_model": PredictResponse,

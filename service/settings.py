@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     engine: EngineSetting = Field(
         "auto", description="What runs the networks; auto is event on the CPU and torch on CUDA."
     )
-    device: str = Field("cpu", description="Where they run: cpu, cuda or cuda:<index>; cuda needs torch.")
+    device: str = Field("cpu", description="Where the networks run: cpu, cuda or cuda:<index>; cuda needs torch.")
     threads: int = Field(
         default_factory=one_for_each_core,
         ge=1,
@@ -105,11 +105,11 @@ class Settings(BaseSettings):
     api_keys: str | None = Field(
         None, description="The keys that clients may use, each as its digest sha256:<hex>, separated by commas."
     )
-    api_keys_file: Path | None = Field(None, description="A file with the digests of such keys, one a line.")
+    api_keys_file: Path | None = Field(None, description="A file with the digests of clients' keys, one a line.")
     admin_keys: str | None = Field(
-        None, description="The keys that may load and unload models, as their digests like those of clients."
+        None, description="The keys that may load and unload models as well, given as those of clients are."
     )
-    admin_keys_file: Path | None = Field(None, description="A file with the digests of such keys, one a line.")
+    admin_keys_file: Path | None = Field(None, description="A file with the digests of admins' keys, one a line.")
     public_metrics: bool = Field(False, description="Whether /metrics is answered without a key where keys are set.")
     workers: int = Field(
         1, ge=1, le=1024, description="How many processes serve the port; each has its own threads, queues and models."
@@ -128,8 +128,8 @@ class Settings(BaseSettings):
     max_batch: int = Field(
         64,
         ge=1,
-        description="The most samples that go through an engine at once; fewer do where so many are expected to take "
-        "long on the CPU.",
+        description="The most samples in one run of an engine; on the CPU fewer, where so many are expected to take "
+        "long.",
     )
     max_batch_delay_ms: float = Field(
         2.0,
@@ -141,8 +141,8 @@ class Settings(BaseSettings):
     max_pending_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="The most bytes that the bodies of all requests in progress, and answers that are not taken, may "
-        "have, but for those of at most 64 KiB; a request with more is answered 503 at once.",
+        description="The most bytes that the bodies of all requests in progress and all unread answers may hold "
+        "together; a request beyond that is answered 503 at once. Bodies of at most 64 KiB are not counted.",
     )
     header_seconds: float = Field(
         10, gt=0, le=3600, description="How long a request's headers may take to arrive; then it is answered 408."
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
         30,
         gt=0,
         le=3600,
-        description="How long a client may take for an answer that is more than its connection holds; then it ends.",
+        description="How long a client may take to read a long answer; then its connection ends.",
     )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps that a request may run for.")
@@ -177,8 +177,8 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         0.0,
         ge=0,
-        description="How long at least a stopping server keeps its port open and answers 503, for load balancers to "
-        "notice.",
+        description="The least time for which a stopping server keeps its port open and answers 503, so that load "
+        "balancers notice.",
     )
     strict_readiness: bool = Field(
         True,
@@ -199,8 +199,8 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_said(cls, value: object, info: ValidationInfo) -> object:
-        """Take an empty text for none, but for keys: a secret that came out empty must not open the server."""
+    def _empty_is_not_set(cls, value: object, info: ValidationInfo) -> object:
+        """Take an empty text for the default, but not for keys: an empty secret must not open the server."""
         if value != "":
             return value
         if info.field_name in KEYS:

@@ -10,7 +10,7 @@ import numpy as np
 from models.engines import RunResult
 from models.foreign import AnyTask
 from models.spec import Coding, Readout, Spec, Task
-from service.limits import Limits
+from service.inputs import Reader
 from service.served import ServedModel
 from service.v2.schemas import ModelConfig, ModelMetadata, TensorMetadata
 from service.v2.tensors import Array, Datatype
@@ -89,7 +89,7 @@ def config(model: ServedModel) -> ModelConfig:
         "name": model.name,
         "platform": PLATFORM,
         "backend": PLATFORM,
-        "max_batch_size": most_samples(model.reader.limits, spec.time_steps * model.reader.widest),
+        "max_batch_size": most_samples(model.reader),
         "input": [{"name": INPUT, "data_type": f"TYPE_{Datatype.FP32}", "dims": list(sample_shape(spec))}],
         "output": [
             {"name": output.name, "data_type": _config_type(output.datatype), "dims": [output.width(spec)]}
@@ -103,6 +103,9 @@ def _config_type(datatype: Datatype) -> str:
     return "TYPE_STRING" if datatype is Datatype.BYTES else f"TYPE_{datatype}"
 
 
-def most_samples(limits: Limits, values_per_sample: int) -> int:
+def most_samples(reader: Reader) -> int:
     """Return how many samples a request of the trained time steps may have, at least one."""
-    return max(1, min(limits.samples, limits.values // values_per_sample))
+    limits, steps = reader.limits, reader.spec.time_steps
+    by_values = limits.values // (steps * reader.widest)
+    by_neurons = limits.neuron_steps // (steps * max(1, reader.neurons))  # a graph of others has none that are known
+    return max(1, min(limits.samples, by_values, by_neurons))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -9,8 +10,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from models.version import VERSION
 from service.direct import DirectRoute
 from service.registry import Registry, Slot
-from service.routes import InRegistry, Name, Version
-from service.schemas import ErrorBody, State
+from service.routes import ERRORS, InRegistry, Name, Version, responses
+from service.schemas import State
 from service.together import Together
 from service.v2 import contract, schemas
 from service.v2.infer import infer as answer
@@ -38,20 +39,15 @@ router = APIRouter(prefix="/v2", tags=["v2"])
 inferring = APIRouter(prefix="/v2", tags=["v2"], route_class=DirectRoute)
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    descriptions = {
+_errors = partial(
+    responses,
+    ERRORS
+    | {
         400: "A request that does not keep to the protocol, or that the model does not take.",
-        401: "No key, or one that this server does not know; only where keys are set.",
         403: "A page of another origin, or a client's key where an admin's is needed.",
-        404: "No such model or version here.",
-        408: "The body took longer to arrive than the settings allow.",
-        413: "More bytes, samples or work than the limits allow.",
         415: "A body that is compressed in a way that is not known here.",
-        503: "Still loading, could not be loaded, overloaded or shutting down; Retry-After says when to come back.",
-        504: "No answer within the time that the request had.",
-    }
-    return {status: {"model": ErrorBody, "description": descriptions[status]} for status in statuses}
-
+    },
+)
 
 MODEL_ERRORS = _errors(401, 404, 503)
 CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 503)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.spec import Coding
+from service.errors import error_body
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.conftest import serving
@@ -111,6 +112,12 @@ def test_a_body_of_many_strings_is_refused_before_each_is_found_wrong(client: Te
     answer = client.post("/predict", json=dict.fromkeys(map(str, range(15_000))))
     assert answer.status_code == 413
     assert answer.json() == {"error": "the body has 30000 quotation marks, expected at most 28192 in one request"}
+
+
+def test_an_error_reads_as_it_is_meant_and_no_text_fails_to_encode() -> None:
+    # UTF-8 has no bytes for half a surrogate pair, but JSON has an escape.
+    assert error_body("1×8 for '\ud800'") == '{"error": "1×8 for \'\\ud800\'"}'.encode()
+    assert json.loads(error_body("1×8 for '\ud800'")) == {"error": "1×8 for '\ud800'"}
 
 
 def test_rasters_of_one_request_have_as_many_steps(tmp_path: Path) -> None:

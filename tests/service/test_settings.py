@@ -99,7 +99,7 @@ def test_every_setting_says_what_it_means_and_has_a_flag(name: str, capsys: pyte
         (["--repository", "/nowhere"], "repository is '/nowhere', expected a folder that exists"),
         (["--default-model", "nobody"], "default_model: 'nobody' is not in the repository; it holds: toy"),
         (["--engine", "onnx", "--device", "cuda"], "device 'cuda': engine 'onnx' runs on 'cpu' only"),
-        (["--nonsense"], "error parsing CLI: unrecognized arguments: --nonsense"),
+        (["--nonsense"], "unrecognized arguments: --nonsense; --help lists the flags"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_status_2(
