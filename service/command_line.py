@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from service.fellows import Fellows, meeting_place
 from service.keys import KeyRing, is_loopback
 from service.lifecycle import Server
 from service.listener import Listener
-from service.settings import Settings
+from service.settings import ENVIRONMENT_PREFIX, Settings
 from service.supervisor import Supervisor
 
 USAGE = 2
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         keys = KeyRing.of(settings)
         log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
         warn_if_open(host, keys)
+        warn_if_unknown(os.environ)
         return serve(app, settings, listener, folder)
 
 
@@ -89,6 +91,15 @@ def warn_if_open(host: str, keys: KeyRing) -> None:
         log.warning("no_api_keys", host=host, meaning="whoever reaches this address may use the models; see api_keys")
     if not keys:
         log.warning("no_admin_keys", host=host, meaning="and may load and unload them; see admin_keys")
+
+
+def warn_if_unknown(environment: Iterable[str]) -> None:
+    """Log a warning where variables are named like settings, and there are no such settings."""
+    known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in Settings.model_fields}
+    alike = {each for each in environment if each.upper().startswith(ENVIRONMENT_PREFIX)}
+    unknown = sorted(each for each in alike if each.upper() not in known)
+    if unknown:
+        structlog.get_logger().warning("unknown_variables", names=unknown, meaning="no setting has such a name")
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
@@ -25,6 +26,7 @@ def configure(level: str, stream: TextIO) -> None:
 
     This package writes its lines itself: through the standard library's logging each would take three times as long.
     """
+    stream = cast(TextIO, Expendable(stream))
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -42,6 +44,34 @@ def configure(level: str, stream: TextIO) -> None:
     )
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+class Expendable:
+    """A stream whose lines are lost where nobody reads them (`… | head`) or the disk is full: answers matter more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Write what can be written."""
+        try:
+            self.stream.write(text)
+        except OSError as error:
+            self._lose(error)
+
+    def flush(self) -> None:
+        """Send what can be sent."""
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):
+            # For good, as Python's documentation has it: what is held back would else fail once more at the end.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -179,7 +179,10 @@ class Registry:
             raise LoadFailed(f"model {shown(name)} cannot be read in the repository: {error.strerror}") from error
         if wanted := chosen_versions(self.settings.versions, found):
             return wanted
-        raise ModelNotFound(f"model {shown(name)} has no version in the repository that the settings ask for")
+        if not found:
+            raise ModelNotFound(f"model {shown(name)} has no version in the repository")
+        there = ", ".join(map(str, found))
+        raise ModelNotFound(f"model {shown(name)} has the versions {there}, but `versions` is {self.settings.versions}")
 
     async def unload(self, name: str) -> None:
         """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound."""

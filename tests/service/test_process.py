@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +20,7 @@ import pytest
 
 from service.command_line import listen
 from service.listener import Listener
-from tests.service.conftest import running
+from tests.service.conftest import ROOT, running
 
 
 def test_it_starts_answers_many_at_once_as_each_alone_and_ends_with_status_0(digits_repository: Path) -> None:
@@ -81,6 +84,31 @@ def test_its_log_is_json_from_the_first_line_to_the_last(repository: Path) -> No
         assert service.stop() == 0  # each line was parsed as it was read
     assert service.entries[0]["event"] == "listening"
     assert all({"event", "level", "timestamp"} <= entry.keys() for entry in service.entries)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path, workers: str) -> None:
+    command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository), "--workers", workers]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+        process.stdout.close()  # as `| head -1` does
+        while httpx.get(f"{url}/health/ready", timeout=60).status_code != 200:
+            assert process.poll() is None
+        assert httpx.post(f"{url}/predict", json={"inputs": [[0, 1]]}, timeout=60).status_code == 200
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_variable_that_is_misspelt_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKESERVE_MAX_SAMPELS", "3")
+    monkeypatch.setenv("SPIKESERVE_MAX_SAMPLES", "3")
+    with running(repository) as service:
+        assert service.stop() == 0
+    (warning,) = [entry for entry in service.entries if entry["level"] == "warning"]
+    assert (warning["event"], warning["names"]) == ("unknown_variables", ["SPIKESERVE_MAX_SAMPELS"])
 
 
 @pytest.mark.parametrize("level", ["debug", "warning", "error"])
