@@ -172,6 +172,25 @@ def test_a_worker_in_the_place_of_another_serves_what_its_fellows_do(repository:
 
 
 @pytest.mark.usefixtures("meeting")
+def test_where_all_workers_die_at_once_those_in_their_place_begin_with_what_lies_on_the_disk(repository: Path) -> None:
+    with serving(repository) as server:
+        publish(repository, doubled())
+        assert server.post(0, LOAD).status_code == 200
+        server.service.process.send_signal(signal.SIGSTOP)  # so that no worker is replaced before the last has died
+        for worker in server.workers.values():
+            os.kill(worker, signal.SIGKILL)
+        server.service.process.send_signal(signal.SIGCONT)
+        for _ in server.workers:
+            server.service.wait_for("worker_started")
+        while (
+            sum(entry["event"] == "model_ready" for entry in server.service.entries) < 6
+        ):  # three times on each of two
+            server.service.wait_for("model_ready")
+        server.note_workers()
+        assert server.versions() == [2, 2]
+
+
+@pytest.mark.usefixtures("meeting")
 def test_clients_that_change_the_same_model_at_once_leave_all_workers_alike(repository: Path) -> None:
     with (
         serving(repository, workers=3) as server,
