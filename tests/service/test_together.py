@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -122,6 +123,17 @@ def serving(repository: Path, *flags: str, workers: int = 2, models: int = 1) ->
             assert service.stop() == 0
 
 
+@contextmanager
+def taken_turn(folder: Path) -> Iterator[None]:
+    """Have the turn of the workers that meet in `folder`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @pytest.mark.usefixtures("meeting")
 def test_what_one_worker_loads_all_serve_and_what_one_unloads_none(repository: Path) -> None:
     with serving(repository, workers=3) as server:
@@ -182,12 +194,21 @@ def test_where_all_workers_die_at_once_those_in_their_place_begin_with_what_lies
         server.service.process.send_signal(signal.SIGCONT)
         for _ in server.workers:
             server.service.wait_for("worker_started")
-        while (
-            sum(entry["event"] == "model_ready" for entry in server.service.entries) < 6
-        ):  # three times on each of two
+        while [entry["event"] for entry in server.service.entries].count("model_ready") < 6:  # 3 times on each of 2
             server.service.wait_for("model_ready")
         server.note_workers()
         assert server.versions() == [2, 2]
+
+
+def test_a_worker_that_is_not_there_yet_is_not_waited_for_in_the_end(repository: Path, meeting: Path) -> None:
+    with serving(repository, "--shutdown-seconds", "1") as server:
+        (folder,) = meeting.iterdir()
+        with taken_turn(folder):  # so that it does not come to join
+            os.kill(server.workers[0], signal.SIGKILL)
+            server.service.wait_for("worker_started")
+            server.service.wait_for("Waiting for application startup")
+            assert server.service.stop() == 0
+    assert list(meeting.iterdir()) == []
 
 
 @pytest.mark.usefixtures("meeting")
