@@ -347,6 +347,47 @@ def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(repository: 
         assert server.versions() == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("meeting")
+def test_a_worker_that_gets_stuck_while_it_loads_is_waited_for_no_longer(repository: Path) -> None:
+    with (
+        serving(repository, "--versions", "all") as server,
+        server.connected(0) as client,
+        server.connected(0) as other,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        for _ in range(100):  # so that there is a while to get stuck in
+            publish(repository, toy())
+        loading = threads.submit(client.post, LOAD)
+        while len(other.get("/models/toy").json()["versions"]) == 1:
+            pass
+        os.kill(server.workers[1], signal.SIGSTOP)
+        try:
+            begun, later = loading.result(), other.post(LOAD)
+        finally:
+            os.kill(server.workers[1], signal.SIGCONT)
+        assert (begun.status_code, later.status_code) == (503, 503)
+        assert begun.json() == {"error": "worker 1 does not answer and may not have loaded model 'toy'"}
+        assert later.json() == {"error": "worker 1 does not answer, so nothing is changed"}
+        assert client.post(LOAD).status_code == 200
+        assert server.versions() == [101, 101]
+
+
+def test_a_worker_that_is_stuck_in_its_turn_keeps_nobody_waiting(repository: Path, meeting: Path) -> None:
+    with serving(repository) as server, server.connected(1) as client:
+        (folder,) = meeting.iterdir()
+        with taken_turn(folder):
+            os.kill(server.workers[0], signal.SIGSTOP)
+            try:
+                refused = client.post(LOAD)
+                server.kill(1)
+            finally:
+                os.kill(server.workers[0], signal.SIGCONT)
+        assert refused.status_code == 503
+        assert refused.json() == {"error": "worker 0 does not answer, so nothing is changed"}
+        assert server.versions() == [1, 1]
+        assert server.post(1, LOAD).status_code == 200
+
+
 def test_workers_meet_again_where_their_folder_is_removed(repository: Path, meeting: Path) -> None:
     with serving(repository) as server:
         publish(repository, doubled())
