@@ -106,8 +106,9 @@ class ModelRepository:
     def publish(self, contents: Contents, onnx_model: Callable[[int], bytes] | None = None) -> int:
         """Write a bundle as the model's next version and return that version.
 
-        The bundle appears whole or not at all: it is written beside its place and renamed. `onnx_model` gives the
-        model.onnx for a version, or is None for a bundle without one. Raises InvalidInput for a name that is not one.
+        The bundle appears whole or not at all: it is written beside its place and renamed. Its version is beyond every
+        one that is there, whatever that holds. `onnx_model` gives the model.onnx for a version, or is None for a bundle
+        without one. Raises InvalidInput for a name that is not one.
         """
 
         def write(folder: Path, version: int) -> None:
@@ -124,7 +125,7 @@ class ModelRepository:
         home = self.root / name
         home.mkdir(parents=True, exist_ok=True)
         while True:
-            version = max(self.versions(name), default=0) + 1
+            version = max((int(each.name) for each in home.iterdir() if _VERSION.fullmatch(each.name)), default=0) + 1
             incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
             try:
                 write(incoming, version)

@@ -64,6 +64,8 @@ def serve(app: FastAPI, settings: Settings, listener: Listener, folder: Path | N
 
     def work(number: int, parent: int | None, replaces: bool) -> int:
         app.state.loads_first = replaces
+        if replaces:
+            app.state.registry.look_again()  # what the first process found may be long gone
         app.state.fellows = Fellows(folder, number, settings.workers)
         server = Server(app, settings, parent)
         with suppress(KeyboardInterrupt):

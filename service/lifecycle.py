@@ -84,6 +84,8 @@ class Server(uvicorn.Server):
             self._drain()
 
     def _drain(self) -> None:
+        if not self.started:
+            os._exit(0)  # it has accepted nothing, and what it loads first may take long
         self.asked = monotonic()
         self.registry.draining = True
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes sends it twice, and so does systemd

@@ -93,11 +93,7 @@ class Registry:
         self.settings = settings
         self.repository = ModelRepository(settings.repository)
         self.default = default
-        self.slots = {
-            name: {version: Slot(name, version) for version in wanted}
-            for name, versions in found.items()
-            if (wanted := chosen_versions(settings.versions, versions))
-        }
+        self.slots = _places(settings, found)
         self.unloaded: set[str] = set()  # models that somebody unloaded, which a poll leaves alone
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.retired: list[Retired] = []  # those that may still answer what was asked of them before
@@ -123,6 +119,15 @@ class Registry:
         if not registry.slots:
             raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
         return registry
+
+    def look_again(self) -> None:
+        """Begin with what lies in the repository now, unless nothing does that could be served."""
+        try:
+            found = look(self.repository)
+        except OSError as error:
+            log.warning("repository_unreadable", error=error.strerror)
+        else:
+            self.slots = _places(self.settings, found) or self.slots
 
     def start(self, workers: Workers, loaders: Workers) -> None:
         """Take the threads that requests run on, and those that models are loaded on."""
@@ -356,6 +361,15 @@ def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
             continue
         found[name] = {version: repository.fingerprint(name, version) for version in versions}
     return found
+
+
+def _places(settings: Settings, found: Found) -> dict[str, dict[int, Slot]]:
+    """Return a place for each version that the settings ask for, by model and then by version, ascending."""
+    return {
+        name: {version: Slot(name, version) for version in wanted}
+        for name, versions in found.items()
+        if (wanted := chosen_versions(settings.versions, versions))
+    }
 
 
 def _worth_a_try(slot: Slot, found: Mapping[int, Fingerprint]) -> bool:

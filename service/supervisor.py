@@ -68,7 +68,9 @@ class Supervisor:
         failed = False
         while self.born:
             worker, status = os.waitpid(-1, 0)
-            born = self.born.pop(worker)
+            born = self.born.pop(worker, None)
+            if born is None:
+                continue  # none of ours: a container's first process is given whatever outlives its own parent
             lived = time.monotonic() - born.at
             if self.stopping:
                 failed = failed or status != 0

@@ -1,17 +1,18 @@
 """What the workers of a server do as one: load and unload models, and tell what all of them have counted.
 
 A change is made by every worker before it is answered, and all make changes in the same order: whoever was asked takes
-its turn. Where a worker is silent, nothing is changed. A worker joins in a turn too, and begins with what its fellows
-serve, so that none misses a change and the one in the place of another serves what that one did. Requests for a model
-are each worker's own. So are /models, the repository's index and readiness: they tell of the worker that is asked.
+its turn. Where a worker is silent, nothing is changed, and one that falls silent is not waited for. A worker joins in a
+turn too, and begins with what its fellows serve, so that none misses a change and the one in the place of another
+serves what that one did. Requests for a model are each worker's own. So are /models, the repository's index and
+readiness: they tell of the worker that is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import structlog
 from pydantic import BaseModel, Field, TypeAdapter
@@ -26,11 +27,19 @@ from service.v2.schemas import Statistics
 from service.v2.stats import OfVersion, Tally, told
 
 TELL_SECONDS = 1.0  # how long a fellow may take to tell what it knows; it takes milliseconds
-ALIVE_SECONDS = 5.0  # how long it may take to give a sign of life before a change
+LOOK_SECONDS = 1.0  # how often to look whether those that are waited for are still alive
+ALIVE_SECONDS = 5.0  # how long one may take to give a sign of life
+LOADING_SECONDS = 10.0  # and how long while it loads, since libraries let nothing else run for moments of that
 UNLOAD_SECONDS = 30.0  # how long it may take to unload a model, which waits for a load of it that has begun
 JOIN_SECONDS = 10.0  # how long it may take to tell who joins; without an answer, one begins with what lies on the disk
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Silent(NotReady):
+    """Workers that give no sign of life."""
 
 
 class Load(BaseModel):
@@ -106,8 +115,15 @@ class Together:
         self.joined = asyncio.Event()
 
     async def join(self) -> None:
-        """Answer fellows from now on, and have the registry hold what they serve, if there are any yet."""
-        async with self.fellows.turn():
+        """Answer fellows from now on, and have the registry hold what they serve, if there are any yet.
+
+        Where a fellow is silent it may be that it has the turn: who joins does so without, rather than never.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                await self._turn(stack, ", so its turn is not waited for")
+            except Silent as error:
+                log.warning("joined_out_of_turn", error=str(error))
             await self.fellows.listen(self._answer)
             for served in (await self.fellows.ask(TellServed(), Served, JOIN_SECONDS))[:1]:
                 self.registry.adopt(served.versions, served.unloaded)
@@ -126,11 +142,12 @@ class Together:
     async def load(self, name: str) -> None:
         """Have every worker load a model's versions, as the registry does; it may take long, and is waited for.
 
-        Raises what the registry raises, LoadFailed where a fellow could not load them, and NotReady, with nothing
-        changed, where one is silent.
+        Raises what the registry raises, LoadFailed where a fellow could not load them, and Silent.
         """
         async with self._change():
-            asked = asyncio.create_task(self.fellows.ask(Load(name=name), Done))
+            loading = self.fellows.ask(Load(name=name), Done)
+            otherwise = f" and may not have loaded model {shown(name)}"
+            asked = asyncio.create_task(self._while_alive(loading, LOADING_SECONDS, otherwise))
             try:
                 await self.registry.load(name)
             except asyncio.CancelledError:
@@ -143,20 +160,39 @@ class Together:
             raise LoadFailed("; ".join(faults))
 
     async def unload(self, name: str) -> None:
-        """Have no worker serve a model any more. Raises ModelNotFound, and NotReady where a fellow is silent."""
+        """Have no worker serve a model any more. Raises ModelNotFound and Silent."""
         async with self._change():
             await self.registry.unload(name)
             if silent := await self.fellows.silent(Unload(name=name), UNLOAD_SECONDS):
-                raise NotReady(f"{_named(silent)} not answer and may still serve model {shown(name)}")
+                raise Silent(f"{_named(silent)} not answer and may still serve model {shown(name)}")
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
-        """Wait for the turn to change something; raises NotReady where a fellow gives no sign of life."""
+        """Wait for the turn to change something; raises Silent where a fellow gives no sign of life."""
+        unchanged = ", so nothing is changed"
         await self.joined.wait()
-        async with self.fellows.turn():
-            if silent := await self.fellows.silent(TellServed(), ALIVE_SECONDS):
-                raise NotReady(f"{_named(silent)} not answer, so nothing is changed")
+        async with AsyncExitStack() as stack:
+            await self._turn(stack, unchanged)
+            await self._check_alive(ALIVE_SECONDS, unchanged)
             yield
+
+    async def _turn(self, stack: AsyncExitStack, otherwise: str) -> None:
+        """Wait for the turn, and keep it up to the end of `stack`; raises Silent where a fellow is, who may have it."""
+        await self._while_alive(stack.enter_async_context(self.fellows.turn()), ALIVE_SECONDS, otherwise)
+
+    async def _while_alive(self, waiting: Coroutine[Any, Any, T], seconds: float, otherwise: str) -> T:
+        """Wait for something for as long as no fellow is silent for `seconds`; raises Silent where one is."""
+        task = asyncio.create_task(waiting)
+        try:
+            while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+                await self._check_alive(seconds, otherwise)
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _check_alive(self, seconds: float, otherwise: str) -> None:
+        if silent := await self.fellows.silent(TellServed(), seconds):
+            raise Silent(f"{_named(silent)} not answer{otherwise}")
 
     async def exposition(self) -> bytes:
         """Return the metrics of all workers in Prometheus' text format, each worker's under its number."""

@@ -242,3 +242,20 @@ def test_a_version_taken_meanwhile_is_left_alone_and_the_next_is_used(tmp_path: 
     assert ModelRepository(tmp_path).publish(contents(toy()), race) == 2
     assert raced == [1]
     assert ModelRepository(tmp_path).read("toy", 1).onnx_model != b"not looked at here"
+
+
+@pytest.mark.parametrize("kind", ["half a bundle", "file", "link", "link to nowhere"])
+def test_a_version_that_holds_no_bundle_is_left_alone_and_the_next_is_used(kind: str, tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    taken = tmp_path / "toy" / "2"
+    match kind:
+        case "half a bundle":
+            taken.mkdir()
+            (taken / File.WEIGHTS).write_bytes(b"as far as it got")
+        case "file":
+            taken.touch()
+        case _:
+            taken.symlink_to(tmp_path / ("toy/1" if kind == "link" else "nowhere"))
+    assert publish(tmp_path, toy()) == 3
+    assert {entry.name for entry in (tmp_path / "toy").iterdir()} == {"1", "2", "3"}
+    assert ModelRepository(tmp_path).versions("toy") == [1, 3]

@@ -321,6 +321,30 @@ def test_a_worker_that_hangs_is_ended_with_the_others(repository: Path, meeting:
     assert list(meeting.iterdir()) == []
 
 
+def test_a_child_that_is_no_worker_may_end(repository: Path) -> None:
+    # As in a container, whose first process becomes the parent of what was run there by others and outlives them.
+    service_command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository)]
+    command = ["sh", "-c", 'sleep 60 >/dev/null 2>&1 & echo $!; exec "$@"', "sh", *service_command, "--workers", "2"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        other = int(process.stdout.readline())
+        service = Process(process)
+        try:
+            listening = service.wait_for("listening")
+            service.url = f"http://{listening['host']}:{listening['port']}"
+            for _ in range(2):
+                service.wait_for("model_ready")
+            os.kill(other, signal.SIGTERM)
+            while Path(f"/proc/{other}").exists():  # until its parent has noticed
+                assert process.poll() is None
+            ask(service)
+            assert service.stop() == 0
+        finally:
+            process.kill()
+            service.read_out()
+    assert errors(service) == []
+
+
 def test_workers_do_not_outlive_the_process_that_started_them(repository: Path) -> None:
     with two_workers(repository) as (service, _):
         service.process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -122,6 +123,17 @@ def serving(repository: Path, *flags: str, workers: int = 2, models: int = 1) ->
             assert service.stop() == 0
 
 
+@contextmanager
+def taken_turn(folder: Path) -> Iterator[None]:
+    """Have the turn of the workers that meet in `folder`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @pytest.mark.usefixtures("meeting")
 def test_what_one_worker_loads_all_serve_and_what_one_unloads_none(repository: Path) -> None:
     with serving(repository, workers=3) as server:
@@ -169,6 +181,34 @@ def test_a_worker_in_the_place_of_another_serves_what_its_fellows_do(repository:
             assert server.versions() == [2, 2]
             gone = server.answers("/models/other/predict", HALF)
             assert [each.status_code for each in gone] == [404, 404]
+
+
+@pytest.mark.usefixtures("meeting")
+def test_where_all_workers_die_at_once_those_in_their_place_begin_with_what_lies_on_the_disk(repository: Path) -> None:
+    with serving(repository) as server:
+        publish(repository, doubled())
+        assert server.post(0, LOAD).status_code == 200
+        server.service.process.send_signal(signal.SIGSTOP)  # so that no worker is replaced before the last has died
+        for worker in server.workers.values():
+            os.kill(worker, signal.SIGKILL)
+        server.service.process.send_signal(signal.SIGCONT)
+        for _ in server.workers:
+            server.service.wait_for("worker_started")
+        while [entry["event"] for entry in server.service.entries].count("model_ready") < 6:  # 3 times on each of 2
+            server.service.wait_for("model_ready")
+        server.note_workers()
+        assert server.versions() == [2, 2]
+
+
+def test_a_worker_that_is_not_there_yet_is_not_waited_for_in_the_end(repository: Path, meeting: Path) -> None:
+    with serving(repository, "--shutdown-seconds", "1") as server:
+        (folder,) = meeting.iterdir()
+        with taken_turn(folder):  # so that it does not come to join
+            os.kill(server.workers[0], signal.SIGKILL)
+            server.service.wait_for("worker_started")
+            server.service.wait_for("Waiting for application startup")
+            assert server.service.stop() == 0
+    assert list(meeting.iterdir()) == []
 
 
 @pytest.mark.usefixtures("meeting")
@@ -305,6 +345,47 @@ def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(repository: 
             os.kill(server.workers[1], signal.SIGCONT)
         assert refused.status_code == 503
         assert server.versions() == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("meeting")
+def test_a_worker_that_gets_stuck_while_it_loads_is_waited_for_no_longer(repository: Path) -> None:
+    with (
+        serving(repository, "--versions", "all") as server,
+        server.connected(0) as client,
+        server.connected(0) as other,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        for _ in range(100):  # so that there is a while to get stuck in
+            publish(repository, toy())
+        loading = threads.submit(client.post, LOAD)
+        while len(other.get("/models/toy").json()["versions"]) == 1:
+            pass
+        os.kill(server.workers[1], signal.SIGSTOP)
+        try:
+            begun, later = loading.result(), other.post(LOAD)
+        finally:
+            os.kill(server.workers[1], signal.SIGCONT)
+        assert (begun.status_code, later.status_code) == (503, 503)
+        assert begun.json() == {"error": "worker 1 does not answer and may not have loaded model 'toy'"}
+        assert later.json() == {"error": "worker 1 does not answer, so nothing is changed"}
+        assert client.post(LOAD).status_code == 200
+        assert server.versions() == [101, 101]
+
+
+def test_a_worker_that_is_stuck_in_its_turn_keeps_nobody_waiting(repository: Path, meeting: Path) -> None:
+    with serving(repository) as server, server.connected(1) as client:
+        (folder,) = meeting.iterdir()
+        with taken_turn(folder):
+            os.kill(server.workers[0], signal.SIGSTOP)
+            try:
+                refused = client.post(LOAD)
+                server.kill(1)
+            finally:
+                os.kill(server.workers[0], signal.SIGCONT)
+        assert refused.status_code == 503
+        assert refused.json() == {"error": "worker 0 does not answer, so nothing is changed"}
+        assert server.versions() == [1, 1]
+        assert server.post(1, LOAD).status_code == 200
 
 
 def test_workers_meet_again_where_their_folder_is_removed(repository: Path, meeting: Path) -> None:
