@@ -19,7 +19,7 @@ from service.errors import BodyTooSlow, DeadlineExceeded, ServiceError, TooLarge
 from service.pending import Pending, Share
 
 BODY = "spikeserve.body"  # where a request's scope holds its body, unless it has none
-MOST_DIGITS = 19  # of a Content-Length that is a length; a server refuses longer ones before they come here
+MOST_DIGITS = 20  # of a Content-Length, which the parser takes up to 2**64 - 1; more are zeros
 CHUNKED = -1  # a length that is not known before the body ends
 LINGER_BYTES = 2**20  # what is still read of a body after its answer, so that the client gets to read that
 LINGER_SECONDS = 1.0

@@ -18,6 +18,7 @@ Content_co = TypeVar("Content_co", covariant=True)
 Asked = TypeVar("Asked", bound=Query)
 
 SMALL_BODY = 2**14  # bytes; a greater one takes longer to read than to hand to another thread
+FEW_VALUES = 2**20  # bytes of samples that a request may hold while it waits; of more it holds its body alone
 
 
 class Form(Protocol[Asked, Content_co]):
@@ -105,6 +106,7 @@ class Job(Generic[Content]):
         self.taken = 0  # samples that runs were started for
         self.arrived = self.since = now  # here, and in its place in the queue
         self.begun = False  # whether anything was done for it yet
+        self.held = 0  # the bytes that the scheduler counts for it
 
     @property
     def over(self) -> bool:
@@ -120,6 +122,12 @@ class Job(Generic[Content]):
     def time_steps(self) -> int:
         """How long it runs; 0 before it is read."""
         return 0 if self.query is None else self.query.time_steps
+
+    @property
+    def size(self) -> int:
+        """How many bytes its samples have and what the network sees of them, as far as there are any yet."""
+        samples = 0 if self.query is None else self.query.samples.nbytes
+        return samples + (0 if self.inputs is None else self.inputs.steps.nbytes)
 
     @property
     def records(self) -> bool:

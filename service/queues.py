@@ -77,9 +77,9 @@ class Queue:
         if self.turn and job in self.turn:
             self.turn.remove(job)
 
-    def take(self, now: float) -> Reading | Run | float | None:
-        """Return what to do next, or for how many seconds to wait for more, or None where nothing waits."""
-        unread, waiting = next(iter(self.unread), None), next(iter(self.waiting), None)
+    def take(self, now: float, *, may_read: bool) -> Reading | Run | float | None:
+        """Return what to do next, or for how many seconds to wait for more, or None where there is nothing to do."""
+        unread, waiting = next(iter(self.unread), None) if may_read else None, next(iter(self.waiting), None)
         if waiting is None or (unread is not None and unread.since <= waiting.since):
             return self._reading(unread)
         pieces, full = self._together(waiting)

@@ -23,11 +23,13 @@ from models.errors import InvalidInput, SpikeserveError
 from service.body import BODY, Body
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inputs import Query
-from service.jobs import SMALL_BODY, Answer, Content, Form, Job, Times
+from service.jobs import FEW_VALUES, SMALL_BODY, Answer, Content, Form, Job, Times
 from service.metrics import Metrics
 from service.queues import AnyJob, Piece, Reading, Run
 from service.served import ServedModel
 from service.workers import Workers
+
+MOST_HELD = 2**28  # bytes of samples that are read and not answered; with so many, nothing else is read
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class Scheduler:
         self.loop = asyncio.get_running_loop()
         self.free = workers.threads
         metrics.watch_threads(workers.threads, lambda: workers.threads - self.free)
+        self.held = 0  # the bytes of all jobs that were read here and have not ended
         self.models: dict[ServedModel, None] = {}  # those that something waits for; the first is next
 
     async def receive(self, model: ServedModel, request: Request, deadline: float) -> bytes:
@@ -93,6 +96,8 @@ class Scheduler:
         source = form.read(body) if form.is_short(body) else body
         if isinstance(source, Query) and model.is_quick(source):
             return await self._quickly(model, form, source, times)
+        if isinstance(source, Query) and source.samples.nbytes > FEW_VALUES:
+            source = body  # a few events may be a large raster: it is read again once it is its turn
         job = Job(form, self.loop.create_future(), source, now, times)
         self._admit(model)
         model.queue.add(job, now)
@@ -179,6 +184,9 @@ class Scheduler:
             leaving.cancel()
             model.queue.drop(job)
             self._begin(model, job)
+            if job.held:
+                self.held -= job.held
+                self.loop.call_soon(self._dispatch)  # others may have waited to be read
 
     def _heed(self, job: AnyJob) -> None:
         """Give the job no more time than its body says, once that is read."""
@@ -213,7 +221,7 @@ class Scheduler:
         if queue.alarm is not None:
             queue.alarm.cancel()
             queue.alarm = None
-        match queue.take(self.loop.time()):
+        match queue.take(self.loop.time(), may_read=self.held < MOST_HELD):
             case Reading(job):
                 self._begin(model, job)
                 reading = self._submit(job.read, model.encode)
@@ -241,6 +249,8 @@ class Scheduler:
             self._give_up(job, fault)
         if not job.over:
             self._heed(job)
+            job.held = job.size
+            self.held += job.held
             model.queue.add(job, job.arrived)
             self.models[model] = None
         self._dispatch()

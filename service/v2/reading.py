@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from models.parameters import Shape
 from models.spec import Coding
 from service.faults import shown
-from service.inputs import Query
+from service.inputs import Query, in_turn
 from service.served import ServedModel
 from service.v2.contract import INPUT, VARIES, Output, outputs_of, sample_shape
 from service.v2.errors import InvalidRequest
@@ -48,7 +48,11 @@ def read(body: bytes, header_length: str | None, model: ServedModel) -> Asked:
     if header_length is not None and length == 0:
         return _raw(body, model)
     view = memoryview(body)
-    said = bytes(view[:length])
+    with in_turn(length):
+        return _tensors(bytes(view[:length]), view[length:], model)
+
+
+def _tensors(said: bytes, blobs: memoryview, model: ServedModel) -> Asked:
     model.reader.marks.check(said)
     request = parse(said, InferRequest)
     if request.model_name not in (None, model.name):
@@ -57,7 +61,7 @@ def read(body: bytes, header_length: str | None, model: ServedModel) -> Asked:
     shape = tuple(tensor.shape)
     _check_shape(shape, model)
     time_steps = _time_steps(shape, parameters.time_steps, model)
-    samples = to_float32(_array(tensor, shape, view[length:]), "inputs[0]")
+    samples = to_float32(_array(tensor, shape, blobs), "inputs[0]")
     return Asked(
         samples,
         time_steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.spec import Coding
+from service.errors import MalformedBody
+from service.inputs import LONG, TURN
 from service.limits import Limits
 from service.marks import SHORT, Marks
+from service.served import ServedModel
 from service.settings import Settings
+from service.v2.reading import read
 from tests.networks import network_of
 from tests.service.conftest import serving
+from tests.service.v2.conftest import request
 
 
 @pytest.mark.parametrize(
@@ -102,3 +108,30 @@ def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(coding: Coding
 
 def test_a_long_body_of_as_many_values_as_are_allowed_is_answered(client: TestClient) -> None:
     assert client.post("/predict", json={"inputs": [[0.5, 1.25]] * 1024}).status_code == 200
+
+
+class Watched:
+    """Marks that note of each body whether it is parsed in turn."""
+
+    def __init__(self) -> None:
+        self.alone: list[bool] = []
+
+    def check(self, _: bytes) -> None:
+        self.alone.append(TURN.locked())
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_no_two_long_bodies_are_parsed_at_once_and_short_ones_wait_for_none(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
+    model = ServedModel.load("toy", 1, Settings(repository=repository))
+    watched = Watched()
+    monkeypatch.setattr(model.reader, "marks", watched)
+    native, tensors = json.dumps({"inputs": [[0, 1]]}).encode(), json.dumps(request([[0, 1]])).encode()
+    for size in (LONG, LONG + 1):
+        with pytest.raises(MalformedBody) if wrong else nullcontext():
+            model.read(native.ljust(size - wrong) + b"x" * wrong)
+        with pytest.raises(MalformedBody) if wrong else nullcontext():
+            read(tensors.ljust(size - wrong) + b"x" * wrong, None, model)
+    assert watched.alone == [False, False, True, True]
+    assert not TURN.locked()

@@ -120,3 +120,10 @@ def test_the_docs_are_served_and_load_nothing_from_elsewhere(client: TestClient)
     for path in (loaded[0], loaded[2]):
         assert "swagger-ui" in client.get(path).text
     assert "http" not in page.text
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-3", "bytes=999999999-", "x"])
+def test_a_file_of_the_docs_is_answered_whole_whatever_part_is_asked_for(client: TestClient, asked: str) -> None:
+    path = "/docs/files/swagger-ui.css"
+    answer = client.get(path, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, client.get(path).content)

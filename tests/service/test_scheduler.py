@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from pathlib import Path
@@ -13,13 +14,15 @@ import pytest
 
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult
+from models.spec import Coding
+from service import scheduler
 from service.batching import Batched, SideBySide, policy_of
 from service.jobs import SMALL_BODY
 from service.quick import Cost
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.asgi import Client, settled, slow, started
+from tests.service.asgi import Answered, Client, settled, slow, started
 
 LEFT, RIGHT = {"inputs": [[1, 0]]}, {"inputs": [[0, 1]]}
 
@@ -237,6 +240,58 @@ def test_a_large_request_whose_client_has_left_is_computed_no_further(repository
             assert held.runs == [(4, 3), (1, 5)]
 
     asyncio.run(ask())
+
+
+def long(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode().ljust(SMALL_BODY + 1)
+
+
+@runs
+async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_no_reading_goes_on(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two threads, and no more than a byte that is read: the second long body stays one until the first has its answer.
+    monkeypatch.setattr(scheduler, "MOST_HELD", 1)
+    async with started(repository, threads=2, max_batch=1) as client:
+        held = slow(client.model())
+
+        def ask(steps: int) -> asyncio.Task[Answered]:
+            body = long(LEFT | {"time_steps": steps})
+            return asyncio.create_task(client.call("POST", "/predict", body, {}, asyncio.Event()))
+
+        first = ask(5)
+        await held.begun()
+        second = ask(6)
+        await settled()
+        short = asyncio.create_task(client.post(LEFT | {"time_steps": 7}))
+        await held.begun()
+        assert held.runs == [(1, 5), (1, 7)]
+        assert len(client.model().queue.unread) == 1
+        held.go_on.release(2)
+        assert [(await each).status for each in (first, short)] == [200, 200]
+        await held.begun()
+        held.go_on.release()
+        assert (await second).status == 200
+        assert client.app.state.scheduler.held == 0
+
+
+@runs
+async def test_a_few_events_that_are_a_large_raster_wait_as_events(tmp_path: Path) -> None:
+    # 140 samples of 1,000 steps and two inputs are 1.1 MB, of some 4 kB. One worker, which is busy.
+    publish(tmp_path, toy(Coding.SPIKES))
+    many = {"inputs": [{"t": [0, 999], "unit": [0, 1]}] * 140, "time_steps": 1000}
+    async with started(tmp_path, threads=1) as client:
+        alone = await client.post(many)
+        held = slow(client.model())
+        one = asyncio.create_task(client.post({"inputs": [{"t": [0], "unit": [0]}]}))
+        await held.begun()
+        waits = asyncio.create_task(client.post(many))
+        await settled()
+        (job,) = client.model().queue.unread
+        assert job.query is None
+        held.go_on.release(1 + 140)
+        assert (await one).status == 200
+        assert (await waits).json == alone.json
 
 
 @runs
