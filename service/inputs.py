@@ -26,6 +26,7 @@ from service.schemas import TAGS, PixelEvents, PredictRequest, Recorded, UnitEve
 
 MOST_STRINGS = 10_000  # in a body, beside those of its events: a fault in each would take long to find
 
+FEW_VALUES = 2**18  # of samples: more take longer to make than to hand a request to another thread
 LONG = 2**20  # bytes of JSON that become so many values that no two are parsed at once
 TURN = Lock()
 _AT_ONCE = nullcontext()
@@ -75,12 +76,24 @@ class Reader:
     def read(self, body: bytes) -> Query:
         """Return what `body` asks. Raises MalformedBody, InvalidInput or TooLarge."""
         with in_turn(len(body)):
-            return self._read(body)
+            return self._query(*self._request(body))
 
-    def _read(self, body: bytes) -> Query:
+    def read_small(self, body: bytes) -> Query | None:
+        """Return what `body` asks, or None where it becomes many values, as a few events may. Raises as `read` does."""
+        request, time_steps = self._request(body)
+        steps = time_steps if self.spec.coding is Coding.SPIKES else 1
+        if len(request.inputs) * steps * math.prod(self.spec.input.shape) > FEW_VALUES:
+            return None
+        return self._query(request, time_steps)
+
+    def _request(self, body: bytes) -> tuple[PredictRequest[Any], int]:
+        """Return what a body says, and for how many steps to run; both keep to the limits."""
         request = self._parse(body)
         time_steps = self._time_steps(request)
         self.check_size(len(request.inputs), time_steps, request.wanted)
+        return request, time_steps
+
+    def _query(self, request: PredictRequest[Any], time_steps: int) -> Query:
         samples = self._arrays(request.inputs, time_steps)
         return Query(samples, time_steps, request.seed, frozenset(request.wanted))
 

@@ -18,14 +18,16 @@ Content_co = TypeVar("Content_co", covariant=True)
 Asked = TypeVar("Asked", bound=Query)
 
 SMALL_BODY = 2**14  # bytes; a greater one takes longer to read than to hand to another thread
-FEW_VALUES = 2**20  # bytes of samples that a request may hold while it waits; of more it holds its body alone
 
 
 class Form(Protocol[Asked, Content_co]):
     """How a protocol asks one model and is answered. Its methods are called on any thread and keep nothing."""
 
-    def is_short(self, body: bytes) -> bool:
-        """Return whether to read a body takes less than to hand it to another thread."""
+    def read_small(self, body: bytes) -> Asked | None:
+        """Return what a body asks, or None where to read it takes longer than to hand it to another thread.
+
+        Raises as `read` does.
+        """
         ...
 
     def read(self, body: bytes) -> Asked:

@@ -13,19 +13,18 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from models.coding import EncodedInputs
-from models.errors import InvalidInput, SpikeserveError
 from service.body import BODY, Body
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inputs import Query
-from service.jobs import FEW_VALUES, SMALL_BODY, Answer, Content, Form, Job, Times
+from service.jobs import SMALL_BODY, Answer, Content, Form, Job, Times
 from service.metrics import Metrics
 from service.queues import AnyJob, Piece, Reading, Run
+from service.runs import Computed, compute, failed
 from service.served import ServedModel
 from service.workers import Workers
 
@@ -33,22 +32,6 @@ MOST_HELD = 2**28  # bytes of samples that are read and not answered; with so ma
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
-
-
-class Outcome(NamedTuple):
-    """What a run made of one of its jobs: an answer, a fault, or nothing yet."""
-
-    job: AnyJob
-    answer: Answer[Any] | None = None
-    fault: Exception | None = None
-
-
-class Computed(NamedTuple):
-    """What came of a run, how many samples went through the engine, and the seconds that it took them."""
-
-    outcomes: list[Outcome]
-    samples: int = 0
-    seconds: float = 0.0
 
 
 class Scheduler:
@@ -93,12 +76,10 @@ class Scheduler:
         now, times = self.loop.time(), Times(perf_counter())
         if deadline <= now:
             raise self._late(model)
-        source = form.read(body) if form.is_short(body) else body
-        if isinstance(source, Query) and model.is_quick(source):
-            return await self._quickly(model, form, source, times)
-        if isinstance(source, Query) and source.samples.nbytes > FEW_VALUES:
-            source = body  # a few events may be a large raster: it is read again once it is its turn
-        job = Job(form, self.loop.create_future(), source, now, times)
+        query = form.read_small(body)
+        if query is not None and model.is_quick(query):
+            return await self._quickly(model, form, query, times)
+        job = Job(form, self.loop.create_future(), body if query is None else query, now, times)
         self._admit(model)
         model.queue.add(job, now)
         self.models[model] = None
@@ -145,7 +126,7 @@ class Scheduler:
         try:
             self._deliver(model, compute(model, pieces))
         except Exception as error:
-            self._deliver(model, _failed(pieces, error))
+            self._deliver(model, failed(pieces, error))
 
     def _require_room(self, model: ServedModel) -> None:
         if model.queue.depth >= model.queue.limit:
@@ -259,7 +240,7 @@ class Scheduler:
         self.free += 1
         model.queue.runs -= 1
         fault = _fault(running)
-        self._deliver(model, running.result() if fault is None else _failed(pieces, fault))
+        self._deliver(model, running.result() if fault is None else failed(pieces, fault))
         self._dispatch()
 
     def _deliver(self, model: ServedModel, computed: Computed) -> None:
@@ -271,47 +252,6 @@ class Scheduler:
                 model.queue.drop(job)
             elif answer is not None and not job.over:
                 job.answer.set_result(answer)
-
-
-def compute(model: ServedModel, pieces: Sequence[Piece]) -> Computed:
-    """Run pieces of equal time steps as one batch. What is wrong with one of them is its own fault alone."""
-    taken: list[Piece] = []
-    inputs: list[EncodedInputs] = []
-    outcomes: list[Outcome] = []
-    for piece in pieces:
-        job = piece.job
-        if job.over or job.query is None:
-            continue
-        try:
-            whole = job.encoded(model.encode, job.query) if job.inputs is None else job.inputs
-            inputs.append(piece.inputs(whole))
-            taken.append(piece)
-        except SpikeserveError as error:
-            outcomes.append(Outcome(job, fault=error))
-    if not taken or taken[0].job.query is None:
-        return Computed(outcomes)
-    batch = EncodedInputs.joined(inputs)
-    started = perf_counter()
-    try:
-        result = model.engine.run(batch, record=taken[0].job.query.record)
-    except InvalidInput as error:  # of a model of others, which has no answer to some sample
-        if len(taken) == 1:
-            return Computed([*outcomes, Outcome(taken[0].job, fault=error)])
-        alone = [compute(model, [piece]) for piece in taken]
-        outcomes += [outcome for each in alone for outcome in each.outcomes]
-        return Computed(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
-    ended = perf_counter()
-    end = 0
-    for piece in taken:
-        piece.job.times.run_began, piece.job.times.run_ended = started, ended
-        begin, end = end, end + piece.stop - piece.start
-        own = result if len(taken) == 1 else result[begin:end]
-        outcomes.append(Outcome(piece.job, piece.job.complete(piece.start, own)))
-    return Computed(outcomes, batch.batch, ended - started)
-
-
-def _failed(pieces: Sequence[Piece], fault: Exception) -> Computed:
-    return Computed([Outcome(piece.job, fault=fault) for piece in pieces])
 
 
 async def _gone(receive: Receive) -> None:

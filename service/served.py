@@ -67,9 +67,9 @@ class ServedModel:
         """Return whether to run `query` takes less than to hand it to another thread and back."""
         return not query.wanted and self.cost.is_quick(len(query.samples), query.time_steps)
 
-    def is_short(self, body: bytes) -> bool:
-        """Return whether to read a body takes less than to hand it to another thread."""
-        return len(body) <= SMALL_BODY
+    def read_small(self, body: bytes) -> Query | None:
+        """Return what a small request's body asks, else None. Raises as `read` does."""
+        return self.reader.read_small(body) if len(body) <= SMALL_BODY else None
 
     def read(self, body: bytes) -> Query:
         """Return what a request's body asks. Raises MalformedBody, InvalidInput or TooLarge."""

@@ -15,7 +15,7 @@ from models.errors import InvalidInput
 from service.asking import ask
 from service.body import BODY, SMALL, Body
 from service.errors import ServiceError
-from service.jobs import Answer
+from service.jobs import SMALL_BODY, Answer
 from service.pending import Share
 from service.served import ServedModel
 from service.v2.encoding import Encoding, accepted, encoding_of, pack, unpack
@@ -60,9 +60,9 @@ class InferForm:
             None if body is None else body.share,
         )
 
-    def is_short(self, body: bytes) -> bool:
-        """Return whether to read a body takes less than to hand it to another thread; a packed one may hold a lot."""
-        return self.content_encoding is None and self.model.is_short(body)
+    def read_small(self, body: bytes) -> Asked | None:
+        """Return what a short body asks, else None; a packed one may hold a lot. Raises as `read` does."""
+        return self.read(body) if self.content_encoding is None and len(body) <= SMALL_BODY else None
 
     def read(self, body: bytes) -> Asked:
         """Return what a body asks. Raises UnknownEncoding, MalformedBody, InvalidRequest, TooLarge or Overloaded."""

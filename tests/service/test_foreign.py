@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from models.contract import OnnxContract
 from service.jobs import Job, Times
 from service.queues import Piece
-from service.scheduler import compute
+from service.runs import compute
 from tests.bundles import publish as publish_network
 from tests.foreign import contract, of_spikes, publish, scores, spikes
 from tests.networks import toy
