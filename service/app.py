@@ -66,9 +66,10 @@ def create_app(settings: Settings) -> FastAPI:
                     await loading
                 yield
             finally:
-                together.leave()
                 for task in tasks:
                     task.cancel()
+                together.leave()  # after `stay` was cancelled, which would listen anew
+                for task in tasks:
                     with suppress(asyncio.CancelledError):
                         await task
                 if tracing:
