@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     keys = KeyRing.of(settings)
     registry = Registry.of(settings)
-    metrics = Metrics(registry.status, registry.is_ready)
+    metrics = Metrics(registry.model_statuses, registry.is_ready)
     stats = RequestStats()
     tracing = Tracing.of(settings)
 
@@ -55,20 +55,21 @@ def create_app(settings: Settings) -> FastAPI:
                 await together.join()
                 await registry.load_all()
 
-            async def follow() -> None:
+            async def poll() -> None:
                 await together.joined.wait()
-                await registry.follow()
+                await registry.keep_polling()
 
             loading = asyncio.create_task(load())
-            tasks = [loading, *map(asyncio.create_task, (follow(), together.stay(), workers.show_life()))]
+            tasks = [loading, *map(asyncio.create_task, (poll(), together.stay(), workers.show_life()))]
             try:
                 if app.state.loads_first:
                     await loading
                 yield
             finally:
-                together.leave()
                 for task in tasks:
                     task.cancel()
+                together.leave()  # after `stay` was cancelled, which would listen anew
+                for task in tasks:
                     with suppress(asyncio.CancelledError):
                         await task
                 if tracing:

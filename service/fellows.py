@@ -68,13 +68,14 @@ class Fellows:
         self.server = await asyncio.start_unix_server(answer, _socket(self.folder, self.number), limit=LONGEST_QUESTION)
 
     async def stay(self, answering: Answering) -> None:
-        """Listen anew where somebody clears the place of temporary files; look over and over."""
+        """Listen anew where `join` could not, or somebody clears the place of temporary files; look over and over."""
         while self.folder is not None:
             await asyncio.sleep(LOOK_SECONDS)
             with suppress(OSError, NotReady):  # it may be gone again, and then so be it until the next look
-                if self.server is not None and not _socket(self.folder, self.number).exists():
+                if self.server is None or not _socket(self.folder, self.number).exists():
                     make_again(self.folder)
-                    self.server.close()
+                    if self.server is not None:
+                        self.server.close()
                     async with self.turn():
                         await self.listen(answering)
 

@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to close the port: what was accepted is answered, or the time for that is over."""
-        if self.registry.begun and not self.frozen:
+        if self.registry.first_load_over and not self.frozen:
             # What is there now stays; to go through all of it held requests up for 50 ms, several times a second.
             gc.collect()
             gc.freeze()

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Collection, Iterable, Mapping
 
 import structlog
 
@@ -22,68 +20,14 @@ from models.repository import Fingerprint, ModelRepository
 from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown
 from service.faults import shown
 from service.schemas import ModelStatus, State, VersionStatus
-from service.served import InProgress, ServedModel
+from service.served import ServedModel
 from service.settings import Settings, chosen_versions
+from service.slots import Retired, Slot
 from service.workers import Workers
 
 log = structlog.get_logger()
 
 Found = Mapping[str, Mapping[int, Fingerprint]]  # what lies in the repository, by model and version
-
-
-@dataclass
-class Slot:
-    """The place of one version: loading until it has a model or the sentence that says why it has none.
-
-    It may have both: a version that was loaded again, and could not be, answers as before.
-    """
-
-    name: str
-    version: int
-    model: ServedModel | None = None
-    fault: str | None = None
-    fingerprint: Fingerprint | None = None  # of what could not be loaded
-
-    @property
-    def state(self) -> State:
-        """Where it is."""
-        if self.model is not None:
-            return State.READY
-        return State.LOADING if self.fault is None else State.FAILED
-
-    @property
-    def not_ready(self) -> str:
-        """Say in a sentence why it does not answer."""
-        of = f"model '{self.name}' version {self.version}"
-        return f"{of} is still loading" if self.fault is None else f"{of} could not be loaded: {self.fault}"
-
-    def status(self) -> VersionStatus:
-        """Return it as GET /models shows it."""
-        status: VersionStatus = {"version": self.version, "state": self.state}
-        if self.model is not None:
-            status["engine"] = self.model.engine.name
-        if self.fault is not None:
-            status["error"] = self.fault
-        return status
-
-
-@dataclass(frozen=True)
-class Retired:
-    """A version that another has taken the place of. Its model is not kept: that goes with its last request."""
-
-    name: str
-    version: int
-    engine: str
-    requests: InProgress
-
-    @classmethod
-    def of(cls, model: ServedModel) -> Self:
-        """Return what stays of `model`."""
-        return cls(model.name, model.version, model.engine.name, model.requests)
-
-    def status(self) -> VersionStatus:
-        """Return it as GET /models shows it."""
-        return {"version": self.version, "state": State.DRAINING, "engine": self.engine}
 
 
 class Registry:
@@ -93,12 +37,12 @@ class Registry:
         self.settings = settings
         self.repository = ModelRepository(settings.repository)
         self.default = default
-        self.slots = _places(settings, found)
+        self.slots = _empty_slots(settings, found)
         self.unloaded: set[str] = set()  # models that somebody unloaded, which a poll leaves alone
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.retired: list[Retired] = []  # those that may still answer what was asked of them before
-        self.begun = False  # whether every version that was there at the start is loaded or has failed
-        self.awaited = set(self.slots)  # models that were there at the start and have no version that answers yet
+        self.first_load_over = False  # whether every version that was there at the start is loaded or has failed
+        self.never_ready = set(self.slots)  # models that were there at the start and had no version that answers yet
         self.draining = False
 
     @classmethod
@@ -127,36 +71,37 @@ class Registry:
         except OSError as error:
             log.warning("repository_unreadable", error=error.strerror)
         else:
-            self.slots = _places(self.settings, found) or self.slots
+            self.slots = _empty_slots(self.settings, found) or self.slots
 
     def start(self, workers: Workers, loaders: Workers) -> None:
         """Take the threads that requests run on, and those that models are loaded on."""
         self.workers, self.loaders = workers, loaders
-        self.begun = self.draining = False
-        self.awaited = set(self.slots)
+        self.first_load_over = self.draining = False
+        self.never_ready = set(self.slots)
 
     def adopt(self, versions: Mapping[str, Iterable[int]], unloaded: Iterable[str]) -> None:
         """Have what another worker serves take the place of what was found at the start; nothing is loaded yet."""
-        self.slots = {name: _ascending(Slot(name, version) for version in some) for name, some in versions.items()}
+        self.slots = {name: {each: Slot(name, each) for each in sorted(some)} for name, some in versions.items()}
         self.unloaded = set(unloaded)
 
     async def load_all(self) -> None:
         """Load every version; one that fails says so in its slot and stops no other."""
-        await asyncio.gather(*(self._begin(name) for name in self.slots))
-        self.begun = True
+        await asyncio.gather(*(self._load_at_start(name) for name in self.slots))
+        self.first_load_over = True
 
-    async def follow(self) -> None:
+    async def keep_polling(self) -> None:
         """Poll over and over, if that is set."""
         while self.settings.poll_seconds > 0:
             await asyncio.sleep(self.settings.poll_seconds)
             await self.poll()
 
-    async def _begin(self, name: str) -> None:
+    async def _load_at_start(self, name: str) -> None:
         async with self.locks[name]:
-            there = list(self.slots.get(name, ()))
-            if there:  # still: it may have been unloaded
+            versions = list(self.slots.get(name, ()))
+            if versions:  # still: it may have been unloaded
                 # Another worker may have told of a version that it is about to let go of.
-                await self._bring(name, there, chosen_versions(self.settings.versions, there) or there)
+                wanted = chosen_versions(self.settings.versions, versions) or versions
+                await self._load_and_retire(name, versions, wanted)
 
     async def load(self, name: str) -> None:
         """Load the versions of a model that the settings ask for, also those that are served already.
@@ -170,9 +115,9 @@ class Registry:
         async with self.locks[name]:
             wanted = await self._wanted(name)
             self.unloaded.discard(name)
-            await self._bring(name, wanted, wanted)
-            slots = self.slots.get(name, {})
-            faults = [slot.not_ready for version, slot in slots.items() if version in wanted and slot.fault is not None]
+            await self._load_and_retire(name, wanted, wanted)
+            slots = self.slots.get(name, {}).values()
+            faults = [slot.why_not_ready for slot in slots if slot.version in wanted and slot.fault is not None]
         if faults:
             raise LoadFailed("; ".join(faults))
 
@@ -191,9 +136,9 @@ class Registry:
 
     async def unload(self, name: str) -> None:
         """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound."""
-        self.versions(name)  # before there is a lock of that name
+        self.slots_of(name)  # before there is a lock of that name
         async with self.locks[name]:
-            self.versions(name)
+            self.slots_of(name)
             self._forget(name)
 
     async def forget(self, name: str) -> None:
@@ -203,7 +148,7 @@ class Registry:
 
     def _forget(self, name: str) -> None:
         self.slots.pop(name, None)
-        self.awaited.discard(name)
+        self.never_ready.discard(name)
         self.unloaded.add(name)
         log.info("model_unloaded", model=name)
 
@@ -218,33 +163,34 @@ class Registry:
         except OSError as error:
             log.warning("poll_failed", error=error.strerror)
             return
-        await asyncio.gather(*(self._follow(name, versions) for name, versions in found.items()))
+        await asyncio.gather(*(self._poll_model(name, versions) for name, versions in found.items()))
 
-    async def _follow(self, name: str, found: Mapping[int, Fingerprint]) -> None:
+    async def _poll_model(self, name: str, found: Mapping[int, Fingerprint]) -> None:
         async with self.locks[name]:
             wanted = chosen_versions(self.settings.versions, found)
             slots = self.slots.get(name, {})
             due = [version for version in wanted if version not in slots or _worth_a_try(slots[version], found)]
             if name not in self.unloaded and wanted and (due or slots.keys() != set(wanted)):
-                await self._bring(name, due, wanted)
+                await self._load_and_retire(name, due, wanted)
 
-    async def _bring(self, name: str, due: Iterable[int], wanted: Collection[int]) -> None:
+    async def _load_and_retire(self, name: str, due: Iterable[int], wanted: Collection[int]) -> None:
         """Load the versions that are `due`, and once one that is wanted answers, let go of those that are not."""
         slots = self.slots.get(name, {})
-        filling = [slots.get(version) or Slot(name, version) for version in due]
-        self.slots[name] = _ascending([*slots.values(), *filling])
-        await asyncio.gather(*(self._fill(slot) for slot in filling))
+        loading = {version: slots.get(version) or Slot(name, version) for version in due}
+        self.slots[name] = dict(sorted((slots | loading).items()))
+        await asyncio.gather(*(self._load_slot(slot) for slot in loading.values()))
         slots = self.slots[name]
-        if any(slot.model is not None for version, slot in slots.items() if version in wanted):
-            retired = [slot for version, slot in slots.items() if version not in wanted]
-            self.slots[name] = {version: slot for version, slot in slots.items() if version in wanted}
-            for slot in retired:
-                log.info("model_retired", model=name, version=slot.version)
-            self.retired += [
-                Retired.of(slot.model) for slot in retired if slot.model is not None and slot.model.requests.count
-            ]
+        kept = {version: slot for version, slot in slots.items() if version in wanted}
+        if any(slot.model is not None for slot in kept.values()):
+            self.slots[name] = kept
+            for version, slot in slots.items():
+                if version in kept:
+                    continue
+                log.info("model_retired", model=name, version=version)
+                if slot.model is not None and slot.model.requests.count:
+                    self.retired.append(Retired.of(slot.model))
 
-    async def _fill(self, slot: Slot) -> None:
+    async def _load_slot(self, slot: Slot) -> None:
         labels = {"model": slot.name, "version": slot.version}
         slot.fault = None
         try:
@@ -258,7 +204,7 @@ class Registry:
             log.exception("model_failed", **labels)
         else:
             slot.model = model
-            self.awaited.discard(slot.name)
+            self.never_ready.discard(slot.name)
             log.info("model_ready", **labels, engine=model.engine.name)
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
@@ -267,21 +213,21 @@ class Registry:
         No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
         """
         self._check_open()
-        versions = self.versions(name)
+        slots = self.slots_of(name)
         if version is None:
-            ready = [slot.model for slot in versions.values() if slot.model is not None]
+            ready = [slot.model for slot in slots.values() if slot.model is not None]
             if ready:
                 return ready[-1]
-            raise NotReady(next(reversed(versions.values())).not_ready)
-        for slot in versions.values():
+            raise NotReady(next(reversed(slots.values())).why_not_ready)
+        for slot in slots.values():
             if str(slot.version) == version:
                 if slot.model is None:
-                    raise NotReady(slot.not_ready)
+                    raise NotReady(slot.why_not_ready)
                 return slot.model
-        listed = ", ".join(map(str, versions))
+        listed = ", ".join(map(str, slots))
         raise ModelNotFound(f"model '{name}' has no version {shown(version)} here; it has: {listed}")
 
-    def versions(self, name: str | None) -> dict[int, Slot]:
+    def slots_of(self, name: str | None) -> dict[int, Slot]:
         """Return a model's slots, ascending; raises ModelNotFound."""
         known = ", ".join(self.slots) or "none"
         if name is None:
@@ -302,11 +248,12 @@ class Registry:
         self._check_open()
         if not self.slots:
             raise NotReady("no model is loaded")
-        if self.begun:
+        if self.first_load_over:
             self.workers.check_alive(self.settings.stuck_seconds)
-        loading = [slot.not_ready for slot in self._all() if slot.state is State.LOADING and not self.begun]
-        if waiting := loading or self._missed():
-            raise NotReady("; ".join(waiting))
+        every = [slot for slots in self.slots.values() for slot in slots.values()]
+        loading = [slot for slot in every if slot.state is State.LOADING and not self.first_load_over]
+        if unready := loading or self._unready():
+            raise NotReady("; ".join(slot.why_not_ready for slot in unready))
 
     def _check_open(self) -> None:
         if self.draining:
@@ -320,31 +267,25 @@ class Registry:
             return False
         return True
 
-    def _missed(self) -> list[str]:
-        """Return what is wrong with each version of the models without which the server is not ready."""
-        silent = {
-            name: [slot.not_ready for slot in slots.values()]
-            for name, slots in self.slots.items()
-            if all(slot.model is None for slot in slots.values())
+    def _unready(self) -> list[Slot]:
+        """Return each version of the models that do not answer and without which the server is not ready."""
+        unready = {
+            name: slots for name, slots in self.slots.items() if all(slot.model is None for slot in slots.values())
         }
-        some_answer = len(silent) < len(self.slots)
-        needed = self.awaited if self.settings.strict_readiness else frozenset()
-        return [each for name, sentences in silent.items() if name in needed or not some_answer for each in sentences]
+        some_answer = len(unready) < len(self.slots)
+        needed = self.never_ready if self.settings.strict_readiness else frozenset()
+        return [slot for name, slots in unready.items() if name in needed or not some_answer for slot in slots.values()]
 
-    def status(self) -> list[ModelStatus]:
+    def model_statuses(self) -> list[ModelStatus]:
         """Return every model as it stands."""
-        return [{"name": name, "versions": self.statuses(name)} for name in self.slots]
+        return [{"name": name, "versions": self.version_statuses(name)} for name in self.slots]
 
-    def statuses(self, name: str) -> list[VersionStatus]:
+    def version_statuses(self, name: str) -> list[VersionStatus]:
         """Return a model's versions, ascending, with those that were retired and still answer what they were asked."""
         self.retired = [each for each in self.retired if each.requests.count > 0]
         served = self.slots[name]
         draining = {each.version: each for each in self.retired if each.name == name}
         return [each.status() for _, each in sorted((draining | served).items())]
-
-    def _all(self) -> Iterator[Slot]:
-        for versions in self.slots.values():
-            yield from versions.values()
 
 
 def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
@@ -363,8 +304,8 @@ def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
     return found
 
 
-def _places(settings: Settings, found: Found) -> dict[str, dict[int, Slot]]:
-    """Return a place for each version that the settings ask for, by model and then by version, ascending."""
+def _empty_slots(settings: Settings, found: Found) -> dict[str, dict[int, Slot]]:
+    """Return a slot for each version that the settings ask for, by model and then by version, ascending."""
     return {
         name: {version: Slot(name, version) for version in wanted}
         for name, versions in found.items()
@@ -374,7 +315,3 @@ def _places(settings: Settings, found: Found) -> dict[str, dict[int, Slot]]:
 
 def _worth_a_try(slot: Slot, found: Mapping[int, Fingerprint]) -> bool:
     return slot.state is State.FAILED and slot.fingerprint != found[slot.version]
-
-
-def _ascending(slots: Iterable[Slot]) -> dict[int, Slot]:
-    return {slot.version: slot for slot in sorted(slots, key=lambda slot: slot.version)}

@@ -84,13 +84,13 @@ async def _answer(request: Request, model: ServedModel) -> Response:
 @router.get("/models", responses=_errors(401), tags=["models"])
 async def models(registry: InRegistry) -> ModelList:
     """List the models that are served, and where each version stands; of several workers, on the one that answers."""
-    return {"default": registry.default, "models": registry.status()}
+    return {"default": registry.default, "models": registry.model_statuses()}
 
 
 @router.get("/models/{name}", responses=_errors(401, 404, 503), tags=["models"])
 async def model(name: Name, registry: InRegistry) -> ModelDescription:
     """Describe a model: what it takes, what it is made of, what it measured, and its card."""
-    return described(registry.get(name), registry.statuses(name))
+    return described(registry.get(name), registry.version_statuses(name))
 
 
 @router.get("/health/live", tags=["health"])

@@ -118,16 +118,20 @@ class Together:
     async def join(self) -> None:
         """Answer fellows from now on, and have the registry hold what they serve, if there are any yet.
 
-        Where a fellow is silent it may be that it has the turn: who joins does so without, rather than never.
+        Where a fellow is silent it may be that it has the turn: who joins does so without, rather than never. Where
+        their folder is gone, it begins with what lies on the disk, and meets them later (`stay`).
         """
-        async with AsyncExitStack() as stack:
-            try:
-                await self._turn(stack, ", so its turn is not waited for")
-            except Silent as error:
-                log.warning("joined_out_of_turn", error=str(error))
-            await self.fellows.listen(self._answer)
-            for served in (await self.fellows.ask(TellServed(), Served, JOIN_SECONDS))[:1]:
-                self.registry.adopt(served.versions, served.unloaded)
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    await self._turn(stack, ", so its turn is not waited for")
+                except Silent as error:
+                    log.warning("joined_out_of_turn", error=str(error))
+                await self.fellows.listen(self._answer)
+                for served in (await self.fellows.ask(TellServed(), Served, JOIN_SECONDS))[:1]:
+                    self.registry.adopt(served.versions, served.unloaded)
+        except (OSError, NotReady) as error:
+            log.warning("not_joined", error=str(error))
         self.joined.set()
 
     async def stay(self) -> None:

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from models.version import VERSION
 from service.direct import DirectRoute
-from service.registry import Registry, Slot
+from service.registry import Registry
 from service.routes import ERRORS, InRegistry, Name, Version, responses
 from service.schemas import State
+from service.slots import Slot
 from service.together import Together
 from service.v2 import contract, schemas
 from service.v2.infer import infer as answer
@@ -175,7 +176,7 @@ async def unload(request: Request, name: Name, together: AsOne) -> schemas.Contr
 
 
 def _ready(registry: Registry, name: str) -> list[int]:
-    return [version for version, slot in registry.versions(name).items() if slot.state is State.READY]
+    return [version for version, slot in registry.slots_of(name).items() if slot.state is State.READY]
 
 
 def _versions(registry: Registry, name: str) -> list[str]:
@@ -183,7 +184,7 @@ def _versions(registry: Registry, name: str) -> list[str]:
 
 
 def _entry(slot: Slot) -> schemas.IndexEntry:
-    reason = "" if slot.state is State.READY else slot.not_ready
+    reason = "" if slot.state is State.READY else slot.why_not_ready
     return {"name": slot.name, "version": str(slot.version), "state": STATES[slot.state], "reason": reason}
 
 

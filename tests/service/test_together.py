@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -16,13 +17,18 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog.testing
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.app import create_app
 from service.command_line import main
 from service.errors import NotReady
 from service.fellows import Fellows
+from service.settings import Settings
+from service.together import TellServed
 from tests.bundles import publish
 from tests.networks import toy
+from tests.service.asgi import Client
 from tests.service.conftest import Process, running
 from tests.service.test_reload import COUNTS, HALF, damage, doubled
 from tests.service.test_scheduler import runs
@@ -404,6 +410,29 @@ def test_workers_meet_again_where_their_folder_is_removed(repository: Path, meet
         assert folder.stat().st_mode & 0o777 == 0o700
         assert {each.name for each in folder.iterdir()} == {"0.socket", "1.socket"}
     assert list(meeting.iterdir()) == []
+
+
+@pytest.mark.parametrize("obstacle", [Path(), Path("0.socket")], ids=["no folder", "no socket"])
+@runs
+async def test_a_worker_that_cannot_join_serves_all_the_same_and_meets_its_fellows_later(
+    repository: Path, meeting: Path, obstacle: Path
+) -> None:
+    folder, app = meeting / "folder", create_app(Settings(repository=repository))
+    app.state.fellows = Fellows(folder, 0, 2)
+    if obstacle.name:  # where it would listen
+        (folder / obstacle).mkdir(parents=True)
+    with structlog.testing.capture_logs() as entries:
+        async with asyncio.timeout(60), app.router.lifespan_context(app):
+            client = Client(app)
+            while (await client.get("/health/ready")).status != 200:
+                await asyncio.sleep(0)
+            assert (await client.post(HALF)).status == 200
+            if obstacle.name:
+                (folder / obstacle).rmdir()
+            while await Fellows(folder, 1, 2).silent(TellServed(), 60):
+                await asyncio.sleep(0)
+    assert [entry["event"] for entry in entries].count("not_joined") == 1
+    assert list(folder.iterdir()) == []
 
 
 @runs
