@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ShuttingDown, error_response
-from service.metrics import Metrics
+from service.metrics.app import Metrics
 from service.registry import Registry
 
 REQUEST_ID = b"x-request-id"
@@ -33,7 +33,7 @@ class Access:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, registry: Registry) -> None:
         self.app = app
-        self.metrics = metrics
+        self.requests, self.models = metrics.requests, metrics.models
         self.registry = registry
         self.log = structlog.get_logger().bind()  # now, since it would look up its configuration at every line
 
@@ -54,7 +54,7 @@ class Access:
             await send(message)
 
         started = perf_counter()
-        self.metrics.in_flight += 1
+        self.requests.in_flight += 1
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -78,15 +78,16 @@ class Access:
             )
             await fault(scope, receive, send_with_id)
         finally:
-            self.metrics.in_flight -= 1
+            self.requests.in_flight -= 1
             self._finish(scope, request_id, status or CLIENT_GONE, perf_counter() - started)
 
     def _finish(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
         method = scope["method"]
         route = getattr(scope.get("route"), "path", UNMATCHED)
         logged = scope[LOGGED]
-        model = (logged["model"], logged["version"]) if "model" in logged else None
-        self.metrics.count_request(method, route, status, seconds, model)
+        self.requests.count_request(method, route, status, seconds)
+        if "model" in logged:
+            self.models.count_request(logged["model"], logged["version"], status, seconds)
         self.log.info(
             "request",
             request_id=request_id.decode(),

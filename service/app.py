@@ -18,7 +18,7 @@ from service.docs import install_docs
 from service.errors import install_handlers
 from service.fellows import Fellows
 from service.keys import KeyCheck, KeyRing
-from service.metrics import Metrics
+from service.metrics.app import Metrics
 from service.origins import OriginCheck
 from service.pending import Pending
 from service.registry import Registry
@@ -29,7 +29,7 @@ from service.together import Together
 from service.tracing import TraceRequests, Tracing
 from service.v2.routes import inferring
 from service.v2.routes import router as v2
-from service.v2.stats import Tally
+from service.v2.stats import RequestStats
 from service.workers import Workers
 
 
@@ -41,14 +41,14 @@ def create_app(settings: Settings) -> FastAPI:
     keys = KeyRing.of(settings)
     registry = Registry.of(settings)
     metrics = Metrics(registry.status, registry.is_ready)
-    tally = Tally()
+    stats = RequestStats()
     tracing = Tracing.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with Workers(settings.threads) as workers, Workers(settings.threads, "loader") as loaders:
             app.state.scheduler = Scheduler(workers, metrics)
-            app.state.together = together = Together(app.state.fellows, registry, metrics, tally)
+            app.state.together = together = Together(app.state.fellows, registry, metrics, stats)
             registry.start(workers, loaders)
 
             async def load() -> None:
@@ -91,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     app.state.settings = settings
     app.state.pending = Pending(settings.max_pending_bytes)
-    app.state.tally = tally
+    app.state.stats = stats
     app.state.fellows = Fellows()  # none, unless this is one of several workers
     install_handlers(app)
     document = partial(openapi.document, app, registry, keys)

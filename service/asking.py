@@ -31,5 +31,5 @@ async def ask(request: Request, model: ServedModel, form: Form[Any, Content]) ->
         model.requests.count -= 1
     logged["samples"] = answer.samples
     request.scope[ANSWERED] = answer
-    state.metrics.count_answer(model, answer)
+    state.metrics.models.count_answer(model, answer)
     return answer

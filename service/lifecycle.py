@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
                         settings.header_seconds,
                         settings.answer_seconds,
                         app.state.pending,
-                        app.state.metrics.count_refused,
+                        app.state.metrics.requests.count_refused,
                     )
                 ),
                 loop="asyncio",  # uvloop was measured to answer no more requests here

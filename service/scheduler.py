@@ -24,7 +24,7 @@ from service.body import BODY, Body
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inputs import Query
 from service.jobs import FEW_VALUES, SMALL_BODY, Answer, Content, Form, Job, Times
-from service.metrics import Metrics
+from service.metrics.app import Metrics
 from service.queues import AnyJob, Piece, Reading, Run
 from service.served import ServedModel
 from service.workers import Workers
@@ -76,10 +76,10 @@ class Scheduler:
         try:
             return await request.body()
         except DeadlineExceeded:
-            self.metrics.count_expired(model)
+            self.metrics.queues.count_expired(model)
             raise
         except ClientDisconnect:
-            self.metrics.count_abandoned(model)
+            self.metrics.queues.count_abandoned(model)
             raise
 
     async def answer(
@@ -121,7 +121,7 @@ class Scheduler:
         times.encode_ended = times.run_began = perf_counter()
         result = model.engine.run(inputs)
         times.run_ended = perf_counter()
-        self.metrics.count_run(model, inputs.batch, times.run_ended - times.run_began)
+        self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
         return Answer.of(form, query, result, times)
 
     def _end_turn(self, model: ServedModel) -> None:
@@ -149,7 +149,7 @@ class Scheduler:
 
     def _require_room(self, model: ServedModel) -> None:
         if model.queue.depth >= model.queue.limit:
-            self.metrics.count_shed(model)
+            self.metrics.queues.count_shed(model)
             raise Overloaded(
                 f"model '{model.name}' has {model.queue.depth} requests waiting, expected fewer than max_queue"
             )
@@ -157,15 +157,15 @@ class Scheduler:
     def _admit(self, model: ServedModel) -> None:
         self._require_room(model)
         model.queue.depth += 1
-        self.metrics.queue_changed(model, 1)
+        self.metrics.queues.depth_changed(model, 1)
 
     def _begin(self, model: ServedModel, job: AnyJob) -> None:
         """Note that something is done for the job, or never will be."""
         if not job.begun:
             job.begun = True
             model.queue.depth -= 1
-            self.metrics.queue_changed(model, -1)
-            self.metrics.count_wait(model, self.loop.time() - job.arrived)
+            self.metrics.queues.depth_changed(model, -1)
+            self.metrics.queues.count_wait(model, self.loop.time() - job.arrived)
 
     async def _wait(self, model: ServedModel, job: Job[Content], deadline: float, receive: Receive) -> Answer[Content]:
         """Wait for the answer, but no longer than the client does."""
@@ -176,7 +176,7 @@ class Scheduler:
         try:
             return await job.answer
         except ClientDisconnect:
-            self.metrics.count_abandoned(model)
+            self.metrics.queues.count_abandoned(model)
             raise
         except DeadlineExceeded as error:
             raise self._late(model) from error
@@ -202,7 +202,7 @@ class Scheduler:
             job.answer.set_exception(fault)
 
     def _late(self, model: ServedModel) -> DeadlineExceeded:
-        self.metrics.count_expired(model)
+        self.metrics.queues.count_expired(model)
         return DeadlineExceeded(f"model '{model.name}' did not answer within the time that the request had")
 
     def _dispatch(self) -> None:
@@ -264,7 +264,7 @@ class Scheduler:
 
     def _deliver(self, model: ServedModel, computed: Computed) -> None:
         if computed.samples:
-            self.metrics.count_run(model, computed.samples, computed.seconds)
+            self.metrics.models.count_run(model, computed.samples, computed.seconds)
         for job, answer, fault in computed.outcomes:
             if fault is not None:
                 self._give_up(job, fault)

@@ -21,10 +21,11 @@ from models.errors import SpikeserveError
 from service.errors import LoadFailed, NotReady
 from service.faults import shown
 from service.fellows import Fellows
-from service.metrics import Metrics, merged
+from service.metrics.app import Metrics
+from service.metrics.exposition import merged
 from service.registry import Registry
 from service.v2.schemas import Statistics
-from service.v2.stats import OfVersion, Tally, told
+from service.v2.stats import RequestStats, VersionSums, model_statistics
 
 TELL_SECONDS = 1.0  # how long a fellow may take to tell what it knows; it takes milliseconds
 LOOK_SECONDS = 1.0  # how often to look whether those that are waited for are still alive
@@ -68,14 +69,14 @@ class TellMetrics(BaseModel):
     ask: Literal["metrics"] = "metrics"
 
 
-class TellTally(BaseModel):
+class TellStats(BaseModel):
     """Tell the statistics of some versions, (name, version) each."""
 
-    ask: Literal["tally"] = "tally"
+    ask: Literal["stats"] = "stats"
     versions: list[tuple[str, int]]
 
 
-Question: TypeAlias = Load | Unload | TellServed | TellMetrics | TellTally
+Question: TypeAlias = Load | Unload | TellServed | TellMetrics | TellStats
 QUESTION = TypeAdapter[Question](Annotated[Question, Field(discriminator="ask")])
 
 
@@ -92,26 +93,26 @@ class Served(BaseModel):
     unloaded: list[str]
 
 
-class Told(BaseModel):
+class ToldMetrics(BaseModel):
     """Metrics, in Prometheus' text format."""
 
     metrics: str
 
 
-class Tallied(BaseModel):
+class ToldStats(BaseModel):
     """Statistics, in the order that was asked for."""
 
-    versions: list[OfVersion]
+    versions: list[VersionSums]
 
 
 class Together:
     """One of the workers, with its fellows."""
 
-    def __init__(self, fellows: Fellows, registry: Registry, metrics: Metrics, tally: Tally) -> None:
+    def __init__(self, fellows: Fellows, registry: Registry, metrics: Metrics, stats: RequestStats) -> None:
         self.fellows = fellows
         self.registry = registry
         self.metrics = metrics
-        self.tally = tally
+        self.stats = stats
         self.joined = asyncio.Event()
 
     async def join(self) -> None:
@@ -197,15 +198,15 @@ class Together:
     async def exposition(self) -> bytes:
         """Return the metrics of all workers in Prometheus' text format, each worker's under its number."""
         texts = [self.metrics.exposition(self.fellows.labels)]
-        texts += [each.metrics for each in await self.fellows.ask(TellMetrics(), Told, TELL_SECONDS)]
+        texts += [each.metrics for each in await self.fellows.ask(TellMetrics(), ToldMetrics, TELL_SECONDS)]
         return merged(texts).encode()
 
     async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
         """Return the statistics of `versions`, (name, version) each, summed over all workers."""
         keys = list(versions)
-        tallied = [self.tally.of(keys)]
-        tallied += [each.versions for each in await self.fellows.ask(TellTally(versions=keys), Tallied, TELL_SECONDS)]
-        return told(keys, map(OfVersion.summed, zip(*tallied, strict=True)))
+        sums = [self.stats.sums_of(keys)]
+        sums += [each.versions for each in await self.fellows.ask(TellStats(versions=keys), ToldStats, TELL_SECONDS)]
+        return model_statistics(keys, map(VersionSums.summed, zip(*sums, strict=True)))
 
     async def _answer(self, line: bytes) -> BaseModel:
         match question := QUESTION.validate_json(line):
@@ -218,9 +219,9 @@ class Together:
                 versions = {name: list(slots) for name, slots in self.registry.slots.items()}
                 return Served(versions=versions, unloaded=sorted(self.registry.unloaded))
             case TellMetrics():
-                return Told(metrics=self.metrics.exposition(self.fellows.labels))
-            case TellTally():
-                return Tallied(versions=self.tally.of(question.versions))
+                return ToldMetrics(metrics=self.metrics.exposition(self.fellows.labels))
+            case TellStats():
+                return ToldStats(versions=self.stats.sums_of(question.versions))
 
     async def _load(self, name: str) -> Done:
         try:

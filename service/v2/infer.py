@@ -21,7 +21,7 @@ from service.served import ServedModel
 from service.v2.encoding import Encoding, accepted, encoding_of, pack, unpack
 from service.v2.errors import InvalidRequest
 from service.v2.reading import HEADER_LENGTH, Asked, read
-from service.v2.stats import Tally, Times
+from service.v2.stats import PhaseSeconds, RequestStats
 from service.v2.writing import write
 
 
@@ -90,26 +90,26 @@ class InferForm:
 
 async def infer(request: Request, model: ServedModel) -> Response:
     """Answer an infer request with `model`; every request starts from rest."""
-    tally: Tally = request.app.state.tally
+    stats: RequestStats = request.app.state.stats
     began = perf_counter()
     try:
         answer = await ask(request, model, InferForm.of(request, model))
     except InvalidInput as error:
-        tally.failed(model.name, model.version, perf_counter() - began)
+        stats.count_failure(model.name, model.version, perf_counter() - began)
         raise InvalidRequest(str(error)) from error
     except ServiceError:
-        tally.failed(model.name, model.version, perf_counter() - began)
+        stats.count_failure(model.name, model.version, perf_counter() - began)
         raise
     seconds = perf_counter() - answer.times.arrived
-    tally.succeeded(model.name, model.version, answer.samples, seconds, _times(answer))
+    stats.count_success(model.name, model.version, answer.samples, seconds, _phases(answer))
     return Response(answer.content.body, headers=answer.content.headers)
 
 
-def _times(answer: Answer[Reply]) -> Times:
+def _phases(answer: Answer[Reply]) -> PhaseSeconds:
     """Return where the time went since the request had arrived."""
     reply, times = answer.content, answer.times
     compute_input = reply.read_seconds + times.encode_seconds
-    return Times(
+    return PhaseSeconds(
         queue=max(0.0, times.run_began - times.arrived - compute_input),
         compute_input=compute_input,
         compute_infer=times.run_ended - times.run_began,

@@ -17,7 +17,7 @@ MOST_SIZES = 256  # batch sizes that are told apart; the sizes of later ones are
 
 
 @dataclass(frozen=True)
-class Times:
+class PhaseSeconds:
     """The seconds that a request waited, and those of its reading and coding, the engine and writing.
 
     A run counts in full for each request that shares it; of a request that was split, only the last run is no waiting.
@@ -46,14 +46,14 @@ class Sum:
         self.count += other.count
         self.ns += other.ns
 
-    def told(self) -> Duration:
+    def as_duration(self) -> Duration:
         """Return it as the protocol tells it."""
         return {"count": self.count, "ns": self.ns}
 
 
 @dataclass
-class OfBatchSize:
-    """The sums of the requests of one batch size."""
+class ComputeSums:
+    """The sums of the parts of computing, of one batch size or of all."""
 
     compute_input: Sum = field(default_factory=Sum)
     compute_infer: Sum = field(default_factory=Sum)
@@ -67,7 +67,7 @@ class OfBatchSize:
 
 
 @dataclass
-class OfVersion:
+class VersionSums:
     """The sums of one version of one model."""
 
     last_inference: int = 0
@@ -75,8 +75,8 @@ class OfVersion:
     success: Sum = field(default_factory=Sum)
     fail: Sum = field(default_factory=Sum)
     queue: Sum = field(default_factory=Sum)
-    compute: OfBatchSize = field(default_factory=OfBatchSize)
-    of_size: dict[int, OfBatchSize] = field(default_factory=dict)
+    compute: ComputeSums = field(default_factory=ComputeSums)
+    by_size: dict[int, ComputeSums] = field(default_factory=dict)
 
     @classmethod
     def summed(cls, parts: Iterable[Self]) -> Self:
@@ -89,20 +89,20 @@ class OfVersion:
             whole.fail.join(part.fail)
             whole.queue.join(part.queue)
             whole.compute.join(part.compute)
-            for size, sums in part.of_size.items():
-                whole.of_size.setdefault(size, OfBatchSize()).join(sums)
+            for size, sums in part.by_size.items():
+                whole.by_size.setdefault(size, ComputeSums()).join(sums)
         return whole
 
-    def told(self, name: str, version: int) -> ModelStats:
+    def as_model_stats(self, name: str, version: int) -> ModelStats:
         """Return them as the protocol tells them."""
         batches: list[BatchStats] = [
             {
                 "batch_size": size,
-                "compute_input": sums.compute_input.told(),
-                "compute_infer": sums.compute_infer.told(),
-                "compute_output": sums.compute_output.told(),
+                "compute_input": sums.compute_input.as_duration(),
+                "compute_infer": sums.compute_infer.as_duration(),
+                "compute_output": sums.compute_output.as_duration(),
             }
-            for size, sums in sorted(self.of_size.items())
+            for size, sums in sorted(self.by_size.items())
         ]
         return {
             "name": name,
@@ -111,12 +111,12 @@ class OfVersion:
             "inference_count": self.samples,
             "execution_count": self.success.count,
             "inference_stats": {
-                "success": self.success.told(),
-                "fail": self.fail.told(),
-                "queue": self.queue.told(),
-                "compute_input": self.compute.compute_input.told(),
-                "compute_infer": self.compute.compute_infer.told(),
-                "compute_output": self.compute.compute_output.told(),
+                "success": self.success.as_duration(),
+                "fail": self.fail.as_duration(),
+                "queue": self.queue.as_duration(),
+                "compute_input": self.compute.compute_input.as_duration(),
+                "compute_infer": self.compute.compute_infer.as_duration(),
+                "compute_output": self.compute.compute_output.as_duration(),
                 "cache_hit": {"count": 0, "ns": 0},
                 "cache_miss": {"count": 0, "ns": 0},
             },
@@ -124,39 +124,39 @@ class OfVersion:
         }
 
 
-class Tally:
+class RequestStats:
     """The statistics of every version that was ever asked; a version that is loaded again goes on counting."""
 
     def __init__(self) -> None:
-        self.versions: dict[tuple[str, int], OfVersion] = {}
+        self.versions: dict[tuple[str, int], VersionSums] = {}
 
-    def succeeded(self, name: str, version: int, samples: int, seconds: float, times: Times) -> None:
+    def count_success(self, name: str, version: int, samples: int, seconds: float, phases: PhaseSeconds) -> None:
         """Count a request that was answered."""
-        sums = self._of(name, version)
+        sums = self._sums(name, version)
         sums.last_inference = time.time_ns() // 10**6
         sums.samples += samples
         sums.success.add(seconds)
-        sums.queue.add(times.queue)
+        sums.queue.add(phases.queue)
         counted = [sums.compute]
-        if samples in sums.of_size or len(sums.of_size) < MOST_SIZES:
-            counted.append(sums.of_size.setdefault(samples, OfBatchSize()))
+        if samples in sums.by_size or len(sums.by_size) < MOST_SIZES:
+            counted.append(sums.by_size.setdefault(samples, ComputeSums()))
         for each in counted:
-            each.compute_input.add(times.compute_input)
-            each.compute_infer.add(times.compute_infer)
-            each.compute_output.add(times.compute_output)
+            each.compute_input.add(phases.compute_input)
+            each.compute_infer.add(phases.compute_infer)
+            each.compute_output.add(phases.compute_output)
 
-    def failed(self, name: str, version: int, seconds: float) -> None:
+    def count_failure(self, name: str, version: int, seconds: float) -> None:
         """Count a request that got an error."""
-        self._of(name, version).fail.add(seconds)
+        self._sums(name, version).fail.add(seconds)
 
-    def of(self, versions: Iterable[tuple[str, int]]) -> list[OfVersion]:
+    def sums_of(self, versions: Iterable[tuple[str, int]]) -> list[VersionSums]:
         """Return the sums of `versions`, (name, version) each."""
-        return [self.versions.get(key) or OfVersion() for key in versions]
+        return [self.versions.get(key) or VersionSums() for key in versions]
 
-    def _of(self, name: str, version: int) -> OfVersion:
-        return self.versions.setdefault((name, version), OfVersion())
+    def _sums(self, name: str, version: int) -> VersionSums:
+        return self.versions.setdefault((name, version), VersionSums())
 
 
-def told(versions: Iterable[tuple[str, int]], sums: Iterable[OfVersion]) -> Statistics:
+def model_statistics(versions: Iterable[tuple[str, int]], sums: Iterable[VersionSums]) -> Statistics:
     """Return the sums of each of `versions` as the protocol tells them."""
-    return {"model_stats": [each.told(*key) for key, each in zip(versions, sums, strict=True)]}
+    return {"model_stats": [each.as_model_stats(*key) for key, each in zip(versions, sums, strict=True)]}

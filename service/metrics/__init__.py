@@ -1,0 +1,1 @@
+"""What Prometheus is told. Labels take their values from what is served, never from what a client sends."""
