@@ -24,6 +24,8 @@ sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"
 )
 expect = sync_api.expect
+WAIT = 60_000  # milliseconds, for a machine that is busy
+expect.set_options(timeout=WAIT)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Without these it looks for updates, and in a container, as root, it does not start at all.
@@ -97,7 +99,7 @@ class Visit:
 def visiting(browser: Any, url: str) -> Iterator[Visit]:
     """Open `url`, and see to it in the end that nothing but its server was asked and that no script failed."""
     context = browser.new_context(viewport={"width": 1100, "height": 900})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(WAIT)
     visit = Visit(context.new_page())
     visit.page.goto(url)
     yield visit
