@@ -20,10 +20,10 @@ from benchmarks.workloads import GRID, THRESHOLD, Activity, Workload, is_dense
 from models.coding import EncodedInputs
 from models.engines import RunResult
 from models.engines.base import Counts
-from models.engines.pytorch import TorchEngine
-from models.network import FloatArray, Network
-from models.nodes import Spiking, Weighted
+from models.engines.torch.engine import TorchEngine
 from models.spec import Spec
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import Spiking, Weighted
 
 SPARSE, DENSE = 0.06, 0.5  # spikes per neuron and step that a layer's weights are scaled to
 CLOSE = 0.1  # how far from that they may stay, relatively

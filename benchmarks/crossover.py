@@ -15,8 +15,8 @@ from rich.table import Table
 
 from models.coding import EncodedInputs
 from models.engines.event import EventEngine, connections
-from models.network import Network
 from models.spec import Spec
+from models.spec.network import Network
 
 STEPS, UNITS, NEURONS = 25, 784, 1000
 ACTIVITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)

@@ -22,7 +22,7 @@ from benchmarks.contestants import prepare
 from benchmarks.contestants.base import Job, Run, Skipped
 from models.coding import EncodedInputs
 from models.engines.base import Counts
-from models.network import Network
+from models.spec.network import Network
 
 # NPROC is XLA's; it has no other way to be told.
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")

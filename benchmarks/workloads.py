@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from models.parameters import Shape
 from models.spec import Coding, Input, Spec
+from models.spec.parameters import Shape
 
 GRID = 2.0**-12  # every weight is a multiple of it
 THRESHOLD = 1 + GRID / 2

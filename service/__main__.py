@@ -13,6 +13,6 @@ if __name__ == "__main__":
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
-    from service.command_line import main
+    from service.process.command_line import main
 
     sys.exit(main(sys.argv[1:]))

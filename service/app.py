@@ -11,26 +11,26 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from models.version import VERSION
-from service import openapi
-from service.access import Access
-from service.body import BodyLimit
-from service.docs import install_docs
+from service.catalog.registry import Registry
 from service.errors import install_handlers
-from service.fellows import Fellows
-from service.keys import KeyCheck, KeyRing
-from service.metrics.app import Metrics
-from service.origins import OriginCheck
-from service.pending import Pending
-from service.registry import Registry
-from service.routes import predicting, router
-from service.scheduler import Scheduler
+from service.http import openapi
+from service.http.access import Access
+from service.http.body import BodyLimit
+from service.http.docs import install_docs
+from service.http.keys import KeyCheck, KeyRing
+from service.http.origins import OriginCheck
+from service.http.routes import predicting, router
+from service.http.v2 import inferring
+from service.http.v2 import router as v2
+from service.inference.pending import Pending
+from service.inference.scheduler import Scheduler
+from service.inference.threads import Workers
+from service.process.fellows import Fellows
+from service.process.together import Together
 from service.settings import Settings
-from service.together import Together
-from service.tracing import TraceRequests, Tracing
-from service.v2.routes import inferring
-from service.v2.routes import router as v2
-from service.v2.stats import RequestStats
-from service.workers import Workers
+from service.telemetry.metrics.app import Metrics
+from service.telemetry.tracing import TraceRequests, Tracing
+from service.telemetry.v2_statistics import RequestStats
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Serves spiking neural networks. Every request starts from rest; the answer is spike counts and "
         'a class. Every error is `{"error": "<one sentence>"}`.',
         lifespan=lifespan,
-        openapi_url=None,  # see service.docs
+        openapi_url=None,  # see service.http.docs
         redirect_slashes=False,  # it would answer in no form of ours, and lead to whatever Host the client said
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
         # An included router would match every path twice over.

@@ -12,8 +12,8 @@ ServiceError
 ├── ShuttingDown      503  a server that finishes what it has and takes nothing new
 └── DeadlineExceeded  504  no answer within the time that the request had
 
-`models.errors.InvalidInput` answers 422. `service.keys` answers 401 and 403, and `service.origins` 403, before a
-request gets this far.
+`models.errors.InvalidInput` answers 422. Before a request gets this far, `service.http.keys` answers 401 and 403, and
+`service.http.origins` 403.
 Misconfigured never meets a request: it stops the server from starting.
 """
 

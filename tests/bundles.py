@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from models import onnx_graph
 from models.bundle import Contents, Golden
+from models.bundle.repository import ModelRepository
 from models.coding import encode
+from models.engines.onnx import graph as onnx_graph
 from models.engines.reference import ReferenceEngine
-from models.network import FloatArray, Network
-from models.repository import ModelRepository
 from models.spec import Coding
+from models.spec.network import FloatArray, Network
 
 
 def contents(network: Network, name: str = "toy", samples: FloatArray | None = None) -> Contents:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.network import Network
+from models.spec.network import Network
 from tests.networks import network_of
 
 

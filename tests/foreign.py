@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.contract import OnnxContract
-from models.foreign import ForeignContents
-from models.repository import ModelRepository
+from models.bundle.external import ForeignContents
+from models.bundle.repository import ModelRepository
+from models.spec.onnx_contract import OnnxContract
 
 WEIGHT = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], np.float32)
 

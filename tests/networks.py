@@ -14,10 +14,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from models.coding import EncodedInputs
-from models.network import FloatArray, Network
-from models.nodes import LEAKS, RESET_TIMINGS, Charge, Fire, Joins, Reset, ResetTiming, Synapse
-from models.parameters import Shape
 from models.spec import Coding, Input, Readout, Spec
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import LEAKS, RESET_TIMINGS, Charge, Fire, Joins, Reset, ResetTiming, Synapse
+from models.spec.parameters import Shape
 
 
 def network_of(nodes: list[dict[str, Any]], tensors: dict[str, Any], **spec: Any) -> Network:
@@ -220,7 +220,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
 def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
     from pydantic import TypeAdapter
 
-    from models.nodes import Node
+    from models.spec.nodes import Node
 
     leaving: Shape = TypeAdapter[Any](Node).validate_python(node).output_shape(shape)
     return leaving

@@ -13,10 +13,10 @@ import numpy as np
 from models.coding import EncodedInputs
 from models.engines.base import Record
 from models.engines.reference import ReferenceEngine
-from models.network import FloatArray, Network
-from training.nir.convert import Conversion, Options, convert
-from training.nir.file import NirFile, read
-from training.nir.rules import DialectName, GraphReset, Rules
+from models.spec.network import FloatArray, Network
+from training.importers.nir.convert import Conversion, Options, convert
+from training.importers.nir.file import NirFile, read
+from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 EULER = Rules(DialectName.NIR, 0.25, GraphReset.ZERO)
 

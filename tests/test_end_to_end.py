@@ -14,11 +14,11 @@ import httpx
 import numpy as np
 import pytest
 
-from models.repository import PRETRAINED
+from models.bundle.repository import PRETRAINED
 from models.spec import Coding
 from tests.service.conftest import ROOT, Process, running
 from training.config import DataConfig
-from training.datasets import load
+from training.data.datasets import load
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models.contract import Layout, OnnxContract, OutputKind
-from models.onnx_fields import MOST_BYTES
+from models.engines.onnx.fields import MOST_BYTES
 from models.spec import Task
+from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
 from tests.service.conftest import serving
 from training.__main__ import app
 

@@ -18,8 +18,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-MAY_IMPORT_TORCH = {"models/torch_network.py", "models/engines/pytorch.py"}
-MAY_IMPORT_ONNX = {"models/onnx_graph.py"}
+MAY_IMPORT_TORCH = {"models/engines/torch/network.py", "models/engines/torch/engine.py"}
+MAY_IMPORT_ONNX = {"models/engines/onnx/graph.py"}
 
 
 def files(*packages: str) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from models.repository import PRETRAINED
+from models.bundle.repository import PRETRAINED
 from service.settings import Settings
 from tests.service.conftest import serving
 

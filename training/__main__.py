@@ -10,23 +10,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from models.bundle.repository import ModelRepository, require_name
 from models.engines import EngineName, create
 from models.errors import SpikeserveError
-from models.nodes import Fire, Reset
-from models.repository import ModelRepository, require_name
 from models.spec import Coding, Readout
+from models.spec.nodes import Fire, Reset
 from training.commands import RUN, exports, imports
 from training.config import TrainingConfig
-from training.datasets import Dataset, load
-from training.display import shown
-from training.evaluate import Evaluation, evaluate
-from training.export import export
-from training.folder import RunFolder
-from training.frameworks.commands import verify
-from training.import_onnx import import_command as import_onnx
-from training.job import run_job
-from training.nir.commands import check_command
-from training.surrogate import Surrogate
+from training.data.datasets import Dataset, load
+from training.fit.folder import RunFolder
+from training.fit.job import run_job
+from training.fit.surrogate import Surrogate
+from training.importers.frameworks.commands import verify
+from training.importers.nir.commands import check_command
+from training.importers.onnx import import_command as import_onnx
+from training.publish.export import export
+from training.report.display import shown
+from training.report.evaluate import Evaluation, evaluate
 
 INTERRUPTED = 130
 

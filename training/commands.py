@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from models.errors import InvalidInput
-from models.parameters import Shape
+from models.spec.parameters import Shape
 
 RUN = "run"
 

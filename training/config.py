@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import Field, ValidationError
 
-from models.nodes import Fire, Reset
-from models.parameters import Fraction, Frozen
 from models.spec import Coding, Readout, first_fault
+from models.spec.nodes import Fire, Reset
+from models.spec.parameters import Fraction, Frozen
 from training.errors import InvalidConfig
-from training.surrogate import Surrogate
+from training.fit.surrogate import Surrogate
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]

@@ -10,9 +10,9 @@ import numpy as np
 
 from models.coding import EncodedInputs
 from models.engines.base import Counts
-from models.network import FloatArray, Network
-from models.nodes import LIF, Fire, Node, Reset, Spiking, Weighted
-from models.parameters import Shape
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import LIF, Fire, Node, Reset, Spiking, Weighted
+from models.spec.parameters import Shape
 
 Run: TypeAlias = Callable[[], Counts]  # one run from rest, to the spike counts (batch, classes)
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.contestants.base import Job, Run
 from models.engines.base import Counts
-from models.network import FloatArray, Network
-from models.nodes import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, Node, Pool2d, SumPool2d
-from models.parameters import Shape
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, Node, Pool2d, SumPool2d
+from models.spec.parameters import Shape
 
 Array: TypeAlias = Any  # JAX is not typed here
 Connection: TypeAlias = Callable[[Array], Array]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from benchmarks.contestants.base import Job, Run, Stage, stages
 from models.engines.base import Counts
-from models.network import Network
-from models.torch_network import SpikingNetwork
+from models.engines.torch.network import SpikingNetwork
+from models.spec.network import Network
 
 # Takes a stage, returns its neurons from rest as currents (time, batch, *shape) -> spikes of the same shape.
 Neurons: TypeAlias = Callable[[Stage], Callable[[Tensor], Tensor]]

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from models import onnx_graph
 from models.bundle import Contents, Golden
+from models.bundle.repository import ModelRepository
 from models.coding import encode
+from models.engines.onnx import graph as onnx_graph
 from models.engines.reference import ReferenceEngine
-from models.network import FloatArray, Network
-from models.repository import ModelRepository
 from models.spec import Spec
-from training.exact import round_to_grid
+from models.spec.network import FloatArray, Network
+from training.fit.exact import round_to_grid
 
 TIME_STEPS = 25
 DECAY = 0.9

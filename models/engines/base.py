@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
-from models.network import FloatArray
 from models.spec import Readout, Spec
+from models.spec.network import FloatArray
 
 Counts = NDArray[np.int64]
 

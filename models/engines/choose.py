@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from models.engines.base import Engine
 from models.errors import EngineUnavailable
-from models.network import Network
+from models.spec.network import Network
 
 
 class EngineName(StrEnum):
@@ -46,7 +46,7 @@ def check(engine: EngineName, device: str) -> None:
     if device != "cpu" and engine is not EngineName.TORCH:
         raise EngineUnavailable(f"device '{device}': engine '{engine}' runs on 'cpu' only; use engine 'torch'")
     if device != "cpu":
-        from models.engines.pytorch import usable_device
+        from models.engines.torch.engine import usable_device
 
         usable_device(device)
 
@@ -61,7 +61,7 @@ def create(
     check(engine, device)
     # Each library is imported only by the engine that needs it: a serving image holds just one of them.
     if engine is EngineName.TORCH:
-        from models.engines.pytorch import TorchEngine
+        from models.engines.torch.engine import TorchEngine
 
         return TorchEngine(network, device)
     if engine is EngineName.EVENT:
@@ -69,7 +69,7 @@ def create(
 
         return EventEngine(network, threads)
     if engine is EngineName.ONNX:
-        from models.engines.onnx_runtime import OnnxEngine, build_model
+        from models.engines.onnx.engine import OnnxEngine, build_model
 
         return OnnxEngine(network.spec, build_model(network) if onnx_model is None else onnx_model, threads)
     from models.engines.reference import ReferenceEngine

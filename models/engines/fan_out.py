@@ -8,8 +8,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from models.nodes import Conv, Linear, Weighted, Window
-from models.parameters import Shape
+from models.spec.nodes import Conv, Linear, Weighted, Window
+from models.spec.parameters import Shape
 
 
 def fan_out(node: Weighted, shape: Shape) -> NDArray[np.int64]:

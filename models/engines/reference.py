@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from models.coding import EncodedInputs
 from models.engines.base import Counts, Record, RunResult, membrane_readout
 from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.network import FloatArray, Network
 from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron, starting
-from models.nodes import (
+from models.spec import Readout, Spec
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import (
     AvgPool2d,
     Conv1d,
     Conv2d,
@@ -36,7 +37,6 @@ from models.nodes import (
     Weighted,
     Window,
 )
-from models.spec import Readout, Spec
 
 
 class NumpyArithmetic:

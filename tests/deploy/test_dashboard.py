@@ -14,8 +14,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.repository import PRETRAINED
-from service.openapi import ZERO
+from models.bundle.repository import PRETRAINED
+from service.http.openapi import ZERO
 from tests.deploy.promql import AGGREGATIONS, Read, leaves, reads
 from tests.service.conftest import serving
 

@@ -16,10 +16,10 @@ import yaml
 from fastapi.routing import APIRoute
 from kubernetes import client as kubernetes
 
-from models.repository import PRETRAINED
+from models.bundle.repository import PRETRAINED
 from models.version import VERSION
 from service.app import create_app
-from service.command_line import read_settings
+from service.process.command_line import read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]

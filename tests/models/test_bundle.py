@@ -12,11 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from models.bundle import Bundle, File
+from models.bundle.repository import PRETRAINED, ModelRepository
 from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
-from models.network import Network
-from models.repository import PRETRAINED, ModelRepository
+from models.spec.network import Network
 from tests.bundles import contents, publish, rehash, rewrite
 from tests.networks import toy
 

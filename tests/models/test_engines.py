@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from models.coding import EncodedInputs, encode
 from models.engines import EngineName, Record, RunResult, create
 from models.engines.reference import ReferenceEngine
-from models.network import Network
+from models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of, toy
 
 EVERYTHING = Record.RASTER | Record.MEMBRANE

@@ -9,8 +9,8 @@ import pytest
 
 from models.coding import encode
 from models.engines import EngineName, Record, RunResult, create
-from models.network import Network
-from models.nodes import Charge
+from models.spec.network import Network
+from models.spec.nodes import Charge
 from tests.networks import network_of
 
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))

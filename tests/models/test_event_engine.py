@@ -18,9 +18,9 @@ from models.engines.event.connections import feed_of
 from models.engines.event.engine import EventEngine
 from models.engines.event.layouts import Layout
 from models.engines.reference import ReferenceEngine
-from models.network import Network
-from models.nodes import Conv2d
 from models.spec import Spec
+from models.spec.network import Network
+from models.spec.nodes import Conv2d
 from tests.models.test_engines import EVERYTHING, assert_same
 from tests.networks import network_of
 

@@ -11,13 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle import Bundle
+from models.bundle.external import ForeignBundle
+from models.bundle.repository import ModelRepository
 from models.coding import encode
-from models.contract import OnnxContract
 from models.engines import EngineName
-from models.engines.contract import ContractEngine
+from models.engines.onnx.external import ContractEngine
 from models.errors import EngineUnavailable, InvalidBundle, InvalidInput, InvalidSpec
-from models.foreign import ForeignBundle
-from models.repository import ModelRepository
+from models.spec.onnx_contract import OnnxContract
 from tests.bundles import contents
 from tests.bundles import publish as publish_network
 from tests.foreign import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes, with_external_data

@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from models import onnx_fields
+from models.bundle.repository import PRETRAINED
+from models.engines.onnx import fields as onnx_fields
+from models.engines.onnx.fields import DEEPEST, check, outline
 from models.errors import InvalidBundle
-from models.onnx_fields import DEEPEST, check, outline
-from models.repository import PRETRAINED
 from tests.foreign import WEIGHT, model_of, scores, spikes, with_external_data
 
 TENSOR = numpy_helper.from_array(WEIGHT, "weight")

@@ -12,11 +12,11 @@ import pytest
 from models.coding import encode
 from models.engines import create
 from models.engines.choose import EngineName, available
-from models.engines.onnx_runtime import OnnxEngine
+from models.engines.onnx.engine import OnnxEngine
+from models.engines.onnx.graph import build
 from models.errors import EngineUnavailable, InvalidBundle
-from models.network import Network
-from models.onnx_graph import build
 from models.spec import Coding
+from models.spec.network import Network
 from tests.networks import toy
 
 

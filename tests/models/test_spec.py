@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidSpec
-from models.network import Network
 from models.spec import Spec
+from models.spec.network import Network
 from tests.networks import toy
 
 STACK: dict[str, Any] = {

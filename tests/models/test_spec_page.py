@@ -10,9 +10,8 @@ from typing import Any, get_args
 
 import pytest
 
-from models import nodes
-from models.nodes import NeuronBase, Node, NodeBase, Recurrent
-from models.spec import Coding, Input, Readout, Spec
+from models.spec import Coding, Input, Readout, Spec, nodes
+from models.spec.nodes import NeuronBase, Node, NodeBase, Recurrent
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
 

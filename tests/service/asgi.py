@@ -18,8 +18,8 @@ from models.coding import EncodedInputs
 from models.engines import Record, RunResult
 from models.engines.base import Runner
 from service.app import create_app
-from service.quick import Cost
-from service.served import ServedModel
+from service.catalog.cost import Cost
+from service.catalog.served import ServedModel
 from service.settings import Settings
 
 

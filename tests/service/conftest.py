@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from models.network import Network
+from models.spec.network import Network
 from service.app import create_app
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.bundles import publish

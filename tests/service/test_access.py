@@ -18,8 +18,8 @@ from fastapi.testclient import TestClient
 
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult
-from service import logs
-from service.served import ServedModel
+from service.catalog.served import ServedModel
+from service.telemetry import logs
 from tests.service.conftest import ROOT, serving
 
 BODY = {"inputs": [[0, 1], [1, 0]]}

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.body import SMALL, BodyLimit
 from service.errors import TooLarge
-from service.pending import Pending
+from service.http.body import SMALL, BodyLimit
+from service.inference.pending import Pending
 from tests.service.conftest import Process, running, serving
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"

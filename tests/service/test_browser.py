@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from models.network import Network
 from models.spec import Coding, Spec
-from service.keys import new_key
+from models.spec.network import Network
+from service.http.keys import new_key
 from tests import foreign
 from tests.bundles import publish
 from tests.networks import toy

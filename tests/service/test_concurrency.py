@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult
 from models.engines.base import Runner
-from service.served import ServedModel
+from service.catalog.served import ServedModel
 from tests.service.conftest import serving
 
 

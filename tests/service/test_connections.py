@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.connections import MOST_BYTES, Terms, connections
-from service.pending import Pending
+from service.inference.pending import Pending
+from service.process.connections import MOST_BYTES, Terms, connections
 from tests.service.conftest import Process, running
 from tests.service.test_scheduler import runs
 

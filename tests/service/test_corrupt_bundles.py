@@ -18,10 +18,10 @@ import structlog
 from safetensors.numpy import load_file, save
 
 from models.bundle import File
+from models.bundle.repository import ModelRepository
 from models.errors import InvalidBundle
-from models.repository import ModelRepository
+from service.catalog.registry import Registry, look
 from service.errors import LoadFailed
-from service.registry import Registry, look
 from tests.bundles import publish, rehash, rewrite
 from tests.networks import toy
 from tests.service.asgi import Client, started

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import structlog
 
+from models.bundle.repository import ModelRepository
 from models.engines import EngineName
 from models.errors import EngineUnavailable
-from models.repository import ModelRepository
-from service.engines import check_device, engine_for
+from service.catalog.engines import check_device, engine_for
 from service.settings import EngineSetting, Settings
 from tests.bundles import contents
 from tests.networks import toy

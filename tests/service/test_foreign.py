@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from models.contract import OnnxContract
-from service.jobs import Job, Times
-from service.queues import Piece
-from service.runs import compute
+from models.spec.onnx_contract import OnnxContract
+from service.inference.jobs import Job, Times
+from service.inference.queues import Piece
+from service.inference.runs import compute
 from tests.bundles import publish as publish_network
 from tests.foreign import contract, of_spikes, publish, scores, spikes
 from tests.networks import toy

@@ -36,7 +36,7 @@ def test_a_request_is_answered_where_torch_training_and_onnx_are_not(repository:
 
 def test_importing_the_app_does_nothing_and_brings_in_no_torch() -> None:
     program = (
-        "import sys, service.app, service.command_line\n"
+        "import sys, service.app, service.process.command_line\n"
         "assert not {'torch', 'training', 'onnx', 'onnxruntime'} & sys.modules.keys()\n"
         "import structlog\n"
         "assert not structlog.is_configured()\n"

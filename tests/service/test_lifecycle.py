@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from service.lifecycle import UNFINISHED
+from service.process.server import UNFINISHED
 from tests.service.asgi import slow, started
 from tests.service.conftest import ROOT, Process, running
 from tests.service.test_scheduler import LEFT, runs

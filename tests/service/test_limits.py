@@ -13,13 +13,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.spec import Coding
+from service.catalog.served import ServedModel
 from service.errors import MalformedBody
-from service.inputs import LONG, TURN
-from service.limits import Limits
-from service.marks import SHORT, Marks
-from service.served import ServedModel
+from service.inference.inputs import LONG, TURN
+from service.inference.limits import Limits
+from service.inference.marks import SHORT, Marks
+from service.inference.v2.reading import read
 from service.settings import Settings
-from service.v2.reading import read
 from tests.networks import network_of
 from tests.service.conftest import serving
 from tests.service.v2.conftest import request

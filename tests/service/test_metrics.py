@@ -8,8 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.network import Network
-from service.registry import Registry
+from models.spec.network import Network
+from service.catalog.registry import Registry
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.service.conftest import serving

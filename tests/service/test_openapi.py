@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from models.network import Network
 from models.spec import Coding
-from service.openapi import ZERO, example
+from models.spec.network import Network
+from service.http.openapi import ZERO, example
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.conftest import serving

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.body import SMALL, BodyLimit
 from service.errors import Overloaded
-from service.pending import Pending, Share
+from service.http.body import SMALL, BodyLimit
+from service.inference.pending import Pending, Share
 from tests.service.asgi import slow, started
 from tests.service.conftest import running
 from tests.service.test_body import connect, read_all, read_answer

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 
 from models.coding import encode
 from models.engines.reference import ReferenceEngine
-from models.network import Network
 from models.spec import Coding
+from models.spec.network import Network
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.conftest import serving

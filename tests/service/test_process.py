@@ -18,8 +18,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service.command_line import listen
-from service.listener import Listener
+from service.process.command_line import listen
+from service.process.listener import Listener
 from tests.service.conftest import ROOT, running
 
 

@@ -12,8 +12,8 @@ from models.coding import EncodedInputs
 from models.engines import Record, RunResult
 from models.engines.base import Runner
 from models.spec import Coding, Spec
-from service.quick import OPERATIONS, SECONDS, Cost, operations
-from service.served import ServedModel
+from service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
+from service.catalog.served import ServedModel
 from tests.networks import toy
 from tests.service.conftest import serving
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models import onnx_graph
 from models.bundle import File
-from models.network import Network
-from models.repository import ModelRepository
+from models.bundle.repository import ModelRepository
+from models.engines.onnx import graph as onnx_graph
+from models.spec.network import Network
 from service.app import create_app
+from service.catalog.served import ServedModel
 from service.errors import Misconfigured
-from service.served import ServedModel
 from service.settings import Settings
 from tests.bundles import contents, publish
 from tests.networks import toy

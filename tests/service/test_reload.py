@@ -14,10 +14,10 @@ import pytest
 import structlog
 
 from models.bundle import File
-from models.network import Network
+from models.spec.network import Network
+from service.catalog.registry import Registry
+from service.catalog.served import ServedModel
 from service.errors import LoadFailed, ModelNotFound
-from service.registry import Registry
-from service.served import ServedModel
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import network_of, toy

@@ -15,10 +15,10 @@ import pytest
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult
 from models.spec import Coding
-from service import scheduler
-from service.batching import Batched, SideBySide, policy_of
-from service.jobs import SMALL_BODY
-from service.quick import Cost
+from service.catalog.cost import Cost
+from service.inference import scheduler
+from service.inference.batching import Batched, SideBySide, policy_of
+from service.inference.jobs import SMALL_BODY
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy

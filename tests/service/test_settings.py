@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from models.repository import PRETRAINED
-from service.command_line import main, read_settings
-from service.keys import KeyRing
+from models.bundle.repository import PRETRAINED
+from service.http.keys import KeyRing
+from service.process.command_line import main, read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings, one_for_each_core
 
 

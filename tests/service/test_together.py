@@ -21,11 +21,11 @@ import structlog.testing
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
-from service.command_line import main
 from service.errors import NotReady
-from service.fellows import Fellows
+from service.process.command_line import main
+from service.process.fellows import Fellows
+from service.process.together import TellServed
 from service.settings import Settings
-from service.together import TellServed
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import Client

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from service.app import create_app
 from service.errors import Misconfigured
 from service.settings import Settings
-from service.tracing import Clock, TraceRequests, Tracing
+from service.telemetry.tracing import Clock, TraceRequests, Tracing
 from tests.service.conftest import running, serving
 
 BODY = {"inputs": [[0, 1], [1, 0]]}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.config import DataConfig, NetworkConfig, OptimisationConfig, TrainingConfig
-from training.datasets import Dataset, load
+from training.data.datasets import Dataset, load
 
 
 @pytest.fixture(scope="session")

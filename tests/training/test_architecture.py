@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from models.nodes import LI, LIF, Conv2d, CubaLI, CubaLIF
 from models.spec import Input, Readout
-from training.architecture import build_spec
+from models.spec.nodes import LI, LIF, Conv2d, CubaLI, CubaLIF
 from training.config import NetworkConfig
 from training.errors import InvalidConfig
+from training.fit.architecture import build_spec
 
 IMAGE = Input(shape=(1, 8, 8))
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.bundle.repository import ModelRepository
 from models.coding import encode
 from models.engines import EngineName, create
-from models.repository import ModelRepository
 from tests.training.command_line import ROOT, training
 from training.config import TrainingConfig
-from training.folder import RunFolder
+from training.fit.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

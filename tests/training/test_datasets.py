@@ -11,7 +11,7 @@ import pytest
 
 from models.spec import Coding
 from training.config import DataConfig
-from training.datasets import Dataset, load
+from training.data.datasets import Dataset, load
 from training.errors import InvalidData
 
 

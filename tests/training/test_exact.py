@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from models.coding import encode
 from models.engines import EngineName, Record, create
-from models.network import Network
 from models.spec import Input, Spec
+from models.spec.network import Network
 from tests.networks import network_of
-from training.exact import round_to_grid
+from training.fit.exact import round_to_grid
 
 LIF: dict[str, Any] = {"type": "LIF", "decay": 0.77}
 CUBA: dict[str, Any] = {"type": "CubaLIF", "decay": 0.77, "syn_decay": 0.61}

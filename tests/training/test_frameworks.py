@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from models.bundle.repository import ModelRepository
 from models.engines import EngineName, available, create
 from models.errors import InvalidSpec
-from models.nodes import Fire, Threshold
-from models.repository import ModelRepository
 from models.spec import Readout
+from models.spec.nodes import Fire, Threshold
 from tests.training.command_line import ROOT, training
 from training.__main__ import main
-from training.frameworks.builder import Layer
-from training.frameworks.connections import CONNECTIONS
-from training.frameworks.convert import Converted, Served, convert
-from training.frameworks.entry import load_network
-from training.frameworks.errors import InvalidEntry, NotConvertible
-from training.frameworks.framework import Framework, find, folded
+from training.importers.frameworks.builder import Layer
+from training.importers.frameworks.connections import CONNECTIONS
+from training.importers.frameworks.convert import Converted, Served, convert
+from training.importers.frameworks.entry import load_network
+from training.importers.frameworks.errors import InvalidEntry, NotConvertible
+from training.importers.frameworks.framework import Framework, find, folded
 
 GUIDE = (ROOT / "docs/interop.md").read_text()
 
@@ -237,7 +237,7 @@ NOT_SERVED = [
 def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidEntry, match="'keras' is not one, expected snntorch, spikingjelly, norse or sinabs"):
         find("keras")
-    monkeypatch.delitem(sys.modules, "training.frameworks.sinabs", raising=False)
+    monkeypatch.delitem(sys.modules, "training.importers.frameworks.sinabs", raising=False)
     monkeypatch.setitem(sys.modules, "sinabs.layers", None)
     with pytest.raises(InvalidEntry, match=r"sinabs cannot be imported here: .*; pip install sinabs"):
         find("sinabs")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from models.bundle.external import ForeignBundle
+from models.bundle.repository import ModelRepository
 from models.errors import SpikeserveError
-from models.foreign import ForeignBundle
-from models.repository import ModelRepository
 from tests.foreign import scores, spikes
 from tests.models.test_onnx_fields import PLACES
 from training.__main__ import app

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from models.network import Network
-from models.torch_network import HardThreshold, SpikingNetwork
+from models.engines.torch.network import HardThreshold, SpikingNetwork
+from models.spec.network import Network
 from tests.networks import network_of
-from training.checkpoint import Epoch
 from training.config import TrainingConfig
-from training.datasets import Dataset
+from training.data.datasets import Dataset
 from training.errors import BrokenGradientChain, InvalidConfig
-from training.job import spec_for
-from training.loop import Watcher, fit, validate
-from training.losses import spike_loss
-from training.run import forward
-from training.surrogate import Surrogate, threshold_for
-from training.wake import BAND, wake
+from training.fit.checkpoint import Epoch
+from training.fit.forward import forward
+from training.fit.job import spec_for
+from training.fit.loop import Watcher, fit, validate
+from training.fit.losses import spike_loss
+from training.fit.surrogate import Surrogate, threshold_for
+from training.fit.wake import BAND, wake
 
 
 @pytest.mark.parametrize("surrogate", list(Surrogate))
@@ -126,7 +126,7 @@ def test_frozen_weights_are_refused_with_their_name(
             super().__init__(spec)  # type: ignore[arg-type]
             self.requires_grad_(False)
 
-    monkeypatch.setattr("training.loop.SpikingNetwork", Frozen)
+    monkeypatch.setattr("training.fit.loop.SpikingNetwork", Frozen)
     with pytest.raises(BrokenGradientChain, match="every parameter is frozen"):
         fit(spec_for(config, data), data, config, tmp_path / "checkpoint.pt")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.spec import Readout
 from training.errors import BrokenGradientChain, InvalidData
-from training.losses import membrane_loss, rate_penalty, require_gradient, spike_loss
+from training.fit.losses import membrane_loss, rate_penalty, require_gradient, spike_loss
 
 
 def test_spike_loss_is_the_cross_entropy_of_counts() -> None:

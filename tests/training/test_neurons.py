@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from models.bundle.repository import ModelRepository
 from models.engines import EngineName, create
-from models.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Synapse
-from models.repository import ModelRepository
+from models.engines.torch.network import SpikingNetwork
 from models.spec import Readout, Spec
-from models.torch_network import SpikingNetwork
+from models.spec.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Synapse
 from training.config import NetworkConfig, OptimisationConfig, TrainingConfig
-from training.datasets import load
-from training.export import export
-from training.folder import RunFolder
-from training.job import run_job
-from training.loop import Watcher
-from training.run import forward
-from training.surrogate import SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
+from training.data.datasets import load
+from training.fit.folder import RunFolder
+from training.fit.forward import forward
+from training.fit.job import run_job
+from training.fit.loop import Watcher
+from training.fit.surrogate import SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
+from training.publish.export import export
 
 VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
 FLOWS = {

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from models.bundle.repository import ModelRepository
 from models.engines import available, create
 from models.errors import SpikeserveError
-from models.repository import ModelRepository
 from tests.nir_graphs import ends, graph, lif, stack, written
 from training.__main__ import app
 

@@ -24,8 +24,8 @@ from tests.nir_graphs import (
     stack,
 )
 from training.errors import InvalidGraph
-from training.nir.convert import Options
-from training.nir.rules import DialectName, GraphReset, Rules
+from training.importers.nir.convert import Options
+from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 RNG = np.random.default_rng(0)
 

@@ -16,9 +16,9 @@ from models.engines import EngineName, Record, create
 from models.errors import InvalidSpec
 from tests.nir_graphs import converted, full, integrate_and_fire, lif, stack, written
 from training.errors import InvalidGraph, InvalidRules
-from training.nir.convert import Options, convert
-from training.nir.file import read
-from training.nir.rules import DialectName, GivenRules, GraphReset, Rules
+from training.importers.nir.convert import Options, convert
+from training.importers.nir.file import read
+from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 
 # dt/tau is 1/4, and 1/2 for the synapse; nothing needs rounding.
 DT, TAU, TAU_SYN = 0.25, 1.0, 0.5

@@ -16,15 +16,15 @@ from hypothesis import assume, given, settings
 from numpy.typing import NDArray
 from packaging.version import Version
 
-from models.network import Network
+from models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of
 from tests.nir_graphs import spikes_of
 from training.errors import ExportRefused
-from training.nir.convert import Options, convert
-from training.nir.exported import to_graph
-from training.nir.file import NirFile, read, write
-from training.nir.publish import network_of as network_of_file
-from training.nir.rules import DialectName, GivenRules, GraphReset, Rules
+from training.importers.nir.convert import Options, convert
+from training.importers.nir.exported import to_graph
+from training.importers.nir.file import NirFile, read, write
+from training.importers.nir.publish import network_of as network_of_file
+from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 
 DT = 2.0**-13
 

@@ -12,9 +12,9 @@ import pytest
 
 from tests.nir_graphs import lif, stack, written
 from training.errors import InvalidGraph
-from training.nir.file import read, write
-from training.nir.graph import GraphNode, NestedGraph
-from training.nir.reader import Budget, Reader
+from training.importers.nir.file import read, write
+from training.importers.nir.graph import GraphNode, NestedGraph
+from training.importers.nir.reader import Budget, Reader
 
 
 @pytest.fixture

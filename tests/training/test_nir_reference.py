@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.bundle.repository import ModelRepository
 from models.coding import EncodedInputs
 from models.engines import EngineName, Record, create
-from models.nodes import ResetTiming
-from models.repository import ModelRepository
+from models.spec.nodes import ResetTiming
 from tests.reference_data import reference_data
 from tests.service.conftest import running
-from training.nir.convert import Options
-from training.nir.publish import Imported, import_nir
-from training.nir.rules import DialectName, GivenRules, GraphReset
+from training.importers.nir.convert import Options
+from training.importers.nir.publish import Imported, import_nir
+from training.importers.nir.rules import DialectName, GivenRules, GraphReset
 
 DT = 1e-4
 BRAILLE = "braille_noDelay_noBias_subtract.nir"

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from models.coding import EncodedInputs
 from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
-from models.network import Network
-from models.nodes import Recurrent, ResetTiming
 from models.spec import Spec
-from training.frameworks.compare import LayerParity, compare, draw_encoded, run_chain
-from training.frameworks.convert import Converted, Served, convert
-from training.frameworks.framework import Framework, find
+from models.spec.network import Network
+from models.spec.nodes import Recurrent, ResetTiming
+from training.importers.frameworks.compare import LayerParity, compare, draw_encoded, run_chain
+from training.importers.frameworks.convert import Converted, Served, convert
+from training.importers.frameworks.framework import Framework, find
 
 INPUTS, NEURONS, STEPS, SAMPLES = 24, 130, 40, 100
 LEAST_NEURON_STEPS = 10**6

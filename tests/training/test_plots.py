@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from models.coding import encode
 from models.engines import EngineName, Record, create
 from tests.networks import network_of
-from training.plots import save_raster
+from training.report.plots import save_raster
 
 
 def test_a_raster_says_all_spikes_of_a_neuron_that_fires_several_times_a_step(

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.network import Network
-from models.nodes import Fire
-from models.torch_network import HardThreshold, SpikingNetwork
+from models.engines.torch.network import HardThreshold, SpikingNetwork
+from models.spec.network import Network
+from models.spec.nodes import Fire
 from tests.networks import network_of
-from training.run import forward
-from training.surrogate import DERIVATIVES, SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
+from training.fit.forward import forward
+from training.fit.surrogate import DERIVATIVES, SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
 
 POINTS = torch.linspace(-2, 3, 101)
 

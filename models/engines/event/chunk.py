@@ -14,9 +14,9 @@ from models.engines.event.connections import NOTHING
 from models.engines.event.plan import Plan
 from models.engines.event.signals import NONE, ONES, Dense, Events, Pending, Signal, Sparse, add, room_for_index
 from models.engines.fan_out import recurrent_fan_out
-from models.network import FloatArray, Network
-from models.nodes import Delay, Fire, MaxPool2d, Neuron, Node, Pool2d, Scale, Spiking, SumPool2d
 from models.spec import INPUT, Readout
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import Delay, Fire, MaxPool2d, Neuron, Node, Pool2d, Scale, Spiking, SumPool2d
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
 

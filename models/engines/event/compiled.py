@@ -26,7 +26,8 @@ class _Locator(InTreeCacheLocator):  # type: ignore[misc]
     def get_source_stamp(self) -> str:
         digest = hashlib.sha256()
         models = Path(__file__).parents[2]
-        for source in [models / "neurons.py", models / "nodes.py", *sorted(Path(__file__).parent.glob("*.py"))]:
+        equations = [models / "neurons" / "equations.py", models / "spec" / "nodes.py"]
+        for source in [*equations, *sorted(Path(__file__).parent.glob("*.py"))]:
             digest.update(source.read_bytes())
         return digest.hexdigest()
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from models.engines.event.layouts import Layout, aligned, padded
 from models.engines.event.vectors import HALF, LANES
-from models.network import FloatArray, Network
-from models.nodes import Conv1d, Conv2d, Linear, Pool2d, Weighted, Window
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import Conv1d, Conv2d, Linear, Pool2d, Weighted, Window
 
 Ints = NDArray[np.int32]
 

@@ -20,8 +20,8 @@ from models.engines.base import Record, RunResult, joined
 from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
-from models.network import Network
 from models.spec import Spec
+from models.spec.network import Network
 
 CHUNK_BYTES = 2**25
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.vectors import HALF, LANES
-from models.parameters import Shape
+from models.spec.parameters import Shape
 
 CACHE_LINE = 64  # bytes
 

@@ -16,9 +16,9 @@ from models.engines.event.stepping import ROWS, Rule, rule_of
 from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out
 from models.errors import EngineUnavailable
-from models.network import FloatArray, Network
 from models.neurons import feedback_joins_charge
-from models.nodes import Delay, Flatten, Neuron, Pool2d, Scale, Spiking, Weighted
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import Delay, Flatten, Neuron, Pool2d, Scale, Spiking, Weighted
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 

@@ -12,7 +12,7 @@ from models.engines.event import kernels
 from models.engines.event.connections import Feed
 from models.engines.event.layouts import Layout
 from models.engines.event.vectors import LANES
-from models.network import FloatArray
+from models.spec.network import FloatArray
 
 ONES: FloatArray = np.empty(0, np.float32)  # the values of events that are all spikes
 

@@ -17,7 +17,7 @@ from numba.core import types
 
 from models.engines.event.vectors import LANES, Code, intrinsic
 from models.neurons import CHARGES, RESETS, SYNAPSES, Needed, ResetRule, feedback_joins_charge, has_synapse
-from models.nodes import LEAKS, Charge, Fire, Leaky, Neuron, Reset, ResetTiming, Spiking, Synapse, Threshold
+from models.spec.nodes import LEAKS, Charge, Fire, Leaky, Neuron, Reset, ResetTiming, Spiking, Synapse, Threshold
 
 # The rows of a layer's parameters; those of a plain LIF come first.
 ROWS = (

@@ -11,8 +11,8 @@ from models.engines.base import Record
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
 from models.engines.event.plan import Plan
-from models.network import Network
 from models.spec import Spec
+from models.spec.network import Network
 
 EVERY_KERNEL = {
     "input": {"shape": [1, 4, 4]},

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.network import Network
 from models.spec import Coding
+from models.spec.network import Network
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.conftest import Process, running

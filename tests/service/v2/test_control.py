@@ -12,8 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.bundle import File
-from models.network import Network
 from models.spec import Coding
+from models.spec.network import Network
 from models.version import VERSION
 from tests.bundles import publish
 from tests.networks import toy

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from service.errors import TooLarge
-from service.v2.parsing import parse
-from service.v2.schemas import InferRequest
+from service.inference.v2.parsing import parse
+from service.inference.v2.schemas import InferRequest
 from tests.service.conftest import Process
 from tests.service.v2.conftest import HEADER, INFER, binary_request, outputs, request
 

@@ -1,0 +1,29 @@
+"""The bundle, one immutable version of one model on disk, and the model repository that holds bundles."""
+
+from models.bundle.bundle import (
+    MANIFEST,
+    READOUT_TOLERANCE,
+    Bundle,
+    Contents,
+    File,
+    Golden,
+    Header,
+    header_of,
+    read_files,
+    read_manifest,
+    write_files,
+)
+
+__all__ = [
+    "MANIFEST",
+    "READOUT_TOLERANCE",
+    "Bundle",
+    "Contents",
+    "File",
+    "Golden",
+    "Header",
+    "header_of",
+    "read_files",
+    "read_manifest",
+    "write_files",
+]

@@ -1,0 +1,177 @@
+"""The model repository: a folder of `<name>/<version>/`, each a bundle; versions are positive integers.
+
+The repository itself may be reached through a symbolic link, since its owner says where it is. Nothing in it may be
+one: a link could lead to what is none of the repository's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from models.bundle import MANIFEST, Bundle, Contents
+from models.bundle.external import AnyBundle, ForeignBundle, ForeignContents, read_any
+from models.errors import BundleNotFound, InvalidBundle, InvalidInput
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+ReadBundle = TypeVar("ReadBundle", bound=Bundle | ForeignBundle)
+
+
+Fingerprint = tuple[tuple[str, int, int], ...]  # each file's name, size and the nanosecond that it last changed
+
+
+class ModelRepository:
+    """Bundles by name and version; a name or version that is not one never touches the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Return the models' names, sorted; a folder without a version is none, and one that cannot be read may be."""
+        if not self.root.is_dir():
+            return []
+        return sorted(entry.name for entry in self.root.iterdir() if self._may_have_versions(entry.name))
+
+    def _may_have_versions(self, name: str) -> bool:
+        try:
+            return bool(self.versions(name))
+        except OSError:
+            return True
+
+    def versions(self, name: str) -> list[int]:
+        """Return the versions of a model, ascending; none for a name that the repository does not hold.
+
+        A version has a bundle.json, be it one that cannot be read, which whoever reads it is told. Raises OSError where
+        the model's folder cannot be read.
+        """
+        folder = self.root / name
+        if not _NAME.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
+            return []
+        return sorted(
+            int(entry.name)
+            for entry in folder.iterdir()
+            if _VERSION.fullmatch(entry.name) and not _is_link(entry) and _is_there(entry / MANIFEST)
+        )
+
+    def read(self, name: str, version: int | None = None) -> Bundle:
+        """Read a version of a model of nodes, by default its newest.
+
+        Raises BundleNotFound, and InvalidBundle where the bundle is damaged or is another's.
+        """
+        return self._read(name, version, Bundle.read)
+
+    def read_any(self, name: str, version: int | None = None) -> AnyBundle:
+        """Read a version of a model, of nodes or of others; it raises what `read` raises."""
+        return self._read(name, version, read_any)
+
+    def _read(self, name: str, version: int | None, read: Callable[[Path], ReadBundle]) -> ReadBundle:
+        try:
+            versions = self.versions(name)
+        except OSError as error:
+            raise InvalidBundle(f"the folder of model '{name}' cannot be read: {error.strerror}") from error
+        chosen = version if version is not None else max(versions, default=None)
+        if chosen is None:
+            known = ", ".join(self.names()) or "none"
+            raise BundleNotFound(f"model '{name}' is not in the repository; it holds: {known}")
+        if chosen not in versions:
+            listed = ", ".join(map(str, versions)) or "none"
+            raise BundleNotFound(f"model '{name}' has no version {chosen}; it has: {listed}")
+        bundle = read(self.root / name / str(chosen))
+        if (bundle.manifest.name, bundle.manifest.version) != (name, chosen):
+            raise InvalidBundle(
+                f"{MANIFEST}: says it is '{bundle.manifest.name}' version {bundle.manifest.version}, "
+                f"but it lies in the folder of '{name}' version {chosen}"
+            )
+        return bundle
+
+    def fingerprint(self, name: str, version: int) -> Fingerprint:
+        """Return what tells a version's files from what they were before; empty where there are none."""
+        try:
+            if version not in self.versions(name):
+                return ()
+            files = [(entry.name, entry.lstat()) for entry in (self.root / name / str(version)).iterdir()]
+        except OSError:  # it goes as we look
+            return ()
+        return tuple(sorted((each, status.st_size, status.st_mtime_ns) for each, status in files))
+
+    def publish(self, contents: Contents, onnx_model: Callable[[int], bytes] | None = None) -> int:
+        """Write a bundle as the model's next version and return that version.
+
+        The bundle appears whole or not at all: it is written beside its place and renamed. Its version is beyond every
+        one that is there, whatever that holds. `onnx_model` gives the model.onnx for a version, or is None for a bundle
+        without one. Raises InvalidInput for a name that is not one.
+        """
+
+        def write(folder: Path, version: int) -> None:
+            contents.write(folder, version, onnx_model(version) if onnx_model else None)
+
+        return self._publish(contents.name, write)
+
+    def publish_foreign(self, contents: ForeignContents) -> int:
+        """Write a bundle of a model of others, in the same way."""
+        return self._publish(contents.name, contents.write)
+
+    def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:
+        require_name(name)
+        home = self.root / name
+        home.mkdir(parents=True, exist_ok=True)
+        while True:
+            version = max((int(each.name) for each in home.iterdir() if _VERSION.fullmatch(each.name)), default=0) + 1
+            incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
+            try:
+                write(incoming, version)
+                incoming.chmod(0o755)
+                _flush(incoming)
+                incoming.rename(home / str(version))
+            except OSError:
+                if not (home / str(version)).exists():
+                    raise
+                continue  # somebody else published that version meanwhile: take the next
+            finally:
+                shutil.rmtree(incoming, ignore_errors=True)
+            return version
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is something of that name; what cannot even be looked at might be there."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # it cannot be looked at, nor then be read
+        return False
+
+
+def require_name(name: str) -> None:
+    """Raise InvalidInput for a model's name that could not be a folder's or a route's."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"name: '{name}' is not a model's name, expected a letter and then at most 63 letters, digits, '-' or '_'"
+        )
+
+
+def _flush(folder: Path) -> None:
+    """Bring a folder's files to the disk, so that a rename that survives a power cut names whole files."""
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,182 @@
+"""Input coding: a client's samples, checked and turned into what the network sees at each step.
+
+    direct   the normalised value is a constant current, the same at every step
+    rate     a spike at each step with the normalised value as its probability (Bernoulli)
+    latency  one spike, the earlier the larger the value x: at step floor((1 - x) * (time_steps - 1) + 1/2), and none
+             where x is 0
+    spikes   the client sends the raster, or its events
+
+Rate coding draws from a counter-based generator (Philox 4x64, Salmon et al., SC 2011) keyed by the seed, step by step:
+a seed gives the same spikes on any engine and machine and at any place in a batch, and a longer run of it begins with
+the shorter one. Only the raw stream of NumPy's generator is used, which NumPy promises never to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InvalidInput
+from models.spec import Coding, Input, Task
+from models.spec.network import FloatArray
+from models.spec.parameters import Shape, show
+
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class EncodedInputs:
+    """What a network sees: `steps` (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same."""
+
+    steps: FloatArray
+    time_steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps.ndim < 2 or self.steps.shape[0] not in (1, self.time_steps):
+            raise InvalidInput(
+                f"encoded inputs: shape is {show(self.steps.shape)}, "
+                f"expected 1 or {self.time_steps} steps first and then the batch"
+            )
+
+    @property
+    def batch(self) -> int:
+        """The number of samples."""
+        return self.steps.shape[1]
+
+    @property
+    def constant(self) -> bool:
+        """Whether every step sees the same."""
+        return self.steps.shape[0] == 1
+
+    def __getitem__(self, samples: slice) -> EncodedInputs:
+        """Return the inputs of some of the samples."""
+        return EncodedInputs(self.steps[:, samples], self.time_steps)
+
+    @classmethod
+    def joined(cls, parts: Sequence[EncodedInputs]) -> EncodedInputs:
+        """Return several inputs of one coding and equal time steps, at least one, as one batch in their order."""
+        first, *others = parts
+        if not others:
+            return first
+        return cls(np.concatenate([part.steps for part in parts], axis=1), first.time_steps)
+
+
+@dataclass(frozen=True)
+class Events:
+    """A sample as its spikes: at step `t[k]`, input `unit[k]` (the index into the flattened shape) spikes once."""
+
+    t: Sequence[int]
+    unit: Sequence[int]
+
+
+def encode(
+    samples: FloatArray, task: Task, time_steps: int | None = None, seed: int | Sequence[int] = 0
+) -> EncodedInputs:
+    """Encode raw samples by the task's coding.
+
+    `samples` is (batch, *input shape), or for `spikes` coding (batch, time_steps, *input shape), raw values in the
+    task's declared range. `time_steps` defaults to the task's (for `spikes`, to the samples'). `seed` is one unsigned
+    64-bit integer for all samples or one for each; only `rate` uses it. Raises InvalidInput.
+    """
+    spikes = task.coding is Coding.SPIKES
+    expected = ("time_steps", *task.input.shape) if spikes else task.input.shape
+    if samples.ndim != len(expected) + 1 or samples.shape[samples.ndim - len(task.input.shape) :] != task.input.shape:
+        wanted = "×".join(str(size) for size in expected)
+        raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {wanted}")
+    steps = _steps(samples, task, time_steps)
+    task.check_steps(steps)
+    normalised = _normalised(samples, task.input)
+    return EncodedInputs(CODINGS[task.coding](normalised, steps, seed), steps)
+
+
+def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
+    if time_steps is not None and time_steps < 1:
+        raise InvalidInput(f"time_steps is {time_steps}, expected at least 1")
+    if task.coding is not Coding.SPIKES:
+        return task.time_steps if time_steps is None else time_steps
+    sent = samples.shape[1]
+    if sent < 1:
+        raise InvalidInput("a raster in inputs has 0 steps, expected at least 1")
+    if time_steps not in (None, sent):
+        raise InvalidInput(f"time_steps is {time_steps}, but the inputs have {sent} steps")
+    return sent
+
+
+def _normalised(samples: FloatArray, declared: Input) -> FloatArray:
+    """Check every value against the declared range and return scale * value + offset, float32."""
+    outside = ~((samples >= np.float32(declared.low)) & (samples <= np.float32(declared.high)))  # NaN is outside too
+    if outside.any():
+        where = tuple(int(index) for index in np.argwhere(outside)[0])
+        position = "".join(f"[{index}]" for index in where)
+        raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {declared.low:g} to {declared.high:g}")
+    scaled = np.float32(declared.scale) * samples.astype(np.float32, copy=False)
+    return scaled + np.float32(declared.offset)
+
+
+def _direct(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
+    return values[np.newaxis]
+
+
+def _rate(values: FloatArray, time_steps: int, seed: int | Sequence[int]) -> FloatArray:
+    if isinstance(seed, int):
+        return (_uniform(seed, time_steps, values.shape[1:])[:, np.newaxis] < values).astype(np.float32)
+    if len(seed) != len(values):
+        raise InvalidInput(f"seed holds {len(seed)} seeds for {len(values)} samples, expected one for each")
+    steps = np.empty((time_steps, *values.shape), np.float32)
+    for sample, key in enumerate(seed):
+        steps[:, sample] = _uniform(key, time_steps, values.shape[1:]) < values[sample]
+    return steps
+
+
+def _uniform(seed: int, time_steps: int, shape: Shape) -> FloatArray:
+    """Return (time_steps, *shape) numbers from [0, 1), multiples of 2**-24 and so exact in float32."""
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidInput(f"seed is {seed}, expected an integer from 0 to {MAX_SEED}")
+    raw = np.random.Philox(key=seed).random_raw(time_steps * math.prod(shape))
+    return ((raw >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)).reshape(time_steps, *shape)
+
+
+def _latency(values: FloatArray, time_steps: int, _: int | Sequence[int]) -> FloatArray:
+    last = np.float32(time_steps - 1)
+    first_spike = np.floor((np.float32(1.0) - values) * last + np.float32(0.5))
+    step = np.arange(time_steps, dtype=np.float32).reshape(time_steps, *(1 for _ in values.shape))
+    return ((step == first_spike) & (values > 0)).astype(np.float32)
+
+
+def _spikes(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
+    return np.ascontiguousarray(values.swapaxes(0, 1))
+
+
+CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any], FloatArray]] = {
+    Coding.DIRECT: _direct,
+    Coding.RATE: _rate,
+    Coding.LATENCY: _latency,
+    Coding.SPIKES: _spikes,
+}
+
+
+def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> NDArray[np.float32]:
+    """Return the rasters (batch, time_steps, *input shape) of samples that were sent as events.
+
+    An event sets its unit to the greatest value of the declared range at its step; a repeated event changes nothing.
+    Raises InvalidInput for lists of different lengths and for a step or unit out of range.
+    """
+    steps = task.time_steps if time_steps is None else time_steps
+    units = math.prod(task.input.shape)
+    rasters = np.zeros((len(events), steps, units), np.float32)
+    for sample, event in enumerate(events):
+        if len(event.t) != len(event.unit):
+            raise InvalidInput(
+                f"inputs[{sample}]: {len(event.t)} t for {len(event.unit)} unit, expected as many of both"
+            )
+        for field, values, limit in (("t", event.t, steps), ("unit", event.unit, units)):
+            for place, value in enumerate(values):
+                if not 0 <= value < limit:
+                    raise InvalidInput(f"inputs[{sample}].{field}[{place}] is {value}, expected 0 to {limit - 1}")
+        rasters[sample, np.array(event.t, np.intp), np.array(event.unit, np.intp)] = task.input.high
+    return rasters.reshape(len(events), steps, *task.input.shape)

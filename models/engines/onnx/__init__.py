@@ -1,0 +1,1 @@
+"""The `onnx` engine, the graph that it runs, and external ONNX models."""

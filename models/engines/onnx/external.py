@@ -1,0 +1,144 @@
+"""The `onnx` engine for a model of others: it feeds one input and reads one output, as the contract says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.coding import EncodedInputs
+from models.engines.base import Record, RunResult
+from models.engines.onnx.engine import first_line, open_session
+from models.errors import InvalidBundle, InvalidInput
+from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
+from models.spec.parameters import LARGEST, Shape
+
+FLOATS: dict[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+}
+WHOLE = {f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"tensor(bool)"}
+LARGEST_COUNT = 2**53  # from there on not every whole number is a float64
+
+
+class ContractEngine:
+    """Runs a serialised ONNX model on `threads` threads per call.
+
+    Raises InvalidBundle where the model's input or output is not what the contract says.
+    """
+
+    name = "onnx"
+
+    def __init__(self, contract: OnnxContract, model: bytes, threads: int = 1) -> None:
+        self.contract = contract
+        self.session = open_session(model, threads)
+        self.one_by_one = False  # whether the graph takes one sample at a time
+        self.input_type = self._check_input()
+        self._check_output()
+
+    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:  # noqa: ARG002
+        """Run every sample from rest; nothing is recorded, since which of the graph's values are spikes is not known.
+
+        Raises InvalidInput where the model fails on it, or gives another shape or a value that is none.
+        """
+        if self.one_by_one:
+            parts = [self._run(inputs[index : index + 1]) for index in range(inputs.batch)]
+            output = np.concatenate(parts)
+        else:
+            output = self._run(inputs)
+        if self.contract.output_kind is OutputKind.SCORES:
+            return RunResult(np.zeros(output.shape, np.int64), output.astype(np.float32), None, {})
+        counts = output.astype(np.int64)
+        return RunResult(counts, counts.astype(np.float32), None, {})
+
+    def _run(self, inputs: EncodedInputs) -> NDArray[np.float64]:
+        """Return (batch, classes), spikes being summed over time."""
+        contract, steps = self.contract, inputs.steps
+        if contract.input_layout is Layout.BATCH:
+            steps = steps[0]
+        else:
+            steps = np.broadcast_to(steps, (inputs.time_steps, *steps.shape[1:]))
+            steps = steps if contract.input_layout is Layout.TIME_BATCH else steps.swapaxes(0, 1)
+        try:
+            feed = np.ascontiguousarray(steps, self.input_type)
+            (output,) = self.session.run([contract.output_name], {contract.input_name: feed})
+        except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
+            raise InvalidInput(
+                f"model.onnx: ONNX Runtime fails on an input of shape {list(steps.shape)}: {first_line(error)}"
+            ) from error
+        return self._checked(output, inputs.batch, inputs.time_steps)
+
+    def _checked(self, output: NDArray[Any], batch: int, time_steps: int) -> NDArray[np.float64]:
+        contract, named = self.contract, f"model.onnx: its output '{self.contract.output_name}'"
+        expected = contract.output_shape(batch, time_steps)
+        if output.shape != expected:
+            raise InvalidInput(
+                f"{named} has shape {list(output.shape)} for {batch} samples at {time_steps} time_steps, "
+                f"but the contract says {list(expected)}"
+            )
+        values = output.astype(np.float64)
+        if not (np.abs(values) <= LARGEST).all():  # NaN is not either
+            raise InvalidInput(f"{named} holds NaN or infinite values, expected finite ones")
+        if contract.output_kind is OutputKind.SCORES:
+            return values
+        wrong = (values < 0) | (values >= LARGEST_COUNT) | (values != np.floor(values))
+        if wrong.any():
+            raise InvalidInput(
+                f"{named} holds {values[wrong].flat[0]:g}, but the contract's output_kind '{contract.output_kind}' "
+                "says that it is whole numbers from 0"
+            )
+        axes = contract.output_layout.names
+        return values.sum(axis=axes.index("time_steps")) if "time_steps" in axes else values
+
+    def _check_input(self) -> type[np.floating[Any]]:
+        """Return the input's type, and note whether the graph takes one sample at a time."""
+        found, name = {value.name: value for value in self.session.get_inputs()}, self.contract.input_name
+        if set(found) != {name}:
+            raise InvalidBundle(f"model.onnx: its inputs are {_listed(found)}, but the contract feeds only '{name}'")
+        value = found[name]
+        if value.type not in FLOATS:
+            raise InvalidBundle(f"model.onnx: its input '{name}' is a {value.type}, expected one of {_listed(FLOATS)}")
+        steps = self.contract.time_steps
+        single = self.contract.input_shape(1, steps)
+        self.one_by_one = _fits(value.shape, single) and not _fits(value.shape, self.contract.input_shape(2, steps))
+        if not self.one_by_one and not _fits(value.shape, self.contract.input_shape(2, steps)):
+            axes = self.contract.input_layout.shown(self.contract.input.shape)
+            raise InvalidBundle(
+                f"model.onnx: its input '{name}' has shape {value.shape}, but the contract says {axes} "
+                f"with time_steps {steps}"
+            )
+        if self.contract.any_time_steps and not _fits(value.shape, self.contract.input_shape(1, steps + 1)):
+            raise InvalidBundle(
+                f"model.onnx: its input '{name}' has shape {value.shape}, whose time_steps are fixed, "
+                "but the contract says any_time_steps"
+            )
+        return FLOATS[value.type]
+
+    def _check_output(self) -> None:
+        found, name = {value.name: value for value in self.session.get_outputs()}, self.contract.output_name
+        if name not in found:
+            raise InvalidBundle(f"model.onnx: its outputs are {_listed(found)}, but the contract reads '{name}'")
+        value = found[name]
+        if value.type not in FLOATS and value.type not in WHOLE:
+            raise InvalidBundle(f"model.onnx: its output '{name}' is a {value.type}, expected a tensor of numbers")
+        batch = 1 if self.one_by_one else 2
+        expected = self.contract.output_shape(batch, self.contract.time_steps)
+        if value.shape and not _fits(value.shape, expected):
+            axes = self.contract.output_layout.shown((self.contract.classes,))
+            raise InvalidBundle(
+                f"model.onnx: its output '{name}' has shape {value.shape}, but the contract says {axes}"
+            )
+
+
+def _fits(declared: Sequence[int | str | None], shape: Shape) -> bool:
+    """Return whether an array of `shape` fits dimensions that are sizes, names or unknown."""
+    return len(declared) == len(shape) and all(
+        not isinstance(size, int) or size == wanted for size, wanted in zip(declared, shape, strict=True)
+    )
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"

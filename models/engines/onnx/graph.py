@@ -1,0 +1,438 @@
+"""The spec as an ONNX model of standard operators, for ONNX Runtime and anything else that reads ONNX.
+
+Layer by layer: each connection is one operator over time × batch, each neuron a Scan over time. In ONNX Runtime that is
+as fast as an unrolled graph, whose number of steps is fixed, and for single samples much faster than one Scan over the
+whole network.
+
+Inputs: `inputs`, float32 encoded values: (batch, *shape) and `time_steps`, an int64 scalar, for `direct` coding, and
+(time_steps, batch, *shape) for the others. Outputs: `spike_counts` int64 and `readout` float32, both (batch, classes);
+`synaptic_operations` int64 (batch,); and per neuron layer `<node>.spikes` int64 (batch,), `<node>.raster` and
+`<node>.membrane` float32 (time_steps, batch, *shape). The equations are `models.neurons`'.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from models.engines.fan_out import fan_out, recurrent_fan_out
+from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron, starting
+from models.spec import Coding, Readout, Spec
+from models.spec.network import Network
+from models.spec.nodes import (
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Delay,
+    Fire,
+    Flatten,
+    Integrating,
+    Linear,
+    MaxPool2d,
+    Neuron,
+    Node,
+    Scale,
+    Spiking,
+    SumPool2d,
+    SweptBase,
+    Weighted,
+)
+from models.spec.parameters import Shape
+
+OPSET = 21
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class Value:
+    """A named tensor of a graph; arithmetic on it adds operators to its graph."""
+
+    graph: Graph
+    name: str
+
+    def __add__(self, other: Value) -> Value:
+        return self.graph.op("Add", self, other)
+
+    def __sub__(self, other: Value) -> Value:
+        return self.graph.op("Sub", self, other)
+
+    def __mul__(self, other: Value) -> Value:
+        return self.graph.op("Mul", self, other)
+
+    def __truediv__(self, other: Value) -> Value:
+        return self.graph.op("Div", self, other)
+
+
+@dataclass
+class Graph:
+    """Operators and constants on their way into an ONNX graph; a body shares the counter, so that names never clash."""
+
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: list[onnx.TensorProto] = field(default_factory=list)
+
+    def fresh(self, stem: str) -> Value:
+        """Return a value of a name that no other has."""
+        return Value(self, f"{stem}_{next(self.numbers)}")
+
+    def constant(self, value: Any, dtype: Any = None, name: str | None = None) -> Value:
+        """Add an initializer."""
+        constant = Value(self, name) if name else self.fresh("constant")
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), constant.name))
+        return constant
+
+    def ops(self, operator: str, *inputs: Value, outputs: int, **attributes: Any) -> list[Value]:
+        """Add an operator of several outputs."""
+        results = [self.fresh(operator.lower()) for _ in range(outputs)]
+        self.nodes.append(
+            helper.make_node(
+                operator, [value.name for value in inputs], [value.name for value in results], **attributes
+            )
+        )
+        return results
+
+    def op(self, operator: str, *inputs: Value, **attributes: Any) -> Value:
+        """Add an operator of one output."""
+        return self.ops(operator, *inputs, outputs=1, **attributes)[0]
+
+    def name(self, value: Value, name: str) -> None:
+        """Give `value` the name of a graph output."""
+        self.nodes.append(helper.make_node("Identity", [value.name], [name]))
+
+    def cast(self, value: Value, to: int) -> Value:
+        """Convert to another element type."""
+        return self.op("Cast", value, to=to)
+
+    def reshape(self, value: Value, shape: Value) -> Value:
+        """Reshape; a size of 0 means no elements (an empty batch), not "as it was"."""
+        return self.op("Reshape", value, shape, allowzero=1)
+
+    def sum(self, value: Value, axes: Sequence[int]) -> Value:
+        """Sum over axes and drop them."""
+        return self.op("ReduceSum", value, self.constant(list(axes), np.int64), keepdims=0)
+
+
+@dataclass(frozen=True)
+class OnnxArithmetic:
+    """Firing as ONNX operators, in the graph of a Scan's body."""
+
+    body: Graph
+
+    def fire(self, charged: Value, threshold: Value, rule: Fire) -> Value:
+        """Return 1.0 where `charged` reaches `threshold` (or passes it), or how often it does, else 0.0."""
+        if rule is Fire.MULTIPLE:
+            return self.body.op("Floor", self.positive(charged / threshold))
+        operator = "GreaterOrEqual" if rule is Fire.AT_THRESHOLD else "Greater"
+        return self.body.cast(self.body.op(operator, charged, threshold), TensorProto.FLOAT)
+
+    def select(self, spikes: Value, fired: Value, silent: Value) -> Value:
+        """Return `fired` where there is a spike, else `silent`."""
+        return self.body.op("Where", self.body.cast(spikes, TensorProto.BOOL), fired, silent)
+
+    def held(self, spikes: Value) -> Value:
+        """Return the spikes: there is no gradient to hold back."""
+        return spikes
+
+    def positive(self, values: Value) -> Value:
+        """Return the values, and 0 in place of those that are less."""
+        return self.body.op("Relu", values)
+
+
+def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
+    """Return the checked ONNX model of `network`, with the model's name, version and labels as metadata."""
+    builder = _Builder(network)
+    graph = builder.build(name)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="spikeserve",
+        producer_version=producer,
+        model_version=version,
+    )
+    helper.set_model_props(
+        model, {"name": name, "version": str(version), "labels": json.dumps(network.spec.labels, ensure_ascii=False)}
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class _Builder:
+    """One network's way into one graph; signals are (1 or time_steps, batch, *shape)."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.spec: Spec = network.spec
+        self.graph = Graph()
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.operations: list[Value] = []
+
+    def build(self, name: str) -> onnx.GraphProto:
+        graph, spec = self.graph, self.spec
+        inputs, source = self.inputs()
+        for node, arriving, last in spec.propagate(source, self.apply, Value.__add__):  # noqa: B007
+            if isinstance(node, Weighted):
+                self.count_operations(arriving, fan_out(node, spec.input_shapes[node.name]))
+        counts, readout = self.read_out(last)
+        total = self.operations[0] if self.operations else None
+        for value in self.operations[1:]:
+            total = total + value if total else value
+        if total is None:
+            total = graph.op("Expand", graph.constant(0, np.int64), self.batch)
+        self.output(counts, "spike_counts", TensorProto.INT64, ["batch", spec.classes])
+        self.output(readout, "readout", TensorProto.FLOAT, ["batch", spec.classes])
+        self.output(total, "synaptic_operations", TensorProto.INT64, ["batch"])
+        return helper.make_graph(graph.nodes, name, inputs, self.outputs, graph.constants)
+
+    def inputs(self) -> tuple[list[onnx.ValueInfoProto], Value]:
+        graph, shape = self.graph, self.spec.input.shape
+        if self.spec.coding is Coding.DIRECT:
+            declared = [
+                helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["batch", *shape]),
+                helper.make_tensor_value_info("time_steps", TensorProto.INT64, []),
+            ]
+            given = Value(graph, "inputs")
+            self.batch = graph.op("Shape", given, start=0, end=1)
+            self.time_steps = graph.reshape(Value(graph, "time_steps"), graph.constant([1], np.int64))
+            return declared, graph.op("Unsqueeze", given, graph.constant([0], np.int64))
+        declared = [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["time_steps", "batch", *shape])]
+        given = Value(graph, "inputs")
+        self.time_steps = graph.op("Shape", given, start=0, end=1)
+        self.batch = graph.op("Shape", given, start=1, end=2)
+        return declared, given
+
+    def output(self, value: Value, name: str, dtype: int, shape: Sequence[int | str]) -> None:
+        self.graph.name(value, name)
+        self.outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+
+    def sized(self, *sizes: Value | Shape) -> Value:
+        """Return a shape made of graph values and numbers."""
+        parts = [
+            part if isinstance(part, Value) else self.graph.constant(part, np.int64) for part in sizes if part != ()
+        ]
+        return self.graph.op("Concat", *parts, axis=0)
+
+    def count_operations(self, arriving: Value, per_input: NDArray[np.int64]) -> None:
+        """Add the weights that non-zero inputs meet; sums in float64, exact to 2**53."""
+        graph = self.graph
+        met = graph.cast(graph.cast(arriving, TensorProto.BOOL), TensorProto.FLOAT)
+        per_position = graph.cast(graph.sum(met, [0]), TensorProto.DOUBLE)
+        axes = range(1, per_input.ndim + 1)
+        weighted = graph.sum(per_position * graph.constant(per_input, np.float64), axes)
+        self.operations.append(graph.cast(weighted, TensorProto.INT64))
+
+    def read_out(self, last: Value) -> tuple[Value, Value]:
+        """Return the counts and the readout of the last layer's output (time_steps, batch, classes)."""
+        graph, rule = self.graph, self.spec.readout
+        if rule is Readout.SPIKE_COUNT:
+            readout = graph.sum(last, [0])
+            return graph.cast(readout, TensorProto.INT64), readout
+        counts = graph.op("Expand", graph.constant(0, np.int64), self.sized(self.batch, (self.spec.classes,)))
+        if rule is Readout.LAST_MEMBRANE:
+            return counts, graph.op("Gather", last, graph.constant(-1, np.int64), axis=0)
+        if rule is Readout.MAX_MEMBRANE:
+            return counts, graph.op("ReduceMax", last, graph.constant([0], np.int64), keepdims=0)
+        precise = graph.cast(last, TensorProto.DOUBLE)
+        mean = graph.op("ReduceMean", precise, graph.constant([0], np.int64), keepdims=0)
+        return counts, graph.cast(mean, TensorProto.FLOAT)
+
+    def apply(self, node: Node, arriving: Value) -> Value:
+        if isinstance(node, Neuron):
+            return self.neuron(node, arriving)
+        if isinstance(node, Delay):
+            return self.delay(node, arriving)
+        return self.connect(node, arriving)
+
+    @singledispatchmethod
+    def connect(self, node: Node, _: Value) -> Value:
+        raise TypeError(f"no ONNX operator for a {type(node).__name__}")
+
+    @connect.register
+    def _(self, node: Linear, arriving: Value) -> Value:
+        transposed = np.ascontiguousarray(self.network.tensors[f"{node.name}.weight"].T)
+        current = self.graph.op("MatMul", arriving, self.graph.constant(transposed, name=f"{node.name}.weight"))
+        bias = self.network.tensor(node, "bias")
+        return current if bias is None else current + self.graph.constant(bias, name=f"{node.name}.bias")
+
+    @connect.register
+    def _(self, node: Conv1d | Conv2d, arriving: Value) -> Value:
+        operands = [
+            self.graph.constant(tensor, name=f"{node.name}.{parameter}")
+            for parameter in ("weight", "bias")
+            if (tensor := self.network.tensor(node, parameter)) is not None
+        ]
+        dilations = [window.dilation for window in node.windows]
+        return self.sweep(node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node))
+
+    @connect.register
+    def _(self, node: SumPool2d, arriving: Value) -> Value:
+        return self.sum_pool(node, arriving)
+
+    @connect.register
+    def _(self, node: AvgPool2d, arriving: Value) -> Value:
+        summed = self.sum_pool(node, arriving)
+        return self.graph.op("Div", summed, self.graph.constant(np.prod(node.kernel_size), np.float32))
+
+    @connect.register
+    def _(self, node: MaxPool2d, arriving: Value) -> Value:
+        return self.sweep(node, arriving, "MaxPool", **_window(node))
+
+    @connect.register
+    def _(self, node: Flatten, arriving: Value) -> Value:
+        return self.reshaped(arriving, self.spec.output_shapes[node.name])
+
+    def sum_pool(self, node: SumPool2d | AvgPool2d, arriving: Value) -> Value:
+        """Sum each window by a convolution with ones, since ONNX has no sum pool and an average would round."""
+        channels = self.spec.input_shapes[node.name][0]
+        ones = self.graph.constant(np.ones((channels, 1, *node.kernel_size), np.float32))
+        return self.sweep(node, arriving, "Conv", ones, group=channels, **_window(node))
+
+    def sweep(self, node: Node, arriving: Value, operator: str, *operands: Value, **attributes: Any) -> Value:
+        """Apply an operator that knows one batch axis to (1 or time_steps, batch, *shape)."""
+        graph = self.graph
+        flat = graph.reshape(arriving, graph.constant([-1, *self.spec.input_shapes[node.name]], np.int64))
+        swept = graph.op(operator, flat, *operands, **attributes)
+        return self.reshaped(swept, self.spec.output_shapes[node.name], like=arriving)
+
+    def reshaped(self, value: Value, shape: Shape, like: Value | None = None) -> Value:
+        leading = self.graph.op("Shape", like or value, start=0, end=2)
+        return self.graph.reshape(value, self.sized(leading, shape))
+
+    @connect.register
+    def _(self, node: Scale, arriving: Value) -> Value:
+        return self.graph.constant(self.network.parameter(node, "scale"), name=f"{node.name}.scale") * arriving
+
+    def delay(self, node: Delay, arriving: Value) -> Value:
+        """Return each element some steps later: what a gather from so many steps before gives, or 0 where none was."""
+        graph, shape = self.graph, self.spec.output_shapes[node.name]
+        whole = self.sized(self.time_steps, self.batch, shape)
+        arriving = graph.op("Expand", arriving, whole)
+        length = graph.reshape(self.time_steps, graph.constant([], np.int64))
+        steps = graph.op("Range", graph.constant(0, np.int64), length, graph.constant(1, np.int64))
+        steps = graph.reshape(steps, graph.constant([-1, 1, *(1 for _ in shape)], np.int64))
+        delays = graph.constant(np.broadcast_to(self.network.parameter(node, "delay"), shape), np.int64)
+        zero = graph.constant(0, np.int64)
+        source = graph.op("Expand", steps - delays, whole)
+        later = graph.op("GatherElements", arriving, graph.op("Max", source, zero), axis=0)
+        return graph.op("Where", graph.op("GreaterOrEqual", source, zero), later, graph.constant(0, np.float32))
+
+    def neuron(self, node: Neuron, current: Value) -> Value:
+        """Scan one neuron layer over time and return its output (time_steps, batch, *shape)."""
+        graph, shape = self.graph, self.spec.input_shapes[node.name]
+        current = graph.op("Expand", current, self.sized(self.time_steps, self.batch, shape))
+        rest = graph.op("Expand", graph.constant(0, np.float32), self.sized(self.batch, shape))
+        axes: list[int | str] = ["time_steps", "batch", *shape]
+        if isinstance(node, Integrating):
+            states = [self.start(node, rest), *[rest] * has_synapse(node)]
+            *_, membranes = self.scan(self.readout_body(node), states, current, outputs=1)
+            self.output(membranes, f"{node.name}.membrane", TensorProto.FLOAT, axes)
+            return membranes
+        states = [rest, self.start(node, rest), *[rest] * has_synapse(node)]
+        if skips_bias(node):
+            states.append(graph.constant(0, np.float32))
+        *_, raster, membranes = self.scan(self.spiking_body(node), states, current, outputs=2)
+        self.output(raster, f"{node.name}.raster", TensorProto.FLOAT, axes)
+        self.output(membranes, f"{node.name}.membrane", TensorProto.FLOAT, axes)
+        self.count_spikes(node, raster)
+        return raster
+
+    def start(self, node: Neuron, rest: Value) -> Value:
+        """Return the membrane before the first step."""
+        if not starting(node):
+            return rest
+        return rest + self.graph.constant(self.network.parameter(node, "start"), name=f"{node.name}.start")
+
+    def scan(self, body: onnx.GraphProto, states: Sequence[Value], current: Value, outputs: int) -> list[Value]:
+        """Run a body over the steps of `current` and return its last states and its outputs of each step."""
+        return self.graph.ops("Scan", *states, current, outputs=len(states) + outputs, body=body, num_scan_inputs=1)
+
+    def count_spikes(self, node: Spiking, raster: Value) -> None:
+        graph, shape = self.graph, self.spec.input_shapes[node.name]
+
+        def per_sample(values: Value) -> Value:
+            return graph.cast(
+                graph.sum(graph.cast(values, TensorProto.DOUBLE), range(1, len(shape) + 1)), TensorProto.INT64
+            )
+
+        self.output(per_sample(graph.sum(raster, [0])), f"{node.name}.spikes", TensorProto.INT64, ["batch"])
+        if node.recurrent:  # the last step's spikes never come back
+            sent = graph.cast(graph.cast(raster, TensorProto.BOOL), TensorProto.FLOAT)
+            last = graph.op("Gather", sent, graph.constant(-1, np.int64), axis=0)
+            returned = per_sample(graph.sum(sent, [0])) - per_sample(last)
+            self.operations.append(returned * graph.constant(recurrent_fan_out(shape), np.int64))
+
+    def readout_body(self, node: Integrating) -> onnx.GraphProto:
+        body = Graph(self.graph.numbers)
+        state = self.fresh_state(body, node)
+        current = body.fresh("current")
+        charged = integrator(node, self.parameters_in(body, node)).charge(state, current)
+        kept = _present(charged)
+        return _body(body, [*_present(state), current], [*kept, body.op("Identity", charged.membrane)])
+
+    def spiking_body(self, node: Spiking) -> onnx.GraphProto:
+        body = Graph(self.graph.numbers)
+        before, state, current = body.fresh("spikes"), self.fresh_state(body, node), body.fresh("current")
+        started = body.fresh("started") if skips_bias(node) else None
+        arriving, feedback = current, self.recurrent(body, node, before, started) if node.recurrent else None
+        if feedback is not None and not feedback_joins_charge(node):
+            arriving, feedback = current + feedback, None
+        neuron = spiking_neuron(node, self.parameters_in(body, node))
+        spikes, after = neuron.step(state, arriving, feedback, OnnxArithmetic(body))
+        given, kept = [before, *_present(state)], [spikes, *_present(after)]
+        if started is not None:
+            given.append(started)
+            kept.append(body.constant(1, np.float32))
+        # A body's result must be its own: what passes through unchanged, or twice, is copied.
+        results = [body.op("Identity", value) for value in (*kept, spikes, after.membrane)]
+        return _body(body, [*given, current], results)
+
+    def fresh_state(self, body: Graph, node: Neuron) -> State:
+        return State(body.fresh("membrane"), body.fresh("synapse") if has_synapse(node) else None)
+
+    def recurrent(self, body: Graph, node: Spiking, spikes: Value, started: Value | None) -> Value:
+        weight = np.ascontiguousarray(self.network.tensors[f"{node.name}.recurrent.weight"].T)
+        flat = body.op("Flatten", spikes, axis=1)
+        current = body.op("MatMul", flat, body.constant(weight, name=f"{node.name}.recurrent.weight"))
+        bias = self.network.tensor(node, "recurrent.bias")
+        if bias is not None:
+            added = body.constant(bias, name=f"{node.name}.recurrent.bias")
+            current = current + (added if started is None else added * started)
+        return body.reshape(current, body.op("Shape", spikes))
+
+    def parameters_in(self, body: Graph, node: Neuron) -> Any:
+        return lambda name: body.constant(self.network.parameter(node, name), name=f"{node.name}.{name}")
+
+
+def skips_bias(node: Spiking) -> bool:
+    """Return whether a recurrent bias is absent at the first step, which a layer must then tell from the others."""
+    return node.recurrent is not None and not node.recurrent.bias_at_start
+
+
+def _present(state: State) -> list[Value]:
+    return [value for value in state if value is not None]
+
+
+def _body(body: Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.GraphProto:
+    infos = [
+        [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None) for value in values]
+        for values in (inputs, outputs)
+    ]
+    return helper.make_graph(body.nodes, "step", *infos, body.constants)
+
+
+def _window(node: SweptBase) -> dict[str, Any]:
+    windows = node.windows
+    return {
+        "kernel_shape": [window.extent for window in windows],
+        "strides": [window.stride for window in windows],
+        "pads": [window.before for window in windows] + [window.after for window in windows],
+    }

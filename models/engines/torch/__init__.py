@@ -1,0 +1,1 @@
+"""The `torch` engine, and the modules that it shares with training."""

@@ -1,0 +1,348 @@
+"""The spec as PyTorch modules: what training fits and the `torch` engine serves.
+
+Time comes first, and a layer takes all its steps at once: each connection is one matrix product over time × batch, and
+one over the batch alone while its input is the same at every step. Only a neuron loops over time. State goes in and
+comes out; nothing is kept on a module, so every call starts from rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (its usual name)
+
+from models.neurons import (
+    Arithmetic,
+    Integrator,
+    SpikingNeuron,
+    State,
+    feedback_joins_charge,
+    has_synapse,
+    integrator,
+    spiking_neuron,
+    starting,
+)
+from models.spec import Spec
+from models.spec.network import Network
+from models.spec.nodes import (
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Delay,
+    Fire,
+    Flatten,
+    Integrating,
+    Linear,
+    MaxPool2d,
+    Neuron,
+    Node,
+    Pool2d,
+    Scale,
+    Spiking,
+    SumPool2d,
+)
+from models.spec.parameters import PER_NEURON, Shape
+
+
+class HardThreshold:
+    """Firing as it is served: a plain comparison, through which no gradient passes."""
+
+    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
+        """Return 1 where `charged` reaches `threshold` (or passes it), or how often it does, else 0."""
+        if rule is Fire.MULTIPLE:
+            return torch.where(charged > 0, torch.trunc(charged / threshold), torch.zeros_like(charged))
+        fired = charged >= threshold if rule is Fire.AT_THRESHOLD else charged > threshold
+        return fired.to(charged.dtype)
+
+    def select(self, spikes: Tensor, fired: Tensor, silent: Tensor) -> Tensor:
+        """Return `fired` where there is a spike, else `silent`."""
+        return torch.where(spikes > 0, fired, silent)
+
+    def held(self, spikes: Tensor) -> Tensor:
+        """Return the spikes without their gradient: the reset is not a way for it."""
+        return spikes.detach()
+
+    def positive(self, values: Tensor) -> Tensor:
+        """Return the values, and 0 in place of those that are less."""
+        return torch.relu(values)
+
+
+class SumPool(nn.Module):
+    """The sum over each window of (samples, channels, height, width)."""
+
+    def __init__(self, pool: Pool2d) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (samples, channels, rows, columns)."""
+        return F.avg_pool2d(x, self.pool.kernel_size, self.pool.hop, self.pool.padding, divisor_override=1)
+
+
+class AvgPool(SumPool):
+    """The sum over each window divided by the window's size: a true division, rounded once, as the spec defines it."""
+
+    window: Tensor
+
+    def __init__(self, pool: Pool2d) -> None:
+        super().__init__(pool)
+        # A tensor, since dividing by a Python number may become a product with its rounded reciprocal.
+        self.register_buffer("window", torch.tensor(float(np.prod(pool.kernel_size))), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (samples, channels, rows, columns)."""
+        return super().forward(x) / self.window
+
+
+class ParameterisedLayer(nn.Module):
+    """A layer with the parameters of its node as buffers: numbers, or arrays that are part of its state."""
+
+    def __init__(self, node: Node, shape: Shape, names: Iterable[str]) -> None:
+        super().__init__()
+        for name in names:
+            value = getattr(node, name, None)
+            if value is not None:
+                initial = torch.zeros(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
+                self.register_buffer(name, initial, persistent=value == PER_NEURON)
+
+
+class ScaleLayer(ParameterisedLayer):
+    """Each element times its factor."""
+
+    scale: Tensor
+
+    def __init__(self, node: Scale, shape: Shape) -> None:
+        super().__init__(node, shape, ["scale"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (samples, *shape)."""
+        return self.scale * x
+
+
+class DelayLayer(ParameterisedLayer):
+    """Each element some steps later."""
+
+    delay: Tensor
+
+    def __init__(self, node: Delay, shape: Shape) -> None:
+        super().__init__(node, shape, ["delay"])
+
+    def forward(self, x: Tensor, time_steps: int) -> Tensor:
+        """Return (time_steps, batch, *shape) for that, or for (1, batch, *shape) where every step is the same."""
+        x = x.expand(time_steps, *x.shape[1:])
+        delays = self.delay.to(torch.int64).expand(x.shape[2:])
+        from_step = torch.arange(time_steps, device=x.device).view(-1, *(1 for _ in x.shape[1:])) - delays
+        later = x.gather(0, from_step.clamp(min=0).expand(x.shape))
+        return torch.where(from_step >= 0, later, torch.zeros_like(later))
+
+
+class NeuronLayer(ParameterisedLayer):
+    """One neuron layer run through time; the equations are `models.neurons`'."""
+
+    def __init__(self, node: Neuron, shape: Shape) -> None:
+        super().__init__(node, shape, PARAMETERS)
+        self.node = node
+        recurrent = node.recurrent if isinstance(node, Spiking) else None
+        size = int(np.prod(shape))
+        self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
+
+    def forward(self, current: Tensor, time_steps: int, arithmetic: Arithmetic[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Step from rest through time.
+
+        `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. Returns the output
+        (time_steps, batch, *shape), spikes or a readout's membrane, and the membrane after each step (batch, *shape).
+        """
+        rest = torch.zeros_like(current[0])
+        start = rest + self.get_buffer("start") if starting(self.node) else rest
+        state = State(start, rest if has_synapse(self.node) else None)
+        steps = current.unbind(0) * (time_steps if len(current) == 1 else 1)
+        membranes: list[Tensor] = []
+        if isinstance(self.node, Integrating):
+            readout: Integrator[Tensor] = integrator(self.node, self.get_buffer)
+            for step in steps:
+                state = readout.charge(state, step)
+                membranes.append(state.membrane)
+            return torch.stack(membranes), membranes
+        neuron: SpikingNeuron[Tensor] = spiking_neuron(self.node, self.get_buffer)
+        last = feedback_joins_charge(self.node)
+        spikes = rest
+        raster: list[Tensor] = []
+        for t, step in enumerate(steps):
+            feedback = None if self.recurrent is None else self.feedback(self.recurrent, spikes, start=t == 0)
+            arriving = step if feedback is None or last else step + feedback
+            spikes, state = neuron.step(state, arriving, feedback if last else None, arithmetic)
+            raster.append(spikes)
+            membranes.append(state.membrane)
+        return torch.stack(raster), membranes
+
+    def feedback(self, recurrent: nn.Linear, spikes: Tensor, *, start: bool) -> Tensor:
+        """Return the current that the spikes of the step before send back, of their shape (batch, *shape)."""
+        rule = self.node.recurrent if isinstance(self.node, Spiking) else None
+        bias = recurrent.bias if rule is not None and (rule.bias_at_start or not start) else None
+        return F.linear(spikes.flatten(1), recurrent.weight, bias).view_as(spikes)
+
+
+PARAMETERS = (
+    *("decay", "gain", "drive", "rate", "tau", "leak", "syn_decay", "syn_rate", "syn_gain"),
+    *("threshold", "reset_value", "floor", "start"),
+)
+
+
+@singledispatch
+def build(node: Node, _: Shape) -> nn.Module:
+    """Return the module of `node` for an input of a shape (one step of one sample), with fresh weights."""
+    raise TypeError(f"no module for a {type(node).__name__}")
+
+
+@build.register
+def _(node: Linear, _: Shape) -> nn.Module:
+    return nn.Linear(node.in_features, node.out_features, bias=node.bias)
+
+
+class _PaddedFirst(nn.Module):
+    """What makes a convolution pad its input itself, on one side more than on the other, as a "same" padding may."""
+
+    margins: list[int]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of the padded input."""
+        padded: Tensor = super().forward(F.pad(x, self.margins))
+        return padded
+
+
+class PaddedConv1d(_PaddedFirst, nn.Conv1d):
+    """A 1-D convolution with margins."""
+
+
+class PaddedConv2d(_PaddedFirst, nn.Conv2d):
+    """A 2-D convolution with margins."""
+
+
+def _conv(node: Conv1d | Conv2d, even: Callable[..., nn.Module], uneven: Callable[..., _PaddedFirst]) -> nn.Module:
+    windows = node.windows
+    arguments: dict[str, Any] = {
+        "kernel_size": tuple(window.extent for window in windows),
+        "stride": tuple(window.stride for window in windows),
+        "dilation": tuple(window.dilation for window in windows),
+        "groups": node.groups,
+        "bias": node.bias,
+    }
+    if all(window.before == window.after for window in windows):
+        padding = tuple(window.before for window in windows)
+        return even(node.in_channels, node.out_channels, padding=padding, **arguments)
+    conv = uneven(node.in_channels, node.out_channels, **arguments)
+    # PyTorch takes the margins of the last axis first.
+    conv.margins = [margin for window in reversed(windows) for margin in (window.before, window.after)]
+    return conv
+
+
+@build.register
+def _(node: Conv1d, _: Shape) -> nn.Module:
+    return _conv(node, nn.Conv1d, PaddedConv1d)
+
+
+@build.register
+def _(node: Conv2d, _: Shape) -> nn.Module:
+    return _conv(node, nn.Conv2d, PaddedConv2d)
+
+
+@build.register
+def _(node: SumPool2d, _: Shape) -> nn.Module:
+    return SumPool(node)
+
+
+@build.register
+def _(node: AvgPool2d, _: Shape) -> nn.Module:
+    return AvgPool(node)
+
+
+@build.register
+def _(node: MaxPool2d, _: Shape) -> nn.Module:
+    return nn.MaxPool2d(node.kernel_size, node.hop, node.padding)
+
+
+@build.register
+def _(_: Flatten, __: Shape) -> nn.Module:
+    return nn.Flatten(start_dim=1)
+
+
+@build.register
+def _(node: Scale, shape: Shape) -> nn.Module:
+    return ScaleLayer(node, shape)
+
+
+@build.register
+def _(node: Delay, shape: Shape) -> nn.Module:
+    return DelayLayer(node, shape)
+
+
+@build.register
+def _(node: Neuron, shape: Shape) -> nn.Module:
+    return NeuronLayer(node, shape)
+
+
+class SpikingNetwork(nn.Module):
+    """A spec's nodes as modules, in order."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.layers = nn.ModuleList(build(node, spec.input_shapes[node.name]) for node in spec.nodes)
+
+    @classmethod
+    def of(cls, network: Network) -> SpikingNetwork:
+        """Return modules that hold the tensors of `network`."""
+        module = cls(network.spec)
+        module.load_state_dict(
+            {module._key(name): torch.from_numpy(array.copy()) for name, array in network.tensors.items()}
+        )
+        return module
+
+    def network(self) -> Network:
+        """Return the spec with a copy of the tensors as they are now, float32 on the CPU."""
+        state = self.state_dict()
+        return Network(
+            self.spec,
+            {name: state[self._key(name)].detach().float().cpu().numpy() for name in self.spec.tensor_shapes},
+        )
+
+    def _key(self, name: str) -> str:
+        node, _, parameter = name.partition(".")
+        return f"layers.{self._positions[node]}.{parameter}"
+
+    @property
+    def _positions(self) -> dict[str, int]:
+        return {node.name: position for position, node in enumerate(self.spec.nodes)}
+
+    def forward(
+        self, steps: Tensor, time_steps: int, arithmetic: Arithmetic[Tensor]
+    ) -> Iterator[tuple[Node, Tensor, Tensor, list[Tensor]]]:
+        """Run every sample from rest, a layer at a time.
+
+        `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same. Yields
+        each node with what arrives at it, what leaves it, both (1 or time_steps, batch, *shape), and, of a neuron, the
+        membrane after each step. Nothing is held for a caller that does not hold it.
+        """
+        positions = self._positions
+        membranes: list[Tensor] = []
+
+        def apply(node: Node, arriving: Tensor) -> Tensor:
+            nonlocal membranes
+            layer = self.layers[positions[node.name]]
+            membranes = []
+            if isinstance(layer, NeuronLayer):
+                leaving: Tensor
+                leaving, membranes = layer(arriving, time_steps, arithmetic)
+                return leaving
+            if isinstance(layer, DelayLayer):
+                return layer(arriving, time_steps)
+            flat: Tensor = layer(arriving.flatten(0, 1))
+            return flat.view(*arriving.shape[:2], *flat.shape[1:])
+
+        for node, arriving, leaving in self.spec.propagate(steps, apply, torch.add):
+            yield node, arriving, leaving, membranes

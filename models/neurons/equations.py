@@ -1,0 +1,421 @@
+"""The neuron's equations, in one place and once, for every engine that computes with whole arrays.
+
+One step of one neuron, exactly; i is the current that arrives, j the synaptic current of a neuron that has one
+(otherwise j = i), v the membrane and s the spikes:
+
+    synapse  j = syn_decay * j + syn_gain * i                 (synapse: "decay")
+             j = j + syn_rate * (syn_gain * i - j)            ("euler": the `nir` dialect's CubaLIF)
+             j + syn_gain * i now, j - syn_rate * j of it kept   ("jump": Norse's LIF)
+             j = syn_decay * (j + syn_gain * i)               ("sum_then_decay": sinabs)
+    charge   u = decay * v + gain * j + drive                 (charge: "decay")
+             u = v + rate * ((leak - v) + gain * j)           ("euler": the `nir` dialect's LIF, Norse's LIF)
+             u = v + rate * ((gain * j + leak) - v)           ("euler_input_first": Norse's LIFBox)
+             u = v + (gain * j - (v - leak)) / tau            ("relax": SpikingJelly; times `rate` in ParametricLIF)
+             u = (v - (v - leak) / tau) + gain * j            ("leak_then_add": SpikingJelly without decay_input)
+    fire     s = 1 where u >= threshold                       (fire: "at_threshold")
+             s = 1 where u > threshold                        ("above_threshold")
+             s = u / threshold towards 0 where u > 0, else 0  ("multiple": sinabs' several spikes a step)
+    reset    v = u - threshold * s                            (reset: "subtract")
+             v = reset_value where s, else u                  ("value")
+             v = u                                            ("none")
+    floor    v = max(v - floor, 0) + floor                    (floor, where there is one: sinabs)
+
+Before the first step v = start, j = 0 and no neuron has fired.
+
+A reset of another timing than "same_step" hangs on r, which is 1 where the membrane of the step before fires: snnTorch.
+
+    "next_step"          by subtraction u = (charge) - threshold * r, to a value v = reset_value where r before charging
+    "next_step_charged"  u = reset_value where r, in place of what was charged: snnTorch's Synaptic and RLeaky
+    "corrected"          as "next_step", then v = u - threshold * (s - r), or u - (s - r) * (u - reset_value): snnTorch
+                         with reset_delay=False
+    "corrected_charged"  the same with "next_step_charged"
+
+The update is defined to the last bit: each multiplication, addition and division rounds to float32 on its own, in the
+order written. The equations are written over NumPy arrays, PyTorch tensors and ONNX graph values alike, which differ
+only in their `Arithmetic`: how they fire, and so what training's surrogate gradient replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from typing_extensions import TypeIs
+
+from models.spec.nodes import (
+    Charge,
+    CubaLI,
+    CubaLIF,
+    Fire,
+    Integrating,
+    Joins,
+    Leaky,
+    Reset,
+    ResetTiming,
+    Spiking,
+    Synapse,
+    Threshold,
+)
+
+Array = TypeVar("Array", bound=Any)  # anything with +, -, *, / between its kind: an array, a tensor, a graph value
+
+
+Given = TypeVar("Given", bound=Any, covariant=True)
+
+
+class Arithmetic(Protocol[Array]):
+    """What a kind of array brings to the equations beyond +, -, * and /."""
+
+    def fire(self, charged: Array, threshold: Array, rule: Fire) -> Array:
+        """Return the spikes of what is `charged`, 0 where there is none, in the kind's float type."""
+        ...
+
+    def select(self, spikes: Array, fired: Array, silent: Array) -> Array:
+        """Return `fired` where there is a spike and `silent` elsewhere."""
+        ...
+
+    def held(self, spikes: Array) -> Array:
+        """Return the spikes as the reset sees them; training may let no gradient pass there."""
+        ...
+
+    def positive(self, values: Array) -> Array:
+        """Return the values, and 0 in place of those that are less."""
+        ...
+
+
+class State(NamedTuple):
+    """What a layer remembers from one step to the next; a layer without a synaptic current has none."""
+
+    membrane: Any
+    synapse: Any = None
+
+
+Parameters: TypeAlias = Callable[[str], Array]  # a parameter's name -> its value in the engine's kind of array
+ChargeRule: TypeAlias = Callable[[Array, Array], Array]  # (membrane, current) -> charged
+SynapseRule: TypeAlias = Callable[[Array, Array, Array | None], tuple[Array, Array]]  # (j, i, feedback) -> (now, kept)
+
+
+@dataclass(frozen=True)
+class Integrator(Generic[Array]):
+    """How a layer charges; each parameter is a scalar or an array of the layer's shape."""
+
+    charge_rule: ChargeRule[Array]
+    synapse: SynapseRule[Array] | None
+
+    def charge(self, state: State, current: Array, feedback: Array | None = None) -> State:
+        """Return what is charged and what is kept of the synaptic current; `feedback` is added last, to their sum."""
+        if self.synapse is None:
+            return State(_plus(self.charge_rule(state.membrane, current), feedback))
+        flowing, kept = self.synapse(state.synapse, current, feedback)
+        return State(self.charge_rule(state.membrane, flowing), kept)
+
+
+class ResetRule(Generic[Array]):
+    """When a spike changes the membrane, and how: the three places where one can; none does unless it says so.
+
+    `late` are the spikes that the membrane of the step before gives, for the rules that ask for them.
+    """
+
+    is_late = False
+
+    def before(self, membrane: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
+        """Return the membrane that will charge."""
+        return membrane
+
+    def charged(self, charged: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
+        """Return the membrane that will fire."""
+        return charged
+
+    def after(self, charged: Array, spikes: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
+        """Return the membrane that remains."""
+        return charged
+
+
+@dataclass(frozen=True)
+class SpikingNeuron(Integrator[Array]):
+    """A layer of neurons that charge, fire and reset."""
+
+    threshold: Array
+    fire: Fire
+    reset: ResetRule[Array]
+    floor: Array | None
+
+    def step(
+        self, state: State, current: Array, feedback: Array | None, arithmetic: Arithmetic[Array]
+    ) -> tuple[Array, State]:
+        """Take one step and return `(spikes, state)`, each of the membrane's shape; nothing is kept.
+
+        `feedback` is a recurrent current that joins what is charged; one that joins the input is part of `current`.
+        """
+        late = None
+        if self.reset.is_late:
+            late = arithmetic.held(arithmetic.fire(state.membrane, self.threshold, self.fire))
+        before = self.reset.before(state.membrane, late, arithmetic)
+        membrane, synapse = self.charge(State(before, state.synapse), current, feedback)
+        charged = self.reset.charged(membrane, late, arithmetic)
+        spikes = arithmetic.fire(charged, self.threshold, self.fire)
+        after = self.reset.after(charged, arithmetic.held(spikes), late, arithmetic)
+        if self.floor is not None:
+            after = arithmetic.positive(after - self.floor) + self.floor
+        return spikes, State(after, synapse)
+
+
+@dataclass(frozen=True)
+class Subtract(ResetRule[Array]):
+    """v = u - threshold * s."""
+
+    threshold: Array
+
+    def after(self, charged: Array, spikes: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
+        """Return the membrane less the threshold for each spike."""
+        return charged - self.threshold * spikes
+
+
+@dataclass(frozen=True)
+class SubtractLate(ResetRule[Array]):
+    """u = (charge) - threshold * r."""
+
+    threshold: Array
+    is_late = True
+
+    def charged(self, charged: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
+        """Return what was charged less the threshold for each late spike."""
+        return charged - self.threshold * late
+
+
+@dataclass(frozen=True)
+class SubtractCorrected(SubtractLate[Array]):
+    """The same, then v = u - threshold * (s - r)."""
+
+    def after(self, charged: Array, spikes: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
+        """Return the membrane less the threshold for each spike that is new."""
+        return charged - self.threshold * (spikes - late)
+
+
+@dataclass(frozen=True)
+class ToValue(ResetRule[Array]):
+    """v = value where s, else u."""
+
+    value: Array
+
+    def after(self, charged: Array, spikes: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
+        """Return the value where there is a spike."""
+        return arithmetic.select(spikes, self.value, charged)
+
+
+@dataclass(frozen=True)
+class ToValueLate(ResetRule[Array]):
+    """v = value where r, before it charges."""
+
+    value: Array
+    is_late = True
+
+    def before(self, membrane: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:
+        """Return the value where there is a late spike."""
+        return arithmetic.select(late, self.value, membrane)
+
+
+@dataclass(frozen=True)
+class ToValueLateCharged(ResetRule[Array]):
+    """u = value where r, else (charge)."""
+
+    value: Array
+    is_late = True
+
+    def charged(self, charged: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:
+        """Return the value where there is a late spike."""
+        return arithmetic.select(late, self.value, charged)
+
+
+class _Corrected(ResetRule[Array]):
+    """v = u - (s - r) * (u - value)."""
+
+    value: Array
+
+    def after(self, charged: Array, spikes: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
+        """Return the value for a spike that is new; where only r is 1 the difference is added, as snnTorch does."""
+        return charged - (spikes - late) * (charged - self.value)
+
+
+class ToValueCorrected(_Corrected[Array], ToValueLate[Array]):
+    """Late, and again for a spike that is new."""
+
+
+class ToValueCorrectedCharged(_Corrected[Array], ToValueLateCharged[Array]):
+    """Late on what was charged, and again for a spike that is new."""
+
+
+RESETS: Mapping[Reset, Mapping[ResetTiming, Callable[[Any], ResetRule[Any]]]] = {
+    Reset.SUBTRACT: {
+        ResetTiming.SAME_STEP: Subtract,
+        ResetTiming.NEXT_STEP: SubtractLate,
+        ResetTiming.CORRECTED: SubtractCorrected,
+    },
+    Reset.VALUE: {
+        ResetTiming.SAME_STEP: ToValue,
+        ResetTiming.NEXT_STEP: ToValueLate,
+        ResetTiming.NEXT_STEP_CHARGED: ToValueLateCharged,
+        ResetTiming.CORRECTED: ToValueCorrected,
+        ResetTiming.CORRECTED_CHARGED: ToValueCorrectedCharged,
+    },
+    Reset.NONE: {ResetTiming.SAME_STEP: lambda _: ResetRule()},
+}
+
+
+class Needed(Protocol[Given]):
+    """What the rules ask for a node's parameters."""
+
+    def __call__(self, name: str, neutral: float | None = None) -> Given | None:
+        """Return a parameter, or None where the node has none, or where it is `neutral` and would change no bit."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Needed(Generic[Array]):
+    node: Any
+    values: Parameters[Array]
+
+    def __call__(self, name: str, neutral: float | None = None) -> Array | None:
+        value = getattr(self.node, name, None)
+        return None if value is None or value == neutral else self.values(name)
+
+
+def _plus(first: Array, second: Array | None) -> Array:
+    return first if second is None else first + second
+
+
+def _times(factor: Array | None, value: Array) -> Array:
+    return value if factor is None else factor * value
+
+
+def _decaying(of: Needed[Array]) -> ChargeRule[Array]:
+    decay, gain, drive = of("decay", 1.0), of("gain", 1.0), of("drive", 0.0)
+    return lambda v, j: _plus(_times(decay, v) + _times(gain, j), drive)
+
+
+def _euler(of: Needed[Array]) -> ChargeRule[Array]:
+    rate, gain, leak = of("rate"), of("gain", 1.0), of("leak")
+    return lambda v, j: v + rate * ((leak - v) + _times(gain, j))
+
+
+def _euler_input_first(of: Needed[Array]) -> ChargeRule[Array]:
+    rate, gain, leak = of("rate"), of("gain", 1.0), of("leak")
+    return lambda v, j: v + rate * ((_times(gain, j) + leak) - v)
+
+
+def _relaxing(of: Needed[Array]) -> ChargeRule[Array]:
+    gain, leak, share = of("gain", 1.0), of("leak"), _share(of)
+    return lambda v, j: v + share(_times(gain, j) - (v - leak))
+
+
+def _leaking(of: Needed[Array]) -> ChargeRule[Array]:
+    gain, leak, share = of("gain", 1.0), of("leak"), _share(of)
+    return lambda v, j: (v - share(v - leak)) + _times(gain, j)
+
+
+def _share(of: Needed[Array]) -> Callable[[Array], Array]:
+    """Return the part of a difference that one step takes: divided by tau, or times the rate."""
+    tau, rate = of("tau"), of("rate")
+    return (lambda difference: rate * difference) if tau is None else (lambda difference: difference / tau)
+
+
+CHARGES: Mapping[Charge, Callable[[Needed[Any]], ChargeRule[Any]]] = {
+    Charge.DECAY: _decaying,
+    Charge.EULER: _euler,
+    Charge.EULER_INPUT_FIRST: _euler_input_first,
+    Charge.RELAX: _relaxing,
+    Charge.LEAK_THEN_ADD: _leaking,
+}
+
+
+def _decaying_synapse(of: Needed[Array]) -> SynapseRule[Array]:
+    decay, gain = of("syn_decay"), of("syn_gain", 1.0)
+
+    def flow(j: Array, i: Array, feedback: Array | None) -> tuple[Array, Array]:
+        now = _plus(decay * j + _times(gain, i), feedback)
+        return now, now
+
+    return flow
+
+
+def _euler_synapse(of: Needed[Array]) -> SynapseRule[Array]:
+    rate, gain = of("syn_rate"), of("syn_gain", 1.0)
+
+    def flow(j: Array, i: Array, _: Array | None) -> tuple[Array, Array]:
+        now = j + rate * (_times(gain, i) - j)
+        return now, now
+
+    return flow
+
+
+def _jumping_synapse(of: Needed[Array]) -> SynapseRule[Array]:
+    rate, gain = of("syn_rate"), of("syn_gain", 1.0)
+
+    def flow(j: Array, i: Array, feedback: Array | None) -> tuple[Array, Array]:
+        now = _plus(j + _times(gain, i), feedback)
+        return now, now - rate * now
+
+    return flow
+
+
+def _summing_synapse(of: Needed[Array]) -> SynapseRule[Array]:
+    decay, gain = of("syn_decay"), of("syn_gain", 1.0)
+
+    def flow(j: Array, i: Array, _: Array | None) -> tuple[Array, Array]:
+        now = decay * (j + _times(gain, i))
+        return now, now
+
+    return flow
+
+
+SYNAPSES: Mapping[Synapse, Callable[[Needed[Any]], SynapseRule[Any]]] = {
+    Synapse.DECAY: _decaying_synapse,
+    Synapse.EULER: _euler_synapse,
+    Synapse.JUMP: _jumping_synapse,
+    Synapse.SUM_THEN_DECAY: _summing_synapse,
+}
+
+
+def _rules(node: Spiking | Integrating, of: Needed[Array]) -> tuple[ChargeRule[Array], SynapseRule[Array] | None]:
+    if isinstance(node, Threshold):
+        return (lambda _, current: current), None
+    charge = CHARGES[node.charge](of) if isinstance(node, Leaky) else _decaying(of)
+    return charge, SYNAPSES[node.synapse](of) if has_synapse(node) else None
+
+
+def starting(node: Spiking | Integrating) -> bool:
+    """Return whether a layer's membrane starts anywhere but at 0."""
+    return getattr(node, "start", 0.0) != 0.0
+
+
+def has_synapse(node: Spiking | Integrating) -> TypeIs[CubaLIF | CubaLI]:
+    """Return whether a layer has a synaptic current, and so a second state."""
+    return isinstance(node, CubaLIF | CubaLI)
+
+
+def feedback_joins_charge(node: Spiking) -> bool:
+    """Return whether a layer's recurrent current is `feedback` to a step, rather than part of its current."""
+    return node.recurrent is not None and node.recurrent.joins is Joins.CHARGE
+
+
+def integrator(node: Integrating, parameters: Parameters[Array]) -> Integrator[Array]:
+    """Return the equations of a layer that does not fire."""
+    return Integrator(*_rules(node, _Needed(node, parameters)))
+
+
+def spiking_neuron(node: Spiking, parameters: Parameters[Array]) -> SpikingNeuron[Array]:
+    """Return the equations of a layer that fires."""
+    of: Needed[Array] = _Needed(node, parameters)
+    charge, synapse = _rules(node, of)
+    threshold = parameters("threshold")
+    return SpikingNeuron(
+        charge,
+        synapse,
+        threshold=threshold,
+        fire=node.fire,
+        reset=RESETS[node.reset][node.reset_timing](
+            parameters("reset_value") if node.reset is Reset.VALUE else threshold
+        ),
+        floor=of("floor"),
+    )

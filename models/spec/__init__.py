@@ -1,0 +1,21 @@
+"""The network as data: nodes, parameters, their validation, and the contract of an external ONNX model."""
+
+from models.spec.spec import (
+    INPUT,
+    Coding,
+    Input,
+    Readout,
+    Spec,
+    Task,
+    first_fault,
+)
+
+__all__ = [
+    "INPUT",
+    "Coding",
+    "Input",
+    "Readout",
+    "Spec",
+    "Task",
+    "first_fault",
+]

@@ -1,0 +1,67 @@
+"""A network: a spec together with the tensors that it needs, checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InvalidSpec
+from models.spec import Spec
+from models.spec.nodes import ARRAY_RANGES, WHOLE, Node
+from models.spec.parameters import PER_NEURON, show
+
+FloatArray: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A spec and its tensors, float32 and read-only, named "<node>.<parameter>".
+
+    Raises InvalidSpec where a tensor is missing, not asked for, of another shape or type, not finite or out of range.
+    """
+
+    spec: Spec
+    tensors: Mapping[str, FloatArray]
+
+    def __post_init__(self) -> None:
+        needed = self.spec.tensor_shapes
+        for name in self.tensors.keys() - needed.keys():
+            raise InvalidSpec(f"tensor '{name}': no node of the spec has such a parameter")
+        owned: dict[str, FloatArray] = {}
+        for name, shape in needed.items():
+            if name not in self.tensors:
+                raise InvalidSpec(f"tensor '{name}': missing; the spec needs it with shape {show(shape)}")
+            owned[name] = _checked(name, np.array(self.tensors[name], order="C"), shape)
+        object.__setattr__(self, "tensors", MappingProxyType(owned))
+
+    def parameter(self, node: Node, name: str) -> FloatArray:
+        """Return a neuron's parameter as float32, an array without axes or one of the layer's shape."""
+        value = getattr(node, name)
+        return self.tensors[f"{node.name}.{name}"] if value == PER_NEURON else np.array(value, np.float32)
+
+    def tensor(self, node: Node, name: str) -> FloatArray | None:
+        """Return a connection's tensor, or None where the node has none of that name (a bias that is off)."""
+        return self.tensors.get(f"{node.name}.{name}")
+
+
+def _checked(name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> FloatArray:
+    if array.dtype != np.float32:
+        raise InvalidSpec(f"tensor '{name}': its type is {array.dtype}, expected float32")
+    if array.shape != shape:
+        raise InvalidSpec(f"tensor '{name}': its shape is {show(array.shape)}, but the spec needs {show(shape)}")
+    if not np.isfinite(array).all():
+        raise InvalidSpec(f"tensor '{name}': holds NaN or infinite values, expected finite ones")
+    low, high = ARRAY_RANGES.get(name.rpartition(".")[2], (-np.inf, np.inf))
+    if array.size and not (array.min() >= low and array.max() <= high):
+        raise InvalidSpec(
+            f"tensor '{name}': its values go from {array.min():g} to {array.max():g}, expected {low:g} to {high:g}"
+        )
+    if name.rpartition(".")[2] in WHOLE and (array != np.floor(array)).any():
+        raise InvalidSpec(f"tensor '{name}': holds {array[array != np.floor(array)].flat[0]:g}, expected whole numbers")
+    array.setflags(write=False)
+    return array.astype(np.float32, copy=False)

@@ -1,0 +1,123 @@
+"""What a model of others takes and gives: the contract of a bundle whose network is only an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from math import prod
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import StringConstraints, ValidationError, model_validator
+
+from models.errors import InvalidInput, InvalidSpec
+from models.spec import Coding, Readout, Task, first_fault
+from models.spec.parameters import Shape
+
+ValueName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Layout(StrEnum):
+    """The axes of the model's input; those of one sample follow."""
+
+    BATCH = "batch"
+    TIME_BATCH = "time_batch"
+    BATCH_TIME = "batch_time"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the axes, in order."""
+        return _AXES[self]
+
+    def axes(self, batch: int, time_steps: int, rest: Shape) -> Shape:
+        """Return the shape of an array in this layout."""
+        sizes = {"batch": batch, "time_steps": time_steps}
+        return (*(sizes[name] for name in self.names), *rest)
+
+    def shown(self, rest: Shape) -> str:
+        """Write the shape with its axes' names, as `[batch, time_steps, 64]`."""
+        return f"[{', '.join([*self.names, *map(str, rest)])}]"
+
+
+_AXES = {
+    Layout.BATCH: ("batch",),
+    Layout.TIME_BATCH: ("time_steps", "batch"),
+    Layout.BATCH_TIME: ("batch", "time_steps"),
+}
+
+
+class OutputKind(StrEnum):
+    """What the model's output is."""
+
+    SCORES = "scores"
+    COUNTS = "counts"
+    SPIKES_PER_STEP = "spikes_per_step"
+
+
+class OnnxContract(Task):
+    """What a model of others takes and gives, in words that can be checked."""
+
+    input_name: ValueName
+    input_layout: Layout = Layout.BATCH
+    output_name: ValueName
+    output_kind: OutputKind = OutputKind.SCORES
+    any_time_steps: bool = False
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Validate the fields of a contract; raises InvalidSpec with one sentence on the first fault."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidSpec(f"the contract is invalid: {first_fault(error)}") from error
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        self._check_coding()
+        if self.input_layout is Layout.BATCH and self.coding is not Coding.DIRECT:
+            raise InvalidSpec(
+                f"coding '{self.coding}' gives other values at each step, which the layout 'batch' has no "
+                "axis for; expected 'time_batch' or 'batch_time'"
+            )
+        if self.input_layout is Layout.BATCH and self.any_time_steps:
+            raise InvalidSpec("any_time_steps needs an input with an axis for time, not the layout 'batch'")
+        return self
+
+    @property
+    def readout(self) -> Readout | Literal[OutputKind.SCORES]:
+        """What the class is read from."""
+        return OutputKind.SCORES if self.output_kind is OutputKind.SCORES else Readout.SPIKE_COUNT
+
+    @property
+    def widest(self) -> int:
+        """The values of one sample in the input or the output; what lies between is not known."""
+        return max(prod(self.input.shape), self.classes)
+
+    @property
+    def recordable(self) -> int:
+        """None: which of the graph's values are spikes is not known."""
+        return 0
+
+    @property
+    def layers(self) -> Mapping[str, int]:
+        """None: which of the graph's values are spikes is not known."""
+        return {}
+
+    def check_steps(self, time_steps: int) -> None:
+        """Raise InvalidInput where the contract names another number of steps."""
+        if not self.any_time_steps and time_steps != self.time_steps:
+            raise InvalidInput(f"time_steps is {time_steps}, but this ONNX model runs for {self.time_steps}")
+
+    def input_shape(self, batch: int, time_steps: int) -> Shape:
+        """Return the shape of what the model takes."""
+        return self.input_layout.axes(batch, time_steps, self.input.shape)
+
+    @property
+    def output_layout(self) -> Layout:
+        """The axes of the output; spikes have their time where the input has it, and first if it has none."""
+        if self.output_kind is not OutputKind.SPIKES_PER_STEP:
+            return Layout.BATCH
+        return Layout.TIME_BATCH if self.input_layout is Layout.BATCH else self.input_layout
+
+    def output_shape(self, batch: int, time_steps: int) -> Shape:
+        """Return the shape of what the model gives."""
+        return self.output_layout.axes(batch, time_steps, (self.classes,))

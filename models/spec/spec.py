@@ -1,0 +1,271 @@
+"""The spec: a spiking network as data, checked so completely at load that a spec that loads can run.
+
+A network is a list of named nodes. A node's `inputs` default to the node before it and several are summed, in order,
+so that a plain stack reads as a stack and a residual network needs no second format.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import numpy as np
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from models.errors import InvalidSpec
+from models.spec.nodes import Integrating, Neuron, Node, Spiking
+from models.spec.parameters import MOST_STEPS, Float32, Frozen, Positive32, Shape, Size, show
+
+INPUT = "input"
+
+Value = TypeVar("Value")
+
+
+class Coding(StrEnum):
+    """How a sample becomes what the network sees at each step."""
+
+    DIRECT = "direct"
+    RATE = "rate"
+    LATENCY = "latency"
+    SPIKES = "spikes"
+
+
+class Readout(StrEnum):
+    """What the class is read from: spike counts, or the membrane of a non-spiking last layer."""
+
+    SPIKE_COUNT = "spike_count"
+    MAX_MEMBRANE = "max_membrane"
+    MEAN_MEMBRANE = "mean_membrane"
+    LAST_MEMBRANE = "last_membrane"
+
+
+class Input(Frozen):
+    """What a client sends: its shape, the range of its values, and their normalisation, `scale * value + offset`."""
+
+    shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)]
+    low: Float32 = 0.0
+    high: Float32 = 1.0
+    scale: Float32 = 1.0
+    offset: Float32 = 0.0
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"input: low is {self.low} and high is {self.high}; low must be less than high")
+        return self
+
+    @property
+    def normalised_range(self) -> tuple[float, float]:
+        """The least and the greatest value after normalisation, in float32 arithmetic as coding does it."""
+        scale, offset = np.float32(self.scale), np.float32(self.offset)
+        ends = [float(scale * np.float32(end) + offset) for end in (self.low, self.high)]
+        return min(ends), max(ends)
+
+
+class Task(Frozen, ABC):
+    """What a model is asked and answers, whatever it is made of: its input, how that becomes steps, and its classes."""
+
+    input: Input
+    coding: Coding = Coding.DIRECT
+    time_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    labels: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(min_length=1)]
+
+    @property
+    def classes(self) -> int:
+        """How many classes the network tells apart."""
+        return len(self.labels)
+
+    @property
+    @abstractmethod
+    def widest(self) -> int:
+        """The most values of one sample that are held at one step in one place, as far as that is known."""
+
+    @property
+    @abstractmethod
+    def recordable(self) -> int:
+        """The neurons whose spikes and membranes can be recorded at each step."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> Mapping[str, int]:
+        """The neurons of each layer that spikes, by its name, as far as they are known."""
+
+    @abstractmethod
+    def check_steps(self, time_steps: int) -> None:
+        """Raise InvalidInput where the model cannot run for so many steps."""
+
+    def _check_coding(self) -> None:
+        low, high = self.input.normalised_range
+        if self.coding in (Coding.RATE, Coding.LATENCY) and not (low >= 0.0 and high <= 1.0):
+            raise InvalidSpec(
+                f"input: coding '{self.coding}' needs normalised values from 0 to 1, "
+                f"but they go from {low:g} to {high:g}"
+            )
+
+
+class Spec(Task):
+    """A network: its input, its nodes in order, and what the answer is read from."""
+
+    schema_version: Literal[1] = 1
+    dt: Positive32 | None = Field(default=None, description="Seconds per step, where known.")
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1, max_length=1000)]
+    readout: Readout = Readout.SPIKE_COUNT
+
+    @classmethod
+    def read(cls, data: str | bytes | Mapping[str, Any]) -> Self:
+        """Validate JSON text or its parsed form; raises InvalidSpec with one sentence on the first fault."""
+        try:
+            return cls.model_validate_json(data) if isinstance(data, str | bytes) else cls.model_validate(data)
+        except ValidationError as error:
+            raise InvalidSpec(f"the spec is invalid: {first_fault(error)}") from error
+
+    @model_validator(mode="after")
+    def _can_run(self) -> Self:
+        self._check_names()
+        self._check_output(self.output_shapes[self.nodes[-1].name])
+        self._check_coding()
+        return self
+
+    def _check_names(self) -> None:
+        names = [INPUT, *(node.name for node in self.nodes)]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidSpec(f"node '{name}': another node, or the network's input, has that name already")
+        seen = {INPUT}
+        used: set[str] = set()
+        for node in self.nodes:
+            for source in self.sources[node.name]:
+                if source not in seen:
+                    raise InvalidSpec(f"node '{node.name}': input '{source}' is not the name of an earlier node")
+                used.add(source)
+            seen.add(node.name)
+        unused = seen - used - {self.nodes[-1].name}
+        if unused:
+            raise InvalidSpec(f"node '{min(unused)}': nothing takes its output, and it is not the last node")
+
+    def _check_output(self, shape: Shape) -> None:
+        last = self.nodes[-1]
+        for node in self.nodes[:-1]:
+            if isinstance(node, Integrating):
+                raise InvalidSpec(
+                    f"node '{node.name}': {node.type} is a readout and must be the last node, not before '{last.name}'"
+                )
+        if self.readout is Readout.SPIKE_COUNT and not isinstance(last, Spiking):
+            raise InvalidSpec(f"node '{last.name}': readout 'spike_count' needs a spiking last node, not {last.type}")
+        if self.readout is not Readout.SPIKE_COUNT and not isinstance(last, Integrating):
+            raise InvalidSpec(
+                f"node '{last.name}': readout '{self.readout}' needs an LI, CubaLI or I as the last node, "
+                f"not {last.type}"
+            )
+        if shape != (len(self.labels),):
+            raise InvalidSpec(
+                f"node '{last.name}': its output has shape {show(shape)}, but there are {len(self.labels)} labels"
+            )
+
+    @cached_property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """The names whose outputs are summed into each node, in order."""
+        before = (INPUT, *(node.name for node in self.nodes))
+        return {node.name: node.inputs or (default,) for node, default in zip(self.nodes, before, strict=False)}
+
+    @cached_property
+    def input_shapes(self) -> dict[str, Shape]:
+        """The shape of one step of one sample that enters each node."""
+        return self._shapes[0]
+
+    @cached_property
+    def output_shapes(self) -> dict[str, Shape]:
+        """The shape of one step of one sample that leaves each node, and 'input'."""
+        return self._shapes[1]
+
+    @cached_property
+    def _shapes(self) -> tuple[dict[str, Shape], dict[str, Shape]]:
+        entering: dict[str, Shape] = {}
+        leaving: dict[str, Shape] = {INPUT: self.input.shape}
+        for node in self.nodes:
+            first, *others = self.sources[node.name]
+            for other in others:
+                if leaving[other] != leaving[first]:
+                    raise InvalidSpec(
+                        f"node '{node.name}': inputs '{first}' and '{other}' are summed, but have shapes "
+                        f"{show(leaving[first])} and {show(leaving[other])}"
+                    )
+            entering[node.name] = leaving[first]
+            leaving[node.name] = node.output_shape(leaving[first])
+        return entering, leaving
+
+    @property
+    def tensor_shapes(self) -> dict[str, Shape]:
+        """Every tensor that the network needs, "<node>.<parameter>" to shape."""
+        return {
+            f"{node.name}.{parameter}": shape
+            for node in self.nodes
+            for parameter, shape in node.tensor_shapes(self.input_shapes[node.name]).items()
+        }
+
+    @property
+    def spiking_nodes(self) -> tuple[Spiking, ...]:
+        """The nodes that fire, in order."""
+        return tuple(node for node in self.nodes if isinstance(node, Spiking))
+
+    @property
+    def widest(self) -> int:
+        """The values of one sample in the widest layer, or in the input."""
+        return max(math.prod(shape) for shape in self.output_shapes.values())
+
+    @property
+    def recordable(self) -> int:
+        """All neurons of the network."""
+        return sum(math.prod(self.output_shapes[node.name]) for node in self.nodes if isinstance(node, Neuron))
+
+    @cached_property
+    def layers(self) -> Mapping[str, int]:
+        """The neurons of each spiking node."""
+        return {node.name: math.prod(self.output_shapes[node.name]) for node in self.spiking_nodes}
+
+    def check_steps(self, time_steps: int) -> None:
+        """Raise nothing: a network of nodes runs for as long as it is asked to."""
+
+    @cached_property
+    def _walk(self) -> tuple[tuple[Node, str, tuple[str, ...], frozenset[str]], ...]:
+        """Each node with its first source, its other ones, and those that no later node takes."""
+        last_taker = {name: node.name for node in self.nodes for name in self.sources[node.name]}
+        return tuple(
+            (node, sources[0], sources[1:], frozenset(name for name in sources if last_taker[name] == node.name))
+            for node in self.nodes
+            for sources in [self.sources[node.name]]
+        )
+
+    def propagate(
+        self, source: Value, apply: Callable[[Node, Value], Value], add: Callable[[Value, Value], Value]
+    ) -> Iterator[tuple[Node, Value, Value]]:
+        """Carry `source` through the nodes and yield each node with what arrives at it and what leaves it.
+
+        The same walk serves arrays, tensors and graph values; an output is let go once its last taker has run.
+        """
+        outputs = {INPUT: source}
+        for node, first, others, spent in self._walk:
+            arriving = outputs[first]
+            for other in others:
+                arriving = add(arriving, outputs[other])
+            for name in spent:
+                del outputs[name]
+            leaving = apply(node, arriving)
+            outputs[node.name] = leaving
+            yield node, arriving, leaving
+
+
+def first_fault(error: ValidationError) -> str:
+    """Put the first fault of a pydantic error into words: where, what was given, what was expected."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    message = fault["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in fault["loc"])
+    if not where:
+        return message
+    given = repr(fault["input"])
+    shown = "" if isinstance(fault["input"], dict) else f", got {given if len(given) <= 60 else given[:57] + '...'}"
+    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"

@@ -1,0 +1,1 @@
+"""The catalog: which models and versions are served, and how one is loaded."""

@@ -1,0 +1,36 @@
+"""A model as GET /models/{name} describes it."""
+
+from __future__ import annotations
+
+from models.bundle.external import AnyTask
+from models.spec import Spec
+from service.catalog.served import ServedModel
+from service.inference.schemas import ModelDescription, NodeDescription, VersionStatus
+
+
+def described(model: ServedModel, versions: list[VersionStatus]) -> ModelDescription:
+    """Describe `model`, one of those `versions`."""
+    spec, manifest = model.spec, model.bundle.manifest
+    return {
+        "name": model.name,
+        "version": model.version,
+        "versions": versions,
+        "engine": model.engine.name,
+        "created": manifest.created.isoformat(),
+        "input": {"shape": list(spec.input.shape), "low": spec.input.low, "high": spec.input.high},
+        "coding": spec.coding,
+        "time_steps": spec.time_steps,
+        "any_time_steps": isinstance(spec, Spec) or spec.any_time_steps,
+        "readout": spec.readout,
+        "labels": list(spec.labels),
+        "nodes": _nodes(spec),
+        "metrics": manifest.metrics,
+        "card": model.bundle.card,
+    }
+
+
+def _nodes(spec: AnyTask) -> list[NodeDescription]:
+    """Return the network's nodes; a graph of others has none that are known."""
+    if not isinstance(spec, Spec):
+        return []
+    return [{"name": node.name, "type": node.type, "shape": list(spec.output_shapes[node.name])} for node in spec.nodes]

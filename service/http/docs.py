@@ -1,0 +1,68 @@
+"""The API's documentation, /docs: Swagger UI with nothing from elsewhere, since it runs where keys are typed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import JSONResponse
+from starlette.staticfiles import StaticFiles
+
+from service.http.page import source_of
+
+PATH = "/docs"
+FILES = f"{PATH}/files"
+DOCUMENT = "/openapi.json"
+
+
+def install_docs(app: FastAPI, document: Callable[[], dict[str, Any]]) -> None:
+    """Have `app` answer with its OpenAPI document, and show it by the files of Swagger UI that fastapi-offline brings.
+
+    These are routes of its own, since FastAPI's, and files that are mounted, have no template that could be counted.
+    """
+    static = StaticFiles(packages=[("fastapi_offline", "static")])
+
+    @app.get(DOCUMENT, include_in_schema=False)
+    async def described() -> Response:
+        return JSONResponse(document())
+
+    @app.get(f"{FILES}/{{name}}", include_in_schema=False)
+    async def file(request: Request, name: str) -> Response:
+        # All of it, as HTTP allows: what is wrong with a Range would be answered in no form of ours.
+        request.scope["headers"] = [header for header in request.scope["headers"] if header[0] != b"range"]
+        return await static.get_response(name, request.scope)
+
+    @app.get(PATH, include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        html, headers = _page(request.app.title)
+        return Response(html, headers=headers, media_type="text/html")
+
+
+@cache
+def _page(title: str) -> tuple[str, dict[str, str]]:
+    """Return the page and the headers that go with it."""
+    html = bytes(
+        get_swagger_ui_html(
+            openapi_url=DOCUMENT,
+            title=title,
+            swagger_js_url=f"{FILES}/swagger-ui-bundle.js",
+            swagger_css_url=f"{FILES}/swagger-ui.css",
+            swagger_favicon_url="data:,",
+        ).body
+    ).decode()
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' '{source_of('script', html)}'",
+            "style-src 'self' 'unsafe-inline'",  # as Swagger UI lays itself out
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+    return html, {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}

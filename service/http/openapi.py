@@ -1,0 +1,187 @@
+"""The OpenAPI document: FastAPI's, and the bodies of requests, which FastAPI does not parse and so does not know."""
+
+from __future__ import annotations
+
+import math
+from copy import copy, deepcopy
+from typing import Any, TypeAlias
+
+import numpy as np
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+from starlette.routing import BaseRoute
+from typing_extensions import TypeAliasType
+
+from models.spec import Coding, Task
+from service.catalog.registry import Registry
+from service.errors import ModelNotFound, NotReady, ShuttingDown
+from service.http.keys import KeyRing, is_control
+from service.inference.schemas import PixelEvents, PredictRequest, UnitEvents
+from service.inference.v2.contract import INPUT
+from service.inference.v2.encoding import Encoding
+from service.inference.v2.reading import HEADER_LENGTH
+from service.inference.v2.schemas import IndexRequest, InferRequest, LoadRequest, UnloadRequest
+
+REFERENCE = "#/components/schemas/{model}"
+
+Json: TypeAlias = dict[str, Any]
+KEY = {"type": "http", "scheme": "bearer", "description": "A key that this server was given the digest of."}
+NestedNumbers = TypeAliasType("NestedNumbers", "list[float] | list[NestedNumbers]")
+
+BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
+def _header(name: str, description: str, **schema: Any) -> Json:
+    return {"name": name, "description": description, "schema": schema}
+
+
+REQUEST_ID = _header(
+    "X-Request-ID", "A plain word, which answer and log repeat; where it is none, they have a new one.", type="string"
+)
+TIMEOUT = _header(
+    "X-Request-Timeout-Ms", "How long the request may take, as far as the server allows.", type="integer", minimum=1
+)
+JSON_LENGTH = _header(HEADER_LENGTH, "How long the JSON is that tensors' bytes follow.", type="integer", minimum=0)
+CONTENT_ENCODING = _header("Content-Encoding", "How the body is packed.", type="string", enum=list(Encoding))
+ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be packed: gzip, deflate.", type="string")
+# What clients may send, by the last word of a path.
+SENT = {"predict": (TIMEOUT,), "infer": (TIMEOUT, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING)}
+
+# A handwritten 0, eight rows of eight pixels of 0 to 16: the first image of scikit-learn's digits.
+ZERO = [
+    0, 0, 5, 13, 9, 1, 0, 0,
+    0, 0, 13, 15, 10, 15, 5, 0,
+    0, 3, 15, 2, 0, 11, 8, 0,
+    0, 4, 12, 0, 0, 8, 8, 0,
+    0, 5, 8, 0, 0, 9, 8, 0,
+    0, 4, 11, 0, 1, 12, 7, 0,
+    0, 2, 14, 5, 10, 12, 0, 0,
+    0, 0, 6, 13, 10, 0, 0, 0,
+]  # fmt: skip
+
+
+def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
+    """Return the document; its examples work as they stand on the default model, once that is ready.
+
+    Where clients need keys strangers may read it all the same: then it names no model, and its examples are of digits.
+    """
+    written = _of_routes(app)
+    schema = TypeAdapter(PredictRequest[NestedNumbers | UnitEvents | PixelEvents]).json_schema(ref_template=REFERENCE)
+    written["components"]["schemas"].update(schema.pop("$defs"))
+    schema["title"] = "PredictRequest"
+    slots = {} if keys.clients else registry.slots
+    name = registry.default if registry.default in slots else next(iter(slots), None)
+    spec = None if name is None else _spec(registry, name)
+    place = {} if name is None else {"name": name, "version": str(max(slots[name]))}
+    body = {"schema": schema, "example": example(spec)}
+    of_v2 = _v2_bodies(written, v2_example(spec))
+    for path, operations in written["paths"].items():
+        last = path.rpartition("/")[2]
+        if last == "predict":
+            operations["post"]["requestBody"] = {"required": True, "content": {"application/json": body}}
+        elif path.startswith("/v2/") and last in of_v2:
+            operations["post"]["requestBody"] = of_v2[last]
+        for operation in operations.values():
+            _say_headers(operation, last)
+            if path.startswith("/v2") or last != "predict":
+                operation["responses"].pop("422", None)  # FastAPI's own, of parameters, which are all text here
+            for parameter in operation["parameters"]:
+                if parameter["in"] == "path" and parameter["name"] in place:
+                    parameter["example"] = place[parameter["name"]]
+            asked = keys if is_control(path) else keys.clients
+            if asked and "401" in operation["responses"]:
+                operation["security"] = [{"key": []}]
+    if keys:
+        written["components"]["securitySchemes"] = {"key": KEY}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        written["components"]["schemas"].pop(unused, None)
+    return written
+
+
+def _say_headers(operation: Json, last: str) -> None:
+    """Name the headers that go in and out of an operation whose path has that last word."""
+    sent = (*SENT.get(last, ()), REQUEST_ID)
+    operation["parameters"] = [*operation.get("parameters", ()), *({"in": "header"} | each for each in sent)]
+    for response in operation["responses"].values():
+        response["headers"] = _as_answered(REQUEST_ID)
+    if last == "infer":
+        answer = operation["responses"]["200"]
+        answer["content"] |= BYTES
+        answer["headers"] |= _as_answered(JSON_LENGTH, CONTENT_ENCODING)
+
+
+def _as_answered(*headers: Json) -> Json:
+    return {header["name"]: {"description": header["description"], "schema": header["schema"]} for header in headers}
+
+
+def _of_routes(app: FastAPI) -> Json:
+    """Return FastAPI's document, which is made once; HEAD is GET without a body, and no operation of its own."""
+    if app.openapi_schema is None:
+        routes = [_without_head(route) for route in app.routes]
+        app.openapi_schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=routes
+        )
+    return deepcopy(app.openapi_schema)
+
+
+def _without_head(route: BaseRoute) -> BaseRoute:
+    shown = copy(route)
+    if isinstance(shown, APIRoute) and shown.methods:
+        shown.methods = shown.methods - {"HEAD"}
+    return shown
+
+
+def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
+    """Return the request bodies of the Open Inference Protocol, by the last word of their paths."""
+    bodies: dict[str, Json] = {}
+    for last, kind in (
+        ("infer", InferRequest),
+        ("index", IndexRequest),
+        ("load", LoadRequest),
+        ("unload", UnloadRequest),
+    ):
+        schema = TypeAdapter[Any](kind).json_schema(ref_template=REFERENCE)
+        written["components"]["schemas"].update(schema.pop("$defs", {}))
+        bodies[last] = {"required": last == "infer", "content": {"application/json": {"schema": schema}}}
+    content = bodies["infer"]["content"]
+    content["application/json"]["example"] = infer
+    content |= BYTES
+    return bodies
+
+
+def v2_example(spec: Task | None) -> Json:
+    """Return an infer request for a model of `spec`, or for the digits where none is ready."""
+    if spec is not None and spec.coding is Coding.SPIKES:
+        values = np.full((1, spec.time_steps, *spec.input.shape), max(0.0, spec.input.low))
+    else:
+        values = np.array(example(spec)["inputs"], np.float64)
+    return {
+        "inputs": [{"name": INPUT, "shape": list(values.shape), "datatype": "FP32", "data": values.ravel().tolist()}]
+    }
+
+
+def example(spec: Task | None) -> Json:
+    """Return a request for a model of `spec`, or for the digits where none is ready."""
+    if spec is None:
+        return {"inputs": [ZERO]}
+    if spec.coding is Coding.SPIKES:
+        return {"inputs": [{"t": [0], "unit": [0]}]}
+    low, high = spec.input.low, spec.input.high
+    units = math.prod(spec.input.shape)
+    drawn = ZERO if units == len(ZERO) else [16 * unit // units for unit in range(units)]
+    return {"inputs": [_shaped([low + (high - low) * value / 16 for value in drawn], spec.input.shape)]}
+
+
+def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    for size in reversed(shape[1:]):
+        flat = [flat[start : start + size] for start in range(0, len(flat), size)]
+    return flat
+
+
+def _spec(registry: Registry, name: str) -> Task | None:
+    try:
+        return registry.get(name).spec
+    except (ModelNotFound, NotReady, ShuttingDown):
+        return None

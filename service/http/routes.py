@@ -1,0 +1,124 @@
+"""The endpoints. Each says what happens; what can go wrong is raised and carries its own status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.catalog.registry import Registry
+from service.catalog.served import ServedModel
+from service.http.describe import described
+from service.http.direct import DirectRoute
+from service.http.page import page
+from service.inference.asking import ask
+from service.inference.schemas import ErrorBody, Health, ModelDescription, ModelList, PredictResponse
+from service.process.together import Together
+
+router = APIRouter()
+predicting = APIRouter(route_class=DirectRoute)
+
+
+async def _registry(request: Request) -> Registry:  # async, since FastAPI calls what is not on another thread
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+InRegistry = Annotated[Registry, Depends(_registry)]
+Name = Annotated[str, Path(description="The model's name.")]
+Version = Annotated[str, Path(description="A version of it, a positive integer.")]
+
+ERRORS = {
+    400: "Not JSON, a name said twice, or a header that is not what it should be.",
+    401: "No key, or one that this server does not know; only where keys are set.",
+    403: "A page of another origin, as a browser says.",
+    404: "No such model or version here.",
+    408: "The body took longer to arrive than the settings allow.",
+    413: "More bytes, samples or work than the limits allow.",
+    422: "A field that is missing, unknown or of the wrong type, shape or value.",
+    503: "Still loading, could not be loaded, overloaded or shutting down; Retry-After says when to come back.",
+    504: "No answer within the time that the request had.",
+}
+
+
+def responses(described: Mapping[int, str], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what FastAPI documents of the errors that a route may answer, each as it is `described`."""
+    return {status: {"model": ErrorBody, "description": described[status]} for status in statuses}
+
+
+_errors = partial(responses, ERRORS)
+
+PREDICTS: dict[str, Any] = {
+    "response_model": PredictResponse,
+    "responses": _errors(400, 401, 403, 404, 408, 413, 422, 503, 504),
+    "tags": ["predict"],
+}
+
+
+@predicting.post("/predict", **PREDICTS)
+async def predict(request: Request) -> Response:
+    """Classify each sample with the default model; every request starts from rest."""
+    return await _answer(request, request.app.state.registry.get())
+
+
+@predicting.post("/models/{name}/predict", **PREDICTS)
+async def predict_with_model(request: Request, name: Name) -> Response:
+    """Classify each sample with a model's newest version that is ready."""
+    return await _answer(request, request.app.state.registry.get(name))
+
+
+@predicting.post("/models/{name}/versions/{version}/predict", **PREDICTS)
+async def predict_with_version(request: Request, name: Name, version: Version) -> Response:
+    """Classify each sample with one version of a model."""
+    return await _answer(request, request.app.state.registry.get(name, version))
+
+
+async def _answer(request: Request, model: ServedModel) -> Response:
+    answer = await ask(request, model, model)
+    return Response(answer.content, media_type="application/json")
+
+
+@router.get("/models", responses=_errors(401), tags=["models"])
+async def models(registry: InRegistry) -> ModelList:
+    """List the models that are served, and where each version stands; of several workers, on the one that answers."""
+    return {"default": registry.default, "models": registry.model_statuses()}
+
+
+@router.get("/models/{name}", responses=_errors(401, 404, 503), tags=["models"])
+async def model(name: Name, registry: InRegistry) -> ModelDescription:
+    """Describe a model: what it takes, what it is made of, what it measured, and its card."""
+    return described(registry.get(name), registry.version_statuses(name))
+
+
+@router.get("/health/live", tags=["health"])
+async def live() -> Health:
+    """Say that the process is up."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready", responses=_errors(503), tags=["health"])
+async def ready(registry: InRegistry) -> Health:
+    """Say that the models are loaded, verified and warm."""
+    registry.check_ready()
+    return {"status": "ready"}
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}, **_errors(401)},
+    tags=["health"],
+)
+async def metrics(request: Request) -> Response:
+    """Tell Prometheus."""
+    together: Together = request.app.state.together
+    return Response(await together.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/", include_in_schema=False)
+async def people() -> Response:
+    """Show the page for people."""
+    return page()

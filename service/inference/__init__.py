@@ -1,0 +1,1 @@
+"""Inference: the pipeline that every protocol shares, from a body to an answer."""

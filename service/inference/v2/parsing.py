@@ -1,0 +1,93 @@
+"""JSON as this protocol's requests hold it: parsed once, with every name said once, and checked against a schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from service import faults
+from service.errors import MalformedBody, TooLarge
+from service.inference.v2.errors import InvalidRequest
+from service.inference.v2.schemas import (
+    InferRequest,
+    InputParameters,
+    InputTensor,
+    OutputParameters,
+    OutputTensor,
+    RequestParameters,
+    UnloadParameters,
+    UnloadRequest,
+)
+
+MOST_BRACKETS = 2**20  # lists and objects in a body: each takes much more memory than the two bytes that it is sent as
+MOST_QUOTES = 2**15  # the values of a tensor are no strings, so that a request holds few
+MOST_SHORT = 2**16  # bytes of a body that controls models: what a client says there is a flag or two
+WHITESPACE = b" \t\n\r"  # as JSON has it; Python's has more
+
+Request = TypeVar("Request", bound=BaseModel)
+
+_PARTS: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
+    (InferRequest, "parameters"): RequestParameters,
+    (InferRequest, "inputs"): InputTensor,
+    (InferRequest, "outputs"): OutputTensor,
+    (InputTensor, "parameters"): InputParameters,
+    (OutputTensor, "parameters"): OutputParameters,
+    (UnloadRequest, "parameters"): UnloadParameters,
+}
+
+
+def parse(body: bytes, kind: type[Request]) -> Request:
+    """Return the request that `body` is; raises MalformedBody, InvalidRequest or TooLarge."""
+    try:
+        return kind.model_validate(_values(body))
+    except ValidationError as error:
+        raise InvalidRequest(faults.first(error, fields=_fields(kind, error)).sentence) from error
+
+
+def parse_optional(body: bytes, kind: type[Request]) -> Request:
+    """Return the request that `body` is, by default all of its defaults; raises as `parse` does.
+
+    It is parsed on the event loop, and so has to be short.
+    """
+    if len(body) > MOST_SHORT:
+        raise TooLarge(f"the body has {len(body)} bytes, expected at most {MOST_SHORT} here")
+    return parse(body, kind) if body.strip(WHITESPACE) else kind()
+
+
+def _values(body: bytes) -> Any:
+    for what, found, most in (
+        ("lists and objects", body.count(b"[") + body.count(b"{"), MOST_BRACKETS),
+        ("quotation marks", body.count(b'"'), MOST_QUOTES),
+    ):
+        if found > most:
+            raise TooLarge(f"the body has {found} {what}, expected at most {most}; send data flat or as bytes")
+    try:
+        return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"the body is not UTF-8: byte {error.start} is not") from error
+    except json.JSONDecodeError as error:
+        raise MalformedBody(f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
+    except RecursionError as error:
+        raise MalformedBody("the body is not JSON: it is nested too deep") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise MalformedBody("the body is not JSON: a number is out of range") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        raise MalformedBody("the body says the name of a field twice, expected each name once")
+    return read
+
+
+def _no_number(text: str) -> NoReturn:
+    raise MalformedBody(f"the body holds {text}, expected finite numbers")
+
+
+def _fields(kind: type[BaseModel], error: ValidationError) -> str:
+    """List the fields that there are where the first fault is."""
+    for part in error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]:
+        kind = _PARTS.get((kind, str(part)), kind)
+    return ", ".join(kind.model_fields)

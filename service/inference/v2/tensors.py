@@ -1,0 +1,153 @@
+"""Tensors between the wire and NumPy: as JSON, nested or flat, and as the bytes of the binary tensor extension.
+
+Bytes are little-endian, row by row and unpadded; a BOOL is one byte, and an element of BYTES is a length of four bytes
+and then as many bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from enum import StrEnum
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.spec.network import FloatArray
+from models.spec.parameters import Shape, show
+from service.faults import shown
+from service.inference.v2.errors import InvalidRequest
+
+Array = NDArray[Any]
+
+
+class Datatype(StrEnum):
+    """The protocol's datatypes."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    BYTES = "BYTES"
+
+
+DTYPES: Mapping[Datatype, np.dtype[Any]] = {
+    Datatype.BOOL: np.dtype("?"),
+    Datatype.UINT8: np.dtype("<u1"),
+    Datatype.UINT16: np.dtype("<u2"),
+    Datatype.UINT32: np.dtype("<u4"),
+    Datatype.UINT64: np.dtype("<u8"),
+    Datatype.INT8: np.dtype("<i1"),
+    Datatype.INT16: np.dtype("<i2"),
+    Datatype.INT32: np.dtype("<i4"),
+    Datatype.INT64: np.dtype("<i8"),
+    Datatype.FP16: np.dtype("<f2"),
+    Datatype.FP32: np.dtype("<f4"),
+    Datatype.FP64: np.dtype("<f8"),
+}
+
+MOST_EXACT = 2**24  # float32 holds every integer up to here
+
+_TYPES: Mapping[str, tuple[frozenset[type], str]] = {  # by the kind of the dtype: what JSON may hold, and its name
+    "b": (frozenset({bool}), "true or false"),
+    "u": (frozenset({int}), "an integer"),
+    "i": (frozenset({int}), "an integer"),
+    "f": (frozenset({int, float}), "a number"),
+}
+
+
+def from_json(data: list[Any], datatype: Datatype, shape: Shape, where: str) -> Array:
+    """Return `data`, nested like `shape` or flat, as an array of that shape; raises InvalidRequest."""
+    flat, dtype = _flat(data, shape, where), DTYPES[datatype]
+    types, expected = _TYPES[dtype.kind]
+    if not set(map(type, flat)) <= types:
+        at = next(at for at, value in enumerate(flat) if type(value) not in types)
+        raise InvalidRequest(f"{where} holds {shown(flat[at])} at {at}, expected {expected} as {datatype} is")
+    if dtype.kind in "ui" and flat:
+        limits = np.iinfo(dtype)
+        for value in (min(flat), max(flat)):
+            if not limits.min <= value <= limits.max:
+                raise InvalidRequest(f"{where} holds {shown(value)}, expected {limits.min} to {limits.max}")
+    return (_floats(flat, dtype, where) if dtype.kind == "f" else np.array(flat, dtype)).reshape(shape)
+
+
+def _floats(flat: list[float], dtype: np.dtype[Any], where: str) -> Array:
+    try:
+        doubles = np.array(flat, np.float64)
+    except OverflowError as error:  # an integer beyond any float
+        raise InvalidRequest(f"{where} holds an integer beyond ±{np.finfo(dtype).max:g}") from error
+    with np.errstate(over="ignore"):
+        array = doubles.astype(dtype)
+    finite = np.isfinite(array)
+    if not finite.all():
+        value = float(doubles[int(finite.argmin())])
+        raise InvalidRequest(f"{where} holds {shown(value)}, expected a number within ±{np.finfo(dtype).max:g}")
+    return array
+
+
+def _flat(data: list[Any], shape: Shape, where: str) -> list[Any]:
+    size = math.prod(shape)
+    if not data or not isinstance(data[0], list):
+        if len(data) != size:
+            raise InvalidRequest(f"{where} holds {len(data)} values, expected {size} for shape {show(shape)}")
+        return data
+    rows: list[Any] = [data]
+    for extent in shape:
+        wrong = next((row for row in rows if type(row) is not list or len(row) != extent), None)
+        if wrong is not None:
+            found = f"a row of {len(wrong)}" if isinstance(wrong, list) else shown(wrong)
+            raise InvalidRequest(f"{where} holds {found} where its shape {show(shape)} has {extent}")
+        rows = list(chain.from_iterable(rows))
+    return rows
+
+
+def from_bytes(blob: memoryview, datatype: Datatype, shape: Shape, where: str) -> Array:
+    """Return the array that `blob` is, without a copy; raises InvalidRequest unless it has just that many bytes."""
+    dtype = DTYPES[datatype]
+    expected = math.prod(shape) * dtype.itemsize
+    if len(blob) != expected:
+        raise InvalidRequest(
+            f"{where} has {len(blob)} bytes, expected {expected} for {datatype} of shape {show(shape)}"
+        )
+    if datatype is Datatype.BOOL and np.frombuffer(blob, np.uint8).max(initial=0) > 1:
+        raise InvalidRequest(f"{where} holds a byte that is neither 0 nor 1, expected BOOL")
+    return np.frombuffer(blob, dtype).reshape(shape)
+
+
+def to_float32(array: Array, where: str) -> FloatArray:
+    """Return `array` as float32; raises InvalidRequest for an integer beyond those that float32 holds one and all.
+
+    FP64 is rounded to the nearest, as any number in JSON is.
+    """
+    if array.dtype.kind in "ui":
+        beyond = (array > MOST_EXACT) | (array < -MOST_EXACT)
+        if beyond.any():
+            raise InvalidRequest(
+                f"{where} holds {array[beyond][0]}, expected integers within ±{MOST_EXACT}, as FP32 is"
+            )
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+def json_values(array: Array) -> list[Any]:
+    """Return the values of an array, flat and row by row."""
+    return array.ravel().tolist()
+
+
+def to_bytes(array: Array, datatype: Datatype) -> bytes:
+    """Return the bytes of an array; one of text, of dtype object, is BYTES."""
+    if datatype is Datatype.BYTES:
+        elements = [text.encode() for text in array.ravel()]
+        return b"".join(struct.pack("<I", len(element)) + element for element in elements)
+    return array.astype(DTYPES[datatype], copy=False).tobytes()

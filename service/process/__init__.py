@@ -1,0 +1,1 @@
+"""The process: command line, server, connections, and the supervisor of several workers."""

@@ -1,0 +1,174 @@
+"""What is counted of each version of a model that is served, and how Prometheus gets it.
+
+Requests are counted on the event loop, and on no other thread, so that what a model did is kept as plain numbers: they
+become metrics when somebody asks, which costs a request a tenth of what it takes to count under a lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from service.catalog.served import ServedModel
+from service.inference.jobs import Answer
+from service.inference.schemas import ModelStatus
+from service.telemetry.metrics.distribution import SECONDS, SHORT_SECONDS, Distribution
+
+OPERATIONS = tuple(10.0**power for power in range(2, 12))
+SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+MODEL = ("model", "version")
+
+
+@dataclass
+class RequestCounts:
+    """The requests for one version of a model, by status, and how long they took."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: Distribution = field(default_factory=lambda: Distribution(SECONDS))
+
+
+@dataclass
+class LayerCounts:
+    """What the neurons of one layer did."""
+
+    neurons: int
+    spikes: int = 0
+    neuron_steps: int = 0
+
+
+@dataclass
+class RunCounts:
+    """What one version of a model did on its engine."""
+
+    neurons: dict[str, int]  # by layer, as the model has them
+    layers: dict[str, LayerCounts]
+    samples: int = 0
+    encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
+    inference_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
+    batch_samples: Distribution = field(default_factory=lambda: Distribution(SAMPLES))
+    operations: Distribution = field(default_factory=lambda: Distribution(OPERATIONS))
+
+
+class ModelMetrics(Collector):
+    """The versions that are served, where each stands, what was asked of it and what it did."""
+
+    def __init__(self, statuses: Callable[[], list[ModelStatus]]) -> None:
+        self.statuses = statuses
+        self.requests = defaultdict[tuple[str, int], RequestCounts](RequestCounts)  # by name and version
+        self.runs: dict[tuple[str, int, str], RunCounts] = {}  # by name, version and engine
+
+    def count_request(self, name: str, version: int, status: int, seconds: float) -> None:
+        """Count an answered request for a version of a model."""
+        counts = self.requests[name, version]
+        counts.statuses[status] += 1
+        counts.seconds.observe(seconds)
+
+    def count_run(self, model: ServedModel, samples: int, seconds: float) -> None:
+        """Count one run of a model's engine."""
+        counts = self._runs_of(model)
+        counts.inference_seconds.observe(seconds)
+        counts.batch_samples.observe(samples)
+
+    def count_answer(self, model: ServedModel, answer: Answer[Any]) -> None:
+        """Count what a model did for one request."""
+        counts = self._runs_of(model)
+        counts.samples += answer.samples
+        counts.encode_seconds.observe(answer.times.encode_seconds)
+        if answer.synaptic_operations is not None:
+            counts.operations.observe(answer.synaptic_operations)
+        steps = answer.samples * answer.time_steps
+        for name, spikes in answer.spikes_per_layer.items():
+            layer = counts.layers[name]
+            layer.spikes += spikes
+            layer.neuron_steps += steps * layer.neurons
+
+    def _runs_of(self, model: ServedModel) -> RunCounts:
+        """Return where to count what a model does."""
+        key = (model.name, model.version, model.engine.name)
+        counts = self.runs.get(key)
+        if counts is None or counts.neurons != model.layers:  # a version that was loaded again may be another network
+            layers = {name: LayerCounts(neurons) for name, neurons in model.layers.items()}
+            counts = self.runs[key] = RunCounts(dict(model.layers), layers)
+        return counts
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the registry would otherwise collect once before there is anything to serve."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics of the versions that are served; what is served no more is forgotten."""
+        statuses = self.statuses()
+        self._forget_all_but({(model["name"], each["version"]) for model in statuses for each in model["versions"]})
+        yield from self._version_families(statuses)
+        yield from self._request_families()
+        yield from self._run_families()
+        yield from self._layer_families()
+
+    def _forget_all_but(self, served: set[tuple[str, int]]) -> None:
+        """Versions come and go, and would add up for ever."""
+        for version in self.requests.keys() - served:
+            del self.requests[version]
+        for run in [key for key in self.runs if key[:2] not in served]:
+            del self.runs[run]
+
+    def _version_families(self, statuses: list[ModelStatus]) -> Iterator[Metric]:
+        about = "1 for each version of a model, in its state."
+        versions = GaugeMetricFamily("spikeserve_model_versions", about, labels=(*MODEL, "state"))
+        about = "1 for each version whose last load failed, though it may answer as it was before, else 0."
+        loads = GaugeMetricFamily("spikeserve_model_load_failed", about, labels=MODEL)
+        for model in statuses:
+            for each in model["versions"]:
+                versions.add_metric((model["name"], str(each["version"]), each["state"]), 1)
+                loads.add_metric((model["name"], str(each["version"])), float("error" in each))
+        yield versions
+        yield loads
+
+    def _request_families(self) -> Iterator[Metric]:
+        about = "Requests for a model, answered."
+        requests = CounterMetricFamily("spikeserve_model_requests", about, labels=(*MODEL, "status"))
+        about = "From the arrival of a request for a model to the end of its answer."
+        seconds = HistogramMetricFamily("spikeserve_model_request_seconds", about, labels=MODEL)
+        for (name, version), counts in self.requests.items():
+            seconds.add_metric((name, str(version)), counts.seconds.buckets(), counts.seconds.sum)
+            for status, count in counts.statuses.items():
+                requests.add_metric((name, str(version), str(status)), count)
+        yield requests
+        yield seconds
+
+    def _run_families(self) -> Iterator[Metric]:
+        about = "What it takes to turn a request's samples into what the network sees."
+        encode = HistogramMetricFamily("spikeserve_encode_seconds", about, labels=MODEL)
+        about = "What the engine takes for one run."
+        inference = HistogramMetricFamily("spikeserve_inference_seconds", about, labels=(*MODEL, "engine"))
+        about = "Samples that went through the engine in one run."
+        batches = HistogramMetricFamily("spikeserve_batch_samples", about, labels=MODEL)
+        about = "Weights met by non-zero inputs, in one request."
+        operations = HistogramMetricFamily("spikeserve_request_synaptic_operations", about, labels=MODEL)
+        samples = CounterMetricFamily("spikeserve_samples", "Samples classified.", labels=MODEL)
+        for (name, version, engine), counts in self.runs.items():
+            model = (name, str(version))
+            encode.add_metric(model, counts.encode_seconds.buckets(), counts.encode_seconds.sum)
+            inference.add_metric((*model, engine), counts.inference_seconds.buckets(), counts.inference_seconds.sum)
+            batches.add_metric(model, counts.batch_samples.buckets(), counts.batch_samples.sum)
+            operations.add_metric(model, counts.operations.buckets(), counts.operations.sum)
+            samples.add_metric(model, counts.samples)
+        yield from (encode, inference, batches, operations, samples)
+
+    def _layer_families(self) -> Iterator[Metric]:
+        """Return what gives a layer's firing rate: its spikes, by the neuron steps that could have been some."""
+        labels = (*MODEL, "layer")
+        spikes = CounterMetricFamily("spikeserve_layer_spikes", "Spikes of a layer's neurons.", labels=labels)
+        about = "Steps of a layer's neurons, in each of which one may spike."
+        steps = CounterMetricFamily("spikeserve_layer_neuron_steps", about, labels=labels)
+        for (name, version, _), counts in self.runs.items():
+            for layer, did in counts.layers.items():
+                spikes.add_metric((name, str(version), layer), did.spikes)
+                steps.add_metric((name, str(version), layer), did.neuron_steps)
+        yield spikes
+        yield steps

@@ -1,0 +1,1 @@
+"""Fitting a network: surrogate gradients, losses, the loop, checkpoints and the run's folder."""

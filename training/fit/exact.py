@@ -1,0 +1,176 @@
+"""Weights on a dyadic grid, so that what was trained is what is served, whoever adds up.
+
+A float32 sum hangs on its order, and matrix products order as they like: the same weights on another engine, machine or
+batch size can put a membrane on the other side of its threshold. A sum does not hang on its order if every term is a
+multiple of one power of two and no partial sum can leave 24 bits. Spikes are 0 or 1, so it is enough to round each
+layer's weights to the finest grid that leaves room for its largest sum: usually 2**-15 or finer, far below what
+training can tell. After that every engine agrees in every spike, on the trained network too. An engine may add a
+recurrent current weight by weight to the current that arrives, so that these two share one grid.
+
+The proof covers raw values that are whole numbers times a power of two (pixels, counts, spikes). A normalisation or an
+average over a window that is no power of two ends it; `exact` then says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.spec import Coding, Input
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import (
+    AvgPool2d,
+    Delay,
+    Fire,
+    Flatten,
+    MaxPool2d,
+    Neuron,
+    Node,
+    Scale,
+    Spiking,
+    SumPool2d,
+    Weighted,
+)
+
+MANTISSA = 24  # bits of a float32's significand
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """Numbers k * step with |k * step| <= bound; `step` is a power of two, or 0 for numbers on no grid."""
+
+    step: float
+    bound: float
+
+    def __add__(self, other: Multiples) -> Multiples:
+        return Multiples(min(self.step, other.step), self.bound + other.bound)
+
+    @property
+    def fit(self) -> bool:
+        """Whether float32 holds each of them."""
+        return self.bound <= self.step * 2**MANTISSA
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A network on its grids, and whether every sum of it is exact in any order."""
+
+    network: Network
+    exact: bool
+
+
+def round_to_grid(network: Network) -> Rounded:
+    """Return the network with each weight and bias rounded to the finest grid that keeps its layer's sums exact."""
+    tensors = dict(network.tensors)
+    exact = True
+    beside = _recurrent_bounds(network)
+
+    def apply(node: Node, arriving: Multiples) -> Multiples:
+        nonlocal exact
+        if len(network.spec.sources[node.name]) > 1:
+            exact = exact and arriving.fit
+        if isinstance(node, Neuron):
+            if isinstance(node, Spiking) and node.recurrent:
+                returning = _round(tensors, node.name, "recurrent.", Multiples(1.0, 1.0), arriving.bound)
+                exact = exact and (arriving + returning).fit
+            if isinstance(node, Spiking) and node.fire is Fire.MULTIPLE:  # nobody knows how many spikes at most
+                exact = False
+            return Multiples(1.0, 1.0)
+        if isinstance(node, Weighted):
+            leaving = _round(tensors, node.name, "", arriving, beside.get(node.name, 0.0))
+        elif isinstance(node, Scale):
+            leaving = _scaled(network.parameter(node, "scale"), arriving)
+        else:
+            leaving = _pooled(node, arriving)
+        exact = exact and leaving.step > 0
+        return leaving
+
+    for _ in network.spec.propagate(_incoming(network.spec.input, network.spec.coding), apply, Multiples.__add__):
+        pass
+    return Rounded(Network(network.spec, tensors), exact)
+
+
+def _recurrent_bounds(network: Network) -> dict[str, float]:
+    """Return, for each node that feeds a recurrent layer, what that layer's recurrent current cannot exceed."""
+    bounds: dict[str, float] = {}
+    for node in network.spec.spiking_nodes:
+        if node.recurrent:
+            given = {
+                name: network.tensors[name].astype(np.float64)
+                for name in _names(network.tensors, node.name, "recurrent.")
+            }
+            bound = _largest_sum(given, Multiples(1.0, 1.0))
+            bounds |= {name: max(bound, bounds.get(name, 0.0)) for name in network.spec.sources[node.name]}
+    return bounds
+
+
+def _incoming(declared: Input, coding: Coding) -> Multiples:
+    low, high = declared.normalised_range
+    if coding in (Coding.RATE, Coding.LATENCY):
+        return Multiples(1.0, 1.0)
+    step = min(_grain(declared.scale), _grain(declared.offset) if declared.offset else math.inf)
+    return Multiples(step, max(abs(low), abs(high)))
+
+
+def _grain(value: float) -> float:
+    """Return the largest power of two that `value` is a multiple of, or 0 where `value` has more than 12 bits.
+
+    More would leave the weights too few of the 24.
+    """
+    numerator, denominator = float(np.float32(value)).as_integer_ratio()
+    lowest_bit = numerator & -numerator
+    return lowest_bit / denominator if abs(numerator) // lowest_bit < 2**12 else 0.0
+
+
+def _scaled(scale: FloatArray, arriving: Multiples) -> Multiples:
+    factors = np.unique(np.abs(scale))
+    step = min((_grain(float(factor)) for factor in factors if factor), default=1.0)
+    return Multiples(arriving.step * step, arriving.bound * float(factors.max()))
+
+
+def _pooled(node: Node, arriving: Multiples) -> Multiples:
+    if isinstance(node, Flatten | MaxPool2d | Delay):
+        return arriving
+    if not isinstance(node, SumPool2d | AvgPool2d):
+        raise TypeError(f"no rule for a {type(node).__name__}")
+    size = math.prod(node.kernel_size)
+    if isinstance(node, SumPool2d):
+        return Multiples(arriving.step, arriving.bound * size)
+    return Multiples(arriving.step / size if size & (size - 1) == 0 else 0.0, arriving.bound)
+
+
+def _round(
+    tensors: dict[str, FloatArray], node: str, prefix: str, arriving: Multiples, beside: float = 0.0
+) -> Multiples:
+    """Round a connection's weight and bias in place and return what its sums are; `beside` is what is added to them."""
+    given = {name: tensors[name].astype(np.float64) for name in _names(tensors, node, prefix)}
+    largest = _largest_sum(given, arriving)
+    if not (arriving.step and largest):
+        return Multiples(arriving.step, largest)
+    step = 2.0 ** (math.ceil(math.log2(largest + beside)) - MANTISSA)
+    while True:  # once or twice: rounding itself may lift a sum over the limit
+        rounded = {
+            name: np.round(values / grid) * grid
+            for name, values in given.items()
+            for grid in [step if name.endswith("bias") else step / arriving.step]
+        }
+        if _largest_sum(rounded, arriving) + beside <= step * 2**MANTISSA:
+            break
+        step *= 2
+    tensors.update({name: values.astype(np.float32) for name, values in rounded.items()})
+    return Multiples(step, _largest_sum(rounded, arriving))
+
+
+def _names(tensors: Mapping[str, FloatArray], node: str, prefix: str) -> list[str]:
+    return [name for name in (f"{node}.{prefix}weight", f"{node}.{prefix}bias") if name in tensors]
+
+
+def _largest_sum(tensors: Mapping[str, NDArray[np.float64]], arriving: Multiples) -> float:
+    """Return what no partial sum of any output can exceed: its weights and bias in absolute value, at full input."""
+    weight, *bias = tensors.values()
+    sums = np.abs(weight).reshape(len(weight), -1).sum(axis=1) * arriving.bound
+    return float((sums + (np.abs(bias[0]) if bias else 0)).max())

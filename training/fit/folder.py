@@ -1,0 +1,103 @@
+"""A run's folder: what a training job leaves for people, and for `evaluate` and `export`.
+
+config.toml           what was asked for; `--config` reads it again
+checkpoint.pt         where `--resume` goes on
+spec.json             the network
+network.safetensors   its best weights, on the grid on which they are served
+metrics.json          accuracy, losses, firing rates, synaptic operations, seconds, each epoch
+evaluation.npz        the test samples with the counts that they gave
+curves.png, confusion.png, raster.png, tensorboard/
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from models.spec import Spec
+from models.spec.network import Network
+from training.config import TrainingConfig
+from training.errors import InvalidConfig
+from training.fit.checkpoint import Epoch
+from training.report.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run, by path."""
+
+    path: Path
+
+    @classmethod
+    def fresh(cls, parent: Path, stem: str) -> RunFolder:
+        """Make a new folder, `<stem>-<number>`, below `parent`."""
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = parent / f"{stem}-{number}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            return cls(path)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where `--resume` goes on."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json says; raises InvalidConfig for a run that has not ended."""
+        content: dict[str, Any] = json.loads(self._read("metrics.json"))
+        return content
+
+    def config(self) -> TrainingConfig:
+        """Read what was asked for."""
+        if not (self.path / "config.toml").is_file():
+            raise InvalidConfig(f"run: '{self.path}' is not a run's folder, expected one with config.toml")
+        return TrainingConfig.read(self.path / "config.toml", {})
+
+    def save_network(self, network: Network) -> None:
+        """Write the spec and the weights."""
+        (self.path / "spec.json").write_text(network.spec.model_dump_json(indent=2) + "\n")
+        (self.path / "network.safetensors").write_bytes(save(dict(network.tensors)))
+
+    def network(self) -> Network:
+        """Read the network that the run ended with."""
+        spec = Spec.read(self._read("spec.json"))
+        try:
+            return Network(spec, load_file(self.path / "network.safetensors"))
+        except (OSError, SafetensorError) as error:
+            raise InvalidConfig(f"run: '{self.path / 'network.safetensors'}' cannot be read: {error}") from error
+
+    def save_metrics(
+        self, evaluation: Evaluation, best: Epoch, epochs: list[Epoch], *, exact: bool, interrupted: bool
+    ) -> None:
+        """Write metrics.json."""
+        content = {
+            "test_accuracy": evaluation.accuracy,
+            "validation_accuracy": best.validation_accuracy,
+            "best_epoch": best.number,
+            "synaptic_operations": float(evaluation.synaptic_operations.mean()),
+            "firing_rates": evaluation.firing_rates,
+            "exact": exact,
+            "interrupted": interrupted,
+            "seconds": sum(epoch.seconds for epoch in epochs),
+            "epochs": [asdict(epoch) for epoch in epochs],
+        }
+        (self.path / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text()
+        except OSError as error:
+            raise InvalidConfig(
+                f"run: '{self.path}' holds no {name}, expected a run that has ended; go on with it by fit --resume"
+            ) from error

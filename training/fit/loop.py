@@ -1,0 +1,195 @@
+"""The training loop: epochs of batches, validated after each, the best kept, and a checkpoint behind every one.
+
+Whatever an epoch draws (its order, its shifts, its rate codes) comes from the seed and the epoch's number alone, so
+that a resumed run is the run that was interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from models.engines.torch.engine import usable_device
+from models.engines.torch.network import HardThreshold, SpikingNetwork
+from models.spec import Spec
+from models.spec.network import Network
+from training.config import OptimisationConfig, TrainingConfig
+from training.data.augment import shift
+from training.data.datasets import Dataset, Split
+from training.fit.checkpoint import Epoch, Progress
+from training.fit.forward import Activity, forward
+from training.fit.losses import class_scores, rate_penalty, readout_loss, require_gradient
+from training.fit.surrogate import threshold_for
+from training.fit.wake import wake
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told how the run goes: after each batch, as a share of the epoch, and after each epoch."""
+
+    batch: Callable[[int, float], None] = lambda _, __: None
+    epoch: Callable[[Epoch], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run that has ended: its best network, its epochs, and whether somebody interrupted it."""
+
+    network: Network
+    epochs: list[Epoch]
+    best: Epoch
+    interrupted: bool
+
+
+def fit(
+    spec: Spec,
+    data: Dataset,
+    config: TrainingConfig,
+    checkpoint: Path,
+    *,
+    resume: bool = False,
+    watcher: Watcher = Watcher(),
+) -> Fitted:
+    """Fit a network's weights to the training split and return it as it validated best.
+
+    Ends after `epochs`, or after `patience` epochs without a better one, or cleanly on an interrupt. Raises
+    BrokenGradientChain where no gradient could reach a weight, and InvalidConfig where there is nothing to resume.
+    """
+    module, optimiser, progress = _start(spec, data, config, checkpoint, resume=resume)
+    interrupted = False
+    try:
+        while _goes_on(progress, config.optimisation):
+            epoch = _one_epoch(module, optimiser, data, config, len(progress.epochs), watcher)
+            progress.epochs.append(epoch)
+            progress.weights = deepcopy(module.state_dict())
+            progress.optimiser = optimiser.state_dict()
+            if epoch.better_than(progress.best):
+                progress.best, progress.best_weights = epoch, progress.weights
+            progress.save(checkpoint)
+            watcher.epoch(epoch)
+    except KeyboardInterrupt:
+        interrupted = True
+        if progress.best is None:
+            raise
+    assert progress.best is not None  # noqa: S101  (at least one epoch has ended)
+    module.load_state_dict(progress.best_weights)
+    return Fitted(module.network(), progress.epochs, progress.best, interrupted)
+
+
+def _start(
+    spec: Spec, data: Dataset, config: TrainingConfig, checkpoint: Path, *, resume: bool
+) -> tuple[SpikingNetwork, torch.optim.Optimizer, Progress]:
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        module = SpikingNetwork(spec)
+    module.to(usable_device(config.device))
+    settings = config.optimisation
+    if not resume:
+        wake(module, data.training.samples[: settings.batch_size])
+    optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    progress = Progress.load(checkpoint) if resume else Progress(module.state_dict(), optimiser.state_dict())
+    if resume:
+        module.load_state_dict(progress.weights)
+        optimiser.load_state_dict(progress.optimiser)
+    return module, optimiser, progress
+
+
+def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
+    done = len(progress.epochs)
+    waited = done - 1 - progress.best.number if progress.best else 0
+    return done < config.epochs and waited < config.patience
+
+
+def _one_epoch(
+    module: SpikingNetwork,
+    optimiser: torch.optim.Optimizer,
+    data: Dataset,
+    config: TrainingConfig,
+    number: int,
+    watcher: Watcher,
+) -> Epoch:
+    began = time.perf_counter()
+    settings = config.optimisation
+    arithmetic = threshold_for(settings.surrogate, settings.slope)
+    parameters = list(module.parameters())
+    for group in optimiser.param_groups:  # a half cosine from the learning rate down to 0
+        group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * number / settings.epochs)) / 2
+    rng = np.random.default_rng([config.seed, number])
+    module.train()
+    loss_sum, correct = 0.0, 0
+    for done, batch in _batches(data.training, settings.batch_size, rng):
+        samples = shift(batch.samples, settings.shift, data.declared.low, rng)
+        seeds = rng.integers(0, 2**63, len(batch)).tolist()
+        activity = forward(module, samples, arithmetic, seeds)
+        targets = torch.from_numpy(batch.labels).to(config.device)
+        loss = readout_loss(activity.output, targets, module.spec.readout)
+        if settings.rate_penalty:
+            loss = loss + settings.rate_penalty * rate_penalty(
+                list(activity.rasters.values()), settings.rate_low, settings.rate_high
+            )
+        require_gradient(loss, parameters)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_grad_norm_(parameters, settings.clip_norm)
+        optimiser.step()
+        loss_sum += float(loss.detach()) * len(batch)
+        correct += _correct(activity, targets, module.spec)
+        watcher.batch(number, done)
+    validation = validate(module, data.validation)
+    return Epoch(
+        number=number,
+        training_loss=loss_sum / len(data.training),
+        training_accuracy=correct / len(data.training),
+        validation_loss=validation.loss,
+        validation_accuracy=validation.accuracy,
+        firing_rates=validation.firing_rates,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tuple[float, Split]]:
+    """Yield every sample once, in a random order, with the share of the epoch that each batch ends."""
+    order = rng.permutation(len(split))
+    for start in range(0, len(order), size):
+        yield min(1.0, (start + size) / len(order)), split[order[start : start + size]]
+
+
+def _correct(activity: Activity, targets: torch.Tensor, spec: Spec) -> int:
+    return int((class_scores(activity.output.detach(), spec.readout).argmax(dim=1) == targets).sum())
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a split came out on the hard-threshold path."""
+
+    loss: float
+    accuracy: float
+    firing_rates: dict[str, float]
+
+
+@torch.inference_mode()
+def validate(module: SpikingNetwork, split: Split) -> Validation:
+    """Run a split as it will be served: plain threshold, no graph."""
+    module.eval()
+    loss, correct = 0.0, 0
+    rates: dict[str, float] = {}
+    for start in range(0, len(split), EVALUATION_BATCH):
+        batch = split[start : start + EVALUATION_BATCH]
+        activity = forward(module, batch.samples, HardThreshold())
+        targets = torch.from_numpy(batch.labels).to(activity.output.device)
+        share = len(batch) / len(split)
+        loss += float(readout_loss(activity.output, targets, module.spec.readout)) * share
+        correct += _correct(activity, targets, module.spec)
+        for name, rate in activity.firing_rates.items():
+            rates[name] = rates.get(name, 0.0) + rate * share
+    return Validation(loss, correct / len(split), rates)

@@ -1,0 +1,144 @@
+"""Surrogate gradients: what replaces the threshold's derivative, in training only.
+
+The hard threshold's derivative is 0 everywhere and undefined at the threshold, so no gradient would pass a neuron. A
+surrogate keeps the hard threshold on the way forward and replaces its derivative on the way back by a smooth bump of
+area 1 around the threshold, d(x) with x = charged - threshold:
+
+    sigmoid       k * s(kx) * (1 - s(kx)), s the logistic function
+    fast_sigmoid  k / 2 / (1 + k|x|)**2                 (Zenke & Ganguli, SuperSpike, 2018, scaled to area 1)
+    arctan        k / 2 / (1 + (pi * k * x / 2)**2)     (Fang et al., 2021)
+    triangular    k * max(0, 1 - k|x|)                  (after Bellec et al., 2018)
+
+A neuron that fires several times a step has such a bump around each multiple of its threshold, of which the nearest
+counts (after sinabs' periodic surrogates).
+
+`SoftThreshold` instead makes the way forward smooth too. Its spikes are fractions, so it is for training only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.engines.torch.network import HardThreshold
+from models.spec.nodes import Fire
+
+Derivative = Callable[[Tensor, float], Tensor]  # (charged - threshold, slope) -> the stand-in for the derivative
+
+
+def sigmoid(x: Tensor, slope: float) -> Tensor:
+    """Return k * s(kx) * (1 - s(kx)), of the shape of x."""
+    s = torch.sigmoid(slope * x)
+    return slope * s * (1 - s)
+
+
+def fast_sigmoid(x: Tensor, slope: float) -> Tensor:
+    """Return k / 2 / (1 + k|x|)**2, of the shape of x."""
+    return slope / 2 / (1 + slope * x.abs()) ** 2
+
+
+def arctan(x: Tensor, slope: float) -> Tensor:
+    """Return k / 2 / (1 + (pi * k * x / 2)**2), of the shape of x."""
+    return slope / 2 / (1 + (math.pi / 2 * slope * x) ** 2)
+
+
+def triangular(x: Tensor, slope: float) -> Tensor:
+    """Return k * max(0, 1 - k|x|), of the shape of x."""
+    return slope * (1 - slope * x.abs()).clamp(min=0)
+
+
+class Surrogate(StrEnum):
+    """The surrogates by name."""
+
+    SIGMOID = "sigmoid"
+    FAST_SIGMOID = "fast_sigmoid"
+    ARCTAN = "arctan"
+    TRIANGULAR = "triangular"
+    SOFT = "soft"
+
+
+DERIVATIVES: dict[Surrogate, Derivative] = {
+    Surrogate.SIGMOID: sigmoid,
+    Surrogate.FAST_SIGMOID: fast_sigmoid,
+    Surrogate.ARCTAN: arctan,
+    Surrogate.TRIANGULAR: triangular,
+}
+
+
+class SurrogateSpike(torch.autograd.Function):
+    """A hard threshold forward, a surrogate derivative backward.
+
+    `charged` is (batch, *shape), `threshold` a scalar or (*shape); the derivative is centred on each neuron's own.
+    """
+
+    @staticmethod
+    def forward(charged: Tensor, threshold: Tensor, rule: Fire, _: Derivative, __: float) -> Tensor:
+        """Return the spikes of the plain threshold, (batch, *shape)."""
+        return HardThreshold().fire(charged, threshold, rule)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Fire, Derivative, float], output: Tensor) -> None:  # noqa: ARG004
+        """Keep what the way back needs."""
+        charged, threshold, ctx.rule, ctx.derivative, ctx.slope = inputs
+        ctx.save_for_backward(charged, threshold)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of `charged`, and of `threshold` where it is trained."""
+        charged, threshold = ctx.saved_tensors
+        nearest = torch.ones_like(charged)
+        if ctx.rule is Fire.MULTIPLE:
+            nearest = torch.round(charged / threshold).clamp(min=1)
+        to_charged = gradients[0] * ctx.derivative(charged - nearest * threshold, ctx.slope)
+        to_threshold = (-to_charged * nearest).sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
+        return to_charged, to_threshold, None, None, None
+
+
+class SurrogateThreshold(HardThreshold):
+    """Fires exactly as served and lets a surrogate gradient pass."""
+
+    def __init__(self, derivative: Derivative = sigmoid, slope: float = 10.0) -> None:
+        self.derivative = derivative
+        self.slope = slope
+
+    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
+        """Return the hard spikes, with the surrogate as their derivative."""
+        spikes: Tensor = SurrogateSpike.apply(charged, threshold, rule, self.derivative, self.slope)  # type: ignore[no-untyped-call]
+        return spikes
+
+
+class SoftThreshold:
+    """Fires by degrees, sigmoid(slope * (charged - threshold)), and resets by as much: smooth throughout."""
+
+    def __init__(self, slope: float = 10.0) -> None:
+        self.slope = slope
+
+    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
+        """Return fractions of a spike, from 0 to 1, or of several."""
+        if rule is Fire.MULTIPLE:
+            return torch.relu(charged / threshold)
+        return torch.sigmoid(self.slope * (charged - threshold))
+
+    def select(self, spikes: Tensor, fired: Tensor, silent: Tensor) -> Tensor:
+        """Return the mixture of `fired` and `silent` by the fraction."""
+        return spikes * fired + (1 - spikes) * silent
+
+    def held(self, spikes: Tensor) -> Tensor:
+        """Return the spikes, their gradient included."""
+        return spikes
+
+    def positive(self, values: Tensor) -> Tensor:
+        """Return the values, and 0 in place of those that are less."""
+        return torch.relu(values)
+
+
+def threshold_for(surrogate: Surrogate, slope: float) -> SurrogateThreshold | SoftThreshold:
+    """Return how neurons fire in training."""
+    if surrogate is Surrogate.SOFT:
+        return SoftThreshold(slope)
+    return SurrogateThreshold(DERIVATIVES[surrogate], slope)

@@ -1,0 +1,1 @@
+"""Networks from elsewhere: other frameworks, NIR files and ONNX models."""

@@ -1,0 +1,101 @@
+"""`python -m training import snntorch|spikingjelly|norse|sinabs`, and `verify` against the framework's own module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from models.bundle import Bundle
+from models.bundle.repository import ModelRepository, require_name
+from models.engines.reference import ReferenceEngine
+from models.spec import Coding, Readout
+from models.spec.network import Network
+from training.commands import imports, labels_of, shape_of
+from training.data.drawn import drawn_split
+from training.importers.frameworks.card import write_card
+from training.importers.frameworks.compare import LayerParity, compare, draw_encoded, run_chain, table
+from training.importers.frameworks.convert import Converted, Served, convert
+from training.importers.frameworks.entry import load_network
+from training.importers.frameworks.errors import InvalidEntry
+from training.importers.frameworks.framework import NAMES, Framework, find
+from training.publish.golden import CANDIDATES
+from training.publish.publish import publish
+
+SAMPLES = 16
+
+console = Console()
+
+StateDictOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or what torch.save wrote.")]
+
+
+def importer(framework_name: str) -> Callable[..., None]:
+    """Return the command that imports a framework's networks."""
+
+    def command(
+        entry: Annotated[str, typer.Argument(help="Your own code: package.module:factory.", show_default=False)],
+        input_shape: Annotated[str, typer.Option(help="One step of one sample, such as 1,28,28.")],
+        time_steps: Annotated[int, typer.Option(help="Steps per sample.")],
+        repository: Annotated[Path, typer.Option(help="The model repository to publish to.")],
+        name: Annotated[str, typer.Option(help="The model's name.")],
+        state_dict: StateDictOption = None,
+        coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.SPIKES,
+        readout: Annotated[Readout | None, typer.Option(help="What the class is read from.")] = None,
+        labels: Annotated[
+            str | None, typer.Option(help="The classes' names, as in cat,dog; numbers if absent.")
+        ] = None,
+    ) -> None:
+        require_name(name)
+        served = Served(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None)
+        framework = find(framework_name)
+        converted = convert(load_network(entry, state_dict), framework, served)
+        parity = _compared(converted, framework, converted.network, SAMPLES)
+        network, samples = converted.network, drawn_split(converted.network.spec, CANDIDATES)
+        card = write_card(converted, framework, name, parity)
+        version = publish(network, ModelRepository(repository), name, samples, card, metrics={})
+        console.print(f"Published {name} version {version}: {repository / name / str(version)}", highlight=False)
+
+    command.__doc__ = f"Publish a {framework_name} network as the next version of a model."
+    return command
+
+
+for _name in NAMES:
+    imports.command(_name)(importer(_name))
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    against: Annotated[str, typer.Option(help="The framework and your own code: snntorch:package.module:factory.")],
+    state_dict: StateDictOption = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many random samples to run.")] = SAMPLES,
+) -> None:
+    """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
+    framework_name, _, entry = against.partition(":")
+    framework, network = find(framework_name), Bundle.read(bundle).network
+    spec = network.spec
+    served = Served(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels)
+    converted = convert(load_network(entry, state_dict), framework, served)
+    own = [node.name for node in spec.nodes]
+    if missing := sorted(converted.places.keys() - set(own)):
+        raise InvalidEntry(
+            f"against: the network's '{missing[0]}' is no node of the bundle, which has {', '.join(own)}"
+        )
+    parity = _compared(converted, framework, network, samples)
+    differing = sum(row.differing for row in parity)
+    console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ", highlight=False)
+    if differing:
+        raise typer.Exit(1)
+
+
+def _compared(converted: Converted, framework: Framework, network: Network, samples: int) -> list[LayerParity]:
+    """Compare a network with a framework's modules on random samples, and show it."""
+    inputs = draw_encoded(network.spec, samples)
+    parity = compare(converted, run_chain(converted, framework, inputs), ReferenceEngine(network), inputs)
+    console.print(table(parity, framework, samples))
+    for row in parity:
+        if row.spikes == 0:
+            console.print(f"'{row.node}' was silent on these random samples, which says little", highlight=False)
+    return parity

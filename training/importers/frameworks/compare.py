@@ -1,0 +1,103 @@
+"""Whether a served network spikes as its framework does, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from models.bundle import READOUT_TOLERANCE
+from models.coding import EncodedInputs, encode
+from models.engines import Engine, Record
+from models.spec import Spec
+from models.spec.network import FloatArray
+from training.data.drawn import drawn_samples
+from training.importers.frameworks.convert import Converted
+from training.importers.frameworks.errors import NotConvertible
+from training.importers.frameworks.framework import Framework
+
+
+@dataclass(frozen=True)
+class LayerParity:
+    """How a layer of an engine compares with the framework's own module.
+
+    `differing` of all `neuron_steps`: those in which the spikes are not the same, or a readout's membrane strays by
+    more than a sum's rounding. `spikes` are those that the framework gives, None for a readout. `membrane` is the
+    largest difference, and None where the module does not show its membrane.
+    """
+
+    node: str
+    module: str
+    neuron_steps: int
+    spikes: int | None
+    differing: int
+    membrane: float | None
+
+
+def draw_encoded(spec: Spec, samples: int, seed: int = 0) -> EncodedInputs:
+    """Return random samples as the network sees them."""
+    return encode(drawn_samples(spec, samples, seed), spec)
+
+
+Outputs: TypeAlias = list[tuple[FloatArray, FloatArray | None]]
+
+
+def run_chain(converted: Converted, framework: Framework, inputs: EncodedInputs) -> Outputs:
+    """Return what each module of the chain gives, (time_steps, batch, *shape), and its membrane where it shows one.
+
+    Raises NotConvertible where a module does not take what the one before it gives.
+    """
+    signal = torch.from_numpy(np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy())
+    outputs: Outputs = []
+    with torch.no_grad():
+        for link in converted.links:
+            try:
+                signal, membrane = framework.run(link.module, signal.flatten(2) if link.flattens else signal)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise NotConvertible(f"'{link.path}' fails when it is stepped by itself: {reason}") from error
+            outputs.append((signal.numpy(), None if membrane is None else membrane.numpy()))
+    return outputs
+
+
+def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: EncodedInputs) -> list[LayerParity]:
+    """Compare every neuron of an engine of ours with what the framework's modules made of the same inputs."""
+    result = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
+    rows = []
+    for node, place in converted.places.items():
+        output, membrane = theirs[place]
+        held, raster = result.membranes[node], result.rasters.get(node)
+        strayed = ~_close(held, output) if raster is None else raster != output
+        rows.append(
+            LayerParity(
+                node=node,
+                module=converted.links[place].path,
+                neuron_steps=output.size,
+                spikes=None if raster is None else int(output.sum()),
+                differing=int(np.count_nonzero(strayed)),
+                membrane=None if membrane is None else float(np.abs(held - membrane).max(initial=0.0)),
+            )
+        )
+    return rows
+
+
+def _close(found: FloatArray, expected: FloatArray) -> NDArray[np.bool_]:
+    return np.isclose(found, expected, rtol=READOUT_TOLERANCE, atol=READOUT_TOLERANCE)
+
+
+def table(rows: Sequence[LayerParity], framework: Framework, samples: int) -> Table:
+    """Return the comparison as a table for a person."""
+    shown = Table(
+        "node", "module", "neuron-steps", "spikes", "differing", "membrane",
+        title=f"{framework.name} {framework.version} against the reference engine, {samples} random samples",
+    )  # fmt: skip
+    for row in rows:
+        held = "not shown" if row.membrane is None else f"{row.membrane:.2g}"
+        spikes = "none: a readout" if row.spikes is None else str(row.spikes)
+        shown.add_row(row.node, row.module, str(row.neuron_steps), spikes, str(row.differing), held)
+    return shown

@@ -1,0 +1,67 @@
+"""What a framework's file says: which modules it has, what each becomes, and how one runs over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from types import MappingProxyType
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from training.importers.frameworks.builder import Rule
+from training.importers.frameworks.errors import InvalidEntry
+
+NAMES = ("snntorch", "spikingjelly", "norse", "sinabs")
+
+
+class Run(NamedTuple):
+    """What a module made of an input (time_steps, batch, *shape), and its membrane at each step where it shows one."""
+
+    output: Tensor
+    membrane: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework as an importer sees it; types are matched exactly, since a subclass may compute something else.
+
+    `containers` pass a tensor through their children in order. `run` takes one module from rest over all steps of
+    (time_steps, batch, *shape), by the module's own code. `unwrap` takes the network out of what holds it.
+    """
+
+    name: str
+    rule: str
+    containers: frozenset[type[nn.Module]]
+    rules: Mapping[type[nn.Module], Rule]
+    run: Callable[[nn.Module, Tensor], Run]
+    unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
+
+    @property
+    def version(self) -> str:
+        """The version that is installed."""
+        return metadata.version(self.name)
+
+
+def find(name: str) -> Framework:
+    """Return a framework by name; raises InvalidEntry where it is unknown or not installed here."""
+    if name not in NAMES:
+        raise InvalidEntry(f"framework: '{name}' is not one, expected {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+    try:
+        framework: Framework = import_module(f"training.importers.frameworks.{name}").FRAMEWORK
+    except ImportError as error:
+        raise InvalidEntry(f"framework: {name} cannot be imported here: {error}; pip install {name}") from error
+    return framework
+
+
+def folded(module: nn.Module, steps: Tensor) -> Run:
+    """Run a module without state over all steps at once, as one long batch."""
+    if isinstance(module, nn.Flatten):  # which axes are a sample's hangs on whether its caller has one for time
+        return Run(steps.flatten(2))
+    return Run(module(steps.flatten(0, 1)).unflatten(0, steps.shape[:2]))
+
+
+def merged(*rules: Mapping[type[nn.Module], Rule]) -> Mapping[type[nn.Module], Rule]:
+    """Return several tables of rules as one."""
+    return MappingProxyType({kind: rule for table in rules for kind, rule in table.items()})

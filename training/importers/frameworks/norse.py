@@ -1,0 +1,142 @@
+"""Norse: what its neurons compute, as nodes.
+
+A neuron fires above its threshold and resets at once, to v_reset; LIFBox may subtract. dt times an inverse time
+constant is one number, rounded as Norse rounds it. A membrane starts at v_leak, an IAF's at v_reset.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import norse.torch as norse
+import torch
+from norse.torch.functional.reset import reset_subtract, reset_value
+from norse.torch.module.lif_box import LIFBoxCell
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+from torch import Tensor, nn
+
+from models.spec.nodes import IF, LI, LIF, Charge, CubaLI, CubaLIF, Fire, Joins, Linear, Recurrent, Reset, Synapse
+from training.importers.frameworks.builder import Layer
+from training.importers.frameworks.connections import CONNECTIONS
+from training.importers.frameworks.framework import Framework, Run, folded, merged
+
+RESETS = {reset_value: Reset.VALUE, reset_subtract: Reset.SUBTRACT}
+
+
+def box(layer: Layer) -> None:
+    """Convert LIFBoxCell: v + dt * tau_mem_inv * (in + v_leak - v)."""
+    p = layer.module.p
+    if p.reset_method not in RESETS:
+        layer.refuse("reset_method", "it is neither reset_value nor reset_subtract")
+        return
+    reset = RESETS[p.reset_method]
+    fields = _spiking(layer) if reset is Reset.VALUE else _firing(layer) | {"reset": Reset.SUBTRACT}
+    layer.add(LIF, charge=Charge.EULER_INPUT_FIRST, **_membrane(layer), **fields)
+
+
+def leaky(layer: Layer) -> None:
+    """Convert LIFCell and LIF: the current jumps by its input, charges v before it decays itself."""
+    layer.refuse_unless(layer.module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
+    layer.add(CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer))
+
+
+def recurrent(layer: Layer) -> None:
+    """Convert LIFRecurrentCell and LIFRecurrent, which hold their input's weights too."""
+    module = layer.module
+    layer.refuse_unless(module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
+    layer.add(
+        Linear,
+        name=f"{layer.name}_input",
+        in_features=int(module.input_size),
+        out_features=int(module.hidden_size),
+        bias=False,
+        tensors={"weight": module.input_weights},
+    )
+    layer.add(
+        CubaLIF,
+        charge=Charge.EULER,
+        recurrent=Recurrent(joins=Joins.CHARGE),
+        tensors={"recurrent.weight": module.recurrent_weights},
+        **_membrane(layer),
+        **_current(layer),
+        **_spiking(layer),
+    )
+
+
+def integrate(layer: Layer) -> None:
+    """Convert IAFCell and IAF: v + in, without dt."""
+    layer.add(IF, start=layer.parameter("start", layer.module.p.v_reset), **_spiking(layer))
+
+
+def readout(layer: Layer) -> None:
+    """Convert LICell and LI."""
+    layer.add(CubaLI, charge=Charge.EULER, **_membrane(layer), **_current(layer))
+
+
+def box_readout(layer: Layer) -> None:
+    """Convert LIBoxCell."""
+    layer.add(LI, charge=Charge.EULER, **_membrane(layer))
+
+
+def _membrane(layer: Layer) -> dict[str, Any]:
+    layer.builder.steps.add(float(layer.module.dt))
+    parameters = layer.module.p
+    return {
+        "rate": layer.parameter("rate", layer.module.dt * parameters.tau_mem_inv),
+        "leak": layer.parameter("leak", parameters.v_leak),
+        "start": layer.parameter("start", parameters.v_leak),
+    }
+
+
+def _current(layer: Layer) -> dict[str, Any]:
+    rate = layer.module.dt * layer.module.p.tau_syn_inv
+    return {"synapse": Synapse.JUMP, "syn_rate": layer.parameter("syn_rate", rate)}
+
+
+def _firing(layer: Layer) -> dict[str, Any]:
+    return {"threshold": layer.parameter("threshold", layer.module.p.v_th), "fire": Fire.ABOVE_THRESHOLD}
+
+
+def _spiking(layer: Layer) -> dict[str, Any]:
+    value = layer.parameter("reset_value", layer.module.p.v_reset)
+    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": value}
+
+
+def run(module: nn.Module, steps: Tensor) -> Run:
+    """Run a module from rest: a cell step by step, a layer at once."""
+    if isinstance(module, SNN | SNNRecurrent):
+        recorded, module.record_states = module.record_states, True
+        output, states = module(steps)
+        module.record_states = recorded
+        return Run(output, states.v)
+    if not isinstance(module, SNNCell | SNNRecurrentCell):
+        return folded(module, steps)
+    state, outputs, membranes = None, [], []
+    for current in steps:
+        output, state = module(current, state)
+        outputs.append(output)
+        membranes.append(state.v)
+    return Run(torch.stack(outputs), torch.stack(membranes))
+
+
+FRAMEWORK = Framework(
+    name="norse",
+    rule="fires above the threshold; resets at once, to v_reset unless reset_method subtracts",
+    containers=frozenset({nn.Sequential, norse.SequentialState, norse.Lift}),
+    rules=merged(
+        CONNECTIONS,
+        {
+            LIFBoxCell: box,
+            norse.LIFCell: leaky,
+            norse.LIF: leaky,
+            norse.LIFRecurrentCell: recurrent,
+            norse.LIFRecurrent: recurrent,
+            norse.IAFCell: integrate,
+            norse.IAF: integrate,
+            norse.LICell: readout,
+            norse.LI: readout,
+            norse.LIBoxCell: box_readout,
+        },
+    ),
+    run=run,
+)

@@ -1,0 +1,147 @@
+"""Sinabs: what its neurons compute, as nodes.
+
+A neuron fires at its threshold, by default as often in a step as thresholds fit, and resets at once. A floor min_v_mem
+then lifts the membrane. A recurrent connection gives nothing at the first step, not even its bias.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sinabs.layers as sl
+import torch
+from sinabs import activation
+from sinabs.network import Network
+from torch import Tensor, nn
+
+from models.spec.nodes import IF, LI, LIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
+from training.importers.frameworks.builder import Layer
+from training.importers.frameworks.connections import CONNECTIONS, nothing, sum_pool
+from training.importers.frameworks.framework import Framework, Run, folded, merged
+
+RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent)
+
+
+def leaky(layer: Layer) -> None:
+    """Convert LIF, IAF and their recurrent and squeezing kin: i = alpha_syn * (i + in), v = alpha * v + i."""
+    module = layer.module
+    fields = _spiking(layer)
+    with torch.no_grad():
+        alpha, alpha_syn = module.alpha_mem_calculated, module.alpha_syn_calculated
+    if module.norm_input:
+        fields["gain"] = layer.parameter("gain", 1 - alpha)
+    tensors: dict[str, Any] = {}
+    if isinstance(module, RECURRENT):
+        fields["recurrent"], tensors = _recurrent(layer)
+    if alpha_syn is not None:
+        fields |= {"synapse": Synapse.SUM_THEN_DECAY, "syn_decay": layer.parameter("syn_decay", alpha_syn)}
+        layer.add(CubaLIF, decay=layer.parameter("decay", alpha), tensors=tensors, **fields)
+    elif isinstance(module, sl.IAF | sl.IAFRecurrent):
+        layer.add(IF, tensors=tensors, **fields)
+    else:
+        layer.add(LIF, decay=layer.parameter("decay", alpha), tensors=tensors, **fields)
+
+
+def leak(layer: Layer) -> None:
+    """Convert ExpLeak, a readout: v = alpha * v + in."""
+    module = layer.module
+    layer.refuse_unless(module.min_v_mem is None, "min_v_mem is set", "a readout has no floor")
+    alpha = module.alpha_mem_calculated.detach()
+    gain = layer.parameter("gain", 1 - alpha) if module.norm_input else 1.0
+    layer.add(LI, decay=layer.parameter("decay", alpha), gain=gain)
+
+
+def _spiking(layer: Layer) -> dict[str, Any]:
+    module = layer.module
+    fields = {"threshold": layer.parameter("threshold", module.spike_threshold), "fire": _fire(layer)}
+    if module.min_v_mem is not None:
+        fields["floor"] = layer.parameter("floor", module.min_v_mem)
+    reset = module.reset_fn
+    if isinstance(reset, activation.MembraneReset):
+        layer.refuse_unless(
+            reset.reset_value == 0,
+            f"reset_fn adds {reset.reset_value}",
+            "sinabs adds it to every neuron at every step, spike or not",
+        )
+        return fields | {"reset": Reset.VALUE}
+    known = isinstance(reset, activation.MembraneSubtract)
+    layer.refuse_unless(known, f"reset_fn is {reset}", "it is neither MembraneSubtract nor MembraneReset")
+    own = getattr(reset, "subtract_value", None)
+    same = own is None or bool((module.spike_threshold == own).all())
+    layer.refuse_unless(same, f"reset_fn subtracts {own}", "a spike subtracts the threshold")
+    return fields | {"reset": Reset.SUBTRACT}
+
+
+def _fire(layer: Layer) -> Fire:
+    spike = layer.module.spike_fn
+    most = spike.max_num_spikes_per_bin if isinstance(spike, activation.MaxSpike) else None
+    if spike is activation.SingleSpike or most == 1:
+        return Fire.AT_THRESHOLD
+    many = spike is activation.MultiSpike or isinstance(spike, activation.MaxSpike)
+    layer.refuse_unless(
+        many and most is None, f"spike_fn is {spike}", "a neuron fires once in a step, or without limit"
+    )
+    return Fire.MULTIPLE
+
+
+def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
+    connection = layer.module.rec_connect
+    flat = (
+        [part for part in connection if type(part) is not nn.Flatten] if isinstance(connection, nn.Sequential) else []
+    )
+    linear = flat[0] if len(flat) == 1 else connection
+    if type(linear) is not nn.Linear:
+        layer.refuse(f"rec_connect is {type(linear).__name__}", "a recurrent connection is an nn.Linear")
+        return None, {}
+    bias = linear.bias is not None
+    tensors = {"recurrent.weight": linear.weight, "recurrent.bias": linear.bias}
+    return Recurrent(bias=bias, bias_at_start=not bias, joins=Joins.INPUT), tensors
+
+
+def run(module: nn.Module, steps: Tensor) -> Run:
+    """Run a module from rest; sinabs' neurons take (batch, time, *shape)."""
+    if type(module) in (sl.FlattenTime, sl.UnflattenTime):
+        return Run(steps)
+    if not isinstance(module, sl.StatefulLayer):
+        return folded(module, steps)
+    kinds = (*RECURRENT, sl.ExpLeak, sl.IAF, sl.LIF)
+    kind = next((kind for kind in kinds if isinstance(module, kind)), type(module))
+    forward = kind.forward  # a squeezing one reshapes around it
+    recorded, module.record_states = module.record_states, True
+    module.init_state_with_shape((steps.shape[1], *steps.shape[2:]))
+    output = forward(module, steps.transpose(0, 1)).transpose(0, 1)
+    # A recurrent layer records the dictionary of a step, which the next step writes to before it is read.
+    membrane = None if isinstance(module, RECURRENT) else module.recordings["v_mem"].transpose(0, 1)
+    module.record_states = recorded
+    module.reset_states()
+    return Run(output, membrane)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return the spiking model that a sinabs Network holds."""
+    return module.spiking_model if isinstance(module, Network) else module
+
+
+FRAMEWORK = Framework(
+    name="sinabs",
+    rule="fires at the threshold, as often in a step as it fits; resets at once; a floor where min_v_mem is set",
+    containers=frozenset({nn.Sequential, sl.Repeat}),
+    rules=merged(
+        CONNECTIONS,
+        {
+            sl.SumPool2d: sum_pool,
+            sl.FlattenTime: nothing,
+            sl.UnflattenTime: nothing,
+            sl.IAF: leaky,
+            sl.IAFSqueeze: leaky,
+            sl.IAFRecurrent: leaky,
+            sl.LIF: leaky,
+            sl.LIFSqueeze: leaky,
+            sl.LIFRecurrent: leaky,
+            sl.ExpLeak: leak,
+            sl.ExpLeakSqueeze: leak,
+        },
+    ),
+    run=run,
+    unwrap=unwrap,
+)

@@ -1,0 +1,175 @@
+"""snnTorch: what its neurons compute, as nodes.
+
+A neuron fires above its threshold. A reset comes one step late, from the membrane of the step before: by subtraction,
+not multiplied by beta; Leaky sets the old membrane to zero before it decays, all others set what was charged to zero
+and so lose that step's input. `reset_delay=False` corrects this within the step, but does nothing on RSynaptic in
+1.0.0, which reads its arguments in place of its state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import snntorch as snn
+import torch
+from torch import Tensor, nn
+
+from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming
+from training.importers.frameworks.builder import Layer, is_hard
+from training.importers.frameworks.connections import CONNECTIONS
+from training.importers.frameworks.framework import Framework, Run, folded, merged
+
+KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
+MOST_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
+
+LATE = {True: ResetTiming.NEXT_STEP, False: ResetTiming.CORRECTED}
+LATE_CHARGED = {True: ResetTiming.NEXT_STEP_CHARGED, False: ResetTiming.CORRECTED_CHARGED}
+STATE_FUNCTIONS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
+
+
+def leaky(layer: Layer) -> None:
+    """Convert Leaky."""
+    module = layer.module
+    layer.add(LIF, decay=_decay(layer), **_spiking(layer, delay=module.reset_delay, zero=LATE))
+
+
+def synaptic(layer: Layer) -> None:
+    """Convert Synaptic."""
+    module = layer.module
+    spiking = _spiking(layer, delay=module.reset_delay, zero=LATE_CHARGED)
+    layer.add(CubaLIF, decay=_decay(layer), syn_decay=_syn_decay(layer), **spiking)
+
+
+def recurrent_leaky(layer: Layer) -> None:
+    """Convert RLeaky."""
+    module = layer.module
+    recurrent, tensors = _recurrent(layer)
+    spiking = _spiking(layer, delay=module.reset_delay, zero=LATE_CHARGED)
+    layer.add(LIF, decay=_decay(layer), recurrent=recurrent, tensors=tensors, **spiking)
+
+
+def recurrent_synaptic(layer: Layer) -> None:
+    """Convert RSynaptic, whose reset_delay does nothing, and which fails where its states are hidden besides."""
+    module = layer.module
+    if not module.reset_delay:
+        layer.refuse_unless(
+            FRAMEWORK.version == KNOWN_VERSION,
+            "reset_delay is False",
+            f"it does nothing in snntorch {KNOWN_VERSION}, but {FRAMEWORK.version} is installed",
+        )
+        layer.refuse_unless(
+            not module.init_hidden, "reset_delay is False with init_hidden", f"snntorch {KNOWN_VERSION} cannot run it"
+        )
+    recurrent, tensors = _recurrent(layer)
+    spiking = _spiking(layer, delay=True, zero=LATE_CHARGED)
+    layer.add(
+        CubaLIF, decay=_decay(layer), syn_decay=_syn_decay(layer), recurrent=recurrent, tensors=tensors, **spiking
+    )
+
+
+def lapicque(layer: Layer) -> None:
+    """Convert Lapicque: ((in * R) * (1 / (R C))) * time_step + (1 - time_step / (R C)) * mem.
+
+    That is one product with one gain where R and time_step are powers of two, as they are by default.
+    """
+    module = layer.module
+    for field in ("R", "time_step"):
+        value = getattr(module, field).float()
+        exact = bool((torch.frexp(value).mantissa == 0.5).all())
+        layer.refuse_unless(exact, f"{field} is {value.tolist()}", "only a power of two keeps its order of rounding")
+    with torch.no_grad():
+        share = 1 / (module.R * module.C)
+        gain, decay = module.R * share * module.time_step, 1 - (module.time_step / (module.R * module.C))
+    layer.add(
+        LIF,
+        decay=layer.parameter("decay", decay.float()),
+        gain=layer.parameter("gain", gain.float()),
+        **_spiking(layer, delay=True, zero=LATE_CHARGED),
+    )
+
+
+def _decay(layer: Layer) -> Any:
+    return layer.parameter("decay", layer.module.beta.detach().clamp(0, 1))
+
+
+def _syn_decay(layer: Layer) -> Any:
+    return layer.parameter("syn_decay", layer.module.alpha.detach().clamp(0, 1))
+
+
+def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dict[str, Any]:
+    """Return the fields that all neurons share, and refuse what none of ours does."""
+    module = layer.module
+    layer.refuse_unless(not module.inhibition, "inhibition is True", "no node lets only the largest membrane fire")
+    layer.refuse_unless(not module.state_quant, "state_quant is set", "no node quantises its membrane")
+    factor = module.graded_spikes_factor
+    layer.refuse_unless(bool((factor == 1).all()), f"graded_spikes_factor is {factor.tolist()}", "a spike is 1")
+    layer.refuse_unless(
+        is_hard(module.spike_grad, fires_at_zero=False), "spike_grad", "it is not the hard threshold when it runs"
+    )
+    built = STATE_FUNCTIONS[module.state_function.__name__]
+    loaded = list(snn.SpikingNeuron.reset_dict)[int(module.reset_mechanism_val)]
+    layer.refuse_unless(
+        built == loaded, f"reset_mechanism is '{built}', but a state_dict brought '{loaded}'", "only one can hold"
+    )
+    fields = {"threshold": layer.parameter("threshold", module.threshold), "fire": Fire.ABOVE_THRESHOLD}
+    if built == "none":
+        return fields | {"reset": Reset.NONE}
+    if built == "zero":
+        return fields | {"reset": Reset.VALUE, "reset_timing": zero[delay]}
+    return fields | {"reset": Reset.SUBTRACT, "reset_timing": LATE[delay]}
+
+
+def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
+    connection = layer.module.recurrent
+    shape = layer.builder.shape
+    if isinstance(connection, nn.Linear):
+        bias = connection.bias
+        tensors = {"recurrent.weight": connection.weight, "recurrent.bias": bias}
+        return Recurrent(bias=bias is not None, joins=Joins.CHARGE), tensors
+    if isinstance(connection, nn.Conv2d):
+        layer.refuse("conv2d_channels", "a recurrent connection is full, from every neuron to every neuron")
+        return None, {}
+    if shape is None:
+        return None, {}
+    size = int(np.prod(shape))
+    if size > MOST_ONE_TO_ONE:
+        layer.refuse("all_to_all is False", f"{size} one-to-one weights are written out, at most {MOST_ONE_TO_ONE}")
+        return None, {}
+    weights = np.broadcast_to(connection.V.detach().numpy(), shape).astype(np.float32)
+    return Recurrent(joins=Joins.CHARGE), {"recurrent.weight": np.diag(weights.reshape(-1))}
+
+
+def run(module: nn.Module, steps: Tensor) -> Run:
+    """Run a module from rest; a neuron's own states are kept by it, whether hidden or handed on."""
+    if not isinstance(module, snn.SpikingNeuron):
+        return folded(module, steps)
+    module.reset_mem()
+    rest = torch.zeros_like(steps[0])
+    states = [rest, rest, rest] if isinstance(module, snn.RSynaptic) and not module.init_hidden else []
+    spikes, membranes = [], []
+    for current in steps:
+        out = module(current, *states)
+        states = [out[0], *out[1:]] if states else states
+        spikes.append(out[0] if isinstance(out, tuple) else out)
+        membranes.append(module.mem)
+    module.reset_mem()
+    return Run(torch.stack(spikes), torch.stack(membranes))
+
+
+FRAMEWORK = Framework(
+    name="snntorch",
+    rule="fires above the threshold; resets a step late unless reset_delay is off",
+    containers=frozenset({nn.Sequential}),
+    rules=merged(
+        CONNECTIONS,
+        {
+            snn.Leaky: leaky,
+            snn.Synaptic: synaptic,
+            snn.RLeaky: recurrent_leaky,
+            snn.RSynaptic: recurrent_synaptic,
+            snn.Lapicque: lapicque,
+        },
+    ),
+    run=run,
+)

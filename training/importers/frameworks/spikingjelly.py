@@ -1,0 +1,173 @@
+"""SpikingJelly: what its neurons compute, as nodes.
+
+A neuron fires at its threshold and resets at once: by subtraction where v_reset is None, else to v_reset, which is
+also where a LIF rests and where every neuron but the Simple ones starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import base, functional, neuron
+from spikingjelly.activation_based import layer as layers
+from torch import Tensor, nn
+
+from models.spec import Readout
+from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Reset
+from training.importers.frameworks.builder import Layer, is_hard
+from training.importers.frameworks.connections import (
+    CONNECTIONS,
+    average_pool,
+    batch_norm,
+    conv1d,
+    conv2d,
+    flatten,
+    linear,
+    max_pool,
+    nothing,
+)
+from training.importers.frameworks.framework import Framework, Run, folded, merged
+
+DECODERS = {
+    "max-mem": Readout.MAX_MEMBRANE,
+    "mean-mem": Readout.MEAN_MEMBRANE,
+    "last_mem": Readout.LAST_MEMBRANE,
+    None: None,
+}
+
+
+def integrate(layer: Layer) -> None:
+    """Convert IFNode and SimpleIFNode: v + x."""
+    layer.add(IF, **_spiking(layer))
+
+
+def leaky(layer: Layer) -> None:
+    """Convert LIFNode and SimpleLIFNode: v + (x - (v - v_reset)) / tau, or without decay_input x added whole."""
+    layer.add(LIF, tau=layer.parameter("tau", layer.module.tau), **_leaking(layer), **_spiking(layer))
+
+
+def parametric(layer: Layer) -> None:
+    """Convert ParametricLIFNode: as LIFNode, but times the sigmoid of a weight in place of divided by tau."""
+    rate = layer.module.w.detach().sigmoid()
+    layer.add(LIF, rate=layer.parameter("rate", rate), **_leaking(layer), **_spiking(layer))
+
+
+def current_based(layer: Layer) -> None:
+    """Convert CUBALIFNode: c * c_decay + x, then v * v_decay + c."""
+    module = layer.module
+    layer.add(
+        CubaLIF,
+        decay=layer.parameter("decay", module.v_decay),
+        syn_decay=layer.parameter("syn_decay", module.c_decay),
+        **_spiking(layer),
+    )
+
+
+def integrating(layer: Layer) -> None:
+    """Convert NonSpikingIFNode, a readout."""
+    layer.add(I)
+    _decoded(layer)
+
+
+def leaking(layer: Layer) -> None:
+    """Convert NonSpikingLIFNode, a readout: v + (x - v) / tau."""
+    layer.add(LI, charge=Charge.RELAX, tau=layer.parameter("tau", layer.module.tau))
+    _decoded(layer)
+
+
+def _decoded(layer: Layer) -> None:
+    decode = layer.module.decode
+    layer.refuse_unless(decode in DECODERS, f"decode is '{decode}'", "no readout takes the largest absolute value")
+    layer.builder.readout = DECODERS.get(decode)
+
+
+def _leaking(layer: Layer) -> dict[str, Any]:
+    module = layer.module
+    layer.refuse_unless(
+        module.decay_input or not module.v_reset or isinstance(module, neuron.BaseNode),
+        f"v_reset is {module.v_reset} without decay_input",
+        "its first step is computed in float64, and all others in float32",
+    )
+    return {
+        "charge": Charge.RELAX if module.decay_input else Charge.LEAK_THEN_ADD,
+        "leak": layer.parameter("leak", 0.0 if module.v_reset is None else module.v_reset),
+    }
+
+
+def _spiking(layer: Layer) -> dict[str, Any]:
+    module = layer.module
+    layer.refuse_unless(
+        is_hard(module.surrogate_function, fires_at_zero=True), "surrogate_function", "it is not the hard threshold"
+    )
+    layer.refuse_unless(
+        getattr(module, "_neuron_precision", None) is None, "its precision is set", "membranes are float32"
+    )
+    fields = {"threshold": layer.parameter("threshold", module.v_threshold), "fire": Fire.AT_THRESHOLD}
+    if module.v_reset is None:
+        return fields | {"reset": Reset.SUBTRACT}
+    if not isinstance(module, neuron.SimpleBaseNode):
+        fields["start"] = layer.parameter("start", module.v_reset)
+    return fields | {"reset": Reset.VALUE, "reset_value": layer.parameter("reset_value", module.v_reset)}
+
+
+def run(module: nn.Module, steps: Tensor) -> Run:
+    """Run a module from rest, step by step or at once, as its step_mode says."""
+    if isinstance(module, neuron.NonSpikingBaseNode):
+        decode, module.decode = module.decode, None
+        membrane = torch.stack(module(steps))
+        module.decode = decode
+        return Run(membrane, membrane)
+    if not isinstance(module, base.MemoryModule):
+        return Run(module(steps)) if getattr(module, "step_mode", "s") == "m" else folded(module, steps)
+    functional.reset_net(module)
+    if module.step_mode == "m":
+        stored, module.store_v_seq = getattr(module, "store_v_seq", False), True
+        result = Run(module(steps), getattr(module, "v_seq", None))
+        module.store_v_seq = stored
+    else:
+        spikes, membranes = [], []
+        for current in steps:
+            spikes.append(module(current))
+            membranes.append(getattr(module, "v", current))
+        result = Run(torch.stack(spikes), torch.stack(membranes))
+    functional.reset_net(module)
+    return result
+
+
+FRAMEWORK = Framework(
+    name="spikingjelly",
+    rule="fires at the threshold; resets at once, by subtraction where v_reset is None",
+    containers=frozenset(
+        {
+            nn.Sequential,
+            layers.MultiStepContainer,
+            layers.SeqToANNContainer,
+            layers.StepModeContainer,
+        }
+    ),
+    rules=merged(
+        CONNECTIONS,
+        {
+            layers.Linear: linear,
+            layers.Conv1d: conv1d,
+            layers.Conv2d: conv2d,
+            layers.AvgPool2d: average_pool,
+            layers.MaxPool2d: max_pool,
+            layers.Flatten: flatten,
+            layers.BatchNorm1d: batch_norm,
+            layers.BatchNorm2d: batch_norm,
+            layers.Dropout: nothing,
+            layers.Dropout2d: nothing,
+            neuron.IFNode: integrate,
+            neuron.SimpleIFNode: integrate,
+            neuron.LIFNode: leaky,
+            neuron.SimpleLIFNode: leaky,
+            neuron.ParametricLIFNode: parametric,
+            neuron.CUBALIFNode: current_based,
+            neuron.NonSpikingIFNode: integrating,
+            neuron.NonSpikingLIFNode: leaking,
+        },
+    ),
+    run=run,
+)

@@ -1,0 +1,88 @@
+"""NIR's file format, HDF5, read and written with h5py alone: any version of the `nir` package may have made the file.
+
+    /version                the nir package's version
+    /node                   a graph: type "NIRGraph", edges (n, 2) of names, nodes/<name>/…, metadata/…
+    /node/nodes/<name>      a node: its type, and one data set for each parameter
+
+A file is somebody else's: it is read with care (`reader`) and in a process of its own (`contained`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from training.errors import InvalidGraph
+from training.importers.nir.contained import read_contained
+from training.importers.nir.graph import NestedGraph
+from training.importers.nir.limits import MOST_BYTES, MOST_SECONDS
+
+WRITTEN_AS = "1.0.4"  # the nir version whose fields are written
+
+
+@dataclass(frozen=True)
+class NirFile:
+    """A file as read: its graph, the version that it names and the SHA-256 of its bytes."""
+
+    graph: NestedGraph
+    version: str
+    sha256: str
+
+
+def read(path: Path, seconds: float = MOST_SECONDS) -> NirFile:
+    """Read a NIR file; raises InvalidGraph with one sentence where it is none, or not one that can be read safely."""
+    if not path.is_file():
+        raise InvalidGraph(f"'{path}' is not a file")
+    if path.stat().st_size > MOST_BYTES:
+        raise InvalidGraph(f"'{path}' has more than {MOST_BYTES:,} bytes, which is refused")
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidGraph(f"'{path}' cannot be read: {error.strerror}") from error
+    try:
+        graph, version = read_contained(path, seconds)
+    except InvalidGraph as error:
+        raise InvalidGraph(f"'{path}': {error}") from error
+    return NirFile(graph, version, sha256)
+
+
+def write(path: Path, graph: NestedGraph) -> None:
+    """Write a graph as a NIR file; it appears whole or not at all."""
+    incoming = path.with_name(f".{path.name}.incoming")
+    try:
+        with h5py.File(incoming, "w") as file:
+            file.create_dataset("version", data=WRITTEN_AS)
+            _write_graph(file.create_group("node"), graph)
+        incoming.replace(path)
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
+def _write_graph(group: h5py.Group, graph: NestedGraph) -> None:
+    group.create_dataset("type", data="NIRGraph")
+    pairs = np.array(graph.edges, dtype=object).reshape(-1, 2)
+    group.create_dataset("edges", data=pairs, dtype=h5py.string_dtype())
+    nodes = group.create_group("nodes")
+    for name, node in graph.nodes.items():
+        inner = nodes.create_group(name)
+        if isinstance(node, NestedGraph):
+            _write_graph(inner, node)
+        else:
+            _write_tree(inner, {"type": node.type, **node.parameters})
+    if graph.metadata:
+        _write_tree(group.create_group("metadata"), graph.metadata)
+
+
+def _write_tree(group: h5py.Group, tree: Mapping[str, Any]) -> None:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            _write_tree(group.create_group(key), value)
+        else:
+            group.create_dataset(key, data=value)

@@ -1,0 +1,190 @@
+"""From an HDF5 file to its graph. Run as a program, in a process that limits itself and may crash: see `contained`.
+
+    python -m training.importers.nir.reader FILE      writes an `answer` to the standard output
+
+A file is somebody else's. Only numbers and text that lie inside the file are read: no link to another file, no external
+storage, nothing that HDF5 would have to make up. Each group is read once, so that groups in a circle end; and there are
+limits to how many nodes, edges and bytes there may be.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from training.errors import InvalidGraph
+from training.importers.nir.answer import write_answer, write_refusal
+from training.importers.nir.graph import Array, GraphNode, NestedGraph
+from training.importers.nir.limits import DEEPEST, MOST_BYTES, MOST_EDGES, MOST_NODES, limit_this_process
+
+_NUMBERS = "biufc"  # numpy's kinds
+
+
+@dataclass
+class Budget:
+    """What may still be read of a file."""
+
+    bytes: int = MOST_BYTES
+    nodes: int = MOST_NODES
+    edges: int = MOST_EDGES
+
+    def take(self, path: str, size: int) -> None:
+        """Count bytes; raises InvalidGraph where there are too many, as the others do."""
+        self.bytes -= size
+        if self.bytes < 0:
+            raise InvalidGraph(f"'{path}': the file unfolds to more than {MOST_BYTES:,} bytes, which is refused")
+
+    def take_node(self) -> None:
+        """Count a node."""
+        self.nodes -= 1
+        if self.nodes < 0:
+            raise InvalidGraph(f"the graph has more than {MOST_NODES:,} nodes, which is refused")
+
+    def take_edges(self, number: int) -> None:
+        """Count edges."""
+        self.edges -= number
+        if self.edges < 0:
+            raise InvalidGraph(f"the graph has more than {MOST_EDGES:,} edges, which is refused")
+
+
+@dataclass
+class Reader:
+    """Reads one open file; every method raises InvalidGraph, and h5py's own errors where the file is damaged."""
+
+    budget: Budget = field(default_factory=Budget)
+    seen: set[Any] = field(default_factory=set)  # h5py's ids of groups, equal where the object in the file is the same
+
+    def file(self, file: h5py.File) -> tuple[NestedGraph, str]:
+        """Return the file's graph and the version that it names."""
+        if "node" not in file:
+            raise InvalidGraph("it is HDF5, but no NIR file: it has no group 'node'")
+        root = self.group(file, "node")
+        version = self.value(file, "version") if "version" in file else "unknown"
+        return self.graph(root), self.plain(file, str(version))
+
+    def graph(self, group: h5py.Group, depth: int = 0) -> NestedGraph:
+        """Return the graph that a group holds."""
+        if depth > DEEPEST:
+            raise InvalidGraph(f"'{group.name}': graphs lie in graphs more than {DEEPEST} deep, which is refused")
+        if self.type(group) != "NIRGraph":
+            # A file may hold one node alone; it is a graph of one.
+            node = self.node(group, "node")
+            return NestedGraph({"node": node}, ())
+        nodes = self.group(group, "nodes")
+        return NestedGraph(
+            {name: self.either(nodes, name, depth) for name in nodes},
+            tuple(self.edges(group)),
+            self.tree(self.group(group, "metadata"), depth) if "metadata" in group else {},
+        )
+
+    def either(self, nodes: h5py.Group, name: str, depth: int) -> GraphNode | NestedGraph:
+        """Return a node, or the graph that stands for one."""
+        group = self.group(nodes, name)
+        self.budget.take_node()
+        return self.graph(group, depth + 1) if self.type(group) == "NIRGraph" else self.node(group, name)
+
+    def node(self, group: h5py.Group, name: str) -> GraphNode:
+        """Return a node with all its parameters."""
+        parameters = {
+            key: self.value(group, key)
+            for key in group
+            if key not in ("type", "metadata") and not isinstance(self.linked(group, key), h5py.Group)
+        }
+        return GraphNode(name, self.type(group), parameters)
+
+    def type(self, group: h5py.Group) -> str:
+        """Return a node's type."""
+        if "type" not in group:
+            raise InvalidGraph(f"'{group.name}': has no type")
+        return self.plain(group, str(self.value(group, "type")))
+
+    def edges(self, group: h5py.Group) -> Iterator[tuple[str, str]]:
+        """Return a graph's edges."""
+        edges = np.asarray(self.value(group, "edges") if "edges" in group else [])
+        if edges.size and (edges.ndim != 2 or edges.shape[1] != 2):
+            raise InvalidGraph(f"'{group.name}': edges have shape {edges.shape}, expected pairs of names")
+        self.budget.take_edges(len(edges))
+        for before, after in edges.tolist():
+            yield self.plain(group, str(before)), self.plain(group, str(after))
+
+    def tree(self, group: h5py.Group, depth: int) -> dict[str, Any]:
+        """Return metadata: dicts of dicts, with text, numbers and arrays at their ends."""
+        if depth > DEEPEST:
+            raise InvalidGraph(f"'{group.name}': metadata more than {DEEPEST} deep is refused")
+        return {
+            key: self.value(group, key)
+            if group.get(key, getclass=True) is h5py.Dataset
+            else self.tree(self.group(group, key), depth + 1)
+            for key in group
+        }
+
+    def group(self, parent: h5py.Group, key: str) -> h5py.Group:
+        """Return a group that has not been read yet."""
+        found = self.linked(parent, key)
+        if not isinstance(found, h5py.Group):
+            raise InvalidGraph(f"'{parent.name}': '{key}' is not a group")
+        if found.id in self.seen:
+            raise InvalidGraph(f"'{parent.name}': '{key}' is a group that the file holds elsewhere too")
+        self.seen.add(found.id)
+        return found
+
+    def value(self, parent: h5py.Group, key: str) -> Any:
+        """Return a data set as text, a number, or an array of either (of text as objects)."""
+        dataset = self.linked(parent, key)
+        if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.shape is None:
+            raise InvalidGraph(f"'{parent.name}': '{key}' is not plain data inside the file")
+        is_text = h5py.check_string_dtype(dataset.dtype) is not None
+        if not is_text and dataset.dtype.kind not in _NUMBERS:
+            raise InvalidGraph(f"'{parent.name}': '{key}' holds neither numbers nor text")
+        self.budget.take(dataset.name, dataset.nbytes)
+        return self.text(dataset) if is_text else dataset[()]
+
+    def text(self, dataset: h5py.Dataset) -> str | Array:
+        """Return text or an array of it; what is of variable length counts once it is read."""
+        read = np.asarray(dataset[()], object)
+        text = np.empty(read.shape, object)
+        for index, value in np.ndenumerate(read):
+            self.budget.take(dataset.name, len(value))
+            text[index] = value.decode() if isinstance(value, bytes) else str(value)
+        return text if text.ndim else str(text[()])
+
+    def plain(self, parent: h5py.Group, name: str) -> str:
+        """Return a name that can be shown: a line break or a terminal's escape sequence could say anything."""
+        if not name.isprintable():
+            raise InvalidGraph(f"'{parent.name}': the name {name[:80]!r} is not plain text")
+        return name
+
+    def linked(self, parent: h5py.Group, key: str) -> Any:
+        """Return what a group holds under a name."""
+        if self.plain(parent, key) not in parent:
+            raise InvalidGraph(f"'{parent.name}': has no '{key}'")
+        if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
+            raise InvalidGraph(f"'{parent.name}': '{key}' is a link, which is refused")
+        return parent[key]
+
+
+def main(path: Path) -> None:
+    """Read a file within this process's limits, and write what came of it to the standard output."""
+    limit_this_process()
+    try:
+        with h5py.File(path, "r") as file:
+            graph, version = Reader().file(file)
+    except InvalidGraph as refused:
+        write_refusal(str(refused), sys.stdout.buffer)
+    except MemoryError:
+        write_refusal("it needs more memory than a file may, which is refused", sys.stdout.buffer)
+    except Exception as error:  # h5py raises nearly every built-in error for one damaged file or another
+        said = str(error).splitlines() or [type(error).__name__]
+        write_refusal(f"it is not a NIR file: {said[0]}", sys.stdout.buffer)
+    else:
+        write_answer(graph, version, sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,124 @@
+"""`import onnx`: somebody else's model.onnx as a bundle, once it keeps the contract that the options state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from models.bundle.dry_run import verify
+from models.bundle.external import ForeignContents
+from models.bundle.repository import ModelRepository, require_name
+from models.engines.onnx import fields as onnx_fields
+from models.engines.onnx.engine import open_session
+from models.engines.onnx.external import ContractEngine
+from models.engines.onnx.fields import Outline
+from models.errors import InvalidBundle, InvalidInput
+from models.spec import Coding
+from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
+from models.spec.parameters import show
+from training.commands import labels_of, shape_of
+
+console = Console(soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A model as it lies on disk: its bytes, what it asks of a runtime, and the names of its inputs and outputs."""
+
+    name: str
+    content: bytes
+    outline: Outline
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> OnnxFile:
+        """Read a model and refuse what could not be served; raises InvalidBundle."""
+        if path.stat().st_size > onnx_fields.MOST_BYTES:
+            raise InvalidBundle(
+                f"{path.name}: has {path.stat().st_size} bytes, expected at most {onnx_fields.MOST_BYTES}"
+            )
+        content = path.read_bytes()
+        outline = onnx_fields.outline(content)
+        session = open_session(content, threads=1)
+        inputs, outputs = (
+            tuple(value.name for value in values) for values in (session.get_inputs(), session.get_outputs())
+        )
+        return cls(path.name, content, outline, inputs, outputs)
+
+
+def publish(file: OnnxFile, contract: OnnxContract, repository: ModelRepository, name: str) -> int:
+    """Publish a model as the next version of `name`, once a dry run has kept the contract; return that version.
+
+    Raises InvalidBundle where it has not, before anything is written.
+    """
+    require_name(name)
+    verify(contract, ContractEngine(contract, file.content))
+    return repository.publish_foreign(ForeignContents(name, contract, file.content, _card(file, contract, name), {}))
+
+
+def import_command(
+    file: Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)],
+    name: Annotated[str, typer.Option(help="The model's name.", show_default=False)],
+    input_shape: Annotated[str, typer.Option(help="Of one sample at one step, such as 2,34,34.", show_default=False)],
+    labels: Annotated[str, typer.Option(help="The classes' names, with commas between them.", show_default=False)],
+    repository: Annotated[Path, typer.Option(help="The model repository to publish to.")] = Path("repository"),
+    time_steps: Annotated[int, typer.Option(help="Steps per sample.")] = 1,
+    any_time_steps: Annotated[bool, typer.Option("--any-time-steps", help="A request may ask for others.")] = False,
+    coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.DIRECT,
+    low: Annotated[float, typer.Option(help="The least value of an input.")] = 0.0,
+    high: Annotated[float, typer.Option(help="The greatest value of an input.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="The model sees scale * value + offset.")] = 1.0,
+    offset: Annotated[float, typer.Option(help="See scale.")] = 0.0,
+    layout: Annotated[Layout, typer.Option(help="The axes of the model's input before a sample's.")] = Layout.BATCH,
+    output_kind: Annotated[OutputKind, typer.Option(help="What the model's output is.")] = OutputKind.SCORES,
+    input_name: Annotated[str | None, typer.Option(help="The model's input; its only one if absent.")] = None,
+    output_name: Annotated[str | None, typer.Option(help="The model's output; its only one if absent.")] = None,
+) -> None:
+    """Publish somebody else's ONNX model as a model's next version, under a contract of what it takes and gives."""
+    require_name(name)
+    model = OnnxFile.read(file)
+    fields: dict[str, Any] = {
+        "input": {"shape": shape_of(input_shape), "low": low, "high": high, "scale": scale, "offset": offset},
+        "coding": coding,
+        "time_steps": time_steps,
+        "any_time_steps": any_time_steps,
+        "labels": labels_of(labels),
+        "input_name": input_name or _only(model.inputs, "input"),
+        "input_layout": layout,
+        "output_name": output_name or _only(model.outputs, "output"),
+        "output_kind": output_kind,
+    }
+    version = publish(model, OnnxContract.of(fields), ModelRepository(repository), name)
+    console.print(f"Published {name} version {version}: {repository / name / str(version)}", highlight=False)
+
+
+def _only(names: tuple[str, ...], kind: str) -> str:
+    if len(names) != 1:
+        raise InvalidInput(f"--{kind}-name is missing, and the model has {len(names)} {kind}s: {', '.join(names)}")
+    return names[0]
+
+
+def _card(file: OnnxFile, contract: OnnxContract, name: str) -> str:
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(file.outline.opsets.items()))
+    operators = ", ".join(sorted({operator for _, operator in file.outline.used}))
+    sees = contract.input_layout.shown(contract.input.shape)
+    gives = contract.output_layout.shown((contract.classes,))
+    return f"""# {name}
+
+An ONNX model of others, from `{file.name}`: {contract.time_steps} time steps, {contract.coding} coding.
+
+- **Input**: {show(contract.input.shape)} values from {contract.input.low:g} to {contract.input.high:g}; the model sees
+  `{contract.input_name}`, {sees}
+- **Output**: `{contract.output_name}`, {gives}, {contract.output_kind}
+- **Classes**: {", ".join(contract.labels)}
+- **Operator sets**: {opsets}
+- **Operators**: {operators}
+- **Accuracy**: not measured here, for no data came with the model
+- **Limits**: only the engine `onnx` runs it, so that nothing was compared spike for spike; its neurons, their spikes
+  and synaptic operations are not known
+"""

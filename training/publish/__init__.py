@@ -1,0 +1,1 @@
+"""From a network to a bundle: golden samples, export, the next version in a repository."""

@@ -1,0 +1,81 @@
+"""Evaluation on the path that serves: any engine, plain threshold, every sample's counts kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.coding import encode
+from models.engines import Engine, Record, RunResult
+from models.engines.base import Counts
+from models.spec.network import FloatArray
+from training.data.datasets import Labels, Split
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an engine made of a split, sample by sample in its order.
+
+    `spike_counts` and `readout` (n, classes); `class_index`, `labels` and `synaptic_operations` (n,); `firing_rates`
+    name to spikes per neuron and step.
+    """
+
+    labels: Labels
+    spike_counts: Counts
+    readout: FloatArray
+    class_index: Counts
+    synaptic_operations: Counts
+    firing_rates: dict[str, float]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of samples whose class is right."""
+        return float((self.class_index == self.labels).mean())
+
+    @property
+    def confusion(self) -> Counts:
+        """How often each class (row) was taken for each (column), (classes, classes)."""
+        classes = self.readout.shape[1]
+        return np.bincount(self.labels * classes + self.class_index, minlength=classes**2).reshape(classes, classes)
+
+    def save(self, path: Path, split: Split) -> None:
+        """Write the split's raw samples and what came of each, so that a server's answers can be compared with it."""
+        np.savez_compressed(
+            path,
+            x=split.samples,
+            y=self.labels,
+            spike_counts=self.spike_counts,
+            readout=self.readout,
+            class_index=self.class_index,
+        )
+
+
+def run_batches(engine: Engine, split: Split, record: Record = Record.NONE) -> list[RunResult]:
+    """Run a split in batches; rate coding draws from seed 0, as a request that names no seed does."""
+    return [
+        engine.run(encode(split.samples[start : start + BATCH], engine.spec), record=record)
+        for start in range(0, len(split), BATCH)
+    ]
+
+
+def evaluate(engine: Engine, split: Split) -> Evaluation:
+    """Run a split through `engine` and compare with its labels."""
+    results = run_batches(engine, split)
+    spec = engine.spec
+    steps = split.samples.shape[1] if split.samples.ndim > len(spec.input.shape) + 1 else spec.time_steps
+    return Evaluation(
+        labels=split.labels,
+        spike_counts=np.concatenate([result.spike_counts for result in results]),
+        readout=np.concatenate([result.readout for result in results]),
+        class_index=np.concatenate([result.class_index for result in results]),
+        synaptic_operations=np.concatenate([result.synaptic_operations for result in results]),
+        firing_rates={
+            node.name: sum(int(result.spikes_per_node[node.name].sum()) for result in results)
+            / (len(split) * steps * int(np.prod(spec.output_shapes[node.name])))
+            for node in spec.spiking_nodes
+        },
+    )
