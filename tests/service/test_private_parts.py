@@ -135,17 +135,16 @@ async def request_in_progress() -> Seen:
         await send({"type": "http.response.start", "status": 204, "headers": [(b"connection", b"close")]})
         await send({"type": "http.response.body"})
 
-    server = uvicorn.Server(uvicorn.Config(app, http=Plain, lifespan="off", log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, http=Plain, lifespan="off", ws="none", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
-        async with asyncio.timeout(60):
-            serving = asyncio.create_task(server.serve([listener]))
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve([listener]))
             reader, writer = await asyncio.open_connection(*address)
             writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
             await reader.read()
             writer.close()
             server.should_exit = True
-            await serving
     return seen
 
 
