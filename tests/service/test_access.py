@@ -129,7 +129,8 @@ def test_what_nobody_caught_in_a_thread_is_one_line_of_json(
 
 
 def test_what_ends_the_process_is_one_line_of_json() -> None:
-    program = "import sys; from service import logs; logs.configure('info', sys.stdout); raise RuntimeError('the end')"
+    set_up = "import sys; from service.telemetry import logs; logs.configure('info', sys.stdout)"
+    program = f"{set_up}; raise RuntimeError('the end')"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     entry = json.loads(done.stdout)

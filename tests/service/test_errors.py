@@ -61,7 +61,7 @@ from tests.service.conftest import serving
         ('{"inputs": [[1, 2]], "return": "raster"}', 422, "return is 'raster', expected an array"),
         ('{"inputs": [[1, 2]], "return": ["spikes"]}', 422, "return[0] is 'spikes', expected 'raster', 'membrane' or"),
         ('{"inputs": [{"t": [0], "unit": [0]}]}', 422, "inputs[0] is an object, expected an array"),
-        (json.dumps(dict.fromkeys(map(str, range(1000)))), 422, "the body has 1001 faults, expected an object"),
+        (json.dumps(dict.fromkeys(map(str, range(1000)))), 422, "the body has 1001 errors, expected an object"),
     ],
 )  # fmt: skip
 def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, status: int, sentence: str) -> None:
