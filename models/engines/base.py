@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
+from models.errors import InvalidInput
 from models.spec import Readout, Spec
 from models.spec.network import FloatArray
 
@@ -100,6 +101,12 @@ class State:
         return cls(first.steps, {name: np.concatenate([each.arrays[name] for each in states]) for name in first.arrays})
 
 
+def from_rest_only(state: State | None, engine: str) -> None:
+    """Raise InvalidInput for a state, where an engine has none that is known."""
+    if state is not None:
+        raise InvalidInput(f"state: holds {state.steps} steps, but engine '{engine}' runs only from rest")
+
+
 def joined(results: Sequence[RunResult]) -> RunResult:
     """Return the results of several runs, at least one, as that of one run of all their samples."""
     first, *others = results
@@ -121,15 +128,23 @@ def joined(results: Sequence[RunResult]) -> RunResult:
 
 
 class Runner(Protocol):
-    """Runs one model. Stateless between calls: state is made inside `run`, so that nothing can leak."""
+    """Runs one model. It keeps nothing between calls: a state goes in and comes out, so that nothing can leak."""
 
     @property
     def name(self) -> str:
         """The engine's name, as an answer and a setting spell it."""
         ...
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
-        """Run every sample from rest. Safe to call from several threads at once."""
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
+        """Run every sample on from `state`, or from rest, and return the answer and the state after the last step.
+
+        Cutting a run anywhere changes no spike: the counts, the readout and what follows from them are of all steps
+        since rest; operations, spikes by node and what is recorded are of this call's steps. An input that is the
+        same at every step is computed, and so counted, once per call. Safe to call from several threads at once.
+        Raises InvalidInput for a state that does not fit the network and the inputs.
+        """
         ...
 
 

@@ -14,9 +14,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
-from models.engines.base import Counts, Record, RunResult, membrane_readout
+from models.engines.base import Counts, Record, RunResult, State, from_rest_only, membrane_readout
 from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron, starting
+from models.neurons import State as NeuronState
+from models.neurons import feedback_joins_charge, has_synapse, integrator, spiking_neuron, starting
 from models.spec import Readout, Spec
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
@@ -75,9 +76,12 @@ class ReferenceEngine:
         """The network that it runs."""
         return self.network.spec
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
         """Run every sample from rest."""
-        return _Run(self.network, inputs).result(record)
+        from_rest_only(state, self.name)
+        return _Run(self.network, inputs).result(record), State(inputs.time_steps, {})
 
 
 class _Run:
@@ -183,7 +187,7 @@ class _Run:
         current = np.broadcast_to(current, (steps, batch, *shape))
         rest = np.zeros((batch, *shape), np.float32)
         start = rest + self.network.parameter(node, "start") if starting(node) else rest
-        state = State(start, rest if has_synapse(node) else None)
+        state = NeuronState(start, rest if has_synapse(node) else None)
         self.membranes[node.name] = membranes = np.empty((steps, batch, *shape), np.float32)
         if isinstance(node, Integrating):
             readout = integrator(node, partial(self.network.parameter, node))

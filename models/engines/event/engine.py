@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from models.coding import EncodedInputs
-from models.engines.base import Record, RunResult, joined
+from models.engines.base import Record, RunResult, State, from_rest_only, joined
 from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
@@ -43,8 +43,14 @@ class EventEngine:
         """The network that it runs."""
         return self.network.spec
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
         """Run every sample from rest."""
+        from_rest_only(state, self.name)
+        return self._run(inputs, record), State(inputs.time_steps, {})
+
+    def _run(self, inputs: EncodedInputs, record: Record) -> RunResult:
         if inputs.batch <= 1:
             return Chunk(self.network, self.plan, inputs, slice(0, inputs.batch), record).run()
         waiting = deque(self._parts(inputs))

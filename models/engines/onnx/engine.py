@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
-from models.engines.base import Record, RunResult
+from models.engines.base import Record, RunResult, State, from_rest_only
 from models.engines.onnx import fields as onnx_fields
 from models.errors import EngineUnavailable, InvalidBundle
 from models.spec import Coding, Spec
@@ -33,8 +33,11 @@ class OnnxEngine:
         self.session = open_session(model, threads)
         self._check_interface()
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
         """Run every sample from rest."""
+        from_rest_only(state, self.name)
         wanted = ["spike_counts", "readout", "synaptic_operations"]
         spiking = [node.name for node in self.spec.spiking_nodes]
         neurons = spiking + ([] if self.spec.nodes[-1].name in spiking else [self.spec.nodes[-1].name])
@@ -42,7 +45,7 @@ class OnnxEngine:
         wanted += [f"{name}.raster" for name in spiking] if Record.RASTER in record else []
         wanted += [f"{name}.membrane" for name in neurons] if Record.MEMBRANE in record else []
         found = dict(zip(wanted, self.session.run(wanted, self._feed(inputs)), strict=True))
-        return RunResult(
+        result = RunResult(
             spike_counts=found["spike_counts"],
             readout=found["readout"],
             synaptic_operations=found["synaptic_operations"],
@@ -50,6 +53,7 @@ class OnnxEngine:
             rasters={name: found[f"{name}.raster"].astype(np.int32) for name in spiking if f"{name}.raster" in found},
             membranes={name: found[f"{name}.membrane"] for name in neurons if f"{name}.membrane" in found},
         )
+        return result, State(inputs.time_steps, {})
 
     def _feed(self, inputs: EncodedInputs) -> dict[str, NDArray[Any]]:
         if self.spec.coding is Coding.DIRECT:

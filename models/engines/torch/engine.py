@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.coding import EncodedInputs
-from models.engines.base import Record, RunResult, membrane_readout
+from models.engines.base import Record, RunResult, State, from_rest_only, membrane_readout
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.torch.network import HardThreshold, SpikingNetwork
 from models.errors import EngineUnavailable
@@ -40,8 +40,11 @@ class TorchEngine:
         }
 
     @torch.inference_mode()
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
         """Run every sample from rest."""
+        from_rest_only(state, self.name)
         steps = torch.from_numpy(inputs.steps).to(self.device)
         operations = torch.zeros(inputs.batch, dtype=torch.int64, device=self.device)
         per_node: dict[str, Tensor] = {}
@@ -59,7 +62,7 @@ class TorchEngine:
                     rasters[node.name] = leaving
             if trace and Record.MEMBRANE in record:
                 membranes[node.name] = torch.stack(trace)
-        return self._result(leaving, operations, per_node, rasters, membranes)
+        return self._result(leaving, operations, per_node, rasters, membranes), State(inputs.time_steps, {})
 
     def _result(
         self,
