@@ -1,41 +1,15 @@
-"""Every engine gives the same spikes: with no tolerance on dyadic networks, whatever the nodes and rules."""
+"""Every engine on small networks that were worked out by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
 
 from models.coding import EncodedInputs, encode
-from models.engines import EngineName, Record, RunResult, create
-from models.engines.reference import ReferenceEngine
+from models.engines import EngineName, create
 from models.spec.network import Network
-from tests.networks import Case, dyadic_cases, network_of, toy
-
-EVERYTHING = Record.RASTER | Record.MEMBRANE
-
-
-def assert_same(result: RunResult, expected: RunResult) -> None:
-    np.testing.assert_array_equal(result.spike_counts, expected.spike_counts)
-    np.testing.assert_array_equal(result.readout, expected.readout)
-    np.testing.assert_array_equal(result.synaptic_operations, expected.synaptic_operations)
-    for found, wanted in (
-        (result.spikes_per_node, expected.spikes_per_node),
-        (result.rasters, expected.rasters),
-        (result.membranes, expected.membranes),
-    ):
-        assert found.keys() == wanted.keys()
-        for name, array in wanted.items():
-            assert found[name].dtype == array.dtype, name
-            np.testing.assert_array_equal(found[name], array, err_msg=name)
-
-
-@pytest.mark.parametrize("engine", [EngineName.TORCH, EngineName.ONNX])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(case=dyadic_cases())
-def test_an_engine_agrees_with_the_reference_in_every_spike_and_membrane(engine: EngineName, case: Case) -> None:
-    expected, _ = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
-    assert_same(create(engine, case.network).run(case.inputs, record=EVERYTHING)[0], expected)
+from tests.models.test_parity import EVERYTHING, assert_same
+from tests.networks import network_of, toy
 
 
 @pytest.mark.parametrize("engine", list(EngineName))

@@ -21,7 +21,7 @@ from models.engines.reference import ReferenceEngine
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.nodes import Conv2d
-from tests.models.test_engines import EVERYTHING, assert_same
+from tests.models.test_parity import EVERYTHING, assert_same
 from tests.networks import network_of
 
 

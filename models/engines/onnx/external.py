@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
-from models.engines.base import Record, RunResult, State, from_rest_only
+from models.engines.base import Record, RunResult
 from models.engines.onnx.engine import first_line, open_session
+from models.engines.state import State, check_from_rest
 from models.errors import InvalidBundle, InvalidInput
 from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
 from models.spec.parameters import LARGEST, Shape
@@ -51,7 +52,7 @@ class ContractEngine:
         So nothing is recorded, and the state that is returned holds nothing to go on from. Raises InvalidInput for a
         state, or where the model fails on the inputs, or gives another shape or a value that is none.
         """
-        from_rest_only(state, self.name)
+        check_from_rest(state, "nothing is known of an external graph's state, and it runs only from rest")
         if self.one_by_one:
             parts = [self._run(inputs[index : index + 1]) for index in range(inputs.batch)]
             output = np.concatenate(parts)
