@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.networks import network_of
 from training.config import TrainingConfig
 from training.data.datasets import Dataset
 from training.errors import BrokenGradientChain, InvalidConfig
-from training.fit.checkpoint import Epoch
+from training.fit.checkpoint import Epoch, Progress
 from training.fit.forward import forward
 from training.fit.job import spec_for
 from training.fit.loop import Watcher, fit, validate
@@ -168,3 +169,33 @@ def test_the_membrane_of_a_readout_can_be_trained_too() -> None:
     module = SpikingNetwork.of(network)
     # Input 1, 0: the first membrane goes 1, 1.5; the second stays at 0.
     assert forward(module, np.array([[1, 0]], np.float32), HardThreshold()).output.tolist() == [[[1, 0]], [[1.5, 0]]]
+
+
+def test_the_best_epochs_weights_are_returned_and_not_the_lasts(
+    config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    # With a patience of one, a run ends with the first epoch that is not better: the last but one is the best.
+    impatient = config.optimisation.model_copy(update={"epochs": 50, "patience": 1})
+    settings = config.model_copy(update={"optimisation": impatient})
+    path = tmp_path / "checkpoint.pt"
+    weights: list[dict[str, torch.Tensor]] = []
+    watcher = Watcher(epoch=lambda _: weights.append(Progress.load(path).weights))
+    fitted = fit(spec_for(settings, data), data, settings, path, watcher=watcher)
+    assert fitted.best.number == len(weights) - 2
+    module = SpikingNetwork(fitted.network.spec)
+    for expected, same in ((weights[-2], True), (weights[-1], False)):
+        module.load_state_dict(expected)
+        found = [
+            np.array_equal(module.network().tensors[name], value) for name, value in fitted.network.tensors.items()
+        ]
+        assert all(found) is same
+
+
+def test_a_gradient_longer_than_clip_norm_is_cut_to_it(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
+    # One epoch of one batch. Adam's first moment is then a tenth of the gradient that it was given, beta1 being 0.9.
+    once = config.optimisation.model_copy(update={"epochs": 1, "batch_size": len(data.training), "clip_norm": 1e-3})
+    settings = config.model_copy(update={"optimisation": once})
+    fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
+    moments = Progress.load(tmp_path / "checkpoint.pt").optimiser["state"].values()
+    norm = 10 * math.sqrt(sum(float(state["exp_avg"].square().sum()) for state in moments))
+    assert norm == pytest.approx(1e-3, rel=1e-3)

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from models.bundle.repository import ModelRepository
 from models.engines import EngineName, create
-from models.spec.network import Network
-from training.config import TrainingConfig
 from training.data.datasets import Dataset
-from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
 from training.publish.publish import publish
 from training.report.card import write_card
@@ -37,7 +34,8 @@ def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str
     evaluation = evaluate(create(EngineName.TORCH, network), data.test)
     parity = compare_engines(network, data.test)
     require_parity(parity, len(data.test))
-    card = _card(name, network, config, data, evaluation, parity)
+    sizes = (len(data.training), len(data.validation), len(data.test))
+    card = write_card(name, network, config, sizes, evaluation, parity, exact=bool(run.metrics["exact"]))
     version = publish(network, repository, name, data.test, card, _metrics(run, evaluation))
     return Exported(repository.root / name / str(version), version, evaluation, parity)
 
@@ -50,10 +48,3 @@ def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
         "synaptic_operations": float(evaluation.synaptic_operations.mean()),
         "training_seconds": round(float(run.metrics["seconds"]), 1),
     } | rates
-
-
-def _card(
-    name: str, network: Network, config: TrainingConfig, data: Dataset, evaluation: Evaluation, parity: list[Parity]
-) -> str:
-    sizes = (len(data.training), len(data.validation), len(data.test))
-    return write_card(name, network, config, sizes, evaluation, parity, exact=round_to_grid(network).exact)
