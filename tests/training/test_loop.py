@@ -12,16 +12,17 @@ import torch
 from models.engines.torch.network import HardThreshold, SpikingNetwork
 from models.spec.network import Network
 from tests.networks import network_of
-from training.config import TrainingConfig
+from training.config import Surrogate, TrainingConfig
 from training.data.datasets import Dataset
 from training.errors import BrokenGradientChain, InvalidConfig
-from training.fit.checkpoint import Epoch, Progress
+from training.fit.checkpoint import Progress
 from training.fit.forward import forward
+from training.fit.initialise import BAND, initialise
 from training.fit.job import spec_for
-from training.fit.loop import Watcher, fit, validate
+from training.fit.loop import fit, validate
 from training.fit.losses import spike_loss
-from training.fit.surrogate import Surrogate, threshold_for
-from training.fit.wake import BAND, wake
+from training.fit.surrogate import threshold_for
+from training.report.epochs import Epoch, Watcher
 
 
 @pytest.mark.parametrize("surrogate", list(Surrogate))
@@ -34,7 +35,7 @@ def test_every_weight_gets_a_finite_gradient_that_is_not_zero(
     torch.manual_seed(0)
     module = SpikingNetwork(spec)
     batch = data.training[:32]
-    wake(module, batch.samples)
+    initialise(module, batch.samples)
     activity = forward(module, batch.samples, threshold_for(surrogate, 1.0))
     spike_loss(activity.output, torch.from_numpy(batch.labels)).backward()  # type: ignore[no-untyped-call]
     for name, weight in module.named_parameters():
@@ -50,7 +51,7 @@ def test_fresh_weights_are_scaled_until_every_layer_fires(config: TrainingConfig
             weight.mul_(0.2)
     samples = data.training.samples[:32]
     assert forward(module, samples, HardThreshold()).firing_rates["output"] == 0
-    wake(module, samples)
+    initialise(module, samples)
     for layer, rate in forward(module, samples, HardThreshold()).firing_rates.items():
         assert BAND[0] <= rate <= BAND[1], layer
 

@@ -21,9 +21,9 @@ from training.errors import ExportRefused
 from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
 from training.fit.job import Job, run_job
-from training.fit.loop import Watcher
 from training.publish.export import export
 from training.publish.golden import choose_golden
+from training.report.epochs import Watcher
 
 
 @pytest.fixture(scope="module")

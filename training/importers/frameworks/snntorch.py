@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming
-from training.importers.frameworks.builder import Layer, is_hard
-from training.importers.frameworks.connections import CONNECTIONS
 from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.layer import Layer, is_hard
+from training.importers.frameworks.torch_modules import MODULES
 
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
 MOST_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
@@ -83,18 +83,18 @@ def lapicque(layer: Layer) -> None:
         gain, decay = module.R * share * module.time_step, 1 - (module.time_step / (module.R * module.C))
     layer.add(
         LIF,
-        decay=layer.parameter("decay", decay.float()),
-        gain=layer.parameter("gain", gain.float()),
+        decay=decay.float(),
+        gain=gain.float(),
         **_spiking(layer, delay=True, zero=LATE_CHARGED),
     )
 
 
 def _decay(layer: Layer) -> Any:
-    return layer.parameter("decay", layer.module.beta.detach().clamp(0, 1))
+    return layer.module.beta.detach().clamp(0, 1)
 
 
 def _syn_decay(layer: Layer) -> Any:
-    return layer.parameter("syn_decay", layer.module.alpha.detach().clamp(0, 1))
+    return layer.module.alpha.detach().clamp(0, 1)
 
 
 def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dic
     layer.refuse_unless(
         built == loaded, f"reset_mechanism is '{built}', but a state_dict brought '{loaded}'", "only one can hold"
     )
-    fields = {"threshold": layer.parameter("threshold", module.threshold), "fire": Fire.ABOVE_THRESHOLD}
+    fields = {"threshold": module.threshold, "fire": Fire.ABOVE_THRESHOLD}
     if built == "none":
         return fields | {"reset": Reset.NONE}
     if built == "zero":
@@ -162,7 +162,7 @@ FRAMEWORK = Framework(
     rule="fires above the threshold; resets a step late unless reset_delay is off",
     containers=frozenset({nn.Sequential}),
     rules=merged(
-        CONNECTIONS,
+        MODULES,
         {
             snn.Leaky: leaky,
             snn.Synaptic: synaptic,

@@ -15,8 +15,8 @@ import numpy as np
 from typing_extensions import override
 
 from models.spec.nodes import Charge, Fire, Joins, Reset, ResetTiming, Synapse
-from training.importers.nir.cell import Cell
 from training.importers.nir.graph import SPIKING, Array
+from training.importers.nir.nodes import Cell
 from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 Fields: TypeAlias = dict[str, Any]

@@ -44,7 +44,7 @@ from models.spec.nodes import (
 from models.spec.parameters import Shape
 from models.version import VERSION
 from training.errors import ExportRefused
-from training.importers.nir import stored
+from training.importers.nir import metadata
 from training.importers.nir.dialects import DIALECTS
 from training.importers.nir.graph import Array, GraphNode, NestedGraph
 from training.importers.nir.rules import DialectName, GraphReset
@@ -75,13 +75,13 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
     edges = []
     for node in network.spec.nodes:
         recurrent = getattr(node, "recurrent", None)
-        name = stored.cell_name(node.name, recurrent=recurrent is not None)
+        name = metadata.cell_name(node.name, recurrent=recurrent is not None)
         kind, parameters = writer.write(node)
         nodes[name] = GraphNode(name, kind, parameters)
         edges += [(writer.names[source], name) for source in network.spec.sources[node.name]]
         writer.names[node.name] = name
         if recurrent is not None:
-            loop = stored.loop_name(node.name)
+            loop = metadata.loop_name(node.name)
             nodes[loop] = GraphNode(loop, *writer.dense(f"{node.name}.recurrent"))
             edges += [(name, loop), (loop, name)]
     last = network.spec.nodes[-1].name
@@ -94,18 +94,18 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
 def _metadata(
     network: Network, rules: NamedRules, nodes: Mapping[str, GraphNode], edges: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
-    weights = stored.weights_of(network)
-    metadata: dict[str, Any] = {
+    weights = metadata.weights_of(network)
+    contents: dict[str, Any] = {
         "producer": f"spikeserve {VERSION}",
         "dialect": str(rules.dialect),
         "dt": rules.dt,
         "reset": str(rules.reset),
         "reset_timing": str(rules.reset_timing),
         "spec": network.spec.model_dump_json(exclude_none=True),
-        "digest": stored.digest(nodes, edges),
+        "digest": metadata.digest(nodes, edges),
     }
     kept = {name: tensor for name, tensor in network.tensors.items() if name not in weights}
-    return metadata | ({"tensors": kept} if kept else {})
+    return contents | ({"tensors": kept} if kept else {})
 
 
 def named_rules(network: Network, dt: float | None) -> NamedRules:

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from models.errors import SpikeserveError
 from models.spec.parameters import show
-from training.importers.nir.convert import Options
+from training.importers.builder import Options
+from training.importers.nir.convert import convert_file
 from training.importers.nir.file import NirFile, read
 from training.importers.nir.graph import Graph, GraphNode
 from training.importers.nir.nesting import flatten
-from training.importers.nir.publish import network_of
 from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from training.importers.nir.topology import cycles
 
@@ -43,7 +43,7 @@ def examine(path: Path, given: GivenRules, options: Options) -> Report:
         named = given.over(GivenRules.of(file.graph.metadata))
         missing = named.missing
         rules = ANY_RULES if missing else named.complete()
-        conversion = network_of(file, rules, options)
+        conversion = convert_file(file, rules, options)
     except SpikeserveError as error:
         return Report(file, graph, missing, (), str(error))
     return Report(file, graph, missing, () if missing else conversion.warnings, None)
