@@ -1,4 +1,4 @@
-"""Which room of `training` may import which: the arrows point one way, and this table is where they are written down."""
+"""Which room of `training` may import which: this table is where the arrows are written down, all one way."""
 
 from __future__ import annotations
 
