@@ -76,16 +76,12 @@ def box_readout(layer: Layer) -> None:
 def _membrane(layer: Layer) -> dict[str, Any]:
     layer.findings.steps.add(float(layer.module.dt))
     parameters = layer.module.p
-    return {
-        "rate": layer.module.dt * parameters.tau_mem_inv,
-        "leak": parameters.v_leak,
-        "start": parameters.v_leak,
-    }
+    rate = layer.module.dt * parameters.tau_mem_inv
+    return {"rate": rate, "leak": parameters.v_leak, "start": parameters.v_leak}
 
 
 def _current(layer: Layer) -> dict[str, Any]:
-    rate = layer.module.dt * layer.module.p.tau_syn_inv
-    return {"synapse": Synapse.JUMP, "syn_rate": rate}
+    return {"synapse": Synapse.JUMP, "syn_rate": layer.module.dt * layer.module.p.tau_syn_inv}
 
 
 def _firing(layer: Layer) -> dict[str, Any]:
@@ -93,8 +89,7 @@ def _firing(layer: Layer) -> dict[str, Any]:
 
 
 def _spiking(layer: Layer) -> dict[str, Any]:
-    value = layer.module.p.v_reset
-    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": value}
+    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": layer.module.p.v_reset}
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:

@@ -17,17 +17,13 @@ from models.spec import Readout
 from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Reset
 from training.importers.frameworks.framework import Framework, Run, folded, merged
 from training.importers.frameworks.layer import Layer, is_hard
-from training.importers.frameworks.torch_modules import (
-    MODULES,
-    average_pool,
-    batch_norm,
-    convolution,
-    flatten,
-    linear,
-    max_pool,
-    nothing,
-)
+from training.importers.frameworks.torch_modules import MODULES
 
+# PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
+WRAPPED = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
+)
 DECODERS = {
     "max-mem": Readout.MAX_MEMBRANE,
     "mean-mem": Readout.MEAN_MEMBRANE,
@@ -48,19 +44,13 @@ def leaky(layer: Layer) -> None:
 
 def parametric(layer: Layer) -> None:
     """Convert ParametricLIFNode: as LIFNode, but times the sigmoid of a weight in place of divided by tau."""
-    rate = layer.module.w.detach().sigmoid()
-    layer.add(LIF, rate=rate, **_leaking(layer), **_spiking(layer))
+    layer.add(LIF, rate=layer.module.w.sigmoid(), **_leaking(layer), **_spiking(layer))
 
 
 def current_based(layer: Layer) -> None:
     """Convert CUBALIFNode: c * c_decay + x, then v * v_decay + c."""
     module = layer.module
-    layer.add(
-        CubaLIF,
-        decay=module.v_decay,
-        syn_decay=module.c_decay,
-        **_spiking(layer),
-    )
+    layer.add(CubaLIF, decay=module.v_decay, syn_decay=module.c_decay, **_spiking(layer))
 
 
 def integrating(layer: Layer) -> None:
@@ -148,16 +138,7 @@ FRAMEWORK = Framework(
     rules=merged(
         MODULES,
         {
-            layers.Linear: linear,
-            layers.Conv1d: convolution,
-            layers.Conv2d: convolution,
-            layers.AvgPool2d: average_pool,
-            layers.MaxPool2d: max_pool,
-            layers.Flatten: flatten,
-            layers.BatchNorm1d: batch_norm,
-            layers.BatchNorm2d: batch_norm,
-            layers.Dropout: nothing,
-            layers.Dropout2d: nothing,
+            **{getattr(layers, kind.__name__): rule for kind, rule in MODULES.items() if kind in WRAPPED},
             neuron.IFNode: integrate,
             neuron.SimpleIFNode: integrate,
             neuron.LIFNode: leaky,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,13 +80,10 @@ def show_report(report: Report, console: Console) -> None:
         console.print("Can be served.")
 
 
-def _rows(node: GraphNode) -> list[tuple[str, str, str, str, str]]:
+def _rows(node: GraphNode) -> Iterator[tuple[str, str, str, str, str]]:
     rows = [(key, *_described(value)) for key, value in sorted(node.parameters.items())] or [("", "", "")]
-    return [(node.name if first else "", node.type if first else "", *row) for first, row in _first(rows)]
-
-
-def _first(rows: list[tuple[str, str, str]]) -> list[tuple[bool, tuple[str, str, str]]]:
-    return [(index == 0, row) for index, row in enumerate(rows)]
+    for index, row in enumerate(rows):
+        yield (node.name, node.type, *row) if index == 0 else ("", "", *row)
 
 
 def _described(value: object) -> tuple[str, str]:

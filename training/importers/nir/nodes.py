@@ -33,6 +33,16 @@ class Cell:
         """NIR's name for the node's type."""
         return self.node.type
 
+    @property
+    def has_synapse(self) -> bool:
+        """Whether a synaptic current stands before its membrane."""
+        return self.type in ("CubaLIF", "CubaLI")
+
+    @property
+    def tau(self) -> str:
+        """NIR's name for the membrane's time constant."""
+        return "tau_mem" if self.has_synapse else "tau"
+
     def array(self, parameter: str, default: float | None = None) -> Array:
         """Return a parameter in the file's float type; `default` where the file does not give it."""
         if default is not None and not self.node.has(parameter):

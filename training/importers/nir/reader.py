@@ -28,29 +28,29 @@ _NUMBERS = "biufc"  # numpy's kinds
 
 @dataclass
 class Budget:
-    """What may still be read of a file."""
+    """What may still be read of a file; every method raises InvalidGraph where there is too much."""
 
     bytes: int = MAX_BYTES
     nodes: int = MAX_NODES
     edges: int = MAX_EDGES
 
-    def take(self, path: str, size: int) -> None:
-        """Count bytes; raises InvalidGraph where there are too many, as the others do."""
-        self.bytes -= size
-        if self.bytes < 0:
-            raise InvalidGraph(f"'{path}': the file unfolds to more than {MAX_BYTES:,} bytes, which is refused")
+    def take_bytes(self, path: str, size: int) -> None:
+        """Count the bytes of a data set."""
+        self._take("bytes", size, f"'{path}': the file unfolds to more than {MAX_BYTES:,} bytes")
 
     def take_node(self) -> None:
         """Count a node."""
-        self.nodes -= 1
-        if self.nodes < 0:
-            raise InvalidGraph(f"the graph has more than {MAX_NODES:,} nodes, which is refused")
+        self._take("nodes", 1, f"the graph has more than {MAX_NODES:,} nodes")
 
     def take_edges(self, number: int) -> None:
         """Count edges."""
-        self.edges -= number
-        if self.edges < 0:
-            raise InvalidGraph(f"the graph has more than {MAX_EDGES:,} edges, which is refused")
+        self._take("edges", number, f"the graph has more than {MAX_EDGES:,} edges")
+
+    def _take(self, kind: str, number: int, fault: str) -> None:
+        left = getattr(self, kind) - number
+        setattr(self, kind, left)
+        if left < 0:
+            raise InvalidGraph(f"{fault}, which is refused")
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Reader:
         is_text = h5py.check_string_dtype(dataset.dtype) is not None
         if not is_text and dataset.dtype.kind not in _NUMBERS:
             raise InvalidGraph(f"'{parent.name}': '{key}' holds neither numbers nor text")
-        self.budget.take(dataset.name, dataset.nbytes)
+        self.budget.take_bytes(dataset.name, dataset.nbytes)
         return self.text(dataset) if is_text else dataset[()]
 
     def text(self, dataset: h5py.Dataset) -> str | Array:
@@ -150,7 +150,7 @@ class Reader:
         read = np.asarray(dataset[()], object)
         text = np.empty(read.shape, object)
         for index, value in np.ndenumerate(read):
-            self.budget.take(dataset.name, len(value))
+            self.budget.take_bytes(dataset.name, len(value))
             text[index] = value.decode() if isinstance(value, bytes) else str(value)
         return text if text.ndim else str(text[()])
 

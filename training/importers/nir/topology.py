@@ -12,7 +12,7 @@ import numpy as np
 from models.spec.parameters import Shape
 from training.errors import InvalidGraph
 from training.importers.builder import require_size
-from training.importers.nir.graph import DENSE, INTEGRATING, KNOWN, SPIKING, Edge, Graph, GraphNode
+from training.importers.nir.graph import DENSE, INTEGRATING, KNOWN, SPIKING, Graph, GraphNode
 
 INPUT = "Input"
 OUTPUT = "Output"
@@ -92,7 +92,7 @@ def _without_repeats(graph: Graph, warn: Warn) -> Graph:
 
 def _with_ends(graph: Graph, warn: Warn) -> Graph:
     """Return the graph with one Input and one Output, which are added where it has none and there is no doubt."""
-    for kind, other_end, edge in ((INPUT, 1, _edge_from), (OUTPUT, 0, _edge_to)):
+    for kind, other_end in ((INPUT, 1), (OUTPUT, 0)):
         present = graph.of_type(kind)
         if len(present) > 1:
             listed = ", ".join(f"'{node.name}'" for node in present)
@@ -105,16 +105,9 @@ def _with_ends(graph: Graph, warn: Warn) -> Graph:
             raise InvalidGraph(f"the graph has no node of type {kind}, and {len(free)} nodes where it could be")
         warn(f"the graph has no node of type {kind}; it is taken to be at '{free[0]}'")
         name = f"{kind.lower()} of the graph"
-        graph = Graph({**graph.nodes, name: GraphNode(name, kind, {})}, (*graph.edges, edge(name, free[0])))
+        edge = (name, free[0]) if kind == INPUT else (free[0], name)
+        graph = Graph({**graph.nodes, name: GraphNode(name, kind, {})}, (*graph.edges, edge))
     return graph
-
-
-def _edge_from(end: str, node: str) -> Edge:
-    return end, node
-
-
-def _edge_to(end: str, node: str) -> Edge:
-    return node, end
 
 
 def _without_dead_ends(graph: Graph, entry: str, leaving: str, warn: Warn) -> Graph:
