@@ -49,7 +49,7 @@ def compute(model: ServedModel, pieces: Sequence[Piece]) -> Computed:
     batch = EncodedInputs.joined(inputs)
     started = perf_counter()
     try:
-        result = model.engine.run(batch, record=taken[0].job.query.record)
+        result, _ = model.engine.run(batch, record=taken[0].job.query.record)
     except InvalidInput as error:  # of a model of others, which has no answer to some sample
         if len(taken) == 1:
             return Computed([*outcomes, Outcome(taken[0].job, fault=error)])

@@ -100,7 +100,7 @@ class Scheduler:
         times.encode_began = perf_counter()
         inputs = model.encode(query)
         times.encode_ended = times.run_began = perf_counter()
-        result = model.engine.run(inputs)
+        result, _ = model.engine.run(inputs)
         times.run_ended = perf_counter()
         self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
         return Answer.of(form, query, result, times)

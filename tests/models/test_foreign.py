@@ -44,7 +44,7 @@ def verified(root: Path, model: Any, kept: OnnxContract) -> None:
 
 
 def test_scores_come_out_as_the_readout() -> None:
-    result = engine_of(scores(), contract()).run(encode(SAMPLES, contract()))
+    result, _ = engine_of(scores(), contract()).run(encode(SAMPLES, contract()))
     # x @ weight.T: the third class scores the mean of the inputs.
     np.testing.assert_array_equal(result.readout, [[0.25, 1.0, 0.625], [0.5, 0.0, 0.25]])
     assert result.spike_counts.tolist() == [[0, 0, 0], [0, 0, 0]]
@@ -56,7 +56,7 @@ def test_scores_come_out_as_the_readout() -> None:
 @pytest.mark.parametrize(("layout", "axis"), [("time_batch", 1), ("batch_time", 0)])
 def test_spikes_are_summed_over_time_in_either_layout(layout: str, axis: int) -> None:
     kept = of_spikes(input_layout=layout)
-    result = engine_of(spikes(axis=axis), kept).run(encode(RASTERS, kept))
+    result, _ = engine_of(spikes(axis=axis), kept).run(encode(RASTERS, kept))
     # A neuron fires at each step whose current is 1: left and right as their input does, both where both do.
     assert result.spike_counts.tolist() == [[2, 1, 1], [1, 3, 1]]
     assert result.readout.tolist() == result.spike_counts.tolist()
@@ -64,7 +64,7 @@ def test_spikes_are_summed_over_time_in_either_layout(layout: str, axis: int) ->
 
 def test_a_direct_current_is_the_same_at_every_step() -> None:
     kept = of_spikes(coding="direct")
-    result = engine_of(spikes(), kept).run(encode(SAMPLES, kept, 7))
+    result, _ = engine_of(spikes(), kept).run(encode(SAMPLES, kept, 7))
     assert result.spike_counts.tolist() == [[0, 7, 0], [0, 0, 0]]
 
 
@@ -79,14 +79,14 @@ def test_counts_and_other_types_are_read() -> None:
         [],
     )
     kept = contract(input={"shape": [2], "high": 9}, labels=["a", "b"], output_name="counts", output_kind="counts")
-    result = engine_of(model, kept).run(encode(np.array([[3.5, 0.5]], np.float32), kept))
+    result, _ = engine_of(model, kept).run(encode(np.array([[3.5, 0.5]], np.float32), kept))
     assert result.spike_counts.tolist() == [[3, 0]]
 
 
 def test_a_model_of_one_sample_at_a_time_takes_many(tmp_path: Path) -> None:
     model = scores(batch=1)
     verified(tmp_path, model, contract())
-    result = engine_of(model, contract()).run(encode(SAMPLES, contract()))
+    result, _ = engine_of(model, contract()).run(encode(SAMPLES, contract()))
     np.testing.assert_array_equal(result.readout, [[0.25, 1.0, 0.625], [0.5, 0.0, 0.25]])
 
 

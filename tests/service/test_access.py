@@ -17,7 +17,7 @@ import structlog
 from fastapi.testclient import TestClient
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult
+from models.engines import Record, RunResult, State
 from service.catalog.served import ServedModel
 from service.telemetry import logs
 from tests.service.conftest import ROOT, serving
@@ -91,7 +91,13 @@ class Broken:
 
     name = "broken"
 
-    def run(self, _: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:  # noqa: ARG002
+    def run(
+        self,
+        _: EncodedInputs,
+        __: State | None = None,
+        *,
+        record: Record = Record.NONE,  # noqa: ARG002
+    ) -> tuple[RunResult, State]:
         raise RuntimeError("the secret path")
 
 

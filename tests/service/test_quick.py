@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult
+from models.engines import Record, RunResult, State
 from models.engines.base import Runner
 from models.spec import Coding, Spec
 from service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
@@ -66,9 +66,11 @@ class Watched:
         self.name = engine.name
         self.threads: list[str] = []
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
         self.threads.append(threading.current_thread().name)
-        return self.engine.run(inputs, record=record)
+        return self.engine.run(inputs, state, record=record)
 
 
 @pytest.mark.parametrize(

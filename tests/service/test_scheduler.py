@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult
+from models.engines import Record, RunResult, State
 from models.spec import Coding
 from service.catalog.cost import Cost
 from service.inference import scheduler
@@ -318,9 +318,11 @@ async def test_quick_requests_of_one_turn_run_together_and_one_that_comes_alone_
             self.name = self.engine.name
             self.batches: list[int] = []
 
-        def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+        def run(
+            self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        ) -> tuple[RunResult, State]:
             self.batches.append(inputs.batch)
-            return self.engine.run(inputs, record=record)
+            return self.engine.run(inputs, state, record=record)
 
     async with started(repository) as client:
         alone = [(await client.post(body)).json for body in (LEFT, RIGHT)]
@@ -344,7 +346,13 @@ async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and
     class Broken:
         name = "event"
 
-        def run(self, _: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:  # noqa: ARG002
+        def run(
+            self,
+            _: EncodedInputs,
+            __: State | None = None,
+            *,
+            record: Record = Record.NONE,  # noqa: ARG002
+        ) -> tuple[RunResult, State]:
             raise RuntimeError("the secret path")
 
     async with started(repository) as client:

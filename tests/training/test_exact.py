@@ -55,9 +55,9 @@ def test_on_the_grid_every_engine_gives_the_same_spikes_and_membranes(
     pixels = np.random.default_rng(seed).integers(0, 17, (9, 1, 8, 8)).astype(np.float32)
     inputs = encode(pixels, rounded.network.spec)
     everything = Record.RASTER | Record.MEMBRANE
-    expected = create(EngineName.REFERENCE, rounded.network).run(inputs, record=everything)
+    expected, _ = create(EngineName.REFERENCE, rounded.network).run(inputs, record=everything)
     for engine in (EngineName.TORCH, EngineName.ONNX, EngineName.EVENT):
-        found = create(engine, rounded.network).run(inputs, record=everything)
+        found, _ = create(engine, rounded.network).run(inputs, record=everything)
         for name, membrane in expected.membranes.items():
             np.testing.assert_array_equal(found.membranes[name], membrane)
 

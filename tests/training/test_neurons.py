@@ -109,7 +109,7 @@ def test_the_soft_network_of_every_rule_passes_gradcheck(node: dict[str, Any]) -
     module = SpikingNetwork(spec).double()
 
     def run(steps: torch.Tensor) -> torch.Tensor:
-        *_, (_, _, leaving, _) = module(steps, 3, SoftThreshold(4.0))
+        *_, (_, _, leaving, _, _) = module(steps, 3, SoftThreshold(4.0))
         return leaving
 
     steps = torch.rand(3, 2, 2, dtype=torch.float64, requires_grad=True)

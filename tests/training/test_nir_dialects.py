@@ -192,7 +192,7 @@ def test_random_dyadic_graphs_are_forward_euler_on_every_engine(tmp_path: Path, 
     steps = rng.integers(0, 2, (5, 5)).astype(np.float32)
     expected = euler(weights, steps, subtract=reset is SUBTRACT)
     for engine in EngineName:
-        result = create(engine, network).run(EncodedInputs(steps[:, np.newaxis], 5), record=Record.RASTER)
+        result, _ = create(engine, network).run(EncodedInputs(steps[:, np.newaxis], 5), record=Record.RASTER)
         found = np.concatenate([result.rasters[name][:, 0] for name in ("lif1", "lif2")], axis=1)
         np.testing.assert_array_equal(found, expected)
     assert expected.any()

@@ -35,7 +35,7 @@ def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: 
     bundle = ModelRepository(root).read(name)
     runner = create(engine, bundle.network, onnx_model=bundle.onnx_model)
     bundle.verify(runner)
-    return runner.run(EncodedInputs(steps[:, np.newaxis].astype(np.float32), len(steps)), record=record)
+    return runner.run(EncodedInputs(steps[:, np.newaxis].astype(np.float32), len(steps)), record=record)[0]
 
 
 @pytest.mark.parametrize("dialect", [DialectName.NIR, DialectName.NORSE])

@@ -104,7 +104,7 @@ def test_a_soft_network_passes_gradcheck_through_time_and_its_reset(reset: str) 
     module = SpikingNetwork.of(network).double()
 
     def run(steps: Tensor) -> Tensor:
-        *_, (_, _, leaving, _) = module(steps, 3, SoftThreshold(4.0))
+        *_, (_, _, leaving, _, _) = module(steps, 3, SoftThreshold(4.0))
         return leaving
 
     steps = torch.randn(3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
-from models.engines.base import Counts, Record, RunResult, membrane_readout
+from models.engines.base import Counts, Record, RunResult
 from models.engines.event import kernels
 from models.engines.event.connections import NOTHING
 from models.engines.event.plan import Plan
 from models.engines.event.signals import NONE, ONES, Dense, Events, Pending, Signal, Sparse, add, room_for_index
 from models.engines.fan_out import recurrent_fan_out
-from models.spec import INPUT, Readout
+from models.engines.readout import check_spikes, read_out
+from models.spec import INPUT
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Delay, Fire, MaxPool2d, Neuron, Node, Pool2d, Scale, Spiking, SumPool2d
 
@@ -109,6 +110,8 @@ class Chunk:
         if not isinstance(node, Spiking):
             return Dense(layout, self.steps, trace)
         spikes = Events(index[:found], value[:found], offset)
+        if several:
+            check_spikes(node.name, float(spikes.value.max(initial=0)))
         self.spikes[node.name] = spikes
         if node.recurrent:  # the last step's spikes never come back
             returning = offset[self.steps - 1 :: self.steps] - offset[: -1 : self.steps]
@@ -172,15 +175,11 @@ class Chunk:
         """Return what the chunk has found."""
         spec = self.network.spec
         last = spec.nodes[-1]
-        if spec.readout is Readout.SPIKE_COUNT:
-            counts = self.count(last.name)
-            readout = counts.astype(np.float32)
-        else:
-            readout = membrane_readout(spec.readout, self.membranes[last.name])
-            counts = np.zeros(readout.shape, np.int64)
+        spiking = isinstance(last, Spiking)
+        answer = read_out(spec.readout, self.count(last.name) if spiking else self.membranes[last.name], None)
         return RunResult(
-            spike_counts=counts,
-            readout=readout,
+            spike_counts=answer.spike_counts,
+            readout=answer.readout,
             synaptic_operations=self.operations,
             spikes_per_node={name: self.per_sample(events) for name, events in self.spikes.items()},
             rasters={name: self.raster(name) for name in self.spikes} if self.keep_rasters else {},

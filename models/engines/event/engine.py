@@ -16,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from models.coding import EncodedInputs
-from models.engines.base import Record, RunResult, joined
+from models.engines.base import Record, RunResult, State, joined
 from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
+from models.engines.state import check_from_rest
 from models.spec import Spec
 from models.spec.network import Network
 
@@ -43,8 +44,14 @@ class EventEngine:
         """The network that it runs."""
         return self.network.spec
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
         """Run every sample from rest."""
+        check_from_rest(state, "engine 'event' runs only from rest")
+        return self._run(inputs, record), State(inputs.time_steps, {})
+
+    def _run(self, inputs: EncodedInputs, record: Record) -> RunResult:
         if inputs.batch <= 1:
             return Chunk(self.network, self.plan, inputs, slice(0, inputs.batch), record).run()
         waiting = deque(self._parts(inputs))

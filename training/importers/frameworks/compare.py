@@ -67,7 +67,7 @@ def run_chain(converted: Converted, framework: Framework, inputs: EncodedInputs)
 
 def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: EncodedInputs) -> list[LayerParity]:
     """Compare every neuron of an engine of ours with what the framework's modules made of the same inputs."""
-    result = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
+    result, _ = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
     rows = []
     for node, place in converted.places.items():
         output, membrane = theirs[place]
