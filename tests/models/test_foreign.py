@@ -182,6 +182,10 @@ def test_a_model_that_draws_at_random_is_found_at_load(tmp_path: Path) -> None:
         verified(tmp_path, model, contract())
 
 
+def test_a_raster_is_tried_with_values_of_the_declared_range_where_0_is_not_one_of_them(tmp_path: Path) -> None:
+    verified(tmp_path, spikes(), of_spikes(input={"shape": [2], "low": 1, "high": 2}))
+
+
 def test_a_tensor_of_another_file_never_meets_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret.bin").write_bytes(WEIGHT.tobytes())
     monkeypatch.chdir(tmp_path)  # where ONNX Runtime would look
@@ -248,6 +252,12 @@ def test_only_onnx_runs_it(tmp_path: Path, engine: EngineName) -> None:
     bundle = bundle_of(tmp_path, scores(), contract())
     with pytest.raises(EngineUnavailable, match=f"engine '{engine}' on 'cpu': the model is only an ONNX graph"):
         bundle.engine(engine)
+
+
+def test_only_the_cpu_runs_it(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path, scores(), contract())
+    with pytest.raises(EngineUnavailable, match="engine 'onnx' on 'cuda': the model is only an ONNX graph"):
+        bundle.engine(EngineName.ONNX, "cuda")
 
 
 def test_a_network_whose_model_onnx_reads_another_file_is_refused_too(tmp_path: Path) -> None:
