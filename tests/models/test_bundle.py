@@ -184,6 +184,11 @@ def test_a_damaged_bundle_is_refused_with_a_sentence_that_names_the_file(kind: s
         Bundle.read(folder)
 
 
+def test_a_card_that_is_no_utf_8_is_read_all_the_same(folder: Path) -> None:
+    rehash(folder, File.CARD, b"# caf\xe9")
+    assert Bundle.read(folder).card == "# caf\N{REPLACEMENT CHARACTER}"
+
+
 def test_a_golden_sample_that_is_not_reproduced_is_named(folder: Path) -> None:
     golden = load_file(folder / File.GOLDEN)
     golden["spike_counts"][1, 0] += 1
