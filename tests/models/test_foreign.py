@@ -163,6 +163,17 @@ def test_fixed_steps_are_found_at_load(tmp_path: Path) -> None:
         verified(tmp_path, spikes(steps=4), of_spikes(any_time_steps=False, time_steps=5))
 
 
+def test_steps_that_are_fixed_within_the_graph_are_found_at_load(tmp_path: Path) -> None:
+    # It declares that any steps will do, and adds a current of its own at each of four.
+    model = spikes()
+    model.graph.node[0].output[0] = "own"
+    model.graph.node.insert(1, helper.make_node("Add", ["own", "drive"], ["current"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((4, 1, 3), np.float32), "drive"))
+    with pytest.raises(InvalidBundle, match=r"ONNX Runtime fails on an input of shape \[5, 2, 2\]"):
+        verified(tmp_path, model, of_spikes())
+    verified(tmp_path, model, of_spikes(any_time_steps=False))
+
+
 def test_a_model_that_mixes_its_samples_is_found_at_load(tmp_path: Path) -> None:
     model = scores()
     model.graph.node[0].output[0] = "own"
