@@ -201,8 +201,7 @@ def test_a_golden_sample_that_is_not_reproduced_is_named(folder: Path) -> None:
 
 
 def test_a_readout_that_strays_is_named_and_one_that_sums_in_another_order_is_not(folder: Path) -> None:
-    # The readout of counts: those of sample 0 are 0 or more, and 1e-5 or 1e-3 more is one tenth or ten times the
-    # tolerance of 1e-4.
+    # The readout is the counts, 0 to 3 here, so that it may stray by 1e-4 to 4e-4: 1e-5 is within that, 1e-3 is not.
     golden = load_file(folder / File.GOLDEN)
     told = golden["readout"].copy()
     for stray, refused in ((1e-5, False), (1e-3, True)):
