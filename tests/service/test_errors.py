@@ -147,6 +147,13 @@ def test_rasters_of_one_request_have_as_many_steps(tmp_path: Path) -> None:
             422,
             "return has 'membrane', which for 3 samples at 3 time_steps is 18 values, expected at most 17",
         ),
+        (
+            {"max_neuron_steps": 17},
+            {},
+            413,
+            "inputs has 3 samples, which at 3 time_steps of this model's 2 neurons are 18 neuron steps, "
+            "expected at most 17",
+        ),
         ({"max_recorded_values": 17}, {"return": ["raster"]}, 422, "return has 'raster', which for 3 samples"),
         ({"max_body_bytes": 34}, {}, 413, "the body has 35 bytes, expected at most 34"),
     ],

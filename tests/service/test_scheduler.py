@@ -193,6 +193,38 @@ def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answe
 
 
 @runs
+async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_last(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        model = client.model()
+        model.cost = model.queue.cost = Cost(1e-9, 0, 0)
+        held = slow(model)
+        recorded = LEFT | {"return": ["membrane"]}
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        waiting = [asyncio.create_task(client.post(body)) for body in (recorded, LEFT, RIGHT, recorded)]
+        await settled()
+        held.go_on.release(4)
+        assert [(await each).status for each in (first, *waiting)] == [200] * 5
+    assert held.runs == [(1, 3), (1, 3), (2, 3), (1, 3)]
+
+
+@runs
+async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Path) -> None:
+    # Four samples in a run: three of one request leave room for one, and the next request has two.
+    async with started(repository, threads=1, max_batch=4) as client:
+        model = client.model()
+        model.cost = model.queue.cost = Cost(1e-9, 0, 0)
+        held = slow(model)
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        waiting = [asyncio.create_task(client.post({"inputs": [[1, 0]] * samples})) for samples in (3, 2, 2)]
+        await settled()
+        held.go_on.release(3)
+        assert [(await each).status for each in (first, *waiting)] == [200] * 4
+    assert held.runs == [(1, 3), (3, 3), (4, 3)]
+
+
+@runs
 async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: Path) -> None:
     async with started(repository, threads=1) as client:
         held = slow(client.model())
