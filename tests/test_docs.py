@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from docs import configuration, pages
 from service.settings import Settings
+from tests.bundles import publish
+from tests.networks import toy
 from tests.pages import ROOT
+from tests.service.conftest import serving
 
 SITE = pages.places()
 PAGES = [path for path in SITE if path.endswith(".md")]
@@ -90,3 +93,18 @@ def test_the_page_of_settings_has_a_row_for_each_with_its_default_and_bounds() -
     assert "| `--engine` | `auto` | `auto`, `reference`, `event`, `onnx`, `torch` |" in page
     assert "| `--strict-readiness` | `true` | `true` or `false` |" in page
     assert str(ROOT) not in page  # nor anything else that is not the same on every machine
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/api.md", "SECURITY.md"])
+def test_a_setting_that_a_page_names_in_backquotes_is_one(page: str) -> None:
+    named_settings = set(re.findall(r"`--([a-z][a-z-]*)[` ]", (ROOT / page).read_text()))
+    assert {name.replace("-", "_") for name in named_settings} - Settings.model_fields.keys() == set()
+
+
+def test_the_page_of_operations_names_every_metric_and_no_other(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    with serving(tmp_path) as client:
+        client.post("/predict", json={"inputs": [[1, 1]]})
+        told = set(re.findall(r"^# TYPE (spikeserve_\w+)", client.get("/metrics").text, re.MULTILINE))
+    written = set(re.findall(r"`(spikeserve_\w+)`", (ROOT / "docs/operations.md").read_text()))
+    assert {name for name in told if not name.endswith("_created")} == written
