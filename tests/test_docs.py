@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from docs import configuration, pages
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
-from tests.pages import ROOT
+from tests.pages import ROOT, blocks
 from tests.service.conftest import serving
+from training.__main__ import app
+from training.commands import RUN
 
 SITE = pages.places()
 PAGES = [path for path in SITE if path.endswith(".md")]
@@ -108,3 +114,42 @@ def test_the_page_of_operations_names_every_metric_and_no_other(tmp_path: Path) 
         told = set(re.findall(r"^# TYPE (spikeserve_\w+)", client.get("/metrics").text, re.MULTILINE))
     written = set(re.findall(r"`(spikeserve_\w+)`", (ROOT / "docs/operations.md").read_text()))
     assert {name for name in told if not name.endswith("_created")} == written
+
+
+EVERYTHING = ["README.md", *PAGES]
+FOLDERS = "benchmarks|deploy|docs|models|requirements|scripts|service|tests|training"
+
+
+@pytest.mark.parametrize("page", [page for page in EVERYTHING if page != "CHANGELOG.md"])
+def test_a_file_a_script_or_a_module_that_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    files = set(re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", text)) | set(re.findall(r"\./(scripts/[\w-]+)", text))
+    modules = set(re.findall(r"python -m ([\w.]+)", text))
+    assert [file for file in sorted(files) if not (ROOT / file).exists()] == []
+    assert [name for name in sorted(modules) if importlib.util.find_spec(name) is None] == []
+
+
+def commands(*beginnings: str) -> Iterator[tuple[str, str]]:
+    """Yield the page and the arguments of each command in a shell block of a page that begins so."""
+    for page in EVERYTHING:
+        for line in "".join(blocks((ROOT / page).read_text(), "sh")).splitlines():
+            for beginning in beginnings:
+                if line.startswith(f"{beginning} "):
+                    yield page, line.removeprefix(beginning).partition("  #")[0]
+
+
+@pytest.mark.parametrize(("page", "arguments"), [*commands("./scripts/serve", "python -m service")])
+def test_a_page_serves_with_flags_that_there_are(page: str, arguments: str) -> None:
+    given = {word[2:].replace("-", "_") for word in shlex.split(arguments) if word.startswith("--")}
+    assert given - Settings.model_fields.keys() == set(), page
+
+
+@pytest.mark.parametrize(("page", "arguments"), [*commands(".venv/bin/python -m training", "python -m training")])
+def test_a_page_trains_and_imports_with_commands_that_parse(page: str, arguments: str) -> None:
+    command: Any = typer.main.get_command(app)
+    words = shlex.split(arguments)
+    while isinstance(command, TyperGroup):
+        name = words.pop(0) if words[0] in command.commands else RUN  # `export RUN` needs no name
+        assert name in command.commands, f"{page}: {arguments}"
+        command = command.commands[name]
+    command.make_context(name, words)  # which refuses a flag that there is not, and an argument that is missing

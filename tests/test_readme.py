@@ -64,3 +64,13 @@ def test_the_table_of_engines_has_them_all() -> None:
         "reference",
     ]
     assert {"event", "onnx", "torch", "reference"} == set(EngineName)
+
+
+def test_the_api_pages_client_of_triton_gets_an_answer() -> None:
+    pytest.importorskip("tritonclient.http", reason="tritonclient is not installed here: it is of the extra 'clients'")
+    program = block_with(section(API, "The Open Inference Protocol v2"), "python", "tritonclient")
+    with running(PRETRAINED) as service:
+        program = program.replace(LOCAL, service.url.removeprefix("http://")).replace("50_000", "50_000_000")
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    # One sample: its class, then ten counts.
+    assert re.fullmatch(r"\[\[\d\]\] \[\[(\d+ ?){10}\]\]\n", done.stdout), done.stderr
