@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,36 @@ class RunResult:
         """The softmax of the readout (batch, classes), which is what the training losses use."""
         shifted = np.exp(self.readout - self.readout.max(axis=1, keepdims=True))
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where samples stand between two steps of a run; None in its place is rest. It belongs to no engine.
+
+    `steps`: the steps that were run since rest. `arrays`, each with the samples first:
+
+        <neuron>.membrane  (batch, *shape) float32   after the reset
+        <neuron>.synapse   (batch, *shape) float32   what is kept of a synaptic current, where there is one
+        <neuron>.spikes    (batch, *shape) float32   of the last step, where the neuron is recurrent
+        <delay>.line       (batch, longest delay, *shape) float32   the last inputs of a Delay, the oldest first
+        readout            (batch, classes)          the output spikes so far (int64); or the greatest (float32) or last
+                                                     (float32) membrane so far, or the sum of all (float64)
+    """
+
+    steps: int
+    arrays: Mapping[str, NDArray[Any]]
+
+    def __getitem__(self, samples: slice) -> State:
+        """Return the state of some of the samples."""
+        return State(self.steps, {name: array[samples] for name, array in self.arrays.items()})
+
+    @classmethod
+    def joined(cls, states: Sequence[State]) -> State:
+        """Return the states of several runs of equal steps, at least one, as that of one run of all their samples."""
+        first, *others = states
+        if not others:
+            return first
+        return cls(first.steps, {name: np.concatenate([each.arrays[name] for each in states]) for name in first.arrays})
 
 
 def joined(results: Sequence[RunResult]) -> RunResult:

@@ -19,10 +19,10 @@ import structlog
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import Overloaded, error_body
-from service.faults import shown
-from service.http.access import REQUEST_ID, request_id_of
-from service.inference.pending import Pending, Share
+from service.errors import Overloaded, shown
+from service.http.errors import error_body
+from service.http.middleware.requests import REQUEST_ID, request_id_of
+from service.inference.memory import MemoryBudget, Reservation
 
 MOST_BYTES = 2**16  # of a request's first line and headers; and of what comes between two bytes of a chunked body
 MOST_AHEAD = 8  # requests that a client may send before the answer to an earlier one, without being made to wait
@@ -40,7 +40,7 @@ class Terms:
 
     header_seconds: float
     answer_seconds: float
-    pending: Pending
+    pending: MemoryBudget
     refused: Callable[[int], None]
 
 
@@ -59,7 +59,7 @@ class Connection(HttpToolsProtocol):
         self.too_slow: asyncio.TimerHandle | None = None
         self.answering: RequestResponseCycle | None = None  # `cycle` is the latest
         self.refusing = False  # what comes from now on is not looked at
-        self.unsent: Share | None = None  # what the client has not taken yet of an answer, if that is much
+        self.unsent: Reservation | None = None  # what the client has not taken yet of an answer, if that is much
         self.not_taken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -181,9 +181,9 @@ class Connection(HttpToolsProtocol):
         """Note that the client takes an answer slower than it is written, for which it has some time and bytes."""
         super().pause_writing()
         self.not_taken = self.loop.call_later(self.terms.answer_seconds, self._end, "not taken in time")
-        self.unsent = Share(self.terms.pending)
+        self.unsent = Reservation(self.terms.pending)
         try:
-            self.unsent.take(self.transport.get_write_buffer_size())
+            self.unsent.reserve(self.transport.get_write_buffer_size())
         except Overloaded:
             self._end("too much together with all that is pending")
 
@@ -194,7 +194,7 @@ class Connection(HttpToolsProtocol):
 
     def _has_taken(self) -> None:
         if self.unsent is not None:
-            self.unsent.give_back()
+            self.unsent.release()
             self.unsent = None
         if self.not_taken is not None:
             self.not_taken.cancel()
@@ -225,7 +225,7 @@ class Connection(HttpToolsProtocol):
         if self.refusing or self.transport.is_closing():
             return
         self.refusing = True
-        request_id = request_id_of({"headers": self.headers or ()})
+        request_id = request_id_of(dict(self.headers or ()))
         self.terms.refused(status)
         log.info("connection_refused", request_id=request_id.decode(), status=int(status), error=sentence)
         cycle = self.cycle

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult
-from service.catalog.served import ServedModel
+from service.catalog.loaded import LoadedModel
 from service.telemetry import logs
 from tests.service.conftest import ROOT, serving
 
@@ -99,7 +99,7 @@ def test_what_nobody_caught_is_a_500_whose_traceback_only_the_log_has(
     repository: Path, json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(repository) as client:
-        model: ServedModel = client.app.state.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
         monkeypatch.setattr(model, "engine", Broken())
         answer = client.post("/predict", json=BODY, headers={"X-Request-ID": "broken"})
     assert answer.status_code == 500

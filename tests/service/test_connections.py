@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.inference.pending import Pending
+from service.inference.memory import MemoryBudget
 from service.process.connections import MOST_BYTES, Terms, connections
 from tests.service.conftest import Process, running
 from tests.service.test_scheduler import runs
@@ -270,7 +270,7 @@ async def test_a_client_that_leaves_is_seen_though_it_has_sent_its_next_request(
             pass
         left.set()
 
-    terms = Terms(60, 60, Pending(MOST_BYTES), lambda _: None)
+    terms = Terms(60, 60, MemoryBudget(MOST_BYTES), lambda _: None)
     server = uvicorn.Server(uvicorn.Config(app, http=connections(terms), lifespan="off", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve([listener]))

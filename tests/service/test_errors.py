@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.spec import Coding
-from service.errors import error_body
+from service.http.errors import error_body
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.conftest import serving

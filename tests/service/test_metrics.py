@@ -109,8 +109,8 @@ def test_a_version_that_is_gone_is_forgotten(client: TestClient, monkeypatch: py
     client.post("/predict", json=BODY)
     client.post("/predict", json={})
     assert 'model="toy"' in client.get("/metrics").text
-    registry: Registry = client.app.state.registry  # type: ignore[attr-defined]
-    served = registry.slots
+    registry: Registry = client.app.state.services.registry  # type: ignore[attr-defined]
+    served = registry.models
     monkeypatch.setattr(registry, "slots", {})
     assert "toy" not in client.get("/metrics").text
     monkeypatch.setattr(registry, "slots", served)

@@ -15,8 +15,8 @@ import structlog
 
 from models.bundle import File
 from models.spec.network import Network
+from service.catalog.loaded import LoadedModel
 from service.catalog.registry import Registry
-from service.catalog.served import ServedModel
 from service.errors import LoadFailed, ModelNotFound
 from service.settings import Settings
 from tests.bundles import publish
@@ -39,7 +39,7 @@ COUNTS = {1: [0, 0], 0: [3, 0]}  # by whether the version is odd: odd ones are t
 
 
 def registry_of(client: Client) -> Registry:
-    registry: Registry = client.app.state.registry
+    registry: Registry = client.app.state.services.registry
     return registry
 
 
@@ -90,9 +90,9 @@ async def test_200_reloads_under_200_requests_a_second_lose_none_and_mix_no_vers
 async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_what_it_began(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, go_on = ServedModel.load, threading.Event()
+    load, go_on = LoadedModel.load, threading.Event()
 
-    def waiting(name: str, version: int, settings: Settings) -> ServedModel:
+    def waiting(name: str, version: int, settings: Settings) -> LoadedModel:
         assert go_on.wait(timeout=60)
         return load(name, version, settings)
 
@@ -100,7 +100,7 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
         held = slow(client.model())
         begun = asyncio.create_task(client.post(HALF))
         await held.begun()
-        monkeypatch.setattr(ServedModel, "load", waiting)
+        monkeypatch.setattr(LoadedModel, "load", waiting)
         publish(repository, doubled())
         loading = asyncio.create_task(registry_of(client).load("toy"))
         while await versions(client) != [(1, "ready"), (2, "loading")]:
@@ -200,13 +200,13 @@ async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again
 async def test_a_model_that_comes_later_does_not_make_the_server_unready(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, go_on = ServedModel.load, threading.Event()
+    load, go_on = LoadedModel.load, threading.Event()
 
-    def waiting(name: str, version: int, settings: Settings) -> ServedModel:
+    def waiting(name: str, version: int, settings: Settings) -> LoadedModel:
         assert name == "toy" or go_on.wait(timeout=60)
         return load(name, version, settings)
 
-    monkeypatch.setattr(ServedModel, "load", waiting)
+    monkeypatch.setattr(LoadedModel, "load", waiting)
     async with started(repository) as client:
         publish(repository, toy(), "other")
         damage(repository, 1, "other")

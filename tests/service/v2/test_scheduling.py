@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.inference.jobs import SMALL_BODY
+from service.inference.codec import SMALL_BODY
 from tests.service.asgi import Client, settled, slow, started
 from tests.service.test_scheduler import LEFT, metric, runs
 from tests.service.v2.conftest import INFER, request

@@ -24,8 +24,9 @@ from typing import Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Misconfigured, error_response
+from service.errors import Misconfigured
 from service.http import docs
+from service.http.errors import error_response
 from service.settings import Settings
 
 # What an orchestrator's probes ask; it says nothing but whether the process is up and ready.

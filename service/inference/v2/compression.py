@@ -6,8 +6,7 @@ import gzip
 import zlib
 from enum import StrEnum
 
-from service.errors import TooLarge
-from service.faults import shown
+from service.errors import TooLarge, shown
 from service.inference.v2.errors import InvalidRequest, UnknownEncoding
 
 WORTH_IT = 512  # bytes; a shorter answer is not compressed

@@ -1,4 +1,4 @@
-"""The threads that do what would hold up the event loop: inference, and loading models."""
+"""Thread pools for what would hold up the event loop: inference, and loading models."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from typing import Self, TypeVar, TypeVarTuple
 
 from service.errors import NotReady
 
-BEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
 
 
-class Workers:
-    """A fixed number of threads; leaving the context waits for what runs and drops what has not begun."""
+class Threads:
+    """A thread pool of fixed size; leaving the context waits for what runs and drops what has not begun.
 
-    def __init__(self, threads: int, name: str = "worker") -> None:
-        self.threads = threads
-        self.asked: float | None = None  # when a sign of life was asked for that has not come yet
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    Its threads are named "<name>_<number>"; none is started before something is submitted.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self.size = size
+        self.name = name
+        self.asked_at: float | None = None  # when a sign of life was asked for that has not come yet
 
     def __enter__(self) -> Self:
+        self.pool = ThreadPoolExecutor(self.size, thread_name_prefix=self.name)
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
@@ -35,16 +39,16 @@ class Workers:
         """Call `function` on the next free thread; the future is the running event loop's."""
         return asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
 
-    async def show_life(self) -> None:
-        """Ask for a sign of life over and over, behind what the threads were given before."""
+    async def keep_heartbeat(self) -> None:
+        """Submit a task that does nothing over and over; it waits behind what was submitted before."""
         clock = asyncio.get_running_loop().time
         while True:
-            self.asked = clock()
+            self.asked_at = clock()
             await self.submit(int)
-            self.asked = None
-            await asyncio.sleep(BEAT_SECONDS)
+            self.asked_at = None
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
     def check_alive(self, seconds: float) -> None:
         """Raise NotReady where no thread has given a sign of life for so long."""
-        if self.asked is not None and asyncio.get_running_loop().time() - self.asked > seconds:
+        if self.asked_at is not None and asyncio.get_running_loop().time() - self.asked_at > seconds:
             raise NotReady(f"the worker threads have given no sign of life for more than {seconds:g} s")

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from models.engines import RunResult
 from models.spec.network import FloatArray
-from service.inference.schemas import Prediction, Raster, Recorded
+from service.inference.native.schemas import Prediction, Raster
+from service.inference.query import Returned
 
 
-def predictions(result: RunResult, labels: Sequence[str], wanted: Set[Recorded]) -> list[Prediction]:
-    """Return one prediction for each sample of `result`, in order, with what is `wanted` beside the counts."""
+def predictions(result: RunResult, labels: Sequence[str], returned: Set[Returned]) -> list[Prediction]:
+    """Return one prediction for each sample of `result`, in order, with what is to be `returned` beside the counts."""
     rows = zip(result.class_index.tolist(), result.spike_counts.tolist(), result.probabilities.tolist(), strict=True)
     answers: list[Prediction] = []
     for sample, (class_index, spike_counts, probabilities) in enumerate(rows):
@@ -26,11 +27,11 @@ def predictions(result: RunResult, labels: Sequence[str], wanted: Set[Recorded])
         }
         if result.synaptic_operations is not None:
             answer["synaptic_operations"] = int(result.synaptic_operations[sample])
-        if Recorded.RASTER in wanted:
+        if Returned.RASTER in returned:
             answer["raster"] = {name: _events(steps) for name, steps in _of(result.rasters, sample).items()}
-        if Recorded.MEMBRANE in wanted:
+        if Returned.MEMBRANE in returned:
             answer["membrane"] = {name: steps.tolist() for name, steps in _of(result.membranes, sample).items()}
-        if Recorded.SPIKES_PER_NODE in wanted:
+        if Returned.SPIKES_PER_NODE in returned:
             answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
         answers.append(answer)
     return answers

@@ -1,58 +1,48 @@
-"""Pydantic's faults as sentences: the field, the value that it was given and what was expected."""
+"""Pydantic's validation errors as sentences: the field, the value that it was given and what was expected."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-MANY = 100  # more faults than this are counted, not listed: each would become an object of its own
-LONGEST = 60  # characters of a value that are shown
+from service.errors import cut, shown
+
+MANY = 100  # more errors than this are counted, not listed: each would become an object of its own
 
 
 @dataclass(frozen=True)
-class Fault:
-    """The first fault of a validation: pydantic's word for its kind, and a sentence."""
+class FirstError:
+    """The first error of a validation: pydantic's word for its kind, and a sentence."""
 
     kind: str
     sentence: str
 
 
-def first(error: ValidationError, *, fields: str, hidden: frozenset[str] = frozenset()) -> Fault:
-    """Put the first fault into words.
+def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] = frozenset()) -> FirstError:
+    """Put the first error into words.
 
     `fields` lists the fields that there are, for one that is not among them; `hidden` are parts of a location that
     are pydantic's own and not the client's (the tags of a union).
     """
     if error.error_count() > MANY:
-        return Fault("many", f"the body has {error.error_count()} faults, expected an object with the fields {fields}")
+        return FirstError(
+            "many", f"the body has {error.error_count()} faults, expected an object with the fields {fields}"
+        )
     fault = error.errors(include_url=False)[0]
     where = _place([part for part in fault["loc"] if part not in hidden])
     expected = _expected(fault["msg"])
     template = _TEMPLATES.get(fault["type"], "{where} is {given}, expected {expected}")
     most = fault.get("ctx", {}).get("max_length")
     sentence = template.format(where=where, given=shown(fault["input"]), expected=expected, fields=fields, most=most)
-    return Fault(fault["type"], sentence)
-
-
-def shown(value: object) -> str:
-    """Write a client's value on one line of bounded length."""
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "an array"
-    text = f"'{value}'" if isinstance(value, str) else _JSON.get(repr(value), repr(value))
-    return _cut(text)
+    return FirstError(fault["type"], sentence)
 
 
 def _place(location: list[int | str]) -> str:
     """Write a location as one would in code, `inputs[2].t[0]`; none is the body as a whole."""
     if not location:
         return "the body"
-    return _cut("".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix("."))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return cut("".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix("."))
 
 
 def _expected(message: str) -> str:
@@ -63,9 +53,6 @@ def _expected(message: str) -> str:
     return message
 
 
-_JSON: Mapping[str, str] = {
-    "None": "null", "True": "true", "False": "false", "nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"
-}  # fmt: skip
 _PLAIN = {
     ", unable to parse string as an integer": "",
     "a valid array": "an array",

@@ -9,25 +9,25 @@ from pydantic_core import to_json
 
 from models.engines import RunResult
 from models.spec import Task
-from service.catalog.served import ServedModel
-from service.inference.v2.reading import Asked
+from service.catalog.loaded import LoadedModel
+from service.inference.v2.decode import InferQuery
 from service.inference.v2.schemas import InferResponse, ResultTensor
 from service.inference.v2.tensors import Array, Datatype, json_values, to_bytes
 
 
 @dataclass(frozen=True)
-class Written:
+class Rendered:
     """An answer's body, and how long its JSON is where bytes follow."""
 
     content: bytes
     header_length: int | None
 
 
-def write(asked: Asked, result: RunResult, model: ServedModel) -> Written:
-    """Return the answer to what was asked, with the wanted outputs and no other."""
+def render(query: InferQuery, result: RunResult, model: LoadedModel) -> Rendered:
+    """Return the answer to a query, with the outputs that it wants and no other."""
     outputs: list[ResultTensor] = []
     blobs: list[bytes] = []
-    for wanted in asked.outputs:
+    for wanted in query.outputs:
         output, array = wanted.output, wanted.output.of(result, model.spec)
         datatype = output.datatype
         if wanted.classes is not None:
@@ -40,10 +40,10 @@ def write(asked: Asked, result: RunResult, model: ServedModel) -> Written:
             tensor["data"] = json_values(array)
         outputs.append(tensor)
     response: InferResponse = {"model_name": model.name, "model_version": str(model.version), "outputs": outputs}
-    if asked.id is not None:
-        response["id"] = asked.id
+    if query.id is not None:
+        response["id"] = query.id
     header = to_json(response, inf_nan_mode="null")
-    return Written(b"".join([header, *blobs]), len(header) if blobs else None)
+    return Rendered(b"".join([header, *blobs]), len(header) if blobs else None)
 
 
 def classified(values: Array, classes: int, spec: Task) -> Array:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from models.spec import Coding
 from models.spec.parameters import Shape
-from service.catalog.served import ServedModel
-from service.faults import shown
-from service.inference.inputs import Query, in_turn
-from service.inference.v2.contract import INPUT, VARIES, Output, outputs_of, sample_shape
+from service.catalog.loaded import LoadedModel
+from service.errors import shown
+from service.inference.codec import one_long_body_at_a_time
+from service.inference.query import Query
 from service.inference.v2.errors import InvalidRequest
+from service.inference.v2.outputs import INPUT, VARIES, Output, outputs_of, sample_shape
 from service.inference.v2.parsing import parse
 from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor
 from service.inference.v2.tensors import Array, Datatype, from_bytes, from_json, to_float32
@@ -31,15 +32,15 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Query):
-    """What a request asks of a model, how it shall be answered, and the seconds that it took to read."""
+class InferQuery(Query):
+    """What a request asks of a model, how it shall be answered, and the seconds that it took to decode."""
 
     outputs: tuple[Wanted, ...]
     id: str | None = None
-    read_seconds: float = 0.0
+    decode_seconds: float = 0.0
 
 
-def read(body: bytes, header_length: str | None, model: ServedModel) -> Asked:
+def decode(body: bytes, header_length: str | None, model: LoadedModel) -> InferQuery:
     """Return what `body` asks of `model`; `header_length` is how long its JSON says it is, if it does.
 
     Raises MalformedBody, InvalidRequest or TooLarge.
@@ -48,12 +49,12 @@ def read(body: bytes, header_length: str | None, model: ServedModel) -> Asked:
     if header_length is not None and length == 0:
         return _raw(body, model)
     view = memoryview(body)
-    with in_turn(length):
+    with one_long_body_at_a_time(length):
         return _tensors(bytes(view[:length]), view[length:], model)
 
 
-def _tensors(said: bytes, blobs: memoryview, model: ServedModel) -> Asked:
-    model.reader.marks.check(said)
+def _tensors(said: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
+    model.limits.check_delimiters(said)
     request = parse(said, InferRequest)
     if request.model_name not in (None, model.name):
         raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
@@ -62,11 +63,10 @@ def _tensors(said: bytes, blobs: memoryview, model: ServedModel) -> Asked:
     _check_shape(shape, model)
     time_steps = _time_steps(shape, parameters.time_steps, model)
     samples = to_float32(_array(tensor, shape, blobs), "inputs[0]")
-    return Asked(
+    return InferQuery(
         samples,
         time_steps,
         parameters.seed,
-        frozenset(),
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
         outputs=_wanted(request.outputs, model, binary=parameters.binary_data_output),
         id=request.id,
@@ -82,7 +82,7 @@ def _length(header: str | None, size: int) -> int:
     return int(header)
 
 
-def _raw(body: bytes, model: ServedModel) -> Asked:
+def _raw(body: bytes, model: LoadedModel) -> InferQuery:
     """Read a body that is one sample's bytes alone; a raster is as long as they are."""
     unit = 4 * math.prod(model.spec.input.shape)
     shape: Shape = (1, *model.spec.input.shape)
@@ -90,7 +90,7 @@ def _raw(body: bytes, model: ServedModel) -> Asked:
         shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
     time_steps = _time_steps(shape, None, model)
     samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
-    return Asked(samples, time_steps, 0, frozenset(), outputs=_wanted([], model, binary=True))
+    return InferQuery(samples, time_steps, 0, outputs=_wanted([], model, binary=True))
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:
@@ -121,7 +121,7 @@ def _array(tensor: InputTensor, shape: Shape, blobs: memoryview) -> Array:
     return from_bytes(blobs, tensor.datatype, shape, "inputs[0]")
 
 
-def _check_shape(shape: Shape, model: ServedModel) -> None:
+def _check_shape(shape: Shape, model: LoadedModel) -> None:
     expected = (VARIES, *sample_shape(model.spec))
     fits = len(shape) == len(expected) and all(
         extent == wanted or (wanted == VARIES and extent > 0) for extent, wanted in zip(shape, expected, strict=True)
@@ -132,9 +132,9 @@ def _check_shape(shape: Shape, model: ServedModel) -> None:
         )
 
 
-def _time_steps(shape: Shape, asked: int | None, model: ServedModel) -> int:
+def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
     """Return how long to run, once shape and steps are known to keep to the limits: no value was looked at so far."""
-    most = model.reader.limits.time_steps
+    most = model.limits.time_steps
     steps, where = asked or model.spec.time_steps, "parameters.time_steps"
     if model.spec.coding is Coding.SPIKES:
         if asked not in (None, shape[1]):
@@ -142,11 +142,11 @@ def _time_steps(shape: Shape, asked: int | None, model: ServedModel) -> int:
         steps, where = shape[1], "inputs[0].shape[1]"
     if steps > most:
         raise InvalidRequest(f"{where} is {shown(steps)}, expected 1 to {most}")
-    model.reader.check_size(shape[0], steps)
+    model.limits.check_size(shape[0], steps)
     return steps
 
 
-def _wanted(outputs: list[OutputTensor], model: ServedModel, *, binary: bool) -> tuple[Wanted, ...]:
+def _wanted(outputs: list[OutputTensor], model: LoadedModel, *, binary: bool) -> tuple[Wanted, ...]:
     known = outputs_of(model.spec)
     if not outputs:
         return tuple(Wanted(output, binary) for output in known.values())

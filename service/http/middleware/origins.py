@@ -11,8 +11,9 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import error_response
-from service.faults import shown
+from service.errors import shown
+from service.http.errors import error_response
+from service.http.middleware.requests import EXCHANGE
 
 HOST, ORIGIN, SITE = b"host", b"origin", b"sec-fetch-site"
 OWN = frozenset({b"same-origin", b"none"})  # `none` is the user's own doing
@@ -26,12 +27,11 @@ class OriginCheck:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass the request on if it may go on."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return self.app(scope, receive, send)
-        sentence = _fault(dict(scope["headers"]))
-        if sentence is None:
-            return self.app(scope, receive, send)
-        return error_response(HTTPStatus.FORBIDDEN, sentence)(scope, receive, send)
+        if scope["type"] == "http" and scope["method"] == "POST":
+            headers = scope[EXCHANGE].headers
+            if (SITE in headers or ORIGIN in headers) and (sentence := _fault(headers)):
+                return error_response(HTTPStatus.FORBIDDEN, sentence)(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 def _fault(headers: Mapping[bytes, bytes]) -> str | None:

@@ -1,34 +1,62 @@
-"""The place of one version of a model, from before it is loaded until it has answered its last request."""
+"""One version of a model in the registry, from before it is loaded until it has answered its last request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from enum import StrEnum
+from typing import Annotated, NotRequired, Self
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from models.bundle.repository import Fingerprint
-from service.catalog.served import InProgress, ServedModel
-from service.inference.schemas import State, VersionStatus
+from service.catalog.loaded import InProgress, LoadedModel
+
+
+class VersionState(StrEnum):
+    """Where a version is on its way to answering."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    DRAINING = "draining"  # another took its place, and it still answers what was asked of it before
+
+
+class VersionStatus(TypedDict):
+    """One version of a model as it stands."""
+
+    version: int
+    state: VersionState
+    engine: NotRequired[str]
+    error: NotRequired[Annotated[str, Field(description="Why it could not be loaded.")]]
+
+
+class ModelStatus(TypedDict):
+    """One model as it stands."""
+
+    name: str
+    versions: list[VersionStatus]
 
 
 @dataclass
-class Slot:
-    """The place of one version: loading until it has a model or the sentence that says why it has none.
+class Version:
+    """One version: loading until it has a model, or the sentence that says why it has none.
 
     It may have both: a version that was loaded again, and could not be, answers as before.
     """
 
     name: str
     version: int
-    model: ServedModel | None = None
+    model: LoadedModel | None = None
     fault: str | None = None
     fingerprint: Fingerprint | None = None  # of what could not be loaded
 
     @property
-    def state(self) -> State:
+    def state(self) -> VersionState:
         """Where it is."""
         if self.model is not None:
-            return State.READY
-        return State.LOADING if self.fault is None else State.FAILED
+            return VersionState.READY
+        return VersionState.LOADING if self.fault is None else VersionState.FAILED
 
     @property
     def why_not_ready(self) -> str:
@@ -56,10 +84,10 @@ class Retired:
     requests: InProgress
 
     @classmethod
-    def of(cls, model: ServedModel) -> Self:
+    def of(cls, model: LoadedModel) -> Self:
         """Return what stays of `model`."""
         return cls(model.name, model.version, model.engine.name, model.requests)
 
     def status(self) -> VersionStatus:
         """Return it as GET /models shows it."""
-        return {"version": self.version, "state": State.DRAINING, "engine": self.engine}
+        return {"version": self.version, "state": VersionState.DRAINING, "engine": self.engine}

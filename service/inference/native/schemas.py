@@ -1,4 +1,4 @@
-"""The JSON that goes in and out, and what /docs says about it.
+"""The JSON of a prediction, in and out, and what /docs says about it.
 
 A request is validated, strictly and once. An answer is made here and so only described: a TypedDict is checked by mypy
 and rendered by FastAPI, but never validated again, and a field that was not asked for is absent.
@@ -6,30 +6,22 @@ and rendered by FastAPI, but never validated again, and a field that was not ask
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, NotRequired, TypeAlias, TypeVar, Union
+from functools import cache
+from typing import Annotated, Any, Generic, NotRequired, TypeAlias, TypeVar, Union
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag
 from typing_extensions import TypeAliasType, TypedDict
 
 from models.coding import MAX_SEED
-from models.spec import Coding, Readout, Task
-from models.spec.onnx_contract import OutputKind
+from models.spec import Coding, Task
+from service.inference.query import Returned
 
 # A list stops at its first fault: a body of a million strings must not become a million errors.
 _MAX = float(np.finfo(np.float32).max)
 _Number = Annotated[float, Field(ge=-_MAX, le=_MAX)]
 _Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Indices: TypeAlias = Annotated[list[_Index], FailFast()]
-
-
-class Recorded(StrEnum):
-    """What an answer may hold beyond its counts."""
-
-    RASTER = "raster"
-    MEMBRANE = "membrane"
-    SPIKES_PER_NODE = "spikes_per_node"
 
 
 class Strict(BaseModel):
@@ -71,8 +63,8 @@ class PredictRequest(Strict, Generic[Sample]):
     seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="What `rate` coding draws from: the same seed, the same spikes."
     )
-    wanted: list[Recorded] = Field(
-        default=[], alias="return", max_length=len(Recorded), description="What each prediction shall also hold."
+    returned: list[Returned] = Field(
+        default=[], alias="return", max_length=len(Returned), description="What each prediction shall also hold."
     )
 
 
@@ -85,8 +77,12 @@ def request_type(task: Task) -> type[PredictRequest[Any]]:
 
     Its samples are nested exactly as deep as its input, or flat (for a raster, each step is), or events.
     """
+    return _request_type(len(task.input.shape), task.coding is Coding.SPIKES)
+
+
+@cache
+def _request_type(axes: int, spikes: bool) -> type[PredictRequest[Any]]:
     request: Any = PredictRequest
-    axes, spikes = len(task.input.shape), task.coding is Coding.SPIKES
     forms = {"nested": _named("Nested", axes + spikes)}
     if axes > 1:
         forms["flat"] = _named("Flat", 1 + spikes)
@@ -162,89 +158,3 @@ class PredictResponse(TypedDict):
     engine: str
     time_steps: int
     predictions: list[Prediction]
-
-
-class ErrorBody(TypedDict):
-    """The body of every error."""
-
-    error: Annotated[str, Field(description="One sentence that names the field, the value and what was expected.")]
-
-
-class State(StrEnum):
-    """Where a version is on its way to answering."""
-
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
-    DRAINING = "draining"  # another took its place, and it still answers what was asked of it before
-
-
-class VersionStatus(TypedDict):
-    """One version of a model as it stands."""
-
-    version: int
-    state: State
-    engine: NotRequired[str]
-    error: NotRequired[Annotated[str, Field(description="Why it could not be loaded.")]]
-
-
-class ModelStatus(TypedDict):
-    """One model as it stands."""
-
-    name: str
-    versions: list[VersionStatus]
-
-
-class ModelList(TypedDict):
-    """What is served."""
-
-    default: Annotated[str | None, Field(description="The model that POST /predict asks.")]
-    models: list[ModelStatus]
-
-
-class InputDescription(TypedDict):
-    """What a sample looks like: its shape, and the range that its raw values must keep to."""
-
-    shape: list[int]
-    low: float
-    high: float
-
-
-class NodeDescription(TypedDict):
-    """One node of a network, with the shape that leaves it at each step."""
-
-    name: str
-    type: str
-    shape: list[int]
-
-
-class ModelDescription(TypedDict):
-    """A model's newest ready version."""
-
-    name: str
-    version: int
-    versions: list[VersionStatus]
-    engine: str
-    created: Annotated[str, Field(description="When the bundle was exported, ISO 8601.")]
-    input: InputDescription
-    coding: Coding
-    time_steps: int
-    any_time_steps: Annotated[
-        bool, Field(description="Whether a request may ask for other time steps, which some ONNX graphs cannot run.")
-    ]
-    readout: Annotated[
-        Readout | Literal[OutputKind.SCORES],
-        Field(description="What the class is read from; `scores` are those of a model that is only an ONNX graph."),
-    ]
-    labels: list[str]
-    nodes: Annotated[
-        list[NodeDescription], Field(description="The network; empty for a model that is only an ONNX graph.")
-    ]
-    metrics: Annotated[dict[str, float], Field(description="What training measured.")]
-    card: Annotated[str, Field(description="The model card, Markdown.")]
-
-
-class Health(TypedDict):
-    """That all is well."""
-
-    status: str
