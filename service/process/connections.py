@@ -32,10 +32,10 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import Overloaded, error_body
-from service.faults import shown
-from service.http.access import REQUEST_ID, request_id_of
-from service.inference.pending import Pending, Share
+from service.errors import Overloaded, shown
+from service.http.errors import error_body
+from service.http.middleware.requests import REQUEST_ID, request_id_of
+from service.inference.memory import MemoryBudget, Reservation
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
 MAX_PIPELINED = 8  # requests that wait behind the one being answered before reading from the socket pauses
@@ -48,13 +48,13 @@ log = structlog.get_logger()
 class ConnectionLimits:
     """How long the headers may take to arrive and an answer may take to be read, in seconds.
 
-    The bytes of answers that are not read yet count as `pending`; `count_refused` is called with the status of each
-    refused request.
+    The bytes of answers that are not read yet are reserved in `budget`; `count_refused` is called with the status of
+    each refused request.
     """
 
     header_seconds: float
     answer_seconds: float
-    pending: Pending
+    budget: MemoryBudget
     count_refused: Callable[[int], None]
 
 
@@ -73,7 +73,7 @@ class Connection(HttpToolsProtocol):
         self.header_timer: asyncio.TimerHandle | None = None
         self.unanswered: deque[RequestResponseCycle] = deque()  # oldest first; some may be complete by now
         self.refused = False  # the connection is about to close, and what is received is ignored
-        self.unread: Share | None = None  # pending bytes of an answer that the client reads slowly
+        self.unread: Reservation | None = None  # the reserved bytes of an answer that the client reads slowly
         self.answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -196,9 +196,9 @@ class Connection(HttpToolsProtocol):
         """Limit the time and the bytes of an answer that is written faster than the client reads it."""
         super().pause_writing()
         self.answer_timer = self.loop.call_later(self.limits.answer_seconds, self._drop_answer, "not read in time")
-        self.unread = Share(self.limits.pending)
+        self.unread = Reservation(self.limits.budget)
         try:
-            self.unread.take(self.transport.get_write_buffer_size())
+            self.unread.reserve(self.transport.get_write_buffer_size())
         except Overloaded:
             self._drop_answer("too many bytes pending")
 
@@ -209,7 +209,7 @@ class Connection(HttpToolsProtocol):
 
     def _answer_was_read(self) -> None:
         if self.unread is not None:
-            self.unread.give_back()
+            self.unread.release()
             self.unread = None
         if self.answer_timer is not None:
             self.answer_timer.cancel()
@@ -238,7 +238,7 @@ class Connection(HttpToolsProtocol):
         if self.refused or self.transport.is_closing():
             return
         self.refused = True
-        request_id = request_id_of({"headers": self.headers or ()})
+        request_id = request_id_of(dict(self.headers or ()))
         self.limits.count_refused(status)
         log.info("connection_refused", request_id=request_id.decode(), status=int(status), error=sentence)
         cycle = self.cycle

@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service.catalog.registry import Registry
+from service.http.services import Services
 from service.process.connections import ConnectionLimits, abort_connections, connection_class, requests_in_progress
 from service.process.listener import Listener
 from service.settings import Settings
@@ -38,6 +38,7 @@ class Server(uvicorn.Server):
     """uvicorn, with an end of its own. `parent` is a pipe that ends with the process that started this one, if any."""
 
     def __init__(self, app: FastAPI, settings: Settings, parent: int | None = None) -> None:
+        services: Services = app.state.services
         super().__init__(
             uvicorn.Config(
                 app,
@@ -47,8 +48,8 @@ class Server(uvicorn.Server):
                     ConnectionLimits(
                         settings.header_seconds,
                         settings.answer_seconds,
-                        app.state.pending,
-                        app.state.metrics.requests.count_refused,
+                        services.budget,
+                        services.metrics.requests.count_refused,
                     )
                 ),
                 loop="asyncio",  # uvloop was measured to answer no more requests here
@@ -58,7 +59,7 @@ class Server(uvicorn.Server):
                 backlog=Listener.BACKLOG if parent is None else 1,
             )
         )
-        self.registry: Registry = app.state.registry
+        self.registry = services.registry
         self.settings = settings
         self.parent = parent
         self.frozen = False  # whether the garbage collector was told to leave alone what was loaded at the start

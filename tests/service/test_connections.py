@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.inference.pending import Pending
+from service.inference.memory import MemoryBudget
 from service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
 from tests.service.conftest import Process, running
 from tests.service.test_scheduler import runs
@@ -282,7 +282,7 @@ async def test_a_client_that_leaves_is_noticed_although_it_sent_its_next_request
             pass
         left.set()
 
-    limits = ConnectionLimits(60, 60, Pending(MAX_HEADER_BYTES), lambda _: None)
+    limits = ConnectionLimits(60, 60, MemoryBudget(MAX_HEADER_BYTES), lambda _: None)
     server = uvicorn.Server(uvicorn.Config(app, http=connection_class(limits), lifespan="off", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve([listener]))
