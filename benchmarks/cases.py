@@ -78,7 +78,7 @@ def _case(workload: Workload, activity: Activity, network: Network, inputs: Enco
 
 def _run(network: Network, inputs: EncodedInputs) -> RunResult:
     engine = TorchEngine(network)
-    parts = [engine.run(inputs[start : start + CHUNK]) for start in range(0, inputs.batch, CHUNK)]
+    parts = [engine.run(inputs[start : start + CHUNK])[0] for start in range(0, inputs.batch, CHUNK)]
     return RunResult(
         spike_counts=np.concatenate([part.spike_counts for part in parts]),
         readout=np.concatenate([part.readout for part in parts]),

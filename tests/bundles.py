@@ -26,7 +26,7 @@ def contents(network: Network, name: str = "toy", samples: FloatArray | None = N
         drawn = np.random.default_rng(0).integers(0, 2, (3, *steps, *network.spec.input.shape))
         samples = drawn.astype(np.float32)
     inputs = encode(samples, network.spec)
-    result = ReferenceEngine(network).run(inputs)
+    result, _ = ReferenceEngine(network).run(inputs)
     golden = Golden(inputs, result.spike_counts, result.readout)
     return Contents(name, network, golden, {"test_accuracy": 0.5}, f"# {name}\n\nA network for tests.\n")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import strategies as st
@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 from models.coding import EncodedInputs
 from models.spec import Coding, Input, Readout, Spec
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import LEAKS, RESET_TIMINGS, Charge, Fire, Joins, Reset, ResetTiming, Synapse
+from models.spec.nodes import (
+    LEAKS,
+    RESET_TIMINGS,
+    Charge,
+    Fire,
+    Integrating,
+    Joins,
+    Reset,
+    ResetTiming,
+    Spiking,
+    Synapse,
+)
 from models.spec.parameters import Shape
 
 
@@ -44,17 +55,34 @@ def toy(coding: Coding = Coding.DIRECT, time_steps: int = 3) -> Network:
 
 @dataclass(frozen=True)
 class Case:
-    """A network and inputs for it."""
+    """A network, inputs for it, and the steps before which a run of them is cut."""
 
     network: Network
     inputs: EncodedInputs
+    cuts: tuple[int, ...]
+
+    @property
+    def parts(self) -> list[EncodedInputs]:
+        """The inputs of each part of a run that is cut."""
+        steps, ends = self.inputs.steps, [*self.cuts, self.inputs.time_steps]
+        return [
+            EncodedInputs(steps if self.inputs.constant else steps[start:end], end - start)
+            for start, end in zip([0, *self.cuts], ends, strict=True)
+        ]
 
 
 unit_floats = st.floats(0, 1, width=32)
 
 
-FIRING = ("IF", "LIF", "CubaLIF", "Threshold")
-INTEGRATING = ("I", "LI", "CubaLI")
+FIRING = tuple(node.__name__ for node in get_args(Spiking))
+INTEGRATING = tuple(node.__name__ for node in get_args(Integrating))
+
+# The connections that take an input of so many axes, the usual ones more often.
+CONNECTIONS = {
+    1: ["Linear"] * 4 + ["Scale", "Delay"],
+    2: ["Conv1d"] * 4 + ["Flatten", "Scale", "Delay"],
+    3: ["Conv2d", "Conv2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", "Scale", "Delay"],
+}
 
 
 @st.composite
@@ -119,13 +147,7 @@ def recurrences(draw: st.DrawFn, *, sums: bool) -> dict[str, Any]:
 @st.composite
 def connections(draw: st.DrawFn, name: str, shape: Shape) -> dict[str, Any]:
     """Draw a connection that takes `shape`; windows of averages are powers of two, to stay dyadic."""
-    elementwise = ["Scale", "Delay"]
-    kinds = {
-        1: ["Linear"] * 4 + elementwise,
-        2: ["Conv1d"] * 4 + ["Flatten", *elementwise],
-        3: ["Conv2d", "Conv2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", *elementwise],
-    }
-    kind = draw(st.sampled_from(kinds[len(shape)]))
+    kind = draw(st.sampled_from(CONNECTIONS[len(shape)]))
     node: dict[str, Any] = {"type": kind, "name": name}
     if kind == "Flatten":
         return node
@@ -193,7 +215,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
     spec = Spec(
         input=Input(shape=input_shape, low=-2, high=2),
         coding=coding,
-        time_steps=draw(st.integers(1, 12)),
+        time_steps=draw(st.one_of(st.just(1), st.integers(2, 12))),
         nodes=nodes,
         readout=readout,
         labels=tuple(f"class {index}" for index in range(classes)),
@@ -214,7 +236,8 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
         steps = (rng.random((spec.time_steps, batch, *input_shape)) < rng.choice([0.0, 0.1, 0.5, 1.0])).astype(
             np.float32
         )
-    return Case(network, EncodedInputs(steps, spec.time_steps))
+    cuts = draw(st.sets(st.integers(1, spec.time_steps - 1), max_size=3)) if spec.time_steps > 1 else set[int]()
+    return Case(network, EncodedInputs(steps, spec.time_steps), tuple(sorted(cuts)))
 
 
 def _leaving(node: dict[str, Any], shape: Shape) -> Shape:

@@ -11,4 +11,4 @@ def prepare(engine: EngineName, job: Job) -> Run:
     if engine not in available():
         raise Skipped("its library is not installed here")
     made = create(engine, job.network, threads=job.threads)
-    return lambda: made.run(job.inputs).spike_counts
+    return lambda: made.run(job.inputs)[0].spike_counts

@@ -94,7 +94,7 @@ class Served:
         """Publish it to the repository `root` and return the spike counts that answer `body`."""
         network = self.network
         inputs = encode(self.image, network.spec)
-        result = ReferenceEngine(network).run(inputs)
+        result, _ = ReferenceEngine(network).run(inputs)
         golden = Golden(inputs, result.spike_counts, result.readout)
         ModelRepository(root).publish(
             Contents(self.name, network, golden, {}, f"# {self.name}\n\nRandom weights, to measure speed.\n"),

@@ -32,7 +32,7 @@ def questions(served: Served, number: int) -> list[Question]:
     for index in range(number):
         samples = rng.integers(0, served.high + 1, (1 + index % 3, served.inputs)).astype(np.float32)
         time_steps = 5 + index % 21
-        result = engine.run(encode(samples, served.network.spec, time_steps))
+        result, _ = engine.run(encode(samples, served.network.spec, time_steps))
         body = {"inputs": samples.astype(int).tolist(), "time_steps": time_steps}
         made.append(Question(post("/predict", json.dumps(body).encode()), body, result.spike_counts.tolist()))
     return made

@@ -151,7 +151,7 @@ class Bundle:
 
     def verify(self, engine: Runner) -> None:
         """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs."""
-        result = engine.run(self.golden.inputs)
+        result, _ = engine.run(self.golden.inputs)
         for index, (found, expected) in enumerate(zip(result.spike_counts, self.golden.spike_counts, strict=True)):
             if not np.array_equal(found, expected):
                 raise InvalidBundle(

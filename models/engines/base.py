@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
-from models.spec import Readout, Spec
+from models.engines.readout import Counts
+from models.engines.state import State
+from models.spec import Spec
 from models.spec.network import FloatArray
 
-Counts = NDArray[np.int64]
+__all__ = ["Counts", "Engine", "Record", "RunResult", "Runner", "State", "joined"]
 
 
 class Record(Flag):
@@ -70,36 +72,6 @@ class RunResult:
         return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class State:
-    """Where samples stand between two steps of a run; None in its place is rest. It belongs to no engine.
-
-    `steps`: the steps that were run since rest. `arrays`, each with the samples first:
-
-        <neuron>.membrane  (batch, *shape) float32   after the reset
-        <neuron>.synapse   (batch, *shape) float32   what is kept of a synaptic current, where there is one
-        <neuron>.spikes    (batch, *shape) float32   of the last step, where the neuron is recurrent
-        <delay>.line       (batch, longest delay, *shape) float32   the last inputs of a Delay, the oldest first
-        readout            (batch, classes)          the output spikes so far (int64); or the greatest (float32) or last
-                                                     (float32) membrane so far, or the sum of all (float64)
-    """
-
-    steps: int
-    arrays: Mapping[str, NDArray[Any]]
-
-    def __getitem__(self, samples: slice) -> State:
-        """Return the state of some of the samples."""
-        return State(self.steps, {name: array[samples] for name, array in self.arrays.items()})
-
-    @classmethod
-    def joined(cls, states: Sequence[State]) -> State:
-        """Return the states of several runs of equal steps, at least one, as that of one run of all their samples."""
-        first, *others = states
-        if not others:
-            return first
-        return cls(first.steps, {name: np.concatenate([each.arrays[name] for each in states]) for name in first.arrays})
-
-
 def joined(results: Sequence[RunResult]) -> RunResult:
     """Return the results of several runs, at least one, as that of one run of all their samples."""
     first, *others = results
@@ -121,15 +93,23 @@ def joined(results: Sequence[RunResult]) -> RunResult:
 
 
 class Runner(Protocol):
-    """Runs one model. Stateless between calls: state is made inside `run`, so that nothing can leak."""
+    """Runs one model. It keeps nothing between calls: a state goes in and comes out, so that nothing can leak."""
 
     @property
     def name(self) -> str:
         """The engine's name, as an answer and a setting spell it."""
         ...
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
-        """Run every sample from rest. Safe to call from several threads at once."""
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
+        """Run every sample on from `state`, or from rest, and return the answer and the state after the last step.
+
+        Cutting a run anywhere changes no spike: the counts, the readout and what follows from them are of all steps
+        since rest; operations, spikes by node and what is recorded are of this call's steps. An input that is the
+        same at every step is computed, and so counted, once per call. Safe to call from several threads at once.
+        Raises InvalidInput for a state that does not fit the network and the inputs.
+        """
         ...
 
 
@@ -140,15 +120,3 @@ class Engine(Runner, Protocol):
     def spec(self) -> Spec:
         """The network that it runs."""
         ...
-
-
-def membrane_readout(rule: Readout, membrane: FloatArray) -> FloatArray:
-    """Read (batch, classes) from the membrane (time_steps, batch, classes) of the last layer.
-
-    The mean sums in float64, so that its float32 result does not hang on the order of the sum.
-    """
-    if rule is Readout.MAX_MEMBRANE:
-        return membrane.max(axis=0)
-    if rule is Readout.LAST_MEMBRANE:
-        return membrane[-1]
-    return membrane.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -71,7 +71,7 @@ def create(
     if engine is EngineName.ONNX:
         from models.engines.onnx.engine import OnnxEngine, build_model
 
-        return OnnxEngine(network.spec, build_model(network) if onnx_model is None else onnx_model, threads)
+        return OnnxEngine(network, build_model(network) if onnx_model is None else onnx_model, threads)
     from models.engines.reference import ReferenceEngine
 
     return ReferenceEngine(network)

@@ -14,10 +14,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
-from models.engines.base import Counts, Record, RunResult, membrane_readout
+from models.engines.base import Counts, Record, RunResult
 from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron, starting
-from models.spec import Readout, Spec
+from models.engines.readout import check_spikes, read_out
+from models.engines.state import READOUT, State, check_state, longest_delay, neuron_arrays, neuron_state
+from models.neurons import NeuronLayer, at_rest
+from models.spec import Spec
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
     AvgPool2d,
@@ -26,7 +28,6 @@ from models.spec.nodes import (
     Delay,
     Fire,
     Flatten,
-    Integrating,
     Linear,
     MaxPool2d,
     Neuron,
@@ -75,40 +76,47 @@ class ReferenceEngine:
         """The network that it runs."""
         return self.network.spec
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
-        """Run every sample from rest."""
-        return _Run(self.network, inputs).result(record)
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
+        """Run every sample on from `state`, or from rest; see `Runner.run`."""
+        check_state(state, self.network, inputs.batch)
+        return _Run(self.network, inputs, state).result(record)
 
 
 class _Run:
     """One call: the arrays that live as long as it, signals being (1 or time_steps, batch, *shape)."""
 
-    def __init__(self, network: Network, inputs: EncodedInputs) -> None:
+    def __init__(self, network: Network, inputs: EncodedInputs, state: State | None) -> None:
         self.network = network
         self.inputs = inputs
+        self.before = state
+        self.after: dict[str, NDArray[Any]] = {}
         self.operations: Counts = np.zeros(inputs.batch, np.int64)
         self.rasters: dict[str, NDArray[np.int32]] = {}
         self.membranes: dict[str, FloatArray] = {}
 
-    def result(self, record: Record) -> RunResult:
+    def result(self, record: Record) -> tuple[RunResult, State]:
         spec = self.network.spec
         last = spec.nodes[-1].name
         for _ in spec.propagate(self.inputs.steps, self.apply, np.add):
             pass
-        if spec.readout is Readout.SPIKE_COUNT:
-            counts = self.rasters[last].sum(axis=0, dtype=np.int64)
-            readout = counts.astype(np.float32)
-        else:
-            readout = membrane_readout(spec.readout, self.membranes[last])
-            counts = np.zeros(readout.shape, np.int64)
-        return RunResult(
-            spike_counts=counts,
-            readout=readout,
+        answer = read_out(
+            spec.readout,
+            self.rasters[last].sum(axis=0, dtype=np.int64) if last in self.rasters else self.membranes[last],
+            self.before,
+        )
+        self.after[READOUT] = answer.carried
+        result = RunResult(
+            spike_counts=answer.spike_counts,
+            readout=answer.readout,
             synaptic_operations=self.operations,
             spikes_per_node={name: _per_sample(raster) for name, raster in self.rasters.items()},
             rasters=self.rasters if Record.RASTER in record else {},
             membranes=self.membranes if Record.MEMBRANE in record else {},
         )
+        steps_before = 0 if self.before is None else self.before.steps
+        return result, State(steps_before + self.inputs.time_steps, self.after)
 
     def apply(self, node: Node, arriving: FloatArray) -> FloatArray:
         """Return what leaves `node`."""
@@ -168,50 +176,46 @@ class _Run:
 
     def delay(self, node: Delay, x: FloatArray) -> FloatArray:
         """Return each element some steps later; `x` may be one step that stands for all."""
-        steps = self.inputs.time_steps
+        steps, longest = self.inputs.time_steps, longest_delay(self.network, node)
         x = np.broadcast_to(x, (steps, *x.shape[1:]))
+        line = np.zeros((longest, *x.shape[1:]), np.float32)
+        if self.before is not None:
+            line = self.before.arrays[f"{node.name}.line"].swapaxes(0, 1)
+        x = np.concatenate([line, x])
         delays = np.broadcast_to(self.network.parameter(node, "delay"), x.shape[2:])
-        later = np.zeros_like(x)
+        later = np.empty((steps, *x.shape[1:]), np.float32)
         for delay in np.unique(delays).astype(int):
-            if delay < steps:
-                later[delay:, :, delays == delay] = x[: steps - delay][:, :, delays == delay]
+            start = longest - delay
+            later[:, :, delays == delay] = x[start : start + steps][:, :, delays == delay]
+        self.after[f"{node.name}.line"] = x[steps:].swapaxes(0, 1).copy()
         return later
 
     def run_neuron(self, node: Neuron, current: FloatArray) -> FloatArray:
         """Step a neuron through time; `current` may be one step that stands for all."""
         steps, batch, shape = self.inputs.time_steps, self.inputs.batch, current.shape[2:]
         current = np.broadcast_to(current, (steps, batch, *shape))
-        rest = np.zeros((batch, *shape), np.float32)
-        start = rest + self.network.parameter(node, "start") if starting(node) else rest
-        state = State(start, rest if has_synapse(node) else None)
-        self.membranes[node.name] = membranes = np.empty((steps, batch, *shape), np.float32)
-        if isinstance(node, Integrating):
-            readout = integrator(node, partial(self.network.parameter, node))
-            for t in range(steps):
-                state = readout.charge(state, current[t])
-                membranes[t] = state.membrane
-            return membranes
-        neuron = spiking_neuron(node, partial(self.network.parameter, node))
-        spikes = rest
-        raster = np.empty((steps, batch, *shape), np.float32)
-        for t in range(steps):
-            arriving, feedback = current[t], None
-            if node.recurrent:
-                feedback = self.recur(node, spikes, start=t == 0)
-                if not feedback_joins_charge(node):
-                    arriving, feedback = arriving + feedback, None
-            spikes, state = neuron.step(state, arriving, feedback, NumpyArithmetic())
-            raster[t], membranes[t] = spikes, state.membrane
-        self.rasters[node.name] = raster.astype(np.int32)
-        return raster
+        layer = NeuronLayer[FloatArray].of(
+            node, partial(self.network.parameter, node), NumpyArithmetic(), partial(self.recur, node)
+        )
+        before = None if self.before is None else neuron_state(self.before.arrays, node)
+        state = before or at_rest(node, partial(self.network.parameter, node), np.zeros((batch, *shape), np.float32))
+        leaving, membranes = np.empty((2, steps, batch, *shape), np.float32)
+        for t, (output, after) in enumerate(layer.scan(state, current, begun=before is not None)):
+            leaving[t], membranes[t] = output, after.membrane
+        self.membranes[node.name] = membranes
+        self.after |= {name: array.copy() for name, array in neuron_arrays(node, after).items()}
+        if isinstance(node, Spiking):
+            check_spikes(node.name, leaving.max(initial=0))
+            self.rasters[node.name] = leaving.astype(np.int32)
+        return leaving
 
-    def recur(self, node: Spiking, spikes: FloatArray, *, start: bool) -> FloatArray:
+    def recur(self, node: Neuron, spikes: FloatArray, biased: bool) -> FloatArray:
         """Return the current that a layer's own spikes of the step before, (batch, *shape), send back to it."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
         current = flat @ self.network.tensors[f"{node.name}.recurrent.weight"].T
         bias = self.network.tensor(node, "recurrent.bias")
-        if bias is not None and node.recurrent is not None and (node.recurrent.bias_at_start or not start):
+        if bias is not None and biased:
             current = current + bias
         return current.reshape(spikes.shape)
 

@@ -1,4 +1,4 @@
-"""The neuron's equations, once: the rules, one step, and how a layer starts."""
+"""The neuron's equations, once: the rules, one step, and a layer through time."""
 
 from models.neurons.equations import (
     CHARGES,
@@ -7,15 +7,17 @@ from models.neurons.equations import (
     Arithmetic,
     Integrator,
     Needed,
+    NeuronState,
     ResetRule,
     SpikingNeuron,
-    State,
     feedback_joins_charge,
     has_synapse,
     integrator,
+    is_recurrent,
     spiking_neuron,
     starting,
 )
+from models.neurons.layer import NeuronLayer, at_rest, counts_steps
 
 __all__ = [
     "CHARGES",
@@ -24,12 +26,16 @@ __all__ = [
     "Arithmetic",
     "Integrator",
     "Needed",
+    "NeuronLayer",
+    "NeuronState",
     "ResetRule",
     "SpikingNeuron",
-    "State",
+    "at_rest",
+    "counts_steps",
     "feedback_joins_charge",
     "has_synapse",
     "integrator",
+    "is_recurrent",
     "spiking_neuron",
     "starting",
 ]

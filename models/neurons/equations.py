@@ -84,11 +84,15 @@ class Arithmetic(Protocol[Array]):
         ...
 
 
-class State(NamedTuple):
-    """What a layer remembers from one step to the next; a layer without a synaptic current has none."""
+class NeuronState(NamedTuple):
+    """What a layer remembers from one step to the next; what it has not is None.
+
+    `synapse`: what is kept of a synaptic current. `spikes`: a recurrent layer's last ones.
+    """
 
     membrane: Any
     synapse: Any = None
+    spikes: Any = None
 
 
 Parameters: TypeAlias = Callable[[str], Array]  # a parameter's name -> its value in the engine's kind of array
@@ -103,12 +107,12 @@ class Integrator(Generic[Array]):
     charge_rule: ChargeRule[Array]
     synapse: SynapseRule[Array] | None
 
-    def charge(self, state: State, current: Array, feedback: Array | None = None) -> State:
+    def charge(self, state: NeuronState, current: Array, feedback: Array | None = None) -> NeuronState:
         """Return what is charged and what is kept of the synaptic current; `feedback` is added last, to their sum."""
         if self.synapse is None:
-            return State(_plus(self.charge_rule(state.membrane, current), feedback))
+            return NeuronState(_plus(self.charge_rule(state.membrane, current), feedback))
         flowing, kept = self.synapse(state.synapse, current, feedback)
-        return State(self.charge_rule(state.membrane, flowing), kept)
+        return NeuronState(self.charge_rule(state.membrane, flowing), kept)
 
 
 class ResetRule(Generic[Array]):
@@ -142,8 +146,8 @@ class SpikingNeuron(Integrator[Array]):
     floor: Array | None
 
     def step(
-        self, state: State, current: Array, feedback: Array | None, arithmetic: Arithmetic[Array]
-    ) -> tuple[Array, State]:
+        self, state: NeuronState, current: Array, feedback: Array | None, arithmetic: Arithmetic[Array]
+    ) -> tuple[Array, NeuronState]:
         """Take one step and return `(spikes, state)`, each of the membrane's shape; nothing is kept.
 
         `feedback` is a recurrent current that joins what is charged; one that joins the input is part of `current`.
@@ -152,13 +156,13 @@ class SpikingNeuron(Integrator[Array]):
         if self.reset.is_late:
             late = arithmetic.held(arithmetic.fire(state.membrane, self.threshold, self.fire))
         before = self.reset.before(state.membrane, late, arithmetic)
-        membrane, synapse = self.charge(State(before, state.synapse), current, feedback)
+        membrane, synapse, _ = self.charge(NeuronState(before, state.synapse), current, feedback)
         charged = self.reset.charged(membrane, late, arithmetic)
         spikes = arithmetic.fire(charged, self.threshold, self.fire)
         after = self.reset.after(charged, arithmetic.held(spikes), late, arithmetic)
         if self.floor is not None:
             after = arithmetic.positive(after - self.floor) + self.floor
-        return spikes, State(after, synapse)
+        return spikes, NeuronState(after, synapse)
 
 
 @dataclass(frozen=True)
@@ -394,9 +398,14 @@ def has_synapse(node: Spiking | Integrating) -> TypeIs[CubaLIF | CubaLI]:
     return isinstance(node, CubaLIF | CubaLI)
 
 
-def feedback_joins_charge(node: Spiking) -> bool:
+def is_recurrent(node: Spiking | Integrating) -> bool:
+    """Return whether a layer hears its own spikes of the step before."""
+    return isinstance(node, Spiking) and node.recurrent is not None
+
+
+def feedback_joins_charge(node: Spiking | Integrating) -> bool:
     """Return whether a layer's recurrent current is `feedback` to a step, rather than part of its current."""
-    return node.recurrent is not None and node.recurrent.joins is Joins.CHARGE
+    return isinstance(node, Spiking) and node.recurrent is not None and node.recurrent.joins is Joins.CHARGE
 
 
 def integrator(node: Integrating, parameters: Parameters[Array]) -> Integrator[Array]:

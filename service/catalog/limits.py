@@ -16,7 +16,7 @@ from models.spec import Coding, Task
 from service.errors import TooLarge, shown
 from service.settings import Settings
 
-UNCOUNTED_BYTES = 2**14  # a shorter body's delimiters are not counted; as many are allowed beside those of the samples
+SPARE = 2**14  # delimiters that are allowed beside those of the samples
 EVENT_FIELDS = 4  # t, x, y and p: the most values that one event has
 
 
@@ -35,6 +35,7 @@ class ModelLimits:
         self.widest = task.widest
         self.neurons = task.recordable
         self.trained_steps = task.time_steps
+        self.sample_values = math.prod(task.input.shape)
         self.commas, self.brackets = self._delimiters(task)
 
     @property
@@ -83,8 +84,6 @@ class ModelLimits:
         A value or a list takes far more memory than the two or three bytes that it is sent as: a bound of bytes alone
         would let a body become sixty times as long once it is parsed.
         """
-        if len(body) <= UNCOUNTED_BYTES:
-            return
         for what, found, most in (
             ("commas", body.count(b","), self.commas),
             ("lists and objects", body.count(b"[") + body.count(b"{"), self.brackets),
@@ -103,4 +102,4 @@ class ModelLimits:
         values = steps * math.prod(shape) * (EVENT_FIELDS if spikes else 1)
         rows = steps * sum(accumulate(shape[:-1], mul, initial=1))
         lists = self.samples * (1 + EVENT_FIELDS) if spikes else 0  # a sample's own, and those of its events
-        return values + UNCOUNTED_BYTES, rows + lists + UNCOUNTED_BYTES
+        return values + SPARE, rows + lists + SPARE

@@ -114,9 +114,9 @@ class Registry:
             self.unloaded.discard(name)
             await self._load_and_retire(name, wanted, wanted)
             entries = self.models.get(name, {}).values()
-            faults = [entry.why_not_ready for entry in entries if entry.version in wanted and entry.fault is not None]
-        if faults:
-            raise LoadFailed("; ".join(faults))
+            errors = [entry.why_not_ready for entry in entries if entry.version in wanted and entry.error is not None]
+        if errors:
+            raise LoadFailed("; ".join(errors))
 
     async def _wanted(self, name: str) -> list[int]:
         """Return the versions of a model in the repository that the settings ask for."""
@@ -189,15 +189,15 @@ class Registry:
 
     async def _load_version(self, entry: Version) -> None:
         labels = {"model": entry.name, "version": entry.version}
-        entry.fault = None
+        entry.error = None
         try:
             entry.fingerprint = await self.loaders.submit(self.repository.fingerprint, entry.name, entry.version)
             model = await self.loaders.submit(LoadedModel.load, entry.name, entry.version, self.settings)
         except SpikeserveError as error:
-            entry.fault = str(error)
-            log.error("model_failed", **labels, error=entry.fault)  # noqa: TRY400  (the sentence says it all)
+            entry.error = str(error)
+            log.error("model_failed", **labels, error=entry.error)  # noqa: TRY400  (the sentence says it all)
         except Exception:
-            entry.fault = "an internal error; the log has its traceback"
+            entry.error = "an internal error; the log has its traceback"
             log.exception("model_failed", **labels)
         else:
             entry.model = model
@@ -209,7 +209,8 @@ class Registry:
 
         No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
         """
-        self.check_open()
+        if self.draining:
+            self.check_open()
         entries = self.versions_of(name)
         if version is None:
             for entry in reversed(entries.values()):
@@ -226,14 +227,13 @@ class Registry:
 
     def versions_of(self, name: str | None) -> dict[int, Version]:
         """Return a model's versions, ascending; raises ModelNotFound."""
+        name = self.default if name is None else name
+        if name in self.models:
+            return self.models[name]
         known = ", ".join(self.models) or "none"
         if name is None:
-            name = self.default
-        if name is None:
             raise ModelNotFound(f"no default model is set; ask one of these at /models/<name>/predict: {known}")
-        if name not in self.models:
-            raise ModelNotFound(f"model {shown(name)} is not served here; this server has: {known}")
-        return self.models[name]
+        raise ModelNotFound(f"model {shown(name)} is not served here; this server has: {known}")
 
     def check_ready(self) -> None:
         """Raise NotReady with a sentence for each model that keeps the server from being ready.

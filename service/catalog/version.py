@@ -48,7 +48,7 @@ class Version:
     name: str
     version: int
     model: LoadedModel | None = None
-    fault: str | None = None
+    error: str | None = None
     fingerprint: Fingerprint | None = None  # of what could not be loaded
 
     @property
@@ -56,21 +56,21 @@ class Version:
         """Where it is."""
         if self.model is not None:
             return VersionState.READY
-        return VersionState.LOADING if self.fault is None else VersionState.FAILED
+        return VersionState.LOADING if self.error is None else VersionState.FAILED
 
     @property
     def why_not_ready(self) -> str:
         """Say in a sentence why it does not answer."""
         of = f"model '{self.name}' version {self.version}"
-        return f"{of} is still loading" if self.fault is None else f"{of} could not be loaded: {self.fault}"
+        return f"{of} is still loading" if self.error is None else f"{of} could not be loaded: {self.error}"
 
     def status(self) -> VersionStatus:
         """Return it as GET /models shows it."""
         status: VersionStatus = {"version": self.version, "state": self.state}
         if self.model is not None:
             status["engine"] = self.model.engine.name
-        if self.fault is not None:
-            status["error"] = self.fault
+        if self.error is not None:
+            status["error"] = self.error
         return status
 
 

@@ -39,11 +39,11 @@ async def _answer(request: Request, error: Exception) -> Response:
             headers = dict(error.headers or {})
             if "Allow" in headers:
                 headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))  # a route's methods are a set
-            return error_response(error.status_code, _routing_fault(request, error, headers), headers)
+            return error_response(error.status_code, _routing_error(request, error, headers), headers)
     raise error
 
 
-def _routing_fault(request: Request, error: HTTPException, headers: Mapping[str, str]) -> str:
+def _routing_error(request: Request, error: HTTPException, headers: Mapping[str, str]) -> str:
     path = shown(request.url.path)
     if error.status_code == HTTPStatus.NOT_FOUND:
         return f"there is nothing at {path}; /docs lists what there is"

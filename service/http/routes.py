@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.http.describe import described
 from service.http.direct import DirectRoute
-from service.http.middleware.requests import exchange_of
+from service.http.middleware.requests import EXCHANGE, Exchange
 from service.http.page import page
 from service.http.schemas import ErrorBody, Health, ModelDescription, ModelList
 from service.http.services import Services, services_of
@@ -73,7 +73,7 @@ async def predict_with_version(request: Request, name: Name, version: Version) -
 
 async def _answer(request: Request, name: str | None, version: str | None) -> Response:
     services: Services = request.app.state.services
-    exchange = exchange_of(request)
+    exchange: Exchange = request.scope[EXCHANGE]
     model = services.registry.get(name, version)
     codec = NativeCodec(model)
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)

@@ -59,14 +59,23 @@ class Body:
         if self.length > self.limits.max_bytes:
             self.refused = True
             raise TooLarge(f"the body has {self.length} bytes, expected at most {self.limits.max_bytes}")
+        latest = asyncio.get_running_loop().time() + self.limits.seconds
+        parts: list[bytes] = []
         try:
             if self.length > SMALL:
                 self.reserve(self.length)
-            return await self._read(deadline)
-        except BaseException:
+            async with asyncio.timeout_at(min(latest, deadline)):
+                while not self.complete:
+                    parts.append(await self._next())
+                    if self.length == CHUNKED or self.arrived > self.limits.max_bytes:
+                        self._check_arrived()
+        except BaseException as error:
             self.refused = True
             self.release()
+            if isinstance(error, TimeoutError):
+                raise self._late(expired=deadline < latest) from error
             raise
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def reserve(self, size: int) -> None:
         """Reserve so many bytes more of the budget, on any thread; raises Overloaded where they would be too many."""
@@ -95,24 +104,6 @@ class Body:
                 while not self.complete and self.arrived < most:
                     await self._next()
 
-    async def _read(self, deadline: float) -> bytes:
-        latest = asyncio.get_running_loop().time() + self.limits.seconds
-        parts: list[bytes] = []
-        try:
-            async with asyncio.timeout_at(min(latest, deadline)):
-                while not self.complete:
-                    parts.append(await self._next())
-                    self._check_arrived()
-        except TimeoutError as error:
-            if deadline < latest:
-                raise DeadlineExceeded(
-                    f"the body had {self.arrived} bytes when the request's time was over, expected all of it by then"
-                ) from error
-            raise BodyTooSlow(
-                f"the body had {self.arrived} bytes after {self.limits.seconds:g} seconds, expected all of it by then"
-            ) from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
@@ -123,8 +114,17 @@ class Body:
         return part
 
     def _check_arrived(self) -> None:
+        """Hold a body whose length was not known to the limits, as it comes."""
         if self.arrived > self.limits.max_bytes:
             raise TooLarge(f"the body has {self.arrived} bytes or more, expected at most {self.limits.max_bytes}")
-        if self.length == CHUNKED and self.arrived > SMALL:
-            reserved = self._reservation.size if self._reservation else 0
-            self.reserve(self.arrived - reserved)
+        if self.arrived > SMALL:
+            self.reserve(self.arrived - (self._reservation.size if self._reservation else 0))
+
+    def _late(self, *, expired: bool) -> DeadlineExceeded | BodyTooSlow:
+        if expired:
+            return DeadlineExceeded(
+                f"the body had {self.arrived} bytes when the request's time was over, expected all of it by then"
+            )
+        return BodyTooSlow(
+            f"the body had {self.arrived} bytes after {self.limits.seconds:g} seconds, expected all of it by then"
+        )

@@ -24,9 +24,9 @@ class Codec(Protocol[Q, Content_co]):
     """How one request for one model is decoded and answered. Its methods run on any thread and keep nothing."""
 
     def decode_small(self, body: bytes) -> Q | None:
-        """Return what a body asks, or None where to decode it takes longer than to hand it to another thread.
+        """Return what a body of at most SMALL_BODY bytes asks, or None where it is much for all that.
 
-        Raises as `decode` does.
+        A few events may be a large raster, and a compressed body may be a long one. Raises as `decode` does.
         """
         ...
 

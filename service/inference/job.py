@@ -118,10 +118,10 @@ class Job(Generic[Content]):
         """Whether one run may hold samples of both."""
         return self.time_steps == other.time_steps and not self.records and not other.records
 
-    def fail(self, fault: Exception) -> None:
-        """End it with a fault, unless it has ended."""
+    def fail(self, error: Exception) -> None:
+        """End it with an error, unless it has ended."""
         if not self.over:
-            self.answer.set_exception(fault)
+            self.answer.set_exception(error)
 
     def expire_at(self, deadline: float) -> None:
         """Let it fail at `deadline`, on the event loop's clock, unless it is over by then."""

@@ -13,14 +13,16 @@ from time import perf_counter
 from starlette.requests import ClientDisconnect
 
 from service.catalog.loaded import LoadedModel
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, MalformedHeader, shown
 from service.inference.body import Body
 from service.inference.codec import SMALL_BODY, Codec, Q
-from service.inference.deadline import deadline_of
 from service.inference.job import Answer, Content, Job
 from service.inference.scheduler import Scheduler
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord, Times
+
+TIMEOUT = b"x-request-timeout-ms"
+MOST_DIGITS = 9  # of that header; whatever is longer is more than any setting
 
 
 class Pipeline:
@@ -47,7 +49,7 @@ class Pipeline:
         record.labels |= {"model": model.name, "version": model.version}
         model.requests.count += 1
         try:
-            answer = await self._answer(model, codec, body, deadline_of(headers, self.request_timeout_ms))
+            answer = await self._answer(model, codec, body, self._deadline(headers))
         except DeadlineExceeded:
             self.metrics.queues.count_expired(model)
             raise
@@ -70,7 +72,7 @@ class Pipeline:
         times = Times(perf_counter())
         if deadline <= asyncio.get_running_loop().time():
             raise _late(model)
-        query = codec.decode_small(content)
+        query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
         if query is not None and not query.returned and model.cost.is_small(len(query.samples), query.time_steps):
             small = self.scheduler.run_small(model, codec, query, times)
             if isinstance(small, Answer):
@@ -78,6 +80,20 @@ class Pipeline:
             return await small.answer  # at the end of this iteration of the event loop
         job = self.scheduler.enqueue(model, codec, content if query is None else query, times)
         return await self._wait(job, deadline, body)
+
+    def _deadline(self, headers: Mapping[bytes, bytes]) -> float:
+        """Return when the request's time is over, on the event loop's clock.
+
+        That is as the header X-Request-Timeout-Ms says, and no later than the settings do. Raises MalformedHeader.
+        """
+        milliseconds, value = self.request_timeout_ms, headers.get(TIMEOUT)
+        if value is not None:
+            if not value.isdigit() or not value.strip(b"0"):
+                given = shown(value.decode("latin-1"))
+                raise MalformedHeader(f"X-Request-Timeout-Ms is {given}, expected whole milliseconds, at least 1")
+            if len(value) <= MOST_DIGITS:
+                milliseconds = min(milliseconds, int(value))
+        return asyncio.get_running_loop().time() + milliseconds / 1000
 
     async def _wait(self, job: Job[Content], deadline: float, body: Body) -> Answer[Content]:
         """Wait for the answer, but no longer than the client does, or than its time lasts."""

@@ -27,11 +27,11 @@ class Shard:
 
 
 class Outcome(NamedTuple):
-    """What a run made of one of its jobs: an answer, a fault, or nothing yet."""
+    """What a run made of one of its jobs: an answer, an error, or nothing yet."""
 
     job: AnyJob
     answer: Answer[Any] | None = None
-    fault: Exception | None = None
+    error: Exception | None = None
 
 
 class Computed(NamedTuple):
@@ -43,7 +43,7 @@ class Computed(NamedTuple):
 
 
 def compute(model: LoadedModel, shards: Sequence[Shard]) -> Computed:
-    """Run shards of equal time steps as one batch. What is wrong with one of them is its own fault alone."""
+    """Run shards of equal time steps as one batch. What is wrong with one of them is its own error alone."""
     taken: list[Shard] = []
     inputs: list[EncodedInputs] = []
     outcomes: list[Outcome] = []
@@ -56,16 +56,16 @@ def compute(model: LoadedModel, shards: Sequence[Shard]) -> Computed:
             inputs.append(shard.inputs(whole))
             taken.append(shard)
         except SpikeserveError as error:
-            outcomes.append(Outcome(job, fault=error))
+            outcomes.append(Outcome(job, error=error))
     if not taken or taken[0].job.query is None:
         return Computed(outcomes)
     batch = EncodedInputs.joined(inputs)
     started = perf_counter()
     try:
-        result = model.engine.run(batch, record=taken[0].job.query.record)
+        result, _ = model.engine.run(batch, record=taken[0].job.query.record)
     except InvalidInput as error:  # of an external ONNX model, which has no answer to some sample
         if len(taken) == 1:
-            return Computed([*outcomes, Outcome(taken[0].job, fault=error)])
+            return Computed([*outcomes, Outcome(taken[0].job, error=error)])
         alone = [compute(model, [shard]) for shard in taken]
         outcomes += [outcome for each in alone for outcome in each.outcomes]
         return Computed(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
@@ -79,6 +79,6 @@ def compute(model: LoadedModel, shards: Sequence[Shard]) -> Computed:
     return Computed(outcomes, batch.batch, ended - started)
 
 
-def failed(shards: Sequence[Shard], fault: Exception) -> Computed:
-    """Return what a run with such a fault has made of its shards."""
-    return Computed([Outcome(shard.job, fault=fault) for shard in shards])
+def failed(shards: Sequence[Shard], error: Exception) -> Computed:
+    """Return what a run with such an error has made of its shards."""
+    return Computed([Outcome(shard.job, error=error) for shard in shards])

@@ -78,7 +78,7 @@ class Scheduler:
         asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
         inputs = encoded(model, query, times)
         times.run_began = perf_counter()
-        result = model.engine.run(inputs)
+        result, _ = model.engine.run(inputs)
         times.run_ended = perf_counter()
         self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
         return Answer.of(codec, query, result, times)
@@ -162,9 +162,9 @@ class Scheduler:
 
     def _decoded(self, queue: Queue, job: AnyJob, decoding: Future[None]) -> None:
         self.free += 1
-        fault = _fault(decoding)
-        if fault is not None:
-            job.fail(fault)
+        error = _error(decoding)
+        if error is not None:
+            job.fail(error)
         if not job.over:
             if job.query is not None and job.query.timeout is not None:
                 job.expire_at(job.arrived + job.query.timeout)
@@ -177,16 +177,16 @@ class Scheduler:
     def _computed(self, queue: Queue, model: LoadedModel, shards: Sequence[Shard], running: Future[Computed]) -> None:
         self.free += 1
         queue.runs -= 1
-        fault = _fault(running)
-        self._deliver(queue, model, running.result() if fault is None else failed(shards, fault))
+        error = _error(running)
+        self._deliver(queue, model, running.result() if error is None else failed(shards, error))
         self._dispatch()
 
     def _deliver(self, queue: Queue, model: LoadedModel, computed: Computed) -> None:
         if computed.samples:
             self.metrics.models.count_run(model, computed.samples, computed.seconds)
-        for job, answer, fault in computed.outcomes:
-            if fault is not None:
-                job.fail(fault)
+        for job, answer, error in computed.outcomes:
+            if error is not None:
+                job.fail(error)
                 queue.drop(job)
             elif answer is not None and not job.over:
                 job.answer.set_result(answer)
@@ -200,7 +200,7 @@ def _future() -> Future[Any]:
     return asyncio.get_running_loop().create_future()
 
 
-def _fault(work: Future[Any]) -> Exception | None:
+def _error(work: Future[Any]) -> Exception | None:
     """Return what went wrong; work that was cancelled, since the threads stop, is as much."""
     if work.cancelled():
         return ShuttingDown("the server is shutting down")

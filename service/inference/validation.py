@@ -27,15 +27,15 @@ def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] =
     """
     if error.error_count() > MANY:
         return FirstError(
-            "many", f"the body has {error.error_count()} faults, expected an object with the fields {fields}"
+            "many", f"the body has {error.error_count()} errors, expected an object with the fields {fields}"
         )
-    fault = error.errors(include_url=False)[0]
-    where = _place([part for part in fault["loc"] if part not in hidden])
-    expected = _expected(fault["msg"])
-    template = _TEMPLATES.get(fault["type"], "{where} is {given}, expected {expected}")
-    most = fault.get("ctx", {}).get("max_length")
-    sentence = template.format(where=where, given=shown(fault["input"]), expected=expected, fields=fields, most=most)
-    return FirstError(fault["type"], sentence)
+    first = error.errors(include_url=False)[0]
+    where = _place([part for part in first["loc"] if part not in hidden])
+    expected = _expected(first["msg"])
+    template = _TEMPLATES.get(first["type"], "{where} is {given}, expected {expected}")
+    most = first.get("ctx", {}).get("max_length")
+    sentence = template.format(where=where, given=shown(first["input"]), expected=expected, fields=fields, most=most)
+    return FirstError(first["type"], sentence)
 
 
 def _place(location: list[int | str]) -> str:

@@ -137,7 +137,7 @@ class Together:
 
     def leave(self) -> None:
         """Answer fellows no more."""
-        self.joined.clear()
+        self.joined = asyncio.Event()  # of the event loop that the next start brings
         self.fellows.leave()
 
     async def load(self, name: str) -> None:

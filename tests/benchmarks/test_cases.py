@@ -33,7 +33,7 @@ def test_layers_fire_within_the_band_that_is_promised(case: Case) -> None:
 
 def test_all_engines_agree_on_every_count(case: Case) -> None:
     for engine in available():
-        result = create(engine, case.network).run(case.inputs)
+        result, _ = create(engine, case.network).run(case.inputs)
         assert (result.spike_counts == case.spike_counts).all(), engine
         assert np.asarray(result.synaptic_operations).sum() == case.synaptic_operations, engine
 

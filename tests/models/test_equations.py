@@ -21,7 +21,7 @@ EVERYTHING = Record.RASTER | Record.MEMBRANE
 
 def run(engine: EngineName, network: Network, samples: Any) -> RunResult:
     inputs = encode(np.array(samples, np.float32)[np.newaxis], network.spec)
-    return create(engine, network).run(inputs, record=EVERYTHING)
+    return create(engine, network).run(inputs, record=EVERYTHING)[0]
 
 
 def one(node: Node, tensors: dict[str, Any] | None = None, **spec: Any) -> Network:
@@ -446,5 +446,5 @@ def test_an_uneven_padding_leaves_fewer_windows_over_the_first_inputs(engine: En
     spikes = np.zeros((3, 1, 2, 4), np.float32)
     spikes[0, 0, 0, 0] = spikes[1, 0, 1, 3] = 1
     spikes[2] = 1
-    result = create(engine, network).run(encode(spikes, network.spec))
+    result, _ = create(engine, network).run(encode(spikes, network.spec))
     np.testing.assert_array_equal(result.synaptic_operations, [1, 2, 14])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
 from models.engines import EngineName, Record, RunResult, create
+from models.engines.event.carried import Carried
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
 from models.engines.event.connections import feed_of
@@ -21,7 +22,7 @@ from models.engines.reference import ReferenceEngine
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.nodes import Conv2d
-from tests.models.test_engines import EVERYTHING, assert_same
+from tests.models.test_parity import EVERYTHING, assert_same
 from tests.networks import network_of
 
 
@@ -63,7 +64,8 @@ def test_any_activity_and_width_is_exact(activity: float, hidden: int) -> None:
     network = stack(hidden)
     inputs = raster(activity, 6, 3, 784)
     assert_same(
-        EventEngine(network).run(inputs, record=EVERYTHING), ReferenceEngine(network).run(inputs, record=EVERYTHING)
+        EventEngine(network).run(inputs, record=EVERYTHING)[0],
+        ReferenceEngine(network).run(inputs, record=EVERYTHING)[0],
     )
 
 
@@ -95,7 +97,8 @@ def test_a_convolution_of_any_width_is_exact(channels: int, groups: int, stride:
     )
     for inputs in (raster(0.4, 5, 3, 4, 6, 6), EncodedInputs(dyadic(rng, 5, 3, 4, 6, 6), 5)):
         assert_same(
-            EventEngine(network).run(inputs, record=EVERYTHING), ReferenceEngine(network).run(inputs, record=EVERYTHING)
+            EventEngine(network).run(inputs, record=EVERYTHING)[0],
+            ReferenceEngine(network).run(inputs, record=EVERYTHING)[0],
         )
 
 
@@ -105,16 +108,17 @@ def test_any_length_and_batch_is_exact(steps: int, batch: int) -> None:
     network = stack(20, steps)
     inputs = raster(0.05, steps, batch, 784)
     assert_same(
-        EventEngine(network).run(inputs, record=EVERYTHING), ReferenceEngine(network).run(inputs, record=EVERYTHING)
+        EventEngine(network).run(inputs, record=EVERYTHING)[0],
+        ReferenceEngine(network).run(inputs, record=EVERYTHING)[0],
     )
 
 
 def test_every_neuron_spiking_at_every_step_fills_the_arrays_to_the_brim() -> None:
     network = stack(64, drive=100.0)
     inputs = raster(1.0, 6, 5, 784)
-    result = EventEngine(network).run(inputs, record=EVERYTHING)
+    result, _ = EventEngine(network).run(inputs, record=EVERYTHING)
     assert result.spikes_per_node["lif1"].tolist() == [64 * 6] * 5
-    assert_same(result, ReferenceEngine(network).run(inputs, record=EVERYTHING))
+    assert_same(result, ReferenceEngine(network).run(inputs, record=EVERYTHING)[0])
 
 
 def test_reading_all_weights_and_picking_some_give_the_same_bits() -> None:
@@ -127,8 +131,8 @@ def test_reading_all_weights_and_picking_some_give_the_same_bits() -> None:
     )
     sparse = raster(0.24, 6, 1, 784).steps
     crowded = np.concatenate([sparse, np.ones((2, 1, 784), np.float32)])
-    picked = EventEngine(network).run(EncodedInputs(sparse, 6), record=Record.MEMBRANE)
-    read = EventEngine(network).run(EncodedInputs(crowded, 8), record=Record.MEMBRANE)
+    picked, _ = EventEngine(network).run(EncodedInputs(sparse, 6), record=Record.MEMBRANE)
+    read, _ = EventEngine(network).run(EncodedInputs(crowded, 8), record=Record.MEMBRANE)
     np.testing.assert_array_equal(read.membranes["lif1"][:6], picked.membranes["lif1"])
 
 
@@ -137,18 +141,18 @@ def test_the_answer_is_the_same_alone_in_any_batch_and_on_any_number_of_threads(
     threads: int, digits_like: Network
 ) -> None:
     samples = np.random.default_rng(0).random((1, 29, 64), np.float32)
-    whole = EventEngine(digits_like, threads).run(EncodedInputs(samples, 12), record=EVERYTHING)
+    whole, _ = EventEngine(digits_like, threads).run(EncodedInputs(samples, 12), record=EVERYTHING)
     for index in range(29):
-        alone = EventEngine(digits_like).run(EncodedInputs(samples[:, index : index + 1], 12), record=EVERYTHING)
+        alone, _ = EventEngine(digits_like).run(EncodedInputs(samples[:, index : index + 1], 12), record=EVERYTHING)
         for name, membrane in alone.membranes.items():
             np.testing.assert_array_equal(whole.membranes[name][:, index : index + 1], membrane)
 
 
 def test_a_batch_that_does_not_fit_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     network, inputs = stack(20), raster(0.1, 6, 11, 784)
-    whole = EventEngine(network).run(inputs, record=EVERYTHING)
+    whole, _ = EventEngine(network).run(inputs, record=EVERYTHING)
     monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
-    assert_same(EventEngine(network, 2).run(inputs, record=EVERYTHING), whole)
+    assert_same(EventEngine(network, 2).run(inputs, record=EVERYTHING)[0], whole)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -157,7 +161,7 @@ def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypat
     most = []
 
     class Watched(Chunk):
-        def run(self) -> RunResult:
+        def run(self) -> tuple[RunResult, Carried]:
             alive.add(self)
             most.append(len(alive))
             return super().run()

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.types import Message, Scope
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult
+from models.engines import Record, RunResult, State
 from models.engines.base import Runner
 from service.app import create_app
 from service.catalog.cost import Cost
@@ -130,11 +130,13 @@ class Held:
         self.runs: list[tuple[int, int]] = []
         self.entered, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
         self.runs.append((inputs.batch, inputs.time_steps))
         self.entered.release()
         assert self.go_on.acquire(timeout=60)
-        return self.engine.run(inputs, record=record)
+        return self.engine.run(inputs, state, record=record)
 
     async def begun(self) -> None:
         """Wait until one more run has begun."""

@@ -17,7 +17,7 @@ import structlog
 from fastapi.testclient import TestClient
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult
+from models.engines import Record, RunResult, State
 from service.catalog.loaded import LoadedModel
 from service.telemetry import logs
 from tests.service.conftest import ROOT, serving
@@ -91,7 +91,13 @@ class Broken:
 
     name = "broken"
 
-    def run(self, _: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:  # noqa: ARG002
+    def run(
+        self,
+        _: EncodedInputs,
+        __: State | None = None,
+        *,
+        record: Record = Record.NONE,  # noqa: ARG002
+    ) -> tuple[RunResult, State]:
         raise RuntimeError("the secret path")
 
 
@@ -129,7 +135,8 @@ def test_what_nobody_caught_in_a_thread_is_one_line_of_json(
 
 
 def test_what_ends_the_process_is_one_line_of_json() -> None:
-    program = "import sys; from service import logs; logs.configure('info', sys.stdout); raise RuntimeError('the end')"
+    set_up = "import sys; from service.telemetry import logs; logs.configure('info', sys.stdout)"
+    program = f"{set_up}; raise RuntimeError('the end')"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     entry = json.loads(done.stdout)

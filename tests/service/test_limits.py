@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.spec import Coding
-from service.catalog.limits import UNCOUNTED_BYTES, ModelLimits
+from service.catalog.limits import SPARE, ModelLimits
 from service.catalog.loaded import LoadedModel
 from service.errors import MalformedBody
 from service.inference import codec
@@ -95,13 +95,13 @@ def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(coding: Coding
     most = ModelLimits(task, Settings(max_samples=5, max_time_steps=7))
     steps = [7] if coding is Coding.SPIKES else []
     nested = json.dumps({"inputs": np.zeros((5, *steps, *shape)).tolist()})
-    assert nested.count(",") <= most.commas - UNCOUNTED_BYTES
-    assert 0 <= most.brackets - UNCOUNTED_BYTES - (nested.count("[") - 1) <= 5 * 5
+    assert nested.count(",") <= most.commas - SPARE
+    assert 0 <= most.brackets - SPARE - (nested.count("[") - 1) <= 5 * 5
     if coding is Coding.SPIKES:
         fields = ("t", "x", "y", "p")
         events = json.dumps({"inputs": [{field: [0] * 7 * size for field in fields} for _ in range(5)]})
-        assert events.count(",") <= most.commas - UNCOUNTED_BYTES + 5
-        assert events.count("[") + events.count("{") <= most.brackets - UNCOUNTED_BYTES + 2
+        assert events.count(",") <= most.commas - SPARE + 5
+        assert events.count("[") + events.count("{") <= most.brackets - SPARE + 2
     less = ModelLimits(task, Settings(max_samples=5, max_time_steps=7, max_values=2 * size))
     assert less.commas < most.commas
 

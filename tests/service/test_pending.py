@@ -21,7 +21,7 @@ from service.inference.body import SMALL, BodyLimits
 from service.inference.memory import MemoryBudget, Reservation
 from service.settings import Settings
 from tests.service.asgi import slow, started
-from tests.service.conftest import running
+from tests.service.conftest import running, serving
 from tests.service.test_body import connect, read_all, read_answer
 from tests.service.test_scheduler import LEFT, runs
 from tests.service.v2.conftest import INFER, request
@@ -56,6 +56,11 @@ def test_a_body_too_many_is_refused_before_it_is_read_and_small_ones_are_answere
         assert b"connection: close" in answer
         sentence = "the bodies of all requests in progress would have %d bytes with this one, expected at most %d"
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": sentence % (together, MOST)}
+
+
+def test_bodies_may_have_just_as_many_bytes_as_are_allowed(repository: Path) -> None:
+    with serving(repository, max_body_bytes=LONG, max_pending_bytes=LONG) as client:
+        assert client.post("/predict", content=BODY).status_code == 200
 
 
 async def answered(scope: Scope, _: Receive, __: Send) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult
+from models.engines import Record, RunResult, State
 from models.engines.base import Runner
 from models.spec import Coding, Spec
 from service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
@@ -58,6 +58,17 @@ def test_operations_of_a_convolution_and_of_a_recurrent_layer() -> None:
     assert operations(spec) == (12 + 12, 12 + 12 + 24 + 2 + 2 + 4)
 
 
+def test_operations_after_a_delay_count_at_every_step_since_what_it_leaves_is_not_the_same_at_all() -> None:
+    # Two delayed inputs, 2 × 2 weights, two sums and two neurons.
+    nodes = [
+        {"type": "Delay", "name": "later", "delay": 1},
+        {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
+        {"type": "LIF", "name": "out", "decay": 0.5},
+    ]
+    spec = Spec.read({"input": {"shape": [2]}, "time_steps": 5, "nodes": nodes, "labels": ["a", "b"]})
+    assert operations(spec) == (0, 2 + 4 + 2 + 2)
+
+
 class Watched:
     """An engine that notes the threads that it runs on."""
 
@@ -66,9 +77,11 @@ class Watched:
         self.name = engine.name
         self.threads: list[str] = []
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
         self.threads.append(threading.current_thread().name)
-        return self.engine.run(inputs, record=record)
+        return self.engine.run(inputs, state, record=record)
 
 
 @pytest.mark.parametrize(

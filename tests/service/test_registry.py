@@ -147,6 +147,8 @@ def test_a_model_that_runs_longer_than_the_limit_is_not_served(repository: Path)
         answer = client.get("/health/ready")
     assert answer.status_code == 503
     assert answer.json()["error"].endswith("time_steps: the model runs for 3, but max_time_steps is 2")
+    with serving(repository, max_time_steps=3) as client:
+        assert client.get("/health/ready").status_code == 200
 
 
 def test_an_app_can_be_started_again(repository: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -197,6 +198,18 @@ async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again
 
 
 @runs
+async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_touched(repository: Path) -> None:
+    async with started(repository) as client:
+        before = client.model()
+        for file in (repository / "toy" / "1").iterdir():
+            os.utime(file, (0, 0))
+        with structlog.testing.capture_logs() as entries:
+            await registry_of(client).poll()
+        assert entries == []
+        assert client.model() is before
+
+
+@runs
 async def test_a_model_that_comes_later_does_not_make_the_server_unready(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +302,9 @@ async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(reposit
         await registry.load("toy")
         assert (await client.post(LEFT)).status == 200
         assert (await client.get("/health/ready")).status == 200
+        publish(repository, doubled())
+        await registry.poll()  # which it is no longer kept from
+        assert await versions(client) == [(2, "ready")]
 
 
 @pytest.mark.parametrize(("setting", "served"), [("all", [1, 2, 3]), ("latest", [3]), ("1,3,9", [1, 3]), ("2", [2])])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult
+from models.engines import Record, RunResult, State
 from models.spec import Coding
 from service.catalog.cost import Cost
 from service.inference import scheduler
@@ -193,6 +193,38 @@ def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answe
 
 
 @runs
+async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_last(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        model = client.model()
+        model.cost = model.queue.cost = Cost(1e-9, 0, 0)
+        held = slow(model)
+        recorded = LEFT | {"return": ["membrane"]}
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        waiting = [asyncio.create_task(client.post(body)) for body in (recorded, LEFT, RIGHT, recorded)]
+        await settled()
+        held.go_on.release(4)
+        assert [(await each).status for each in (first, *waiting)] == [200] * 5
+    assert held.runs == [(1, 3), (1, 3), (2, 3), (1, 3)]
+
+
+@runs
+async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Path) -> None:
+    # Four samples in a run: three of one request leave room for one, and the next request has two.
+    async with started(repository, threads=1, max_batch=4) as client:
+        model = client.model()
+        model.cost = model.queue.cost = Cost(1e-9, 0, 0)
+        held = slow(model)
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        waiting = [asyncio.create_task(client.post({"inputs": [[1, 0]] * samples})) for samples in (3, 2, 2)]
+        await settled()
+        held.go_on.release(3)
+        assert [(await each).status for each in (first, *waiting)] == [200] * 4
+    assert held.runs == [(1, 3), (3, 3), (4, 3)]
+
+
+@runs
 async def test_a_fault_in_one_of_those_that_go_together_is_its_own(repository: Path) -> None:
     async with started(repository, threads=1) as client:
         held = slow(client.model())
@@ -318,9 +350,11 @@ async def test_quick_requests_of_one_turn_run_together_and_one_that_comes_alone_
             self.name = self.engine.name
             self.batches: list[int] = []
 
-        def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
+        def run(
+            self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        ) -> tuple[RunResult, State]:
             self.batches.append(inputs.batch)
-            return self.engine.run(inputs, record=record)
+            return self.engine.run(inputs, state, record=record)
 
     async with started(repository) as client:
         alone = [(await client.post(body)).json for body in (LEFT, RIGHT)]
@@ -344,7 +378,13 @@ async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and
     class Broken:
         name = "event"
 
-        def run(self, _: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:  # noqa: ARG002
+        def run(
+            self,
+            _: EncodedInputs,
+            __: State | None = None,
+            *,
+            record: Record = Record.NONE,  # noqa: ARG002
+        ) -> tuple[RunResult, State]:
             raise RuntimeError("the secret path")
 
     async with started(repository) as client:

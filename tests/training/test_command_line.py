@@ -51,7 +51,7 @@ def test_the_published_bundle_gives_the_counts_of_the_evaluation(finished: Path)
     for name in EngineName:
         engine = create(name, bundle.network, onnx_model=bundle.onnx_model)
         bundle.verify(engine)
-        result = engine.run(encode(saved["x"], bundle.network.spec))
+        result, _ = engine.run(encode(saved["x"], bundle.network.spec))
         np.testing.assert_array_equal(result.spike_counts, saved["spike_counts"])
     assert bundle.manifest.metrics["test_accuracy"] == (saved["class_index"] == saved["y"]).mean()
     assert "Firing rates" in bundle.card

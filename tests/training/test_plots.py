@@ -34,7 +34,7 @@ def test_a_raster_says_all_spikes_of_a_neuron_that_fires_several_times_a_step(
         save(figure, path, dpi=dpi)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    save_raster(create(EngineName.REFERENCE, network).run(inputs, record=Record.RASTER), 0, "x", tmp_path / "x.png")
+    save_raster(create(EngineName.REFERENCE, network).run(inputs, record=Record.RASTER)[0], 0, "x", tmp_path / "x.png")
     axes = drawn[0].axes[0]
     # Three spikes of a at step 0 and one of b at step 1, of two neurons at two steps.
     assert axes.get_title(loc="right") == "4 spikes, 1.000 per neuron and step"

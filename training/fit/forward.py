@@ -38,7 +38,7 @@ def forward(
     inputs = encode(samples, module.spec, seed=seed)
     device = next(module.parameters()).device
     rasters: dict[str, Tensor] = {}
-    for node, _, leaving, _ in module(torch.from_numpy(inputs.steps).to(device), inputs.time_steps, arithmetic):
-        if isinstance(node, Spiking):
-            rasters[node.name] = leaving
-    return Activity(leaving, rasters)
+    for passed in module(torch.from_numpy(inputs.steps).to(device), inputs.time_steps, arithmetic):
+        if isinstance(passed.node, Spiking):
+            rasters[passed.node.name] = passed.leaving
+    return Activity(passed.leaving, rasters)

@@ -13,7 +13,8 @@ from training.data.datasets import Dataset
 from training.fit.architecture import build_spec
 from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
-from training.fit.loop import Fitted, Watcher, fit
+from training.fit.loop import Fitted, fit
+from training.report.epochs import Watcher
 from training.report.evaluate import Evaluation, evaluate
 from training.report.plots import save_confusion, save_curves, save_raster
 
@@ -51,7 +52,7 @@ def run_job(config: TrainingConfig, data: Dataset, folder: RunFolder, watcher: W
     evaluation.save(folder.path / "evaluation.npz", data.test)
     save_curves(fitted.epochs, folder.path / "curves.png")
     save_confusion(evaluation.confusion, data.class_names, folder.path / "confusion.png")
-    recorded = engine.run(encode(data.test.samples[:1], network.spec), record=Record.RASTER)
+    recorded, _ = engine.run(encode(data.test.samples[:1], network.spec), record=Record.RASTER)
     true, found = (data.class_names[int(index[0])] for index in (data.test.labels, recorded.class_index))
     save_raster(recorded, 0, f"test sample 0: {true}, predicted {found}", folder.path / "raster.png")
     return Job(fitted, network, rounded.exact, evaluation)

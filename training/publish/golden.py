@@ -24,10 +24,10 @@ def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
     Where fewer than `wanted` stay, or the last layer has no threshold to move, the first samples fill up.
     """
     inputs = encode(split.samples[:CANDIDATES], network.spec, network.spec.time_steps)
-    expected = ReferenceEngine(network).run(inputs)
+    expected, _ = ReferenceEngine(network).run(inputs)
     steady = np.ones(inputs.batch, bool)
     for factor in (1 - NUDGE, 1 + NUDGE):
-        moved = ReferenceEngine(_with_thresholds(network, factor)).run(inputs)
+        moved, _ = ReferenceEngine(_with_thresholds(network, factor)).run(inputs)
         steady &= (moved.spike_counts == expected.spike_counts).all(axis=1)
     chosen = np.sort(np.argsort(~steady, kind="stable")[:wanted])
     steps = np.ascontiguousarray(inputs.steps[:, chosen])

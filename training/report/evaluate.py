@@ -57,7 +57,7 @@ class Evaluation:
 def run_batches(engine: Engine, split: Split, record: Record = Record.NONE) -> list[RunResult]:
     """Run a split in batches; rate coding draws from seed 0, as a request that names no seed does."""
     return [
-        engine.run(encode(split.samples[start : start + BATCH], engine.spec), record=record)
+        engine.run(encode(split.samples[start : start + BATCH], engine.spec), record=record)[0]
         for start in range(0, len(split), BATCH)
     ]
 

@@ -12,49 +12,109 @@ from numpy.typing import NDArray
 from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult
 from models.engines.onnx import fields as onnx_fields
+from models.engines.readout import check_spikes, read_out
+from models.engines.state import READOUT, State, arrays_of, check_from_rest, check_state
 from models.errors import EngineUnavailable, InvalidBundle
-from models.spec import Coding, Spec
+from models.neurons import counts_steps
+from models.spec import Coding, Readout, Spec
 from models.spec.network import Network
+from models.spec.nodes import Fire, Neuron
 
 # From 1.29 on ONNX Runtime reports its use to its makers and keeps an id on disk for that, unless told not to.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
+BEFORE_STATES = "the bundle's model.onnx was built before there were states"
 QUIET = 3  # onnxruntime's level for errors only
 
 
 class OnnxEngine:
-    """Runs a serialised model that `models.engines.onnx.graph` built from `spec`, on `threads` threads per call."""
+    """Runs a serialised model that `models.engines.onnx.graph` built from `network`, on `threads` threads per call.
+
+    A model that was built before there were states runs from rest alone.
+    """
 
     name = "onnx"
 
-    def __init__(self, spec: Spec, model: bytes, threads: int = 1) -> None:
-        self.spec = spec
+    def __init__(self, network: Network, model: bytes, threads: int = 1) -> None:
+        self.network = network
+        self.spec: Spec = network.spec
         self.session = open_session(model, threads)
+        self.outputs = {value.name for value in self.session.get_outputs()}
+        self.neurons = [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
+        self.spiking = [node.name for node in self.spec.spiking_nodes]
+        self.begun = any(isinstance(node, Neuron) and counts_steps(node) for node in self.spec.nodes)
+        # What the answer is read from: counts, or the membranes of the last layer.
+        spikes = self.spec.readout is Readout.SPIKE_COUNT
+        self.read = "spike_counts" if spikes else f"{self.spec.nodes[-1].name}.membrane"
         self._check_interface()
+        self.carried = self._carried()
+        self.most = {
+            # A model that was built before there was such an output has the raster alone.
+            node.name: f"{node.name}.most" if f"{node.name}.most" in self.outputs else f"{node.name}.raster"
+            for node in self.spec.spiking_nodes
+            if node.fire is Fire.MULTIPLE
+        }
+        counted = [self.read, "synaptic_operations", *(f"{name}.spikes" for name in self.spiking), *self.most.values()]
+        self.always = [*counted, *(f"next.{name}" for name in self.carried)]
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
-        """Run every sample from rest."""
-        wanted = ["spike_counts", "readout", "synaptic_operations"]
-        spiking = [node.name for node in self.spec.spiking_nodes]
-        neurons = spiking + ([] if self.spec.nodes[-1].name in spiking else [self.spec.nodes[-1].name])
-        wanted += [f"{name}.spikes" for name in spiking]
-        wanted += [f"{name}.raster" for name in spiking] if Record.RASTER in record else []
-        wanted += [f"{name}.membrane" for name in neurons] if Record.MEMBRANE in record else []
-        found = dict(zip(wanted, self.session.run(wanted, self._feed(inputs)), strict=True))
-        return RunResult(
-            spike_counts=found["spike_counts"],
-            readout=found["readout"],
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
+        """Run every sample on from `state`, or from rest; see `Runner.run`."""
+        if state is not None:
+            if not self.carried:
+                check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
+            check_state(state, self.network, inputs.batch)
+        rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
+        wanted = self._wanted(rasters, membranes)
+        found = dict(zip(wanted, self.session.run(wanted, self._feed(inputs, state)), strict=True))
+        for name, most in self.most.items():
+            check_spikes(name, float(found[most].max(initial=0)))
+        answer = read_out(self.spec.readout, found[self.read], state)
+        result = RunResult(
+            spike_counts=answer.spike_counts,
+            readout=answer.readout,
             synaptic_operations=found["synaptic_operations"],
-            spikes_per_node={name: found[f"{name}.spikes"] for name in spiking},
-            rasters={name: found[f"{name}.raster"].astype(np.int32) for name in spiking if f"{name}.raster" in found},
-            membranes={name: found[f"{name}.membrane"] for name in neurons if f"{name}.membrane" in found},
+            spikes_per_node={name: found[f"{name}.spikes"] for name in self.spiking},
+            rasters={name: found[f"{name}.raster"].astype(np.int32) for name in self.spiking} if rasters else {},
+            membranes={name: found[f"{name}.membrane"] for name in self.neurons} if membranes else {},
         )
+        if not self.carried:
+            return result, State(inputs.time_steps, {})
+        arrays = {name: found[f"next.{name}"] for name in self.carried}
+        arrays[READOUT] = answer.carried
+        return result, State(inputs.time_steps + (0 if state is None else state.steps), arrays)
 
-    def _feed(self, inputs: EncodedInputs) -> dict[str, NDArray[Any]]:
+    def _wanted(self, rasters: bool, membranes: bool) -> list[str]:
+        """Return the names of the outputs that a run asks for, each once."""
+        wanted = list(self.always)
+        wanted += [f"{name}.raster" for name in self.spiking] if rasters else []
+        wanted += [f"{name}.membrane" for name in self.neurons] if membranes else []
+        return list(dict.fromkeys(wanted)) if rasters or membranes else wanted
+
+    def _feed(self, inputs: EncodedInputs, state: State | None) -> dict[str, NDArray[Any]]:
+        feed: dict[str, NDArray[Any]] = {"inputs": inputs.steps}
         if self.spec.coding is Coding.DIRECT:
-            return {"inputs": inputs.steps[0], "time_steps": np.array(inputs.time_steps, np.int64)}
-        return {"inputs": inputs.steps}
+            feed = {"inputs": inputs.steps[0], "time_steps": np.array(inputs.time_steps, np.int64)}
+        if state is not None:
+            feed |= {f"state.{name}": state.arrays[name] for name in self.carried}
+            if self.begun:
+                feed["state.begun"] = np.ones((), np.float32)
+        return feed
+
+    def _carried(self) -> list[str]:
+        """Return the names of the state's arrays but for the readout; none where the model takes no state."""
+        optional = {value.name: value.shape[1:] for value in self.session.get_overridable_initializers()}
+        if not any(name.startswith("state.") for name in optional):
+            return []
+        wanted = {name: list(array.shape) for name, array in arrays_of(self.network).items() if name != READOUT}
+        given = {name.removeprefix("state."): shape for name, shape in optional.items() if name != "state.begun"}
+        if given != wanted or not {f"next.{name}" for name in wanted} <= self.outputs:
+            raise InvalidBundle(f"model.onnx: its state is {given} per sample, but the spec needs {wanted}")
+        if self.begun and "state.begun" not in optional:
+            raise InvalidBundle("model.onnx: lacks the input 'state.begun' that the spec calls for")
+        return list(wanted)
 
     def _check_interface(self) -> None:
         """Raise InvalidBundle where the model's inputs and outputs are not those that the spec calls for."""
@@ -64,11 +124,10 @@ class OnnxEngine:
         given = {value.name: value.shape[1 if direct else 2 :] for value in self.session.get_inputs()}
         if given != wanted:
             raise InvalidBundle(f"model.onnx: its inputs are {given} per sample, but the spec needs {wanted}")
-        outputs = {value.name for value in self.session.get_outputs()}
-        needed = {"spike_counts", "readout", "synaptic_operations"}
+        needed = {"spike_counts", "readout", "synaptic_operations", self.read}
         needed |= {f"{node.name}.spikes" for node in self.spec.spiking_nodes}
-        if needed - outputs:
-            raise InvalidBundle(f"model.onnx: lacks the output '{min(needed - outputs)}' that the spec calls for")
+        if needed - self.outputs:
+            raise InvalidBundle(f"model.onnx: lacks the output '{min(needed - self.outputs)}' that the spec calls for")
 
 
 def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:

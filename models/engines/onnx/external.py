@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult
 from models.engines.onnx.engine import first_line, open_session
+from models.engines.state import State, check_from_rest
 from models.errors import InvalidBundle, InvalidInput
 from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
 from models.spec.parameters import LARGEST, Shape
@@ -39,20 +40,29 @@ class ContractEngine:
         self.input_type = self._check_input()
         self._check_output()
 
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:  # noqa: ARG002
-        """Run every sample from rest; nothing is recorded, since which of the graph's values are spikes is not known.
+    def run(
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,  # noqa: ARG002
+    ) -> tuple[RunResult, State]:
+        """Run every sample from rest; which of the graph's values are spikes or a state is not known.
 
-        Raises InvalidInput where the model fails on it, or gives another shape or a value that is none.
+        So nothing is recorded, and the state that is returned holds nothing to go on from. Raises InvalidInput for a
+        state, or where the model fails on the inputs, or gives another shape or a value that is none.
         """
+        check_from_rest(state, "nothing is known of an external graph's state, and it runs only from rest")
         if self.one_by_one:
             parts = [self._run(inputs[index : index + 1]) for index in range(inputs.batch)]
             output = np.concatenate(parts)
         else:
             output = self._run(inputs)
+        after = State(inputs.time_steps, {})
         if self.contract.output_kind is OutputKind.SCORES:
-            return RunResult(np.zeros(output.shape, np.int64), output.astype(np.float32), None, {})
+            return RunResult(np.zeros(output.shape, np.int64), output.astype(np.float32), None, {}), after
         counts = output.astype(np.int64)
-        return RunResult(counts, counts.astype(np.float32), None, {})
+        return RunResult(counts, counts.astype(np.float32), None, {}), after
 
     def _run(self, inputs: EncodedInputs) -> NDArray[np.float64]:
         """Return (batch, classes), spikes being summed over time."""

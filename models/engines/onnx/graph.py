@@ -7,7 +7,13 @@ whole network.
 Inputs: `inputs`, float32 encoded values: (batch, *shape) and `time_steps`, an int64 scalar, for `direct` coding, and
 (time_steps, batch, *shape) for the others. Outputs: `spike_counts` int64 and `readout` float32, both (batch, classes);
 `synaptic_operations` int64 (batch,); and per neuron layer `<node>.spikes` int64 (batch,), `<node>.raster` and
-`<node>.membrane` float32 (time_steps, batch, *shape). The equations are `models.neurons`'.
+`<node>.membrane` float32 (time_steps, batch, *shape). Where a neuron may fire several times a step, `<node>.most`
+float32 (batch,) is the most that one did. The equations are `models.neurons`'.
+
+A run starts from rest unless a state is fed: each of its arrays, as `models.engines.state` names them but for the
+readout, is an optional input `state.<array>`, and so is `state.begun` (1 after the first step) where a recurrent bias
+waits for the second step. The state after the last step leaves as `next.<array>`. With a state, `spike_counts` and
+`readout` are of the steps of that call alone.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import singledispatchmethod
+from functools import cached_property, partial, singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -25,7 +31,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.neurons import State, feedback_joins_charge, has_synapse, integrator, spiking_neuron, starting
+from models.engines.state import longest_delay, neuron_arrays
+from models.neurons import NeuronLayer, NeuronState, at_rest, counts_steps
 from models.spec import Coding, Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import (
@@ -35,7 +42,6 @@ from models.spec.nodes import (
     Delay,
     Fire,
     Flatten,
-    Integrating,
     Linear,
     MaxPool2d,
     Neuron,
@@ -90,9 +96,9 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), constant.name))
         return constant
 
-    def ops(self, operator: str, *inputs: Value, outputs: int, **attributes: Any) -> list[Value]:
-        """Add an operator of several outputs."""
-        results = [self.fresh(operator.lower()) for _ in range(outputs)]
+    def ops(self, operator: str, *inputs: Value, outputs: Sequence[str | None], **attributes: Any) -> list[Value]:
+        """Add an operator of several outputs, each of a name of its own where it is None."""
+        results = [Value(self, name) if name else self.fresh(operator.lower()) for name in outputs]
         self.nodes.append(
             helper.make_node(
                 operator, [value.name for value in inputs], [value.name for value in results], **attributes
@@ -102,7 +108,7 @@ class Graph:
 
     def op(self, operator: str, *inputs: Value, **attributes: Any) -> Value:
         """Add an operator of one output."""
-        return self.ops(operator, *inputs, outputs=1, **attributes)[0]
+        return self.ops(operator, *inputs, outputs=[None], **attributes)[0]
 
     def name(self, value: Value, name: str) -> None:
         """Give `value` the name of a graph output."""
@@ -173,6 +179,7 @@ class _Builder:
         self.network = network
         self.spec: Spec = network.spec
         self.graph = Graph()
+        self.optional: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.operations: list[Value] = []
 
@@ -191,7 +198,7 @@ class _Builder:
         self.output(counts, "spike_counts", TensorProto.INT64, ["batch", spec.classes])
         self.output(readout, "readout", TensorProto.FLOAT, ["batch", spec.classes])
         self.output(total, "synaptic_operations", TensorProto.INT64, ["batch"])
-        return helper.make_graph(graph.nodes, name, inputs, self.outputs, graph.constants)
+        return helper.make_graph(graph.nodes, name, inputs + self.optional, self.outputs, graph.constants)
 
     def inputs(self) -> tuple[list[onnx.ValueInfoProto], Value]:
         graph, shape = self.graph, self.spec.input.shape
@@ -211,8 +218,19 @@ class _Builder:
         return declared, given
 
     def output(self, value: Value, name: str, dtype: int, shape: Sequence[int | str]) -> None:
-        self.graph.name(value, name)
+        if value.name != name:
+            self.graph.name(value, name)
         self.outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+
+    def optional_input(self, name: str, rest: NDArray[np.float32], shape: Sequence[int | str]) -> Value:
+        """Add an input that is `rest` where nothing is fed: a constant that is listed among the inputs too."""
+        self.optional.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        return self.graph.constant(rest, np.float32, name=name)
+
+    def carried(self, name: str, rest: NDArray[np.float32]) -> Value:
+        """Return an array of the state before the first step, (batch, *shape); `rest` is that of one sample."""
+        given = self.optional_input(f"state.{name}", rest[np.newaxis], [f"batch or 1 of {name}", *rest.shape])
+        return self.graph.op("Expand", given, self.sized(self.batch, rest.shape))
 
     def sized(self, *sizes: Value | Shape) -> Value:
         """Return a shape made of graph values and numbers."""
@@ -234,16 +252,23 @@ class _Builder:
         """Return the counts and the readout of the last layer's output (time_steps, batch, classes)."""
         graph, rule = self.graph, self.spec.readout
         if rule is Readout.SPIKE_COUNT:
-            readout = graph.sum(last, [0])
-            return graph.cast(readout, TensorProto.INT64), readout
+            total = self.over_steps(self.spec.spiking_nodes[-1], last)
+            return graph.cast(total, TensorProto.INT64), graph.cast(total, TensorProto.FLOAT)
         counts = graph.op("Expand", graph.constant(0, np.int64), self.sized(self.batch, (self.spec.classes,)))
         if rule is Readout.LAST_MEMBRANE:
             return counts, graph.op("Gather", last, graph.constant(-1, np.int64), axis=0)
         if rule is Readout.MAX_MEMBRANE:
             return counts, graph.op("ReduceMax", last, graph.constant([0], np.int64), keepdims=0)
-        precise = graph.cast(last, TensorProto.DOUBLE)
-        mean = graph.op("ReduceMean", precise, graph.constant([0], np.int64), keepdims=0)
+        # Step by step, as an engine's own way to sum could change the last bit.
+        upto = graph.op("CumSum", graph.cast(last, TensorProto.DOUBLE), graph.constant(0, np.int64))
+        total = graph.op("Gather", upto, graph.constant(-1, np.int64), axis=0)
+        mean = total / graph.cast(graph.reshape(self.time_steps, graph.constant([], np.int64)), TensorProto.DOUBLE)
         return counts, graph.cast(mean, TensorProto.FLOAT)
+
+    def over_steps(self, node: Spiking, raster: Value) -> Value:
+        """Return the spikes of each neuron over all steps; several a step may be more than float32 can count."""
+        several = node.fire is Fire.MULTIPLE
+        return self.graph.sum(self.graph.cast(raster, TensorProto.DOUBLE) if several else raster, [0])
 
     def apply(self, node: Node, arriving: Value) -> Value:
         if isinstance(node, Neuron):
@@ -312,121 +337,109 @@ class _Builder:
         return self.graph.constant(self.network.parameter(node, "scale"), name=f"{node.name}.scale") * arriving
 
     def delay(self, node: Delay, arriving: Value) -> Value:
-        """Return each element some steps later: what a gather from so many steps before gives, or 0 where none was."""
+        """Return each element some steps later: gathered from the inputs of now with those of the steps before them."""
         graph, shape = self.graph, self.spec.output_shapes[node.name]
-        whole = self.sized(self.time_steps, self.batch, shape)
-        arriving = graph.op("Expand", arriving, whole)
+        longest, time_first = longest_delay(self.network, node), [1, 0, *range(2, 2 + len(shape))]
+        before = self.carried(f"{node.name}.line", np.zeros((longest, *shape), np.float32))
+        arriving = graph.op("Expand", arriving, self.sized(self.time_steps, self.batch, shape))
+        arriving = graph.op("Concat", graph.op("Transpose", before, perm=time_first), arriving, axis=0)
         length = graph.reshape(self.time_steps, graph.constant([], np.int64))
         steps = graph.op("Range", graph.constant(0, np.int64), length, graph.constant(1, np.int64))
         steps = graph.reshape(steps, graph.constant([-1, 1, *(1 for _ in shape)], np.int64))
-        delays = graph.constant(np.broadcast_to(self.network.parameter(node, "delay"), shape), np.int64)
-        zero = graph.constant(0, np.int64)
-        source = graph.op("Expand", steps - delays, whole)
-        later = graph.op("GatherElements", arriving, graph.op("Max", source, zero), axis=0)
-        return graph.op("Where", graph.op("GreaterOrEqual", source, zero), later, graph.constant(0, np.float32))
+        delays = np.broadcast_to(self.network.parameter(node, "delay"), shape)
+        source = steps + graph.constant(longest - delays, np.int64)
+        source = graph.op("Expand", source, self.sized(self.time_steps, self.batch, shape))
+        end = graph.constant([2**62], np.int64)
+        line = graph.op("Slice", arriving, self.time_steps, end, graph.constant([0], np.int64))
+        line = graph.op("Transpose", line, perm=time_first)
+        self.output(line, f"next.{node.name}.line", TensorProto.FLOAT, ["batch", longest, *shape])
+        return graph.op("GatherElements", arriving, source, axis=0)
 
     def neuron(self, node: Neuron, current: Value) -> Value:
         """Scan one neuron layer over time and return its output (time_steps, batch, *shape)."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
         current = graph.op("Expand", current, self.sized(self.time_steps, self.batch, shape))
-        rest = graph.op("Expand", graph.constant(0, np.float32), self.sized(self.batch, shape))
-        axes: list[int | str] = ["time_steps", "batch", *shape]
-        if isinstance(node, Integrating):
-            states = [self.start(node, rest), *[rest] * has_synapse(node)]
-            *_, membranes = self.scan(self.readout_body(node), states, current, outputs=1)
-            self.output(membranes, f"{node.name}.membrane", TensorProto.FLOAT, axes)
-            return membranes
-        states = [rest, self.start(node, rest), *[rest] * has_synapse(node)]
-        if skips_bias(node):
-            states.append(graph.constant(0, np.float32))
-        *_, raster, membranes = self.scan(self.spiking_body(node), states, current, outputs=2)
-        self.output(raster, f"{node.name}.raster", TensorProto.FLOAT, axes)
-        self.output(membranes, f"{node.name}.membrane", TensorProto.FLOAT, axes)
-        self.count_spikes(node, raster)
-        return raster
+        rest = at_rest(node, partial(self.network.parameter, node), np.zeros(shape, np.float32))
+        states = {name: self.carried(name, array) for name, array in neuron_arrays(node, rest).items()}
+        before = list(states.values())
+        if counts_steps(node):
+            before.append(self.begun)
+        traced = ["raster", "membrane"] if isinstance(node, Spiking) else ["membrane"]
+        outputs = [*(f"next.{name}" for name in states), *(f"{node.name}.{trace}" for trace in traced)]
+        scanned = [*outputs[: len(states)], *[None] * counts_steps(node), *outputs[len(states) :]]
+        found = graph.ops("Scan", *before, current, outputs=scanned, body=self.body(node), num_scan_inputs=1)
+        by_name = {value.name: value for value in found}
+        for name in outputs:
+            axes: list[int | str] = ["batch", *shape] if name.startswith("next.") else ["time_steps", "batch", *shape]
+            self.output(by_name[name], name, TensorProto.FLOAT, axes)
+        if isinstance(node, Spiking):
+            self.count_spikes(node, by_name[f"{node.name}.raster"], states.get(f"{node.name}.spikes"))
+        return by_name[f"{node.name}.{traced[0]}"]
 
-    def start(self, node: Neuron, rest: Value) -> Value:
-        """Return the membrane before the first step."""
-        if not starting(node):
-            return rest
-        return rest + self.graph.constant(self.network.parameter(node, "start"), name=f"{node.name}.start")
+    @cached_property
+    def begun(self) -> Value:
+        """Whether there was a step since rest, 0 or 1."""
+        return self.optional_input("state.begun", np.zeros((), np.float32), [])
 
-    def scan(self, body: onnx.GraphProto, states: Sequence[Value], current: Value, outputs: int) -> list[Value]:
-        """Run a body over the steps of `current` and return its last states and its outputs of each step."""
-        return self.graph.ops("Scan", *states, current, outputs=len(states) + outputs, body=body, num_scan_inputs=1)
-
-    def count_spikes(self, node: Spiking, raster: Value) -> None:
+    def count_spikes(self, node: Spiking, raster: Value, before: Value | None) -> None:
+        """Add the layer's spikes, and what those cost that it hears: of the steps before each of this call's."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
+        neurons = range(1, len(shape) + 1)
 
         def per_sample(values: Value) -> Value:
-            return graph.cast(
-                graph.sum(graph.cast(values, TensorProto.DOUBLE), range(1, len(shape) + 1)), TensorProto.INT64
-            )
+            return graph.cast(graph.sum(graph.cast(values, TensorProto.DOUBLE), neurons), TensorProto.INT64)
 
-        self.output(per_sample(graph.sum(raster, [0])), f"{node.name}.spikes", TensorProto.INT64, ["batch"])
-        if node.recurrent:  # the last step's spikes never come back
-            sent = graph.cast(graph.cast(raster, TensorProto.BOOL), TensorProto.FLOAT)
-            last = graph.op("Gather", sent, graph.constant(-1, np.int64), axis=0)
-            returned = per_sample(graph.sum(sent, [0])) - per_sample(last)
-            self.operations.append(returned * graph.constant(recurrent_fan_out(shape), np.int64))
+        def sent(spikes: Value) -> Value:
+            return graph.cast(graph.cast(spikes, TensorProto.BOOL), TensorProto.FLOAT)
 
-    def readout_body(self, node: Integrating) -> onnx.GraphProto:
+        self.output(per_sample(self.over_steps(node, raster)), f"{node.name}.spikes", TensorProto.INT64, ["batch"])
+        if node.fire is Fire.MULTIPLE:
+            axes = graph.constant([0, *(axis + 1 for axis in neurons)], np.int64)
+            most = graph.op("ReduceMax", raster, axes, keepdims=0)
+            self.output(most, f"{node.name}.most", TensorProto.FLOAT, ["batch"])
+        if before is not None:
+            last = graph.op("Gather", raster, graph.constant(-1, np.int64), axis=0)
+            heard = graph.sum(sent(raster), [0]) - sent(last) + sent(before)
+            self.operations.append(per_sample(heard) * graph.constant(recurrent_fan_out(shape), np.int64))
+
+    def body(self, node: Neuron) -> onnx.GraphProto:
+        """Return one step of a layer as the body of its Scan: from state and current to state and what is traced."""
         body = Graph(self.graph.numbers)
-        state = self.fresh_state(body, node)
+        rest = at_rest(node, lambda _: 0.0, 0.0)
+        held = [None if value is None else body.fresh(field) for field, value in rest._asdict().items()]
+
+        begun = body.fresh("begun") if counts_steps(node) else None
         current = body.fresh("current")
-        charged = integrator(node, self.parameters_in(body, node)).charge(state, current)
-        kept = _present(charged)
-        return _body(body, [*_present(state), current], [*kept, body.op("Identity", charged.membrane)])
-
-    def spiking_body(self, node: Spiking) -> onnx.GraphProto:
-        body = Graph(self.graph.numbers)
-        before, state, current = body.fresh("spikes"), self.fresh_state(body, node), body.fresh("current")
-        started = body.fresh("started") if skips_bias(node) else None
-        arriving, feedback = current, self.recurrent(body, node, before, started) if node.recurrent else None
-        if feedback is not None and not feedback_joins_charge(node):
-            arriving, feedback = current + feedback, None
-        neuron = spiking_neuron(node, self.parameters_in(body, node))
-        spikes, after = neuron.step(state, arriving, feedback, OnnxArithmetic(body))
-        given, kept = [before, *_present(state)], [spikes, *_present(after)]
-        if started is not None:
-            given.append(started)
+        layer = NeuronLayer[Value].of(
+            node,
+            lambda name: body.constant(self.network.parameter(node, name), name=f"{node.name}.{name}"),
+            OnnxArithmetic(body),
+            partial(self.recur, body, node),
+        )
+        leaving, after = layer.step(NeuronState(*held), current, begun)
+        given, kept = [value for value in held if value], [value for value in after if value]
+        if begun is not None:
+            given.append(begun)
             kept.append(body.constant(1, np.float32))
+        traces = [leaving, after.membrane] if isinstance(node, Spiking) else [after.membrane]
         # A body's result must be its own: what passes through unchanged, or twice, is copied.
-        results = [body.op("Identity", value) for value in (*kept, spikes, after.membrane)]
-        return _body(body, [*given, current], results)
+        results = [body.op("Identity", value) for value in (*kept, *traces)]
+        infos = [
+            [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None) for value in values]
+            for values in ([*given, current], results)
+        ]
+        return helper.make_graph(body.nodes, "step", *infos, body.constants)
 
-    def fresh_state(self, body: Graph, node: Neuron) -> State:
-        return State(body.fresh("membrane"), body.fresh("synapse") if has_synapse(node) else None)
-
-    def recurrent(self, body: Graph, node: Spiking, spikes: Value, started: Value | None) -> Value:
+    def recur(self, body: Graph, node: Neuron, spikes: Value, biased: Value | bool) -> Value:
+        """Return the current that a layer's own spikes of the step before, (batch, *shape), send back to it."""
         weight = np.ascontiguousarray(self.network.tensors[f"{node.name}.recurrent.weight"].T)
         flat = body.op("Flatten", spikes, axis=1)
         current = body.op("MatMul", flat, body.constant(weight, name=f"{node.name}.recurrent.weight"))
         bias = self.network.tensor(node, "recurrent.bias")
         if bias is not None:
             added = body.constant(bias, name=f"{node.name}.recurrent.bias")
-            current = current + (added if started is None else added * started)
+            current = current + (added * biased if isinstance(biased, Value) else added)
         return body.reshape(current, body.op("Shape", spikes))
-
-    def parameters_in(self, body: Graph, node: Neuron) -> Any:
-        return lambda name: body.constant(self.network.parameter(node, name), name=f"{node.name}.{name}")
-
-
-def skips_bias(node: Spiking) -> bool:
-    """Return whether a recurrent bias is absent at the first step, which a layer must then tell from the others."""
-    return node.recurrent is not None and not node.recurrent.bias_at_start
-
-
-def _present(state: State) -> list[Value]:
-    return [value for value in state if value is not None]
-
-
-def _body(body: Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.GraphProto:
-    infos = [
-        [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None) for value in values]
-        for values in (inputs, outputs)
-    ]
-    return helper.make_graph(body.nodes, "step", *infos, body.constants)
 
 
 def _window(node: SweptBase) -> dict[str, Any]:

@@ -6,18 +6,23 @@ within rounding of its threshold may fall otherwise in another batch.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.coding import EncodedInputs
-from models.engines.base import Record, RunResult, membrane_readout
+from models.engines.base import Record, RunResult
 from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.engines.torch.network import HardThreshold, SpikingNetwork
+from models.engines.readout import check_spikes, read_out
+from models.engines.state import READOUT, State, check_state, neuron_arrays, neuron_state
+from models.engines.torch.network import Carried, HardThreshold, SpikingNetwork
 from models.errors import EngineUnavailable
+from models.neurons import NeuronState
 from models.spec import Readout, Spec
 from models.spec.network import Network
-from models.spec.nodes import Spiking, Weighted
+from models.spec.nodes import Delay, Fire, Neuron, Node, Spiking, Weighted
 
 
 class TorchEngine:
@@ -32,6 +37,7 @@ class TorchEngine:
             # (Winograd). PyTorch's own kernels sum plain products, and a spike for a spike needs that.
             torch.backends.cudnn.enabled = False
         self.module = SpikingNetwork.of(network).to(self.device).eval().requires_grad_(False)
+        self.network = network
         self.spec: Spec = network.spec
         self.fan_out = {
             node.name: torch.from_numpy(fan_out(node, self.spec.input_shapes[node.name])).to(self.device)
@@ -40,49 +46,66 @@ class TorchEngine:
         }
 
     @torch.inference_mode()
-    def run(self, inputs: EncodedInputs, *, record: Record = Record.NONE) -> RunResult:
-        """Run every sample from rest."""
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
+        """Run every sample on from `state`, or from rest; see `Runner.run`."""
+        check_state(state, self.network, inputs.batch)
         steps = torch.from_numpy(inputs.steps).to(self.device)
         operations = torch.zeros(inputs.batch, dtype=torch.int64, device=self.device)
         per_node: dict[str, Tensor] = {}
         rasters: dict[str, Tensor] = {}
         membranes: dict[str, Tensor] = {}
-        for node, arriving, leaving, trace in self.module(steps, inputs.time_steps, HardThreshold()):
+        before = None if state is None else self._carried(state)
+        after: dict[str, NDArray[Any]] = {}
+        for node, arriving, leaving, trace, carried in self.module(steps, inputs.time_steps, HardThreshold(), before):
             if isinstance(node, Weighted):
                 operations += ((arriving != 0) * self.fan_out[node.name]).flatten(2).sum(dim=(0, 2))
             if isinstance(node, Spiking):
+                if node.fire is Fire.MULTIPLE and leaving.numel():
+                    check_spikes(node.name, float(leaving.max()))
                 per_node[node.name] = leaving.flatten(2).sum(dim=2, dtype=torch.int64).sum(dim=0)
                 if node.recurrent:
-                    fed_back = (leaving[:-1] != 0).flatten(2).sum(dim=(0, 2))
-                    operations += fed_back * recurrent_fan_out(leaving.shape[2:])
+                    earlier = [] if before is None else [before[node.name].spikes[None]]
+                    heard = (torch.cat([*earlier, leaving[:-1]]) != 0).flatten(2).sum(dim=(0, 2))
+                    operations += heard * recurrent_fan_out(leaving.shape[2:])
                 if Record.RASTER in record:
                     rasters[node.name] = leaving
             if trace and Record.MEMBRANE in record:
                 membranes[node.name] = torch.stack(trace)
-        return self._result(leaving, operations, per_node, rasters, membranes)
-
-    def _result(
-        self,
-        last: Tensor,
-        operations: Tensor,
-        per_node: dict[str, Tensor],
-        rasters: dict[str, Tensor],
-        membranes: dict[str, Tensor],
-    ) -> RunResult:
-        if self.spec.readout is Readout.SPIKE_COUNT:
-            counts = last.sum(dim=0, dtype=torch.int64).cpu().numpy()
-            readout = counts.astype(np.float32)
-        else:
-            readout = membrane_readout(self.spec.readout, last.cpu().numpy())
-            counts = np.zeros(readout.shape, np.int64)
-        return RunResult(
-            spike_counts=counts,
-            readout=readout,
+            after |= _arrays(node, carried)
+        last = leaving.sum(dim=0, dtype=torch.int64) if self.spec.readout is Readout.SPIKE_COUNT else leaving
+        answer = read_out(self.spec.readout, last.cpu().numpy(), state)
+        result = RunResult(
+            spike_counts=answer.spike_counts,
+            readout=answer.readout,
             synaptic_operations=operations.cpu().numpy(),
             spikes_per_node={name: spikes.cpu().numpy() for name, spikes in per_node.items()},
             rasters={name: raster.to(torch.int32).cpu().numpy() for name, raster in rasters.items()},
             membranes={name: membrane.cpu().numpy() for name, membrane in membranes.items()},
         )
+        taken = inputs.time_steps + (0 if state is None else state.steps)
+        return result, State(taken, after | {READOUT: answer.carried})
+
+    def _carried(self, state: State) -> dict[str, Any]:
+        """Return what each node carries, on the device."""
+        held = {
+            name: torch.tensor(array, device=self.device) for name, array in state.arrays.items() if name != READOUT
+        }
+        carried: dict[str, Any] = {}
+        for node in self.spec.nodes:
+            if isinstance(node, Neuron):
+                carried[node.name] = neuron_state(held, node)
+            elif isinstance(node, Delay):
+                carried[node.name] = held[f"{node.name}.line"].transpose(0, 1)
+        return carried
+
+
+def _arrays(node: Node, carried: Carried | None) -> dict[str, NDArray[Any]]:
+    """Return what a node carries as arrays of a state, none of them a view of a whole run."""
+    if isinstance(node, Neuron) and isinstance(carried, NeuronState):
+        return {name: tensor.cpu().numpy().copy() for name, tensor in neuron_arrays(node, carried).items()}
+    return {f"{node.name}.line": carried.transpose(0, 1).cpu().numpy().copy()} if isinstance(carried, Tensor) else {}
 
 
 def usable_device(device: str) -> torch.device:

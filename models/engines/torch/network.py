@@ -2,31 +2,22 @@
 
 Time comes first, and a layer takes all its steps at once: each connection is one matrix product over time × batch, and
 one over the batch alone while its input is the same at every step. Only a neuron loops over time. State goes in and
-comes out; nothing is kept on a module, so every call starts from rest.
+comes out; nothing is kept on a module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import singledispatch
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.neurons import (
-    Arithmetic,
-    Integrator,
-    SpikingNeuron,
-    State,
-    feedback_joins_charge,
-    has_synapse,
-    integrator,
-    spiking_neuron,
-    starting,
-)
+from models.neurons import Arithmetic, NeuronState, at_rest
+from models.neurons import NeuronLayer as Equations
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.nodes import (
@@ -36,7 +27,6 @@ from models.spec.nodes import (
     Delay,
     Fire,
     Flatten,
-    Integrating,
     Linear,
     MaxPool2d,
     Neuron,
@@ -132,13 +122,20 @@ class DelayLayer(ParameterisedLayer):
     def __init__(self, node: Delay, shape: Shape) -> None:
         super().__init__(node, shape, ["delay"])
 
-    def forward(self, x: Tensor, time_steps: int) -> Tensor:
-        """Return (time_steps, batch, *shape) for that, or for (1, batch, *shape) where every step is the same."""
+    def forward(self, x: Tensor, time_steps: int, line: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what leaves, (time_steps, batch, *shape), and the line: the last inputs, the oldest first.
+
+        `x` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; a line is (longest
+        delay, batch, *shape), and None is rest.
+        """
         x = x.expand(time_steps, *x.shape[1:])
         delays = self.delay.to(torch.int64).expand(x.shape[2:])
-        from_step = torch.arange(time_steps, device=x.device).view(-1, *(1 for _ in x.shape[1:])) - delays
-        later = x.gather(0, from_step.clamp(min=0).expand(x.shape))
-        return torch.where(from_step >= 0, later, torch.zeros_like(later))
+        longest = int(delays.max())
+        if line is None:
+            line = x.new_zeros(longest, *x.shape[1:])
+        x = torch.cat([line, x])
+        steps = torch.arange(longest, longest + time_steps, device=x.device).view(-1, *(1 for _ in x.shape[1:]))
+        return x.gather(0, (steps - delays).expand(time_steps, *x.shape[1:])), x[time_steps:]
 
 
 class NeuronLayer(ParameterisedLayer):
@@ -151,40 +148,31 @@ class NeuronLayer(ParameterisedLayer):
         size = int(np.prod(shape))
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
 
-    def forward(self, current: Tensor, time_steps: int, arithmetic: Arithmetic[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Step from rest through time.
+    def forward(
+        self, current: Tensor, time_steps: int, arithmetic: Arithmetic[Tensor], state: NeuronState | None
+    ) -> tuple[Tensor, list[Tensor], NeuronState]:
+        """Step through time, on from `state` or from rest.
 
         `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. Returns the output
-        (time_steps, batch, *shape), spikes or a readout's membrane, and the membrane after each step (batch, *shape).
+        (time_steps, batch, *shape), spikes or a readout's membrane, the membrane after each step (batch, *shape), and
+        the state after the last.
         """
-        rest = torch.zeros_like(current[0])
-        start = rest + self.get_buffer("start") if starting(self.node) else rest
-        state = State(start, rest if has_synapse(self.node) else None)
-        steps = current.unbind(0) * (time_steps if len(current) == 1 else 1)
+        layer = Equations[Tensor].of(self.node, self.get_buffer, arithmetic, self.recur)
+        begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
+        last = at_rest(self.node, self.get_buffer, torch.zeros_like(current[0])) if state is None else state
+        outputs: list[Tensor] = []
         membranes: list[Tensor] = []
-        if isinstance(self.node, Integrating):
-            readout: Integrator[Tensor] = integrator(self.node, self.get_buffer)
-            for step in steps:
-                state = readout.charge(state, step)
-                membranes.append(state.membrane)
-            return torch.stack(membranes), membranes
-        neuron: SpikingNeuron[Tensor] = spiking_neuron(self.node, self.get_buffer)
-        last = feedback_joins_charge(self.node)
-        spikes = rest
-        raster: list[Tensor] = []
-        for t, step in enumerate(steps):
-            feedback = None if self.recurrent is None else self.feedback(self.recurrent, spikes, start=t == 0)
-            arriving = step if feedback is None or last else step + feedback
-            spikes, state = neuron.step(state, arriving, feedback if last else None, arithmetic)
-            raster.append(spikes)
-            membranes.append(state.membrane)
-        return torch.stack(raster), membranes
+        for output, last in layer.scan(last, steps, begun=begun):  # noqa: B020
+            outputs.append(output)
+            membranes.append(last.membrane)
+        return torch.stack(outputs), membranes, last
 
-    def feedback(self, recurrent: nn.Linear, spikes: Tensor, *, start: bool) -> Tensor:
+    def recur(self, spikes: Tensor, biased: bool) -> Tensor:
         """Return the current that the spikes of the step before send back, of their shape (batch, *shape)."""
-        rule = self.node.recurrent if isinstance(self.node, Spiking) else None
-        bias = recurrent.bias if rule is not None and (rule.bias_at_start or not start) else None
-        return F.linear(spikes.flatten(1), recurrent.weight, bias).view_as(spikes)
+        if self.recurrent is None:
+            raise TypeError(f"node '{self.node.name}': is not recurrent")
+        bias = self.recurrent.bias if biased else None
+        return F.linear(spikes.flatten(1), self.recurrent.weight, bias).view_as(spikes)
 
 
 PARAMETERS = (
@@ -286,6 +274,23 @@ def _(node: Neuron, shape: Shape) -> nn.Module:
     return NeuronLayer(node, shape)
 
 
+Carried: TypeAlias = NeuronState | Tensor  # from one step to the next: of a neuron, or the line of a Delay
+
+
+class Passed(NamedTuple):
+    """What passes a node in a run.
+
+    `arriving` and `leaving` (1 or time_steps, batch, *shape), and what the node carries after the last step; of a
+    neuron also the membrane after each step.
+    """
+
+    node: Node
+    arriving: Tensor
+    leaving: Tensor
+    membranes: list[Tensor]
+    carried: Carried | None
+
+
 class SpikingNetwork(nn.Module):
     """A spec's nodes as modules, in order."""
 
@@ -320,29 +325,35 @@ class SpikingNetwork(nn.Module):
         return {node.name: position for position, node in enumerate(self.spec.nodes)}
 
     def forward(
-        self, steps: Tensor, time_steps: int, arithmetic: Arithmetic[Tensor]
-    ) -> Iterator[tuple[Node, Tensor, Tensor, list[Tensor]]]:
-        """Run every sample from rest, a layer at a time.
+        self,
+        steps: Tensor,
+        time_steps: int,
+        arithmetic: Arithmetic[Tensor],
+        before: Mapping[str, Carried] | None = None,
+    ) -> Iterator[Passed]:
+        """Run every sample, a layer at a time, on from what each node carried `before`, by name, or from rest.
 
         `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same. Yields
-        each node with what arrives at it, what leaves it, both (1 or time_steps, batch, *shape), and, of a neuron, the
-        membrane after each step. Nothing is held for a caller that does not hold it.
+        what passes each node. Nothing is held for a caller that does not hold it.
         """
         positions = self._positions
         membranes: list[Tensor] = []
+        after: Carried | None = None
 
         def apply(node: Node, arriving: Tensor) -> Tensor:
-            nonlocal membranes
+            nonlocal membranes, after
             layer = self.layers[positions[node.name]]
-            membranes = []
+            membranes, after = [], None
+            carried = None if before is None else before.get(node.name)
+            leaving: Tensor
             if isinstance(layer, NeuronLayer):
-                leaving: Tensor
-                leaving, membranes = layer(arriving, time_steps, arithmetic)
+                leaving, membranes, after = layer(arriving, time_steps, arithmetic, carried)
                 return leaving
             if isinstance(layer, DelayLayer):
-                return layer(arriving, time_steps)
+                leaving, after = layer(arriving, time_steps, carried)
+                return leaving
             flat: Tensor = layer(arriving.flatten(0, 1))
             return flat.view(*arriving.shape[:2], *flat.shape[1:])
 
         for node, arriving, leaving in self.spec.propagate(steps, apply, torch.add):
-            yield node, arriving, leaving, membranes
+            yield Passed(node, arriving, leaving, membranes, after)

@@ -29,12 +29,12 @@ class OriginCheck:
         """Pass the request on if it may go on."""
         if scope["type"] == "http" and scope["method"] == "POST":
             headers = scope[EXCHANGE].headers
-            if (SITE in headers or ORIGIN in headers) and (sentence := _fault(headers)):
+            if (SITE in headers or ORIGIN in headers) and (sentence := _refusal(headers)):
                 return error_response(HTTPStatus.FORBIDDEN, sentence)(scope, receive, send)
         return self.app(scope, receive, send)
 
 
-def _fault(headers: Mapping[bytes, bytes]) -> str | None:
+def _refusal(headers: Mapping[bytes, bytes]) -> str | None:
     """Say why a page may not ask, unless it may.
 
     What Sec-Fetch-Site says is enough, for a proxy may have changed the host. Not every browser sends it, and none to

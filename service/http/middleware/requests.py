@@ -5,8 +5,8 @@ A server whose grace period is over cancels the requests that are left: each is 
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
 from asyncio import CancelledError
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -140,4 +140,4 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
     given = headers.get(REQUEST_ID)
     if given is not None and _PLAIN_WORD.fullmatch(given):
         return bytes(given)
-    return uuid.uuid4().hex.encode()
+    return b"%032x" % random.getrandbits(128)

@@ -15,7 +15,7 @@ from service.catalog.version import Version as ModelVersion
 from service.catalog.version import VersionState
 from service.errors import ServiceError
 from service.http.direct import DirectRoute
-from service.http.middleware.requests import exchange_of
+from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
 from service.http.routes import ERRORS, InServices, Name, Version, responses
 from service.http.services import Services
 from service.http.v2 import metadata, schemas
@@ -152,7 +152,7 @@ async def infer_with_version(request: Request, name: Name, version: Version) -> 
 
 async def _infer(request: Request, name: str, version: str | None) -> Response:
     services: Services = request.app.state.services
-    exchange = exchange_of(request)
+    exchange: Exchange = request.scope[EXCHANGE]
     model = services.registry.get(name, version)
     codec = InferCodec(model, exchange.headers, exchange.body)
     began = perf_counter()

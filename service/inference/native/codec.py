@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from models.spec import Coding
 from service.catalog.limits import EVENT_FIELDS
 from service.catalog.loaded import LoadedModel
 from service.errors import MalformedBody, TooLarge
-from service.inference.codec import FEW_VALUES, SMALL_BODY, one_long_body_at_a_time
+from service.inference.codec import FEW_VALUES, one_long_body_at_a_time
 from service.inference.native.render import predictions
 from service.inference.native.samples import to_array
 from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
@@ -36,22 +35,20 @@ class NativeCodec:
     model: LoadedModel
 
     def decode_small(self, body: bytes) -> Query | None:
-        """Return what a small request asks, or None where its body is long or becomes many values, as events may.
+        """Return what a short body asks, or None where it stands for many values, as a few events may.
 
         Raises as `decode` does.
         """
-        if len(body) > SMALL_BODY:
-            return None
         request, time_steps = self._request(body)
-        task = self.model.spec
-        steps = time_steps if task.coding is Coding.SPIKES else 1
-        if len(request.inputs) * steps * math.prod(task.input.shape) > FEW_VALUES:
+        steps = time_steps if self.model.spec.coding is Coding.SPIKES else 1
+        if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
             return None
         return self._query(request, time_steps)
 
     def decode(self, body: bytes) -> Query:
         """Return what a request's body asks. Raises MalformedBody, InvalidInput or TooLarge."""
         with one_long_body_at_a_time(len(body)):
+            self.model.limits.check_delimiters(body)
             return self._query(*self._request(body))
 
     def render(self, query: Query, result: RunResult) -> bytes:
@@ -70,7 +67,6 @@ class NativeCodec:
         quotes, most = body.count(b'"'), 2 * (MOST_STRINGS + EVENT_FIELDS * self.model.limits.samples)
         if quotes > most:
             raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
-        self.model.limits.check_delimiters(body)
         kind = request_type(self.model.spec)
         try:
             request = kind.model_validate_json(body)

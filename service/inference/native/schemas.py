@@ -17,7 +17,7 @@ from models.coding import MAX_SEED
 from models.spec import Coding, Task
 from service.inference.query import Returned
 
-# A list stops at its first fault: a body of a million strings must not become a million errors.
+# A list stops at its first error: a body of a million strings must not become a million errors.
 _MAX = float(np.finfo(np.float32).max)
 _Number = Annotated[float, Field(ge=-_MAX, le=_MAX)]
 _Index = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -9,7 +9,6 @@ from time import perf_counter
 from models.engines import RunResult
 from service.catalog.loaded import LoadedModel
 from service.inference.body import SMALL, Body
-from service.inference.codec import SMALL_BODY
 from service.inference.v2.compression import Encoding, accepted, encoding_of, pack, unpack
 from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode
 from service.inference.v2.render import render
@@ -40,8 +39,8 @@ class InferCodec:
     body: Body
 
     def decode_small(self, body: bytes) -> InferQuery | None:
-        """Return what a short body asks, else None; a compressed one may hold a lot. Raises as `decode` does."""
-        return self.decode(body) if len(body) <= SMALL_BODY and CONTENT_ENCODING not in self.headers else None
+        """Return what a short body asks, unless it is compressed and may hold a lot. Raises as `decode` does."""
+        return None if CONTENT_ENCODING in self.headers else self.decode(body)
 
     def decode(self, body: bytes) -> InferQuery:
         """Return what a body asks. Raises UnknownEncoding, MalformedBody, InvalidRequest, TooLarge or Overloaded."""

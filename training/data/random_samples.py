@@ -1,4 +1,4 @@
-"""Samples drawn at random: for networks that come without data."""
+"""Random samples, for networks that come without data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.data.datasets import Split
 SPARSEST, DENSEST = 0.02, 0.6  # share of spikes that a sample may have
 
 
-def drawn_samples(spec: Spec, samples: int, seed: int = 0) -> FloatArray:
+def random_samples(spec: Spec, samples: int, seed: int = 0) -> FloatArray:
     """Return samples as a client would send them, (samples, *shape): values from the input's whole range.
 
     For `spikes` coding rasters (samples, time_steps, *shape) of 0 and the highest value, few spikes in some samples and
@@ -28,6 +28,6 @@ def drawn_samples(spec: Spec, samples: int, seed: int = 0) -> FloatArray:
     return np.where(drawn < share.reshape(-1, *(1 for _ in drawn.shape[1:])), high, silence)
 
 
-def drawn_split(spec: Spec, samples: int) -> Split:
+def random_split(spec: Spec, samples: int) -> Split:
     """Return such samples as a part of a data set, with labels that mean nothing."""
-    return Split(drawn_samples(spec, samples), np.zeros(samples, np.int64))
+    return Split(random_samples(spec, samples), np.zeros(samples, np.int64))

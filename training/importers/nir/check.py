@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from rich.table import Table
 
 from models.errors import SpikeserveError
 from models.spec.parameters import show
-from training.importers.nir.convert import Options
+from training.importers.builder import Options
+from training.importers.nir.convert import convert_file
 from training.importers.nir.file import NirFile, read
 from training.importers.nir.graph import Graph, GraphNode
 from training.importers.nir.nesting import flatten
-from training.importers.nir.publish import network_of
 from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from training.importers.nir.topology import cycles
 
@@ -43,7 +44,7 @@ def examine(path: Path, given: GivenRules, options: Options) -> Report:
         named = given.over(GivenRules.of(file.graph.metadata))
         missing = named.missing
         rules = ANY_RULES if missing else named.complete()
-        conversion = network_of(file, rules, options)
+        conversion = convert_file(file, rules, options)
     except SpikeserveError as error:
         return Report(file, graph, missing, (), str(error))
     return Report(file, graph, missing, () if missing else conversion.warnings, None)
@@ -79,13 +80,10 @@ def show_report(report: Report, console: Console) -> None:
         console.print("Can be served.")
 
 
-def _rows(node: GraphNode) -> list[tuple[str, str, str, str, str]]:
+def _rows(node: GraphNode) -> Iterator[tuple[str, str, str, str, str]]:
     rows = [(key, *_described(value)) for key, value in sorted(node.parameters.items())] or [("", "", "")]
-    return [(node.name if first else "", node.type if first else "", *row) for first, row in _first(rows)]
-
-
-def _first(rows: list[tuple[str, str, str]]) -> list[tuple[bool, tuple[str, str, str]]]:
-    return [(index == 0, row) for index, row in enumerate(rows)]
+    for index, row in enumerate(rows):
+        yield (node.name, node.type, *row) if index == 0 else ("", "", *row)
 
 
 def _described(value: object) -> tuple[str, str]:

@@ -17,8 +17,8 @@ from models.spec import Spec
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Weighted
 from training.errors import InvalidGraph
+from training.importers.builder import require_size
 from training.importers.nir.graph import GraphNode, NestedGraph
-from training.importers.nir.limits import require_size
 
 LOOP = "w_rec"
 CELL = "lif"

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from training.importers.nir.cell import Cell
 from training.importers.nir.dialects import DIALECTS
+from training.importers.nir.nodes import Cell
 from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 MANY_STEPS = 1e4  # a time constant of so many steps is more likely given in steps itself
 
 
-def suspicions(cell: Cell, rules: Rules) -> Iterator[str]:
+def diagnostics(cell: Cell, rules: Rules) -> Iterator[str]:
     """Yield a sentence for each parameter that is probably not meant as it stands."""
     name = cell.node.name
     for parameter in ("tau", "tau_mem", "tau_syn"):

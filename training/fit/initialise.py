@@ -1,4 +1,4 @@
-"""Fresh weights that fire.
+"""Initialisation: fresh weights, scaled until every layer fires.
 
 A layer that is silent at the start passes hardly a gradient, and one that always fires tells nothing. How large a
 weight must be hangs on the data, the threshold and the decay, so it is found by trying.
@@ -18,7 +18,7 @@ TRIES = 40
 
 
 @torch.no_grad()
-def wake(module: SpikingNetwork, samples: FloatArray) -> None:
+def initialise(module: SpikingNetwork, samples: FloatArray) -> None:
     """Scale the weights before each spiking layer, first to last, until it fires within the band on some samples."""
     feeding: list[torch.nn.Module] = []
     for node, layer in zip(module.spec.nodes, module.layers, strict=True):

@@ -17,7 +17,8 @@ import pytest
 
 from tests.nir_graphs import converted, ends, graph, lif, stack, written
 from training.errors import InvalidGraph, TrainingError
-from training.importers.nir.convert import Options, convert
+from training.importers.builder import Options
+from training.importers.nir.convert import convert
 from training.importers.nir.file import read
 from training.importers.nir.graph import GraphNode, NestedGraph
 from training.importers.nir.nesting import flatten
@@ -158,6 +159,6 @@ def test_edges_that_multiply_as_nested_graphs_are_made_flat_are_refused() -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a bound on its memory")
 def test_the_process_that_reads_cannot_take_all_memory() -> None:
-    program = "from training.importers.nir.limits import *; limit_this_process(); bytearray(MOST_MEMORY)"
+    program = "from training.importers.nir.limits import *; limit_this_process(); bytearray(MAX_MEMORY)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.stderr.splitlines()[-1] == "MemoryError"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,49 +10,33 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.spec.nodes import AvgPool2d, Conv1d, Conv2d, Flatten, Linear, MaxPool2d, Scale, SumPool2d, Weighted
-from training.importers.frameworks.builder import Layer, Rule
+from models.spec.nodes import AvgPool2d, MaxPool2d, Weighted
+from training.importers import connections
+from training.importers.frameworks.layer import Layer, Rule
 
 
 def linear(layer: Layer) -> None:
     """Convert nn.Linear."""
-    module = layer.module
-    layer.add(
-        Linear,
-        in_features=module.in_features,
-        out_features=module.out_features,
-        bias=module.bias is not None,
-        tensors={"weight": module.weight, "bias": module.bias},
-    )
+    layer.builder.add(connections.linear(layer.name, *layer.weights(layer.module)))
 
 
-def conv1d(layer: Layer) -> None:
-    """Convert nn.Conv1d."""
-    _convolution(layer, Conv1d, lambda sizes: sizes[0])
-
-
-def conv2d(layer: Layer) -> None:
-    """Convert nn.Conv2d."""
-    _convolution(layer, Conv2d, tuple)
-
-
-def _convolution(layer: Layer, kind: type[Conv1d | Conv2d], sizes: Any) -> None:
+def convolution(layer: Layer) -> None:
+    """Convert nn.Conv1d and nn.Conv2d."""
     module = layer.module
     layer.refuse_unless(
         module.padding_mode == "zeros", f"padding_mode is '{module.padding_mode}'", "only zeros pad a convolution"
     )
-    padding = {"same": "same", "valid": 0}[module.padding] if isinstance(module.padding, str) else sizes(module.padding)
-    layer.add(
-        kind,
-        in_channels=module.in_channels,
-        out_channels=module.out_channels,
-        kernel_size=sizes(module.kernel_size),
-        stride=sizes(module.stride),
-        padding=padding,
-        dilation=sizes(module.dilation),
-        groups=module.groups,
-        bias=module.bias is not None,
-        tensors={"weight": module.weight, "bias": module.bias},
+    axes = len(module.kernel_size)
+    layer.builder.add(
+        connections.convolution(
+            layer.name,
+            axes,
+            *layer.weights(module),
+            stride=module.stride,
+            padding=(0,) * axes if module.padding == "valid" else module.padding,
+            dilation=module.dilation,
+            groups=module.groups,
+        )
     )
 
 
@@ -61,16 +44,17 @@ def average_pool(layer: Layer) -> None:
     """Convert nn.AvgPool2d, whose padding counts and whose windows do not overhang."""
     module = layer.module
     _refuse_overhang(layer)
-    padding = _pair(module.padding)
     layer.refuse_unless(
-        module.count_include_pad or padding == (0, 0), "count_include_pad is False", "padding counts in an average"
+        module.count_include_pad or _pair(module.padding) == (0, 0),
+        "count_include_pad is False",
+        "padding counts in an average",
     )
     layer.refuse_unless(
         module.divisor_override is None,
         f"divisor_override is {module.divisor_override}",
         "an average divides by its window's size",
     )
-    layer.add(AvgPool2d, kernel_size=_pair(module.kernel_size), stride=_pair(module.stride), padding=padding)
+    layer.builder.add(connections.pool(layer.name, AvgPool2d, *_windows(module), _pair(module.padding)))
 
 
 def max_pool(layer: Layer) -> None:
@@ -79,29 +63,16 @@ def max_pool(layer: Layer) -> None:
     _refuse_overhang(layer)
     layer.refuse_unless(_pair(module.dilation) == (1, 1), f"dilation is {module.dilation}", "a pool has no gaps")
     layer.refuse_unless(not module.return_indices, "return_indices is True", "a layer gives one thing")
-    layer.add(
-        MaxPool2d,
-        kernel_size=_pair(module.kernel_size),
-        stride=_pair(module.stride),
-        padding=_pair(module.padding),
-    )
+    layer.builder.add(connections.pool(layer.name, MaxPool2d, *_windows(module), _pair(module.padding)))
 
 
 def sum_pool(layer: Layer) -> None:
-    """Convert nn.LPPool2d of norm 1, the sum pool of sinabs and Norse.
-
-    PyTorch averages and then multiplies, which rounds unless the window's size is a power of two; then so do we.
-    """
+    """Convert nn.LPPool2d of norm 1, the sum pool of sinabs and Norse."""
     module = layer.module
     _refuse_overhang(layer)
     layer.refuse_unless(module.norm_type == 1, f"norm_type is {module.norm_type}", "only 1, a sum, has a node")
-    kernel, stride = _pair(module.kernel_size), _pair(module.stride or module.kernel_size)
-    size = math.prod(kernel)
-    if size & (size - 1) == 0:
-        layer.add(SumPool2d, kernel_size=kernel, stride=stride)
-    else:
-        layer.add(AvgPool2d, name=f"{layer.name}_average", kernel_size=kernel, stride=stride)
-        layer.add(Scale, scale=float(size))
+    for draft in connections.sum_by_averaging(layer.name, *_windows(module)):
+        layer.builder.add(draft)
 
 
 def flatten(layer: Layer) -> None:
@@ -109,14 +80,14 @@ def flatten(layer: Layer) -> None:
     module = layer.module
     layer.refuse_unless(module.start_dim > 0, f"start_dim is {module.start_dim}", "it would flatten the batch")
     layer.refuse_unless(module.end_dim == -1, f"end_dim is {module.end_dim}", "only a whole sample is flattened")
-    flatten_whole(layer)
+    flatten_whole(layer, layer.name)
 
 
-def flatten_whole(layer: Layer) -> None:
+def flatten_whole(layer: Layer, name: str) -> None:
     """Append a node that flattens what arrives, unless it is flat."""
     shape = layer.builder.shape
     if shape is None or len(shape) > 1:
-        layer.add(Flatten)
+        layer.builder.add(connections.flatten(name))
 
 
 def nothing(_: Layer) -> None:
@@ -145,7 +116,7 @@ def batch_norm(layer: Layer) -> None:
     builder.tensors[f"{before.name}.weight"] = folded.astype(np.float32)
     builder.tensors[f"{before.name}.bias"] = (shift + precise.get("bias", 0.0)).astype(np.float32)
     builder.nodes[-1] = before.model_copy(update={"bias": True})
-    builder.notes.append(
+    layer.findings.notes.append(
         f"The batch norm `{layer.path}` is folded into `{before.name}`: computed in float64 and rounded once, where "
         "the framework rounds after each layer, so that a membrane within rounding of its threshold may fall otherwise."
     )
@@ -155,25 +126,28 @@ def _refuse_overhang(layer: Layer) -> None:
     layer.refuse_unless(not layer.module.ceil_mode, "ceil_mode is True", "windows that overhang are left out")
 
 
+def _windows(pool: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return a pool's windows and strides, which are as wide as the windows where it has none."""
+    return _pair(pool.kernel_size), _pair(pool.stride or pool.kernel_size)
+
+
 def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-CONNECTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
+PASSED_ON = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
+
+MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
     {
         nn.Linear: linear,
-        nn.Conv1d: conv1d,
-        nn.Conv2d: conv2d,
+        nn.Conv1d: convolution,
+        nn.Conv2d: convolution,
         nn.AvgPool2d: average_pool,
         nn.MaxPool2d: max_pool,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,
-        nn.Identity: nothing,
-        nn.Dropout: nothing,
-        nn.Dropout1d: nothing,
-        nn.Dropout2d: nothing,
-        nn.AlphaDropout: nothing,
         nn.BatchNorm1d: batch_norm,
         nn.BatchNorm2d: batch_norm,
     }
+    | dict.fromkeys(PASSED_ON, nothing)
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ from models.spec.nodes import (
 from models.spec.parameters import Shape
 from models.version import VERSION
 from training.errors import ExportRefused
-from training.importers.nir import stored
+from training.importers.nir import metadata
 from training.importers.nir.dialects import DIALECTS
 from training.importers.nir.graph import Array, GraphNode, NestedGraph
 from training.importers.nir.rules import DialectName, GraphReset
@@ -75,13 +74,13 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
     edges = []
     for node in network.spec.nodes:
         recurrent = getattr(node, "recurrent", None)
-        name = stored.cell_name(node.name, recurrent=recurrent is not None)
+        name = metadata.cell_name(node.name, recurrent=recurrent is not None)
         kind, parameters = writer.write(node)
         nodes[name] = GraphNode(name, kind, parameters)
         edges += [(writer.names[source], name) for source in network.spec.sources[node.name]]
         writer.names[node.name] = name
         if recurrent is not None:
-            loop = stored.loop_name(node.name)
+            loop = metadata.loop_name(node.name)
             nodes[loop] = GraphNode(loop, *writer.dense(f"{node.name}.recurrent"))
             edges += [(name, loop), (loop, name)]
     last = network.spec.nodes[-1].name
@@ -94,18 +93,18 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
 def _metadata(
     network: Network, rules: NamedRules, nodes: Mapping[str, GraphNode], edges: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
-    weights = stored.weights_of(network)
-    metadata: dict[str, Any] = {
+    weights = metadata.weights_of(network)
+    contents: dict[str, Any] = {
         "producer": f"spikeserve {VERSION}",
         "dialect": str(rules.dialect),
         "dt": rules.dt,
         "reset": str(rules.reset),
         "reset_timing": str(rules.reset_timing),
         "spec": network.spec.model_dump_json(exclude_none=True),
-        "digest": stored.digest(nodes, edges),
+        "digest": metadata.digest(nodes, edges),
     }
     kept = {name: tensor for name, tensor in network.tensors.items() if name not in weights}
-    return metadata | ({"tensors": kept} if kept else {})
+    return contents | ({"tensors": kept} if kept else {})
 
 
 def named_rules(network: Network, dt: float | None) -> NamedRules:
@@ -154,14 +153,33 @@ class _Writer:
         self.integrates_dt = rules.dialect in (DialectName.NIR, DialectName.SPIKINGJELLY)
         self.names = {INPUT: INPUT}
 
-    @singledispatchmethod
     def write(self, node: Node) -> tuple[str, Parameters]:
         """Return NIR's type for a node, and its parameters."""
+        match node:
+            case Linear():
+                return self.dense(node.name)
+            case Conv1d() | Conv2d():
+                return node.type, self._convolution(node)
+            case SumPool2d() | AvgPool2d():
+                windows = {"kernel_size": node.kernel_size, "stride": node.hop, "padding": node.padding}
+                return node.type, {key: np.array(sizes) for key, sizes in windows.items()}
+            case Flatten():
+                return "Flatten", {"start_dim": 0, "end_dim": -1, "input_type": np.array(self._shape(node))}
+            case Scale():
+                return "Scale", {"scale": self._whole(node, "scale")}
+            case Delay():
+                return "Delay", {"delay": self._whole(node, "delay").astype(np.float64) * self.dt}
+            case Threshold():
+                return "Threshold", {"threshold": self._whole(node, "threshold")}
+            case IF() | I():
+                return node.type, self._integrator(node) | self._firing(node)
+            case LIF() | LI() if node.charge is Charge.DECAY and bool((self._whole(node, "decay") == 1).all()):
+                return "IF" if isinstance(node, LIF) else "I", self._integrator(node) | self._firing(node)
+            case LIF() | LI():
+                return node.type, self._membrane(node, "tau") | self._firing(node)
+            case CubaLIF() | CubaLI():
+                return node.type, self._synapse(node) | self._membrane(node, "tau_mem") | self._firing(node)
         raise ExportRefused(f"node '{node.name}': NIR has no node for {node.type}")
-
-    @write.register
-    def _(self, node: Linear) -> tuple[str, Parameters]:
-        return self.dense(node.name)
 
     def dense(self, name: str) -> tuple[str, Parameters]:
         """Return the Linear or Affine of the tensors that begin with `name`."""
@@ -169,91 +187,22 @@ class _Writer:
         weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
         return ("Linear", {"weight": weight}) if bias is None else ("Affine", {"weight": weight, "bias": bias})
 
-    @write.register
-    def _(self, node: Conv1d) -> tuple[str, Parameters]:
-        return "Conv1d", {
-            "input_shape": self._shape(node)[1],
-            "stride": node.stride,
-            "padding": padding[0] if isinstance(padding := _padding(node), tuple) else padding,
-            "dilation": node.dilation,
-        } | self._convolution(node)
-
-    @write.register
-    def _(self, node: Conv2d) -> tuple[str, Parameters]:
-        return "Conv2d", {
-            "input_shape": np.array(self._shape(node)[1:]),
-            "stride": np.array(node.stride),
-            "padding": np.array(padding) if isinstance(padding := _padding(node), tuple) else padding,
-            "dilation": np.array(node.dilation),
-        } | self._convolution(node)
-
     def _convolution(self, node: Conv1d | Conv2d) -> Parameters:
-        bias = self.network.tensor(node, "bias")
-        return {
+        """Return a convolution's parameters; along one axis NIR has numbers where it has arrays along two."""
+        bias, padding = self.network.tensor(node, "bias"), _padding(node)
+        sizes = {
+            "input_shape": self._shape(node)[1:],
+            "stride": node.stride,
+            "padding": padding,
+            "dilation": node.dilation,
+        }
+        numbers = {key: value[0] if isinstance(value, tuple) else value for key, value in sizes.items()}
+        arrays = {key: value if isinstance(value, str) else np.array(value) for key, value in sizes.items()}
+        return (numbers if isinstance(node, Conv1d) else arrays) | {
             "groups": node.groups,
             "weight": self.network.tensors[f"{node.name}.weight"],
             "bias": np.zeros(node.out_channels, np.float32) if bias is None else bias,
         }
-
-    @write.register
-    def _(self, node: SumPool2d) -> tuple[str, Parameters]:
-        return "SumPool2d", self._pool(node)
-
-    @write.register
-    def _(self, node: AvgPool2d) -> tuple[str, Parameters]:
-        return "AvgPool2d", self._pool(node)
-
-    def _pool(self, node: SumPool2d | AvgPool2d) -> Parameters:
-        return {
-            "kernel_size": np.array(node.kernel_size),
-            "stride": np.array(node.hop),
-            "padding": np.array(node.padding),
-        }
-
-    @write.register
-    def _(self, node: Flatten) -> tuple[str, Parameters]:
-        return "Flatten", {"start_dim": 0, "end_dim": -1, "input_type": np.array(self._shape(node))}
-
-    @write.register
-    def _(self, node: Scale) -> tuple[str, Parameters]:
-        return "Scale", {"scale": self._whole(node, "scale")}
-
-    @write.register
-    def _(self, node: Delay) -> tuple[str, Parameters]:
-        return "Delay", {"delay": self._whole(node, "delay").astype(np.float64) * self.dt}
-
-    @write.register
-    def _(self, node: Threshold) -> tuple[str, Parameters]:
-        return "Threshold", {"threshold": self._whole(node, "threshold")}
-
-    @write.register
-    def _(self, node: IF) -> tuple[str, Parameters]:
-        return "IF", self._integrator(node) | self._firing(node)
-
-    @write.register
-    def _(self, node: I) -> tuple[str, Parameters]:
-        return "I", self._integrator(node)
-
-    @write.register
-    def _(self, node: LIF) -> tuple[str, Parameters]:
-        if self._never_leaks(node):
-            return "IF", self._integrator(node) | self._firing(node)
-        return "LIF", self._membrane(node, "tau") | self._firing(node)
-
-    @write.register
-    def _(self, node: LI) -> tuple[str, Parameters]:
-        return ("I", self._integrator(node)) if self._never_leaks(node) else ("LI", self._membrane(node, "tau"))
-
-    @write.register
-    def _(self, node: CubaLIF) -> tuple[str, Parameters]:
-        return "CubaLIF", self._synapse(node) | self._membrane(node, "tau_mem") | self._firing(node)
-
-    @write.register
-    def _(self, node: CubaLI) -> tuple[str, Parameters]:
-        return "CubaLI", self._synapse(node) | self._membrane(node, "tau_mem")
-
-    def _never_leaks(self, node: LIF | LI) -> bool:
-        return node.charge is Charge.DECAY and bool((self._whole(node, "decay") == 1).all())
 
     def _integrator(self, node: IF | I | LIF | LI) -> Parameters:
         if np.any(self._whole(node, "drive")):
@@ -276,8 +225,10 @@ class _Writer:
         _require_tau(node, "synaptic current", seconds)
         return {"tau_syn": seconds, "w_in": w_in}
 
-    def _firing(self, node: IF | LIF | CubaLIF) -> Parameters:
-        firing: dict[str, Any] = {"v_threshold": self._whole(node, "threshold")}
+    def _firing(self, node: Node) -> Parameters:
+        if not isinstance(node, IF | LIF | CubaLIF):
+            return {}
+        firing: Parameters = {"v_threshold": self._whole(node, "threshold")}
         if node.reset is Reset.VALUE and self._whole(node, "reset_value").any():
             firing["v_reset"] = self._whole(node, "reset_value")
         return firing
@@ -307,11 +258,23 @@ def _require_tau(node: Node, what: str, tau: Array) -> None:
         )
 
 
-Of = Callable[[str], Array]
+Of = Callable[[str], Array]  # a parameter's name -> its values
+Tau = tuple[Array, Array]  # a time constant in seconds, and what the input is multiplied by
+
+
+def _steps_of(decay: Array) -> Array:
+    """Return the time constant in steps of a decay, `1 - 1 / tau`."""
+    return 1.0 / (1.0 - decay.astype(np.float64))
+
+
+def _tau_or_rate(of: Of) -> Array:
+    """Return tau in steps, from whichever of the two the neuron has."""
+    tau = of("tau").astype(np.float64)
+    return tau if not np.isnan(tau).any() else 1.0 / of("rate").astype(np.float64)
 
 
 def _of_decay(of: Of, dt: float) -> tuple[Array, Array, Array]:
-    steps = 1.0 / (1.0 - of("decay").astype(np.float64))
+    steps = _steps_of(of("decay"))
     return steps * dt, of("gain") * steps, of("drive") * steps
 
 
@@ -321,17 +284,11 @@ def _of_exponential(of: Of, _: float) -> tuple[Array, Array, Array]:
 
 
 def _of_rate(of: Of, dt: float) -> tuple[Array, Array, Array]:
-    return _steps(of) * dt, of("gain"), of("leak")
+    return _tau_or_rate(of) * dt, of("gain"), of("leak")
 
 
 def _of_leak_then_add(of: Of, dt: float) -> tuple[Array, Array, Array]:
-    return _steps(of) * dt, of("gain") * _steps(of), of("leak")
-
-
-def _steps(of: Of) -> Array:
-    """Return tau in steps."""
-    tau = of("tau").astype(np.float64)
-    return tau if not np.isnan(tau).any() else 1.0 / of("rate").astype(np.float64)
+    return _tau_or_rate(of) * dt, of("gain") * _tau_or_rate(of), of("leak")
 
 
 MEMBRANES: Mapping[Charge, Callable[[Of, float], tuple[Array, Array, Array]]] = {
@@ -343,30 +300,30 @@ MEMBRANES: Mapping[Charge, Callable[[Of, float], tuple[Array, Array, Array]]] = 
 }
 
 
-def _of_syn_decay(of: Of, dt: float) -> tuple[Array, Array]:
-    steps = 1.0 / (1.0 - of("syn_decay").astype(np.float64))
+def _of_syn_exponential(of: Of, _: float) -> Tau:
+    return -1.0 / np.log(of("syn_decay").astype(np.float64)), of("syn_gain")
+
+
+def _of_syn_decay(of: Of, dt: float) -> Tau:
+    steps = _steps_of(of("syn_decay"))
     return steps * dt, of("syn_gain") * steps
 
 
-def _of_sum_then_decay(of: Of, dt: float) -> tuple[Array, Array]:
+def _of_sum_then_decay(of: Of, dt: float) -> Tau:
     seconds, w_in = _of_syn_decay(of, dt)
     return seconds, w_in * of("syn_decay")
 
 
-def _of_syn_exponential(of: Of, _: float) -> tuple[Array, Array]:
-    return -1.0 / np.log(of("syn_decay").astype(np.float64)), of("syn_gain")
-
-
-def _of_syn_rate(of: Of, dt: float) -> tuple[Array, Array]:
+def _of_syn_rate(of: Of, dt: float) -> Tau:
     return dt / of("syn_rate").astype(np.float64), of("syn_gain")
 
 
-def _of_jump(of: Of, dt: float) -> tuple[Array, Array]:
+def _of_jump(of: Of, dt: float) -> Tau:
     steps = 1.0 / of("syn_rate").astype(np.float64)
     return steps * dt, of("syn_gain") * steps
 
 
-SYNAPSES: Mapping[Synapse, Callable[[Of, float], tuple[Array, Array]]] = {
+SYNAPSES: Mapping[Synapse, Callable[[Of, float], Tau]] = {
     Synapse.DECAY: _of_syn_decay,
     Synapse.EULER: _of_syn_rate,
     Synapse.JUMP: _of_jump,

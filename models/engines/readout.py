@@ -1,0 +1,64 @@
+"""What a run's answer is read from, once for every engine: the counts, the readout, and what the state carries."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines.state import READOUT, State
+from models.errors import InvalidInput
+from models.spec import Readout
+from models.spec.network import FloatArray
+
+Counts = NDArray[np.int64]
+
+# The most spikes that a neuron may fire in one step (fire "multiple"): up to here float32 tells every count from the
+# next, and their sums stay within int64.
+MAX_SPIKES = 2**24
+
+
+class Answer(NamedTuple):
+    """Since rest: the output spikes, what the class is read from, and what the state carries of both."""
+
+    spike_counts: Counts
+    readout: FloatArray
+    carried: NDArray[Any]
+
+
+def read_out(rule: Readout, last: NDArray[Any], state: State | None) -> Answer:
+    """Return the answer, each array (batch, classes), after the steps of this call.
+
+    `last` is what this call adds: for a spike count how often each output fired, int64 (batch, classes), otherwise the
+    last layer's membrane (time_steps, batch, classes). The mean sums in float64, step by step from rest on, so that
+    no bit hangs on how an engine adds or where a run was cut.
+    """
+    before = None if state is None else state.arrays[READOUT]
+    if rule is Readout.SPIKE_COUNT:
+        counts: Counts = last if before is None else before + last
+        return Answer(counts, counts.astype(np.float32), counts)
+    silent = np.zeros(last.shape[1:], np.int64)
+    if rule is Readout.LAST_MEMBRANE:
+        now = last[-1].copy()  # and not a view, which would keep every step
+        return Answer(silent, now, now)
+    if rule is Readout.MAX_MEMBRANE:
+        greatest = last.max(axis=0)
+        greatest = greatest if before is None else np.maximum(before, greatest)
+        return Answer(silent, greatest, greatest)
+    steps = len(last) + (0 if state is None else state.steps)
+    summed = last if before is None else np.concatenate([before[np.newaxis], last])
+    total = np.add.accumulate(summed, axis=0, dtype=np.float64)[-1].copy()
+    return Answer(silent, (total / steps).astype(np.float32), total)
+
+
+def check_spikes(node: str, most: float) -> None:
+    """Raise InvalidInput where a neuron of `node` fired more often in one step than can be counted.
+
+    `most` is the greatest number of spikes of any of its neurons at any step, and may be infinite.
+    """
+    if not most <= MAX_SPIKES:
+        raise InvalidInput(
+            f"node '{node}': a neuron fires {most:.6g} times in one step, expected at most {MAX_SPIKES}; "
+            "its threshold is too low for these inputs"
+        )

@@ -1,0 +1,119 @@
+"""A run's state: what each sample takes from one step to the next, whichever engine computed it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import InvalidInput
+from models.neurons import NeuronState, has_synapse, is_recurrent
+from models.spec import Readout
+from models.spec.network import Network
+from models.spec.nodes import Delay, Neuron
+from models.spec.parameters import Shape, show
+
+READOUT = "readout"
+READOUT_TYPES: Mapping[Readout, type[np.generic]] = {
+    Readout.SPIKE_COUNT: np.int64,
+    Readout.MAX_MEMBRANE: np.float32,
+    Readout.LAST_MEMBRANE: np.float32,
+    Readout.MEAN_MEMBRANE: np.float64,
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """Where samples stand between two steps of a run; None in its place is rest. It belongs to no engine.
+
+    `steps`: the steps that were run since rest. `arrays`, each with the samples first:
+
+        <neuron>.membrane  (batch, *shape) float32   after the reset
+        <neuron>.synapse   (batch, *shape) float32   what is kept of a synaptic current, where there is one
+        <neuron>.spikes    (batch, *shape) float32   of the last step, where the neuron is recurrent
+        <delay>.line       (batch, longest delay, *shape) float32   the last inputs of a Delay, the oldest first
+        readout            (batch, classes)          the output spikes so far (int64); or the greatest (float32) or last
+                                                     (float32) membrane so far, or the sum of all (float64)
+    """
+
+    steps: int
+    arrays: Mapping[str, NDArray[Any]]
+
+    def __getitem__(self, samples: slice) -> State:
+        """Return the state of some of the samples."""
+        return State(self.steps, {name: array[samples] for name, array in self.arrays.items()})
+
+    @classmethod
+    def joined(cls, states: Sequence[State]) -> State:
+        """Return the states of several runs of equal steps, at least one, as that of one run of all their samples."""
+        first, *others = states
+        if not others:
+            return first
+        return cls(first.steps, {name: np.concatenate([each.arrays[name] for each in states]) for name in first.arrays})
+
+
+class StateArray(NamedTuple):
+    """What one array of a state must be: its shape for one sample, and its type."""
+
+    shape: Shape
+    dtype: type[np.generic]
+
+
+def arrays_of(network: Network) -> dict[str, StateArray]:
+    """Return what a state of `network` holds, name to shape and type."""
+    spec = network.spec
+    arrays: dict[str, StateArray] = {}
+    for node in spec.nodes:
+        shape = spec.output_shapes[node.name]
+        if isinstance(node, Delay):
+            arrays[f"{node.name}.line"] = StateArray((longest_delay(network, node), *shape), np.float32)
+        elif isinstance(node, Neuron):
+            kinds = ["membrane", *["synapse"] * has_synapse(node), *["spikes"] * is_recurrent(node)]
+            arrays |= {f"{node.name}.{kind}": StateArray(shape, np.float32) for kind in kinds}
+    return arrays | {READOUT: StateArray((spec.classes,), READOUT_TYPES[spec.readout])}
+
+
+def neuron_state(arrays: Mapping[str, Any], node: Neuron) -> NeuronState:
+    """Return a neuron layer's part of a state, in whatever kind of array it is held."""
+    return NeuronState(*(arrays.get(f"{node.name}.{field}") for field in NeuronState._fields))
+
+
+def neuron_arrays(node: Neuron, state: NeuronState) -> dict[str, Any]:
+    """Return a neuron layer's part of a state by the names that it has there."""
+    return {f"{node.name}.{field}": array for field, array in state._asdict().items() if array is not None}
+
+
+def longest_delay(network: Network, node: Delay) -> int:
+    """Return the most steps that an element of the node's input is late."""
+    return int(network.parameter(node, "delay").max())
+
+
+def check_state(state: State | None, network: Network, batch: int) -> None:
+    """Raise InvalidInput where `state` is not one of `network` for `batch` samples; None is rest, and always fits."""
+    if state is None:
+        return
+    if state.steps < 1:
+        raise InvalidInput(f"state: its steps are {state.steps}, expected at least 1, as no state at all is rest")
+    wanted, given = arrays_of(network), state.arrays
+    for name in sorted(wanted.keys() - given.keys()):
+        raise InvalidInput(f"state: lacks '{name}', which the network needs with shape {show(wanted[name].shape)}")
+    for name in sorted(given.keys() - wanted.keys()):
+        raise InvalidInput(f"state: holds '{name}', which the network does not have")
+    for name, (shape, dtype) in wanted.items():
+        array = given[name]
+        if array.dtype != dtype:
+            raise InvalidInput(f"state: the type of '{name}' is {array.dtype}, expected {np.dtype(dtype)}")
+        if array.shape != (batch, *shape):
+            raise InvalidInput(
+                f"state: the shape of '{name}' is {show(array.shape)}, expected {show((batch, *shape))} "
+                f"for {batch} samples"
+            )
+
+
+def check_from_rest(state: State | None, why: str) -> None:
+    """Raise InvalidInput for any state, where an engine has none that is known; `why` ends the sentence."""
+    if state is not None:
+        raise InvalidInput(f"state: holds {state.steps} steps, but {why}")

@@ -1,0 +1,92 @@
+"""A layer of neurons through time, once for every engine: where it starts, what it hears of itself, and each step.
+
+At each step a recurrent layer first hears its own spikes of the step before, which at the first step since rest are
+none. What it hears joins the current that arrives, or is the last summand of what that current charges
+(`recurrent.joins`). A recurrent bias counts from the first step on, or from the second (`recurrent.bias_at_start`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from models.neurons.equations import (
+    Arithmetic,
+    Integrator,
+    NeuronState,
+    Parameters,
+    SpikingNeuron,
+    feedback_joins_charge,
+    has_synapse,
+    integrator,
+    is_recurrent,
+    spiking_neuron,
+    starting,
+)
+from models.spec.nodes import Integrating, Neuron, Spiking
+
+Array = TypeVar("Array", bound=Any)
+
+# (spikes of the step before, whether the bias counts) -> the current that they send back, of the same shape. Whether
+# the bias counts is true or false where a step is taken at once, and 1 or 0 in a value where a step becomes a graph.
+Recurrence: TypeAlias = Callable[[Array, Any], Array]
+
+
+def at_rest(node: Neuron, parameters: Parameters[Array], zeros: Array) -> NeuronState:
+    """Return a layer's state before the first step; `zeros` has the state's shape (batch, *shape)."""
+    return NeuronState(
+        zeros + parameters("start") if starting(node) else zeros,
+        zeros if has_synapse(node) else None,
+        zeros if is_recurrent(node) else None,
+    )
+
+
+@dataclass(frozen=True)
+class NeuronLayer(Generic[Array]):
+    """A neuron node in one kind of array; `recur` is its recurrent connection, where it has one."""
+
+    node: Neuron
+    neuron: Integrator[Array] | SpikingNeuron[Array]
+    arithmetic: Arithmetic[Array]
+    recur: Recurrence[Array] | None
+
+    @classmethod
+    def of(
+        cls,
+        node: Neuron,
+        parameters: Parameters[Array],
+        arithmetic: Arithmetic[Array],
+        recur: Recurrence[Array] | None = None,
+    ) -> NeuronLayer[Array]:
+        """Return the layer of `node`, whose parameters are looked up by name."""
+        make: Any = integrator if isinstance(node, Integrating) else spiking_neuron
+        return cls(node, make(node, parameters), arithmetic, recur if is_recurrent(node) else None)
+
+    def step(self, state: NeuronState, current: Array, begun: Any) -> tuple[Array, NeuronState]:
+        """Take one step and return what leaves the layer, spikes or a readout's membrane, and the state after it.
+
+        `begun`: whether there was a step since rest, true or false, or 1 or 0 in a graph's value.
+        """
+        if isinstance(self.neuron, SpikingNeuron):
+            feedback = None
+            if self.recur is not None:
+                feedback = self.recur(state.spikes, begun if counts_steps(self.node) else True)
+                if not feedback_joins_charge(self.node):
+                    current, feedback = current + feedback, None
+            spikes, after = self.neuron.step(state, current, feedback, self.arithmetic)
+            return spikes, after if self.recur is None else NeuronState(after.membrane, after.synapse, spikes)
+        after = self.neuron.charge(state, current)
+        return after.membrane, after
+
+    def scan(self, state: NeuronState, currents: Iterable[Array], begun: bool) -> Iterator[tuple[Array, NeuronState]]:
+        """Take a step for each of `currents`, on from `state`, and yield what `step` returns."""
+        for current in currents:
+            leaving, state = self.step(state, current, begun)
+            yield leaving, state
+            begun = True
+
+
+def counts_steps(node: Neuron) -> bool:
+    """Return whether a layer's first step since rest differs from the others by more than its state."""
+    return isinstance(node, Spiking) and node.recurrent is not None and not node.recurrent.bias_at_start

@@ -1,0 +1,147 @@
+"""Every engine gives the same spikes, with no tolerance, on drawn dyadic networks: in one go or cut anywhere.
+
+Every name in `EngineName` takes part, the default engine first, so that a new engine cannot be left out. Each draws
+100 cases; another number is set by SPIKESERVE_PARITY_CASES:
+
+    SPIKESERVE_PARITY_CASES=3000 .venv/bin/python -m pytest tests/models/test_parity.py
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.engines import Engine, EngineName, Record, RunResult, State, create
+from models.engines.reference import ReferenceEngine
+from models.engines.state import arrays_of
+from models.spec.nodes import Node
+from tests.networks import CONNECTIONS, FIRING, INTEGRATING, Case, dyadic_cases
+
+EVERYTHING = Record.RASTER | Record.MEMBRANE
+CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "100"))
+
+drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+every_engine = pytest.mark.parametrize("engine", list(EngineName))
+
+
+def assert_same(result: RunResult, expected: RunResult) -> None:
+    np.testing.assert_array_equal(result.spike_counts, expected.spike_counts)
+    np.testing.assert_array_equal(result.readout, expected.readout)
+    np.testing.assert_array_equal(result.synaptic_operations, expected.synaptic_operations)
+    for found, wanted in (
+        (result.spikes_per_node, expected.spikes_per_node),
+        (result.rasters, expected.rasters),
+        (result.membranes, expected.membranes),
+    ):
+        assert found.keys() == wanted.keys()
+        for name, array in wanted.items():
+            assert found[name].dtype == array.dtype, name
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def assert_same_state(state: State, expected: State) -> None:
+    assert state.steps == expected.steps
+    assert state.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        assert state.arrays[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(state.arrays[name], array, err_msg=name)
+
+
+@every_engine
+@drawn
+@given(case=dyadic_cases())
+def test_an_engine_agrees_with_the_reference_in_every_spike_and_membrane(engine: EngineName, case: Case) -> None:
+    expected, expected_state = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
+    result, state = create(engine, case.network).run(case.inputs, record=EVERYTHING)
+    assert_same(result, expected)
+    assert_same_state(state, expected_state)
+
+
+@every_engine
+@drawn
+@given(case=dyadic_cases(), data=st.data())
+def test_a_run_cut_anywhere_is_one_run_even_where_another_engine_goes_on(
+    engine: EngineName, case: Case, data: st.DataObject
+) -> None:
+    whole, whole_state = ReferenceEngine(case.network).run(case.inputs, record=EVERYTHING)
+    engines: dict[EngineName, Engine] = {engine: create(engine, case.network)}
+    results: list[RunResult] = []
+    state: State | None = None
+    for part in case.parts:
+        name = data.draw(st.sampled_from([engine, *EngineName]))
+        engines.setdefault(name, create(name, case.network))
+        result, state = engines[name].run(part, state, record=EVERYTHING)
+        results.append(result)
+    assert state is not None
+    assert_same_state(state, whole_state)
+    np.testing.assert_array_equal(results[-1].spike_counts, whole.spike_counts)
+    np.testing.assert_array_equal(results[-1].readout, whole.readout)
+    for name in whole.spikes_per_node:
+        np.testing.assert_array_equal(
+            sum(result.spikes_per_node[name] for result in results), whole.spikes_per_node[name]
+        )
+    for kind in ("rasters", "membranes"):
+        for name, array in getattr(whole, kind).items():
+            parts = [getattr(result, kind)[name] for result in results]
+            np.testing.assert_array_equal(np.concatenate(parts), array, err_msg=name)
+    if not case.inputs.constant:  # which is computed, and so counted, once per call
+        operations = [np.asarray(result.synaptic_operations) for result in results]
+        np.testing.assert_array_equal(sum(operations), whole.synaptic_operations)
+
+
+@every_engine
+@drawn
+@given(case=dyadic_cases(), data=st.data())
+def test_parts_of_a_batch_go_on_alone_and_come_together_again(
+    engine: EngineName, case: Case, data: st.DataObject
+) -> None:
+    runner = create(engine, case.network)
+    batch, parts = case.inputs.batch, case.parts
+    split = data.draw(st.integers(0, batch))
+    halves = [slice(0, split), slice(split, batch)]
+    state: State | None = None
+    for part in parts:
+        expected, after = runner.run(part, state, record=EVERYTHING)
+        alone = [runner.run(part[half], state and state[half], record=EVERYTHING) for half in halves]
+        for half, (result, _) in zip(halves, alone, strict=True):
+            assert_same(result, expected[half])
+        state = State.joined([each for _, each in alone])
+        assert_same_state(state, after)
+
+
+def test_the_cases_draw_every_node_that_there_is() -> None:
+    nodes = {node.__name__ for node in get_args(get_args(Node)[0])}
+    assert {*FIRING, *INTEGRATING, *(kind for kinds in CONNECTIONS.values() for kind in kinds)} == nodes
+
+
+@every_engine
+@settings(max_examples=20, deadline=None)
+@given(case=dyadic_cases(), data=st.data())
+def test_a_state_that_does_not_fit_is_refused_in_a_sentence(
+    engine: EngineName, case: Case, data: st.DataObject
+) -> None:
+    runner = create(engine, case.network)
+    _, state = runner.run(case.inputs)
+    arrays: dict[str, Any] = dict(state.arrays)
+    assert arrays.keys() == arrays_of(case.network).keys()
+    name = data.draw(st.sampled_from(sorted(arrays)))
+    wrong = {
+        f"state: lacks '{name}', which the network needs": {key: arrays[key] for key in arrays if key != name},
+        "state: holds 'other.membrane', which the network does not have": arrays | {"other.membrane": arrays[name]},
+        f"state: the type of '{name}' is float16, expected": arrays | {name: arrays[name].astype(np.float16)},
+        f"state: the shape of '{name}' is": arrays | {name: arrays[name][..., np.newaxis]},
+        "state: the shape of '": {
+            key: np.concatenate([array, array[:1] if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)])
+            for key, array in arrays.items()
+        },
+    }
+    for sentence, held in wrong.items():
+        with pytest.raises(ValueError, match=f"^{sentence}[^\n]*$"):
+            runner.run(case.inputs, State(state.steps, held))
+    with pytest.raises(ValueError, match=r"^state: its steps are 0, expected at least 1, as no state at all is rest$"):
+        runner.run(case.inputs, State(0, arrays))
