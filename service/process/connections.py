@@ -48,8 +48,8 @@ log = structlog.get_logger()
 class ConnectionLimits:
     """How long the headers may take to arrive and an answer may take to be read, in seconds.
 
-    The bytes of answers that are not read yet count as `pending`; `count_refused` is called with the status of each
-    refused request.
+    The bytes of answers that are not read yet are reserved in `budget`; `count_refused` is called with the status of
+    each refused request.
     """
 
     header_seconds: float
@@ -73,7 +73,7 @@ class Connection(HttpToolsProtocol):
         self.header_timer: asyncio.TimerHandle | None = None
         self.unanswered: deque[RequestResponseCycle] = deque()  # oldest first; some may be complete by now
         self.refused = False  # the connection is about to close, and what is received is ignored
-        self.unread: Reservation | None = None  # pending bytes of an answer that the client reads slowly
+        self.unread: Reservation | None = None  # the reserved bytes of an answer that the client reads slowly
         self.answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

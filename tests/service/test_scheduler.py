@@ -196,7 +196,7 @@ def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answe
 async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_last(repository: Path) -> None:
     async with started(repository, threads=1) as client:
         model = client.model()
-        model.cost = model.queue.cost = Cost(1e-9, 0, 0)
+        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
         held = slow(model)
         recorded = LEFT | {"return": ["membrane"]}
         first = asyncio.create_task(client.post(LEFT))
@@ -213,7 +213,7 @@ async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Pa
     # Four samples in a run: three of one request leave room for one, and the next request has two.
     async with started(repository, threads=1, max_batch=4) as client:
         model = client.model()
-        model.cost = model.queue.cost = Cost(1e-9, 0, 0)
+        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
         held = slow(model)
         first = asyncio.create_task(client.post(LEFT))
         await held.begun()

@@ -42,7 +42,7 @@ def with_coroutines() -> ASGIApp:
 
 def _freeze(app: FastAPI) -> None:
     """Exclude what was loaded at the start from garbage collection, as `service.process.server` does."""
-    while not app.state.registry.first_load_over:
+    while not app.state.services.registry.first_load_over:
         time.sleep(0.1)
     gc.collect()
     gc.freeze()
