@@ -9,7 +9,7 @@ import structlog
 from models.bundle.external import AnyBundle
 from models.engines import EngineName
 from models.engines.base import Runner
-from models.engines.choose import check, preferred
+from models.engines.declared import check, preferred
 from models.errors import EngineUnavailable
 from service.settings import Settings
 

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.coding import encode
+from models.engines import EngineName
 from models.engines.reference import ReferenceEngine
 from models.spec import Coding
 from models.spec.network import Network
@@ -215,7 +216,7 @@ def test_the_content_type_is_never_asked(client: TestClient) -> None:
         assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("engine", ["reference", "event", "onnx", "torch"])
+@pytest.mark.parametrize("engine", [name.value for name in EngineName])
 def test_every_engine_answers_what_the_reference_computes(
     engine: str, digits_repository: Path, digits_like: Network
 ) -> None:

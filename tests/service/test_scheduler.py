@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult, State
+from models.engines import EngineName, Record, RunResult, State
 from models.spec import Coding
 from service.catalog.cost import Cost
 from service.inference import scheduler
@@ -165,7 +165,7 @@ async def test_a_time_that_is_none_is_400(repository: Path) -> None:
         assert (await client.post(LEFT, headers={"X-Request-Timeout-Ms": "9" * 5000})).status == 200
 
 
-@pytest.mark.parametrize("engine", ["event", "onnx", "torch", "reference"])
+@pytest.mark.parametrize("engine", [name.value for name in EngineName])
 def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answered_as_alone(
     repository: Path, engine: str
 ) -> None:
