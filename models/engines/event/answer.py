@@ -21,7 +21,9 @@ class Answer:
 
     def __init__(self, network: Network, plan: Plan, samples: int, steps: int, record: Record) -> None:
         self.spec, self.plan, self.samples, self.steps = network.spec, plan, samples, steps
-        self.keep_rasters, self.keep_membranes = Record.RASTER in record, Record.MEMBRANE in record
+        self.keep_rasters = self.keep_membranes = False
+        if record:  # looking for a flag takes as long as a small kernel
+            self.keep_rasters, self.keep_membranes = Record.RASTER in record, Record.MEMBRANE in record
         self.operations: Counts = np.zeros(samples, np.int64)
         self.spikes: dict[str, Events] = {}
         self.membranes: dict[str, FloatArray] = {}

@@ -34,9 +34,9 @@ class Chunk:
         self.samples = part.stop - part.start
         self.before = None if state is None else Carried.of(plan.carried, state, self.samples)
         # The kernels read each layer's state there, if there is one, and write the later one in its place.
-        self.carried = np.empty(self.samples * plan.carried.floats, np.float32)
-        if self.before is not None:
-            self.carried = self.before.floats
+        self.carried = (
+            np.empty(self.samples * plan.carried.floats, np.float32) if self.before is None else self.before.floats
+        )
         self.lines: dict[str, FloatArray] = {}
         self.answer = Answer(network, plan, self.samples, self.steps, record)
 
@@ -125,9 +125,10 @@ class Chunk:
             self.answer.add_trace(node.name, trace)
         if not spiking:
             return Dense(layout, self.steps, trace)
-        spikes = Events(index[:found], value[:found], offset)
-        if several and found:
-            check_spikes(node.name, float(spikes.value.max()))
+        if several:
+            value = value[:found]
+            check_spikes(node.name, float(value.max(initial=0)))
+        spikes = Events(index[:found], value, offset)
         self.answer.spikes[node.name] = spikes
         if parameters.recurrent_weight.size:  # the last step's spikes come back only in a run that goes on from here
             returning = offset[self.steps - 1 : -1 : self.steps] - offset[: -1 : self.steps]

@@ -58,7 +58,8 @@ class EventEngine:
             check_state(state, self.network, inputs.batch)
             steps += state.steps
         if inputs.batch <= 1:
-            result, carried = self._chunk(inputs, slice(0, inputs.batch), state, record)
+            whole = slice(0, inputs.batch)
+            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record).run()
             return result, State(steps, CarriedArrays((carried,)))
         done = self._chunks(inputs, state, record)
         parts = [done[start] for start in sorted(done)]
@@ -76,19 +77,14 @@ class EventEngine:
                 while True:
                     part = waiting.popleft()
                     # A chunk's arrays go before the next one's come.
-                    done[part.start] = self._chunk(inputs, part, state, record)
+                    before = None if state is None else state[part]
+                    done[part.start] = Chunk(self.network, self.plan, inputs, part, before, record).run()
 
         helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
         run_parts()
         for helper in helpers:
             helper.result()
         return done
-
-    def _chunk(
-        self, inputs: EncodedInputs, part: slice, state: State | None, record: Record
-    ) -> tuple[RunResult, Carried]:
-        before = None if state is None else state[part]
-        return Chunk(self.network, self.plan, inputs, part, before, record).run()
 
     def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))
