@@ -13,8 +13,9 @@ from models.engines.torch.network import HardThreshold, SpikingNetwork
 from models.spec.network import Network
 from models.spec.nodes import Fire
 from tests.networks import network_of
+from training.config import Surrogate
 from training.fit.forward import forward
-from training.fit.surrogate import DERIVATIVES, SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
+from training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold, sigmoid, threshold_for
 
 POINTS = torch.linspace(-2, 3, 101)
 
