@@ -30,7 +30,7 @@ KEYS = {  # the settings that lock the server, and what each holds
 }
 
 # Literals, and not enums, because --help shows an enum's names where a flag wants its values.
-EngineSetting = Literal["auto", "reference", "event", "onnx", "torch"]
+EngineSetting = Literal["auto", "event", "onnx", "torch", "reference"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 

@@ -14,7 +14,8 @@ from models.coding import EncodedInputs
 from models.engines.base import Record
 from models.engines.reference import ReferenceEngine
 from models.spec.network import FloatArray, Network
-from training.importers.nir.convert import Conversion, Options, convert
+from training.importers.builder import Options
+from training.importers.nir.convert import Conversion, convert
 from training.importers.nir.file import NirFile, read
 from training.importers.nir.rules import DialectName, GraphReset, Rules
 

@@ -15,12 +15,11 @@ from models.engines import EngineName, create
 from models.errors import SpikeserveError
 from models.spec import Coding, Readout
 from models.spec.nodes import Fire, Reset
-from training.commands import RUN, exports, imports
-from training.config import TrainingConfig
+from training.commands import RUN, RepositoryOption, exports, imports
+from training.config import Surrogate, TrainingConfig
 from training.data.datasets import Dataset, load
 from training.fit.folder import RunFolder
 from training.fit.job import run_job
-from training.fit.surrogate import Surrogate
 from training.importers.frameworks.commands import verify
 from training.importers.nir.commands import check_command
 from training.importers.onnx import import_command as import_onnx
@@ -39,7 +38,6 @@ app.command()(verify)
 console = Console()
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
-RepositoryOption = Annotated[Path, typer.Option(help="The model repository to publish to.")]
 NameOption = Annotated[str | None, typer.Option(help="The model's name; the data set's if absent.")]
 
 
@@ -140,14 +138,7 @@ def _report(evaluation: Evaluation, data: Dataset) -> None:
 
 
 def _publish(run: RunFolder, data: Dataset, repository: Path, name: str) -> None:
-    exported = export(run, data, ModelRepository(repository), name)
-    for parity in exported.parity:
-        console.print(
-            f"Engine {parity.engine} against reference: {parity.other_predictions} other predictions, "
-            f"{parity.differing_spikes} of {parity.spikes} spikes differ",
-            highlight=False,
-        )
-    console.print(f"Published {name} version {exported.version}: {exported.folder}", highlight=False)
+    export(run, data, ModelRepository(repository), name).show(console)
 
 
 def main() -> None:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 from typing_extensions import override
 
@@ -15,6 +17,12 @@ from models.errors import InvalidInput
 from models.spec.parameters import Shape
 
 RUN = "run"
+
+console = Console(soft_wrap=True)  # a path or a sentence stays on one line
+
+RepositoryOption = Annotated[Path, typer.Option(help="The model repository to publish to.")]
+ModelNameOption = Annotated[str, typer.Option(help="The model's name.", show_default=False)]
+LabelsOption = Annotated[str | None, typer.Option(help="The classes' names, as in cat,dog; numbers if absent.")]
 
 
 class _RunUnlessNamed(TyperGroup):

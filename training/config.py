@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,12 +14,21 @@ from models.spec import Coding, Readout, first_fault
 from models.spec.nodes import Fire, Reset
 from models.spec.parameters import Fraction, Frozen
 from training.errors import InvalidConfig
-from training.fit.surrogate import Surrogate
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class Surrogate(StrEnum):
+    """The surrogates by name."""
+
+    SIGMOID = "sigmoid"
+    FAST_SIGMOID = "fast_sigmoid"
+    ARCTAN = "arctan"
+    TRIANGULAR = "triangular"
+    SOFT = "soft"
 
 
 class DataConfig(Frozen):

@@ -3,11 +3,17 @@
 TrainingError
 ├── InvalidData           a data set that cannot be trained on
 ├── InvalidConfig         a configuration that cannot be run
-├── InvalidGraph          a NIR file that cannot be read, or a graph that cannot be served
+├── InvalidGraph          a NIR file that cannot be read, or a network of elsewhere that cannot be served
 ├── InvalidRules          a NIR file whose dialect, dt or reset nobody names, or which are none
+├── InvalidEntry          a factory, state_dict or framework that cannot be had
+├── NotConvertible        a network of PyTorch modules that holds what a spec cannot say, module by module
 ├── BrokenGradientChain   a loss that no weight has a part in
 └── ExportRefused         a network whose engines do not agree
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 from models.errors import SpikeserveError
 
@@ -30,6 +36,20 @@ class InvalidGraph(TrainingError, ValueError):
 
 class InvalidRules(TrainingError, ValueError):
     """Rules that a NIR file lacks or gets wrong; the message lists them and what there is to name."""
+
+
+class InvalidEntry(TrainingError):
+    """A factory, state_dict or framework that cannot be had; the message names it and what was expected."""
+
+
+class NotConvertible(TrainingError):
+    """A network that cannot be converted; the message has a line for each module: path, class, field and why."""
+
+    @classmethod
+    def because(cls, refusals: Sequence[str]) -> NotConvertible:
+        """Return the error that lists every refusal."""
+        modules = "one thing" if len(refusals) == 1 else f"{len(refusals)} things"
+        return cls("\n  ".join([f"the network holds {modules} that cannot be converted:", *refusals]))
 
 
 class BrokenGradientChain(TrainingError):

@@ -23,7 +23,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 PYTORCH_LIBRARIES = ("snntorch", "spikingjelly", "norse", "sinabs")
 
-CONTESTANTS = tuple(sorted(OURS, key=["event", "onnx", "torch"].index)) + tuple(NEEDS)
+CONTESTANTS = OURS + tuple(NEEDS)
 
 
 def prepare(name: str, job: Job) -> Run:

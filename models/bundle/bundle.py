@@ -31,7 +31,7 @@ from safetensors import numpy as safetensors
 
 from models.coding import EncodedInputs
 from models.engines.base import Counts, Runner
-from models.engines.choose import EngineName, create, preferred
+from models.engines.declared import EngineName, create, preferred
 from models.errors import InvalidBundle, InvalidInput, InvalidSpec
 from models.spec import Spec, first_fault
 from models.spec.network import FloatArray, Network
@@ -151,7 +151,10 @@ class Bundle:
 
     def verify(self, engine: Runner) -> None:
         """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs."""
-        result, _ = engine.run(self.golden.inputs)
+        try:
+            result, _ = engine.run(self.golden.inputs)
+        except InvalidInput as error:
+            raise InvalidBundle(f"{File.GOLDEN}: cannot be run on engine '{engine.name}': {error}") from error
         for index, (found, expected) in enumerate(zip(result.spike_counts, self.golden.spike_counts, strict=True)):
             if not np.array_equal(found, expected):
                 raise InvalidBundle(

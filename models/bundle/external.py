@@ -21,7 +21,7 @@ from models.bundle import Bundle, File, Header, header_of, read_files, read_mani
 from models.bundle.dry_run import random_inputs, verify
 from models.coding import EncodedInputs
 from models.engines.base import Runner
-from models.engines.choose import EngineName, check
+from models.engines.declared import EngineName, check
 from models.errors import EngineUnavailable, InvalidBundle
 from models.spec import Spec
 from models.spec.onnx_contract import OnnxContract

@@ -1,6 +1,6 @@
 """The engines: one protocol, several ways to run the same spec, spike for spike."""
 
 from models.engines.base import Engine, Record, RunResult, State
-from models.engines.choose import EngineName, available, create
+from models.engines.declared import ENGINES, EngineName, available, create
 
-__all__ = ["Engine", "EngineName", "Record", "RunResult", "State", "available", "create"]
+__all__ = ["ENGINES", "Engine", "EngineName", "Record", "RunResult", "State", "available", "create"]

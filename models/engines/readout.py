@@ -59,6 +59,6 @@ def check_spikes(node: str, most: float) -> None:
     """
     if not most <= MAX_SPIKES:
         raise InvalidInput(
-            f"node '{node}': a neuron fires {most:.6g} times in one step, expected at most {MAX_SPIKES}; "
+            f"node '{node}': a neuron fires {most:.15g} times in one step, expected at most {MAX_SPIKES}; "
             "its threshold is too low for these inputs"
         )

@@ -46,7 +46,8 @@ class NumpyArithmetic:
     def fire(self, charged: FloatArray, threshold: FloatArray, rule: Fire) -> FloatArray:
         """Return 1.0 where `charged` reaches `threshold` (or passes it), or how often it does, else 0.0."""
         if rule is Fire.MULTIPLE:
-            return np.where(charged > 0, np.trunc(charged / threshold), np.float32(0))
+            with np.errstate(over="ignore"):  # an infinite count is refused
+                return np.where(charged > 0, np.trunc(charged / threshold), np.float32(0))
         fired = charged >= threshold if rule is Fire.AT_THRESHOLD else charged > threshold
         return fired.astype(charged.dtype)
 

@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from models.engines import EngineName
+from models.engines import ENGINES, EngineName
 from service.catalog.cost import Cost
 from service.settings import Settings
 
@@ -84,7 +84,7 @@ class Batched:
 
 def policy_of(engine: str, settings: Settings) -> Policy:
     """Return the policy of an engine, by its name."""
-    if engine in {EngineName.ONNX, EngineName.TORCH}:
+    if ENGINES[EngineName(engine)].batches:
         run_seconds = LONG_RUN_SECONDS if settings.device == "cpu" else math.inf
         return Batched(settings.max_batch, settings.max_batch_delay_ms / 1000, run_seconds)
     return SideBySide(settings.max_batch)

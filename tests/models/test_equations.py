@@ -9,6 +9,7 @@ import pytest
 
 from models.coding import encode
 from models.engines import EngineName, Record, RunResult, create
+from models.errors import InvalidInput
 from models.spec.network import Network
 from models.spec.nodes import Charge
 from tests.networks import network_of
@@ -448,3 +449,31 @@ def test_an_uneven_padding_leaves_fewer_windows_over_the_first_inputs(engine: En
     spikes[2] = 1
     result, _ = create(engine, network).run(encode(spikes, network.spec))
     np.testing.assert_array_equal(result.synaptic_operations, [1, 2, 14])
+
+
+@pytest.mark.parametrize("threshold", [2.0**-149, 2.0**-40, 2.0**-25])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_more_spikes_in_a_step_than_can_be_counted_are_refused(
+    engine: EngineName, threshold: float, hidden: bool
+) -> None:
+    # A current of 1 has room for a threshold of 2**-25 2**25 times, where 2**24 is the most; 1 / 2**-149 is infinite.
+    many: Node = {"type": "IF", "name": "many", "fire": "multiple", "threshold": threshold, "reset": "none"}
+    network = one({"type": "IF"})
+    network = network_of(
+        [many, *[{"type": "IF", "name": "out"}] * hidden], {}, **network.spec.model_dump(exclude={"nodes"})
+    )
+    sentence = r"^node 'many': a neuron fires \S+ times in one step, expected at most 16777216; [^\n]*$"
+    with pytest.raises(InvalidInput, match=sentence):
+        run(engine, network, [[0.0], [1.0]])
+
+
+def test_as_many_spikes_as_can_be_counted_are_counted_exactly(engine: EngineName) -> None:
+    # 2**24 - 1 spikes at each of three steps are 50331645 in all: an odd number between 2**25 and 2**26, where float32
+    # knows only every fourth. 2**24 are the most, and 2**24 + 2 are too many.
+    network = one({"type": "Threshold", "fire": "multiple"}, input={"shape": [1], "high": 2**25})
+    result = run(engine, network, [[2**24 - 1]] * 3)
+    assert result.spike_counts.tolist() == [[3 * (2**24 - 1)]]
+    assert result.spikes_per_node["out"].tolist() == [3 * (2**24 - 1)]
+    assert run(engine, network, [[2**24]]).rasters["out"].tolist() == [[[2**24]]]
+    with pytest.raises(InvalidInput, match=r"^node 'out': a neuron fires 16777218 times in one step"):
+        run(engine, network, [[2**24 + 2]])

@@ -163,6 +163,17 @@ def test_fixed_steps_are_found_at_load(tmp_path: Path) -> None:
         verified(tmp_path, spikes(steps=4), of_spikes(any_time_steps=False, time_steps=5))
 
 
+def test_steps_that_are_fixed_within_the_graph_are_found_at_load(tmp_path: Path) -> None:
+    # It declares that any steps will do, and adds a current of its own at each of four.
+    model = spikes()
+    model.graph.node[0].output[0] = "own"
+    model.graph.node.insert(1, helper.make_node("Add", ["own", "drive"], ["current"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((4, 1, 3), np.float32), "drive"))
+    with pytest.raises(InvalidBundle, match=r"ONNX Runtime fails on an input of shape \[5, 2, 2\]"):
+        verified(tmp_path, model, of_spikes())
+    verified(tmp_path, model, of_spikes(any_time_steps=False))
+
+
 def test_a_model_that_mixes_its_samples_is_found_at_load(tmp_path: Path) -> None:
     model = scores()
     model.graph.node[0].output[0] = "own"
@@ -180,6 +191,10 @@ def test_a_model_that_draws_at_random_is_found_at_load(tmp_path: Path) -> None:
     model.graph.node.append(helper.make_node("Add", ["own", "noise"], ["scores"]))
     with pytest.raises(InvalidBundle, match="for the same sample twice in a row"):
         verified(tmp_path, model, contract())
+
+
+def test_a_raster_is_tried_with_values_of_the_declared_range_where_0_is_not_one_of_them(tmp_path: Path) -> None:
+    verified(tmp_path, spikes(), of_spikes(input={"shape": [2], "low": 1, "high": 2}))
 
 
 def test_a_tensor_of_another_file_never_meets_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +263,12 @@ def test_only_onnx_runs_it(tmp_path: Path, engine: EngineName) -> None:
     bundle = bundle_of(tmp_path, scores(), contract())
     with pytest.raises(EngineUnavailable, match=f"engine '{engine}' on 'cpu': the model is only an ONNX graph"):
         bundle.engine(engine)
+
+
+def test_only_the_cpu_runs_it(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path, scores(), contract())
+    with pytest.raises(EngineUnavailable, match="engine 'onnx' on 'cuda': the model is only an ONNX graph"):
+        bundle.engine(EngineName.ONNX, "cuda")
 
 
 def test_a_network_whose_model_onnx_reads_another_file_is_refused_too(tmp_path: Path) -> None:

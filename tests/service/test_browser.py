@@ -14,7 +14,7 @@ import pytest
 
 from models.spec import Coding, Spec
 from models.spec.network import Network
-from service.http.keys import new_key
+from service.http.middleware.keys import new_key
 from tests import foreign
 from tests.bundles import publish
 from tests.networks import toy

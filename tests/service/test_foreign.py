@@ -12,9 +12,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from models.spec.onnx_contract import OnnxContract
-from service.inference.jobs import Job, Times
-from service.inference.queues import Piece
-from service.inference.runs import compute
+from service.inference.job import Job
+from service.inference.native.codec import NativeCodec
+from service.inference.run import Shard, compute
+from service.telemetry.record import Times
 from tests.bundles import publish as publish_network
 from tests.foreign import contract, of_spikes, publish, scores, spikes
 from tests.networks import toy
@@ -91,12 +92,13 @@ def test_a_sample_without_an_answer_gets_a_sentence(tmp_path: Path) -> None:
 def test_a_sample_without_an_answer_is_its_own_requests_fault_alone(tmp_path: Path) -> None:
     publish(tmp_path, undefined_at_one(), contract())
     with serving(tmp_path) as client:
-        model = client.app.state.registry.get()  # type: ignore[attr-defined]
-        queries = [model.read(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
+        model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        codec = NativeCodec(model)
+        queries = [codec.decode(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
         with closing(asyncio.new_event_loop()) as loop:
-            pieces = [Piece(Job(model, loop.create_future(), query, 0.0, Times(0.0)), 0, 1) for query in queries]
-            ran = compute(model, pieces)
-    assert [outcome.fault is None for outcome in ran.outcomes] == [False, True]
+            jobs = [Job(model, codec, loop.create_future(), query, 0.0, Times(0.0)) for query in queries]
+            ran = compute(model, [Shard(job, 0, 1) for job in jobs])
+    assert [outcome.error is None for outcome in ran.outcomes] == [False, True]
     assert ran.samples == 1
 
 
@@ -136,8 +138,8 @@ def test_the_schema_says_that_synaptic_operations_may_be_absent(tmp_path: Path) 
 def test_it_never_runs_on_the_event_loop(tmp_path: Path) -> None:
     publish(tmp_path, scores(), contract())
     with serving(tmp_path) as client:
-        model = client.app.state.registry.get()  # type: ignore[attr-defined]
-        assert not model.is_quick(model.reader.read(b'{"inputs": [[0, 1]]}'))
+        model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        assert not model.cost.is_small(samples=1, time_steps=1)
 
 
 @pytest.mark.parametrize("engine", ["event", "reference", "torch"])

@@ -47,3 +47,26 @@ def test_several_spikes_of_a_step_are_as_many_events(tmp_path: Path, engine: Eng
     assert [(node["name"], node["type"]) for node in described["nodes"]] == [
         (node["name"], node["type"]) for node in NODES
     ]
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_asks_for_them(
+    tmp_path: Path, engine: EngineName
+) -> None:
+    # A value of 4 has room for a threshold of 2**-23 2**25 times; one of 1 has it 2**23 times, which can be counted.
+    network = network_of(
+        [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 2.0**-23}],
+        {},
+        input={"shape": [1], "low": 0, "high": 4},
+        time_steps=2,
+        labels=["only"],
+    )
+    publish(tmp_path, network)
+    with serving(tmp_path, engine=engine.value) as client:
+        refused = client.post("/models/toy/predict", json={"inputs": [[4]]})
+        answered = client.post("/models/toy/predict", json={"inputs": [[1]]})
+    assert (refused.status_code, refused.json()["error"].partition(",")[0]) == (
+        422,
+        "node 'many': a neuron fires 33554432 times in one step",
+    )
+    assert answered.json()["predictions"][0]["spike_counts"] == [2**24]

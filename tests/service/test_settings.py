@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.bundle.repository import PRETRAINED
-from service.http.keys import KeyRing
+from service.http.middleware.keys import KeyRing
 from service.process.command_line import main, read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings, one_for_each_core
 
@@ -84,7 +84,7 @@ def test_every_setting_says_what_it_means_and_has_a_flag(name: str, capsys: pyte
     [
         (["--port", "x"], "port is 'x', expected an integer"),
         (["--port", "70000"], "port is '70000', expected at most 65535"),
-        (["--engine", "abacus"], "engine is 'abacus', expected 'auto', 'reference', 'event', 'onnx' or 'torch'"),
+        (["--engine", "abacus"], "engine is 'abacus', expected 'auto', 'event', 'onnx', 'torch' or 'reference'"),
         (["--versions", "newest"], "versions is 'newest', expected latest, all or versions such as 1,3"),
         (["--versions", "7"], "versions: no model in the repository has one of 7"),
         (["--device", "gpu"], "device is 'gpu', expected cpu, cuda or cuda:<index>"),

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from models.coding import encode
 from models.engines import EngineName, Record, create
-from models.spec import Input, Spec
+from models.spec import Coding, Input, Spec
 from models.spec.network import Network
 from tests.networks import network_of
+from training.errors import InvalidConfig
 from training.fit.exact import round_to_grid
 
 LIF: dict[str, Any] = {"type": "LIF", "decay": 0.77}
@@ -136,6 +137,40 @@ def test_two_connections_that_meet_are_said_to_end_it_where_their_sum_leaves_24_
         labels=["only"],
     )
     assert not round_to_grid(network).exact
+
+
+def test_a_mean_of_four_spikes_comes_in_quarters_so_that_the_weights_after_it_lose_two_bits() -> None:
+    # Sums of less than 1 lie on multiples of 2**-24. Quarters leave a weight multiples of 2**-22: the 2**-24 is lost.
+    network = network_of(
+        [
+            {"type": "AvgPool2d", "name": "pool", "kernel_size": 2},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
+            LIF | {"name": "out"},
+        ],
+        {"fc.weight": [[0.75 + 2.0**-24]]},
+        input={"shape": [1, 2, 2]},
+        coding="spikes",
+        time_steps=1,
+        labels=["only"],
+    )
+    rounded = round_to_grid(network)
+    assert network.tensors["fc.weight"].item() == 0.75 + 2.0**-24
+    assert rounded.network.tensors["fc.weight"].item() == 0.75
+    assert rounded.exact
+
+
+@pytest.mark.parametrize("coding", list(Coding))
+def test_every_coding_has_its_grid(coding: Coding) -> None:
+    network = digits_network(0)
+    assert round_to_grid(Network(network.spec.model_copy(update={"coding": coding}), network.tensors)).exact
+
+
+def test_a_coding_that_nobody_has_proven_exact_is_refused() -> None:
+    network = digits_network(0)
+    unknown = network.spec.model_copy(update={"coding": "phase"})
+    with pytest.raises(InvalidConfig, match=r"^coding is 'phase', for which no sum is known to be exact, expected one"):
+        round_to_grid(Network(unknown, network.tensors))
 
 
 def test_weights_that_are_all_zero_are_exact() -> None:

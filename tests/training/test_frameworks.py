@@ -19,12 +19,13 @@ from models.spec import Readout
 from models.spec.nodes import Fire, Threshold
 from tests.training.command_line import ROOT, training
 from training.__main__ import main
-from training.importers.frameworks.builder import Layer
-from training.importers.frameworks.connections import CONNECTIONS
-from training.importers.frameworks.convert import Converted, Served, convert
+from training.errors import InvalidEntry, NotConvertible
+from training.importers.builder import Options
+from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.entry import load_network
-from training.importers.frameworks.errors import InvalidEntry, NotConvertible
 from training.importers.frameworks.framework import Framework, find, folded
+from training.importers.frameworks.layer import Layer
+from training.importers.frameworks.torch_modules import MODULES
 
 GUIDE = (ROOT / "docs/interop.md").read_text()
 
@@ -44,13 +45,13 @@ PLAIN = Framework(
     name="torch",
     rule="",
     containers=frozenset({nn.Sequential}),
-    rules={**CONNECTIONS, Spike: spike_rule},
+    rules={**MODULES, Spike: spike_rule},
     run=folded,
 )
 
 
 def taken_in(network: nn.Module, *shape: int, **served: object) -> Converted:
-    return convert(network.eval().requires_grad_(False), PLAIN, Served(shape, 8, **served))  # type: ignore[arg-type]
+    return convert(network.eval().requires_grad_(False), PLAIN, Options(shape, 8, **served))  # type: ignore[arg-type]
 
 
 class Branches(nn.Module):
@@ -143,7 +144,7 @@ class Halved(nn.Module):
 
 def test_a_forward_that_touches_a_state_is_refused() -> None:
     with pytest.raises(NotConvertible, match="'lif' gives other values in the forward than when it is stepped"):
-        convert(Halved().eval(), find("snntorch"), Served((4,), 8))
+        convert(Halved().eval(), find("snntorch"), Options((4,), 8))
 
 
 def test_all_that_cannot_be_converted_is_named_at_once() -> None:
@@ -254,7 +255,7 @@ def test_what_a_framework_does_and_no_node_says_is_refused_by_name(
         names |= vars(import_module("sinabs.activation"))
     network = nn.Sequential(nn.Linear(4, 4), eval(neuron, names))  # noqa: S307  (written above)
     with pytest.raises(NotConvertible, match=re.escape(reason)) as refused:
-        convert(network.eval().requires_grad_(False), find(name), Served((4,), 8))
+        convert(network.eval().requires_grad_(False), find(name), Options((4,), 8))
     assert "\n  1 (" in str(refused.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,17 @@ import torch
 from models.engines.torch.network import HardThreshold, SpikingNetwork
 from models.spec.network import Network
 from tests.networks import network_of
-from training.config import TrainingConfig
+from training.config import Surrogate, TrainingConfig
 from training.data.datasets import Dataset
 from training.errors import BrokenGradientChain, InvalidConfig
-from training.fit.checkpoint import Epoch
+from training.fit.checkpoint import Progress
 from training.fit.forward import forward
+from training.fit.initialise import BAND, initialise
 from training.fit.job import spec_for
-from training.fit.loop import Watcher, fit, validate
+from training.fit.loop import fit, validate
 from training.fit.losses import spike_loss
-from training.fit.surrogate import Surrogate, threshold_for
-from training.fit.wake import BAND, wake
+from training.fit.surrogate import threshold_for
+from training.report.epochs import Epoch, Watcher
 
 
 @pytest.mark.parametrize("surrogate", list(Surrogate))
@@ -33,7 +35,7 @@ def test_every_weight_gets_a_finite_gradient_that_is_not_zero(
     torch.manual_seed(0)
     module = SpikingNetwork(spec)
     batch = data.training[:32]
-    wake(module, batch.samples)
+    initialise(module, batch.samples)
     activity = forward(module, batch.samples, threshold_for(surrogate, 1.0))
     spike_loss(activity.output, torch.from_numpy(batch.labels)).backward()  # type: ignore[no-untyped-call]
     for name, weight in module.named_parameters():
@@ -49,7 +51,7 @@ def test_fresh_weights_are_scaled_until_every_layer_fires(config: TrainingConfig
             weight.mul_(0.2)
     samples = data.training.samples[:32]
     assert forward(module, samples, HardThreshold()).firing_rates["output"] == 0
-    wake(module, samples)
+    initialise(module, samples)
     for layer, rate in forward(module, samples, HardThreshold()).firing_rates.items():
         assert BAND[0] <= rate <= BAND[1], layer
 
@@ -168,3 +170,33 @@ def test_the_membrane_of_a_readout_can_be_trained_too() -> None:
     module = SpikingNetwork.of(network)
     # Input 1, 0: the first membrane goes 1, 1.5; the second stays at 0.
     assert forward(module, np.array([[1, 0]], np.float32), HardThreshold()).output.tolist() == [[[1, 0]], [[1.5, 0]]]
+
+
+def test_the_best_epochs_weights_are_returned_and_not_the_lasts(
+    config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    # With a patience of one, a run ends with the first epoch that is not better: the last but one is the best.
+    impatient = config.optimisation.model_copy(update={"epochs": 50, "patience": 1})
+    settings = config.model_copy(update={"optimisation": impatient})
+    path = tmp_path / "checkpoint.pt"
+    weights: list[dict[str, torch.Tensor]] = []
+    watcher = Watcher(epoch=lambda _: weights.append(Progress.load(path).weights))
+    fitted = fit(spec_for(settings, data), data, settings, path, watcher=watcher)
+    assert fitted.best.number == len(weights) - 2
+    module = SpikingNetwork(fitted.network.spec)
+    for expected, same in ((weights[-2], True), (weights[-1], False)):
+        module.load_state_dict(expected)
+        found = [
+            np.array_equal(module.network().tensors[name], value) for name, value in fitted.network.tensors.items()
+        ]
+        assert all(found) is same
+
+
+def test_a_gradient_longer_than_clip_norm_is_cut_to_it(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
+    # One epoch of one batch. Adam's first moment is then a tenth of the gradient that it was given, beta1 being 0.9.
+    once = config.optimisation.model_copy(update={"epochs": 1, "batch_size": len(data.training), "clip_norm": 1e-3})
+    settings = config.model_copy(update={"optimisation": once})
+    fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
+    moments = Progress.load(tmp_path / "checkpoint.pt").optimiser["state"].values()
+    norm = 10 * math.sqrt(sum(float(state["exp_avg"].square().sum()) for state in moments))
+    assert norm == pytest.approx(1e-3, rel=1e-3)

@@ -15,14 +15,14 @@ from models.engines import EngineName, create
 from models.engines.torch.network import SpikingNetwork
 from models.spec import Readout, Spec
 from models.spec.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Synapse
-from training.config import NetworkConfig, OptimisationConfig, TrainingConfig
+from training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
 from training.data.datasets import load
 from training.fit.folder import RunFolder
 from training.fit.forward import forward
 from training.fit.job import run_job
-from training.fit.loop import Watcher
-from training.fit.surrogate import SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
+from training.fit.surrogate import SoftThreshold, SurrogateThreshold, sigmoid, threshold_for
 from training.publish.export import export
+from training.report.epochs import Watcher
 
 VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
 FLOWS = {
@@ -109,7 +109,7 @@ def test_the_soft_network_of_every_rule_passes_gradcheck(node: dict[str, Any]) -
     module = SpikingNetwork(spec).double()
 
     def run(steps: torch.Tensor) -> torch.Tensor:
-        *_, (_, _, leaving, _) = module(steps, 3, SoftThreshold(4.0))
+        *_, (_, _, leaving, _, _) = module(steps, 3, SoftThreshold(4.0))
         return leaving
 
     steps = torch.rand(3, 2, 2, dtype=torch.float64, requires_grad=True)

@@ -24,7 +24,7 @@ from tests.nir_graphs import (
     stack,
 )
 from training.errors import InvalidGraph
-from training.importers.nir.convert import Options
+from training.importers.builder import Options
 from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 RNG = np.random.default_rng(0)

@@ -16,7 +16,8 @@ from models.engines import EngineName, Record, create
 from models.errors import InvalidSpec
 from tests.nir_graphs import converted, full, integrate_and_fire, lif, stack, written
 from training.errors import InvalidGraph, InvalidRules
-from training.importers.nir.convert import Options, convert
+from training.importers.builder import Options
+from training.importers.nir.convert import convert
 from training.importers.nir.file import read
 from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 

@@ -20,10 +20,10 @@ from models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of
 from tests.nir_graphs import spikes_of
 from training.errors import ExportRefused
-from training.importers.nir.convert import Options, convert
-from training.importers.nir.exported import to_graph
+from training.importers.builder import Options
+from training.importers.nir.convert import convert, convert_file
+from training.importers.nir.export import to_graph
 from training.importers.nir.file import NirFile, read, write
-from training.importers.nir.publish import network_of as network_of_file
 from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 
 DT = 2.0**-13
@@ -36,7 +36,7 @@ def exported(folder: Path, network: Network, dt: float | None = DT) -> NirFile:
 
 def taken_back(file: NirFile, options: Options | None = None) -> Any:
     rules = GivenRules.of(file.graph.metadata).complete()
-    return network_of_file(file, rules, options or Options())
+    return convert_file(file, rules, options or Options())
 
 
 def require_same(found: Network, expected: Network) -> None:
@@ -117,7 +117,7 @@ def test_options_win_over_what_the_file_says(tmp_path: Path) -> None:
 
 def test_other_rules_than_the_files_are_followed_and_told(tmp_path: Path) -> None:
     file = exported(tmp_path, network(decay=0.75))
-    conversion = network_of_file(file, Rules(DialectName.NIR, DT, GraphReset.ZERO), Options())
+    conversion = convert_file(file, Rules(DialectName.NIR, DT, GraphReset.ZERO), Options())
     assert "other rules than its own were named" in conversion.warnings[0]
     assert conversion.network.spec.nodes[1].reset == "value"  # type: ignore[union-attr]
 

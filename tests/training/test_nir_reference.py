@@ -17,16 +17,17 @@ from models.engines import EngineName, Record, create
 from models.spec.nodes import ResetTiming
 from tests.reference_data import reference_data
 from tests.service.conftest import running
-from training.importers.nir.convert import Options
-from training.importers.nir.publish import Imported, import_nir
+from training.importers.builder import Options
+from training.importers.nir.commands import import_nir
+from training.importers.nir.convert import Conversion
 from training.importers.nir.rules import DialectName, GivenRules, GraphReset
 
 DT = 1e-4
 BRAILLE = "braille_noDelay_noBias_subtract.nir"
 
 
-def publish(root: Path, file: str, name: str, rules: GivenRules, options: Options) -> Imported:
-    return import_nir(reference_data() / "nir" / file, rules, options, ModelRepository(root), name)
+def publish(root: Path, file: str, name: str, rules: GivenRules, options: Options) -> Conversion:
+    return import_nir(reference_data() / "nir" / file, rules, options, ModelRepository(root), name)[1]
 
 
 def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: Record) -> Any:
@@ -40,8 +41,8 @@ def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: 
 @pytest.mark.parametrize("dialect", [DialectName.NIR, DialectName.NORSE])
 def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path, dialect: DialectName) -> None:
     rules = GivenRules(dialect, DT, GraphReset.ZERO)
-    imported = publish(tmp_path, "lif_norse.nir", "lif", rules, Options(time_steps=1000))
-    assert imported.warnings == ()
+    conversion = publish(tmp_path, "lif_norse.nir", "lif", rules, Options(time_steps=1000))
+    assert conversion.warnings == ()
     current, membrane, spikes = np.loadtxt(reference_data() / "nir/lif_norse.csv", delimiter=",").T
     for engine in EngineName:
         result = run(tmp_path, "lif", engine, current[:, np.newaxis], Record.RASTER | Record.MEMBRANE)
@@ -65,8 +66,8 @@ def test_the_norse_neuron_gives_its_published_spikes_and_membrane(tmp_path: Path
 def test_the_braille_graphs_hidden_spikes_are_those_that_were_published(
     tmp_path: Path, published: str, rules: GivenRules, late: int
 ) -> None:
-    imported = publish(tmp_path, BRAILLE, "braille", rules, Options(time_steps=256))
-    assert imported.warnings == ()
+    conversion = publish(tmp_path, BRAILLE, "braille", rules, Options(time_steps=256))
+    assert conversion.warnings == ()
     data = np.load(reference_data() / "nir/braille_test0_subtract.npz")
     for engine in EngineName:
         raster = run(tmp_path, "braille", engine, data["x"], Record.RASTER).rasters["lif1_lif"][:, 0]

@@ -25,8 +25,9 @@ from models.engines.reference import ReferenceEngine
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
-from training.importers.frameworks.compare import LayerParity, compare, draw_encoded, run_chain
-from training.importers.frameworks.convert import Converted, Served, convert
+from training.importers.builder import Options
+from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_chain
+from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.framework import Framework, find
 
 INPUTS, NEURONS, STEPS, SAMPLES = 24, 130, 40, 100
@@ -82,7 +83,7 @@ def spikes(rng: Generator) -> EncodedInputs:
 def converted(name: str, network: nn.Module) -> tuple[Framework, Converted]:
     framework = peer(name)
     network.eval().requires_grad_(False)
-    return framework, convert(network, framework, Served((INPUTS,), STEPS))
+    return framework, convert(network, framework, Options((INPUTS,), STEPS))
 
 
 def require_parity(rows: list[LayerParity]) -> None:
@@ -425,8 +426,8 @@ def test_convolutions_and_pools_are_the_frameworks_own(case: str, rng: Generator
     name, neurons, pools = CONVOLUTIONAL[case]
     framework = peer(name)
     network = convolutional(rng, neurons, pools()).eval()
-    found = convert(network, framework, Served((2, 12, 12), 20))
-    inputs = draw_encoded(found.network.spec, 32)
+    found = convert(network, framework, Options((2, 12, 12), 20))
+    inputs = random_encoded(found.network.spec, 32)
     theirs = run_chain(found, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         rows = compare(found, theirs, create(engine, found.network), inputs)
@@ -524,9 +525,9 @@ def test_networks_as_each_framework_writes_them_come_in(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = make().eval().requires_grad_(False)
-    found = convert(network, framework, Served((1, 8, 8), 12))
+    found = convert(network, framework, Options((1, 8, 8), 12))
     assert [node.type for node in found.network.spec.nodes] == kinds
-    inputs = draw_encoded(found.network.spec, 16)
+    inputs = random_encoded(found.network.spec, 16)
     rows = compare(found, run_chain(found, framework, inputs), ReferenceEngine(found.network), inputs)
     assert [row.differing for row in rows] == [0] * len(rows)
     assert rows[0].spikes

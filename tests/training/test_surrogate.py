@@ -13,8 +13,9 @@ from models.engines.torch.network import HardThreshold, SpikingNetwork
 from models.spec.network import Network
 from models.spec.nodes import Fire
 from tests.networks import network_of
+from training.config import Surrogate
 from training.fit.forward import forward
-from training.fit.surrogate import DERIVATIVES, SoftThreshold, Surrogate, SurrogateThreshold, sigmoid, threshold_for
+from training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold, sigmoid, threshold_for
 
 POINTS = torch.linspace(-2, 3, 101)
 
@@ -103,7 +104,7 @@ def test_a_soft_network_passes_gradcheck_through_time_and_its_reset(reset: str) 
     module = SpikingNetwork.of(network).double()
 
     def run(steps: Tensor) -> Tensor:
-        *_, (_, _, leaving, _) = module(steps, 3, SoftThreshold(4.0))
+        *_, (_, _, leaving, _, _) = module(steps, 3, SoftThreshold(4.0))
         return leaving
 
     steps = torch.randn(3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)

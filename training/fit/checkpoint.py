@@ -10,26 +10,7 @@ import torch
 from torch import Tensor
 
 from training.errors import InvalidConfig
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to; rates are spikes per neuron and step."""
-
-    number: int
-    training_loss: float
-    training_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    firing_rates: dict[str, float]
-    seconds: float
-
-    def better_than(self, other: Epoch | None) -> bool:
-        """Whether this epoch validates better: by accuracy, and by loss where that ties."""
-        if other is None:
-            return True
-        mine = (self.validation_accuracy, -self.validation_loss)
-        return mine > (other.validation_accuracy, -other.validation_loss)
+from training.report.epochs import Epoch
 
 
 @dataclass

@@ -35,6 +35,7 @@ from models.spec.nodes import (
     SumPool2d,
     Weighted,
 )
+from training.errors import InvalidConfig
 
 MANTISSA = 24  # bits of a float32's significand
 
@@ -109,9 +110,14 @@ def _recurrent_bounds(network: Network) -> dict[str, float]:
 
 
 def _incoming(declared: Input, coding: Coding) -> Multiples:
-    low, high = declared.normalised_range
+    """Return what the network is given at each step; raises InvalidConfig for a coding that has no rule here."""
     if coding in (Coding.RATE, Coding.LATENCY):
         return Multiples(1.0, 1.0)
+    if coding not in (Coding.DIRECT, Coding.SPIKES):
+        raise InvalidConfig(
+            f"coding is '{coding}', for which no sum is known to be exact, expected one of: {', '.join(Coding)}"
+        )
+    low, high = declared.normalised_range
     step = min(_grain(declared.scale), _grain(declared.offset) if declared.offset else math.inf)
     return Multiples(step, max(abs(low), abs(high)))
 

@@ -23,7 +23,7 @@ from models.spec import Spec
 from models.spec.network import Network
 from training.config import TrainingConfig
 from training.errors import InvalidConfig
-from training.fit.checkpoint import Epoch
+from training.report.epochs import Epoch
 from training.report.evaluate import Evaluation
 
 

@@ -13,7 +13,8 @@ from training.data.datasets import Dataset
 from training.fit.architecture import build_spec
 from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
-from training.fit.loop import Fitted, Watcher, fit
+from training.fit.loop import Fitted, fit
+from training.report.epochs import Watcher
 from training.report.evaluate import Evaluation, evaluate
 from training.report.plots import save_confusion, save_curves, save_raster
 

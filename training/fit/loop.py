@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,21 +24,14 @@ from models.spec.network import Network
 from training.config import OptimisationConfig, TrainingConfig
 from training.data.augment import shift
 from training.data.datasets import Dataset, Split
-from training.fit.checkpoint import Epoch, Progress
+from training.fit.checkpoint import Progress
 from training.fit.forward import Activity, forward
+from training.fit.initialise import initialise
 from training.fit.losses import class_scores, rate_penalty, readout_loss, require_gradient
 from training.fit.surrogate import threshold_for
-from training.fit.wake import wake
+from training.report.epochs import SILENT, Epoch, Watcher
 
 EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Watcher:
-    """Who is told how the run goes: after each batch, as a share of the epoch, and after each epoch."""
-
-    batch: Callable[[int, float], None] = lambda _, __: None
-    epoch: Callable[[Epoch], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ def fit(
     checkpoint: Path,
     *,
     resume: bool = False,
-    watcher: Watcher = Watcher(),
+    watcher: Watcher = SILENT,
 ) -> Fitted:
     """Fit a network's weights to the training split and return it as it validated best.
 
@@ -95,7 +88,7 @@ def _start(
     module.to(usable_device(config.device))
     settings = config.optimisation
     if not resume:
-        wake(module, data.training.samples[: settings.batch_size])
+        initialise(module, data.training.samples[: settings.batch_size])
     optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     progress = Progress.load(checkpoint) if resume else Progress(module.state_dict(), optimiser.state_dict())
     if resume:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from models.engines.torch.network import HardThreshold
 from models.spec.nodes import Fire
+from training.config import Surrogate
 
 Derivative = Callable[[Tensor, float], Tensor]  # (charged - threshold, slope) -> the stand-in for the derivative
 
@@ -50,16 +50,6 @@ def arctan(x: Tensor, slope: float) -> Tensor:
 def triangular(x: Tensor, slope: float) -> Tensor:
     """Return k * max(0, 1 - k|x|), of the shape of x."""
     return slope * (1 - slope * x.abs()).clamp(min=0)
-
-
-class Surrogate(StrEnum):
-    """The surrogates by name."""
-
-    SIGMOID = "sigmoid"
-    FAST_SIGMOID = "fast_sigmoid"
-    ARCTAN = "arctan"
-    TRIANGULAR = "triangular"
-    SOFT = "soft"
 
 
 DERIVATIVES: dict[Surrogate, Derivative] = {

@@ -1,4 +1,4 @@
-"""`import onnx`: somebody else's model.onnx as a bundle, once it keeps the contract that the options state."""
+"""`import onnx`: an external model.onnx as a bundle, once it keeps the contract that the options state."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from models.bundle.dry_run import verify
-from models.bundle.external import ForeignContents
 from models.bundle.repository import ModelRepository, require_name
 from models.engines.onnx import fields as onnx_fields
 from models.engines.onnx.engine import open_session
-from models.engines.onnx.external import ContractEngine
 from models.engines.onnx.fields import Outline
 from models.errors import InvalidBundle, InvalidInput
 from models.spec import Coding
 from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
-from models.spec.parameters import show
-from training.commands import labels_of, shape_of
-
-console = Console(soft_wrap=True)
+from training.commands import ModelNameOption, RepositoryOption, console, labels_of, shape_of
+from training.importers.card import imported_card
+from training.publish.publish import publish_external
 
 
 @dataclass(frozen=True)
@@ -51,22 +46,12 @@ class OnnxFile:
         return cls(path.name, content, outline, inputs, outputs)
 
 
-def publish(file: OnnxFile, contract: OnnxContract, repository: ModelRepository, name: str) -> int:
-    """Publish a model as the next version of `name`, once a dry run has kept the contract; return that version.
-
-    Raises InvalidBundle where it has not, before anything is written.
-    """
-    require_name(name)
-    verify(contract, ContractEngine(contract, file.content))
-    return repository.publish_foreign(ForeignContents(name, contract, file.content, _card(file, contract, name), {}))
-
-
 def import_command(
     file: Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)],
-    name: Annotated[str, typer.Option(help="The model's name.", show_default=False)],
+    name: ModelNameOption,
     input_shape: Annotated[str, typer.Option(help="Of one sample at one step, such as 2,34,34.", show_default=False)],
     labels: Annotated[str, typer.Option(help="The classes' names, with commas between them.", show_default=False)],
-    repository: Annotated[Path, typer.Option(help="The model repository to publish to.")] = Path("repository"),
+    repository: RepositoryOption = Path("repository"),
     time_steps: Annotated[int, typer.Option(help="Steps per sample.")] = 1,
     any_time_steps: Annotated[bool, typer.Option("--any-time-steps", help="A request may ask for others.")] = False,
     coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.DIRECT,
@@ -79,7 +64,7 @@ def import_command(
     input_name: Annotated[str | None, typer.Option(help="The model's input; its only one if absent.")] = None,
     output_name: Annotated[str | None, typer.Option(help="The model's output; its only one if absent.")] = None,
 ) -> None:
-    """Publish somebody else's ONNX model as a model's next version, under a contract of what it takes and gives."""
+    """Publish an external ONNX model as a model's next version, under a contract of what it takes and gives."""
     require_name(name)
     model = OnnxFile.read(file)
     fields: dict[str, Any] = {
@@ -93,8 +78,10 @@ def import_command(
         "output_name": output_name or _only(model.outputs, "output"),
         "output_kind": output_kind,
     }
-    version = publish(model, OnnxContract.of(fields), ModelRepository(repository), name)
-    console.print(f"Published {name} version {version}: {repository / name / str(version)}", highlight=False)
+    contract = OnnxContract.of(fields)
+    publish_external(contract, model.content, ModelRepository(repository), name, _card(model, contract, name)).show(
+        console
+    )
 
 
 def _only(names: tuple[str, ...], kind: str) -> str:
@@ -105,20 +92,14 @@ def _only(names: tuple[str, ...], kind: str) -> str:
 
 def _card(file: OnnxFile, contract: OnnxContract, name: str) -> str:
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(file.outline.opsets.items()))
-    operators = ", ".join(sorted({operator for _, operator in file.outline.used}))
     sees = contract.input_layout.shown(contract.input.shape)
     gives = contract.output_layout.shown((contract.classes,))
-    return f"""# {name}
-
-An ONNX model of others, from `{file.name}`: {contract.time_steps} time steps, {contract.coding} coding.
-
-- **Input**: {show(contract.input.shape)} values from {contract.input.low:g} to {contract.input.high:g}; the model sees
-  `{contract.input_name}`, {sees}
-- **Output**: `{contract.output_name}`, {gives}, {contract.output_kind}
-- **Classes**: {", ".join(contract.labels)}
-- **Operator sets**: {opsets}
-- **Operators**: {operators}
-- **Accuracy**: not measured here, for no data came with the model
-- **Limits**: only the engine `onnx` runs it, so that nothing was compared spike for spike; its neurons, their spikes
-  and synaptic operations are not known
-"""
+    facts = {
+        "The model sees": f"`{contract.input_name}`, {sees}",
+        "Output": f"`{contract.output_name}`, {gives}, {contract.output_kind}",
+        "Operator sets": opsets,
+        "Operators": ", ".join(sorted({operator for _, operator in file.outline.used})),
+        "Engine": "only `onnx` runs it, so that nothing was compared spike for spike; its neurons, their spikes and "
+        "synaptic operations are not known",
+    }
+    return imported_card(name, f"An external ONNX model from `{file.name}`:", contract, facts, {})

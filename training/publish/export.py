@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from models.bundle.repository import ModelRepository
 from models.engines import EngineName, create
-from models.spec.network import Network
-from training.config import TrainingConfig
 from training.data.datasets import Dataset
-from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
-from training.publish.publish import publish
-from training.report.card import write_card
+from training.publish.publish import Published, publish_trained
+from training.report.card import training_card
 from training.report.evaluate import Evaluation, evaluate
-from training.report.parity import Parity, compare_engines, require_parity
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What was published, and how the engines compared on the way."""
-
-    folder: Path
-    version: int
-    evaluation: Evaluation
-    parity: list[Parity]
-
-
-def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str) -> Exported:
+def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str) -> Published:
     """Publish the run's network as the next version of `name`.
 
     Raises ExportRefused where the engines that are installed here disagree on a test sample.
     """
-    network, config = run.network(), run.config()
+    network, config, metrics = run.network(), run.config(), run.metrics
     evaluation = evaluate(create(EngineName.TORCH, network), data.test)
-    parity = compare_engines(network, data.test)
-    require_parity(parity, len(data.test))
-    card = _card(name, network, config, data, evaluation, parity)
-    version = publish(network, repository, name, data.test, card, _metrics(run, evaluation))
-    return Exported(repository.root / name / str(version), version, evaluation, parity)
+    sizes = (len(data.training), len(data.validation), len(data.test))
+    exact = bool(metrics["exact"])  # whoever rounded the weights wrote it down
+    return publish_trained(
+        network,
+        repository,
+        name,
+        data.test,
+        lambda parity: training_card(name, network, config, sizes, evaluation, parity, exact=exact),
+        _metrics(run, evaluation),
+    )
 
 
 def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
@@ -50,10 +38,3 @@ def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
         "synaptic_operations": float(evaluation.synaptic_operations.mean()),
         "training_seconds": round(float(run.metrics["seconds"]), 1),
     } | rates
-
-
-def _card(
-    name: str, network: Network, config: TrainingConfig, data: Dataset, evaluation: Evaluation, parity: list[Parity]
-) -> str:
-    sizes = (len(data.training), len(data.validation), len(data.test))
-    return write_card(name, network, config, sizes, evaluation, parity, exact=round_to_grid(network).exact)

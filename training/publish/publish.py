@@ -1,25 +1,105 @@
-"""The last step of whatever ends in a bundle: golden samples chosen, the ONNX model built, the next version written."""
+"""The one way into a model repository, for what was trained here and for what came from elsewhere.
+
+A network's engines are compared, golden samples are chosen, the ONNX model is built, and the next version is written:
+by one rename, so that whoever reads meanwhile sees all of it or nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
 
 from models.bundle import Contents
-from models.bundle.repository import ModelRepository
+from models.bundle.dry_run import verify
+from models.bundle.external import ForeignContents
+from models.bundle.repository import ModelRepository, require_name
 from models.engines.onnx import graph as onnx_graph
+from models.engines.onnx.external import ContractEngine
 from models.spec.network import Network
+from models.spec.onnx_contract import OnnxContract
 from models.version import VERSION
 from training.data.datasets import Split
-from training.publish.golden import choose_golden
+from training.data.random_samples import random_split
+from training.publish.golden import CANDIDATES, choose_golden
+from training.report.parity import Parity, compare_engines, require_parity
+
+COMPARED = 16  # random samples on which the engines are compared
 
 
-def publish(
-    network: Network, repository: ModelRepository, name: str, samples: Split, card: str, metrics: Mapping[str, float]
-) -> int:
-    """Publish a network as the next version of `name` and return that; golden samples are chosen from `samples`."""
+@dataclass(frozen=True)
+class Published:
+    """A version that was published, and how the engines compared on the way: not at all for an external model."""
+
+    name: str
+    version: int
+    folder: Path
+    parity: tuple[Parity, ...] = ()
+
+    def show(self, console: Console) -> None:
+        """Print how the engines agree, and where the version lies."""
+        for parity in self.parity:
+            console.print(
+                f"Engine {parity.engine} against reference: {parity.other_predictions} other predictions, "
+                f"{parity.differing_spikes} of {parity.spikes} spikes differ",
+                highlight=False,
+            )
+        console.print(f"Published {self.name} version {self.version}: {self.folder}", highlight=False)
+
+
+def publish_trained(
+    network: Network,
+    repository: ModelRepository,
+    name: str,
+    test: Split,
+    card: Callable[[list[Parity]], str],
+    metrics: Mapping[str, float],
+) -> Published:
+    """Publish a network as the next version of `name`, with golden samples of its test split.
+
+    Raises ExportRefused where the engines that are installed here disagree on the class of a test sample.
+    """
+    parity = compare_engines(network, test)
+    require_parity(parity, len(test))
+    return _publish(network, repository, name, test, card, metrics, parity)
+
+
+def publish_imported(
+    network: Network, repository: ModelRepository, name: str, card: Callable[[list[Parity]], str]
+) -> Published:
+    """Publish a network that came without data: engines are compared, and golden samples chosen, on random samples."""
+    samples = random_split(network.spec, CANDIDATES)
+    return _publish(network, repository, name, samples, card, {}, compare_engines(network, samples[:COMPARED]))
+
+
+def publish_external(
+    contract: OnnxContract, model: bytes, repository: ModelRepository, name: str, card: str
+) -> Published:
+    """Publish an external ONNX model as the next version of `name`, once a dry run has kept the contract.
+
+    Raises InvalidBundle where it has not, before anything is written.
+    """
+    require_name(name)
+    verify(contract, ContractEngine(contract, model))
+    version = repository.publish_foreign(ForeignContents(name, contract, model, card, {}))
+    return Published(name, version, repository.root / name / str(version))
+
+
+def _publish(
+    network: Network,
+    repository: ModelRepository,
+    name: str,
+    samples: Split,
+    card: Callable[[list[Parity]], str],
+    metrics: Mapping[str, float],
+    parity: list[Parity],
+) -> Published:
     contents = Contents(
-        name=name, network=network, golden=choose_golden(network, samples), metrics=dict(metrics), card=card
+        name=name, network=network, golden=choose_golden(network, samples), metrics=dict(metrics), card=card(parity)
     )
-    return repository.publish(
+    version = repository.publish(
         contents, lambda version: onnx_graph.build(network, name, version, VERSION).SerializeToString()
     )
+    return Published(name, version, repository.root / name / str(version), tuple(parity))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from models.spec.network import Network
 from models.spec.parameters import show
 from training.config import TrainingConfig
@@ -9,24 +11,43 @@ from training.report.evaluate import Evaluation
 from training.report.parity import Parity
 
 
-def write_card(
+def markdown(title: str, introduction: str, facts: Mapping[str, str], sections: Mapping[str, str]) -> str:
+    """Return a card as Markdown: a title, a paragraph, a list of facts by name, and sections by heading."""
+    listed = "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items())
+    written = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in sections.items())
+    return f"# {title}\n\n{introduction}\n\n{listed}\n{written}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table of a card."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def parameters_of(network: Network) -> int:
+    """Return how many values a network's tensors have."""
+    return sum(tensor.size for tensor in network.tensors.values())
+
+
+def parity_table(parity: Sequence[Parity]) -> str:
+    """Return how the engines agree, one to a row."""
+    rows = [(row.engine, row.other_predictions, f"{row.differing_spikes} of {row.spikes}") for row in parity]
+    return table(("engine", "other predictions", "differing spikes"), rows)
+
+
+def training_card(
     name: str,
     network: Network,
     config: TrainingConfig,
     sizes: tuple[int, int, int],
     evaluation: Evaluation,
-    parity: list[Parity],
+    parity: Sequence[Parity],
     *,
     exact: bool,
 ) -> str:
-    """Return card.md; `sizes` are those of the training, validation and test splits."""
+    """Return the card of a trained network; `sizes` are those of the training, validation and test splits."""
     spec = network.spec
-    weights = sum(tensor.size for tensor in network.tensors.values())
-    worst = int(evaluation.confusion.diagonal().argmin())
-    rates = "\n".join(f"| {node} | {rate:.2%} |" for node, rate in evaluation.firing_rates.items())
-    agreement = "\n".join(
-        f"| {row.engine} | {row.other_predictions} | {row.differing_spikes} of {row.spikes} |" for row in parity
-    )
+    most_missed = spec.labels[int(evaluation.confusion.diagonal().argmin())]
     sums = (
         "Weights lie on a dyadic grid, so that for whole-number inputs every sum is exact and every engine, machine "
         "and batch size gives the same spikes."
@@ -34,37 +55,28 @@ def write_card(
         else "Sums may round in another order elsewhere, so that a membrane within rounding of its threshold may fall "
         "otherwise on another engine."
     )
-    return f"""# {name}
-
-A spiking network that tells {spec.classes} classes apart: {config.network.architecture}, {config.network.neuron}
-neurons, {weights} parameters, {spec.time_steps} time steps, {spec.coding} coding.
-
-- **Input**: {show(spec.input.shape)} raw values from {spec.input.low:g} to {spec.input.high:g}
-- **Classes**: {", ".join(spec.labels)}
-- **Data**: {config.data.dataset}, {sizes[0]} samples to train on, {sizes[1]} to validate, {sizes[2]} to test
-  (split seed {config.data.split_seed}); the test samples chose nothing
-- **Accuracy** on the test samples: {evaluation.accuracy:.2%}
-- **Synaptic operations** per sample: {evaluation.synaptic_operations.mean():.0f} on average
-- **Training**: surrogate {config.optimisation.surrogate} (slope {config.optimisation.slope:g}), seed {config.seed}
-
-## Firing rates
-
-Spikes per neuron and step on the test samples.
-
-| layer | rate |
-|---|---|
-{rates}
-
-## Agreement of the engines
-
-Against the reference engine on the test samples. {sums}
-
-| engine | other predictions | differing spikes |
-|---|---|---|
-{agreement}
-
-## Limits
-
-It knows only what it was trained on: samples from elsewhere (another scanner, another scale, no {config.data.dataset}
-at all) get one of its classes too. The class that it misses most often is "{spec.labels[worst]}".
-"""
+    return markdown(
+        name,
+        f"A spiking network that tells {spec.classes} classes apart: {config.network.architecture}, "
+        f"{config.network.neuron} neurons, {parameters_of(network)} parameters, {spec.time_steps} time steps, "
+        f"{spec.coding} coding.",
+        {
+            "Input": f"{show(spec.input.shape)} raw values from {spec.input.low:g} to {spec.input.high:g}",
+            "Classes": ", ".join(spec.labels),
+            "Data": f"{config.data.dataset}, {sizes[0]} samples to train on, {sizes[1]} to validate, {sizes[2]} to "
+            f"test (split seed {config.data.split_seed}); the test samples chose nothing",
+            "Accuracy on the test samples": f"{evaluation.accuracy:.2%}",
+            "Synaptic operations per sample": f"{evaluation.synaptic_operations.mean():.0f} on average",
+            "Training": f"surrogate {config.optimisation.surrogate} (slope {config.optimisation.slope:g}), "
+            f"seed {config.seed}",
+        },
+        {
+            "Firing rates": "Spikes per neuron and step on the test samples.\n\n"
+            + table(("layer", "rate"), [(node, f"{rate:.2%}") for node, rate in evaluation.firing_rates.items()]),
+            "Agreement of the engines": f"Against the reference engine on the test samples. {sums}\n\n"
+            + parity_table(parity),
+            "Limits": "It knows only what it was trained on: samples from elsewhere (another scanner, another scale, "
+            f"no {config.data.dataset} at all) get one of its classes too. The class that it misses most often is "
+            f'"{most_missed}".',
+        },
+    )

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from training.fit.checkpoint import Epoch
-from training.fit.loop import Watcher
+from training.report.epochs import Epoch, Watcher
 
 
 @contextmanager

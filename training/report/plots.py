@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from models.engines.base import Counts, RunResult
-from training.fit.checkpoint import Epoch
+from training.report.epochs import Epoch
 
 
 def save_curves(epochs: list[Epoch], path: Path) -> None:

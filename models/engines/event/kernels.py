@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.engines.event.compiled import inner, kernel
 from models.engines.event.connections import GATHER, NO_FEED, PANEL, SCATTER
-from models.engines.event.stepping import ROWS, step_any, step_plain
+from models.engines.event.stepping import step_any, step_plain
 from models.engines.event.vectors import (
     LANES,
     TILE_ROWS,
@@ -40,6 +40,7 @@ from models.engines.event.vectors import (
     nonzero_bits,
     prefetch,
 )
+from models.spec.neuron_parameters import ROWS
 
 Array = NDArray[Any]
 

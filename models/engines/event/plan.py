@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from models.engines.event.carried import CarriedLayout
 from models.engines.event.connections import Feed, Windows, feed_of, panels, windows_of
 from models.engines.event.layouts import Layout, aligned
-from models.engines.event.stepping import ROWS, Rule, rule_of
+from models.engines.event.stepping import Rule, rule_of
 from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out
 from models.errors import EngineUnavailable
 from models.neurons import feedback_joins_charge
 from models.spec.network import FloatArray, Network
+from models.spec.neuron_parameters import NEUTRAL, ROWS
 from models.spec.nodes import Delay, Flatten, Neuron, Pool2d, Scale, Spiking, Weighted
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
@@ -125,15 +125,12 @@ def _neurons(node: Neuron, network: Network, layout: Layout, carried: CarriedLay
     )
 
 
-NEUTRAL = {"decay": 1.0, "gain": 1.0, "syn_gain": 1.0, "threshold": math.inf}
-
-
 def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
     """Return the rows of parameters; what a node has not is neutral, and padding never fires."""
 
     def row(name: str) -> FloatArray:
         if getattr(node, name, None) is None:
-            return np.full(layout.places.size, NEUTRAL.get(name, 0.0), np.float32)
+            return np.full(layout.places.size, NEUTRAL[name], np.float32)
         return np.broadcast_to(network.parameter(node, name), layout.shape).reshape(-1)
 
     rows = np.stack([row(name) for name in ROWS])

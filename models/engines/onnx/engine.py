@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from models.spec.nodes import Fire, Neuron
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
+BEFORE_STATES = "the bundle's model.onnx was built before there were states"
 QUIET = 3  # onnxruntime's level for errors only
 
 
@@ -41,64 +41,57 @@ class OnnxEngine:
         self.spec: Spec = network.spec
         self.session = open_session(model, threads)
         self.outputs = {value.name for value in self.session.get_outputs()}
+        self.neurons = [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
+        self.spiking = [node.name for node in self.spec.spiking_nodes]
+        self.begun = any(isinstance(node, Neuron) and counts_steps(node) for node in self.spec.nodes)
+        # What the answer is read from: counts, or the membranes of the last layer.
+        spikes = self.spec.readout is Readout.SPIKE_COUNT
+        self.read = "spike_counts" if spikes else f"{self.spec.nodes[-1].name}.membrane"
         self._check_interface()
         self.carried = self._carried()
+        self.most = {
+            # A model that was built before there was such an output has the raster alone.
+            node.name: f"{node.name}.most" if f"{node.name}.most" in self.outputs else f"{node.name}.raster"
+            for node in self.spec.spiking_nodes
+            if node.fire is Fire.MULTIPLE
+        }
+        counted = [self.read, "synaptic_operations", *(f"{name}.spikes" for name in self.spiking), *self.most.values()]
+        self.always = [*counted, *(f"next.{name}" for name in self.carried)]
 
     def run(
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
         """Run every sample on from `state`, or from rest; see `Runner.run`."""
-        if not self.carried:
-            check_from_rest(
-                state, "the bundle's model.onnx takes no state; export the bundle again, or use engine 'event'"
-            )
-        check_state(state, self.network, inputs.batch)
-        wanted = self._wanted(record)
-        found = dict(zip(wanted, self.session.run(wanted, self._feed(inputs, state)), strict=True))
-        for node in self.spec.spiking_nodes:
-            if node.fire is Fire.MULTIPLE:
-                check_spikes(node.name, float(found[self._most(node.name)].max(initial=0)))
-        answer = read_out(self.spec.readout, found[self.read], state)
-        spiking = [node.name for node in self.spec.spiking_nodes]
+        if state is not None:
+            if not self.carried:
+                check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
+            check_state(state, self.network, inputs.batch)
         rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
+        wanted = self._wanted(rasters, membranes)
+        found = dict(zip(wanted, self.session.run(wanted, self._feed(inputs, state)), strict=True))
+        for name, most in self.most.items():
+            check_spikes(name, float(found[most].max(initial=0)))
+        answer = read_out(self.spec.readout, found[self.read], state)
         result = RunResult(
             spike_counts=answer.spike_counts,
             readout=answer.readout,
             synaptic_operations=found["synaptic_operations"],
-            spikes_per_node={name: found[f"{name}.spikes"] for name in spiking},
-            rasters={name: found[f"{name}.raster"].astype(np.int32) for name in spiking} if rasters else {},
+            spikes_per_node={name: found[f"{name}.spikes"] for name in self.spiking},
+            rasters={name: found[f"{name}.raster"].astype(np.int32) for name in self.spiking} if rasters else {},
             membranes={name: found[f"{name}.membrane"] for name in self.neurons} if membranes else {},
         )
+        if not self.carried:
+            return result, State(inputs.time_steps, {})
         arrays = {name: found[f"next.{name}"] for name in self.carried}
-        taken = inputs.time_steps + (0 if state is None else state.steps)
-        return result, State(taken, arrays | {READOUT: answer.carried} if arrays else {})
+        arrays[READOUT] = answer.carried
+        return result, State(inputs.time_steps + (0 if state is None else state.steps), arrays)
 
-    @cached_property
-    def neurons(self) -> list[str]:
-        """The names of the layers of neurons."""
-        return [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
-
-    @cached_property
-    def read(self) -> str:
-        """The output that the answer is read from: counts, or the membranes of the last layer."""
-        spikes = self.spec.readout is Readout.SPIKE_COUNT
-        return "spike_counts" if spikes else f"{self.spec.nodes[-1].name}.membrane"
-
-    def _wanted(self, record: Record) -> list[str]:
+    def _wanted(self, rasters: bool, membranes: bool) -> list[str]:
         """Return the names of the outputs that a run asks for, each once."""
-        spiking = self.spec.spiking_nodes
-        wanted = [self.read, "synaptic_operations", *(f"{node.name}.spikes" for node in spiking)]
-        wanted += [f"next.{name}" for name in self.carried]
-        for node in spiking:
-            if node.fire is Fire.MULTIPLE:
-                wanted.append(self._most(node.name))
-        wanted += [f"{node.name}.raster" for node in spiking] if Record.RASTER in record else []
-        wanted += [f"{name}.membrane" for name in self.neurons] if Record.MEMBRANE in record else []
-        return list(dict.fromkeys(wanted))
-
-    def _most(self, name: str) -> str:
-        """Return the output that has the most spikes of a layer's neurons: each step's, in a model of before."""
-        return f"{name}.most" if f"{name}.most" in self.outputs else f"{name}.raster"
+        wanted = list(self.always)
+        wanted += [f"{name}.raster" for name in self.spiking] if rasters else []
+        wanted += [f"{name}.membrane" for name in self.neurons] if membranes else []
+        return list(dict.fromkeys(wanted)) if rasters or membranes else wanted
 
     def _feed(self, inputs: EncodedInputs, state: State | None) -> dict[str, NDArray[Any]]:
         feed: dict[str, NDArray[Any]] = {"inputs": inputs.steps}
@@ -109,11 +102,6 @@ class OnnxEngine:
             if self.begun:
                 feed["state.begun"] = np.ones((), np.float32)
         return feed
-
-    @cached_property
-    def begun(self) -> bool:
-        """Whether the model must be told that there was a step since rest."""
-        return any(isinstance(node, Neuron) and counts_steps(node) for node in self.spec.nodes)
 
     def _carried(self) -> list[str]:
         """Return the names of the state's arrays but for the readout; none where the model takes no state."""

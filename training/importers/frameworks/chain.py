@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from models.spec.parameters import Shape, show
-from training.importers.frameworks.builder import has_hooks
-from training.importers.frameworks.connections import CONNECTIONS
-from training.importers.frameworks.errors import NotConvertible
+from training.errors import NotConvertible
 from training.importers.frameworks.framework import Framework
+from training.importers.frameworks.layer import has_hooks
+from training.importers.frameworks.torch_modules import MODULES
 
 BATCH = 3
 MOST_STEPS = 5  # of the run that is watched; not as many as samples
@@ -66,7 +66,7 @@ def chain_of(network: nn.Module, framework: Framework, shape: Shape, time_steps:
     shared = [
         f"{link.path}: it is the same module as another's, and would share its state"
         for place, link in enumerate(parts.links)
-        if type(link.module) not in CONNECTIONS and any(link.module is other.module for other in parts.links[:place])
+        if type(link.module) not in MODULES and any(link.module is other.module for other in parts.links[:place])
     ]
     hooked = [
         f"{link.path}: it has a forward hook, which may change what it computes"
@@ -179,7 +179,7 @@ def _proven(calls: list[_Call], source: Tensor, framework: Framework, shape: Sha
         if [call.link for call in one] != order:
             raise NotConvertible("its modules do not run in one order")
     for place, link in enumerate(order):
-        if link in order[:place] and type(link.module) not in CONNECTIONS:
+        if link in order[:place] and type(link.module) not in MODULES:
             raise NotConvertible(f"'{link.path}' runs more than once in a step, and would share its state")
     size = math.prod(shape)
     given = calls[0].given.numel()

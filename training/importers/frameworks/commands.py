@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from models.bundle import Bundle
 from models.bundle.repository import ModelRepository, require_name
 from models.engines.reference import ReferenceEngine
 from models.spec import Coding, Readout
 from models.spec.network import Network
-from training.commands import imports, labels_of, shape_of
-from training.data.drawn import drawn_split
-from training.importers.frameworks.card import write_card
-from training.importers.frameworks.compare import LayerParity, compare, draw_encoded, run_chain, table
-from training.importers.frameworks.convert import Converted, Served, convert
+from training.commands import (
+    LabelsOption,
+    ModelNameOption,
+    RepositoryOption,
+    console,
+    imports,
+    labels_of,
+    shape_of,
+)
+from training.errors import InvalidEntry
+from training.importers.builder import Options
+from training.importers.card import imported_card
+from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_chain, table
+from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.entry import load_network
-from training.importers.frameworks.errors import InvalidEntry
 from training.importers.frameworks.framework import NAMES, Framework, find
-from training.publish.golden import CANDIDATES
-from training.publish.publish import publish
-
-SAMPLES = 16
-
-console = Console()
+from training.publish.publish import COMPARED, publish_imported
+from training.report import card as report_card
+from training.report.parity import Parity
 
 StateDictOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or what torch.save wrote.")]
 
@@ -39,24 +43,25 @@ def importer(framework_name: str) -> Callable[..., None]:
         entry: Annotated[str, typer.Argument(help="Your own code: package.module:factory.", show_default=False)],
         input_shape: Annotated[str, typer.Option(help="One step of one sample, such as 1,28,28.")],
         time_steps: Annotated[int, typer.Option(help="Steps per sample.")],
-        repository: Annotated[Path, typer.Option(help="The model repository to publish to.")],
-        name: Annotated[str, typer.Option(help="The model's name.")],
+        repository: RepositoryOption,
+        name: ModelNameOption,
         state_dict: StateDictOption = None,
         coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.SPIKES,
         readout: Annotated[Readout | None, typer.Option(help="What the class is read from.")] = None,
-        labels: Annotated[
-            str | None, typer.Option(help="The classes' names, as in cat,dog; numbers if absent.")
-        ] = None,
+        labels: LabelsOption = None,
     ) -> None:
         require_name(name)
-        served = Served(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None)
+        options = Options(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None)
         framework = find(framework_name)
-        converted = convert(load_network(entry, state_dict), framework, served)
-        parity = _compared(converted, framework, converted.network, SAMPLES)
-        network, samples = converted.network, drawn_split(converted.network.spec, CANDIDATES)
-        card = write_card(converted, framework, name, parity)
-        version = publish(network, ModelRepository(repository), name, samples, card, metrics={})
-        console.print(f"Published {name} version {version}: {repository / name / str(version)}", highlight=False)
+        converted = convert(load_network(entry, state_dict), framework, options)
+        layers = _compared(converted, framework, converted.network, COMPARED)
+        published = publish_imported(
+            converted.network,
+            ModelRepository(repository),
+            name,
+            lambda parity: _card(name, converted, framework, layers, parity),
+        )
+        published.show(console)
 
     command.__doc__ = f"Publish a {framework_name} network as the next version of a model."
     return command
@@ -70,14 +75,14 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
     against: Annotated[str, typer.Option(help="The framework and your own code: snntorch:package.module:factory.")],
     state_dict: StateDictOption = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many random samples to run.")] = SAMPLES,
+    samples: Annotated[int, typer.Option(min=1, help="How many random samples to run.")] = COMPARED,
 ) -> None:
     """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
     framework_name, _, entry = against.partition(":")
     framework, network = find(framework_name), Bundle.read(bundle).network
     spec = network.spec
-    served = Served(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels)
-    converted = convert(load_network(entry, state_dict), framework, served)
+    options = Options(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels)
+    converted = convert(load_network(entry, state_dict), framework, options)
     own = [node.name for node in spec.nodes]
     if missing := sorted(converted.places.keys() - set(own)):
         raise InvalidEntry(
@@ -92,10 +97,33 @@ def verify(
 
 def _compared(converted: Converted, framework: Framework, network: Network, samples: int) -> list[LayerParity]:
     """Compare a network with a framework's modules on random samples, and show it."""
-    inputs = draw_encoded(network.spec, samples)
+    inputs = random_encoded(network.spec, samples)
     parity = compare(converted, run_chain(converted, framework, inputs), ReferenceEngine(network), inputs)
     console.print(table(parity, framework, samples))
     for row in parity:
         if row.spikes == 0:
             console.print(f"'{row.node}' was silent on these random samples, which says little", highlight=False)
     return parity
+
+
+def _card(
+    name: str, converted: Converted, framework: Framework, layers: Sequence[LayerParity], parity: list[Parity]
+) -> str:
+    network = converted.network
+    rows = [(layer.node, f"`{layer.module}`", f"{layer.differing} of {layer.neuron_steps}") for layer in layers]
+    agreement = (
+        f"Neuron-steps in which the reference engine and {framework.name}'s own modules differ, on random inputs. Sums "
+        "may round in another order, so that a membrane within rounding of its threshold may fall otherwise.\n\n"
+    )
+    return imported_card(
+        name,
+        f"A spiking network from {framework.name} {framework.version}: {len(network.spec.nodes)} nodes, "
+        f"{report_card.parameters_of(network)} parameters",
+        network.spec,
+        {"Rule": f"{framework.name} {framework.rule}; each node of the spec says its own"},
+        {
+            **({"Notes": "\n\n".join(converted.notes)} if converted.notes else {}),
+            f"Agreement with {framework.name}": agreement + report_card.table(("node", "module", "differing"), rows),
+        },
+        parity,
+    )

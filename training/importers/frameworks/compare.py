@@ -16,9 +16,9 @@ from models.coding import EncodedInputs, encode
 from models.engines import Engine, Record
 from models.spec import Spec
 from models.spec.network import FloatArray
-from training.data.drawn import drawn_samples
+from training.data.random_samples import random_samples
+from training.errors import NotConvertible
 from training.importers.frameworks.convert import Converted
-from training.importers.frameworks.errors import NotConvertible
 from training.importers.frameworks.framework import Framework
 
 
@@ -39,9 +39,9 @@ class LayerParity:
     membrane: float | None
 
 
-def draw_encoded(spec: Spec, samples: int, seed: int = 0) -> EncodedInputs:
+def random_encoded(spec: Spec, samples: int, seed: int = 0) -> EncodedInputs:
     """Return random samples as the network sees them."""
-    return encode(drawn_samples(spec, samples, seed), spec)
+    return encode(random_samples(spec, samples, seed), spec)
 
 
 Outputs: TypeAlias = list[tuple[FloatArray, FloatArray | None]]

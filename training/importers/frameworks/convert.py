@@ -6,31 +6,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.errors import InvalidSpec
-from models.spec import Coding, Input, Readout, Spec
+from models.errors import InvalidInput, InvalidSpec
 from models.spec.network import Network
 from models.spec.nodes import Integrating, Spiking
-from models.spec.parameters import Shape
-from training.importers.frameworks.builder import Builder, Layer
+from training.errors import InvalidGraph, NotConvertible
+from training.importers.builder import Builder, Options
 from training.importers.frameworks.chain import Link, chain_of
-from training.importers.frameworks.connections import flatten_whole
-from training.importers.frameworks.errors import NotConvertible
 from training.importers.frameworks.framework import Framework
-
-
-@dataclass(frozen=True)
-class Served:
-    """What a module's numbers do not say: what is sent, for how long, and what is answered.
-
-    `readout` by default is the spike count, or of a last layer that does not fire what it says, or the largest
-    membrane; `labels` are the outputs' numbers by default.
-    """
-
-    input_shape: Shape
-    time_steps: int
-    coding: Coding = Coding.SPIKES
-    readout: Readout | None = None
-    labels: tuple[str, ...] | None = None
+from training.importers.frameworks.layer import Findings, Layer
+from training.importers.frameworks.torch_modules import flatten_whole
 
 
 @dataclass(frozen=True)
@@ -43,37 +27,35 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(module: nn.Module, framework: Framework, served: Served) -> Converted:
-    """Convert a network; raises NotConvertible with a line for each thing that cannot be, and InvalidSpec."""
-    links = chain_of(module, framework, served.input_shape, served.time_steps)
-    builder = Builder(shape=served.input_shape)
+def convert(module: nn.Module, framework: Framework, options: Options) -> Converted:
+    """Convert a network; modules do not say their `input_shape` and `time_steps`, so that the options must.
+
+    Raises NotConvertible with a line for each thing that cannot be converted, InvalidGraph and InvalidSpec.
+    """
+    if options.input_shape is None or options.time_steps is None:
+        raise InvalidInput("input_shape or time_steps is missing, which no module says")
+    links = chain_of(module, framework, options.input_shape, options.time_steps)
+    builder, findings = Builder(options.input_shape), Findings()
     places: dict[str, int] = {}
     for place, link in enumerate(links):
-        made = len(builder.nodes)
-        _convert(Layer(link.path, link.module, builder), framework, flattens=link.flattens)
-        places |= {node.name: place for node in builder.nodes[made:] if isinstance(node, Spiking | Integrating)}
-    if builder.refusals:
-        raise NotConvertible.because(builder.refusals)
-    if not builder.nodes or builder.shape is None:
-        raise InvalidSpec("the network has no layer")
-    labels = served.labels or tuple(map(str, range(builder.shape[0])))
-    spec = Spec.read(
-        {
-            "input": Input(shape=served.input_shape),
-            "coding": served.coding,
-            "time_steps": served.time_steps,
-            "dt": builder.steps.pop() if len(builder.steps) == 1 else None,
-            "nodes": builder.nodes,
-            "readout": served.readout or builder.readout or _usual(builder),
-            "labels": labels,
-        }
-    )
-    return Converted(Network(spec, builder.tensors), tuple(links), places, tuple(builder.notes))
+        before = len(builder.nodes)
+        layer = Layer(link.path, link.module, builder, findings)
+        try:
+            _convert(layer, framework, flattens=link.flattens)
+        except (InvalidGraph, InvalidSpec) as error:
+            layer.refuse("its parameters" if isinstance(error, InvalidGraph) else "its input", str(error))
+            builder.shapes[builder.last] = None  # what follows may be refused for faults of its own, but for no shape
+        places |= {node.name: place for node in builder.nodes[before:] if isinstance(node, Spiking | Integrating)}
+    if findings.refusals:
+        raise NotConvertible.because(findings.refusals)
+    dt = findings.steps.pop() if len(findings.steps) == 1 else None
+    network = builder.network(options, dt=dt, readout=findings.readout)
+    return Converted(network, tuple(links), places, tuple(findings.notes))
 
 
 def _convert(layer: Layer, framework: Framework, *, flattens: bool) -> None:
     if flattens:
-        flatten_whole(Layer(f"{layer.path}_flat", layer.module, layer.builder))
+        flatten_whole(layer, f"{layer.name}_flat")
     rule = framework.rules.get(type(layer.module))
     if rule is not None:
         rule(layer)
@@ -83,8 +65,4 @@ def _convert(layer: Layer, framework: Framework, *, flattens: bool) -> None:
         layer.refuse("its class", f"a subclass of {known.__name__} may compute something else; expected that itself")
     else:
         layer.refuse("its class", "no rule converts it")
-    layer.builder.shape = None
-
-
-def _usual(builder: Builder) -> Readout:
-    return Readout.MAX_MEMBRANE if isinstance(builder.nodes[-1], Integrating) else Readout.SPIKE_COUNT
+    layer.builder.shapes[layer.builder.last] = None

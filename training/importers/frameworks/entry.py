@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.importers.frameworks.errors import InvalidEntry
+from training.errors import InvalidEntry
 
 
 def load_network(entry: str, state_dict: Path | None) -> nn.Module:

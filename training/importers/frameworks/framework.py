@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from training.importers.frameworks.builder import Rule
-from training.importers.frameworks.errors import InvalidEntry
+from training.errors import InvalidEntry
+from training.importers.frameworks.layer import Rule
 
 NAMES = ("snntorch", "spikingjelly", "norse", "sinabs")
 

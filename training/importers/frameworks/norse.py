@@ -15,10 +15,11 @@ from norse.torch.module.lif_box import LIFBoxCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from models.spec.nodes import IF, LI, LIF, Charge, CubaLI, CubaLIF, Fire, Joins, Linear, Recurrent, Reset, Synapse
-from training.importers.frameworks.builder import Layer
-from training.importers.frameworks.connections import CONNECTIONS
+from models.spec.nodes import IF, LI, LIF, Charge, CubaLI, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
+from training.importers import connections
 from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.layer import Layer
+from training.importers.frameworks.torch_modules import MODULES
 
 RESETS = {reset_value: Reset.VALUE, reset_subtract: Reset.SUBTRACT}
 
@@ -44,14 +45,8 @@ def recurrent(layer: Layer) -> None:
     """Convert LIFRecurrentCell and LIFRecurrent, which hold their input's weights too."""
     module = layer.module
     layer.refuse_unless(module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
-    layer.add(
-        Linear,
-        name=f"{layer.name}_input",
-        in_features=int(module.input_size),
-        out_features=int(module.hidden_size),
-        bias=False,
-        tensors={"weight": module.input_weights},
-    )
+    weight = layer.array("input_weights", module.input_weights)
+    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
     layer.add(
         CubaLIF,
         charge=Charge.EULER,
@@ -65,7 +60,7 @@ def recurrent(layer: Layer) -> None:
 
 def integrate(layer: Layer) -> None:
     """Convert IAFCell and IAF: v + in, without dt."""
-    layer.add(IF, start=layer.parameter("start", layer.module.p.v_reset), **_spiking(layer))
+    layer.add(IF, start=layer.module.p.v_reset, **_spiking(layer))
 
 
 def readout(layer: Layer) -> None:
@@ -79,27 +74,22 @@ def box_readout(layer: Layer) -> None:
 
 
 def _membrane(layer: Layer) -> dict[str, Any]:
-    layer.builder.steps.add(float(layer.module.dt))
+    layer.findings.steps.add(float(layer.module.dt))
     parameters = layer.module.p
-    return {
-        "rate": layer.parameter("rate", layer.module.dt * parameters.tau_mem_inv),
-        "leak": layer.parameter("leak", parameters.v_leak),
-        "start": layer.parameter("start", parameters.v_leak),
-    }
+    rate = layer.module.dt * parameters.tau_mem_inv
+    return {"rate": rate, "leak": parameters.v_leak, "start": parameters.v_leak}
 
 
 def _current(layer: Layer) -> dict[str, Any]:
-    rate = layer.module.dt * layer.module.p.tau_syn_inv
-    return {"synapse": Synapse.JUMP, "syn_rate": layer.parameter("syn_rate", rate)}
+    return {"synapse": Synapse.JUMP, "syn_rate": layer.module.dt * layer.module.p.tau_syn_inv}
 
 
 def _firing(layer: Layer) -> dict[str, Any]:
-    return {"threshold": layer.parameter("threshold", layer.module.p.v_th), "fire": Fire.ABOVE_THRESHOLD}
+    return {"threshold": layer.module.p.v_th, "fire": Fire.ABOVE_THRESHOLD}
 
 
 def _spiking(layer: Layer) -> dict[str, Any]:
-    value = layer.parameter("reset_value", layer.module.p.v_reset)
-    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": value}
+    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": layer.module.p.v_reset}
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:
@@ -124,7 +114,7 @@ FRAMEWORK = Framework(
     rule="fires above the threshold; resets at once, to v_reset unless reset_method subtracts",
     containers=frozenset({nn.Sequential, norse.SequentialState, norse.Lift}),
     rules=merged(
-        CONNECTIONS,
+        MODULES,
         {
             LIFBoxCell: box,
             norse.LIFCell: leaky,

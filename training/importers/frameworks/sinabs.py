@@ -15,9 +15,9 @@ from sinabs.network import Network
 from torch import Tensor, nn
 
 from models.spec.nodes import IF, LI, LIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
-from training.importers.frameworks.builder import Layer
-from training.importers.frameworks.connections import CONNECTIONS, nothing, sum_pool
 from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.layer import Layer
+from training.importers.frameworks.torch_modules import MODULES, nothing, sum_pool
 
 RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent)
 
@@ -29,17 +29,17 @@ def leaky(layer: Layer) -> None:
     with torch.no_grad():
         alpha, alpha_syn = module.alpha_mem_calculated, module.alpha_syn_calculated
     if module.norm_input:
-        fields["gain"] = layer.parameter("gain", 1 - alpha)
+        fields["gain"] = 1 - alpha
     tensors: dict[str, Any] = {}
     if isinstance(module, RECURRENT):
         fields["recurrent"], tensors = _recurrent(layer)
     if alpha_syn is not None:
-        fields |= {"synapse": Synapse.SUM_THEN_DECAY, "syn_decay": layer.parameter("syn_decay", alpha_syn)}
-        layer.add(CubaLIF, decay=layer.parameter("decay", alpha), tensors=tensors, **fields)
+        fields |= {"synapse": Synapse.SUM_THEN_DECAY, "syn_decay": alpha_syn}
+        layer.add(CubaLIF, decay=alpha, tensors=tensors, **fields)
     elif isinstance(module, sl.IAF | sl.IAFRecurrent):
         layer.add(IF, tensors=tensors, **fields)
     else:
-        layer.add(LIF, decay=layer.parameter("decay", alpha), tensors=tensors, **fields)
+        layer.add(LIF, decay=alpha, tensors=tensors, **fields)
 
 
 def leak(layer: Layer) -> None:
@@ -47,15 +47,15 @@ def leak(layer: Layer) -> None:
     module = layer.module
     layer.refuse_unless(module.min_v_mem is None, "min_v_mem is set", "a readout has no floor")
     alpha = module.alpha_mem_calculated.detach()
-    gain = layer.parameter("gain", 1 - alpha) if module.norm_input else 1.0
-    layer.add(LI, decay=layer.parameter("decay", alpha), gain=gain)
+    gain = 1 - alpha if module.norm_input else 1.0
+    layer.add(LI, decay=alpha, gain=gain)
 
 
 def _spiking(layer: Layer) -> dict[str, Any]:
     module = layer.module
-    fields = {"threshold": layer.parameter("threshold", module.spike_threshold), "fire": _fire(layer)}
+    fields = {"threshold": module.spike_threshold, "fire": _fire(layer)}
     if module.min_v_mem is not None:
-        fields["floor"] = layer.parameter("floor", module.min_v_mem)
+        fields["floor"] = module.min_v_mem
     reset = module.reset_fn
     if isinstance(reset, activation.MembraneReset):
         layer.refuse_unless(
@@ -127,7 +127,7 @@ FRAMEWORK = Framework(
     rule="fires at the threshold, as often in a step as it fits; resets at once; a floor where min_v_mem is set",
     containers=frozenset({nn.Sequential, sl.Repeat}),
     rules=merged(
-        CONNECTIONS,
+        MODULES,
         {
             sl.SumPool2d: sum_pool,
             sl.FlattenTime: nothing,

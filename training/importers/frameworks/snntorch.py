@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming
-from training.importers.frameworks.builder import Layer, is_hard
-from training.importers.frameworks.connections import CONNECTIONS
 from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.layer import Layer, is_hard
+from training.importers.frameworks.torch_modules import MODULES
 
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
 MOST_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
@@ -29,42 +29,35 @@ STATE_FUNCTIONS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "
 
 
 def leaky(layer: Layer) -> None:
-    """Convert Leaky."""
-    module = layer.module
-    layer.add(LIF, decay=_decay(layer), **_spiking(layer, delay=module.reset_delay, zero=LATE))
+    """Convert Leaky and Synaptic, and RLeaky and RSynaptic, which hear their own spikes of the step before."""
+    module, kind = layer.module, type(layer.module)
+    fields: dict[str, Any] = {"decay": module.beta.clamp(0, 1)}
+    tensors: dict[str, Any] = {}
+    if kind in (snn.Synaptic, snn.RSynaptic):
+        fields["syn_decay"] = module.alpha.clamp(0, 1)
+    if kind in (snn.RLeaky, snn.RSynaptic):
+        fields["recurrent"], tensors = _recurrent(layer)
+    if kind is snn.RSynaptic:
+        _require_delay_or_known_version(layer)
+    fields |= _spiking(
+        layer,
+        delay=module.reset_delay or kind is snn.RSynaptic,
+        zero=LATE if kind is snn.Leaky else LATE_CHARGED,
+    )
+    layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
 
 
-def synaptic(layer: Layer) -> None:
-    """Convert Synaptic."""
-    module = layer.module
-    spiking = _spiking(layer, delay=module.reset_delay, zero=LATE_CHARGED)
-    layer.add(CubaLIF, decay=_decay(layer), syn_decay=_syn_decay(layer), **spiking)
-
-
-def recurrent_leaky(layer: Layer) -> None:
-    """Convert RLeaky."""
-    module = layer.module
-    recurrent, tensors = _recurrent(layer)
-    spiking = _spiking(layer, delay=module.reset_delay, zero=LATE_CHARGED)
-    layer.add(LIF, decay=_decay(layer), recurrent=recurrent, tensors=tensors, **spiking)
-
-
-def recurrent_synaptic(layer: Layer) -> None:
-    """Convert RSynaptic, whose reset_delay does nothing, and which fails where its states are hidden besides."""
-    module = layer.module
-    if not module.reset_delay:
-        layer.refuse_unless(
-            FRAMEWORK.version == KNOWN_VERSION,
-            "reset_delay is False",
-            f"it does nothing in snntorch {KNOWN_VERSION}, but {FRAMEWORK.version} is installed",
-        )
-        layer.refuse_unless(
-            not module.init_hidden, "reset_delay is False with init_hidden", f"snntorch {KNOWN_VERSION} cannot run it"
-        )
-    recurrent, tensors = _recurrent(layer)
-    spiking = _spiking(layer, delay=True, zero=LATE_CHARGED)
-    layer.add(
-        CubaLIF, decay=_decay(layer), syn_decay=_syn_decay(layer), recurrent=recurrent, tensors=tensors, **spiking
+def _require_delay_or_known_version(layer: Layer) -> None:
+    """Refuse a reset_delay of False where it may do something; RSynaptic also fails where its states are hidden."""
+    if layer.module.reset_delay:
+        return
+    layer.refuse_unless(
+        FRAMEWORK.version == KNOWN_VERSION,
+        "reset_delay is False",
+        f"it does nothing in snntorch {KNOWN_VERSION}, but {FRAMEWORK.version} is installed",
+    )
+    layer.refuse_unless(
+        not layer.module.init_hidden, "reset_delay is False with init_hidden", f"snntorch {KNOWN_VERSION} cannot run it"
     )
 
 
@@ -81,20 +74,7 @@ def lapicque(layer: Layer) -> None:
     with torch.no_grad():
         share = 1 / (module.R * module.C)
         gain, decay = module.R * share * module.time_step, 1 - (module.time_step / (module.R * module.C))
-    layer.add(
-        LIF,
-        decay=layer.parameter("decay", decay.float()),
-        gain=layer.parameter("gain", gain.float()),
-        **_spiking(layer, delay=True, zero=LATE_CHARGED),
-    )
-
-
-def _decay(layer: Layer) -> Any:
-    return layer.parameter("decay", layer.module.beta.detach().clamp(0, 1))
-
-
-def _syn_decay(layer: Layer) -> Any:
-    return layer.parameter("syn_decay", layer.module.alpha.detach().clamp(0, 1))
+    layer.add(LIF, decay=decay.float(), gain=gain.float(), **_spiking(layer, delay=True, zero=LATE_CHARGED))
 
 
 def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dict[str, Any]:
@@ -112,7 +92,7 @@ def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dic
     layer.refuse_unless(
         built == loaded, f"reset_mechanism is '{built}', but a state_dict brought '{loaded}'", "only one can hold"
     )
-    fields = {"threshold": layer.parameter("threshold", module.threshold), "fire": Fire.ABOVE_THRESHOLD}
+    fields = {"threshold": module.threshold, "fire": Fire.ABOVE_THRESHOLD}
     if built == "none":
         return fields | {"reset": Reset.NONE}
     if built == "zero":
@@ -162,12 +142,12 @@ FRAMEWORK = Framework(
     rule="fires above the threshold; resets a step late unless reset_delay is off",
     containers=frozenset({nn.Sequential}),
     rules=merged(
-        CONNECTIONS,
+        MODULES,
         {
             snn.Leaky: leaky,
-            snn.Synaptic: synaptic,
-            snn.RLeaky: recurrent_leaky,
-            snn.RSynaptic: recurrent_synaptic,
+            snn.Synaptic: leaky,
+            snn.RLeaky: leaky,
+            snn.RSynaptic: leaky,
             snn.Lapicque: lapicque,
         },
     ),

@@ -15,20 +15,15 @@ from torch import Tensor, nn
 
 from models.spec import Readout
 from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Reset
-from training.importers.frameworks.builder import Layer, is_hard
-from training.importers.frameworks.connections import (
-    CONNECTIONS,
-    average_pool,
-    batch_norm,
-    conv1d,
-    conv2d,
-    flatten,
-    linear,
-    max_pool,
-    nothing,
-)
 from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.layer import Layer, is_hard
+from training.importers.frameworks.torch_modules import MODULES
 
+# PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
+WRAPPED = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
+)
 DECODERS = {
     "max-mem": Readout.MAX_MEMBRANE,
     "mean-mem": Readout.MEAN_MEMBRANE,
@@ -44,24 +39,18 @@ def integrate(layer: Layer) -> None:
 
 def leaky(layer: Layer) -> None:
     """Convert LIFNode and SimpleLIFNode: v + (x - (v - v_reset)) / tau, or without decay_input x added whole."""
-    layer.add(LIF, tau=layer.parameter("tau", layer.module.tau), **_leaking(layer), **_spiking(layer))
+    layer.add(LIF, tau=layer.module.tau, **_leaking(layer), **_spiking(layer))
 
 
 def parametric(layer: Layer) -> None:
     """Convert ParametricLIFNode: as LIFNode, but times the sigmoid of a weight in place of divided by tau."""
-    rate = layer.module.w.detach().sigmoid()
-    layer.add(LIF, rate=layer.parameter("rate", rate), **_leaking(layer), **_spiking(layer))
+    layer.add(LIF, rate=layer.module.w.sigmoid(), **_leaking(layer), **_spiking(layer))
 
 
 def current_based(layer: Layer) -> None:
     """Convert CUBALIFNode: c * c_decay + x, then v * v_decay + c."""
     module = layer.module
-    layer.add(
-        CubaLIF,
-        decay=layer.parameter("decay", module.v_decay),
-        syn_decay=layer.parameter("syn_decay", module.c_decay),
-        **_spiking(layer),
-    )
+    layer.add(CubaLIF, decay=module.v_decay, syn_decay=module.c_decay, **_spiking(layer))
 
 
 def integrating(layer: Layer) -> None:
@@ -72,14 +61,14 @@ def integrating(layer: Layer) -> None:
 
 def leaking(layer: Layer) -> None:
     """Convert NonSpikingLIFNode, a readout: v + (x - v) / tau."""
-    layer.add(LI, charge=Charge.RELAX, tau=layer.parameter("tau", layer.module.tau))
+    layer.add(LI, charge=Charge.RELAX, tau=layer.module.tau)
     _decoded(layer)
 
 
 def _decoded(layer: Layer) -> None:
     decode = layer.module.decode
     layer.refuse_unless(decode in DECODERS, f"decode is '{decode}'", "no readout takes the largest absolute value")
-    layer.builder.readout = DECODERS.get(decode)
+    layer.findings.readout = DECODERS.get(decode)
 
 
 def _leaking(layer: Layer) -> dict[str, Any]:
@@ -91,7 +80,7 @@ def _leaking(layer: Layer) -> dict[str, Any]:
     )
     return {
         "charge": Charge.RELAX if module.decay_input else Charge.LEAK_THEN_ADD,
-        "leak": layer.parameter("leak", 0.0 if module.v_reset is None else module.v_reset),
+        "leak": 0.0 if module.v_reset is None else module.v_reset,
     }
 
 
@@ -103,12 +92,12 @@ def _spiking(layer: Layer) -> dict[str, Any]:
     layer.refuse_unless(
         getattr(module, "_neuron_precision", None) is None, "its precision is set", "membranes are float32"
     )
-    fields = {"threshold": layer.parameter("threshold", module.v_threshold), "fire": Fire.AT_THRESHOLD}
+    fields = {"threshold": module.v_threshold, "fire": Fire.AT_THRESHOLD}
     if module.v_reset is None:
         return fields | {"reset": Reset.SUBTRACT}
     if not isinstance(module, neuron.SimpleBaseNode):
-        fields["start"] = layer.parameter("start", module.v_reset)
-    return fields | {"reset": Reset.VALUE, "reset_value": layer.parameter("reset_value", module.v_reset)}
+        fields["start"] = module.v_reset
+    return fields | {"reset": Reset.VALUE, "reset_value": module.v_reset}
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:
@@ -147,18 +136,9 @@ FRAMEWORK = Framework(
         }
     ),
     rules=merged(
-        CONNECTIONS,
+        MODULES,
         {
-            layers.Linear: linear,
-            layers.Conv1d: conv1d,
-            layers.Conv2d: conv2d,
-            layers.AvgPool2d: average_pool,
-            layers.MaxPool2d: max_pool,
-            layers.Flatten: flatten,
-            layers.BatchNorm1d: batch_norm,
-            layers.BatchNorm2d: batch_norm,
-            layers.Dropout: nothing,
-            layers.Dropout2d: nothing,
+            **{getattr(layers, kind.__name__): rule for kind, rule in MODULES.items() if kind in WRAPPED},
             neuron.IFNode: integrate,
             neuron.SimpleIFNode: integrate,
             neuron.LIFNode: leaky,

@@ -6,26 +6,36 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from models.bundle import Bundle
-from models.bundle.repository import ModelRepository
+from models.bundle.repository import ModelRepository, require_name
 from models.errors import InvalidInput
 from models.spec import Coding, Readout
 from models.spec.nodes import ResetTiming
 from models.spec.parameters import Shape
-from training.commands import exports, imports, labels_of, shape_of
-from training.importers.nir.convert import Options
-from training.importers.nir.exported import named_rules, to_graph
-from training.importers.nir.file import write
-from training.importers.nir.publish import import_nir
-from training.importers.nir.report import examine, show_report
-from training.importers.nir.rules import DialectName, GivenRules, GraphReset
+from training.commands import (
+    LabelsOption,
+    ModelNameOption,
+    RepositoryOption,
+    console,
+    exports,
+    imports,
+    labels_of,
+    shape_of,
+)
+from training.importers.builder import Options
+from training.importers.card import imported_card
+from training.importers.nir.check import examine, show_report
+from training.importers.nir.convert import Conversion, convert_file
+from training.importers.nir.export import named_rules, to_graph
+from training.importers.nir.file import NirFile, read, write
+from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
+from training.publish.publish import Published, publish_imported
+from training.report.card import parameters_of
+from training.report.parity import Parity
 
 CANNOT_BE_SERVED = 1
 RULES_ARE_MISSING = 3  # 2 is a command line that is wrong
-
-console = Console(soft_wrap=True)
 
 FileArgument = Annotated[Path, typer.Argument(help="The NIR file.", show_default=False)]
 DialectOption = Annotated[DialectName | None, typer.Option(help="Whose equations its neurons follow.")]
@@ -38,40 +48,59 @@ InputShapeOption = Annotated[str | None, typer.Option(help="Such as 2,34,34, whe
 @imports.command("nir")
 def import_command(
     file: FileArgument,
-    name: Annotated[str, typer.Option(help="The model's name.", show_default=False)],
+    name: ModelNameOption,
     dialect: DialectOption = None,
     dt: DtOption = None,
     reset: ResetOption = None,
     reset_timing: TimingOption = None,
-    repository: Annotated[Path, typer.Option(help="The model repository to publish to.")] = Path("repository"),
+    repository: RepositoryOption = Path("repository"),
     time_steps: Annotated[int | None, typer.Option(help="Steps per sample; 100 if absent.")] = None,
     coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps; spikes if absent.")] = None,
     readout: Annotated[Readout | None, typer.Option(help="What the class is read from.")] = None,
-    labels: Annotated[str | None, typer.Option(help="The classes' names, with commas between them.")] = None,
+    labels: LabelsOption = None,
     low: Annotated[float | None, typer.Option(help="The least value of an input; 0 if absent.")] = None,
     high: Annotated[float | None, typer.Option(help="The greatest value of an input; 1 if absent.")] = None,
     input_shape: InputShapeOption = None,
 ) -> None:
     """Publish a NIR file as the next version of a model, under a named dialect."""
-    options = Options(
-        time_steps,
-        coding,
-        readout,
-        labels_of(labels) or None,
-        low,
-        high,
-        _shape(input_shape),
-    )
+    options = Options(_shape(input_shape), time_steps, coding, readout, labels_of(labels) or None, low, high)
     given = GivenRules(dialect, dt, reset, reset_timing)
-    imported = import_nir(file, given, options, ModelRepository(repository), name)
-    for sentence in imported.warnings:
+    published, conversion = import_nir(file, given, options, ModelRepository(repository), name)
+    for sentence in conversion.warnings:
         typer.echo(f"warning: {sentence}", err=True)
-    for parity in imported.parity:
-        console.print(
-            f"Engine {parity.engine} against reference: {parity.differing_spikes} of {parity.spikes} spikes differ",
-            highlight=False,
-        )
-    console.print(f"Published {name} version {imported.version}: {imported.folder}", highlight=False)
+    published.show(console)
+
+
+def import_nir(
+    path: Path, given: GivenRules, options: Options, repository: ModelRepository, name: str
+) -> tuple[Published, Conversion]:
+    """Publish a NIR file as the next version of `name`.
+
+    Raises InvalidGraph, InvalidRules, InvalidSpec or InvalidInput with one sentence, before anything is written.
+    """
+    require_name(name)
+    file = read(path)
+    rules = given.over(GivenRules.of(file.graph.metadata)).complete()
+    conversion = convert_file(file, rules, options)
+    published = publish_imported(
+        conversion.network, repository, name, lambda parity: _card(name, path.name, file, rules, conversion, parity)
+    )
+    return published, conversion
+
+
+def _card(name: str, file_name: str, file: NirFile, rules: Rules, conversion: Conversion, parity: list[Parity]) -> str:
+    network = conversion.network
+    facts = {
+        "File": f"{file_name}, NIR {file.version}, SHA-256 `{file.sha256}`",
+        "Dialect": str(rules.dialect),
+        "dt": f"{rules.dt:g} s",
+        "Reset": str(rules.reset),
+        **({"Reset timing": str(rules.reset_timing)} if rules.reset_timing else {}),
+        "Readout": str(network.spec.readout),
+    }
+    repairs = "\n".join(f"- {sentence}" for sentence in conversion.warnings) or "Nothing."
+    origin = f"A spiking network from a NIR file: {network.spec.classes} outputs, {parameters_of(network)} parameters"
+    return imported_card(name, origin, network.spec, facts, {"What was repaired or looks wrong": repairs}, parity)
 
 
 def check_command(

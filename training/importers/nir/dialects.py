@@ -15,8 +15,8 @@ import numpy as np
 from typing_extensions import override
 
 from models.spec.nodes import Charge, Fire, Joins, Reset, ResetTiming, Synapse
-from training.importers.nir.cell import Cell
 from training.importers.nir.graph import SPIKING, Array
+from training.importers.nir.nodes import Cell
 from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 Fields: TypeAlias = dict[str, Any]
@@ -47,21 +47,18 @@ class Dialect(ABC):
 
     def charging(self, cell: Cell, dt: float) -> Fields:
         """Return how the neuron charges."""
-        if cell.type in ("CubaLIF", "CubaLI"):
-            return self.synapse(cell, dt) | self.cuba_membrane(cell, dt)
-        return self.integrator(cell, dt) if cell.type in ("IF", "I") else self.membrane(cell, dt)
+        if cell.type in ("IF", "I"):
+            return {"gain": cell.array("r")} | self.integrator(cell, dt)
+        synapse = self.synapse(cell, dt) if cell.has_synapse else {}
+        return synapse | self.membrane(cell, dt)
 
-    @abstractmethod
-    def integrator(self, cell: Cell, dt: float) -> Fields:
-        """Return how an IF or I charges."""
+    def integrator(self, cell: Cell, dt: float) -> Fields:  # noqa: ARG002  (for those that do otherwise)
+        """Return how an IF or I charges, where it is not v + r*i."""
+        return {}
 
     @abstractmethod
     def membrane(self, cell: Cell, dt: float) -> Fields:
-        """Return how an LIF or LI charges."""
-
-    @abstractmethod
-    def cuba_membrane(self, cell: Cell, dt: float) -> Fields:
-        """Return how a CubaLIF's or CubaLI's membrane charges."""
+        """Return how the membrane of an LIF, LI, CubaLIF or CubaLI charges."""
 
     @abstractmethod
     def synapse(self, cell: Cell, dt: float) -> Fields:
@@ -104,16 +101,9 @@ class Nir(Dialect):
 
     @override
     def membrane(self, cell: Cell, dt: float) -> Fields:
-        return self._euler(cell, dt, "tau")
-
-    @override
-    def cuba_membrane(self, cell: Cell, dt: float) -> Fields:
-        return self._euler(cell, dt, "tau_mem")
-
-    def _euler(self, cell: Cell, dt: float, tau: str) -> Fields:
         return {
             "charge": Charge.EULER,
-            "rate": dt / wide(cell.positive(tau)),
+            "rate": dt / wide(cell.positive(cell.tau)),
             "gain": cell.array("r"),
             "leak": cell.array("v_leak", 0.0),
         }
@@ -145,21 +135,12 @@ class SnnTorch(Dialect):
     joins: ClassVar = Joins.CHARGE
 
     @override
-    def integrator(self, cell: Cell, dt: float) -> Fields:
-        return {"gain": cell.array("r")}
-
-    @override
     def membrane(self, cell: Cell, dt: float) -> Fields:
-        unit, gain = _unit_and_gain(cell.array("r") * dt / cell.positive("tau"))
-        return self._leaky(cell, dt, "tau", unit, gain)
-
-    @override
-    def cuba_membrane(self, cell: Cell, dt: float) -> Fields:
-        gain = _or_one(cell.array("r") * (dt / cell.positive("tau_mem")))
-        return self._leaky(cell, dt, "tau_mem", self._unit(cell, dt), gain)
-
-    def _leaky(self, cell: Cell, dt: float, tau: str, unit: Array, gain: Array) -> Fields:
-        share = dt / cell.positive(tau)
+        share = dt / cell.positive(cell.tau)
+        if cell.has_synapse:
+            unit, gain = self._unit(cell, dt), _or_one(cell.array("r") * share)
+        else:
+            unit, gain = _unit_and_gain(cell.array("r") * dt / cell.positive("tau"))
         return {
             "decay": np.clip(1 - share, 0, 1),
             "gain": gain,
@@ -184,7 +165,7 @@ class SnnTorch(Dialect):
 
     def _unit(self, cell: Cell, dt: float) -> Array:
         """Return what the membrane is counted in: its equations are divided by it."""
-        if cell.type in ("CubaLIF", "CubaLI"):
+        if cell.has_synapse:
             return _unit_and_gain(cell.array("w_in", 1.0) * (dt / cell.positive("tau_syn")))[0]
         if cell.type == "LIF":
             return _unit_and_gain(cell.array("r") * dt / cell.positive("tau"))[0]
@@ -213,21 +194,10 @@ class Norse(Dialect):
     bias_at_start: ClassVar = False
 
     @override
-    def integrator(self, cell: Cell, dt: float) -> Fields:
-        return {"gain": cell.array("r")}
-
-    @override
     def membrane(self, cell: Cell, dt: float) -> Fields:
-        return self._box(cell, dt, "tau")
-
-    @override
-    def cuba_membrane(self, cell: Cell, dt: float) -> Fields:
-        return self._box(cell, dt, "tau_mem")
-
-    def _box(self, cell: Cell, dt: float, tau: str) -> Fields:
         return {
             "charge": Charge.EULER_INPUT_FIRST,
-            "rate": self._rate(cell, dt, tau),
+            "rate": self._rate(cell, dt, cell.tau),
             "gain": cell.array("r"),
             "leak": cell.array("v_leak", 0.0),
             "start": cell.array("v_leak", 0.0),
@@ -268,19 +238,11 @@ class Sinabs(Dialect):
 
     @override
     def integrator(self, cell: Cell, dt: float) -> Fields:
-        floor = {"floor": -cell.positive("v_threshold")} if cell.type == "IF" else {}
-        return {"gain": cell.array("r")} | floor
+        return {"floor": -cell.positive("v_threshold")} if cell.type == "IF" else {}
 
     @override
     def membrane(self, cell: Cell, dt: float) -> Fields:
-        return self._leaky(cell, "tau")
-
-    @override
-    def cuba_membrane(self, cell: Cell, dt: float) -> Fields:
-        return self._leaky(cell, "tau_mem")
-
-    def _leaky(self, cell: Cell, tau: str) -> Fields:
-        decay = self._decay(cell, tau)
+        decay = self._decay(cell, cell.tau)
         return {"decay": decay, "gain": cell.array("r"), "drive": (1 - decay) * cell.array("v_leak", 0.0)}
 
     @override
@@ -321,6 +283,13 @@ class SpikingJelly(Dialect):
 
     @override
     def membrane(self, cell: Cell, dt: float) -> Fields:
+        if cell.has_synapse:
+            share = dt / wide(cell.positive("tau_mem"))
+            return {
+                "decay": np.clip(1 - share, 0, 1),
+                "gain": _or_one(share * wide(cell.array("r")), 1e-6),
+                "drive": share * cell.array("v_leak", 0.0),
+            }
         steps, r = wide(cell.positive("tau")) / dt, wide(cell.array("r"))
         apart = np.isclose(r, steps, rtol=1e-6, atol=1e-12).all() and not np.isclose(r, 1.0, rtol=1e-6).all()
         return {
@@ -328,15 +297,6 @@ class SpikingJelly(Dialect):
             "tau": steps,
             "gain": np.array(1.0) if apart else _or_one(r, 1e-6),
             "leak": cell.array("v_leak", 0.0),
-        }
-
-    @override
-    def cuba_membrane(self, cell: Cell, dt: float) -> Fields:
-        share = dt / wide(cell.positive("tau_mem"))
-        return {
-            "decay": np.clip(1 - share, 0, 1),
-            "gain": _or_one(share * wide(cell.array("r")), 1e-6),
-            "drive": share * cell.array("v_leak", 0.0),
         }
 
     @override

@@ -4,7 +4,7 @@
     /node                   a graph: type "NIRGraph", edges (n, 2) of names, nodes/<name>/…, metadata/…
     /node/nodes/<name>      a node: its type, and one data set for each parameter
 
-A file is somebody else's: it is read with care (`reader`) and in a process of its own (`contained`).
+A file is somebody else's: it is read with care (`reader`) and in a process of its own (`isolated`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import h5py
 import numpy as np
 
 from training.errors import InvalidGraph
-from training.importers.nir.contained import read_contained
 from training.importers.nir.graph import NestedGraph
-from training.importers.nir.limits import MOST_BYTES, MOST_SECONDS
+from training.importers.nir.isolated import read_isolated
+from training.importers.nir.limits import MAX_BYTES, MAX_SECONDS
 
 WRITTEN_AS = "1.0.4"  # the nir version whose fields are written
 
@@ -35,19 +35,19 @@ class NirFile:
     sha256: str
 
 
-def read(path: Path, seconds: float = MOST_SECONDS) -> NirFile:
+def read(path: Path, seconds: float = MAX_SECONDS) -> NirFile:
     """Read a NIR file; raises InvalidGraph with one sentence where it is none, or not one that can be read safely."""
     if not path.is_file():
         raise InvalidGraph(f"'{path}' is not a file")
-    if path.stat().st_size > MOST_BYTES:
-        raise InvalidGraph(f"'{path}' has more than {MOST_BYTES:,} bytes, which is refused")
+    if path.stat().st_size > MAX_BYTES:
+        raise InvalidGraph(f"'{path}' has more than {MAX_BYTES:,} bytes, which is refused")
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidGraph(f"'{path}' cannot be read: {error.strerror}") from error
     try:
-        graph, version = read_contained(path, seconds)
+        graph, version = read_isolated(path, seconds)
     except InvalidGraph as error:
         raise InvalidGraph(f"'{path}': {error}") from error
     return NirFile(graph, version, sha256)

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sys
 
-from training.errors import InvalidGraph
-
-MOST_BYTES = 2**31  # of the file, and of what it unfolds to
-MOST_NODES = 5_000
-MOST_EDGES = 20_000
-MOST_VALUES = 2**26  # of a layer, or of a recurrent connection that an edge stands for
-MOST_CLASSES = 2**20
-DEEPEST = 32
-MOST_SECONDS = 30.0
-MOST_MEMORY = 2 * MOST_BYTES  # bytes of addresses; the interpreter and its libraries need some 300 MB of them
-
-
-def require_size(what: str, shape: tuple[int, ...]) -> None:
-    """Raise InvalidGraph where a layer of that shape would have too many values; a file can ask for them in a word."""
-    if math.prod(shape) > MOST_VALUES:
-        sizes = "×".join(str(size) for size in shape)
-        raise InvalidGraph(f"{what} has shape {sizes}, expected at most {MOST_VALUES:,} values")
+MAX_BYTES = 2**31  # of the file, and of what it unfolds to
+MAX_NODES = 5_000
+MAX_EDGES = 20_000
+MAX_DEPTH = 32
+MAX_SECONDS = 30.0
+MAX_MEMORY = 2 * MAX_BYTES  # bytes of addresses; the interpreter and its libraries need some 300 MB of them
 
 
 def limit_this_process() -> None:
@@ -34,8 +22,8 @@ def limit_this_process() -> None:
     import resource
 
     for kind, most in (
-        (resource.RLIMIT_AS, MOST_MEMORY),
-        (resource.RLIMIT_CPU, int(MOST_SECONDS) + 1),
+        (resource.RLIMIT_AS, MAX_MEMORY),
+        (resource.RLIMIT_CPU, int(MAX_SECONDS) + 1),
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from training.errors import InvalidGraph
 from training.importers.nir.graph import Edge, Graph, GraphNode, NestedGraph
-from training.importers.nir.limits import MOST_EDGES
+from training.importers.nir.limits import MAX_EDGES
 
 
 def flatten(graph: NestedGraph) -> Graph:
@@ -17,8 +17,8 @@ def flatten(graph: NestedGraph) -> Graph:
         before = [source for source, taker in edges if taker == name and source != name]
         after = [taker for source, taker in edges if source == name and taker != name]
         edges = [edge for edge in edges if name not in edge]
-        if len(edges) + len(before) * len(after) > MOST_EDGES:
-            raise InvalidGraph(f"the graph made flat has more than {MOST_EDGES:,} edges, which is refused")
+        if len(edges) + len(before) * len(after) > MAX_EDGES:
+            raise InvalidGraph(f"the graph made flat has more than {MAX_EDGES:,} edges, which is refused")
         edges += [(source, taker) for source in before for taker in after]
     return Graph({name: node for name, node in flat.nodes.items() if name not in passing}, tuple(edges))
 

@@ -1,6 +1,6 @@
-"""From an HDF5 file to its graph. Run as a program, in a process that limits itself and may crash: see `contained`.
+"""From an HDF5 file to its graph. Run as a program, in a process that limits itself and may crash: see `isolated`.
 
-    python -m training.importers.nir.reader FILE      writes an `answer` to the standard output
+    python -m training.importers.nir.reader FILE      writes its answer to the standard output
 
 A file is somebody else's. Only numbers and text that lie inside the file are read: no link to another file, no external
 storage, nothing that HDF5 would have to make up. Each group is read once, so that groups in a circle end; and there are
@@ -19,38 +19,38 @@ import h5py
 import numpy as np
 
 from training.errors import InvalidGraph
-from training.importers.nir.answer import write_answer, write_refusal
 from training.importers.nir.graph import Array, GraphNode, NestedGraph
-from training.importers.nir.limits import DEEPEST, MOST_BYTES, MOST_EDGES, MOST_NODES, limit_this_process
+from training.importers.nir.isolated import write_answer
+from training.importers.nir.limits import MAX_BYTES, MAX_DEPTH, MAX_EDGES, MAX_NODES, limit_this_process
 
 _NUMBERS = "biufc"  # numpy's kinds
 
 
 @dataclass
 class Budget:
-    """What may still be read of a file."""
+    """What may still be read of a file; every method raises InvalidGraph where there is too much."""
 
-    bytes: int = MOST_BYTES
-    nodes: int = MOST_NODES
-    edges: int = MOST_EDGES
+    bytes: int = MAX_BYTES
+    nodes: int = MAX_NODES
+    edges: int = MAX_EDGES
 
-    def take(self, path: str, size: int) -> None:
-        """Count bytes; raises InvalidGraph where there are too many, as the others do."""
-        self.bytes -= size
-        if self.bytes < 0:
-            raise InvalidGraph(f"'{path}': the file unfolds to more than {MOST_BYTES:,} bytes, which is refused")
+    def take_bytes(self, path: str, size: int) -> None:
+        """Count the bytes of a data set."""
+        self._take("bytes", size, f"'{path}': the file unfolds to more than {MAX_BYTES:,} bytes")
 
     def take_node(self) -> None:
         """Count a node."""
-        self.nodes -= 1
-        if self.nodes < 0:
-            raise InvalidGraph(f"the graph has more than {MOST_NODES:,} nodes, which is refused")
+        self._take("nodes", 1, f"the graph has more than {MAX_NODES:,} nodes")
 
     def take_edges(self, number: int) -> None:
         """Count edges."""
-        self.edges -= number
-        if self.edges < 0:
-            raise InvalidGraph(f"the graph has more than {MOST_EDGES:,} edges, which is refused")
+        self._take("edges", number, f"the graph has more than {MAX_EDGES:,} edges")
+
+    def _take(self, kind: str, number: int, fault: str) -> None:
+        left = getattr(self, kind) - number
+        setattr(self, kind, left)
+        if left < 0:
+            raise InvalidGraph(f"{fault}, which is refused")
 
 
 @dataclass
@@ -70,8 +70,8 @@ class Reader:
 
     def graph(self, group: h5py.Group, depth: int = 0) -> NestedGraph:
         """Return the graph that a group holds."""
-        if depth > DEEPEST:
-            raise InvalidGraph(f"'{group.name}': graphs lie in graphs more than {DEEPEST} deep, which is refused")
+        if depth > MAX_DEPTH:
+            raise InvalidGraph(f"'{group.name}': graphs lie in graphs more than {MAX_DEPTH} deep, which is refused")
         if self.type(group) != "NIRGraph":
             # A file may hold one node alone; it is a graph of one.
             node = self.node(group, "node")
@@ -115,8 +115,8 @@ class Reader:
 
     def tree(self, group: h5py.Group, depth: int) -> dict[str, Any]:
         """Return metadata: dicts of dicts, with text, numbers and arrays at their ends."""
-        if depth > DEEPEST:
-            raise InvalidGraph(f"'{group.name}': metadata more than {DEEPEST} deep is refused")
+        if depth > MAX_DEPTH:
+            raise InvalidGraph(f"'{group.name}': metadata more than {MAX_DEPTH} deep is refused")
         return {
             key: self.value(group, key)
             if group.get(key, getclass=True) is h5py.Dataset
@@ -142,7 +142,7 @@ class Reader:
         is_text = h5py.check_string_dtype(dataset.dtype) is not None
         if not is_text and dataset.dtype.kind not in _NUMBERS:
             raise InvalidGraph(f"'{parent.name}': '{key}' holds neither numbers nor text")
-        self.budget.take(dataset.name, dataset.nbytes)
+        self.budget.take_bytes(dataset.name, dataset.nbytes)
         return self.text(dataset) if is_text else dataset[()]
 
     def text(self, dataset: h5py.Dataset) -> str | Array:
@@ -150,7 +150,7 @@ class Reader:
         read = np.asarray(dataset[()], object)
         text = np.empty(read.shape, object)
         for index, value in np.ndenumerate(read):
-            self.budget.take(dataset.name, len(value))
+            self.budget.take_bytes(dataset.name, len(value))
             text[index] = value.decode() if isinstance(value, bytes) else str(value)
         return text if text.ndim else str(text[()])
 
@@ -172,18 +172,19 @@ class Reader:
 def main(path: Path) -> None:
     """Read a file within this process's limits, and write what came of it to the standard output."""
     limit_this_process()
+    answer: dict[str, Any]
     try:
         with h5py.File(path, "r") as file:
             graph, version = Reader().file(file)
+        answer = {"version": version, "graph": graph}
     except InvalidGraph as refused:
-        write_refusal(str(refused), sys.stdout.buffer)
+        answer = {"refused": str(refused)}
     except MemoryError:
-        write_refusal("it needs more memory than a file may, which is refused", sys.stdout.buffer)
+        answer = {"refused": "it needs more memory than a file may, which is refused"}
     except Exception as error:  # h5py raises nearly every built-in error for one damaged file or another
         said = str(error).splitlines() or [type(error).__name__]
-        write_refusal(f"it is not a NIR file: {said[0]}", sys.stdout.buffer)
-    else:
-        write_answer(graph, version, sys.stdout.buffer)
+        answer = {"refused": f"it is not a NIR file: {said[0]}"}
+    write_answer(answer, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

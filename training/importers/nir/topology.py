@@ -11,16 +11,16 @@ import numpy as np
 
 from models.spec.parameters import Shape
 from training.errors import InvalidGraph
-from training.importers.nir.graph import DENSE, INTEGRATING, KNOWN, SPIKING, Edge, Graph, GraphNode
-from training.importers.nir.limits import require_size
+from training.importers.builder import require_size
+from training.importers.nir.graph import DENSE, INTEGRATING, KNOWN, SPIKING, Graph, GraphNode
 
 INPUT = "Input"
 OUTPUT = "Output"
-Mended = Callable[[str], None]  # takes a sentence on what was mended
+Warn = Callable[[str], None]  # takes a sentence on what was repaired
 
 
 @dataclass(frozen=True)
-class Placed:
+class OrderedNode:
     """A node in its place: the nodes that it sums (none is the network's input), and its recurrent connection."""
 
     node: GraphNode
@@ -29,26 +29,26 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Layout:
+class OrderedGraph:
     """A graph in order; `input_shape` is None where the file does not say."""
 
     input_shape: Shape | None
-    placed: tuple[Placed, ...]
+    nodes: tuple[OrderedNode, ...]
 
 
-def arrange(graph: Graph, mended: Mended) -> Layout:
+def arrange(graph: Graph, warn: Warn) -> OrderedGraph:
     """Put a graph in order.
 
     Raises InvalidGraph where it has another number of inputs or outputs than one, a node that cannot be served, or a
     cycle other than a spiking node through one Linear or Affine to itself.
     """
     _require_known(graph)
-    graph = _without_repeats(graph, mended)
-    graph = _with_ends(graph, mended)
+    graph = _without_repeats(graph, warn)
+    graph = _with_ends(graph, warn)
     entry, leaving = graph.of_type(INPUT)[0].name, graph.of_type(OUTPUT)[0].name
-    graph = _without_dead_ends(graph, entry, leaving, mended)
+    graph = _without_dead_ends(graph, entry, leaving, warn)
     graph, loops = _fold(graph)
-    graph = _flattened_first(graph, leaving, mended)
+    graph = _flattened_first(graph, leaving, warn)
     last = graph.sources(leaving)
     if len(last) != 1:
         listed = ", ".join(f"'{name}'" for name in last)
@@ -56,10 +56,10 @@ def arrange(graph: Graph, mended: Mended) -> Layout:
     order = [graph.nodes[name] for name in _ordered(graph) if name not in (entry, leaving)]
     if not order:
         raise InvalidGraph("the input is the output: there is no node between them")
-    return Layout(
+    return OrderedGraph(
         graph.nodes[entry].sizes("shape"),
         tuple(
-            Placed(
+            OrderedNode(
                 node,
                 tuple(None if source == entry else source for source in graph.sources(node.name)),
                 loops.get(node.name),
@@ -83,16 +83,16 @@ def _require_known(graph: Graph) -> None:
             raise InvalidGraph(f"node '{node.name}': {node.type} is not served; there are {', '.join(KNOWN)}")
 
 
-def _without_repeats(graph: Graph, mended: Mended) -> Graph:
+def _without_repeats(graph: Graph, warn: Warn) -> Graph:
     for (before, after), times in Counter(graph.edges).items():
         if times > 1:
-            mended(f"the edge from '{before}' to '{after}' stands {times} times in the file; it is taken once")
+            warn(f"the edge from '{before}' to '{after}' stands {times} times in the file; it is taken once")
     return replace(graph, edges=tuple(dict.fromkeys(graph.edges)))
 
 
-def _with_ends(graph: Graph, mended: Mended) -> Graph:
+def _with_ends(graph: Graph, warn: Warn) -> Graph:
     """Return the graph with one Input and one Output, which are added where it has none and there is no doubt."""
-    for kind, other_end, edge in ((INPUT, 1, _edge_from), (OUTPUT, 0, _edge_to)):
+    for kind, other_end in ((INPUT, 1), (OUTPUT, 0)):
         present = graph.of_type(kind)
         if len(present) > 1:
             listed = ", ".join(f"'{node.name}'" for node in present)
@@ -103,21 +103,14 @@ def _with_ends(graph: Graph, mended: Mended) -> Graph:
         free = [name for name in graph.nodes if name not in joined]
         if len(free) != 1:
             raise InvalidGraph(f"the graph has no node of type {kind}, and {len(free)} nodes where it could be")
-        mended(f"the graph has no node of type {kind}; it is taken to be at '{free[0]}'")
+        warn(f"the graph has no node of type {kind}; it is taken to be at '{free[0]}'")
         name = f"{kind.lower()} of the graph"
-        graph = Graph({**graph.nodes, name: GraphNode(name, kind, {})}, (*graph.edges, edge(name, free[0])))
+        edge = (name, free[0]) if kind == INPUT else (free[0], name)
+        graph = Graph({**graph.nodes, name: GraphNode(name, kind, {})}, (*graph.edges, edge))
     return graph
 
 
-def _edge_from(end: str, node: str) -> Edge:
-    return end, node
-
-
-def _edge_to(end: str, node: str) -> Edge:
-    return node, end
-
-
-def _without_dead_ends(graph: Graph, entry: str, leaving: str, mended: Mended) -> Graph:
+def _without_dead_ends(graph: Graph, entry: str, leaving: str, warn: Warn) -> Graph:
     reached = _reachable(entry, graph.takers)
     for name in graph.nodes:
         if name not in reached and graph.takers(name):
@@ -127,7 +120,7 @@ def _without_dead_ends(graph: Graph, entry: str, leaving: str, mended: Mended) -
         raise InvalidGraph("no path leads from the input to the output")
     for name in graph.nodes:
         if name not in needed:
-            mended(f"node '{name}': no path leads from it to the output; it is left out")
+            warn(f"node '{name}': no path leads from it to the output; it is left out")
     return graph.without(set(graph.nodes) - needed)
 
 
@@ -167,7 +160,7 @@ def _identity(node: GraphNode) -> GraphNode:
     return GraphNode(f"{node.name} to itself", "Linear", {"weight": np.eye(size, dtype=np.float32)})
 
 
-def _flattened_first(graph: Graph, leaving: str, mended: Mended) -> Graph:
+def _flattened_first(graph: Graph, leaving: str, warn: Warn) -> Graph:
     """Swap a Flatten at the very end with the neurons before it: they act on each element alone."""
     sources = graph.sources(leaving)
     if len(sources) != 1 or graph.nodes[sources[0]].type != "Flatten":
@@ -178,7 +171,7 @@ def _flattened_first(graph: Graph, leaving: str, mended: Mended) -> Graph:
     (neuron,) = before
     if graph.takers(neuron) != [flatten]:
         return graph
-    mended(f"node '{flatten}': comes after the last neurons, '{neuron}'; it is put before them, which is the same")
+    warn(f"node '{flatten}': comes after the last neurons, '{neuron}'; it is put before them, which is the same")
     swapped = {neuron: flatten, flatten: neuron}
     return replace(
         graph,

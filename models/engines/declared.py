@@ -1,0 +1,134 @@
+"""The engines, each declared once: what it is called, what it needs and can do, and how one is made.
+
+A new engine is a member of `EngineName` and an entry of `ENGINES`: settings, the scheduler's batching, benchmarks and
+the parity tests read them. No engine's library is imported before one is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+
+from models.engines.base import Engine
+from models.errors import EngineUnavailable
+from models.spec.network import Network
+
+CPU = "cpu"
+
+
+class EngineName(StrEnum):
+    """The engines by name, the default one first."""
+
+    EVENT = "event"
+    ONNX = "onnx"
+    TORCH = "torch"
+    REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an engine is asked to be made for; `onnx_model` is the bundle's model.onnx, where it has one."""
+
+    network: Network
+    onnx_model: bytes | None = None
+    device: str = CPU
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One engine.
+
+    `library`: the module that it imports. `make`: returns one. `batches`: whether a sample takes less time the more of
+    them share a run, so that a scheduler should wait for others. `chosen_on_cpu`: whether `auto` may choose it there.
+    `check_device`: raises EngineUnavailable for a device other than the CPU that is not here; without it the engine
+    runs on the CPU alone.
+    """
+
+    library: str
+    make: Callable[[Request], Engine]
+    batches: bool
+    chosen_on_cpu: bool = True
+    check_device: Callable[[str], object] | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether its library is here."""
+        return find_spec(self.library) is not None
+
+
+def _event(asked: Request) -> Engine:
+    from models.engines.event import EventEngine
+
+    return EventEngine(asked.network, asked.threads)
+
+
+def _onnx(asked: Request) -> Engine:
+    from models.engines.onnx.engine import OnnxEngine, build_model
+
+    model = build_model(asked.network) if asked.onnx_model is None else asked.onnx_model
+    return OnnxEngine(asked.network, model, asked.threads)
+
+
+def _torch(asked: Request) -> Engine:
+    from models.engines.torch.engine import TorchEngine
+
+    return TorchEngine(asked.network, asked.device)
+
+
+def _torch_device(device: str) -> None:
+    from models.engines.torch.engine import usable_device
+
+    usable_device(device)
+
+
+def _reference(asked: Request) -> Engine:
+    from models.engines.reference import ReferenceEngine
+
+    return ReferenceEngine(asked.network)
+
+
+ENGINES: Mapping[EngineName, Declaration] = {
+    EngineName.EVENT: Declaration("numba", _event, batches=False),
+    EngineName.ONNX: Declaration("onnxruntime", _onnx, batches=True),
+    EngineName.TORCH: Declaration("torch", _torch, batches=True, chosen_on_cpu=False, check_device=_torch_device),
+    EngineName.REFERENCE: Declaration("numpy", _reference, batches=False),
+}
+
+
+def available() -> tuple[EngineName, ...]:
+    """Return the engines whose library is installed."""
+    return tuple(name for name, engine in ENGINES.items() if engine.installed)
+
+
+def preferred(device: str) -> tuple[EngineName, ...]:
+    """Return the engines that may serve a network on `device`, the best first; `reference` needs nothing."""
+    if device == CPU:
+        return tuple(name for name, engine in ENGINES.items() if engine.chosen_on_cpu)
+    return tuple(name for name, engine in ENGINES.items() if engine.check_device)
+
+
+def check(name: EngineName, device: str) -> None:
+    """Raise EngineUnavailable where the engine's library or device is not here, with what to do about it."""
+    engine = ENGINES[name]
+    if not engine.installed:
+        raise EngineUnavailable(f"engine '{name}': the package {engine.library} is not installed here")
+    if device == CPU:
+        return
+    if engine.check_device is None:
+        able = " or ".join(f"'{other}'" for other in preferred(device))
+        raise EngineUnavailable(f"device '{device}': engine '{name}' runs on 'cpu' only; use engine {able}")
+    engine.check_device(device)
+
+
+def create(
+    name: EngineName, network: Network, *, onnx_model: bytes | None = None, device: str = CPU, threads: int = 1
+) -> Engine:
+    """Return an engine for `network`; `onnx_model` is the bundle's model.onnx, where it has one.
+
+    Raises EngineUnavailable where `check` would.
+    """
+    check(name, device)
+    return ENGINES[name].make(Request(network, onnx_model, device, threads))

@@ -1,0 +1,42 @@
+"""Which engine serves a bundle here."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import structlog
+
+from models.bundle.external import AnyBundle
+from models.engines import EngineName
+from models.engines.base import Runner
+from models.engines.declared import check, preferred
+from models.errors import EngineUnavailable
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+
+def engine_for(bundle: AnyBundle, settings: Settings) -> Runner:
+    """Return the engine that runs `bundle`: the one that is set, or the best there is for the bundle and the device.
+
+    `auto` goes on to the next best where an engine is not here, and logs why. Raises EngineUnavailable.
+    """
+    wanted = bundle.preferred(settings.device) if settings.engine == "auto" else (EngineName(settings.engine),)
+    for engine, fallback in pairwise(wanted):
+        try:
+            return bundle.engine(engine, settings.device)
+        except EngineUnavailable as error:
+            name, version = bundle.manifest.name, bundle.manifest.version
+            log.warning("engine_fallback", model=name, version=version, engine=fallback, reason=str(error))
+    return bundle.engine(wanted[-1], settings.device)
+
+
+def chosen(settings: Settings) -> EngineName:
+    """Return the engine that is set, or the device's default."""
+    return preferred(settings.device)[0] if settings.engine == "auto" else EngineName(settings.engine)
+
+
+def check_device(settings: Settings) -> None:
+    """Raise EngineUnavailable where the engine or device that is set is not here: better now than once it serves."""
+    if settings.device != "cpu":
+        check(chosen(settings), settings.device)

@@ -1,0 +1,127 @@
+"""From a run to a version in a repository: what was rounded, samples without a tie, engines that agree, one rename."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.bundle import Contents
+from models.bundle.repository import ModelRepository
+from models.engines import EngineName, create
+from models.errors import BundleNotFound
+from models.spec.network import Network
+from tests.bundles import contents
+from tests.networks import network_of
+from training.config import TrainingConfig
+from training.data.datasets import Dataset, Split
+from training.errors import ExportRefused
+from training.fit.exact import round_to_grid
+from training.fit.folder import RunFolder
+from training.fit.job import Job, run_job
+from training.publish.export import export
+from training.publish.golden import choose_golden
+from training.report.epochs import Watcher
+
+
+@pytest.fixture(scope="module")
+def run(config: TrainingConfig, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Job]:
+    folder = RunFolder.fresh(tmp_path_factory.mktemp("runs"), "stripes")
+    return folder, run_job(config, data, folder, Watcher())
+
+
+def same(found: Network, expected: Network) -> bool:
+    return found.spec == expected.spec and all(
+        np.array_equal(found.tensors[name], tensor) for name, tensor in expected.tensors.items()
+    )
+
+
+def test_training_returns_keeps_and_exports_what_it_rounded(
+    run: tuple[RunFolder, Job], data: Dataset, tmp_path: Path
+) -> None:
+    folder, job = run
+    rounded = round_to_grid(job.fitted.network)
+    assert not same(job.fitted.network, rounded.network)
+    assert same(job.network, rounded.network)
+    assert same(folder.network(), rounded.network)
+    assert job.exact is rounded.exact is folder.metrics["exact"] is True
+    export(folder, data, ModelRepository(tmp_path), "stripes")
+    bundle = ModelRepository(tmp_path).read("stripes")
+    assert same(bundle.network, rounded.network)
+    assert "Weights lie on a dyadic grid" in bundle.card
+
+
+def test_the_card_says_what_the_run_found_of_its_sums(
+    run: tuple[RunFolder, Job], data: Dataset, tmp_path: Path
+) -> None:
+    folder, job = run
+    other = RunFolder.fresh(tmp_path, "run")
+    for path in folder.path.iterdir():
+        if path.is_file():
+            (other.path / path.name).write_bytes(path.read_bytes())
+    epochs = job.fitted.epochs
+    other.save_metrics(job.evaluation, job.fitted.best, epochs, exact=False, interrupted=False)
+    export(other, data, ModelRepository(tmp_path), "stripes")
+    assert "Sums may round in another order" in ModelRepository(tmp_path).read("stripes").card
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_a_sample_that_ties_with_the_threshold_is_no_golden_one(per_neuron: bool) -> None:
+    # Weight 1, threshold 1: an input of 1 lies on the threshold in its only step; 0.5 and 2 are far from it.
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
+            {"type": "IF", "name": "out", "threshold": "per_neuron" if per_neuron else 1.0},
+        ],
+        {"fc.weight": [[1.0]]} | ({"out.threshold": [1.0]} if per_neuron else {}),
+        input={"shape": [1], "high": 2},
+        time_steps=1,
+        labels=["only"],
+    )
+    split = Split(np.array([[1.0], [0.5], [2.0]], np.float32), np.zeros(3, np.int64))
+    golden = choose_golden(network, split, wanted=2)
+    assert golden.inputs.steps.ravel().tolist() == [0.5, 2.0]
+    assert golden.spike_counts.tolist() == [[0], [1]]
+
+
+def test_engines_that_disagree_refuse_an_export(
+    run: tuple[RunFolder, Job], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On the grid no engine differs, so one of them is given the network with its classes swapped: it is never right.
+    folder, job = run
+    swapped = {
+        name: np.ascontiguousarray(value[::-1]) if name.startswith("classes") else value
+        for name, value in job.network.tensors.items()
+    }
+
+    def create_with_one_that_differs(name: EngineName, network: Network, **options: Any) -> Any:
+        return create(name, Network(network.spec, swapped) if name is EngineName.ONNX else network, **options)
+
+    monkeypatch.setattr("training.report.parity.create", create_with_one_that_differs)
+    with pytest.raises(ExportRefused, match="engine 'onnx' predicts another class than 'reference' for"):
+        export(folder, data, ModelRepository(tmp_path / "repository"), "stripes")
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_version_appears_by_one_rename_so_that_a_reader_midway_sees_nothing(
+    tmp_path: Path, digits_like: Network
+) -> None:
+    repository = ModelRepository(tmp_path)
+    seen: list[Any] = []
+
+    class Watched(Contents):
+        """Looks into the repository once every file of the version is written, but before it is renamed."""
+
+        def write(self, folder: Path, version: int, onnx_model: bytes | None) -> None:
+            super().write(folder, version, onnx_model)
+            seen.append((repository.names(), repository.versions("toy"), (folder / "bundle.json").exists()))
+            with pytest.raises(BundleNotFound):
+                repository.read("toy")
+
+    made = contents(digits_like, samples=np.zeros((2, *digits_like.spec.input.shape), np.float32))
+    version = repository.publish(Watched(**vars(made)))
+    assert seen == [([], [], True)]
+    assert (version, repository.versions("toy")) == (1, [1])
+    assert [entry.name for entry in (tmp_path / "toy").iterdir()] == ["1"]

@@ -1,0 +1,50 @@
+"""Initialisation: fresh weights, scaled until every layer fires.
+
+A layer that is silent at the start passes hardly a gradient, and one that always fires tells nothing. How large a
+weight must be hangs on the data, the threshold and the decay, so it is found by trying.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from models.engines.torch.network import HardThreshold, SpikingNetwork
+from models.spec.network import FloatArray
+from models.spec.nodes import Spiking, Weighted
+from training.fit.forward import forward
+
+BAND = (0.05, 0.15)  # spikes per neuron and step
+TRIES = 40
+
+
+@torch.no_grad()
+def initialise(module: SpikingNetwork, samples: FloatArray) -> None:
+    """Scale the weights before each spiking layer, first to last, until it fires within the band on some samples."""
+    feeding: list[torch.nn.Module] = []
+    for node, layer in zip(module.spec.nodes, module.layers, strict=True):
+        if isinstance(node, Weighted):
+            feeding.append(layer)
+        if not isinstance(node, Spiking):
+            continue
+        for _ in range(TRIES if feeding else 0):
+            rate = forward(module, samples, HardThreshold()).firing_rates[node.name]
+            if BAND[0] <= rate <= BAND[1]:
+                break
+            for connection in feeding:
+                _louder(connection) if rate < BAND[0] else _quieter(connection)
+        feeding = []
+
+
+def _louder(connection: torch.nn.Module) -> None:
+    for name, parameter in connection.named_parameters():
+        # A bias is raised, not scaled: weights whose sum is negative stay silent at any size.
+        if name == "bias":
+            parameter.add_(0.05)
+        else:
+            parameter.mul_(1.1)
+
+
+def _quieter(connection: torch.nn.Module) -> None:
+    for name, parameter in connection.named_parameters():
+        if name != "bias":
+            parameter.mul_(0.9)

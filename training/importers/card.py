@@ -1,0 +1,39 @@
+"""The model card of a network from elsewhere: what all of them say, and the facts and sections that a source adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from models.spec import Spec
+from models.spec.onnx_contract import OnnxContract
+from models.spec.parameters import show
+from training.report.card import markdown, parity_table
+from training.report.parity import Parity
+
+
+def imported_card(
+    name: str,
+    origin: str,
+    task: Spec | OnnxContract,
+    facts: Mapping[str, str],
+    sections: Mapping[str, str],
+    parity: Sequence[Parity] | None = None,
+) -> str:
+    """Return the card; `origin` says in half a sentence what the model is and where it came from."""
+    agreement = "" if parity is None else f"Against the reference engine, on random samples.\n\n{parity_table(parity)}"
+    return markdown(
+        name,
+        f"{origin}, {task.time_steps} time steps, {task.coding} coding.",
+        {
+            "Input": f"{show(task.input.shape)} values from {task.input.low:g} to {task.input.high:g}",
+            "Classes": ", ".join(task.labels),
+            **facts,
+            "Accuracy": "not measured here, for no data came with the model",
+        },
+        {
+            **sections,
+            **({"Agreement of the engines": agreement} if agreement else {}),
+            "Limits": "It knows only what it was trained on, and nothing here says what that was. It was "
+            "compared on random samples, which show that the same is computed, and not how well it classifies.",
+        },
+    )

@@ -1,0 +1,94 @@
+"""What a framework's rules are given: one module where it stands, the builder it goes to, and a list of refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.spec import Readout
+from models.spec.nodes import NodeBase
+from training.importers.builder import Builder, Draft
+from training.importers.connections import Array
+
+
+@dataclass
+class Findings:
+    """What the modules of a network say beside its nodes, and all that cannot be converted."""
+
+    refusals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    steps: set[float] = field(default_factory=set)
+    """The seconds of a step."""
+    readout: Readout | None = None
+    """What the answer is read from."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module, where it stands in the user's network, and the builder that its nodes go to."""
+
+    path: str
+    module: Any
+    builder: Builder
+    findings: Findings
+
+    @property
+    def name(self) -> str:
+        """The name of the module's node, made of its path: `features.0` becomes `features_0`, `0` say `linear_0`."""
+        named = self.path[:1].isalpha() and self.path != "input"
+        return self.path if named else f"{type(self.module).__name__.lower()}_{self.path}"
+
+    def refuse(self, about: str, why: str) -> None:
+        """Note that something of this module cannot be converted: the field with its value, and why."""
+        kind = type(self.module)
+        described = f"{self.path or '(the network itself)'} ({kind.__module__}.{kind.__name__})"
+        self.findings.refusals.append(f"{described}: {about}: {why}")
+
+    def refuse_unless(self, holds: bool, about: str, why: str) -> None:
+        """Refuse where a condition does not hold."""
+        if not holds:
+            self.refuse(about, why)
+
+    def add(self, kind: type[NodeBase], tensors: dict[str, Any] | None = None, **fields: Any) -> None:
+        """Append a neuron, named as the module; numbers and tensors among its fields are its parameters."""
+        numbers = {
+            name: self.array(name, value)
+            for name, value in fields.items()
+            if isinstance(value, Tensor | np.ndarray | np.generic | int | float)
+        }
+        arrays = {name: self.array(name, value) for name, value in (tensors or {}).items() if value is not None}
+        self.builder.add(Draft(self.name, kind, fields | numbers, arrays))
+
+    def array(self, name: str, value: Any) -> Array:
+        """Return numbers as float32; an array of another type is refused, for its framework computes in that type."""
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        if array.ndim and array.dtype != np.float32:
+            self.refuse(name, f"is an array of {array.dtype}, expected float32")
+        return np.array(array, np.float32)
+
+    def weights(self, connection: Any) -> tuple[Array, Array | None]:
+        """Return the weight and the bias of a connection of PyTorch's."""
+        bias = connection.bias
+        return self.array("weight", connection.weight), None if bias is None else self.array("bias", bias)
+
+
+Rule = Callable[[Layer], None]
+
+
+def is_hard(spike: Callable[[Tensor], Tensor], *, fires_at_zero: bool) -> bool:
+    """Return whether a spike function is the hard threshold at 0, which is all that a served network computes."""
+    tiny = 2.0**-126
+    around = torch.tensor([[-1e3, -1.0, -tiny, 0.0, tiny, 1.0, 1e3]])
+    expected = around >= 0 if fires_at_zero else around > 0
+    with torch.no_grad():
+        return bool(torch.equal(spike(around), expected.float()))
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether hooks stand by that may change what a module computes."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

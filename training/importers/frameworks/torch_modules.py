@@ -1,0 +1,153 @@
+"""PyTorch's own layers, which all frameworks share: connections, pools, and what does nothing in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.spec.nodes import AvgPool2d, MaxPool2d, Weighted
+from training.importers import connections
+from training.importers.frameworks.layer import Layer, Rule
+
+
+def linear(layer: Layer) -> None:
+    """Convert nn.Linear."""
+    layer.builder.add(connections.linear(layer.name, *layer.weights(layer.module)))
+
+
+def convolution(layer: Layer) -> None:
+    """Convert nn.Conv1d and nn.Conv2d."""
+    module = layer.module
+    layer.refuse_unless(
+        module.padding_mode == "zeros", f"padding_mode is '{module.padding_mode}'", "only zeros pad a convolution"
+    )
+    axes = len(module.kernel_size)
+    layer.builder.add(
+        connections.convolution(
+            layer.name,
+            axes,
+            *layer.weights(module),
+            stride=module.stride,
+            padding=(0,) * axes if module.padding == "valid" else module.padding,
+            dilation=module.dilation,
+            groups=module.groups,
+        )
+    )
+
+
+def average_pool(layer: Layer) -> None:
+    """Convert nn.AvgPool2d, whose padding counts and whose windows do not overhang."""
+    module = layer.module
+    _refuse_overhang(layer)
+    layer.refuse_unless(
+        module.count_include_pad or _pair(module.padding) == (0, 0),
+        "count_include_pad is False",
+        "padding counts in an average",
+    )
+    layer.refuse_unless(
+        module.divisor_override is None,
+        f"divisor_override is {module.divisor_override}",
+        "an average divides by its window's size",
+    )
+    layer.builder.add(connections.pool(layer.name, AvgPool2d, *_windows(module), _pair(module.padding)))
+
+
+def max_pool(layer: Layer) -> None:
+    """Convert nn.MaxPool2d, whose windows do not overhang."""
+    module = layer.module
+    _refuse_overhang(layer)
+    layer.refuse_unless(_pair(module.dilation) == (1, 1), f"dilation is {module.dilation}", "a pool has no gaps")
+    layer.refuse_unless(not module.return_indices, "return_indices is True", "a layer gives one thing")
+    layer.builder.add(connections.pool(layer.name, MaxPool2d, *_windows(module), _pair(module.padding)))
+
+
+def sum_pool(layer: Layer) -> None:
+    """Convert nn.LPPool2d of norm 1, the sum pool of sinabs and Norse."""
+    module = layer.module
+    _refuse_overhang(layer)
+    layer.refuse_unless(module.norm_type == 1, f"norm_type is {module.norm_type}", "only 1, a sum, has a node")
+    for draft in connections.sum_by_averaging(layer.name, *_windows(module)):
+        layer.builder.add(draft)
+
+
+def flatten(layer: Layer) -> None:
+    """Convert nn.Flatten of a whole sample."""
+    module = layer.module
+    layer.refuse_unless(module.start_dim > 0, f"start_dim is {module.start_dim}", "it would flatten the batch")
+    layer.refuse_unless(module.end_dim == -1, f"end_dim is {module.end_dim}", "only a whole sample is flattened")
+    flatten_whole(layer, layer.name)
+
+
+def flatten_whole(layer: Layer, name: str) -> None:
+    """Append a node that flattens what arrives, unless it is flat."""
+    shape = layer.builder.shape
+    if shape is None or len(shape) > 1:
+        layer.builder.add(connections.flatten(name))
+
+
+def nothing(_: Layer) -> None:
+    """Convert what passes its input on in evaluation: nn.Identity, nn.Dropout."""
+
+
+def batch_norm(layer: Layer) -> None:
+    """Fold a batch norm in evaluation into the connection before it, in float64, rounded once to float32."""
+    module, builder = layer.module, layer.builder
+    if module.running_mean is None:
+        layer.refuse("track_running_stats is False", "it needs each batch's own statistics")
+        return
+    before: Any = builder.nodes[-1] if builder.nodes else None
+    if not isinstance(before, Weighted):
+        layer.refuse("what comes before it", "only the Linear or Conv right before a batch norm can take it in")
+        return
+    with torch.no_grad():
+        precise = {name: value.double().numpy() for name, value in module.state_dict().items()}
+    scale = precise.get("weight", 1.0) / np.sqrt(precise["running_var"] + module.eps)
+    weight, bias = (builder.tensors.get(f"{before.name}.{parameter}") for parameter in ("weight", "bias"))
+    if weight is None or len(weight) != module.num_features:
+        layer.refuse(f"num_features is {module.num_features}", f"'{before.name}' before it has another number")
+        return
+    folded = weight.astype(np.float64) * scale.reshape(-1, *(1 for _ in weight.shape[1:]))
+    shift = ((0.0 if bias is None else bias.astype(np.float64)) - precise["running_mean"]) * scale
+    builder.tensors[f"{before.name}.weight"] = folded.astype(np.float32)
+    builder.tensors[f"{before.name}.bias"] = (shift + precise.get("bias", 0.0)).astype(np.float32)
+    builder.nodes[-1] = before.model_copy(update={"bias": True})
+    layer.findings.notes.append(
+        f"The batch norm `{layer.path}` is folded into `{before.name}`: computed in float64 and rounded once, where "
+        "the framework rounds after each layer, so that a membrane within rounding of its threshold may fall otherwise."
+    )
+
+
+def _refuse_overhang(layer: Layer) -> None:
+    layer.refuse_unless(not layer.module.ceil_mode, "ceil_mode is True", "windows that overhang are left out")
+
+
+def _windows(pool: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return a pool's windows and strides, which are as wide as the windows where it has none."""
+    return _pair(pool.kernel_size), _pair(pool.stride or pool.kernel_size)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+PASSED_ON = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
+
+MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
+    {
+        nn.Linear: linear,
+        nn.Conv1d: convolution,
+        nn.Conv2d: convolution,
+        nn.AvgPool2d: average_pool,
+        nn.MaxPool2d: max_pool,
+        nn.LPPool2d: sum_pool,
+        nn.Flatten: flatten,
+        nn.BatchNorm1d: batch_norm,
+        nn.BatchNorm2d: batch_norm,
+    }
+    | dict.fromkeys(PASSED_ON, nothing)
+)

@@ -1,0 +1,37 @@
+"""What a run tells while it goes: what each epoch came to, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to; rates are spikes per neuron and step."""
+
+    number: int
+    training_loss: float
+    training_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    firing_rates: dict[str, float]
+    seconds: float
+
+    def better_than(self, other: Epoch | None) -> bool:
+        """Whether this epoch validates better: by accuracy, and by loss where that ties."""
+        if other is None:
+            return True
+        mine = (self.validation_accuracy, -self.validation_loss)
+        return mine > (other.validation_accuracy, -other.validation_loss)
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told how the run goes: after each batch, as a share of the epoch, and after each epoch."""
+
+    batch: Callable[[int, float], None] = lambda _, __: None
+    epoch: Callable[[Epoch], None] = lambda _: None
+
+
+SILENT = Watcher()
