@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
 from models.engines import EngineName, Record, RunResult, create
-from models.engines.event import kernels
+from models.engines.event import currents
 from models.engines.event.carried import Carried
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
@@ -264,7 +264,7 @@ def test_a_busy_layer_over_more_than_one_block_keeps_no_stale_spikes() -> None:
     # 784 inputs: BLOCK // 784 = 167 steps at once. All spike in the first 300 of 600 steps, and every second one later,
     # which is still more than BUSY: what an earlier block wrote must not count in a later one.
     steps = 600
-    assert steps > 2 * kernels.BLOCK // 784
+    assert steps > 2 * currents.BLOCK // 784
     spikes = np.ones((steps, 1, 784), np.float32)
     spikes[300:, :, ::2] = 0.0
     assert_exact(stack(8, steps), EncodedInputs(spikes, steps))
