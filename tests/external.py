@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.bundle.external import ForeignContents
+from models.bundle.external import ExternalContents
 from models.bundle.repository import ModelRepository
 from models.spec.onnx_contract import OnnxContract
 
@@ -66,10 +66,10 @@ def of_spikes(**changes: Any) -> OnnxContract:
     return contract(**{**fields, "output_kind": "spikes_per_step", **changes})
 
 
-def publish(root: Path, model: Any, kept: OnnxContract, name: str = "foreign") -> int:
+def publish(root: Path, model: Any, kept: OnnxContract, name: str = "external") -> int:
     """Publish a model as the next version of `name`, unchecked, and return that version."""
-    contents = ForeignContents(name, kept, model.SerializeToString(), f"# {name}\n", {})
-    return ModelRepository(root).publish_foreign(contents)
+    contents = ExternalContents(name, kept, model.SerializeToString(), f"# {name}\n", {})
+    return ModelRepository(root).publish_external(contents)
 
 
 def with_external_data(tensor: Any, place: str = "/etc/passwd") -> Any:

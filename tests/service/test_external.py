@@ -17,7 +17,7 @@ from service.inference.native.codec import NativeCodec
 from service.inference.run import Shard, compute
 from service.telemetry.record import Times
 from tests.bundles import publish as publish_network
-from tests.foreign import contract, of_spikes, publish, scores, spikes
+from tests.external import contract, of_spikes, publish, scores, spikes
 from tests.networks import toy
 from tests.service.conftest import serving
 
@@ -35,7 +35,7 @@ def test_scores_are_answered_without_what_nobody_knows(tmp_path: Path) -> None:
     # The scores are 0.25, 1 and 0.625; their softmax is what follows.
     expected = np.exp([0.25, 1.0, 0.625]) / np.exp([0.25, 1.0, 0.625]).sum()
     np.testing.assert_allclose(prediction.pop("probabilities"), expected, rtol=1e-6)
-    assert (status, answer) == (200, {"model": "foreign", "version": 1, "engine": "onnx", "time_steps": 4})
+    assert (status, answer) == (200, {"model": "external", "version": 1, "engine": "onnx", "time_steps": 4})
     assert prediction == {"class_index": 1, "label": "right", "spike_counts": [0, 0, 0], "spikes_per_node": {}}
 
 
@@ -69,7 +69,7 @@ def test_the_description_says_whether_other_time_steps_may_be_asked_for(
 ) -> None:
     publish(tmp_path, model, said)
     with serving(tmp_path) as client:
-        assert client.get("/models/foreign").json()["any_time_steps"] == said.any_time_steps
+        assert client.get("/models/external").json()["any_time_steps"] == said.any_time_steps
 
 
 def undefined_at_one() -> Any:
@@ -107,21 +107,21 @@ def test_it_is_described_listed_and_counted_beside_a_network(tmp_path: Path) -> 
     publish(tmp_path, scores(), contract())
     with serving(tmp_path) as client:
         client.get("/openapi.json").raise_for_status()
-        described = client.get("/models/foreign").json()
-        client.post("/models/foreign/predict", json={"inputs": [[0, 1]]})
+        described = client.get("/models/external").json()
+        client.post("/models/external/predict", json={"inputs": [[0, 1]]})
         metrics = client.get("/metrics").text
         engines = {model["name"]: model["versions"][0]["engine"] for model in client.get("/models").json()["models"]}
-    assert engines == {"foreign": "onnx", "toy": "event"}
+    assert engines == {"external": "onnx", "toy": "event"}
     assert (described["nodes"], described["readout"], described["labels"]) == ([], "scores", ["left", "right", "both"])
-    assert 'spikeserve_samples_total{model="foreign",version="1"} 1.0' in metrics
-    assert 'spikeserve_request_synaptic_operations_count{model="foreign",version="1"} 0.0' in metrics
+    assert 'spikeserve_samples_total{model="external",version="1"} 1.0' in metrics
+    assert 'spikeserve_request_synaptic_operations_count{model="external",version="1"} 0.0' in metrics
 
 
 def test_the_open_inference_protocol_gives_its_scores_and_no_operations(tmp_path: Path) -> None:
     publish(tmp_path, scores(), contract())
     body = {"inputs": [{"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.25, 1.0]}]}
     with serving(tmp_path) as client:
-        outputs = client.post("/v2/models/foreign/infer", json=body).json()["outputs"]
+        outputs = client.post("/v2/models/external/infer", json=body).json()["outputs"]
     found = {output["name"]: output["data"] for output in outputs}
     assert found.keys() == {"spike_counts", "probabilities", "class_index", "label", "readout"}
     assert (found["readout"], found["label"]) == ([0.25, 1.0, 0.625], ["right"])
@@ -155,6 +155,6 @@ def test_a_breach_of_the_contract_stops_no_other_model(tmp_path: Path) -> None:
     publish(tmp_path, scores(), contract(labels=["a", "b"]))
     with serving(tmp_path) as client:
         assert client.post("/models/toy/predict", json={"inputs": [[0, 1]]}).status_code == 200
-        answer = client.post("/models/foreign/predict", json={"inputs": [[0, 1]]})
+        answer = client.post("/models/external/predict", json={"inputs": [[0, 1]]})
     assert answer.status_code == 503
     assert "its output 'scores' has shape ['batch', 3], but the contract says [batch, 2]" in answer.json()["error"]

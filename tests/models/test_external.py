@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle import Bundle
-from models.bundle.external import ForeignBundle
+from models.bundle.external import ExternalBundle
 from models.bundle.repository import ModelRepository
 from models.coding import encode
 from models.engines import EngineName
@@ -20,7 +20,7 @@ from models.errors import EngineUnavailable, InvalidBundle, InvalidInput, Invali
 from models.spec.onnx_contract import OnnxContract
 from tests.bundles import contents
 from tests.bundles import publish as publish_network
-from tests.foreign import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes, with_external_data
+from tests.external import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes, with_external_data
 from tests.networks import toy
 
 SAMPLES = np.array([[0.25, 1.0], [0.5, 0.0]], np.float32)
@@ -31,10 +31,10 @@ def engine_of(model: Any, kept: OnnxContract) -> ContractEngine:
     return ContractEngine(kept, model.SerializeToString())
 
 
-def bundle_of(root: Path, model: Any, kept: OnnxContract) -> ForeignBundle:
+def bundle_of(root: Path, model: Any, kept: OnnxContract) -> ExternalBundle:
     publish(root, model, kept)
-    bundle = ModelRepository(root).read_any("foreign")
-    assert isinstance(bundle, ForeignBundle)
+    bundle = ModelRepository(root).read_any("external")
+    assert isinstance(bundle, ExternalBundle)
     return bundle
 
 
@@ -217,36 +217,36 @@ def test_what_the_runtime_cannot_load_is_one_line(tmp_path: Path) -> None:
 
 def test_what_was_hashed_is_what_runs(tmp_path: Path) -> None:
     bundle_of(tmp_path, scores(), contract())
-    (tmp_path / "foreign/1/model.onnx").write_bytes(spikes().SerializeToString())
+    (tmp_path / "external/1/model.onnx").write_bytes(spikes().SerializeToString())
     with pytest.raises(InvalidBundle, match=r"model\.onnx: its sha256 is"):
-        ModelRepository(tmp_path).read_any("foreign")
+        ModelRepository(tmp_path).read_any("external")
 
 
 def test_a_link_in_place_of_the_model_is_refused(tmp_path: Path) -> None:
     bundle_of(tmp_path, scores(), contract())
-    model = tmp_path / "foreign/1/model.onnx"
+    model = tmp_path / "external/1/model.onnx"
     model.rename(tmp_path / "elsewhere.onnx")
     model.symlink_to(tmp_path / "elsewhere.onnx")
     with pytest.raises(InvalidBundle, match="symbolic link"):
-        ModelRepository(tmp_path).read_any("foreign")
+        ModelRepository(tmp_path).read_any("external")
 
 
 def test_a_manifest_without_a_model_is_refused(tmp_path: Path) -> None:
     bundle_of(tmp_path, scores(), contract())
-    path = tmp_path / "foreign/1/bundle.json"
+    path = tmp_path / "external/1/bundle.json"
     manifest = json.loads(path.read_text())
     del manifest["files"]["model.onnx"]
     path.write_text(json.dumps(manifest))
     with pytest.raises(InvalidBundle, match=r"model\.onnx: not listed in bundle\.json"):
-        ModelRepository(tmp_path).read_any("foreign")
+        ModelRepository(tmp_path).read_any("external")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '"contract"', "[" * 100_000, '{"contract": 1}'])
 def test_a_manifest_that_is_none_gets_a_sentence(tmp_path: Path, text: str) -> None:
     bundle_of(tmp_path, scores(), contract())
-    (tmp_path / "foreign/1/bundle.json").write_text(text)
+    (tmp_path / "external/1/bundle.json").write_text(text)
     with pytest.raises(InvalidBundle, match=r"^bundle\.json: "):
-        ModelRepository(tmp_path).read_any("foreign")
+        ModelRepository(tmp_path).read_any("external")
 
 
 def test_either_kind_is_read_and_a_reader_of_networks_says_what_it_lacks(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_either_kind_is_read_and_a_reader_of_networks_says_what_it_lacks(tmp_pat
     assert isinstance(repository.read_any("toy"), Bundle)
     bundle_of(tmp_path, scores(), contract())
     with pytest.raises(InvalidBundle, match=r"bundle\.json: holds a contract, not a spec"):
-        repository.read("foreign")
+        repository.read("external")
 
 
 @pytest.mark.parametrize("engine", [name for name in EngineName if name is not EngineName.ONNX])
@@ -278,3 +278,14 @@ def test_a_network_whose_model_onnx_reads_another_file_is_refused_too(tmp_path: 
     bundle = ModelRepository(tmp_path).read("toy")
     with pytest.raises(InvalidBundle, match="keeps the tensor 'weight' in another file"):
         bundle.engine(EngineName.ONNX)
+
+
+def test_nothing_is_known_of_its_state_and_so_none_is_taken() -> None:
+    engine = engine_of(scores(), contract())
+    inputs = encode(SAMPLES, contract())
+    _, state = engine.run(inputs)
+    assert (state.steps, dict(state.arrays)) == (inputs.time_steps, {})
+    with pytest.raises(
+        InvalidInput, match=r"^state: holds \d+ steps, but nothing is known of an external graph's state"
+    ):
+        engine.run(inputs, state)
