@@ -16,6 +16,7 @@ from service.errors import install_handlers
 from service.http import openapi
 from service.http.access import Access
 from service.http.body import BodyLimit
+from service.http.control import Control
 from service.http.docs import install_docs
 from service.http.keys import KeyCheck, KeyRing
 from service.http.origins import OriginCheck
@@ -25,50 +26,41 @@ from service.http.v2 import router as v2
 from service.inference.pending import Pending
 from service.inference.scheduler import Scheduler
 from service.inference.threads import Workers
-from service.process.fellows import Fellows
-from service.process.together import Together
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.tracing import TraceRequests, Tracing
 from service.telemetry.v2_statistics import RequestStats
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, control_class: type[Control] = Control) -> FastAPI:
     """Return an application that serves what `settings` ask for; raises Misconfigured if that is nothing.
 
-    Models load once it is started, while it already answers: /health/ready says when they all have.
+    Models load once it is started, while it already answers: /health/ready says when they all have. `control_class` is
+    of what its routes ask of the whole server.
     """
     keys = KeyRing.of(settings)
     registry = Registry.of(settings)
     metrics = Metrics(registry.model_statuses, registry.is_ready)
     stats = RequestStats()
+    control = control_class(registry, metrics, stats)
     tracing = Tracing.of(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with Workers(settings.threads) as workers, Workers(settings.threads, "loader") as loaders:
             app.state.scheduler = Scheduler(workers, metrics)
-            app.state.together = together = Together(app.state.fellows, registry, metrics, stats)
             registry.start(workers, loaders)
-
-            async def load() -> None:
-                await together.join()
-                await registry.load_all()
-
-            async def poll() -> None:
-                await together.joined.wait()
-                await registry.keep_polling()
-
-            loading = asyncio.create_task(load())
-            tasks = [loading, *map(asyncio.create_task, (poll(), together.stay(), workers.show_life()))]
+            await control.start()
+            loading = asyncio.create_task(registry.load_all())
+            tasks = [loading, *map(asyncio.create_task, (registry.keep_polling(control.polled), workers.show_life()))]
             try:
-                if app.state.loads_first:
+                if control.loads_first:
                     await loading
                 yield
             finally:
                 for task in tasks:
                     task.cancel()
-                together.leave()  # after `stay` was cancelled, which would listen anew
+                await control.stop()
                 for task in tasks:
                     with suppress(asyncio.CancelledError):
                         await task
@@ -88,12 +80,11 @@ def create_app(settings: Settings) -> FastAPI:
         routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
     )
     app.state.registry = registry
-    app.state.loads_first = False  # before it answers at all
+    app.state.control = control
     app.state.metrics = metrics
     app.state.settings = settings
     app.state.pending = Pending(settings.max_pending_bytes)
     app.state.stats = stats
-    app.state.fellows = Fellows()  # none, unless this is one of several workers
     install_handlers(app)
     document = partial(openapi.document, app, registry, keys)
     install_docs(app, cache(document) if keys.clients else document)  # which takes 10 ms, then for strangers as well

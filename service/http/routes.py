@@ -11,12 +11,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.catalog.registry import Registry
 from service.catalog.served import ServedModel
+from service.http.control import Control
 from service.http.describe import described
 from service.http.direct import DirectRoute
 from service.http.page import page
 from service.inference.asking import ask
 from service.inference.schemas import ErrorBody, Health, ModelDescription, ModelList, PredictResponse
-from service.process.together import Together
 
 router = APIRouter()
 predicting = APIRouter(route_class=DirectRoute)
@@ -27,7 +27,13 @@ async def _registry(request: Request) -> Registry:  # async, since FastAPI calls
     return registry
 
 
+async def _control(request: Request) -> Control:
+    control: Control = request.app.state.control
+    return control
+
+
 InRegistry = Annotated[Registry, Depends(_registry)]
+InControl = Annotated[Control, Depends(_control)]
 Name = Annotated[str, Path(description="The model's name.")]
 Version = Annotated[str, Path(description="A version of it, a positive integer.")]
 
@@ -100,9 +106,9 @@ async def live() -> Health:
 
 
 @router.get("/health/ready", responses=_errors(503), tags=["health"])
-async def ready(registry: InRegistry) -> Health:
-    """Say that the models are loaded, verified and warm."""
-    registry.check_ready()
+async def ready(control: InControl) -> Health:
+    """Say that the models are loaded, verified and warm, in every worker."""
+    await control.check_ready()
     return {"status": "ready"}
 
 
@@ -112,10 +118,9 @@ async def ready(registry: InRegistry) -> Health:
     responses={200: {"content": {"text/plain": {}}}, **_errors(401)},
     tags=["health"],
 )
-async def metrics(request: Request) -> Response:
+async def metrics(control: InControl) -> Response:
     """Tell Prometheus."""
-    together: Together = request.app.state.together
-    return Response(await together.exposition(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await control.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/", include_in_schema=False)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from models.version import VERSION
 from service.catalog.registry import Registry
 from service.catalog.slots import Slot
 from service.http.direct import DirectRoute
-from service.http.routes import ERRORS, InRegistry, Name, Version, responses
+from service.http.routes import ERRORS, InControl, InRegistry, Name, Version, responses
 from service.inference.schemas import State
 from service.inference.v2 import contract, schemas
 from service.inference.v2.infer import infer as answer
 from service.inference.v2.parsing import parse_optional
-from service.process.together import Together
 
 EXTENSIONS = [
     "binary_tensor_data",
@@ -28,13 +27,6 @@ EXTENSIONS = [
 ]
 STATES = {State.LOADING: "LOADING", State.READY: "READY", State.FAILED: "UNAVAILABLE"}
 
-
-async def _together(request: Request) -> Together:
-    together: Together = request.app.state.together
-    return together
-
-
-AsOne = Annotated[Together, Depends(_together)]
 
 router = APIRouter(prefix="/v2", tags=["v2"])
 inferring = APIRouter(prefix="/v2", tags=["v2"], route_class=DirectRoute)
@@ -68,29 +60,29 @@ async def live() -> schemas.ServerLive:
 
 
 @router.get("/health/ready", responses=_errors(503))
-async def ready(registry: InRegistry) -> schemas.ServerReady:
-    """Say that the models are loaded, verified and warm."""
-    registry.check_ready()
+async def ready(control: InControl) -> schemas.ServerReady:
+    """Say that the models are loaded, verified and warm, in every worker."""
+    await control.check_ready()
     return {"ready": True}
 
 
 @router.get("/models/stats", responses=_errors(401))
-async def stats(registry: InRegistry, together: AsOne) -> schemas.Statistics:
+async def stats(registry: InRegistry, control: InControl) -> schemas.Statistics:
     """Tell where the time of this protocol's requests went, for every version that is ready."""
-    return await together.statistics((name, version) for name in registry.slots for version in _ready(registry, name))
+    return await control.statistics((name, version) for name in registry.slots for version in _ready(registry, name))
 
 
 @router.get("/models/{name}/stats", responses=MODEL_ERRORS)
-async def model_stats(name: Name, registry: InRegistry, together: AsOne) -> schemas.Statistics:
+async def model_stats(name: Name, registry: InRegistry, control: InControl) -> schemas.Statistics:
     """Tell the same of one model's versions."""
     registry.get(name)
-    return await together.statistics((name, version) for version in _ready(registry, name))
+    return await control.statistics((name, version) for version in _ready(registry, name))
 
 
 @router.get("/models/{name}/versions/{version}/stats", responses=MODEL_ERRORS)
-async def version_stats(name: Name, version: Version, registry: InRegistry, together: AsOne) -> schemas.Statistics:
+async def version_stats(name: Name, version: Version, registry: InRegistry, control: InControl) -> schemas.Statistics:
     """Tell the same of one version."""
-    return await together.statistics([(name, registry.get(name, version).version)])
+    return await control.statistics([(name, registry.get(name, version).version)])
 
 
 @router.get("/models/{name}", responses=MODEL_ERRORS)
@@ -160,18 +152,18 @@ async def index(request: Request, registry: InRegistry) -> list[schemas.IndexEnt
 
 
 @router.post("/repository/models/{name}/load", responses=CONTROL_ERRORS)
-async def load(request: Request, name: Name, together: AsOne) -> schemas.Controlled:
+async def load(request: Request, name: Name, control: InControl) -> schemas.Controlled:
     """Read a model's versions again and serve them once they are ready; until then, what serves goes on."""
     parse_optional(await request.body(), schemas.LoadRequest)
-    await together.load(name)
+    await control.load(name)
     return {"name": name, "load": True}
 
 
 @router.post("/repository/models/{name}/unload", responses=CONTROL_ERRORS)
-async def unload(request: Request, name: Name, together: AsOne) -> schemas.Controlled:
+async def unload(request: Request, name: Name, control: InControl) -> schemas.Controlled:
     """Have a model answer no more; what it was asked before is still answered."""
     parse_optional(await request.body(), schemas.UnloadRequest)
-    await together.unload(name)
+    await control.unload(name)
     return {"name": name, "load": False}
 
 

@@ -13,7 +13,7 @@ class Listener(socket.socket):
     """A listening socket that keeps its backlog, and says once that no more can be accepted.
 
     asyncio takes one number for how many connections may wait and for how many it accepts at a time. A worker that
-    accepts all that wait leaves its fellows none, so it is told 1, and the backlog is kept here.
+    accepts all that wait leaves the others none, so it is told 1, and the backlog is kept here.
 
     Where none can be accepted, as where the process has all the files open that it may, asyncio logs that and will try
     again a second later, but first it tries as many more as it accepts at a time, and logs each of them. So after the
