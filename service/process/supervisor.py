@@ -209,8 +209,6 @@ class Supervisor:
                     statistics=[sums for reply in told for sums in reply.statistics],
                 )
             case "load" | "unload":
-                if stuck := await self._stuck():  # each is refused as soon as that is known, and none in its turn
-                    return stuck
                 async with self.changing:
                     return await self._stuck() or await self._change(asker, request)
             case "polled":
@@ -227,7 +225,7 @@ class Supervisor:
         if found is None or found.error or (loads and not found.versions):
             return found or Reply()
         chosen = [version for _, version in found.versions]
-        # One that is started now is told nothing of this: it tries the new versions and has the old ones, or neither.
+        # A worker that is started meanwhile is not told of the change: it tries both the new and the old versions.
         before = wanted.versions.pop(name, [])
         if loads:
             wanted.versions[name] = sorted({*before, *chosen})

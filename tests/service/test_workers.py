@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.bundles import publish
@@ -66,6 +67,15 @@ class Server:
         for entry in self.service.entries:
             if entry["event"] == "worker_started":
                 self.workers[entry["number"]] = entry["worker"]
+
+    @contextmanager
+    def stopped(self, number: int) -> Iterator[None]:
+        """Have a worker be stuck."""
+        os.kill(self.workers[number], signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.workers[number], signal.SIGCONT)
 
     @contextmanager
     def connected(self, number: int) -> Iterator[httpx.Client]:
@@ -152,6 +162,15 @@ def serving(
         yield server
         if service.process.poll() is None:
             assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """Return a server of three workers that serves the toy, and soon takes a process for stuck; and its repository."""
+    root = tmp_path_factory.mktemp("impatient")
+    publish(root, toy())
+    with serving(root, workers=3, program=("-c", IMPATIENT)) as server:
+        yield server, root
 
 
 def load_at_last(client: httpx.Client) -> None:
@@ -311,44 +330,64 @@ def test_statistics_are_those_of_all_workers(repository: Path) -> None:
             assert sizes == [(1, 2), (2, 2), (3, 2), (4, 1)]
 
 
-def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(repository: Path) -> None:
-    with serving(repository, workers=3) as server:
-        os.kill(server.workers[1], signal.SIGSTOP)
-        try:
-            answer = httpx.get(f"{server.service.url}/metrics", timeout=METRICS_WAIT)
-        finally:
-            os.kill(server.workers[1], signal.SIGCONT)
-        assert set(by_worker(answer.text)["process_open_fds"]) == {"0", "2"}
-        assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
+def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.stopped(1):
+        answer = httpx.get(f"{server.service.url}/metrics", timeout=METRICS_WAIT)
+    assert set(by_worker(answer.text)["process_open_fds"]) == {"0", "2"}
+    assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
 
 
-def test_nothing_is_changed_while_a_worker_is_stuck_and_the_answer_names_it(repository: Path) -> None:
-    with serving(repository, workers=3, program=("-c", IMPATIENT)) as server, server.connected(0) as client:
-        publish(repository, doubled())
-        os.kill(server.workers[1], signal.SIGSTOP)
-        try:
+def test_nothing_is_changed_while_a_worker_is_stuck_and_the_answer_names_it(impatient: tuple[Server, Path]) -> None:
+    server, root = impatient
+    before = server.versions()
+    publish(root, toy() if before[0] % 2 == 0 else doubled())
+    with server.connected(0) as client:
+        with server.stopped(1):
             refused = [client.post(LOAD), client.post(UNLOAD)]
-        finally:
-            os.kill(server.workers[1], signal.SIGCONT)
         for answer in refused:
             assert answer.status_code == 503
             assert answer.json() == {"error": "worker 1 does not answer, so nothing is changed"}
             assert int(answer.headers["Retry-After"]) > 0
-        assert server.versions() == [1, 1, 1]
+        assert server.versions() == before
         load_at_last(client)
-        assert server.versions() == [2, 2, 2]
+    assert server.versions() == [before[0] + 1] * 3
 
 
-def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(repository: Path) -> None:
-    with serving(repository, workers=3, program=("-c", IMPATIENT)) as server, server.connected(0) as client:
-        os.kill(server.workers[1], signal.SIGSTOP)
+def test_a_server_is_not_ready_while_a_worker_is_stuck_and_the_answer_names_it(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.connected(0) as client:
+        with server.stopped(1):
+            unready = client.get("/health/ready")
+        assert (unready.status_code, unready.json()) == (503, {"error": "worker 1 does not answer"})
+        while client.get("/health/ready").status_code != 200:
+            assert server.service.process.poll() is None
+
+
+def test_a_supervisor_that_is_stuck_keeps_nobody_waiting(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.connected(0) as client:
+        server.service.process.send_signal(signal.SIGSTOP)
         try:
-            refused = client.post(LOAD)
-            server.kill(2)
+            refused = [client.post(LOAD), client.get("/health/ready")]
+            told = by_worker(client.get("/metrics").text)
+            answered = client.post("/predict", json=HALF)
         finally:
-            os.kill(server.workers[1], signal.SIGCONT)
-        assert refused.status_code == 503
-        assert server.versions() == [1, 1, 1]
+            server.service.process.send_signal(signal.SIGCONT)
+    for answer in refused:
+        assert answer.status_code == 503
+        assert answer.json() == {"error": "the supervisor of the workers does not answer"}
+    assert set(told["process_open_fds"]) == {"0"}
+    assert answered.status_code == 200
+
+
+def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    before = server.versions()
+    with server.connected(0) as client, server.stopped(1):
+        assert client.post(LOAD).status_code == 503
+        server.kill(2)
+    assert server.versions() == before
 
 
 def test_a_worker_that_gets_stuck_while_it_loads_is_waited_for_no_longer(repository: Path) -> None:
@@ -359,11 +398,8 @@ def test_a_worker_that_gets_stuck_while_it_loads_is_waited_for_no_longer(reposit
             loading = threads.submit(client.post, LOAD)
             while len(other.get("/models/toy").json()["versions"]) == 1:
                 pass
-            os.kill(server.workers[1], signal.SIGSTOP)
-            try:
+            with server.stopped(1):
                 begun, later = loading.result(), other.post(LOAD)
-            finally:
-                os.kill(server.workers[1], signal.SIGCONT)
             assert (begun.status_code, later.status_code) == (503, 503)
             assert begun.json() == {"error": "worker 1 does not answer and may not have loaded model 'toy'"}
             assert later.json() == {"error": "worker 1 does not answer, so nothing is changed"}
@@ -418,34 +454,6 @@ def test_a_worker_that_is_still_loading_is_not_waited_for_in_the_end(repository:
         server.service.wait_for("worker_started")
         server.service.wait_for("Waiting for application startup")
         assert server.service.stop() == 0
-
-
-def test_a_server_is_not_ready_while_a_worker_is_stuck_and_the_answer_names_it(repository: Path) -> None:
-    with serving(repository, workers=3, program=("-c", IMPATIENT)) as server, server.connected(0) as client:
-        os.kill(server.workers[1], signal.SIGSTOP)
-        try:
-            unready = client.get("/health/ready")
-        finally:
-            os.kill(server.workers[1], signal.SIGCONT)
-        assert (unready.status_code, unready.json()) == (503, {"error": "worker 1 does not answer"})
-        while client.get("/health/ready").status_code != 200:
-            assert server.service.process.poll() is None
-
-
-def test_a_supervisor_that_is_stuck_keeps_nobody_waiting(repository: Path) -> None:
-    with serving(repository, program=("-c", IMPATIENT)) as server, server.connected(0) as client:
-        server.service.process.send_signal(signal.SIGSTOP)
-        try:
-            refused = [client.post(LOAD), client.get("/health/ready")]
-            told = by_worker(client.get("/metrics").text)
-            answered = client.post("/predict", json=HALF)
-        finally:
-            server.service.process.send_signal(signal.SIGCONT)
-        for answer in refused:
-            assert answer.status_code == 503
-            assert answer.json() == {"error": "the supervisor of the workers does not answer"}
-        assert set(told["process_open_fds"]) == {"0"}
-        assert answered.status_code == 200
 
 
 def test_a_worker_that_joins_after_an_unload_serves_that_model_no_more_though_it_polls(repository: Path) -> None:
