@@ -26,8 +26,8 @@ from service.telemetry.metrics.exposition import merged
 from service.telemetry.v2_statistics import VersionSums, model_statistics
 
 MAX_MESSAGE_BYTES = 2**26  # the metrics of a version take about 10 KB
-MAX_REQUESTS = 256  # that one end may have asked and the other not replied to yet
-LOOK_SECONDS = 0.5  # how often to look whether the other end lives, while it does what may take long
+MAX_REQUESTS = 256  # that one end may have asked and the other not replied to yet, beside a ping
+LOOK_SECONDS = 0.5  # how often to look whether the other end lives, while its reply is awaited
 ERRORS: dict[str, type[ServiceError]] = {
     each.__name__: each for each in (LoadFailed, ModelNotFound, NotReady, ShuttingDown)
 }
@@ -39,7 +39,7 @@ log = structlog.get_logger()
 class Limits:
     """How many seconds a process may be silent."""
 
-    collect: float = 1.0  # when it is asked for metrics or statistics, which take milliseconds; else it is left out
+    collecting: float = 1.0  # when it is asked for metrics or statistics, which take milliseconds; else it is left out
     alive: float = 5.0  # before it counts as stuck
     changing: float = 10.0  # the same while it loads, since libraries let nothing else run for moments of that
 
@@ -101,7 +101,7 @@ class Peer:
             while True:
                 message = Message.model_validate_json(await self.reader.readuntil())
                 if message.request is not None:
-                    if len(self.answering) == MAX_REQUESTS:
+                    if len(self.answering) > MAX_REQUESTS:
                         raise ValueError(f"more than {MAX_REQUESTS} requests at once")
                     task = asyncio.create_task(self._reply(message.number, message.request))
                     self.answering.add(task)
@@ -140,17 +140,13 @@ class Peer:
         reply: Future[Reply] = asyncio.get_running_loop().create_future()
         if self.writer.is_closing():
             reply.set_result(Reply())
-        elif len(self.awaited) == MAX_REQUESTS:
+        elif len(self.awaited) >= MAX_REQUESTS and request.kind != "ping":
             reply.set_result(Reply(error="NotReady", sentence=f"{MAX_REQUESTS} requests to it wait for a reply"))
         else:
             self.number += 1
             self.awaited[self.number] = reply
             self._send(Message(number=self.number, request=request))
         return reply
-
-    async def ask(self, request: Request, seconds: float) -> Reply | None:
-        """Return the reply to `request`, or None where there is none in time."""
-        return await _within(seconds, self.request(request))
 
     async def ping(self, seconds: float) -> Reply | None:
         """Return the reply to a ping, or None where the other end is silent for so long; all who wait share a ping."""
@@ -160,8 +156,8 @@ class Peer:
         reply, since = self.pinged
         return await _within(since + seconds - clock(), reply)
 
-    async def finish(self, request: Request, seconds: float) -> Reply | None:
-        """Return the reply to what may take long, or None once the other end is silent for so many seconds."""
+    async def ask(self, request: Request, seconds: float) -> Reply | None:
+        """Ask, and return the reply however long it takes, or None once the other end is silent for so many seconds."""
         reply = self.request(request)
         while await _within(LOOK_SECONDS, reply) is None:
             if await self.ping(seconds) is None and not reply.done():
@@ -193,7 +189,10 @@ class WorkerControl(Control):
         self.following = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
-        await self.supervisor.follow()
+        try:
+            await self.supervisor.follow()
+        except ValueError:
+            log.exception("supervisor_misunderstood")
         self.orphaned()
 
     async def stop(self) -> None:
@@ -203,7 +202,7 @@ class WorkerControl(Control):
 
     async def _ask(self, request: Request) -> Reply:
         """Return what the supervisor replies. Raises NotReady where it is silent, and what the reply says."""
-        reply = await self.supervisor.finish(request, self.silence)
+        reply = await self.supervisor.ask(request, self.silence)
         if reply is None or self.supervisor.writer.is_closing():
             raise NotReady("the supervisor of the workers does not answer")
         if reply.error is not None:

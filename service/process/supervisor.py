@@ -202,7 +202,7 @@ class Supervisor:
                 ]
                 return Reply(error="NotReady", sentence="; ".join(unready)) if unready else Reply()
             case "metrics" | "statistics":
-                replies = await self._of_all(lambda peer: peer.ask(request, self.limits.collect), but=asker)
+                replies = await self._of_all(lambda peer: peer.ask(request, self.limits.collecting), but=asker)
                 told = [reply for reply in replies.values() if reply is not None]
                 return Reply(
                     metrics=[text for reply in told for text in reply.metrics],
@@ -221,7 +221,7 @@ class Supervisor:
     async def _change(self, asker: Worker, request: Request) -> Reply:
         """Have every worker make a change that the one that asks for it can make."""
         name, loads, wanted = request.name, request.kind == "load", self.wanted
-        found = await asker.peer.finish(Request(kind="check" if loads else "find", name=name), self.limits.changing)
+        found = await asker.peer.ask(Request(kind="check" if loads else "find", name=name), self.limits.changing)
         if found is None or found.error or (loads and not found.versions):
             return found or Reply()
         chosen = [version for _, version in found.versions]
@@ -233,7 +233,7 @@ class Supervisor:
         else:
             wanted.unloaded.add(name)
         change = request.model_copy(update={"versions": found.versions})
-        replies = await self._of_all(lambda peer: peer.finish(change, self.limits.changing))
+        replies = await self._of_all(lambda peer: peer.ask(change, self.limits.changing))
         if silent := _named([number for number, reply in replies.items() if reply is None]):
             may = "not have loaded" if loads else "still serve"
             return Reply(error="NotReady", sentence=f"{silent} not answer and may {may} model {shown(name)}")

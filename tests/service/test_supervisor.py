@@ -57,7 +57,7 @@ def entries_of(program: str) -> list[dict[str, Any]]:
         (r'b"What?\n"', "Invalid JSON"),
         (r"""b'{"number": 1, "request": {"kind": "dance"}}\n'""", "1 validation error"),
         ('b"x" * 1001', "a message of more than 1000 bytes"),
-        (r"""b'{"number": 1, "request": {"kind": "load"}}\n' * 257""", "more than 256 requests at once"),
+        (r"""b'{"number": 1, "request": {"kind": "load"}}\n' * 258""", "more than 256 requests at once"),
     ],
     ids=["no JSON", "no such request", "too long", "too many"],
 )
@@ -139,6 +139,7 @@ async def test_one_that_dies_has_replied_to_all_that_it_was_asked_and_one_that_i
         asked = [peer.request(Request(kind="metrics")) for _ in range(control.MAX_REQUESTS)]
         refused = await peer.request(Request(kind="metrics"))
         assert refused.error == "NotReady"
+        assert await peer.ping(0.01) is None  # which is no sign of life
         other.close()
         assert await asyncio.gather(*asked) == [Reply()] * control.MAX_REQUESTS
         assert await peer.request(Request(kind="metrics")) == Reply()
@@ -163,9 +164,9 @@ async def test_what_takes_long_is_waited_for_while_the_other_end_lives(monkeypat
 
     done = asyncio.Event()
     async with pair(nothing, slow) as (peer, other):
-        assert await peer.finish(Request(kind="load"), 60) == Reply(sentence="loaded")
+        assert await peer.ask(Request(kind="load"), 60) == Reply(sentence="loaded")
         assert pinged >= 5
         done, alive = asyncio.Event(), False
-        assert await peer.finish(Request(kind="load"), 0.01) is None
+        assert await peer.ask(Request(kind="load"), 0.01) is None
         for task in other.answering:
             task.cancel()

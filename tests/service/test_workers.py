@@ -30,7 +30,7 @@ IMPATIENT = """
 import sys
 from service.process.command_line import main
 from service.process.control import Limits
-sys.exit(main(sys.argv[1:], Limits(collect=1, alive=2, changing=3)))
+sys.exit(main(sys.argv[1:], Limits(collecting=1, alive=2, changing=3)))
 """
 
 # The service, but that a model is loaded only once there is a file: in each worker but the first of two.
