@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -313,8 +314,11 @@ def test_a_second_signal_ends_all_workers_at_once(repository: Path) -> None:
 
 
 def is_over(process: int) -> bool:
-    """Return whether a process has ended and its parent has not noticed yet."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    """Return whether a process has ended, be it that its parent has not noticed yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -384,3 +388,16 @@ def test_workers_do_not_outlive_the_process_that_started_them(repository: Path) 
     with two_workers(repository) as (service, _):
         service.process.kill()
         assert service.ended() == -signal.SIGKILL  # the log ends when the last of them has
+
+
+def test_a_worker_that_is_stuck_then_keeps_no_other_from_ending(repository: Path) -> None:
+    with two_workers(repository) as (service, (first, second)):
+        os.kill(second, signal.SIGSTOP)
+        try:
+            service.process.kill()
+            deadline = time.monotonic() + 60
+            while not is_over(first):
+                assert time.monotonic() < deadline
+        finally:
+            os.kill(second, signal.SIGCONT)
+        assert service.ended() == -signal.SIGKILL

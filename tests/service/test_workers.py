@@ -470,17 +470,20 @@ def test_a_worker_that_joins_after_an_unload_serves_that_model_no_more_though_it
             assert {"name": "other", "state": "UNAVAILABLE", "reason": "unloaded"} in index.json()
 
 
-def test_a_worker_in_the_place_of_another_serves_what_that_found_by_polling(repository: Path) -> None:
+def test_a_worker_in_the_place_of_another_serves_what_that_found_by_polling(repository: Path, tmp_path: Path) -> None:
     with serving(repository, "--poll-seconds", "0.02") as server:
-        publish(repository, toy(), "new")
-        while [each.status_code for each in server.answers("/models/new/predict", HALF)] != [200, 200]:
+        publish(repository, doubled())
+        while server.versions() != [2, 2]:
             pass
-        server.service.process.send_signal(signal.SIGSTOP)
-        for worker in server.workers.values():
-            os.kill(worker, signal.SIGKILL)
-        server.service.process.send_signal(signal.SIGCONT)
-        # Whichever of the two accepts, it has loaded both models before.
-        assert httpx.post(f"{server.service.url}/models/new/predict", json=HALF, timeout=60).status_code == 200
+        for _ in range(3):
+            publish(tmp_path, toy())
+        damage(tmp_path, 3)
+        (tmp_path / "toy" / "3").rename(repository / "toy" / "3")  # which nobody can load
+        while [len(index.json()) for index in server.answers("/v2/repository/index")] != [2, 2]:
+            pass
+        for number in server.workers:
+            server.kill(number)
+        assert server.versions() == [2, 2]  # and not 1, which was served at the start and still lies there
 
 
 def test_where_what_was_served_is_gone_those_in_its_place_begin_with_what_lies_on_the_disk(repository: Path) -> None:
