@@ -14,7 +14,7 @@ from models.version import VERSION
 from service.catalog.registry import Registry
 from service.catalog.threads import Threads
 from service.http import openapi
-from service.http.control import LocalControl
+from service.http.control import Control
 from service.http.docs import install_docs
 from service.http.errors import install_handlers
 from service.http.middleware.keys import KeyCheck, KeyRing
@@ -29,19 +29,17 @@ from service.inference.body import BodyLimits
 from service.inference.memory import MemoryBudget
 from service.inference.pipeline import Pipeline
 from service.inference.scheduler import Scheduler
-from service.process.fellows import Fellows
-from service.process.together import Together
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.tracing import Tracing
 from service.telemetry.v2_statistics import InferStatistics
 
 
-def create_app(settings: Settings, fellows: Fellows | None = None, *, loads_first: bool = False) -> FastAPI:
+def create_app(settings: Settings, control_class: type[Control] = Control) -> FastAPI:
     """Return an application that serves what `settings` ask for; raises Misconfigured if that is nothing.
 
-    Models load once it is started, while it already answers: /health/ready says when they all have. With `loads_first`
-    it answers nothing before that.
+    Models load once it is started, while it already answers: /health/ready says when they all have. `control_class` is
+    how its routes reach the whole server, where that is several processes.
     """
     keys = KeyRing.of(settings)
     tracing = Tracing.of(settings)
@@ -51,31 +49,23 @@ def create_app(settings: Settings, fellows: Fellows | None = None, *, loads_firs
     budget = MemoryBudget(settings.max_pending_bytes)
     scheduler = Scheduler(workers, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
-    local = LocalControl(registry, workers, metrics, infer_statistics, settings)
-    control = Together(fellows or Fellows(), local)
+    control = control_class(registry, workers, metrics, infer_statistics, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with workers, loaders:
-
-            async def load() -> None:
-                await control.join()
-                await registry.load_all()
-
-            async def poll() -> None:
-                await control.joined.wait()
-                await registry.keep_polling()
-
-            loading = asyncio.create_task(load())
-            tasks = [loading, *map(asyncio.create_task, (poll(), control.stay(), workers.keep_heartbeat()))]
+            await control.start()
+            loading = asyncio.create_task(registry.load_all())
+            polling = asyncio.create_task(registry.keep_polling(control.polled))
+            tasks = [loading, polling, asyncio.create_task(workers.keep_heartbeat())]
             try:
-                if loads_first:
+                if control.loads_first:
                     await loading
                 yield
             finally:
                 for task in tasks:
                     task.cancel()
-                control.leave()  # after `stay` was cancelled, which would listen anew
+                await control.stop()
                 for task in tasks:
                     with suppress(asyncio.CancelledError):
                         await task

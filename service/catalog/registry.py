@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
 
@@ -67,18 +67,22 @@ class Registry:
             raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
         return registry
 
-    def look_again(self) -> None:
-        """Begin with what lies in the repository now, unless nothing does that could be served."""
+    def adopt(self, versions: Mapping[str, Iterable[int]], unloaded: Collection[str]) -> None:
+        """Begin with these versions and without the models that were unloaded; nothing is loaded yet.
+
+        Where all versions of a model are gone from the repository, those that lie there now take their place.
+        """
+        entries = {name: {each: Version(name, each) for each in sorted(some)} for name, some in versions.items()}
         try:
             found = look(self.repository)
         except OSError as error:
             log.warning("repository_unreadable", error=error.strerror)
         else:
-            self.models = _unloaded_versions(self.settings, found) or self.models
-
-    def adopt(self, versions: Mapping[str, Iterable[int]], unloaded: Iterable[str]) -> None:
-        """Have what another worker serves take the place of what was found at the start; nothing is loaded yet."""
-        self.models = {name: {each: Version(name, each) for each in sorted(some)} for name, some in versions.items()}
+            there = _unloaded_versions(self.settings, found)
+            gone = [name for name, some in entries.items() if not some.keys() & found.get(name, {}).keys()]
+            entries |= {name: there[name] for name in gone if name in there}
+        self.models = entries
+        self.never_ready = set(entries)
         self.unloaded = set(unloaded)
 
     async def load_all(self) -> None:
@@ -86,31 +90,33 @@ class Registry:
         await asyncio.gather(*(self._load_at_start(name) for name in self.models))
         self.first_load_over = True
 
-    async def keep_polling(self) -> None:
-        """Poll over and over, if that is set."""
+    async def keep_polling(self, polled: Callable[[], None]) -> None:
+        """Poll over and over, if that is set, and call `polled` after each time."""
         while self.settings.poll_seconds > 0:
             await asyncio.sleep(self.settings.poll_seconds)
             await self.poll()
+            polled()
 
     async def _load_at_start(self, name: str) -> None:
         async with self.locks[name]:
             versions = list(self.models.get(name, ()))
             if versions:  # still: it may have been unloaded
-                # Another worker may have told of a version that it is about to let go of.
+                # Among those adopted may be one that was about to be let go of.
                 wanted = chosen_versions(self.settings.versions, versions) or versions
                 await self._load_and_retire(name, versions, wanted)
 
-    async def load(self, name: str) -> None:
-        """Load the versions of a model that the settings ask for, also those that are served already.
+    async def load(self, name: str, versions: Collection[int] = ()) -> None:
+        """Load `versions` of a model, by default those that `choose` returns, also those that are served already.
 
         Each takes its predecessor's place once it is ready. Raises ModelNotFound where the repository has no such
         version, and LoadFailed, which says why, where one of them could not be loaded; what answered before still does.
         Raises ShuttingDown.
         """
         self.check_open()
-        await self._wanted(name)  # before there is a lock of that name, which stays
+        if not versions:
+            await self.choose(name)  # before there is a lock of that name, which stays
         async with self.locks[name]:
-            wanted = await self._wanted(name)
+            wanted = versions or await self.choose(name)
             self.unloaded.discard(name)
             await self._load_and_retire(name, wanted, wanted)
             entries = self.models.get(name, {}).values()
@@ -118,8 +124,12 @@ class Registry:
         if errors:
             raise LoadFailed("; ".join(errors))
 
-    async def _wanted(self, name: str) -> list[int]:
-        """Return the versions of a model in the repository that the settings ask for."""
+    async def choose(self, name: str) -> list[int]:
+        """Return the versions of a model in the repository that the settings ask for, ascending.
+
+        Raises ModelNotFound where there are none, LoadFailed where the repository cannot be read, and ShuttingDown.
+        """
+        self.check_open()
         try:
             found = await self.loaders.submit(self.repository.versions, name)
         except OSError as error:
@@ -139,7 +149,7 @@ class Registry:
             self._forget(name)
 
     async def forget(self, name: str) -> None:
-        """Serve a model no more, as another worker was told to; this one may not have found it yet."""
+        """Serve a model no more, as another worker was told to; this one may not serve it yet."""
         async with self.locks[name]:
             self._forget(name)
 

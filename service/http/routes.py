@@ -100,8 +100,8 @@ async def live() -> Health:
 
 @router.get("/health/ready", responses=_errors(503), tags=["health"])
 async def ready(services: InServices) -> Health:
-    """Say that the models are loaded, verified and warm."""
-    services.control.check_ready()
+    """Say that the models are loaded, verified and warm, in every worker."""
+    await services.control.check_ready()
     return {"status": "ready"}
 
 

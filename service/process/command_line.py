@@ -8,8 +8,8 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
+from typing import cast
 
 import structlog
 from fastapi import FastAPI
@@ -20,63 +20,74 @@ from models.errors import SpikeserveError
 from service.app import create_app
 from service.catalog.engine_choice import check_device
 from service.errors import Misconfigured
+from service.http.control import Control
 from service.http.middleware.keys import KeyRing, is_loopback
+from service.http.services import Services
 from service.inference.validation import first_error
-from service.process.fellows import Fellows, meeting_place
+from service.process.control import Limits, WorkerControl
 from service.process.listener import Listener
 from service.process.server import Server
-from service.process.supervisor import Supervisor
+from service.process.supervisor import Supervisor, Wanted
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from service.telemetry import logs
 
 USAGE = 2
+LIMITS = Limits()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Serve, and return the process's exit status."""
+def main(arguments: Sequence[str], limits: Limits = LIMITS) -> int:
+    """Serve, and return the process's exit status; `limits` are for several workers."""
     allow_many_connections()
-    # Until there is a server that drains, a signal has nothing to wait for but that what was made is removed.
+    # Until there is a server that drains, a signal has nothing to wait for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with ExitStack() as stack:
-        try:
-            settings = read_settings(arguments)
-            app = create_app(settings)
-            check_device(settings)
-            folder = stack.enter_context(meeting_place()) if settings.workers > 1 else None
-            listener = listen(settings.host, settings.port)
-        except SpikeserveError as error:
-            print(f"spikeserve: {error}", file=sys.stderr)
-            return USAGE
-        logs.configure(settings.log_level, sys.stdout)
-        host, port = listener.getsockname()[:2]
-        log = structlog.get_logger()
-        # A port that was chosen here is said at whatever level is logged, for who started this to know it.
-        say = log.info if settings.port else getattr(log, settings.log_level)
-        say("listening", host=host, port=port, repository=str(settings.repository))
-        keys = KeyRing.of(settings)
-        log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
-        warn_if_open(host, keys)
-        warn_if_unknown(os.environ)
-        return serve(app, settings, listener, folder)
+    try:
+        settings = read_settings(arguments)
+        app = create_app(settings, WorkerControl if settings.workers > 1 else Control)
+        check_device(settings)
+        listener = listen(settings.host, settings.port)
+    except SpikeserveError as error:
+        print(f"spikeserve: {error}", file=sys.stderr)
+        return USAGE
+    logs.configure(settings.log_level, sys.stdout)
+    host, port = listener.getsockname()[:2]
+    log = structlog.get_logger()
+    # A port that was chosen here is said at whatever level is logged, for who started this to know it.
+    say = log.info if settings.port else getattr(log, settings.log_level)
+    say("listening", host=host, port=port, repository=str(settings.repository))
+    keys = KeyRing.of(settings)
+    log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
+    warn_if_open(host, keys)
+    warn_if_unknown(os.environ)
+    return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, limits)
 
 
-def serve(app: FastAPI, settings: Settings, listener: Listener, folder: Path | None) -> int:
-    """Answer requests until a signal says to stop, and return the exit status; several workers meet in `folder`."""
+def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
+    """Answer requests in this process until a signal says to stop, and return the exit status."""
+    return run(Server(app, settings), listener)
 
-    def work(number: int, parent: int | None, replaces: bool) -> int:
-        own = (
-            app
-            if folder is None
-            else create_app(settings, Fellows(folder, number, settings.workers), loads_first=replaces)
-        )
-        server = Server(own, settings, parent)
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-        return server.status
 
-    if folder is None:
-        return work(0, None, replaces=False)
-    return Supervisor(settings.workers, folder, settings.shutdown_seconds, work).run()
+def supervise(app: FastAPI, settings: Settings, listener: Listener, limits: Limits) -> int:
+    """Answer requests in several processes until a signal says to stop, and return the exit status."""
+    services: Services = app.state.services
+    registry, control = services.registry, cast("WorkerControl", services.control)
+    wanted = Wanted({name: list(versions) for name, versions in registry.models.items()})
+
+    def work(number: int, connection: socket.socket, replaces: bool) -> int:
+        if replaces:
+            registry.adopt(wanted.versions, wanted.unloaded)
+        control.attach(connection, number, replaces, limits.alive)
+        server = Server(app, settings, supervised=True)
+        control.orphaned = server.drain
+        return run(server, listener)
+
+    return Supervisor(settings.workers, wanted, settings.shutdown_seconds, work, limits).run()
+
+
+def run(server: Server, listener: Listener) -> int:
+    """Answer requests, and return the exit status."""
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    return server.status
 
 
 def allow_many_connections() -> None:

@@ -35,9 +35,9 @@ log = structlog.get_logger()
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with an end of its own. `parent` is a pipe that ends with the process that started this one, if any."""
+    """uvicorn, with an end of its own; `supervised` where it is one of several workers."""
 
-    def __init__(self, app: FastAPI, settings: Settings, parent: int | None = None) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
         super().__init__(
             uvicorn.Config(
@@ -56,36 +56,28 @@ class Server(uvicorn.Server):
                 ws="none",
                 server_header=False,
                 # How many connections to accept at a time: one leaves the others to the other workers.
-                backlog=Listener.BACKLOG if parent is None else 1,
+                backlog=1 if supervised else Listener.BACKLOG,
             )
         )
         self.registry = services.registry
         self.settings = settings
-        self.parent = parent
+        self.supervised = supervised
         self.frozen = False  # whether the garbage collector was told to leave alone what was loaded at the start
         self.asked: float | None = None  # when it was asked to end
         self.status = 0  # to exit with
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
-        if self.parent is not None:
-            asyncio.get_running_loop().add_reader(self.parent, self._orphaned)
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Begin to drain, or end at once if that has begun."""
-        if self.parent is not None and (sig == signal.SIGINT or self.asked is not None):
-            return  # it may have been sent to the whole group; the parent says what to make of it
+        if self.supervised and (sig == signal.SIGINT or self.asked is not None):
+            return  # it may have been sent to the whole group; the supervisor says what to make of it
         if self.asked is not None:
             os._exit(128 + sig)
-        self._drain()
+        self.drain()
 
-    def _orphaned(self) -> None:
-        if self.parent is not None and self.asked is None:
-            asyncio.get_running_loop().remove_reader(self.parent)
-            self._drain()
-
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Begin to end, if that has not begun."""
+        if self.asked is not None:
+            return
         if not self.started:
             os._exit(0)  # it has accepted nothing, and what it loads first may take long
         self.asked = monotonic()

@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
@@ -68,14 +67,6 @@ def digits_repository(tmp_path: Path, digits_like: Network) -> Path:
     return root
 
 
-@pytest.fixture
-def meeting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the folder is made that workers meet in; its name is short, as a socket's path has to be."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
-
-
 class Process:
     """`python -m service` on a free port of the loopback, with what it has logged so far.
 
@@ -121,9 +112,11 @@ class Process:
 
 
 @contextmanager
-def running(root: Path, *flags: str, until: str = "model_ready") -> Iterator[Process]:
-    """Run the service as a process of its own, and go on once it listens and has logged `until`."""
-    command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(root), *flags]
+def running(
+    root: Path, *flags: str, until: str = "model_ready", program: Sequence[str] = ("-m", "service")
+) -> Iterator[Process]:
+    """Run the service, or a Python program like it, as a process; go on once it listens and has logged `until`."""
+    command = [sys.executable, *program, "--port", "0", "--repository", str(root), *flags]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         service = Process(process)
         try:

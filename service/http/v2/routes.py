@@ -69,8 +69,8 @@ async def live() -> schemas.ServerLive:
 
 @router.get("/health/ready", responses=_errors(503))
 async def ready(services: InServices) -> schemas.ServerReady:
-    """Say that the models are loaded, verified and warm."""
-    services.control.check_ready()
+    """Say that the models are loaded, verified and warm, in every worker."""
+    await services.control.check_ready()
     return {"ready": True}
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import os
 import shutil
 import signal
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,25 +14,44 @@ from typing import Any
 
 import httpx
 import pytest
-import structlog.testing
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.app import create_app
-from service.errors import NotReady
-from service.process.command_line import main
-from service.process.fellows import Fellows
-from service.process.together import TellServed
-from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.asgi import Client
 from tests.service.conftest import Process, running
 from tests.service.test_reload import COUNTS, HALF, damage, doubled
-from tests.service.test_scheduler import runs
 from tests.service.v2.conftest import INFER, request
 
 LOAD, UNLOAD = ("/v2/repository/models/toy/load", "/v2/repository/models/toy/unload")
 METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its metrics
+
+# The service, but that it waits only so long for a process that is stuck.
+IMPATIENT = """
+import sys
+from service.process.command_line import main
+from service.process.control import Limits
+sys.exit(main(sys.argv[1:], Limits(collecting=1, alive=2, changing=3)))
+"""
+
+# The service, but that a model is loaded only once there is a file: in each worker but the first of two.
+HELD = """
+import os, sys, threading
+from pathlib import Path
+from service.catalog.loaded import LoadedModel
+from service.process.command_line import main
+folder, load = Path(sys.argv.pop(1)), LoadedModel.load
+
+def held(*arguments):
+    try:
+        (folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        while not (folder / "go_on").exists():
+            threading.Event().wait(0.01)
+    return load(*arguments)
+
+LoadedModel.load = held
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 class Server:
@@ -51,6 +67,15 @@ class Server:
         for entry in self.service.entries:
             if entry["event"] == "worker_started":
                 self.workers[entry["number"]] = entry["worker"]
+
+    @contextmanager
+    def stopped(self, number: int) -> Iterator[None]:
+        """Have a worker be stuck."""
+        os.kill(self.workers[number], signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.workers[number], signal.SIGCONT)
 
     @contextmanager
     def connected(self, number: int) -> Iterator[httpx.Client]:
@@ -74,6 +99,14 @@ class Server:
     def answers(self, path: str, body: Any = None) -> list[httpx.Response]:
         """Ask each worker."""
         return [self.post(number, path, body) for number in self.workers]
+
+    def readiness(self) -> list[httpx.Response]:
+        """Ask each worker whether the server is ready, in either protocol."""
+        answers = []
+        for number in self.workers:
+            with self.connected(number) as client:
+                answers += [client.get("/health/ready"), client.get("/v2/health/ready")]
+        return answers
 
     def versions(self) -> list[int]:
         """Return which version each worker answers with, having seen that its counts are that version's."""
@@ -115,8 +148,10 @@ def by_worker(text: str) -> dict[str, Counter[str]]:
 
 
 @contextmanager
-def serving(repository: Path, *flags: str, workers: int = 2, models: int = 1) -> Iterator[Server]:
-    with running(repository, "--workers", str(workers), *flags, until="listening") as service:
+def serving(
+    repository: Path, *flags: str, workers: int = 2, models: int = 1, program: Sequence[str] = ("-m", "service")
+) -> Iterator[Server]:
+    with running(repository, "--workers", str(workers), *flags, until="listening", program=program) as service:
         for _ in range(workers):
             service.wait_for("worker_started")
         loaded = sum(entry["event"] == "model_ready" for entry in service.entries)
@@ -129,18 +164,21 @@ def serving(repository: Path, *flags: str, workers: int = 2, models: int = 1) ->
             assert service.stop() == 0
 
 
-@contextmanager
-def taken_turn(folder: Path) -> Iterator[None]:
-    """Have the turn of the workers that meet in `folder`."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """Return a server of three workers that serves the toy, and soon takes a process for stuck; and its repository."""
+    root = tmp_path_factory.mktemp("impatient")
+    publish(root, toy())
+    with serving(root, workers=3, program=("-c", IMPATIENT)) as server:
+        yield server, root
 
 
-@pytest.mark.usefixtures("meeting")
+def load_at_last(client: httpx.Client) -> None:
+    """Load, as soon as a worker that was stuck has answered."""
+    while (answer := client.post(LOAD)).status_code != 200:
+        assert answer.json() == {"error": "worker 1 does not answer, so nothing is changed"}
+
+
 def test_what_one_worker_loads_all_serve_and_what_one_unloads_none(repository: Path) -> None:
     with serving(repository, workers=3) as server:
         assert server.versions() == [1, 1, 1]
@@ -160,7 +198,6 @@ def test_what_one_worker_loads_all_serve_and_what_one_unloads_none(repository: P
         assert nobody.json()["error"].startswith("model 'nobody' has no version in the repository")
 
 
-@pytest.mark.usefixtures("meeting")
 def test_a_load_that_fails_says_why_and_all_go_on_with_the_old_version(repository: Path) -> None:
     with serving(repository) as server:
         publish(repository, doubled())
@@ -174,8 +211,7 @@ def test_a_load_that_fails_says_why_and_all_go_on_with_the_old_version(repositor
         assert [entry["state"] for entry in indices[0]] == ["READY", "UNAVAILABLE"]
 
 
-@pytest.mark.usefixtures("meeting")
-def test_a_worker_in_the_place_of_another_serves_what_its_fellows_do(repository: Path) -> None:
+def test_a_worker_in_the_place_of_another_serves_what_the_others_do(repository: Path) -> None:
     publish(repository, toy(), "other")
     with serving(repository, models=2) as server:
         publish(repository, doubled())
@@ -189,11 +225,11 @@ def test_a_worker_in_the_place_of_another_serves_what_its_fellows_do(repository:
             assert [each.status_code for each in gone] == [404, 404]
 
 
-@pytest.mark.usefixtures("meeting")
-def test_where_all_workers_die_at_once_those_in_their_place_begin_with_what_lies_on_the_disk(repository: Path) -> None:
+def test_where_all_workers_die_at_once_those_in_their_place_serve_what_they_did(repository: Path) -> None:
     with serving(repository) as server:
         publish(repository, doubled())
         assert server.post(0, LOAD).status_code == 200
+        publish(repository, toy())  # which nobody has loaded
         server.service.process.send_signal(signal.SIGSTOP)  # so that no worker is replaced before the last has died
         for worker in server.workers.values():
             os.kill(worker, signal.SIGKILL)
@@ -206,18 +242,6 @@ def test_where_all_workers_die_at_once_those_in_their_place_begin_with_what_lies
         assert server.versions() == [2, 2]
 
 
-def test_a_worker_that_is_not_there_yet_is_not_waited_for_in_the_end(repository: Path, meeting: Path) -> None:
-    with serving(repository, "--shutdown-seconds", "1") as server:
-        (folder,) = meeting.iterdir()
-        with taken_turn(folder):  # so that it does not come to join
-            os.kill(server.workers[0], signal.SIGKILL)
-            server.service.wait_for("worker_started")
-            server.service.wait_for("Waiting for application startup")
-            assert server.service.stop() == 0
-    assert list(meeting.iterdir()) == []
-
-
-@pytest.mark.usefixtures("meeting")
 def test_clients_that_change_the_same_model_at_once_leave_all_workers_alike(repository: Path) -> None:
     with (
         serving(repository, workers=3) as server,
@@ -235,7 +259,6 @@ def test_clients_that_change_the_same_model_at_once_leave_all_workers_alike(repo
         assert server.versions() == [1, 1, 1]
 
 
-@pytest.mark.usefixtures("meeting")
 def test_no_request_fails_while_versions_change_on_all_workers(repository: Path) -> None:
     with serving(repository) as server, httpx.Client(base_url=server.service.url, timeout=60) as control:
         done = False
@@ -258,7 +281,6 @@ def test_no_request_fails_while_versions_change_on_all_workers(repository: Path)
         assert server.versions() == [11, 11]
 
 
-@pytest.mark.usefixtures("meeting")
 def test_any_worker_tells_the_metrics_of_all_exactly(repository: Path) -> None:
     with serving(repository, workers=3) as server:
         for number in server.workers:
@@ -278,7 +300,6 @@ def test_any_worker_tells_the_metrics_of_all_exactly(repository: Path) -> None:
         assert told["spikeserve_model_requests_total"] == {"0": 5, "2": 7}
 
 
-@pytest.mark.usefixtures("meeting")
 def test_every_scrape_counts_each_request_that_was_answered_before_it(repository: Path) -> None:
     with serving(repository) as server:
         complete = 0
@@ -291,7 +312,6 @@ def test_every_scrape_counts_each_request_that_was_answered_before_it(repository
         assert complete > 50
 
 
-@pytest.mark.usefixtures("meeting")
 def test_statistics_are_those_of_all_workers(repository: Path) -> None:
     with serving(repository) as server:
         for number in server.workers:
@@ -310,183 +330,167 @@ def test_statistics_are_those_of_all_workers(repository: Path) -> None:
             assert sizes == [(1, 2), (2, 2), (3, 2), (4, 1)]
 
 
-@pytest.mark.usefixtures("meeting")
-def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(repository: Path) -> None:
-    with serving(repository, workers=3) as server:
-        os.kill(server.workers[1], signal.SIGSTOP)
-        try:
-            answer = httpx.get(f"{server.service.url}/metrics", timeout=METRICS_WAIT)
-        finally:
-            os.kill(server.workers[1], signal.SIGCONT)
-        assert set(by_worker(answer.text)["process_open_fds"]) == {"0", "2"}
-        assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
+def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.stopped(1):
+        answer = httpx.get(f"{server.service.url}/metrics", timeout=METRICS_WAIT)
+    assert set(by_worker(answer.text)["process_open_fds"]) == {"0", "2"}
+    assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
 
 
-@pytest.mark.usefixtures("meeting")
-def test_nothing_is_changed_while_a_worker_is_stuck_and_the_answer_names_it(repository: Path) -> None:
-    with serving(repository, workers=3) as server, server.connected(0) as client:
-        publish(repository, doubled())
-        os.kill(server.workers[1], signal.SIGSTOP)
-        try:
+def test_nothing_is_changed_while_a_worker_is_stuck_and_the_answer_names_it(impatient: tuple[Server, Path]) -> None:
+    server, root = impatient
+    before = server.versions()
+    publish(root, toy() if before[0] % 2 == 0 else doubled())
+    with server.connected(0) as client:
+        with server.stopped(1):
             refused = [client.post(LOAD), client.post(UNLOAD)]
-        finally:
-            os.kill(server.workers[1], signal.SIGCONT)
         for answer in refused:
             assert answer.status_code == 503
             assert answer.json() == {"error": "worker 1 does not answer, so nothing is changed"}
             assert int(answer.headers["Retry-After"]) > 0
-        assert server.versions() == [1, 1, 1]
-        assert client.post(LOAD).status_code == 200
-        assert server.versions() == [2, 2, 2]
+        assert server.versions() == before
+        load_at_last(client)
+    assert server.versions() == [before[0] + 1] * 3
 
 
-@pytest.mark.usefixtures("meeting")
-def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(repository: Path) -> None:
-    with serving(repository, workers=3) as server, server.connected(0) as client:
-        os.kill(server.workers[1], signal.SIGSTOP)
+def test_a_server_is_not_ready_while_a_worker_is_stuck_and_the_answer_names_it(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.connected(0) as client:
+        with server.stopped(1):
+            unready = client.get("/health/ready")
+        assert (unready.status_code, unready.json()) == (503, {"error": "worker 1 does not answer"})
+        while client.get("/health/ready").status_code != 200:
+            assert server.service.process.poll() is None
+
+
+def test_a_supervisor_that_is_stuck_keeps_nobody_waiting(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.connected(0) as client:
+        server.service.process.send_signal(signal.SIGSTOP)
         try:
-            refused = client.post(LOAD)
-            server.kill(2)
+            refused = [client.post(LOAD), client.get("/health/ready")]
+            told = by_worker(client.get("/metrics").text)
+            answered = client.post("/predict", json=HALF)
         finally:
-            os.kill(server.workers[1], signal.SIGCONT)
-        assert refused.status_code == 503
-        assert server.versions() == [1, 1, 1]
+            server.service.process.send_signal(signal.SIGCONT)
+    for answer in refused:
+        assert answer.status_code == 503
+        assert answer.json() == {"error": "the supervisor of the workers does not answer"}
+    assert set(told["process_open_fds"]) == {"0"}
+    assert answered.status_code == 200
 
 
-@pytest.mark.usefixtures("meeting")
+def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    before = server.versions()
+    with server.connected(0) as client, server.stopped(1):
+        assert client.post(LOAD).status_code == 503
+        server.kill(2)
+    assert server.versions() == before
+
+
 def test_a_worker_that_gets_stuck_while_it_loads_is_waited_for_no_longer(repository: Path) -> None:
-    with (
-        serving(repository, "--versions", "all") as server,
-        server.connected(0) as client,
-        server.connected(0) as other,
-        ThreadPoolExecutor(1) as threads,
-    ):
+    with serving(repository, "--versions", "all", program=("-c", IMPATIENT)) as server:
         for _ in range(100):  # so that there is a while to get stuck in
             publish(repository, toy())
-        loading = threads.submit(client.post, LOAD)
-        while len(other.get("/models/toy").json()["versions"]) == 1:
-            pass
-        os.kill(server.workers[1], signal.SIGSTOP)
-        try:
-            begun, later = loading.result(), other.post(LOAD)
-        finally:
-            os.kill(server.workers[1], signal.SIGCONT)
-        assert (begun.status_code, later.status_code) == (503, 503)
-        assert begun.json() == {"error": "worker 1 does not answer and may not have loaded model 'toy'"}
-        assert later.json() == {"error": "worker 1 does not answer, so nothing is changed"}
-        assert client.post(LOAD).status_code == 200
+        with server.connected(0) as client, server.connected(0) as other, ThreadPoolExecutor(1) as threads:
+            loading = threads.submit(client.post, LOAD)
+            while len(other.get("/models/toy").json()["versions"]) == 1:
+                pass
+            with server.stopped(1):
+                begun, later = loading.result(), other.post(LOAD)
+            assert (begun.status_code, later.status_code) == (503, 503)
+            assert begun.json() == {"error": "worker 1 does not answer and may not have loaded model 'toy'"}
+            assert later.json() == {"error": "worker 1 does not answer, so nothing is changed"}
+            load_at_last(client)
         assert server.versions() == [101, 101]
 
 
-def test_a_worker_that_is_stuck_in_its_turn_keeps_nobody_waiting(repository: Path, meeting: Path) -> None:
-    with serving(repository) as server, server.connected(1) as client:
-        (folder,) = meeting.iterdir()
-        with taken_turn(folder):
-            os.kill(server.workers[0], signal.SIGSTOP)
-            try:
-                refused = client.post(LOAD)
-                server.kill(1)
-            finally:
-                os.kill(server.workers[0], signal.SIGCONT)
-        assert refused.status_code == 503
-        assert refused.json() == {"error": "worker 0 does not answer, so nothing is changed"}
+def test_a_server_is_ready_once_every_worker_is_whichever_is_asked(repository: Path, tmp_path: Path) -> None:
+    held = ("-c", HELD, str(tmp_path))
+    with running(repository, "--workers", "2", until="listening", program=held) as service:
+        service.wait_for("model_ready")  # in one of the two; the other one is held up
+        server = Server(service)
+        for answer in server.readiness():
+            assert answer.status_code == 503
+            assert answer.json()["error"].endswith("model 'toy' version 1 is still loading")
+        (tmp_path / "go_on").touch()
+        service.wait_for("model_ready")
+        assert [answer.status_code for answer in server.readiness()] == [200] * 4
+        assert service.stop() == 0
+
+
+def test_no_request_is_refused_once_the_server_has_said_that_it_is_ready(repository: Path) -> None:
+    with running(repository, "--workers", "3", until="listening") as service:
+        while httpx.get(f"{service.url}/health/ready", timeout=60).status_code != 200:
+            assert service.process.poll() is None
+        for _ in range(60):  # on a connection each, which any of the workers accepts
+            assert httpx.post(f"{service.url}/predict", json=HALF, timeout=60).status_code == 200
+        assert service.stop() == 0
+
+
+def test_a_server_stays_ready_while_a_worker_in_the_place_of_another_loads(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "go_on").touch()
+    with serving(repository, program=("-c", HELD, str(tmp_path))) as server:
+        (tmp_path / "go_on").unlink()
+        os.kill(server.workers[1], signal.SIGKILL)
+        server.service.wait_for("worker_started")
+        server.service.wait_for("Waiting for application startup")
+        for _ in range(20):  # it accepts nothing, so the other worker answers
+            assert httpx.get(f"{server.service.url}/health/ready", timeout=60).status_code == 200
+            assert httpx.post(f"{server.service.url}/predict", json=HALF, timeout=60).status_code == 200
+        (tmp_path / "go_on").touch()
+        server.service.wait_for("model_ready")
+        server.note_workers()
         assert server.versions() == [1, 1]
-        assert server.post(1, LOAD).status_code == 200
 
 
-def test_workers_meet_again_where_their_folder_is_removed(repository: Path, meeting: Path) -> None:
+def test_a_worker_that_is_still_loading_is_not_waited_for_in_the_end(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "go_on").touch()
+    with serving(repository, program=("-c", HELD, str(tmp_path))) as server:
+        (tmp_path / "go_on").unlink()
+        os.kill(server.workers[0], signal.SIGKILL)
+        server.service.wait_for("worker_started")
+        server.service.wait_for("Waiting for application startup")
+        assert server.service.stop() == 0
+
+
+def test_a_worker_that_joins_after_an_unload_serves_that_model_no_more_though_it_polls(repository: Path) -> None:
+    publish(repository, toy(), "other")
+    with serving(repository, "--poll-seconds", "0.02", models=2) as server:
+        assert server.post(1, "/v2/repository/models/other/unload").status_code == 200
+        server.kill(0)
+        publish(repository, doubled())
+        while server.versions() != [2, 2]:  # so each has polled
+            pass
+        gone = server.answers("/models/other/predict", HALF)
+        assert [each.status_code for each in gone] == [404, 404]
+        for index in server.answers("/v2/repository/index"):
+            assert {"name": "other", "state": "UNAVAILABLE", "reason": "unloaded"} in index.json()
+
+
+def test_a_worker_in_the_place_of_another_serves_what_that_found_by_polling(repository: Path, tmp_path: Path) -> None:
+    with serving(repository, "--poll-seconds", "0.02") as server:
+        publish(repository, doubled())
+        while server.versions() != [2, 2]:
+            pass
+        for _ in range(3):
+            publish(tmp_path, toy())
+        damage(tmp_path, 3)
+        (tmp_path / "toy" / "3").rename(repository / "toy" / "3")  # which nobody can load
+        while [len(index.json()) for index in server.answers("/v2/repository/index")] != [2, 2]:
+            pass
+        for number in server.workers:
+            server.kill(number)
+        assert server.versions() == [2, 2]  # and not 1, which was served at the start and still lies there
+
+
+def test_where_what_was_served_is_gone_those_in_its_place_begin_with_what_lies_on_the_disk(repository: Path) -> None:
     with serving(repository) as server:
         publish(repository, doubled())
-        (folder,) = meeting.iterdir()
-        shutil.rmtree(folder)
-        server.kill(0)
-        while (answer := server.post(1, LOAD)).status_code != 200:
-            assert answer.status_code == 503
-            assert answer.json()["error"] in {
-                "worker 0 does not answer, so nothing is changed",
-                "the folder that the workers meet in cannot be opened: No such file or directory",
-            }
-        assert server.versions() == [2, 2]
-        assert folder.stat().st_mode & 0o777 == 0o700
-        while {each.name for each in folder.iterdir()} != {"0.socket", "1.socket"}:
-            assert server.service.process.poll() is None  # each looks only now and then whether its own is there
-    assert list(meeting.iterdir()) == []
-
-
-@pytest.mark.parametrize("obstacle", [Path(), Path("0.socket")], ids=["no folder", "no socket"])
-@runs
-async def test_a_worker_that_cannot_join_serves_all_the_same_and_meets_its_fellows_later(
-    repository: Path, meeting: Path, obstacle: Path
-) -> None:
-    folder, app = meeting / "folder", create_app(Settings(repository=repository))
-    app.state.fellows, app.state.loads_first = Fellows(folder, 0, 2), True
-    if obstacle.name:  # where it would listen
-        (folder / obstacle).mkdir(parents=True)
-    with structlog.testing.capture_logs() as entries:
-        async with asyncio.timeout(60), app.router.lifespan_context(app):
-            client = Client(app)
-            assert (await client.get("/health/ready")).status == 200
-            assert (await client.post(HALF)).status == 200
-            if obstacle.name:
-                (folder / obstacle).rmdir()
-            while await Fellows(folder, 1, 2).silent(TellServed(), 60):
-                await asyncio.sleep(0)
-    assert [entry["event"] for entry in entries].count("not_joined") == 1
-    assert list(folder.iterdir()) == []
-
-
-@runs
-async def test_there_is_no_turn_in_a_folder_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(NotReady, match="the folder that the workers meet in cannot be opened: No such file"):
-        async with Fellows(tmp_path / "gone", 0, 2).turn():
-            pass
-
-
-def test_the_folder_that_workers_meet_in_is_their_own_and_goes_with_them(repository: Path, meeting: Path) -> None:
-    with serving(repository) as server:
-        (folder,) = meeting.iterdir()
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert {each.name for each in folder.iterdir()} == {"0.socket", "1.socket"}
-        assert server.service.stop() == 0
-    assert list(meeting.iterdir()) == []
-
-
-def test_it_goes_with_them_after_a_second_signal(repository: Path, meeting: Path) -> None:
-    with serving(repository, "--drain-seconds", "60", "--shutdown-seconds", "60") as server:
-        server.service.process.terminate()
-        while httpx.get(f"{server.service.url}/health/ready").status_code == 200:
-            pass
-        server.service.process.terminate()
-        assert server.service.ended() == 128 + signal.SIGTERM
-    assert list(meeting.iterdir()) == []
-
-
-def test_it_goes_with_them_where_the_process_that_made_it_was_killed(repository: Path, meeting: Path) -> None:
-    with serving(repository, workers=3) as server:
-        server.service.process.kill()
-        assert server.service.ended() == -signal.SIGKILL  # the log ends when the last worker has
-    assert list(meeting.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("folder", "sentence"),
-    [("missing", "none can be made: No such file or directory"), ("x" * 100, "can hold none: AF_UNIX path too long")],
-)
-def test_a_folder_that_cannot_be_used_is_one_sentence(
-    repository: Path,
-    folder: str,
-    sentence: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    place = tmp_path / folder
-    if folder != "missing":
-        place.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
-    assert main(["--repository", str(repository), "--port", "0", "--workers", "2"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("spikeserve: workers: ")
-    assert said.endswith(f"{sentence}\n")
-    assert said.count("\n") == 1
-    assert not place.exists() or list(place.iterdir()) == []
+        assert server.post(0, LOAD).status_code == 200
+        shutil.rmtree(repository / "toy" / "2")  # as one rolls back
+        for number in server.workers:
+            server.kill(number)
+        assert server.versions() == [1, 1]

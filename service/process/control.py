@@ -1,0 +1,271 @@
+"""How the supervisor and its workers talk, and the control that a worker's routes use.
+
+Each worker shares a socket pair with the supervisor. Either end asks and replies, in lines of JSON. What a client asks
+of a worker for the whole server goes up to the supervisor, which asks all workers and replies with what they say; no
+worker knows another. Requests for a model are each worker's own. So are /models and the repository's index: they tell
+of the worker that is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from asyncio import Future, StreamReader, StreamWriter, Task
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import structlog
+from pydantic import BaseModel
+
+from models.errors import SpikeserveError
+from service.errors import LoadFailed, ModelNotFound, NotReady, ServiceError, ShuttingDown
+from service.http.control import Control
+from service.telemetry.metrics.exposition import merged
+from service.telemetry.v2_statistics import Statistics, VersionSums, model_statistics
+
+MAX_MESSAGE_BYTES = 2**26  # the metrics of a version take about 10 KB
+MAX_REQUESTS = 256  # that one end may have asked and the other not replied to yet, beside a ping
+LOOK_SECONDS = 0.5  # how often to look whether the other end lives, while its reply is awaited
+ERRORS: dict[str, type[ServiceError]] = {
+    each.__name__: each for each in (LoadFailed, ModelNotFound, NotReady, ShuttingDown)
+}
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many seconds a process may be silent."""
+
+    collecting: float = 1.0  # when it is asked for metrics or statistics, which take milliseconds; else it is left out
+    alive: float = 5.0  # before it counts as stuck
+    changing: float = 10.0  # the same while it loads, since libraries let nothing else run for moments of that
+
+
+class Request(BaseModel):
+    """What is asked.
+
+    ping                 show life; a worker also says whether it is ready
+    ready                say whether all workers are
+    check, load          say which versions of a model there are to load; load these versions
+    find, unload         say whether there is such a model; serve it no more
+    polled               note what a worker has after it looked for new versions
+    metrics, statistics  tell them; the statistics are of these versions
+    """
+
+    kind: Literal["ping", "ready", "check", "load", "find", "unload", "polled", "metrics", "statistics"]
+    name: str = ""
+    versions: list[tuple[str, int]] = []
+
+
+class Reply(BaseModel):
+    """What was asked for, or why not: the name of one of `ERRORS`, and a sentence."""
+
+    error: str | None = None
+    sentence: str = ""
+    versions: list[tuple[str, int]] = []
+    metrics: list[str] = []  # one text for each worker
+    statistics: list[list[VersionSums]] = []  # for each worker, in the order of the versions
+
+
+class Message(BaseModel):
+    """A line: a request, or the reply to the request of that number."""
+
+    number: int
+    request: Request | None = None
+    reply: Reply | None = None
+
+
+class Peer:
+    """The process at the other end of a socket pair, whose requests `answer` replies to."""
+
+    def __init__(
+        self, reader: StreamReader, writer: StreamWriter, answer: Callable[[Request], Awaitable[Reply]]
+    ) -> None:
+        self.reader, self.writer, self.answer = reader, writer, answer
+        self.number = 0  # of the last request
+        self.awaited: dict[int, Future[Reply]] = {}
+        self.answering: set[Task[None]] = set()
+        self.pinged: tuple[Future[Reply], float] | None = None  # the ping under way, and when it was sent
+
+    @classmethod
+    async def connect(cls, connection: socket.socket, answer: Callable[[Request], Awaitable[Reply]]) -> Self:
+        """Return the peer at the other end of `connection`."""
+        return cls(*await asyncio.open_unix_connection(sock=connection, limit=MAX_MESSAGE_BYTES), answer)
+
+    async def follow(self) -> None:
+        """Read until the other end closes; raises ValueError for what is no message, or more than it may send."""
+        try:
+            while True:
+                message = Message.model_validate_json(await self.reader.readuntil())
+                if message.request is not None:
+                    if len(self.answering) > MAX_REQUESTS:
+                        raise ValueError(f"more than {MAX_REQUESTS} requests at once")
+                    task = asyncio.create_task(self._reply(message.number, message.request))
+                    self.answering.add(task)
+                    task.add_done_callback(self.answering.discard)
+                elif message.reply is not None and message.number in self.awaited:
+                    self.awaited.pop(message.number).set_result(message.reply)
+        except asyncio.LimitOverrunError as error:
+            raise ValueError(f"a message of more than {MAX_MESSAGE_BYTES} bytes") from error
+        except (ConnectionError, EOFError):
+            pass
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Take the other end for dead: what was asked of it has an empty reply."""
+        self.writer.close()
+        while self.awaited:
+            self.awaited.popitem()[1].set_result(Reply())
+
+    async def _reply(self, number: int, request: Request) -> None:
+        try:
+            reply = await self.answer(request)
+        except SpikeserveError as error:
+            reply = Reply(error=type(error).__name__, sentence=str(error))
+        except Exception:
+            log.exception("control_failed", request=request.kind, model=request.name)
+            reply = Reply(error="LoadFailed", sentence="an internal error; the log has its traceback")
+        self._send(Message(number=number, reply=reply))
+
+    def _send(self, message: Message) -> None:
+        if not self.writer.is_closing():
+            self.writer.write(message.model_dump_json(exclude_defaults=True).encode() + b"\n")
+
+    def request(self, request: Request) -> Future[Reply]:
+        """Ask, and return the reply to come: an empty one where the other end dies."""
+        reply: Future[Reply] = asyncio.get_running_loop().create_future()
+        if self.writer.is_closing():
+            reply.set_result(Reply())
+        elif len(self.awaited) >= MAX_REQUESTS and request.kind != "ping":
+            reply.set_result(Reply(error="NotReady", sentence=f"{MAX_REQUESTS} requests to it wait for a reply"))
+        else:
+            self.number += 1
+            self.awaited[self.number] = reply
+            self._send(Message(number=self.number, request=request))
+        return reply
+
+    async def ping(self, seconds: float) -> Reply | None:
+        """Return the reply to a ping, or None where the other end is silent for so long; all who wait share a ping."""
+        clock = asyncio.get_running_loop().time
+        if self.pinged is None or self.pinged[0].done():
+            self.pinged = self.request(Request(kind="ping")), clock()
+        reply, since = self.pinged
+        return await _within(since + seconds - clock(), reply)
+
+    async def ask(self, request: Request, seconds: float) -> Reply | None:
+        """Ask, and return the reply however long it takes, or None once the other end is silent for so many seconds."""
+        reply = self.request(request)
+        while await _within(LOOK_SECONDS, reply) is None:
+            if await self.ping(seconds) is None and not reply.done():
+                return None
+        return reply.result()
+
+
+async def _within(seconds: float, reply: Future[Reply]) -> Reply | None:
+    await asyncio.wait([reply], timeout=max(0, seconds))  # which, unlike wait_for, leaves the future alone
+    return reply.result() if reply.done() else None
+
+
+class WorkerControl(Control):
+    """The control of one of several workers: it asks the supervisor, and does what that says."""
+
+    def attach(self, connection: socket.socket, number: int, replaces: bool, silence: float) -> None:
+        """Take the worker's end of the socket pair, its number, and for how many seconds the supervisor may be silent.
+
+        One that replaces another loads its models first, so that nothing is asked of it before it can answer.
+        """
+        self.connection, self.number, self.loads_first, self.silence = connection, number, replaces, silence
+        self.orphaned: Callable[[], None] = lambda: None  # called when the supervisor has died
+        self.applying = asyncio.Lock()
+        self.known: list[tuple[str, int]] = []  # what the supervisor was told of after the last poll
+
+    async def start(self) -> None:
+        """Do from now on what the supervisor says."""
+        self.supervisor = await Peer.connect(self.connection, self._answer)
+        self.following = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        try:
+            await self.supervisor.follow()
+        except ValueError:
+            log.exception("supervisor_misunderstood")
+        self.orphaned()
+
+    async def stop(self) -> None:
+        """Take part no more."""
+        self.following.cancel()
+        await asyncio.wait([self.following])
+
+    async def _ask(self, request: Request) -> Reply:
+        """Return what the supervisor replies. Raises NotReady where it is silent, and what the reply says."""
+        reply = await self.supervisor.ask(request, self.silence)
+        if reply is None or self.supervisor.writer.is_closing():
+            raise NotReady("the supervisor of the workers does not answer")
+        if reply.error is not None:
+            raise ERRORS.get(reply.error, LoadFailed)(reply.sentence)
+        return reply
+
+    async def load(self, name: str) -> None:
+        """Have every worker load a model's versions."""
+        await self._ask(Request(kind="load", name=name))
+
+    async def unload(self, name: str) -> None:
+        """Have no worker serve a model any more."""
+        await self._ask(Request(kind="unload", name=name))
+
+    def polled(self) -> None:
+        """Have the supervisor know what the registry has now, for a worker in the place of this one to have it."""
+        versions = [(name, version) for name, some in self.registry.models.items() for version in some]
+        if versions != self.known:
+            self.known = versions
+            self.supervisor.request(Request(kind="polled", versions=versions))
+
+    async def check_ready(self) -> None:
+        """Raise where any worker is not ready, but for one that replaces another and accepts nothing yet."""
+        self.check_process_ready()
+        await self._ask(Request(kind="ready"))
+
+    async def exposition(self) -> bytes:
+        """Return the metrics of the workers that tell them in time, each worker's under its number."""
+        others = await self._collect(Request(kind="metrics"))
+        return merged([self._metrics(), *others.metrics]).encode()
+
+    async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
+        """Return the statistics summed over the workers that tell them in time."""
+        keys = list(versions)
+        others = await self._collect(Request(kind="statistics", versions=keys))
+        every = zip(self.infer_statistics.sums_of(keys), *others.statistics, strict=True)
+        return model_statistics(keys, map(VersionSums.summed, every))
+
+    async def _collect(self, request: Request) -> Reply:
+        try:
+            return await self._ask(request)
+        except NotReady:
+            return Reply()  # this worker's own say more than none
+
+    def _metrics(self) -> str:
+        return self.process_exposition(worker=str(self.number))
+
+    async def _answer(self, request: Request) -> Reply:
+        registry, name = self.registry, request.name
+        match request.kind:
+            case "ping" if registry.first_load_over or not self.loads_first:
+                self.check_process_ready()
+            case "check":
+                return Reply(versions=[(name, version) for version in await registry.choose(name)])
+            case "load":
+                async with self.applying:  # in the order that they come in
+                    await registry.load(name, [version for _, version in request.versions])
+            case "find":
+                registry.versions_of(name)
+            case "unload":
+                async with self.applying:
+                    await registry.forget(name)
+            case "metrics":
+                return Reply(metrics=[self._metrics()])
+            case "statistics":
+                return Reply(statistics=[self.infer_statistics.sums_of(request.versions)])
+        return Reply()
