@@ -1,4 +1,4 @@
-"""The application: what `uvicorn` runs and what tests call. Nothing happens at import."""
+"""The application: what `uvicorn` runs and what tests call. All the wiring is here; nothing happens at import."""
 
 from __future__ import annotations
 
@@ -12,63 +12,70 @@ from fastapi.routing import APIRoute
 
 from models.version import VERSION
 from service.catalog.registry import Registry
-from service.errors import install_handlers
+from service.catalog.threads import Threads
 from service.http import openapi
-from service.http.access import Access
-from service.http.body import BodyLimit
+from service.http.control import LocalControl
 from service.http.docs import install_docs
-from service.http.keys import KeyCheck, KeyRing
-from service.http.origins import OriginCheck
+from service.http.errors import install_handlers
+from service.http.middleware.keys import KeyCheck, KeyRing
+from service.http.middleware.origins import OriginCheck
+from service.http.middleware.requests import RequestMiddleware
+from service.http.middleware.tracing import TraceMiddleware
 from service.http.routes import predicting, router
-from service.http.v2 import inferring
-from service.http.v2 import router as v2
-from service.inference.pending import Pending
+from service.http.services import Services
+from service.http.v2.routes import inferring
+from service.http.v2.routes import router as v2
+from service.inference.body import BodyLimits
+from service.inference.memory import MemoryBudget
+from service.inference.pipeline import Pipeline
 from service.inference.scheduler import Scheduler
-from service.inference.threads import Workers
 from service.process.fellows import Fellows
 from service.process.together import Together
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
-from service.telemetry.tracing import TraceRequests, Tracing
-from service.telemetry.v2_statistics import RequestStats
+from service.telemetry.tracing import Tracing
+from service.telemetry.v2_statistics import InferStatistics
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, fellows: Fellows | None = None, *, loads_first: bool = False) -> FastAPI:
     """Return an application that serves what `settings` ask for; raises Misconfigured if that is nothing.
 
-    Models load once it is started, while it already answers: /health/ready says when they all have.
+    Models load once it is started, while it already answers: /health/ready says when they all have. With `loads_first`
+    it answers nothing before that.
     """
     keys = KeyRing.of(settings)
-    registry = Registry.of(settings)
-    metrics = Metrics(registry.model_statuses, registry.is_ready)
-    stats = RequestStats()
     tracing = Tracing.of(settings)
+    metrics, infer_statistics = Metrics(), InferStatistics()
+    workers, loaders = Threads(settings.threads, "worker"), Threads(settings.threads, "loader")
+    registry = Registry.of(settings, loaders)
+    budget = MemoryBudget(settings.max_pending_bytes)
+    scheduler = Scheduler(workers, metrics, settings)
+    pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
+    local = LocalControl(registry, workers, metrics, infer_statistics, settings)
+    control = Together(fellows or Fellows(), local)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with Workers(settings.threads) as workers, Workers(settings.threads, "loader") as loaders:
-            app.state.scheduler = Scheduler(workers, metrics)
-            app.state.together = together = Together(app.state.fellows, registry, metrics, stats)
-            registry.start(workers, loaders)
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with workers, loaders:
 
             async def load() -> None:
-                await together.join()
+                await control.join()
                 await registry.load_all()
 
             async def poll() -> None:
-                await together.joined.wait()
+                await control.joined.wait()
                 await registry.keep_polling()
 
             loading = asyncio.create_task(load())
-            tasks = [loading, *map(asyncio.create_task, (poll(), together.stay(), workers.show_life()))]
+            tasks = [loading, *map(asyncio.create_task, (poll(), control.stay(), workers.keep_heartbeat()))]
             try:
-                if app.state.loads_first:
+                if loads_first:
                     await loading
                 yield
             finally:
                 for task in tasks:
                     task.cancel()
-                together.leave()  # after `stay` was cancelled, which would listen anew
+                control.leave()  # after `stay` was cancelled, which would listen anew
                 for task in tasks:
                     with suppress(asyncio.CancelledError):
                         await task
@@ -87,13 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         # An included router would match every path twice over.
         routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
     )
-    app.state.registry = registry
-    app.state.loads_first = False  # before it answers at all
-    app.state.metrics = metrics
-    app.state.settings = settings
-    app.state.pending = Pending(settings.max_pending_bytes)
-    app.state.stats = stats
-    app.state.fellows = Fellows()  # none, unless this is one of several workers
+    app.state.services = Services(settings, keys, registry, pipeline, control, budget, metrics, infer_statistics)
     install_handlers(app)
     document = partial(openapi.document, app, registry, keys)
     install_docs(app, cache(document) if keys.clients else document)  # which takes 10 ms, then for strangers as well
@@ -103,14 +104,9 @@ def create_app(settings: Settings) -> FastAPI:
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
     app.add_middleware(OriginCheck)
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        seconds=settings.body_seconds,
-        pending=app.state.pending,
-    )
     if tracing:
-        app.add_middleware(TraceRequests, tracing=tracing)
+        app.add_middleware(TraceMiddleware, tracing=tracing)
     # The last one added is the first that sees a request.
-    app.add_middleware(Access, metrics=metrics, registry=registry)
+    limits = BodyLimits(settings.max_body_bytes, settings.body_seconds, budget)
+    app.add_middleware(RequestMiddleware, metrics=metrics, registry=registry, limits=limits)
     return app

@@ -12,25 +12,24 @@ ServiceError
 ├── ShuttingDown      503  a server that finishes what it has and takes nothing new
 └── DeadlineExceeded  504  no answer within the time that the request had
 
-`models.errors.InvalidInput` answers 422. Before a request gets this far, `service.http.keys` answers 401 and 403, and
-`service.http.origins` 403.
+`models.errors.InvalidInput` answers 422. The middleware for keys answers 401 and 403, the one for origins 403.
 Misconfigured never meets a request: it stops the server from starting.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import ClassVar
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
-
-from models.errors import InvalidInput, SpikeserveError
-from service.faults import shown
+from models.errors import SpikeserveError
 
 RETRY_AFTER_SECONDS = 2
+LONGEST_SHOWN = 60  # characters of a client's value that a sentence repeats
+
+_AS_JSON: Mapping[str, str] = {
+    "None": "null", "True": "true", "False": "false", "nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"
+}  # fmt: skip
 
 
 class Misconfigured(SpikeserveError):
@@ -107,41 +106,13 @@ class DeadlineExceeded(ServiceError):
     status = HTTPStatus.GATEWAY_TIMEOUT
 
 
-def error_body(sentence: str) -> bytes:
-    """Return the one form that every error has, in UTF-8; only half a surrogate pair, which that lacks, is escaped."""
-    return json.dumps({"error": sentence}, ensure_ascii=False).encode(errors="backslashreplace")
+def shown(value: object) -> str:
+    """Write a client's value as JSON has it, on one line of bounded length."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
+    return cut(f"'{value}'" if isinstance(value, str) else _AS_JSON.get(repr(value), repr(value)))
 
 
-def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer in that form."""
-    return Response(error_body(sentence), status, headers, media_type="application/json")
-
-
-def install_handlers(app: FastAPI) -> None:
-    """Have `app` answer each of the exceptions above, and the router's own, in that form."""
-    for kind in (ServiceError, InvalidInput, HTTPException):
-        app.add_exception_handler(kind, _answer)
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    match error:
-        case ServiceError():
-            return error_response(error.status, str(error), error.headers)
-        case InvalidInput():
-            return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
-        case HTTPException():
-            headers = dict(error.headers or {})
-            if "Allow" in headers:
-                headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))  # a route's methods are a set
-            return error_response(error.status_code, _routing_fault(request, error, headers), headers)
-    raise error
-
-
-def _routing_fault(request: Request, error: HTTPException, headers: Mapping[str, str]) -> str:
-    path = shown(request.url.path)
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return f"there is nothing at {path}; /docs lists what there is"
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = headers.get("Allow", "another method")
-        return f"method {shown(request.method)} is not allowed on {path}, expected {allowed}"
-    return error.detail
+def cut(text: str) -> str:
+    """Return the text, or as much of it as a sentence repeats."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"

@@ -15,21 +15,18 @@ from typer.testing import CliRunner
 from models.engines.onnx.fields import MOST_BYTES
 from models.spec import Task
 from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
+from tests.pages import ROOT, blocks
 from tests.service.conftest import serving
 from training.__main__ import app
 
-PAGE = (Path(__file__).parents[1] / "docs/onnx.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = (ROOT / "docs/onnx.md").read_text()
 
 
 def test_the_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (program,) = blocks("python")
-    commands, request = blocks("sh")
-    (answer,) = blocks("json")
+    (program,) = blocks(PAGE, "python")
+    commands, request = blocks(PAGE, "sh")
+    (answer,) = blocks(PAGE, "json")
     Path("make.py").write_text(program)
     subprocess.run([sys.executable, "make.py"], check=True)
     (importing,) = re.findall(r"^python -m training (.*)$", commands, re.MULTILINE)

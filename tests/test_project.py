@@ -69,6 +69,14 @@ def requirements(*extras: str) -> Iterator[Requirement]:
             yield requirement
 
 
+def test_the_first_line_of_every_module_says_what_it_holds() -> None:
+    modules = files("benchmarks", "docs", "models", "service", "tests", "training")
+    said = {
+        file: (ast.get_docstring(ast.parse((ROOT / file).read_text())) or "").partition("\n")[0] for file in modules
+    }
+    assert [file for file, line in said.items() if not line] == []
+
+
 def locked() -> dict[str, str]:
     """Return each requirement of the lock, name to its whole line, continuations joined and comments dropped."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "requirements/serve.txt").read_text(), flags=re.MULTILINE)

@@ -1,34 +1,76 @@
-"""The README tells the truth: its request gives its answer, and its tables list every file and every setting."""
+"""The README tells the truth: its examples run as they stand there, from the data to the answer."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 from models.bundle.repository import PRETRAINED
-from service.settings import Settings
-from tests.service.conftest import serving
+from models.engines import EngineName
+from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section
+from tests.service.conftest import running
+from tests.training.command_line import training
 
-ROOT = Path(__file__).parents[1]
-
-
-def test_the_readme_lists_every_file_and_every_setting() -> None:
-    readme = (ROOT / "README.md").read_text()
-    table = readme.partition("## Files")[2]
-    listed = set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE))
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
-    files = {re.sub(r"^(models/pretrained/\w+/\d+/).*", r"\1", path) for path in tracked.stdout.split()}
-    assert listed == files
-    for name in Settings.model_fields:
-        assert f"| `--{name.replace('_', '-')}` |" in readme, name
+README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs/api.md").read_text()
+MOST_LINES = 200
 
 
-def test_the_readmes_request_gives_the_readmes_answer() -> None:
-    readme = (ROOT / "README.md").read_text()
-    (sent,) = re.findall(r"-d '(\{.*?\})'", readme, re.DOTALL)
-    (answered,) = re.findall(r"^    (\{\"model\":.*?\]\})$", readme, re.DOTALL | re.MULTILINE)
-    with serving(PRETRAINED) as client:
-        answer = client.post("/predict", content=sent)
-    assert answer.json() == json.loads(answered)
+def test_the_readme_is_read_in_a_sitting() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize(("page", "title"), [(README, "One request"), (API, "An answer")], ids=["README", "API"])
+def test_a_pages_request_gives_the_pages_answer(page: str, title: str) -> None:
+    (request,), (answer,) = blocks(section(page, title), "sh"), blocks(section(page, title), "json")
+    with running(PRETRAINED) as service:
+        assert curl(request, service.url) == json.loads(answer)
+
+
+def test_the_first_page_of_the_site_sends_the_readmes_request() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    assert block_with(index, "sh", "curl") in blocks(section(README, "One request"), "sh")
+
+
+def test_spikes_and_events_from_the_data_to_both_clients(tmp_path: Path) -> None:
+    text = section(README, "Spikes and events as input")
+    (tmp_path / "moves.py").write_text(block_with(text, "python", "moves.npz"))
+    subprocess.run([sys.executable, "moves.py"], cwd=tmp_path, check=True)
+
+    (line,) = re.findall(r"^\./scripts/train (.*)$", block_with(text, "sh", "./scripts/train"), re.MULTILINE)
+    # What scripts/train makes of its arguments: tests/test_scripts.py holds it to that.
+    fitted = training("fit", "--repository", "repository", *shlex.split(line), cwd=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
+
+    with running(tmp_path / "repository") as service:
+        right, left = curl(block_with(text, "sh", "curl"), service.url)["predictions"]
+        program = block_with(text, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
+        printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert (right["label"], left["label"]) == ("0", "1")
+    assert printed.splitlines() == [f"class 0 spike counts {right['spike_counts']}"] * 2
+
+
+def test_the_table_of_engines_has_them_all() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", section(README, "Engines"), re.MULTILINE) == [
+        "event",
+        "onnx",
+        "torch",
+        "reference",
+    ]
+    assert {"event", "onnx", "torch", "reference"} == set(EngineName)
+
+
+def test_the_api_pages_client_of_triton_gets_an_answer() -> None:
+    pytest.importorskip("tritonclient.http", reason="tritonclient is not installed here: it is of the extra 'clients'")
+    program = block_with(section(API, "The Open Inference Protocol v2"), "python", "tritonclient")
+    with running(PRETRAINED) as service:
+        program = program.replace(LOCAL, service.url.removeprefix("http://")).replace("50_000", "50_000_000")
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    # One sample: its class, then ten counts.
+    assert re.fullmatch(r"\[\[\d\]\] \[\[(\d+ ?){10}\]\]\n", done.stdout), done.stderr

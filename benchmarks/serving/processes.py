@@ -41,13 +41,22 @@ class Server:
     @property
     def resident_megabytes(self) -> float:
         """The memory that it and its children hold, shared pages counted for each."""
-        pages = 0
+        pages = sum(int((folder / "statm").read_text().split()[1]) for folder, _ in self._processes())
+        return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The processor time that it and its children have used, in user mode and in the kernel."""
+        ticks = sum(int(fields[11]) + int(fields[12]) for _, fields in self._processes())
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _processes(self) -> Iterator[tuple[Path, list[str]]]:
+        """Yield each process of the group: its folder in /proc, and the fields of `stat` from its state on."""
         for folder in Path("/proc").iterdir():
             with suppress(OSError, ValueError, IndexError):
-                group = int((folder / "stat").read_text().rpartition(")")[2].split()[2])
-                if folder.name.isdecimal() and group == self.process.pid:
-                    pages += int((folder / "statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if folder.name.isdecimal() and int(fields[2]) == self.process.pid:
+                    yield folder, fields
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Trying a model of others: two random samples, together and each alone, must keep its contract."""
+"""Trying an external ONNX model: two random samples, together and each alone, must keep its contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle of somebody else's model.onnx: a contract says what its input and output mean, and it is held to it.
+"""A bundle of an external ONNX model: a contract says what its input and output mean, and it is held to it.
 
     bundle.json   the contract, name, version, created, producer, metrics, the sha256 of every other file
     model.onnx    the graph, with all its data
@@ -27,27 +27,27 @@ from models.spec import Spec
 from models.spec.onnx_contract import OnnxContract
 
 
-class ForeignManifest(Header):
-    """What bundle.json says of a model of others."""
+class ExternalManifest(Header):
+    """What bundle.json says of an external ONNX model."""
 
     contract: OnnxContract
 
 
 @dataclass(frozen=True)
-class ForeignBundle:
-    """A bundle of a model of others, as read."""
+class ExternalBundle:
+    """A bundle of an external ONNX model, as read."""
 
-    manifest: ForeignManifest
+    manifest: ExternalManifest
     onnx_model: bytes
     card: str
 
     @classmethod
-    def read(cls, folder: Path) -> ForeignBundle:
+    def read(cls, folder: Path) -> ExternalBundle:
         """Read a bundle and check every hash; the graph itself is for its engine to check.
 
         Raises InvalidBundle with a sentence.
         """
-        manifest, files = read_files(folder, ForeignManifest)
+        manifest, files = read_files(folder, ExternalManifest)
         if File.ONNX_MODEL not in files:
             raise InvalidBundle(f"{File.ONNX_MODEL}: not listed in bundle.json, and a bundle with a contract needs it")
         return cls(manifest, files[File.ONNX_MODEL], files.get(File.CARD, b"").decode(errors="replace"))
@@ -82,7 +82,7 @@ class ForeignBundle:
         verify(self.task, engine)
 
 
-AnyBundle: TypeAlias = Bundle | ForeignBundle
+AnyBundle: TypeAlias = Bundle | ExternalBundle
 AnyTask: TypeAlias = Spec | OnnxContract
 
 
@@ -92,12 +92,12 @@ def read_any(folder: Path) -> AnyBundle:
         said = json.loads(read_manifest(folder))
     except (ValueError, RecursionError):
         said = None  # which the bundle's own reading puts into words
-    return ForeignBundle.read(folder) if isinstance(said, dict) and "contract" in said else Bundle.read(folder)
+    return ExternalBundle.read(folder) if isinstance(said, dict) and "contract" in said else Bundle.read(folder)
 
 
 @dataclass(frozen=True)
-class ForeignContents:
-    """What goes into a bundle of a model of others, but for its version."""
+class ExternalContents:
+    """What goes into a bundle of an external ONNX model, but for its version."""
 
     name: str
     contract: OnnxContract
@@ -109,4 +109,4 @@ class ForeignContents:
         """Write the files into `folder`, which is nobody's bundle until its caller renames it."""
         files = {File.ONNX_MODEL: self.onnx_model, File.CARD: self.card.encode()}
         header = header_of(self.name, version, self.metrics, files)
-        write_files(folder, ForeignManifest(**header, contract=self.contract), files)
+        write_files(folder, ExternalManifest(**header, contract=self.contract), files)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from models.bundle import MANIFEST, Bundle, Contents
-from models.bundle.external import AnyBundle, ForeignBundle, ForeignContents, read_any
+from models.bundle.external import AnyBundle, ExternalBundle, ExternalContents, read_any
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -23,7 +23,7 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
-ReadBundle = TypeVar("ReadBundle", bound=Bundle | ForeignBundle)
+ReadBundle = TypeVar("ReadBundle", bound=Bundle | ExternalBundle)
 
 
 Fingerprint = tuple[tuple[str, int, int], ...]  # each file's name, size and the nanosecond that it last changed
@@ -70,7 +70,7 @@ class ModelRepository:
         return self._read(name, version, Bundle.read)
 
     def read_any(self, name: str, version: int | None = None) -> AnyBundle:
-        """Read a version of a model, of nodes or of others; it raises what `read` raises."""
+        """Read a version of a model, of nodes or an external ONNX model; it raises what `read` raises."""
         return self._read(name, version, read_any)
 
     def _read(self, name: str, version: int | None, read: Callable[[Path], ReadBundle]) -> ReadBundle:
@@ -116,8 +116,8 @@ class ModelRepository:
 
         return self._publish(contents.name, write)
 
-    def publish_foreign(self, contents: ForeignContents) -> int:
-        """Write a bundle of a model of others, in the same way."""
+    def publish_external(self, contents: ExternalContents) -> int:
+        """Write a bundle of an external ONNX model, in the same way."""
         return self._publish(contents.name, contents.write)
 
     def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:

@@ -35,7 +35,7 @@ class RunResult:
     `readout` (batch, classes): what the class is read from, the counts or the last layer's membrane.
     `synaptic_operations` (batch,): weights met by non-zero inputs, over all weighted connections and all steps; a
     connection whose input is the same at every step is computed, and so counted, once. None where they are unknown,
-    as they are for a graph of others.
+    as they are for an external ONNX model.
     `spikes_per_node` name to (batch,), for each spiking node.
     `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 but for neurons that fire several a step, and
     `membranes` name to the same shape, after the reset: for each spiking node (and a readout's membrane) where `record`

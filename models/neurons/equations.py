@@ -43,6 +43,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from typing_extensions import TypeIs
 
+from models.spec.neuron_parameters import NEUTRAL
 from models.spec.nodes import (
     Charge,
     CubaLI,
@@ -285,6 +286,10 @@ class _Needed(Generic[Array]):
         return None if value is None or value == neutral else self.values(name)
 
 
+def _unless_neutral(of: Needed[Array], name: str) -> Array | None:
+    return of(name, NEUTRAL[name])
+
+
 def _plus(first: Array, second: Array | None) -> Array:
     return first if second is None else first + second
 
@@ -294,27 +299,27 @@ def _times(factor: Array | None, value: Array) -> Array:
 
 
 def _decaying(of: Needed[Array]) -> ChargeRule[Array]:
-    decay, gain, drive = of("decay", 1.0), of("gain", 1.0), of("drive", 0.0)
+    decay, gain, drive = _unless_neutral(of, "decay"), _unless_neutral(of, "gain"), _unless_neutral(of, "drive")
     return lambda v, j: _plus(_times(decay, v) + _times(gain, j), drive)
 
 
 def _euler(of: Needed[Array]) -> ChargeRule[Array]:
-    rate, gain, leak = of("rate"), of("gain", 1.0), of("leak")
+    rate, gain, leak = of("rate"), _unless_neutral(of, "gain"), of("leak")
     return lambda v, j: v + rate * ((leak - v) + _times(gain, j))
 
 
 def _euler_input_first(of: Needed[Array]) -> ChargeRule[Array]:
-    rate, gain, leak = of("rate"), of("gain", 1.0), of("leak")
+    rate, gain, leak = of("rate"), _unless_neutral(of, "gain"), of("leak")
     return lambda v, j: v + rate * ((_times(gain, j) + leak) - v)
 
 
 def _relaxing(of: Needed[Array]) -> ChargeRule[Array]:
-    gain, leak, share = of("gain", 1.0), of("leak"), _share(of)
+    gain, leak, share = _unless_neutral(of, "gain"), of("leak"), _share(of)
     return lambda v, j: v + share(_times(gain, j) - (v - leak))
 
 
 def _leaking(of: Needed[Array]) -> ChargeRule[Array]:
-    gain, leak, share = of("gain", 1.0), of("leak"), _share(of)
+    gain, leak, share = _unless_neutral(of, "gain"), of("leak"), _share(of)
     return lambda v, j: (v - share(v - leak)) + _times(gain, j)
 
 
@@ -334,7 +339,7 @@ CHARGES: Mapping[Charge, Callable[[Needed[Any]], ChargeRule[Any]]] = {
 
 
 def _decaying_synapse(of: Needed[Array]) -> SynapseRule[Array]:
-    decay, gain = of("syn_decay"), of("syn_gain", 1.0)
+    decay, gain = of("syn_decay"), _unless_neutral(of, "syn_gain")
 
     def flow(j: Array, i: Array, feedback: Array | None) -> tuple[Array, Array]:
         now = _plus(decay * j + _times(gain, i), feedback)
@@ -344,7 +349,7 @@ def _decaying_synapse(of: Needed[Array]) -> SynapseRule[Array]:
 
 
 def _euler_synapse(of: Needed[Array]) -> SynapseRule[Array]:
-    rate, gain = of("syn_rate"), of("syn_gain", 1.0)
+    rate, gain = of("syn_rate"), _unless_neutral(of, "syn_gain")
 
     def flow(j: Array, i: Array, _: Array | None) -> tuple[Array, Array]:
         now = j + rate * (_times(gain, i) - j)
@@ -354,7 +359,7 @@ def _euler_synapse(of: Needed[Array]) -> SynapseRule[Array]:
 
 
 def _jumping_synapse(of: Needed[Array]) -> SynapseRule[Array]:
-    rate, gain = of("syn_rate"), of("syn_gain", 1.0)
+    rate, gain = of("syn_rate"), _unless_neutral(of, "syn_gain")
 
     def flow(j: Array, i: Array, feedback: Array | None) -> tuple[Array, Array]:
         now = _plus(j + _times(gain, i), feedback)
@@ -364,7 +369,7 @@ def _jumping_synapse(of: Needed[Array]) -> SynapseRule[Array]:
 
 
 def _summing_synapse(of: Needed[Array]) -> SynapseRule[Array]:
-    decay, gain = of("syn_decay"), of("syn_gain", 1.0)
+    decay, gain = of("syn_decay"), _unless_neutral(of, "syn_gain")
 
     def flow(j: Array, i: Array, _: Array | None) -> tuple[Array, Array]:
         now = decay * (j + _times(gain, i))

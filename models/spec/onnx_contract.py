@@ -1,4 +1,4 @@
-"""What a model of others takes and gives: the contract of a bundle whose network is only an ONNX graph."""
+"""What an external ONNX model takes and gives: the contract of a bundle whose network is only an ONNX graph."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class OutputKind(StrEnum):
 
 
 class OnnxContract(Task):
-    """What a model of others takes and gives, in words that can be checked."""
+    """What an external ONNX model takes and gives, in words that can be checked."""
 
     input_name: ValueName
     input_layout: Layout = Layout.BATCH

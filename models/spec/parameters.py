@@ -36,7 +36,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 Float32 = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_fits_float32)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive32 = Annotated[Float32, Field(gt=0.0)]
-NonNegative32 = Annotated[Float32, Field(ge=0.0)]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 SizePair = Annotated[tuple[Size, Size], BeforeValidator(_pair)]
 Padding = Annotated[int, Field(ge=0)]
@@ -46,9 +45,6 @@ Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 
 # A neuron's parameter is a number, or "per_neuron": then the array lies with the weights as "<node>.<parameter>".
 Parameter = Float32 | Literal["per_neuron"]
-FractionParameter = Fraction | Literal["per_neuron"]
-PositiveParameter = Positive32 | Literal["per_neuron"]
-NonNegativeParameter = NonNegative32 | Literal["per_neuron"]
 StepsParameter = Steps | Literal["per_neuron"]
 
 

@@ -38,7 +38,7 @@ class Cost:
         """Measure `engine` on one real sample, which warms it up as well."""
         return cls(_seconds(engine, sample) / sample.time_steps, *operations(task))
 
-    def is_quick(self, samples: int, time_steps: int) -> bool:
+    def is_small(self, samples: int, time_steps: int) -> bool:
         """Return whether a request of that size may run on the event loop."""
         operations = samples * (self.operations_once + time_steps * self.operations_per_step)
         return operations <= OPERATIONS and samples * time_steps * self.seconds <= SECONDS

@@ -17,13 +17,12 @@ import structlog
 
 from models.bundle.repository import Fingerprint, ModelRepository
 from models.errors import SpikeserveError
-from service.catalog.served import ServedModel
-from service.catalog.slots import Retired, Slot
-from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown
-from service.faults import shown
-from service.inference.schemas import ModelStatus, State, VersionStatus
-from service.inference.threads import Workers
+from service.catalog.loaded import LoadedModel
+from service.catalog.threads import Threads
+from service.catalog.version import ModelStatus, Retired, Version, VersionState, VersionStatus
+from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown, shown
 from service.settings import Settings, chosen_versions
+from service.telemetry.record import VersionRecord
 
 log = structlog.get_logger()
 
@@ -33,21 +32,25 @@ Found = Mapping[str, Mapping[int, Fingerprint]]  # what lies in the repository, 
 class Registry:
     """The versions that are served, by model and then by version, ascending."""
 
-    def __init__(self, settings: Settings, found: Found, default: str | None) -> None:
+    def __init__(self, settings: Settings, loaders: Threads, found: Found, default: str | None) -> None:
         self.settings = settings
+        self.loaders = loaders
         self.repository = ModelRepository(settings.repository)
         self.default = default
-        self.slots = _empty_slots(settings, found)
+        self.models = _unloaded_versions(settings, found)
         self.unloaded: set[str] = set()  # models that somebody unloaded, which a poll leaves alone
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.retired: list[Retired] = []  # those that may still answer what was asked of them before
         self.first_load_over = False  # whether every version that was there at the start is loaded or has failed
-        self.never_ready = set(self.slots)  # models that were there at the start and had no version that answers yet
+        self.never_ready = set(self.models)  # models that were there at the start and had no version that answers yet
         self.draining = False
 
     @classmethod
-    def of(cls, settings: Settings) -> Registry:
-        """Look into the repository, without loading anything; raises Misconfigured if there is nothing to serve."""
+    def of(cls, settings: Settings, loaders: Threads) -> Registry:
+        """Look into the repository, without loading anything; raises Misconfigured if there is nothing to serve.
+
+        Versions are read and loaded on the threads of `loaders`.
+        """
         try:
             found = look(ModelRepository(settings.repository))
         except OSError as error:
@@ -59,8 +62,8 @@ class Registry:
         default = settings.default_model or (next(iter(found)) if len(found) == 1 else None)
         if default is not None and default not in found:
             raise Misconfigured(f"default_model: '{default}' is not in the repository; it holds: {', '.join(found)}")
-        registry = cls(settings, found, default)
-        if not registry.slots:
+        registry = cls(settings, loaders, found, default)
+        if not registry.models:
             raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
         return registry
 
@@ -71,22 +74,16 @@ class Registry:
         except OSError as error:
             log.warning("repository_unreadable", error=error.strerror)
         else:
-            self.slots = _empty_slots(self.settings, found) or self.slots
-
-    def start(self, workers: Workers, loaders: Workers) -> None:
-        """Take the threads that requests run on, and those that models are loaded on."""
-        self.workers, self.loaders = workers, loaders
-        self.first_load_over = self.draining = False
-        self.never_ready = set(self.slots)
+            self.models = _unloaded_versions(self.settings, found) or self.models
 
     def adopt(self, versions: Mapping[str, Iterable[int]], unloaded: Iterable[str]) -> None:
         """Have what another worker serves take the place of what was found at the start; nothing is loaded yet."""
-        self.slots = {name: {each: Slot(name, each) for each in sorted(some)} for name, some in versions.items()}
+        self.models = {name: {each: Version(name, each) for each in sorted(some)} for name, some in versions.items()}
         self.unloaded = set(unloaded)
 
     async def load_all(self) -> None:
-        """Load every version; one that fails says so in its slot and stops no other."""
-        await asyncio.gather(*(self._load_at_start(name) for name in self.slots))
+        """Load every version; one that fails says so in its place and stops no other."""
+        await asyncio.gather(*(self._load_at_start(name) for name in self.models))
         self.first_load_over = True
 
     async def keep_polling(self) -> None:
@@ -97,7 +94,7 @@ class Registry:
 
     async def _load_at_start(self, name: str) -> None:
         async with self.locks[name]:
-            versions = list(self.slots.get(name, ()))
+            versions = list(self.models.get(name, ()))
             if versions:  # still: it may have been unloaded
                 # Another worker may have told of a version that it is about to let go of.
                 wanted = chosen_versions(self.settings.versions, versions) or versions
@@ -110,16 +107,16 @@ class Registry:
         version, and LoadFailed, which says why, where one of them could not be loaded; what answered before still does.
         Raises ShuttingDown.
         """
-        self._check_open()
+        self.check_open()
         await self._wanted(name)  # before there is a lock of that name, which stays
         async with self.locks[name]:
             wanted = await self._wanted(name)
             self.unloaded.discard(name)
             await self._load_and_retire(name, wanted, wanted)
-            slots = self.slots.get(name, {}).values()
-            faults = [slot.why_not_ready for slot in slots if slot.version in wanted and slot.fault is not None]
-        if faults:
-            raise LoadFailed("; ".join(faults))
+            entries = self.models.get(name, {}).values()
+            errors = [entry.why_not_ready for entry in entries if entry.version in wanted and entry.error is not None]
+        if errors:
+            raise LoadFailed("; ".join(errors))
 
     async def _wanted(self, name: str) -> list[int]:
         """Return the versions of a model in the repository that the settings ask for."""
@@ -136,9 +133,9 @@ class Registry:
 
     async def unload(self, name: str) -> None:
         """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound."""
-        self.slots_of(name)  # before there is a lock of that name
+        self.versions_of(name)  # before there is a lock of that name
         async with self.locks[name]:
-            self.slots_of(name)
+            self.versions_of(name)
             self._forget(name)
 
     async def forget(self, name: str) -> None:
@@ -147,7 +144,7 @@ class Registry:
             self._forget(name)
 
     def _forget(self, name: str) -> None:
-        self.slots.pop(name, None)
+        self.models.pop(name, None)
         self.never_ready.discard(name)
         self.unloaded.add(name)
         log.info("model_unloaded", model=name)
@@ -168,75 +165,75 @@ class Registry:
     async def _poll_model(self, name: str, found: Mapping[int, Fingerprint]) -> None:
         async with self.locks[name]:
             wanted = chosen_versions(self.settings.versions, found)
-            slots = self.slots.get(name, {})
-            due = [version for version in wanted if version not in slots or _worth_a_try(slots[version], found)]
-            if name not in self.unloaded and wanted and (due or slots.keys() != set(wanted)):
+            entries = self.models.get(name, {})
+            due = [version for version in wanted if version not in entries or _worth_a_try(entries[version], found)]
+            if name not in self.unloaded and wanted and (due or entries.keys() != set(wanted)):
                 await self._load_and_retire(name, due, wanted)
 
     async def _load_and_retire(self, name: str, due: Iterable[int], wanted: Collection[int]) -> None:
         """Load the versions that are `due`, and once one that is wanted answers, let go of those that are not."""
-        slots = self.slots.get(name, {})
-        loading = {version: slots.get(version) or Slot(name, version) for version in due}
-        self.slots[name] = dict(sorted((slots | loading).items()))
-        await asyncio.gather(*(self._load_slot(slot) for slot in loading.values()))
-        slots = self.slots[name]
-        kept = {version: slot for version, slot in slots.items() if version in wanted}
-        if any(slot.model is not None for slot in kept.values()):
-            self.slots[name] = kept
-            for version, slot in slots.items():
+        entries = self.models.get(name, {})
+        loading = {version: entries.get(version) or Version(name, version) for version in due}
+        self.models[name] = dict(sorted((entries | loading).items()))
+        await asyncio.gather(*(self._load_version(entry) for entry in loading.values()))
+        entries = self.models[name]
+        kept = {version: entry for version, entry in entries.items() if version in wanted}
+        if any(entry.model is not None for entry in kept.values()):
+            self.models[name] = kept
+            for version, entry in entries.items():
                 if version in kept:
                     continue
                 log.info("model_retired", model=name, version=version)
-                if slot.model is not None and slot.model.requests.count:
-                    self.retired.append(Retired.of(slot.model))
+                if entry.model is not None and entry.model.requests.count:
+                    self.retired.append(Retired.of(entry.model))
 
-    async def _load_slot(self, slot: Slot) -> None:
-        labels = {"model": slot.name, "version": slot.version}
-        slot.fault = None
+    async def _load_version(self, entry: Version) -> None:
+        labels = {"model": entry.name, "version": entry.version}
+        entry.error = None
         try:
-            slot.fingerprint = await self.loaders.submit(self.repository.fingerprint, slot.name, slot.version)
-            model = await self.loaders.submit(ServedModel.load, slot.name, slot.version, self.settings)
+            entry.fingerprint = await self.loaders.submit(self.repository.fingerprint, entry.name, entry.version)
+            model = await self.loaders.submit(LoadedModel.load, entry.name, entry.version, self.settings)
         except SpikeserveError as error:
-            slot.fault = str(error)
-            log.error("model_failed", **labels, error=slot.fault)  # noqa: TRY400  (the sentence says it all)
+            entry.error = str(error)
+            log.error("model_failed", **labels, error=entry.error)  # noqa: TRY400  (the sentence says it all)
         except Exception:
-            slot.fault = "an internal error; the log has its traceback"
+            entry.error = "an internal error; the log has its traceback"
             log.exception("model_failed", **labels)
         else:
-            slot.model = model
-            self.never_ready.discard(slot.name)
+            entry.model = model
+            self.never_ready.discard(entry.name)
             log.info("model_ready", **labels, engine=model.engine.name)
 
-    def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
+    def get(self, name: str | None = None, version: str | None = None) -> LoadedModel:
         """Return a model by its name and version as a client wrote them, by default its newest that is ready.
 
         No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
         """
-        self._check_open()
-        slots = self.slots_of(name)
+        if self.draining:
+            self.check_open()
+        entries = self.versions_of(name)
         if version is None:
-            ready = [slot.model for slot in slots.values() if slot.model is not None]
-            if ready:
-                return ready[-1]
-            raise NotReady(next(reversed(slots.values())).why_not_ready)
-        for slot in slots.values():
-            if str(slot.version) == version:
-                if slot.model is None:
-                    raise NotReady(slot.why_not_ready)
-                return slot.model
-        listed = ", ".join(map(str, slots))
+            for entry in reversed(entries.values()):
+                if entry.model is not None:
+                    return entry.model
+            raise NotReady(next(reversed(entries.values())).why_not_ready)
+        for entry in entries.values():
+            if str(entry.version) == version:
+                if entry.model is None:
+                    raise NotReady(entry.why_not_ready)
+                return entry.model
+        listed = ", ".join(map(str, entries))
         raise ModelNotFound(f"model '{name}' has no version {shown(version)} here; it has: {listed}")
 
-    def slots_of(self, name: str | None) -> dict[int, Slot]:
-        """Return a model's slots, ascending; raises ModelNotFound."""
-        known = ", ".join(self.slots) or "none"
-        if name is None:
-            name = self.default
+    def versions_of(self, name: str | None) -> dict[int, Version]:
+        """Return a model's versions, ascending; raises ModelNotFound."""
+        name = self.default if name is None else name
+        if name in self.models:
+            return self.models[name]
+        known = ", ".join(self.models) or "none"
         if name is None:
             raise ModelNotFound(f"no default model is set; ask one of these at /models/<name>/predict: {known}")
-        if name not in self.slots:
-            raise ModelNotFound(f"model {shown(name)} is not served here; this server has: {known}")
-        return self.slots[name]
+        raise ModelNotFound(f"model {shown(name)} is not served here; this server has: {known}")
 
     def check_ready(self) -> None:
         """Raise NotReady with a sentence for each model that keeps the server from being ready.
@@ -245,45 +242,51 @@ class Registry:
         never answered, if `strict_readiness` is set, and all of them where none answers. A model that comes later keeps
         nobody from asking the others.
         """
-        self._check_open()
-        if not self.slots:
+        self.check_open()
+        if not self.models:
             raise NotReady("no model is loaded")
-        if self.first_load_over:
-            self.workers.check_alive(self.settings.stuck_seconds)
-        every = [slot for slots in self.slots.values() for slot in slots.values()]
-        loading = [slot for slot in every if slot.state is State.LOADING and not self.first_load_over]
+        every = [entry for entries in self.models.values() for entry in entries.values()]
+        loading = [entry for entry in every if entry.state is VersionState.LOADING and not self.first_load_over]
         if unready := loading or self._unready():
-            raise NotReady("; ".join(slot.why_not_ready for slot in unready))
+            raise NotReady("; ".join(entry.why_not_ready for entry in unready))
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ShuttingDown where the server takes nothing new."""
         if self.draining:
             raise ShuttingDown("the server is shutting down")
 
-    def is_ready(self) -> bool:
-        """Return whether `check_ready` has nothing to raise."""
-        try:
-            self.check_ready()
-        except (NotReady, ShuttingDown):
-            return False
-        return True
-
-    def _unready(self) -> list[Slot]:
+    def _unready(self) -> list[Version]:
         """Return each version of the models that do not answer and without which the server is not ready."""
         unready = {
-            name: slots for name, slots in self.slots.items() if all(slot.model is None for slot in slots.values())
+            name: entries
+            for name, entries in self.models.items()
+            if all(entry.model is None for entry in entries.values())
         }
-        some_answer = len(unready) < len(self.slots)
+        some_answer = len(unready) < len(self.models)
         needed = self.never_ready if self.settings.strict_readiness else frozenset()
-        return [slot for name, slots in unready.items() if name in needed or not some_answer for slot in slots.values()]
+        return [
+            entry
+            for name, entries in unready.items()
+            if name in needed or not some_answer
+            for entry in entries.values()
+        ]
 
     def model_statuses(self) -> list[ModelStatus]:
         """Return every model as it stands."""
-        return [{"name": name, "versions": self.version_statuses(name)} for name in self.slots]
+        return [{"name": name, "versions": self.version_statuses(name)} for name in self.models]
+
+    def version_records(self) -> list[VersionRecord]:
+        """Return every version as it stands, for the metrics."""
+        return [
+            VersionRecord(name, each["version"], each["state"], "error" in each)
+            for name in self.models
+            for each in self.version_statuses(name)
+        ]
 
     def version_statuses(self, name: str) -> list[VersionStatus]:
         """Return a model's versions, ascending, with those that were retired and still answer what they were asked."""
         self.retired = [each for each in self.retired if each.requests.count > 0]
-        served = self.slots[name]
+        served = self.models[name]
         draining = {each.version: each for each in self.retired if each.name == name}
         return [each.status() for _, each in sorted((draining | served).items())]
 
@@ -304,14 +307,14 @@ def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
     return found
 
 
-def _empty_slots(settings: Settings, found: Found) -> dict[str, dict[int, Slot]]:
-    """Return a slot for each version that the settings ask for, by model and then by version, ascending."""
+def _unloaded_versions(settings: Settings, found: Found) -> dict[str, dict[int, Version]]:
+    """Return each version that the settings ask for, not loaded yet, by model and then by version, ascending."""
     return {
-        name: {version: Slot(name, version) for version in wanted}
+        name: {version: Version(name, version) for version in wanted}
         for name, versions in found.items()
         if (wanted := chosen_versions(settings.versions, versions))
     }
 
 
-def _worth_a_try(slot: Slot, found: Mapping[int, Fingerprint]) -> bool:
-    return slot.state is State.FAILED and slot.fingerprint != found[slot.version]
+def _worth_a_try(entry: Version, found: Mapping[int, Fingerprint]) -> bool:
+    return entry.state is VersionState.FAILED and entry.fingerprint != found[entry.version]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from models.bundle.external import AnyTask
 from models.spec import Spec
-from service.catalog.served import ServedModel
-from service.inference.schemas import ModelDescription, NodeDescription, VersionStatus
+from service.catalog.loaded import LoadedModel
+from service.catalog.version import VersionStatus
+from service.http.schemas import ModelDescription, NodeDescription
 
 
-def described(model: ServedModel, versions: list[VersionStatus]) -> ModelDescription:
+def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescription:
     """Describe `model`, one of those `versions`."""
     spec, manifest = model.spec, model.bundle.manifest
     return {

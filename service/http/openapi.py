@@ -17,12 +17,13 @@ from typing_extensions import TypeAliasType
 from models.spec import Coding, Task
 from service.catalog.registry import Registry
 from service.errors import ModelNotFound, NotReady, ShuttingDown
-from service.http.keys import KeyRing, is_control
-from service.inference.schemas import PixelEvents, PredictRequest, UnitEvents
-from service.inference.v2.contract import INPUT
-from service.inference.v2.encoding import Encoding
-from service.inference.v2.reading import HEADER_LENGTH
-from service.inference.v2.schemas import IndexRequest, InferRequest, LoadRequest, UnloadRequest
+from service.http.middleware.keys import KeyRing, is_control
+from service.http.v2.schemas import IndexRequest, LoadRequest, UnloadRequest
+from service.inference.native.schemas import PixelEvents, PredictRequest, UnitEvents
+from service.inference.v2.compression import Encoding
+from service.inference.v2.decode import HEADER_LENGTH
+from service.inference.v2.outputs import INPUT
+from service.inference.v2.schemas import InferRequest
 
 REFERENCE = "#/components/schemas/{model}"
 
@@ -71,10 +72,10 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
     schema = TypeAdapter(PredictRequest[NestedNumbers | UnitEvents | PixelEvents]).json_schema(ref_template=REFERENCE)
     written["components"]["schemas"].update(schema.pop("$defs"))
     schema["title"] = "PredictRequest"
-    slots = {} if keys.clients else registry.slots
-    name = registry.default if registry.default in slots else next(iter(slots), None)
+    served = {} if keys.clients else registry.models
+    name = registry.default if registry.default in served else next(iter(served), None)
     spec = None if name is None else _spec(registry, name)
-    place = {} if name is None else {"name": name, "version": str(max(slots[name]))}
+    place = {} if name is None else {"name": name, "version": str(max(served[name]))}
     body = {"schema": schema, "example": example(spec)}
     of_v2 = _v2_bodies(written, v2_example(spec))
     for path, operations in written["paths"].items():

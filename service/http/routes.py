@@ -9,25 +9,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.catalog.registry import Registry
-from service.catalog.served import ServedModel
 from service.http.describe import described
 from service.http.direct import DirectRoute
+from service.http.middleware.requests import EXCHANGE, Exchange
 from service.http.page import page
-from service.inference.asking import ask
-from service.inference.schemas import ErrorBody, Health, ModelDescription, ModelList, PredictResponse
-from service.process.together import Together
+from service.http.schemas import ErrorBody, Health, ModelDescription, ModelList
+from service.http.services import Services, services_of
+from service.inference.native.codec import NativeCodec
+from service.inference.native.schemas import PredictResponse
 
 router = APIRouter()
 predicting = APIRouter(route_class=DirectRoute)
 
 
-async def _registry(request: Request) -> Registry:  # async, since FastAPI calls what is not on another thread
-    registry: Registry = request.app.state.registry
-    return registry
-
-
-InRegistry = Annotated[Registry, Depends(_registry)]
+InServices = Annotated[Services, Depends(services_of)]
 Name = Annotated[str, Path(description="The model's name.")]
 Version = Annotated[str, Path(description="A version of it, a positive integer.")]
 
@@ -61,36 +56,40 @@ PREDICTS: dict[str, Any] = {
 @predicting.post("/predict", **PREDICTS)
 async def predict(request: Request) -> Response:
     """Classify each sample with the default model; every request starts from rest."""
-    return await _answer(request, request.app.state.registry.get())
+    return await _answer(request, None, None)
 
 
 @predicting.post("/models/{name}/predict", **PREDICTS)
 async def predict_with_model(request: Request, name: Name) -> Response:
     """Classify each sample with a model's newest version that is ready."""
-    return await _answer(request, request.app.state.registry.get(name))
+    return await _answer(request, name, None)
 
 
 @predicting.post("/models/{name}/versions/{version}/predict", **PREDICTS)
 async def predict_with_version(request: Request, name: Name, version: Version) -> Response:
     """Classify each sample with one version of a model."""
-    return await _answer(request, request.app.state.registry.get(name, version))
+    return await _answer(request, name, version)
 
 
-async def _answer(request: Request, model: ServedModel) -> Response:
-    answer = await ask(request, model, model)
+async def _answer(request: Request, name: str | None, version: str | None) -> Response:
+    services: Services = request.app.state.services
+    exchange: Exchange = request.scope[EXCHANGE]
+    model = services.registry.get(name, version)
+    codec = NativeCodec(model)
+    answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
     return Response(answer.content, media_type="application/json")
 
 
 @router.get("/models", responses=_errors(401), tags=["models"])
-async def models(registry: InRegistry) -> ModelList:
+async def models(services: InServices) -> ModelList:
     """List the models that are served, and where each version stands; of several workers, on the one that answers."""
-    return {"default": registry.default, "models": registry.model_statuses()}
+    return {"default": services.registry.default, "models": services.registry.model_statuses()}
 
 
 @router.get("/models/{name}", responses=_errors(401, 404, 503), tags=["models"])
-async def model(name: Name, registry: InRegistry) -> ModelDescription:
+async def model(name: Name, services: InServices) -> ModelDescription:
     """Describe a model: what it takes, what it is made of, what it measured, and its card."""
-    return described(registry.get(name), registry.version_statuses(name))
+    return described(services.registry.get(name), services.registry.version_statuses(name))
 
 
 @router.get("/health/live", tags=["health"])
@@ -100,9 +99,9 @@ async def live() -> Health:
 
 
 @router.get("/health/ready", responses=_errors(503), tags=["health"])
-async def ready(registry: InRegistry) -> Health:
+async def ready(services: InServices) -> Health:
     """Say that the models are loaded, verified and warm."""
-    registry.check_ready()
+    services.control.check_ready()
     return {"status": "ready"}
 
 
@@ -112,10 +111,9 @@ async def ready(registry: InRegistry) -> Health:
     responses={200: {"content": {"text/plain": {}}}, **_errors(401)},
     tags=["health"],
 )
-async def metrics(request: Request) -> Response:
+async def metrics(services: InServices) -> Response:
     """Tell Prometheus."""
-    together: Together = request.app.state.together
-    return Response(await together.exposition(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await services.control.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/", include_in_schema=False)

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from models.errors import SpikeserveError
-from service import faults
 from service.app import create_app
-from service.catalog.engines import check_device
+from service.catalog.engine_choice import check_device
 from service.errors import Misconfigured
-from service.http.keys import KeyRing, is_loopback
+from service.http.middleware.keys import KeyRing, is_loopback
+from service.inference.validation import first_error
 from service.process.fellows import Fellows, meeting_place
 from service.process.listener import Listener
 from service.process.server import Server
@@ -64,11 +64,12 @@ def serve(app: FastAPI, settings: Settings, listener: Listener, folder: Path | N
     """Answer requests until a signal says to stop, and return the exit status; several workers meet in `folder`."""
 
     def work(number: int, parent: int | None, replaces: bool) -> int:
-        app.state.loads_first = replaces
-        if replaces:
-            app.state.registry.look_again()  # what the first process found may be long gone
-        app.state.fellows = Fellows(folder, number, settings.workers)
-        server = Server(app, settings, parent)
+        own = (
+            app
+            if folder is None
+            else create_app(settings, Fellows(folder, number, settings.workers), loads_first=replaces)
+        )
+        server = Server(own, settings, parent)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         return server.status
@@ -110,7 +111,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     try:
         return CliApp.run(Settings, cli_args=list(arguments))
     except ValidationError as error:
-        raise Misconfigured(faults.first(error, fields=", ".join(Settings.model_fields)).sentence) from error
+        raise Misconfigured(first_error(error, fields=", ".join(Settings.model_fields)).sentence) from error
     except SettingsError as error:
         raise Misconfigured(f"{str(error).removeprefix('error parsing CLI: ')}; --help lists the flags") from error
 

@@ -1,14 +1,27 @@
-"""A connection up to the end of a request's headers, and from its answer on: what no application gets to see.
+"""An HTTP connection outside of a request: before its headers are complete and after its answer was written.
 
-Uvicorn bounds neither the time nor the size of headers, takes what comes behind a chunked body for more of them, drops
-the body of a request that asks for another protocol, does not see that a client has left that has sent its next request
-already, and holds answers for as long as nobody reads them. What is refused here is answered in the one form that every
-error has, with an id and a line in the log, and the connection ends. It is counted apart, for there was no request.
+uvicorn has no limit on the time or size of headers, reads a chunked body's trailers as headers, drops the body of a
+request with an `Upgrade` header, misses that a client left if that client has already sent its next request, and keeps
+an answer in memory for as long as the client does not read it. `Connection` adds these limits. A refused request gets
+a JSON error, an id, a log line and a metric of its own (it never reached the application), and its connection closes.
+
+This is the only file that uses uvicorn's internal parts, because uvicorn offers no public way to any of this; why
+uvicorn is used all the same stands in docs/server-choice.md. pyproject.toml has an upper bound for uvicorn and
+httptools, and tests/service/test_private_parts.py fails with a sentence if a version within it changes one of these:
+
+- `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
+  `url`, the method `_unset_keepalive_if_required`, and the callbacks that are overridden below
+- `RequestResponseCycle` (one request and its answer): the attributes `disconnected`, `keep_alive`, `message_event`,
+  `more_body`, `response_complete` and `response_started`
+- `FlowControl.resume_reading`
+- `Server.server_state` with `connections` and `tasks`
+- `httptools.HttpRequestParser`: `HttpParserUpgrade.args[0]` is the number of bytes that were read
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,156 +29,158 @@ from typing import Any, ClassVar
 
 import httptools
 import structlog
-from uvicorn._types import ASGI3Application
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import Overloaded, error_body
-from service.faults import shown
-from service.http.access import REQUEST_ID, request_id_of
-from service.inference.pending import Pending, Share
+from service.errors import Overloaded, shown
+from service.http.errors import error_body
+from service.http.middleware.requests import REQUEST_ID, request_id_of
+from service.inference.memory import MemoryBudget, Reservation
 
-MOST_BYTES = 2**16  # of a request's first line and headers; and of what comes between two bytes of a chunked body
-MOST_AHEAD = 8  # requests that a client may send before the answer to an earlier one, without being made to wait
-VERSIONS = {"1.0", "1.1"}
+MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
+MAX_PIPELINED = 8  # requests that wait behind the one being answered before reading from the socket pauses
+HTTP_VERSIONS = {"1.0", "1.1"}
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What connections are held to: how long headers may take to arrive and an answer to be taken, in seconds.
+class ConnectionLimits:
+    """How long the headers may take to arrive and an answer may take to be read, in seconds.
 
-    What is not taken counts among the bytes that are `pending`; the status of a refusal is told to `refused`.
+    The bytes of answers that are not read yet are reserved in `budget`; `count_refused` is called with the status of
+    each refused request.
     """
 
     header_seconds: float
     answer_seconds: float
-    pending: Pending
-    refused: Callable[[int], None]
+    budget: MemoryBudget
+    count_refused: Callable[[int], None]
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's connection, held to its `terms`."""
+    """uvicorn's connection, with `limits`."""
 
-    terms: ClassVar[Terms]
+    limits: ClassVar[ConnectionLimits]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.in_headers = True  # or before them, on a connection that has not said anything yet
-        self.header_bytes = 0
-        self.many_bytes = False  # whether those that arrived may be too many for headers
-        self.body_bytes = 0
-        self.other_bytes = 0  # of a chunked body, since its last byte
-        self.too_slow: asyncio.TimerHandle | None = None
-        self.answering: RequestResponseCycle | None = None  # `cycle` is the latest
-        self.refusing = False  # what comes from now on is not looked at
-        self.unsent: Share | None = None  # what the client has not taken yet of an answer, if that is much
-        self.not_taken: asyncio.TimerHandle | None = None
+        self.in_headers = True  # also before the first request
+        self.header_bytes = 0  # received since the headers began
+        self.check_header_size = False  # whether this chunk may complete headers that are too long
+        self.body_bytes = 0  # received on this connection
+        self.non_body_bytes = 0  # chunk extensions and trailers received since the last byte of a body
+        self.header_timer: asyncio.TimerHandle | None = None
+        self.unanswered: deque[RequestResponseCycle] = deque()  # oldest first; some may be complete by now
+        self.refused = False  # the connection is about to close, and what is received is ignored
+        self.unread: Reservation | None = None  # the reserved bytes of an answer that the client reads slowly
+        self.answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first headers."""
+        """Start the timer for the first headers."""
         super().connection_made(transport)
-        self._wait()
+        self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more, and tell each request that its client has left."""
-        self._stop_waiting()
-        self._has_taken()
+        """Stop the timers and tell every unanswered request that its client left; uvicorn tells only the latest."""
+        self._stop_header_timer()
+        self._answer_was_read()
         super().connection_lost(exc)
-        for cycle in (self.answering, *(ahead for ahead, _ in self.pipeline)):
-            if cycle is not None and not cycle.response_complete:
+        for cycle in self.unanswered:
+            if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Take the bytes that arrived. Most headers arrive whole, and for those no timer is set."""
-        if self.refusing:
+        """Parse the data. Headers that arrive in one piece, as most do, start no timer."""
+        if self.refused:
             return
         self._unset_keepalive_if_required()
-        self.many_bytes = self.header_bytes + len(data) > MOST_BYTES
+        self.check_header_size = self.header_bytes + len(data) > MAX_HEADER_BYTES
         body_bytes = self.body_bytes
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, "this is not HTTP as it should be")
+            self._refuse(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
             return
         if self.in_headers:
             self.header_bytes += len(data)
-            if self.header_bytes > MOST_BYTES:
+            if self.header_bytes > MAX_HEADER_BYTES:
                 self._refuse(*_too_long("headers", self.header_bytes))
-            elif self.too_slow is None:
-                self._wait()
+            elif self.header_timer is None:
+                self._start_header_timer()
         elif self.cycle is not None and self.cycle.more_body:
-            self.other_bytes = self.other_bytes + len(data) if self.body_bytes == body_bytes else 0
-            if self.other_bytes > MOST_BYTES:
-                self._refuse(*_too_long("chunks' extensions and trailers", self.other_bytes))
+            self.non_body_bytes = self.non_body_bytes + len(data) if self.body_bytes == body_bytes else 0
+            if self.non_body_bytes > MAX_HEADER_BYTES:
+                self._refuse(*_too_long("chunk extensions and trailers", self.non_body_bytes))
 
     def _parse(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._read_again(data[upgrade.args[0] :])
+            self._parse_without_upgrade(data[upgrade.args[0] :])
 
-    def _read_again(self, rest: bytes) -> None:
-        """Read a message that asks for another protocol, up to its body, as one that does not.
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parse a request again without its `Upgrade` header, which RFC 9110 (7.8) lets a server ignore.
 
-        RFC 9110 (7.8) lets a server ignore that; the parser stops there, and would take the body for the next request.
+        The parser stopped after the headers and would take the body, in `rest`, for the next request.
         """
-        first = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
-        kept = [header for header in self.headers if header[0] != b"upgrade"]
+        start = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self._parse(b"%s %s HTTP/%s\r\n" % first + b"".join(b"%s: %s\r\n" % each for each in kept) + b"\r\n" + rest)
+        self._parse(b"%s %s HTTP/%s\r\n" % start + b"".join(b"%s: %s\r\n" % each for each in headers) + b"\r\n" + rest)
 
     def on_message_begin(self) -> None:
-        """Note that headers begin."""
+        """Expect headers."""
         super().on_message_begin()
         self.in_headers = True
-        self.header_bytes = self.other_bytes = 0
+        self.header_bytes = self.non_body_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, but none that comes behind a body: whoever stands before this server has not seen it there."""
+        """Keep a header; a trailer, which proxies in front may have passed on unchecked, is dropped."""
         if self.in_headers:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Note that they are all there, and have the request answered."""
-        if fault := self._fault():
+        """Refuse the request or start to answer it. Raises ValueError, which stops the parser, for one refused."""
+        if fault := self._header_fault():
             self._refuse(*fault)
-            raise ValueError  # so that the parser stops
+            raise ValueError
         if self.parser.should_upgrade():
-            return  # it is read again
+            return  # it is parsed again
         self.in_headers = False
-        if self.too_slow is not None:
-            self._stop_waiting()
+        self._stop_header_timer()
         super().on_headers_complete()
-        if self.pipeline and len(self.pipeline) <= MOST_AHEAD:
-            self.flow.resume_reading()  # else nobody sees it leave
+        self._forget_answered()
+        self.unanswered.append(self.cycle)
+        if 1 < len(self.unanswered) <= MAX_PIPELINED + 1:
+            self.flow.resume_reading()  # uvicorn paused it, and a socket that is not read from does not tell its end
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self.answering = cycle
-        super()._start_asgi_task(cycle, app)
+    def _forget_answered(self) -> None:
+        while self.unanswered and self.unanswered[0].response_complete:
+            self.unanswered.popleft()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
+        """Keep a part of the body."""
         self.body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the body is all there."""
+        """Complete the request, unless it is to be parsed again."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def _fault(self) -> tuple[HTTPStatus, str] | None:
-        """Return what is wrong with the headers, which are all there."""
-        if self.many_bytes:  # of which some may be a body's
+    def _header_fault(self) -> tuple[HTTPStatus, str] | None:
+        """Return the status and the sentence for complete headers that are refused."""
+        if self.check_header_size:  # the chunk may hold a part of the body, so the headers are counted alone
             length = len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
-            if length > MOST_BYTES:
+            if length > MAX_HEADER_BYTES:
                 return _too_long("headers", length)
-        version, method = self.parser.get_http_version(), self.parser.get_method()
-        if version not in VERSIONS:
-            return HTTPStatus.BAD_REQUEST, f"the version of HTTP is {version}, expected 1.1"
-        if method == b"CONNECT":
-            return HTTPStatus.BAD_REQUEST, "method 'CONNECT' is for proxies, which this is none of"
+        version = self.parser.get_http_version()
+        if version not in HTTP_VERSIONS:
+            return HTTPStatus.BAD_REQUEST, f"the HTTP version is {version}, expected 1.1 or 1.0"
+        if self.parser.get_method() == b"CONNECT":
+            return HTTPStatus.BAD_REQUEST, "CONNECT is not supported"
         hosts = 0
         for name, value in self.headers:
             if name == b"host":
@@ -174,66 +189,65 @@ class Connection(HttpToolsProtocol):
                 encoding = shown(value.decode("latin-1"))
                 return HTTPStatus.BAD_REQUEST, f"Transfer-Encoding is {encoding}, expected 'chunked' or none"
         if hosts != 1 and (hosts > 1 or version == "1.1"):
-            return HTTPStatus.BAD_REQUEST, f"the request has {hosts} headers Host, expected one"
+            return HTTPStatus.BAD_REQUEST, f"the request has {hosts} Host headers, expected one"
         return None
 
     def pause_writing(self) -> None:
-        """Note that the client takes an answer slower than it is written, for which it has some time and bytes."""
+        """Limit the time and the bytes of an answer that is written faster than the client reads it."""
         super().pause_writing()
-        self.not_taken = self.loop.call_later(self.terms.answer_seconds, self._end, "not taken in time")
-        self.unsent = Share(self.terms.pending)
+        self.answer_timer = self.loop.call_later(self.limits.answer_seconds, self._drop_answer, "not read in time")
+        self.unread = Reservation(self.limits.budget)
         try:
-            self.unsent.take(self.transport.get_write_buffer_size())
+            self.unread.reserve(self.transport.get_write_buffer_size())
         except Overloaded:
-            self._end("too much together with all that is pending")
+            self._drop_answer("too many bytes pending")
 
     def resume_writing(self) -> None:
-        """Note that it has taken enough."""
+        """Note that the client has read enough to go on."""
         super().resume_writing()
-        self._has_taken()
+        self._answer_was_read()
 
-    def _has_taken(self) -> None:
-        if self.unsent is not None:
-            self.unsent.give_back()
-            self.unsent = None
-        if self.not_taken is not None:
-            self.not_taken.cancel()
-            self.not_taken = None
+    def _answer_was_read(self) -> None:
+        if self.unread is not None:
+            self.unread.release()
+            self.unread = None
+        if self.answer_timer is not None:
+            self.answer_timer.cancel()
+            self.answer_timer = None
 
-    def _end(self, why: str) -> None:
+    def _drop_answer(self, why: str) -> None:
         log.warning("answer_dropped", bytes=self.transport.get_write_buffer_size(), why=why)
         self.transport.abort()
 
-    def _wait(self) -> None:
-        self.too_slow = self.loop.call_later(self.terms.header_seconds, self._time_is_over)
+    def _start_header_timer(self) -> None:
+        self.header_timer = self.loop.call_later(self.limits.header_seconds, self._headers_too_slow)
 
-    def _stop_waiting(self) -> None:
-        if self.too_slow is not None:
-            self.too_slow.cancel()
-            self.too_slow = None
+    def _stop_header_timer(self) -> None:
+        if self.header_timer is not None:
+            self.header_timer.cancel()
+            self.header_timer = None
 
-    def _time_is_over(self) -> None:
-        self.too_slow = None
-        seconds = self.terms.header_seconds
-        self._refuse(
-            HTTPStatus.REQUEST_TIMEOUT, f"the headers had not arrived after {seconds:g} seconds, expected them all"
-        )
+    def _headers_too_slow(self) -> None:
+        self.header_timer = None
+        sentence = f"the headers were incomplete after {self.limits.header_seconds:g} seconds, expected them by then"
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, sentence)
 
     def _refuse(self, status: HTTPStatus, sentence: str) -> None:
-        """Answer, unless that would mix with the answer of another request, and end the connection."""
-        self._stop_waiting()
-        if self.refusing or self.transport.is_closing():
+        """Close the connection, after an error where the client cannot take that for the answer to another request."""
+        self._stop_header_timer()
+        if self.refused or self.transport.is_closing():
             return
-        self.refusing = True
-        request_id = request_id_of({"headers": self.headers or ()})
-        self.terms.refused(status)
+        self.refused = True
+        request_id = request_id_of(dict(self.headers or ()))
+        self.limits.count_refused(status)
         log.info("connection_refused", request_id=request_id.decode(), status=int(status), error=sentence)
         cycle = self.cycle
         if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            cycle.keep_alive = False  # the request before is whole: its answer is the last
+            cycle.keep_alive = False  # an earlier request is complete: its answer is the last, and uvicorn closes then
             return
-        own = cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
-        if cycle is None or cycle.response_complete or own:  # own: it is this one's body that is at fault
+        self._forget_answered()
+        own_body = cycle is not None and cycle.more_body and not cycle.response_started and len(self.unanswered) == 1
+        if cycle is None or cycle.response_complete or own_body:
             content = error_body(sentence)
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%s: %s\r\n"
@@ -246,10 +260,25 @@ class Connection(HttpToolsProtocol):
 def _too_long(what: str, length: int) -> tuple[HTTPStatus, str]:
     return (
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        f"the {what} have {length} bytes or more, expected at most {MOST_BYTES}",
+        f"the {what} have {length} bytes or more, expected at most {MAX_HEADER_BYTES}",
     )
 
 
-def connections(terms: Terms) -> type[Connection]:
-    """Return the kind of connection that is held to `terms`."""
-    return type("Connection", (Connection,), {"terms": terms})
+def connection_class(limits: ConnectionLimits) -> type[Connection]:
+    """Return the class of connections with these limits, for `uvicorn.Config(http=…)`."""
+    return type("Connection", (Connection,), {"limits": limits})
+
+
+def requests_in_progress(server: uvicorn.Server) -> set[asyncio.Task[None]]:
+    """Return the tasks that answer requests now."""
+    return set(server.server_state.tasks)
+
+
+def abort_connections(server: uvicorn.Server) -> bool:
+    """Close every connection at once, and return whether a part of an answer was lost with one."""
+    lost = False
+    for connection in server.server_state.connections:
+        transport = connection.transport
+        lost = lost or transport.get_write_buffer_size() > 0
+        transport.abort()
+    return lost

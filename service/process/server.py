@@ -22,13 +22,14 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service.catalog.registry import Registry
-from service.process.connections import Terms, connections
+from service.http.services import Services
+from service.process.connections import ConnectionLimits, abort_connections, connection_class, requests_in_progress
 from service.process.listener import Listener
 from service.settings import Settings
 
 UNFINISHED = 1  # the exit status where a request or a thread outlasted the grace period
-LAST_WORDS = 0.25  # seconds for what is told at the end of the grace period
+LAST_WORDS = 0.25  # seconds for the answers at the end of the grace period
+WATCH_SECONDS = 0.1  # how often to look whether to end
 
 log = structlog.get_logger()
 
@@ -37,17 +38,18 @@ class Server(uvicorn.Server):
     """uvicorn, with an end of its own. `parent` is a pipe that ends with the process that started this one, if any."""
 
     def __init__(self, app: FastAPI, settings: Settings, parent: int | None = None) -> None:
+        services: Services = app.state.services
         super().__init__(
             uvicorn.Config(
                 app,
                 log_config=None,
                 access_log=False,
-                http=connections(
-                    Terms(
+                http=connection_class(
+                    ConnectionLimits(
                         settings.header_seconds,
                         settings.answer_seconds,
-                        app.state.pending,
-                        app.state.metrics.requests.count_refused,
+                        services.budget,
+                        services.metrics.requests.count_refused,
                     )
                 ),
                 loop="asyncio",  # uvloop was measured to answer no more requests here
@@ -57,7 +59,7 @@ class Server(uvicorn.Server):
                 backlog=Listener.BACKLOG if parent is None else 1,
             )
         )
-        self.registry: Registry = app.state.registry
+        self.registry = services.registry
         self.settings = settings
         self.parent = parent
         self.frozen = False  # whether the garbage collector was told to leave alone what was loaded at the start
@@ -93,45 +95,51 @@ class Server(uvicorn.Server):
         late.daemon = True
         late.start()
 
-    async def on_tick(self, counter: int) -> bool:
-        """Return whether to close the port: what was accepted is answered, or the time for that is over."""
-        if self.registry.first_load_over and not self.frozen:
-            # What is there now stays; to go through all of it held requests up for 50 ms, several times a second.
-            gc.collect()
-            gc.freeze()
-            self.frozen = True
-        if self.asked is not None:
-            drained = monotonic() - self.asked >= self.settings.drain_seconds
-            if self._left() == 0 or (drained and not self.server_state.tasks):
-                self.should_exit = True
-        return await super().on_tick(counter)
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until asked to end, and return once the port and every connection are closed."""
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watch())
+            await super().serve(sockets)
+            watching.cancel()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port and every connection; what the grace period was too short for is answered 503."""
+    async def _watch(self) -> None:
+        """Have uvicorn close the port once what was accepted is answered, or the time for that is over."""
+        while not self._may_close():
+            if self.registry.first_load_over and not self.frozen:
+                # What is loaded now stays; a collector that goes through all of it held requests up for 50 ms, several
+                # times a second.
+                gc.collect()
+                gc.freeze()
+                self.frozen = True
+            await asyncio.sleep(WATCH_SECONDS)
         left = self._left()
         if left == 0:
             await self._give_up()
-        # Uvicorn waits for connections to close, and at its timeout logs that it cancels tasks, be there none: so the
-        # connections are cut off before that.
+        # Uvicorn waits for connections to close, and at its timeout logs that it cancels tasks, even if there are none:
+        # so the connections are cut off before that.
         asyncio.get_running_loop().call_later(left + LAST_WORDS, self._cut_off)
         self.config.timeout_graceful_shutdown = ceil(left + 2 * LAST_WORDS)
-        await super().shutdown(sockets)
+        self.should_exit = True
+
+    def _may_close(self) -> bool:
+        if self.asked is None:
+            return False
+        drained = monotonic() - self.asked >= self.settings.drain_seconds
+        return self._left() == 0 or (drained and not requests_in_progress(self))
 
     def _left(self) -> float:
         """Return how much of the grace period is left."""
         return 0.0 if self.asked is None else max(0.0, self.asked + self.settings.shutdown_seconds - monotonic())
 
     async def _give_up(self) -> None:
-        """Cancel the requests that are left, so that each is told (`service.http.access`)."""
-        if tasks := set(self.server_state.tasks):
+        """Cancel the requests that are left, so that each is answered 503 (`service.http.access`)."""
+        if tasks := requests_in_progress(self):
             self.status = UNFINISHED
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=LAST_WORDS)
 
     def _cut_off(self) -> None:
-        """Close the connections whose clients have not taken their answers."""
-        for connection in self.server_state.connections:
-            if connection.transport.get_write_buffer_size() > 0:
-                self.status = UNFINISHED
-            connection.transport.abort()
+        """Close the connections whose clients have not read their answers."""
+        if abort_connections(self):
+            self.status = UNFINISHED

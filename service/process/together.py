@@ -18,14 +18,11 @@ import structlog
 from pydantic import BaseModel, Field, TypeAdapter
 
 from models.errors import SpikeserveError
-from service.catalog.registry import Registry
-from service.errors import LoadFailed, NotReady
-from service.faults import shown
-from service.inference.v2.schemas import Statistics
+from service.errors import LoadFailed, NotReady, shown
+from service.http.control import LocalControl
 from service.process.fellows import Fellows
-from service.telemetry.metrics.app import Metrics
 from service.telemetry.metrics.exposition import merged
-from service.telemetry.v2_statistics import RequestStats, VersionSums, model_statistics
+from service.telemetry.v2_statistics import Statistics, VersionSums, model_statistics
 
 TELL_SECONDS = 1.0  # how long a fellow may take to tell what it knows; it takes milliseconds
 LOOK_SECONDS = 1.0  # how often to look whether those that are waited for are still alive
@@ -108,11 +105,10 @@ class ToldStats(BaseModel):
 class Together:
     """One of the workers, with its fellows."""
 
-    def __init__(self, fellows: Fellows, registry: Registry, metrics: Metrics, stats: RequestStats) -> None:
+    def __init__(self, fellows: Fellows, local: LocalControl) -> None:
         self.fellows = fellows
-        self.registry = registry
-        self.metrics = metrics
-        self.stats = stats
+        self.local = local
+        self.registry = local.registry
         self.joined = asyncio.Event()
 
     async def join(self) -> None:
@@ -141,7 +137,7 @@ class Together:
 
     def leave(self) -> None:
         """Answer fellows no more."""
-        self.joined.clear()
+        self.joined = asyncio.Event()  # of the event loop that the next start brings
         self.fellows.leave()
 
     async def load(self, name: str) -> None:
@@ -199,16 +195,24 @@ class Together:
         if silent := await self.fellows.silent(TellServed(), seconds):
             raise Silent(f"{_named(silent)} not answer{otherwise}")
 
+    def check_ready(self) -> None:
+        """Raise NotReady or ShuttingDown as this worker alone does."""
+        self.local.check_ready()
+
+    def _exposition(self) -> str:
+        versions = self.registry.version_records()
+        return self.local.metrics.exposition(versions, ready=self.local.is_ready(), labels=self.fellows.labels)
+
     async def exposition(self) -> bytes:
         """Return the metrics of all workers in Prometheus' text format, each worker's under its number."""
-        texts = [self.metrics.exposition(self.fellows.labels)]
+        texts = [self._exposition()]
         texts += [each.metrics for each in await self.fellows.ask(TellMetrics(), ToldMetrics, TELL_SECONDS)]
         return merged(texts).encode()
 
     async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
         """Return the statistics of `versions`, (name, version) each, summed over all workers."""
         keys = list(versions)
-        sums = [self.stats.sums_of(keys)]
+        sums = [self.local.infer_statistics.sums_of(keys)]
         sums += [each.versions for each in await self.fellows.ask(TellStats(versions=keys), ToldStats, TELL_SECONDS)]
         return model_statistics(keys, map(VersionSums.summed, zip(*sums, strict=True)))
 
@@ -220,12 +224,12 @@ class Together:
                 await self.registry.forget(question.name)
                 return Done()
             case TellServed():
-                versions = {name: list(slots) for name, slots in self.registry.slots.items()}
+                versions = {name: list(slots) for name, slots in self.registry.models.items()}
                 return Served(versions=versions, unloaded=sorted(self.registry.unloaded))
             case TellMetrics():
-                return ToldMetrics(metrics=self.metrics.exposition(self.fellows.labels))
+                return ToldMetrics(metrics=self._exposition())
             case TellStats():
-                return ToldStats(versions=self.stats.sums_of(question.versions))
+                return ToldStats(versions=self.local.infer_statistics.sums_of(question.versions))
 
     async def _load(self, name: str) -> Done:
         try:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TextIO, cast
 
 import structlog
+from pydantic_core import PydanticSerializationError, to_json
 
 SHARED: tuple[structlog.typing.Processor, ...] = (
     structlog.processors.add_log_level,
@@ -92,4 +93,9 @@ _encode = json.JSONEncoder(default=repr).encode  # made once; what is not ASCII 
 
 
 def _as_json(_: object, __: str, entry: structlog.typing.EventDict) -> str:
-    return _encode(entry)
+    """Write an entry as JSON: by pydantic's encoder, which takes a third of the time, where all of it is ASCII."""
+    try:
+        line = to_json(entry, fallback=repr).decode()
+    except PydanticSerializationError:  # half a surrogate pair
+        return _encode(entry)
+    return line if line.isascii() else _encode(entry)

@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
-
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing import TYPE_CHECKING, Self
 
 from models.version import VERSION
 from service.errors import Misconfigured
-from service.http.access import ANSWERED, LOGGED
-from service.http.keys import METRICS, OPEN
-from service.inference.jobs import Answer
 from service.settings import Settings
+from service.telemetry.record import RequestRecord
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
 
-UNTRACED = OPEN | {METRICS}  # what machines ask every few seconds
 EXPORT_SECONDS = 5  # how long one batch of spans may take to be sent
-SERVER_ERROR = 500
+SERVER_ERROR = 500  # and above
 
 
 @dataclass(frozen=True)
@@ -63,6 +57,15 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider, provider.get_tracer("spikeserve", VERSION), TraceContextTextMapPropagator())
 
+    def start(self, method: str, headers: Mapping[bytes, bytes]) -> RequestSpan:
+        """Begin the span of a request, below the one that its `traceparent` names, if any."""
+        from opentelemetry.trace import SpanKind
+
+        wanted = self.propagator.fields
+        carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+        parent = self.propagator.extract({name: value for name, value in carried.items() if name in wanted})
+        return RequestSpan(self.tracer, self.tracer.start_span(method, parent, SpanKind.SERVER))
+
     def shut_down(self) -> None:
         """Send what has not been sent yet; it takes a while where nobody listens."""
         self.provider.shutdown()
@@ -85,76 +88,59 @@ class Clock:
         return self.time_of_day - round((self.counter - moment) * 1e9)
 
 
-class TraceRequests:
-    """Middleware that makes a span of each request; its log line names the trace."""
+@dataclass(frozen=True)
+class RequestSpan:
+    """The span of one request."""
 
-    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
-        from opentelemetry.trace import SpanKind
+    tracer: Tracer
+    span: Span
 
-        self.app = app
-        self.tracing = tracing
-        self.kind = SpanKind.SERVER
+    @property
+    def trace_id(self) -> str:
+        """The trace that it belongs to, 32 hexadecimal digits."""
+        return format(self.span.get_span_context().trace_id, "032x")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and end its span with its answer."""
-        if scope["type"] != "http" or scope["path"] in UNTRACED:
-            await self.app(scope, receive, send)
-            return
-        method = scope["method"]
-        span = self.tracing.tracer.start_span(method, self._parent(scope), self.kind)
-        scope[LOGGED]["trace_id"] = format(span.get_span_context().trace_id, "032x")
+    def answered(self, status: int) -> None:
+        """Note the status of the answer."""
+        self.span.set_attribute("http.response.status_code", status)
+        if status >= SERVER_ERROR:
+            self._fail(str(status))
 
-        async def noting_status(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                span.set_attribute("http.response.status_code", message["status"])
-                if message["status"] >= SERVER_ERROR:
-                    _fail(span, str(message["status"]))
-            await send(message)
+    def failed(self, error: Exception) -> None:
+        """Note what nobody foresaw, which is answered 500."""
+        self.span.set_attribute("http.response.status_code", SERVER_ERROR)
+        self._fail(type(error).__qualname__)
 
-        try:
-            await self.app(scope, receive, noting_status)
-        except ClientDisconnect:
-            span.set_attribute("error.type", "client_disconnect")
-            raise
-        except Exception as error:
-            span.set_attribute("http.response.status_code", SERVER_ERROR)
-            _fail(span, type(error).__qualname__)
-            raise
-        finally:
-            self._describe(span, scope)
-            span.end()
+    def disconnected(self) -> None:
+        """Note that the client left."""
+        self.span.set_attribute("error.type", "client_disconnect")
 
-    def _parent(self, scope: Scope) -> Context:
-        wanted = self.tracing.propagator.fields
-        headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        return self.tracing.propagator.extract({name: value for name, value in headers if name in wanted})
-
-    def _describe(self, span: Span, scope: Scope) -> None:
-        span.set_attribute("http.request.method", scope["method"])
-        route = getattr(scope.get("route"), "path", None)
+    def end(self, method: str, route: str | None, record: RequestRecord) -> None:
+        """End the span, named by the route's template, with a child for encoding and one for the engine's run."""
+        self.span.set_attribute("http.request.method", method)
         if route is not None:  # a path that there is not shall name no span
-            span.update_name(f"{scope['method']} {route}")
-            span.set_attribute("http.route", route)
-        logged = scope[LOGGED]
-        span.set_attributes({f"spikeserve.{name}": logged[name] for name in ("model", "version") if name in logged})
-        answer: Answer[Any] | None = scope.get(ANSWERED)
-        if answer is None or not span.is_recording():
-            return
-        span.set_attribute("spikeserve.samples", answer.samples)
-        if answer.synaptic_operations is not None:
-            span.set_attribute("spikeserve.synaptic_operations", answer.synaptic_operations)
-        times, clock = answer.times, Clock.now()
-        self._child(span, "encode", clock.nanoseconds(times.encode_began), clock.nanoseconds(times.encode_ended))
-        self._child(span, "infer", clock.nanoseconds(times.run_began), clock.nanoseconds(times.run_ended))
+            self.span.update_name(f"{method} {route}")
+            self.span.set_attribute("http.route", route)
+        labels = record.labels
+        self.span.set_attributes(
+            {f"spikeserve.{name}": labels[name] for name in ("model", "version") if name in labels}
+        )
+        if record.answer is not None and self.span.is_recording():
+            self.span.set_attribute("spikeserve.samples", record.answer.samples)
+            if record.answer.synaptic_operations is not None:
+                self.span.set_attribute("spikeserve.synaptic_operations", record.answer.synaptic_operations)
+            times, clock = record.answer.times, Clock.now()
+            self._child("encode", clock.nanoseconds(times.encode_began), clock.nanoseconds(times.encode_ended))
+            self._child("infer", clock.nanoseconds(times.run_began), clock.nanoseconds(times.run_ended))
+        self.span.end()
 
-    def _child(self, parent: Span, name: str, began: int, ended: int) -> None:
+    def _child(self, name: str, began: int, ended: int) -> None:
         from opentelemetry.trace import set_span_in_context
 
-        self.tracing.tracer.start_span(name, set_span_in_context(parent), start_time=began).end(ended)
+        self.tracer.start_span(name, set_span_in_context(self.span), start_time=began).end(ended)
 
+    def _fail(self, kind: str) -> None:
+        from opentelemetry.trace import StatusCode
 
-def _fail(span: Span, kind: str) -> None:
-    from opentelemetry.trace import StatusCode
-
-    span.set_status(StatusCode.ERROR)
-    span.set_attribute("error.type", kind)
+        self.span.set_status(StatusCode.ERROR)
+        self.span.set_attribute("error.type", kind)

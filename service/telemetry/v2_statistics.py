@@ -8,25 +8,62 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Annotated, Self
 
-from service.inference.v2.schemas import BatchStats, Duration, ModelStats, Statistics
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from service.telemetry.record import AnswerRecord, Model
 
 NS = 10**9
 MOST_SIZES = 256  # batch sizes that are told apart; the sizes of later ones are counted in the sums alone
 
 
-@dataclass(frozen=True)
-class PhaseSeconds:
-    """The seconds that a request waited, and those of its reading and coding, the engine and writing.
+class Duration(TypedDict):
+    """How often, and for how many nanoseconds in all."""
 
-    A run counts in full for each request that shares it; of a request that was split, only the last run is no waiting.
-    """
+    count: int
+    ns: int
 
-    queue: float
-    compute_input: float
-    compute_infer: float
-    compute_output: float
+
+class InferenceStats(TypedDict):
+    """Where the time of the requests went."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+    cache_hit: Duration
+    cache_miss: Duration
+
+
+class BatchStats(TypedDict):
+    """The same of the requests of one batch size."""
+
+    batch_size: int
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
+class ModelStats(TypedDict):
+    """What one version has answered over this protocol since the server's workers started."""
+
+    name: str
+    version: str
+    last_inference: Annotated[int, Field(description="Milliseconds since 1970; 0 is never.")]
+    inference_count: Annotated[int, Field(description="Samples.")]
+    execution_count: Annotated[int, Field(description="Requests; some may have shared a run of the engine.")]
+    inference_stats: InferenceStats
+    batch_stats: list[BatchStats]
+
+
+class Statistics(TypedDict):
+    """The statistics of some versions."""
+
+    model_stats: list[ModelStats]
 
 
 @dataclass
@@ -124,26 +161,32 @@ class VersionSums:
         }
 
 
-class RequestStats:
+class InferStatistics:
     """The statistics of every version that was ever asked; a version that is loaded again goes on counting."""
 
     def __init__(self) -> None:
         self.versions: dict[tuple[str, int], VersionSums] = {}
 
-    def count_success(self, name: str, version: int, samples: int, seconds: float, phases: PhaseSeconds) -> None:
-        """Count a request that was answered."""
-        sums = self._sums(name, version)
+    def count_success(self, model: Model, answer: AnswerRecord, decode_seconds: float, render_seconds: float) -> None:
+        """Count a request that was answered, and where its time went since its body had arrived.
+
+        A run counts in full for each request that shares it; of a request that was split, only the last run is no
+        waiting.
+        """
+        times = answer.times
+        prepare = decode_seconds + times.encode_seconds
+        sums = self._sums(model.name, model.version)
         sums.last_inference = time.time_ns() // 10**6
-        sums.samples += samples
-        sums.success.add(seconds)
-        sums.queue.add(phases.queue)
+        sums.samples += answer.samples
+        sums.success.add(time.perf_counter() - times.arrived)
+        sums.queue.add(max(0.0, times.run_began - times.arrived - prepare))
         counted = [sums.compute]
-        if samples in sums.by_size or len(sums.by_size) < MOST_SIZES:
-            counted.append(sums.by_size.setdefault(samples, ComputeSums()))
+        if answer.samples in sums.by_size or len(sums.by_size) < MOST_SIZES:
+            counted.append(sums.by_size.setdefault(answer.samples, ComputeSums()))
         for each in counted:
-            each.compute_input.add(phases.compute_input)
-            each.compute_infer.add(phases.compute_infer)
-            each.compute_output.add(phases.compute_output)
+            each.compute_input.add(prepare)
+            each.compute_infer.add(times.run_ended - times.run_began)
+            each.compute_output.add(render_seconds)
 
     def count_failure(self, name: str, version: int, seconds: float) -> None:
         """Count a request that got an error."""

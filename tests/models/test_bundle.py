@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,13 @@ def poison(folder: Path, tensor: str, value: Any) -> None:
     rehash(folder, File.WEIGHTS, save(tensors))
 
 
+def regild(folder: Path, **changes: Callable[[Any], Any]) -> None:
+    """Change tensors of the golden samples, with a right hash."""
+    tensors = load_file(folder / File.GOLDEN)
+    tensors |= {name: np.ascontiguousarray(change(tensors[name])) for name, change in changes.items()}
+    rehash(folder, File.GOLDEN, save(tensors))
+
+
 def twice(weights: bytes) -> bytes:
     """Return a safetensors file whose header lists its one tensor, at the same place, two times."""
     end = 8 + int.from_bytes(weights[:8], "little")
@@ -130,6 +139,31 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: poison(folder, "fc.weight", np.zeros((3, 2), np.float32)),
         "weights.safetensors: tensor 'fc.weight': its shape is 3×2",
     ),
+    "golden counts below 0": (
+        lambda folder: regild(folder, spike_counts=lambda counts: counts - 9),
+        "golden.safetensors: 'spike_counts' holds -9, expected at least 0",
+    ),
+    "golden readout that is not finite": (
+        lambda folder: regild(folder, readout=lambda readout: readout * np.float32(np.nan)),
+        "golden.safetensors: 'readout' holds NaN or infinite values",
+    ),
+    "golden inputs that are not finite": (
+        lambda folder: regild(folder, inputs=lambda inputs: inputs + np.float32(np.inf)),
+        "golden.safetensors: 'inputs' holds NaN or infinite values",
+    ),
+    "no golden sample": (
+        lambda folder: regild(
+            folder,
+            inputs=lambda inputs: inputs[:, :0],
+            spike_counts=lambda counts: counts[:0],
+            readout=lambda readout: readout[:0],
+        ),
+        "golden.safetensors: holds no sample, expected at least one",
+    ),
+    "golden inputs of two steps in three": (
+        lambda folder: regild(folder, inputs=lambda inputs: np.repeat(inputs, 2, axis=0)),
+        "golden.safetensors: encoded inputs: shape is 2×3×2, expected 1 or 3 steps first and then the batch",
+    ),
     "golden of another shape": (
         lambda folder: rehash(
             folder,
@@ -150,6 +184,11 @@ def test_a_damaged_bundle_is_refused_with_a_sentence_that_names_the_file(kind: s
         Bundle.read(folder)
 
 
+def test_a_card_that_is_no_utf_8_is_read_all_the_same(folder: Path) -> None:
+    rehash(folder, File.CARD, b"# caf\xe9")
+    assert Bundle.read(folder).card == "# caf\N{REPLACEMENT CHARACTER}"
+
+
 def test_a_golden_sample_that_is_not_reproduced_is_named(folder: Path) -> None:
     golden = load_file(folder / File.GOLDEN)
     golden["spike_counts"][1, 0] += 1
@@ -159,6 +198,18 @@ def test_a_golden_sample_that_is_not_reproduced_is_named(folder: Path) -> None:
         InvalidBundle, match=r"sample 1 gives spike counts .* on engine 'reference', but .* exported with"
     ):
         bundle.verify(ReferenceEngine(bundle.network))
+
+
+def test_a_readout_that_strays_is_named_and_one_that_sums_in_another_order_is_not(folder: Path) -> None:
+    # The readout is the counts, 0 to 3 here, so that it may stray by 1e-4 to 4e-4: 1e-5 is within that, 1e-3 is not.
+    golden = load_file(folder / File.GOLDEN)
+    told = golden["readout"].copy()
+    for stray, refused in ((1e-5, False), (1e-3, True)):
+        golden["readout"] = told + np.float32(stray) * (np.arange(told.size).reshape(told.shape) == 0)
+        rehash(folder, File.GOLDEN, save(golden))
+        bundle = Bundle.read(folder)
+        with pytest.raises(InvalidBundle, match="sample 0 reads out") if refused else nullcontext():
+            bundle.verify(ReferenceEngine(bundle.network))
 
 
 def test_versions_count_up_and_the_newest_is_read_by_default(tmp_path: Path) -> None:
@@ -179,6 +230,20 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
         repository.read("toy", 3)
     with pytest.raises(BundleNotFound, match="it holds: none"):
         ModelRepository(tmp_path / "nowhere").read("toy")
+
+
+@pytest.mark.parametrize("name", ["0", "01", "-1", "1.0", "1000000000", "one"])
+def test_a_folder_that_is_no_number_as_versions_have_it_is_none(name: str, tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    (tmp_path / "toy" / "1").rename(tmp_path / "toy" / name)
+    assert ModelRepository(tmp_path).versions("toy") == []
+    assert publish(tmp_path, toy()) == 1
+
+
+def test_a_name_may_have_64_characters(tmp_path: Path) -> None:
+    name = "x" * 64
+    assert publish(tmp_path, toy(), name) == 1
+    assert ModelRepository(tmp_path).read(name).manifest.name == name
 
 
 @pytest.mark.parametrize("name", ["..", "../toy", "/etc", "", ".hidden", "a/b", "x" * 65])
@@ -219,6 +284,40 @@ def test_a_bundle_in_anothers_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "toy" / "1").rename(tmp_path / "toy" / "7")
     with pytest.raises(InvalidBundle, match="says it is 'toy' version 1, but it lies in the folder of 'toy' version 7"):
         ModelRepository(tmp_path).read("toy")
+
+
+# What to do whenever this process touches a file, which Python tells before it happens. A hook stays for good.
+_on_touch: list[Callable[[], None]] = []
+
+
+def _told(event: str, _: tuple[Any, ...]) -> None:
+    if _on_touch and (event == "open" or event.startswith(("os.", "shutil."))):
+        look = _on_touch.pop()  # not while it looks itself
+        try:
+            look()
+        finally:
+            _on_touch.append(look)
+
+
+def test_a_version_appears_whole_to_whoever_reads_midway_and_to_any_user(tmp_path: Path) -> None:
+    seen: list[int] = []
+    place = tmp_path / "toy" / "1"
+
+    def look() -> None:
+        if place.exists():
+            Bundle.read(place)
+        seen.append(len(ModelRepository(tmp_path).versions("toy")))
+
+    sys.addaudithook(_told)
+    _on_touch.append(look)
+    try:
+        assert publish(tmp_path, toy()) == 1
+    finally:
+        _on_touch.clear()
+    assert len(seen) > 4  # it was looked at before each of its files, and after
+    assert set(seen[:5]) == {0}
+    assert place.stat().st_mode & 0o777 == 0o755
+    assert {entry.stat().st_mode & 0o444 for entry in place.iterdir()} == {0o444}
 
 
 def test_a_failed_publication_leaves_nothing(tmp_path: Path) -> None:

@@ -13,25 +13,26 @@ from models.spec import Coding, Spec
 from tests.networks import toy
 
 
-def spec(coding: Coding, time_steps: int = 5) -> Spec:
-    return toy(coding, time_steps).spec
+def spec(coding: Coding, time_steps: int = 5, **declared: float) -> Spec:
+    """Return the toy's spec; `declared` changes its input's range and how that is normalised."""
+    plain = toy(coding, time_steps).spec
+    return plain.model_copy(update={"input": plain.input.model_copy(update=declared)})
 
 
 def test_direct_coding_is_the_normalised_value_once_for_all_steps() -> None:
-    normalising = spec(Coding.DIRECT).model_copy(
-        update={"input": spec(Coding.DIRECT).input.model_copy(update={"scale": 0.5, "offset": -1.0})}
-    )
-    inputs = encode(np.array([[2, 10]], np.float32), normalising)
+    inputs = encode(np.array([[2, 10]], np.float32), spec(Coding.DIRECT, scale=0.5, offset=-1.0))
     assert inputs.constant
     assert inputs.time_steps == 5
     assert inputs.steps.tolist() == [[[0.0, 4.0]]]
 
 
 def test_latency_coding_spikes_once_and_earlier_for_more() -> None:
-    # Five steps: x = 1 at step 0, 0.5 at floor(0.5 * 4 + 0.5) = 2, 0.25 at floor(3 + 0.5) = 3, 0 never.
-    samples = np.array([[1.0, 0.5], [0.25, 0.0]], np.float32)
+    # Five steps: x = 1 at step 0, 0.5 at floor(0.5 * 4 + 0.5) = 2, 0.25 at floor(3 + 0.5) = 3, 0 never. Others go to
+    # the nearest step, and to the later of two: 0.7 at floor(1.2 + 0.5) = 1, 0.3 at floor(2.8 + 0.5) = 3, 0.625 at
+    # floor(1.5 + 0.5) = 2.
+    samples = np.array([[1.0, 0.5], [0.25, 0.0], [0.7, 0.3], [0.625, 0.0]], np.float32)
     steps = encode(samples, spec(Coding.LATENCY)).steps
-    assert np.argwhere(steps).tolist() == [[0, 0, 0], [2, 0, 1], [3, 1, 0]]
+    assert np.argwhere(steps).tolist() == [[0, 0, 0], [1, 2, 0], [2, 0, 1], [2, 3, 0], [3, 1, 0], [3, 2, 1]]
 
 
 def test_rate_coding_fires_with_the_values_probability() -> None:
@@ -40,6 +41,15 @@ def test_rate_coding_fires_with_the_values_probability() -> None:
     assert rates[0].tolist() == [0.0, 1.0]
     # Three standard deviations of a mean of 20,000 draws at 0.25 and 0.5 are 0.0092 and 0.0106.
     assert rates[1] == pytest.approx([0.25, 0.5], abs=0.011)
+
+
+def test_rate_coding_spikes_where_a_draw_is_below_the_value_and_not_where_it_is_the_value() -> None:
+    # The seed's first draw, the top 24 of Philox's 64 bits: at just that value nothing spikes, at the next it does.
+    draw = int(np.random.Philox(key=3).random_raw(1)[0] >> np.uint64(40))
+    at, above = np.float32(draw * 2.0**-24), np.float32((draw + 1) * 2.0**-24)
+    for seed in (3, [3, 3]):
+        steps = encode(np.array([[at, 0], [above, 0]], np.float32), spec(Coding.RATE, 1), seed=seed).steps
+        assert steps[0, :, 0].tolist() == [0, 1]
 
 
 @given(seed=st.integers(0, MAX_SEED), place=st.integers(0, 6), steps=st.integers(1, 9))
@@ -61,10 +71,21 @@ def test_a_seeds_spikes_never_change() -> None:
     assert steps.astype(int).tolist() == [[0, 1], [0, 1], [1, 1], [1, 1], [0, 0], [1, 1], [1, 0], [0, 1]]
 
 
+def test_the_greatest_seed_is_as_good_as_any() -> None:
+    samples = np.ones((2, 2), np.float32)
+    assert encode(samples, spec(Coding.RATE), seed=[0, MAX_SEED]).steps.all()
+
+
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
 def test_a_seed_that_is_no_unsigned_64_bit_integer_is_refused(seed: int) -> None:
     with pytest.raises(InvalidInput, match=rf"seed is {seed}, expected an integer from 0 to {MAX_SEED}"):
         encode(np.zeros((1, 2), np.float32), spec(Coding.RATE), seed=seed)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_as_many_seeds_are_taken_as_there_are_samples(seeds: int) -> None:
+    with pytest.raises(InvalidInput, match=rf"seed holds {seeds} seeds for 2 samples, expected one for each"):
+        encode(np.zeros((2, 2), np.float32), spec(Coding.RATE), seed=[0] * seeds)
 
 
 def test_spikes_are_taken_time_first() -> None:
@@ -79,10 +100,17 @@ def test_events_are_the_raster_that_they_name() -> None:
     assert rasters.tolist() == [[[0, 1], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 0]]]
 
 
+@pytest.mark.parametrize("high", [0.5, 3.0])
+def test_an_event_is_the_greatest_value_of_the_declared_range(high: float) -> None:
+    rasters = rasterise([Events([0, 1, 1], [1, 0, 0])], spec(Coding.SPIKES, 2, high=high))
+    assert rasters.tolist() == [[[0, high], [high, 0]]]
+
+
 @pytest.mark.parametrize(
     ("events", "sentence"),
     [
         (Events([0, 1], [0]), r"inputs\[0\]: 2 t for 1 unit, expected as many of both"),
+        (Events([0], [0, 1]), r"inputs\[0\]: 1 t for 2 unit, expected as many of both"),
         (Events([5], [0]), r"inputs\[0\].t\[0\] is 5, expected 0 to 4"),
         (Events([-1], [0]), r"inputs\[0\].t\[0\] is -1, expected 0 to 4"),
         (Events([0], [2]), r"inputs\[0\].unit\[0\] is 2, expected 0 to 1"),
@@ -91,6 +119,10 @@ def test_events_are_the_raster_that_they_name() -> None:
 def test_events_out_of_range_are_refused(events: Events, sentence: str) -> None:
     with pytest.raises(InvalidInput, match=sentence):
         rasterise([events], spec(Coding.SPIKES))
+
+
+def test_both_ends_of_the_declared_range_are_in_it() -> None:
+    assert encode(np.array([[-2, 10]], np.float32), spec(Coding.DIRECT, low=-2)).steps.tolist() == [[[-2, 10]]]
 
 
 @pytest.mark.parametrize("value", [-0.5, 10.5, np.nan, np.inf])

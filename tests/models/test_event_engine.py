@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
 from models.engines import EngineName, Record, RunResult, create
+from models.engines.event.carried import Carried
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
 from models.engines.event.connections import feed_of
@@ -160,7 +161,7 @@ def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypat
     most = []
 
     class Watched(Chunk):
-        def run(self) -> RunResult:
+        def run(self) -> tuple[RunResult, Carried]:
             alive.add(self)
             most.append(len(alive))
             return super().run()

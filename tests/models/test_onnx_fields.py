@@ -15,7 +15,7 @@ from models.bundle.repository import PRETRAINED
 from models.engines.onnx import fields as onnx_fields
 from models.engines.onnx.fields import DEEPEST, check, outline
 from models.errors import InvalidBundle
-from tests.foreign import WEIGHT, model_of, scores, spikes, with_external_data
+from tests.external import WEIGHT, model_of, scores, spikes, with_external_data
 
 TENSOR = numpy_helper.from_array(WEIGHT, "weight")
 OUTSIDE = with_external_data(TENSOR)

@@ -51,9 +51,9 @@ def test_one_file_serves_any_batch_and_number_of_steps(coding: Coding) -> None:
 
 
 def test_a_file_for_another_network_is_refused_at_load(digits_like: Network) -> None:
-    foreign = build(toy()).SerializeToString()
+    another = build(toy()).SerializeToString()
     with pytest.raises(InvalidBundle, match=r"model.onnx: its inputs are .*\[2\].* but the spec needs .*\[64\]"):
-        OnnxEngine(digits_like, foreign)
+        OnnxEngine(digits_like, another)
 
 
 def test_a_file_that_is_no_model_is_refused_in_one_line(digits_like: Network) -> None:

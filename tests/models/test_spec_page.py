@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from models.spec import Coding, Input, Readout, Spec, nodes
+from models.spec.neuron_parameters import NEURON_PARAMETERS, NeuronParameter
 from models.spec.nodes import NeuronBase, Node, NodeBase, Recurrent
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
@@ -32,6 +33,9 @@ RULES: list[type[StrEnum]] = [Coding, Readout] + [
     for rule in vars(nodes).values()
     if isinstance(rule, type) and issubclass(rule, StrEnum) and rule is not StrEnum
 ]
+
+
+NEURONS = [node for node in NODES if issubclass(node, NeuronBase)]
 
 
 def named(text: str) -> set[str]:
@@ -67,7 +71,21 @@ def test_no_row_names_a_field_that_is_none() -> None:
     assert heads - fields - rules - {node.__name__ for node in NODES} - {"charge", "synapse", "fire"} == set()
 
 
-NEURONS = [node for node in NODES if issubclass(node, NeuronBase)]
+@pytest.mark.parametrize("parameter", NEURON_PARAMETERS.values(), ids=lambda parameter: parameter.name)
+def test_a_parameters_row_is_that_of_the_table(parameter: NeuronParameter) -> None:
+    (row,) = (row for row in ROWS if row.get("field") == f"`{parameter.name}`" and "what it is" in row)
+    assert row["what it is"] == parameter.meaning
+    assert row["range"].removesuffix(", in steps") == f"number or array, {parameter.range}"
+    if parameter.default is not None:
+        assert row["default"] == f"{parameter.default:g}"
+
+
+@pytest.mark.parametrize("node", NEURONS, ids=lambda node: node.__name__)
+def test_a_neurons_parameters_are_those_of_the_table(node: type[NodeBase]) -> None:
+    for name, field in node.model_fields.items():
+        if "per_neuron" in str(field.annotation):
+            parameter = NEURON_PARAMETERS[name]
+            assert (field.default, field.description) == (parameter.default, parameter.meaning), name
 
 
 @pytest.mark.parametrize("node", NEURONS, ids=lambda node: node.__name__)

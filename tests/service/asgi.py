@@ -19,7 +19,9 @@ from models.engines import Record, RunResult, State
 from models.engines.base import Runner
 from service.app import create_app
 from service.catalog.cost import Cost
-from service.catalog.served import ServedModel
+from service.catalog.loaded import LoadedModel
+from service.http.services import Services
+from service.inference.queue import Queue
 from service.settings import Settings
 
 
@@ -38,9 +40,17 @@ class Client:
     def __init__(self, app: FastAPI) -> None:
         self.app = app
 
-    def model(self, name: str | None = None) -> ServedModel:
-        model: ServedModel = self.app.state.registry.get(name)
+    def model(self, name: str | None = None) -> LoadedModel:
+        """Return a model, whose queue is there: its cost is the one that was measured, whatever a test makes of it."""
+        services: Services = self.app.state.services
+        model = services.registry.get(name)
+        services.pipeline.scheduler.queue(model)
         return model
+
+    def queue(self, name: str | None = None) -> Queue:
+        """Return what waits for a model."""
+        services: Services = self.app.state.services
+        return services.pipeline.scheduler.queue(self.model(name))
 
     async def post(
         self,
@@ -59,7 +69,8 @@ class Client:
         self, method: str, path: str, content: bytes, headers: Mapping[str, str], left: asyncio.Event
     ) -> Answered:
         """Ask. Of a body that says to be longer than `content`, the rest never arrives."""
-        length = int(headers.get("Content-Length", 0))
+        headers = {"Content-Length": str(len(content)), **headers}
+        length = int(headers["Content-Length"])
         scope: Scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -132,7 +143,7 @@ class Held:
         assert await asyncio.to_thread(self.entered.acquire, timeout=60)
 
 
-def slow(model: ServedModel) -> Held:
+def slow(model: LoadedModel) -> Held:
     """Have every request for `model` go to a worker, into an engine that waits to be let go on."""
     held = Held(model.engine)
     model.engine = held

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult, State
-from service.catalog.served import ServedModel
+from service.catalog.loaded import LoadedModel
 from service.telemetry import logs
 from tests.service.conftest import ROOT, serving
 
@@ -105,7 +105,7 @@ def test_what_nobody_caught_is_a_500_whose_traceback_only_the_log_has(
     repository: Path, json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(repository) as client:
-        model: ServedModel = client.app.state.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
         monkeypatch.setattr(model, "engine", Broken())
         answer = client.post("/predict", json=BODY, headers={"X-Request-ID": "broken"})
     assert answer.status_code == 500
@@ -135,7 +135,8 @@ def test_what_nobody_caught_in_a_thread_is_one_line_of_json(
 
 
 def test_what_ends_the_process_is_one_line_of_json() -> None:
-    program = "import sys; from service import logs; logs.configure('info', sys.stdout); raise RuntimeError('the end')"
+    set_up = "import sys; from service.telemetry import logs; logs.configure('info', sys.stdout)"
+    program = f"{set_up}; raise RuntimeError('the end')"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     entry = json.loads(done.stdout)

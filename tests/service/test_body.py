@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
 from service.errors import TooLarge
-from service.http.body import SMALL, BodyLimit
-from service.inference.pending import Pending
+from service.inference.body import SMALL, Body, BodyLimits
+from service.inference.memory import MemoryBudget
 from tests.service.conftest import Process, running, serving
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -42,21 +42,13 @@ def test_no_more_is_read_than_it_takes_to_know(declared: bytes | None, read: int
     # Chunks of 40 bytes: the third is the first to pass 100. A declared length that is too long needs none.
     received: list[Message] = []
 
-    async def app(_: Scope, receive: Receive, __: Send) -> None:
-        while True:
-            await receive()
-
     async def receive() -> Message:
         received.append({"type": "http.request", "body": b"x" * 40, "more_body": True})
         return received[-1]
 
-    async def send(_: Message) -> None:
-        pytest.fail("nothing is sent here")
-
-    header = (b"transfer-encoding", b"chunked") if declared is None else (b"content-length", declared)
-    scope: Scope = {"type": "http", "headers": [header]}
+    headers = {b"transfer-encoding": b"chunked"} if declared is None else {b"content-length": declared}
     with pytest.raises(TooLarge):
-        asyncio.run(BodyLimit(app, 100, 60, Pending(100))(scope, receive, send))
+        asyncio.run(Body(headers, receive, BodyLimits(100, 60, MemoryBudget(100))).read())
     assert len(received) == read
 
 
@@ -155,25 +147,17 @@ def test_a_request_whose_time_is_over_while_its_body_arrives_is_answered_504_the
 
 def test_a_client_that_waits_for_its_answer_is_not_slow() -> None:
     # The time is that of the body alone: it is over long before the server listens for the client to leave.
-    events: list[str] = []
-
-    async def app(_: Scope, receive: Receive, __: Send) -> None:
-        events.append((await receive())["type"])
-        events.append((await receive())["type"])
-
     async def main() -> None:
         messages: asyncio.Queue[Message] = asyncio.Queue()
         messages.put_nowait({"type": "http.request", "body": b"x", "more_body": False})
         asyncio.get_running_loop().call_later(0.05, messages.put_nowait, {"type": "http.disconnect"})
 
-        async def send(_: Message) -> None:
-            pytest.fail("nothing is sent here")
-
-        scope: Scope = {"type": "http", "headers": [(b"content-length", b"1")]}
-        await BodyLimit(app, 100, 0.001, Pending(100))(scope, messages.get, send)
+        body = Body({b"content-length": b"1"}, messages.get, BodyLimits(100, 0.001, MemoryBudget(100)))
+        assert await body.read() == b"x"
+        await body.wait_for_disconnect()
+        assert messages.empty()
 
     asyncio.run(main())
-    assert events == ["http.request", "http.disconnect"]
 
 
 @pytest.mark.parametrize(("size", "kept"), [(10, True), (SMALL, True), (SMALL + 1, False)])

@@ -14,8 +14,8 @@ import pytest
 
 from models.spec import Coding, Spec
 from models.spec.network import Network
-from service.http.keys import new_key
-from tests import foreign
+from service.http.middleware.keys import new_key
+from tests import external
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.conftest import ROOT, running
@@ -189,7 +189,7 @@ def test_a_sample_that_is_no_picture_is_typed_in_and_what_is_wrong_with_it_is_sa
 def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(browser: Any, tmp_path: Path) -> None:
     publish(tmp_path, toy(), "any")
     publish(tmp_path, toy(Coding.SPIKES), "raster")  # brings its own
-    foreign.publish(tmp_path, foreign.scores(), foreign.contract(), "fixed")
+    external.publish(tmp_path, external.scores(), external.contract(), "fixed")
     with running(tmp_path, "--default-model", "any", until="listening") as service:
         for _ in range(3):
             service.wait_for("model_ready")

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from models.coding import EncodedInputs
 from models.engines import Record, RunResult, State
 from models.engines.base import Runner
-from service.catalog.served import ServedModel
+from service.catalog.loaded import LoadedModel
 from tests.service.conftest import serving
 
 
@@ -34,7 +34,7 @@ class Waiting:
 
 
 def test_the_process_answers_while_a_model_computes(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    model: ServedModel = client.app.state.registry.get()  # type: ignore[attr-defined]
+    model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
     waiting = Waiting(model.engine)
     monkeypatch.setattr(model, "engine", waiting)
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""Headers are bounded in time and size, and what is no HTTP is told so in the form that every error has."""
+"""Headers are limited in time and size, invalid HTTP gets a JSON error, and answers that nobody reads are dropped."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.inference.pending import Pending
-from service.process.connections import MOST_BYTES, Terms, connections
+from service.inference.memory import MemoryBudget
+from service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
 from tests.service.conftest import Process, running
 from tests.service.test_scheduler import runs
 
@@ -65,7 +65,7 @@ def test_headers_that_do_not_arrive_are_answered_408(connection: socket.socket, 
     connection.sendall(first)
     while first and not select.select([connection], [], [], 0.05)[0]:
         connection.sendall(b"x")
-    assert read_all(connection) == (408, "the headers had not arrived after 0.5 seconds, expected them all")
+    assert read_all(connection) == (408, "the headers were incomplete after 0.5 seconds, expected them by then")
 
 
 def test_a_second_request_has_no_more_time_than_the_first(connection: socket.socket) -> None:
@@ -81,37 +81,37 @@ def test_headers_without_end_are_cut_off(connection: socket.socket) -> None:
     sent = 0
     connection.sendall(b"GET / HTTP/1.1\r\n")
     try:
-        while sent < 100 * MOST_BYTES and not select.select([connection], [], [], 0)[0]:
+        while sent < 100 * MAX_HEADER_BYTES and not select.select([connection], [], [], 0)[0]:
             connection.sendall(b"X-Header: %s\r\n" % (b"x" * 1000))
             sent += 1000
     except OSError:
         pass  # the server has closed the connection
-    assert sent < 100 * MOST_BYTES
+    assert sent < 100 * MAX_HEADER_BYTES
 
 
 def test_a_few_bytes_too_many_are_answered_431(connection: socket.socket) -> None:
-    connection.sendall(b"GET / HTTP/1.1\r\nX-Header: ".ljust(MOST_BYTES + 1, b"x"))
+    connection.sendall(b"GET / HTTP/1.1\r\nX-Header: ".ljust(MAX_HEADER_BYTES + 1, b"x"))
     status, error = read_all(connection)
     assert status == 431
-    assert error == f"the headers have {MOST_BYTES + 1} bytes or more, expected at most {MOST_BYTES}"
+    assert error == f"the headers have {MAX_HEADER_BYTES + 1} bytes or more, expected at most {MAX_HEADER_BYTES}"
 
 
-@pytest.mark.parametrize("body", [b"", b"y" * MOST_BYTES])
-def test_headers_that_arrive_whole_have_no_more_room(connection: socket.socket, body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"y" * MAX_HEADER_BYTES])
+def test_headers_that_arrive_in_one_piece_have_the_same_limit(connection: socket.socket, body: bytes) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\nX-Header: " % len(body)
-    connection.sendall(head.ljust(MOST_BYTES + 100, b"x") + b"\r\n\r\n" + body)
+    connection.sendall(head.ljust(MAX_HEADER_BYTES + 100, b"x") + b"\r\n\r\n" + body)
     status, error = read_all(connection)
     assert status == 431
-    assert error.endswith(f"expected at most {MOST_BYTES}")
+    assert error.endswith(f"expected at most {MAX_HEADER_BYTES}")
 
 
-def test_a_long_body_takes_no_room_from_the_headers(connection: socket.socket) -> None:
-    body = b'{"inputs": [[0, 1]]}'.ljust(2 * MOST_BYTES)
+def test_a_long_body_does_not_count_as_headers(connection: socket.socket) -> None:
+    body = b'{"inputs": [[0, 1]]}'.ljust(2 * MAX_HEADER_BYTES)
     connection.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_what_is_refused_before_it_is_a_request_has_an_id_a_line_in_the_log_and_is_counted(repository: Path) -> None:
+def test_a_refused_request_has_an_id_a_log_line_and_a_metric(repository: Path) -> None:
     with running(repository) as service:
         place = urlsplit(service.url)
         for start in (b"GET / HTTP/1.1\r\nX-Request-ID: mine\r\nX: \0\r\n", b"\x16\x03\x01 not HTTP\r\n"):
@@ -129,12 +129,12 @@ def test_what_is_refused_before_it_is_a_request_has_an_id_a_line_in_the_log_and_
     assert refused[0]["request_id"] == "mine"
 
 
-def test_what_is_not_http_is_answered_400(connection: socket.socket) -> None:
+def test_invalid_http_is_answered_400(connection: socket.socket) -> None:
     connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")  # how TLS begins
-    assert read_all(connection) == (400, "this is not HTTP as it should be")
+    assert read_all(connection) == (400, "the request is not valid HTTP/1.1")
 
 
-def test_requests_that_are_whole_are_answered_one_after_the_other(connection: socket.socket) -> None:
+def test_pipelined_requests_are_answered_in_order(connection: socket.socket) -> None:
     for _ in range(3):
         connection.sendall(REQUEST)
         assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
@@ -155,7 +155,7 @@ def chunked(body: bytes) -> bytes:
     return b"%x\r\n%s\r\n0\r\n" % (len(body), body)
 
 
-def test_what_comes_behind_a_chunked_body_is_no_header(connection: socket.socket) -> None:
+def test_trailers_are_not_headers(connection: socket.socket) -> None:
     trailers = b"X-Request-ID: trailing\r\nX-Request-Timeout-Ms: 0\r\n\r\n"
     connection.sendall(predict(b"Transfer-Encoding: chunked", b"X-Request-ID: own", body=chunked(VALID) + trailers))
     answer = read_answer(connection).lower()
@@ -164,25 +164,23 @@ def test_what_comes_behind_a_chunked_body_is_no_header(connection: socket.socket
 
 
 @pytest.mark.parametrize("behind", [b"X: y\r\n", b"X", b"5;a"], ids=["trailers", "one trailer", "an extension"])
-def test_what_is_no_body_in_a_chunked_body_has_no_more_room_than_headers(
-    connection: socket.socket, behind: bytes
-) -> None:
+def test_chunk_extensions_and_trailers_are_limited_as_headers_are(connection: socket.socket, behind: bytes) -> None:
     start = b"1\r\n{\r\n" if behind == b"5;a" else chunked(VALID)
     connection.sendall(predict(b"Transfer-Encoding: chunked", body=start))
     connection.sendall(behind)
     sent = 0
     try:
-        while sent < 100 * MOST_BYTES and not select.select([connection], [], [], 0)[0]:
+        while sent < 100 * MAX_HEADER_BYTES and not select.select([connection], [], [], 0)[0]:
             connection.sendall(b"y" * 1000 if len(behind) < 4 else behind * 100)
             sent += 1000
     except OSError:
         pass  # the server has closed the connection
-    assert sent < 100 * MOST_BYTES
+    assert sent < 100 * MAX_HEADER_BYTES
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"nothing/1"])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(
+def test_a_request_to_upgrade_is_answered_over_http_1_1(
     connection: socket.socket, protocol: bytes, at_once: bool
 ) -> None:
     upgrade = (b"Upgrade: " + protocol, b"Connection: Upgrade", b"Content-Length: %d" % len(VALID))
@@ -209,27 +207,41 @@ def test_a_body_behind_an_upgrade_is_not_the_next_request(connection: socket.soc
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("head", "error"),
     [
-        b"GET / HTTP/1.1",
-        b"GET / HTTP/1.1\r\nHost: one\r\nHost: other",
-        b"GET / HTTP/2.0\r\nHost: test",
-        b"CONNECT test:80 HTTP/1.1\r\nHost: test",
-        b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip, chunked",
+        (b"GET / HTTP/1.1", "the request has 0 Host headers, expected one"),
+        (b"GET / HTTP/1.1\r\nHost: one\r\nHost: other", "the request has 2 Host headers, expected one"),
+        (b"GET / HTTP/2.0\r\nHost: test", "the HTTP version is 2.0, expected 1.1 or 1.0"),
+        (b"CONNECT test:80 HTTP/1.1\r\nHost: test", "CONNECT is not supported"),
+        (
+            b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip, chunked",
+            "Transfer-Encoding is 'gzip, chunked', expected 'chunked' or none",
+        ),
     ],
 )
-def test_heads_that_others_may_read_in_another_way_are_refused(connection: socket.socket, head: bytes) -> None:
+def test_headers_that_a_proxy_may_read_in_another_way_are_refused(
+    connection: socket.socket, head: bytes, error: str
+) -> None:
     connection.sendall(head + b"\r\n\r\n")
-    assert read_all(connection)[0] == 400
+    assert read_all(connection) == (400, error)
 
 
-def test_a_whole_request_is_answered_before_what_is_wrong_behind_it_ends_the_connection(
+def test_a_complete_request_is_answered_before_an_invalid_one_closes_the_connection(
     connection: socket.socket,
 ) -> None:
     connection.sendall(predict(b"Content-Length: %d" % len(VALID)) + b"no request\r\n\r\n")
     received = b"".join(iter(lambda: connection.recv(2**16), b""))
     assert received.count(b"HTTP/1.1 ") == 1
     assert b"spike_counts" in received
+
+
+def test_an_invalid_chunk_is_answered_400_also_in_the_second_of_two_pipelined_requests(
+    connection: socket.socket,
+) -> None:
+    connection.sendall(predict(b"Content-Length: %d" % len(VALID)) + predict(b"Transfer-Encoding: chunked", body=b""))
+    assert b"spike_counts" in read_answer(connection)
+    connection.sendall(b"not a length\r\n")
+    assert read_all(connection) == (400, "the request is not valid HTTP/1.1")
 
 
 # Of each sample 2 x 1000 spikes and membranes come back: more megabytes than the system keeps for a connection.
@@ -239,14 +251,14 @@ LONG_ANSWER = json.dumps({"inputs": [[0.3, 0.7]] * 250, "time_steps": 1000, "ret
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
-        (("--answer-seconds", "0.2"), "not taken in time"),
+        (("--answer-seconds", "0.2"), "not read in time"),
         (
             ("--max-body-bytes", "100000", "--max-pending-bytes", "100000"),
-            "too much together with all that is pending",
+            "too many bytes pending",
         ),
     ],
 )
-def test_an_answer_that_nobody_takes_is_dropped(repository: Path, flags: tuple[str, ...], why: str) -> None:
+def test_an_answer_that_nobody_reads_is_dropped(repository: Path, flags: tuple[str, ...], why: str) -> None:
     with running(repository, *flags) as service:
         place = urlsplit(service.url)
         with socket.socket() as connection:
@@ -261,7 +273,7 @@ def test_an_answer_that_nobody_takes_is_dropped(repository: Path, flags: tuple[s
 
 
 @runs
-async def test_a_client_that_leaves_is_seen_though_it_has_sent_its_next_request() -> None:
+async def test_a_client_that_leaves_is_noticed_although_it_sent_its_next_request() -> None:
     begun, left = asyncio.Event(), asyncio.Event()
 
     async def app(_: Scope, receive: Receive, __: Send) -> None:
@@ -270,8 +282,8 @@ async def test_a_client_that_leaves_is_seen_though_it_has_sent_its_next_request(
             pass
         left.set()
 
-    terms = Terms(60, 60, Pending(MOST_BYTES), lambda _: None)
-    server = uvicorn.Server(uvicorn.Config(app, http=connections(terms), lifespan="off", log_config=None))
+    limits = ConnectionLimits(60, 60, MemoryBudget(MAX_HEADER_BYTES), lambda _: None)
+    server = uvicorn.Server(uvicorn.Config(app, http=connection_class(limits), lifespan="off", log_config=None))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve([listener]))
         _, writer = await asyncio.open_connection(*listener.getsockname())

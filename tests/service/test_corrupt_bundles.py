@@ -486,7 +486,7 @@ async def is_refused(repository: Path, corrupt: Callable[[Path], None], expected
 
         publish(repository, toy())
         corrupt(repository / "toy" / "2")
-        registry: Registry = client.app.state.registry
+        registry: Registry = client.app.state.services.registry
         with pytest.raises(LoadFailed) as refused:
             await registry.load("toy")
         await answers_as_ever(client)

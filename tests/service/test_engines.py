@@ -11,7 +11,7 @@ import structlog
 from models.bundle.repository import ModelRepository
 from models.engines import EngineName
 from models.errors import EngineUnavailable
-from service.catalog.engines import check_device, engine_for
+from service.catalog.engine_choice import check_device, engine_for
 from service.settings import EngineSetting, Settings
 from tests.bundles import contents
 from tests.networks import toy

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.spec import Coding
-from service.errors import error_body
+from service.http.errors import error_body
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.conftest import serving
@@ -61,7 +61,7 @@ from tests.service.conftest import serving
         ('{"inputs": [[1, 2]], "return": "raster"}', 422, "return is 'raster', expected an array"),
         ('{"inputs": [[1, 2]], "return": ["spikes"]}', 422, "return[0] is 'spikes', expected 'raster', 'membrane' or"),
         ('{"inputs": [{"t": [0], "unit": [0]}]}', 422, "inputs[0] is an object, expected an array"),
-        (json.dumps(dict.fromkeys(map(str, range(1000)))), 422, "the body has 1001 faults, expected an object"),
+        (json.dumps(dict.fromkeys(map(str, range(1000)))), 422, "the body has 1001 errors, expected an object"),
     ],
 )  # fmt: skip
 def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, status: int, sentence: str) -> None:
@@ -146,6 +146,13 @@ def test_rasters_of_one_request_have_as_many_steps(tmp_path: Path) -> None:
             {"return": ["membrane"]},
             422,
             "return has 'membrane', which for 3 samples at 3 time_steps is 18 values, expected at most 17",
+        ),
+        (
+            {"max_neuron_steps": 17},
+            {},
+            413,
+            "inputs has 3 samples, which at 3 time_steps of this model's 2 neurons are 18 neuron steps, "
+            "expected at most 17",
         ),
         ({"max_recorded_values": 17}, {"return": ["raster"]}, 422, "return has 'raster', which for 3 samples"),
         ({"max_body_bytes": 34}, {}, 413, "the body has 35 bytes, expected at most 34"),

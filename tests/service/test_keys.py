@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.errors import Misconfigured
-from service.http.keys import KeyRing, is_control, is_loopback, new_key
+from service.http.middleware.keys import KeyRing, is_control, is_loopback, new_key
 from service.process.command_line import main, warn_if_open
 from service.settings import Settings
 from tests.service.conftest import ROOT, running, serving
@@ -225,7 +225,7 @@ def test_a_new_key_is_opened_by_its_digest_alone(repository: Path) -> None:
 
 
 def test_the_command_prints_a_key_and_its_digest() -> None:
-    command = [sys.executable, "-m", "service.http.keys"]
+    command = [sys.executable, "-m", "service.http.middleware.keys"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     (_, key, *_), (_, printed, *_) = (line.split() for line in done.stdout.splitlines())
     assert digest(key) == printed

@@ -13,12 +13,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.spec import Coding
-from service.catalog.served import ServedModel
+from service.catalog.limits import SPARE, ModelLimits
+from service.catalog.loaded import LoadedModel
 from service.errors import MalformedBody
-from service.inference.inputs import LONG, TURN
-from service.inference.limits import Limits
-from service.inference.marks import SHORT, Marks
-from service.inference.v2.reading import read
+from service.inference import codec
+from service.inference.codec import LONG_JSON
+from service.inference.native.codec import NativeCodec
+from service.inference.v2.decode import decode
 from service.settings import Settings
 from tests.networks import network_of
 from tests.service.conftest import serving
@@ -91,18 +92,17 @@ def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(coding: Coding
     labels = [str(unit) for unit in range(size)]
     nodes = [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}]
     task = network_of(nodes, {}, input={"shape": shape}, coding=coding, time_steps=3, labels=labels).spec
-    limits = Limits.of(Settings(max_samples=5, max_time_steps=7))
-    most = Marks.of(task, limits)
+    most = ModelLimits(task, Settings(max_samples=5, max_time_steps=7))
     steps = [7] if coding is Coding.SPIKES else []
     nested = json.dumps({"inputs": np.zeros((5, *steps, *shape)).tolist()})
-    assert nested.count(",") <= most.commas - SHORT
-    assert 0 <= most.brackets - SHORT - (nested.count("[") - 1) <= 5 * 5
+    assert nested.count(",") <= most.commas - SPARE
+    assert 0 <= most.brackets - SPARE - (nested.count("[") - 1) <= 5 * 5
     if coding is Coding.SPIKES:
         fields = ("t", "x", "y", "p")
         events = json.dumps({"inputs": [{field: [0] * 7 * size for field in fields} for _ in range(5)]})
-        assert events.count(",") <= most.commas - SHORT + 5
-        assert events.count("[") + events.count("{") <= most.brackets - SHORT + 2
-    less = Marks.of(task, Limits.of(Settings(max_samples=5, max_time_steps=7, max_values=2 * size)))
+        assert events.count(",") <= most.commas - SPARE + 5
+        assert events.count("[") + events.count("{") <= most.brackets - SPARE + 2
+    less = ModelLimits(task, Settings(max_samples=5, max_time_steps=7, max_values=2 * size))
     assert less.commas < most.commas
 
 
@@ -110,28 +110,18 @@ def test_a_long_body_of_as_many_values_as_are_allowed_is_answered(client: TestCl
     assert client.post("/predict", json={"inputs": [[0.5, 1.25]] * 1024}).status_code == 200
 
 
-class Watched:
-    """Marks that note of each body whether it is parsed in turn."""
-
-    def __init__(self) -> None:
-        self.alone: list[bool] = []
-
-    def check(self, _: bytes) -> None:
-        self.alone.append(TURN.locked())
-
-
 @pytest.mark.parametrize("wrong", [False, True])
 def test_no_two_long_bodies_are_parsed_at_once_and_short_ones_wait_for_none(
     repository: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
 ) -> None:
-    model = ServedModel.load("toy", 1, Settings(repository=repository))
-    watched = Watched()
-    monkeypatch.setattr(model.reader, "marks", watched)
+    model = LoadedModel.load("toy", 1, Settings(repository=repository))
+    lock, alone = codec._ONE_AT_A_TIME, list[bool]()
+    monkeypatch.setattr(model.limits, "check_delimiters", lambda _: alone.append(lock.locked()))
     native, tensors = json.dumps({"inputs": [[0, 1]]}).encode(), json.dumps(request([[0, 1]])).encode()
-    for size in (LONG, LONG + 1):
+    for size in (LONG_JSON, LONG_JSON + 1):
         with pytest.raises(MalformedBody) if wrong else nullcontext():
-            model.read(native.ljust(size - wrong) + b"x" * wrong)
+            NativeCodec(model).decode(native.ljust(size - wrong) + b"x" * wrong)
         with pytest.raises(MalformedBody) if wrong else nullcontext():
-            read(tensors.ljust(size - wrong) + b"x" * wrong, None, model)
-    assert watched.alone == [False, False, True, True]
-    assert not TURN.locked()
+            decode(tensors.ljust(size - wrong) + b"x" * wrong, None, model)
+    assert alone == [False, False, True, True]
+    assert not lock.locked()

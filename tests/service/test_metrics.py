@@ -109,11 +109,11 @@ def test_a_version_that_is_gone_is_forgotten(client: TestClient, monkeypatch: py
     client.post("/predict", json=BODY)
     client.post("/predict", json={})
     assert 'model="toy"' in client.get("/metrics").text
-    registry: Registry = client.app.state.registry  # type: ignore[attr-defined]
-    served = registry.slots
-    monkeypatch.setattr(registry, "slots", {})
+    registry: Registry = client.app.state.services.registry  # type: ignore[attr-defined]
+    served = registry.models
+    monkeypatch.setattr(registry, "models", {})
     assert "toy" not in client.get("/metrics").text
-    monkeypatch.setattr(registry, "slots", served)
+    monkeypatch.setattr(registry, "models", served)
     client.post("/predict", json=BODY)
     assert samples(client, "spikeserve_model_requests_total") == {("200",): 1}
     assert samples(client, "spikeserve_layer_spikes_total") == {("out",): 4}

@@ -13,11 +13,15 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from service.app import create_app
 from service.errors import Overloaded
-from service.http.body import SMALL, BodyLimit
-from service.inference.pending import Pending, Share
+from service.http.middleware.requests import EXCHANGE, RequestMiddleware
+from service.http.services import Services
+from service.inference.body import SMALL, BodyLimits
+from service.inference.memory import MemoryBudget, Reservation
+from service.settings import Settings
 from tests.service.asgi import slow, started
-from tests.service.conftest import running
+from tests.service.conftest import running, serving
 from tests.service.test_body import connect, read_all, read_answer
 from tests.service.test_scheduler import LEFT, runs
 from tests.service.v2.conftest import INFER, request
@@ -54,9 +58,13 @@ def test_a_body_too_many_is_refused_before_it_is_read_and_small_ones_are_answere
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": sentence % (together, MOST)}
 
 
-async def answered(_: Scope, receive: Receive, __: Send) -> None:
-    while (await receive()).get("more_body"):
-        pass
+def test_bodies_may_have_just_as_many_bytes_as_are_allowed(repository: Path) -> None:
+    with serving(repository, max_body_bytes=LONG, max_pending_bytes=LONG) as client:
+        assert client.post("/predict", content=BODY).status_code == 200
+
+
+async def answered(scope: Scope, _: Receive, __: Send) -> None:
+    await scope[EXCHANGE].body.read()
 
 
 async def failed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,15 +81,16 @@ async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.mark.parametrize("header", [(b"content-length", b"%d" % LONG), (b"transfer-encoding", b"chunked")])
 @pytest.mark.parametrize("last", [{"type": "http.request", "body": b"x" * LONG}, {"type": "http.disconnect"}])
 def test_what_a_request_held_is_given_back_however_it_ends(
-    app: Callable[..., Coroutine[Any, Any, None]], header: tuple[bytes, bytes], last: Message
+    repository: Path, app: Callable[..., Coroutine[Any, Any, None]], header: tuple[bytes, bytes], last: Message
 ) -> None:
     messages = [{"type": "http.request", "body": b"", "more_body": True}, last]
+    services: Services = create_app(Settings(repository=repository)).state.services
 
     async def receive() -> Message:
         return messages.pop(0)
 
     async def send(_: Message) -> None:
-        pytest.fail("nothing is sent here")
+        assert app is failed  # a 500
 
     held: list[int] = []
 
@@ -89,15 +98,16 @@ def test_what_a_request_held_is_given_back_however_it_ends(
         try:
             await app(scope, receive, send)
         finally:
-            held.append(limit.pending.held)
+            held.append(budget.reserved)
 
-    limit = BodyLimit(noting, LONG, 60, Pending(MOST))
+    budget = MemoryBudget(MOST)
+    middleware = RequestMiddleware(noting, services.metrics, services.registry, BodyLimits(LONG, 60, budget))
     try:
-        asyncio.run(limit({"type": "http", "headers": [header]}, receive, send))
-    except (RuntimeError, asyncio.CancelledError):
-        assert app is not answered
-    assert held == [LONG if b"%d" % LONG in header or "body" in last else 0]
-    assert limit.pending.held == 0
+        asyncio.run(middleware({"type": "http", "method": "POST", "headers": [header]}, receive, send))
+    except asyncio.CancelledError:
+        assert app is cancelled
+    assert held == [LONG if "body" in last else 0]
+    assert budget.reserved == 0
 
 
 @runs
@@ -120,11 +130,11 @@ async def test_what_a_packed_body_holds_once_it_is_unpacked_counts_too(repositor
 
 
 def test_a_thread_that_still_reads_for_a_request_that_has_ended_holds_nothing() -> None:
-    pending = Pending(MOST)
-    share = Share(pending)
-    share.take(LONG)
+    budget = MemoryBudget(MOST)
+    reservation = Reservation(budget)
+    reservation.reserve(LONG)
     with pytest.raises(Overloaded):
-        Share(pending).take(LONG)
-    share.give_back()
-    share.take(LONG)
-    assert pending.held == 0
+        Reservation(budget).reserve(LONG)
+    reservation.release()
+    reservation.reserve(LONG)
+    assert budget.reserved == 0

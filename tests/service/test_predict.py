@@ -39,6 +39,24 @@ def test_what_return_asks_for_is_added_and_nothing_else(client: TestClient) -> N
     assert some.keys() == everything.keys() - {"membrane", "spikes_per_node"}
 
 
+def test_a_raster_says_a_neuron_as_often_as_it_fires_in_a_step(tmp_path: Path) -> None:
+    # Two neurons that fire as often as their charge holds the threshold of 1: 2.5 and 0 are two spikes at step 0, and
+    # with 0.5 left, three at step 1.
+    several = network_of(
+        [{"type": "IF", "name": "out", "fire": "multiple"}],
+        {},
+        input={"shape": [2], "low": 0, "high": 10},
+        time_steps=2,
+        labels=["left", "right"],
+    )
+    publish(tmp_path, several)
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [[2.5, 0]], "return": ["raster"]}).json()
+    (prediction,) = answer["predictions"]
+    assert prediction["raster"] == {"out": {"t": [0, 0, 1, 1, 1], "unit": [0, 0, 0, 0, 0]}}
+    assert prediction["spike_counts"] == [5, 0]
+
+
 def test_a_membrane_that_is_read_out_is_returned_and_never_spikes(tmp_path: Path) -> None:
     # One leaky integrator, decay 0.5, a current of 1: its membrane is 1, 1.5, 1.75.
     readout = network_of(
@@ -161,6 +179,16 @@ def test_a_raster_its_events_and_its_pixels_are_one_sample(tmp_path: Path, camer
     assert first["label"] == "unit 8"
     assert first["spike_counts"][8] == 2
     assert others == [first, first]
+
+
+def test_a_pixel_counts_row_by_row_where_the_input_is_not_square(tmp_path: Path, camera: Network) -> None:
+    # Of 2 rows of 3 columns: channel 0, row 1, column 0 is unit (0 * 2 + 1) * 3 + 0 = 3, and channel 1, row 1, column 2
+    # is unit (1 * 2 + 1) * 3 + 2 = 11. The first spikes once, the second twice.
+    publish(tmp_path, camera)
+    sample = {"t": [0, 1, 2], "x": [0, 2, 2], "y": [1, 1, 1], "p": [0, 1, 1]}
+    with serving(tmp_path) as client:
+        counts = client.post("/predict", json={"inputs": [sample]}).json()["predictions"][0]["spike_counts"]
+    assert {unit: count for unit, count in enumerate(counts) if count} == {3: 1, 11: 2}
 
 
 def test_a_raster_runs_for_as_long_as_it_is(tmp_path: Path) -> None:

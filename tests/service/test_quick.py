@@ -13,23 +13,23 @@ from models.engines import Record, RunResult, State
 from models.engines.base import Runner
 from models.spec import Coding, Spec
 from service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
-from service.catalog.served import ServedModel
+from service.catalog.loaded import LoadedModel
 from tests.networks import toy
 from tests.service.conftest import serving
 
 
-def test_a_request_is_quick_up_to_the_time_and_the_operations_that_are_bounded() -> None:
+def test_a_request_is_small_up_to_the_time_and_the_operations_that_are_bounded() -> None:
     # A quarter of the time for a step: four steps, of one sample or of several, are just quick enough.
     slow = Cost(seconds=SECONDS / 4, operations_once=0, operations_per_step=1)
-    assert slow.is_quick(1, 4)
-    assert slow.is_quick(4, 1)
-    assert not slow.is_quick(1, 5)
-    assert not slow.is_quick(5, 1)
+    assert slow.is_small(1, 4)
+    assert slow.is_small(4, 1)
+    assert not slow.is_small(1, 5)
+    assert not slow.is_small(5, 1)
     # Half of the operations at once and an eighth at each step: four steps, however fast they were measured.
     wide = Cost(seconds=0.0, operations_once=OPERATIONS // 2, operations_per_step=OPERATIONS // 8)
-    assert wide.is_quick(1, 4)
-    assert not wide.is_quick(1, 5)
-    assert not wide.is_quick(2, 1)
+    assert wide.is_small(1, 4)
+    assert not wide.is_small(1, 5)
+    assert not wide.is_small(2, 1)
 
 
 def test_operations_are_all_weights_and_neurons_and_those_of_a_constant_input_count_once() -> None:
@@ -56,6 +56,17 @@ def test_operations_of_a_convolution_and_of_a_recurrent_layer() -> None:
         }
     )
     assert operations(spec) == (12 + 12, 12 + 12 + 24 + 2 + 2 + 4)
+
+
+def test_operations_after_a_delay_count_at_every_step_since_what_it_leaves_is_not_the_same_at_all() -> None:
+    # Two delayed inputs, 2 × 2 weights, two sums and two neurons.
+    nodes = [
+        {"type": "Delay", "name": "later", "delay": 1},
+        {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
+        {"type": "LIF", "name": "out", "decay": 0.5},
+    ]
+    spec = Spec.read({"input": {"shape": [2]}, "time_steps": 5, "nodes": nodes, "labels": ["a", "b"]})
+    assert operations(spec) == (0, 2 + 4 + 2 + 2)
 
 
 class Watched:
@@ -86,7 +97,7 @@ def test_a_quick_request_runs_on_the_loop_and_any_other_on_a_worker(
     repository: Path, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], leaves: bool
 ) -> None:
     with serving(repository) as client:
-        model: ServedModel = client.app.state.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
         watched = Watched(model.engine)
         monkeypatch.setattr(model, "engine", watched)
         monkeypatch.setattr(model, "cost", Cost(seconds=1e-6, operations_once=6, operations_per_step=2))
@@ -96,7 +107,7 @@ def test_a_quick_request_runs_on_the_loop_and_any_other_on_a_worker(
 
 def test_a_body_that_takes_long_to_read_leaves_the_loop(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(repository) as client:
-        model: ServedModel = client.app.state.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
         watched = Watched(model.engine)
         monkeypatch.setattr(model, "engine", watched)
         client.post("/predict", content=b'{"inputs": [[0, 1]]}' + b" " * 2**14)
@@ -105,6 +116,6 @@ def test_a_body_that_takes_long_to_read_leaves_the_loop(repository: Path, monkey
 
 def test_what_a_model_costs_is_measured_when_it_loads(repository: Path) -> None:
     with serving(repository) as client:
-        model: ServedModel = client.app.state.registry.get()  # type: ignore[attr-defined]
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
     assert 0 < model.cost.seconds < 1
     assert (model.cost.operations_once, model.cost.operations_per_step) == (6, 2)

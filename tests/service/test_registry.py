@@ -14,7 +14,7 @@ from models.bundle.repository import ModelRepository
 from models.engines.onnx import graph as onnx_graph
 from models.spec.network import Network
 from service.app import create_app
-from service.catalog.served import ServedModel
+from service.catalog.loaded import LoadedModel
 from service.errors import Misconfigured
 from service.settings import Settings
 from tests.bundles import contents, publish
@@ -97,14 +97,14 @@ def test_a_fault_that_nobody_foresaw_is_not_told_to_clients_and_stops_no_other(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(repository, toy(), "cursed")
-    load = ServedModel.load
+    load = LoadedModel.load
 
-    def cursed(name: str, version: int, settings: Settings) -> ServedModel:
+    def cursed(name: str, version: int, settings: Settings) -> LoadedModel:
         if name == "cursed":
             raise RuntimeError("the secret path")
         return load(name, version, settings)
 
-    monkeypatch.setattr(ServedModel, "load", cursed)
+    monkeypatch.setattr(LoadedModel, "load", cursed)
     with serving(repository) as client:
         answer = client.post("/models/cursed/predict", json=BODY)
         assert client.post("/models/toy/predict", json=BODY).status_code == 200
@@ -115,13 +115,13 @@ def test_a_fault_that_nobody_foresaw_is_not_told_to_clients_and_stops_no_other(
 def test_while_a_model_loads_the_process_is_live_and_not_ready(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, go_on = ServedModel.load, threading.Event()
+    load, go_on = LoadedModel.load, threading.Event()
 
-    def slow(name: str, version: int, settings: Settings) -> ServedModel:
+    def slow(name: str, version: int, settings: Settings) -> LoadedModel:
         go_on.wait()
         return load(name, version, settings)
 
-    monkeypatch.setattr(ServedModel, "load", slow)
+    monkeypatch.setattr(LoadedModel, "load", slow)
     with serving(repository, wait=False) as client:
         assert client.get("/health/live").json() == {"status": "live"}
         (listed,) = client.get("/models").json()["models"]
@@ -147,6 +147,8 @@ def test_a_model_that_runs_longer_than_the_limit_is_not_served(repository: Path)
         answer = client.get("/health/ready")
     assert answer.status_code == 503
     assert answer.json()["error"].endswith("time_steps: the model runs for 3, but max_time_steps is 2")
+    with serving(repository, max_time_steps=3) as client:
+        assert client.get("/health/ready").status_code == 200
 
 
 def test_an_app_can_be_started_again(repository: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -15,8 +16,8 @@ import structlog
 
 from models.bundle import File
 from models.spec.network import Network
+from service.catalog.loaded import LoadedModel
 from service.catalog.registry import Registry
-from service.catalog.served import ServedModel
 from service.errors import LoadFailed, ModelNotFound
 from service.settings import Settings
 from tests.bundles import publish
@@ -39,7 +40,7 @@ COUNTS = {1: [0, 0], 0: [3, 0]}  # by whether the version is odd: odd ones are t
 
 
 def registry_of(client: Client) -> Registry:
-    registry: Registry = client.app.state.registry
+    registry: Registry = client.app.state.services.registry
     return registry
 
 
@@ -90,9 +91,9 @@ async def test_200_reloads_under_200_requests_a_second_lose_none_and_mix_no_vers
 async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_what_it_began(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, go_on = ServedModel.load, threading.Event()
+    load, go_on = LoadedModel.load, threading.Event()
 
-    def waiting(name: str, version: int, settings: Settings) -> ServedModel:
+    def waiting(name: str, version: int, settings: Settings) -> LoadedModel:
         assert go_on.wait(timeout=60)
         return load(name, version, settings)
 
@@ -100,7 +101,7 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
         held = slow(client.model())
         begun = asyncio.create_task(client.post(HALF))
         await held.begun()
-        monkeypatch.setattr(ServedModel, "load", waiting)
+        monkeypatch.setattr(LoadedModel, "load", waiting)
         publish(repository, doubled())
         loading = asyncio.create_task(registry_of(client).load("toy"))
         while await versions(client) != [(1, "ready"), (2, "loading")]:
@@ -197,16 +198,28 @@ async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again
 
 
 @runs
+async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_touched(repository: Path) -> None:
+    async with started(repository) as client:
+        before = client.model()
+        for file in (repository / "toy" / "1").iterdir():
+            os.utime(file, (0, 0))
+        with structlog.testing.capture_logs() as entries:
+            await registry_of(client).poll()
+        assert entries == []
+        assert client.model() is before
+
+
+@runs
 async def test_a_model_that_comes_later_does_not_make_the_server_unready(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, go_on = ServedModel.load, threading.Event()
+    load, go_on = LoadedModel.load, threading.Event()
 
-    def waiting(name: str, version: int, settings: Settings) -> ServedModel:
+    def waiting(name: str, version: int, settings: Settings) -> LoadedModel:
         assert name == "toy" or go_on.wait(timeout=60)
         return load(name, version, settings)
 
-    monkeypatch.setattr(ServedModel, "load", waiting)
+    monkeypatch.setattr(LoadedModel, "load", waiting)
     async with started(repository) as client:
         publish(repository, toy(), "other")
         damage(repository, 1, "other")
@@ -289,6 +302,9 @@ async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(reposit
         await registry.load("toy")
         assert (await client.post(LEFT)).status == 200
         assert (await client.get("/health/ready")).status == 200
+        publish(repository, doubled())
+        await registry.poll()  # which it is no longer kept from
+        assert await versions(client) == [(2, "ready")]
 
 
 @pytest.mark.parametrize(("setting", "served"), [("all", [1, 2, 3]), ("latest", [3]), ("1,3,9", [1, 3]), ("2", [2])])

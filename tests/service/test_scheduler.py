@@ -18,7 +18,7 @@ from models.spec import Coding
 from service.catalog.cost import Cost
 from service.inference import scheduler
 from service.inference.batching import Batched, SideBySide, policy_of
-from service.inference.jobs import SMALL_BODY
+from service.inference.codec import SMALL_BODY
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
@@ -108,7 +108,7 @@ async def test_what_happens_to_the_requests_of_a_model_that_is_gone_leaves_no_me
         await held.begun()
         waits = asyncio.create_task(client.post(LEFT, left=gone))
         await settled()
-        await client.app.state.registry.unload("toy")
+        await client.app.state.services.registry.unload("toy")
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 1
         gone.set()
         assert [(await each).status for each in (runs_on, waits)] == [0, 0]
@@ -125,7 +125,7 @@ async def test_a_request_that_ends_after_the_metrics_of_its_model_have_gone_does
         gone = asyncio.Event()
         asked = asyncio.create_task(client.post(LEFT, left=gone))
         await held.begun()
-        await client.app.state.registry.unload("toy")
+        await client.app.state.services.registry.unload("toy")
         assert "toy" not in (await client.get("/metrics")).json
         gone.set()
         assert (await asked).status == 0
@@ -181,7 +181,7 @@ def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answe
         async with started(repository, threads=1, engine=engine) as client:
             alone = [(await client.post(body)).json["predictions"] for body in bodies]
             model = client.model()
-            model.cost = model.queue.cost = Cost(1e-9, 0, 0)  # measured on a busy machine it might be anything
+            model.cost = client.queue().cost = Cost(1e-9, 0, 0)  # measured on a busy machine it might be anything
             held = slow(model)
             together = [asyncio.create_task(client.post(body)) for body in [RIGHT, *bodies]]
             await held.begun()
@@ -190,6 +190,38 @@ def test_what_waits_goes_together_where_it_takes_equally_many_steps_and_is_answe
             assert held.runs == [(1, 3), (6, 3), (3, 8), (1, 3)]
 
     asyncio.run(ask())
+
+
+@runs
+async def test_a_request_that_is_recorded_has_a_run_of_its_own_be_it_first_or_last(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        model = client.model()
+        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
+        held = slow(model)
+        recorded = LEFT | {"return": ["membrane"]}
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        waiting = [asyncio.create_task(client.post(body)) for body in (recorded, LEFT, RIGHT, recorded)]
+        await settled()
+        held.go_on.release(4)
+        assert [(await each).status for each in (first, *waiting)] == [200] * 5
+    assert held.runs == [(1, 3), (1, 3), (2, 3), (1, 3)]
+
+
+@runs
+async def test_what_would_make_a_run_too_large_waits_for_the_next(repository: Path) -> None:
+    # Four samples in a run: three of one request leave room for one, and the next request has two.
+    async with started(repository, threads=1, max_batch=4) as client:
+        model = client.model()
+        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
+        held = slow(model)
+        first = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        waiting = [asyncio.create_task(client.post({"inputs": [[1, 0]] * samples})) for samples in (3, 2, 2)]
+        await settled()
+        held.go_on.release(3)
+        assert [(await each).status for each in (first, *waiting)] == [200] * 4
+    assert held.runs == [(1, 3), (3, 3), (4, 3)]
 
 
 @runs
@@ -251,7 +283,7 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two threads, and no more than a byte that is read: the second long body stays one until the first has its answer.
-    monkeypatch.setattr(scheduler, "MOST_HELD", 1)
+    monkeypatch.setattr(scheduler, "MOST_DECODED", 1)
     async with started(repository, threads=2, max_batch=1) as client:
         held = slow(client.model())
 
@@ -266,13 +298,13 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
         short = asyncio.create_task(client.post(LEFT | {"time_steps": 7}))
         await held.begun()
         assert held.runs == [(1, 5), (1, 7)]
-        assert len(client.model().queue.unread) == 1
+        assert len(client.queue().undecoded) == 1
         held.go_on.release(2)
         assert [(await each).status for each in (first, short)] == [200, 200]
         await held.begun()
         held.go_on.release()
         assert (await second).status == 200
-        assert client.app.state.scheduler.held == 0
+        assert client.app.state.services.pipeline.scheduler.decoded_bytes == 0
 
 
 @runs
@@ -287,7 +319,7 @@ async def test_a_few_events_that_are_a_large_raster_wait_as_events(tmp_path: Pat
         await held.begun()
         waits = asyncio.create_task(client.post(many))
         await settled()
-        (job,) = client.model().queue.unread
+        (job,) = client.queue().undecoded
         assert job.query is None
         held.go_on.release(1 + 140)
         assert (await one).status == 200
@@ -395,7 +427,7 @@ async def test_the_many_requests_of_a_model_that_takes_long_let_those_of_another
     publish(repository, toy(), "other")
     async with started(repository, threads=1, engine="onnx", max_batch_delay_ms=1e9, default_model="toy") as client:
         held, other = slow(client.model("toy")), slow(client.model("other"))
-        client.model("toy").queue.cost = Cost(1e-2, 0, 0)
+        client.queue("toy").cost = Cost(1e-2, 0, 0)
         other.runs = held.runs
         busy = [asyncio.create_task(client.post(LEFT)) for _ in range(3)]
         await held.begun()
@@ -416,7 +448,7 @@ def test_a_second_run_of_onnx_starts_once_it_is_full(repository: Path, settings:
     async def ask() -> None:
         async with started(repository, threads=2, engine="onnx", max_batch_delay_ms=1e9, **settings) as client:
             held = slow(client.model())
-            client.model().queue.cost = Cost(step, 0, 0)
+            client.queue().cost = Cost(step, 0, 0)
             first = asyncio.create_task(client.post(LEFT))
             await held.begun()
             second = asyncio.create_task(client.post(LEFT))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.bundle.repository import PRETRAINED
-from service.http.keys import KeyRing
+from service.http.middleware.keys import KeyRing
 from service.process.command_line import main, read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings, one_for_each_core
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from service.app import create_app
 from service.errors import Misconfigured
+from service.http.middleware.tracing import TraceMiddleware
 from service.settings import Settings
-from service.telemetry.tracing import Clock, TraceRequests, Tracing
+from service.telemetry.tracing import Clock, Tracing
 from tests.service.conftest import running, serving
 
 BODY = {"inputs": [[0, 1], [1, 0]]}
@@ -152,7 +153,7 @@ def test_a_path_that_there_is_not_names_no_span_and_a_mistake_is_no_failure(
 
 def test_a_failure_is_one(repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(repository, trace_endpoint=collector.url) as client:
-        model = client.app.state.registry.get()  # type: ignore[attr-defined]
+        model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
         monkeypatch.setattr(model, "engine", None)
         assert client.post("/predict", json=BODY).status_code == 500
     (span,) = collector.spans()
@@ -172,4 +173,4 @@ def test_without_the_extra_the_setting_is_refused(repository: Path, monkeypatch:
 def test_without_the_setting_there_is_no_such_middleware(repository: Path) -> None:
     settings = Settings(repository=repository)
     assert Tracing.of(settings) is None
-    assert TraceRequests.__name__ not in str(create_app(settings).user_middleware)
+    assert TraceMiddleware.__name__ not in str(create_app(settings).user_middleware)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from models.bundle.external import ForeignBundle
+from models.bundle.external import ExternalBundle
 from models.bundle.repository import ModelRepository
 from models.errors import SpikeserveError
-from tests.foreign import scores, spikes
+from tests.external import scores, spikes
 from tests.models.test_onnx_fields import PLACES
 from training.__main__ import app
 
 
-def imported(tmp_path: Path, model: Any, *options: str) -> ForeignBundle:
+def imported(tmp_path: Path, model: Any, *options: str) -> ExternalBundle:
     (tmp_path / "theirs.onnx").write_bytes(model.SerializeToString())
     repository = tmp_path / "repository"
     command = ["import", "onnx", str(tmp_path / "theirs.onnx"), "--name", "theirs", "--repository", str(repository)]
@@ -25,7 +25,7 @@ def imported(tmp_path: Path, model: Any, *options: str) -> ForeignBundle:
     assert outcome.exit_code == 0, outcome.output
     assert "Published theirs version 1" in outcome.output.replace("\n", "")
     bundle = ModelRepository(repository).read_any("theirs")
-    assert isinstance(bundle, ForeignBundle)
+    assert isinstance(bundle, ExternalBundle)
     return bundle
 
 

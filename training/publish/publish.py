@@ -14,7 +14,7 @@ from rich.console import Console
 
 from models.bundle import Contents
 from models.bundle.dry_run import verify
-from models.bundle.external import ForeignContents
+from models.bundle.external import ExternalContents
 from models.bundle.repository import ModelRepository, require_name
 from models.engines.onnx import graph as onnx_graph
 from models.engines.onnx.external import ContractEngine
@@ -83,7 +83,7 @@ def publish_external(
     """
     require_name(name)
     verify(contract, ContractEngine(contract, model))
-    version = repository.publish_foreign(ForeignContents(name, contract, model, card, {}))
+    version = repository.publish_external(ExternalContents(name, contract, model, card, {}))
     return Published(name, version, repository.root / name / str(version))
 
 

@@ -26,8 +26,8 @@ class _Locator(InTreeCacheLocator):  # type: ignore[misc]
     def get_source_stamp(self) -> str:
         digest = hashlib.sha256()
         models = Path(__file__).parents[2]
-        equations = [models / "neurons" / "equations.py", models / "spec" / "nodes.py"]
-        for source in [*equations, *sorted(Path(__file__).parent.glob("*.py"))]:
+        rooms = [models / "spec", models / "neurons", Path(__file__).parent]
+        for source in (file for room in rooms for file in sorted(room.glob("*.py"))):
             digest.update(source.read_bytes())
         return digest.hexdigest()
 

@@ -17,10 +17,11 @@ from contextlib import suppress
 
 from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult, State, joined
+from models.engines.event.carried import Carried, CarriedArrays
 from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
-from models.engines.state import check_from_rest
+from models.engines.state import check_state
 from models.spec import Spec
 from models.spec.network import Network
 
@@ -47,28 +48,47 @@ class EventEngine:
     def run(
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
-        """Run every sample from rest."""
-        check_from_rest(state, "engine 'event' runs only from rest")
-        return self._run(inputs, record), State(inputs.time_steps, {})
+        """Run every sample on from `state`, or from rest; see `Runner.run`.
 
-    def _run(self, inputs: EncodedInputs, record: Record) -> RunResult:
+        The arrays of the state that is returned are put together when they are looked up; see `CarriedArrays`.
+        """
+        steps = inputs.time_steps
+        if state is not None:
+            state = State(state.steps, dict(state.arrays))  # converted once, for all chunks
+            check_state(state, self.network, inputs.batch)
+            steps += state.steps
         if inputs.batch <= 1:
-            return Chunk(self.network, self.plan, inputs, slice(0, inputs.batch), record).run()
+            result, carried = self._chunk(inputs, slice(0, inputs.batch), state, record)
+            return result, State(steps, CarriedArrays((carried,)))
+        done = self._chunks(inputs, state, record)
+        parts = [done[start] for start in sorted(done)]
+        return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
+
+    def _chunks(
+        self, inputs: EncodedInputs, state: State | None, record: Record
+    ) -> dict[int, tuple[RunResult, Carried]]:
+        """Run all parts of a batch on the engine's threads, and return what was found by each part's first sample."""
         waiting = deque(self._parts(inputs))
-        done: dict[int, RunResult] = {}
+        done: dict[int, tuple[RunResult, Carried]] = {}
 
         def run_parts() -> None:
             with suppress(IndexError):  # none is left
                 while True:
                     part = waiting.popleft()
                     # A chunk's arrays go before the next one's come.
-                    done[part.start] = Chunk(self.network, self.plan, inputs, part, record).run()
+                    done[part.start] = self._chunk(inputs, part, state, record)
 
         helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
         run_parts()
         for helper in helpers:
             helper.result()
-        return joined([done[start] for start in sorted(done)])
+        return done
+
+    def _chunk(
+        self, inputs: EncodedInputs, part: slice, state: State | None, record: Record
+    ) -> tuple[RunResult, Carried]:
+        before = None if state is None else state[part]
+        return Chunk(self.network, self.plan, inputs, part, before, record).run()
 
     def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.engines.event.compiled import inner, kernel
 from models.engines.event.connections import GATHER, NO_FEED, PANEL, SCATTER
-from models.engines.event.stepping import ROWS, step_any, step_plain
+from models.engines.event.stepping import step_any, step_plain
 from models.engines.event.vectors import (
     LANES,
     TILE_ROWS,
@@ -40,6 +40,7 @@ from models.engines.event.vectors import (
     nonzero_bits,
     prefetch,
 )
+from models.spec.neuron_parameters import ROWS
 
 Array = NDArray[Any]
 
@@ -179,13 +180,26 @@ def rows_at_once(feed: Any, size: int, units: int, rows: int) -> int:
     """Return how many rows of a connection's currents are made at once: so many that they and its spikes fit BLOCK."""
     if feed.kind == SCATTER:
         return 1
-    return min(rows, max(TILE_ROWS, BLOCK // max(size, units)))
+    return min(max(rows, 1), max(TILE_ROWS, BLOCK // max(size, units)))
+
+
+@inner
+def feed_back_carried(row: Array, start: Array, s: int, weight: Array, size: int, spikes: Array) -> None:
+    """Write start[s:] plus what a recurrent layer's spikes (size,) of an earlier run send back to it into a row."""
+    index = np.empty(size + LANES, np.int32)
+    count = 0
+    for j in range(0, size, LANES):
+        count = list_bits(index, count, j, nonzero_bits(spikes, j))
+    value = spikes[index[:count]]
+    for j in range(0, size, PANEL):
+        width = min(PANEL, size - j)
+        gather(row, j, start, s + j, weight, size * j, width, width, index, value, 0, count)
 
 
 @kernel
 def run_neurons(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, trace: Array,
-    index: Array, value: Array, offset: Array,
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: int,
+    carried: Array, trace: Array, index: Array, value: Array, offset: Array,
 ) -> int:  # fmt: skip
     """Run a layer of neurons with the connection before it through all steps, and return how many fired.
 
@@ -193,9 +207,12 @@ def run_neurons(
     `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index` and
     `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset into
     `trace` (samples * steps, size) unless that is empty.
+
+    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read if the samples have
+    `begun`, which start from rest otherwise, and written after the last step.
     """
     size, rule = neurons.size, neurons.rule
-    connected = feed.kind != NO_FEED
+    connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, samples * steps) if connected else 1
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
@@ -205,54 +222,74 @@ def run_neurons(
     feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
     resting = stride * START
+    membranes = samples * neurons.carried_at
+    synapses = membranes + samples * size
+    last_spikes = synapses + (samples * size if rule.synapse else 0)
     count, before = 0, 0
     offset[0] = 0
-    for now in range(samples * steps):
-        if now % steps == 0:
+    for sample in range(samples):
+        at = sample * size  # of the sample's row in each array of the state
+        before = count
+        if begun:
+            copy(membrane, 0, carried, membranes + at, size)
+            if rule.synapse:
+                copy(synapse, 0, carried, synapses + at, size)
+        else:
             for j in range(size):
                 membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
             if not rule.plain:
                 synapse[:] = 0.0
-            before = count
-        current, c = sums, now * size
-        if connected:
-            if now % at_once == 0:
-                rows = min(at_once, samples * steps - now)
-                spikes = connect(sums, feed, size, units, events, now, rows, base, spikes)
-            c = now % at_once * size
-        elif base_steps == 1:
-            c = now // steps * size
-        if neurons.recurrent_weight.size:
-            b = 0 if now % steps == 0 else size
-            for j in range(0, size, PANEL):
-                width, weight = min(PANEL, size - j), neurons.recurrent_weight
+        for now in range(sample * steps, (sample + 1) * steps):
+            current, c = sums, now * size
+            if connected:
+                c = now % at_once * size
+                if c == 0:
+                    rows = min(at_once, samples * steps - now)
+                    spikes = connect(sums, feed, size, units, events, now, rows, base, spikes)
+            elif base_steps == 1:
+                c = at
+            if recurrent:
+                starts, weight = now == sample * steps, neurons.recurrent_weight
+                b = 0 if starts and not begun else size
+                start, first = current, c
                 if neurons.joins_charge:
-                    start, at = neurons.recurrent_bias, b + j
+                    start, first = neurons.recurrent_bias, b
+                if starts and begun:
+                    last = carried[last_spikes + at : last_spikes + at + size]
+                    feed_back_carried(row, start, first, weight, size, last)
                 else:
-                    start, at = current, c + j
-                gather(row, j, start, at, weight, size * j, width, width, index, value, before, count)
-            if not neurons.joins_charge:
-                if neurons.recurrent_bias.size:
-                    for j in range(size):
-                        row[j] += neurons.recurrent_bias[b + j]
-                current, c = row, 0
-        before = count
-        for j in range(0, size, LANES):
-            p = j if stride == size else 0
-            if rule.plain:
-                bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
-            else:
-                bits = step_any(
-                    membrane, synapse, j, current, c + j, feedback, neurons.parameters, p, stride, rule.synapse,
-                    rule.charge, rule.fire, rule.reset, rule.floor, fired,
-                )  # fmt: skip
-            count = list_bits(index, count, j, bits)
-        if value.size:
+                    for j in range(0, size, PANEL):
+                        width = min(PANEL, size - j)
+                        gather(row, j, start, first + j, weight, size * j, width, width, index, value, before, count)
+                if not neurons.joins_charge:
+                    if neurons.recurrent_bias.size:
+                        for j in range(size):
+                            row[j] += neurons.recurrent_bias[b + j]
+                    current, c = row, 0
+            before = count
+            for j in range(0, size, LANES):
+                p = j if stride == size else 0
+                if rule.plain:
+                    bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
+                else:
+                    bits = step_any(
+                        membrane, synapse, j, current, c + j, feedback, neurons.parameters, p, stride, rule.synapse,
+                        rule.charge, rule.fire, rule.reset, rule.floor, fired,
+                    )  # fmt: skip
+                count = list_bits(index, count, j, bits)
+            if value.size:
+                for k in range(before, count):
+                    value[k] = fired[index[k]]
+            if trace.size:
+                trace[now] = membrane
+            offset[now + 1] = count
+        copy(carried, membranes + at, membrane, 0, size)
+        if rule.synapse:
+            copy(carried, synapses + at, synapse, 0, size)
+        if recurrent:
+            carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):
-                value[k] = fired[index[k]]
-        if trace.size:
-            trace[now] = membrane
-        offset[now + 1] = count
+                carried[last_spikes + at + index[k]] = value[k] if value.size else 1.0
     return count
 
 
@@ -421,36 +458,75 @@ def scale_events(events: Any, scale: Array, index: Array, value: Array, offset: 
         offset[r + 1] = count
 
 
+@inner
+def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
+    """Sort each row's events by their places, of which there are `size` and which differ."""
+    present, given = aligned_floats(size), aligned_floats(size)
+    present[:] = 0.0
+    ascending = np.empty(size + LANES, np.int32)
+    for r in range(offset.size - 1):
+        first, end = offset[r], offset[r + 1]
+        k = first + 1
+        while k < end and index[k - 1] < index[k]:
+            k += 1
+        if k >= end:
+            continue
+        for k in range(first, end):
+            present[index[k]] = 1.0
+            if value.size:
+                given[index[k]] = value[k]
+        count = 0
+        for j in range(0, size, LANES):
+            count = list_bits(ascending, count, j, nonzero_bits(present, j))
+        for k in range(count):
+            index[first + k] = ascending[k]
+            if value.size:
+                value[first + k] = given[ascending[k]]
+            present[ascending[k]] = 0.0
+
+
 @kernel
 def delay_events(
-    events: Any, source_steps: int, steps: int, delay: Array, index: Array, value: Array, offset: Array
-) -> None:
+    past: Any, longest: int, events: Any, source_steps: int, steps: int, delay: Array, line: Array, index: Array,
+    value: Array, offset: Array,
+) -> None:  # fmt: skip
     """Move events by the steps of their place, or by delay[0] where it has no more; what leaves the run is no event.
 
-    With one source step, that stands for all, its events happen at each step from their delay on.
+    Before the first step lie the `longest` rows of each sample in `past`, where there are any; one source step stands
+    for all. The last `longest` rows of both go into `line` (samples * longest, size), of zeros. Each row's events are
+    in the order of their places: a later run that goes on from `line` adds them up in the same order.
     """
     samples = (offset.size - 1) // steps
-    repeats = steps if source_steps == 1 else 1
+    oldest = -longest if past.offset.size > 1 else 0
     offset[:] = 0
     for writing in range(2):  # first how many fall on each step, and then which
         for sample in range(samples):
-            for step in range(source_steps):
-                source = sample * source_steps + step
-                for k in range(events.offset[source], events.offset[source + 1]):
-                    place = events.index[k]
-                    first = step + (delay[place] if delay.size > 1 else delay[0])
-                    for to in range(first, min(first + repeats, steps)):
-                        now = sample * steps + to
-                        if not writing:
-                            offset[now + 1] += 1
-                        else:
-                            index[offset[now]] = place
-                            if events.value.size:
-                                value[offset[now]] = events.value[k]
-                            offset[now] += 1
+            for step in range(oldest, steps):
+                source = past if step < 0 else events
+                r = sample * source_steps + (step if source_steps > 1 else 0)
+                if step < 0:
+                    r = sample * longest + longest + step
+                keep, kept = writing and step >= steps - longest, sample * longest + longest + step - steps
+                for k in range(source.offset[r], source.offset[r + 1]):
+                    place = source.index[k]
+                    given = source.value[k] if source.value.size else np.float32(1.0)
+                    if keep:
+                        line[kept, place] = given
+                    to = step + (delay[place] if delay.size > 1 else delay[0])
+                    if to < 0 or to >= steps:
+                        continue
+                    now = sample * steps + to
+                    if not writing:
+                        offset[now + 1] += 1
+                    else:
+                        index[offset[now]] = place
+                        if value.size:
+                            value[offset[now]] = given
+                        offset[now] += 1
         if not writing:
             offset[1:] = np.cumsum(offset)[1:]
     # Writing has moved each row's start to the next one's.
     for now in range(offset.size - 1, 0, -1):
         offset[now] = offset[now - 1]
     offset[0] = 0
+    sort_rows(line.shape[1], index, value, offset)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.engines.event.vectors import HALF, LANES
 from models.spec.parameters import Shape
 
-CACHE_LINE = 64  # bytes
+CACHE_LINE, FLOAT_BYTES = 64, 4
 
 
 def padded(size: int, unit: int = LANES) -> int:
@@ -25,8 +25,8 @@ def padded(size: int, unit: int = LANES) -> int:
 def aligned(shape: Shape, values: NDArray[np.float32] | float = 0.0) -> NDArray[np.float32]:
     """Return values, by default zeros, that begin with a line of the cache, so that no vector lies across two."""
     count = math.prod(shape)
-    raw = np.empty(count + CACHE_LINE // 4, np.float32)
-    start = -raw.ctypes.data % CACHE_LINE // 4
+    raw = np.empty(count + CACHE_LINE // FLOAT_BYTES, np.float32)
+    start = -raw.ctypes.data % CACHE_LINE // FLOAT_BYTES
     array = raw[start : start + count].reshape(shape)
     array[...] = values
     return array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -10,14 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.engines.event.carried import CarriedLayout
 from models.engines.event.connections import Feed, Windows, feed_of, panels, windows_of
 from models.engines.event.layouts import Layout, aligned
-from models.engines.event.stepping import ROWS, Rule, rule_of
+from models.engines.event.stepping import Rule, rule_of
 from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out
 from models.errors import EngineUnavailable
 from models.neurons import feedback_joins_charge
 from models.spec.network import FloatArray, Network
+from models.spec.neuron_parameters import NEUTRAL, ROWS
 from models.spec.nodes import Delay, Flatten, Neuron, Pool2d, Scale, Spiking, Weighted
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
@@ -29,7 +30,7 @@ class Neurons(NamedTuple):
     `parameters` has the rows that `stepping` names: of the layout's `size`, or of one vector where all neurons are
     alike. `recurrent_weight` has panels of a row for each sender, and is empty where there is no such connection;
     `recurrent_bias` (2 * size) is its bias at the first step and at later ones, or empty, and it joins what is charged
-    if `joins_charge`.
+    if `joins_charge`. The layer's state lies from `carried_at` on among the floats of a sample's, see `CarriedLayout`.
     """
 
     size: int
@@ -38,6 +39,7 @@ class Neurons(NamedTuple):
     recurrent_weight: FloatArray
     recurrent_bias: FloatArray
     joins_charge: int
+    carried_at: int
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Plan:
     windows: dict[str, Windows]
     scales: dict[str, FloatArray]
     delays: dict[str, NDArray[np.int64]]
+    carried: CarriedLayout
 
     @classmethod
     def of(cls, network: Network) -> Plan:
@@ -66,7 +69,7 @@ class Plan:
         spec = network.spec
         layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
         arriving = {node.name: layouts[spec.sources[node.name][0]] for node in spec.nodes}
-        plan = cls(layouts, {}, {}, {}, {}, {})
+        plan = cls(layouts, {}, {}, {}, {}, {}, CarriedLayout.of(network, layouts))
         for node in spec.nodes:
             if not isinstance(node, Weighted | Neuron | Pool2d | Flatten | Scale | Delay):
                 raise EngineUnavailable(f"node '{node.name}': engine 'event' has no kernel for a {node.type}")
@@ -74,7 +77,7 @@ class Plan:
             if isinstance(node, Weighted):
                 plan.connections[node.name] = _connection(node, network, before, after)
             elif isinstance(node, Neuron):
-                plan.neurons[node.name] = _neurons(node, network, after)
+                plan.neurons[node.name] = _neurons(node, network, after, plan.carried)
             elif isinstance(node, Pool2d):
                 plan.windows[node.name] = windows_of(node, before, after)
             elif isinstance(node, Scale):
@@ -112,11 +115,14 @@ def _connection(node: Weighted, network: Network, before: Layout, after: Layout)
     return Connection(feed_of(node, network, before, after), after.laid(spread.reshape(-1)), cost)
 
 
-def _neurons(node: Neuron, network: Network, layout: Layout) -> Neurons:
-    return Neurons(layout.size, rule_of(node), _parameters(node, network, layout), *_recurrent(node, network, layout))
-
-
-NEUTRAL = {"decay": 1.0, "gain": 1.0, "syn_gain": 1.0, "threshold": math.inf}
+def _neurons(node: Neuron, network: Network, layout: Layout, carried: CarriedLayout) -> Neurons:
+    return Neurons(
+        layout.size,
+        rule_of(node),
+        _parameters(node, network, layout),
+        *_recurrent(node, network, layout),
+        carried.rows[f"{node.name}.membrane"][1],
+    )
 
 
 def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
@@ -124,7 +130,7 @@ def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
 
     def row(name: str) -> FloatArray:
         if getattr(node, name, None) is None:
-            return np.full(layout.places.size, NEUTRAL.get(name, 0.0), np.float32)
+            return np.full(layout.places.size, NEUTRAL[name], np.float32)
         return np.broadcast_to(network.parameter(node, name), layout.shape).reshape(-1)
 
     rows = np.stack([row(name) for name in ROWS])

@@ -17,13 +17,8 @@ from numba.core import types
 
 from models.engines.event.vectors import LANES, Code, intrinsic
 from models.neurons import CHARGES, RESETS, SYNAPSES, Needed, ResetRule, feedback_joins_charge, has_synapse
+from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import LEAKS, Charge, Fire, Leaky, Neuron, Reset, ResetTiming, Spiking, Synapse, Threshold
-
-# The rows of a layer's parameters; those of a plain LIF come first.
-ROWS = (
-    *("decay", "gain", "drive", "threshold", "reset_value"),
-    *("rate", "tau", "leak", "syn_decay", "syn_rate", "syn_gain", "floor", "start"),
-)
 
 SYNAPSE_CASES: tuple[Synapse | None, ...] = (None, *Synapse)
 CHARGE_CASES: tuple[tuple[Charge, str] | None, ...] = (

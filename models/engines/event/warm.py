@@ -44,8 +44,8 @@ def compile_kernels() -> None:
     spec = Spec.read(EVERY_KERNEL)
     network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
     inputs = EncodedInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)
-    chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), Record.RASTER | Record.MEMBRANE)
+    chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), None, Record.RASTER | Record.MEMBRANE)
     chunk.run()
-    chunk.count("more_spikes")
+    chunk.answer.count("more_spikes")
     for kernel in Kernel.every:
         kernel.settle()

@@ -1,4 +1,4 @@
-"""The `onnx` engine for a model of others: it feeds one input and reads one output, as the contract says."""
+"""The `onnx` engine for an external model: it feeds one input and reads one output, as the contract says."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from models.neurons import Arithmetic, NeuronState, at_rest
 from models.neurons import NeuronLayer as Equations
 from models.spec import Spec
 from models.spec.network import Network
+from models.spec.neuron_parameters import NEURON_PARAMETERS
 from models.spec.nodes import (
     AvgPool2d,
     Conv1d,
@@ -142,7 +143,7 @@ class NeuronLayer(ParameterisedLayer):
     """One neuron layer run through time; the equations are `models.neurons`'."""
 
     def __init__(self, node: Neuron, shape: Shape) -> None:
-        super().__init__(node, shape, PARAMETERS)
+        super().__init__(node, shape, NEURON_PARAMETERS)
         self.node = node
         recurrent = node.recurrent if isinstance(node, Spiking) else None
         size = int(np.prod(shape))
@@ -173,12 +174,6 @@ class NeuronLayer(ParameterisedLayer):
             raise TypeError(f"node '{self.node.name}': is not recurrent")
         bias = self.recurrent.bias if biased else None
         return F.linear(spikes.flatten(1), self.recurrent.weight, bias).view_as(spikes)
-
-
-PARAMETERS = (
-    *("decay", "gain", "drive", "rate", "tau", "leak", "syn_decay", "syn_rate", "syn_gain"),
-    *("threshold", "reset_value", "floor", "start"),
-)
 
 
 @singledispatch

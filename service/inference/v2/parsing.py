@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from service import faults
 from service.errors import MalformedBody, TooLarge
 from service.inference.v2.errors import InvalidRequest
-from service.inference.v2.schemas import (
-    InferRequest,
-    InputParameters,
-    InputTensor,
-    OutputParameters,
-    OutputTensor,
-    RequestParameters,
-    UnloadParameters,
-    UnloadRequest,
-)
+from service.inference.validation import first_error
 
 MOST_BRACKETS = 2**20  # lists and objects in a body: each takes much more memory than the two bytes that it is sent as
 MOST_QUOTES = 2**15  # the values of a tensor are no strings, so that a request holds few
@@ -28,22 +18,13 @@ WHITESPACE = b" \t\n\r"  # as JSON has it; Python's has more
 
 Request = TypeVar("Request", bound=BaseModel)
 
-_PARTS: dict[tuple[type[BaseModel], str], type[BaseModel]] = {
-    (InferRequest, "parameters"): RequestParameters,
-    (InferRequest, "inputs"): InputTensor,
-    (InferRequest, "outputs"): OutputTensor,
-    (InputTensor, "parameters"): InputParameters,
-    (OutputTensor, "parameters"): OutputParameters,
-    (UnloadRequest, "parameters"): UnloadParameters,
-}
-
 
 def parse(body: bytes, kind: type[Request]) -> Request:
     """Return the request that `body` is; raises MalformedBody, InvalidRequest or TooLarge."""
     try:
         return kind.model_validate(_values(body))
     except ValidationError as error:
-        raise InvalidRequest(faults.first(error, fields=_fields(kind, error)).sentence) from error
+        raise InvalidRequest(first_error(error, fields=_fields(kind, error)).sentence) from error
 
 
 def parse_optional(body: bytes, kind: type[Request]) -> Request:
@@ -87,7 +68,15 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _fields(kind: type[BaseModel], error: ValidationError) -> str:
-    """List the fields that there are where the first fault is."""
+    """List the fields of the object that the first error is in."""
     for part in error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]:
-        kind = _PARTS.get((kind, str(part)), kind)
+        field = kind.model_fields.get(str(part))
+        kind = kind if field is None else _model_in(field.annotation) or kind
     return ", ".join(kind.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field holds, itself or in a list, if it does."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape, show
-from service.faults import shown
+from service.errors import shown
 from service.inference.v2.errors import InvalidRequest
 
 Array = NDArray[Any]

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disable_created_metrics, generate_latest
 
-from service.inference.schemas import ModelStatus
 from service.telemetry.metrics.exposition import Labelled
 from service.telemetry.metrics.models import ModelMetrics
 from service.telemetry.metrics.queues import QueueMetrics
 from service.telemetry.metrics.requests import RequestMetrics
+from service.telemetry.record import VersionRecord
 
 
 class Metrics:
-    """The metrics of one app, in a registry of its own.
+    """The metrics of one app, in a collector registry of its own."""
 
-    When they are asked for, `statuses` says what is served, and `ready` whether the server is.
-    """
-
-    def __init__(self, statuses: Callable[[], list[ModelStatus]], ready: Callable[[], bool]) -> None:
+    def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # of each series a second one, that says when it began
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.models = ModelMetrics(statuses)
+        self.models = ModelMetrics()
         registry.register(self.models)
         self.requests = RequestMetrics(registry)
         self.queues = QueueMetrics(registry)
-        is_ready = Gauge("spikeserve_ready", "1 where the server is ready for requests, else 0.", registry=registry)
-        is_ready.set_function(ready)
+        self.ready = Gauge("spikeserve_ready", "1 where the server is ready for requests, else 0.", registry=registry)
         self.threads = Gauge("spikeserve_worker_threads", "Threads that requests run on.", registry=registry)
         about = "Those that run something, be it for a client that has left."
         self.busy_threads = Gauge("spikeserve_worker_threads_busy", about, registry=registry)
@@ -38,7 +34,12 @@ class Metrics:
         self.threads.set(threads)
         self.busy_threads.set_function(busy)
 
-    def exposition(self, labels: Mapping[str, str]) -> str:
-        """Return every metric in Prometheus' text format, `labels` added to each."""
-        self.queues.update({model["name"] for model in self.models.statuses()})
+    def exposition(self, versions: Sequence[VersionRecord], *, ready: bool, labels: Mapping[str, str]) -> str:
+        """Return every metric in Prometheus' text format, `labels` added to each.
+
+        It is told how the `versions` of all models stand, and whether the server is `ready`.
+        """
+        self.ready.set(ready)
+        self.models.versions = versions
+        self.queues.update({each.model for each in versions})
         return generate_latest(Labelled(self.registry, labels) if labels else self.registry).decode()

@@ -7,18 +7,15 @@ become metrics when somebody asks, which costs a request a tenth of what it take
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from service.catalog.served import ServedModel
-from service.inference.jobs import Answer
-from service.inference.schemas import ModelStatus
 from service.telemetry.metrics.distribution import SECONDS, SHORT_SECONDS, Distribution
+from service.telemetry.record import AnswerRecord, Model, VersionRecord
 
 OPERATIONS = tuple(10.0**power for power in range(2, 12))
 SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -58,8 +55,8 @@ class RunCounts:
 class ModelMetrics(Collector):
     """The versions that are served, where each stands, what was asked of it and what it did."""
 
-    def __init__(self, statuses: Callable[[], list[ModelStatus]]) -> None:
-        self.statuses = statuses
+    def __init__(self) -> None:
+        self.versions: Sequence[VersionRecord] = ()  # as they stood when the metrics were last asked for
         self.requests = defaultdict[tuple[str, int], RequestCounts](RequestCounts)  # by name and version
         self.runs: dict[tuple[str, int, str], RunCounts] = {}  # by name, version and engine
 
@@ -69,13 +66,13 @@ class ModelMetrics(Collector):
         counts.statuses[status] += 1
         counts.seconds.observe(seconds)
 
-    def count_run(self, model: ServedModel, samples: int, seconds: float) -> None:
+    def count_run(self, model: Model, samples: int, seconds: float) -> None:
         """Count one run of a model's engine."""
         counts = self._runs_of(model)
         counts.inference_seconds.observe(seconds)
         counts.batch_samples.observe(samples)
 
-    def count_answer(self, model: ServedModel, answer: Answer[Any]) -> None:
+    def count_answer(self, model: Model, answer: AnswerRecord) -> None:
         """Count what a model did for one request."""
         counts = self._runs_of(model)
         counts.samples += answer.samples
@@ -88,7 +85,7 @@ class ModelMetrics(Collector):
             layer.spikes += spikes
             layer.neuron_steps += steps * layer.neurons
 
-    def _runs_of(self, model: ServedModel) -> RunCounts:
+    def _runs_of(self, model: Model) -> RunCounts:
         """Return where to count what a model does."""
         key = (model.name, model.version, model.engine.name)
         counts = self.runs.get(key)
@@ -103,9 +100,8 @@ class ModelMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics of the versions that are served; what is served no more is forgotten."""
-        statuses = self.statuses()
-        self._forget_all_but({(model["name"], each["version"]) for model in statuses for each in model["versions"]})
-        yield from self._version_families(statuses)
+        self._forget_all_but({(each.model, each.version) for each in self.versions})
+        yield from self._version_families()
         yield from self._request_families()
         yield from self._run_families()
         yield from self._layer_families()
@@ -117,15 +113,14 @@ class ModelMetrics(Collector):
         for run in [key for key in self.runs if key[:2] not in served]:
             del self.runs[run]
 
-    def _version_families(self, statuses: list[ModelStatus]) -> Iterator[Metric]:
+    def _version_families(self) -> Iterator[Metric]:
         about = "1 for each version of a model, in its state."
         versions = GaugeMetricFamily("spikeserve_model_versions", about, labels=(*MODEL, "state"))
         about = "1 for each version whose last load failed, though it may answer as it was before, else 0."
         loads = GaugeMetricFamily("spikeserve_model_load_failed", about, labels=MODEL)
-        for model in statuses:
-            for each in model["versions"]:
-                versions.add_metric((model["name"], str(each["version"]), each["state"]), 1)
-                loads.add_metric((model["name"], str(each["version"])), float("error" in each))
+        for each in self.versions:
+            versions.add_metric((each.model, str(each.version), each.state), 1)
+            loads.add_metric((each.model, str(each.version)), float(each.load_failed))
         yield versions
         yield loads
 

@@ -8,8 +8,8 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.catalog.served import ServedModel
 from service.telemetry.metrics.distribution import SECONDS
+from service.telemetry.record import Model
 
 MODEL = ("model",)
 
@@ -39,23 +39,23 @@ class QueueMetrics:
         self.by_model: dict[str, ModelQueueMetrics] = {}
         self.waiting = collections.Counter[str]()  # requests, by model
 
-    def depth_changed(self, model: ServedModel, by: int) -> None:
+    def depth_changed(self, model: Model, by: int) -> None:
         """Note that so many requests more, or fewer, wait for a worker."""
         self.waiting[model.name] += by
 
-    def count_wait(self, model: ServedModel, seconds: float) -> None:
+    def count_wait(self, model: Model, seconds: float) -> None:
         """Count a request that has waited."""
         self._metrics_of(model.name).seconds.observe(seconds)
 
-    def count_shed(self, model: ServedModel) -> None:
+    def count_shed(self, model: Model) -> None:
         """Count a request that found the queue full."""
         self._metrics_of(model.name).shed.inc()
 
-    def count_abandoned(self, model: ServedModel) -> None:
+    def count_abandoned(self, model: Model) -> None:
         """Count a request whose client left."""
         self._metrics_of(model.name).abandoned.inc()
 
-    def count_expired(self, model: ServedModel) -> None:
+    def count_expired(self, model: Model) -> None:
         """Count a request whose time was over before its answer."""
         self._metrics_of(model.name).expired.inc()
 

@@ -110,6 +110,18 @@ def test_time_steps_and_seed_are_parameters(http: httpx.Client) -> None:
     assert answers[0] != answers[1]
 
 
+def test_as_many_time_steps_are_run_as_the_limit_allows(http: httpx.Client) -> None:
+    # 2 fires at each of the 1,000 steps that are allowed unless the settings say otherwise.
+    answer = http.post(INFER, json=request([[2.0, 0.0]], parameters={"time_steps": 1000}))
+    assert outputs(answer)["spike_counts"] == [[1000, 0]]
+
+
+def test_a_body_whose_header_says_that_it_is_all_json_is_that(http: httpx.Client) -> None:
+    body = json.dumps(request(SAMPLES)).encode()
+    answer = http.post(INFER, content=body, headers={HEADER: str(len(body))})
+    assert outputs(answer)["spike_counts"] == COUNTS
+
+
 def test_a_membrane_readout_is_an_output_of_its_own(http: httpx.Client) -> None:
     # Two steps of 1.5 and -2 sum to 3 and -4.
     answer = http.post("/v2/models/integrator/infer", json=request([[1.5, -2.0]], outputs=[{"name": "readout"}]))

@@ -107,6 +107,7 @@ def tensor(**fields: Any) -> dict[str, Any]:
         (changed(datatype="UINT64", data=[1, -1]), "inputs[0].data holds -1, expected 0 to 18446744073709551615"),
         (changed(datatype="INT64", data=[1, 2**64]), "inputs[0].data holds 18446744073709551616, expected"),
         (changed(datatype="INT64", data=[1, 2**24 + 1]), "inputs[0] holds 16777217, expected integers within ±1677"),
+        (changed(datatype="INT64", data=[1, -(2**24) - 1]), "inputs[0] holds -16777217, expected integers within ±167"),
         (changed(datatype="INT8", data=[1, 1.0]), "inputs[0].data holds 1.0 at 1, expected an integer as INT8 is"),
         (changed(datatype="BOOL", data=[1, 0]), "inputs[0].data holds 1 at 0, expected true or false as BOOL is"),
         (changed(parameters={"binary_data_size": 8}), "inputs[0] has data and binary_data_size"),
@@ -152,6 +153,8 @@ def refused(http: httpx.Client, answer: httpx.Response, statuses: set[int], sent
         (str(LENGTH), BYTES[:LENGTH], "binary_data_size is 8, but 0 bytes follow the JSON"),
         ("0", b"", "the body has 0 bytes, expected 8 for FP32 of shape 1×2"),
         ("0", b"1234567", "the body has 7 bytes, expected 8 for FP32 of shape 1×2"),
+        ("0", b"123456789", "the body has 9 bytes, expected 8 for FP32 of shape 1×2"),
+        ("0", bytes(16), "the body has 16 bytes, expected 8 for FP32 of shape 1×2"),
         ("0", np.array([0, np.nan], "<f4").tobytes(), "inputs[0][1] is nan, expected 0 to 10"),
         ("0", np.array([-np.inf, 0], "<f4").tobytes(), "inputs[0][0] is -inf, expected 0 to 10"),
     ],
@@ -169,6 +172,13 @@ def test_bytes_that_are_not_what_the_json_says_are_named(http: httpx.Client) -> 
         (np.array([[1, 1e300]], "<f8"), "FP64", "inputs[0][1] is inf, expected 0 to 10"),
     ):
         body, headers = binary_request(array, datatype)
+        refused(http, http.post(INFER, content=body, headers=headers), {400}, sentence)
+    for surplus in (1, 4, 8):  # which the JSON counts in
+        said = tensor(parameters={"binary_data_size": 8 + surplus})
+        del said["data"]
+        header = json.dumps({"inputs": [said]}).encode()
+        body, headers = header + SAMPLE.tobytes() + bytes(surplus), {HEADER: str(len(header))}
+        sentence = f"inputs[0] has {8 + surplus} bytes, expected 8 for FP32 of shape 1×2"
         refused(http, http.post(INFER, content=body, headers=headers), {400}, sentence)
     blob = json.dumps(request([[0.6, 2.0]])).encode()
     answer = http.post(INFER, content=blob + b"12345678", headers={HEADER: str(len(blob))})
@@ -207,6 +217,14 @@ def test_a_bomb_is_not_unpacked_beyond_the_limit(service: Process, http: httpx.C
     answer = http.post(INFER, content=bomb, headers={"Content-Encoding": encoding})
     refused(http, answer, {413}, "the body has more than 16777216 bytes once it is unpacked")
     assert peak() - before < 200 * 1024  # kB; a gigabyte would be 1,048,576
+
+
+def test_a_raw_raster_holds_whole_steps(http: httpx.Client) -> None:
+    # A step of two values is 8 bytes: three of them and half of another, and one and a byte.
+    for size, steps in ((28, 3), (9, 1)):
+        answer = http.post("/v2/models/spikes/infer", content=bytes(size), headers={HEADER: "0"})
+        sentence = f"the body has {size} bytes, expected {8 * steps} for FP32 of shape 1×{steps}×2"
+        refused(http, answer, {400}, sentence)
 
 
 def test_a_body_of_many_lists_is_refused_before_it_is_parsed(http: httpx.Client) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.inference.jobs import SMALL_BODY
+from service.inference.codec import SMALL_BODY
 from tests.service.asgi import Client, settled, slow, started
 from tests.service.test_scheduler import LEFT, metric, runs
 from tests.service.v2.conftest import INFER, request
@@ -30,13 +30,17 @@ async def post(client: Client, text: str) -> Any:
 
 @runs
 async def test_a_timeout_in_microseconds_ends_the_wait_and_nothing_is_computed(repository: Path) -> None:
-    async with started(repository, threads=1, max_batch=1) as client:
+    # A tenth of a second by its body and ten minutes by the server: who answers within one was told by the body.
+    async with started(repository, threads=1, max_batch=1, request_timeout_ms=600_000) as client:
         held = slow(client.model())
         first = asyncio.create_task(client.post(LEFT))
         await held.begun()
-        late = await client.post(asked(time_steps=7, timeout=1000), INFER)
+        try:
+            async with asyncio.timeout(60):
+                late = await client.post(asked(time_steps=7, timeout=10**5), INFER)
+        finally:
+            held.go_on.release()
         assert (late.status, late.json) == (504, LATE)
-        held.go_on.release()
         assert (await first).status == 200
         assert await metric(client, 'spikeserve_requests_expired_total{model="toy"}') == 1
     assert held.runs == [(1, 3)]
@@ -44,11 +48,15 @@ async def test_a_timeout_in_microseconds_ends_the_wait_and_nothing_is_computed(r
 
 @runs
 async def test_a_timeout_counts_in_a_body_that_a_worker_reads(repository: Path) -> None:
-    async with started(repository, threads=2, max_batch=1) as client:
+    # A tenth of a second by its body and ten minutes by the server: who answers within one was told by the body.
+    async with started(repository, threads=2, max_batch=1, request_timeout_ms=600_000) as client:
         held = slow(client.model())
-        late = asyncio.create_task(post(client, json.dumps(asked(timeout=1000)) + PADDING))
-        assert ((await late).status, (await late).json) == (504, LATE)
-        held.go_on.release(2)
+        late = asyncio.create_task(post(client, json.dumps(asked(timeout=10**5)) + PADDING))
+        try:
+            async with asyncio.timeout(60):
+                assert ((await late).status, (await late).json) == (504, LATE)
+        finally:
+            held.go_on.release(2)
 
 
 @runs

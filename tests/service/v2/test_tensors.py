@@ -55,6 +55,24 @@ def test_float32_holds_it_exactly_or_it_is_refused(tensor: tuple[Datatype, Any])
         ] == [True] * array.size
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_last_integer_that_float32_holds_with_all_before_it_is_taken_and_the_next_is_refused(sign: int) -> None:
+    last = np.array([sign * 2**24])
+    assert to_float32(last, "data").tolist() == [sign * 2.0**24]
+    with pytest.raises(InvalidRequest, match=rf"data holds {sign * (2**24 + 1)}, expected integers within ±16777216"):
+        to_float32(last + sign, "data")
+
+
+@pytest.mark.parametrize("datatype", [datatype for datatype, dtype in DTYPES.items() if dtype.kind in "ui"])
+def test_the_least_and_greatest_integers_of_a_datatype_are_its_own_and_no_others(datatype: Datatype) -> None:
+    limits = np.iinfo(DTYPES[datatype])
+    least, greatest = int(limits.min), int(limits.max)
+    assert from_json([least, greatest], datatype, (2,), "data").tolist() == [least, greatest]
+    for beyond in (least - 1, greatest + 1):
+        with pytest.raises(InvalidRequest, match=rf"data holds {beyond}, expected {least} to {greatest}"):
+            from_json([0, beyond], datatype, (2,), "data")
+
+
 def test_text_has_its_length_before_it() -> None:
     texts = np.array([["a", "é"], ["", "xyz"]], object)
     assert to_bytes(texts, Datatype.BYTES) == b"\1\0\0\0a\2\0\0\0\xc3\xa9\0\0\0\0\3\0\0\0xyz"

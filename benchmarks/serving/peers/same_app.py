@@ -1,0 +1,48 @@
+"""The service's own application, for other HTTP servers than the one it comes with."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from threading import Thread
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.app import create_app
+from service.settings import Settings
+from service.telemetry import logs
+
+
+def application() -> FastAPI:
+    """Return the application that the environment's settings describe, with the service's log and garbage collection.
+
+    Raises Misconfigured where the settings describe none.
+    """
+    settings = Settings()
+    logs.configure(settings.log_level, sys.stdout)
+    app = create_app(settings)
+    Thread(target=_freeze, args=(app,), daemon=True).start()
+    return app
+
+
+def with_coroutines() -> ASGIApp:
+    """Return `application` for granian, whose `receive` returns an awaitable that is not a coroutine."""
+    app = application()
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def coroutine() -> Message:
+            return await receive()
+
+        await app(scope, coroutine, send)
+
+    return wrapped
+
+
+def _freeze(app: FastAPI) -> None:
+    """Exclude what was loaded at the start from garbage collection, as `service.process.server` does."""
+    while not app.state.services.registry.first_load_over:
+        time.sleep(0.1)
+    gc.collect()
+    gc.freeze()

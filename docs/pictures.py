@@ -1,0 +1,37 @@
+"""Take the README's pictures again, from a running server: `python -m docs.pictures http://localhost:8000`.
+
+It needs the extra `clients` and Chromium, which `./scripts/install-tools` installs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import expect, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+WIDTH, HEIGHT = 1100, 1500
+
+
+def take(url: str) -> None:
+    """Open the page at `url`, wait until it shows an answer, and save both pictures to docs/images."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.goto(url)
+        expect(page.locator("#facts")).to_contain_text("synaptic operations", timeout=60_000)
+        raster = page.locator("section", has=page.locator("#raster"))
+        box = raster.bounding_box()
+        if box is None:
+            raise SystemExit(f"{url}: the page shows no raster")
+        page.screenshot(path=IMAGES / "page.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": box["y"] - 6})
+        raster.screenshot(path=IMAGES / "raster.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m docs.pictures http://localhost:8000")
+    take(sys.argv[1])

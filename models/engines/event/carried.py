@@ -1,0 +1,117 @@
+"""A state as the kernels hold it: read from a `State` before a run goes on, and offered as one after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines.event.layouts import Layout
+from models.engines.state import READOUT, State, arrays_of
+from models.spec.network import FloatArray, Network
+
+LINE = ".line"
+
+
+@dataclass(frozen=True)
+class CarriedLayout:
+    """Where the arrays of a network's state lie.
+
+    Those of all neurons lie in one array of floats, in the order of `arrays_of`, so that a layer's synaptic currents
+    follow its membranes and its last spikes follow both. For n samples an array of `rows` begins at n times the number
+    given there, and has one row of its layout's size for each sample. `lines` has the layout and the longest delay of
+    each Delay. `floats` is how many one sample takes for its neurons.
+    """
+
+    rows: dict[str, tuple[Layout, int]]
+    lines: dict[str, tuple[Layout, int]]
+    floats: int
+
+    @classmethod
+    def of(cls, network: Network, layouts: Mapping[str, Layout]) -> CarriedLayout:
+        """Return the layout of a network's state."""
+        rows: dict[str, tuple[Layout, int]] = {}
+        lines: dict[str, tuple[Layout, int]] = {}
+        floats = 0
+        for name, array in arrays_of(network).items():
+            if name == READOUT:
+                continue
+            layout = layouts[name.rpartition(".")[0]]
+            if name.endswith(LINE):
+                lines[name] = layout, array.shape[0]
+            else:
+                rows[name] = layout, floats
+                floats += layout.size
+        return cls(rows, lines, floats)
+
+
+@dataclass(slots=True)
+class Carried:
+    """The state of some samples.
+
+    `floats` (samples * layout.floats,) is the neurons' part, `lines` have (samples, longest delay, size) for each
+    Delay, and `readout` is as in `State`.
+    """
+
+    layout: CarriedLayout
+    samples: int
+    floats: FloatArray
+    lines: dict[str, FloatArray]
+    readout: NDArray[Any]
+
+    @classmethod
+    def of(cls, layout: CarriedLayout, state: State, samples: int) -> Carried:
+        """Return the state of so many samples; its arrays are copied."""
+        floats = np.zeros(samples * layout.floats, np.float32)
+        carried = cls(layout, samples, floats, {}, state.arrays[READOUT])
+        for name, (each, _) in layout.rows.items():
+            carried.rows(name)[:, each.places] = state.arrays[name].reshape(samples, each.places.size)
+        for name, (each, longest) in layout.lines.items():
+            carried.lines[name] = each.laid(state.arrays[name].reshape(samples, longest, each.places.size))
+        return carried
+
+    def rows(self, name: str) -> FloatArray:
+        """Return one of the neurons' arrays as it lies, (samples, size)."""
+        layout, before = self.layout.rows[name]
+        first = self.samples * before
+        return self.floats[first : first + self.samples * layout.size].reshape(self.samples, layout.size)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return an array as `State` describes it."""
+        if name == READOUT:
+            return self.readout
+        if name in self.layout.lines:
+            layout, longest = self.layout.lines[name]
+            return self.lines[name][..., layout.places].reshape(self.samples, longest, *layout.shape)
+        layout, _ = self.layout.rows[name]
+        return self.rows(name)[:, layout.places].reshape(self.samples, *layout.shape)
+
+
+class CarriedArrays(Mapping[str, NDArray[Any]]):
+    """The arrays of a `State`, each converted whenever it is looked up, since most runs end without a look.
+
+    It holds the state and no other part of the run: no events, inputs or weights. That is, for each sample, 4 bytes
+    for the membrane, the synaptic current and (in a recurrent layer) the last spike of each neuron, with the layout's
+    padding; 4 bytes for each element of a Delay's input and each step of its longest delay; and the readout.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[Carried]) -> None:
+        self.parts = parts
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if len(self.parts) == 1:
+            return self.parts[0].array(name)
+        return np.concatenate([part.array(name) for part in self.parts])
+
+    def __iter__(self) -> Iterator[str]:
+        layout = self.parts[0].layout
+        return iter([*layout.rows, *layout.lines, READOUT])
+
+    def __len__(self) -> int:
+        layout = self.parts[0].layout
+        return len(layout.rows) + len(layout.lines) + 1

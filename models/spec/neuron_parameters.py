@@ -1,0 +1,80 @@
+"""The parameters that neurons can have, once: range, default, neutral value and what each is.
+
+From this table come the defaults and ranges of the nodes' fields, the ranges of arrays, what an engine holds for each
+neuron, and what docs/spec.md says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+from pydantic_core import PydanticKnownError
+
+LEAST = 2.0**-149  # the least positive float32
+
+
+@dataclass(frozen=True)
+class NeuronParameter:
+    """A parameter, a number for a whole layer or one for each of its neurons.
+
+    It lies from `low` to `high`, and is `default` where a node says nothing; None is absent. `neutral` stands in its
+    place in an engine that holds every parameter for every neuron, whether its node has it or not. A factor of 1 and a
+    summand of 0 change no bit, so that the equations leave them out.
+    """
+
+    name: str
+    meaning: str
+    default: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    neutral: float = 0.0
+
+    @property
+    def range(self) -> str:
+        """The range in words, as docs/spec.md has it."""
+        if self.low == -math.inf:
+            return "any"
+        if self.low == LEAST:
+            return "> 0"
+        return ">= 0" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
+
+    def check(self, value: float) -> None:
+        """Raise pydantic's error for a number out of range."""
+        if value > self.high:
+            raise PydanticKnownError("less_than_equal", {"le": self.high})
+        if value < self.low:
+            raise PydanticKnownError(*(
+                ("greater_than", {"gt": 0.0}) if self.low == LEAST else ("greater_than_equal", {"ge": self.low})
+            ))  # fmt: skip
+
+
+# Those of a plain LIF come first: an engine that holds a row for each has them side by side.
+_TABLE = (
+    NeuronParameter("decay", "what is left of the membrane", low=0.0, high=1.0, neutral=1.0),
+    NeuronParameter("gain", "the factor of the current", 1.0, neutral=1.0),
+    NeuronParameter("drive", "a current of its own; only without a leak or with `charge` `decay`", 0.0),
+    NeuronParameter("threshold", "where a neuron fires", 1.0, low=LEAST, neutral=math.inf),
+    NeuronParameter("reset_value", "what it is set to; only with `value`", 0.0),
+    NeuronParameter("rate", "dt / tau", low=0.0),
+    NeuronParameter("tau", "to divide by instead, for `relax` and `leak_then_add`", low=LEAST),
+    NeuronParameter("leak", "where the membrane rests; not with `decay`", 0.0),
+    NeuronParameter("syn_decay", "what is left of the current", low=0.0, high=1.0),
+    NeuronParameter("syn_rate", "dt / tau_syn", low=0.0),
+    NeuronParameter("syn_gain", "the factor of the input", 1.0, neutral=1.0),
+    NeuronParameter("floor", "`v = max(v - floor, 0) + floor` after the reset: sinabs `min_v_mem`"),
+    NeuronParameter("start", "the membrane before the first step: `v_reset` in SpikingJelly, `v_leak` in Norse", 0.0),
+)
+
+NEURON_PARAMETERS: Mapping[str, NeuronParameter] = {parameter.name: parameter for parameter in _TABLE}
+ROWS = tuple(NEURON_PARAMETERS)
+NEUTRAL: Mapping[str, float] = {name: parameter.neutral for name, parameter in NEURON_PARAMETERS.items()}
+
+
+def parameter_field(name: str) -> Any:
+    """Return the field of a node for a parameter: its default and what it is."""
+    parameter = NEURON_PARAMETERS[name]
+    return Field(default=parameter.default, description=parameter.meaning)

@@ -1,0 +1,203 @@
+"""The neurons, spiking and not: which parameters each has, and which rules go together.
+
+The parameters themselves are in `models.spec.neuron_parameters`, and what they do in `models.neurons`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal, Self
+
+from pydantic import ValidationInfo, field_validator, model_validator
+from typing_extensions import override
+
+from models.spec.neuron_parameters import NEURON_PARAMETERS, parameter_field
+from models.spec.node_base import NodeBase
+from models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape
+from models.spec.rules import LEAKS, RESET_TIMINGS, Charge, Fire, Joins, Reset, ResetTiming, Synapse
+
+
+class NeuronBase(NodeBase):
+    """What every neuron has; a parameter is a number or `"per_neuron"`, an array of the layer's shape."""
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _parameter_is_in_its_range(cls, value: object, info: ValidationInfo) -> object:
+        parameter = NEURON_PARAMETERS.get(info.field_name or "")
+        if parameter and isinstance(value, float):
+            parameter.check(value)
+        return value
+
+    @override
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    @override
+    def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:
+        return {field: shape for field, value in self if value == PER_NEURON}
+
+
+class Driven(NeuronBase):
+    """A membrane that takes its current times `gain`, and `drive` beside it."""
+
+    gain: Parameter = parameter_field("gain")
+    drive: Parameter = parameter_field("drive")
+    start: Parameter = parameter_field("start")
+
+
+class Leaky(Driven):
+    """A membrane that leaks: how it charges, and the parameters that this needs."""
+
+    charge: Charge = Charge.DECAY
+    decay: Parameter | None = parameter_field("decay")
+    rate: Parameter | None = parameter_field("rate")
+    tau: Parameter | None = parameter_field("tau")
+    leak: Parameter = parameter_field("leak")
+
+    @model_validator(mode="after")
+    def _parameters_are_those_of_the_charge(self) -> Self:
+        given = {name for name in ("decay", "rate", "tau") if getattr(self, name) is not None}
+        needed = LEAKS[self.charge]
+        if not any(given == {name} for name in needed):
+            has = f"has {' and '.join(sorted(given))}" if given else "has none"
+            raise ValueError(
+                f"node '{self.name}': charge is '{self.charge}', which needs {' or '.join(needed)}, but it {has}"
+            )
+        unused = "leak" if self.charge is Charge.DECAY else "drive"
+        if getattr(self, unused) != 0.0:
+            raise ValueError(
+                f"node '{self.name}': {unused} is {getattr(self, unused)}, expected 0, since charge is '{self.charge}'"
+            )
+        return self
+
+
+class Current(NeuronBase):
+    """A synaptic current before the membrane: how it flows, and the parameters that this needs."""
+
+    synapse: Synapse = Synapse.DECAY
+    syn_decay: Parameter | None = parameter_field("syn_decay")
+    syn_rate: Parameter | None = parameter_field("syn_rate")
+    syn_gain: Parameter = parameter_field("syn_gain")
+
+    @model_validator(mode="after")
+    def _parameters_are_those_of_the_synapse(self) -> Self:
+        by_rate = self.synapse in (Synapse.EULER, Synapse.JUMP)
+        needed, other = ("syn_rate", "syn_decay") if by_rate else ("syn_decay", "syn_rate")
+        if getattr(self, needed) is None or getattr(self, other) is not None:
+            raise ValueError(f"node '{self.name}': synapse is '{self.synapse}', which needs {needed} and no {other}")
+        return self
+
+
+class Recurrent(Frozen):
+    """A full connection from a layer's own spikes of the step before, weight (n, n).
+
+    Its bias counts at step 0 too, unless `bias_at_start` is off: in sinabs, and in Norse through nirtorch, a recurrent
+    connection gives nothing before there were spikes.
+    """
+
+    bias: bool = False
+    bias_at_start: bool = True
+    joins: Joins = Joins.INPUT
+
+    @model_validator(mode="after")
+    def _only_a_bias_starts(self) -> Self:
+        if not self.bias_at_start and not self.bias:
+            raise ValueError("bias_at_start is off, but there is no bias")
+        return self
+
+
+class SpikingBase(NeuronBase):
+    """What the spiking neurons share: a threshold, how it fires and how it resets."""
+
+    threshold: Parameter = parameter_field("threshold")
+    fire: Fire = Fire.AT_THRESHOLD
+    reset: Reset = Reset.SUBTRACT
+    reset_value: Parameter = parameter_field("reset_value")
+    reset_timing: ResetTiming = ResetTiming.SAME_STEP
+    floor: Parameter | None = parameter_field("floor")
+    recurrent: Recurrent | None = None
+
+    @model_validator(mode="after")
+    def _reset_is_one(self) -> Self:
+        if self.reset is not Reset.VALUE and self.reset_value != 0.0:
+            raise ValueError(
+                f"node '{self.name}': reset_value is {self.reset_value}, but reset is '{self.reset}'; it needs 'value'"
+            )
+        timing, allowed = self.reset_timing, RESET_TIMINGS[self.reset]
+        if timing not in allowed:
+            raise ValueError(
+                f"node '{self.name}': reset_timing is '{timing}', but reset '{self.reset}' has only "
+                f"{', '.join(allowed)}"
+            )
+        if timing is not ResetTiming.SAME_STEP and self.fire is Fire.MULTIPLE:
+            raise ValueError(f"node '{self.name}': reset_timing is '{timing}', but fire 'multiple' resets at once")
+        return self
+
+    @model_validator(mode="after")
+    def _recurrence_joins_what_there_is(self) -> Self:
+        joins = self.recurrent.joins if self.recurrent else Joins.INPUT
+        synapse, charge = getattr(self, "synapse", None), getattr(self, "charge", Charge.DECAY)
+        sums = charge is Charge.DECAY if synapse is None else synapse in (Synapse.DECAY, Synapse.JUMP)
+        if joins is Joins.CHARGE and not sums:
+            way = f"charge '{charge}'" if synapse is None else f"synapse '{synapse}'"
+            raise ValueError(f"node '{self.name}': recurrent.joins is 'charge', but {way} is no sum to join")
+        return self
+
+    @override
+    def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:
+        needed = super().tensor_shapes(shape)
+        if self.recurrent is not None:
+            size = math.prod(shape)
+            needed["recurrent.weight"] = (size, size)
+            if self.recurrent.bias:
+                needed["recurrent.bias"] = (size,)
+        return needed
+
+
+class IF(Driven, SpikingBase):
+    """Integrate and fire: a LIF without leak."""
+
+    type: Literal["IF"] = "IF"
+
+
+class LIF(Leaky, SpikingBase):
+    """Leaky integrate and fire."""
+
+    type: Literal["LIF"] = "LIF"
+
+
+class CubaLIF(Current, Leaky, SpikingBase):
+    """Leaky integrate and fire whose current has a memory of its own."""
+
+    type: Literal["CubaLIF"] = "CubaLIF"
+
+
+class Threshold(NeuronBase):
+    """A spike wherever its input reaches a threshold: a neuron that remembers nothing, and so has nothing to reset."""
+
+    reset: ClassVar = Reset.NONE
+    reset_timing: ClassVar = ResetTiming.SAME_STEP
+    floor: ClassVar = None
+    recurrent: ClassVar = None
+
+    type: Literal["Threshold"] = "Threshold"
+    threshold: Parameter = parameter_field("threshold")
+    fire: Fire = Fire.AT_THRESHOLD
+
+
+class I(Driven):  # noqa: E742  (NIR's name for it)
+    """An integrator: an LI without leak."""
+
+    type: Literal["I"] = "I"
+
+
+class LI(Leaky):
+    """A leaky integrator: a membrane that never fires, read out at the end of a network."""
+
+    type: Literal["LI"] = "LI"
+
+
+class CubaLI(Current, Leaky):
+    """A leaky integrator whose current has a memory of its own."""
+
+    type: Literal["CubaLI"] = "CubaLI"

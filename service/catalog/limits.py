@@ -1,0 +1,105 @@
+"""What one request for a model may cost: samples, time steps, values, and the delimiters of its JSON.
+
+Bytes are bounded in `service.inference.body`. All of it is known from the model and the settings before a request
+comes, so that a request is refused before anything of its size is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import accumulate
+from operator import mul
+
+from models.errors import InvalidInput
+from models.spec import Coding, Task
+from service.errors import TooLarge, shown
+from service.settings import Settings
+
+SPARE = 2**14  # delimiters that are allowed beside those of the samples
+EVENT_FIELDS = 4  # t, x, y and p: the most values that one event has
+
+
+class ModelLimits:
+    """The bounds of one request for a model of `task`, as the settings have them.
+
+    `widest` are the values of the model's widest layer, `neurons` those whose rasters and membranes can be recorded.
+    """
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        self.samples = settings.max_samples
+        self.time_steps = settings.max_time_steps
+        self.values = settings.max_values
+        self.neuron_steps = settings.max_neuron_steps
+        self.recorded_values = settings.max_recorded_values
+        self.widest = task.widest
+        self.neurons = task.recordable
+        self.trained_steps = task.time_steps
+        self.sample_values = math.prod(task.input.shape)
+        self.commas, self.brackets = self._delimiters(task)
+
+    @property
+    def most_samples(self) -> int:
+        """How many samples a request of the trained time steps may have, at least one."""
+        steps = self.trained_steps
+        by_values = self.values // (steps * self.widest)
+        by_neurons = self.neuron_steps // (steps * max(1, self.neurons))  # an external ONNX model's are not known
+        return max(1, min(self.samples, by_values, by_neurons))
+
+    def check_steps(self, steps: int, where: str) -> None:
+        """Raise InvalidInput for more time steps than are allowed; `where` names the field that asks for them."""
+        if not 1 <= steps <= self.time_steps:
+            raise InvalidInput(f"{where} is {shown(steps)}, expected 1 to {self.time_steps}")
+
+    def check_size(self, samples: int, time_steps: int, recorded: Iterable[str] = ()) -> None:
+        """Raise TooLarge or InvalidInput for more work than is allowed; `recorded` names what is to be recorded."""
+        if samples > self.samples:
+            raise TooLarge(f"inputs has {samples} samples, expected at most {self.samples} in one request")
+        values = samples * time_steps * self.widest
+        if values > self.values:
+            raise TooLarge(
+                f"inputs has {samples} samples, which at {time_steps} time_steps are {values} values in this model's "
+                f"widest layer, expected at most {self.values}"
+            )
+        neuron_steps = samples * time_steps * self.neurons
+        if neuron_steps > self.neuron_steps:
+            raise TooLarge(
+                f"inputs has {samples} samples, which at {time_steps} time_steps of this model's {self.neurons} "
+                f"neurons are {neuron_steps} neuron steps, expected at most {self.neuron_steps}"
+            )
+        for each in recorded:
+            if self.neurons == 0:
+                raise InvalidInput(
+                    f"return has '{each}', but this model is only an ONNX graph, whose neurons are not known"
+                )
+            if neuron_steps > self.recorded_values:
+                raise InvalidInput(
+                    f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {neuron_steps} "
+                    f"values, expected at most {self.recorded_values}"
+                )
+
+    def check_delimiters(self, body: bytes) -> None:
+        """Raise TooLarge for a body with more delimiters than the largest allowed request has.
+
+        A value or a list takes far more memory than the two or three bytes that it is sent as: a bound of bytes alone
+        would let a body become sixty times as long once it is parsed.
+        """
+        for what, found, most in (
+            ("commas", body.count(b","), self.commas),
+            ("lists and objects", body.count(b"[") + body.count(b"{"), self.brackets),
+        ):
+            if found > most:
+                raise TooLarge(f"the body has {found} {what}, expected at most {most} in one request for this model")
+
+    def _delimiters(self, task: Task) -> tuple[int, int]:
+        """Return the most commas and opening brackets of a request: a comma a value, a bracket a row.
+
+        For rasters each of its steps has as many, and a sample of events as many as a raster of nothing but spikes.
+        """
+        spikes = task.coding is Coding.SPIKES
+        steps = min(self.samples * (self.time_steps if spikes else 1), self.values // self.widest)
+        shape = task.input.shape
+        values = steps * math.prod(shape) * (EVENT_FIELDS if spikes else 1)
+        rows = steps * sum(accumulate(shape[:-1], mul, initial=1))
+        lists = self.samples * (1 + EVENT_FIELDS) if spikes else 0  # a sample's own, and those of its events
+        return values + SPARE, rows + lists + SPARE

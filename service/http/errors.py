@@ -1,0 +1,53 @@
+"""Every error as one JSON object, `{"error": "<one sentence>"}`, with the status that the exception carries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from models.errors import InvalidInput
+from service.errors import ServiceError, shown
+
+
+def error_body(sentence: str) -> bytes:
+    """Return the one form that every error has, in UTF-8; only half a surrogate pair, which that lacks, is escaped."""
+    return json.dumps({"error": sentence}, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer in that form."""
+    return Response(error_body(sentence), status, headers, media_type="application/json")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Have `app` answer each of the exceptions above, and the router's own, in that form."""
+    for kind in (ServiceError, InvalidInput, HTTPException):
+        app.add_exception_handler(kind, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    match error:
+        case ServiceError():
+            return error_response(error.status, str(error), error.headers)
+        case InvalidInput():
+            return error_response(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+        case HTTPException():
+            headers = dict(error.headers or {})
+            if "Allow" in headers:
+                headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))  # a route's methods are a set
+            return error_response(error.status_code, _routing_error(request, error, headers), headers)
+    raise error
+
+
+def _routing_error(request: Request, error: HTTPException, headers: Mapping[str, str]) -> str:
+    path = shown(request.url.path)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"there is nothing at {path}; /docs lists what there is"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = headers.get("Allow", "another method")
+        return f"method {shown(request.method)} is not allowed on {path}, expected {allowed}"
+    return error.detail

@@ -1,0 +1,143 @@
+"""Around every request: its id, its bounded body, its line in the log, its metrics, and a 500 where nobody foresaw it.
+
+A server whose grace period is over cancels the requests that are left: each is answered 503.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from asyncio import CancelledError
+from collections.abc import Mapping
+from http import HTTPStatus
+from time import perf_counter
+
+import structlog
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.catalog.registry import Registry
+from service.errors import ShuttingDown
+from service.http.errors import error_response
+from service.inference.body import SMALL, Body, BodyLimits
+from service.telemetry.metrics.app import Metrics
+from service.telemetry.record import RequestRecord
+
+EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
+REQUEST_ID = b"x-request-id"
+UNMATCHED = "unmatched"  # the route of a path that there is not
+CLIENT_GONE = 499  # as nginx logs a client that hung up; nobody is left to be told
+
+_PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Exchange:
+    """One request and its answer. Of a header that is sent twice, `headers` has the last."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
+        self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.body = Body(self.headers, receive, limits)
+        self.record = RequestRecord(request_id_of(self.headers))
+        self.status: int | None = None
+        self.closes = False  # the answer says that the connection ends with it
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Pass the answer on, with the request's id. One that comes before the body has ended ends the connection.
+
+        Otherwise the server would read and drop all that the client goes on to send.
+        """
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+            message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self.record.request_id)]
+            if not self.body.complete:
+                await self._end_connection(message)
+        elif self.closes and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self.body.drain()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    async def _end_connection(self, message: Message) -> None:
+        """Say that the connection ends, unless what is left of the body is short and arrives."""
+        if not self.body.refused and 0 < self.body.length <= SMALL:
+            await self.body.drain()
+        if not self.body.complete:
+            self.closes = True
+            message["headers"].append((b"connection", b"close"))
+
+
+def exchange_of(request: HTTPConnection) -> Exchange:
+    """Return the exchange that a request is part of."""
+    exchange: Exchange = request.scope[EXCHANGE]
+    return exchange
+
+
+class RequestMiddleware:
+    """Sees a request first and its answer last."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, registry: Registry, limits: BodyLimits) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.registry = registry
+        self.limits = limits
+        self.log = structlog.get_logger().bind()  # now, since it would look up its configuration at every line
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with an exchange in its scope."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits)
+        started = perf_counter()
+        self.metrics.requests.in_flight += 1
+        try:
+            await self.app(scope, receive, exchange.send)
+        except ClientDisconnect:
+            exchange.status = CLIENT_GONE
+        except CancelledError:
+            if exchange.status is not None or not self.registry.draining:
+                raise
+            answer = error_response(
+                ShuttingDown.status,
+                "the server is shutting down and could not wait for this request to end",
+                {**ShuttingDown.headers, "Connection": "close"},  # its body may not have been read
+            )
+            await answer(scope, receive, exchange.send)
+        except Exception:
+            request_id = exchange.record.request_id.decode()
+            self.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
+            if exchange.status is not None:
+                raise  # the answer had begun: the server can only cut it off
+            sentence = f"something went wrong here; the log has it as request {request_id}"
+            await error_response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)(scope, receive, exchange.send)
+        finally:
+            exchange.body.release()
+            self.metrics.requests.in_flight -= 1
+            self._finish(scope, exchange, perf_counter() - started)
+
+    def _finish(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
+        """Log the request and count it."""
+        status = exchange.status or CLIENT_GONE
+        method, route = scope["method"], getattr(scope.get("route"), "path", UNMATCHED)
+        labels = exchange.record.labels
+        self.metrics.requests.count_request(method, route, status, seconds)
+        if "model" in labels:
+            self.metrics.models.count_request(str(labels["model"]), int(labels["version"]), status, seconds)
+        self.log.info(
+            "request",
+            request_id=exchange.record.request_id.decode(),
+            method=method,
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 3),
+            **labels,
+        )
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the client's X-Request-ID where it is a plain word of at most 128 characters, else a new one."""
+    given = headers.get(REQUEST_ID)
+    if given is not None and _PLAIN_WORD.fullmatch(given):
+        return bytes(given)
+    return b"%032x" % random.getrandbits(128)

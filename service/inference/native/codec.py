@@ -1,0 +1,118 @@
+"""The codec of the service's own JSON: `POST /predict` and the routes of one model."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from models.engines import RunResult
+from models.errors import InvalidInput
+from models.spec import Coding
+from service.catalog.limits import EVENT_FIELDS
+from service.catalog.loaded import LoadedModel
+from service.errors import MalformedBody, TooLarge
+from service.inference.codec import FEW_VALUES, one_long_body_at_a_time
+from service.inference.native.render import predictions
+from service.inference.native.samples import to_array
+from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
+from service.inference.query import RECORDED, Query
+from service.inference.validation import first_error
+
+MOST_STRINGS = 10_000  # in a body, beside those of its events: an error in each would take long to find
+
+_NUMBERS = re.compile(rb"\[[-+0-9.eE,\s]*\]")  # an array of nothing but numbers
+
+
+@dataclass(frozen=True)
+class NativeCodec:
+    """Decodes and answers one request for `model`."""
+
+    model: LoadedModel
+
+    def decode_small(self, body: bytes) -> Query | None:
+        """Return what a short body asks, or None where it stands for many values, as a few events may.
+
+        Raises as `decode` does.
+        """
+        request, time_steps = self._request(body)
+        steps = time_steps if self.model.spec.coding is Coding.SPIKES else 1
+        if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
+            return None
+        return self._query(request, time_steps)
+
+    def decode(self, body: bytes) -> Query:
+        """Return what a request's body asks. Raises MalformedBody, InvalidInput or TooLarge."""
+        with one_long_body_at_a_time(len(body)):
+            self.model.limits.check_delimiters(body)
+            return self._query(*self._request(body))
+
+    def render(self, query: Query, result: RunResult) -> bytes:
+        """Return the JSON of the answer."""
+        response: PredictResponse = {
+            "model": self.model.name,
+            "version": self.model.version,
+            "engine": self.model.engine.name,
+            "time_steps": query.time_steps,
+            "predictions": predictions(result, self.model.spec.labels, query.returned),
+        }
+        return to_json(response, inf_nan_mode="null")
+
+    def _request(self, body: bytes) -> tuple[PredictRequest[Any], int]:
+        """Return what a body says, and for how many steps to run; both keep to the model's limits."""
+        quotes, most = body.count(b'"'), 2 * (MOST_STRINGS + EVENT_FIELDS * self.model.limits.samples)
+        if quotes > most:
+            raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
+        kind = request_type(self.model.spec)
+        try:
+            request = kind.model_validate_json(body)
+        except ValidationError as error:
+            first = first_error(error, fields=_names(kind), hidden=TAGS)
+            raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(first.sentence) from error
+        _check_names(body)
+        time_steps = self._time_steps(request)
+        recorded = [each for each in request.returned if each in RECORDED] if request.returned else []
+        self.model.limits.check_size(len(request.inputs), time_steps, recorded)
+        return request, time_steps
+
+    def _query(self, request: PredictRequest[Any], time_steps: int) -> Query:
+        samples = to_array(request.inputs, self.model.spec, time_steps)
+        return Query(samples, time_steps, request.seed, frozenset(request.returned))
+
+    def _time_steps(self, request: PredictRequest[Any]) -> int:
+        """Return how long to run: as asked, or else as long as a first sample that is a raster, or else as trained."""
+        task, limits = self.model.spec, self.model.limits
+        if request.time_steps is not None:
+            limits.check_steps(request.time_steps, "time_steps")
+            return request.time_steps
+        if task.coding is Coding.SPIKES and isinstance(request.inputs[0], list):
+            steps = len(request.inputs[0])
+            if not 1 <= steps <= limits.time_steps:
+                raise InvalidInput(f"inputs[0] has {steps} steps, expected 1 to {limits.time_steps}")
+            return steps
+        return task.time_steps
+
+
+def _check_names(body: bytes) -> None:
+    """Raise MalformedBody where an object of a valid request has a name twice.
+
+    Pydantic does not report that, and the last one would win. First each array of numbers becomes one number, again and
+    again, so that what is left to parse is short.
+    """
+    found = 1
+    while found:
+        body, found = _NUMBERS.subn(b"0", body)
+    json.loads(body, object_pairs_hook=_each_name_once)
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise MalformedBody("the body says the name of a field twice, expected each name once")
+
+
+def _names(model: type[PredictRequest[Any]]) -> str:
+    return ", ".join(field.alias or name for name, field in model.model_fields.items())

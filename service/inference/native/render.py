@@ -1,0 +1,49 @@
+"""From an engine's arrays to the JSON of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines import RunResult
+from models.spec.network import FloatArray
+from service.inference.native.schemas import Prediction, Raster
+from service.inference.query import Returned
+
+
+def predictions(result: RunResult, labels: Sequence[str], returned: Set[Returned]) -> list[Prediction]:
+    """Return one prediction for each sample of `result`, in order, with what is to be `returned` beside the counts."""
+    rows = zip(result.class_index.tolist(), result.spike_counts.tolist(), result.probabilities.tolist(), strict=True)
+    answers: list[Prediction] = []
+    for sample, (class_index, spike_counts, probabilities) in enumerate(rows):
+        answer: Prediction = {
+            "class_index": class_index,
+            "label": labels[class_index],
+            "spike_counts": spike_counts,
+            "probabilities": probabilities,
+        }
+        if result.synaptic_operations is not None:
+            answer["synaptic_operations"] = int(result.synaptic_operations[sample])
+        if Returned.RASTER in returned:
+            answer["raster"] = {name: _events(steps) for name, steps in _of(result.rasters, sample).items()}
+        if Returned.MEMBRANE in returned:
+            answer["membrane"] = {name: steps.tolist() for name, steps in _of(result.membranes, sample).items()}
+        if Returned.SPIKES_PER_NODE in returned:
+            answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
+        answers.append(answer)
+    return answers
+
+
+def _of(recorded: Mapping[str, NDArray[np.int32]] | Mapping[str, FloatArray], sample: int) -> dict[str, NDArray[Any]]:
+    """Return one sample's part of (time_steps, batch, *shape) arrays, each (time_steps, units)."""
+    return {name: steps[:, sample].reshape(len(steps), -1) for name, steps in recorded.items()}
+
+
+def _events(raster: NDArray[np.int32]) -> Raster:
+    t, unit = raster.nonzero()  # row by row: in order of t and then unit
+    if raster.max(initial=0) > 1:  # neurons that fire several times a step
+        t, unit = (np.repeat(places, raster[t, unit]) for places in (t, unit))
+    return {"t": t.tolist(), "unit": unit.tolist()}

@@ -1,0 +1,75 @@
+"""From the samples of a request to arrays; what does not fit is named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models.coding import Events, rasterise
+from models.errors import InvalidInput
+from models.spec import Coding, Task
+from models.spec.network import FloatArray
+from models.spec.parameters import Shape, show
+from service.inference.native.schemas import PixelEvents, UnitEvents
+
+
+def to_array(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray:
+    """Return samples as (batch, *shape), or as rasters (batch, time_steps, *shape) for `spikes` coding.
+
+    Each is nested as the task's input or flat, or holds events. Raises InvalidInput, which names the sample.
+    """
+    if task.coding is not Coding.SPIKES:
+        return _stacked(samples, task.input.shape)
+    shape = task.input.shape
+    if all(isinstance(sample, list) for sample in samples):
+        return _stacked(samples, shape, (time_steps,))
+    events = [_events(sample, task, f"inputs[{index}]") for index, sample in enumerate(samples)]
+    rasters = rasterise(events, task, time_steps)
+    for index, sample in enumerate(samples):
+        if isinstance(sample, list):
+            rasters[index] = _array(sample, shape, (time_steps,), f"inputs[{index}]")
+    return rasters
+
+
+def _events(sample: UnitEvents | PixelEvents | list[Any], task: Task, where: str) -> Events:
+    if isinstance(sample, list):
+        return Events([], [])
+    if isinstance(sample, UnitEvents):
+        return Events(sample.t, sample.unit)
+    channels, height, width = task.input.shape
+    for name, values, limit in (("x", sample.x, width), ("y", sample.y, height), ("p", sample.p, channels)):
+        if len(values) != len(sample.t):
+            raise InvalidInput(f"{where}: {len(sample.t)} t for {len(values)} {name}, expected as many of both")
+        if values and max(values) >= limit:
+            at = next(k for k, value in enumerate(values) if value >= limit)
+            raise InvalidInput(f"{where}.{name}[{at}] is {values[at]}, expected 0 to {limit - 1}")
+    pixels = zip(sample.p, sample.y, sample.x, strict=True)
+    return Events(sample.t, [(p * height + y) * width + x for p, y, x in pixels])
+
+
+def _stacked(samples: Sequence[Any], shape: Shape, time_steps: Shape = ()) -> FloatArray:
+    """Return samples that are all numbers as (batch, *time_steps, *shape); naming the first that does not fit."""
+    wanted = (*time_steps, *shape)
+    try:
+        stacked = np.array(samples, np.float32)
+    except ValueError:  # they differ in length, or are nested and flat
+        stacked = None
+    if stacked is not None and stacked.shape[1:] in (wanted, (*time_steps, math.prod(shape))):
+        return stacked.reshape(len(stacked), *wanted)
+    return np.stack([_array(sample, shape, time_steps, f"inputs[{index}]") for index, sample in enumerate(samples)])
+
+
+def _array(sample: Sequence[Any], shape: Shape, time_steps: Shape, where: str) -> FloatArray:
+    wanted = (*time_steps, *shape)
+    try:
+        array = np.array(sample, np.float32)
+    except ValueError as error:
+        raise InvalidInput(f"{where} has rows of different lengths, expected shape {show(wanted)}") from error
+    flat = (*time_steps, math.prod(shape))
+    if array.shape not in (wanted, flat):
+        either = f"{show(wanted)}" if wanted == flat else f"{show(wanted)}, or {show(flat)} flat"
+        raise InvalidInput(f"{where} has shape {show(array.shape)}, expected {either}")
+    return array.reshape(wanted)

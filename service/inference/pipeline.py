@@ -1,0 +1,115 @@
+"""The pipeline that every protocol shares: admit, read the body, decode, schedule, encode, run, render, tell.
+
+A protocol brings its codec (`service.inference.codec`), and nothing else here knows of one. Encoding and the run are
+the scheduler's, which decides on which thread and in which batch they happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from time import perf_counter
+
+from starlette.requests import ClientDisconnect
+
+from service.catalog.loaded import LoadedModel
+from service.errors import DeadlineExceeded, MalformedHeader, shown
+from service.inference.body import Body
+from service.inference.codec import SMALL_BODY, Codec, Q
+from service.inference.job import Answer, Content, Job
+from service.inference.scheduler import Scheduler
+from service.telemetry.metrics.app import Metrics
+from service.telemetry.record import RequestRecord, Times
+
+TIMEOUT = b"x-request-timeout-ms"
+MOST_DIGITS = 9  # of that header; whatever is longer is more than any setting
+
+
+class Pipeline:
+    """Takes requests for models from their bodies to the content of their answers."""
+
+    def __init__(self, scheduler: Scheduler, metrics: Metrics, request_timeout_ms: int) -> None:
+        self.scheduler = scheduler
+        self.metrics = metrics
+        self.request_timeout_ms = request_timeout_ms
+
+    async def answer(
+        self,
+        model: LoadedModel,
+        codec: Codec[Q, Content],
+        headers: Mapping[bytes, bytes],
+        body: Body,
+        record: RequestRecord,
+    ) -> Answer[Content]:
+        """Return what `model` answers to a request, and tell `record` and the metrics.
+
+        Raises MalformedHeader, MalformedBody, InvalidInput, TooLarge, Overloaded, BodyTooSlow, DeadlineExceeded,
+        ShuttingDown, and ClientDisconnect where the client leaves.
+        """
+        record.labels |= {"model": model.name, "version": model.version}
+        model.requests.count += 1
+        try:
+            answer = await self._answer(model, codec, body, self._deadline(headers))
+        except DeadlineExceeded:
+            self.metrics.queues.count_expired(model)
+            raise
+        except ClientDisconnect:
+            self.metrics.queues.count_abandoned(model)
+            raise
+        finally:
+            model.requests.count -= 1
+        record.labels["samples"] = answer.record.samples
+        record.answer = answer.record
+        self.metrics.models.count_answer(model, answer.record)
+        return answer
+
+    async def _answer(
+        self, model: LoadedModel, codec: Codec[Q, Content], body: Body, deadline: float
+    ) -> Answer[Content]:
+        if not 0 <= body.length <= SMALL_BODY:
+            self.scheduler.require_room(model)  # a long body has to find room in the queue before it is read
+        content = await body.read(deadline)
+        times = Times(perf_counter())
+        if deadline <= asyncio.get_running_loop().time():
+            raise _late(model)
+        query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
+        if query is not None and not query.returned and model.cost.is_small(len(query.samples), query.time_steps):
+            small = self.scheduler.run_small(model, codec, query, times)
+            if isinstance(small, Answer):
+                return small
+            return await small.answer  # at the end of this iteration of the event loop
+        job = self.scheduler.enqueue(model, codec, content if query is None else query, times)
+        return await self._wait(job, deadline, body)
+
+    def _deadline(self, headers: Mapping[bytes, bytes]) -> float:
+        """Return when the request's time is over, on the event loop's clock.
+
+        That is as the header X-Request-Timeout-Ms says, and no later than the settings do. Raises MalformedHeader.
+        """
+        milliseconds, value = self.request_timeout_ms, headers.get(TIMEOUT)
+        if value is not None:
+            if not value.isdigit() or not value.strip(b"0"):
+                given = shown(value.decode("latin-1"))
+                raise MalformedHeader(f"X-Request-Timeout-Ms is {given}, expected whole milliseconds, at least 1")
+            if len(value) <= MOST_DIGITS:
+                milliseconds = min(milliseconds, int(value))
+        return asyncio.get_running_loop().time() + milliseconds / 1000
+
+    async def _wait(self, job: Job[Content], deadline: float, body: Body) -> Answer[Content]:
+        """Wait for the answer, but no longer than the client does, or than its time lasts."""
+        leaving = asyncio.get_running_loop().create_task(body.wait_for_disconnect())
+        leaving.add_done_callback(lambda _: job.fail(ClientDisconnect()))
+        job.expire_at(deadline)
+        if job.query is not None and job.query.timeout is not None:
+            job.expire_at(job.arrived + job.query.timeout)
+        try:
+            return await job.answer
+        except DeadlineExceeded as error:
+            raise _late(job.model) from error
+        finally:
+            leaving.cancel()
+            self.scheduler.forget(job)
+
+
+def _late(model: LoadedModel) -> DeadlineExceeded:
+    return DeadlineExceeded(f"model '{model.name}' did not answer within the time that the request had")

@@ -1,0 +1,70 @@
+"""The codec of the Open Inference Protocol: JSON, tensors' bytes after it, or bytes alone; compressed or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from models.engines import RunResult
+from service.catalog.loaded import LoadedModel
+from service.inference.body import SMALL, Body
+from service.inference.v2.compression import Encoding, accepted, encoding_of, pack, unpack
+from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode
+from service.inference.v2.render import render
+
+CONTENT_ENCODING, ACCEPT_ENCODING = b"content-encoding", b"accept-encoding"
+HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
+
+
+@dataclass(frozen=True)
+class InferContent:
+    """An answer's body and headers, and the seconds that it took to decode the request and to render this."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    decode_seconds: float
+    render_seconds: float
+
+
+@dataclass(frozen=True)
+class InferCodec:
+    """Decodes and answers one request for `model`, by what its headers say of it and of its answer.
+
+    A decompressed body of more than `SMALL` bytes is reserved in the memory budget, and has at most `max_bytes`.
+    """
+
+    model: LoadedModel
+    headers: Mapping[bytes, bytes]
+    body: Body
+
+    def decode_small(self, body: bytes) -> InferQuery | None:
+        """Return what a short body asks, unless it is compressed and may hold a lot. Raises as `decode` does."""
+        return None if CONTENT_ENCODING in self.headers else self.decode(body)
+
+    def decode(self, body: bytes) -> InferQuery:
+        """Return what a body asks. Raises UnknownEncoding, MalformedBody, InvalidRequest, TooLarge or Overloaded."""
+        began = perf_counter()
+        encoding = encoding_of(self._header(CONTENT_ENCODING))
+        unpacked = unpack(body, encoding, self.body.limits.max_bytes)
+        if encoding is not Encoding.IDENTITY and len(unpacked) > SMALL:
+            self.body.reserve(len(unpacked))
+        query = decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model)
+        return replace(query, decode_seconds=perf_counter() - began)
+
+    def render(self, query: InferQuery, result: RunResult) -> InferContent:
+        """Return the answer, compressed as the client accepts it."""
+        began = perf_counter()
+        rendered = render(query, result, self.model)
+        headers = {"Content-Type": "application/json"}
+        if rendered.header_length is not None:
+            headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(rendered.header_length)}
+        encoding = accepted(self._header(ACCEPT_ENCODING), len(rendered.content))
+        if encoding is not Encoding.IDENTITY:
+            headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+        body = pack(rendered.content, encoding)
+        return InferContent(body, headers, query.decode_seconds, perf_counter() - began)
+
+    def _header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")

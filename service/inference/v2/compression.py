@@ -1,0 +1,72 @@
+"""Compressed bodies, gzip and deflate, in and out. What comes in is unpacked no further than a body may be long."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from enum import StrEnum
+
+from service.errors import TooLarge, shown
+from service.inference.v2.errors import InvalidRequest, UnknownEncoding
+
+WORTH_IT = 512  # bytes; a shorter answer is not compressed
+LEVEL = 1  # the fastest: numbers gain little from more
+GZIP_WINDOW, ZLIB_WINDOW, RAW_WINDOW = 31, 15, -15  # zlib's numbers for the three forms
+
+
+class Encoding(StrEnum):
+    """The encodings of a body that are known here."""
+
+    IDENTITY = "identity"
+    GZIP = "gzip"
+    DEFLATE = "deflate"
+
+
+def encoding_of(header: str | None) -> Encoding:
+    """Return what a Content-Encoding says; raises UnknownEncoding."""
+    said = Encoding.IDENTITY if header is None else header.strip().lower()
+    try:
+        return Encoding(said)
+    except ValueError:
+        raise UnknownEncoding(f"Content-Encoding is {shown(said)}, expected gzip, deflate or none") from None
+
+
+def unpack(body: bytes, encoding: Encoding, most: int) -> bytes:
+    """Return the body that was compressed; raises InvalidRequest, and TooLarge beyond `most` bytes."""
+    if encoding is Encoding.IDENTITY:
+        return body
+    stream = zlib.decompressobj(GZIP_WINDOW if encoding is Encoding.GZIP else _deflate_window(body))
+    try:
+        unpacked = stream.decompress(body, most + 1)
+    except zlib.error as error:
+        raise InvalidRequest(f"the body is not {encoding}, as its Content-Encoding says") from error
+    if len(unpacked) > most:
+        raise TooLarge(f"the body has more than {most} bytes once it is unpacked, expected at most {most}")
+    if not stream.eof or stream.unused_data:
+        raise InvalidRequest(f"the body is not one whole {encoding} stream, as its Content-Encoding says")
+    return unpacked
+
+
+def pack(content: bytes, encoding: Encoding) -> bytes:
+    """Return `content`, compressed."""
+    if encoding is Encoding.GZIP:
+        return gzip.compress(content, LEVEL, mtime=0)
+    return zlib.compress(content, LEVEL) if encoding is Encoding.DEFLATE else content
+
+
+def accepted(header: str | None, size: int) -> Encoding:
+    """Return the encoding that an Accept-Encoding allows for an answer of `size` bytes, gzip before deflate."""
+    if header is None or size < WORTH_IT:
+        return Encoding.IDENTITY
+    allowed = set()
+    for choice in header.lower().split(","):
+        name, _, weight = choice.replace(" ", "").partition(";")
+        if weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+            allowed.add(name)
+    return next((each for each in (Encoding.GZIP, Encoding.DEFLATE) if each in allowed), Encoding.IDENTITY)
+
+
+def _deflate_window(body: bytes) -> int:
+    """Tell zlib's form, which `deflate` is meant to be, from the raw one that some clients send: by its check bits."""
+    is_zlib = len(body) > 1 and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2], "big") % 31 == 0
+    return ZLIB_WINDOW if is_zlib else RAW_WINDOW

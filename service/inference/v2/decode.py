@@ -1,0 +1,169 @@
+"""From a request's bytes to what a model is asked: JSON, JSON with bytes after it, or bytes alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from models.spec import Coding
+from models.spec.parameters import Shape
+from service.catalog.loaded import LoadedModel
+from service.errors import shown
+from service.inference.codec import one_long_body_at_a_time
+from service.inference.query import Query
+from service.inference.v2.errors import InvalidRequest
+from service.inference.v2.outputs import INPUT, VARIES, Output, outputs_of, sample_shape
+from service.inference.v2.parsing import parse
+from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor
+from service.inference.v2.tensors import Array, Datatype, from_bytes, from_json, to_float32
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+MOST_DIGITS = 19
+MICROSECONDS = 10**6  # in a second
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An output that the answer shall hold: as bytes or JSON, and how many classes of it as text, if so."""
+
+    output: Output
+    binary: bool
+    classes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferQuery(Query):
+    """What a request asks of a model, how it shall be answered, and the seconds that it took to decode."""
+
+    outputs: tuple[Wanted, ...]
+    id: str | None = None
+    decode_seconds: float = 0.0
+
+
+def decode(body: bytes, header_length: str | None, model: LoadedModel) -> InferQuery:
+    """Return what `body` asks of `model`; `header_length` is how long its JSON says it is, if it does.
+
+    Raises MalformedBody, InvalidRequest or TooLarge.
+    """
+    length = _length(header_length, len(body))
+    if header_length is not None and length == 0:
+        return _raw(body, model)
+    view = memoryview(body)
+    with one_long_body_at_a_time(length):
+        return _tensors(bytes(view[:length]), view[length:], model)
+
+
+def _tensors(said: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
+    model.limits.check_delimiters(said)
+    request = parse(said, InferRequest)
+    if request.model_name not in (None, model.name):
+        raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
+    tensor, parameters = _only_input(request.inputs), request.parameters
+    shape = tuple(tensor.shape)
+    _check_shape(shape, model)
+    time_steps = _time_steps(shape, parameters.time_steps, model)
+    samples = to_float32(_array(tensor, shape, blobs), "inputs[0]")
+    return InferQuery(
+        samples,
+        time_steps,
+        parameters.seed,
+        timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
+        outputs=_wanted(request.outputs, model, binary=parameters.binary_data_output),
+        id=request.id,
+    )
+
+
+def _length(header: str | None, size: int) -> int:
+    """Return how long the JSON of a body is: all of it, or as long as the header says."""
+    if header is None:
+        return size
+    if not (header.isascii() and header.isdecimal() and len(header) <= MOST_DIGITS and int(header) <= size):
+        raise InvalidRequest(f"{HEADER_LENGTH} is {shown(header)}, expected 0 to {size}, the length of the body")
+    return int(header)
+
+
+def _raw(body: bytes, model: LoadedModel) -> InferQuery:
+    """Read a body that is one sample's bytes alone; a raster is as long as they are."""
+    unit = 4 * math.prod(model.spec.input.shape)
+    shape: Shape = (1, *model.spec.input.shape)
+    if model.spec.coding is Coding.SPIKES:
+        shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
+    time_steps = _time_steps(shape, None, model)
+    samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
+    return InferQuery(samples, time_steps, 0, outputs=_wanted([], model, binary=True))
+
+
+def _only_input(inputs: list[InputTensor]) -> InputTensor:
+    if len(inputs) != 1:
+        raise InvalidRequest(f"inputs holds {len(inputs)} tensors, expected one, '{INPUT}'")
+    if inputs[0].name != INPUT:
+        raise InvalidRequest(f"inputs[0].name is {shown(inputs[0].name)}, expected '{INPUT}'")
+    return inputs[0]
+
+
+def _array(tensor: InputTensor, shape: Shape, blobs: memoryview) -> Array:
+    """Return the input's values, from its data or the bytes after the JSON."""
+    size = tensor.parameters.binary_data_size
+    if tensor.datatype is Datatype.BYTES:
+        raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
+    if size is None:
+        if len(blobs):
+            raise InvalidRequest(f"the body has {len(blobs)} bytes after its JSON, but no input says binary_data_size")
+        if tensor.data is None:
+            raise InvalidRequest("inputs[0].data is missing")
+        return from_json(tensor.data, tensor.datatype, shape, "inputs[0].data")
+    if tensor.data is not None:
+        raise InvalidRequest("inputs[0] has data and binary_data_size, expected one of them")
+    if size != len(blobs):
+        raise InvalidRequest(
+            f"inputs[0].parameters.binary_data_size is {shown(size)}, but {len(blobs)} bytes follow the JSON"
+        )
+    return from_bytes(blobs, tensor.datatype, shape, "inputs[0]")
+
+
+def _check_shape(shape: Shape, model: LoadedModel) -> None:
+    expected = (VARIES, *sample_shape(model.spec))
+    fits = len(shape) == len(expected) and all(
+        extent == wanted or (wanted == VARIES and extent > 0) for extent, wanted in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        raise InvalidRequest(
+            f"inputs[0].shape is [{', '.join(map(shown, shape))}], expected {list(expected)}, where -1 is 1 or more"
+        )
+
+
+def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
+    """Return how long to run, once shape and steps are known to keep to the limits: no value was looked at so far."""
+    most = model.limits.time_steps
+    steps, where = asked or model.spec.time_steps, "parameters.time_steps"
+    if model.spec.coding is Coding.SPIKES:
+        if asked not in (None, shape[1]):
+            raise InvalidRequest(f"parameters.time_steps is {shown(asked)}, but inputs[0] has {shape[1]} steps")
+        steps, where = shape[1], "inputs[0].shape[1]"
+    if steps > most:
+        raise InvalidRequest(f"{where} is {shown(steps)}, expected 1 to {most}")
+    model.limits.check_size(shape[0], steps)
+    return steps
+
+
+def _wanted(outputs: list[OutputTensor], model: LoadedModel, *, binary: bool) -> tuple[Wanted, ...]:
+    known = outputs_of(model.spec)
+    if not outputs:
+        return tuple(Wanted(output, binary) for output in known.values())
+    wanted: list[Wanted] = []
+    for index, asked in enumerate(outputs):
+        output = known.get(asked.name)
+        if output is None:
+            raise InvalidRequest(f"outputs[{index}].name is {shown(asked.name)}, expected one of {', '.join(known)}")
+        if any(output is other.output for other in wanted):
+            raise InvalidRequest(f"outputs[{index}].name is '{asked.name}' again, expected each output once")
+        classes = asked.parameters.classification
+        if classes is not None and not output.per_class:
+            values = ", ".join(name for name, each in known.items() if each.per_class)
+            raise InvalidRequest(
+                f"outputs[{index}].parameters.classification: '{asked.name}' has no value for each class, "
+                f"expected one of {values}"
+            )
+        own = asked.parameters.binary_data
+        wanted.append(Wanted(output, binary if own is None else own, classes))
+    return tuple(wanted)

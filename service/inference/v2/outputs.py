@@ -1,0 +1,61 @@
+"""The tensors that a model takes and gives: its input, and each output with how it follows from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.bundle.external import AnyTask
+from models.engines import RunResult
+from models.spec import Coding, Readout, Spec, Task
+from service.inference.v2.tensors import Array, Datatype
+
+INPUT = "inputs"
+VARIES = -1
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output, (batch, width): one column for each class or one alone, and how it follows from a run."""
+
+    name: str
+    datatype: Datatype
+    per_class: bool
+    of: Callable[[RunResult, Task], Array]
+
+    def width(self, spec: Task) -> int:
+        """How many columns it has."""
+        return spec.classes if self.per_class else 1
+
+
+def _labels(result: RunResult, spec: Task) -> Array:
+    return np.array([spec.labels[index] for index in result.class_index.tolist()], object)[:, np.newaxis]
+
+
+_OUTPUTS = (
+    Output("spike_counts", Datatype.INT64, True, lambda result, _: result.spike_counts),
+    Output("probabilities", Datatype.FP32, True, lambda result, _: result.probabilities),
+    Output("class_index", Datatype.INT64, False, lambda result, _: result.class_index[:, np.newaxis]),
+    Output("label", Datatype.BYTES, False, _labels),
+)
+_OPERATIONS = Output(
+    "synaptic_operations", Datatype.INT64, False, lambda run, _: np.asarray(run.synaptic_operations)[:, np.newaxis]
+)
+_READOUT = Output("readout", Datatype.FP32, True, lambda result, _: result.readout)
+
+
+def outputs_of(spec: AnyTask) -> Mapping[str, Output]:
+    """Return a model's outputs by name.
+
+    The operations of a model of others are not known; the readout is an output where it is not the spike counts.
+    """
+    outputs = (*_OUTPUTS, _OPERATIONS) if isinstance(spec, Spec) else _OUTPUTS
+    outputs = outputs if spec.readout is Readout.SPIKE_COUNT else (*outputs, _READOUT)
+    return {output.name: output for output in outputs}
+
+
+def sample_shape(spec: Task) -> tuple[int, ...]:
+    """Return the shape of one sample; -1 is how many time steps a raster has."""
+    return (VARIES, *spec.input.shape) if spec.coding is Coding.SPIKES else spec.input.shape

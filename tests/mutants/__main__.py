@@ -1,0 +1,174 @@
+"""Plant each mutant in a copy of the project and run the tests named for it: `./scripts/mutants`.
+
+A mutant that no test notices is a promise that no test holds. The list is our own and not drawn by a tool: cosmic-ray
+makes more than 4,600 mutants of models/coding, models/bundle, service/catalog and service/inference alone, about eight
+hours of tests, and many of them change nothing that anybody was promised. mutmut leaves functions with a decorator
+alone: the kernels, the endpoints, the properties. The list has the lines whose promise can be named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from tests.mutants.listed import LIST, ROOT, Mutant, read
+
+PASSED = 0  # pytest's exit status
+RUNNING: set[subprocess.Popen[bytes]] = set()  # the tests that are going on
+BASELINE_SECONDS = 1800.0  # for all tests that are named, with no fault planted
+
+
+class Outcome(StrEnum):
+    """What became of a mutant."""
+
+    CAUGHT = "caught"
+    TIMED_OUT = "timed out"  # which is caught too: some test waited for what never came
+    SURVIVED = "survived"
+    GONE = "gone"  # its line is not there, or not once
+
+
+class Result(NamedTuple):
+    """A mutant, what became of it, the number of its line (0 if it is gone) and the seconds that its tests took."""
+
+    mutant: Mutant
+    outcome: Outcome
+    line: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return it as a line of the table."""
+        place = f"{self.mutant.file}:{self.line}" if self.line else self.mutant.file
+        return f"{self.outcome:<9}  {self.seconds:6.1f} s  {place:<44}  {self.mutant.promise}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a table of the mutants that are asked for; return 1 if any survives or is gone, else 0."""
+    parser = argparse.ArgumentParser(prog="scripts/mutants", description="Plant faults and see whether tests fail.")
+    parser.add_argument("words", nargs="*", help="only mutants whose file or promise holds one of these words")
+    parser.add_argument("--jobs", type=int, default=1, help="how many copies are tested at once")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for the tests of one mutant")
+    parser.add_argument("--list", type=Path, default=LIST, help="the list of mutants")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the project, which is copied and never changed")
+    asked = parser.parse_args(arguments)
+    mutants = [each for each in read(asked.list) if _is_asked_for(each, asked.words)]
+    if not mutants:
+        parser.error(f"words are {asked.words}, but no mutant's file or promise holds one of them")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copies = [Path(folder) / str(number) for number in range(max(1, asked.jobs))]
+        _copy(asked.root, copies[0])
+        named = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
+        if _passes(copies[0], named, BASELINE_SECONDS, quiet=False) is not True:
+            print("The tests that are named do not pass without a fault planted, so nothing was tried.")
+            return 1
+        for other in copies[1:]:  # with all that was compiled on the way
+            shutil.copytree(copies[0], other, symlinks=True)
+        outcomes = _try_all(mutants, copies, asked.timeout)
+    counts = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome)
+    print(f"{len(mutants)} mutants in {(time.monotonic() - began) / 60:.1f} minutes: {counts}")
+    return int(bool(outcomes[Outcome.SURVIVED] or outcomes[Outcome.GONE]))
+
+
+def _is_asked_for(mutant: Mutant, words: Sequence[str]) -> bool:
+    return not words or any(word in mutant.file or word in mutant.promise for word in words)
+
+
+def _copy(root: Path, copy: Path) -> None:
+    """Copy the files that git knows or would add, as they are now."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (root / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, copy / name)
+
+
+def _try_all(mutants: Sequence[Mutant], copies: Sequence[Path], timeout: float) -> Counter[Outcome]:
+    """Try the mutants, as many at once as there are copies, and print each result as it comes."""
+    free: SimpleQueue[Path] = SimpleQueue()
+    for copy in copies:
+        free.put(copy)
+
+    def attempt(mutant: Mutant) -> Result:
+        copy = free.get()
+        try:
+            return _attempt(mutant, copy, timeout)
+        finally:
+            free.put(copy)
+
+    outcomes: Counter[Outcome] = Counter()
+    with ThreadPoolExecutor(len(copies)) as pool:
+        try:
+            for attempted in as_completed([pool.submit(attempt, mutant) for mutant in mutants]):
+                result = attempted.result()
+                outcomes[result.outcome] += 1
+                print(result, flush=True)
+        except BaseException:  # as when somebody interrupts: what runs is ended, and nothing else begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in RUNNING.copy():
+                _end(process)
+            raise
+    return outcomes
+
+
+def _attempt(mutant: Mutant, copy: Path, timeout: float) -> Result:
+    began = time.monotonic()
+    try:
+        line = mutant.line(copy)
+    except ValueError:
+        return Result(mutant, Outcome.GONE, 0, 0.0)
+    text = mutant.plant(copy)
+    try:
+        passed = _passes(copy, mutant.tests, timeout)
+    finally:
+        (copy / mutant.file).write_text(text)
+    outcome = {True: Outcome.SURVIVED, False: Outcome.CAUGHT, None: Outcome.TIMED_OUT}[passed]
+    return Result(mutant, outcome, line, time.monotonic() - began)
+
+
+def _passes(copy: Path, tests: Sequence[str], timeout: float, *, quiet: bool = True) -> bool | None:
+    """Return whether tests pass in a copy of the project, or None if that takes longer than `timeout` seconds.
+
+    No bytecode is written: Python knows it by the time in whole seconds and the size of its source, which may both be
+    those of the source with another fault.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    sink = subprocess.DEVNULL if quiet else None
+    # In a session of its own, so that servers that a test has started end with it.
+    process = subprocess.Popen(
+        command, cwd=copy, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+    )
+    RUNNING.add(process)
+    try:
+        return process.wait(timeout) == PASSED
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        _end(process)
+        RUNNING.discard(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started, if they have not ended."""
+    with suppress(ProcessLookupError):  # none of them is left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

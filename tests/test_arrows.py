@@ -1,0 +1,72 @@
+"""Which room of a package may import which: the tables are where the arrows are written down, all one way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.test_project import files, imports, module_name
+
+Arrows = Mapping[str, set[str]]
+
+MODELS: Arrows = {
+    "models.errors": set(),
+    "models.version": set(),
+    "models.spec": {"models.errors"},
+    "models.neurons": {"models.spec"},
+    "models.coding": {"models.spec", "models.errors"},
+    "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors"},
+    "models.bundle": {"models.engines", "models.coding", "models.spec", "models.errors", "models.version"},
+}
+TABLES: Mapping[str, Arrows] = {"models": MODELS}  # package to the arrows inside it
+
+ENGINES = ("event", "onnx", "torch", "reference")
+DECLARED = "models.engines.declared"  # imports an engine where it makes one
+
+
+def room_of(module: str, arrows: Arrows) -> str | None:
+    """Return the innermost room that a module belongs to, or None for another package's or the top of this one's."""
+    return max((room for room in arrows if f"{module}.".startswith(f"{room}.")), key=len, default=None)
+
+
+def test_a_file_belongs_to_the_innermost_room_that_holds_it() -> None:
+    arrows: Arrows = {"a.b": set(), "a.b.c": set()}
+    assert [room_of(module, arrows) for module in ("a.b.c.d", "a.b.cd", "a.b", "a", "x")] == [
+        "a.b.c", "a.b", "a.b", None, None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("package", TABLES)
+def test_every_file_is_in_a_room_or_is_the_package_itself(package: str) -> None:
+    modules = {module_name(file) for file in files(package)}
+    assert {module for module in modules if room_of(module, TABLES[package]) is None} == {package}
+
+
+@pytest.mark.parametrize(("package", "room"), [(package, room) for package in TABLES for room in TABLES[package]])
+def test_a_room_imports_only_the_rooms_that_its_row_names(package: str, room: str) -> None:
+    arrows = TABLES[package]
+    wrong = {}
+    for file in files(package):
+        if room_of(module_name(file), arrows) == room:
+            found = {room_of(module, arrows) for module in imports(file)} - {None, room}
+            wrong[file] = found - arrows[room]
+    assert wrong, f"{room} holds no file"
+    assert {file: rooms for file, rooms in wrong.items() if rooms} == {}
+
+
+@pytest.mark.parametrize("package", TABLES)
+def test_the_arrows_make_no_circle(package: str) -> None:
+    below = {room: set(others) for room, others in TABLES[package].items()}
+    while free := {room for room, others in below.items() if not others}:
+        below = {room: others - free for room, others in below.items() if room not in free}
+    assert below == {}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_engine_imports_another(engine: str) -> None:
+    own = f"models.engines.{engine}"
+    others = {f"models.engines.{other}" for other in ENGINES} - {own}
+    mine = [file for file in files("models") if f"{module_name(file)}.".startswith(f"{own}.")]
+    assert mine
+    assert {file: found for file in mine if (found := imports(file) & (others | {DECLARED}))} == {}

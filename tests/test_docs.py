@@ -1,0 +1,155 @@
+"""The pages hang together: every link leads somewhere, every page is on the site, and the settings are the code's."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from docs import configuration, pages
+from service.settings import Settings
+from tests.bundles import publish
+from tests.networks import toy
+from tests.pages import ROOT, blocks
+from tests.service.conftest import serving
+from training.__main__ import app
+from training.commands import RUN
+
+SITE = pages.places()
+PAGES = [path for path in SITE if path.endswith(".md")]
+LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)\)")
+
+
+def links(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the path and the anchor of each link within the project; either of them may be empty."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for match in LINK.finditer(re.sub(r"`[^`\n]*`", "", prose)):
+        if "://" not in match["target"] and not match["target"].startswith("mailto:"):
+            path, _, anchor = match["target"].partition("#")
+            yield path, anchor
+
+
+def anchors(text: str) -> set[str]:
+    """Return what a page's headings are called in a link, as GitHub and the site agree for plain words."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading_that_are_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    folder = PurePosixPath(page).parent
+    for path, anchor in links(text):
+        target = (ROOT / folder / path).resolve() if path else ROOT / page
+        assert target.exists(), f"{page} links to {path}"
+        if anchor:
+            assert anchor in anchors(target.read_text()), f"{page} links to {path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_of_the_site_links_to_nothing_that_is_not_on_the_site(page: str) -> None:
+    place = PurePosixPath(SITE[page])
+    on_the_site = set(SITE.values())
+    for path, _ in links(pages.moved((ROOT / page).read_text(), page, SITE)):
+        assert not path or (place.parent / path).as_posix() in on_the_site, f"{page} links to {path}"
+
+
+def test_a_link_is_made_to_fit_the_site_with_its_anchor_and_others_are_left_alone() -> None:
+    site = {"docs/a.md": "a.md", "SECURITY.md": "security.md", "deploy/README.md": "deploy.md"}
+    text = "[one](../SECURITY.md#keys) [two](a.md) [three](#here) [four](https://x.example/a.md) [five](../LICENSE)"
+    assert pages.moved(text, "docs/a.md", site) == (
+        "[one](security.md#keys) [two](a.md) [three](#here) [four](https://x.example/a.md) [five](../LICENSE)"
+    )
+    assert pages.moved("[one](../docs/a.md#b)", "deploy/README.md", site) == "[one](a.md#b)"
+
+
+def named(nav: Any) -> Iterator[str]:
+    """Yield each page that the site's navigation names."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for each in nav.values() if isinstance(nav, dict) else nav:
+            yield from named(each)
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    project = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+    assert sorted(named(project["nav"])) == sorted(SITE[page] for page in PAGES)
+
+
+def test_the_page_of_settings_is_what_the_settings_say() -> None:
+    assert configuration.PAGE.read_text() == configuration.page(), "run python -m docs.configuration"
+
+
+def test_the_page_of_settings_has_a_row_for_each_with_its_default_and_bounds() -> None:
+    page = configuration.page()
+    assert [
+        flag for name in Settings.model_fields if f"| `{(flag := '--' + name.replace('_', '-'))}` |" not in page
+    ] == []
+    assert "| `--port` | `8000` | a whole number, 0 to 65535 |" in page
+    assert "| `--header-seconds` | `10` | a number, more than 0, at most 3600 |" in page
+    assert "| `--engine` | `auto` | `auto`, `reference`, `event`, `onnx`, `torch` |" in page
+    assert "| `--strict-readiness` | `true` | `true` or `false` |" in page
+    assert str(ROOT) not in page  # nor anything else that is not the same on every machine
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/api.md", "SECURITY.md"])
+def test_a_setting_that_a_page_names_in_backquotes_is_one(page: str) -> None:
+    named_settings = set(re.findall(r"`--([a-z][a-z-]*)[` ]", (ROOT / page).read_text()))
+    assert {name.replace("-", "_") for name in named_settings} - Settings.model_fields.keys() == set()
+
+
+def test_the_page_of_operations_names_every_metric_and_no_other(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    with serving(tmp_path) as client:
+        client.post("/predict", json={"inputs": [[1, 1]]})
+        told = set(re.findall(r"^# TYPE (spikeserve_\w+)", client.get("/metrics").text, re.MULTILINE))
+    written = set(re.findall(r"`(spikeserve_\w+)`", (ROOT / "docs/operations.md").read_text()))
+    assert {name for name in told if not name.endswith("_created")} == written
+
+
+EVERYTHING = ["README.md", *PAGES]
+FOLDERS = "benchmarks|deploy|docs|models|requirements|scripts|service|tests|training"
+
+
+@pytest.mark.parametrize("page", [page for page in EVERYTHING if page != "CHANGELOG.md"])
+def test_a_file_a_script_or_a_module_that_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    files = set(re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", text)) | set(re.findall(r"\./(scripts/[\w-]+)", text))
+    modules = set(re.findall(r"python -m ([\w.]+)", text))
+    assert [file for file in sorted(files) if not (ROOT / file).exists()] == []
+    assert [name for name in sorted(modules) if importlib.util.find_spec(name) is None] == []
+
+
+def commands(*beginnings: str) -> Iterator[tuple[str, str]]:
+    """Yield the page and the arguments of each command in a shell block of a page that begins so."""
+    for page in EVERYTHING:
+        for line in "".join(blocks((ROOT / page).read_text(), "sh")).splitlines():
+            for beginning in beginnings:
+                if line.startswith(f"{beginning} "):
+                    yield page, line.removeprefix(beginning).partition("  #")[0]
+
+
+@pytest.mark.parametrize(("page", "arguments"), [*commands("./scripts/serve", "python -m service")])
+def test_a_page_serves_with_flags_that_there_are(page: str, arguments: str) -> None:
+    given = {word[2:].replace("-", "_") for word in shlex.split(arguments) if word.startswith("--")}
+    assert given - Settings.model_fields.keys() == set(), page
+
+
+@pytest.mark.parametrize(("page", "arguments"), [*commands(".venv/bin/python -m training", "python -m training")])
+def test_a_page_trains_and_imports_with_commands_that_parse(page: str, arguments: str) -> None:
+    command: Any = typer.main.get_command(app)
+    words = shlex.split(arguments)
+    while isinstance(command, TyperGroup):
+        name = words.pop(0) if words[0] in command.commands else RUN  # `export RUN` needs no name
+        assert name in command.commands, f"{page}: {arguments}"
+        command = command.commands[name]
+    command.make_context(name, words)  # which refuses a flag that there is not, and an argument that is missing
