@@ -129,6 +129,11 @@ def test_a_file_a_script_or_a_module_that_a_page_names_is_there(page: str) -> No
     assert [name for name in sorted(modules) if importlib.util.find_spec(name) is None] == []
 
 
+def test_contributing_says_what_every_script_does() -> None:
+    said = re.findall(r"^\| `\./(scripts/[\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert sorted(said) == sorted(f"scripts/{script.name}" for script in (ROOT / "scripts").iterdir())
+
+
 def commands(*beginnings: str) -> Iterator[tuple[str, str]]:
     """Yield the page and the arguments of each command in a shell block of a page that begins so."""
     for page in EVERYTHING:

@@ -63,7 +63,7 @@ def fit(
     surrogate: Annotated[Surrogate | None, typer.Option(help="The surrogate gradient.")] = None,
     slope: Annotated[float | None, typer.Option(help="The surrogate's slope.")] = None,
     rate_penalty: Annotated[float | None, typer.Option(help="The weight of the firing-rate penalty.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes everything that is drawn.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes everything that is random.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, under its own configuration.")] = None,

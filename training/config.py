@@ -78,7 +78,7 @@ class OptimisationConfig(Frozen):
 
 
 class TrainingConfig(Frozen):
-    """A whole run. The seed fixes the weights' start, the order of the data and everything drawn on the way."""
+    """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "cpu"

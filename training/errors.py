@@ -4,7 +4,7 @@ TrainingError
 ├── InvalidData           a data set that cannot be trained on
 ├── InvalidConfig         a configuration that cannot be run
 ├── InvalidGraph          a NIR file that cannot be read, or a network of elsewhere that cannot be served
-├── InvalidRules          a NIR file whose dialect, dt or reset nobody names, or which are none
+├── InvalidRules          a NIR file whose dialect, dt or reset is missing or wrong
 ├── InvalidEntry          a factory, state_dict or framework that cannot be had
 ├── NotConvertible        a network of PyTorch modules that holds what a spec cannot say, module by module
 ├── BrokenGradientChain   a loss that no weight has a part in

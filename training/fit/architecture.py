@@ -2,7 +2,7 @@
 
     32C3   a 3×3 convolution with 32 channels, stride 1, padded to keep the size, and its neurons
     AP2    an average pool over 2×2; MP2 the maximum, SP2 the sum
-    128    a fully connected layer of 128 neurons (FC128 is the same); 128R also hears its own spikes of the step before
+    128    a fully connected layer of 128 neurons (FC128 is the same); 128R is recurrent
 
 The output layer, one neuron for each class, is added.
 """

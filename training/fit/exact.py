@@ -1,7 +1,7 @@
-"""Weights on a dyadic grid, so that what was trained is what is served, whoever adds up.
+"""Weights on a dyadic grid, so that what was trained is what is served, on any engine.
 
-A float32 sum hangs on its order, and matrix products order as they like: the same weights on another engine, machine or
-batch size can put a membrane on the other side of its threshold. A sum does not hang on its order if every term is a
+A float32 sum depends on its order, and a matrix product may add in any: the same weights on another engine, machine or
+batch size can put a membrane on the other side of its threshold. A sum does not depend on its order if every term is a
 multiple of one power of two and no partial sum can leave 24 bits. Spikes are 0 or 1, so it is enough to round each
 layer's weights to the finest grid that leaves room for its largest sum: usually 2**-15 or finer, far below what
 training can tell. After that every engine agrees in every spike, on the trained network too. An engine may add a
@@ -78,7 +78,7 @@ def round_to_grid(network: Network) -> Rounded:
             if isinstance(node, Spiking) and node.recurrent:
                 returning = _round(tensors, node.name, "recurrent.", Multiples(1.0, 1.0), arriving.bound)
                 exact = exact and (arriving + returning).fit
-            if isinstance(node, Spiking) and node.fire is Fire.MULTIPLE:  # nobody knows how many spikes at most
+            if isinstance(node, Spiking) and node.fire is Fire.MULTIPLE:  # the number of spikes has no bound
                 exact = False
             return Multiples(1.0, 1.0)
         if isinstance(node, Weighted):

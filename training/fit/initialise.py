@@ -1,7 +1,7 @@
 """Initialisation: fresh weights, scaled until every layer fires.
 
-A layer that is silent at the start passes hardly a gradient, and one that always fires tells nothing. How large a
-weight must be hangs on the data, the threshold and the decay, so it is found by trying.
+A layer that is silent at the start passes hardly any gradient, and one that always fires carries no information. How
+large a weight must be depends on the data, the threshold and the decay, so it is found by trying.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def initialise(module: SpikingNetwork, samples: FloatArray) -> None:
             if BAND[0] <= rate <= BAND[1]:
                 break
             for connection in feeding:
-                _louder(connection) if rate < BAND[0] else _quieter(connection)
+                _increase(connection) if rate < BAND[0] else _decrease(connection)
         feeding = []
 
 
-def _louder(connection: torch.nn.Module) -> None:
+def _increase(connection: torch.nn.Module) -> None:
     for name, parameter in connection.named_parameters():
         # A bias is raised, not scaled: weights whose sum is negative stay silent at any size.
         if name == "bias":
@@ -44,7 +44,7 @@ def _louder(connection: torch.nn.Module) -> None:
             parameter.mul_(1.1)
 
 
-def _quieter(connection: torch.nn.Module) -> None:
+def _decrease(connection: torch.nn.Module) -> None:
     for name, parameter in connection.named_parameters():
         if name != "bias":
             parameter.mul_(0.9)

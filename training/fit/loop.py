@@ -36,7 +36,7 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Fitted:
-    """A run that has ended: its best network, its epochs, and whether somebody interrupted it."""
+    """A run that has ended: its best network, its epochs, and whether it was interrupted."""
 
     network: Network
     epochs: list[Epoch]

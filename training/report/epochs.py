@@ -1,4 +1,4 @@
-"""What a run tells while it goes: what each epoch came to, and who is told."""
+"""The progress of a run: the record of each epoch, and the callbacks that receive it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told how the run goes: after each batch, as a share of the epoch, and after each epoch."""
+    """Callbacks during a run: after each batch, with its share of the epoch, and after each epoch."""
 
     batch: Callable[[int, float], None] = lambda _, __: None
     epoch: Callable[[Epoch], None] = lambda _: None

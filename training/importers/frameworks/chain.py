@@ -27,7 +27,7 @@ from training.importers.frameworks.layer import has_hooks
 from training.importers.frameworks.torch_modules import MODULES
 
 BATCH = 3
-MOST_STEPS = 5  # of the run that is watched; not as many as samples
+MAX_STEPS = 5  # of the run that is watched; not as many as samples
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _collect(module: nn.Module, path: str, framework: Framework, parts: _Parts) 
 def _watched(network: nn.Module, parts: _Parts, framework: Framework, shape: Shape, time_steps: int) -> list[Link]:
     """Run a network that has a forward of its own, in each layout that it might take, and prove that it is a chain."""
     links = list({id(link.module): link for link in parts.links}.values())  # one hook for each module
-    steps = MOST_STEPS if time_steps >= MOST_STEPS else 2
+    steps = MAX_STEPS if time_steps >= MAX_STEPS else 2
     generator = torch.Generator().manual_seed(0)
     values = torch.rand((steps, BATCH, *shape), generator=generator)  # no two are the same
     layouts = {"one step": values[0], "time first": values, "batch first": values.transpose(0, 1).contiguous()}

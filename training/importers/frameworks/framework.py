@@ -57,7 +57,7 @@ def find(name: str) -> Framework:
 
 def folded(module: nn.Module, steps: Tensor) -> Run:
     """Run a module without state over all steps at once, as one long batch."""
-    if isinstance(module, nn.Flatten):  # which axes are a sample's hangs on whether its caller has one for time
+    if isinstance(module, nn.Flatten):  # which axes are a sample's depends on whether its caller has one for time
         return Run(steps.flatten(2))
     return Run(module(steps.flatten(0, 1)).unflatten(0, steps.shape[:2]))
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from models.spec import Readout
-from models.spec.nodes import NodeBase
+from models.spec.nodes import Joins, NodeBase, Recurrent
 from training.importers.builder import Builder, Draft
 from training.importers.connections import Array
 
 
 @dataclass
 class Findings:
-    """What the modules of a network say beside its nodes, and all that cannot be converted."""
+    """What the modules of a network say beyond its nodes, and everything that cannot be converted."""
 
     refusals: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -75,6 +75,14 @@ class Layer:
         """Return the weight and the bias of a connection of PyTorch's."""
         bias = connection.bias
         return self.array("weight", connection.weight), None if bias is None else self.array("bias", bias)
+
+    def recurrent(
+        self, connection: nn.Linear, joins: Joins, *, bias_at_start: bool = True
+    ) -> tuple[Recurrent, dict[str, Any]]:
+        """Return the recurrent connection that a Linear of PyTorch's is, and its tensors."""
+        bias = connection.bias is not None
+        tensors = {"recurrent.weight": connection.weight, "recurrent.bias": connection.bias}
+        return Recurrent(bias=bias, bias_at_start=bias_at_start or not bias, joins=joins), tensors
 
 
 Rule = Callable[[Layer], None]

@@ -23,7 +23,7 @@ RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent)
 
 
 def leaky(layer: Layer) -> None:
-    """Convert LIF, IAF and their recurrent and squeezing kin: i = alpha_syn * (i + in), v = alpha * v + i."""
+    """Convert LIF and IAF, and their recurrent and squeezing variants: i = alpha_syn * (i + in), v = alpha * v + i."""
     module = layer.module
     fields = _spiking(layer)
     with torch.no_grad():
@@ -93,9 +93,7 @@ def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
     if type(linear) is not nn.Linear:
         layer.refuse(f"rec_connect is {type(linear).__name__}", "a recurrent connection is an nn.Linear")
         return None, {}
-    bias = linear.bias is not None
-    tensors = {"recurrent.weight": linear.weight, "recurrent.bias": linear.bias}
-    return Recurrent(bias=bias, bias_at_start=not bias, joins=Joins.INPUT), tensors
+    return layer.recurrent(linear, Joins.INPUT, bias_at_start=False)
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:

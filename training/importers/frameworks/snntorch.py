@@ -21,7 +21,7 @@ from training.importers.frameworks.layer import Layer, is_hard
 from training.importers.frameworks.torch_modules import MODULES
 
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
-MOST_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
+MAX_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
 
 LATE = {True: ResetTiming.NEXT_STEP, False: ResetTiming.CORRECTED}
 LATE_CHARGED = {True: ResetTiming.NEXT_STEP_CHARGED, False: ResetTiming.CORRECTED_CHARGED}
@@ -104,17 +104,15 @@ def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
     connection = layer.module.recurrent
     shape = layer.builder.shape
     if isinstance(connection, nn.Linear):
-        bias = connection.bias
-        tensors = {"recurrent.weight": connection.weight, "recurrent.bias": bias}
-        return Recurrent(bias=bias is not None, joins=Joins.CHARGE), tensors
+        return layer.recurrent(connection, Joins.CHARGE)
     if isinstance(connection, nn.Conv2d):
         layer.refuse("conv2d_channels", "a recurrent connection is full, from every neuron to every neuron")
         return None, {}
     if shape is None:
         return None, {}
     size = int(np.prod(shape))
-    if size > MOST_ONE_TO_ONE:
-        layer.refuse("all_to_all is False", f"{size} one-to-one weights are written out, at most {MOST_ONE_TO_ONE}")
+    if size > MAX_ONE_TO_ONE:
+        layer.refuse("all_to_all is False", f"{size} one-to-one weights are written out, at most {MAX_ONE_TO_ONE}")
         return None, {}
     weights = np.broadcast_to(connection.V.detach().numpy(), shape).astype(np.float32)
     return Recurrent(joins=Joins.CHARGE), {"recurrent.weight": np.diag(weights.reshape(-1))}

@@ -1,1 +1,1 @@
-"""NIR files in and out: read and mended, put under a named dialect, published; and written such that they come back."""
+"""NIR files in and out: read and repaired, put under a named dialect, published, written back."""

@@ -26,7 +26,7 @@ ANY_RULES = Rules(DialectName.NIR, 1e-4, GraphReset.SUBTRACT)
 
 @dataclass(frozen=True)
 class Report:
-    """A file, its graph made flat, the rules that nobody names, and what is wrong (None where nothing is)."""
+    """A file, its graph made flat, the rules that are missing, and what is wrong (None where nothing is)."""
 
     file: NirFile
     graph: Graph | None

@@ -1,4 +1,4 @@
-"""From a NIR graph and the rules that it leaves out to a network of ours; what was repaired is told, never hidden."""
+"""From a NIR graph and the rules that it leaves out to a network of ours; each repair is a warning."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class _Converter:
         self.names: dict[str | None, str] = {None: INPUT}
 
     def add(self, ordered: OrderedNode, *, last: bool) -> None:
-        """Add a node, after a Flatten where it or the readout takes a list and what arrives is none."""
+        """Add a node, after a Flatten where it or the readout takes a list and something else arrives."""
         node = ordered.node
         inputs = [self.names[source] for source in ordered.sources]
         shape = self.builder.arriving(node.name, inputs) or ()

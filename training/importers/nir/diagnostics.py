@@ -1,4 +1,4 @@
-"""What looks wrong about a neuron under the rules, though it can be read: told, and changed nowhere."""
+"""What looks wrong about a neuron under the rules, though it can be read: warnings, which change nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def diagnostics(cell: Cell, rules: Rules) -> Iterator[str]:
     name = cell.node.name
     for parameter in ("tau", "tau_mem", "tau_syn"):
         if cell.node.has(parameter):
-            yield from _of_time(name, parameter, float(cell.node.positive(parameter).max()), cell, rules)
+            yield from _of_time(parameter, cell, rules)
     if cell.type in ("IF", "I") and rules.dialect is DialectName.NIR and rules.dt < 1 and np.all(cell.array("r") == 1):
         yield (
             f"node '{name}': its r is 1, so that dialect 'nir' multiplies what arrives by dt = {rules.dt:g}; Norse, "
@@ -33,8 +33,9 @@ def diagnostics(cell: Cell, rules: Rules) -> Iterator[str]:
         )
 
 
-def _of_time(name: str, parameter: str, longest: float, cell: Cell, rules: Rules) -> Iterator[str]:
-    shortest = float(cell.node.positive(parameter).min())
+def _of_time(parameter: str, cell: Cell, rules: Rules) -> Iterator[str]:
+    name, values = cell.node.name, cell.node.positive(parameter)
+    shortest, longest = float(values.min()), float(values.max())
     if DIALECTS[rules.dialect].counts_in_steps:
         if longest < 0.5:
             yield (

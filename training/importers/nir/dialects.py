@@ -21,7 +21,7 @@ from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 Fields: TypeAlias = dict[str, Any]
 
-WHAT_IT_DOES_TO: Mapping[GraphReset, Reset] = {
+RESETS: Mapping[GraphReset, Reset] = {
     GraphReset.SUBTRACT: Reset.SUBTRACT,
     GraphReset.ZERO: Reset.VALUE,
     GraphReset.VALUE: Reset.VALUE,
@@ -66,7 +66,7 @@ class Dialect(ABC):
 
     def firing(self, cell: Cell, rules: Rules, *, recurrent: bool) -> Fields:
         """Return when the neuron fires and how it resets."""
-        reset = WHAT_IT_DOES_TO[rules.reset]
+        reset = RESETS[rules.reset]
         timing = ResetTiming.SAME_STEP if reset is Reset.NONE else self.timing(cell, rules, recurrent=recurrent)
         fields: Fields = {
             "threshold": cell.positive("v_threshold"),
@@ -160,7 +160,7 @@ class SnnTorch(Dialect):
     @override
     def timing(self, cell: Cell, rules: Rules, *, recurrent: bool) -> ResetTiming:
         timing = rules.reset_timing or ResetTiming.CORRECTED
-        loses_its_charge = WHAT_IT_DOES_TO[rules.reset] is Reset.VALUE and (cell.type == "CubaLIF" or recurrent)
+        loses_its_charge = RESETS[rules.reset] is Reset.VALUE and (cell.type == "CubaLIF" or recurrent)
         return CHARGED.get(timing, timing) if loses_its_charge else timing
 
     def _unit(self, cell: Cell, dt: float) -> Array:

@@ -8,7 +8,6 @@ sinabs' taus are steps, `decay = exp(-1/tau)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,21 +45,11 @@ from training.errors import ExportRefused
 from training.importers.nir import metadata
 from training.importers.nir.dialects import DIALECTS
 from training.importers.nir.graph import Array, GraphNode, NestedGraph
-from training.importers.nir.rules import DialectName, GraphReset
+from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 USUAL_DT = 1e-4  # which snnTorch and SpikingJelly take for granted
 
 Parameters = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class NamedRules:
-    """The rules that the file will name, and how they fall short of the network's own."""
-
-    dialect: DialectName
-    dt: float
-    reset: GraphReset
-    reset_timing: ResetTiming
 
 
 def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
@@ -91,7 +80,7 @@ def to_graph(network: Network, dt: float | None = None) -> NestedGraph:
 
 
 def _metadata(
-    network: Network, rules: NamedRules, nodes: Mapping[str, GraphNode], edges: tuple[tuple[str, str], ...]
+    network: Network, rules: Rules, nodes: Mapping[str, GraphNode], edges: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
     weights = metadata.weights_of(network)
     contents: dict[str, Any] = {
@@ -107,7 +96,7 @@ def _metadata(
     return contents | ({"tensors": kept} if kept else {})
 
 
-def named_rules(network: Network, dt: float | None) -> NamedRules:
+def named_rules(network: Network, dt: float | None) -> Rules:
     """Return the rules that come nearest to what the network's neurons do."""
     spiking = [node for node in network.spec.nodes if isinstance(node, SpikingBase)]
     resets = {_reset(network, node) for node in spiking} or {GraphReset.NONE}
@@ -120,7 +109,7 @@ def named_rules(network: Network, dt: float | None) -> NamedRules:
     seconds = network.spec.dt if dt is None else dt
     # A late reset's timings differ where a layer is recurrent; the plain one stands for both.
     timing = min(timings, key=list(ResetTiming).index)
-    return NamedRules(_dialect(network, timing), seconds or USUAL_DT, resets.pop(), timing)
+    return Rules(_dialect(network, timing), seconds or USUAL_DT, resets.pop(), timing)
 
 
 def _reset(network: Network, node: SpikingBase) -> GraphReset:
@@ -146,7 +135,7 @@ def _dialect(network: Network, timing: ResetTiming) -> DialectName:
 class _Writer:
     """Writes one node after the other; `names` leads from ours to the graph's."""
 
-    def __init__(self, network: Network, rules: NamedRules) -> None:
+    def __init__(self, network: Network, rules: Rules) -> None:
         self.network = network
         self.by_exponential = DIALECTS[rules.dialect].counts_in_steps
         self.dt = 1.0 if self.by_exponential else rules.dt

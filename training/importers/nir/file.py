@@ -4,7 +4,7 @@
     /node                   a graph: type "NIRGraph", edges (n, 2) of names, nodes/<name>/…, metadata/…
     /node/nodes/<name>      a node: its type, and one data set for each parameter
 
-A file is somebody else's: it is read with care (`reader`) and in a process of its own (`isolated`).
+A file is not to be trusted: it is read with checks (`reader`) and in a process of its own (`isolated`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NirFile:
 
 
 def read(path: Path, seconds: float = MAX_SECONDS) -> NirFile:
-    """Read a NIR file; raises InvalidGraph with one sentence where it is none, or not one that can be read safely."""
+    """Read a NIR file; raises InvalidGraph with one sentence where it is not one, or cannot be read safely."""
     if not path.is_file():
         raise InvalidGraph(f"'{path}' is not a file")
     if path.stat().st_size > MAX_BYTES:

@@ -41,7 +41,7 @@ class GraphNode:
         return parameter in self.parameters
 
     def array(self, parameter: str) -> Array:
-        """Return a parameter that must be finite numbers; raises InvalidGraph where it is none."""
+        """Return a parameter that must be finite numbers; raises InvalidGraph where it is not."""
         if parameter not in self.parameters:
             raise InvalidGraph(f"node '{self.name}': {self.type} lacks {parameter}")
         value = np.asarray(self.parameters[parameter])

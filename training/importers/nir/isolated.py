@@ -83,7 +83,7 @@ def write_answer(answer: dict[str, Any], stream: IO[bytes]) -> None:
 
 
 def _read_answer(stream: IO[bytes]) -> tuple[NestedGraph, str]:
-    """Return the graph and the version; raises InvalidGraph where it was refused, ValueError where there is none."""
+    """Return the graph and the version; raises InvalidGraph where it was refused, ValueError for no answer."""
     answer = json.loads(stream.readline())
     if "refused" in answer:
         raise InvalidGraph(answer["refused"])

@@ -1,4 +1,4 @@
-"""What our NIR files say beyond NIR: their spec and their neurons' parameters to the bit, until somebody edits them.
+"""What our NIR files say beyond NIR: their spec and their neurons' parameters to the bit, until the file is edited.
 
 The graph's metadata holds `dialect`, `dt`, `reset` (and `reset_timing`), which are what anybody needs to run it, then
 `spec`, `tensors` (those that NIR's nodes hold in other units) and `digest`, which ties those two to the graph: where

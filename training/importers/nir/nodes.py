@@ -22,7 +22,7 @@ from training.importers.nir.graph import Array, GraphNode
 
 @dataclass(frozen=True)
 class Cell:
-    """A neuron node in a layer of `shape`; what is repaired about a parameter is told to `warn`."""
+    """A neuron node in a layer of `shape`; `warn` is called with each repair."""
 
     node: GraphNode
     shape: Shape

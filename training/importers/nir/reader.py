@@ -2,9 +2,9 @@
 
     python -m training.importers.nir.reader FILE      writes its answer to the standard output
 
-A file is somebody else's. Only numbers and text that lie inside the file are read: no link to another file, no external
-storage, nothing that HDF5 would have to make up. Each group is read once, so that groups in a circle end; and there are
-limits to how many nodes, edges and bytes there may be.
+A file is not to be trusted. Only numbers and text that lie inside the file are read: no link to another file, no
+external storage, nothing that HDF5 would have to make up. Each group is read once, so that groups in a circle end. The
+number of nodes, edges and bytes is bounded.
 """
 
 from __future__ import annotations

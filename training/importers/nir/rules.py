@@ -73,7 +73,7 @@ class GivenRules:
 
     @property
     def missing(self) -> list[str]:
-        """The rules that nobody names."""
+        """The names of the rules that are missing."""
         return [name for name in ("dialect", "dt", "reset") if getattr(self, name) is None]
 
     def complete(self) -> Rules:
