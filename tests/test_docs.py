@@ -96,7 +96,7 @@ def test_the_page_of_settings_has_a_row_for_each_with_its_default_and_bounds() -
     ] == []
     assert "| `--port` | `8000` | a whole number, 0 to 65535 |" in page
     assert "| `--header-seconds` | `10` | a number, more than 0, at most 3600 |" in page
-    assert "| `--engine` | `auto` | `auto`, `reference`, `event`, `onnx`, `torch` |" in page
+    assert "| `--engine` | `auto` | `auto`, `event`, `onnx`, `torch`, `reference` |" in page
     assert "| `--strict-readiness` | `true` | `true` or `false` |" in page
     assert str(ROOT) not in page  # nor anything else that is not the same on every machine
 
@@ -127,6 +127,11 @@ def test_a_file_a_script_or_a_module_that_a_page_names_is_there(page: str) -> No
     modules = set(re.findall(r"python -m ([\w.]+)", text))
     assert [file for file in sorted(files) if not (ROOT / file).exists()] == []
     assert [name for name in sorted(modules) if importlib.util.find_spec(name) is None] == []
+
+
+def test_contributing_says_what_every_script_does() -> None:
+    said = re.findall(r"^\| `\./(scripts/[\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert sorted(said) == sorted(f"scripts/{script.name}" for script in (ROOT / "scripts").iterdir())
 
 
 def commands(*beginnings: str) -> Iterator[tuple[str, str]]:

@@ -149,7 +149,7 @@ def test_the_gpu_image_adds_what_the_torch_extra_says() -> None:
 
 def test_mlserver_is_measured_with_the_ranges_that_the_project_has_where_it_names_the_same_package() -> None:
     lines = (ROOT / "requirements/mlserver.txt").read_text().splitlines()
-    theirs = {Requirement(line).name: line for line in lines if not line.startswith("#")}
+    theirs = {(each := Requirement(line)).name: str(each) for line in lines if not line.startswith("#")}
     ours = {requirement.name: str(requirement) for requirement in requirements("serve", "torch")}
     assert {name: ours[name] for name in theirs.keys() & ours.keys()} == {
         name: theirs[name] for name in ("httptools", "numpy", "safetensors", "torch")

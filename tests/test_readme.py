@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from models.bundle.repository import PRETRAINED
 from models.engines import EngineName
 from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section
-from tests.service.conftest import running
+from tests.service.conftest import Process, running
 from tests.training.command_line import training
 
 README = (ROOT / "README.md").read_text()
@@ -26,11 +27,17 @@ def test_the_readme_is_read_in_a_sitting() -> None:
     assert len(README.splitlines()) <= MOST_LINES
 
 
-@pytest.mark.parametrize(("page", "title"), [(README, "One request"), (API, "An answer")], ids=["README", "API"])
-def test_a_pages_request_gives_the_pages_answer(page: str, title: str) -> None:
-    (request,), (answer,) = blocks(section(page, title), "sh"), blocks(section(page, title), "json")
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Process]:
+    """The service with the models that ship, which the tests only read from."""
     with running(PRETRAINED) as service:
-        assert curl(request, service.url) == json.loads(answer)
+        yield service
+
+
+@pytest.mark.parametrize(("page", "title"), [(README, "One request"), (API, "An answer")], ids=["README", "API"])
+def test_a_pages_request_gives_the_pages_answer(shipped: Process, page: str, title: str) -> None:
+    (request,), (answer,) = blocks(section(page, title), "sh"), blocks(section(page, title), "json")
+    assert curl(request, shipped.url) == json.loads(answer)
 
 
 def test_the_first_page_of_the_site_sends_the_readmes_request() -> None:
@@ -66,11 +73,11 @@ def test_the_table_of_engines_has_them_all() -> None:
     assert {"event", "onnx", "torch", "reference"} == set(EngineName)
 
 
-def test_the_api_pages_client_of_triton_gets_an_answer() -> None:
+def test_the_api_pages_client_of_triton_gets_an_answer(shipped: Process) -> None:
     pytest.importorskip("tritonclient.http", reason="tritonclient is not installed here: it is of the extra 'clients'")
     program = block_with(section(API, "The Open Inference Protocol v2"), "python", "tritonclient")
-    with running(PRETRAINED) as service:
-        program = program.replace(LOCAL, service.url.removeprefix("http://")).replace("50_000", "50_000_000")
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    # A busy machine may take longer than the 50 ms that the page allows.
+    program = program.replace(LOCAL, shipped.url.removeprefix("http://")).replace("50_000", "50_000_000")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     # One sample: its class, then ten counts.
     assert re.fullmatch(r"\[\[\d\]\] \[\[(\d+ ?){10}\]\]\n", done.stdout), done.stderr

@@ -26,13 +26,13 @@ from benchmarks.serving.load import Load, load
 from benchmarks.serving.networks import NETWORKS
 from benchmarks.serving.protocols import NATIVE
 
-PEER = "benchmarks.serving.peers.same_app"
+APPLICATION = "benchmarks.serving.peers.same_app:application"
 UVICORN = (
-    *("--factory", f"{PEER}:application", "--port", "{port}", "--loop", "asyncio", "--ws", "none"),
+    *("--factory", APPLICATION, "--port", "{port}", "--loop", "asyncio", "--ws", "none"),
     *("--no-access-log", "--no-server-header", "--log-level", "warning"),
 )
 GRANIAN = (
-    *("--factory", f"{PEER}:with_coroutines", "--port", "{port}", "--loop", "asyncio", "--no-ws"),
+    *("--factory", APPLICATION, "--port", "{port}", "--loop", "asyncio", "--no-ws"),
     *("--interface", "asgi", "--http", "1", "--workers", "1", "--no-log"),
 )
 OURS = Contestant("ours", "uvicorn", NATIVE, "service", ("--port", "{port}", "--repository", "{repository}"))

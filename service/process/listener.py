@@ -1,4 +1,4 @@
-"""The socket that is listened on."""
+"""The listening socket."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import errno
 import socket
 from typing import Any
 
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # nothing is left to make a connection of
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # no file or memory is left for a connection
 
 
 class Listener(socket.socket):
-    """A listening socket that keeps its backlog, and says once that no more can be accepted.
+    """A listening socket that keeps its own backlog, and logs once when no connection can be accepted.
 
-    asyncio takes one number for how many connections may wait and for how many it accepts at a time. A worker that
-    accepts all that wait leaves its fellows none, so it is told 1, and the backlog is kept here.
+    asyncio has one parameter for two things: the backlog, and how many connections it accepts in a row. A worker that
+    accepts every waiting connection leaves none to the other workers, so asyncio is given 1, and `listen` uses BACKLOG.
 
-    Where none can be accepted, as where the process has all the files open that it may, asyncio logs that and will try
-    again a second later, but first it tries as many more as it accepts at a time, and logs each of them. So after the
-    first failure it is told that no other waits.
+    If a connection cannot be accepted, for example because the process has reached its limit of open files, asyncio
+    logs that and tries again after a second; but first it goes on with the rest of the row and logs each failure. So
+    the next call after a failure raises BlockingIOError, which tells asyncio that no connection waits.
     """
 
-    BACKLOG = 2048  # as uvicorn has it
+    BACKLOG = 2048  # uvicorn's default
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.exhausted = False  # whether the last attempt to accept failed for that
+        self.exhausted = False  # whether the last call failed for want of files or memory
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Return a connection and its address, or raise the OSError that kept it; BlockingIOError is none waiting."""
+        """Return a connection and its address.
+
+        Raises BlockingIOError if none waits, and any other OSError if one waits that cannot be accepted.
+        """
         if self.exhausted:
             self.exhausted = False
             raise BlockingIOError
@@ -38,5 +41,5 @@ class Listener(socket.socket):
             raise
 
     def listen(self, _: int = 0, /) -> None:
-        """Listen, with room for many connections that wait to be accepted."""
+        """Listen with `BACKLOG`, whatever backlog is asked for."""
         super().listen(self.BACKLOG)

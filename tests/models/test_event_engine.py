@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
 from models.engines import EngineName, Record, RunResult, create
+from models.engines.event import currents
 from models.engines.event.carried import Carried
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
@@ -250,6 +251,153 @@ def test_a_convolutions_tables_stay_within_its_arrays(fields: dict[str, Any]) ->
     assert feed.first_block[-1] == len(feed.blocks)
     assert (start + (lines - 1) * feed.weight_step + unit * vectors).max() + weights_at.max() <= feed.weight.size
     assert (place + (lines - 1) * feed.output_step + unit * vectors).max() + group_at.max() <= after.size + 16
+
+
+def assert_exact(network: Network, *inputs: EncodedInputs) -> None:
+    for each in inputs:
+        found, _ = EventEngine(network).run(each, record=EVERYTHING)
+        expected, _ = ReferenceEngine(network).run(each, record=EVERYTHING)
+        assert_same(found, expected)
+
+
+def test_a_busy_layer_over_more_than_one_block_keeps_no_stale_spikes() -> None:
+    # 784 inputs: BLOCK // 784 = 167 steps at once. All spike in the first 300 of 600 steps, and every second one later,
+    # which is still more than BUSY: what an earlier block wrote must not count in a later one.
+    steps = 600
+    assert steps > 2 * currents.BLOCK // 784
+    spikes = np.ones((steps, 1, 784), np.float32)
+    spikes[300:, :, ::2] = 0.0
+    assert_exact(stack(8, steps), EncodedInputs(spikes, steps))
+
+
+def test_averages_of_windows_whose_sums_are_all_1_are_no_spikes() -> None:
+    # One spike in each window of four at every step: a current of 1/4, which reaches the threshold 1 at the fourth.
+    network = network_of(
+        [
+            {"type": "AvgPool2d", "name": "average", "kernel_size": 2},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "IF", "name": "out"},
+        ],
+        {},
+        input={"shape": [1, 2, 4]},
+        coding="spikes",
+        time_steps=4,
+        labels=["left", "right"],
+    )
+    spikes = np.zeros((4, 1, 1, 2, 4), np.float32)
+    spikes[:, 0, 0, 0, [0, 3]] = 1.0
+    result, _ = EventEngine(network).run(EncodedInputs(spikes, 4), record=EVERYTHING)
+    assert result.membranes["out"][:, 0].tolist() == [[0.25, 0.25], [0.5, 0.5], [0.75, 0.75], [0.0, 0.0]]
+    assert result.spike_counts.tolist() == [[1, 1]]
+
+
+def test_events_scaled_by_zero_cost_nothing() -> None:
+    # Both inputs spike at each of three steps, one is scaled to nothing: 3 events meet 4 weights each.
+    network = network_of(
+        [
+            {"type": "Scale", "name": "scale", "scale": "per_neuron"},
+            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 4, "bias": False},
+            {"type": "IF", "name": "out", "threshold": 100.0},
+        ],
+        {"scale.scale": [0, 2], "fc.weight": np.ones((4, 2))},
+        input={"shape": [2]},
+        coding="spikes",
+        time_steps=3,
+        labels=["a", "b", "c", "d"],
+    )
+    result, _ = EventEngine(network).run(EncodedInputs(np.ones((3, 1, 2), np.float32), 3), record=EVERYTHING)
+    assert result.synaptic_operations is not None
+    assert result.synaptic_operations.tolist() == [12]
+    assert result.membranes["out"][-1].tolist() == [[6.0, 6.0, 6.0, 6.0]]
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(2, 2), (2, 4), (4, 2), (2, 3)])
+def test_a_convolution_with_stride_and_dilation_is_exact(stride: int, dilation: int) -> None:
+    # With stride 2 and dilation 2 all taps that meet one input are of one parity, and their outputs are neighbours.
+    rng = np.random.default_rng(4)
+    fields = {"kernel_size": 3, "padding": 2, "stride": stride, "dilation": dilation}
+    outputs = (11 + 4 - 2 * dilation - 1) // stride + 1
+    network = network_of(
+        [
+            {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 16} | fields,
+            {"type": "LIF", "name": "lif", "decay": 0.75},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Linear", "name": "fc", "in_features": 16 * outputs**2, "out_features": 2},
+            {"type": "IF", "name": "out", "threshold": 4.0},
+        ],
+        {
+            "conv.weight": dyadic(rng, 16, 2, 3, 3),
+            "conv.bias": dyadic(rng, 16),
+            "fc.weight": dyadic(rng, 2, 16 * outputs**2),
+            "fc.bias": dyadic(rng, 2),
+        },
+        input={"shape": [2, 11, 11]},
+        coding="spikes",
+        time_steps=4,
+        labels=["a", "b"],
+    )
+    assert_exact(network, raster(0.3, 4, 2, 2, 11, 11))
+
+
+def test_a_grouped_convolution_after_neurons_keeps_its_groups_apart_where_lines_are_long() -> None:
+    # Kernel width 4 × 16 channels a group = 64 floats, from where on one position's channels are added together: those
+    # of two groups must not be. Behind neurons a position's channels follow each other.
+    rng = np.random.default_rng(5)
+    network = network_of(
+        [
+            {"type": "IF", "name": "first"},
+            {"type": "Conv2d", "name": "conv", "in_channels": 4, "out_channels": 32, "kernel_size": 4, "groups": 2},
+            {"type": "LIF", "name": "lif", "decay": 0.75},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Linear", "name": "fc", "in_features": 32 * 9, "out_features": 2},
+            {"type": "IF", "name": "out", "threshold": 4.0},
+        ],
+        {
+            "conv.weight": dyadic(rng, 32, 2, 4, 4),
+            "conv.bias": dyadic(rng, 32),
+            "fc.weight": dyadic(rng, 2, 32 * 9),
+            "fc.bias": dyadic(rng, 2),
+        },
+        input={"shape": [4, 6, 6]},
+        coding="spikes",
+        time_steps=4,
+        labels=["a", "b"],
+    )
+    assert_exact(network, raster(0.6, 4, 2, 4, 6, 6))
+
+
+def test_the_maximum_of_values_is_taken_before_anything_else() -> None:
+    # The greatest of -1, -0.5, -0.25, -2 is -0.25, and of 0.5, 2, 0, 1 it is 2; an I sums two steps of each.
+    network = network_of(
+        [
+            {"type": "MaxPool2d", "name": "largest", "kernel_size": 2},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "I", "name": "out"},
+        ],
+        {},
+        input={"shape": [1, 2, 4], "low": -2, "high": 2},
+        time_steps=2,
+        readout="last_membrane",
+        labels=["left", "right"],
+    )
+    values = np.array([[[[[-1, -0.5, 0.5, 2], [-0.25, -2, 0, 1]]]]], np.float32)
+    result, _ = EventEngine(network).run(EncodedInputs(values, 2))
+    assert result.readout.tolist() == [[-0.5, 4.0]]
+
+
+@pytest.mark.parametrize("inputs", [["input", "spikes"], ["spikes", "input"]])
+def test_a_constant_and_a_stepped_signal_add_up_at_every_step(inputs: list[str]) -> None:
+    # The constant 0.5 fires the IF at steps 1 and 3: the sum is 0.5, 1.5, 0.5, 1.5, and an I sums it up.
+    network = network_of(
+        [{"type": "IF", "name": "spikes"}, {"type": "I", "name": "out", "inputs": inputs}],
+        {},
+        input={"shape": [1]},
+        time_steps=4,
+        readout="last_membrane",
+        labels=["only"],
+    )
+    result, _ = EventEngine(network).run(EncodedInputs(np.full((1, 1, 1), 0.5, np.float32), 4), record=EVERYTHING)
+    assert result.membranes["out"][:, 0, 0].tolist() == [0.5, 2.0, 2.5, 4.0]
 
 
 def test_an_engine_is_created_by_name() -> None:

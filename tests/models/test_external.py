@@ -278,3 +278,14 @@ def test_a_network_whose_model_onnx_reads_another_file_is_refused_too(tmp_path: 
     bundle = ModelRepository(tmp_path).read("toy")
     with pytest.raises(InvalidBundle, match="keeps the tensor 'weight' in another file"):
         bundle.engine(EngineName.ONNX)
+
+
+def test_nothing_is_known_of_its_state_and_so_none_is_taken() -> None:
+    engine = engine_of(scores(), contract())
+    inputs = encode(SAMPLES, contract())
+    _, state = engine.run(inputs)
+    assert (state.steps, dict(state.arrays)) == (inputs.time_steps, {})
+    with pytest.raises(
+        InvalidInput, match=r"^state: holds \d+ steps, but nothing is known of an external graph's state"
+    ):
+        engine.run(inputs, state)

@@ -9,12 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 
+from models.bundle.repository import PRETRAINED, ModelRepository
 from models.coding import encode
 from models.engines import create
 from models.engines.declared import EngineName, available
 from models.engines.onnx.engine import OnnxEngine
 from models.engines.onnx.graph import build
-from models.errors import EngineUnavailable, InvalidBundle
+from models.errors import EngineUnavailable, InvalidBundle, InvalidInput
 from models.spec import Coding
 from models.spec.network import Network
 from tests.networks import toy
@@ -68,3 +69,34 @@ def test_a_missing_engine_or_device_says_what_to_do(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EngineUnavailable, match="engine 'torch': the package torch is not installed here"):
         create(EngineName.TORCH, toy())
     assert available() == ()
+
+
+def test_one_file_runs_from_rest_and_goes_on_from_a_state() -> None:
+    # decay 0.5, threshold 1, input 0.75: charges 0.75, 1.125 (spike, 0.125 left), 0.8125, and 1.15625 (spike again).
+    engine = OnnxEngine(toy(), build(toy()).SerializeToString())
+    sample = np.array([[0.75, 0.0]], np.float32)
+    first, state = engine.run(encode(sample, engine.spec, 3))
+    second, state = engine.run(encode(sample, engine.spec, 1), state)
+    assert (first.spike_counts.tolist(), second.spike_counts.tolist(), state.steps) == ([[1, 0]], [[2, 0]], 4)
+    assert engine.run(encode(sample, engine.spec, 3))[0].spike_counts.tolist() == [[1, 0]]
+
+
+def test_a_file_of_before_there_were_states_runs_from_rest_and_refuses_one() -> None:
+    bundle = ModelRepository(PRETRAINED).read("digits", 1)
+    engine = create(EngineName.ONNX, bundle.network, onnx_model=bundle.onnx_model)
+    bundle.verify(engine)
+    _, state = engine.run(bundle.sample)
+    sentence = r"^state: holds 8 steps, but the bundle's model.onnx was built before there were states; [^\n]+$"
+    with pytest.raises(InvalidInput, match=sentence):
+        engine.run(bundle.sample, state)
+
+
+def test_a_file_whose_state_is_another_is_refused_at_load() -> None:
+    model = build(toy())
+    for value in [*model.graph.input, *model.graph.initializer, *model.graph.node]:
+        if value.name == "state.out.membrane":
+            value.name = "state.out.other"
+    for node in model.graph.node:
+        node.input[:] = ["state.out.other" if name == "state.out.membrane" else name for name in node.input]
+    with pytest.raises(InvalidBundle, match=r"model.onnx: its state is {'out.other': \[2\]} per sample, but the spec"):
+        OnnxEngine(toy(), model.SerializeToString())

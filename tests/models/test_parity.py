@@ -1,7 +1,7 @@
 """Every engine gives the same spikes, with no tolerance, on drawn dyadic networks: in one go or cut anywhere.
 
 Every name in `EngineName` takes part, the default engine first, so that a new engine cannot be left out. Each draws
-100 cases; another number is set by SPIKESERVE_PARITY_CASES:
+50 cases; another number is set by SPIKESERVE_PARITY_CASES:
 
     SPIKESERVE_PARITY_CASES=3000 .venv/bin/python -m pytest tests/models/test_parity.py
 """
@@ -23,7 +23,7 @@ from models.spec.nodes import Node
 from tests.networks import CONNECTIONS, FIRING, INTEGRATING, Case, dyadic_cases
 
 EVERYTHING = Record.RASTER | Record.MEMBRANE
-CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "100"))
+CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
 
 drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
@@ -74,7 +74,8 @@ def test_a_run_cut_anywhere_is_one_run_even_where_another_engine_goes_on(
     state: State | None = None
     for part in case.parts:
         name = data.draw(st.sampled_from([engine, *EngineName]))
-        engines.setdefault(name, create(name, case.network))
+        if name not in engines:
+            engines[name] = create(name, case.network)
         result, state = engines[name].run(part, state, record=EVERYTHING)
         results.append(result)
     assert state is not None

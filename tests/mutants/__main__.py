@@ -88,10 +88,14 @@ def _is_asked_for(mutant: Mutant, words: Sequence[str]) -> bool:
 
 
 def _copy(root: Path, copy: Path) -> None:
-    """Copy the files that git knows or would add, as they are now."""
+    """Copy the files that git knows or would add, as they are now, and the kernels that Numba has compiled.
+
+    To compile them takes a minute, in which a test's server is not ready. Numba's cache goes by what the sources say.
+    """
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in filter(None, names):
+    kernels = [path.relative_to(root).as_posix() for path in root.glob("models/**/__pycache__/*.nb[ic]")]
+    for name in filter(None, [*names, *kernels]):
         if (root / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)

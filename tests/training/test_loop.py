@@ -109,6 +109,15 @@ def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
     assert fitted.best in fitted.epochs
 
 
+def test_each_epoch_draws_anew(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
+    # A learning rate this small leaves the weights as they are: epochs differ only by how their samples are shifted.
+    still = config.optimisation.model_copy(update={"epochs": 2, "shift": 1, "learning_rate": 1e-30})
+    settings = config.model_copy(update={"optimisation": still})
+    first, second = fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt").epochs
+    assert first.validation_loss == second.validation_loss
+    assert first.training_loss != second.training_loss
+
+
 def test_early_stopping_ends_after_as_many_epochs_without_a_better_one(
     config: TrainingConfig, data: Dataset, tmp_path: Path
 ) -> None:

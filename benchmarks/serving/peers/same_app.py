@@ -8,7 +8,6 @@ import time
 from threading import Thread
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.app import create_app
 from service.settings import Settings
@@ -25,19 +24,6 @@ def application() -> FastAPI:
     app = create_app(settings)
     Thread(target=_freeze, args=(app,), daemon=True).start()
     return app
-
-
-def with_coroutines() -> ASGIApp:
-    """Return `application` for granian, whose `receive` returns an awaitable that is not a coroutine."""
-    app = application()
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        async def coroutine() -> Message:
-            return await receive()
-
-        await app(scope, coroutine, send)
-
-    return wrapped
 
 
 def _freeze(app: FastAPI) -> None:

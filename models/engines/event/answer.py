@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.base import Counts, Record, RunResult, State
-from models.engines.event import kernels
+from models.engines.event import event_kernels
 from models.engines.event.plan import Plan
 from models.engines.event.signals import Events
 from models.engines.readout import read_out
@@ -21,7 +21,9 @@ class Answer:
 
     def __init__(self, network: Network, plan: Plan, samples: int, steps: int, record: Record) -> None:
         self.spec, self.plan, self.samples, self.steps = network.spec, plan, samples, steps
-        self.keep_rasters, self.keep_membranes = Record.RASTER in record, Record.MEMBRANE in record
+        self.keep_rasters = self.keep_membranes = False
+        if record:  # looking for a flag takes as long as a small kernel
+            self.keep_rasters, self.keep_membranes = Record.RASTER in record, Record.MEMBRANE in record
         self.operations: Counts = np.zeros(samples, np.int64)
         self.spikes: dict[str, Events] = {}
         self.membranes: dict[str, FloatArray] = {}
@@ -58,12 +60,12 @@ class Answer:
         """Return how often each neuron of a flat layer fired, (samples, neurons)."""
         events = self.spikes[name]
         counts: Counts = np.zeros((self.samples, self.plan.layouts[name].places.size), np.int64)
-        kernels.count_units.call(events.index, events.value, events.offset, self.steps, counts)
+        event_kernels.count_units.call(events.index, events.value, events.offset, self.steps, counts)
         return counts
 
     def raster(self, name: str) -> NDArray[np.int32]:
         """Return a layer's spikes as (time_steps, samples, *shape)."""
         layout, events = self.plan.layouts[name], self.spikes[name]
         raster = np.zeros((self.steps, self.samples, layout.places.size), np.int32)
-        kernels.fill_raster.call(events.index, events.value, events.offset, layout.elements, raster)
+        event_kernels.fill_raster.call(events.index, events.value, events.offset, layout.elements, raster)
         return raster.reshape(self.steps, self.samples, *layout.shape)

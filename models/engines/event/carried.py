@@ -70,7 +70,7 @@ class Carried:
         for name, (each, _) in layout.rows.items():
             carried.rows(name)[:, each.places] = state.arrays[name].reshape(samples, each.places.size)
         for name, (each, longest) in layout.lines.items():
-            carried.lines[name] = each.laid(state.arrays[name].reshape(samples, longest, each.places.size))
+            carried.lines[name] = each.to_rows(state.arrays[name].reshape(samples, longest, each.places.size))
         return carried
 
     def rows(self, name: str) -> FloatArray:

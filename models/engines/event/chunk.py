@@ -8,7 +8,7 @@ import numpy as np
 
 from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult, State
-from models.engines.event import kernels
+from models.engines.event import event_kernels, kernels
 from models.engines.event.answer import Answer
 from models.engines.event.carried import LINE, Carried
 from models.engines.event.connections import NOTHING
@@ -34,9 +34,9 @@ class Chunk:
         self.samples = part.stop - part.start
         self.before = None if state is None else Carried.of(plan.carried, state, self.samples)
         # The kernels read each layer's state there, if there is one, and write the later one in its place.
-        self.carried = np.empty(self.samples * plan.carried.floats, np.float32)
-        if self.before is not None:
-            self.carried = self.before.floats
+        self.carried = (
+            np.empty(self.samples * plan.carried.floats, np.float32) if self.before is None else self.before.floats
+        )
         self.lines: dict[str, FloatArray] = {}
         self.answer = Answer(network, plan, self.samples, self.steps, record)
 
@@ -59,7 +59,7 @@ class Chunk:
         capacity = self.samples * steps * width
         index, value = room_for_index(capacity), np.empty(capacity, np.float32)
         offset = np.empty(self.samples * steps + 1, np.int64)
-        ones = kernels.find_events.call(
+        ones = event_kernels.find_events.call(
             flat[self.part.start * width :],
             self.samples,
             steps,
@@ -86,12 +86,12 @@ class Chunk:
             return self.scale(node, arriving)
         if isinstance(node, Delay):
             return self.delay(node, arriving)
-        return self.flatten(node, arriving)  # all that is left: `Plan` refuses other nodes
+        return self.flatten(node, arriving)  # `Plan` refuses all other nodes
 
     def connection(self, node: Node, arriving: Signal) -> Signal:
-        """Count what a weighted connection costs, and leave the rest to what takes its currents."""
+        """Count a weighted connection's operations; its currents are computed by the node that takes them."""
         connection, source = self.plan.connections[node.name], arriving.sparse()
-        kernels.count_operations.call(
+        event_kernels.count_operations.call(
             source.events.index, source.events.offset, source.steps, connection.cost, self.answer.operations
         )
         return Pending(self.plan.layouts[node.name], source, connection.feed, connection.bias)
@@ -125,9 +125,10 @@ class Chunk:
             self.answer.add_trace(node.name, trace)
         if not spiking:
             return Dense(layout, self.steps, trace)
-        spikes = Events(index[:found], value[:found], offset)
-        if several and found:
-            check_spikes(node.name, float(spikes.value.max()))
+        if several:
+            value = value[:found]
+            check_spikes(node.name, float(value.max(initial=0)))
+        spikes = Events(index[:found], value, offset)
         self.answer.spikes[node.name] = spikes
         if parameters.recurrent_weight.size:  # the last step's spikes come back only in a run that goes on from here
             returning = offset[self.steps - 1 : -1 : self.steps] - offset[: -1 : self.steps]
@@ -135,20 +136,20 @@ class Chunk:
         return Sparse(layout, self.steps, spikes)
 
     def pool(self, node: Pool2d, arriving: Signal) -> Signal:
-        """Pool events as events; only the maximum of values that are no spikes needs every value."""
+        """Pool events into events; only a maximum of values other than 0 and 1 needs dense rows, where 0 counts too."""
         layout, windows = self.plan.layouts[node.name], self.plan.windows[node.name]
         largest = isinstance(node, MaxPool2d)
         divisor = 1.0 if isinstance(node, MaxPool2d | SumPool2d) else windows.area
         if not isinstance(arriving, Sparse) or (largest and arriving.events.value.size):
             rows = arriving.dense().rows
             pooled = np.zeros((len(rows), layout.size), np.float32)
-            kernels.pool_rows.call(windows, largest, divisor, rows, pooled)
+            event_kernels.pool_rows.call(windows, largest, divisor, rows, pooled)
             return Dense(layout, arriving.steps, pooled)
         events = arriving.events
         most = min(events.index.size * windows.overlaps, (events.offset.size - 1) * layout.places.size)
         index, value = room_for_index(most), np.empty(most, np.float32)
         offset = np.empty_like(events.offset)
-        ones = kernels.pool_events.call(windows, events, layout.size, largest, divisor, index, value, offset)
+        ones = event_kernels.pool_events.call(windows, events, layout.size, largest, divisor, index, value, offset)
         found = offset[-1]
         return Sparse(layout, arriving.steps, Events(index[:found], ONES if ones else value[:found], offset))
 
@@ -157,12 +158,12 @@ class Chunk:
         source, scale = arriving.sparse(), self.plan.scales[node.name]
         size = source.events.index.size
         index, value, offset = np.empty(size, np.int32), np.empty(size, np.float32), np.empty_like(source.events.offset)
-        kernels.scale_events.call(source.events, scale, index, value, offset)
+        event_kernels.scale_events.call(source.events, scale, index, value, offset)
         found = offset[-1]
         return Sparse(source.layout, source.steps, Events(index[:found], value[:found], offset))
 
     def delay(self, node: Node, arriving: Signal) -> Signal:
-        """Let each element come some steps later."""
+        """Delay each element by its steps, and keep the last inputs for the state."""
         source, delay, name = arriving.sparse(), self.plan.delays[node.name], node.name + LINE
         layout, longest = self.plan.carried.lines[name]
         past = NONE
@@ -173,7 +174,7 @@ class Chunk:
         index, value = room_for_index(size), np.empty(size, np.float32) if valued else ONES
         offset = np.empty(self.samples * self.steps + 1, np.int64)
         line = np.zeros((self.samples * longest, layout.size), np.float32)
-        kernels.delay_events.call(
+        event_kernels.delay_events.call(
             past, longest, source.events, source.steps, self.steps, delay, line, index, value, offset
         )
         self.lines[name] = line.reshape(self.samples, longest, layout.size)
@@ -181,10 +182,10 @@ class Chunk:
         return Sparse(layout, self.steps, Events(index[:found], value[:found], offset))
 
     def flatten(self, node: Node, arriving: Signal) -> Signal:
-        """Give each position its place in the flat order."""
+        """Move each element to its place in the flat order."""
         before, after = self.plan.layouts[self.network.spec.sources[node.name][0]], self.plan.layouts[node.name]
         if isinstance(arriving, Sparse):
             index, value, offset = arriving.events
             return Sparse(after, arriving.steps, Events(before.elements[index], value, offset))
         dense = arriving.dense()
-        return Dense(after, dense.steps, after.laid(dense.rows[:, before.places]))
+        return Dense(after, dense.steps, after.to_rows(dense.rows[:, before.places]))

@@ -1,4 +1,13 @@
-"""How kernels are compiled and kept: on disk beside their source, where that can be written, for this processor."""
+"""How kernels are compiled and kept: on disk beside their source, where that can be written, for this processor.
+
+This is the one file that uses parts of Numba which its documentation does not promise: a dispatcher's `_cache`, and the
+classes of `numba.core.caching` that it takes. `njit(cache=True)` would do without them, but knows a cache by the time
+at which one source file was written: an image's layers round that time, and a change of an equation or an intrinsic, in
+another file, leaves it as it was, so that an old kernel would run. And it fails where a cache cannot be written.
+
+pyproject.toml bounds Numba's version for this file's sake, and tests/models/test_event_compiled.py says in a sentence
+what broke under a newer one.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +22,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, InTreeCach
 
 
 class _Locator(InTreeCacheLocator):  # type: ignore[misc]
-    """Finds the cache in __pycache__, on a read-only disk too, and knows it by what the sources say.
-
-    Numba's own would go by one file's time, which an image's layers round and which a change of an intrinsic, in
-    another file, leaves as it was.
-    """
+    """Finds the cache in __pycache__, on a read-only disk too, and knows it by what the sources say."""
 
     def ensure_cache_path(self) -> None:
         with suppress(OSError):
@@ -73,8 +78,8 @@ class Kernel:
 
     def settle(self) -> None:
         """Take the signature that was called as the only one."""
-        (compiled,) = self.dispatcher.overloads.values()
-        self.call = compiled.entry_point
+        (signature,) = self.dispatcher.signatures
+        self.call = self.dispatcher.get_overload(signature)
 
 
 kernel = Kernel

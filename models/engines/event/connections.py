@@ -1,4 +1,4 @@
-"""Connections and pools as the tables that the kernels walk; here, once, every place is proved to be within bounds."""
+"""The tables of connections and pools that the kernels read; every place in them is checked here, once, at load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.spec.nodes import Conv1d, Conv2d, Linear, Pool2d, Weighted, Window
 Ints = NDArray[np.int32]
 
 NO_FEED, GATHER, SCATTER = 0, 1, 2
-PANEL = 4 * LANES  # outputs whose weights lie together
+PANEL = 4 * LANES  # neighbouring outputs whose weights are stored as one panel
 
 # The share of a layer's inputs that must spike for reading every weight to beat picking some; measured by
 # benchmarks/crossover.py.
@@ -31,13 +31,13 @@ class Feed(NamedTuple):
     GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, unit after unit.
     Where a larger share of the inputs than `busy` spikes, all weights are read.
 
-    SCATTER: an event at a place sends from the position sender[place, 0] with the weights from sender[place, 1] on, to
+    SCATTER: an event at a place sends from the position sender[place, 0], with the weights from sender[place, 1] on, to
     outputs from sender[place, 2] on, its channel's. It adds the position's blocks, first_block[position] to
     first_block[position + 1]: each (place in a row of outputs, place in a channel's weights, lines, vectors a line),
-    where the next line lies `output_step` and `weight_step` further. From one channel's weights to the next
-    are `channel_step`, or 0 where their outputs differ or lines are too short to gain by adding channels together. The
-    vectors are half ones if `halves`: where
-    channels do not fill whole ones, vectors of neighbouring positions would overlap, and each wait for the one before.
+    where the next line lies `output_step` and `weight_step` further. `channel_step` is the distance from one channel's
+    weights to the next one's, or 0 where several channels of a position cannot be added at once (their outputs differ)
+    or would gain nothing (their lines are short). The vectors are half ones if `halves`: where channels do not fill
+    whole ones, vectors of neighbouring positions would overlap, and each wait for the one before.
     """
 
     kind: int
@@ -74,12 +74,12 @@ def feed_of(node: Weighted, _: Network, __: Layout, ___: Layout) -> Feed:
 
 @feed_of.register
 def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
-    weight = leaving.laid(network.tensors[f"{node.name}.weight"].T)
+    weight = leaving.to_rows(network.tensors[f"{node.name}.weight"].T)
     return NOTHING._replace(kind=GATHER, weight=panels(weight), busy=BUSY)
 
 
 def panels(weight: FloatArray) -> FloatArray:
-    """Return weights (units, size) as one array of panels: a tile of a product then reads what lies together."""
+    """Return weights (units, size) as one array of panels: a tile of a product then reads neighbours only."""
     units, size = weight.shape
     flat = aligned((weight.size,))
     for j in range(0, size, PANEL):
@@ -105,7 +105,7 @@ def _(node: Conv1d | Conv2d, network: Network, arriving: Layout, leaving: Layout
         kernels = weight[first : first + per_group, c % inputs]
         arranged[c, ..., :per_group] = kernels[:, down.order][:, :, across.order].transpose(1, 2, 0)
     unit = LANES if block % LANES == 0 else HALF
-    together = node.groups == 1 and unit == LANES and width * block >= PANEL
+    at_once = node.groups == 1 and unit == LANES and width * block >= PANEL
     first_block, blocks = _blocks(down, across, leaving, block, block // unit)
     places: Ints = np.arange(arriving.size, dtype=np.int32)
     position, channel = places // arriving.channels, places % arriving.channels
@@ -128,7 +128,7 @@ def _(node: Conv1d | Conv2d, network: Network, arriving: Layout, leaving: Layout
         blocks=blocks,
         output_step=output_step,
         weight_step=weight_step,
-        channel_step=of_channel if together else 0,
+        channel_step=of_channel if at_once else 0,
         halves=int(unit == HALF),
     )
 
@@ -152,9 +152,9 @@ class _Axis:
         shared = math.gcd(window.stride, window.dilation)
         hop = window.stride // shared  # taps that one input meets are so far from each other
         order = [tap for phase in range(hop) for tap in reversed(range(phase, window.extent, hop))]
-        slots = np.argsort(order).tolist()
+        places = np.argsort(order).tolist()
         reached = [
-            [(output, slots[tap]) for output, tap in _outputs_of(position, window, outputs)]
+            [(output, places[tap]) for output, tap in _outputs_of(position, window, outputs)]
             for position in range(inputs)
         ]
         return cls(outputs, order, window.dilation // shared, reached)

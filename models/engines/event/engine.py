@@ -4,8 +4,8 @@ A call splits its samples into chunks, as many at once as it has threads, and ru
 by layer. Memory: each thread holds one chunk, of at most `CHUNK_BYTES` or what one sample needs if that is more:
 `time_steps` times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each
 of their inputs and each window over it. Beside it are a layer's currents and inputs of some steps, at most
-4 * `kernels.BLOCK` bytes and two tiles of steps each, and six rows of its neurons. The answer, with what `record`
-asks for, comes on top. Nothing is kept between calls.
+4 * `currents.BLOCK` bytes and two tiles of steps each, and six rows of its neurons. The answer, with what `record`
+asks for, and the state (see `carried.CarriedArrays`) come on top. Nothing is kept between calls.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class EventEngine:
     ) -> tuple[RunResult, State]:
         """Run every sample on from `state`, or from rest; see `Runner.run`.
 
-        The arrays of the state that is returned are put together when they are looked up; see `CarriedArrays`.
+        The arrays of the returned state are converted when they are looked up; see `CarriedArrays`. Raises InvalidInput
+        for a state that does not fit, and where a neuron fires more often in a step than can be counted.
         """
         steps = inputs.time_steps
         if state is not None:
@@ -58,7 +59,8 @@ class EventEngine:
             check_state(state, self.network, inputs.batch)
             steps += state.steps
         if inputs.batch <= 1:
-            result, carried = self._chunk(inputs, slice(0, inputs.batch), state, record)
+            whole = slice(0, inputs.batch)
+            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record).run()
             return result, State(steps, CarriedArrays((carried,)))
         done = self._chunks(inputs, state, record)
         parts = [done[start] for start in sorted(done)]
@@ -76,19 +78,14 @@ class EventEngine:
                 while True:
                     part = waiting.popleft()
                     # A chunk's arrays go before the next one's come.
-                    done[part.start] = self._chunk(inputs, part, state, record)
+                    before = None if state is None else state[part]
+                    done[part.start] = Chunk(self.network, self.plan, inputs, part, before, record).run()
 
         helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
         run_parts()
         for helper in helpers:
             helper.result()
         return done
-
-    def _chunk(
-        self, inputs: EncodedInputs, part: slice, state: State | None, record: Record
-    ) -> tuple[RunResult, Carried]:
-        before = None if state is None else state[part]
-        return Chunk(self.network, self.plan, inputs, part, before, record).run()
 
     def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))

@@ -1,4 +1,4 @@
-"""Where the neurons of a shape lie in the kernels' arrays: channels last, and padded to whole vectors.
+"""Where the elements of a shape lie in the kernels' arrays: channels last, and padded to whole vectors.
 
 A convolution then adds whole vectors of output channels, and no kernel needs a remainder loop. Padding never fires.
 """
@@ -69,7 +69,7 @@ class Layout:
         """How many places each position of a shape with channels takes."""
         return padded(self.shape[0], HALF)
 
-    def laid(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def to_rows(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (…, elements) as rows of this layout, (…, size); the padding holds 0."""
         rows = aligned((*values.shape[:-1], self.size))
         rows[..., self.places] = values

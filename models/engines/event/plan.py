@@ -1,4 +1,4 @@
-"""What is made of a network once, at load: layouts, tables and parameters, so that a run only calls kernels."""
+"""What is computed from a network once, at load: layouts, tables and parameters, so that a run only calls kernels."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Plan:
 
 def _by_place(values: FloatArray, layout: Layout) -> FloatArray:
     """Return a parameter at each place of a layout, or (1,) where it is one number."""
-    return layout.laid(values.reshape(-1)) if values.ndim else values.reshape(1)
+    return layout.to_rows(values.reshape(-1)) if values.ndim else values.reshape(1)
 
 
 def _connection(node: Weighted, network: Network, before: Layout, after: Layout) -> Connection:
@@ -112,7 +112,7 @@ def _connection(node: Weighted, network: Network, before: Layout, after: Layout)
     else:
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
-    return Connection(feed_of(node, network, before, after), after.laid(spread.reshape(-1)), cost)
+    return Connection(feed_of(node, network, before, after), after.to_rows(spread.reshape(-1)), cost)
 
 
 def _neurons(node: Neuron, network: Network, layout: Layout, carried: CarriedLayout) -> Neurons:
@@ -141,9 +141,9 @@ def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
         layout.places.size == layout.size or first["drive"] == first["leak"] == first["start"] == 0 >= first["floor"]
     ):
         return aligned((len(ROWS), LANES), rows[:, :1]).ravel()
-    laid = layout.laid(rows)
-    laid[ROWS.index("threshold"), np.setdiff1d(np.arange(layout.size), layout.places)] = np.inf
-    return laid.ravel()
+    rows = layout.to_rows(rows)
+    rows[ROWS.index("threshold"), np.setdiff1d(np.arange(layout.size), layout.places)] = np.inf
+    return rows.ravel()
 
 
 def _recurrent(node: Neuron, network: Network, layout: Layout) -> tuple[FloatArray, FloatArray, int]:
@@ -155,6 +155,6 @@ def _recurrent(node: Neuron, network: Network, layout: Layout) -> tuple[FloatArr
     bias = network.tensor(node, "recurrent.bias")
     if bias is None and not joins_charge:
         return panels(weight), NO_FLOATS, 0
-    later = layout.laid(np.zeros(layout.places.size, np.float32) if bias is None else bias)
+    later = layout.to_rows(np.zeros(layout.places.size, np.float32) if bias is None else bias)
     start = later if node.recurrent.bias_at_start else np.zeros_like(later)
     return panels(weight), np.concatenate([start, later]), int(joins_charge)

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event import kernels
+from models.engines.event import event_kernels, kernels
 from models.engines.event.connections import Feed
 from models.engines.event.layouts import Layout
 from models.engines.event.vectors import LANES
@@ -44,7 +44,7 @@ class Sparse:
     def dense(self) -> Dense:
         """Return the same as rows."""
         rows = np.zeros((self.events.offset.size - 1, self.layout.size), np.float32)
-        kernels.fill_rows.call(self.events, rows)
+        event_kernels.fill_rows.call(self.events, rows)
         return Dense(self.layout, self.steps, rows)
 
     def sparse(self) -> Sparse:
@@ -70,7 +70,9 @@ class Dense:
         index, value = room_for_index(self.rows.size), np.empty(self.rows.size, np.float32)
         offset = np.empty(count + 1, np.int64)
         everywhere = np.empty(0, np.int32)
-        ones = kernels.find_events.call(self.rows.ravel(), count, 1, size, 0, size, everywhere, index, value, offset)
+        ones = event_kernels.find_events.call(
+            self.rows.ravel(), count, 1, size, 0, size, everywhere, index, value, offset
+        )
         found = offset[-1]
         return Sparse(self.layout, self.steps, Events(index[:found], ONES if ones else value[:found], offset))
 

@@ -1,9 +1,10 @@
-"""The neuron's equations as vector code: `models.neurons` once more, over values in registers.
+"""The neuron's equations as vector code: the rules of `models.neurons`, applied to values in registers.
 
 The rules of that module are written for anything that has +, -, * and /. Here that is a vector of LLVM code on its way
 into a kernel, so that the event engine steps neurons by the very equations of all others. Which rule a layer follows is
-known only when a kernel runs: each place where rules differ is a switch between them, and as all neurons of a layer go
-the same way, no processor ever guesses wrong.
+known only when a kernel runs: each place where rules differ is a switch between them. As all neurons of a layer take
+the same branch, it is always predicted: a kernel compiled for one rule alone was measured to be 0 to 5 % faster, and
+takes seconds to compile for each rule that a bundle brings.
 """
 
 from __future__ import annotations

@@ -1,0 +1,236 @@
+"""The kernels that find, move, pool, scale and count events, which are described in `kernels`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.engines.event.compiled import inner, kernel
+from models.engines.event.currents import Array, aligned_floats
+from models.engines.event.vectors import LANES, list_bits, nonzero_bits, prefetch
+
+
+@kernel
+def find_events(
+    values: Array, samples: int, steps: int, sample_stride: int, step_stride: int, width: int, places: Array,
+    index: Array, value: Array, offset: Array,
+) -> bool:  # fmt: skip
+    """List what is not 0 in flat `values`, whose row for a sample and step is `width` long, and return if all are 1.
+
+    Element j of a row becomes places[j], or stays j where `places` is empty. `value` is written only where not all are
+    1. `index` has a vector of room behind what there may be.
+    """
+    count = 0
+    others = np.uint64(0)
+    offset[0] = 0
+    for sample in range(samples):
+        for step in range(steps):
+            start = sample * sample_stride + step * step_stride
+            whole = width - width % LANES
+            for j in range(0, whole, LANES):
+                prefetch(values, start + j + step_stride)  # the next step's row lies far away in a large batch
+                bits = nonzero_bits(values, start + j)
+                others |= bits >> np.uint64(LANES)
+                count = list_bits(index, count, j, bits)
+            for j in range(whole, width):
+                index[count] = j
+                count += values[start + j] != 0.0
+                others |= np.uint64(values[start + j] != 0.0 and values[start + j] != 1.0)
+            offset[sample * steps + step + 1] = count
+    if others:
+        for sample in range(samples):
+            for step in range(steps):
+                now, start = sample * steps + step, sample * sample_stride + step * step_stride
+                for k in range(offset[now], offset[now + 1]):
+                    value[k] = values[start + index[k]]
+    if places.size:
+        for k in range(count):
+            index[k] = places[index[k]]
+    return not others
+
+
+@kernel
+def fill_rows(events: Any, rows: Array) -> None:
+    """Write events as dense rows, which must be 0 before."""
+    for r in range(rows.shape[0]):
+        for k in range(events.offset[r], events.offset[r + 1]):
+            rows[r, events.index[k]] = events.value[k] if events.value.size else 1.0
+
+
+@kernel
+def pool_events(
+    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, index: Array, value: Array, offset: Array
+) -> bool:
+    """Pool events into events of rows of `size`, and return if all are 1.
+
+    By the sum over each window, divided by `divisor`, or by the maximum, where all events must be spikes.
+    """
+    row = aligned_floats(size)
+    row[:] = 0.0
+    valued = events.value.size > 0
+    count = 0
+    others = np.uint64(0)
+    offset[0] = 0
+    for r in range(offset.size - 1):
+        for k in range(events.offset[r], events.offset[r + 1]):
+            given = events.value[k] if valued else np.float32(1.0)
+            for w in range(windows.overlaps):
+                place = windows.outputs[events.index[k], w]
+                if place < 0:
+                    break
+                row[place] = given if take_maximum else row[place] + given
+        first = count
+        for j in range(0, size, LANES):
+            bits = nonzero_bits(row, j)
+            others |= bits >> np.uint64(LANES)
+            count = list_bits(index, count, j, bits)
+        for k in range(first, count):
+            if not take_maximum:
+                value[k] = row[index[k]]
+            row[index[k]] = 0.0
+        if divisor != 1.0:
+            for k in range(first, count):
+                value[k] /= np.float32(divisor)
+        offset[r + 1] = count
+    return not others and divisor == 1.0
+
+
+@kernel
+def pool_rows(windows: Any, take_maximum: bool, divisor: float, rows: Array, pooled: Array) -> None:
+    """Pool dense rows (rows, size) into (rows, pooled size), by the maximum or by the sum divided by `divisor`."""
+    channels = windows.channels
+    for r in range(rows.shape[0]):
+        for q in range(windows.first_input.size - 1):
+            first = windows.first_input[q]
+            for channel in range(channels):
+                best = rows[r, windows.inputs[first] * channels + channel]
+                for w in range(first + 1, windows.first_input[q + 1]):
+                    other = rows[r, windows.inputs[w] * channels + channel]
+                    if take_maximum:
+                        best = max(best, other)
+                    else:
+                        best += other
+                pooled[r, q * channels + channel] = best if take_maximum else best / np.float32(divisor)
+
+
+@kernel
+def count_operations(index: Array, offset: Array, steps: int, cost: Array, totals: Array) -> None:
+    """Add what each sample's events cost to totals (samples,): cost[index], or all cost[0] where it has no more."""
+    for sample in range(totals.size):
+        first, end = offset[sample * steps], offset[(sample + 1) * steps]
+        total = 0
+        if cost.size == 1:
+            total = (end - first) * cost[0]
+        else:
+            for k in range(first, end):
+                total += cost[index[k]]
+        totals[sample] += total
+
+
+@kernel
+def count_units(index: Array, value: Array, offset: Array, steps: int, counts: Array) -> None:
+    """Count how often each unit fired, into counts (samples, units)."""
+    for sample in range(counts.shape[0]):
+        for k in range(offset[sample * steps], offset[(sample + 1) * steps]):
+            counts[sample, index[k]] += np.int64(value[k]) if value.size else 1
+
+
+@kernel
+def fill_raster(index: Array, value: Array, offset: Array, elements: Array, raster: Array) -> None:
+    """Write spikes into a raster (time_steps, samples, elements) of zeros."""
+    steps, samples, _ = raster.shape
+    for sample in range(samples):
+        for step in range(steps):
+            now = sample * steps + step
+            for k in range(offset[now], offset[now + 1]):
+                raster[step, sample, elements[index[k]]] = np.int32(value[k]) if value.size else 1
+
+
+@kernel
+def scale_events(events: Any, scale: Array, index: Array, value: Array, offset: Array) -> None:
+    """Multiply events by the factor of their place, or by scale[0] where it has no more; what becomes 0 is no event."""
+    count = 0
+    offset[0] = 0
+    for r in range(offset.size - 1):
+        for k in range(events.offset[r], events.offset[r + 1]):
+            place = events.index[k]
+            factor = scale[place] if scale.size > 1 else scale[0]
+            scaled = factor * events.value[k] if events.value.size else factor
+            index[count], value[count] = place, scaled
+            count += scaled != 0.0
+        offset[r + 1] = count
+
+
+@inner
+def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
+    """Sort each row's events by their places, of which there are `size` and which differ."""
+    present, given = aligned_floats(size), aligned_floats(size)
+    present[:] = 0.0
+    ascending = np.empty(size + LANES, np.int32)
+    for r in range(offset.size - 1):
+        first, end = offset[r], offset[r + 1]
+        k = first + 1
+        while k < end and index[k - 1] < index[k]:
+            k += 1
+        if k >= end:
+            continue
+        for k in range(first, end):
+            present[index[k]] = 1.0
+            if value.size:
+                given[index[k]] = value[k]
+        count = 0
+        for j in range(0, size, LANES):
+            count = list_bits(ascending, count, j, nonzero_bits(present, j))
+        for k in range(count):
+            index[first + k] = ascending[k]
+            if value.size:
+                value[first + k] = given[ascending[k]]
+            present[ascending[k]] = 0.0
+
+
+@kernel
+def delay_events(
+    past: Any, longest: int, events: Any, source_steps: int, steps: int, delay: Array, line: Array, index: Array,
+    value: Array, offset: Array,
+) -> None:  # fmt: skip
+    """Move events by the steps of their place, or by delay[0] where it has no more; what leaves the run is no event.
+
+    Before the first step lie the `longest` rows of each sample in `past`, where there are any; one source step stands
+    for all. The last `longest` rows of both go into `line` (samples * longest, size), of zeros. Each row's events are
+    in the order of their places: a later run that goes on from `line` adds them up in the same order.
+    """
+    samples = (offset.size - 1) // steps
+    oldest = -longest if past.offset.size > 1 else 0
+    offset[:] = 0
+    for writing in range(2):  # first how many fall on each step, and then which
+        for sample in range(samples):
+            for step in range(oldest, steps):
+                source = past if step < 0 else events
+                r = sample * source_steps + (step if source_steps > 1 else 0)
+                if step < 0:
+                    r = sample * longest + longest + step
+                keep, kept = writing and step >= steps - longest, sample * longest + longest + step - steps
+                for k in range(source.offset[r], source.offset[r + 1]):
+                    place = source.index[k]
+                    given = source.value[k] if source.value.size else np.float32(1.0)
+                    if keep:
+                        line[kept, place] = given
+                    to = step + (delay[place] if delay.size > 1 else delay[0])
+                    if to < 0 or to >= steps:
+                        continue
+                    now = sample * steps + to
+                    if not writing:
+                        offset[now + 1] += 1
+                    else:
+                        index[offset[now]] = place
+                        if value.size:
+                            value[offset[now]] = given
+                        offset[now] += 1
+        if not writing:
+            offset[1:] = np.cumsum(offset)[1:]
+    # Writing has moved each row's start to the next one's.
+    for now in range(offset.size - 1, 0, -1):
+        offset[now] = offset[now - 1]
+    offset[0] = 0
+    sort_rows(line.shape[1], index, value, offset)

@@ -1,0 +1,102 @@
+"""What the event engine's kernels rely on in Numba beyond its documentation, and their cache on disk."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numba.core import caching
+
+from models.engines.event import compiled
+
+SOURCE = """
+def add_one(values):
+    for j in range(values.size):
+        values[j] += 1.0
+"""
+
+
+@pytest.fixture
+def add_one(tmp_path: Path) -> Callable[..., Any]:
+    """A function in a file of its own, beside which its cache lies."""
+    path = tmp_path / "functions.py"
+    path.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location("functions", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function: Callable[..., Any] = module.add_one
+    return function
+
+
+def run(function: Callable[..., Any]) -> Any:
+    """Compile or fetch a function anew, call it once, and return its dispatcher."""
+    dispatcher: Any = compiled.inner(function)
+    values = np.zeros(3, np.float32)
+    dispatcher(values)
+    assert values.tolist() == [1.0, 1.0, 1.0]
+    return dispatcher
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "use"),
+    [
+        (caching.InTreeCacheLocator, "ensure_cache_path", "asked for a cache's folder, which may not be written"),
+        (caching.InTreeCacheLocator, "get_source_stamp", "asked by what a cache is known to be of today's source"),
+        (caching.CompileResultCacheImpl, "_locator_classes", "where a cache looks for its folder"),
+        (caching.FunctionCache, "_impl_class", "where a function's cache takes its implementation from"),
+        (caching.FunctionCache, "save_overload", "called to write a cache, which may fail"),
+        (numba.njit(lambda: None), "_cache", "where a compiled function keeps its cache"),
+        (numba.njit(lambda: None), "get_overload", "what gives the code for one signature, to be called directly"),
+    ],
+)
+def test_numba_has_what_compiled_py_uses(owner: Any, name: str, use: str) -> None:
+    assert hasattr(owner, name), (
+        f"Numba {numba.__version__} no longer has '{name}' ({use}): "
+        "mend models/engines/event/compiled.py, or lower the bound for numba in pyproject.toml"
+    )
+
+
+def test_a_kernel_is_fetched_from_its_cache_the_second_time(add_one: Callable[..., Any]) -> None:
+    assert not run(add_one).stats.cache_hits
+    assert run(add_one).stats.cache_hits, (
+        f"Numba {numba.__version__} does not ask a dispatcher's `_cache` for compiled code any more: "
+        "every start would compile the kernels for ten seconds"
+    )
+
+
+def test_a_cache_is_not_taken_for_other_sources(add_one: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run(add_one)
+    monkeypatch.setattr(compiled._Locator, "get_source_stamp", lambda _: "the equations have changed")
+    assert not run(add_one).stats.cache_hits, (
+        f"Numba {numba.__version__} does not ask our locator for the source's stamp any more: "
+        "a changed equation or intrinsic would run as it was before"
+    )
+
+
+def test_a_kernel_runs_where_no_cache_can_be_written(add_one: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "__pycache__").symlink_to(tmp_path / "nowhere" / "at_all")  # a folder that cannot be made
+    run(add_one)
+    assert not run(add_one).stats.cache_hits
+
+
+def test_a_settled_kernel_is_called_without_a_look_at_its_types(
+    add_one: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled.Kernel, "every", [])
+    kernel = compiled.Kernel(add_one)
+    values = np.zeros(3, np.float32)
+    kernel.call(values)
+    kernel.settle()
+    kernel.call(values)
+    assert values.tolist() == [2.0, 2.0, 2.0]
+    assert not isinstance(kernel.call, type(kernel.dispatcher)), (
+        f"Numba {numba.__version__}'s `get_overload` gives no code that can be called directly: "
+        "each call of a kernel would look at all its types"
+    )

@@ -1,0 +1,218 @@
+"""The event engine's state: a run that is cut gives every bit of one that is not, and a state holds nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.coding import EncodedInputs
+from models.engines import State
+from models.engines.event.carried import CarriedArrays
+from models.engines.event.engine import EventEngine
+from models.engines.reference import ReferenceEngine
+from models.errors import InvalidInput
+from models.spec import Coding
+from models.spec.network import Network
+from tests.models.test_parity import EVERYTHING
+from tests.networks import network_of
+
+STEPS = 9
+
+
+def rounding(coding: Coding) -> Network:
+    """A network whose sums round, so that the order of a sum shows, with every kind of array that a state has."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return rng.normal(0, 0.4, shape).astype(np.float32)
+
+    return network_of(
+        [
+            {"type": "Delay", "name": "early", "delay": "per_neuron"},
+            {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3, "kernel_size": 3, "padding": 1},
+            {"type": "CubaLIF", "name": "cuba", "decay": 0.9, "syn_decay": 0.8, "threshold": 0.5}
+            | {"recurrent": {"bias": True, "bias_at_start": False}},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Delay", "name": "late", "delay": "per_neuron"},
+            {"type": "Linear", "name": "fc", "in_features": 48, "out_features": 20},
+            {"type": "LIF", "name": "several", "decay": 0.7, "fire": "multiple", "threshold": 0.3}
+            | {"recurrent": {"bias": False}},
+            {"type": "Linear", "name": "classes", "in_features": 20, "out_features": 3},
+            {"type": "CubaLI", "name": "out", "decay": 0.5, "syn_decay": 0.7},
+        ],
+        {
+            "early.delay": rng.integers(0, 4, (2, 4, 4)),
+            "conv.weight": normal(3, 2, 3, 3),
+            "conv.bias": normal(3),
+            "cuba.recurrent.weight": normal(48, 48) / 4,
+            "cuba.recurrent.bias": normal(48),
+            "late.delay": rng.integers(0, 3, 48),
+            "fc.weight": normal(20, 48),
+            "fc.bias": normal(20),
+            "several.recurrent.weight": normal(20, 20) / 8,
+            "classes.weight": normal(3, 20),
+            "classes.bias": normal(3),
+        },
+        input={"shape": [2, 4, 4]},
+        coding=coding,
+        time_steps=STEPS,
+        readout="mean_membrane",
+        labels=["a", "b", "c"],
+    )
+
+
+def inputs_of(coding: Coding, batch: int = 5) -> EncodedInputs:
+    values = np.random.default_rng(1).random((1 if coding is Coding.DIRECT else STEPS, batch, 2, 4, 4), np.float32)
+    return EncodedInputs(values if coding is Coding.DIRECT else (values < 0.4).astype(np.float32), STEPS)
+
+
+def part(inputs: EncodedInputs, first: int, end: int) -> EncodedInputs:
+    return EncodedInputs(inputs.steps if inputs.constant else inputs.steps[first:end], end - first)
+
+
+@pytest.mark.parametrize("coding", [Coding.SPIKES, Coding.DIRECT])
+@pytest.mark.parametrize("cuts", [[4], [1, 2, 3], [8], [2, 5]])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_that_is_cut_gives_every_bit_of_one_that_is_not(coding: Coding, cuts: list[int], threads: int) -> None:
+    network, inputs = rounding(coding), inputs_of(coding)
+    whole, end = EventEngine(network).run(inputs, record=EVERYTHING)
+    assert all(spikes.sum() > 50 for spikes in whole.spikes_per_node.values())
+    engine, state, results = EventEngine(network, threads), None, []
+    for first, last in zip([0, *cuts], [*cuts, STEPS], strict=True):
+        result, state = engine.run(part(inputs, first, last), state, record=EVERYTHING)
+        results.append(result)
+    for name in ("cuba", "several", "out"):
+        found = np.concatenate([result.membranes[name] for result in results])
+        np.testing.assert_array_equal(found, whole.membranes[name], err_msg=name)
+    for name in ("cuba", "several"):
+        found = np.concatenate([result.rasters[name] for result in results])
+        np.testing.assert_array_equal(found, whole.rasters[name], err_msg=name)
+    np.testing.assert_array_equal(results[-1].readout, whole.readout)
+    assert state is not None
+    assert state.steps == end.steps == STEPS
+    for name, array in end.arrays.items():
+        np.testing.assert_array_equal(state.arrays[name], array, err_msg=name)
+
+
+def test_operations_of_a_cut_run_add_up_to_those_of_a_whole_one() -> None:
+    network, inputs = rounding(Coding.SPIKES), inputs_of(Coding.SPIKES)
+    engine = EventEngine(network)
+    whole, _ = engine.run(inputs)
+    before, state = engine.run(part(inputs, 0, 4))
+    after, _ = engine.run(part(inputs, 4, STEPS), state)
+    assert before.synaptic_operations is not None
+    assert after.synaptic_operations is not None
+    np.testing.assert_array_equal(before.synaptic_operations + after.synaptic_operations, whole.synaptic_operations)
+
+
+def test_a_state_goes_from_one_engine_to_another_and_back(dyadic_recurrent: Network) -> None:
+    inputs = EncodedInputs((np.random.default_rng(2).random((6, 3, 4)) < 0.5).astype(np.float32), 6)
+    event, reference = EventEngine(dyadic_recurrent), ReferenceEngine(dyadic_recurrent)
+    whole, _ = reference.run(inputs, record=EVERYTHING)
+    _, first = event.run(part(inputs, 0, 2))
+    _, second = reference.run(part(inputs, 2, 4), first)
+    last, _ = event.run(part(inputs, 4, 6), second, record=EVERYTHING)
+    np.testing.assert_array_equal(last.membranes["out"], whole.membranes["out"][4:])
+    np.testing.assert_array_equal(last.spike_counts, whole.spike_counts)
+
+
+@pytest.fixture
+def dyadic_recurrent() -> Network:
+    return network_of(
+        [
+            {"type": "Delay", "name": "delay", "delay": 1},
+            {"type": "LIF", "name": "out", "decay": 0.9, "recurrent": {"bias": True}},
+        ],
+        {
+            "out.recurrent.weight": np.random.default_rng(3).integers(-8, 9, (4, 4)) / 16,
+            "out.recurrent.bias": [0.25, 0, 0.5, 0],
+        },
+        input={"shape": [4]},
+        coding="spikes",
+        time_steps=6,
+        labels=["a", "b", "c", "d"],
+    )
+
+
+def test_going_on_leaves_the_state_that_it_began_with_as_it_was() -> None:
+    network, inputs = rounding(Coding.SPIKES), inputs_of(Coding.SPIKES)
+    engine = EventEngine(network)
+    _, state = engine.run(part(inputs, 0, 4))
+    before = {name: array.copy() for name, array in state.arrays.items()}
+    first, _ = engine.run(part(inputs, 4, STEPS), state)
+    again, _ = engine.run(part(inputs, 4, STEPS), state)
+    np.testing.assert_array_equal(first.readout, again.readout)
+    for name, array in before.items():
+        np.testing.assert_array_equal(state.arrays[name], array, err_msg=name)
+
+
+def test_a_state_keeps_no_other_part_of_its_run_in_memory(dyadic_recurrent: Network) -> None:
+    # Four neurons are one row of 16 floats: a membrane and a spike are 2 × 64 bytes a sample; a line of one step is
+    # 64 more, and four counts are 32, whatever the number of steps.
+    inputs = EncodedInputs(np.ones((6, 3, 4), np.float32), 6)
+    _, state = EventEngine(dyadic_recurrent).run(inputs)
+    assert isinstance(state.arrays, CarriedArrays)
+    (carried,) = state.arrays.parts
+    held: list[NDArray[Any]] = [carried.floats, *carried.lines.values(), carried.readout]
+    owners = [array if array.base is None else array.base for array in held]
+    assert sum(owner.nbytes for owner in owners) == 3 * (128 + 64 + 32)
+
+
+def test_a_state_of_another_batch_is_refused(dyadic_recurrent: Network) -> None:
+    engine = EventEngine(dyadic_recurrent)
+    _, state = engine.run(EncodedInputs(np.ones((6, 3, 4), np.float32), 6))
+    with pytest.raises(InvalidInput, match="state"):
+        engine.run(EncodedInputs(np.ones((6, 2, 4), np.float32), 6), state)
+    with pytest.raises(InvalidInput, match="state: lacks"):
+        engine.run(EncodedInputs(np.ones((6, 3, 4), np.float32), 6), State(6, {}))
+
+
+def test_a_recurrent_layer_runs_for_one_step(dyadic_recurrent: Network) -> None:
+    # Nothing has come through the delay: only the recurrent bias charges, 0.25, 0, 0.5 and 0.
+    result, state = EventEngine(dyadic_recurrent).run(
+        EncodedInputs(np.ones((1, 2, 4), np.float32), 1), record=EVERYTHING
+    )
+    assert result.membranes["out"].tolist() == [[[0.25, 0, 0.5, 0]] * 2]
+    assert result.synaptic_operations is not None
+    assert result.synaptic_operations.tolist() == [0, 0]
+    assert state.arrays["delay.line"].tolist() == [[[1, 1, 1, 1]]] * 2
+
+
+@pytest.mark.parametrize("readout", ["max_membrane", "last_membrane", "mean_membrane"])
+def test_no_samples_are_an_empty_answer_of_a_membrane_readout(readout: str) -> None:
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 4, "out_features": 2},
+            {"type": "LI", "name": "out", "decay": 1},
+        ],
+        {"fc.weight": np.ones((2, 4)), "fc.bias": [0, 0]},
+        input={"shape": [4]},
+        time_steps=3,
+        readout=readout,
+        labels=["a", "b"],
+    )
+    result, state = EventEngine(network).run(EncodedInputs(np.ones((1, 0, 4), np.float32), 3))
+    assert result.readout.shape == (0, 2)
+    assert state.arrays["out.membrane"].shape == (0, 2)
+
+
+def test_more_spikes_in_a_step_than_can_be_counted_are_refused() -> None:
+    # 1 / 2^-30 is 2^30 spikes in one step; up to 2^24 are counted.
+    def network(threshold: float) -> Network:
+        return network_of(
+            [{"type": "IF", "name": "out", "fire": "multiple", "threshold": threshold}],
+            {},
+            input={"shape": [1]},
+            time_steps=3,
+            labels=["only"],
+        )
+
+    one = EncodedInputs(np.ones((1, 2, 1), np.float32), 3)
+    result, _ = EventEngine(network(2.0**-24)).run(one)
+    assert result.spike_counts.tolist() == [[3 * 2**24]] * 2
+    for threshold in (2.0**-30, 1e-40):
+        with pytest.raises(InvalidInput, match="node 'out': a neuron fires"):
+            EventEngine(network(threshold)).run(one)
