@@ -19,7 +19,28 @@ MODELS: Arrows = {
     "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors"},
     "models.bundle": {"models.engines", "models.coding", "models.spec", "models.errors", "models.version"},
 }
-TABLES: Mapping[str, Arrows] = {"models": MODELS}  # package to the arrows inside it
+SOURCE = {
+    *("training.importers", "training.data", "training.publish", "training.report", "training.commands"),
+    "training.errors",
+}
+TRAINING: Arrows = {
+    "training.errors": set(),
+    "training.config": {"training.errors"},
+    "training.commands": set(),
+    "training.data": {"training.config", "training.errors"},
+    "training.report": {"training.data", "training.config", "training.errors"},
+    "training.fit": {"training.data", "training.report", "training.config", "training.errors"},
+    "training.publish": {"training.data", "training.fit", "training.report"},
+    "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
+    "training.importers.frameworks": SOURCE,
+    "training.importers.nir": SOURCE,
+    "training.importers.onnx": SOURCE,
+    "training.__main__": {
+        *("training.importers.frameworks", "training.importers.nir", "training.importers.onnx", "training.fit"),
+        *("training.config", *SOURCE),
+    },
+}
+TABLES: Mapping[str, Arrows] = {"models": MODELS, "training": TRAINING}  # package to the arrows inside it
 
 ENGINES = ("event", "onnx", "torch", "reference")
 DECLARED = "models.engines.declared"  # imports an engine where it makes one

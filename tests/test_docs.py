@@ -96,7 +96,7 @@ def test_the_page_of_settings_has_a_row_for_each_with_its_default_and_bounds() -
     ] == []
     assert "| `--port` | `8000` | a whole number, 0 to 65535 |" in page
     assert "| `--header-seconds` | `10` | a number, more than 0, at most 3600 |" in page
-    assert "| `--engine` | `auto` | `auto`, `reference`, `event`, `onnx`, `torch` |" in page
+    assert "| `--engine` | `auto` | `auto`, `event`, `onnx`, `torch`, `reference` |" in page
     assert "| `--strict-readiness` | `true` | `true` or `false` |" in page
     assert str(ROOT) not in page  # nor anything else that is not the same on every machine
 

@@ -74,7 +74,8 @@ def test_a_run_cut_anywhere_is_one_run_even_where_another_engine_goes_on(
     state: State | None = None
     for part in case.parts:
         name = data.draw(st.sampled_from([engine, *EngineName]))
-        engines.setdefault(name, create(name, case.network))
+        if name not in engines:
+            engines[name] = create(name, case.network)
         result, state = engines[name].run(part, state, record=EVERYTHING)
         results.append(result)
     assert state is not None

@@ -152,4 +152,4 @@ def test_a_network_with_synaptic_currents_learns_digits_and_every_engine_agrees(
     bundle = repository.read("digits")
     for engine in EngineName:
         bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
-    assert "64, CubaLIF\nneurons" in bundle.card
+    assert "64, CubaLIF neurons" in bundle.card

@@ -125,3 +125,21 @@ def test_a_version_appears_by_one_rename_so_that_a_reader_midway_sees_nothing(
     assert seen == [([], [], True)]
     assert (version, repository.versions("toy")) == (1, [1])
     assert [entry.name for entry in (tmp_path / "toy").iterdir()] == ["1"]
+
+
+def test_golden_samples_are_looked_for_beyond_the_first_and_ties_fill_up() -> None:
+    # The same network: 30 ties come first, of which two fill up beside the six samples that are none.
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
+            {"type": "IF", "name": "out", "threshold": 1.0},
+        ],
+        {"fc.weight": [[1.0]]},
+        input={"shape": [1], "high": 2},
+        time_steps=1,
+        labels=["only"],
+    )
+    values = np.array([1.0] * 30 + [0.5, 2.0] * 3, np.float32)[:, np.newaxis]
+    golden = choose_golden(network, Split(values, np.zeros(36, np.int64)))
+    assert golden.inputs.steps.ravel().tolist() == [0.5, 2.0] * 3 + [1.0, 1.0]
+    assert golden.spike_counts.ravel().tolist() == [0, 1] * 3 + [1, 1]

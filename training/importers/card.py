@@ -20,7 +20,13 @@ def imported_card(
     parity: Sequence[Parity] | None = None,
 ) -> str:
     """Return the card; `origin` says in half a sentence what the model is and where it came from."""
-    agreement = "" if parity is None else f"Against the reference engine, on random samples.\n\n{parity_table(parity)}"
+    sections = dict(sections)
+    limits = "It knows only what it was trained on, and nothing here says what that was."
+    if parity is not None:
+        sections["Agreement of the engines"] = (
+            f"Against the reference engine, on random samples.\n\n{parity_table(parity)}"
+        )
+        limits += " The golden samples are random: they show that engines agree, and not how well it classifies."
     return markdown(
         name,
         f"{origin}, {task.time_steps} time steps, {task.coding} coding.",
@@ -30,10 +36,5 @@ def imported_card(
             **facts,
             "Accuracy": "not measured here, for no data came with the model",
         },
-        {
-            **sections,
-            **({"Agreement of the engines": agreement} if agreement else {}),
-            "Limits": "It knows only what it was trained on, and nothing here says what that was. It was "
-            "compared on random samples, which show that the same is computed, and not how well it classifies.",
-        },
+        sections | {"Limits": limits},
     )

@@ -102,4 +102,4 @@ def _card(file: OnnxFile, contract: OnnxContract, name: str) -> str:
         "Engine": "only `onnx` runs it, so that nothing was compared spike for spike; its neurons, their spikes and "
         "synaptic operations are not known",
     }
-    return imported_card(name, f"An external ONNX model from `{file.name}`:", contract, facts, {})
+    return imported_card(name, f"An external ONNX model from `{file.name}`", contract, facts, {})

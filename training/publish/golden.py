@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.bundle import Golden
 from models.coding import encode
@@ -15,26 +16,35 @@ from models.spec.parameters import PER_NEURON
 from training.data.datasets import Split
 
 NUDGE = 2.0**-18  # about ten times what a float32 sum's order can do to it
-CANDIDATES = 64
+CANDIDATES = 64  # samples that are tried at most
+AT_A_TIME = 16
 
 
 def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
     """Return the first samples of a split whose counts stay as they are when every threshold moves a little.
 
-    Where fewer than `wanted` stay, or the last layer has no threshold to move, the first samples fill up.
+    Where fewer than `wanted` of the first CANDIDATES stay, or the last layer has no threshold to move, the first of the
+    others fill up.
     """
-    inputs = encode(split.samples[:CANDIDATES], network.spec, network.spec.time_steps)
-    expected, _ = ReferenceEngine(network).run(inputs)
-    steady = np.ones(inputs.batch, bool)
-    for factor in (1 - NUDGE, 1 + NUDGE):
-        moved, _ = ReferenceEngine(_with_thresholds(network, factor)).run(inputs)
-        steady &= (moved.spike_counts == expected.spike_counts).all(axis=1)
-    chosen = np.sort(np.argsort(~steady, kind="stable")[:wanted])
-    steps = np.ascontiguousarray(inputs.steps[:, chosen])
+    engines = [
+        ReferenceEngine(moved) for moved in (network, *(_with_thresholds(network, 1 + n) for n in (-NUDGE, NUDGE)))
+    ]
+    steady: list[tuple[NDArray[Any], ...]] = []
+    others: list[tuple[NDArray[Any], ...]] = []
+    for start in range(0, min(CANDIDATES, len(split)), AT_A_TIME):
+        inputs = encode(split.samples[start : start + AT_A_TIME], network.spec, network.spec.time_steps)
+        expected, *moved = (engine.run(inputs)[0] for engine in engines)
+        stays = np.all([(run.spike_counts == expected.spike_counts).all(axis=1) for run in moved], axis=0)
+        for index in range(inputs.batch):
+            sample = inputs.steps[:, index], expected.spike_counts[index], expected.readout[index]
+            (steady if stays[index] else others).append(sample)
+        if len(steady) >= wanted:
+            break
+    steps, spike_counts, readout = zip(*(steady + others)[:wanted], strict=True)
     return Golden(
-        inputs=type(inputs)(steps, inputs.time_steps),
-        spike_counts=expected.spike_counts[chosen],
-        readout=expected.readout[chosen],
+        inputs=type(inputs)(np.stack(steps, axis=1), inputs.time_steps),
+        spike_counts=np.stack(spike_counts),
+        readout=np.stack(readout),
     )
 
 
