@@ -31,11 +31,14 @@ class Record(Flag):
 class RunResult:
     """The answer to one run, samples in the order that they came in.
 
-    `spike_counts` (batch, classes): output spikes over all steps, zero for a readout that does not spike.
+    Over all steps since rest:
+    `spike_counts` (batch, classes): output spikes, zero for a readout that does not spike.
     `readout` (batch, classes): what the class is read from, the counts or the last layer's membrane.
-    `synaptic_operations` (batch,): weights met by non-zero inputs, over all weighted connections and all steps; a
-    connection whose input is the same at every step is computed, and so counted, once. None where they are unknown,
-    as they are for an external ONNX model.
+
+    Over the steps of this call:
+    `synaptic_operations` (batch,): weights met by non-zero inputs, over all weighted connections; a connection whose
+    input is the same at every step is computed, and so counted, once. None where they are unknown, as they are for an
+    external ONNX model.
     `spikes_per_node` name to (batch,), for each spiking node.
     `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 but for neurons that fire several a step, and
     `membranes` name to the same shape, after the reset: for each spiking node (and a readout's membrane) where `record`

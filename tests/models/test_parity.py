@@ -27,6 +27,7 @@ CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
 
 drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
+pytestmark = pytest.mark.timeout(max(300, CASES))  # for each test, as many seconds as cases on a busy machine
 
 
 def assert_same(result: RunResult, expected: RunResult) -> None:
