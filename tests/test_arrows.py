@@ -40,7 +40,23 @@ TRAINING: Arrows = {
         *("training.config", *SOURCE),
     },
 }
-TABLES: Mapping[str, Arrows] = {"models": MODELS, "training": TRAINING}  # package to the arrows inside it
+TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room
+SERVICE: Arrows = {
+    "service.errors": set(),
+    "service.settings": set(),
+    "service.telemetry": {"service.errors", "service.settings"},
+    "service.catalog": TOLD,
+    "service.inference": {"service.catalog", *TOLD},
+    "service.http": {"service.inference", "service.catalog", *TOLD},
+    "service.app": {"service.http", "service.inference", "service.catalog", "service.telemetry", "service.settings"},
+    "service.process": {"service.app", "service.http", "service.inference", "service.catalog", *TOLD},
+    "service.__main__": {"service.process"},
+}
+TABLES: Mapping[str, Arrows] = {
+    "models": MODELS,
+    "training": TRAINING,
+    "service": SERVICE,
+}  # package to the arrows inside it
 
 ENGINES = ("event", "onnx", "torch", "reference")
 DECLARED = "models.engines.declared"  # imports an engine where it makes one
