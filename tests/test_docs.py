@@ -19,7 +19,7 @@ from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
 from tests.pages import ROOT, blocks
-from tests.service.conftest import serving
+from tests.serving import serving
 from training.__main__ import app
 from training.commands import RUN
 

@@ -16,7 +16,7 @@ import pytest
 
 from models.bundle.repository import PRETRAINED
 from models.spec import Coding
-from tests.service.conftest import ROOT, Process, running
+from tests.serving import ROOT, Process, running
 from training.config import DataConfig
 from training.data.datasets import load
 

@@ -16,7 +16,7 @@ from models.engines.onnx.fields import MOST_BYTES
 from models.spec import Task
 from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
 from tests.pages import ROOT, blocks
-from tests.service.conftest import serving
+from tests.serving import serving
 from training.__main__ import app
 
 PAGE = (ROOT / "docs/onnx.md").read_text()

@@ -15,7 +15,7 @@ import pytest
 from models.bundle.repository import PRETRAINED
 from models.engines import EngineName
 from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section
-from tests.service.conftest import Process, running
+from tests.serving import Process, running
 from tests.training.command_line import training
 
 README = (ROOT / "README.md").read_text()

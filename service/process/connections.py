@@ -7,7 +7,7 @@ a JSON error, an id, a log line and a metric of its own (it never reached the ap
 
 This is the only file that uses uvicorn's internal parts, because uvicorn offers no public way to any of this; why
 uvicorn is used all the same stands in docs/server-choice.md. pyproject.toml has an upper bound for uvicorn and
-httptools, and tests/service/test_private_parts.py fails with a sentence if a version within it changes one of these:
+httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
 - `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
   `url`, the method `_unset_keepalive_if_required`, and the callbacks that are overridden below

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from models.bundle.repository import PRETRAINED
 from service.http.openapi import ZERO
 from tests.deploy.promql import AGGREGATIONS, Read, leaves, reads
-from tests.service.conftest import serving
+from tests.serving import serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "spikeserve.json").read_text())

@@ -155,3 +155,12 @@ async def settled() -> None:
     """Let everything happen that can before something else does."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+LEFT, RIGHT = {"inputs": [[1, 0]]}, {"inputs": [[0, 1]]}
+
+
+async def metric(client: Client, line: str) -> float:
+    text = (await client.get("/metrics")).json
+    (found,) = [each for each in text.splitlines() if each.startswith(line + " ")] or [f"{line} 0"]
+    return float(found.split()[-1])

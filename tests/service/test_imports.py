@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.service.conftest import ROOT
+from tests.serving import ROOT
 
 PROGRAM = """
 import sys, warnings

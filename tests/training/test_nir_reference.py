@@ -16,7 +16,7 @@ from models.coding import EncodedInputs
 from models.engines import EngineName, Record, create
 from models.spec.nodes import ResetTiming
 from tests.reference_data import reference_data
-from tests.service.conftest import running
+from tests.serving import running
 from training.importers.builder import Options
 from training.importers.nir.commands import import_nir
 from training.importers.nir.convert import Conversion

@@ -1,0 +1,172 @@
+"""Which versions are served, and what is answered while one is loading or after it failed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from models.bundle import File
+from models.bundle.repository import ModelRepository
+from models.engines.onnx import graph as onnx_graph
+from models.spec.network import Network
+from service.app import create_app
+from service.catalog.loaded import LoadedModel
+from service.errors import Misconfigured
+from service.settings import Settings
+from tests.bundles import contents, publish
+from tests.networks import toy
+from tests.serving import serving
+
+BODY = {"inputs": [[0, 1]]}
+
+
+def test_only_the_newest_version_is_served_unless_all_are_asked_for(repository: Path) -> None:
+    publish(repository, toy())
+    newest = {"version": 2, "state": "ready", "engine": "event"}
+    with serving(repository) as client:
+        assert client.get("/models").json() == {
+            "default": "toy",
+            "models": [{"name": "toy", "versions": [newest]}],
+        }
+        gone = client.post("/models/toy/versions/1/predict", json=BODY)
+    assert gone.json() == {"error": "model 'toy' has no version '1' here; it has: 2"}
+    with serving(repository, versions="all") as client:
+        (listed,) = client.get("/models").json()["models"]
+    assert listed == {"name": "toy", "versions": [newest | {"version": 1}, newest]}
+
+
+def test_a_model_is_described(digits_repository: Path) -> None:
+    with serving(digits_repository) as client:
+        described = client.get("/models/digits").json()
+    assert described.pop("created").endswith("+00:00")
+    assert described == {
+        "name": "digits",
+        "version": 1,
+        "versions": [{"version": 1, "state": "ready", "engine": "event"}],
+        "engine": "event",
+        "input": {"shape": [64], "low": 0.0, "high": 1.0},
+        "coding": "direct",
+        "time_steps": 12,
+        "any_time_steps": True,
+        "readout": "spike_count",
+        "labels": [str(digit) for digit in range(10)],
+        "nodes": [
+            {"name": "fc1", "type": "Linear", "shape": [32]},
+            {"name": "lif1", "type": "LIF", "shape": [32]},
+            {"name": "fc2", "type": "Linear", "shape": [10]},
+            {"name": "lif2", "type": "LIF", "shape": [10]},
+        ],
+        "metrics": {"test_accuracy": 0.5},
+        "card": "# digits\n\nA network for tests.\n",
+    }
+
+
+def test_a_damaged_bundle_is_reported_and_stops_no_other(repository: Path) -> None:
+    publish(repository, toy(), "damaged")
+    weights = repository / "damaged" / "1" / File.WEIGHTS
+    weights.write_bytes(weights.read_bytes() + b"?")
+    with serving(repository, default_model="toy") as client:
+        assert client.post("/predict", json=BODY).status_code == 200
+        (status,) = client.get("/models").json()["models"][0]["versions"]
+        ready = client.get("/health/ready")
+        answers = [client.post("/models/damaged/predict", json=BODY), client.get("/models/damaged"), ready]
+    assert status["state"] == "failed"
+    assert status["error"].startswith("weights.safetensors: its sha256 is ")
+    for answer in answers:
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.json() == {"error": f"model 'damaged' version 1 could not be loaded: {status['error']}"}
+
+
+def test_a_bundle_that_does_not_reproduce_its_golden_samples_is_not_served(repository: Path) -> None:
+    # Its model.onnx is of a network with half the weights: 1.0 no longer fires at once.
+    half = Network(toy().spec, {"fc.weight": toy().tensors["fc.weight"] * np.float32(0.5)})
+    graph = bytes(onnx_graph.build(half).SerializeToString())
+    ModelRepository(repository).publish(contents(toy(), "lying"), lambda _: graph)
+    with serving(repository, engine="onnx") as client:
+        answer = client.post("/models/lying/predict", json=BODY)
+    assert answer.status_code == 503
+    assert "golden.safetensors: sample 0 gives spike counts" in answer.json()["error"]
+
+
+def test_a_fault_that_nobody_foresaw_is_not_told_to_clients_and_stops_no_other(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(repository, toy(), "cursed")
+    load = LoadedModel.load
+
+    def cursed(name: str, version: int, settings: Settings) -> LoadedModel:
+        if name == "cursed":
+            raise RuntimeError("the secret path")
+        return load(name, version, settings)
+
+    monkeypatch.setattr(LoadedModel, "load", cursed)
+    with serving(repository) as client:
+        answer = client.post("/models/cursed/predict", json=BODY)
+        assert client.post("/models/toy/predict", json=BODY).status_code == 200
+    assert answer.status_code == 503
+    assert "secret" not in answer.text
+
+
+def test_while_a_model_loads_the_process_is_live_and_not_ready(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, go_on = LoadedModel.load, threading.Event()
+
+    def slow(name: str, version: int, settings: Settings) -> LoadedModel:
+        go_on.wait()
+        return load(name, version, settings)
+
+    monkeypatch.setattr(LoadedModel, "load", slow)
+    with serving(repository, wait=False) as client:
+        assert client.get("/health/live").json() == {"status": "live"}
+        (listed,) = client.get("/models").json()["models"]
+        assert listed["versions"] == [{"version": 1, "state": "loading"}]
+        for answer in (client.get("/health/ready"), client.post("/predict", json=BODY), client.get("/models/toy")):
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) > 0
+            assert answer.json() == {"error": "model 'toy' version 1 is still loading"}
+        go_on.set()
+        while client.get("/health/ready").status_code == 503:
+            pass
+        assert client.get("/health/ready").json() == {"status": "ready"}
+        assert client.post("/predict", json=BODY).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
+def test_whoever_asks_for_no_more_than_the_status_of_the_health_gets_that(client: TestClient, path: str) -> None:
+    assert client.head(path).status_code == client.get(path).status_code == 200
+
+
+def test_a_model_that_runs_longer_than_the_limit_is_not_served(repository: Path) -> None:
+    with serving(repository, max_time_steps=2) as client:
+        answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["error"].endswith("time_steps: the model runs for 3, but max_time_steps is 2")
+    with serving(repository, max_time_steps=3) as client:
+        assert client.get("/health/ready").status_code == 200
+
+
+def test_an_app_can_be_started_again(repository: Path) -> None:
+    app = create_app(Settings(repository=repository))
+    for _ in range(2):
+        with TestClient(app) as client:
+            while client.get("/health/ready").status_code == 503:
+                pass
+            assert client.post("/predict", json=BODY).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"default_model": "nobody"}, "default_model: 'nobody' is not in the repository; it holds: toy"),
+        ({"repository": Path(__file__).parent}, "holds no model, expected <name>/<version>/ with a bundle.json"),
+    ],
+)
+def test_settings_that_serve_nothing_are_refused(repository: Path, settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(Misconfigured, match=sentence):
+        create_app(Settings.model_validate({"repository": repository} | settings))

@@ -1,0 +1,317 @@
+"""Versions come and go under load: the old one answers until the new one is ready, and no request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import structlog
+
+from models.bundle import File
+from service.catalog.loaded import LoadedModel
+from service.catalog.registry import Registry
+from service.errors import LoadFailed, ModelNotFound
+from service.settings import Settings
+from tests.bundles import publish
+from tests.networks import network_of, toy
+from tests.service.asgi import LEFT, Client, settled, slow, started
+from tests.service.infer_requests import INFER, request
+from tests.service.versions import COUNTS, HALF, damage, doubled
+
+
+def registry_of(client: Client) -> Registry:
+    registry: Registry = client.app.state.services.registry
+    return registry
+
+
+async def versions(client: Client) -> list[tuple[int, str]]:
+    (model,) = (await client.get("/models")).json["models"]
+    return [(each["version"], each["state"]) for each in model["versions"]]
+
+
+@pytest.mark.anyio
+async def test_200_reloads_under_200_requests_a_second_lose_none_and_mix_no_versions(repository: Path) -> None:
+    async with started(repository) as client:
+        done = asyncio.Event()
+        loaded = 1
+
+        async def ask_on() -> int:
+            answers = 0
+            while not done.is_set():
+                least = loaded
+                answer = await client.post(HALF)
+                assert answer.status == 200, answer.json
+                assert answer.json["version"] >= least
+                assert answer.json["predictions"][0]["spike_counts"] == COUNTS[answer.json["version"] % 2]
+                answers += 1
+                await asyncio.sleep(0.02)  # four clients, 50 requests a second each
+            return answers
+
+        asking = [asyncio.create_task(ask_on()) for _ in range(4)]
+        for version in range(2, 202):
+            await asyncio.to_thread(publish, repository, toy() if version % 2 else doubled())
+            await registry_of(client).load("toy")
+            loaded = version
+        done.set()
+        assert all([await each for each in asking])
+        assert await versions(client) == [(201, "ready")]
+        gc.collect()
+        text = (await client.get("/metrics")).json
+        assert {line for line in text.splitlines() if line.startswith("spikeserve_samples_total{")} == {
+            line for line in text.splitlines() if line.startswith('spikeserve_samples_total{model="toy",version="201"}')
+        }
+
+
+@pytest.mark.anyio
+async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_what_it_began(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, go_on = LoadedModel.load, threading.Event()
+
+    def waiting(name: str, version: int, settings: Settings) -> LoadedModel:
+        assert go_on.wait(timeout=60)
+        return load(name, version, settings)
+
+    async with started(repository) as client:
+        held = slow(client.model())
+        begun = asyncio.create_task(client.post(HALF))
+        await held.begun()
+        monkeypatch.setattr(LoadedModel, "load", waiting)
+        publish(repository, doubled())
+        loading = asyncio.create_task(registry_of(client).load("toy"))
+        while await versions(client) != [(1, "ready"), (2, "loading")]:
+            await asyncio.sleep(0)
+        assert (await client.get("/health/ready")).status == 200
+        before = asyncio.create_task(client.post(HALF))
+        await settled()
+        go_on.set()
+        await loading
+        assert await versions(client) == [(1, "draining"), (2, "ready")]
+        assert (await client.get("/models/toy")).json["versions"][0]["state"] == "draining"
+        assert (await client.post(HALF)).json["version"] == 2
+        assert (await client.post(HALF, "/models/toy/versions/1/predict")).status == 404
+        held.go_on.release(2)
+        for old in (await begun, await before):
+            assert (old.json["version"], old.json["predictions"][0]["spike_counts"]) == (1, [0, 0])
+        assert await versions(client) == [(2, "ready")]
+
+
+@pytest.mark.parametrize("path", ["/predict", INFER])
+@pytest.mark.anyio
+async def test_a_version_drains_until_its_last_request_has_ended_however_that_is(repository: Path, path: str) -> None:
+    async with started(repository, threads=1) as client:
+        held, gone = slow(client.model()), asyncio.Event()
+        asked = request([[0.5, 0.0]]) if path == INFER else HALF
+        asking = asyncio.create_task(client.post(asked, path, left=gone))
+        await held.begun()
+        publish(repository, doubled())
+        await registry_of(client).load("toy")
+        assert await versions(client) == [(1, "draining"), (2, "ready")]
+        gone.set()
+        assert (await asking).status == 0
+        assert await versions(client) == [(2, "ready")]
+        held.go_on.release()
+
+
+@pytest.mark.anyio
+async def test_a_failed_load_leaves_the_old_version_answering_and_says_why(repository: Path) -> None:
+    async with started(repository) as client:
+        publish(repository, doubled())
+        damage(repository, 2)
+        with (
+            structlog.testing.capture_logs() as entries,
+            pytest.raises(LoadFailed, match=r"weights\.safetensors: its sha256"),
+        ):
+            await registry_of(client).load("toy")
+        assert [(entry["event"], entry["version"]) for entry in entries] == [("model_failed", 2)]
+        assert await versions(client) == [(1, "ready"), (2, "failed")]
+        assert (await client.get("/health/ready")).status == 200
+        assert (await client.post(LEFT)).json["version"] == 1
+        publish(repository, toy())
+        await registry_of(client).load("toy")
+        assert await versions(client) == [(3, "ready")]
+
+
+@pytest.mark.anyio
+async def test_a_version_that_cannot_be_loaded_again_answers_as_before(repository: Path) -> None:
+    async with started(repository) as client:
+        damage(repository, 1)
+        with pytest.raises(LoadFailed):
+            await registry_of(client).load("toy")
+        (model,) = (await client.get("/models")).json["models"]
+        assert model["versions"][0]["state"] == "ready"
+        assert "sha256" in model["versions"][0]["error"]
+        assert (await client.post(LEFT)).status == 200
+
+
+@pytest.mark.anyio
+async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again_once_it_has_changed(
+    repository: Path,
+) -> None:
+    async with started(repository) as client:
+        registry = registry_of(client)
+        publish(repository, doubled())
+        damage(repository, 2)
+        await registry.poll()
+        assert await versions(client) == [(1, "ready"), (2, "failed")]
+        with structlog.testing.capture_logs() as entries:
+            await registry.poll()
+        assert entries == []
+        weights = repository / "toy" / "2" / File.WEIGHTS
+        weights.write_bytes(weights.read_bytes()[:-1])
+        await registry.poll()
+        assert await versions(client) == [(2, "ready")]
+        publish(repository, toy(), "other")
+        await registry.poll()
+        assert (await client.post(LEFT, "/models/other/predict")).status == 200
+        shutil.rmtree(repository / "toy" / "2")  # as one rolls back
+        await registry.poll()
+        assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
+        shutil.rmtree(repository / "toy")
+        await registry.poll()
+        assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
+
+
+@pytest.mark.anyio
+async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_touched(repository: Path) -> None:
+    async with started(repository) as client:
+        before = client.model()
+        for file in (repository / "toy" / "1").iterdir():
+            os.utime(file, (0, 0))
+        with structlog.testing.capture_logs() as entries:
+            await registry_of(client).poll()
+        assert entries == []
+        assert client.model() is before
+
+
+@pytest.mark.anyio
+async def test_a_model_that_comes_later_does_not_make_the_server_unready(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, go_on = LoadedModel.load, threading.Event()
+
+    def waiting(name: str, version: int, settings: Settings) -> LoadedModel:
+        assert name == "toy" or go_on.wait(timeout=60)
+        return load(name, version, settings)
+
+    monkeypatch.setattr(LoadedModel, "load", waiting)
+    async with started(repository) as client:
+        publish(repository, toy(), "other")
+        damage(repository, 1, "other")
+        polling = asyncio.create_task(registry_of(client).poll())
+        while len((await client.get("/models")).json["models"]) < 2:
+            await asyncio.sleep(0)
+        assert (await client.get("/health/ready")).status == 200  # while it loads
+        go_on.set()
+        await polling
+        assert (await client.get("/health/ready")).status == 200  # and once it has failed
+        failed = await client.post(LEFT, "/models/other/predict")
+        assert (failed.status, "sha256" in failed.json["error"]) == (503, True)
+        await registry_of(client).unload("toy")
+        assert (await client.get("/health/ready")).status == 503  # now that nothing answers
+
+
+@pytest.mark.parametrize(("strict", "status"), [(True, 503), (False, 200)])
+def test_a_model_that_fails_at_the_start_counts_until_it_is_mended_or_unloaded_if_that_is_set(
+    repository: Path, strict: bool, status: int
+) -> None:
+    async def ask() -> None:
+        async with started(repository, default_model="toy", strict_readiness=strict) as client:
+            assert (await client.get("/health/ready")).status == status
+            for name in ("mended", "unloaded"):
+                assert (await client.post(LEFT, f"/models/{name}/predict")).status == 503
+            await registry_of(client).unload("unloaded")
+            assert (await client.get("/health/ready")).status == status
+            shutil.rmtree(repository / "mended" / "1")
+            publish(repository, toy(), "mended")
+            await registry_of(client).load("mended")
+            assert (await client.get("/health/ready")).status == 200
+
+    for name in ("mended", "unloaded"):
+        publish(repository, toy(), name)
+        damage(repository, 1, name)
+    asyncio.run(ask())
+
+
+@pytest.mark.anyio
+async def test_a_version_may_be_loaded_again_as_another_network(repository: Path) -> None:
+    renamed = network_of(
+        [{"type": "IF", "name": "first"}, {"type": "IF", "name": "second"}],
+        {},
+        input={"shape": [2], "low": 0, "high": 1},
+        time_steps=3,
+        labels=["left", "right"],
+    )
+    async with started(repository) as client:
+        assert (await client.post(LEFT)).status == 200
+        shutil.rmtree(repository / "toy" / "1")
+        assert publish(repository, renamed) == 1
+        await registry_of(client).load("toy")
+        assert (await client.post(LEFT)).status == 200
+        metrics = str((await client.get("/metrics")).json)
+    assert 'spikeserve_layer_spikes_total{layer="second",model="toy",version="1"} 3.0' in metrics
+    assert 'layer="out"' not in metrics
+
+
+@pytest.mark.anyio
+async def test_it_polls_by_itself_where_that_is_set(repository: Path) -> None:
+    async with started(repository, poll_seconds=0.01) as client:
+        publish(repository, doubled())
+        async with asyncio.timeout(60):
+            while await versions(client) != [(2, "ready")]:
+                await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(repository: Path) -> None:
+    async with started(repository) as client:
+        registry = registry_of(client)
+        await registry.unload("toy")
+        await registry.poll()
+        ready = await client.get("/health/ready")
+        assert (ready.status, ready.json) == (503, {"error": "no model is loaded"})
+        assert (await client.post(LEFT, "/models/toy/predict")).status == 404
+        assert (await client.get("/openapi.json")).status == 200
+        with pytest.raises(ModelNotFound):
+            await registry.unload("toy")
+        await registry.load("toy")
+        assert (await client.post(LEFT)).status == 200
+        assert (await client.get("/health/ready")).status == 200
+        publish(repository, doubled())
+        await registry.poll()  # which it is no longer kept from
+        assert await versions(client) == [(2, "ready")]
+
+
+@pytest.mark.parametrize(("setting", "served"), [("all", [1, 2, 3]), ("latest", [3]), ("1,3,9", [1, 3]), ("2", [2])])
+def test_the_settings_say_which_versions_are_served(repository: Path, setting: str, served: list[int]) -> None:
+    async def ask() -> None:
+        async with started(repository, versions=setting) as client:
+            assert await versions(client) == [(version, "ready") for version in served]
+            publish(repository, toy())
+            await registry_of(client).load("toy")
+            grown = {"all": [1, 2, 3, 4], "latest": [4]}.get(setting, served)
+            assert await versions(client) == [(version, "ready") for version in grown]
+
+    for network in (doubled(), toy()):
+        publish(repository, network)
+    asyncio.run(ask())
+
+
+@pytest.mark.anyio
+async def test_no_name_leads_out_of_the_repository(repository: Path, tmp_path: Path) -> None:
+    publish(tmp_path / "elsewhere", toy(), "secret")
+    (repository / "linked").symlink_to(tmp_path / "elsewhere" / "secret")
+    (repository / "toy" / "2").symlink_to(tmp_path / "elsewhere" / "secret" / "1")
+    async with started(repository) as client:
+        for name in ("linked", "../elsewhere/secret", str(tmp_path / "elsewhere" / "secret"), ".", "..", "", "toy/1"):
+            for control in (registry_of(client).load, registry_of(client).unload):
+                with pytest.raises(ModelNotFound):
+                    await control(name)
+        assert registry_of(client).locks.keys() == {"toy"}  # what is asked for in vain leaves nothing behind
+        await registry_of(client).poll()
+        assert await versions(client) == [(1, "ready")]

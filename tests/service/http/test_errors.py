@@ -1,0 +1,274 @@
+"""Every row of the error table: the status, and a sentence that names the field, the value and what was expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from models.spec import Coding
+from service.http.errors import error_body
+from tests.bundles import publish
+from tests.networks import network_of, toy
+from tests.serving import serving
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        ("", 400, "the body is not JSON: EOF while parsing a value at line 1 column 0"),
+        ('{"inputs": [[1, 2]}', 400, "the body is not JSON: expected `,` or `]` at line 1 column 19"),
+        (b"\xff\xfe", 400, "the body is not JSON: expected value at line 1 column 1"),
+        ("[" * 10_000, 400, "the body is not JSON: recursion limit exceeded at line 1 column 202"),
+        ('{"inputs": [[1, 2]], "\\ud800": 1}', 400, "the body is not JSON: unexpected end of hex escape at line 1"),
+        ('{"inputs": [[%s, 0]]}' % ("9" * 5000), 400, "the body is not JSON: number out of range at line 1"),
+        ('{"inputs": [[1, 2]], "inputs": [[3, 4]]}', 400, "the body says the name of a field twice"),
+        ('{"inputs": [[1, 2]], "seed": 1, "s\\u0065ed": 1}', 400, "the body says the name of a field twice"),
+        ("[]", 422, "the body is an array, expected an object"),
+        ("null", 422, "the body is null, expected an object"),
+        ("{}", 422, "inputs is missing"),
+        ('{"inputs": []}', 422, "inputs is empty, expected at least one item"),
+        ('{"inputs": 1}', 422, "inputs is 1, expected an array"),
+        ('{"inputs": {"0": [1, 2]}}', 422, "inputs is an object, expected an array"),
+        ('{"inputs": [1, 2]}', 422, "inputs[0] is 1, expected an array"),
+        ('{"inputs": [[1, 2], [1, 2], [1]]}', 422, "inputs[2] has shape 1, expected 2"),
+        ('{"inputs": [[1, [2]]]}', 422, "inputs[0][1] is an array, expected a number"),
+        ('{"inputs": [[1, "2"]]}', 422, "inputs[0][1] is '2', expected a number"),
+        ('{"inputs": [[1, true]]}', 422, "inputs[0][1] is true, expected a number"),
+        ('{"inputs": [[1, null]]}', 422, "inputs[0][1] is null, expected a number"),
+        ('{"inputs": [[1, NaN]]}', 422, "inputs[0][1] is NaN, expected a finite number"),
+        ('{"inputs": [[1, -Infinity]]}', 422, "inputs[0][1] is -Infinity, expected a finite number"),
+        ('{"inputs": [[1, 1e999]]}', 422, "inputs[0][1] is Infinity, expected a finite number"),
+        ('{"inputs": [[1, 1e300]]}', 422, "inputs[0][1] is 1e+300, expected at most 34028234663852886"),
+        ('{"inputs": [[1, 1%s]]}' % ("0" * 400), 422, "inputs[0][1] is 1000000000"),
+        ('{"inputs": [[1, 10.5]]}', 422, "inputs[0][1] is 10.5, expected 0 to 10"),
+        ('{"inputs": [[1, 2]], "steps": 1}', 422, "steps is not a field here, expected one of inputs"),
+        ('{"inputs": [[1, 2]], "time_steps": 0}', 422, "time_steps is 0, expected at least 1"),
+        ('{"inputs": [[1, 2]], "time_steps": 1001}', 422, "time_steps is 1001, expected 1 to 1000"),
+        ('{"inputs": [[1, 2]], "time_steps": 1.0}', 422, "time_steps is 1.0, expected an integer"),
+        ('{"inputs": [[1, 2]], "time_steps": "9"}', 422, "time_steps is '9', expected an integer"),
+        ('{"inputs": [[1, 2]], "time_steps": 1%s}' % ("0" * 400), 422, "time_steps is 1000000000"),
+        ('{"inputs": [[1, 2]], "time_steps": %s}' % ("9" * 4300), 422, "time_steps is 9999999999"),
+        ('{"inputs": [[1, 2]], "seed": -1}', 422, "seed is -1, expected at least 0"),
+        ('{"inputs": [[1, 2]], "seed": 18446744073709551616}', 422, "expected at most 18446744073709551615"),
+        ('{"inputs": [[1, 2]], "seed": true}', 422, "seed is true, expected an integer"),
+        ('{"inputs": [[1, 2]], "return": "raster"}', 422, "return is 'raster', expected an array"),
+        ('{"inputs": [[1, 2]], "return": ["spikes"]}', 422, "return[0] is 'spikes', expected 'raster', 'membrane' or"),
+        ('{"inputs": [{"t": [0], "unit": [0]}]}', 422, "inputs[0] is an object, expected an array"),
+        (json.dumps(dict.fromkeys(map(str, range(1000)))), 422, "the body has 1001 errors, expected an object"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, status: int, sentence: str) -> None:
+    answer = client.post("/predict", content=body)
+    assert answer.status_code == status
+    assert answer.json().keys() == {"error"}
+    assert answer.json()["error"].startswith(sentence) or sentence in answer.json()["error"]
+    assert len(answer.json()["error"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("sample", "sentence"),
+    [
+        ({"t": [0]}, "inputs[0].unit is missing"),
+        ({"t": [0], "unit": [0, 1]}, "inputs[0]: 1 t for 2 unit, expected as many of both"),
+        ({"t": [3], "unit": [0]}, "inputs[0].t[0] is 3, expected 0 to 2"),
+        ({"t": [0], "unit": [12]}, "inputs[0].unit[0] is 12, expected 0 to 11"),
+        ({"t": [-1], "unit": [0]}, "inputs[0].t[0] is -1, expected at least 0"),
+        ({"t": [0], "unit": [True]}, "inputs[0].unit[0] is true, expected an integer"),
+        ({"t": [0], "unit": [0], "weight": [1]}, "inputs[0].weight is not a field here"),
+        ({"t": [0], "x": [0], "y": [0]}, "inputs[0].p is missing"),
+        ({"t": [0], "x": [3], "y": [0], "p": [0]}, "inputs[0].x[0] is 3, expected 0 to 2"),
+        ({"t": [0], "x": [0], "y": [0, 2], "p": [0]}, "inputs[0]: 1 t for 2 y, expected as many of both"),
+        ({"t": [3], "x": [0], "y": [0], "p": [0]}, "inputs[0].t[0] is 3, expected 0 to 2"),
+        ([], "inputs[0] has 0 steps, expected 1 to 1000"),
+        ([[[[1]]]], "inputs[0] has shape 1×1×1×1, expected 1×2×2×3"),
+        ("spikes", "inputs[0] is 'spikes', expected an array"),
+    ],
+)
+def test_a_sample_of_spikes_that_is_wrong_is_named(tmp_path: Path, sample: object, sentence: str) -> None:
+    camera = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [2, 2, 3]},
+        coding="spikes",
+        time_steps=3,
+        labels=[str(unit) for unit in range(12)],
+    )
+    publish(tmp_path, camera)
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [sample]})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(sentence)
+
+
+def test_a_body_of_many_strings_is_refused_before_each_is_found_wrong(client: TestClient) -> None:
+    # 2 × (10,000 + 4 for each of 1,024 samples) = 28,192 quotation marks at most.
+    answer = client.post("/predict", json=dict.fromkeys(map(str, range(15_000))))
+    assert answer.status_code == 413
+    assert answer.json() == {"error": "the body has 30000 quotation marks, expected at most 28192 in one request"}
+
+
+def test_an_error_reads_as_it_is_meant_and_no_text_fails_to_encode() -> None:
+    # UTF-8 has no bytes for half a surrogate pair, but JSON has an escape.
+    assert error_body("1×8 for '\ud800'") == '{"error": "1×8 for \'\\ud800\'"}'.encode()
+    assert json.loads(error_body("1×8 for '\ud800'")) == {"error": "1×8 for '\ud800'"}
+
+
+def test_rasters_of_one_request_have_as_many_steps(tmp_path: Path) -> None:
+    publish(tmp_path, toy(Coding.SPIKES))
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [[[0, 1]] * 3, [[0, 1]] * 2]})
+        asked = client.post("/predict", json={"inputs": [[[0, 1]] * 3], "time_steps": 4})
+    assert answer.json() == {"error": "inputs[1] has shape 2×2, expected 3×2"}
+    assert asked.json() == {"error": "inputs[0] has shape 3×2, expected 4×2"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "request_", "status", "sentence"),
+    [
+        ({"max_samples": 2}, {}, 413, "inputs has 3 samples, expected at most 2 in one request"),
+        ({"max_time_steps": 9}, {"time_steps": 10}, 422, "time_steps is 10, expected 1 to 9"),
+        (
+            {"max_values": 59},
+            {"time_steps": 10},
+            413,
+            "inputs has 3 samples, which at 10 time_steps are 60 values in this model's widest layer, "
+            "expected at most 59",
+        ),
+        (
+            {"max_recorded_values": 17},
+            {"return": ["membrane"]},
+            422,
+            "return has 'membrane', which for 3 samples at 3 time_steps is 18 values, expected at most 17",
+        ),
+        (
+            {"max_neuron_steps": 17},
+            {},
+            413,
+            "inputs has 3 samples, which at 3 time_steps of this model's 2 neurons are 18 neuron steps, "
+            "expected at most 17",
+        ),
+        ({"max_recorded_values": 17}, {"return": ["raster"]}, 422, "return has 'raster', which for 3 samples"),
+        ({"max_body_bytes": 34}, {}, 413, "the body has 35 bytes, expected at most 34"),
+    ],
+)
+def test_a_limit_is_named_where_it_is_passed_and_lets_through_what_just_fits(
+    repository: Path, limits: dict[str, Any], request_: dict[str, object], status: int, sentence: str
+) -> None:
+    body = {"inputs": [[0.25, 1], [0.5, 1], [1, 1]]} | request_
+    (name, limit), *_ = limits.items()
+    with serving(repository, **limits) as client:
+        answer = client.post("/predict", json=body)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(sentence)
+    with serving(repository, **{name: limit + 1}) as client:
+        assert client.post("/predict", json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sentence"),
+    [
+        ("POST", "/models/nobody/predict", 404, "model 'nobody' is not served here; this server has: toy"),
+        ("POST", "/models/%2e%2e/predict", 404, "model '..' is not served here; this server has: toy"),
+        ("POST", "/models/toy/versions/2/predict", 404, "model 'toy' has no version '2' here; it has: 1"),
+        ("POST", "/models/toy/versions/01/predict", 404, "model 'toy' has no version '01' here; it has: 1"),
+        ("GET", "/models/nobody", 404, "model 'nobody' is not served here; this server has: toy"),
+        ("GET", "/nothing", 404, "there is nothing at '/nothing'; /docs lists what there is"),
+        ("GET", "/predict", 405, "method 'GET' is not allowed on '/predict', expected POST"),
+        ("DELETE", "/models", 405, "method 'DELETE' is not allowed on '/models', expected GET, HEAD"),
+        ("PUT", "/health/live", 405, "method 'PUT' is not allowed on '/health/live', expected GET, HEAD"),
+        ("PUT", "/v2/health/ready", 405, "method 'PUT' is not allowed on '/v2/health/ready', expected GET, HEAD"),
+        ("GET", "/models/", 404, "there is nothing at '/models/'; /docs lists what there is"),
+        ("GET", "/v2/models/toy/", 404, "there is nothing at '/v2/models/toy/'; /docs lists what there is"),
+        ("GET", "/docs/files", 404, "there is nothing at '/docs/files'; /docs lists what there is"),
+        ("GET", "/docs/files/nothing", 404, "there is nothing at '/docs/files/nothing'; /docs lists what there is"),
+    ],
+)
+def test_a_path_that_is_wrong_is_named(client: TestClient, method: str, path: str, status: int, sentence: str) -> None:
+    answer = client.request(method, path, follow_redirects=False)
+    assert answer.status_code == status
+    assert answer.json() == {"error": sentence}
+    if status == 405:
+        assert sentence.endswith(f"expected {answer.headers['Allow']}")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/docs", "/docs/files/swagger-ui.css", "/openapi.json", "/metrics", "/models", "/v2", "/v2/", "/health/live"],
+)
+def test_head_is_answered_wherever_get_is(client: TestClient, path: str) -> None:
+    asked, got = client.head(path), client.get(path)
+    assert asked.status_code == got.status_code == 200
+    assert asked.headers["Content-Type"] == got.headers["Content-Type"]
+
+
+def test_a_name_as_long_as_a_url_is_cut_short(client: TestClient) -> None:
+    answer = client.post(f"/models/{'x' * 10_000}/predict")
+    assert answer.status_code == 404
+    assert len(answer.json()["error"]) < 200
+
+
+def test_with_several_models_and_no_default_predict_lists_them(repository: Path) -> None:
+    publish(repository, toy(), "other")
+    with serving(repository) as client:
+        answer = client.post("/predict", json={"inputs": [[0, 1]]})
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "no default model is set; ask one of these at /models/<name>/predict: other, toy"}
+    with serving(repository, default_model="other") as client:
+        assert client.post("/predict", json={"inputs": [[0, 1]]}).json()["model"] == "other"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["inputs", "time_steps", "seed", "return", "t", "unit", "?"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+requests = st.fixed_dictionaries(
+    {"inputs": st.lists(st.lists(st.integers(0, 10) | st.floats(0, 10), min_size=2, max_size=2), max_size=3)},
+    optional={"time_steps": json_values, "seed": json_values, "return": json_values, "?": json_values},
+)
+
+
+@pytest.mark.parametrize("coding", [Coding.DIRECT, Coding.SPIKES])
+def test_whatever_is_posted_is_the_clients_mistake_or_answered(
+    tmp_path_factory: pytest.TempPathFactory, coding: Coding
+) -> None:
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy(coding))
+    with serving(root) as client:
+
+        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(body=json_values | requests)
+        def check(body: object) -> None:
+            answer = client.post("/predict", content=json.dumps(body))
+            assert answer.status_code in {200, 400, 413, 422}
+            if answer.status_code != 200:
+                assert list(answer.json()) == ["error"]
+                assert isinstance(answer.json()["error"], str)
+
+        check()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=st.binary(max_size=30))
+def test_any_bytes_are_malformed_or_wrong(shared_client: TestClient, body: bytes) -> None:
+    assert shared_client.post("/predict", content=body).status_code in {400, 422}
+
+
+@pytest.fixture(scope="module")
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    with serving(root) as client:
+        yield client

@@ -1,0 +1,255 @@
+"""Whatever is sent, nothing but what is documented comes back: no 5xx, and right answers afterwards.
+
+`./scripts/soak` sends many more of the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from benchmarks.soak.client import Connection
+from benchmarks.soak.hostile import Hostile, hostile
+from benchmarks.soak.hostile_control import hostile_control
+from benchmarks.soak.hostile_tensors import HEADER_LENGTH, hostile_tensors, tensor_of
+from tests.bundles import publish
+from tests.networks import network_of, toy
+from tests.serving import Process, running
+
+TIMEOUT = "X-Request-Timeout-Ms"
+EXAMPLES = 60  # of each operation, sound by the document and not
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+# Into a decay of 0.5 and a threshold of 1: 1 spikes at each of three steps; 0.5 charges 0.5, 0.75, 0.875, no spike.
+SOUND: dict[str, Any] = {"inputs": [[1, 0.5]]}
+COUNTS = [3, 0]
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with the toy and a network of events."""
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    camera = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [2, 2, 1]},
+        coding="spikes",
+        time_steps=3,
+        labels=["a", "b", "c", "d"],
+    )
+    publish(root, camera, "camera")
+    return root
+
+
+@pytest.fixture(scope="module")
+def service(repositories: Path) -> Iterator[Process]:
+    """A process that serves both and waits half a second for what does not come."""
+    flags = ("--default-model", "toy", "--header-seconds", "0.5", "--body-seconds", "0.5")
+    with running(repositories, *flags) as process:
+        process.wait_for("model_ready")
+        yield process
+
+
+def answers_as_ever(service: Process) -> None:
+    answer = httpx.post(service.url + "/predict", json=SOUND, timeout=60)
+    assert answer.status_code == 200
+    assert answer.json()["predictions"][0]["spike_counts"] == COUNTS
+    asked = {"inputs": [tensor_of(SOUND)], "outputs": [{"name": "spike_counts"}]}
+    answer = httpx.post(service.url + "/v2/models/toy/infer", json=asked, timeout=60)
+    assert answer.status_code == 200
+    assert answer.json()["outputs"][0]["data"] == COUNTS
+    assert httpx.get(service.url + "/health/ready", timeout=60).status_code == 200
+
+
+def fuzz(operation: schemathesis.APIOperation[Any, Any, Any, Any], mode: GenerationMode) -> None:
+    """Ask an operation many times, by the document or against it, and check each answer against the document."""
+    # Of an invented name there is only to say that it is unknown, so that two in three of the names are known. What is
+    # wrong with a request must not be a name that is put right here.
+    names = ["toy", "camera"] if mode is GenerationMode.NEGATIVE else ["toy", "camera", None]
+
+    @seed(20)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @given(case=operation.as_strategy(generation_mode=mode), name=st.sampled_from(names))
+    def check(case: schemathesis.Case[Any], name: str | None) -> None:
+        sent = case.as_transport_kwargs()
+        content = sent.get("data")
+        # White space is no JSON and so against the document, yet where a body is optional it is as good as none.
+        assume(not isinstance(content, bytes) or content == b"" or content.strip())
+        if name is not None:
+            known = {"name": name, "version": "1"}
+            case.path_parameters.update({key: known[key] for key in case.path_parameters})
+        asked = str(case.headers.get(TIMEOUT, ""))
+        if asked.isascii() and asked.isdigit():
+            case.headers[TIMEOUT] = f"{asked}0000"  # as sound as before, and more than a slow machine takes
+        case.call_and_validate(checks=CHECKS, timeout=60)
+
+    check()
+
+
+def fuzz_all(document: schemathesis.BaseSchema) -> int:
+    """Ask every operation of a document; return how many there are."""
+    operations = 0
+    for found in document.get_all_operations():
+        assert isinstance(found, Ok)
+        operation = found.ok()
+        for mode in list(GenerationMode) if operation.body else [GenerationMode.POSITIVE]:
+            fuzz(operation, mode)
+        operations += 1
+    return operations
+
+
+CONTROL = r"/(un)?load$"  # what loads and unloads models, and would take them away from the other tests
+
+
+def test_nothing_but_what_the_document_says_comes_back(service: Process) -> None:
+    answers_as_ever(service)
+    document = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+    assert fuzz_all(document.exclude(path_regex=CONTROL)) > 20
+    answers_as_ever(service)
+
+
+def test_models_come_and_go_as_the_document_says(repositories: Path) -> None:
+    with running(repositories, "--default-model", "toy") as service:
+        service.wait_for("model_ready")
+        answers_as_ever(service)
+        document = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+        assert fuzz_all(document.include(path_regex=CONTROL)) == 2
+        for name in ("toy", "camera"):
+            assert httpx.post(f"{service.url}/v2/repository/models/{name}/load", timeout=60).status_code == 200
+        answers_as_ever(service)
+        assert service.stop() == 0
+        assert not [entry for entry in service.entries if entry.get("level") == "error"]
+
+
+samples = st.lists(st.lists(st.floats(0, 10, width=32), min_size=2, max_size=2), min_size=1, max_size=4)
+
+
+def test_what_fits_the_model_is_answered(service: Process) -> None:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+
+        @seed(20)
+        @settings(max_examples=EXAMPLES, deadline=None, database=None)
+        @given(
+            inputs=samples,
+            time_steps=st.integers(1, 50),
+            of_seed=st.integers(0, 2**64 - 1),
+            wanted=st.sets(st.sampled_from(["raster", "membrane", "spikes_per_node"])),
+        )
+        def check(inputs: list[list[float]], time_steps: int, of_seed: int, wanted: set[str]) -> None:
+            body = {"inputs": inputs, "time_steps": time_steps, "seed": of_seed, "return": sorted(wanted)}
+            answer = client.post("/predict", json=body)
+            assert answer.status_code == 200, answer.text
+            assert len(answer.json()["predictions"]) == len(inputs)
+            assert wanted <= answer.json()["predictions"][0].keys()
+
+        check()
+
+
+DATATYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "UINT8": "u1", "INT16": "<i2", "UINT64": "<u8"}
+OUTPUTS = ["spike_counts", "probabilities", "class_index", "label", "synaptic_operations"]
+
+
+def test_what_fits_the_model_is_answered_over_the_other_protocol(service: Process) -> None:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+
+        @seed(20)
+        @settings(max_examples=EXAMPLES, deadline=None, database=None)
+        @given(
+            rows=st.lists(st.lists(st.integers(0, 10), min_size=2, max_size=2), min_size=1, max_size=4),
+            datatype=st.sampled_from(sorted(DATATYPES)),
+            as_bytes=st.booleans(),
+            outputs=st.lists(st.sampled_from(OUTPUTS), unique=True),
+            classes=st.none() | st.integers(1, 4),
+            time_steps=st.integers(1, 50),
+            identity=st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+        )
+        def check(
+            rows: list[list[int]],
+            datatype: str,
+            as_bytes: bool,
+            outputs: list[str],
+            classes: int | None,
+            time_steps: int,
+            identity: str | None,
+        ) -> None:
+            blob = np.array(rows, DATATYPES[datatype]).tobytes()
+            tensor: dict[str, Any] = {"name": "inputs", "shape": [len(rows), 2], "datatype": datatype}
+            tensor |= {"parameters": {"binary_data_size": len(blob)}} if as_bytes else {"data": rows}
+            chosen = {"classification": classes} if classes is not None else {}
+            wanted = [
+                {"name": name, "parameters": chosen if name in ("spike_counts", "probabilities") else {}}
+                for name in outputs
+            ]
+            body = {"id": identity, "inputs": [tensor], "outputs": wanted, "parameters": {"time_steps": time_steps}}
+            header = json.dumps(body).encode()
+            headers = {HEADER_LENGTH: str(len(header))} if as_bytes else {}
+            content = header + blob if as_bytes else header
+            answer = client.post("/v2/models/toy/infer", content=content, headers=headers)
+            assert answer.status_code == 200, answer.text
+            assert answer.json().get("id") == identity
+            found = {output["name"]: output["shape"][0] for output in answer.json()["outputs"]}
+            assert found == dict.fromkeys(outputs or OUTPUTS, len(rows))
+
+        check()
+
+
+HOSTILE = [*hostile(SOUND), *hostile_tensors(SOUND, "toy"), *hostile_control("toy")]
+
+
+@pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name[:80].encode("ascii", "replace").decode())
+def test_a_hostile_request_is_refused_and_the_next_one_answered(service: Process, case: Hostile) -> None:
+    async def ask() -> tuple[int, bytes]:
+        where = urlsplit(service.url)
+        assert where.hostname is not None
+        assert where.port is not None
+        async with Connection(where.hostname, where.port) as connection:
+            answer = await connection.ask(case.request)
+            return answer.status, answer.body
+
+    status, body = asyncio.run(ask())
+    assert status in case.statuses, body
+    if status != 200:
+        assert json.loads(body).keys() == {"error"}
+        assert len(body) < 400
+    answers_as_ever(service)
+
+
+def test_it_ends_as_it_should_after_all_that(service: Process) -> None:
+    answers_as_ever(service)
+    assert service.stop() == 0
+    assert not [entry for entry in service.entries if entry.get("level") == "error"]

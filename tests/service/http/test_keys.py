@@ -1,0 +1,314 @@
+"""Who may ask what: with keys set, a path is open, or takes a client's key, or takes an admin's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.errors import Misconfigured
+from service.http.middleware.keys import KeyRing, is_control, is_loopback, new_key
+from service.process.command_line import main, warn_if_open
+from service.settings import Settings
+from tests.serving import ROOT, running, serving
+
+BODY = {"inputs": [[0, 1]]}
+ALICE, BOB, ADMIN, STRANGER = "alice's key", "bob's key", "the admin's key", "another key"
+
+
+def digest(key: str) -> str:
+    return f"sha256:{sha256(key.encode()).hexdigest()}"
+
+
+def bearing(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def locked(repository: Path) -> Iterator[TestClient]:
+    """A client of the toy model on a server with two clients and an admin."""
+    with serving(repository, api_keys=f"{digest(ALICE)}, {digest(BOB)}", admin_keys=digest(ADMIN)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("key", [ALICE, BOB, ADMIN])
+def test_each_key_that_is_set_opens_the_models(locked: TestClient, key: str) -> None:
+    assert locked.post("/predict", json=BODY, headers=bearing(key)).status_code == 200
+    assert locked.get("/models", headers={"authorization": f"bearer {key}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearing(STRANGER),
+        bearing(""),
+        bearing(digest(ALICE)),
+        {"Authorization": ALICE},
+        {"Authorization": "Basic x"},
+    ],
+)
+@pytest.mark.parametrize(
+    "path",
+    ["/predict", "/models", "/models/toy", "/metrics", "/docs/x", "/x", "/v2", "/v2/models/toy"],
+)
+def test_without_one_nothing_is_told(locked: TestClient, path: str, headers: dict[str, str]) -> None:
+    answer = locked.get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert list(answer.json()) == ["error"]
+    assert "toy" not in answer.text
+
+
+def test_a_probe_needs_no_key_and_metrics_only_where_that_is_set(repository: Path, locked: TestClient) -> None:
+    for path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"):
+        assert locked.get(path).status_code == 200
+    assert locked.get("/health/other").status_code == 401
+    assert locked.get("/metrics", headers=bearing(ALICE)).status_code == 200
+    with serving(repository, api_keys=digest(ALICE), public_metrics=True) as client:
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/metrics/other").status_code == 401
+
+
+def test_what_a_browser_shows_needs_no_key_and_names_no_model(locked: TestClient) -> None:
+    for path in ("/", "/docs", "/openapi.json"):
+        answer = locked.get(path)
+        assert answer.status_code == 200
+        assert "toy" not in answer.text
+    for path in re.findall(r'(?:src|href)="(/[^"]*)"', locked.get("/docs").text):
+        assert locked.get(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("keys", "paths", "control"),
+    [({"api_keys": ALICE}, True, True), ({"admin_keys": ADMIN}, False, True), ({}, False, False)],
+)
+def test_the_document_says_which_paths_take_a_key(
+    repository: Path, keys: dict[str, str], paths: bool, control: bool
+) -> None:
+    digests: dict[str, Any] = {name: digest(each) for name, each in keys.items()}
+    with serving(repository, **digests) as client:
+        document = client.get("/openapi.json").json()
+    schemes = document["components"].get("securitySchemes", {})
+    assert [(each["type"], each["scheme"]) for each in schemes.values()] == [("http", "bearer")] * bool(keys)
+    for path, operations in document["paths"].items():
+        takes_a_key = control if is_control(path) else paths and "/health/" not in path
+        for operation in operations.values():
+            assert operation.get("security", []) == ([{key: [] for key in schemes}] if takes_a_key else [])
+
+
+CONTROL = "/v2/repository/models/toy/unload"
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "status"),
+    [
+        ({"api_keys": ALICE, "admin_keys": ADMIN}, None, 401),
+        ({"api_keys": ALICE, "admin_keys": ADMIN}, STRANGER, 401),
+        ({"api_keys": ALICE, "admin_keys": ADMIN}, ALICE, 403),
+        ({"api_keys": ALICE, "admin_keys": ADMIN}, ADMIN, 200),
+        ({"api_keys": ALICE}, ALICE, 403),
+        ({"api_keys": ALICE}, None, 401),
+        ({"admin_keys": ADMIN}, None, 401),
+        ({"admin_keys": ADMIN}, ADMIN, 200),
+        ({}, None, 200),
+    ],
+)
+def test_what_decides_what_is_served_takes_an_admins_key(
+    repository: Path, keys: dict[str, str], key: str | None, status: int
+) -> None:
+    digests: dict[str, Any] = {name: digest(each) for name, each in keys.items()}
+    with serving(repository, **digests) as client:
+        headers = bearing(key) if key else {}
+        plain = client.post("/predict", json=BODY, headers=headers)
+        assert plain.status_code == (200 if "api_keys" not in keys or key in {ALICE, ADMIN} else 401)
+        index = client.post("/v2/repository/index", headers=headers)
+        assert index.status_code == status
+        assert client.post(CONTROL, headers=headers).status_code == status
+        client_key = bearing(ALICE) if "api_keys" in keys else {}
+        served = client.get("/models/toy", headers=client_key).status_code
+        assert served == (404 if status == 200 else 200)
+
+
+@pytest.mark.parametrize(
+    ("path", "control"),
+    [
+        ("/v2/repository/index", True),
+        ("/v2/repository/models/toy/load", True),
+        ("/v2/repository", True),
+        ("/v2/repositoryx", False),
+        ("/v2/models/toy/infer", False),
+        ("/predict", False),
+    ],
+)
+def test_control_paths_are_those_below_a_prefix(path: str, control: bool) -> None:
+    assert is_control(path) == control
+
+
+def test_every_route_that_changes_something_is_a_control_path(repository: Path) -> None:
+    app: FastAPI = create_app(Settings(repository=repository))
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    changing = [route.path for route in routes if set(route.methods or ()) - {"GET", "HEAD", "OPTIONS"}]
+    assert "/predict" in changing
+    assert [path for path in changing if not is_control(path) and path.split("/")[-1] not in {"predict", "infer"}] == []
+
+
+def test_a_file_of_keys_has_one_a_line(repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# who may ask\n{digest(ALICE)}  # Alice\n\n{digest(BOB)}\n")
+    ring = KeyRing.of(Settings(repository=repository, api_keys_file=file, api_keys=digest(STRANGER)))
+    assert [ring.is_client(key.encode()) for key in (ALICE, BOB, STRANGER, ADMIN)] == [True, True, True, False]
+
+
+def test_a_digest_may_be_in_capitals_and_a_file_may_begin_with_a_byte_order_mark(
+    repository: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    capitals = {name: f"sha256:{digest(key)[7:].upper()}" for name, key in (("alice", ALICE), ("admin", ADMIN))}
+    file.write_text(f"{capitals['alice']}\n", "utf-8-sig")
+    ring = KeyRing.of(Settings(repository=repository, api_keys_file=file, admin_keys=capitals["admin"]))
+    assert [ring.is_client(key.encode()) for key in (ALICE, BOB)] == [True, False]
+    assert ring.is_admin(ADMIN.encode())
+
+
+def test_the_log_says_how_many_keys_are_known_and_not_which(repository: Path) -> None:
+    keys = f"--api-keys={digest(ALICE)},{digest(BOB)}", f"--admin-keys={digest(ADMIN)}"
+    with running(repository, *keys) as service:
+        service.stop()
+    assert [(entry["clients"], entry["admins"]) for entry in service.entries if entry["event"] == "keys"] == [(2, 1)]
+    assert digest(ALICE)[7:] not in str(service.entries)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("api_keys", "my secret", "api_keys[0] is not a digest, expected sha256:<64 hexadecimal digits>"),
+        ("admin_keys", f"{digest(ADMIN)},my secret", "admin_keys[1] is not a digest, expected sha256:"),
+        ("api_keys_file", "my secret", "api_keys_file: line 1 is not a digest, expected sha256:"),
+        ("admin_keys_file", "# nobody yet\n", "holds no key, expected a line sha256:<64 hexadecimal digits> for each"),
+        ("admin_keys_file", None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_keys_that_are_none_stop_the_start_and_are_not_repeated(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str | None, sentence: str
+) -> None:
+    if name.endswith("_file"):
+        if value is not None:
+            (tmp_path / "keys").write_text(value)
+        value = str(tmp_path / "keys")
+    assert main(["--repository", str(repository), f"--{name.replace('_', '-')}", str(value)]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "my secret" not in error
+    with pytest.raises(Misconfigured):
+        KeyRing.of(Settings.model_validate({"repository": repository, name: value}))
+
+
+def test_a_new_key_is_opened_by_its_digest_alone(repository: Path) -> None:
+    (key, digest_of_it), (other, _) = new_key(), new_key()
+    assert len(key) >= 43  # 256 bits, six a character
+    ring = KeyRing.of(Settings(repository=repository, admin_keys=digest_of_it))
+    assert ring.is_admin(key.encode())
+    assert not ring.is_admin(other.encode())
+
+
+def test_the_command_prints_a_key_and_its_digest() -> None:
+    command = [sys.executable, "-m", "service.http.middleware.keys"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (_, key, *_), (_, printed, *_) = (line.split() for line in done.stdout.splitlines())
+    assert digest(key) == printed
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "events"),
+    [
+        ("127.0.0.1", {}, []),
+        ("::1", {}, []),
+        ("0.0.0.0", {}, ["no_api_keys", "no_admin_keys"]),  # noqa: S104  (nothing is bound)
+        ("192.0.2.1", {"api_keys": ALICE}, []),
+        ("192.0.2.1", {"admin_keys": ADMIN}, ["no_api_keys"]),
+    ],
+)
+def test_a_public_address_without_keys_is_warned_about(
+    repository: Path, host: str, keys: dict[str, Any], events: list[str]
+) -> None:
+    digests = {name: digest(each) for name, each in keys.items()}
+    ring = KeyRing.of(Settings.model_validate({"repository": repository} | digests))
+    with structlog.testing.capture_logs() as entries:
+        warn_if_open(host, ring)
+    assert [entry["event"] for entry in entries] == events
+    assert {entry["log_level"] for entry in entries} <= {"warning"}
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("127.9.9.9", True), ("::1", True), ("::", False), ("10.0.0.1", False)])
+def test_only_the_loopback_is_not_public(host: str, loopback: bool) -> None:
+    assert is_loopback(host) == loopback
+
+
+def test_no_other_page_may_ask_by_a_browser(client: TestClient) -> None:
+    origin = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    answers = [client.options("/predict", headers=origin), client.post("/predict", json=BODY, headers=origin)]
+    assert not [name for answer in answers for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_no_answer_holds_a_path_of_this_machine(repository: Path) -> None:
+    weights = repository / "toy" / "1" / "weights.safetensors"
+    weights.unlink()
+    with serving(repository) as client:
+        answers = [
+            client.request(method, path)
+            for method, path in [
+                ("GET", "/models"),
+                ("GET", "/models/toy"),
+                ("GET", "/health/ready"),
+                ("POST", "/predict"),
+                ("POST", "/models/..%2F..%2Fetc/predict"),
+                ("GET", "/metrics"),
+                ("GET", "/openapi.json"),
+            ]
+        ]
+    for answer in answers:
+        assert str(repository) not in answer.text
+        assert str(ROOT) not in answer.text
+        assert "Traceback" not in answer.text
+    assert "weights.safetensors" in answers[0].text
+
+
+def test_serving_writes_no_file(repository: Path) -> None:
+    # A process that may make no file longer than 0 bytes stands for a root file system that is read-only.
+    program = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "sys.argv = ['service', *sys.argv[1:]]\n"
+        "runpy.run_module('service', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-B", "-c", program, "--port", "0", "--repository", str(repository)]
+    environment = os.environ | {"HOME": "/nonexistent"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        seen = b""
+        while b"model_ready" not in seen:
+            line = process.stdout.readline()
+            assert line, process.stderr and process.stderr.read()
+            seen += line
+        process.terminate()
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("document", ["SECURITY.md", "deploy/README.md"])
+def test_every_flag_that_a_document_relies_on_is_a_setting(document: str) -> None:
+    named = set(re.findall(r"`--([a-z][a-z-]*)`", (ROOT / document).read_text()))
+    assert {name.replace("-", "_") for name in named} <= Settings.model_fields.keys()

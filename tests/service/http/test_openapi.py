@@ -1,0 +1,129 @@
+"""The OpenAPI document says all there is, and its example works as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from models.spec import Coding
+from models.spec.network import Network
+from service.http.openapi import ZERO, example
+from tests.bundles import publish
+from tests.networks import network_of, toy
+from tests.serving import serving
+
+PREDICT = ["/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict"]
+
+
+def networks() -> list[Network]:
+    image = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [2, 2, 1], "low": -1, "high": 3},
+        time_steps=2,
+        labels=["a", "b", "c", "d"],
+    )
+    return [toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), image]
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda network: f"{network.spec.coding}-{network.spec.input.shape}")
+def test_the_example_works_when_pasted_whatever_the_model(tmp_path: Path, network: Network) -> None:
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        document = client.get("/openapi.json").json()
+        for path in PREDICT:
+            operation = document["paths"][path]["post"]
+            place = {
+                parameter["name"]: parameter["example"]
+                for parameter in operation["parameters"]
+                if parameter["in"] == "path"
+            }
+            body = operation["requestBody"]["content"]["application/json"]["example"]
+            answer = client.post(path.format(**place), json=body)
+            assert answer.status_code == 200, answer.text
+
+
+def test_the_digits_are_shown_a_digit(digits_like: Network) -> None:
+    assert example(None) == {"inputs": [ZERO]}
+    drawn = example(digits_like.spec)["inputs"][0]
+    assert drawn == [value / 16 for value in ZERO]
+
+
+def test_every_reference_leads_somewhere_and_every_error_has_the_one_body(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+
+    def references(part: Any) -> list[str]:
+        if isinstance(part, dict):
+            found = [part["$ref"]] if "$ref" in part else []
+            return found + [each for value in part.values() for each in references(value)]
+        return [each for value in part for each in references(value)] if isinstance(part, list) else []
+
+    prefix = "#/components/schemas/"
+    assert {reference.removeprefix(prefix) for reference in references(document)} == schemas.keys()
+    for path in PREDICT:
+        responses = document["paths"][path]["post"]["responses"]
+        assert responses.keys() == {"200", "400", "401", "403", "404", "408", "413", "422", "503", "504"}
+        for status, response in responses.items():
+            (content,) = response["content"].values()
+            body = "PredictResponse" if status == "200" else "ErrorBody"
+            assert content["schema"] == {"$ref": f"{prefix}{body}"}
+
+
+def test_the_documented_request_has_the_fields_of_the_contract(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"].keys() == {"inputs", "time_steps", "seed", "return"}
+    assert schema["required"] == ["inputs"]
+    assert schema["additionalProperties"] is False
+
+
+def test_the_headers_that_go_in_and_out_are_named(client: TestClient) -> None:
+    of_v2 = {"Inference-Header-Content-Length", "Content-Encoding"}
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            named = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+            expected = {"X-Request-ID"}
+            if path.endswith(("/predict", "/infer")):
+                expected |= {"X-Request-Timeout-Ms"}
+            if path.endswith("/infer"):
+                expected |= of_v2 | {"Accept-Encoding"}
+                answer = operation["responses"]["200"]
+                assert answer["content"].keys() == {"application/json", "application/octet-stream"}
+                assert answer["headers"].keys() == of_v2 | {"X-Request-ID"}
+            assert named == expected
+            assert all("X-Request-ID" in response["headers"] for response in operation["responses"].values())
+
+
+def test_head_is_no_operation_of_its_own(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert paths["/health/live"].keys() == {"get"}
+    assert {method for operations in paths.values() for method in operations} == {"get", "post"}
+
+
+def test_only_what_reads_a_body_says_422_and_only_the_health_needs_no_key(client: TestClient) -> None:
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            assert ("422" in operation["responses"]) == (path in PREDICT)
+            assert ("401" in operation["responses"]) == ("/health/" not in path)
+
+
+def test_the_docs_are_served_and_load_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    assert loaded == ["/docs/files/swagger-ui.css", "data:,", "/docs/files/swagger-ui-bundle.js"]
+    for path in (loaded[0], loaded[2]):
+        assert "swagger-ui" in client.get(path).text
+    assert "http" not in page.text
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-3", "bytes=999999999-", "x"])
+def test_a_file_of_the_docs_is_answered_whole_whatever_part_is_asked_for(client: TestClient, asked: str) -> None:
+    path = "/docs/files/swagger-ui.css"
+    answer = client.get(path, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, client.get(path).content)

@@ -1,0 +1,230 @@
+"""What POST …/predict answers: numbers worked out by hand, and the same ones whatever runs before or beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from models.coding import encode
+from models.engines import EngineName
+from models.engines.reference import ReferenceEngine
+from models.spec import Coding
+from models.spec.network import Network
+from tests.bundles import publish
+from tests.networks import network_of, toy
+from tests.serving import serving
+
+
+def test_an_answer_is_as_worked_out_by_hand(client: TestClient) -> None:
+    # decay 0.5, threshold 1, three steps. 0.75 charges 0.75, then 0.375 + 0.75 = 1.125 (spike, 0.125 left), then
+    # 0.8125: one spike. 1.0 fires at each step. The direct current meets its 2 × 2 weights once.
+    # softmax of (1, 3): 1 / (1 + e²) = 0.1192.
+    answer = client.post("/predict", json={"inputs": [[0.75, 1.0]]}).json()
+    (prediction,) = answer.pop("predictions")
+    assert answer == {"model": "toy", "version": 1, "engine": "event", "time_steps": 3}
+    assert prediction.pop("probabilities") == pytest.approx([0.11920292, 0.88079708])
+    assert prediction == {"class_index": 1, "label": "right", "spike_counts": [1, 3], "synaptic_operations": 4}
+
+
+def test_what_return_asks_for_is_added_and_nothing_else(client: TestClient) -> None:
+    request = {"inputs": [[0.75, 1.0]], "return": ["raster", "membrane", "spikes_per_node"]}
+    everything = client.post("/predict", json=request).json()["predictions"][0]
+    assert everything["raster"] == {"out": {"t": [0, 1, 1, 2], "unit": [1, 0, 1, 1]}}
+    assert everything["membrane"] == {"out": [[0.75, 0.0], [0.125, 0.0], [0.8125, 0.0]]}
+    assert everything["spikes_per_node"] == {"out": 4}
+    some = client.post("/predict", json=request | {"return": ["raster"]}).json()["predictions"][0]
+    assert some.keys() == everything.keys() - {"membrane", "spikes_per_node"}
+
+
+def test_a_raster_says_a_neuron_as_often_as_it_fires_in_a_step(tmp_path: Path) -> None:
+    # Two neurons that fire as often as their charge holds the threshold of 1: 2.5 and 0 are two spikes at step 0, and
+    # with 0.5 left, three at step 1.
+    several = network_of(
+        [{"type": "IF", "name": "out", "fire": "multiple"}],
+        {},
+        input={"shape": [2], "low": 0, "high": 10},
+        time_steps=2,
+        labels=["left", "right"],
+    )
+    publish(tmp_path, several)
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [[2.5, 0]], "return": ["raster"]}).json()
+    (prediction,) = answer["predictions"]
+    assert prediction["raster"] == {"out": {"t": [0, 0, 1, 1, 1], "unit": [0, 0, 0, 0, 0]}}
+    assert prediction["spike_counts"] == [5, 0]
+
+
+def test_a_membrane_that_is_read_out_is_returned_and_never_spikes(tmp_path: Path) -> None:
+    # One leaky integrator, decay 0.5, a current of 1: its membrane is 1, 1.5, 1.75.
+    readout = network_of(
+        [{"type": "LI", "name": "out", "decay": 0.5}],
+        {},
+        input={"shape": [1]},
+        time_steps=3,
+        readout="last_membrane",
+        labels=["only"],
+    )
+    publish(tmp_path, readout)
+    with serving(tmp_path) as client:
+        request = {"inputs": [[1]], "return": ["raster", "membrane", "spikes_per_node"]}
+        prediction = client.post("/predict", json=request).json()["predictions"][0]
+    assert prediction["membrane"] == {"out": [[1.0], [1.5], [1.75]]}
+    assert (prediction["raster"], prediction["spikes_per_node"], prediction["spike_counts"]) == ({}, {}, [0])
+
+
+def test_time_steps_say_how_long_a_request_runs(client: TestClient) -> None:
+    answer = client.post("/predict", json={"inputs": [[0, 1]], "time_steps": 5}).json()
+    assert answer["time_steps"] == 5
+    assert answer["predictions"][0]["spike_counts"] == [0, 5]
+
+
+def test_a_request_starts_from_rest_whatever_ran_before(client: TestClient) -> None:
+    # A constant 0.6 charges 0.60, 0.90, 1.05: one spike.
+    quiet, loud = {"inputs": [[0.6, 0.0]]}, {"inputs": [[9.0, 9.0]]}
+    alone = client.post("/models/toy/predict", json=quiet).json()
+    client.post("/models/toy/predict", json=loud)
+    assert alone["predictions"][0]["spike_counts"] == [1, 0]
+    assert client.post("/models/toy/predict", json=quiet).json() == alone
+
+
+def test_a_sample_gets_the_same_answer_in_a_batch_and_alone(digits_repository: Path) -> None:
+    samples = np.random.default_rng(3).random((17, 64)).tolist()
+    with serving(digits_repository) as client:
+        together = client.post("/predict", json={"inputs": samples}).json()["predictions"]
+        alone = [client.post("/predict", json={"inputs": [sample]}).json()["predictions"][0] for sample in samples]
+    assert alone == together
+
+
+def test_a_seed_gives_the_same_spikes_at_any_place_in_a_batch(tmp_path: Path) -> None:
+    publish(tmp_path, toy(Coding.RATE, time_steps=50))
+    with serving(tmp_path) as client:
+
+        def counts(seed: int, *samples: list[float]) -> list[list[int]]:
+            answer = client.post("/predict", json={"inputs": samples, "seed": seed, "return": ["raster"]}).json()
+            return [prediction["raster"] for prediction in answer["predictions"]]
+
+        (alone,) = counts(2**64 - 1, [0.5, 0.25])
+        assert counts(2**64 - 1, [1.0, 0.0], [0.5, 0.25])[1] == alone
+        assert counts(7, [0.5, 0.25]) != [alone]
+
+
+def test_a_sample_of_several_axes_is_nested_like_its_shape_or_flat(tmp_path: Path) -> None:
+    # Each of 1 × 2 × 2 pixels straight into its neuron: those of at least 1 fire at each of the two steps.
+    network = network_of(
+        [{"type": "IF", "name": "eye"}, {"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [1, 2, 2]},
+        time_steps=2,
+        labels=["a", "b", "c", "d"],
+    )
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [[[[1, 0], [0, 1]]]]}).json()
+        assert client.post("/predict", json={"inputs": [[1, 0, 0, 1]]}).json() == answer
+        both = client.post("/predict", json={"inputs": [[[[1, 0], [0, 1]]], [0, 1, 0, 0]]}).json()
+        short = client.post("/predict", json={"inputs": [[1, 0, 0]]})
+        ragged = client.post("/predict", json={"inputs": [[[[1, 0], [0]]]]})
+    assert answer["predictions"][0]["spike_counts"] == [2, 0, 0, 2]
+    assert [prediction["spike_counts"] for prediction in both["predictions"]] == [[2, 0, 0, 2], [0, 2, 0, 0]]
+    assert short.json() == {"error": "inputs[0] has shape 3, expected 1×2×2, or 4 flat"}
+    assert ragged.json() == {"error": "inputs[0] has rows of different lengths, expected shape 1×2×2"}
+
+
+def test_the_steps_of_a_raster_may_be_flat(tmp_path: Path) -> None:
+    network = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [1, 2]},
+        coding="spikes",
+        time_steps=2,
+        labels=["a", "b"],
+    )
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        nested = client.post("/predict", json={"inputs": [[[[1, 0]], [[1, 1]]]]}).json()
+        assert nested["predictions"][0]["spike_counts"] == [2, 1]
+        assert client.post("/predict", json={"inputs": [[[1, 0], [1, 1]]]}).json() == nested
+
+
+@pytest.fixture
+def camera() -> Network:
+    """Two channels of 2 × 3 pixels, each counted by a neuron of its own."""
+    return network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [2, 2, 3]},
+        coding="spikes",
+        time_steps=4,
+        labels=[f"unit {unit}" for unit in range(12)],
+    )
+
+
+def test_a_raster_its_events_and_its_pixels_are_one_sample(tmp_path: Path, camera: Network) -> None:
+    # Channel 1, row 0, column 2 is unit (1 * 2 + 0) * 3 + 2 = 8; it spikes at steps 0 and 3.
+    publish(tmp_path, camera)
+    raster = np.zeros((4, 2, 2, 3), int)
+    raster[[0, 3], 1, 0, 2] = 1
+    samples = [
+        raster.tolist(),
+        {"t": [0, 3], "unit": [8, 8]},
+        {"t": [0, 3], "x": [2, 2], "y": [0, 0], "p": [1, 1]},
+    ]
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": samples}).json()
+    first, *others = answer["predictions"]
+    assert answer["time_steps"] == 4
+    assert first["label"] == "unit 8"
+    assert first["spike_counts"][8] == 2
+    assert others == [first, first]
+
+
+def test_a_pixel_counts_row_by_row_where_the_input_is_not_square(tmp_path: Path, camera: Network) -> None:
+    # Of 2 rows of 3 columns: channel 0, row 1, column 0 is unit (0 * 2 + 1) * 3 + 0 = 3, and channel 1, row 1, column 2
+    # is unit (1 * 2 + 1) * 3 + 2 = 11. The first spikes once, the second twice.
+    publish(tmp_path, camera)
+    sample = {"t": [0, 1, 2], "x": [0, 2, 2], "y": [1, 1, 1], "p": [0, 1, 1]}
+    with serving(tmp_path) as client:
+        counts = client.post("/predict", json={"inputs": [sample]}).json()["predictions"][0]["spike_counts"]
+    assert {unit: count for unit, count in enumerate(counts) if count} == {3: 1, 11: 2}
+
+
+def test_a_raster_runs_for_as_long_as_it_is(tmp_path: Path) -> None:
+    publish(tmp_path, toy(Coding.SPIKES))
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [[[0, 1]] * 7]}).json()
+    assert answer["time_steps"] == 7
+    assert answer["predictions"][0]["spike_counts"] == [0, 7]
+
+
+def test_a_path_without_a_version_means_the_newest(repository: Path) -> None:
+    publish(repository, toy(time_steps=4))
+    with serving(repository, versions="all") as client:
+        body = {"inputs": [[0, 1]]}
+        answers = [
+            client.post(path, json=body).json()
+            for path in ("/predict", "/models/toy/predict", "/models/toy/versions/1/predict")
+        ]
+    assert [(answer["version"], answer["time_steps"]) for answer in answers] == [(2, 4), (2, 4), (1, 3)]
+
+
+def test_the_content_type_is_never_asked(client: TestClient) -> None:
+    for content_type in ("application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense"):
+        answer = client.post("/predict", content=b'{"inputs":[[0,1]]}', headers={"Content-Type": content_type})
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("engine", [name.value for name in EngineName])
+def test_every_engine_answers_what_the_reference_computes(
+    engine: str, digits_repository: Path, digits_like: Network
+) -> None:
+    samples = np.random.default_rng(5).random((3, 64), np.float32)
+    expected, _ = ReferenceEngine(digits_like).run(encode(samples, digits_like.spec))
+    with serving(digits_repository, engine=engine) as client:
+        answer = client.post("/predict", json={"inputs": samples.tolist()}).json()
+    assert answer["engine"] == engine
+    assert [each["spike_counts"] for each in answer["predictions"]] == expected.spike_counts.tolist()
+    counted = [each["synaptic_operations"] for each in answer["predictions"]]
+    np.testing.assert_array_equal(expected.synaptic_operations, counted)

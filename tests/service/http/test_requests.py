@@ -1,0 +1,184 @@
+"""Every request has an id, one line in the log and its metrics, and what nobody caught is a 500 that says nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from fastapi.testclient import TestClient
+
+from models.coding import EncodedInputs
+from models.engines import Record, RunResult, State
+from service.catalog.loaded import LoadedModel
+from service.telemetry import logs
+from tests.serving import ROOT, serving
+
+BODY = {"inputs": [[0, 1], [1, 0]]}
+
+
+@pytest.fixture
+def json_logs() -> Iterator[io.StringIO]:
+    """Log as the command line does, into what is returned."""
+    root, quoting = logging.getLogger(), logging.getLogger(logs.QUOTES_CLIENTS)
+    handlers, level = root.handlers[:], root.level
+    hooks = sys.excepthook, threading.excepthook
+    stream = io.StringIO()
+    logs.configure("info", stream)
+    yield stream
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    quoting.setLevel(logging.NOTSET)
+    sys.excepthook, threading.excepthook = hooks
+
+
+def requests_logged(stream: io.StringIO) -> list[dict[str, Any]]:
+    entries = [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [entry for entry in entries if entry["event"] == "request" and entry["route"] != "/health/ready"]
+
+
+@pytest.mark.parametrize("sent", ["a", "trace-1.2_3", "x" * 128])
+def test_a_plain_request_id_is_echoed(client: TestClient, sent: str) -> None:
+    for path in ("/models", "/nothing"):
+        assert client.get(path, headers={"X-Request-ID": sent}).headers["X-Request-ID"] == sent
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 129, "two words", 'a"b', "é"])
+def test_any_other_request_id_is_replaced(client: TestClient, sent: str) -> None:
+    headers = {"X-Request-ID": sent.encode()}
+    found = [client.get("/models", headers=headers).headers["X-Request-ID"] for _ in range(2)]
+    assert sent not in found
+    assert found[0] != found[1]
+    assert all(each.isalnum() for each in found)
+
+
+def test_a_request_is_one_line_of_json(repository: Path, json_logs: io.StringIO) -> None:
+    with serving(repository) as client:
+        client.post("/predict", json=BODY, headers={"X-Request-ID": "one"})
+        client.post("/models/nobody/predict", json=BODY, headers={"X-Request-ID": "two"})
+        client.get("/nothing", headers={"X-Request-ID": "three"})
+    first, second, third = requests_logged(json_logs)
+    assert first.pop("ms") > 0
+    assert first.pop("timestamp").endswith("Z")
+    assert first == {
+        "event": "request",
+        "level": "info",
+        "request_id": "one",
+        "method": "POST",
+        "route": "/predict",
+        "status": 200,
+        "model": "toy",
+        "version": 1,
+        "samples": 2,
+    }
+    assert (second["request_id"], second["route"], second["status"]) == ("two", "/models/{name}/predict", 404)
+    assert "model" not in second
+    assert (third["request_id"], third["route"], third["status"]) == ("three", "unmatched", 404)
+
+
+class Broken:
+    """An engine that fails as no engine should."""
+
+    name = "broken"
+
+    def run(
+        self,
+        _: EncodedInputs,
+        __: State | None = None,
+        *,
+        record: Record = Record.NONE,  # noqa: ARG002
+    ) -> tuple[RunResult, State]:
+        raise RuntimeError("the secret path")
+
+
+def test_what_nobody_caught_is_a_500_whose_traceback_only_the_log_has(
+    repository: Path, json_logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(repository) as client:
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        monkeypatch.setattr(model, "engine", Broken())
+        answer = client.post("/predict", json=BODY, headers={"X-Request-ID": "broken"})
+    assert answer.status_code == 500
+    assert answer.headers["X-Request-ID"] == "broken"
+    assert answer.json() == {"error": "something went wrong here; the log has it as request broken"}
+    entries = [json.loads(line) for line in json_logs.getvalue().splitlines()]
+    (failed,) = [entry for entry in entries if entry["event"] == "request_failed"]
+    assert failed["request_id"] == "broken"
+    assert "RuntimeError: the secret path" in failed["exception"]
+    assert entries[-1]["status"] == 500
+
+
+def test_what_nobody_caught_in_a_thread_is_one_line_of_json(
+    json_logs: io.StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("nobody caught this")
+
+    for function in (fail, sys.exit):  # the second is an end that was meant
+        thread = threading.Thread(target=function, name="failing")
+        thread.start()
+        thread.join()
+    (entry,) = map(json.loads, json_logs.getvalue().splitlines())
+    assert (entry["event"], entry["level"], entry["thread"]) == ("thread_failed", "error", "failing")
+    assert "RuntimeError: nobody caught this" in entry["exception"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_ends_the_process_is_one_line_of_json() -> None:
+    set_up = "import sys; from service.telemetry import logs; logs.configure('info', sys.stdout)"
+    program = f"{set_up}; raise RuntimeError('the end')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    entry = json.loads(done.stdout)
+    assert (entry["event"], entry["level"]) == ("process_failed", "critical")
+    assert "RuntimeError: the end" in entry["exception"]
+
+
+def test_metrics_count_what_was_asked_and_what_it_took(client: TestClient) -> None:
+    # [0, 1] and [1, 0]: one neuron fires at each of three steps for each, 6 spikes; one input that is not zero meets
+    # two weights for each, once, 4 operations.
+    client.post("/predict", json=BODY)
+    client.post("/models/toy/predict", content="nonsense")
+    client.post("/models/nobody/predict", json=BODY)
+    client.get("/nothing")
+    client.request("BREW", "/predict")
+    client.get("/openapi.json")
+    client.get("/docs/files/swagger-ui.css")
+    client.get("/docs/files/nothing")
+    text = client.get("/metrics").text
+    model = 'model="toy",version="1"'
+    for line in (
+        'spikeserve_http_requests_total{method="POST",route="/predict",status="200"} 1.0',
+        'spikeserve_http_requests_total{method="POST",route="/models/{name}/predict",status="400"} 1.0',
+        'spikeserve_http_requests_total{method="POST",route="/models/{name}/predict",status="404"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="unmatched",status="404"} 1.0',
+        'spikeserve_http_requests_total{method="other",route="/predict",status="405"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/openapi.json",status="200"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/docs/files/{name}",status="200"} 1.0',
+        'spikeserve_http_requests_total{method="GET",route="/docs/files/{name}",status="404"} 1.0',
+        'spikeserve_http_request_seconds_count{route="/predict"} 2.0',
+        f'spikeserve_inference_seconds_count{{engine="event",{model}}} 1.0',
+        f"spikeserve_samples_total{{{model}}} 2.0",
+        f'spikeserve_layer_spikes_total{{layer="out",{model}}} 6.0',
+        f"spikeserve_request_synaptic_operations_sum{{{model}}} 4.0",
+    ):
+        assert line in text
+    assert "nobody" not in text
+    assert "nothing" not in text
+
+
+def test_each_app_counts_for_itself(repository: Path) -> None:
+    with serving(repository) as first, serving(repository) as second:
+        first.post("/predict", json=BODY)
+        assert 'spikeserve_samples_total{model="toy",version="1"} 2.0' in first.get("/metrics").text
+        assert "spikeserve_samples_total{" not in second.get("/metrics").text

@@ -1,0 +1,188 @@
+"""Health, metadata, configuration and statistics, and models that are loaded and unloaded at run time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from models.bundle import File
+from models.spec import Coding
+from models.spec.network import Network
+from models.version import VERSION
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.infer_requests import INFER, outputs, request
+from tests.serving import serving
+
+INDEX, LOAD, UNLOAD = (f"/v2/repository/{call}" for call in ("index", "models/toy/load", "models/toy/unload"))
+
+
+def halved() -> Network:
+    """The toy with half its weights: 2 fires no longer at the first step."""
+    return Network(toy().spec, {"fc.weight": toy().tensors["fc.weight"] * np.float32(0.5)})
+
+
+def counts(client: TestClient, path: str = INFER) -> Any:
+    return outputs(client.post(path, json=request([[1.0, 0.0]])))["spike_counts"]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/"])
+def test_the_server_names_itself_and_its_extensions(http: httpx.Client, path: str) -> None:
+    answer = http.get(path)
+    assert answer.status_code == 200
+    assert {"name": "spikeserve", "version": VERSION}.items() <= answer.json().items()
+    assert {"binary_tensor_data", "classification", "model_repository", "statistics"} <= set(
+        answer.json()["extensions"]
+    )
+
+
+def test_health(http: httpx.Client) -> None:
+    assert http.get("/v2/health/live").json() == {"live": True}
+    assert http.get("/v2/health/ready").json() == {"ready": True}
+    for path in ("/v2/models/toy/ready", "/v2/models/toy/versions/1/ready"):
+        assert http.get(path).json() == {"name": "toy", "ready": True}
+
+
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+def test_metadata_says_what_varies_and_configuration_leaves_the_batch_out(http: httpx.Client, version: str) -> None:
+    metadata = http.get(f"/v2/models/spikes{version}").json()
+    assert {name: metadata[name] for name in ("name", "versions", "platform", "inputs")} == {
+        "name": "spikes",
+        "versions": ["1"],
+        "platform": "spikeserve",
+        "inputs": [{"name": "inputs", "datatype": "FP32", "shape": [-1, -1, 2]}],
+    }
+    config = http.get(f"/v2/models/spikes{version}/config").json()
+    assert config["input"] == [{"name": "inputs", "data_type": "TYPE_FP32", "dims": [-1, 2]}]
+    assert [(each["name"], [-1, *each["dims"]]) for each in config["output"]] == [
+        (each["name"], each["shape"]) for each in metadata["outputs"]
+    ]
+    assert config["max_batch_size"] == 1024
+    assert config["parameters"]["time_steps"] == {"string_value": "3"}
+
+
+@pytest.mark.parametrize("limits", [{"max_values": 70}, {"max_neuron_steps": 70}])
+def test_the_largest_batch_is_one_that_is_answered(repository: Path, limits: dict[str, Any]) -> None:
+    # 70 values, or neuron steps, over 3 steps of 2 neurons are 11 samples.
+    with serving(repository, **limits) as client:
+        assert client.get("/v2/models/toy/config").json()["max_batch_size"] == 11
+        assert client.post(INFER, json=request([[1.0, 0.0]] * 11)).status_code == 200
+        assert client.post(INFER, json=request([[1.0, 0.0]] * 12)).status_code == 413
+        fewer = request([[1.0, 0.0]] * 12, parameters={"time_steps": 2})
+        assert client.post(INFER, json=fewer).status_code == 200
+
+
+def test_statistics_tell_where_the_time_went(client: TestClient) -> None:
+    for samples in (1, 3, 3):
+        client.post(INFER, json=request([[1.0, 0.0]] * samples))
+    client.post(INFER, json=request([[11.0, 0.0]]))
+    (told,) = client.get("/v2/models/toy/stats").json()["model_stats"]
+    assert client.get("/v2/models/stats").json() == {"model_stats": [told]}
+    assert client.get("/v2/models/toy/versions/1/stats").json() == {"model_stats": [told]}
+    assert (told["name"], told["version"]) == ("toy", "1")
+    assert (told["inference_count"], told["execution_count"]) == (7, 3)
+    stats = told["inference_stats"]
+    assert stats["fail"]["count"] == 1
+    parts = ("queue", "compute_input", "compute_infer", "compute_output")
+    assert [stats[part]["count"] for part in parts] == [3] * 4
+    assert 0 < sum(stats[part]["ns"] for part in parts) <= stats["success"]["ns"]
+    assert [(each["batch_size"], each["compute_infer"]["count"]) for each in told["batch_stats"]] == [(1, 1), (3, 2)]
+
+
+def test_a_model_that_is_unloaded_answers_no_more_until_it_is_loaded(client: TestClient) -> None:
+    assert client.post(INDEX).json() == [{"name": "toy", "version": "1", "state": "READY", "reason": ""}]
+    assert client.post(UNLOAD, json={"parameters": {"unload_dependents": False}}).status_code == 200
+    gone = "model 'toy' is not served here; this server has: none"
+    for answer in (
+        client.post(INFER, json=request([[1.0, 0.0]])),
+        client.post("/predict", json={"inputs": [[1, 0]]}),
+        client.get("/v2/models/toy"),
+        client.get("/v2/models/toy/ready"),
+        client.get("/v2/models/toy/stats"),
+    ):
+        assert (answer.status_code, answer.json()) == (404, {"error": gone})
+    assert client.get("/v2/health/ready").json() == {"error": "no model is loaded"}
+    assert client.get("/v2/health/live").status_code == 200
+    entry = {"name": "toy", "state": "UNAVAILABLE", "reason": "unloaded"}
+    assert client.post(INDEX, json={}).json() == [entry]
+    assert client.post(INDEX, json={"ready": True}).json() == []
+    assert client.post(LOAD).status_code == 200
+    assert client.get("/v2/health/ready").status_code == 200
+    assert counts(client) == [[3, 0]]
+
+
+def test_a_load_takes_no_configuration_and_says_so(client: TestClient) -> None:
+    refused = client.post(LOAD, json={"parameters": {"config": "{}"}})
+    assert refused.status_code == 400
+    assert refused.json()["error"].startswith(
+        "parameters is an object, expected none, since a model is what its bundle"
+    )
+    assert client.post(LOAD, json={"parameters": {}}).status_code == 200
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"", 200), (b" \r\n\t", 200), (b"\x0c", 400), (b"\xa0", 400)])
+def test_a_body_that_is_no_white_space_has_to_be_json(client: TestClient, body: bytes, status: int) -> None:
+    assert client.post(INDEX, content=body).status_code == status
+
+
+def test_loading_brings_the_newest_version(client: TestClient, repository: Path) -> None:
+    # At half the weight 1 charges 0.5, 0.75, 0.875: no spike.
+    assert publish(repository, halved()) == 2
+    assert counts(client) == [[3, 0]]
+    client.post(LOAD)
+    assert counts(client) == [[0, 0]]
+    assert client.get("/v2/models/toy").json()["versions"] == ["2"]
+
+
+def test_loading_brings_a_model_that_was_not_there(client: TestClient, repository: Path) -> None:
+    publish(repository, halved(), "other")
+    assert client.post("/v2/models/other/infer", json=request([[1.0, 0.0]])).status_code == 404
+    assert client.post("/v2/repository/models/other/load").status_code == 200
+    assert counts(client, "/v2/models/other/infer") == [[0, 0]]
+
+
+def test_a_version_that_cannot_be_loaded_leaves_the_one_that_serves(client: TestClient, repository: Path) -> None:
+    version = publish(repository, halved())
+    weights = repository / "toy" / str(version) / File.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    failed = client.post(LOAD)
+    assert failed.status_code == 400
+    assert failed.json()["error"].startswith(
+        "model 'toy' version 2 could not be loaded: weights.safetensors: its sha256"
+    )
+    assert counts(client) == [[3, 0]]
+    serves, entry = client.post(INDEX).json()
+    assert serves == {"name": "toy", "version": "1", "state": "READY", "reason": ""}
+    assert (entry["version"], entry["state"], entry["reason"]) == ("2", "UNAVAILABLE", failed.json()["error"])
+
+
+@pytest.mark.parametrize("network", [toy(), toy(Coding.SPIKES)], ids=["direct", "spikes"])
+def test_the_documented_request_works_when_pasted(tmp_path: Path, network: Network) -> None:
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        for path in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
+            operation = paths[path]["post"]
+            place = {
+                parameter["name"]: parameter["example"]
+                for parameter in operation["parameters"]
+                if parameter["in"] == "path"
+            }
+            content = operation["requestBody"]["content"]
+            answer = client.post(path.format(**place), json=content["application/json"]["example"])
+            assert answer.status_code == 200, answer.text
+            documented = {"200", "400", "401", "403", "404", "408", "413", "415", "503", "504"}
+            assert operation["responses"].keys() == documented
+
+
+def test_an_id_comes_back_where_it_is_text(client: TestClient) -> None:
+    answer = client.post(INFER, content=json.dumps(request([[1.0, 0.0]], id="\ud800é")))
+    assert answer.status_code == 400
+    assert answer.json()["error"].endswith("expected text that UTF-8 can hold")
+    assert client.post(INFER, json=request([[1.0, 0.0]], id="é")).json()["id"] == "é"

@@ -1,0 +1,312 @@
+"""What a server must refuse: each a 4xx of one sentence, and the answer that follows is as right as before."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import zlib
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+
+from service.errors import TooLarge
+from service.inference.v2.parsing import parse
+from service.inference.v2.schemas import InferRequest
+from tests.service.infer_requests import HEADER, INFER, binary_request, outputs, request
+from tests.serving import Process
+
+SAMPLE = np.array([[0.6, 2]], "<f4")
+BYTES, HEADERS = binary_request(SAMPLE)
+LENGTH = int(HEADERS[HEADER])
+
+
+def changed(**fields: Any) -> str:
+    """Return a request whose input differs by `fields`."""
+    body = request([[0.6, 2.0]])
+    body["inputs"][0] |= fields
+    return json.dumps(body)
+
+
+def of(**fields: Any) -> str:
+    """Return a request that differs by `fields`."""
+    return json.dumps(request([[0.6, 2.0]]) | fields)
+
+
+def tensor(**fields: Any) -> dict[str, Any]:
+    found: dict[str, Any] = request([[0.6, 2.0]])["inputs"][0]
+    return found | fields
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("", "the body is not JSON: Expecting value at line 1 column 1"),
+        ("{", "the body is not JSON"),
+        ("[" * 16_000, "the body is not JSON: it is nested too deep"),
+        ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", "the body is not JSON: it is nested too deep"),
+        (b"\xff\xfe{}", "the body is not UTF-8: byte 0 is not"),
+        (of().encode("utf-16"), "the body is not UTF-8"),
+        ('{"id": "1", "id": "2"}', "the body says the name of a field twice"),
+        ("[]", "the body is an array, expected an object"),
+        ("null", "the body is null, expected an object"),
+        ("{}", "inputs is missing"),
+        (of(inputs=[]), "inputs holds 0 tensors, expected one, 'inputs'"),
+        (of(inputs={}), "inputs is an object, expected an array"),
+        (of(inputs=[tensor(), tensor()]), "inputs holds 2 tensors, expected one"),
+        (of(more=1), "more is not a field here, expected one of id, model_name, parameters, inputs, outputs"),
+        (of(id=7), "id is 7, expected"),
+        (of(model_name="other"), "model_name is 'other', expected 'toy' as in the path"),
+        (of(parameters={"steps": 3}), "parameters.steps is not a field here, expected one of time_steps, seed"),
+        (of(parameters={"sequence_id": 3}), "parameters.sequence_id is not a field here"),
+        (of(parameters={"time_steps": {}}), "parameters.time_steps is an object, expected an integer"),
+        (of(parameters={"time_steps": 0}), "parameters.time_steps is 0, expected at least 1"),
+        (of(parameters={"time_steps": 10**9}), "parameters.time_steps is 1000000000, expected 1 to 1000"),
+        (of(parameters={"time_steps": True}), "parameters.time_steps is true, expected an integer"),
+        (of(parameters={"seed": -1}), "parameters.seed is -1, expected at least 0"),
+        (changed(name="other"), "inputs[0].name is 'other', expected 'inputs'"),
+        (changed(datatype="FP33"), "inputs[0].datatype is 'FP33', expected 'BOOL', 'UINT8'"),
+        (changed(datatype="BF16"), "inputs[0].datatype is 'BF16'"),
+        (changed(datatype=[]), "inputs[0].datatype is an array"),
+        (changed(datatype="BYTES", data=["a", "b"]), "inputs[0].datatype is BYTES, expected FP32"),
+        (changed(shape=[1, 3]), "inputs[0].shape is [1, 3], expected [-1, 2]"),
+        (changed(shape=[2]), "inputs[0].shape is [2], expected [-1, 2]"),
+        (changed(shape=[]), "inputs[0].shape is [], expected [-1, 2]"),
+        (changed(shape=[0, 2], data=[]), "inputs[0].shape is [0, 2], expected [-1, 2], where -1 is 1 or more"),
+        (changed(shape=[-1, 2]), "inputs[0].shape[0] is -1, expected at least 0"),
+        (changed(shape=[1.0, 2]), "inputs[0].shape[0] is 1.0, expected an integer"),
+        (changed(shape=[2**63, 2]), "inputs[0].shape[0] is 9223372036854775808, expected at most"),
+        (changed(shape=[1] * 10_000), "inputs[0].shape"),
+        (changed(shape=[2**62, 2]), "inputs has 4611686018427387904 samples, expected at most 1024"),
+        (changed(data=[1.0]), "inputs[0].data holds 1 values, expected 2 for shape 1×2"),
+        (changed(data=[1.0] * 3), "inputs[0].data holds 3 values, expected 2"),
+        (changed(data=[]), "inputs[0].data holds 0 values, expected 2"),
+        (changed(data=None), "inputs[0].data is missing"),
+        (changed(data=1), "inputs[0].data is 1, expected an array"),
+        (changed(data="ab"), "inputs[0].data is 'ab', expected an array"),
+        (changed(data=[[1.0], [2.0]]), "inputs[0].data holds a row of 2 where its shape 1×2 has 1"),
+        (changed(data=[[1.0, 2.0, 3.0]]), "inputs[0].data holds a row of 3 where its shape 1×2 has 2"),
+        (changed(data=[[[1.0, 2.0]]]), "inputs[0].data holds a row of 1 where its shape 1×2 has 2"),
+        (changed(data=[[1.0, [2.0]]]), "inputs[0].data holds an array at 1, expected a number"),
+        (changed(data=[1.0, "2"]), "inputs[0].data holds '2' at 1, expected a number as FP32 is"),
+        (changed(data=[1.0, None]), "inputs[0].data holds null at 1, expected a number"),
+        (changed(data=[1.0, True]), "inputs[0].data holds true at 1, expected a number"),
+        (changed(data=[1.0, {}]), "inputs[0].data holds an object at 1, expected a number"),
+        (changed(data=[1.0, float("nan")]), "the body holds NaN, expected finite numbers"),
+        (changed(data=[1.0, float("-inf")]), "the body holds -Infinity, expected finite numbers"),
+        (of().replace("2.0", "1e999"), "inputs[0].data holds Infinity, expected a number within ±3.40282e+38"),
+        (of().replace("2.0", "1e39"), "inputs[0].data holds 1e+39, expected a number within ±3.40282e+38"),
+        (of().replace("2.0", "9" * 400), "inputs[0].data holds an integer beyond ±3.40282e+38"),
+        (of().replace("2.0", "9" * 5000), "the body is not JSON: a number is out of range"),
+        (changed(data=[1.0, 11.0]), "inputs[0][1] is 11, expected 0 to 10"),
+        (changed(datatype="INT8", data=[1, 128]), "inputs[0].data holds 128, expected -128 to 127"),
+        (changed(datatype="UINT64", data=[1, -1]), "inputs[0].data holds -1, expected 0 to 18446744073709551615"),
+        (changed(datatype="INT64", data=[1, 2**64]), "inputs[0].data holds 18446744073709551616, expected"),
+        (changed(datatype="INT64", data=[1, 2**24 + 1]), "inputs[0] holds 16777217, expected integers within ±1677"),
+        (changed(datatype="INT64", data=[1, -(2**24) - 1]), "inputs[0] holds -16777217, expected integers within ±167"),
+        (changed(datatype="INT8", data=[1, 1.0]), "inputs[0].data holds 1.0 at 1, expected an integer as INT8 is"),
+        (changed(datatype="BOOL", data=[1, 0]), "inputs[0].data holds 1 at 0, expected true or false as BOOL is"),
+        (changed(parameters={"binary_data_size": 8}), "inputs[0] has data and binary_data_size"),
+        (changed(parameters={"binary_data_size": 8}, data=None), "binary_data_size is 8, but 0 bytes follow the JSON"),
+        (changed(parameters={"binary_data_size": -8}), "inputs[0].parameters.binary_data_size is -8, expected"),
+        (changed(parameters={"shared_memory_region": "r"}), "shared_memory_region is not a field here"),
+        (of(outputs=[{"name": "logits"}]), "outputs[0].name is 'logits', expected one of spike_counts, probabilities"),
+        (of(outputs=[{"name": "readout"}]), "outputs[0].name is 'readout', expected one of spike_counts"),
+        (of(outputs=[{"name": "label"}] * 2), "outputs[1].name is 'label' again, expected each output once"),
+        (of(outputs=[{}]), "outputs[0].name is missing"),
+        (of(outputs=[{"name": "label", "parameters": {"classification": 1}}]), "'label' has no value for each class"),
+        (of(outputs=[{"name": "spike_counts", "parameters": {"classification": 0}}]), "is 0, expected at least 1"),
+        (of(outputs=[{"name": "spike_counts", "parameters": {"binary_data": 1}}]), "is 1, expected true or false"),
+        (of(outputs=[{"name": "spike_counts", "parameters": {"top": 1}}]), "expected one of binary_data, classificat"),
+    ],
+)  # fmt: skip
+def test_json_that_is_wrong_is_named(http: httpx.Client, body: str | bytes, sentence: str) -> None:
+    refused(http, http.post(INFER, content=body), {400, 413} if "samples" in sentence else {400}, sentence)
+
+
+def refused(http: httpx.Client, answer: httpx.Response, statuses: set[int], sentence: str) -> None:
+    """Check a refusal, and that the next request is answered as ever."""
+    assert answer.status_code in statuses, answer.text
+    assert answer.json().keys() == {"error"}
+    assert sentence in answer.json()["error"]
+    assert len(answer.json()["error"]) < 400
+    assert outputs(http.post(INFER, content=BYTES, headers=HEADERS))["spike_counts"] == [[1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("length", "body", "sentence"),
+    [
+        ("99999999999", BYTES, f"{HEADER} is '99999999999', expected 0 to {len(BYTES)}"),
+        ("9" * 5000, BYTES, f"{HEADER} is '9999"),
+        ("-1", BYTES, f"{HEADER} is '-1'"),
+        ("many", BYTES, f"{HEADER} is 'many'"),
+        ("", BYTES, f"{HEADER} is ''"),
+        (str(LENGTH - 1), BYTES, "the body is not JSON"),
+        (str(LENGTH + 1), BYTES, "the body is not UTF-8"),
+        (None, BYTES, "the body is not UTF-8"),
+        (str(LENGTH), BYTES[:-1], "binary_data_size is 8, but 7 bytes follow the JSON"),
+        (str(LENGTH), BYTES + b"?", "binary_data_size is 8, but 9 bytes follow the JSON"),
+        (str(LENGTH), BYTES[:LENGTH], "binary_data_size is 8, but 0 bytes follow the JSON"),
+        ("0", b"", "the body has 0 bytes, expected 8 for FP32 of shape 1×2"),
+        ("0", b"1234567", "the body has 7 bytes, expected 8 for FP32 of shape 1×2"),
+        ("0", b"123456789", "the body has 9 bytes, expected 8 for FP32 of shape 1×2"),
+        ("0", bytes(16), "the body has 16 bytes, expected 8 for FP32 of shape 1×2"),
+        ("0", np.array([0, np.nan], "<f4").tobytes(), "inputs[0][1] is nan, expected 0 to 10"),
+        ("0", np.array([-np.inf, 0], "<f4").tobytes(), "inputs[0][0] is -inf, expected 0 to 10"),
+    ],
+)  # fmt: skip
+def test_bytes_that_do_not_fit_are_named(http: httpx.Client, length: str | None, body: bytes, sentence: str) -> None:
+    headers = {} if length is None else {HEADER: length}
+    refused(http, http.post(INFER, content=body, headers=headers), {400}, sentence)
+
+
+def test_bytes_that_are_not_what_the_json_says_are_named(http: httpx.Client) -> None:
+    for array, datatype, sentence in (
+        (SAMPLE, "FP64", "inputs[0] has 8 bytes, expected 16 for FP64 of shape 1×2"),
+        (np.array([[1, 2]], "u1"), "BOOL", "inputs[0] holds a byte that is neither 0 nor 1, expected BOOL"),
+        (np.array([[1, np.nan]], "<f8"), "FP64", "inputs[0][1] is nan, expected 0 to 10"),
+        (np.array([[1, 1e300]], "<f8"), "FP64", "inputs[0][1] is inf, expected 0 to 10"),
+    ):
+        body, headers = binary_request(array, datatype)
+        refused(http, http.post(INFER, content=body, headers=headers), {400}, sentence)
+    for surplus in (1, 4, 8):  # which the JSON counts in
+        said = tensor(parameters={"binary_data_size": 8 + surplus})
+        del said["data"]
+        header = json.dumps({"inputs": [said]}).encode()
+        body, headers = header + SAMPLE.tobytes() + bytes(surplus), {HEADER: str(len(header))}
+        sentence = f"inputs[0] has {8 + surplus} bytes, expected 8 for FP32 of shape 1×2"
+        refused(http, http.post(INFER, content=body, headers=headers), {400}, sentence)
+    blob = json.dumps(request([[0.6, 2.0]])).encode()
+    answer = http.post(INFER, content=blob + b"12345678", headers={HEADER: str(len(blob))})
+    refused(http, answer, {400}, "the body has 8 bytes after its JSON, but no input says binary_data_size")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "sentence"),
+    [
+        ("br", BYTES, 415, "Content-Encoding is 'br', expected gzip, deflate or none"),
+        ("gzip, gzip", BYTES, 415, "Content-Encoding is 'gzip, gzip'"),
+        ("", BYTES, 415, "Content-Encoding is '', expected gzip, deflate or none"),
+        ("gzip", BYTES, 400, "the body is not gzip"),
+        ("deflate", b"", 400, "the body is not one whole deflate stream"),
+        ("gzip", gzip.compress(BYTES)[:-5], 400, "the body is not one whole gzip stream"),
+        ("gzip", gzip.compress(BYTES) + b"?", 400, "the body is not one whole gzip stream"),
+        ("deflate", zlib.compress(BYTES)[:-1], 400, "the body is not one whole deflate stream"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_not_compressed_as_it_says_is_named(
+    http: httpx.Client, encoding: str, body: bytes, status: int, sentence: str
+) -> None:
+    refused(http, http.post(INFER, content=body, headers=HEADERS | {"Content-Encoding": encoding}), {status}, sentence)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_bomb_is_not_unpacked_beyond_the_limit(service: Process, http: httpx.Client, encoding: str) -> None:
+    def peak() -> int:
+        with open(f"/proc/{service.process.pid}/status") as status:  # noqa: PTH123
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+    wbits = 31 if encoding == "gzip" else 15
+    squeeze = zlib.compressobj(9, wbits=wbits)
+    bomb = b"".join(squeeze.compress(bytes(2**24)) for _ in range(64)) + squeeze.flush()  # a gigabyte in a megabyte
+    before = peak()
+    answer = http.post(INFER, content=bomb, headers={"Content-Encoding": encoding})
+    refused(http, answer, {413}, "the body has more than 16777216 bytes once it is unpacked")
+    assert peak() - before < 200 * 1024  # kB; a gigabyte would be 1,048,576
+
+
+def test_a_raw_raster_holds_whole_steps(http: httpx.Client) -> None:
+    # A step of two values is 8 bytes: three of them and half of another, and one and a byte.
+    for size, steps in ((28, 3), (9, 1)):
+        answer = http.post("/v2/models/spikes/infer", content=bytes(size), headers={HEADER: "0"})
+        sentence = f"the body has {size} bytes, expected {8 * steps} for FP32 of shape 1×{steps}×2"
+        refused(http, answer, {400}, sentence)
+
+
+def test_a_body_of_many_lists_is_refused_before_it_is_parsed(http: httpx.Client) -> None:
+    # 1,024 samples of two values and a list each, and 2**14 of either beside them.
+    empty, flat = '{"inputs": [' + "[] " * 17_408 + "]}", '{"inputs": [' + "0," * 18_433 + "0]}"
+    refused(
+        http, http.post(INFER, content=empty), {413}, "the body has 17410 lists and objects, expected at most 17408"
+    )
+    refused(http, http.post(INFER, content=flat), {413}, "the body has 18433 commas, expected at most 18432")
+    answer = http.post(INFER, content=json.dumps(["a"] * 17_000))
+    refused(http, answer, {413}, "the body has 34000 quotation marks, expected at most 32768")
+
+
+def test_however_much_a_model_takes_a_body_has_no_more_lists_than_python_holds_well() -> None:
+    with pytest.raises(TooLarge, match="1048578 lists and objects, expected at most 1048576; send data flat"):
+        parse(b'{"inputs": [' + b"[]," * (2**20 - 1) + b"[]]}", InferRequest)
+
+
+def test_a_chunked_body_is_read_whole(http: httpx.Client) -> None:
+    def chunks() -> Iterator[bytes]:
+        for at in range(0, len(BYTES), 7):
+            yield BYTES[at : at + 7]
+
+    assert outputs(http.post(INFER, content=chunks(), headers=HEADERS))["spike_counts"] == [[1, 3]]
+
+
+def test_a_content_length_that_lies_stops_no_other(service: Process, http: httpx.Client) -> None:
+    place = urlsplit(service.url)
+    for length in ("99999999999", "-5", "eight"):
+        with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+            head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+            connection.sendall(head.encode())
+            assert connection.recv(100).split()[1] in {b"400", b"413"}
+    with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{{".encode())
+    assert outputs(http.post(INFER, content=BYTES, headers=HEADERS))["spike_counts"] == [[1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sentence"),
+    [
+        ("POST", "/v2/models/other/infer", 404, "model 'other' is not served here"),
+        ("POST", "/v2/models/toy/versions/2/infer", 404, "model 'toy' has no version '2' here; it has: 1"),
+        ("POST", "/v2/models/toy/versions/one/infer", 404, "model 'toy' has no version 'one' here"),
+        ("POST", "/v2/models/toy/versions/-1/infer", 404, "model 'toy' has no version '-1' here"),
+        ("GET", INFER, 405, "method 'GET' is not allowed on '/v2/models/toy/infer', expected POST"),
+        ("POST", "/v2/models/toy", 405, "expected GET"),
+        ("GET", "/v2/models/other", 404, "model 'other' is not served here"),
+        ("GET", "/v2/models/other/config", 404, "model 'other' is not served here"),
+        ("GET", "/v2/models/other/stats", 404, "model 'other' is not served here"),
+        ("GET", "/v2/models/other/ready", 404, "model 'other' is not served here"),
+        ("GET", "/v2/models/toy/versions/2/ready", 404, "model 'toy' has no version '2' here"),
+        ("GET", "/v2/trace/setting", 404, "there is nothing at '/v2/trace/setting'"),
+        ("POST", "/v2/repository/models/other/load", 404, "model 'other' has no version in the repository"),
+        ("POST", "/v2/repository/models/other/unload", 404, "model 'other' is not served here"),
+        ("POST", "/v2/repository/models/..%2F..%2Fetc/load", 404, "there is nothing at"),
+        ("POST", "/v2/repository/models/../load", 404, "there is nothing at"),
+    ],
+)  # fmt: skip
+def test_a_place_that_is_not_there_is_named(
+    http: httpx.Client, method: str, path: str, status: int, sentence: str
+) -> None:
+    refused(http, http.request(method, path), {status}, sentence)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("/v2/repository/index", "[]", "the body is an array, expected an object"),
+        ("/v2/repository/index", '{"ready": 1}', "ready is 1, expected"),
+        ("/v2/repository/models/toy/load", '{"parameters": {"config": "{}"}}', "parameters"),
+        ("/v2/repository/models/toy/unload", '{"parameters": {"now": true}}', "parameters.now is not a field here"),
+        ("/v2/repository/models/toy/unload", "{", "the body is not JSON"),
+    ],
+)
+def test_a_call_to_the_repository_that_is_wrong_changes_nothing(
+    http: httpx.Client, path: str, body: str, sentence: str
+) -> None:
+    refused(http, http.post(path, content=body), {400}, sentence)
+
+
+def test_a_call_to_the_repository_has_a_short_body(http: httpx.Client) -> None:
+    for path in ("/v2/repository/index", "/v2/repository/models/toy/load", "/v2/repository/models/toy/unload"):
+        answer = http.post(path, content=b" " * 2**16 + b"{}")
+        refused(http, answer, {413}, "the body has 65538 bytes, expected at most 65536 here")

@@ -1,0 +1,121 @@
+"""Small requests run on the event loop and all others off it, and what is small is bounded by work, not by hope."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.coding import EncodedInputs
+from models.engines import Record, RunResult, State
+from models.engines.base import Runner
+from models.spec import Coding, Spec
+from service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
+from service.catalog.loaded import LoadedModel
+from tests.networks import toy
+from tests.serving import serving
+
+
+def test_a_request_is_small_up_to_the_time_and_the_operations_that_are_bounded() -> None:
+    # A quarter of the time for a step: four steps, of one sample or of several, are just quick enough.
+    slow = Cost(seconds=SECONDS / 4, operations_once=0, operations_per_step=1)
+    assert slow.is_small(1, 4)
+    assert slow.is_small(4, 1)
+    assert not slow.is_small(1, 5)
+    assert not slow.is_small(5, 1)
+    # Half of the operations at once and an eighth at each step: four steps, however fast they were measured.
+    wide = Cost(seconds=0.0, operations_once=OPERATIONS // 2, operations_per_step=OPERATIONS // 8)
+    assert wide.is_small(1, 4)
+    assert not wide.is_small(1, 5)
+    assert not wide.is_small(2, 1)
+
+
+def test_operations_are_all_weights_and_neurons_and_those_of_a_constant_input_count_once() -> None:
+    # Two inputs, 2 × 2 weights, two sums and two neurons.
+    assert operations(toy().spec) == (6, 2)
+    assert operations(toy(Coding.SPIKES).spec) == (0, 8)
+
+
+def test_operations_of_a_convolution_and_of_a_recurrent_layer() -> None:
+    # One channel of 2 × 2 pixels, each under one window of 1 × 1 for each of three channels: 12 weights, 12 sums, once.
+    # Then at each step 12 neurons; 12 flattened; 12 × 2 weights, 2 sums; 2 neurons, each heard by both: 4 weights.
+    spec = Spec.read(
+        {
+            "input": {"shape": [1, 2, 2]},
+            "time_steps": 5,
+            "nodes": [
+                {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 3, "kernel_size": [1, 1]},
+                {"type": "LIF", "name": "lif", "decay": 0.5},
+                {"type": "Flatten", "name": "flat"},
+                {"type": "Linear", "name": "fc", "in_features": 12, "out_features": 2},
+                {"type": "LIF", "name": "out", "decay": 0.5, "recurrent": {"bias": False}},
+            ],
+            "labels": ["a", "b"],
+        }
+    )
+    assert operations(spec) == (12 + 12, 12 + 12 + 24 + 2 + 2 + 4)
+
+
+def test_operations_after_a_delay_count_at_every_step_since_what_it_leaves_is_not_the_same_at_all() -> None:
+    # Two delayed inputs, 2 × 2 weights, two sums and two neurons.
+    nodes = [
+        {"type": "Delay", "name": "later", "delay": 1},
+        {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
+        {"type": "LIF", "name": "out", "decay": 0.5},
+    ]
+    spec = Spec.read({"input": {"shape": [2]}, "time_steps": 5, "nodes": nodes, "labels": ["a", "b"]})
+    assert operations(spec) == (0, 2 + 4 + 2 + 2)
+
+
+class Watched:
+    """An engine that notes the threads that it runs on."""
+
+    def __init__(self, engine: Runner) -> None:
+        self.engine = engine
+        self.name = engine.name
+        self.threads: list[str] = []
+
+    def run(
+        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+    ) -> tuple[RunResult, State]:
+        self.threads.append(threading.current_thread().name)
+        return self.engine.run(inputs, state, record=record)
+
+
+@pytest.mark.parametrize(
+    ("body", "leaves"),
+    [
+        ({"inputs": [[0, 1]]}, False),
+        ({"inputs": [[0, 1]], "time_steps": 1000}, True),
+        ({"inputs": [[0, 1]] * 1000}, True),
+        ({"inputs": [[0, 1]], "return": ["raster"]}, True),
+    ],
+)
+def test_a_quick_request_runs_on_the_loop_and_any_other_on_a_worker(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], leaves: bool
+) -> None:
+    with serving(repository) as client:
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        watched = Watched(model.engine)
+        monkeypatch.setattr(model, "engine", watched)
+        monkeypatch.setattr(model, "cost", Cost(seconds=1e-6, operations_once=6, operations_per_step=2))
+        assert client.post("/predict", json=body).status_code == 200
+    assert {thread.startswith("worker") for thread in watched.threads} == {leaves}
+
+
+def test_a_body_that_takes_long_to_read_leaves_the_loop(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(repository) as client:
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        watched = Watched(model.engine)
+        monkeypatch.setattr(model, "engine", watched)
+        client.post("/predict", content=b'{"inputs": [[0, 1]]}' + b" " * 2**14)
+    assert watched.threads[0].startswith("worker")
+
+
+def test_what_a_model_costs_is_measured_when_it_loads(repository: Path) -> None:
+    with serving(repository) as client:
+        model: LoadedModel = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+    assert 0 < model.cost.seconds < 1
+    assert (model.cost.operations_once, model.cost.operations_per_step) == (6, 2)

@@ -1,0 +1,169 @@
+"""`python -m service` as a process of its own, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+
+from service.process.command_line import listen
+from service.process.listener import Listener
+from tests.serving import ROOT, running
+
+
+def test_it_starts_answers_many_at_once_as_each_alone_and_ends_with_status_0(digits_repository: Path) -> None:
+    samples = np.random.default_rng(17).random((64, 64))
+
+    async def ask(client: httpx.AsyncClient, index: int) -> Any:
+        body = {"inputs": [samples[index].tolist()], "return": ["raster", "membrane"]}
+        answer = await client.post("/predict", json=body, headers={"X-Request-ID": f"sample-{index}"})
+        assert answer.headers["X-Request-ID"] == f"sample-{index}"
+        return answer.json()["predictions"]
+
+    async def ask_all(url: str) -> tuple[list[Any], list[Any]]:
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+            assert (await client.get("/health/ready")).json() == {"status": "ready"}
+            alone = [await ask(client, index) for index in range(64)]
+            together = await asyncio.gather(*(ask(client, index) for index in range(64)))
+        return alone, together
+
+    with running(digits_repository) as service:
+        alone, together = asyncio.run(ask_all(service.url))
+        assert service.stop() == 0
+    assert together == alone
+    assert len({str(answer) for answer in alone}) == 64
+    requests = [entry for entry in service.entries if entry["event"] == "request"]
+    assert [entry["status"] for entry in requests] == [200] * 129
+    assert {entry.get("samples") for entry in requests} == {None, 1}
+
+
+def test_it_answers_413_to_a_chunked_body_that_never_ends(repository: Path) -> None:
+    async def ask(url: str) -> httpx.Response:
+        ended = asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            for _ in range(200):
+                if ended.is_set():
+                    return
+                yield b" " * 1000
+
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            answer = await client.post("/predict", content=endless())
+            ended.set()
+        return answer
+
+    with running(repository, "--max-body-bytes", "2000") as service:
+        answer = asyncio.run(ask(service.url))
+        assert service.stop() == 0
+    assert answer.status_code == 413
+    assert answer.json()["error"].endswith("expected at most 2000")
+
+
+def test_it_sends_answers_at_once() -> None:
+    # asyncio sets TCP_NODELAY on the connections of a listener that says it is TCP, and on no other.
+    with listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
+def test_its_log_is_json_from_the_first_line_to_the_last(repository: Path) -> None:
+    with running(repository) as service:
+        httpx.get(f"{service.url}/models")
+        assert service.stop() == 0  # each line was parsed as it was read
+    assert service.entries[0]["event"] == "listening"
+    assert all({"event", "level", "timestamp"} <= entry.keys() for entry in service.entries)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path, workers: str) -> None:
+    command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository), "--workers", workers]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            url = f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+            process.stdout.close()  # as `| head -1` does
+            asked = {"inputs": [[0, 1]]}
+            while httpx.post(f"{url}/predict", json=asked, timeout=60).status_code != 200:  # it is still loading
+                assert process.poll() is None
+            process.terminate()
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+
+
+def test_a_variable_that_is_misspelt_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKESERVE_MAX_SAMPELS", "3")
+    monkeypatch.setenv("SPIKESERVE_MAX_SAMPLES", "3")
+    with running(repository) as service:
+        assert service.stop() == 0
+    (warning,) = [entry for entry in service.entries if entry["level"] == "warning"]
+    assert (warning["event"], warning["names"]) == ("unknown_variables", ["SPIKESERVE_MAX_SAMPELS"])
+
+
+@pytest.mark.parametrize("level", ["debug", "warning", "error"])
+def test_a_free_port_that_it_chose_is_logged_whatever_else_is(repository: Path, level: str) -> None:
+    with running(repository, "--log-level", level, until="listening") as service:
+        assert service.url.rpartition(":")[2] != "0"
+        assert service.stop() == 0
+
+
+def test_it_ends_with_status_0_while_it_is_still_loading(repository: Path) -> None:
+    with running(repository, until="listening") as service:
+        assert service.stop() == 0
+
+
+def test_it_lets_itself_have_as_many_connections_as_it_may(repository: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    try:
+        with running(repository, until="listening") as service:
+            assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_connections_than_it_may_have_wait_and_do_not_fill_its_log(repository: Path) -> None:
+    with running(repository) as service, ExitStack() as stack:
+        address = urlsplit(service.url)
+        resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (48, 48))
+        for _ in range(90):
+            stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
+        service.wait_for("socket.accept() out of system resource")
+        stack.close()
+        # It tries again a second after it failed.
+        assert httpx.get(f"{service.url}/health/live", timeout=60).status_code == 200
+        assert service.stop() == 0
+    # There was one at each attempt for every connection that may wait, and their attempts multiplied.
+    complaints = [entry for entry in service.entries if entry["level"] == "error"]
+    assert len(complaints) < Listener.BACKLOG
+
+
+def test_that_no_connection_can_be_accepted_is_said_once_at_each_attempt() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        listener.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            for _ in range(2):
+                with pytest.raises(OSError, match="Too many open files"):
+                    listener.accept()
+                with pytest.raises(BlockingIOError):
+                    listener.accept()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        accepted, _ = listener.accept()
+        accepted.close()

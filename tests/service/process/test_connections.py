@@ -1,0 +1,295 @@
+"""Headers are limited in time and size, invalid HTTP gets a JSON error, and answers that nobody reads are dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from service.inference.memory import MemoryBudget
+from service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
+from tests.serving import Process, running
+
+REQUEST = b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.fixture
+def service(repository: Path) -> Iterator[Process]:
+    """A service whose clients have half a second for their headers."""
+    with running(repository, "--header-seconds", "0.5") as process:
+        yield process
+        assert process.stop() == 0
+
+
+@pytest.fixture
+def connection(service: Process) -> Iterator[socket.socket]:
+    place = urlsplit(service.url)
+    with socket.create_connection((place.hostname, place.port or 0), timeout=60) as connected:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield connected
+
+
+def read_all(connection: socket.socket) -> tuple[int, str]:
+    """Return the status and the error of what is answered up to the connection's end."""
+    received = b""
+    try:
+        while part := connection.recv(2**16):
+            received += part
+    except ConnectionResetError:
+        pass
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    received = b""
+    while b"}" not in received:
+        received += connection.recv(2**16)
+    return received
+
+
+@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\nX-Slow: "])
+def test_headers_that_do_not_arrive_are_answered_408(connection: socket.socket, first: bytes) -> None:
+    connection.sendall(first)
+    while first and not select.select([connection], [], [], 0.05)[0]:
+        connection.sendall(b"x")
+    assert read_all(connection) == (408, "the headers were incomplete after 0.5 seconds, expected them by then")
+
+
+def test_a_second_request_has_no_more_time_than_the_first(connection: socket.socket) -> None:
+    connection.sendall(REQUEST)
+    assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+    connection.sendall(REQUEST[:10])
+    while not select.select([connection], [], [], 0.05)[0]:
+        connection.sendall(b"x")
+    assert read_all(connection)[0] == 408
+
+
+def test_headers_without_end_are_cut_off(connection: socket.socket) -> None:
+    sent = 0
+    connection.sendall(b"GET / HTTP/1.1\r\n")
+    try:
+        while sent < 100 * MAX_HEADER_BYTES and not select.select([connection], [], [], 0)[0]:
+            connection.sendall(b"X-Header: %s\r\n" % (b"x" * 1000))
+            sent += 1000
+    except OSError:
+        pass  # the server has closed the connection
+    assert sent < 100 * MAX_HEADER_BYTES
+
+
+def test_a_few_bytes_too_many_are_answered_431(connection: socket.socket) -> None:
+    connection.sendall(b"GET / HTTP/1.1\r\nX-Header: ".ljust(MAX_HEADER_BYTES + 1, b"x"))
+    status, error = read_all(connection)
+    assert status == 431
+    assert error == f"the headers have {MAX_HEADER_BYTES + 1} bytes or more, expected at most {MAX_HEADER_BYTES}"
+
+
+@pytest.mark.parametrize("body", [b"", b"y" * MAX_HEADER_BYTES])
+def test_headers_that_arrive_in_one_piece_have_the_same_limit(connection: socket.socket, body: bytes) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\nX-Header: " % len(body)
+    connection.sendall(head.ljust(MAX_HEADER_BYTES + 100, b"x") + b"\r\n\r\n" + body)
+    status, error = read_all(connection)
+    assert status == 431
+    assert error.endswith(f"expected at most {MAX_HEADER_BYTES}")
+
+
+def test_a_long_body_does_not_count_as_headers(connection: socket.socket) -> None:
+    body = b'{"inputs": [[0, 1]]}'.ljust(2 * MAX_HEADER_BYTES)
+    connection.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_refused_request_has_an_id_a_log_line_and_a_metric(repository: Path) -> None:
+    with running(repository) as service:
+        place = urlsplit(service.url)
+        for start in (b"GET / HTTP/1.1\r\nX-Request-ID: mine\r\nX: \0\r\n", b"\x16\x03\x01 not HTTP\r\n"):
+            with socket.create_connection((place.hostname, place.port or 0), timeout=60) as connection:
+                connection.sendall(start + b"\r\n")
+                head = connection.recv(2**16).partition(b"\r\n\r\n")[0].lower()
+                assert head.startswith(b"http/1.1 400 ")
+                assert (b"x-request-id: mine" in head) == (b"mine" in start)
+                assert b"x-request-id: " in head
+        counted = httpx.get(service.url + "/metrics").text
+        assert service.stop() == 0
+    assert 'spikeserve_connections_refused_total{status="400"} 2.0' in counted
+    refused = [entry for entry in service.entries if entry["event"] == "connection_refused"]
+    assert [entry["status"] for entry in refused] == [400, 400]
+    assert refused[0]["request_id"] == "mine"
+
+
+def test_invalid_http_is_answered_400(connection: socket.socket) -> None:
+    connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")  # how TLS begins
+    assert read_all(connection) == (400, "the request is not valid HTTP/1.1")
+
+
+def test_pipelined_requests_are_answered_in_order(connection: socket.socket) -> None:
+    for _ in range(3):
+        connection.sendall(REQUEST)
+        assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
+    connection.sendall(REQUEST * 2)  # at once
+    received = b""
+    while received.count(b'{"status":"live"}') < 2:
+        received += connection.recv(2**16)
+
+
+VALID = json.dumps({"inputs": [[0, 1]]}).encode()
+
+
+def predict(*headers: bytes, body: bytes = VALID) -> bytes:
+    return b"\r\n".join((b"POST /predict HTTP/1.1", b"Host: test", *headers, b"", body))
+
+
+def chunked(body: bytes) -> bytes:
+    return b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+
+
+def test_trailers_are_not_headers(connection: socket.socket) -> None:
+    trailers = b"X-Request-ID: trailing\r\nX-Request-Timeout-Ms: 0\r\n\r\n"
+    connection.sendall(predict(b"Transfer-Encoding: chunked", b"X-Request-ID: own", body=chunked(VALID) + trailers))
+    answer = read_answer(connection).lower()
+    assert answer.startswith(b"http/1.1 200 ")
+    assert b"x-request-id: own\r\n" in answer
+
+
+@pytest.mark.parametrize("behind", [b"X: y\r\n", b"X", b"5;a"], ids=["trailers", "one trailer", "an extension"])
+def test_chunk_extensions_and_trailers_are_limited_as_headers_are(connection: socket.socket, behind: bytes) -> None:
+    start = b"1\r\n{\r\n" if behind == b"5;a" else chunked(VALID)
+    connection.sendall(predict(b"Transfer-Encoding: chunked", body=start))
+    connection.sendall(behind)
+    sent = 0
+    try:
+        while sent < 100 * MAX_HEADER_BYTES and not select.select([connection], [], [], 0)[0]:
+            connection.sendall(b"y" * 1000 if len(behind) < 4 else behind * 100)
+            sent += 1000
+    except OSError:
+        pass  # the server has closed the connection
+    assert sent < 100 * MAX_HEADER_BYTES
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"nothing/1"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_request_to_upgrade_is_answered_over_http_1_1(
+    connection: socket.socket, protocol: bytes, at_once: bool
+) -> None:
+    upgrade = (b"Upgrade: " + protocol, b"Connection: Upgrade", b"Content-Length: %d" % len(VALID))
+    request = predict(*upgrade, body=VALID) + REQUEST
+    parts = [request] if at_once else [request[: -len(REQUEST) - len(VALID)], VALID, REQUEST]
+    for part in parts:
+        connection.sendall(part)
+    received = b""
+    while b'{"status":"live"}' not in received:
+        received += connection.recv(2**16)
+    assert received.count(b"HTTP/1.1 200 ") == 2
+    assert b"spike_counts" in received
+
+
+def test_a_body_behind_an_upgrade_is_not_the_next_request(connection: socket.socket) -> None:
+    smuggled = b"GET /models HTTP/1.1\r\nHost: test\r\n\r\n"
+    head = predict(b"Upgrade: h2c", b"Connection: Upgrade", b"Content-Length: %d" % len(smuggled), body=b"")
+    connection.sendall(head)
+    connection.sendall(smuggled + REQUEST)
+    received = b""
+    while b'{"status":"live"}' not in received:
+        received += connection.recv(2**16)
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"400", b"200"]
+
+
+@pytest.mark.parametrize(
+    ("head", "error"),
+    [
+        (b"GET / HTTP/1.1", "the request has 0 Host headers, expected one"),
+        (b"GET / HTTP/1.1\r\nHost: one\r\nHost: other", "the request has 2 Host headers, expected one"),
+        (b"GET / HTTP/2.0\r\nHost: test", "the HTTP version is 2.0, expected 1.1 or 1.0"),
+        (b"CONNECT test:80 HTTP/1.1\r\nHost: test", "CONNECT is not supported"),
+        (
+            b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip, chunked",
+            "Transfer-Encoding is 'gzip, chunked', expected 'chunked' or none",
+        ),
+    ],
+)
+def test_headers_that_a_proxy_may_read_in_another_way_are_refused(
+    connection: socket.socket, head: bytes, error: str
+) -> None:
+    connection.sendall(head + b"\r\n\r\n")
+    assert read_all(connection) == (400, error)
+
+
+def test_a_complete_request_is_answered_before_an_invalid_one_closes_the_connection(
+    connection: socket.socket,
+) -> None:
+    connection.sendall(predict(b"Content-Length: %d" % len(VALID)) + b"no request\r\n\r\n")
+    received = b"".join(iter(lambda: connection.recv(2**16), b""))
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b"spike_counts" in received
+
+
+def test_an_invalid_chunk_is_answered_400_also_in_the_second_of_two_pipelined_requests(
+    connection: socket.socket,
+) -> None:
+    connection.sendall(predict(b"Content-Length: %d" % len(VALID)) + predict(b"Transfer-Encoding: chunked", body=b""))
+    assert b"spike_counts" in read_answer(connection)
+    connection.sendall(b"not a length\r\n")
+    assert read_all(connection) == (400, "the request is not valid HTTP/1.1")
+
+
+# Of each sample 2 x 1000 spikes and membranes come back: more megabytes than the system keeps for a connection.
+LONG_ANSWER = json.dumps({"inputs": [[0.3, 0.7]] * 250, "time_steps": 1000, "return": ["raster", "membrane"]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--answer-seconds", "0.2"), "not read in time"),
+        (
+            ("--max-body-bytes", "100000", "--max-pending-bytes", "100000"),
+            "too many bytes pending",
+        ),
+    ],
+)
+def test_an_answer_that_nobody_reads_is_dropped(repository: Path, flags: tuple[str, ...], why: str) -> None:
+    with running(repository, *flags) as service:
+        place = urlsplit(service.url)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(60)
+            connection.connect((place.hostname, place.port or 0))
+            connection.sendall(predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER))
+            dropped = service.wait_for("answer_dropped")
+        assert dropped["why"] == why
+        assert dropped["bytes"] > 2**16
+        assert service.stop() == 0
+
+
+@pytest.mark.anyio
+async def test_a_client_that_leaves_is_noticed_although_it_sent_its_next_request() -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def app(_: Scope, receive: Receive, __: Send) -> None:
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    limits = ConnectionLimits(60, 60, MemoryBudget(MAX_HEADER_BYTES), lambda _: None)
+    server = uvicorn.Server(uvicorn.Config(app, http=connection_class(limits), lifespan="off", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(REQUEST * 3)
+        async with asyncio.timeout(60):
+            await begun.wait()
+            writer.close()
+            await left.wait()
+        server.should_exit = True
+        await serving

@@ -1,0 +1,203 @@
+"""uvicorn and httptools still have the internal parts that `service.process` uses, or a sentence says which one broke.
+
+What the parts do is tested in test_connections.py and test_lifecycle.py; here a newer version's changes are named.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import socket
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import httptools
+import pytest
+import uvicorn
+from packaging.requirements import Requirement
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.process import connections
+from tests.serving import ROOT
+
+METHODS: dict[type, dict[str, tuple[str, ...]]] = {
+    HttpToolsProtocol: {
+        "__init__": ("config", "server_state", "app_state", "_loop"),
+        "_unset_keepalive_if_required": (),
+        "connection_lost": ("exc",),
+        "connection_made": ("transport",),
+        "data_received": ("data",),
+        "on_body": ("body",),
+        "on_header": ("name", "value"),
+        "on_headers_complete": (),
+        "on_message_begin": (),
+        "on_message_complete": (),
+        "pause_writing": (),
+        "resume_writing": (),
+    },
+    FlowControl: {"resume_reading": ()},
+    uvicorn.Server: {"handle_exit": ("sig", "frame"), "serve": ("sockets",), "startup": ("sockets",)},
+}
+CONNECTION = {
+    "cycle": RequestResponseCycle,
+    "flow": FlowControl,
+    "headers": list,
+    "loop": asyncio.AbstractEventLoop,
+    "parser": httptools.HttpRequestParser,
+    "transport": asyncio.Transport,
+    "url": bytes,
+}
+CYCLE = {
+    "disconnected": bool,
+    "keep_alive": bool,
+    "message_event": asyncio.Event,
+    "more_body": bool,
+    "response_complete": bool,
+    "response_started": bool,
+}
+SERVER = {"should_exit": bool, "started": bool}
+STATE = {"connections": set, "tasks": set}
+INSTALLED = f"uvicorn {version('uvicorn')} with httptools {version('httptools')}"
+
+
+def changed_method(owner: type, name: str, expected: tuple[str, ...]) -> str | None:
+    """Return a sentence if a method is not there or has other parameters than `expected`."""
+    method = getattr(owner, name, None)
+    if method is None:
+        return f"{INSTALLED}: {owner.__name__}.{name} is gone, and service/process uses it"
+    found = tuple(inspect.signature(method).parameters)[1:]  # without self
+    if found != expected:
+        return (
+            f"{INSTALLED}: {owner.__name__}.{name} has the parameters {found}, and service/process expects {expected}"
+        )
+    return None
+
+
+def changed_attributes(instance: object, expected: dict[str, Any]) -> list[str]:
+    """Return a sentence for each attribute that is not there or has another type than `expected`."""
+    owner = type(instance).__name__
+    sentences = []
+    for name, kind in expected.items():
+        if not hasattr(instance, name):
+            sentences.append(f"{INSTALLED}: {owner}.{name} is gone, and service/process uses it")
+        elif not isinstance(found := getattr(instance, name), kind):
+            was, wanted = type(found).__name__, kind.__name__
+            sentences.append(f"{INSTALLED}: {owner}.{name} is of type {was}, and service/process expects {wanted}")
+    return sentences
+
+
+@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, names in METHODS.items() for name in names])
+def test_each_method_has_the_parameters_that_it_is_called_or_overridden_with(owner: type, name: str) -> None:
+    assert changed_method(owner, name, METHODS[owner][name]) is None
+
+
+class Plain(HttpToolsProtocol):
+    """uvicorn's own connection; `latest` is the last one that was opened."""
+
+    latest: HttpToolsProtocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        Plain.latest = self
+
+
+@dataclass
+class Seen:
+    """What an application saw of uvicorn while it was called: changes as sentences, and a connection's attributes."""
+
+    changes: list[str]
+    attributes: set[str]
+
+
+async def request_in_progress() -> Seen:
+    """Serve one request with uvicorn alone, and look at uvicorn from inside of it."""
+    seen = Seen([f"{INSTALLED}: uvicorn.Server did not call the application"], set())
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        connection, state = Plain.latest, server.server_state
+        seen.attributes = set(dir(connection))
+        seen.changes = [
+            *changed_attributes(connection, CONNECTION),
+            *changed_attributes(connection.cycle, CYCLE),
+            *changed_attributes(server, SERVER),
+            *changed_attributes(state, STATE),
+        ]
+        if asyncio.current_task() not in state.tasks:
+            seen.changes.append(f"{INSTALLED}: ServerState.tasks does not hold the task of a request")
+        if connection not in state.connections:
+            seen.changes.append(f"{INSTALLED}: ServerState.connections does not hold an open connection")
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body"})
+
+    server = uvicorn.Server(uvicorn.Config(app, http=Plain, lifespan="off", ws="none", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve([listener]))
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            await reader.read()
+            writer.close()
+            server.should_exit = True
+    return seen
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    return asyncio.run(request_in_progress())
+
+
+def test_a_request_in_progress_has_the_attributes_that_are_read_and_set(seen: Seen) -> None:
+    assert seen.changes == []
+
+
+def test_every_internal_part_that_a_connection_uses_is_checked_here_and_listed_in_its_file(seen: Seen) -> None:
+    # All that `Connection` overrides or reads from `self`, and that uvicorn defines rather than asyncio or we.
+    used = set()
+    for node in ast.walk(ast.parse(inspect.getsource(connections.Connection))):
+        if isinstance(node, ast.FunctionDef):
+            used.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            used.add(node.attr)
+    used &= seen.attributes
+    assert used == {*METHODS[HttpToolsProtocol], *CONNECTION}
+    listed = {*CONNECTION, *CYCLE, *STATE, "_unset_keepalive_if_required", "FlowControl.resume_reading"}
+    assert {name for name in listed if f"`{name}`" not in (connections.__doc__ or "")} == set()
+
+
+def test_no_other_file_of_the_service_uses_internal_parts_of_uvicorn() -> None:
+    internal = re.compile(r"uvicorn\._|uvicorn\.protocols|server_state|httptools_impl")
+    using = {path.name for path in (ROOT / "service").rglob("*.py") if internal.search(path.read_text())}
+    assert using == {"connections.py"}
+
+
+@pytest.mark.parametrize("name", ["httptools", "uvicorn"])
+def test_a_newer_version_is_installed_only_once_this_test_has_passed_with_it(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [Requirement(line) for line in project["optional-dependencies"]["serve"]]
+    (specifier,) = [each.specifier for each in requirements if each.name == name]
+    assert version(name) in specifier
+    assert "<" in {each.operator for each in specifier}, f"{name} has no upper bound in pyproject.toml"
+
+
+def test_a_change_is_told_in_one_sentence() -> None:
+    class Newer:
+        flow = None
+
+        def on_body(self, data: bytes) -> None: ...
+
+    assert changed_method(Newer, "on_body", ("data",)) is None
+    assert changed_method(Newer, "on_body", ("body",)) == (
+        f"{INSTALLED}: Newer.on_body has the parameters ('data',), and service/process expects ('body',)"
+    )
+    assert changed_method(Newer, "on_url", ()) == f"{INSTALLED}: Newer.on_url is gone, and service/process uses it"
+    assert changed_attributes(Newer(), {"flow": FlowControl, "cycle": object}) == [
+        f"{INSTALLED}: Newer.flow is of type NoneType, and service/process expects FlowControl",
+        f"{INSTALLED}: Newer.cycle is gone, and service/process uses it",
+    ]

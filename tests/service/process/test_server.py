@@ -1,0 +1,402 @@
+"""It ends when it is told to: what it accepted is answered, what comes later is refused, and no process stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from service.process.server import UNFINISHED
+from tests.service.asgi import LEFT, slow, started
+from tests.serving import ROOT, Process, running
+
+BODY = json.dumps(LEFT).encode()
+
+
+class Half:
+    """A request whose headers and first byte were sent, and so is accepted, and whose rest was not."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        head = f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: {len(BODY)}\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # so that it waits for the body now
+        connection.sendall(BODY[:1])
+
+    def finish(self) -> bytes:
+        """Send the rest and return the answer."""
+        self.connection.sendall(BODY[1:])
+        return b"".join(iter(lambda: self.connection.recv(2**16), b""))
+
+
+@contextmanager
+def half_asked(service: Process) -> Iterator[Half]:
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        yield Half(connection)
+
+
+def wait_until_draining(service: Process) -> httpx.Response:
+    while (answer := httpx.get(f"{service.url}/health/ready")).status_code == 200:
+        pass
+    return answer
+
+
+def test_what_was_accepted_is_answered_and_what_comes_later_is_503(repository: Path) -> None:
+    with running(repository) as service, half_asked(service) as half:
+        service.process.terminate()
+        refused = [wait_until_draining(service), httpx.post(f"{service.url}/predict", json=LEFT)]
+        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        answer = half.finish()
+        assert service.ended() == 0
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b'"spike_counts":[3,0]' in answer
+    for each in refused:
+        assert (each.status_code, each.json()) == (503, {"error": "the server is shutting down"})
+        assert int(each.headers["Retry-After"]) > 0
+
+
+def test_nothing_is_loaded_while_it_drains(repository: Path) -> None:
+    with running(repository) as service, half_asked(service) as half:
+        service.process.terminate()
+        wait_until_draining(service)
+        refused = httpx.post(f"{service.url}/v2/repository/models/toy/load")
+        half.finish()
+        assert service.ended() == 0
+    assert (refused.status_code, refused.json()) == (503, {"error": "the server is shutting down"})
+    assert sum(entry["event"] == "model_ready" for entry in service.entries) == 1
+
+
+@contextmanager
+def hangups(what: signal.Handlers) -> Iterator[None]:
+    """Have what is started in the block begin with SIGHUP as it is said here, and not as these tests were started."""
+    before = signal.signal(signal.SIGHUP, what)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture(autouse=True)
+def _hangups_count() -> Iterator[None]:
+    with hangups(signal.SIG_DFL):
+        yield
+
+
+def test_one_that_was_told_not_to_mind_outlives_its_terminal(repository: Path) -> None:
+    with hangups(signal.SIG_IGN), running(repository) as service:  # as nohup has it
+        service.process.send_signal(signal.SIGHUP)
+        assert httpx.post(f"{service.url}/predict", json=LEFT).status_code == 200
+        assert service.stop() == 0
+
+
+def test_a_terminal_that_closes_ends_it_as_well(repository: Path) -> None:
+    with running(repository) as service, half_asked(service) as half:
+        service.process.send_signal(signal.SIGHUP)
+        wait_until_draining(service)
+        assert half.finish().startswith(b"HTTP/1.1 200")
+        assert service.ended() == 0
+
+
+def signals(process: int, mask: str) -> set[signal.Signals]:
+    """Return which signals one of a process's masks has; each is a bit of a number in hexadecimal digits."""
+    (bits,) = re.findall(rf"{mask}:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
+    return {number for number in signal.Signals if int(bits, 16) >> (number - 1) & 1}
+
+
+def test_a_signal_before_it_has_imported_anything_ends_it_well(repository: Path) -> None:
+    command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while signal.SIGTERM not in signals(process.pid, "SigCgt"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)  # so that it gets no further while it is looked at
+        assert "numpy" not in Path(f"/proc/{process.pid}/maps").read_text()
+        process.terminate()
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(repository: Path, second: signal.Signals) -> None:
+    with running(repository) as service, half_asked(service):
+        service.process.terminate()
+        wait_until_draining(service)
+        service.process.send_signal(second)
+        assert service.ended() == 128 + second
+
+
+def errors(service: Process) -> list[dict[str, Any]]:
+    return [entry for entry in service.entries if entry["level"] == "error"]
+
+
+def test_it_waits_no_longer_than_it_may_and_says_so(repository: Path) -> None:
+    with running(repository, "--shutdown-seconds", "1") as service, half_asked(service) as half:
+        service.process.terminate()
+        head, _, content = b"".join(iter(lambda: half.connection.recv(2**16), b"")).decode().partition("\r\n\r\n")
+        assert service.ended() == UNFINISHED
+    assert head.startswith("HTTP/1.1 503")
+    assert json.loads(content) == {"error": "the server is shutting down and could not wait for this request to end"}
+    (logged,) = [entry for entry in service.entries if entry["event"] == "request"]
+    assert logged["status"] == 503
+    assert f"x-request-id: {logged['request_id']}\r\n" in f"{head}\r\n"
+    assert errors(service) == []
+
+
+# The service, but that a run says that it has begun and never ends.
+ENDLESS = """
+import sys, threading
+import structlog
+from service.catalog.cost import Cost
+from service.catalog.loaded import LoadedModel
+from service.process.command_line import main
+
+class Endless:
+    def __init__(self, engine):
+        self.engine, self.name = engine, engine.name
+
+    def run(self, *_, **__):
+        structlog.get_logger().info("run_begun")
+        threading.Event().wait()
+
+def load(*arguments, load=LoadedModel.load):
+    model = load(*arguments)
+    model.engine, model.cost = Endless(model.engine), Cost(1e-3, 0, 0)  # so that no run is taken for a quick one
+    return model
+
+LoadedModel.load = load
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_run_that_never_ends_is_left_at_the_end_of_the_grace_period(repository: Path) -> None:
+    with running(repository, "--shutdown-seconds", "1", program=("-c", ENDLESS)) as service:
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(httpx.post, f"{service.url}/predict", json=LEFT, timeout=60)
+            service.wait_for("run_begun")
+            assert service.stop() == UNFINISHED  # it ends, though that thread of it never does
+        assert asked.result().status_code == 503
+
+
+def test_a_client_that_does_not_take_its_answer_keeps_it_no_longer_and_is_no_error(repository: Path) -> None:
+    with running(repository, "--shutdown-seconds", "1", "--max-samples", "100000") as service:
+        address = urlsplit(service.url)
+        body = json.dumps({"inputs": [[1.0, 0.0]] * 100_000}).encode()  # for an answer that no socket's buffers hold
+        head = f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(head + body)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            assert service.stop() == UNFINISHED
+    assert errors(service) == []
+
+
+def test_an_idle_connection_at_the_end_of_the_grace_period_is_no_error(repository: Path) -> None:
+    with running(repository, "--shutdown-seconds", "0") as service, httpx.Client(base_url=service.url) as client:
+        assert client.get("/health/live").status_code == 200
+        assert service.stop() == 0
+    assert errors(service) == []
+
+
+@pytest.mark.anyio
+async def test_a_computation_that_outlasts_the_grace_period_is_answered_503(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        asked = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        client.app.state.services.registry.draining = True
+        asked.cancel()  # as the server does then
+        answer = await asked
+        held.go_on.release()
+    assert answer.status == 503
+    assert answer.json == {"error": "the server is shutting down and could not wait for this request to end"}
+    assert answer.headers["x-request-id"]
+
+
+@pytest.mark.anyio
+async def test_a_request_that_is_cancelled_at_any_other_time_is_not_answered(repository: Path) -> None:
+    async with started(repository, threads=1) as client:
+        held = slow(client.model())
+        asked = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        held.go_on.release()
+
+
+def test_its_port_stays_open_for_as_long_as_load_balancers_need(repository: Path) -> None:
+    with running(repository, "--drain-seconds", "1") as service:
+        service.process.terminate()
+        assert wait_until_draining(service).status_code == 503
+        assert service.ended() == 0
+
+
+@pytest.mark.anyio
+async def test_it_is_not_ready_while_its_threads_are_stuck(repository: Path) -> None:
+    async with started(repository, threads=1, stuck_seconds=0.01) as client:
+        held = slow(client.model())
+        asked = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        async with asyncio.timeout(60):
+            while (ready := await client.get("/health/ready")).status == 200:
+                await asyncio.sleep(0)
+            assert ready.json == {"error": "the worker threads have given no sign of life for more than 0.01 s"}
+            held.go_on.release()
+            assert (await asked).status == 200
+            while (await client.get("/health/ready")).status == 503:
+                await asyncio.sleep(0)
+
+
+@contextmanager
+def two_workers(repository: Path, *flags: str) -> Iterator[tuple[Process, list[int]]]:
+    with running(repository, "--workers", "2", *flags, until="listening") as service:
+        for _ in range(2):
+            service.wait_for("model_ready")
+        yield service, [entry["worker"] for entry in service.entries if entry["event"] == "worker_started"]
+
+
+def ask(service: Process) -> None:
+    assert httpx.post(f"{service.url}/predict", json=LEFT).json()["predictions"][0]["spike_counts"] == [3, 0]
+
+
+def test_a_killed_worker_is_replaced_and_no_other_request_fails(repository: Path) -> None:
+    with two_workers(repository) as (service, workers):
+        assert len(workers) == 2
+        for worker in workers:  # both of the first ones, so that those in their place must answer
+            os.kill(worker, signal.SIGKILL)
+            ask(service)
+            assert service.wait_for("worker_died")["worker"] == worker
+            ask(service)
+            assert service.wait_for("worker_started")["worker"] not in workers
+            ask(service)
+            service.wait_for("model_ready")
+            for _ in range(10):
+                ask(service)
+        assert service.stop() == 0
+
+
+def test_workers_finish_what_they_accepted_and_end_with_status_0(repository: Path) -> None:
+    with two_workers(repository) as (service, _), half_asked(service) as half:
+        service.process.terminate()
+        answer = half.finish()
+        assert service.ended() == 0
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_second_signal_ends_all_workers_at_once(repository: Path) -> None:
+    with two_workers(repository) as (service, _), half_asked(service):
+        service.process.terminate()
+        while True:  # the worker that is left is the one that was asked: it alone still accepts
+            try:
+                if httpx.get(f"{service.url}/health/ready").status_code == 503:
+                    break
+            except httpx.TransportError:
+                continue
+        service.process.terminate()
+        assert service.ended() == 128 + signal.SIGTERM
+
+
+def is_over(process: int) -> bool:
+    """Return whether a process has ended, be it that its parent has not noticed yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_workers_drain_where_their_whole_group_is_told_to_stop(repository: Path, number: signal.Signals) -> None:
+    with two_workers(repository) as (service, workers), half_asked(service) as half:
+        service.process.send_signal(signal.SIGSTOP)  # so that workers heed the group's signal before this one's own
+        for process in (service.process.pid, *workers):
+            os.kill(process, number)
+        while not any(is_over(worker) for worker in workers):
+            pass
+        wait_until_draining(service)  # the worker that is left is the one that was asked
+        service.process.send_signal(signal.SIGCONT)
+        while signal.SIGHUP not in signals(service.process.pid, "SigIgn"):  # which it is told not to heed twice
+            assert service.process.poll() is None
+        answer = half.finish()
+        assert service.ended() == 0
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_terminal_that_says_twice_that_it_closes_asks_once(repository: Path) -> None:
+    with two_workers(repository) as (service, _), half_asked(service) as half:
+        service.process.send_signal(signal.SIGHUP)
+        while signal.SIGHUP not in signals(service.process.pid, "SigIgn"):
+            assert service.process.poll() is None
+        service.process.send_signal(signal.SIGHUP)
+        assert half.finish().startswith(b"HTTP/1.1 200")
+        assert service.ended() == 0
+
+
+def test_a_worker_that_hangs_is_ended_with_the_others(repository: Path) -> None:
+    with two_workers(repository, "--shutdown-seconds", "0") as (service, workers):
+        os.kill(workers[1], signal.SIGSTOP)
+        try:
+            assert service.stop() == UNFINISHED
+        finally:
+            with suppress(ProcessLookupError):  # it has ended, as it should
+                os.kill(workers[1], signal.SIGCONT)
+    (killed,) = [entry for entry in service.entries if entry["event"] == "worker_killed"]
+    assert killed["worker"] == workers[1]
+
+
+def test_a_child_that_is_no_worker_may_end(repository: Path) -> None:
+    # As in a container, whose first process becomes the parent of what was run there by others and outlives them.
+    service_command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository)]
+    command = ["sh", "-c", 'sleep 60 >/dev/null 2>&1 & echo $!; exec "$@"', "sh", *service_command, "--workers", "2"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        other = int(process.stdout.readline())
+        service = Process(process)
+        try:
+            listening = service.wait_for("listening")
+            service.url = f"http://{listening['host']}:{listening['port']}"
+            for _ in range(2):
+                service.wait_for("model_ready")
+            os.kill(other, signal.SIGTERM)
+            while Path(f"/proc/{other}").exists():  # until its parent has noticed
+                assert process.poll() is None
+            ask(service)
+            assert service.stop() == 0
+        finally:
+            process.kill()
+            service.read_out()
+    assert errors(service) == []
+
+
+def test_workers_do_not_outlive_the_process_that_started_them(repository: Path) -> None:
+    with two_workers(repository) as (service, _):
+        service.process.kill()
+        assert service.ended() == -signal.SIGKILL  # the log ends when the last of them has
+
+
+def test_a_worker_that_is_stuck_then_keeps_no_other_from_ending(repository: Path) -> None:
+    with two_workers(repository) as (service, (first, second)):
+        os.kill(second, signal.SIGSTOP)
+        try:
+            service.process.kill()
+            deadline = time.monotonic() + 60
+            while not is_over(first):
+                assert time.monotonic() < deadline
+        finally:
+            os.kill(second, signal.SIGCONT)
+        assert service.ended() == -signal.SIGKILL

@@ -1,0 +1,171 @@
+"""The supervisor and its end of a socket pair, with workers that do nothing but what a test needs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from service.process import control
+from service.process.control import Peer, Reply, Request
+from service.process.supervisor import SHORTEST_LIFE
+from tests.serving import ROOT
+
+# A supervisor of one worker, which does what `work` says and is sent SIGTERM once it replaces another.
+PROGRAM = """
+import os, signal, socket, sys
+from service.process import control
+from service.process.supervisor import Supervisor, Wanted
+from service.telemetry import logs
+
+control.MAX_MESSAGE_BYTES = 1000
+logs.configure("info", sys.stdout)
+
+def work(number: int, connection: socket.socket, replaces: bool) -> int:
+    if replaces:
+        os.kill(os.getppid(), signal.SIGTERM)
+    else:
+        {first}
+    while True:
+        signal.pause()
+
+sys.exit(Supervisor(1, Wanted({{}}), 1, work, control.Limits()).run())
+"""
+
+
+def entries_of(program: str) -> list[dict[str, Any]]:
+    """Run a program to its end, and return its log."""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("sent", "complaint"),
+    [
+        (r'b"What?\n"', "Invalid JSON"),
+        (r"""b'{"number": 1, "request": {"kind": "dance"}}\n'""", "1 validation error"),
+        ('b"x" * 1001', "a message of more than 1000 bytes"),
+        (r"""b'{"number": 1, "request": {"kind": "load"}}\n' * 258""", "more than 256 requests at once"),
+    ],
+    ids=["no JSON", "no such request", "too long", "too many"],
+)
+def test_a_worker_that_sends_what_it_may_not_is_killed_and_replaced(sent: str, complaint: str) -> None:
+    entries = entries_of(PROGRAM.format(first=f"connection.sendall({sent})"))
+    assert [entry["event"] for entry in entries] == [
+        "worker_started",
+        "worker_misunderstood",
+        "worker_died",
+        "worker_started",
+    ]
+    assert complaint in entries[1]["error"]
+    assert entries[2]["status"] == -signal.SIGKILL
+
+
+def test_a_worker_that_dies_at_once_is_replaced_only_after_a_while() -> None:
+    died, started = entries_of(PROGRAM.format(first="os._exit(3)"))[1:]
+    assert (died["event"], died["status"], started["event"]) == ("worker_died", 3, "worker_started")
+    waited = datetime.fromisoformat(started["timestamp"]) - datetime.fromisoformat(died["timestamp"])
+    assert waited.total_seconds() > SHORTEST_LIFE * 0.9  # at the least, so that a busy machine changes nothing
+
+
+def test_a_signal_ends_it_while_it_waits_to_replace_a_worker() -> None:
+    program = f"from service.process import supervisor; supervisor.SHORTEST_LIFE = 3600\n{PROGRAM}"
+    command = [sys.executable, "-c", program.format(first="os._exit(3)")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        events = [json.loads(process.stdout.readline())["event"] for _ in range(2)]
+        process.terminate()
+        events += [json.loads(line)["event"] for line in process.stdout]
+        assert process.wait(timeout=60) == 0
+    assert events == ["worker_started", "worker_died"]
+
+
+@asynccontextmanager
+async def pair(ours: Any, theirs: Any) -> AsyncIterator[tuple[Peer, Peer]]:
+    """Connect two peers, which answer with `ours` and `theirs`."""
+    ends = socket.socketpair()
+    peers = [await Peer.connect(end, answer) for end, answer in zip(ends, (ours, theirs), strict=True)]
+    following = [asyncio.create_task(peer.follow()) for peer in peers]
+    try:
+        yield peers[0], peers[1]
+    finally:
+        peers[0].close()
+        await asyncio.gather(*following)
+
+
+async def nothing(_: Request) -> Reply:
+    return Reply()
+
+
+@pytest.mark.anyio
+async def test_all_that_ask_for_a_sign_of_life_share_one_ping_and_a_late_one_counts() -> None:
+    asked, go_on = [], asyncio.Event()
+
+    async def late(request: Request) -> Reply:
+        asked.append(request.kind)
+        await go_on.wait()
+        return Reply(sentence="here")
+
+    async with pair(nothing, late) as (peer, _):
+        assert await asyncio.gather(*(peer.ping(0.01) for _ in range(10))) == [None] * 10
+        assert await peer.ping(0.01) is None
+        go_on.set()
+        async with asyncio.timeout(60):
+            assert await peer.ping(60) == Reply(sentence="here")
+    assert asked == ["ping"]
+
+
+@pytest.mark.anyio
+async def test_one_that_dies_has_replied_to_all_that_it_was_asked_and_one_that_is_stuck_is_asked_no_more() -> None:
+    never = asyncio.Event()
+
+    async def stuck(_: Request) -> Reply:
+        await never.wait()
+        return Reply(sentence="never")
+
+    async with pair(nothing, stuck) as (peer, other):
+        asked = [peer.request(Request(kind="metrics")) for _ in range(control.MAX_REQUESTS)]
+        refused = await peer.request(Request(kind="metrics"))
+        assert refused.error == "NotReady"
+        assert await peer.ping(0.01) is None  # which is no sign of life
+        other.close()
+        assert await asyncio.gather(*asked) == [Reply()] * control.MAX_REQUESTS
+        assert await peer.request(Request(kind="metrics")) == Reply()
+
+
+@pytest.mark.anyio
+async def test_what_takes_long_is_waited_for_while_the_other_end_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "LOOK_SECONDS", 0.001)
+    pinged, alive = 0, True
+
+    async def slow(request: Request) -> Reply:
+        nonlocal pinged
+        if request.kind == "load":
+            await done.wait()
+            return Reply(sentence="loaded")
+        pinged += 1
+        if pinged == 5:
+            done.set()
+        if not alive:
+            await asyncio.Event().wait()
+        return Reply()
+
+    done = asyncio.Event()
+    async with pair(nothing, slow) as (peer, other):
+        assert await peer.ask(Request(kind="load"), 60) == Reply(sentence="loaded")
+        assert pinged >= 5
+        done, alive = asyncio.Event(), False
+        assert await peer.ask(Request(kind="load"), 0.01) is None
+        for task in other.answering:
+            task.cancel()

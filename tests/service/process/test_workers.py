@@ -1,0 +1,496 @@
+"""Several workers are one server: what one of them is told to change all do, and what one counts any of them tells."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.infer_requests import INFER, request
+from tests.service.versions import COUNTS, HALF, damage, doubled
+from tests.serving import Process, running
+
+LOAD, UNLOAD = ("/v2/repository/models/toy/load", "/v2/repository/models/toy/unload")
+METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its metrics
+
+# The service, but that it waits only so long for a process that is stuck.
+IMPATIENT = """
+import sys
+from service.process.command_line import main
+from service.process.control import Limits
+sys.exit(main(sys.argv[1:], Limits(collecting=1, alive=2, changing=3)))
+"""
+
+# The service, but that a model is loaded only once there is a file: in each worker but the first of two.
+HELD = """
+import os, sys, threading
+from pathlib import Path
+from service.catalog.loaded import LoadedModel
+from service.process.command_line import main
+folder, load = Path(sys.argv.pop(1)), LoadedModel.load
+
+def held(*arguments):
+    try:
+        (folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        while not (folder / "go_on").exists():
+            threading.Event().wait(0.01)
+    return load(*arguments)
+
+LoadedModel.load = held
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Server:
+    """A server of several workers, one of which can be asked while the others are held still."""
+
+    def __init__(self, service: Process) -> None:
+        self.service = service
+        self.workers: dict[int, int] = {}
+        self.note_workers()
+
+    def note_workers(self) -> None:
+        """Take from the log which process has which number."""
+        for entry in self.service.entries:
+            if entry["event"] == "worker_started":
+                self.workers[entry["number"]] = entry["worker"]
+
+    @contextmanager
+    def stopped(self, number: int) -> Iterator[None]:
+        """Have a worker be stuck."""
+        os.kill(self.workers[number], signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.workers[number], signal.SIGCONT)
+
+    @contextmanager
+    def connected(self, number: int) -> Iterator[httpx.Client]:
+        """Open a connection that the worker of that number has accepted: no other could."""
+        others = [worker for each, worker in self.workers.items() if each != number]
+        with httpx.Client(base_url=self.service.url, timeout=60) as client:
+            for worker in others:
+                os.kill(worker, signal.SIGSTOP)
+            try:
+                assert client.get("/health/live").status_code == 200
+            finally:
+                for worker in others:
+                    os.kill(worker, signal.SIGCONT)
+            yield client
+
+    def post(self, number: int, path: str, body: Any = None) -> httpx.Response:
+        """Ask one worker."""
+        with self.connected(number) as client:
+            return client.post(path, json=body)
+
+    def answers(self, path: str, body: Any = None) -> list[httpx.Response]:
+        """Ask each worker."""
+        return [self.post(number, path, body) for number in self.workers]
+
+    def readiness(self) -> list[httpx.Response]:
+        """Ask each worker whether the server is ready, in either protocol."""
+        answers = []
+        for number in self.workers:
+            with self.connected(number) as client:
+                answers += [client.get("/health/ready"), client.get("/v2/health/ready")]
+        return answers
+
+    def versions(self) -> list[int]:
+        """Return which version each worker answers with, having seen that its counts are that version's."""
+        versions = []
+        for answer in self.answers("/models/toy/predict", HALF):
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["predictions"][0]["spike_counts"] == COUNTS[answer.json()["version"] % 2]
+            versions.append(answer.json()["version"])
+        return versions
+
+    def kill(self, number: int) -> None:
+        """Kill a worker, and go on once another one is in its place and has loaded its model."""
+        os.kill(self.workers[number], signal.SIGKILL)
+        assert self.service.wait_for("worker_started")["number"] == number
+        self.service.wait_for("model_ready")
+        self.note_workers()
+
+    def scrape(self, number: int) -> dict[str, Counter[str]]:
+        """Return the metrics that one worker tells, each by worker; one that was too slow is waited for."""
+        while True:
+            with self.connected(number) as client:
+                told = by_worker(client.get("/metrics").text)
+            if len(told["process_open_fds"]) == len(self.workers):
+                return told
+
+
+def by_worker(text: str) -> dict[str, Counter[str]]:
+    """Return metrics by name and worker; every family comes once, and no series comes twice."""
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families)
+    series = Counter((each.name, *sorted(each.labels.items())) for family in families for each in family.samples)
+    assert set(series.values()) == {1}
+    assert all(family.type != "unknown" and family.documentation for family in families)
+    found: dict[str, Counter[str]] = {}
+    for family in families:
+        for sample in family.samples:
+            found.setdefault(sample.name, Counter())[sample.labels["worker"]] += sample.value  # type: ignore[assignment]
+    return found
+
+
+@contextmanager
+def serving(
+    repository: Path, *flags: str, workers: int = 2, models: int = 1, program: Sequence[str] = ("-m", "service")
+) -> Iterator[Server]:
+    with running(repository, "--workers", str(workers), *flags, until="listening", program=program) as service:
+        for _ in range(workers):
+            service.wait_for("worker_started")
+        loaded = sum(entry["event"] == "model_ready" for entry in service.entries)
+        for _ in range(workers * models - loaded):
+            service.wait_for("model_ready")
+        server = Server(service)
+        assert sorted(server.workers) == list(range(workers))
+        yield server
+        if service.process.poll() is None:
+            assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    """Return a server of three workers that serves the toy, and soon takes a process for stuck; and its repository."""
+    root = tmp_path_factory.mktemp("impatient")
+    publish(root, toy())
+    with serving(root, workers=3, program=("-c", IMPATIENT)) as server:
+        yield server, root
+
+
+def load_at_last(client: httpx.Client) -> None:
+    """Load, as soon as a worker that was stuck has answered."""
+    while (answer := client.post(LOAD)).status_code != 200:
+        assert answer.json() == {"error": "worker 1 does not answer, so nothing is changed"}
+
+
+def test_what_one_worker_loads_all_serve_and_what_one_unloads_none(repository: Path) -> None:
+    with serving(repository, workers=3) as server:
+        assert server.versions() == [1, 1, 1]
+        publish(repository, doubled())
+        assert server.versions() == [1, 1, 1]
+        assert server.post(1, LOAD).json() == {"name": "toy", "load": True}
+        assert server.versions() == [2, 2, 2]
+        assert server.post(2, UNLOAD).status_code == 200
+        assert [each.status_code for each in server.answers("/models/toy/predict", HALF)] == [404] * 3
+        index = [{"name": "toy", "state": "UNAVAILABLE", "reason": "unloaded"}]
+        assert [each.json() for each in server.answers("/v2/repository/index")] == [index] * 3
+        assert server.post(0, UNLOAD).status_code == 404
+        assert server.post(0, LOAD).status_code == 200
+        assert server.versions() == [2, 2, 2]
+        nobody = server.post(0, "/v2/repository/models/nobody/load")
+        assert nobody.status_code == 404
+        assert nobody.json()["error"].startswith("model 'nobody' has no version in the repository")
+
+
+def test_a_load_that_fails_says_why_and_all_go_on_with_the_old_version(repository: Path) -> None:
+    with serving(repository) as server:
+        publish(repository, doubled())
+        damage(repository, 2)
+        failed = server.post(0, LOAD)
+        assert failed.status_code == 400
+        assert failed.json()["error"].startswith("model 'toy' version 2 could not be loaded: weights.safetensors")
+        assert server.versions() == [1, 1]
+        indices = [each.json() for each in server.answers("/v2/repository/index")]
+        assert indices[0] == indices[1]
+        assert [entry["state"] for entry in indices[0]] == ["READY", "UNAVAILABLE"]
+
+
+def test_a_worker_in_the_place_of_another_serves_what_the_others_do(repository: Path) -> None:
+    publish(repository, toy(), "other")
+    with serving(repository, models=2) as server:
+        publish(repository, doubled())
+        assert server.post(1, LOAD).status_code == 200
+        publish(repository, toy())  # which nobody has loaded
+        assert server.post(1, "/v2/repository/models/other/unload").status_code == 200
+        for number in server.workers:
+            server.kill(number)
+            assert server.versions() == [2, 2]
+            gone = server.answers("/models/other/predict", HALF)
+            assert [each.status_code for each in gone] == [404, 404]
+
+
+def test_where_all_workers_die_at_once_those_in_their_place_serve_what_they_did(repository: Path) -> None:
+    with serving(repository) as server:
+        publish(repository, doubled())
+        assert server.post(0, LOAD).status_code == 200
+        publish(repository, toy())  # which nobody has loaded
+        server.service.process.send_signal(signal.SIGSTOP)  # so that no worker is replaced before the last has died
+        for worker in server.workers.values():
+            os.kill(worker, signal.SIGKILL)
+        server.service.process.send_signal(signal.SIGCONT)
+        for _ in server.workers:
+            server.service.wait_for("worker_started")
+        while [entry["event"] for entry in server.service.entries].count("model_ready") < 6:  # 3 times on each of 2
+            server.service.wait_for("model_ready")
+        server.note_workers()
+        assert server.versions() == [2, 2]
+
+
+def test_clients_that_change_the_same_model_at_once_leave_all_workers_alike(repository: Path) -> None:
+    with (
+        serving(repository, workers=3) as server,
+        server.connected(0) as first,
+        server.connected(1) as second,
+        server.connected(2) as third,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        for _ in range(20):
+            changes = [threads.submit(first.post, LOAD), threads.submit(second.post, UNLOAD)]
+            assert [change.result().status_code for change in changes] == [200, 200]
+            indices = [client.post("/v2/repository/index").json() for client in (first, second, third)]
+            assert indices == [indices[0]] * 3
+            assert third.post(LOAD).status_code == 200
+        assert server.versions() == [1, 1, 1]
+
+
+def test_no_request_fails_while_versions_change_on_all_workers(repository: Path) -> None:
+    with serving(repository) as server, httpx.Client(base_url=server.service.url, timeout=60) as control:
+        done = False
+
+        def ask_on(_: int) -> int:
+            answers = 0
+            while not done:
+                answer = httpx.post(f"{server.service.url}/predict", json=HALF, timeout=60).json()  # a new connection
+                assert answer["predictions"][0]["spike_counts"] == COUNTS[answer["version"] % 2]
+                answers += 1
+            return answers
+
+        with ThreadPoolExecutor(2) as threads:
+            asking = threads.map(ask_on, range(2))
+            for version in range(2, 12):
+                publish(repository, toy() if version % 2 else doubled())
+                assert control.post(LOAD).status_code == 200
+            done = True
+            assert all(asking)
+        assert server.versions() == [11, 11]
+
+
+def test_any_worker_tells_the_metrics_of_all_exactly(repository: Path) -> None:
+    with serving(repository, workers=3) as server:
+        for number in server.workers:
+            with server.connected(number) as client:
+                for _ in range(5 + number):
+                    assert client.post("/predict", json=HALF).status_code == 200
+        for number in server.workers:
+            told = server.scrape(number)
+            for name in ("spikeserve_model_requests_total", "spikeserve_samples_total"):
+                assert told[name] == {"0": 5, "1": 6, "2": 7}
+            assert told["spikeserve_model_versions"] == {"0": 1, "1": 1, "2": 1}
+            # Only the one that is asked has a request in flight.
+            assert told["spikeserve_http_requests_in_flight"] == {each: int(each == str(number)) for each in "012"}
+            assert set(told["process_resident_memory_bytes"]) == {"0", "1", "2"}
+        server.kill(1)
+        told = server.scrape(1)  # a counter of the new worker begins anew, as after any restart
+        assert told["spikeserve_model_requests_total"] == {"0": 5, "2": 7}
+
+
+def test_every_scrape_counts_each_request_that_was_answered_before_it(repository: Path) -> None:
+    with serving(repository) as server:
+        complete = 0
+        for asked in range(1, 101):
+            assert httpx.post(f"{server.service.url}/predict", json=HALF).status_code == 200
+            told = by_worker(httpx.get(f"{server.service.url}/metrics").text)
+            if len(told["process_open_fds"]) == 2:  # unless one was too slow, as a machine that is busy may have it
+                assert told["spikeserve_samples_total"].total() == asked
+                complete += 1
+        assert complete > 50
+
+
+def test_statistics_are_those_of_all_workers(repository: Path) -> None:
+    with serving(repository) as server:
+        for number in server.workers:
+            for samples in range(1, 4 + number):  # 1 + 2 + 3, and 1 + 2 + 3 + 4
+                assert server.post(number, INFER, request([[0.5, 0.0]] * samples)).status_code == 200
+        server.post(0, INFER, request([[99.0, 0.0]]))
+        for number in server.workers:
+            with server.connected(number) as client:
+                (told,) = client.get("/v2/models/toy/stats").json()["model_stats"]
+                assert client.get("/v2/models/stats").json() == {"model_stats": [told]}
+                assert client.get("/v2/models/toy/versions/1/stats").json() == {"model_stats": [told]}
+            assert (told["inference_count"], told["execution_count"]) == (16, 7)
+            stats = told["inference_stats"]
+            assert [stats[part]["count"] for part in ("success", "fail", "queue", "compute_infer")] == [7, 1, 7, 7]
+            sizes = [(each["batch_size"], each["compute_infer"]["count"]) for each in told["batch_stats"]]
+            assert sizes == [(1, 2), (2, 2), (3, 2), (4, 1)]
+
+
+def test_a_worker_that_is_stuck_is_left_out_of_the_metrics(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.stopped(1):
+        answer = httpx.get(f"{server.service.url}/metrics", timeout=METRICS_WAIT)
+    assert set(by_worker(answer.text)["process_open_fds"]) == {"0", "2"}
+    assert set(server.scrape(0)["process_open_fds"]) == {"0", "1", "2"}
+
+
+def test_nothing_is_changed_while_a_worker_is_stuck_and_the_answer_names_it(impatient: tuple[Server, Path]) -> None:
+    server, root = impatient
+    before = server.versions()
+    publish(root, toy() if before[0] % 2 == 0 else doubled())
+    with server.connected(0) as client:
+        with server.stopped(1):
+            refused = [client.post(LOAD), client.post(UNLOAD)]
+        for answer in refused:
+            assert answer.status_code == 503
+            assert answer.json() == {"error": "worker 1 does not answer, so nothing is changed"}
+            assert int(answer.headers["Retry-After"]) > 0
+        assert server.versions() == before
+        load_at_last(client)
+    assert server.versions() == [before[0] + 1] * 3
+
+
+def test_a_server_is_not_ready_while_a_worker_is_stuck_and_the_answer_names_it(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.connected(0) as client:
+        with server.stopped(1):
+            unready = client.get("/health/ready")
+        assert (unready.status_code, unready.json()) == (503, {"error": "worker 1 does not answer"})
+        while client.get("/health/ready").status_code != 200:
+            assert server.service.process.poll() is None
+
+
+def test_a_supervisor_that_is_stuck_keeps_nobody_waiting(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    with server.connected(0) as client:
+        server.service.process.send_signal(signal.SIGSTOP)
+        try:
+            refused = [client.post(LOAD), client.get("/health/ready")]
+            told = by_worker(client.get("/metrics").text)
+            answered = client.post("/predict", json=HALF)
+        finally:
+            server.service.process.send_signal(signal.SIGCONT)
+    for answer in refused:
+        assert answer.status_code == 503
+        assert answer.json() == {"error": "the supervisor of the workers does not answer"}
+    assert set(told["process_open_fds"]) == {"0"}
+    assert answered.status_code == 200
+
+
+def test_a_worker_takes_the_place_of_another_while_a_third_is_stuck(impatient: tuple[Server, Path]) -> None:
+    server, _ = impatient
+    before = server.versions()
+    with server.connected(0) as client, server.stopped(1):
+        assert client.post(LOAD).status_code == 503
+        server.kill(2)
+    assert server.versions() == before
+
+
+def test_a_worker_that_gets_stuck_while_it_loads_is_waited_for_no_longer(repository: Path) -> None:
+    with serving(repository, "--versions", "all", program=("-c", IMPATIENT)) as server:
+        for _ in range(100):  # so that there is a while to get stuck in
+            publish(repository, toy())
+        with server.connected(0) as client, server.connected(0) as other, ThreadPoolExecutor(1) as threads:
+            loading = threads.submit(client.post, LOAD)
+            while len(other.get("/models/toy").json()["versions"]) == 1:
+                pass
+            with server.stopped(1):
+                begun, later = loading.result(), other.post(LOAD)
+            assert (begun.status_code, later.status_code) == (503, 503)
+            assert begun.json() == {"error": "worker 1 does not answer and may not have loaded model 'toy'"}
+            assert later.json() == {"error": "worker 1 does not answer, so nothing is changed"}
+            load_at_last(client)
+        assert server.versions() == [101, 101]
+
+
+def test_a_server_is_ready_once_every_worker_is_whichever_is_asked(repository: Path, tmp_path: Path) -> None:
+    held = ("-c", HELD, str(tmp_path))
+    with running(repository, "--workers", "2", until="listening", program=held) as service:
+        service.wait_for("model_ready")  # in one of the two; the other one is held up
+        server = Server(service)
+        for answer in server.readiness():
+            assert answer.status_code == 503
+            assert answer.json()["error"].endswith("model 'toy' version 1 is still loading")
+        (tmp_path / "go_on").touch()
+        service.wait_for("model_ready")
+        assert [answer.status_code for answer in server.readiness()] == [200] * 4
+        assert service.stop() == 0
+
+
+def test_no_request_is_refused_once_the_server_has_said_that_it_is_ready(repository: Path) -> None:
+    with running(repository, "--workers", "3", until="listening") as service:
+        while httpx.get(f"{service.url}/health/ready", timeout=60).status_code != 200:
+            assert service.process.poll() is None
+        for _ in range(60):  # on a connection each, which any of the workers accepts
+            assert httpx.post(f"{service.url}/predict", json=HALF, timeout=60).status_code == 200
+        assert service.stop() == 0
+
+
+def test_a_server_stays_ready_while_a_worker_in_the_place_of_another_loads(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "go_on").touch()
+    with serving(repository, program=("-c", HELD, str(tmp_path))) as server:
+        (tmp_path / "go_on").unlink()
+        os.kill(server.workers[1], signal.SIGKILL)
+        server.service.wait_for("worker_started")
+        server.service.wait_for("Waiting for application startup")
+        for _ in range(20):  # it accepts nothing, so the other worker answers
+            assert httpx.get(f"{server.service.url}/health/ready", timeout=60).status_code == 200
+            assert httpx.post(f"{server.service.url}/predict", json=HALF, timeout=60).status_code == 200
+        (tmp_path / "go_on").touch()
+        server.service.wait_for("model_ready")
+        server.note_workers()
+        assert server.versions() == [1, 1]
+
+
+def test_a_worker_that_is_still_loading_is_not_waited_for_in_the_end(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "go_on").touch()
+    with serving(repository, program=("-c", HELD, str(tmp_path))) as server:
+        (tmp_path / "go_on").unlink()
+        os.kill(server.workers[0], signal.SIGKILL)
+        server.service.wait_for("worker_started")
+        server.service.wait_for("Waiting for application startup")
+        assert server.service.stop() == 0
+
+
+def test_a_worker_that_joins_after_an_unload_serves_that_model_no_more_though_it_polls(repository: Path) -> None:
+    publish(repository, toy(), "other")
+    with serving(repository, "--poll-seconds", "0.02", models=2) as server:
+        assert server.post(1, "/v2/repository/models/other/unload").status_code == 200
+        server.kill(0)
+        publish(repository, doubled())
+        while server.versions() != [2, 2]:  # so each has polled
+            pass
+        gone = server.answers("/models/other/predict", HALF)
+        assert [each.status_code for each in gone] == [404, 404]
+        for index in server.answers("/v2/repository/index"):
+            assert {"name": "other", "state": "UNAVAILABLE", "reason": "unloaded"} in index.json()
+
+
+def test_a_worker_in_the_place_of_another_serves_what_that_found_by_polling(repository: Path, tmp_path: Path) -> None:
+    with serving(repository, "--poll-seconds", "0.02") as server:
+        publish(repository, doubled())
+        while server.versions() != [2, 2]:
+            pass
+        for _ in range(3):
+            publish(tmp_path, toy())
+        damage(tmp_path, 3)
+        (tmp_path / "toy" / "3").rename(repository / "toy" / "3")  # which nobody can load
+        while [len(index.json()) for index in server.answers("/v2/repository/index")] != [2, 2]:
+            pass
+        for number in server.workers:
+            server.kill(number)
+        assert server.versions() == [2, 2]  # and not 1, which was served at the start and still lies there
+
+
+def test_where_what_was_served_is_gone_those_in_its_place_begin_with_what_lies_on_the_disk(repository: Path) -> None:
+    with serving(repository) as server:
+        publish(repository, doubled())
+        assert server.post(0, LOAD).status_code == 200
+        shutil.rmtree(repository / "toy" / "2")  # as one rolls back
+        for number in server.workers:
+            server.kill(number)
+        assert server.versions() == [1, 1]

@@ -1,0 +1,142 @@
+"""What Prometheus is told of a model, worked out by hand, and that no client can make it grow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from models.spec.network import Network
+from service.catalog.registry import Registry
+from tests.bundles import publish
+from tests.networks import network_of
+from tests.serving import serving
+
+BODY = {"inputs": [[0.75, 1.0]]}
+
+
+def samples(client: TestClient, name: str) -> dict[tuple[str, ...], float]:
+    """Return a metric's values by those of its labels but the model and version, which are toy's."""
+    found = {}
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            if sample.name == name:
+                labels = dict(sample.labels)
+                assert (labels.pop("model", "toy"), labels.pop("version", "1")) == ("toy", "1")
+                found[tuple(labels.values())] = sample.value
+    return found
+
+
+def test_a_request_is_counted_by_model_and_status_and_timed_in_parts(client: TestClient) -> None:
+    client.post("/predict", json=BODY)
+    client.post("/models/toy/predict", json={"inputs": [[1]]})
+    client.post("/models/nobody/predict", json=BODY)
+    assert samples(client, "spikeserve_model_requests_total") == {("200",): 1, ("422",): 1}
+    assert samples(client, "spikeserve_model_request_seconds_count") == {(): 2}
+    assert samples(client, "spikeserve_encode_seconds_count") == {(): 1}
+    assert samples(client, "spikeserve_inference_seconds_count") == {("event",): 1}
+    parts = [samples(client, f"spikeserve_{part}_seconds_sum") for part in ("encode", "inference", "model_request")]
+    encode, inference, total = (next(iter(part.values())) for part in parts)
+    assert 0 < encode + inference < total
+
+
+def test_a_layers_firing_rate_is_its_spikes_by_its_neuron_steps(client: TestClient) -> None:
+    # decay 0.5, threshold 1, three steps: 0.75 fires once and 1.0 three times. Two such samples, of two neurons each.
+    client.post("/predict", json={"inputs": [[0.75, 1.0]] * 2})
+    assert samples(client, "spikeserve_layer_spikes_total") == {("out",): 8}
+    assert samples(client, "spikeserve_layer_neuron_steps_total") == {("out",): 2 * 3 * 2}
+    # A direct input meets its two weights once each; both samples make one request.
+    assert samples(client, "spikeserve_request_synaptic_operations_sum") == {(): 8}
+    assert samples(client, "spikeserve_request_synaptic_operations_count") == {(): 1}
+
+
+def test_each_layer_has_its_own_rate(tmp_path: Path) -> None:
+    # An identity, three inputs and three steps: the first layer fires at 1.0, the second needs two spikes to fire.
+    network: Network = network_of(
+        [
+            {"type": "IF", "name": "first"},
+            {"type": "IF", "name": "second", "threshold": 2.0},
+        ],
+        {},
+        input={"shape": [3]},
+        time_steps=3,
+        labels=["a", "b", "c"],
+    )
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        client.post("/predict", json={"inputs": [[1, 1, 0]]})
+        assert samples(client, "spikeserve_layer_spikes_total") == {("first",): 6, ("second",): 2}
+        assert samples(client, "spikeserve_layer_neuron_steps_total") == {("first",): 9, ("second",): 9}
+
+
+def test_every_version_is_shown_with_its_state(repository: Path) -> None:
+    damaged = repository / "toy" / "1" / "weights.safetensors"
+    with serving(repository) as client:
+        assert samples(client, "spikeserve_model_versions") == {("ready",): 1}
+    damaged.write_bytes(b"")
+    with serving(repository) as client:
+        assert samples(client, "spikeserve_model_versions") == {("failed",): 1}
+
+
+def test_a_request_that_is_being_answered_is_in_flight(client: TestClient) -> None:
+    assert samples(client, "spikeserve_http_requests_in_flight") == {(): 1}  # the one that asks
+
+
+def test_nothing_that_clients_send_becomes_a_label(client: TestClient) -> None:
+    def series() -> set[str]:
+        lines = client.get("/metrics").text.splitlines()
+        return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+    def ask(index: int) -> None:
+        client.post("/predict", json=BODY, headers={"X-Request-ID": f"id{index}"})
+        client.post(f"/models/model{index}/predict", json=BODY)
+        client.post(f"/models/toy/versions/{index + 2}/predict", json=BODY)
+        client.get(f"/nothing/{index}?query={index}")
+        client.request(f"METHOD{index}", "/predict")
+        client.post("/predict", json={f"field{index}": 1})
+
+    ask(0)
+    series()
+    before = series()
+    for index in range(1, 50):
+        ask(index)
+    assert series() == before
+
+
+def test_a_version_that_is_gone_is_forgotten(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.post("/predict", json=BODY)
+    client.post("/predict", json={})
+    assert 'model="toy"' in client.get("/metrics").text
+    registry: Registry = client.app.state.services.registry  # type: ignore[attr-defined]
+    served = registry.models
+    monkeypatch.setattr(registry, "models", {})
+    assert "toy" not in client.get("/metrics").text
+    monkeypatch.setattr(registry, "models", served)
+    client.post("/predict", json=BODY)
+    assert samples(client, "spikeserve_model_requests_total") == {("200",): 1}
+    assert samples(client, "spikeserve_layer_spikes_total") == {("out",): 4}
+
+
+def test_what_is_watched_for_is_there_before_it_happens(client: TestClient) -> None:
+    assert samples(client, "spikeserve_queue_depth") == {(): 0}
+    for counted in ("shed", "abandoned", "expired"):
+        assert samples(client, f"spikeserve_requests_{counted}_total") == {(): 0}
+    refused = {("400",): 0, ("408",): 0, ("431",): 0}
+    assert samples(client, "spikeserve_connections_refused_total") == refused
+
+
+def test_whether_it_is_ready_and_a_load_has_failed_is_told_though_the_version_answers_as_before(
+    client: TestClient, repository: Path
+) -> None:
+    def told() -> list[dict[tuple[str, ...], float]]:
+        return [samples(client, f"spikeserve_{name}") for name in ("ready", "model_load_failed", "model_versions")]
+
+    assert told() == [{(): 1}, {(): 0}, {("ready",): 1}]
+    weights = repository / "toy" / "1" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes() + b"?")
+    assert client.post("/v2/repository/models/toy/load").status_code == 400
+    assert told() == [{(): 1}, {(): 1}, {("ready",): 1}]
+    client.post("/v2/repository/models/toy/unload")
+    assert told() == [{(): 0}, {}, {}]

@@ -1,0 +1,176 @@
+"""Spans arrive at a collector, below the client's own; without the setting or the extra there are none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.app import create_app
+from service.errors import Misconfigured
+from service.http.middleware.tracing import TraceMiddleware
+from service.settings import Settings
+from service.telemetry.tracing import Clock, Tracing
+from tests.serving import running, serving
+
+BODY = {"inputs": [[0, 1], [1, 0]]}
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+class Collector:
+    """A collector on the loopback, and the bodies that it was sent."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        bodies = self.bodies
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
+
+    def spans(self) -> list[Any]:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+        requests = [ExportTraceServiceRequest.FromString(body) for body in self.bodies]
+        return [
+            span for each in requests for resource in each.resource_spans for scope in resource.scope_spans
+            for span in scope.spans
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra 'otel' is not installed here")
+    collecting = Collector()
+    thread = Thread(target=collecting.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield collecting
+    collecting.server.shutdown()
+    thread.join()
+    collecting.server.server_close()
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
+
+
+def test_a_request_is_a_span_below_its_clients_with_encoding_and_run_below_it(
+    repository: Path, collector: Collector
+) -> None:
+    with serving(repository, trace_endpoint=collector.url) as client:
+        headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+        assert client.post("/models/toy/predict", json=BODY, headers=headers).status_code == 200
+    spans = {span.name: span for span in collector.spans()}
+    assert spans.keys() == {"POST /models/{name}/predict", "encode", "infer"}
+    request, encode, infer = (spans[name] for name in ("POST /models/{name}/predict", "encode", "infer"))
+    assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE, PARENT)
+    assert {encode.parent_span_id, infer.parent_span_id} == {request.span_id}
+    assert attributes(request) == {
+        "http.request.method": "POST",
+        "http.route": "/models/{name}/predict",
+        "http.response.status_code": 200,
+        "spikeserve.model": "toy",
+        "spikeserve.version": 1,
+        "spikeserve.samples": 2,
+        "spikeserve.synaptic_operations": 4,
+    }
+    moments = [
+        encode.start_time_unix_nano,
+        encode.end_time_unix_nano,
+        infer.start_time_unix_nano,
+        infer.end_time_unix_nano,
+    ]
+    assert sorted(moments) == moments
+    assert request.end_time_unix_nano > request.start_time_unix_nano
+
+
+@given(st.lists(st.floats(0, 1e7), min_size=2))
+def test_moments_keep_their_order_as_times_of_day(moments: list[float]) -> None:
+    clock = Clock.now()
+    times = [clock.nanoseconds(moment) for moment in sorted(moments)]
+    assert times == sorted(times)
+
+
+def test_a_moment_is_as_long_ago_by_the_time_of_day_as_by_the_counter() -> None:
+    # The clock's reading is the anchor: what the counter says was 1.5 s before it was 1.5e9 ns before its time of day.
+    clock = Clock(time_of_day=2_000_000_000, counter=7.0)
+    assert clock.nanoseconds(7.0) == 2_000_000_000
+    assert clock.nanoseconds(5.5) == 500_000_000
+
+
+def test_one_without_a_parent_begins_a_trace_and_one_that_is_not_sampled_has_none(
+    repository: Path, collector: Collector
+) -> None:
+    with serving(repository, trace_endpoint=collector.url) as client:
+        client.get("/models", headers={"traceparent": "nonsense"})
+        client.get("/models/toy", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+        client.get("/metrics")
+    (span,) = collector.spans()
+    assert span.name == "GET /models"
+    assert span.parent_span_id == b""
+    assert span.trace_id.hex() != TRACE
+
+
+def test_a_tracestate_that_is_none_is_dropped_and_not_repeated_in_the_log(
+    repository: Path, collector: Collector
+) -> None:
+    with running(repository, "--trace-endpoint", collector.url) as service:
+        headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "nonsense" * 1000}
+        assert httpx.get(f"{service.url}/models", headers=headers).status_code == 200
+        assert service.stop() == 0
+    assert "nonsense" not in str(service.entries)
+    (span,) = collector.spans()
+    assert (span.trace_id.hex(), span.trace_state) == (TRACE, "")
+
+
+def test_a_path_that_there_is_not_names_no_span_and_a_mistake_is_no_failure(
+    repository: Path, collector: Collector
+) -> None:
+    with serving(repository, trace_endpoint=collector.url) as client:
+        client.get("/some/path")
+    (span,) = collector.spans()
+    assert span.name == "GET"
+    assert attributes(span) == {"http.request.method": "GET", "http.response.status_code": 404}
+    assert span.status.code == 0
+
+
+def test_a_failure_is_one(repository: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(repository, trace_endpoint=collector.url) as client:
+        model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+        monkeypatch.setattr(model, "engine", None)
+        assert client.post("/predict", json=BODY).status_code == 500
+    (span,) = collector.spans()
+    assert attributes(span)["http.response.status_code"] == 500
+    assert attributes(span)["error.type"] == "AttributeError"
+    assert span.status.code == 2
+
+
+def test_without_the_extra_the_setting_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter"):
+        monkeypatch.setitem(sys.modules, name, None)
+    settings = Settings(repository=repository, trace_endpoint="http://127.0.0.1:9/v1/traces")
+    with pytest.raises(Misconfigured, match=r"trace_endpoint: is set, but 'opentelemetry\S*' is not installed"):
+        create_app(settings)
+
+
+def test_without_the_setting_there_is_no_such_middleware(repository: Path) -> None:
+    settings = Settings(repository=repository)
+    assert Tracing.of(settings) is None
+    assert TraceMiddleware.__name__ not in str(create_app(settings).user_middleware)

@@ -1,0 +1,98 @@
+"""A service for the tests of any package: an app that serves a repository, or a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from service.app import create_app
+from service.settings import Settings
+
+with warnings.catch_warnings():  # Starlette would rather have httpx2, and says so at import
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def serving(root: Path, *, wait: bool = True, **settings: Any) -> Iterator[TestClient]:
+    """Serve the models in `root`, all of them loaded or failed unless `wait` is off."""
+    with TestClient(create_app(Settings(repository=root, **settings))) as client:
+        while wait and "is still loading" in client.get("/health/ready").text:
+            pass
+        yield client
+
+
+class Process:
+    """`python -m service` on a free port of the loopback, with what it has logged so far.
+
+    Its log is read as it comes, by a thread: a server whose output nobody reads would stop at a full pipe.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.url = ""
+        self.entries: list[dict[str, Any]] = []
+        self._incoming: Queue[str | None] = Queue()
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._incoming.put(line)
+        self._incoming.put(None)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Read the log up to the next entry whose event begins so; its end instead is a failure."""
+        while (line := self._incoming.get(timeout=60)) is not None:
+            self.entries.append(json.loads(line))
+            if self.entries[-1]["event"].startswith(event):
+                return self.entries[-1]
+        pytest.fail(f"the service ended before '{event}': {self.process.stderr and self.process.stderr.read()}")
+
+    def stop(self) -> int:
+        """Ask it to end, read the rest of its log and return its exit status."""
+        self.process.terminate()
+        return self.ended()
+
+    def read_out(self) -> None:
+        """Wait until its log has come to its end: what is still read must not be closed."""
+        self._reader.join(timeout=60)
+
+    def ended(self) -> int:
+        """Wait until it and all that it started have closed their log; return its exit status."""
+        while (line := self._incoming.get(timeout=60)) is not None:
+            self.entries.append(json.loads(line))
+        return self.process.wait(timeout=60)
+
+
+@contextmanager
+def running(
+    root: Path, *flags: str, until: str = "model_ready", program: Sequence[str] = ("-m", "service")
+) -> Iterator[Process]:
+    """Run the service, or a Python program like it, as a process; go on once it listens and has logged `until`."""
+    command = [sys.executable, *program, "--port", "0", "--repository", str(root), *flags]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        service = Process(process)
+        try:
+            listening = service.wait_for("listening")
+            service.url = f"http://{listening['host']}:{listening['port']}"
+            if until != "listening":
+                service.wait_for(until)
+            yield service
+        finally:
+            if process.poll() is None:
+                process.kill()
+            service.read_out()
