@@ -129,6 +129,14 @@ def test_rasters_of_one_request_have_as_many_steps(tmp_path: Path) -> None:
     assert asked.json() == {"error": "inputs[0] has shape 3×2, expected 4×2"}
 
 
+def test_a_raster_has_as_many_steps_as_are_allowed_and_no_more(tmp_path: Path) -> None:
+    publish(tmp_path, toy(Coding.SPIKES))
+    with serving(tmp_path, max_time_steps=7) as client:
+        fits, longer = (client.post("/predict", json={"inputs": [[[0, 1]] * steps]}) for steps in (7, 8))
+    assert (fits.status_code, fits.json()["time_steps"]) == (200, 7)
+    assert (longer.status_code, longer.json()) == (422, {"error": "inputs[0] has 8 steps, expected 1 to 7"})
+
+
 @pytest.mark.parametrize(
     ("limits", "request_", "status", "sentence"),
     [
