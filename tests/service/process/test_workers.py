@@ -259,6 +259,31 @@ def test_clients_that_change_the_same_model_at_once_leave_all_workers_alike(repo
         assert server.versions() == [1, 1, 1]
 
 
+def test_a_worker_that_joins_after_changes_that_met_serves_what_the_others_do(repository: Path, tmp_path: Path) -> None:
+    # A load is held up while an unload is asked for. That comes last, so nobody is to serve the model in the end.
+    publish(repository, toy(), "other")
+    (tmp_path / "go_on").touch()
+    with (
+        serving(repository, models=2, program=("-c", HELD, str(tmp_path))) as server,
+        server.connected(0) as first,
+        server.connected(1) as second,
+        server.connected(1) as third,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        (tmp_path / "go_on").unlink()
+        publish(repository, doubled())
+        loading = threads.submit(first.post, LOAD)
+        while len(third.get("/models/toy").json()["versions"]) == 1:
+            pass
+        unloading = threads.submit(second.post, UNLOAD)
+        for _ in range(20):  # each asks the supervisor, which has the unload by then
+            assert third.get("/health/ready").status_code == 200
+        (tmp_path / "go_on").touch()
+        assert [change.result().status_code for change in (loading, unloading)] == [200, 200]
+        server.kill(0)
+        assert [each.status_code for each in server.answers("/models/toy/predict", HALF)] == [404, 404]
+
+
 def test_no_request_fails_while_versions_change_on_all_workers(repository: Path) -> None:
     with serving(repository) as server, httpx.Client(base_url=server.service.url, timeout=60) as control:
         done = False
