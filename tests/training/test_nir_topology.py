@@ -117,6 +117,20 @@ REFUSED = {
         ),
         "node 'a': has two recurrent connections",
     ),
+    "a loop through a connection that goes elsewhere too": (
+        graph(
+            two | {"w": nir.Linear(EYE)},
+            [("input", "a"), ("a", "w"), ("w", "a"), ("a", "b"), ("w", "b"), ("b", "output")],
+        ),
+        "the cycle 'a' → 'w' → 'a' cannot be served",
+    ),
+    "a loop through a connection that others feed too": (
+        graph(
+            two | {"w": nir.Linear(EYE)},
+            [("input", "a"), ("input", "w"), ("a", "w"), ("w", "a"), ("a", "output")],
+        ),
+        "the cycle 'a' → 'w' → 'a' cannot be served",
+    ),
     "a connection that feeds itself": (
         graph(
             two | {"fc": nir.Linear(EYE)},
