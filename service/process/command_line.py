@@ -21,7 +21,7 @@ from service.app import create_app
 from service.catalog.engine_choice import check_device
 from service.errors import Misconfigured
 from service.http.control import Control
-from service.http.middleware.keys import KeyRing, is_loopback
+from service.http.middleware.keys import KeyRing, is_loopback, new_key
 from service.http.services import Services
 from service.inference.validation import first_error
 from service.process.control import Limits, WorkerControl
@@ -32,11 +32,18 @@ from service.settings import ENVIRONMENT_PREFIX, Settings
 from service.telemetry import logs
 
 USAGE = 2
+NEW_KEY = "new-key"  # the one word that is no setting
 LIMITS = Limits()
 
 
 def main(arguments: Sequence[str], limits: Limits = LIMITS) -> int:
-    """Serve, and return the process's exit status; `limits` are for several workers."""
+    """Serve, or make a key, and return the process's exit status; `limits` are for several workers."""
+    if list(arguments) == [NEW_KEY]:
+        key, digest = new_key()
+        print(
+            f"key     {key}     for whoever asks; it is shown only here\ndigest  {digest}     for the server's settings"
+        )
+        return 0
     allow_many_connections()
     # Until there is a server that drains, a signal has nothing to wait for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

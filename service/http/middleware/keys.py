@@ -1,7 +1,7 @@
 """Who may ask: API keys, which this service knows only by their SHA-256.
 
 A plain hash is enough, and a slow one would only help those who want to keep the server busy: a key is 256 random bits
-and no password, so that there is nothing to guess. `python -m service.http.keys` makes one and prints it with its
+and no password, so that there is nothing to guess. `python -m service new-key` makes one and prints it with its
 digest.
 
 With client keys set, every path needs `Authorization: Bearer <key>` but those of `OPEN` and `SHOWN`; with admin keys
@@ -164,8 +164,7 @@ def _digest(entry: str, where: str) -> bytes:
     if match is None:
         # The entry itself may be a key that somebody forgot to hash: it is not repeated.
         raise Misconfigured(
-            f"{where} is not a digest, expected sha256:<64 hexadecimal digits>; "
-            "`python -m service.http.keys` makes them"
+            f"{where} is not a digest, expected sha256:<64 hexadecimal digits>; `python -m service new-key` makes them"
         )
     return bytes.fromhex(match[1])
 
@@ -174,8 +173,3 @@ def new_key() -> tuple[str, str]:
     """Return a new key of 256 random bits, and its digest as the settings take it."""
     key = secrets.token_urlsafe(32)
     return key, f"sha256:{sha256(key.encode()).hexdigest()}"
-
-
-if __name__ == "__main__":
-    made, digest = new_key()
-    print(f"key     {made}     for whoever asks; it is shown only here\ndigest  {digest}     for the server's settings")
