@@ -78,6 +78,14 @@ class ModelLimits:
                     f"values, expected at most {self.recorded_values}"
                 )
 
+    def check_raster(self, spikes: int) -> None:
+        """Raise InvalidInput for a raster of more spikes than may be recorded, as of neurons that fire several a step."""
+        if spikes > self.recorded_values:
+            raise InvalidInput(
+                f"return has 'raster', which for these inputs holds {spikes} spikes, expected at most "
+                f"{self.recorded_values}"
+            )
+
     def check_delimiters(self, body: bytes) -> None:
         """Raise TooLarge for a body with more delimiters than the largest allowed request has.
 

@@ -20,7 +20,7 @@ from service.inference.codec import FEW_VALUES, one_long_body_at_a_time
 from service.inference.native.render import predictions
 from service.inference.native.samples import to_array
 from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
-from service.inference.query import RECORDED, Query
+from service.inference.query import RECORDED, Query, Returned
 from service.inference.validation import first_error
 
 MOST_STRINGS = 10_000  # in a body, beside those of its events: an error in each would take long to find
@@ -52,7 +52,9 @@ class NativeCodec:
             return self._query(*self._request(body))
 
     def render(self, query: Query, result: RunResult) -> bytes:
-        """Return the JSON of the answer."""
+        """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
+        if Returned.RASTER in query.returned:
+            self.model.limits.check_raster(sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()))
         response: PredictResponse = {
             "model": self.model.name,
             "version": self.model.version,
