@@ -79,7 +79,7 @@ class ModelLimits:
                 )
 
     def check_raster(self, spikes: int) -> None:
-        """Raise InvalidInput for a raster of more spikes than may be recorded, as of neurons that fire several a step."""
+        """Raise InvalidInput for a raster of more spikes than may be recorded: a neuron may fire several a step."""
         if spikes > self.recorded_values:
             raise InvalidInput(
                 f"return has 'raster', which for these inputs holds {spikes} spikes, expected at most "
