@@ -11,7 +11,7 @@ PLATFORM = "spikeserve"
 
 
 def metadata(model: LoadedModel, versions: list[str]) -> ModelMetadata:
-    """Describe `model`; `versions` are those that answer."""
+    """Describe the tensors of `model`; `versions` are the ready ones."""
     spec = model.spec
     outputs: list[TensorMetadata] = [
         {"name": output.name, "datatype": output.datatype, "shape": [VARIES, output.width(spec)]}
@@ -27,7 +27,7 @@ def metadata(model: LoadedModel, versions: list[str]) -> ModelMetadata:
 
 
 def config(model: LoadedModel) -> ModelConfig:
-    """Return the model's configuration, in the words of Triton's."""
+    """Return the model's configuration, with the field names of Triton's."""
     spec = model.spec
     values = {"time_steps": spec.time_steps, "coding": spec.coding, "readout": spec.readout}
     return {
