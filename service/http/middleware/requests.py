@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.catalog.registry import Registry
 from service.errors import ShuttingDown
 from service.http.errors import error_response
-from service.inference.body import SMALL, Body, BodyLimits
+from service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord
 
@@ -61,7 +61,7 @@ class Exchange:
 
     async def _end_connection(self, message: Message) -> None:
         """Add `Connection: close`, unless the rest of the body is short and can be drained."""
-        if not self.body.refused and 0 < self.body.length <= SMALL:
+        if not self.body.refused and 0 < self.body.length <= UNRESERVED_BYTES:
             await self.body.drain()
         if not self.body.complete:
             self.closes = True

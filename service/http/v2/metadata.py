@@ -34,7 +34,7 @@ def config(model: LoadedModel) -> ModelConfig:
         "name": model.name,
         "platform": PLATFORM,
         "backend": PLATFORM,
-        "max_batch_size": model.limits.most_samples,
+        "max_batch_size": model.limits.max_request_samples,
         "input": [{"name": INPUT, "data_type": f"TYPE_{Datatype.FP32}", "dims": list(sample_shape(spec))}],
         "output": [
             {"name": output.name, "data_type": _config_type(output.datatype), "dims": [output.width(spec)]}
