@@ -17,14 +17,14 @@ import pytest
 
 from service.process import control
 from service.process.control import Peer, Reply, Request
-from service.process.supervisor import SHORTEST_LIFE
+from service.process.supervisor import BACK_OFF_SECONDS
 from tests.serving import ROOT
 
 # A supervisor of one worker, which does what `work` says and is sent SIGTERM once it replaces another.
 PROGRAM = """
 import os, signal, socket, sys
 from service.process import control
-from service.process.supervisor import Supervisor, Wanted
+from service.process.supervisor import DesiredState, Supervisor
 from service.telemetry import logs
 
 control.MAX_MESSAGE_BYTES = 1000
@@ -38,7 +38,7 @@ def work(number: int, connection: socket.socket, replaces: bool) -> int:
     while True:
         signal.pause()
 
-sys.exit(Supervisor(1, Wanted({{}}), 1, work, control.Limits()).run())
+sys.exit(Supervisor(1, DesiredState({{}}), 1, work, control.ControlTimeouts()).run())
 """
 
 
@@ -76,11 +76,11 @@ def test_a_worker_that_dies_at_once_is_replaced_only_after_a_while() -> None:
     died, started = entries_of(PROGRAM.format(first="os._exit(3)"))[1:]
     assert (died["event"], died["status"], started["event"]) == ("worker_died", 3, "worker_started")
     waited = datetime.fromisoformat(started["timestamp"]) - datetime.fromisoformat(died["timestamp"])
-    assert waited.total_seconds() > SHORTEST_LIFE * 0.9  # at the least, so that a busy machine changes nothing
+    assert waited.total_seconds() > BACK_OFF_SECONDS * 0.9  # at the least, so that a busy machine changes nothing
 
 
 def test_a_signal_ends_it_while_it_waits_to_replace_a_worker() -> None:
-    program = f"from service.process import supervisor; supervisor.SHORTEST_LIFE = 3600\n{PROGRAM}"
+    program = f"from service.process import supervisor; supervisor.BACK_OFF_SECONDS = 3600\n{PROGRAM}"
     command = [sys.executable, "-c", program.format(first="os._exit(3)")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -146,7 +146,7 @@ async def test_one_that_dies_has_replied_to_all_that_it_was_asked_and_one_that_i
 
 @pytest.mark.anyio
 async def test_what_takes_long_is_waited_for_while_the_other_end_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(control, "PING_SECONDS", 0.001)
     pinged, alive = 0, True
 
     async def slow(request: Request) -> Reply:
