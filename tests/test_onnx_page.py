@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models.engines.onnx.fields import MOST_BYTES
+from models.engines.onnx.fields import MAX_BYTES
 from models.spec import Task
 from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
 from tests.pages import ROOT, blocks
@@ -45,4 +45,4 @@ def test_every_field_and_value_of_the_contract_is_listed() -> None:
     fields = OnnxContract.model_fields.keys() - Task.model_fields.keys()
     values = [*Layout, *OutputKind, *fields]
     assert [value for value in values if f"`{value}`" not in PAGE] == []
-    assert f"{MOST_BYTES // 2**20} MiB" in PAGE
+    assert f"{MAX_BYTES // 2**20} MiB" in PAGE

@@ -33,9 +33,9 @@ class OnnxFile:
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
         """Read a model and refuse what could not be served; raises InvalidBundle."""
-        if path.stat().st_size > onnx_fields.MOST_BYTES:
+        if path.stat().st_size > onnx_fields.MAX_BYTES:
             raise InvalidBundle(
-                f"{path.name}: has {path.stat().st_size} bytes, expected at most {onnx_fields.MOST_BYTES}"
+                f"{path.name}: has {path.stat().st_size} bytes, expected at most {onnx_fields.MAX_BYTES}"
             )
         content = path.read_bytes()
         outline = onnx_fields.outline(content)
