@@ -28,7 +28,7 @@ class EngineName(StrEnum):
 
 
 @dataclass(frozen=True)
-class Request:
+class EngineRequest:
     """What an engine is created for; `onnx_model` is the bundle's model.onnx, if it has one."""
 
     network: Network
@@ -48,7 +48,7 @@ class Declaration:
     """
 
     library: str
-    make: Callable[[Request], Engine]
+    make: Callable[[EngineRequest], Engine]
     batches: bool
     chosen_on_cpu: bool = True
     check_device: Callable[[str], object] | None = None
@@ -59,23 +59,23 @@ class Declaration:
         return find_spec(self.library) is not None
 
 
-def _event(asked: Request) -> Engine:
+def _event(request: EngineRequest) -> Engine:
     from models.engines.event import EventEngine
 
-    return EventEngine(asked.network, asked.threads)
+    return EventEngine(request.network, request.threads)
 
 
-def _onnx(asked: Request) -> Engine:
+def _onnx(request: EngineRequest) -> Engine:
     from models.engines.onnx.engine import OnnxEngine, build_model
 
-    model = build_model(asked.network) if asked.onnx_model is None else asked.onnx_model
-    return OnnxEngine(asked.network, model, asked.threads)
+    model = build_model(request.network) if request.onnx_model is None else request.onnx_model
+    return OnnxEngine(request.network, model, request.threads)
 
 
-def _torch(asked: Request) -> Engine:
+def _torch(request: EngineRequest) -> Engine:
     from models.engines.torch.engine import TorchEngine
 
-    return TorchEngine(asked.network, asked.device)
+    return TorchEngine(request.network, request.device)
 
 
 def _torch_device(device: str) -> None:
@@ -84,10 +84,10 @@ def _torch_device(device: str) -> None:
     usable_device(device)
 
 
-def _reference(asked: Request) -> Engine:
+def _reference(request: EngineRequest) -> Engine:
     from models.engines.reference import ReferenceEngine
 
-    return ReferenceEngine(asked.network)
+    return ReferenceEngine(request.network)
 
 
 ENGINES: Mapping[EngineName, Declaration] = {
@@ -131,4 +131,4 @@ def create(
     Raises EngineUnavailable as `check` does.
     """
     check(name, device)
-    return ENGINES[name].make(Request(network, onnx_model, device, threads))
+    return ENGINES[name].make(EngineRequest(network, onnx_model, device, threads))

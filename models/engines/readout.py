@@ -19,7 +19,7 @@ Counts = NDArray[np.int64]
 MAX_SPIKES = 2**24
 
 
-class Answer(NamedTuple):
+class ReadoutAnswer(NamedTuple):
     """Of all steps since rest: the output spikes, what the class is read from, and the state's array for both."""
 
     spike_counts: Counts
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     carried: NDArray[Any]
 
 
-def read_out(rule: Readout, last: NDArray[Any], state: State | None) -> Answer:
+def read_out(rule: Readout, last: NDArray[Any], state: State | None) -> ReadoutAnswer:
     """Return the answer, each array (batch, classes), after the steps of this call.
 
     `last` is the output of this call's steps: for a spike count, how often each output neuron fired, int64 (batch,
@@ -37,19 +37,19 @@ def read_out(rule: Readout, last: NDArray[Any], state: State | None) -> Answer:
     before = None if state is None else state.arrays[READOUT]
     if rule is Readout.SPIKE_COUNT:
         counts: Counts = last if before is None else before + last
-        return Answer(counts, counts.astype(np.float32), counts)
+        return ReadoutAnswer(counts, counts.astype(np.float32), counts)
     silent = np.zeros(last.shape[1:], np.int64)
     if rule is Readout.LAST_MEMBRANE:
         now = last[-1].copy()  # a view would keep all steps in memory
-        return Answer(silent, now, now)
+        return ReadoutAnswer(silent, now, now)
     if rule is Readout.MAX_MEMBRANE:
         greatest = last.max(axis=0)
         greatest = greatest if before is None else np.maximum(before, greatest)
-        return Answer(silent, greatest, greatest)
+        return ReadoutAnswer(silent, greatest, greatest)
     steps = len(last) + (0 if state is None else state.steps)
     summed = last if before is None else np.concatenate([before[np.newaxis], last])
     total = np.add.accumulate(summed, axis=0, dtype=np.float64)[-1].copy()
-    return Answer(silent, (total / steps).astype(np.float32), total)
+    return ReadoutAnswer(silent, (total / steps).astype(np.float32), total)
 
 
 def check_spikes(node: str, most: float) -> None:

@@ -16,7 +16,7 @@ from models.spec.parameters import Shape
 ValueName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-class Layout(StrEnum):
+class AxisLayout(StrEnum):
     """The leading axes of the model's input; the axes of one sample follow them."""
 
     BATCH = "batch"
@@ -39,9 +39,9 @@ class Layout(StrEnum):
 
 
 _AXES = {
-    Layout.BATCH: ("batch",),
-    Layout.TIME_BATCH: ("time_steps", "batch"),
-    Layout.BATCH_TIME: ("batch", "time_steps"),
+    AxisLayout.BATCH: ("batch",),
+    AxisLayout.TIME_BATCH: ("time_steps", "batch"),
+    AxisLayout.BATCH_TIME: ("batch", "time_steps"),
 }
 
 
@@ -57,7 +57,7 @@ class OnnxContract(Task):
     """The contract of an external ONNX model: names, layout and meaning of its input and output."""
 
     input_name: ValueName
-    input_layout: Layout = Layout.BATCH
+    input_layout: AxisLayout = AxisLayout.BATCH
     output_name: ValueName
     output_kind: OutputKind = OutputKind.SCORES
     any_time_steps: bool = False
@@ -73,12 +73,12 @@ class OnnxContract(Task):
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         self._check_coding()
-        if self.input_layout is Layout.BATCH and self.coding is not Coding.DIRECT:
+        if self.input_layout is AxisLayout.BATCH and self.coding is not Coding.DIRECT:
             raise InvalidSpec(
                 f"coding '{self.coding}' gives other values at each step, which the layout 'batch' has no "
                 "axis for; expected 'time_batch' or 'batch_time'"
             )
-        if self.input_layout is Layout.BATCH and self.any_time_steps:
+        if self.input_layout is AxisLayout.BATCH and self.any_time_steps:
             raise InvalidSpec("any_time_steps needs an input with an axis for time, not the layout 'batch'")
         return self
 
@@ -112,11 +112,11 @@ class OnnxContract(Task):
         return self.input_layout.axes(batch, time_steps, self.input.shape)
 
     @property
-    def output_layout(self) -> Layout:
+    def output_layout(self) -> AxisLayout:
         """The leading axes of the output; spikes per step have the input's layout, or time first if it has no time."""
         if self.output_kind is not OutputKind.SPIKES_PER_STEP:
-            return Layout.BATCH
-        return Layout.TIME_BATCH if self.input_layout is Layout.BATCH else self.input_layout
+            return AxisLayout.BATCH
+        return AxisLayout.TIME_BATCH if self.input_layout is AxisLayout.BATCH else self.input_layout
 
     def output_shape(self, batch: int, time_steps: int) -> Shape:
         """Return the shape of the model's output."""

@@ -13,7 +13,7 @@ from models.engines.base import Record, RunResult
 from models.engines.onnx.engine import first_line, open_session
 from models.engines.state import State, check_from_rest
 from models.errors import InvalidBundle, InvalidInput
-from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
+from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
 from models.spec.parameters import MAX_FLOAT32, Shape
 
 FLOATS: dict[str, type[np.floating[Any]]] = {
@@ -67,11 +67,11 @@ class ContractEngine:
     def _run(self, inputs: EncodedInputs) -> NDArray[np.float64]:
         """Return the output as (batch, classes); spikes are summed over time."""
         contract, steps = self.contract, inputs.steps
-        if contract.input_layout is Layout.BATCH:
+        if contract.input_layout is AxisLayout.BATCH:
             steps = steps[0]
         else:
             steps = np.broadcast_to(steps, (inputs.time_steps, *steps.shape[1:]))
-            steps = steps if contract.input_layout is Layout.TIME_BATCH else steps.swapaxes(0, 1)
+            steps = steps if contract.input_layout is AxisLayout.TIME_BATCH else steps.swapaxes(0, 1)
         try:
             feed = np.ascontiguousarray(steps, self.input_type)
             (output,) = self.session.run([contract.output_name], {contract.input_name: feed})
