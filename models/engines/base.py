@@ -40,7 +40,7 @@ class RunResult:
     input is the same at every step is computed, and so counted, once. None where they are unknown, as they are for an
     external ONNX model.
     `spikes_per_node` name to (batch,), for each spiking node.
-    `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 but for neurons that fire several a step, and
+    `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 (more if a neuron fires several times a step), and
     `membranes` name to the same shape, after the reset: for each spiking node (and a readout's membrane) where `record`
     asked for them, otherwise empty.
     """

@@ -10,7 +10,7 @@ Inputs: `inputs`, float32 encoded values: (batch, *shape) and `time_steps`, an i
 `<node>.membrane` float32 (time_steps, batch, *shape). Where a neuron may fire several times a step, `<node>.most`
 float32 (batch,) is the most that one did. The equations are `models.neurons`'.
 
-A run starts from rest unless a state is fed: each of its arrays, as `models.engines.state` names them but for the
+A run starts from rest unless a state is fed: each of its arrays, with its name in `models.engines.state`, except the
 readout, is an optional input `state.<array>`, and so is `state.begun` (1 after the first step) where a recurrent bias
 waits for the second step. The state after the last step leaves as `next.<array>`. With a state, `spike_counts` and
 `readout` are of the steps of that call alone.
