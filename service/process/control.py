@@ -43,7 +43,7 @@ class ControlTimeouts:
     changing: float = 10.0  # the same while it loads, since importing libraries can block the event loop
 
 
-class Request(BaseModel):
+class ControlRequest(BaseModel):
     """A request from one end to the other.
 
     ping                 answer at once; a worker also says whether it is ready
@@ -73,7 +73,7 @@ class Message(BaseModel):
     """One line on the socket: a request, or the reply to the request with that number."""
 
     number: int
-    request: Request | None = None
+    request: ControlRequest | None = None
     reply: Reply | None = None
 
 
@@ -81,7 +81,7 @@ class Peer:
     """The process at the other end of a socket pair; `answer` makes the replies to its requests."""
 
     def __init__(
-        self, reader: StreamReader, writer: StreamWriter, answer: Callable[[Request], Awaitable[Reply]]
+        self, reader: StreamReader, writer: StreamWriter, answer: Callable[[ControlRequest], Awaitable[Reply]]
     ) -> None:
         self.reader, self.writer, self.answer = reader, writer, answer
         self.number = 0  # of the last request
@@ -90,7 +90,7 @@ class Peer:
         self.pinged: tuple[Future[Reply], float] | None = None  # the latest ping, and when it was sent
 
     @classmethod
-    async def connect(cls, connection: socket.socket, answer: Callable[[Request], Awaitable[Reply]]) -> Self:
+    async def connect(cls, connection: socket.socket, answer: Callable[[ControlRequest], Awaitable[Reply]]) -> Self:
         """Return the peer at the other end of `connection`."""
         return cls(*await asyncio.open_unix_connection(sock=connection, limit=MAX_MESSAGE_BYTES), answer)
 
@@ -120,7 +120,7 @@ class Peer:
         while self.awaited:
             self.awaited.popitem()[1].set_result(Reply())
 
-    async def _reply(self, number: int, request: Request) -> None:
+    async def _reply(self, number: int, request: ControlRequest) -> None:
         try:
             reply = await self.answer(request)
         except SpikeserveError as error:
@@ -134,7 +134,7 @@ class Peer:
         if not self.writer.is_closing():
             self.writer.write(message.model_dump_json(exclude_defaults=True).encode() + b"\n")
 
-    def request(self, request: Request) -> Future[Reply]:
+    def request(self, request: ControlRequest) -> Future[Reply]:
         """Send a request and return the future of its reply, which is empty if the other end dies."""
         reply: Future[Reply] = asyncio.get_running_loop().create_future()
         if self.writer.is_closing():
@@ -151,11 +151,11 @@ class Peer:
         """Return the reply to a ping, or None if there is none within `seconds`; concurrent calls share one ping."""
         clock = asyncio.get_running_loop().time
         if self.pinged is None or self.pinged[0].done():
-            self.pinged = self.request(Request(kind="ping")), clock()
+            self.pinged = self.request(ControlRequest(kind="ping")), clock()
         reply, since = self.pinged
         return await _within(since + seconds - clock(), reply)
 
-    async def ask(self, request: Request, seconds: float) -> Reply | None:
+    async def ask(self, request: ControlRequest, seconds: float) -> Reply | None:
         """Send a request and wait for its reply; return None once a ping has had no reply for `seconds`."""
         reply = self.request(request)
         while await _within(PING_SECONDS, reply) is None:
@@ -199,7 +199,7 @@ class WorkerControl(Control):
         self.following.cancel()
         await asyncio.wait([self.following])
 
-    async def _ask(self, request: Request) -> Reply:
+    async def _ask(self, request: ControlRequest) -> Reply:
         """Return the supervisor's reply. Raises NotReady if there is none, and the error that the reply holds."""
         reply = await self.supervisor.ask(request, self.silence)
         if reply is None or self.supervisor.writer.is_closing():
@@ -210,37 +210,37 @@ class WorkerControl(Control):
 
     async def load(self, name: str) -> None:
         """Load a model's versions in every worker."""
-        await self._ask(Request(kind="load", name=name))
+        await self._ask(ControlRequest(kind="load", name=name))
 
     async def unload(self, name: str) -> None:
         """Unload a model in every worker."""
-        await self._ask(Request(kind="unload", name=name))
+        await self._ask(ControlRequest(kind="unload", name=name))
 
     def polled(self) -> None:
         """Send the registry's versions to the supervisor, so that a worker that replaces this one has them too."""
         versions = [(name, version) for name, some in self.registry.models.items() for version in some]
         if versions != self.known:
             self.known = versions
-            self.supervisor.request(Request(kind="polled", versions=versions))
+            self.supervisor.request(ControlRequest(kind="polled", versions=versions))
 
     async def check_ready(self) -> None:
         """Raise if any worker is not ready, except one that replaces another and accepts no connections yet."""
         self.check_process_ready()
-        await self._ask(Request(kind="ready"))
+        await self._ask(ControlRequest(kind="ready"))
 
     async def exposition(self) -> bytes:
         """Return the metrics of the workers that reply in time, each labelled with the worker's number."""
-        others = await self._collect(Request(kind="metrics"))
+        others = await self._collect(ControlRequest(kind="metrics"))
         return merged([self._metrics(), *others.metrics]).encode()
 
     async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
         """Return the statistics, summed over the workers that reply in time."""
         keys = list(versions)
-        others = await self._collect(Request(kind="statistics", versions=keys))
+        others = await self._collect(ControlRequest(kind="statistics", versions=keys))
         every = zip(self.infer_statistics.sums_of(keys), *others.statistics, strict=True)
         return model_statistics(keys, map(VersionSums.summed, every))
 
-    async def _collect(self, request: Request) -> Reply:
+    async def _collect(self, request: ControlRequest) -> Reply:
         try:
             return await self._ask(request)
         except NotReady:
@@ -249,7 +249,7 @@ class WorkerControl(Control):
     def _metrics(self) -> str:
         return self.process_exposition(worker=str(self.number))
 
-    async def _answer(self, request: Request) -> Reply:
+    async def _answer(self, request: ControlRequest) -> Reply:
         registry, name = self.registry, request.name
         match request.kind:
             case "ping" if registry.first_load_over or not self.loads_first:

@@ -39,7 +39,7 @@ from typing import NoReturn
 import structlog
 
 from service.errors import shown
-from service.process.control import ControlTimeouts, Peer, Reply, Request
+from service.process.control import ControlRequest, ControlTimeouts, Peer, Reply
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 EXTRA_SECONDS = 2  # after the grace period, in which a worker that does not hang exits by itself
@@ -197,7 +197,7 @@ class Supervisor:
             with suppress(ProcessLookupError):  # it has died just now
                 os.kill(process, number)
 
-    async def _answer(self, asker: Worker, request: Request) -> Reply:
+    async def _answer(self, asker: Worker, request: ControlRequest) -> Reply:
         """Reply to a worker's request, which concerns all workers."""
         match request.kind:
             case "ready":
@@ -225,10 +225,12 @@ class Supervisor:
                 }
         return Reply()
 
-    async def _change(self, asker: Worker, request: Request) -> Reply:
+    async def _change(self, asker: Worker, request: ControlRequest) -> Reply:
         """Make a change in every worker, once the worker that asks for it has checked that it is possible."""
         name, loads, desired = request.name, request.kind == "load", self.desired
-        found = await asker.peer.ask(Request(kind="check" if loads else "find", name=name), self.timeouts.changing)
+        found = await asker.peer.ask(
+            ControlRequest(kind="check" if loads else "find", name=name), self.timeouts.changing
+        )
         if found is None or found.error or (loads and not found.versions):
             return found or Reply()
         chosen = [version for _, version in found.versions]

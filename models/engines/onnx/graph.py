@@ -62,7 +62,7 @@ IR_VERSION = 10
 class Value:
     """A named tensor of a graph; arithmetic on it adds operators to its graph."""
 
-    graph: Graph
+    graph: GraphBuilder
     name: str
 
     def __add__(self, other: Value) -> Value:
@@ -79,7 +79,7 @@ class Value:
 
 
 @dataclass
-class Graph:
+class GraphBuilder:
     """The operators and constants of an ONNX graph; a Scan's body shares the counter that makes names unique."""
 
     numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -131,7 +131,7 @@ class Graph:
 class OnnxArithmetic:
     """Firing as ONNX operators, in the graph of a Scan's body."""
 
-    body: Graph
+    body: GraphBuilder
 
     def fire(self, charged: Value, threshold: Value, rule: Fire) -> Value:
         """Return the number of spikes as float, by the fire `rule`: 0 or 1, or more for `multiple`."""
@@ -155,7 +155,7 @@ class OnnxArithmetic:
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
     """Return the checked ONNX model of `network`, with the model's name, version and labels as metadata."""
-    builder = _Builder(network)
+    builder = _NetworkBuilder(network)
     graph = builder.build(name)
     model = helper.make_model(
         graph,
@@ -172,13 +172,13 @@ def build(network: Network, name: str = "spikeserve", version: int = 1, producer
     return model
 
 
-class _Builder:
+class _NetworkBuilder:
     """Builds the graph of one network; signals are (1 or time_steps, batch, *shape)."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.spec: Spec = network.spec
-        self.graph = Graph()
+        self.graph = GraphBuilder()
         self.optional: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.operations: list[Value] = []
@@ -404,7 +404,7 @@ class _Builder:
 
     def body(self, node: Neuron) -> onnx.GraphProto:
         """Return one step of a layer as the body of its Scan: (state, current) to (state, recorded values)."""
-        body = Graph(self.graph.numbers)
+        body = GraphBuilder(self.graph.numbers)
         rest = at_rest(node, lambda _: 0.0, 0.0)
         held = [None if value is None else body.fresh(field) for field, value in rest._asdict().items()]
 
@@ -430,7 +430,7 @@ class _Builder:
         ]
         return helper.make_graph(body.nodes, "step", *infos, body.constants)
 
-    def recur(self, body: Graph, node: Neuron, spikes: Value, biased: Value | bool) -> Value:
+    def recur(self, body: GraphBuilder, node: Neuron, spikes: Value, biased: Value | bool) -> Value:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         weight = np.ascontiguousarray(self.network.tensors[f"{node.name}.recurrent.weight"].T)
         flat = body.op("Flatten", spikes, axis=1)

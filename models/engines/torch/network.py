@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.neurons import Arithmetic, NeuronState, at_rest
-from models.neurons import NeuronLayer as Equations
+from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.neuron_parameters import NEURON_PARAMETERS
@@ -139,7 +138,7 @@ class DelayLayer(ParameterisedLayer):
         return x.gather(0, (steps - delays).expand(time_steps, *x.shape[1:])), x[time_steps:]
 
 
-class NeuronLayer(ParameterisedLayer):
+class NeuronModule(ParameterisedLayer):
     """One neuron layer run through time; the equations are `models.neurons`'."""
 
     def __init__(self, node: Neuron, shape: Shape) -> None:
@@ -158,7 +157,7 @@ class NeuronLayer(ParameterisedLayer):
         (time_steps, batch, *shape), spikes or a readout's membrane, the membrane after each step (batch, *shape), and
         the state after the last.
         """
-        layer = Equations[Tensor].of(self.node, self.get_buffer, arithmetic, self.recur)
+        layer = NeuronLayer[Tensor].of(self.node, self.get_buffer, arithmetic, self.recur)
         begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
         last = at_rest(self.node, self.get_buffer, torch.zeros_like(current[0])) if state is None else state
         outputs: list[Tensor] = []
@@ -266,7 +265,7 @@ def _(node: Delay, shape: Shape) -> nn.Module:
 
 @build.register
 def _(node: Neuron, shape: Shape) -> nn.Module:
-    return NeuronLayer(node, shape)
+    return NeuronModule(node, shape)
 
 
 Carried: TypeAlias = NeuronState | Tensor  # a node's state: a neuron layer's, or the delay line of a Delay
@@ -341,7 +340,7 @@ class SpikingNetwork(nn.Module):
             membranes, after = [], None
             carried = None if before is None else before.get(node.name)
             leaving: Tensor
-            if isinstance(layer, NeuronLayer):
+            if isinstance(layer, NeuronModule):
                 leaving, membranes, after = layer(arriving, time_steps, arithmetic, carried)
                 return leaving
             if isinstance(layer, DelayLayer):
