@@ -12,7 +12,7 @@ from onnx import helper
 
 from models.bundle.repository import PRETRAINED
 from models.engines.onnx import fields as onnx_fields
-from models.engines.onnx.fields import DEEPEST, check, outline
+from models.engines.onnx.fields import MAX_DEPTH, check, outline
 from models.errors import InvalidBundle
 from tests.external import model_of, scores, spikes, with_external_data
 from tests.onnx_places import OUTSIDE, PLACES, TENSOR, branch, in_graph
@@ -81,7 +81,7 @@ def test_an_operator_of_others_in_a_branch_is_refused() -> None:
 
 def test_graphs_in_graphs_have_an_end() -> None:
     node = helper.make_node("Relu", ["x"], ["y"])
-    for _ in range(DEEPEST // 3 + 1):
+    for _ in range(MAX_DEPTH // 3 + 1):
         node = branch(node)
         del node.attribute[1]
     with pytest.raises(InvalidBundle, match="more than 64 messages deep"):
@@ -89,13 +89,13 @@ def test_graphs_in_graphs_have_an_end() -> None:
 
 
 def test_a_model_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_fields, "MOST_BYTES", 100)
+    monkeypatch.setattr(onnx_fields, "MAX_BYTES", 100)
     with pytest.raises(InvalidBundle, match="bytes, expected at most 100"):
         check(SERIALISED[0])
 
 
 def test_a_model_of_too_many_fields_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_fields, "MOST_FIELDS", 10)
+    monkeypatch.setattr(onnx_fields, "MAX_FIELDS", 10)
     with pytest.raises(InvalidBundle, match="has more than 10 fields"):
         check(SERIALISED[0])
 
