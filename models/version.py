@@ -1,3 +1,3 @@
-"""The version of this tool, as bundles and the service's OpenAPI document name it."""
+"""The version of Spikeserve, which bundles and the OpenAPI document name."""
 
 VERSION = "0.1.0"

@@ -1,1 +1,1 @@
-"""The HTTP service. It knows models only as bundles, and imports neither torch nor `training`."""
+"""The HTTP service. It loads models from bundles only, and imports neither torch nor `training`."""

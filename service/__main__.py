@@ -1,4 +1,4 @@
-"""`python -m service`: signals first, for what they are to end takes a second to import."""
+"""`python -m service`. Signal handlers are set first, since the imports take a second."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    # A container's first process gets no signal that it has no handler for, and would be waited for in vain.
+    # The first process of a container ignores signals that it has no handler for, so SIGTERM would not stop it.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    # When its terminal closes it ends as well as at SIGTERM, unless it was told not to mind, as by nohup.
+    # A closed terminal (SIGHUP) stops it like SIGTERM, unless SIGHUP is ignored, for example by nohup.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 

@@ -1,4 +1,4 @@
-"""The application: what `uvicorn` runs and what tests call. All the wiring is here; nothing happens at import."""
+"""The application factory: it connects all parts of the service. Importing this module has no effect."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from service.telemetry.v2_statistics import InferStatistics
 
 
 def create_app(settings: Settings, control_class: type[Control] = Control) -> FastAPI:
-    """Return an application that serves what `settings` ask for; raises Misconfigured if that is nothing.
+    """Return an application with these `settings`; raises Misconfigured if the repository holds no model to serve.
 
-    Models load once it is started, while it already answers: /health/ready says when they all have. `control_class` is
-    how its routes reach the whole server, where that is several processes.
+    Models load after it has started, while it already answers; /health/ready says when they are loaded. `control_class`
+    is how its routes reach all workers when there are several.
     """
     keys = KeyRing.of(settings)
     tracing = Tracing.of(settings)
@@ -79,24 +79,25 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
         'a class. Every error is `{"error": "<one sentence>"}`.',
         lifespan=lifespan,
         openapi_url=None,  # see service.http.docs
-        redirect_slashes=False,  # it would answer in no form of ours, and lead to whatever Host the client said
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # else it looks for a provider at each request
-        # An included router would match every path twice over.
+        redirect_slashes=False,  # a redirect would not be our JSON, and would lead to whatever Host the client sent
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # else FastAPI looks for a provider per request
+        # Routes are listed rather than included as routers, which would match every path twice.
         routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
     )
     app.state.services = Services(settings, keys, registry, pipeline, control, budget, metrics, infer_statistics)
     install_handlers(app)
     document = partial(openapi.document, app, registry, keys)
-    install_docs(app, cache(document) if keys.clients else document)  # which takes 10 ms, then for strangers as well
+    # Making the document takes 10 ms. With client keys it names no model and never changes, and strangers may read it.
+    install_docs(app, cache(document) if keys.clients else document)
     for route in app.routes:
         if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
-            route.methods.add("HEAD")  # as Starlette's own routes have it
+            route.methods.add("HEAD")  # Starlette's own routes do this
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
     app.add_middleware(OriginCheck)
     if tracing:
         app.add_middleware(TraceMiddleware, tracing=tracing)
-    # The last one added is the first that sees a request.
+    # The middleware that is added last sees a request first.
     limits = BodyLimits(settings.max_body_bytes, settings.body_seconds, budget)
     app.add_middleware(RequestMiddleware, metrics=metrics, registry=registry, limits=limits)
     return app

@@ -1,6 +1,6 @@
-"""What an operator can set: a flag, or an environment variable of the same name; a flag wins.
+"""The settings: flags, and environment variables of the same names; a flag overrides the variable.
 
-The fields below are the one list of them: `python -m service --help` prints it. A field `max_samples` is the flag
+`python -m service --help` and docs/configuration.md are made from the fields below. The field `max_samples` is the flag
 `--max-samples` and the variable `SPIKESERVE_MAX_SAMPLES`.
 """
 
@@ -20,24 +20,24 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from models.bundle.repository import PRETRAINED
 
 ENVIRONMENT_PREFIX = "SPIKESERVE_"
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's own: microseconds of all cores together, and in how many
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's CPU limit: microseconds of CPU time per period, and the period
 
-KEYS = {  # the settings that lock the server, and what each holds
+KEYS = {  # the settings that hold API keys, and what each holds
     "api_keys": "digests sha256:<64 hexadecimal digits>",
     "api_keys_file": "a file of digests",
     "admin_keys": "digests sha256:<64 hexadecimal digits>",
     "admin_keys_file": "a file of digests",
 }
 
-# Literals, and not enums, because --help shows an enum's names where a flag wants its values.
+# Literals rather than enums, because --help shows an enum's names although the flag takes its values.
 EngineSetting = Literal["auto", "event", "onnx", "torch", "reference"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-def one_for_each_core() -> int:
-    """Return how many threads there are unless the settings say so: the cores that this process may use.
+def available_cores() -> int:
+    """Return how many cores this process may use, which is the default number of threads.
 
-    Those are no more than its affinity and the time that its control group (version 2) has of them, rounded up.
+    They are limited by its CPU affinity and by the CPU limit of its control group (version 2), rounded up.
     """
     try:
         cores = len(os.sched_getaffinity(0))
@@ -46,12 +46,12 @@ def one_for_each_core() -> int:
     try:
         quota, period = CPU_MAX.read_text().split()
         return min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such group here, or "max", which is no quota
+    except (OSError, ValueError):  # there is no control group, or its limit is "max"
         return cores
 
 
 def chosen_versions(setting: str, found: Iterable[int]) -> list[int]:
-    """Return which of the versions that were found to serve, ascending: what the setting `versions` asks for."""
+    """Return those of the `found` versions that the setting `versions` selects, ascending."""
     ascending = sorted(found)
     match setting:
         case "all":
@@ -73,44 +73,45 @@ class Settings(BaseSettings):
         cli_hide_none_type=True,
         cli_avoid_json=True,
         cli_exit_on_error=False,
-        # What --help says of a setting that is not set, and what a flag could say for that: by default None, which is
-        # what scripts write by mistake, and which would unlock the server.
+        # --help shows this for a setting without a value, and a flag with this text means no value. The default text,
+        # "None", could be written by a faulty script by mistake, and would then remove a server's API keys.
         cli_parse_none_str="<not set>",
     )
 
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one and logs it.")
     repository: Path = Field(
-        PRETRAINED, description="The model repository, a folder of <name>/<version>/; by default what ships with it."
+        PRETRAINED,
+        description="The model repository, a folder of <name>/<version>/; by default the models of this package.",
     )
     default_model: str | None = Field(
-        None, description="The model that POST /predict asks; not needed where there is just one."
+        None, description="The model that POST /predict uses; not needed if the repository holds only one."
     )
     versions: str = Field(
-        "latest", description="Which versions of each model to serve: latest, all, or some, such as 1,3."
+        "latest", description="Which versions of each model to serve: latest, all, or a list such as 1,3."
     )
     poll_seconds: float = Field(
-        0.0, ge=0, description="How often to look for new versions in the repository; 0 never looks by itself."
+        0.0, ge=0, description="How often, in seconds, to look for new versions in the repository; 0 turns this off."
     )
     engine: EngineSetting = Field(
-        "auto", description="What runs the networks; auto is event on the CPU and torch on CUDA."
+        "auto", description="The engine that runs the networks; auto is event on the CPU and torch on CUDA."
     )
     device: str = Field("cpu", description="Where the networks run: cpu, cuda or cuda:<index>; cuda needs torch.")
     threads: int = Field(
-        default_factory=one_for_each_core,
+        default_factory=available_cores,
         ge=1,
         le=1024,
-        description="How many requests run at once, each on one thread.",
+        description="The number of threads, which is how many runs of the engines go at the same time in one process.",
     )
     api_keys: str | None = Field(
-        None, description="The keys that clients may use, each as its digest sha256:<hex>, separated by commas."
+        None, description="The digests of clients' keys, sha256:<hex> each, separated by commas."
     )
-    api_keys_file: Path | None = Field(None, description="A file with the digests of clients' keys, one a line.")
+    api_keys_file: Path | None = Field(None, description="A file with the digests of clients' keys, one per line.")
     admin_keys: str | None = Field(
-        None, description="The keys that may load and unload models as well, given as those of clients are."
+        None, description="The digests of admins' keys, with which models can also be loaded and unloaded."
     )
-    admin_keys_file: Path | None = Field(None, description="A file with the digests of admins' keys, one a line.")
-    public_metrics: bool = Field(False, description="Whether /metrics is answered without a key where keys are set.")
+    admin_keys_file: Path | None = Field(None, description="A file with the digests of admins' keys, one per line.")
+    public_metrics: bool = Field(False, description="Whether /metrics needs no key even if keys are set.")
     workers: int = Field(
         1, ge=1, le=1024, description="How many processes serve the port; each has its own threads, queues and models."
     )
@@ -122,42 +123,45 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(
         30_000,
         ge=1,
-        description="How long a request may take once its headers are read, or it is answered 504; the header "
-        "X-Request-Timeout-Ms may ask for less.",
+        description="How long a request may take after its headers, in milliseconds; then it is answered 504. A "
+        "client may set a shorter time by the header X-Request-Timeout-Ms.",
     )
     max_batch: int = Field(
         64,
         ge=1,
-        description="The most samples in one run of an engine; on the CPU fewer, where so many are expected to take "
-        "long.",
+        description="The most samples in one run of an engine. On the CPU a run holds fewer if so many are expected to "
+        "take long.",
     )
     max_batch_delay_ms: float = Field(
         2.0,
         ge=0,
-        description="For onnx and torch, how long a request may wait for others to share its run while another run "
-        "is going.",
+        description="For the engines onnx and torch: how long, in milliseconds, a request may wait for others to share "
+        "its run while another run is in progress.",
     )
     max_body_bytes: int = Field(16 * 2**20, ge=1, description="The largest request body, in bytes.")
     max_pending_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="The most bytes that the bodies of all requests in progress and all unread answers may hold "
-        "together; a request beyond that is answered 503 at once. Bodies of at most 64 KiB are not counted.",
+        description="The memory budget, in bytes, of the bodies of all requests in progress and all unread answers; a "
+        "request that exceeds it is answered 503 at once. Bodies of at most 64 KiB are not counted.",
     )
     header_seconds: float = Field(
-        10, gt=0, le=3600, description="How long a request's headers may take to arrive; then it is answered 408."
+        10,
+        gt=0,
+        le=3600,
+        description="How many seconds a request's headers may take to arrive; then it is answered 408.",
     )
     body_seconds: float = Field(
-        30, gt=0, le=3600, description="How long a request's body may take to arrive; then it is answered 408."
+        30, gt=0, le=3600, description="How many seconds a request's body may take to arrive; then it is answered 408."
     )
     answer_seconds: float = Field(
         30,
         gt=0,
         le=3600,
-        description="How long a client may take to read a long answer; then its connection ends.",
+        description="How many seconds a client may take to read a long answer; then its connection is closed.",
     )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
-    max_time_steps: int = Field(1000, ge=1, description="The most time steps that a request may run for.")
+    max_time_steps: int = Field(1000, ge=1, description="The most time steps of a request.")
     max_values: int = Field(
         2**26,
         ge=1,
@@ -172,35 +176,35 @@ class Settings(BaseSettings):
         description="The most that `return` may record: samples × time steps × neurons, rasters and membranes each.",
     )
     shutdown_seconds: int = Field(
-        25, ge=0, description="How long a stopping server waits for the requests that it has accepted."
+        25, ge=0, description="The grace period: how many seconds a stopping server waits for its requests to end."
     )
     drain_seconds: float = Field(
         0.0,
         ge=0,
-        description="The least time for which a stopping server keeps its port open and answers 503, so that load "
-        "balancers notice.",
+        description="How many seconds a stopping server keeps its port open at least and answers new requests 503, so "
+        "that load balancers notice.",
     )
     strict_readiness: bool = Field(
         True,
-        description="Whether the server is ready only once every model that was there at its start answers; otherwise "
-        "it is as soon as one does.",
+        description="Whether the server is ready only once every model of its start has loaded; otherwise it is ready "
+        "as soon as all have been tried and one has loaded.",
     )
     stuck_seconds: float = Field(
         30.0,
         gt=0,
-        description="How long the worker threads may give no sign of life before the server says that it is not ready.",
+        description="How many seconds may pass without any thread becoming free before the server is not ready.",
     )
     trace_endpoint: str | None = Field(
         None,
-        description="Where OpenTelemetry spans go, by OTLP over HTTP: http://collector:4318/v1/traces; needs the extra "
-        "otel.",
+        description="Where to send OpenTelemetry spans, by OTLP over HTTP, such as http://collector:4318/v1/traces; "
+        "needs the extra otel.",
     )
-    log_level: LogLevel = Field("info", description="The least level that is logged.")
+    log_level: LogLevel = Field("info", description="The lowest level that is logged.")
 
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_not_set(cls, value: object, info: ValidationInfo) -> object:
-        """Take an empty text for the default, but not for keys: an empty secret must not open the server."""
+        """Take an empty text as the default, except for keys: an empty secret must not open the server."""
         if value != "":
             return value
         if info.field_name in KEYS:
@@ -223,10 +227,10 @@ class Settings(BaseSettings):
 
     @field_validator("max_pending_bytes")
     @classmethod
-    def _holds_a_body(cls, most: int, info: ValidationInfo) -> int:
-        if most < info.data.get("max_body_bytes", 0):
+    def _holds_a_body(cls, budget: int, info: ValidationInfo) -> int:
+        if budget < info.data.get("max_body_bytes", 0):
             raise ValueError(f"Input should be at least max_body_bytes, which is {info.data['max_body_bytes']}")
-        return most
+        return budget
 
     @field_validator("device")
     @classmethod

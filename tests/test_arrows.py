@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.test_project import files, imports, module_name
+from tests.sources import files, imports, module_name
 
 Arrows = Mapping[str, set[str]]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models.engines.onnx.fields import MOST_BYTES
+from models.engines.onnx.fields import MAX_BYTES
 from models.spec import Task
-from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
+from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
 from tests.pages import ROOT, blocks
 from tests.serving import serving
 from training.__main__ import app
@@ -43,6 +43,6 @@ def test_the_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_field_and_value_of_the_contract_is_listed() -> None:
     fields = OnnxContract.model_fields.keys() - Task.model_fields.keys()
-    values = [*Layout, *OutputKind, *fields]
+    values = [*AxisLayout, *OutputKind, *fields]
     assert [value for value in values if f"`{value}`" not in PAGE] == []
-    assert f"{MOST_BYTES // 2**20} MiB" in PAGE
+    assert f"{MAX_BYTES // 2**20} MiB" in PAGE

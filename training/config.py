@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import Field, ValidationError
 
-from models.spec import Coding, Readout, first_fault
+from models.spec import Coding, Readout, describe_first_error
 from models.spec.nodes import Fire, Reset
 from models.spec.parameters import Fraction, Frozen
 from training.errors import InvalidConfig
@@ -102,7 +102,7 @@ class TrainingConfig(Frozen):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise InvalidConfig(f"{path or 'configuration'}: {first_fault(error)}") from error
+            raise InvalidConfig(f"{path or 'configuration'}: {describe_first_error(error)}") from error
 
     def write(self, path: Path) -> None:
         """Write the configuration as TOML that `read` reads."""

@@ -1,4 +1,4 @@
-"""The bundle, one immutable version of one model on disk, and the model repository that holds bundles."""
+"""The bundle, which is one immutable version of one model on disk, and the model repository, which holds bundles."""
 
 from models.bundle.bundle import (
     MANIFEST,

@@ -4,10 +4,10 @@
     weights.safetensors   float32, "<node>.<parameter>"
     golden.safetensors    a few real encoded inputs with the reference engine's counts and readout
     model.onnx            optional
-    card.md               what it is, data, accuracy, firing rates, synaptic operations, limits
+    card.md               the model card: purpose, data, accuracy, firing rates, synaptic operations, limits
 
-Nothing is read by unpickling. A file is read once, and what was hashed is what is parsed. A file larger than any real
-one is not read at all: a disk holds a file of terabytes that is nothing but holes, and no memory would.
+Nothing is unpickled. Each file is read once, so that the bytes that are hashed are those that are parsed. A file larger
+than any real one is not read: a sparse file of terabytes takes little disk but would fill the memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from models.coding import EncodedInputs
 from models.engines.base import Counts, Runner
 from models.engines.declared import EngineName, create, preferred
 from models.errors import InvalidBundle, InvalidInput, InvalidSpec
-from models.spec import Spec, first_fault
+from models.spec import Spec, describe_first_error
 from models.spec.network import FloatArray, Network
 from models.spec.parameters import Frozen, Name
 from models.version import VERSION
@@ -42,7 +42,7 @@ MANIFEST = "bundle.json"
 
 
 class File(StrEnum):
-    """The files that a bundle may hold beside its manifest; no other name is ever opened."""
+    """The files of a bundle except its manifest; no file of another name is opened."""
 
     WEIGHTS = "weights.safetensors"
     GOLDEN = "golden.safetensors"
@@ -50,8 +50,8 @@ class File(StrEnum):
     CARD = "card.md"
 
 
-# The most bytes of each file; two GiB is what ONNX's own format can hold.
-MOST_BYTES: Mapping[str, int] = {
+# The most bytes of each file; 2 GiB is the limit of the ONNX format.
+MAX_BYTES: Mapping[str, int] = {
     MANIFEST: 2**24,
     File.WEIGHTS: 2**31,
     File.GOLDEN: 2**31,
@@ -61,12 +61,13 @@ MOST_BYTES: Mapping[str, int] = {
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-# How far a membrane readout may stray when sums run in another order than the reference's; counts may not stray at all.
+# How far an engine's membrane readout may be from the reference's, since sums may run in another order; counts must be
+# equal.
 READOUT_TOLERANCE = 1e-4
 
 
 class Header(Frozen):
-    """What bundle.json says of any bundle."""
+    """The fields of bundle.json that every bundle has."""
 
     schema_version: Literal[1] = 1
     name: Name
@@ -78,16 +79,16 @@ class Header(Frozen):
 
 
 class Manifest(Header):
-    """What bundle.json says of a network of nodes."""
+    """The bundle.json of a network of nodes."""
 
     spec: Spec
 
     @model_validator(mode="before")
     @classmethod
-    def _is_a_network(cls, said: Any) -> Any:
-        if isinstance(said, dict) and "contract" in said:
+    def _is_a_network(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "contract" in fields:
             raise ValueError("holds a contract, not a spec: the model is only an ONNX graph, which can be served alone")
-        return said
+        return fields
 
 
 AnyManifest = TypeVar("AnyManifest", bound=Header)
@@ -95,7 +96,7 @@ AnyManifest = TypeVar("AnyManifest", bound=Header)
 
 @dataclass(frozen=True)
 class Golden:
-    """Real encoded inputs and what the reference engine made of them: counts and readout, both (batch, classes)."""
+    """Golden samples: real encoded inputs and the reference engine's counts and readout, both (batch, classes)."""
 
     inputs: EncodedInputs
     spike_counts: Counts
@@ -104,7 +105,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle as read: its manifest, its network and its other files."""
+    """A bundle in memory: its manifest, its network and its other files."""
 
     manifest: Manifest
     network: Network
@@ -133,16 +134,16 @@ class Bundle:
 
     @property
     def task(self) -> Spec:
-        """What it is asked and answers."""
+        """The task of the model, which is the network's spec."""
         return self.network.spec
 
     @property
     def sample(self) -> EncodedInputs:
-        """One sample, encoded, such as a request might bring."""
+        """One realistic encoded sample, to warm an engine up with."""
         return self.golden.inputs[:1]
 
     def preferred(self, device: str) -> tuple[EngineName, ...]:
-        """Return the engines that may serve it on `device`, the best first."""
+        """Return the engines that can run it on `device`, the best first."""
         return preferred(device)
 
     def engine(self, name: EngineName, device: str = "cpu") -> Runner:
@@ -161,9 +162,9 @@ class Bundle:
                     f"{File.GOLDEN}: sample {index} gives spike counts {found.tolist()} on engine '{engine.name}', "
                     f"but the bundle was exported with {expected.tolist()}"
                 )
-        strayed = ~np.isclose(result.readout, self.golden.readout, rtol=READOUT_TOLERANCE, atol=READOUT_TOLERANCE)
-        if strayed.any():
-            index = int(np.argwhere(strayed)[0][0])
+        differs = ~np.isclose(result.readout, self.golden.readout, rtol=READOUT_TOLERANCE, atol=READOUT_TOLERANCE)
+        if differs.any():
+            index = int(np.argwhere(differs)[0][0])
             raise InvalidBundle(
                 f"{File.GOLDEN}: sample {index} reads out {result.readout[index].tolist()} on engine '{engine.name}', "
                 f"but the bundle was exported with {self.golden.readout[index].tolist()}"
@@ -172,7 +173,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a bundle, but for its version."""
+    """The contents of a new bundle, except its version."""
 
     name: str
     network: Network
@@ -181,7 +182,7 @@ class Contents:
     card: str
 
     def write(self, folder: Path, version: int, onnx_model: bytes | None) -> None:
-        """Write the files into `folder`, which is nobody's bundle until its caller renames it."""
+        """Write the files into `folder`, a temporary one that the caller then renames."""
         files = {
             File.WEIGHTS: safetensors.save(dict(self.network.tensors)),
             File.GOLDEN: safetensors.save(
@@ -200,7 +201,7 @@ class Contents:
 
 
 def header_of(name: str, version: int, metrics: Mapping[str, float], files: Mapping[File, bytes]) -> dict[str, Any]:
-    """Return the fields of a Header for a bundle that is made now."""
+    """Return the fields of a Header for a new bundle, created now."""
     return {
         "name": name,
         "version": version,
@@ -220,37 +221,37 @@ def write_files(folder: Path, manifest: Header, files: Mapping[File, bytes]) -> 
 
 
 def read_files(folder: Path, kind: type[AnyManifest]) -> tuple[AnyManifest, dict[File, bytes]]:
-    """Return a bundle's manifest and the files that it lists, each with the hash that it says; raises InvalidBundle."""
+    """Return a bundle's manifest and the files that it lists, whose hashes are checked; raises InvalidBundle."""
     content = _read(folder / MANIFEST)
     try:
         manifest = kind.model_validate_json(content)
     except ValidationError as error:
-        raise InvalidBundle(f"{MANIFEST}: {first_fault(error)}") from error
-    _check_names_are_said_once(MANIFEST, content)
+        raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
+    _check_unique_names(MANIFEST, content)
     return manifest, {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
 
 
 def read_manifest(folder: Path) -> bytes:
-    """Return bundle.json as it lies there; raises InvalidBundle."""
+    """Return the bytes of bundle.json; raises InvalidBundle."""
     return _read(folder / MANIFEST)
 
 
-def _check_names_are_said_once(file: str, content: bytes) -> None:
-    """Raise InvalidBundle where valid JSON says a name twice in one object; readers differ in which of them counts."""
+def _check_unique_names(file: str, content: bytes) -> None:
+    """Raise InvalidBundle if valid JSON has a name twice in one object, since parsers differ in which one they use."""
 
-    def once(pairs: list[tuple[str, Any]]) -> None:
-        said: set[str] = set()
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
         for name, _ in pairs:
-            if name in said:
+            if name in seen:
                 raise InvalidBundle(f"{file}: says '{name[:64]}' twice in one object, expected each name once")
-            said.add(name)
+            seen.add(name)
 
-    json.loads(content, object_pairs_hook=once, parse_int=str)  # text, since Python refuses to read a long integer
+    json.loads(content, object_pairs_hook=check, parse_int=str)  # as text, since Python refuses very long integers
 
 
 def _read(path: Path) -> bytes:
     try:
-        # Neither through a link nor, as a pipe would have it, waiting for somebody to write.
+        # Do not follow a symbolic link, and do not wait for a writer if it is a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise InvalidBundle(f"{path.name}: missing from the bundle") from error
@@ -258,16 +259,16 @@ def _read(path: Path) -> bytes:
         if error.errno == errno.ELOOP:
             raise InvalidBundle(f"{path.name}: is a symbolic link, expected a file of the bundle's own") from error
         raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
-    status, most = os.fstat(descriptor), MOST_BYTES[path.name]
+    status, limit = os.fstat(descriptor), MAX_BYTES[path.name]
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise InvalidBundle(f"{path.name}: is not a file")
-    if status.st_size > most:
+    if status.st_size > limit:
         os.close(descriptor)
-        raise InvalidBundle(f"{path.name}: has {status.st_size} bytes, expected at most {most}")
+        raise InvalidBundle(f"{path.name}: has {status.st_size} bytes, expected at most {limit}")
     try:
         with os.fdopen(descriptor, "rb") as file:
-            return file.read(status.st_size)  # and no more, should it grow meanwhile
+            return file.read(status.st_size)  # no more than was checked, even if the file grows
     except OSError as error:
         raise InvalidBundle(f"{path.name}: cannot be read: {error.strerror}") from error
 
@@ -289,7 +290,7 @@ def _tensors(files: Mapping[File, bytes], name: File) -> dict[str, Any]:
     except (SafetensorError, ValueError, KeyError) as error:
         raise InvalidBundle(f"{name}: not a safetensors file: {error}") from error
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]  # safetensors: a length, then JSON, then the values
-    _check_names_are_said_once(name, header)
+    _check_unique_names(name, header)
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""Trying an external ONNX model: two random samples, together and each alone, must keep its contract."""
+"""The dry run of an external ONNX model: two random samples, as one batch and each alone, must keep its contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.spec.onnx_contract import OnnxContract
 
 SEED = 0
 DENSITY = 0.25  # of the spikes in a random raster
-TRIED = 2  # samples
+SAMPLES = 2
 
 
 def random_inputs(contract: OnnxContract, time_steps: int) -> EncodedInputs:
@@ -24,32 +24,32 @@ def random_inputs(contract: OnnxContract, time_steps: int) -> EncodedInputs:
     random = np.random.default_rng(SEED)
     if contract.coding is Coding.SPIKES:
         quiet = np.float32(0.0) if low <= 0 <= high else low
-        spikes = random.random((TRIED, time_steps, *declared.shape)) < DENSITY
+        spikes = random.random((SAMPLES, time_steps, *declared.shape)) < DENSITY
         samples: FloatArray = np.where(spikes, high, quiet)
     else:
-        drawn = random.random((TRIED, *declared.shape), np.float32)
+        drawn = random.random((SAMPLES, *declared.shape), np.float32)
         samples = np.clip(low + drawn * (high - low), low, high)
     return encode(samples.astype(np.float32), contract, time_steps, SEED)
 
 
 def verify(contract: OnnxContract, engine: Runner) -> None:
-    """Run the random samples together, again, and each alone; raises InvalidBundle where an answer is another.
+    """Run the random samples as a batch, twice, and each alone; raises InvalidBundle if an answer differs.
 
-    Counts must be the same, and scores within a tolerance, as sums may run in another order for another batch.
+    Counts must be equal, and scores within a tolerance, since sums may run in another order for another batch size.
     """
     try:
-        _try(contract, engine)
+        _dry_run(contract, engine)
     except InvalidInput as error:
         raise InvalidBundle(str(error)) from error
 
 
-def _try(contract: OnnxContract, engine: Runner) -> None:
+def _dry_run(contract: OnnxContract, engine: Runner) -> None:
     inputs = random_inputs(contract, contract.time_steps)
-    together, _ = engine.run(inputs)
-    _require_same(together, engine.run(inputs)[0], "twice in a row")
-    for index in range(TRIED):
+    batch, _ = engine.run(inputs)
+    _require_same(batch, engine.run(inputs)[0], "twice in a row")
+    for index in range(SAMPLES):
         each = slice(index, index + 1)
-        part = RunResult(together.spike_counts[each], together.readout[each], None, {})
+        part = RunResult(batch.spike_counts[each], batch.readout[each], None, {})
         _require_same(part, engine.run(inputs[each])[0], "alone and beside another")
     if contract.any_time_steps:
         engine.run(random_inputs(contract, contract.time_steps + 1))

@@ -1,11 +1,11 @@
-"""A bundle of an external ONNX model: a contract says what its input and output mean, and it is held to it.
+"""A bundle of an external ONNX model, with a contract that says what its input and output mean.
 
     bundle.json   the contract, name, version, created, producer, metrics, the sha256 of every other file
     model.onnx    the graph, with all its data
     card.md       optional
 
-There are no golden samples, since there is no other engine to compare with. Instead two random samples are run at load,
-together and each alone.
+There are no golden samples, since no other engine can run the graph. Instead, when the bundle is loaded, a dry run
+checks the contract with two random samples (`models.bundle.dry_run`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from models.spec.onnx_contract import OnnxContract
 
 
 class ExternalManifest(Header):
-    """What bundle.json says of an external ONNX model."""
+    """The bundle.json of an external ONNX model."""
 
     contract: OnnxContract
 
 
 @dataclass(frozen=True)
 class ExternalBundle:
-    """A bundle of an external ONNX model, as read."""
+    """A bundle of an external ONNX model, in memory."""
 
     manifest: ExternalManifest
     onnx_model: bytes
@@ -43,7 +43,7 @@ class ExternalBundle:
 
     @classmethod
     def read(cls, folder: Path) -> ExternalBundle:
-        """Read a bundle and check every hash; the graph itself is for its engine to check.
+        """Read a bundle and check every hash; its engine checks the graph itself.
 
         Raises InvalidBundle with a sentence.
         """
@@ -54,16 +54,16 @@ class ExternalBundle:
 
     @property
     def task(self) -> OnnxContract:
-        """What it is asked and answers."""
+        """The task of the model, which is its contract."""
         return self.manifest.contract
 
     @cached_property
     def sample(self) -> EncodedInputs:
-        """One sample, encoded, such as a request might bring."""
+        """One random encoded sample, to warm the engine up with."""
         return random_inputs(self.task, self.task.time_steps)[:1]
 
     def preferred(self, _: str) -> tuple[EngineName, ...]:
-        """Return the one engine that can serve it."""
+        """Return the one engine that can run it."""
         return (EngineName.ONNX,)
 
     def engine(self, name: EngineName, device: str = "cpu") -> Runner:
@@ -78,7 +78,7 @@ class ExternalBundle:
         return ContractEngine(self.task, self.onnx_model)
 
     def verify(self, engine: Runner) -> None:
-        """Try it on random samples; raises InvalidBundle where it does not keep its contract."""
+        """Run it on random samples; raises InvalidBundle if it breaks its contract."""
         verify(self.task, engine)
 
 
@@ -87,17 +87,18 @@ AnyTask: TypeAlias = Spec | OnnxContract
 
 
 def read_any(folder: Path) -> AnyBundle:
-    """Read a bundle of either kind, which its manifest tells; raises InvalidBundle."""
+    """Read a bundle of either kind; the manifest of an external one has a contract. Raises InvalidBundle."""
     try:
-        said = json.loads(read_manifest(folder))
+        manifest = json.loads(read_manifest(folder))
     except (ValueError, RecursionError):
-        said = None  # which the bundle's own reading puts into words
-    return ExternalBundle.read(folder) if isinstance(said, dict) and "contract" in said else Bundle.read(folder)
+        manifest = None  # Bundle.read raises an InvalidBundle that explains it
+    is_external = isinstance(manifest, dict) and "contract" in manifest
+    return ExternalBundle.read(folder) if is_external else Bundle.read(folder)
 
 
 @dataclass(frozen=True)
 class ExternalContents:
-    """What goes into a bundle of an external ONNX model, but for its version."""
+    """The contents of a new bundle of an external ONNX model, except its version."""
 
     name: str
     contract: OnnxContract
@@ -106,7 +107,7 @@ class ExternalContents:
     metrics: Mapping[str, float]
 
     def write(self, folder: Path, version: int) -> None:
-        """Write the files into `folder`, which is nobody's bundle until its caller renames it."""
+        """Write the files into `folder`, a temporary one that the caller then renames."""
         files = {File.ONNX_MODEL: self.onnx_model, File.CARD: self.card.encode()}
         header = header_of(self.name, version, self.metrics, files)
         write_files(folder, ExternalManifest(**header, contract=self.contract), files)

@@ -1,7 +1,7 @@
 """The model repository: a folder of `<name>/<version>/`, each a bundle; versions are positive integers.
 
-The repository itself may be reached through a symbolic link, since its owner says where it is. Nothing in it may be
-one: a link could lead to what is none of the repository's.
+The path of the repository may be a symbolic link. Inside it no symbolic link is followed, since one could lead out of
+the repository.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 ReadBundle = TypeVar("ReadBundle", bound=Bundle | ExternalBundle)
 
 
-Fingerprint = tuple[tuple[str, int, int], ...]  # each file's name, size and the nanosecond that it last changed
+Fingerprint = tuple[tuple[str, int, int], ...]  # each file's name, size and modification time in nanoseconds
 
 
 class ModelRepository:
-    """Bundles by name and version; a name or version that is not one never touches the disk."""
+    """Reads and publishes bundles by name and version; an invalid name is never looked up on the disk."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def names(self) -> list[str]:
-        """Return the models' names, sorted; a folder without a version is none, and one that cannot be read may be."""
+        """Return the models' names, sorted: the folders that have a version or cannot be read."""
         if not self.root.is_dir():
             return []
         return sorted(entry.name for entry in self.root.iterdir() if self._may_have_versions(entry.name))
@@ -48,10 +48,10 @@ class ModelRepository:
             return True
 
     def versions(self, name: str) -> list[int]:
-        """Return the versions of a model, ascending; none for a name that the repository does not hold.
+        """Return the versions of a model, ascending; an empty list for an unknown name.
 
-        A version has a bundle.json, be it one that cannot be read, which whoever reads it is told. Raises OSError where
-        the model's folder cannot be read.
+        A version is a folder with a bundle.json, even one that cannot be read: reading it then raises InvalidBundle.
+        Raises OSError if the model's folder cannot be read.
         """
         folder = self.root / name
         if not _NAME.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
@@ -65,12 +65,12 @@ class ModelRepository:
     def read(self, name: str, version: int | None = None) -> Bundle:
         """Read a version of a model of nodes, by default its newest.
 
-        Raises BundleNotFound, and InvalidBundle where the bundle is damaged or is another's.
+        Raises BundleNotFound, and InvalidBundle if the bundle is damaged or has another name or version.
         """
         return self._read(name, version, Bundle.read)
 
     def read_any(self, name: str, version: int | None = None) -> AnyBundle:
-        """Read a version of a model, of nodes or an external ONNX model; it raises what `read` raises."""
+        """Read a version of any model, of nodes or an external ONNX model; raises as `read` does."""
         return self._read(name, version, read_any)
 
     def _read(self, name: str, version: int | None, read: Callable[[Path], ReadBundle]) -> ReadBundle:
@@ -94,21 +94,21 @@ class ModelRepository:
         return bundle
 
     def fingerprint(self, name: str, version: int) -> Fingerprint:
-        """Return what tells a version's files from what they were before; empty where there are none."""
+        """Return a value that changes when a version's files change; empty if there are none."""
         try:
             if version not in self.versions(name):
                 return ()
             files = [(entry.name, entry.lstat()) for entry in (self.root / name / str(version)).iterdir()]
-        except OSError:  # it goes as we look
+        except OSError:  # it is being deleted
             return ()
         return tuple(sorted((each, status.st_size, status.st_mtime_ns) for each, status in files))
 
     def publish(self, contents: Contents, onnx_model: Callable[[int], bytes] | None = None) -> int:
         """Write a bundle as the model's next version and return that version.
 
-        The bundle appears whole or not at all: it is written beside its place and renamed. Its version is beyond every
-        one that is there, whatever that holds. `onnx_model` gives the model.onnx for a version, or is None for a bundle
-        without one. Raises InvalidInput for a name that is not one.
+        The bundle appears whole or not at all: it is written to a temporary folder, which is then renamed. Its version
+        is higher than every folder there, valid or not. `onnx_model` makes the model.onnx of a version; None is a
+        bundle without one. Raises InvalidInput for an invalid name.
         """
 
         def write(folder: Path, version: int) -> None:
@@ -135,14 +135,14 @@ class ModelRepository:
             except OSError:
                 if not (home / str(version)).exists():
                     raise
-                continue  # somebody else published that version meanwhile: take the next
+                continue  # another process has just published that version: take the next
             finally:
                 shutil.rmtree(incoming, ignore_errors=True)
             return version
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether there is something of that name; what cannot even be looked at might be there."""
+    """Return whether a path exists, or might exist because it cannot be checked."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -155,12 +155,12 @@ def _is_there(path: Path) -> bool:
 def _is_link(path: Path) -> bool:
     try:
         return path.is_symlink()
-    except OSError:  # it cannot be looked at, nor then be read
+    except OSError:  # it cannot be checked, and so not be read either
         return False
 
 
 def require_name(name: str) -> None:
-    """Raise InvalidInput for a model's name that could not be a folder's or a route's."""
+    """Raise InvalidInput for an invalid model name: it must work as a folder and in a route."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             f"name: '{name}' is not a model's name, expected a letter and then at most 63 letters, digits, '-' or '_'"
@@ -168,7 +168,7 @@ def require_name(name: str) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Bring a folder's files to the disk, so that a rename that survives a power cut names whole files."""
+    """Sync a folder's files to the disk, so that after a power cut a renamed folder has whole files."""
     for path in [*folder.iterdir(), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:

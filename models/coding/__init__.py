@@ -1,4 +1,4 @@
-"""Input coding: a client's samples and events, checked and turned into what the network sees at each step."""
+"""Input coding: checks a client's samples and events and encodes them as the network's input at each step."""
 
 from models.coding.encode import (
     MAX_SEED,

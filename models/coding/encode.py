@@ -1,14 +1,14 @@
-"""Input coding: a client's samples, checked and turned into what the network sees at each step.
+"""Input coding: checks a client's samples and encodes them as the network's input at each step.
 
     direct   the normalised value is a constant current, the same at every step
-    rate     a spike at each step with the normalised value as its probability (Bernoulli)
-    latency  one spike, the earlier the larger the value x: at step floor((1 - x) * (time_steps - 1) + 1/2), and none
-             where x is 0
-    spikes   the client sends the raster, or its events
+    rate     at each step a spike with the normalised value as its probability (Bernoulli)
+    latency  one spike, which is earlier the larger the value x is: at step floor((1 - x) * (time_steps - 1) + 1/2);
+             no spike where x is 0
+    spikes   the client sends a raster, or its events
 
 Rate coding draws from a counter-based generator (Philox 4x64, Salmon et al., SC 2011) keyed by the seed, step by step:
-a seed gives the same spikes on any engine and machine and at any place in a batch, and a longer run of it begins with
-the shorter one. Only the raw stream of NumPy's generator is used, which NumPy promises never to change.
+a seed gives the same spikes on any engine and machine and at any place in a batch, and a longer run begins with the
+spikes of a shorter one. Only the raw stream of NumPy's generator is used, which NumPy promises never to change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True)
 class EncodedInputs:
-    """What a network sees: `steps` (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same."""
+    """A network's inputs: `steps` (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same."""
 
     steps: FloatArray
     time_steps: int
@@ -50,16 +50,16 @@ class EncodedInputs:
 
     @property
     def constant(self) -> bool:
-        """Whether every step sees the same."""
+        """Whether the input is the same at every step."""
         return self.steps.shape[0] == 1
 
     def __getitem__(self, samples: slice) -> EncodedInputs:
-        """Return the inputs of some of the samples."""
+        """Return the inputs of a slice of the samples."""
         return EncodedInputs(self.steps[:, samples], self.time_steps)
 
     @classmethod
     def joined(cls, parts: Sequence[EncodedInputs]) -> EncodedInputs:
-        """Return several inputs of one coding and equal time steps, at least one, as one batch in their order."""
+        """Concatenate inputs of the same coding and time steps, at least one, into one batch."""
         first, *others = parts
         if not others:
             return first
@@ -68,7 +68,7 @@ class EncodedInputs:
 
 @dataclass(frozen=True)
 class Events:
-    """A sample as its spikes: at step `t[k]`, input `unit[k]` (the index into the flattened shape) spikes once."""
+    """A sample as events: at step `t[k]`, input `unit[k]` (the index into the flattened shape) spikes once."""
 
     t: Sequence[int]
     unit: Sequence[int]
@@ -79,9 +79,9 @@ def encode(
 ) -> EncodedInputs:
     """Encode raw samples by the task's coding.
 
-    `samples` is (batch, *input shape), or for `spikes` coding (batch, time_steps, *input shape), raw values in the
-    task's declared range. `time_steps` defaults to the task's (for `spikes`, to the samples'). `seed` is one unsigned
-    64-bit integer for all samples or one for each; only `rate` uses it. Raises InvalidInput.
+    `samples` holds raw values in the task's declared range: (batch, *input shape), or for `spikes` coding (batch,
+    time_steps, *input shape). `time_steps` defaults to the task's, or for `spikes` to the samples'. `seed` is one
+    unsigned 64-bit integer for all samples, or one for each; only `rate` uses it. Raises InvalidInput.
     """
     spikes = task.coding is Coding.SPIKES
     expected = ("time_steps", *task.input.shape) if spikes else task.input.shape
@@ -134,7 +134,7 @@ def _rate(values: FloatArray, time_steps: int, seed: int | Sequence[int]) -> Flo
 
 
 def _uniform(seed: int, time_steps: int, shape: Shape) -> FloatArray:
-    """Return (time_steps, *shape) numbers from [0, 1), multiples of 2**-24 and so exact in float32."""
+    """Return (time_steps, *shape) random numbers in [0, 1), multiples of 2**-24, which are exact in float32."""
     if not 0 <= seed <= MAX_SEED:
         raise InvalidInput(f"seed is {seed}, expected an integer from 0 to {MAX_SEED}")
     raw = np.random.Philox(key=seed).random_raw(time_steps * math.prod(shape))
@@ -163,7 +163,7 @@ CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any], FloatArray]] = {
 def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> NDArray[np.float32]:
     """Return the rasters (batch, time_steps, *input shape) of samples that were sent as events.
 
-    An event sets its unit to the greatest value of the declared range at its step; a repeated event changes nothing.
+    An event sets its unit at its step to the largest value of the declared range; repeating an event has no effect.
     Raises InvalidInput for lists of different lengths and for a step or unit out of range.
     """
     steps = task.time_steps if time_steps is None else time_steps

@@ -1,4 +1,4 @@
-"""The engines: one protocol, several ways to run the same spec, spike for spike."""
+"""The engines: one protocol and several implementations, which run the same spec spike for spike."""
 
 from models.engines.base import Engine, Record, RunResult, State
 from models.engines.declared import ENGINES, EngineName, available, create

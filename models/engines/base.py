@@ -1,4 +1,4 @@
-"""What every engine is given and gives back."""
+"""The protocol of the engines: what a run takes and returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Counts", "Engine", "Record", "RunResult", "Runner", "State", "joined
 
 
 class Record(Flag):
-    """What a run keeps beyond its counts."""
+    """What a run records in addition to its counts."""
 
     NONE = 0
     RASTER = auto()
@@ -29,7 +29,7 @@ class Record(Flag):
 
 @dataclass(frozen=True)
 class RunResult:
-    """The answer to one run, samples in the order that they came in.
+    """The result of one run, with the samples in their order in the batch.
 
     Over all steps since rest:
     `spike_counts` (batch, classes): output spikes, zero for a readout that does not spike.
@@ -40,7 +40,7 @@ class RunResult:
     input is the same at every step is computed, and so counted, once. None where they are unknown, as they are for an
     external ONNX model.
     `spikes_per_node` name to (batch,), for each spiking node.
-    `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 but for neurons that fire several a step, and
+    `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 (more if a neuron fires several times a step), and
     `membranes` name to the same shape, after the reset: for each spiking node (and a readout's membrane) where `record`
     asked for them, otherwise empty.
     """
@@ -53,7 +53,7 @@ class RunResult:
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __getitem__(self, samples: slice) -> RunResult:
-        """Return the answer to some of the samples."""
+        """Return the results of a slice of the samples."""
         return RunResult(
             spike_counts=self.spike_counts[samples],
             readout=self.readout[samples],
@@ -76,7 +76,7 @@ class RunResult:
 
 
 def joined(results: Sequence[RunResult]) -> RunResult:
-    """Return the results of several runs, at least one, as that of one run of all their samples."""
+    """Concatenate the results of several runs, at least one, along the samples."""
     first, *others = results
     if not others:
         return first
@@ -96,28 +96,28 @@ def joined(results: Sequence[RunResult]) -> RunResult:
 
 
 class Runner(Protocol):
-    """Runs one model. It keeps nothing between calls: a state goes in and comes out, so that nothing can leak."""
+    """Runs one model. It keeps no state between calls: the state is passed in and returned."""
 
     @property
     def name(self) -> str:
-        """The engine's name, as an answer and a setting spell it."""
+        """The engine's name, as in settings and answers."""
         ...
 
     def run(
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
-        """Run every sample on from `state`, or from rest, and return the answer and the state after the last step.
+        """Run every sample, continuing from `state` or from rest; return the result and the state after the last step.
 
-        Cutting a run anywhere changes no spike: the counts, the readout and what follows from them are of all steps
-        since rest; operations, spikes by node and what is recorded are of this call's steps. An input that is the
-        same at every step is computed, and so counted, once per call. Safe to call from several threads at once.
+        Splitting a run into several calls changes no spike. The counts and the readout are those of all steps since
+        rest; operations, spikes per node and recorded arrays are those of this call's steps. An input that is the same
+        at every step is computed, and so counted, once per call. Several threads may call this at the same time.
         Raises InvalidInput for a state that does not fit the network and the inputs.
         """
         ...
 
 
 class Engine(Runner, Protocol):
-    """A runner of a network of nodes, which it can show."""
+    """A runner of a network of nodes."""
 
     @property
     def spec(self) -> Spec:

@@ -1,7 +1,7 @@
-"""The engines, each declared once: what it is called, what it needs and can do, and how one is made.
+"""The list of the engines: each one's name, the library that it needs, its properties and how it is created.
 
-A new engine is a member of `EngineName` and an entry of `ENGINES`: settings, the scheduler's batching, benchmarks and
-the parity tests read them. No engine's library is imported before one is made.
+To add an engine, add a member to `EngineName` and an entry to `ENGINES`; settings, the scheduler's batching, benchmarks
+and the parity tests read them. An engine's library is imported when the engine is created.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class EngineName(StrEnum):
 
 
 @dataclass(frozen=True)
-class Request:
-    """What an engine is asked to be made for; `onnx_model` is the bundle's model.onnx, where it has one."""
+class EngineRequest:
+    """What an engine is created for; `onnx_model` is the bundle's model.onnx, if it has one."""
 
     network: Network
     onnx_model: bytes | None = None
@@ -41,41 +41,41 @@ class Request:
 class Declaration:
     """One engine.
 
-    `library`: the module that it imports. `make`: returns one. `batches`: whether a sample takes less time the more of
-    them share a run, so that a scheduler should wait for others. `chosen_on_cpu`: whether `auto` may choose it there.
-    `check_device`: raises EngineUnavailable for a device other than the CPU that is not here; without it the engine
-    runs on the CPU alone.
+    `library`: the module that it imports. `make`: creates one. `batches`: whether the time per sample falls as a batch
+    grows, so that a scheduler should wait for more requests. `chosen_on_cpu`: whether `auto` may choose it on the CPU.
+    `check_device`: raises EngineUnavailable if a device other than the CPU is missing; without it the engine runs on
+    the CPU only.
     """
 
     library: str
-    make: Callable[[Request], Engine]
+    make: Callable[[EngineRequest], Engine]
     batches: bool
     chosen_on_cpu: bool = True
     check_device: Callable[[str], object] | None = None
 
     @property
     def installed(self) -> bool:
-        """Whether its library is here."""
+        """Whether its library is installed."""
         return find_spec(self.library) is not None
 
 
-def _event(asked: Request) -> Engine:
+def _event(request: EngineRequest) -> Engine:
     from models.engines.event import EventEngine
 
-    return EventEngine(asked.network, asked.threads)
+    return EventEngine(request.network, request.threads)
 
 
-def _onnx(asked: Request) -> Engine:
+def _onnx(request: EngineRequest) -> Engine:
     from models.engines.onnx.engine import OnnxEngine, build_model
 
-    model = build_model(asked.network) if asked.onnx_model is None else asked.onnx_model
-    return OnnxEngine(asked.network, model, asked.threads)
+    model = build_model(request.network) if request.onnx_model is None else request.onnx_model
+    return OnnxEngine(request.network, model, request.threads)
 
 
-def _torch(asked: Request) -> Engine:
+def _torch(request: EngineRequest) -> Engine:
     from models.engines.torch.engine import TorchEngine
 
-    return TorchEngine(asked.network, asked.device)
+    return TorchEngine(request.network, request.device)
 
 
 def _torch_device(device: str) -> None:
@@ -84,10 +84,10 @@ def _torch_device(device: str) -> None:
     usable_device(device)
 
 
-def _reference(asked: Request) -> Engine:
+def _reference(request: EngineRequest) -> Engine:
     from models.engines.reference import ReferenceEngine
 
-    return ReferenceEngine(asked.network)
+    return ReferenceEngine(request.network)
 
 
 ENGINES: Mapping[EngineName, Declaration] = {
@@ -104,14 +104,14 @@ def available() -> tuple[EngineName, ...]:
 
 
 def preferred(device: str) -> tuple[EngineName, ...]:
-    """Return the engines that may serve a network on `device`, the best first; `reference` needs nothing."""
+    """Return the engines that can run a network on `device`, the best first; `reference` is always available."""
     if device == CPU:
         return tuple(name for name, engine in ENGINES.items() if engine.chosen_on_cpu)
     return tuple(name for name, engine in ENGINES.items() if engine.check_device)
 
 
 def check(name: EngineName, device: str) -> None:
-    """Raise EngineUnavailable where the engine's library or device is not here, with what to do about it."""
+    """Raise EngineUnavailable, with advice, if the engine's library or device is missing."""
     engine = ENGINES[name]
     if not engine.installed:
         raise EngineUnavailable(f"engine '{name}': the package {engine.library} is not installed here")
@@ -126,9 +126,9 @@ def check(name: EngineName, device: str) -> None:
 def create(
     name: EngineName, network: Network, *, onnx_model: bytes | None = None, device: str = CPU, threads: int = 1
 ) -> Engine:
-    """Return an engine for `network`; `onnx_model` is the bundle's model.onnx, where it has one.
+    """Return an engine for `network`; `onnx_model` is the bundle's model.onnx, if it has one.
 
-    Raises EngineUnavailable where `check` would.
+    Raises EngineUnavailable as `check` does.
     """
     check(name, device)
-    return ENGINES[name].make(Request(network, onnx_model, device, threads))
+    return ENGINES[name].make(EngineRequest(network, onnx_model, device, threads))

@@ -1,4 +1,4 @@
-"""How many weights each input of a connection meets: what one spike there costs."""
+"""The fan-out: how many weights each input of a connection meets, which is the cost of one spike there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.spec.parameters import Shape
 def fan_out(node: Weighted, shape: Shape) -> NDArray[np.int64]:
     """Return the number of weights that each element of an input of `shape` meets, an array of that shape.
 
-    At the border of a convolution an input lies under fewer windows, and those fewer are counted.
+    An input at the border of a convolution is covered by fewer windows, and so meets fewer weights.
     """
     if isinstance(node, Linear):
         return np.full(shape, node.out_features, np.int64)
@@ -23,7 +23,7 @@ def fan_out(node: Weighted, shape: Shape) -> NDArray[np.int64]:
 
 
 def _conv_fan_out(node: Conv, shape: Shape) -> NDArray[np.int64]:
-    # A window is the product of one interval along each axis, so the axes count apart.
+    # A window is the product of one interval along each axis, so the counts of the axes multiply.
     read = [_windows_over(size, window) for size, window in zip(shape[1:], node.windows, strict=True)]
     per_position = functools.reduce(np.multiply.outer, read) * (node.out_channels // node.groups)
     return np.broadcast_to(per_position, shape).copy()
@@ -37,5 +37,5 @@ def _windows_over(size: int, window: Window) -> NDArray[np.int64]:
 
 
 def recurrent_fan_out(shape: Shape) -> int:
-    """Return the number of weights that one spike of a recurrent layer of `shape` meets in its own layer."""
+    """Return the number of recurrent weights that one spike of a layer of `shape` meets."""
     return math.prod(shape)

@@ -1,6 +1,6 @@
 """The reference engine: the equations in NumPy, as plain as possible. All other engines are tested against it.
 
-It is slow. It is not meant to serve, though it can.
+It is slow and not meant for serving, although it can be used for that.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class NumpyArithmetic:
     """Firing as a plain comparison."""
 
     def fire(self, charged: FloatArray, threshold: FloatArray, rule: Fire) -> FloatArray:
-        """Return 1.0 where `charged` reaches `threshold` (or passes it), or how often it does, else 0.0."""
+        """Return the number of spikes as float, by the fire `rule`: 0 or 1, or more for `multiple`."""
         if rule is Fire.MULTIPLE:
-            with np.errstate(over="ignore"):  # an infinite count is refused
+            with np.errstate(over="ignore"):  # an infinite count is refused later
                 return np.where(charged > 0, np.trunc(charged / threshold), np.float32(0))
         fired = charged >= threshold if rule is Fire.AT_THRESHOLD else charged > threshold
         return fired.astype(charged.dtype)
@@ -56,11 +56,11 @@ class NumpyArithmetic:
         return np.where(spikes > 0, fired, silent)
 
     def held(self, spikes: FloatArray) -> FloatArray:
-        """Return the spikes: there is no gradient to hold back."""
+        """Return the spikes unchanged, since there is no gradient to stop."""
         return spikes
 
     def positive(self, values: FloatArray) -> FloatArray:
-        """Return the values, and 0 in place of those that are less."""
+        """Return the values, with 0 in place of negative ones."""
         return np.maximum(values, np.float32(0))
 
 
@@ -80,13 +80,13 @@ class ReferenceEngine:
     def run(
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
-        """Run every sample on from `state`, or from rest; see `Runner.run`."""
+        """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch)
         return _Run(self.network, inputs, state).result(record)
 
 
 class _Run:
-    """One call: the arrays that live as long as it, signals being (1 or time_steps, batch, *shape)."""
+    """One call of `run` and its arrays; signals are (1 or time_steps, batch, *shape)."""
 
     def __init__(self, network: Network, inputs: EncodedInputs, state: State | None) -> None:
         self.network = network
@@ -120,7 +120,7 @@ class _Run:
         return result, State(steps_before + self.inputs.time_steps, self.after)
 
     def apply(self, node: Node, arriving: FloatArray) -> FloatArray:
-        """Return what leaves `node`."""
+        """Return the output of `node`."""
         if isinstance(node, Weighted):
             self.operations += _per_sample((arriving != 0) * fan_out(node, arriving.shape[2:]))
         if isinstance(node, Neuron):
@@ -132,7 +132,7 @@ class _Run:
 
     @singledispatchmethod
     def connect(self, node: Node, _: FloatArray) -> FloatArray:
-        """Apply a connection to (samples, *shape), steps and batch being all the same to it."""
+        """Apply a connection to (samples, *shape), where the samples are all steps of all samples of the batch."""
         raise TypeError(f"no connection of type {type(node).__name__}")
 
     @connect.register
@@ -146,7 +146,7 @@ class _Run:
         weight, bias = self.network.tensors[f"{node.name}.weight"], self.network.tensor(node, "bias")
         swept = _swept(x, node.windows, fill=0.0)
         groups, axes = node.groups, len(node.windows)
-        # By group, a product over (channels of the group, taps) for each place of the window.
+        # For each group and each position of the window: a product over (channels of the group, taps).
         grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
         kernels = weight.reshape(groups, node.out_channels // groups, *weight.shape[1:])
         places, taps = "hw"[:axes], "kl"[:axes]
@@ -176,7 +176,7 @@ class _Run:
         return self.network.parameter(node, "scale") * x
 
     def delay(self, node: Delay, x: FloatArray) -> FloatArray:
-        """Return each element some steps later; `x` may be one step that stands for all."""
+        """Return each element delayed; `x` may be one step that stands for all."""
         steps, longest = self.inputs.time_steps, longest_delay(self.network, node)
         x = np.broadcast_to(x, (steps, *x.shape[1:]))
         line = np.zeros((longest, *x.shape[1:]), np.float32)
@@ -211,7 +211,7 @@ class _Run:
         return leaving
 
     def recur(self, node: Neuron, spikes: FloatArray, biased: bool) -> FloatArray:
-        """Return the current that a layer's own spikes of the step before, (batch, *shape), send back to it."""
+        """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
         current = flat @ self.network.tensors[f"{node.name}.recurrent.weight"].T

@@ -1,4 +1,4 @@
-"""A run's state: what each sample takes from one step to the next, whichever engine computed it."""
+"""The state of a run: what each sample carries from one step to the next, the same for every engine."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ READOUT_TYPES: Mapping[Readout, type[np.generic]] = {
 
 @dataclass(frozen=True)
 class State:
-    """Where samples stand between two steps of a run; None in its place is rest. It belongs to no engine.
+    """The state of a batch between two steps of a run; None stands for rest. Any engine can continue from it.
 
-    `steps`: the steps that were run since rest. `arrays`, each with the samples first:
+    `steps`: the number of steps since rest. `arrays`, each with the batch axis first:
 
         <neuron>.membrane  (batch, *shape) float32   after the reset
         <neuron>.synapse   (batch, *shape) float32   what is kept of a synaptic current, where there is one
@@ -43,12 +43,12 @@ class State:
     arrays: Mapping[str, NDArray[Any]]
 
     def __getitem__(self, samples: slice) -> State:
-        """Return the state of some of the samples."""
+        """Return the state of a slice of the samples."""
         return State(self.steps, {name: array[samples] for name, array in self.arrays.items()})
 
     @classmethod
     def joined(cls, states: Sequence[State]) -> State:
-        """Return the states of several runs of equal steps, at least one, as that of one run of all their samples."""
+        """Concatenate the states of several runs of equal steps, at least one, along the samples."""
         first, *others = states
         if not others:
             return first
@@ -56,14 +56,14 @@ class State:
 
 
 class StateArray(NamedTuple):
-    """What one array of a state must be: its shape for one sample, and its type."""
+    """The shape, for one sample, and the type of one array of a state."""
 
     shape: Shape
     dtype: type[np.generic]
 
 
 def arrays_of(network: Network) -> dict[str, StateArray]:
-    """Return what a state of `network` holds, name to shape and type."""
+    """Return the arrays of a state of `network`: name to shape and type."""
     spec = network.spec
     arrays: dict[str, StateArray] = {}
     for node in spec.nodes:
@@ -77,22 +77,22 @@ def arrays_of(network: Network) -> dict[str, StateArray]:
 
 
 def neuron_state(arrays: Mapping[str, Any], node: Neuron) -> NeuronState:
-    """Return a neuron layer's part of a state, in whatever kind of array it is held."""
+    """Return a neuron layer's part of a state; the arrays may be NumPy's or PyTorch's."""
     return NeuronState(*(arrays.get(f"{node.name}.{field}") for field in NeuronState._fields))
 
 
 def neuron_arrays(node: Neuron, state: NeuronState) -> dict[str, Any]:
-    """Return a neuron layer's part of a state by the names that it has there."""
+    """Return a neuron layer's part of a state, by the names of its arrays."""
     return {f"{node.name}.{field}": array for field, array in state._asdict().items() if array is not None}
 
 
 def longest_delay(network: Network, node: Delay) -> int:
-    """Return the most steps that an element of the node's input is late."""
+    """Return the longest delay, in steps, of any element of the node's input."""
     return int(network.parameter(node, "delay").max())
 
 
 def check_state(state: State | None, network: Network, batch: int) -> None:
-    """Raise InvalidInput where `state` is not one of `network` for `batch` samples; None is rest, and always fits."""
+    """Raise InvalidInput if `state` does not fit `network` and `batch` samples; None, which is rest, always fits."""
     if state is None:
         return
     if state.steps < 1:
@@ -114,6 +114,6 @@ def check_state(state: State | None, network: Network, batch: int) -> None:
 
 
 def check_from_rest(state: State | None, why: str) -> None:
-    """Raise InvalidInput for any state, where an engine has none that is known; `why` ends the sentence."""
+    """Raise InvalidInput for any state, for an engine that only runs from rest; `why` ends the sentence."""
     if state is not None:
         raise InvalidInput(f"state: holds {state.steps} steps, but {why}")

@@ -7,7 +7,7 @@ from models.spec.spec import (
     Readout,
     Spec,
     Task,
-    first_fault,
+    describe_first_error,
 )
 
 __all__ = [
@@ -17,5 +17,5 @@ __all__ = [
     "Readout",
     "Spec",
     "Task",
-    "first_fault",
+    "describe_first_error",
 ]

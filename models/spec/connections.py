@@ -1,4 +1,4 @@
-"""The connections: with weights, or element by element."""
+"""The connections: Linear and convolutions, and the element-wise Flatten, Scale and Delay."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Linear(NodeBase):
 
 
 class ConvBase(SweptBase):
-    """What the convolutions (cross-correlations) share: zero padding, weight (out, in / groups, *kernel)."""
+    """The base of the convolutions (cross-correlations): zero padding, weight (out, in / groups, *kernel)."""
 
     in_channels: Size
     out_channels: Size
@@ -64,7 +64,7 @@ class ConvBase(SweptBase):
         return self
 
     def window(self, kernel: int, stride: int, padding: int | Literal["same"], dilation: int) -> Window:
-        """Return the window along one axis; "same" pads such that the size stays, more behind where that is uneven."""
+        """Return the window along one axis; "same" padding keeps the size, with the odd zero after the input."""
         if padding == "same":
             total = dilation * (kernel - 1)
             return Window(kernel, stride, total // 2, total - total // 2, dilation)
@@ -142,7 +142,7 @@ class Conv2d(ConvBase):
 
 
 class Flatten(NodeBase):
-    """Every axis of a sample into one, last axis fastest."""
+    """All axes of a sample flattened into one, in row-major order."""
 
     type: Literal["Flatten"] = "Flatten"
 
@@ -152,7 +152,7 @@ class Flatten(NodeBase):
 
 
 class Scale(NodeBase):
-    """Each element times a factor of its own: `scale * x`, a number or `"per_neuron"`."""
+    """Each element times a factor, `scale * x`; the scale is a number or `"per_neuron"`."""
 
     type: Literal["Scale"] = "Scale"
     scale: Parameter
@@ -167,7 +167,7 @@ class Scale(NodeBase):
 
 
 class Delay(NodeBase):
-    """Each element some steps later, and 0 until then; a number of steps, or `"per_neuron"`, whole numbers."""
+    """Each element delayed by a number of steps, 0 until then; the delay is a number or `"per_neuron"` integers."""
 
     type: Literal["Delay"] = "Delay"
     delay: StepsParameter

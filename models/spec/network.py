@@ -1,4 +1,4 @@
-"""A network: a spec together with the tensors that it needs, checked against each other."""
+"""A network: a spec and its tensors, which are checked against the spec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 class Network:
     """A spec and its tensors, float32 and read-only, named "<node>.<parameter>".
 
-    Raises InvalidSpec where a tensor is missing, not asked for, of another shape or type, not finite or out of range.
+    Raises InvalidSpec if a tensor is missing, unknown, of the wrong shape or type, not finite or out of range.
     """
 
     spec: Spec
@@ -40,12 +40,12 @@ class Network:
         object.__setattr__(self, "tensors", MappingProxyType(owned))
 
     def parameter(self, node: Node, name: str) -> FloatArray:
-        """Return a neuron's parameter as float32, an array without axes or one of the layer's shape."""
+        """Return a neuron's parameter as float32: a scalar array, or one of the layer's shape."""
         value = getattr(node, name)
         return self.tensors[f"{node.name}.{name}"] if value == PER_NEURON else np.array(value, np.float32)
 
     def tensor(self, node: Node, name: str) -> FloatArray | None:
-        """Return a connection's tensor, or None where the node has none of that name (a bias that is off)."""
+        """Return a connection's tensor, or None if the node has no such tensor (`bias` is off)."""
         return self.tensors.get(f"{node.name}.{name}")
 
 

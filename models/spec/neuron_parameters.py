@@ -1,7 +1,6 @@
-"""The parameters that neurons can have, once: range, default, neutral value and what each is.
+"""The table of the parameters that neurons can have: range, default, neutral value and meaning.
 
-From this table come the defaults and ranges of the nodes' fields, the ranges of arrays, what an engine holds for each
-neuron, and what docs/spec.md says.
+The nodes' fields, the ranges of arrays, the engines' per-neuron arrays and docs/spec.md are made from this table.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from typing import Any
 from pydantic import Field
 from pydantic_core import PydanticKnownError
 
-LEAST = 2.0**-149  # the least positive float32
+MIN_POSITIVE = 2.0**-149  # the smallest positive float32
 
 
 @dataclass(frozen=True)
 class NeuronParameter:
-    """A parameter, a number for a whole layer or one for each of its neurons.
+    """A parameter: one number for a whole layer, or one for each neuron.
 
-    It lies from `low` to `high`, and is `default` where a node says nothing; None is absent. `neutral` stands in its
-    place in an engine that holds every parameter for every neuron, whether its node has it or not. A factor of 1 and a
-    summand of 0 change no bit, so that the equations leave them out.
+    Its values lie from `low` to `high`. `default` is used if a node does not set it; None means absent. An engine that
+    holds every parameter for every neuron uses `neutral` where a node does not have the parameter. A factor of 1 and a
+    summand of 0 change no bit, so that the equations may leave them out.
     """
 
     name: str
@@ -35,10 +34,10 @@ class NeuronParameter:
 
     @property
     def range(self) -> str:
-        """The range in words, as docs/spec.md has it."""
+        """The range as text, for docs/spec.md."""
         if self.low == -math.inf:
             return "any"
-        if self.low == LEAST:
+        if self.low == MIN_POSITIVE:
             return "> 0"
         return ">= 0" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
 
@@ -48,19 +47,19 @@ class NeuronParameter:
             raise PydanticKnownError("less_than_equal", {"le": self.high})
         if value < self.low:
             raise PydanticKnownError(*(
-                ("greater_than", {"gt": 0.0}) if self.low == LEAST else ("greater_than_equal", {"ge": self.low})
+                ("greater_than", {"gt": 0.0}) if self.low == MIN_POSITIVE else ("greater_than_equal", {"ge": self.low})
             ))  # fmt: skip
 
 
-# Those of a plain LIF come first: an engine that holds a row for each has them side by side.
+# Those of a plain LIF come first, so that an engine that holds one row per parameter has them side by side.
 _TABLE = (
     NeuronParameter("decay", "what is left of the membrane", low=0.0, high=1.0, neutral=1.0),
     NeuronParameter("gain", "the factor of the current", 1.0, neutral=1.0),
-    NeuronParameter("drive", "a current of its own; only without a leak or with `charge` `decay`", 0.0),
-    NeuronParameter("threshold", "where a neuron fires", 1.0, low=LEAST, neutral=math.inf),
+    NeuronParameter("drive", "a constant current; only without a leak or with `charge` `decay`", 0.0),
+    NeuronParameter("threshold", "where a neuron fires", 1.0, low=MIN_POSITIVE, neutral=math.inf),
     NeuronParameter("reset_value", "what it is set to; only with `value`", 0.0),
     NeuronParameter("rate", "dt / tau", low=0.0),
-    NeuronParameter("tau", "to divide by instead, for `relax` and `leak_then_add`", low=LEAST),
+    NeuronParameter("tau", "to divide by instead, for `relax` and `leak_then_add`", low=MIN_POSITIVE),
     NeuronParameter("leak", "where the membrane rests; not with `decay`", 0.0),
     NeuronParameter("syn_decay", "what is left of the current", low=0.0, high=1.0),
     NeuronParameter("syn_rate", "dt / tau_syn", low=0.0),
@@ -75,6 +74,6 @@ NEUTRAL: Mapping[str, float] = {name: parameter.neutral for name, parameter in N
 
 
 def parameter_field(name: str) -> Any:
-    """Return the field of a node for a parameter: its default and what it is."""
+    """Return the pydantic field of a parameter: its default and its meaning."""
     parameter = NEURON_PARAMETERS[name]
     return Field(default=parameter.default, description=parameter.meaning)

@@ -1,6 +1,6 @@
-"""The neurons, spiking and not: which parameters each has, and which rules go together.
+"""The neurons, spiking and not: the parameters of each, and which rules can be combined.
 
-The parameters themselves are in `models.spec.neuron_parameters`, and what they do in `models.neurons`.
+`models.spec.neuron_parameters` is the table of the parameters; their equations are in `models.neurons`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.spec.rules import LEAKS, RESET_TIMINGS, Charge, Fire, Joins, Reset, 
 
 
 class NeuronBase(NodeBase):
-    """What every neuron has; a parameter is a number or `"per_neuron"`, an array of the layer's shape."""
+    """The base of all neurons; a parameter is a number, or `"per_neuron"` for an array of the layer's shape."""
 
     @field_validator("*", mode="after")
     @classmethod
@@ -38,7 +38,7 @@ class NeuronBase(NodeBase):
 
 
 class Driven(NeuronBase):
-    """A membrane that takes its current times `gain`, and `drive` beside it."""
+    """A membrane whose input is `gain * current + drive`."""
 
     gain: Parameter = parameter_field("gain")
     drive: Parameter = parameter_field("drive")
@@ -46,7 +46,7 @@ class Driven(NeuronBase):
 
 
 class Leaky(Driven):
-    """A membrane that leaks: how it charges, and the parameters that this needs."""
+    """A membrane that leaks: its charge rule, and the parameters of that rule."""
 
     charge: Charge = Charge.DECAY
     decay: Parameter | None = parameter_field("decay")
@@ -72,7 +72,7 @@ class Leaky(Driven):
 
 
 class Current(NeuronBase):
-    """A synaptic current before the membrane: how it flows, and the parameters that this needs."""
+    """A synaptic current before the membrane: its synapse rule, and the parameters of that rule."""
 
     synapse: Synapse = Synapse.DECAY
     syn_decay: Parameter | None = parameter_field("syn_decay")
@@ -89,10 +89,10 @@ class Current(NeuronBase):
 
 
 class Recurrent(Frozen):
-    """A full connection from a layer's own spikes of the step before, weight (n, n).
+    """A full connection from a layer's own spikes of the previous step, weight (n, n).
 
-    Its bias counts at step 0 too, unless `bias_at_start` is off: in sinabs, and in Norse through nirtorch, a recurrent
-    connection gives nothing before there were spikes.
+    Its bias is also added at the first step, unless `bias_at_start` is off: in sinabs, and in Norse through nirtorch, a
+    recurrent connection has no output before the layer's first step.
     """
 
     bias: bool = False
@@ -107,7 +107,7 @@ class Recurrent(Frozen):
 
 
 class SpikingBase(NeuronBase):
-    """What the spiking neurons share: a threshold, how it fires and how it resets."""
+    """The base of the spiking neurons: threshold, fire rule, reset and recurrence."""
 
     threshold: Parameter = parameter_field("threshold")
     fire: Fire = Fire.AT_THRESHOLD
@@ -167,13 +167,13 @@ class LIF(Leaky, SpikingBase):
 
 
 class CubaLIF(Current, Leaky, SpikingBase):
-    """Leaky integrate and fire whose current has a memory of its own."""
+    """Leaky integrate and fire with a synaptic current (current-based LIF)."""
 
     type: Literal["CubaLIF"] = "CubaLIF"
 
 
 class Threshold(NeuronBase):
-    """A spike wherever its input reaches a threshold: a neuron that remembers nothing, and so has nothing to reset."""
+    """A spike wherever the input reaches a threshold: a neuron without a membrane, and so without a reset."""
 
     reset: ClassVar = Reset.NONE
     reset_timing: ClassVar = ResetTiming.SAME_STEP
@@ -192,12 +192,12 @@ class I(Driven):  # noqa: E742  (NIR's name for it)
 
 
 class LI(Leaky):
-    """A leaky integrator: a membrane that never fires, read out at the end of a network."""
+    """A leaky integrator: a membrane that never fires, used as a readout."""
 
     type: Literal["LI"] = "LI"
 
 
 class CubaLI(Current, Leaky):
-    """A leaky integrator whose current has a memory of its own."""
+    """A leaky integrator with a synaptic current."""
 
     type: Literal["CubaLI"] = "CubaLI"

@@ -1,4 +1,4 @@
-"""What every node of a network has."""
+"""The base class of all nodes of a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.spec.parameters import Frozen, Name, Shape
 
 
 class NodeBase(Frozen, ABC):
-    """What every node has: a name, and the nodes whose outputs are summed into its input."""
+    """A node: its name, and the nodes whose outputs are summed into its input."""
 
     name: Name
     inputs: tuple[Name, ...] | None = Field(
@@ -21,7 +21,7 @@ class NodeBase(Frozen, ABC):
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape that leaves this node, per step and sample; raises InvalidSpec if `shape` does not fit."""
+        """Return the output's shape, per step and sample; raises InvalidSpec if the input's `shape` does not fit."""
 
     def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:  # noqa: ARG002  (for nodes that have tensors)
         """Return the tensors that this node needs, parameter name to shape, for an input of `shape`."""

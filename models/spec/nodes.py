@@ -1,7 +1,7 @@
-"""The nodes that a network is made of, as data: connections, pools and neurons.
+"""All nodes, as data: connections, pools and neurons.
 
-A node knows what follows from its fields alone: the shape that it gives for a shape that it takes, and the tensors
-that it needs. What a node computes is written in `models.neurons` (neurons) and in each engine (connections).
+A node computes from its fields the shape of its output and the tensors that it needs. What it does with spikes and
+currents is in `models.neurons` (neurons) and in each engine (connections).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from models.spec.neurons import (
 from models.spec.node_base import (
     NodeBase,
 )
-from models.spec.parameters import MOST_STEPS
+from models.spec.parameters import MAX_STEPS
 from models.spec.pools import (
     AvgPool2d,
     MaxPool2d,
@@ -132,9 +132,9 @@ Node = Annotated[
     Field(discriminator="type"),
 ]
 
-# The closed interval that each array must keep to; a scalar's is checked with its field.
+# The closed interval of each array's values; a number is checked by its field.
 ARRAY_RANGES: Mapping[str, tuple[float, float]] = {
     **{name: (parameter.low, parameter.high) for name, parameter in NEURON_PARAMETERS.items()},
-    "delay": (0.0, MOST_STEPS),
+    "delay": (0.0, MAX_STEPS),
 }
 WHOLE = frozenset({"delay"})  # arrays of whole numbers

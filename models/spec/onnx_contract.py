@@ -1,4 +1,4 @@
-"""What an external ONNX model takes and gives: the contract of a bundle whose network is only an ONNX graph."""
+"""The contract of an external ONNX model: what its input and its output mean."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidInput, InvalidSpec
-from models.spec import Coding, Readout, Task, first_fault
+from models.spec import Coding, Readout, Task, describe_first_error
 from models.spec.parameters import Shape
 
 ValueName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-class Layout(StrEnum):
-    """The axes of the model's input; those of one sample follow."""
+class AxisLayout(StrEnum):
+    """The leading axes of the model's input; the axes of one sample follow them."""
 
     BATCH = "batch"
     TIME_BATCH = "time_batch"
@@ -39,14 +39,14 @@ class Layout(StrEnum):
 
 
 _AXES = {
-    Layout.BATCH: ("batch",),
-    Layout.TIME_BATCH: ("time_steps", "batch"),
-    Layout.BATCH_TIME: ("batch", "time_steps"),
+    AxisLayout.BATCH: ("batch",),
+    AxisLayout.TIME_BATCH: ("time_steps", "batch"),
+    AxisLayout.BATCH_TIME: ("batch", "time_steps"),
 }
 
 
 class OutputKind(StrEnum):
-    """What the model's output is."""
+    """The meaning of the model's output."""
 
     SCORES = "scores"
     COUNTS = "counts"
@@ -54,70 +54,70 @@ class OutputKind(StrEnum):
 
 
 class OnnxContract(Task):
-    """What an external ONNX model takes and gives, in words that can be checked."""
+    """The contract of an external ONNX model: names, layout and meaning of its input and output."""
 
     input_name: ValueName
-    input_layout: Layout = Layout.BATCH
+    input_layout: AxisLayout = AxisLayout.BATCH
     output_name: ValueName
     output_kind: OutputKind = OutputKind.SCORES
     any_time_steps: bool = False
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Validate the fields of a contract; raises InvalidSpec with one sentence on the first fault."""
+        """Validate the fields of a contract; raises InvalidSpec with one sentence on the first error."""
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise InvalidSpec(f"the contract is invalid: {first_fault(error)}") from error
+            raise InvalidSpec(f"the contract is invalid: {describe_first_error(error)}") from error
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         self._check_coding()
-        if self.input_layout is Layout.BATCH and self.coding is not Coding.DIRECT:
+        if self.input_layout is AxisLayout.BATCH and self.coding is not Coding.DIRECT:
             raise InvalidSpec(
                 f"coding '{self.coding}' gives other values at each step, which the layout 'batch' has no "
                 "axis for; expected 'time_batch' or 'batch_time'"
             )
-        if self.input_layout is Layout.BATCH and self.any_time_steps:
+        if self.input_layout is AxisLayout.BATCH and self.any_time_steps:
             raise InvalidSpec("any_time_steps needs an input with an axis for time, not the layout 'batch'")
         return self
 
     @property
     def readout(self) -> Readout | Literal[OutputKind.SCORES]:
-        """What the class is read from."""
+        """The quantity that the class is read from."""
         return OutputKind.SCORES if self.output_kind is OutputKind.SCORES else Readout.SPIKE_COUNT
 
     @property
     def widest(self) -> int:
-        """The values of one sample in the input or the output; what lies between is not known."""
+        """The number of values of one sample in the input or the output, whichever has more; the rest is not known."""
         return max(prod(self.input.shape), self.classes)
 
     @property
     def recordable(self) -> int:
-        """None: which of the graph's values are spikes is not known."""
+        """0, since it is not known which of the graph's values are spikes."""
         return 0
 
     @property
     def layers(self) -> Mapping[str, int]:
-        """None: which of the graph's values are spikes is not known."""
+        """Empty, since it is not known which of the graph's values are spikes."""
         return {}
 
     def check_steps(self, time_steps: int) -> None:
-        """Raise InvalidInput where the contract names another number of steps."""
+        """Raise InvalidInput if the contract fixes another number of steps."""
         if not self.any_time_steps and time_steps != self.time_steps:
             raise InvalidInput(f"time_steps is {time_steps}, but this ONNX model runs for {self.time_steps}")
 
     def input_shape(self, batch: int, time_steps: int) -> Shape:
-        """Return the shape of what the model takes."""
+        """Return the shape of the model's input."""
         return self.input_layout.axes(batch, time_steps, self.input.shape)
 
     @property
-    def output_layout(self) -> Layout:
-        """The axes of the output; spikes have their time where the input has it, and first if it has none."""
+    def output_layout(self) -> AxisLayout:
+        """The leading axes of the output; spikes per step have the input's layout, or time first if it has no time."""
         if self.output_kind is not OutputKind.SPIKES_PER_STEP:
-            return Layout.BATCH
-        return Layout.TIME_BATCH if self.input_layout is Layout.BATCH else self.input_layout
+            return AxisLayout.BATCH
+        return AxisLayout.TIME_BATCH if self.input_layout is AxisLayout.BATCH else self.input_layout
 
     def output_shape(self, batch: int, time_steps: int) -> Shape:
-        """Return the shape of what the model gives."""
+        """Return the shape of the model's output."""
         return self.output_layout.axes(batch, time_steps, (self.classes,))

@@ -1,4 +1,4 @@
-"""Small value types that nodes are made of: names, shapes, sizes and neuron parameters."""
+"""The types of the nodes' fields: names, shapes, sizes and neuron parameters."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ PER_NEURON: Literal["per_neuron"] = "per_neuron"
 
 
 class Frozen(BaseModel):
-    """A value object: immutable, and a field that it does not know is an error rather than ignored."""
+    """An immutable value object; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-LARGEST = float(np.finfo(np.float32).max)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def _fits_float32(value: float) -> float:
-    if abs(value) > LARGEST:
+    if abs(value) > MAX_FLOAT32:
         raise ValueError(f"{value} does not fit into float32")
     return value
 
@@ -40,14 +40,14 @@ Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 SizePair = Annotated[tuple[Size, Size], BeforeValidator(_pair)]
 Padding = Annotated[int, Field(ge=0)]
 PaddingPair = Annotated[tuple[Padding, Padding], BeforeValidator(_pair)]
-MOST_STEPS = 100_000  # that a network may run for, or a delay may last
-Steps = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+MAX_STEPS = 100_000  # of a run, and of a delay
+Steps = Annotated[int, Field(ge=0, le=MAX_STEPS)]
 
-# A neuron's parameter is a number, or "per_neuron": then the array lies with the weights as "<node>.<parameter>".
+# A neuron's parameter is a number, or "per_neuron": then its array is the tensor "<node>.<parameter>".
 Parameter = Float32 | Literal["per_neuron"]
 StepsParameter = Steps | Literal["per_neuron"]
 
 
 def show(shape: Shape) -> str:
-    """Write a shape as people do, `1×8×8`."""
+    """Write a shape as text, `1×8×8`."""
     return "×".join(str(size) for size in shape) if shape else "scalar"

@@ -12,7 +12,7 @@ from models.spec.windows import SweptBase, Window
 
 
 class Pool2d(SweptBase):
-    """What the three pools share; `stride` is the kernel's size if absent; windows that would overhang are left out."""
+    """The base of the pools. `stride` defaults to the kernel's size; windows that do not fit the input are left out."""
 
     axes: ClassVar = ("height", "width")
 
@@ -31,7 +31,7 @@ class Pool2d(SweptBase):
 
     @property
     def hop(self) -> tuple[int, int]:
-        """The stride in force."""
+        """The stride, by default the kernel's size."""
         return self.stride or self.kernel_size
 
     @property
@@ -54,12 +54,12 @@ class SumPool2d(Pool2d):
 
 
 class AvgPool2d(Pool2d):
-    """The sum over each window divided by the window's size, padding counted."""
+    """The sum over each window, divided by the window's size including its padding."""
 
     type: Literal["AvgPool2d"] = "AvgPool2d"
 
 
 class MaxPool2d(Pool2d):
-    """The largest value of each window; padding never wins."""
+    """The largest value of each window; padding does not count."""
 
     type: Literal["MaxPool2d"] = "MaxPool2d"

@@ -1,4 +1,4 @@
-"""The rules that neurons follow, by name: how they charge, how a synaptic current flows, when they fire and reset."""
+"""The names of the rules of neurons: charge, synaptic current, fire and reset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Fire(StrEnum):
-    """When a neuron fires: at its threshold (`>=`), only above it (`>`), or as often as thresholds fit (sinabs)."""
+    """When a neuron fires: at its threshold (`>=`), above it (`>`), or once for each multiple of it (sinabs)."""
 
     AT_THRESHOLD = "at_threshold"
     ABOVE_THRESHOLD = "above_threshold"
@@ -23,12 +23,12 @@ class Reset(StrEnum):
 
 
 class ResetTiming(StrEnum):
-    """When a reset happens; late ones hang on whether the membrane of the step before fires, as in snnTorch.
+    """When a reset happens; a late one depends on whether the membrane of the previous step fires, as in snnTorch.
 
-    `same_step`: right after the spike. `next_step`: in the step after, by subtraction from what was charged, to a value
-    before the membrane decays. `next_step_charged`: to a value in place of what was charged, which is lost.
-    `corrected`: as `next_step`, and then again for a spike that was new in this step. `corrected_charged`: the same
-    with `next_step_charged`.
+    `same_step`: right after the spike. `next_step`: in the next step; a subtraction is from the charged membrane, a
+    reset to a value comes before the membrane decays. `next_step_charged`: in the next step, to a value that replaces
+    the charged membrane. `corrected`: as `next_step`, and again for a spike that is new in this step.
+    `corrected_charged`: as `next_step_charged`, and again for a new spike.
     """
 
     SAME_STEP = "same_step"
@@ -39,7 +39,7 @@ class ResetTiming(StrEnum):
 
 
 class Charge(StrEnum):
-    """How a membrane charges. The last four are one equation in four orders of rounding, each a peer's."""
+    """How a membrane charges. The last four are one equation in four orders of rounding, each of another framework."""
 
     DECAY = "decay"
     EULER = "euler"
@@ -49,7 +49,7 @@ class Charge(StrEnum):
 
 
 class Synapse(StrEnum):
-    """How a synaptic current flows, each as a peer computes it."""
+    """How a synaptic current is computed, each as in another framework."""
 
     DECAY = "decay"
     EULER = "euler"
@@ -58,13 +58,13 @@ class Synapse(StrEnum):
 
 
 class Joins(StrEnum):
-    """Where a recurrent current is added: to the layer's input, or last to what that input charges (snnTorch)."""
+    """Where a recurrent current is added: to the layer's input, or to the charged membrane (snnTorch)."""
 
     INPUT = "input"
     CHARGE = "charge"
 
 
-# The parameters that each way to charge needs one of.
+# For each charge rule the parameters of which it needs exactly one.
 LEAKS: Mapping[Charge, tuple[str, ...]] = {
     Charge.DECAY: ("decay",),
     Charge.EULER: ("rate",),
@@ -73,7 +73,7 @@ LEAKS: Mapping[Charge, tuple[str, ...]] = {
     Charge.LEAK_THEN_ADD: ("rate", "tau"),
 }
 
-# When each reset can happen.
+# The timings that each reset allows.
 RESET_TIMINGS: Mapping[Reset, tuple[ResetTiming, ...]] = {
     Reset.SUBTRACT: (ResetTiming.SAME_STEP, ResetTiming.NEXT_STEP, ResetTiming.CORRECTED),
     Reset.VALUE: tuple(ResetTiming),

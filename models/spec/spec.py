@@ -1,7 +1,7 @@
-"""The spec: a spiking network as data, checked so completely at load that a spec that loads can run.
+"""The spec: a spiking network as data. It is validated completely when it is read: a spec that loads can run.
 
-A network is a list of named nodes. A node's `inputs` default to the node before it and several are summed, in order,
-so that a plain stack reads as a stack and a residual network needs no second format.
+A network is a list of named nodes. A node's `inputs` default to the previous node; several inputs are summed in order.
+So a plain stack is just a list, and a residual network needs no other format.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidSpec
 from models.spec.nodes import Integrating, Neuron, Node, Spiking
-from models.spec.parameters import MOST_STEPS, Float32, Frozen, Positive32, Shape, Size, show
+from models.spec.parameters import MAX_STEPS, Float32, Frozen, Positive32, Shape, Size, show
 
 INPUT = "input"
 
@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 
 class Coding(StrEnum):
-    """How a sample becomes what the network sees at each step."""
+    """How a sample is encoded as the network's input at each step."""
 
     DIRECT = "direct"
     RATE = "rate"
@@ -35,7 +35,7 @@ class Coding(StrEnum):
 
 
 class Readout(StrEnum):
-    """What the class is read from: spike counts, or the membrane of a non-spiking last layer."""
+    """The quantity that the class is read from: spike counts, or the membrane of a non-spiking last layer."""
 
     SPIKE_COUNT = "spike_count"
     MAX_MEMBRANE = "max_membrane"
@@ -44,7 +44,7 @@ class Readout(StrEnum):
 
 
 class Input(Frozen):
-    """What a client sends: its shape, the range of its values, and their normalisation, `scale * value + offset`."""
+    """A sample's shape, the range of its raw values, and their normalisation, `scale * value + offset`."""
 
     shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)]
     low: Float32 = 0.0
@@ -67,36 +67,36 @@ class Input(Frozen):
 
 
 class Task(Frozen, ABC):
-    """What a model is asked and answers, whatever it is made of: its input, how that becomes steps, and its classes."""
+    """A model's task, for any kind of model: its input, coding, time steps and class labels."""
 
     input: Input
     coding: Coding = Coding.DIRECT
-    time_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    time_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     labels: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(min_length=1)]
 
     @property
     def classes(self) -> int:
-        """How many classes the network tells apart."""
+        """The number of classes."""
         return len(self.labels)
 
     @property
     @abstractmethod
     def widest(self) -> int:
-        """The most values of one sample that are held at one step in one place, as far as that is known."""
+        """The number of values of one sample in the widest layer, as far as it is known."""
 
     @property
     @abstractmethod
     def recordable(self) -> int:
-        """The neurons whose spikes and membranes can be recorded at each step."""
+        """The number of neurons whose spikes and membranes can be recorded at each step."""
 
     @property
     @abstractmethod
     def layers(self) -> Mapping[str, int]:
-        """The neurons of each layer that spikes, by its name, as far as they are known."""
+        """The number of neurons of each spiking layer, by its name, as far as they are known."""
 
     @abstractmethod
     def check_steps(self, time_steps: int) -> None:
-        """Raise InvalidInput where the model cannot run for so many steps."""
+        """Raise InvalidInput if the model cannot run this number of steps."""
 
     def _check_coding(self) -> None:
         low, high = self.input.normalised_range
@@ -108,7 +108,7 @@ class Task(Frozen, ABC):
 
 
 class Spec(Task):
-    """A network: its input, its nodes in order, and what the answer is read from."""
+    """A network: its input, its nodes in order, and its readout."""
 
     schema_version: Literal[1] = 1
     dt: Positive32 | None = Field(default=None, description="Seconds per step, where known.")
@@ -117,11 +117,11 @@ class Spec(Task):
 
     @classmethod
     def read(cls, data: str | bytes | Mapping[str, Any]) -> Self:
-        """Validate JSON text or its parsed form; raises InvalidSpec with one sentence on the first fault."""
+        """Validate JSON text or its parsed form; raises InvalidSpec with one sentence on the first error."""
         try:
             return cls.model_validate_json(data) if isinstance(data, str | bytes) else cls.model_validate(data)
         except ValidationError as error:
-            raise InvalidSpec(f"the spec is invalid: {first_fault(error)}") from error
+            raise InvalidSpec(f"the spec is invalid: {describe_first_error(error)}") from error
 
     @model_validator(mode="after")
     def _can_run(self) -> Self:
@@ -174,12 +174,12 @@ class Spec(Task):
 
     @cached_property
     def input_shapes(self) -> dict[str, Shape]:
-        """The shape of one step of one sample that enters each node."""
+        """The shape of each node's input, for one step of one sample."""
         return self._shapes[0]
 
     @cached_property
     def output_shapes(self) -> dict[str, Shape]:
-        """The shape of one step of one sample that leaves each node, and 'input'."""
+        """The shape of each node's output, and of 'input', for one step of one sample."""
         return self._shapes[1]
 
     @cached_property
@@ -209,33 +209,33 @@ class Spec(Task):
 
     @property
     def spiking_nodes(self) -> tuple[Spiking, ...]:
-        """The nodes that fire, in order."""
+        """The spiking nodes, in order."""
         return tuple(node for node in self.nodes if isinstance(node, Spiking))
 
     @property
     def widest(self) -> int:
-        """The values of one sample in the widest layer, or in the input."""
+        """The number of values of one sample in the widest layer or the input, whichever has more."""
         return max(math.prod(shape) for shape in self.output_shapes.values())
 
     @property
     def recordable(self) -> int:
-        """All neurons of the network."""
+        """The number of all neurons of the network."""
         return sum(math.prod(self.output_shapes[node.name]) for node in self.nodes if isinstance(node, Neuron))
 
     @cached_property
     def layers(self) -> Mapping[str, int]:
-        """The neurons of each spiking node."""
+        """The number of neurons of each spiking node."""
         return {node.name: math.prod(self.output_shapes[node.name]) for node in self.spiking_nodes}
 
     def check_steps(self, time_steps: int) -> None:
-        """Raise nothing: a network of nodes runs for as long as it is asked to."""
+        """Accept any number of steps."""
 
     @cached_property
     def _walk(self) -> tuple[tuple[Node, str, tuple[str, ...], frozenset[str]], ...]:
-        """Each node with its first source, its other ones, and those that no later node takes."""
-        last_taker = {name: node.name for node in self.nodes for name in self.sources[node.name]}
+        """Each node with its first source, its other sources, and the sources that no later node needs."""
+        last_user = {name: node.name for node in self.nodes for name in self.sources[node.name]}
         return tuple(
-            (node, sources[0], sources[1:], frozenset(name for name in sources if last_taker[name] == node.name))
+            (node, sources[0], sources[1:], frozenset(name for name in sources if last_user[name] == node.name))
             for node in self.nodes
             for sources in [self.sources[node.name]]
         )
@@ -243,9 +243,9 @@ class Spec(Task):
     def propagate(
         self, source: Value, apply: Callable[[Node, Value], Value], add: Callable[[Value, Value], Value]
     ) -> Iterator[tuple[Node, Value, Value]]:
-        """Carry `source` through the nodes and yield each node with what arrives at it and what leaves it.
+        """Propagate `source` through the nodes and yield each node with its input and its output.
 
-        The same walk serves arrays, tensors and graph values; an output is let go once its last taker has run.
+        It works for arrays, tensors and graph values alike. An output is freed once no later node needs it.
         """
         outputs = {INPUT: source}
         for node, first, others, spent in self._walk:
@@ -259,13 +259,13 @@ class Spec(Task):
             yield node, arriving, leaving
 
 
-def first_fault(error: ValidationError) -> str:
-    """Put the first fault of a pydantic error into words: where, what was given, what was expected."""
-    fault = error.errors(include_url=False, include_context=False)[0]
-    message = fault["msg"].removeprefix("Value error, ")
-    where = ".".join(str(part) for part in fault["loc"])
+def describe_first_error(error: ValidationError) -> str:
+    """Return a sentence about the first error that pydantic found: the field, what was expected, and the value."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in first["loc"])
     if not where:
         return message
-    given = repr(fault["input"])
-    shown = "" if isinstance(fault["input"], dict) else f", got {given if len(given) <= 60 else given[:57] + '...'}"
+    given = repr(first["input"])
+    shown = "" if isinstance(first["input"], dict) else f", got {given if len(given) <= 60 else given[:57] + '...'}"
     return f"{where}: {message[:1].lower()}{message[1:]}{shown}"

@@ -1,4 +1,4 @@
-"""Windows that sweep along the axes of an input: what convolutions and pools share."""
+"""Sliding windows along the axes of an input, which convolutions and pools share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.spec.parameters import Shape, show
 
 @dataclass(frozen=True)
 class Window:
-    """A window that sweeps along one axis: its taps, its hops, and the zeros before and after the input."""
+    """A sliding window along one axis: its size (taps), stride, and the padding before and after the input."""
 
     extent: int
     stride: int = 1
@@ -22,12 +22,12 @@ class Window:
     dilation: int = 1
 
     def outputs(self, size: int) -> int:
-        """Return how many places it has on an input of `size`; none that overhangs counts."""
+        """Return the number of its positions on an input of `size`, all of which lie inside the padded input."""
         return (size + self.before + self.after - self.dilation * (self.extent - 1) - 1) // self.stride + 1
 
 
 class SweptBase(NodeBase):
-    """What sweeps windows over (channels, *axes), one window for each axis."""
+    """A node that slides windows over (channels, *axes), one window for each axis."""
 
     axes: ClassVar[tuple[str, ...]]
 
@@ -37,7 +37,7 @@ class SweptBase(NodeBase):
         """The window along each axis."""
 
     def swept(self, shape: Shape) -> Shape:
-        """Return the sizes of the axes that are left of `shape`; raises InvalidSpec if that has not those axes."""
+        """Return the output's sizes along `axes` for an input of `shape`; raises InvalidSpec if it has other axes."""
         wanted = ", ".join(("channels", *self.axes))
         if len(shape) != 1 + len(self.axes):
             raise InvalidSpec(f"node '{self.name}': expected an input of ({wanted}), but it has shape {show(shape)}")

@@ -1,7 +1,7 @@
-"""Which requests are so small that the event loop runs them itself.
+"""The cost of a request: those that are small enough run on the event loop itself.
 
-To hand a request to another thread and back takes longer than a small network takes to answer: 80 µs where there is
-nothing else to do, and many times that where threads wait for the interpreter. Everything else leaves the loop.
+Handing a request to another thread and back takes longer than a small network takes to answer: 80 µs on an idle
+machine, and many times that when threads wait for the interpreter. Larger requests run on threads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from models.spec import Coding, Spec, Task
 from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec.onnx_contract import OnnxContract
 
-SECONDS = 200e-6  # the most that a request may take as it is measured on a real input
-OPERATIONS = 2**21  # the most if all fired at every step, which bounds an input unlike that one
-RUNS = 5  # how often it is measured; the least counts, since a model that loads beside others must not seem slow
+SECONDS = 200e-6  # the most that a small request is expected to take, measured on a real sample
+OPERATIONS = 2**21  # the most that it could need if all neurons fired at every step, whatever its input
+RUNS = 5  # how often it is measured; the fastest counts, since other models may be loading at the same time
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an engine takes for one step of one sample, and the operations of one sample if everything fires."""
+    """An engine's seconds for one step of one sample, and a sample's operations if every neuron fires."""
 
     seconds: float
     operations_once: float
@@ -35,7 +35,7 @@ class Cost:
 
     @classmethod
     def of(cls, engine: Runner, task: AnyTask, sample: EncodedInputs) -> Self:
-        """Measure `engine` on one real sample, which warms it up as well."""
+        """Measure `engine` on one real sample, which also warms it up."""
         return cls(_seconds(engine, sample) / sample.time_steps, *operations(task))
 
     def is_small(self, samples: int, time_steps: int) -> bool:
@@ -45,29 +45,29 @@ class Cost:
 
 
 def _seconds(engine: Runner, sample: EncodedInputs) -> float:
-    engine.run(sample)  # the first run of its kind takes longer
-    least = math.inf
+    engine.run(sample)  # the first run takes longer
+    fastest = math.inf
     for _ in range(RUNS):
         started = thread_time()
         engine.run(sample)
-        least = min(least, thread_time() - started)
-        if least > 10 * SECONDS:  # far from quick, and slow to measure
+        fastest = min(fastest, thread_time() - started)
+        if fastest > 10 * SECONDS:  # certainly not small; measuring it again would only take time
             break
-    return least
+    return fastest
 
 
 @singledispatch
 def operations(task: Task) -> tuple[float, float]:
-    """Return the weights and neurons that a sample meets once, since they see the same at every step, and at each step.
+    """Return upper bounds of a sample's operations, as (once, per step): every input non-zero, every neuron firing.
 
-    Both are the most there can be: every input is taken to be non-zero and every neuron to fire.
+    An operation is a weight or a neuron that is evaluated. Nodes whose input is the same at every step count once.
     """
     raise TypeError(f"no bound for a {type(task).__name__}")
 
 
 @operations.register
 def _(_: OnnxContract) -> tuple[float, float]:
-    return 0, math.inf  # what the graph computes is not known, so that it never runs on the event loop
+    return 0, math.inf  # what the graph computes is not known, so it never runs on the event loop
 
 
 @operations.register

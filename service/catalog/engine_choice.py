@@ -1,4 +1,4 @@
-"""Which engine serves a bundle here."""
+"""Choose the engine that runs a bundle."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = structlog.get_logger()
 
 
 def engine_for(bundle: AnyBundle, settings: Settings) -> Runner:
-    """Return the engine that runs `bundle`: the one that is set, or the best there is for the bundle and the device.
+    """Return the engine that runs `bundle`: the one that is set, or for `auto` the best for the bundle and the device.
 
-    `auto` goes on to the next best where an engine is not here, and logs why. Raises EngineUnavailable.
+    If an engine is unavailable, `auto` falls back to the next best and logs why. Raises EngineUnavailable.
     """
     wanted = bundle.preferred(settings.device) if settings.engine == "auto" else (EngineName(settings.engine),)
     for engine, fallback in pairwise(wanted):
@@ -37,6 +37,6 @@ def chosen(settings: Settings) -> EngineName:
 
 
 def check_device(settings: Settings) -> None:
-    """Raise EngineUnavailable where the engine or device that is set is not here: better now than once it serves."""
+    """Raise EngineUnavailable, before the server starts, if the engine or device that is set is unavailable."""
     if settings.device != "cpu":
         check(chosen(settings), settings.device)

@@ -1,7 +1,7 @@
-"""What one request for a model may cost: samples, time steps, values, and the delimiters of its JSON.
+"""The limits of one request for a model: samples, time steps, values, and the delimiters of its JSON.
 
-Bytes are bounded in `service.inference.body`. All of it is known from the model and the settings before a request
-comes, so that a request is refused before anything of its size is made.
+`service.inference.body` limits its bytes. The limits follow from the model and the settings, so that a request is
+refused before any memory of its size is allocated.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from models.spec import Coding, Task
 from service.errors import TooLarge, shown
 from service.settings import Settings
 
-SPARE = 2**14  # delimiters that are allowed beside those of the samples
+SPARE = 2**14  # delimiters that are allowed in addition to those of the samples
 EVENT_FIELDS = 4  # t, x, y and p: the most values that one event has
 
 
 class ModelLimits:
-    """The bounds of one request for a model of `task`, as the settings have them.
+    """The limits of one request for a model of `task`, from the settings.
 
-    `widest` are the values of the model's widest layer, `neurons` those whose rasters and membranes can be recorded.
+    `widest` is the number of values of the model's widest layer; `neurons` is the number of neurons whose rasters and
+    membranes can be recorded.
     """
 
     def __init__(self, task: Task, settings: Settings) -> None:
@@ -39,20 +40,20 @@ class ModelLimits:
         self.commas, self.brackets = self._delimiters(task)
 
     @property
-    def most_samples(self) -> int:
-        """How many samples a request of the trained time steps may have, at least one."""
+    def max_request_samples(self) -> int:
+        """The most samples of a request that runs the trained time steps, at least 1."""
         steps = self.trained_steps
         by_values = self.values // (steps * self.widest)
-        by_neurons = self.neuron_steps // (steps * max(1, self.neurons))  # an external ONNX model's are not known
+        by_neurons = self.neuron_steps // (steps * max(1, self.neurons))  # 0 neurons: an external ONNX model
         return max(1, min(self.samples, by_values, by_neurons))
 
     def check_steps(self, steps: int, where: str) -> None:
-        """Raise InvalidInput for more time steps than are allowed; `where` names the field that asks for them."""
+        """Raise InvalidInput for more time steps than are allowed; `where` names the field that holds them."""
         if not 1 <= steps <= self.time_steps:
             raise InvalidInput(f"{where} is {shown(steps)}, expected 1 to {self.time_steps}")
 
     def check_size(self, samples: int, time_steps: int, recorded: Iterable[str] = ()) -> None:
-        """Raise TooLarge or InvalidInput for more work than is allowed; `recorded` names what is to be recorded."""
+        """Raise TooLarge or InvalidInput for more work than is allowed; `recorded` names what the engine records."""
         if samples > self.samples:
             raise TooLarge(f"inputs has {samples} samples, expected at most {self.samples} in one request")
         values = samples * time_steps * self.widest
@@ -78,11 +79,19 @@ class ModelLimits:
                     f"values, expected at most {self.recorded_values}"
                 )
 
+    def check_raster(self, spikes: int) -> None:
+        """Raise InvalidInput for a raster of more spikes than may be recorded: a neuron may fire several a step."""
+        if spikes > self.recorded_values:
+            raise InvalidInput(
+                f"return has 'raster', which for these inputs holds {spikes} spikes, expected at most "
+                f"{self.recorded_values}"
+            )
+
     def check_delimiters(self, body: bytes) -> None:
         """Raise TooLarge for a body with more delimiters than the largest allowed request has.
 
-        A value or a list takes far more memory than the two or three bytes that it is sent as: a bound of bytes alone
-        would let a body become sixty times as long once it is parsed.
+        A value or a list takes far more memory than its two or three bytes of JSON: a parsed body can take sixty times
+        its bytes, so that a limit on bytes is not enough.
         """
         for what, found, most in (
             ("commas", body.count(b","), self.commas),
@@ -92,14 +101,14 @@ class ModelLimits:
                 raise TooLarge(f"the body has {found} {what}, expected at most {most} in one request for this model")
 
     def _delimiters(self, task: Task) -> tuple[int, int]:
-        """Return the most commas and opening brackets of a request: a comma a value, a bracket a row.
+        """Return the most commas and opening brackets of a request: one comma per value, one bracket per row.
 
-        For rasters each of its steps has as many, and a sample of events as many as a raster of nothing but spikes.
+        In a raster every step has as many. A sample of events is allowed as many as a raster in which every value is 1.
         """
         spikes = task.coding is Coding.SPIKES
         steps = min(self.samples * (self.time_steps if spikes else 1), self.values // self.widest)
         shape = task.input.shape
         values = steps * math.prod(shape) * (EVENT_FIELDS if spikes else 1)
         rows = steps * sum(accumulate(shape[:-1], mul, initial=1))
-        lists = self.samples * (1 + EVENT_FIELDS) if spikes else 0  # a sample's own, and those of its events
+        lists = self.samples * (1 + EVENT_FIELDS) if spikes else 0  # a sample's object and the lists of its events
         return values + SPARE, rows + lists + SPARE

@@ -1,4 +1,4 @@
-"""A loaded model: a bundle that was verified on its engine and has run, so that no request is its first."""
+"""A loaded model: a bundle that was verified on its engine and warmed up."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from service.settings import Settings
 
 
 class InProgress:
-    """How many requests for a model have begun and not ended: an object, so that it can be read without the model."""
+    """The number of a model's requests in progress; an object, so that it can be kept without the model."""
 
     def __init__(self) -> None:
         self.count = 0
 
 
 class LoadedModel:
-    """One version of one model, ready to run. No request leaves anything behind in it.
+    """One version of one model, ready to run. A request leaves no state in it.
 
-    Any number of threads may run its engine at once; `requests` is counted on the event loop alone.
+    Any number of threads may run its engine at the same time; only the event loop changes `requests`.
     """
 
     def __init__(self, bundle: AnyBundle, engine: Runner, settings: Settings) -> None:
@@ -33,12 +33,12 @@ class LoadedModel:
         self.engine = engine
         self.layers = self.spec.layers
         self.limits = ModelLimits(self.spec, settings)
-        self.cost = Cost.of(engine, self.spec, bundle.sample)  # of one sample, as most requests are
+        self.cost = Cost.of(engine, self.spec, bundle.sample)
         self.requests = InProgress()
 
     @classmethod
     def load(cls, name: str, version: int, settings: Settings) -> LoadedModel:
-        """Read a version from the repository, verify it on its engine and run it once.
+        """Read a version from the repository, verify it on its engine and warm it up.
 
         Raises BundleNotFound, InvalidBundle or EngineUnavailable.
         """

@@ -1,10 +1,10 @@
-"""Which models and versions are served, and where each is on its way from the disk to answering.
+"""The registry: every model and version, and whether each is loading, ready or failed.
 
-A version answers once its hashes were checked, its golden samples replayed and its engine warmed; until then, and if
-that fails, the version before it answers. Who has begun with a version ends with it: a registry hands out whole models,
-and one that it no longer lists lives for as long as a request holds it.
+A version is ready once its hashes were checked, its golden samples replayed and its engine warmed up. Until then, and
+if that fails, the previous version answers. A request uses the same version from beginning to end: it holds the loaded
+model, which lives until its last request has ended, even if the registry no longer lists it.
 
-Only the event loop changes a registry; reading the disk and loading run on threads.
+Only the event loop changes the registry; disk access and loading run on threads.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from service.telemetry.record import VersionRecord
 
 log = structlog.get_logger()
 
-Found = Mapping[str, Mapping[int, Fingerprint]]  # what lies in the repository, by model and version
+Found = Mapping[str, Mapping[int, Fingerprint]]  # the versions in the repository, by model and version
 
 
 class Registry:
-    """The versions that are served, by model and then by version, ascending."""
+    """All versions, by model and then by version number, ascending."""
 
     def __init__(self, settings: Settings, loaders: Threads, found: Found, default: str | None) -> None:
         self.settings = settings
@@ -38,21 +38,21 @@ class Registry:
         self.repository = ModelRepository(settings.repository)
         self.default = default
         self.models = _unloaded_versions(settings, found)
-        self.unloaded: set[str] = set()  # models that somebody unloaded, which a poll leaves alone
+        self.unloaded: set[str] = set()  # models that a client unloaded; polling does not load them
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.retired: list[Retired] = []  # those that may still answer what was asked of them before
-        self.first_load_over = False  # whether every version that was there at the start is loaded or has failed
-        self.never_ready = set(self.models)  # models that were there at the start and had no version that answers yet
+        self.retired: list[Retired] = []  # replaced versions that may still have requests in progress
+        self.first_load_over = False  # whether every version of the start is loaded or has failed
+        self.never_ready = set(self.models)  # models of the start that have not had a ready version yet
         self.draining = False
 
     @classmethod
     def of(cls, settings: Settings, loaders: Threads) -> Registry:
-        """Look into the repository, without loading anything; raises Misconfigured if there is nothing to serve.
+        """Scan the repository, without loading anything yet; raises Misconfigured if there is nothing to serve.
 
         Versions are read and loaded on the threads of `loaders`.
         """
         try:
-            found = look(ModelRepository(settings.repository))
+            found = scan(ModelRepository(settings.repository))
         except OSError as error:
             raise Misconfigured(f"repository: '{settings.repository}' cannot be read: {error.strerror}") from error
         if not found:
@@ -68,13 +68,13 @@ class Registry:
         return registry
 
     def adopt(self, versions: Mapping[str, Iterable[int]], unloaded: Collection[str]) -> None:
-        """Begin with these versions and without the models that were unloaded; nothing is loaded yet.
+        """Start with these `versions`, and without the models that were unloaded; nothing is loaded yet.
 
-        Where all versions of a model are gone from the repository, those that lie there now take their place.
+        If all versions of a model are gone from the repository, those that are there now are taken instead.
         """
         entries = {name: {each: Version(name, each) for each in sorted(some)} for name, some in versions.items()}
         try:
-            found = look(self.repository)
+            found = scan(self.repository)
         except OSError as error:
             log.warning("repository_unreadable", error=error.strerror)
         else:
@@ -86,12 +86,12 @@ class Registry:
         self.unloaded = set(unloaded)
 
     async def load_all(self) -> None:
-        """Load every version; one that fails says so in its place and stops no other."""
+        """Load every version; one that fails keeps its error and does not stop the others."""
         await asyncio.gather(*(self._load_at_start(name) for name in self.models))
         self.first_load_over = True
 
     async def keep_polling(self, polled: Callable[[], None]) -> None:
-        """Poll over and over, if that is set, and call `polled` after each time."""
+        """Poll every `poll_seconds`, if that is set, and call `polled` after each poll."""
         while self.settings.poll_seconds > 0:
             await asyncio.sleep(self.settings.poll_seconds)
             await self.poll()
@@ -100,21 +100,21 @@ class Registry:
     async def _load_at_start(self, name: str) -> None:
         async with self.locks[name]:
             versions = list(self.models.get(name, ()))
-            if versions:  # still: it may have been unloaded
-                # Among those adopted may be one that was about to be let go of.
+            if versions:  # none if the model has been unloaded meanwhile
+                # `adopt` may have been given a version that the worker before was about to retire.
                 wanted = chosen_versions(self.settings.versions, versions) or versions
                 await self._load_and_retire(name, versions, wanted)
 
     async def load(self, name: str, versions: Collection[int] = ()) -> None:
-        """Load `versions` of a model, by default those that `choose` returns, also those that are served already.
+        """Load `versions` of a model, by default those that `choose` returns, even if they are loaded already.
 
-        Each takes its predecessor's place once it is ready. Raises ModelNotFound where the repository has no such
-        version, and LoadFailed, which says why, where one of them could not be loaded; what answered before still does.
-        Raises ShuttingDown.
+        Each replaces its predecessor once it is ready. Raises ModelNotFound if the repository has no such version,
+        LoadFailed with the reason if a version cannot be loaded (its predecessor then goes on answering), and
+        ShuttingDown.
         """
         self.check_open()
         if not versions:
-            await self.choose(name)  # before there is a lock of that name, which stays
+            await self.choose(name)  # an unknown name must not leave a lock behind
         async with self.locks[name]:
             wanted = versions or await self.choose(name)
             self.unloaded.discard(name)
@@ -125,9 +125,9 @@ class Registry:
             raise LoadFailed("; ".join(errors))
 
     async def choose(self, name: str) -> list[int]:
-        """Return the versions of a model in the repository that the settings ask for, ascending.
+        """Return the versions of a model in the repository that the setting `versions` selects, ascending.
 
-        Raises ModelNotFound where there are none, LoadFailed where the repository cannot be read, and ShuttingDown.
+        Raises ModelNotFound if there are none, LoadFailed if the repository cannot be read, and ShuttingDown.
         """
         self.check_open()
         try:
@@ -142,14 +142,14 @@ class Registry:
         raise ModelNotFound(f"model {shown(name)} has the versions {there}, but `versions` is {self.settings.versions}")
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more; what was asked of it before is answered. Raises ModelNotFound."""
-        self.versions_of(name)  # before there is a lock of that name
+        """Unload a model; its requests in progress are still answered. Raises ModelNotFound."""
+        self.versions_of(name)  # an unknown name must not leave a lock behind
         async with self.locks[name]:
             self.versions_of(name)
             self._forget(name)
 
     async def forget(self, name: str) -> None:
-        """Serve a model no more, as another worker was told to; this one may not serve it yet."""
+        """Unload a model because the supervisor says so; this worker may not have loaded it yet."""
         async with self.locks[name]:
             self._forget(name)
 
@@ -160,13 +160,13 @@ class Registry:
         log.info("model_unloaded", model=name)
 
     async def poll(self) -> None:
-        """Look for what is new in the repository and load it.
+        """Load the new versions in the repository.
 
-        A version that failed is tried again once its files have changed. A model whose folder is gone stays: a disk
-        that is away for a moment must not end what runs.
+        A version that failed is loaded again once its files have changed. A model whose folder is gone stays loaded: a
+        disk that is unavailable for a moment must not unload it.
         """
         try:
-            found = await self.loaders.submit(look, self.repository)
+            found = await self.loaders.submit(scan, self.repository)
         except OSError as error:
             log.warning("poll_failed", error=error.strerror)
             return
@@ -176,12 +176,12 @@ class Registry:
         async with self.locks[name]:
             wanted = chosen_versions(self.settings.versions, found)
             entries = self.models.get(name, {})
-            due = [version for version in wanted if version not in entries or _worth_a_try(entries[version], found)]
+            due = [version for version in wanted if version not in entries or _may_load_now(entries[version], found)]
             if name not in self.unloaded and wanted and (due or entries.keys() != set(wanted)):
                 await self._load_and_retire(name, due, wanted)
 
     async def _load_and_retire(self, name: str, due: Iterable[int], wanted: Collection[int]) -> None:
-        """Load the versions that are `due`, and once one that is wanted answers, let go of those that are not."""
+        """Load the versions that are `due`; once a `wanted` version is ready, retire those that are not wanted."""
         entries = self.models.get(name, {})
         loading = {version: entries.get(version) or Version(name, version) for version in due}
         self.models[name] = dict(sorted((entries | loading).items()))
@@ -215,7 +215,7 @@ class Registry:
             log.info("model_ready", **labels, engine=model.engine.name)
 
     def get(self, name: str | None = None, version: str | None = None) -> LoadedModel:
-        """Return a model by its name and version as a client wrote them, by default its newest that is ready.
+        """Return a loaded model by its name and version, as text; by default the newest version that is ready.
 
         No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
         """
@@ -246,11 +246,11 @@ class Registry:
         raise ModelNotFound(f"model {shown(name)} is not served here; this server has: {known}")
 
     def check_ready(self) -> None:
-        """Raise NotReady with a sentence for each model that keeps the server from being ready.
+        """Raise NotReady, with a sentence for each version that keeps the server from being ready.
 
-        While the first models load, that is each of them. From then on it is each that was there at the start and has
-        never answered, if `strict_readiness` is set, and all of them where none answers. A model that comes later keeps
-        nobody from asking the others.
+        The server is not ready until every version of the start is loaded or has failed. After that it is not ready
+        while no model has a ready version, or, with `strict_readiness`, while a model of the start has never had one. A
+        model that is added later does not make the server unready.
         """
         self.check_open()
         if not self.models:
@@ -261,12 +261,12 @@ class Registry:
             raise NotReady("; ".join(entry.why_not_ready for entry in unready))
 
     def check_open(self) -> None:
-        """Raise ShuttingDown where the server takes nothing new."""
+        """Raise ShuttingDown while the server drains."""
         if self.draining:
             raise ShuttingDown("the server is shutting down")
 
     def _unready(self) -> list[Version]:
-        """Return each version of the models that do not answer and without which the server is not ready."""
+        """Return each version of the models without a ready version that keep the server from being ready."""
         unready = {
             name: entries
             for name, entries in self.models.items()
@@ -282,11 +282,11 @@ class Registry:
         ]
 
     def model_statuses(self) -> list[ModelStatus]:
-        """Return every model as it stands."""
+        """Return the state of every model."""
         return [{"name": name, "versions": self.version_statuses(name)} for name in self.models]
 
     def version_records(self) -> list[VersionRecord]:
-        """Return every version as it stands, for the metrics."""
+        """Return the state of every version, for the metrics."""
         return [
             VersionRecord(name, each["version"], each["state"], "error" in each)
             for name in self.models
@@ -294,17 +294,17 @@ class Registry:
         ]
 
     def version_statuses(self, name: str) -> list[VersionStatus]:
-        """Return a model's versions, ascending, with those that were retired and still answer what they were asked."""
+        """Return the state of a model's versions, ascending, with retired ones that have requests in progress."""
         self.retired = [each for each in self.retired if each.requests.count > 0]
-        served = self.models[name]
+        listed = self.models[name]
         draining = {each.version: each for each in self.retired if each.name == name}
-        return [each.status() for _, each in sorted((draining | served).items())]
+        return [each.status() for _, each in sorted((draining | listed).items())]
 
 
-def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
-    """Return what lies in the repository; takes a while. A model whose folder cannot be read is left out, and logged.
+def scan(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
+    """Return the fingerprint of every version in the repository; reading the disk, it takes a while.
 
-    Raises OSError where the repository itself cannot be read.
+    A model whose folder cannot be read is left out and logged. Raises OSError if the repository itself cannot be read.
     """
     found: dict[str, dict[int, Fingerprint]] = {}
     for name in repository.names():
@@ -318,7 +318,7 @@ def look(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:
 
 
 def _unloaded_versions(settings: Settings, found: Found) -> dict[str, dict[int, Version]]:
-    """Return each version that the settings ask for, not loaded yet, by model and then by version, ascending."""
+    """Return each version that the setting `versions` selects, not loaded yet, by model and version, ascending."""
     return {
         name: {version: Version(name, version) for version in wanted}
         for name, versions in found.items()
@@ -326,5 +326,6 @@ def _unloaded_versions(settings: Settings, found: Found) -> dict[str, dict[int, 
     }
 
 
-def _worth_a_try(entry: Version, found: Mapping[int, Fingerprint]) -> bool:
+def _may_load_now(entry: Version, found: Mapping[int, Fingerprint]) -> bool:
+    """Return whether a version failed to load and its files have changed since."""
     return entry.state is VersionState.FAILED and entry.fingerprint != found[entry.version]

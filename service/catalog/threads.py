@@ -1,4 +1,4 @@
-"""Thread pools for what would hold up the event loop: inference, and loading models."""
+"""Thread pools for work that would block the event loop: inference, and loading models."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ T = TypeVar("T")
 
 
 class Threads:
-    """A thread pool of fixed size; leaving the context waits for what runs and drops what has not begun.
+    """A thread pool of fixed size; leaving the context waits for running tasks and cancels those not started.
 
-    Its threads are named "<name>_<number>"; none is started before something is submitted.
+    Its threads are named "<name>_<number>" and start when tasks are submitted.
     """
 
     def __init__(self, size: int, name: str) -> None:
         self.size = size
         self.name = name
-        self.asked_at: float | None = None  # when a sign of life was asked for that has not come yet
+        self.heartbeat_since: float | None = None  # when the heartbeat was submitted that has not run yet
 
     def __enter__(self) -> Self:
         self.pool = ThreadPoolExecutor(self.size, thread_name_prefix=self.name)
@@ -40,15 +40,16 @@ class Threads:
         return asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
 
     async def keep_heartbeat(self) -> None:
-        """Submit a task that does nothing over and over; it waits behind what was submitted before."""
+        """Submit an empty task every HEARTBEAT_SECONDS; it runs once the tasks submitted before it have started."""
         clock = asyncio.get_running_loop().time
         while True:
-            self.asked_at = clock()
+            self.heartbeat_since = clock()
             await self.submit(int)
-            self.asked_at = None
+            self.heartbeat_since = None
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     def check_alive(self, seconds: float) -> None:
-        """Raise NotReady where no thread has given a sign of life for so long."""
-        if self.asked_at is not None and asyncio.get_running_loop().time() - self.asked_at > seconds:
+        """Raise NotReady if a heartbeat has waited for a thread for more than `seconds`."""
+        since = self.heartbeat_since
+        if since is not None and asyncio.get_running_loop().time() - since > seconds:
             raise NotReady(f"the worker threads have given no sign of life for more than {seconds:g} s")

@@ -1,4 +1,4 @@
-"""One version of a model in the registry, from before it is loaded until it has answered its last request."""
+"""A version of a model in the registry, from before it is loaded until its last request has ended."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from service.catalog.loaded import InProgress, LoadedModel
 
 
 class VersionState(StrEnum):
-    """Where a version is on its way to answering."""
+    """The state of a version."""
 
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
-    DRAINING = "draining"  # another took its place, and it still answers what was asked of it before
+    DRAINING = "draining"  # it was replaced and still has requests in progress
 
 
 class VersionStatus(TypedDict):
-    """One version of a model as it stands."""
+    """The state of one version of a model."""
 
     version: int
     state: VersionState
@@ -32,7 +32,7 @@ class VersionStatus(TypedDict):
 
 
 class ModelStatus(TypedDict):
-    """One model as it stands."""
+    """The state of one model's versions."""
 
     name: str
     versions: list[VersionStatus]
@@ -40,27 +40,27 @@ class ModelStatus(TypedDict):
 
 @dataclass
 class Version:
-    """One version: loading until it has a model, or the sentence that says why it has none.
+    """One version: loading until it has a loaded model or an error.
 
-    It may have both: a version that was loaded again, and could not be, answers as before.
+    It may have both: if a ready version is loaded again and that fails, it goes on answering as before.
     """
 
     name: str
     version: int
     model: LoadedModel | None = None
     error: str | None = None
-    fingerprint: Fingerprint | None = None  # of what could not be loaded
+    fingerprint: Fingerprint | None = None  # of the files when they were last loaded
 
     @property
     def state(self) -> VersionState:
-        """Where it is."""
+        """Its state."""
         if self.model is not None:
             return VersionState.READY
         return VersionState.LOADING if self.error is None else VersionState.FAILED
 
     @property
     def why_not_ready(self) -> str:
-        """Say in a sentence why it does not answer."""
+        """A sentence that says why it is not ready."""
         of = f"model '{self.name}' version {self.version}"
         return f"{of} is still loading" if self.error is None else f"{of} could not be loaded: {self.error}"
 
@@ -76,7 +76,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Retired:
-    """A version that another has taken the place of. Its model is not kept: that goes with its last request."""
+    """A version that was replaced. It does not hold the loaded model, which is freed with its last request."""
 
     name: str
     version: int
@@ -85,7 +85,7 @@ class Retired:
 
     @classmethod
     def of(cls, model: LoadedModel) -> Self:
-        """Return what stays of `model`."""
+        """Return the retired version of `model`."""
         return cls(model.name, model.version, model.engine.name, model.requests)
 
     def status(self) -> VersionStatus:

@@ -1,1 +1,1 @@
-"""HTTP: the routes of both protocols, middleware, the OpenAPI document and the page for people."""
+"""HTTP: the routes of both protocols, middleware, the OpenAPI document and the web page."""

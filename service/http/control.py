@@ -1,4 +1,4 @@
-"""Control: what the routes ask of the whole server. They load and unload models, and ask for readiness and metrics."""
+"""Control: the operations on the whole server, which load and unload models, and collect readiness and metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from service.telemetry.v2_statistics import InferStatistics, Statistics, model_s
 
 
 class Control:
-    """The control of a server that is one process; one of several workers has its own (`service.process.control`)."""
+    """The control of a server of one process; a worker among several has another (`service.process.control`)."""
 
-    loads_first = False  # whether the models are to be loaded before the first connection is accepted
+    loads_first = False  # whether the models are loaded before the first connection is accepted
 
     def __init__(
         self, registry: Registry, threads: Threads, metrics: Metrics, statistics: InferStatistics, settings: Settings
@@ -27,30 +27,30 @@ class Control:
         self.settings = settings
 
     async def start(self) -> None:
-        """Begin, before the first model is loaded."""
+        """Start, before the first model is loaded."""
 
     async def stop(self) -> None:
-        """End what `start` began."""
+        """Stop what `start` started."""
 
     def polled(self) -> None:
-        """Note that the registry has looked for new versions, and may have loaded some."""
+        """Handle the end of a poll, in which the registry may have loaded new versions."""
 
     async def load(self, name: str) -> None:
         """Load a model's versions in every process. Raises ModelNotFound, LoadFailed, NotReady and ShuttingDown."""
         await self.registry.load(name)
 
     async def unload(self, name: str) -> None:
-        """Serve a model in no process any more. Raises ModelNotFound and NotReady."""
+        """Unload a model in every process. Raises ModelNotFound and NotReady."""
         await self.registry.unload(name)
 
     async def check_ready(self) -> None:
-        """Raise NotReady or ShuttingDown, with a sentence, where a process is not ready."""
+        """Raise NotReady or ShuttingDown if any process is not ready."""
         self.check_process_ready()
 
     def check_process_ready(self) -> None:
-        """Raise NotReady or ShuttingDown where this process is not ready."""
+        """Raise NotReady or ShuttingDown if this process is not ready."""
         self.registry.check_ready()
-        if self.registry.first_load_over:  # while libraries load, nothing else may run for seconds
+        if self.registry.first_load_over:  # importing libraries during the first load can block threads for seconds
             self.threads.check_alive(self.settings.stuck_seconds)
 
     async def exposition(self) -> bytes:
@@ -58,7 +58,7 @@ class Control:
         return self.process_exposition().encode()
 
     def process_exposition(self, **labels: str) -> str:
-        """Return the metrics of this process, with more `labels`."""
+        """Return the metrics of this process, with `labels` added to each."""
         try:
             self.check_process_ready()
             ready = True
@@ -67,6 +67,6 @@ class Control:
         return self.metrics.exposition(self.registry.version_records(), ready=ready, labels=labels)
 
     async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
-        """Return the v2 statistics of `versions`, (name, version) each, summed over all processes."""
+        """Return the v2 statistics of `versions`, (name, version) pairs, summed over all processes."""
         keys = list(versions)
         return model_statistics(keys, self.infer_statistics.sums_of(keys))

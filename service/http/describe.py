@@ -10,7 +10,7 @@ from service.http.schemas import ModelDescription, NodeDescription
 
 
 def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescription:
-    """Describe `model`, one of those `versions`."""
+    """Describe `model`; `versions` is the status of every version of it."""
     spec, manifest = model.spec, model.bundle.manifest
     return {
         "name": model.name,
@@ -31,7 +31,7 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
 
 
 def _nodes(spec: AnyTask) -> list[NodeDescription]:
-    """Return the network's nodes; a graph of others has none that are known."""
+    """Return the network's nodes; those of an external ONNX model are not known."""
     if not isinstance(spec, Spec):
         return []
     return [{"name": node.name, "type": node.type, "shape": list(spec.output_shapes[node.name])} for node in spec.nodes]

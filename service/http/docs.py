@@ -1,4 +1,4 @@
-"""The API's documentation, /docs: Swagger UI with nothing from elsewhere, since it runs where keys are typed in."""
+"""The API's documentation, /docs: Swagger UI, with every file from this server because people type API keys into it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ DOCUMENT = "/openapi.json"
 
 
 def install_docs(app: FastAPI, document: Callable[[], dict[str, Any]]) -> None:
-    """Have `app` answer with its OpenAPI document, and show it by the files of Swagger UI that fastapi-offline brings.
+    """Add the OpenAPI document and Swagger UI, whose files come from fastapi-offline, to `app`.
 
-    These are routes of its own, since FastAPI's, and files that are mounted, have no template that could be counted.
+    They are plain routes because FastAPI's own docs routes and mounted files have no path template to label metrics by.
     """
     static = StaticFiles(packages=[("fastapi_offline", "static")])
 
@@ -31,7 +31,7 @@ def install_docs(app: FastAPI, document: Callable[[], dict[str, Any]]) -> None:
 
     @app.get(f"{FILES}/{{name}}", include_in_schema=False)
     async def file(request: Request, name: str) -> Response:
-        # All of it, as HTTP allows: what is wrong with a Range would be answered in no form of ours.
+        # Range is ignored, as HTTP allows: Starlette would answer a bad one with an error that is not our JSON.
         request.scope["headers"] = [header for header in request.scope["headers"] if header[0] != b"range"]
         return await static.get_response(name, request.scope)
 
@@ -43,7 +43,7 @@ def install_docs(app: FastAPI, document: Callable[[], dict[str, Any]]) -> None:
 
 @cache
 def _page(title: str) -> tuple[str, dict[str, str]]:
-    """Return the page and the headers that go with it."""
+    """Return the page and its headers."""
     html = bytes(
         get_swagger_ui_html(
             openapi_url=DOCUMENT,
@@ -57,7 +57,7 @@ def _page(title: str) -> tuple[str, dict[str, str]]:
         (
             "default-src 'none'",
             f"script-src 'self' '{source_of('script', html)}'",
-            "style-src 'self' 'unsafe-inline'",  # as Swagger UI lays itself out
+            "style-src 'self' 'unsafe-inline'",  # Swagger UI sets inline styles
             "img-src 'self' data:",
             "connect-src 'self'",
             "base-uri 'none'",

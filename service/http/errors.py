@@ -14,17 +14,17 @@ from service.errors import ServiceError, shown
 
 
 def error_body(sentence: str) -> bytes:
-    """Return the one form that every error has, in UTF-8; only half a surrogate pair, which that lacks, is escaped."""
+    """Return an error's JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, is escaped."""
     return json.dumps({"error": sentence}, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer in that form."""
+    """Return a response with that JSON."""
     return Response(error_body(sentence), status, headers, media_type="application/json")
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Have `app` answer each of the exceptions above, and the router's own, in that form."""
+    """Have `app` answer our exceptions and the router's with that JSON."""
     for kind in (ServiceError, InvalidInput, HTTPException):
         app.add_exception_handler(kind, _answer)
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, and the bodies of requests, which FastAPI does not parse and so does not know."""
+"""The OpenAPI document: FastAPI's, plus the request bodies, which FastAPI does not parse and so cannot describe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from service.inference.v2.schemas import InferRequest
 REFERENCE = "#/components/schemas/{model}"
 
 Json: TypeAlias = dict[str, Any]
-KEY = {"type": "http", "scheme": "bearer", "description": "A key that this server was given the digest of."}
+KEY = {"type": "http", "scheme": "bearer", "description": "A key whose digest is in the server's settings."}
 NestedNumbers = TypeAliasType("NestedNumbers", "list[float] | list[NestedNumbers]")
 
 BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -39,16 +39,23 @@ def _header(name: str, description: str, **schema: Any) -> Json:
 
 
 REQUEST_ID = _header(
-    "X-Request-ID", "A plain word, which answer and log repeat; where it is none, they have a new one.", type="string"
+    "X-Request-ID",
+    "An id that the answer and the log repeat: 1 to 128 letters, digits and any of `._-`. Else they have a new one.",
+    type="string",
 )
 TIMEOUT = _header(
-    "X-Request-Timeout-Ms", "How long the request may take, as far as the server allows.", type="integer", minimum=1
+    "X-Request-Timeout-Ms",
+    "How many milliseconds the request may take; never more than the server's own limit.",
+    type="integer",
+    minimum=1,
 )
-JSON_LENGTH = _header(HEADER_LENGTH, "How long the JSON is that tensors' bytes follow.", type="integer", minimum=0)
-CONTENT_ENCODING = _header("Content-Encoding", "How the body is packed.", type="string", enum=list(Encoding))
-ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be packed: gzip, deflate.", type="string")
-# What clients may send, by the last word of a path.
-SENT = {"predict": (TIMEOUT,), "infer": (TIMEOUT, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING)}
+JSON_LENGTH = _header(
+    HEADER_LENGTH, "The bytes of the JSON, after which the tensors' bytes follow.", type="integer", minimum=0
+)
+CONTENT_ENCODING = _header("Content-Encoding", "How the body is compressed.", type="string", enum=list(Encoding))
+ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be compressed: gzip, deflate.", type="string")
+# The request headers of an operation, by the last segment of its path.
+REQUEST_HEADERS = {"predict": (TIMEOUT,), "infer": (TIMEOUT, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING)}
 
 # A handwritten 0, eight rows of eight pixels of 0 to 16: the first image of scikit-learn's digits.
 ZERO = [
@@ -64,9 +71,9 @@ ZERO = [
 
 
 def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
-    """Return the document; its examples work as they stand on the default model, once that is ready.
+    """Return the document; its examples can be sent as they are to the default model, once that is ready.
 
-    Where clients need keys strangers may read it all the same: then it names no model, and its examples are of digits.
+    The document is public even where clients need keys; then it names no model, and its examples are of digits.
     """
     written = _of_routes(app)
     schema = TypeAdapter(PredictRequest[NestedNumbers | UnitEvents | PixelEvents]).json_schema(ref_template=REFERENCE)
@@ -85,14 +92,14 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
         elif path.startswith("/v2/") and last in of_v2:
             operations["post"]["requestBody"] = of_v2[last]
         for operation in operations.values():
-            _say_headers(operation, last)
+            _describe_headers(operation, last)
             if path.startswith("/v2") or last != "predict":
-                operation["responses"].pop("422", None)  # FastAPI's own, of parameters, which are all text here
+                operation["responses"].pop("422", None)  # FastAPI adds it for parameters, which cannot be invalid here
             for parameter in operation["parameters"]:
                 if parameter["in"] == "path" and parameter["name"] in place:
                     parameter["example"] = place[parameter["name"]]
-            asked = keys if is_control(path) else keys.clients
-            if asked and "401" in operation["responses"]:
+            needs_key = keys if is_control(path) else keys.clients
+            if needs_key and "401" in operation["responses"]:
                 operation["security"] = [{"key": []}]
     if keys:
         written["components"]["securitySchemes"] = {"key": KEY}
@@ -101,24 +108,24 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
     return written
 
 
-def _say_headers(operation: Json, last: str) -> None:
-    """Name the headers that go in and out of an operation whose path has that last word."""
-    sent = (*SENT.get(last, ()), REQUEST_ID)
-    operation["parameters"] = [*operation.get("parameters", ()), *({"in": "header"} | each for each in sent)]
+def _describe_headers(operation: Json, last: str) -> None:
+    """Add the request and response headers of an operation; `last` is the last segment of its path."""
+    headers = (*REQUEST_HEADERS.get(last, ()), REQUEST_ID)
+    operation["parameters"] = [*operation.get("parameters", ()), *({"in": "header"} | each for each in headers)]
     for response in operation["responses"].values():
-        response["headers"] = _as_answered(REQUEST_ID)
+        response["headers"] = _response_headers(REQUEST_ID)
     if last == "infer":
         answer = operation["responses"]["200"]
         answer["content"] |= BYTES
-        answer["headers"] |= _as_answered(JSON_LENGTH, CONTENT_ENCODING)
+        answer["headers"] |= _response_headers(JSON_LENGTH, CONTENT_ENCODING)
 
 
-def _as_answered(*headers: Json) -> Json:
+def _response_headers(*headers: Json) -> Json:
     return {header["name"]: {"description": header["description"], "schema": header["schema"]} for header in headers}
 
 
 def _of_routes(app: FastAPI) -> Json:
-    """Return FastAPI's document, which is made once; HEAD is GET without a body, and no operation of its own."""
+    """Return a copy of FastAPI's document, which is made once, without the HEAD operations."""
     if app.openapi_schema is None:
         routes = [_without_head(route) for route in app.routes]
         app.openapi_schema = get_openapi(
@@ -135,7 +142,7 @@ def _without_head(route: BaseRoute) -> BaseRoute:
 
 
 def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
-    """Return the request bodies of the Open Inference Protocol, by the last word of their paths."""
+    """Return the request bodies of the Open Inference Protocol, by the last segment of their paths."""
     bodies: dict[str, Json] = {}
     for last, kind in (
         ("infer", InferRequest),
@@ -153,7 +160,7 @@ def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
 
 
 def v2_example(spec: Task | None) -> Json:
-    """Return an infer request for a model of `spec`, or for the digits where none is ready."""
+    """Return an infer request for a model of `spec`; for None, one for the digits model."""
     if spec is not None and spec.coding is Coding.SPIKES:
         values = np.full((1, spec.time_steps, *spec.input.shape), max(0.0, spec.input.low))
     else:
@@ -164,7 +171,7 @@ def v2_example(spec: Task | None) -> Json:
 
 
 def example(spec: Task | None) -> Json:
-    """Return a request for a model of `spec`, or for the digits where none is ready."""
+    """Return a request for a model of `spec`; for None, one for the digits model."""
     if spec is None:
         return {"inputs": [ZERO]}
     if spec.coding is Coding.SPIKES:

@@ -1,4 +1,4 @@
-"""The endpoints. Each says what happens; what can go wrong is raised and carries its own status."""
+"""The endpoints of the native API. Errors are exceptions that carry their own status (`service.errors`)."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ Name = Annotated[str, Path(description="The model's name.")]
 Version = Annotated[str, Path(description="A version of it, a positive integer.")]
 
 ERRORS = {
-    400: "Not JSON, a name said twice, or a header that is not what it should be.",
-    401: "No key, or one that this server does not know; only where keys are set.",
-    403: "A page of another origin, as a browser says.",
-    404: "No such model or version here.",
+    400: "The body is not JSON, an object names a field twice, or a header is malformed.",
+    401: "The key is missing or unknown; only where keys are set.",
+    403: "A browser sent the request from a page of another origin.",
+    404: "There is no such model or version.",
     408: "The body took longer to arrive than the settings allow.",
-    413: "More bytes, samples or work than the limits allow.",
-    422: "A field that is missing, unknown or of the wrong type, shape or value.",
-    503: "Still loading, could not be loaded, overloaded or shutting down; Retry-After says when to come back.",
-    504: "No answer within the time that the request had.",
+    413: "The request has more bytes, samples or work than the limits allow.",
+    422: "A field is missing, unknown or of the wrong type, shape or value.",
+    503: "The model is loading or failed to load, or the server is overloaded or shutting down; see Retry-After.",
+    504: "The request's time ran out before there was an answer.",
 }
 
 
 def responses(described: Mapping[int, str], *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what FastAPI documents of the errors that a route may answer, each as it is `described`."""
+    """Return FastAPI's `responses` for a route that answers these error `statuses`, with their descriptions."""
     return {status: {"model": ErrorBody, "description": described[status]} for status in statuses}
 
 
@@ -82,13 +82,13 @@ async def _answer(request: Request, name: str | None, version: str | None) -> Re
 
 @router.get("/models", responses=_errors(401), tags=["models"])
 async def models(services: InServices) -> ModelList:
-    """List the models that are served, and where each version stands; of several workers, on the one that answers."""
+    """List the models and the state of each version; with several workers, as the worker that answers has them."""
     return {"default": services.registry.default, "models": services.registry.model_statuses()}
 
 
 @router.get("/models/{name}", responses=_errors(401, 404, 503), tags=["models"])
 async def model(name: Name, services: InServices) -> ModelDescription:
-    """Describe a model: what it takes, what it is made of, what it measured, and its card."""
+    """Describe a model: its input, network, measured metrics and model card."""
     return described(services.registry.get(name), services.registry.version_statuses(name))
 
 
@@ -100,7 +100,7 @@ async def live() -> Health:
 
 @router.get("/health/ready", responses=_errors(503), tags=["health"])
 async def ready(services: InServices) -> Health:
-    """Say that the models are loaded, verified and warm, in every worker."""
+    """Say that the models are loaded, verified and warmed up, in every worker."""
     await services.control.check_ready()
     return {"status": "ready"}
 
@@ -112,11 +112,11 @@ async def ready(services: InServices) -> Health:
     tags=["health"],
 )
 async def metrics(services: InServices) -> Response:
-    """Tell Prometheus."""
+    """Return the metrics of all workers in Prometheus' text format."""
     return Response(await services.control.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/", include_in_schema=False)
-async def people() -> Response:
-    """Show the page for people."""
+async def web_page() -> Response:
+    """Show the web page."""
     return page()

@@ -1,4 +1,4 @@
-"""The JSON of the service's own routes beside predictions: what is served, how a model is described, health."""
+"""The JSON of the native API's other answers: the list of models, a model's description, health and errors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class ErrorBody(TypedDict):
 
 
 class ModelList(TypedDict):
-    """What is served."""
+    """The models that are loaded, loading or failed."""
 
-    default: Annotated[str | None, Field(description="The model that POST /predict asks.")]
+    default: Annotated[str | None, Field(description="The model that POST /predict uses.")]
     models: list[ModelStatus]
 
 
 class InputDescription(TypedDict):
-    """What a sample looks like: its shape, and the range that its raw values must keep to."""
+    """A sample's shape, and the range that its raw values must be in."""
 
     shape: list[int]
     low: float
@@ -34,7 +34,7 @@ class InputDescription(TypedDict):
 
 
 class NodeDescription(TypedDict):
-    """One node of a network, with the shape that leaves it at each step."""
+    """One node of a network, with the shape of its output at each step."""
 
     name: str
     type: str
@@ -53,21 +53,19 @@ class ModelDescription(TypedDict):
     coding: Coding
     time_steps: int
     any_time_steps: Annotated[
-        bool, Field(description="Whether a request may ask for other time steps, which some ONNX graphs cannot run.")
+        bool, Field(description="Whether a request may set `time_steps`, which some ONNX graphs do not allow.")
     ]
     readout: Annotated[
         Readout | Literal[OutputKind.SCORES],
-        Field(description="What the class is read from; `scores` are those of a model that is only an ONNX graph."),
+        Field(description="What the class is read from; `scores` for an external ONNX model."),
     ]
     labels: list[str]
-    nodes: Annotated[
-        list[NodeDescription], Field(description="The network; empty for a model that is only an ONNX graph.")
-    ]
+    nodes: Annotated[list[NodeDescription], Field(description="The network's nodes; empty for an external ONNX model.")]
     metrics: Annotated[dict[str, float], Field(description="What training measured.")]
     card: Annotated[str, Field(description="The model card, Markdown.")]
 
 
 class Health(TypedDict):
-    """That all is well."""
+    """The answer of a health check that passes."""
 
     status: str

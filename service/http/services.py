@@ -1,4 +1,4 @@
-"""The services: all that the routes work with, one typed object that `service.app` makes."""
+"""The objects that the routes use, in one typed container that `service.app` makes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from service.telemetry.v2_statistics import InferStatistics
 
 @dataclass(frozen=True)
 class Services:
-    """What an app is made of. Nothing in it is set later."""
+    """The objects that one app is made of."""
 
     settings: Settings
     keys: KeyRing
@@ -30,7 +30,7 @@ class Services:
     infer_statistics: InferStatistics
 
 
-async def services_of(request: Request) -> Services:  # async, since FastAPI calls what is not on another thread
-    """Return the services of the app that a request came to."""
+async def services_of(request: Request) -> Services:  # async, since FastAPI runs a plain function on another thread
+    """Return the services of the app that handles a request."""
     services: Services = request.app.state.services
     return services

@@ -1,1 +1,1 @@
-"""Inference: the pipeline that every protocol shares, from a body to an answer."""
+"""Inference: the pipeline that both protocols share, from a request's body to its answer."""

@@ -1,15 +1,17 @@
-"""What an engine's runs hold: how many samples, and whether a run waits for more of them.
+"""Batching: how many samples one run of an engine holds, and whether a run waits for more requests.
 
-    event, reference   each request as soon as a worker is free, beside all others. What waits then goes together as far
-                       as that is expected to take no longer than RUN_SECONDS: it shares what every run costs once.
-    onnx, torch        a model with no run going starts at once; one with a run going starts another beside it as soon
-                       as that is full or its oldest request has waited for the longest delay. Full is a run that is
-                       expected to take LONG_RUN_SECONDS, but on a GPU, where many samples take as long as one.
+    event, reference   a run starts as soon as a thread is free. Requests that are waiting then share it, as long as the
+                       run is expected to take at most RUN_SECONDS: the fixed cost of a run is paid once.
+    onnx, torch        if no run of the model is in progress, a run starts at once. Otherwise the next starts as soon as
+                       it is full, or its oldest request has waited `max_batch_delay_ms`. On a CPU a run is full when it
+                       is expected to take LONG_RUN_SECONDS; on a GPU, where many samples take as long as one, only
+                       `max_batch` bounds it.
 
-A request of more samples than one run holds is split, and others come between its parts. Grouping changes no bit of an
-answer on `event` and `reference`, whose samples never meet, nor on any engine where a network's sums are exact (dyadic
-weights and inputs). Elsewhere the libraries behind `onnx` and `torch` may sum in another order for another batch size:
-an answer's last bits, and with them a spike that is that close to the threshold, can then hang on what ran beside it.
+A request with more samples than one run holds is split, and other requests may run between its shards. Batching does
+not change a bit of an answer on `event` and `reference`, which compute each sample alone, nor on any engine where a
+network's sums are exact (dyadic weights and inputs). Elsewhere the libraries behind `onnx` and `torch` may sum in
+another order for another batch size: an answer's last bits, and so a spike that close to the threshold, can then depend
+on the other samples in the batch.
 """
 
 from __future__ import annotations
@@ -22,40 +24,41 @@ from models.engines import ENGINES, EngineName
 from service.catalog.cost import Cost
 from service.settings import Settings
 
-RUN_SECONDS = 0.01  # what a small request may have to wait for behind a run that is one of many
-LONG_RUN_SECONDS = 0.05  # the same where a sample takes less time the more others share its run
+RUN_SECONDS = 0.01  # how long a run may take, since a small request may have to wait behind it
+LONG_RUN_SECONDS = 0.05  # the same for engines whose time per sample falls as the batch grows
 
 
 class Policy(Protocol):
-    """How the requests for one model become runs of its engine."""
+    """How the requests for one model are batched into runs of its engine."""
 
-    def most(self, cost: Cost, time_steps: int) -> int:
+    def max_samples(self, cost: Cost, time_steps: int) -> int:
         """Return how many samples one run may hold, at least one."""
         ...
 
     def delay(self, *, idle: bool, full: bool, waited: float) -> float:
-        """Return for how many seconds to wait for more requests before a run starts, 0 or less to start it now.
+        """Return how many seconds to wait for more requests before a run starts; 0 or less starts it now.
 
-        `idle`: no run of the model is going. `full`: no more would fit. `waited`: the seconds of the oldest request.
+        `idle`: no run of the model is in progress. `full`: no other request fits into the run. `waited`: the seconds
+        that the oldest request has waited.
         """
         ...
 
 
-def expected_to_take(seconds: float, cost: Cost, time_steps: int, max_batch: int) -> int:
-    """Return how many samples are expected to take so long: at least one, and no more than `max_batch`."""
+def samples_within(seconds: float, cost: Cost, time_steps: int, max_batch: int) -> int:
+    """Return how many samples an engine is expected to run in `seconds`: at least 1, at most `max_batch`."""
     expected = max(cost.seconds * time_steps, 1e-9)
     return max(1, int(min(max_batch, seconds / expected)))
 
 
 @dataclass(frozen=True)
-class SideBySide:
-    """Never waits, and lets together what is expected to be over soon."""
+class ImmediatePolicy:
+    """Starts a run at once, with the waiting requests that are expected to take at most RUN_SECONDS together."""
 
     max_batch: int
 
-    def most(self, cost: Cost, time_steps: int) -> int:
-        """Return as many samples as are expected to take RUN_SECONDS."""
-        return expected_to_take(RUN_SECONDS, cost, time_steps, self.max_batch)
+    def max_samples(self, cost: Cost, time_steps: int) -> int:
+        """Return how many samples are expected to take RUN_SECONDS."""
+        return samples_within(RUN_SECONDS, cost, time_steps, self.max_batch)
 
     def delay(self, *, idle: bool, full: bool, waited: float) -> float:  # noqa: ARG002
         """Start now."""
@@ -63,22 +66,22 @@ class SideBySide:
 
 
 @dataclass(frozen=True)
-class Batched:
-    """Waits for a full run, but not where the engine has nothing else to do and not for long.
+class BatchingPolicy:
+    """Waits up to `max_delay` seconds for a full run, unless no other run of the model is in progress.
 
-    A run is full at `max_batch` samples, or as many as are expected to take `run_seconds`.
+    A run is full at `max_batch` samples, or at as many as are expected to take `run_seconds`.
     """
 
     max_batch: int
     max_delay: float
     run_seconds: float = LONG_RUN_SECONDS
 
-    def most(self, cost: Cost, time_steps: int) -> int:
-        """Return as many samples as are expected to take `run_seconds`."""
-        return expected_to_take(self.run_seconds, cost, time_steps, self.max_batch)
+    def max_samples(self, cost: Cost, time_steps: int) -> int:
+        """Return how many samples are expected to take `run_seconds`."""
+        return samples_within(self.run_seconds, cost, time_steps, self.max_batch)
 
     def delay(self, *, idle: bool, full: bool, waited: float) -> float:
-        """Start now where nothing runs or nothing more fits, else once the oldest request has waited long enough."""
+        """Start now if no run is in progress or the run is full, else once the oldest has waited `max_delay`."""
         return 0.0 if idle or full else self.max_delay - waited
 
 
@@ -86,5 +89,5 @@ def policy_of(engine: str, settings: Settings) -> Policy:
     """Return the policy of an engine, by its name."""
     if ENGINES[EngineName(engine)].batches:
         run_seconds = LONG_RUN_SECONDS if settings.device == "cpu" else math.inf
-        return Batched(settings.max_batch, settings.max_batch_delay_ms / 1000, run_seconds)
-    return SideBySide(settings.max_batch)
+        return BatchingPolicy(settings.max_batch, settings.max_batch_delay_ms / 1000, run_seconds)
+    return ImmediatePolicy(settings.max_batch)

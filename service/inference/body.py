@@ -1,7 +1,8 @@
-"""A request's body: read once, and held to its bounds in bytes, time and memory, whatever it says of its length.
+"""A request's body: read once, within limits of bytes, seconds and memory, with or without a Content-Length.
 
-All bodies together are bounded too (`service.inference.memory`), but for those of at most `SMALL` bytes: a connection's
-buffers hold as much anyway, and so small requests are still answered while long bodies have taken all that there is.
+The bodies of all requests share a memory budget (`service.inference.memory`). Bodies of at most `UNRESERVED_BYTES` are
+not counted: a connection's buffers hold as much anyway, and so small requests are answered even while long bodies have
+used up the budget.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from starlette.types import Receive
 from service.errors import BodyTooSlow, DeadlineExceeded, TooLarge
 from service.inference.memory import MemoryBudget, Reservation
 
-MOST_DIGITS = 20  # of a Content-Length, which the parser takes up to 2**64 - 1; more are zeros
-CHUNKED = -1  # a length that is not known before the body ends
-SMALL = 2**16  # bytes; so short a body is not counted in the budget, and if it was not read, the connection goes on
-LINGER_BYTES = 2**20  # what is still read of a body after its answer, so that the client gets to read that
+MAX_DIGITS = 20  # of a Content-Length: the parser accepts at most 2**64 - 1, so further digits are leading zeros
+CHUNKED = -1  # the length of a body that is not known before it ends
+UNRESERVED_BYTES = 2**16  # so short a body is not counted in the budget; if it was not read, the connection stays open
+LINGER_BYTES = 2**20  # how much of a body is still read after an early answer, so that the client can read the answer
 LINGER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """The most bytes and seconds that one body may take, and the budget that all of them share."""
+    """How many bytes and seconds one body may take, and the memory budget that all bodies share."""
 
     max_bytes: int
     seconds: float
@@ -35,18 +36,18 @@ class BodyLimits:
 
 
 class Body:
-    """One request's body. `length` is what its headers say: CHUNKED where they do not, 0 where there is none."""
+    """One request's body. `length` comes from its headers: CHUNKED where they do not tell, 0 where there is no body."""
 
     def __init__(self, headers: Mapping[bytes, bytes], receive: Receive, limits: BodyLimits) -> None:
         length = headers.get(b"content-length", b"0")
-        known = length.isdigit() and len(length) <= MOST_DIGITS and b"transfer-encoding" not in headers
+        known = length.isdigit() and len(length) <= MAX_DIGITS and b"transfer-encoding" not in headers
         self.length = int(length) if known else CHUNKED
         self.limits = limits
         self.arrived = 0
         self.complete = self.length == 0
-        self.refused = False  # it broke a bound: nothing more of it is wanted
+        self.refused = False  # it exceeded a limit: the rest of it is not read
         self._receive = receive
-        self._reservation: Reservation | None = None  # short bodies, which are most, need none
+        self._reservation: Reservation | None = None  # most bodies are short and need none
 
     async def read(self, deadline: float = math.inf) -> bytes:
         """Return the whole body.
@@ -62,7 +63,7 @@ class Body:
         latest = asyncio.get_running_loop().time() + self.limits.seconds
         parts: list[bytes] = []
         try:
-            if self.length > SMALL:
+            if self.length > UNRESERVED_BYTES:
                 self.reserve(self.length)
             async with asyncio.timeout_at(min(latest, deadline)):
                 while not self.complete:
@@ -78,30 +79,30 @@ class Body:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def reserve(self, size: int) -> None:
-        """Reserve so many bytes more of the budget, on any thread; raises Overloaded where they would be too many."""
+        """Reserve `size` more bytes of the budget, on any thread; raises Overloaded where the budget has too few."""
         if self._reservation is None:
             self._reservation = Reservation(self.limits.budget)
         self._reservation.reserve(size)
 
     def release(self) -> None:
-        """Give back all that was reserved, now and later."""
+        """Give back what was reserved; later reservations of this body keep nothing."""
         if self._reservation is not None:
             self._reservation.release()
 
     async def wait_for_disconnect(self) -> None:
-        """Return once the client has left; what it still sends is dropped."""
+        """Return once the client has disconnected; what it still sends is dropped."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def drain(self) -> None:
-        """Read and drop what is left of the body, for a moment and some bytes.
+        """Read and drop the rest of the body, up to LINGER_BYTES and LINGER_SECONDS.
 
-        A connection that is closed while bytes lie unread takes the answer with it.
+        Closing a connection that has unread bytes resets it, and the client would lose the answer.
         """
-        most = self.arrived + LINGER_BYTES
+        limit = self.arrived + LINGER_BYTES
         with suppress(TimeoutError, ClientDisconnect):
             async with asyncio.timeout(LINGER_SECONDS):
-                while not self.complete and self.arrived < most:
+                while not self.complete and self.arrived < limit:
                     await self._next()
 
     async def _next(self) -> bytes:
@@ -114,10 +115,10 @@ class Body:
         return part
 
     def _check_arrived(self) -> None:
-        """Hold a body whose length was not known to the limits, as it comes."""
+        """Check a body whose length was not known against the limits, as it arrives."""
         if self.arrived > self.limits.max_bytes:
             raise TooLarge(f"the body has {self.arrived} bytes or more, expected at most {self.limits.max_bytes}")
-        if self.arrived > SMALL:
+        if self.arrived > UNRESERVED_BYTES:
             self.reserve(self.arrived - (self._reservation.size if self._reservation else 0))
 
     def _late(self, *, expired: bool) -> DeadlineExceeded | BodyTooSlow:

@@ -1,4 +1,4 @@
-"""A request on its way through the scheduler."""
+"""A job: one request on its way through the scheduler."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True)
 class Answer(Generic[Content]):
-    """An answer's content, and the record of what it took."""
+    """An answer's content, with its times and counts for the log, the metrics and the trace."""
 
     content: Content
     record: AnswerRecord
 
     @classmethod
     def of(cls, codec: Codec[Q, Content], query: Q, result: RunResult, times: Times) -> Answer[Content]:
-        """Render what the engine found."""
+        """Render a run's result, and record its times and counts."""
         operations, samples = result.synaptic_operations, len(query.samples)
-        # Of a batch of one, as most are, no sum is made: it would take six times as long.
+        # Most batches hold one sample, and NumPy's sum takes six times as long as taking the first element.
         total = operator.itemgetter(0) if samples == 1 else np.sum
         record = AnswerRecord(
             samples=samples,
@@ -47,7 +47,7 @@ class Answer(Generic[Content]):
 
 
 def encoded(model: LoadedModel, query: Query, times: Times) -> EncodedInputs:
-    """Return what the network sees of a query, and note when that was made. Raises InvalidInput."""
+    """Encode a query's samples and record when that began and ended. Raises InvalidInput."""
     times.encode_began = perf_counter()
     inputs = encode(query.samples, model.spec, query.time_steps, query.seed)
     times.encode_ended = perf_counter()
@@ -55,9 +55,9 @@ def encoded(model: LoadedModel, query: Query, times: Times) -> EncodedInputs:
 
 
 class Job(Generic[Content]):
-    """One request: its body until that is decoded, then its query, and the results of its samples as they come.
+    """One request: its body until that is decoded, then its query and the results of its samples.
 
-    The event loop alone decides what happens to a job; a worker thread only fills in `query`, `inputs` and `results`.
+    Only the event loop decides what happens to a job; a worker thread only sets `query`, `inputs` and `results`.
     """
 
     def __init__(
@@ -75,63 +75,63 @@ class Job(Generic[Content]):
         self.body = b"" if isinstance(source, Query) else source
         self.query = source if isinstance(source, Query) else None
         self.inputs: EncodedInputs | None = None
-        self.results: dict[int, RunResult] = {}  # by the sample that each begins with
+        self.results: dict[int, RunResult] = {}  # by the index of the first sample of each
         self.times = times
-        self.started = 0  # samples that runs were started for
-        self.arrived = self.since = now  # here, and in its place in the queue
-        self.begun = False  # whether anything was done for it yet
-        self.decoded_bytes = 0  # what the scheduler counts for it
+        self.started = 0  # how many of its samples are in runs that have started
+        self.arrived = self.since = now  # when it came, and since when it has been at its place in the queue
+        self.begun = False  # whether any work on it has started
+        self.decoded_bytes = 0  # its share of the scheduler's count of decoded bytes
 
     @property
     def over(self) -> bool:
-        """Whether it has its answer or nobody waits for one."""
+        """Whether it has been answered or abandoned."""
         return self.answer.done()
 
     @property
     def samples(self) -> int:
-        """How many samples it has; 0 before it is decoded."""
+        """The number of its samples; 0 before it is decoded."""
         return 0 if self.query is None else len(self.query.samples)
 
     @property
     def time_steps(self) -> int:
-        """How long it runs; 0 before it is decoded."""
+        """The number of time steps that it runs; 0 before it is decoded."""
         return 0 if self.query is None else self.query.time_steps
 
     @property
     def size(self) -> int:
-        """How many bytes its samples have and what the network sees of them, as far as there are any yet."""
+        """The bytes of its decoded samples and of its encoded inputs, as far as it has them yet."""
         samples = 0 if self.query is None else self.query.samples.nbytes
         return samples + (0 if self.inputs is None else self.inputs.steps.nbytes)
 
     @property
     def records(self) -> bool:
-        """Whether its answer holds more than counts; such a job has a run of its own."""
+        """Whether its answer holds more than counts; such a job does not share a run."""
         return self.query is not None and bool(self.query.returned)
 
     def decode(self) -> None:
-        """Decode the body, if that was not done, and encode the samples; raises what the codec and `encode` do."""
+        """Decode the body, unless that was done, and encode the samples; raises what the codec and `encode` raise."""
         if self.query is None:
             self.query, self.body = self.codec.decode(self.body), b""
         self.inputs = encoded(self.model, self.query, self.times)
 
     def may_share_a_run(self, other: Job[Any]) -> bool:
-        """Whether one run may hold samples of both."""
+        """Return whether one run may hold samples of both."""
         return self.time_steps == other.time_steps and not self.records and not other.records
 
     def fail(self, error: Exception) -> None:
-        """End it with an error, unless it has ended."""
+        """End it with an error, unless it is over."""
         if not self.over:
             self.answer.set_exception(error)
 
     def expire_at(self, deadline: float) -> None:
-        """Let it fail at `deadline`, on the event loop's clock, unless it is over by then."""
-        alarm = asyncio.get_running_loop().call_at(deadline, lambda: self.fail(DeadlineExceeded()))
-        self.answer.add_done_callback(lambda _: alarm.cancel())
+        """End it with DeadlineExceeded at `deadline`, on the event loop's clock, unless it is over by then."""
+        timer = asyncio.get_running_loop().call_at(deadline, lambda: self.fail(DeadlineExceeded()))
+        self.answer.add_done_callback(lambda _: timer.cancel())
 
     def complete(self, start: int, result: RunResult) -> Answer[Content] | None:
-        """Add the result of the samples from `start` on; return the answer if no other is missing.
+        """Add the result of the samples from `start` on; return the answer once all results are there.
 
-        Of two runs that end together on two threads both may return it, and either will do.
+        If two runs end at the same time on two threads, both may return the answer; they are equal.
         """
         self.results[start] = result
         results = [each for _, each in sorted(self.results.copy().items())]

@@ -1,7 +1,4 @@
-"""The memory budget: how many bytes the bodies and unread answers of all requests may hold together.
-
-Each alone may be small enough, and many of them still too much.
-"""
+"""The memory budget: how many bytes the bodies of all requests in progress may take, each within its own limit."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from service.errors import Overloaded
 
 
 class MemoryBudget:
-    """The bytes that are reserved, and the most that may be."""
+    """The bytes that are reserved, and the limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -20,15 +17,15 @@ class MemoryBudget:
 
 
 class Reservation:
-    """What one request has reserved. A worker thread may reserve more, since bodies are decompressed there."""
+    """The bytes that one request has reserved. A worker thread, which decompresses bodies, may reserve more."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.budget = budget
         self.size = 0
-        self.released = False  # the request has ended, although a thread may still be at it
+        self.released = False  # whether the request has ended; a thread may still be working on it
 
     def reserve(self, size: int) -> None:
-        """Reserve so many bytes more; raises Overloaded where they would be too many."""
+        """Reserve `size` more bytes; raises Overloaded where that would exceed the limit."""
         with self.budget.lock:
             total = self.budget.reserved + size
             if total > self.budget.limit:
@@ -41,7 +38,7 @@ class Reservation:
                 self.size += size
 
     def release(self) -> None:
-        """Reserve nothing, now and later."""
+        """Give back what was reserved; `reserve` then keeps nothing."""
         with self.budget.lock:
             self.budget.reserved -= self.size
             self.size = 0

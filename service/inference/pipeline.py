@@ -1,7 +1,7 @@
-"""The pipeline that every protocol shares: admit, read the body, decode, schedule, encode, run, render, tell.
+"""The pipeline both protocols share: admit, read the body, decode, schedule, encode, run, render, record.
 
-A protocol brings its codec (`service.inference.codec`), and nothing else here knows of one. Encoding and the run are
-the scheduler's, which decides on which thread and in which batch they happen.
+Each protocol brings a codec (`service.inference.codec`); nothing else here depends on the protocol. The scheduler
+decides on which thread and in which batch a request is encoded and run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord, Times
 
 TIMEOUT = b"x-request-timeout-ms"
-MOST_DIGITS = 9  # of that header; whatever is longer is more than any setting
+MAX_DIGITS = 9  # of that header; a longer number exceeds any setting
 
 
 class Pipeline:
-    """Takes requests for models from their bodies to the content of their answers."""
+    """Takes a request for a model from its body to the content of its answer."""
 
     def __init__(self, scheduler: Scheduler, metrics: Metrics, request_timeout_ms: int) -> None:
         self.scheduler = scheduler
@@ -41,7 +41,7 @@ class Pipeline:
         body: Body,
         record: RequestRecord,
     ) -> Answer[Content]:
-        """Return what `model` answers to a request, and tell `record` and the metrics.
+        """Return the answer of `model` to a request, and update `record` and the metrics.
 
         Raises MalformedHeader, MalformedBody, InvalidInput, TooLarge, Overloaded, BodyTooSlow, DeadlineExceeded,
         ShuttingDown, and ClientDisconnect where the client leaves.
@@ -67,7 +67,7 @@ class Pipeline:
         self, model: LoadedModel, codec: Codec[Q, Content], body: Body, deadline: float
     ) -> Answer[Content]:
         if not 0 <= body.length <= SMALL_BODY:
-            self.scheduler.require_room(model)  # a long body has to find room in the queue before it is read
+            self.scheduler.require_room(model)  # a long body is read only if the queue has room
         content = await body.read(deadline)
         times = Times(perf_counter())
         if deadline <= asyncio.get_running_loop().time():
@@ -77,26 +77,26 @@ class Pipeline:
             small = self.scheduler.run_small(model, codec, query, times)
             if isinstance(small, Answer):
                 return small
-            return await small.answer  # at the end of this iteration of the event loop
+            return await small.answer  # which comes at the end of this iteration of the event loop
         job = self.scheduler.enqueue(model, codec, content if query is None else query, times)
         return await self._wait(job, deadline, body)
 
     def _deadline(self, headers: Mapping[bytes, bytes]) -> float:
-        """Return when the request's time is over, on the event loop's clock.
+        """Return the request's deadline, on the event loop's clock.
 
-        That is as the header X-Request-Timeout-Ms says, and no later than the settings do. Raises MalformedHeader.
+        It is set by the header X-Request-Timeout-Ms, up to the limit of the settings. Raises MalformedHeader.
         """
         milliseconds, value = self.request_timeout_ms, headers.get(TIMEOUT)
         if value is not None:
             if not value.isdigit() or not value.strip(b"0"):
                 given = shown(value.decode("latin-1"))
                 raise MalformedHeader(f"X-Request-Timeout-Ms is {given}, expected whole milliseconds, at least 1")
-            if len(value) <= MOST_DIGITS:
+            if len(value) <= MAX_DIGITS:
                 milliseconds = min(milliseconds, int(value))
         return asyncio.get_running_loop().time() + milliseconds / 1000
 
     async def _wait(self, job: Job[Content], deadline: float, body: Body) -> Answer[Content]:
-        """Wait for the answer, but no longer than the client does, or than its time lasts."""
+        """Wait for the answer until the deadline, or until the client disconnects."""
         leaving = asyncio.get_running_loop().create_task(body.wait_for_disconnect())
         leaving.add_done_callback(lambda _: job.fail(ClientDisconnect()))
         job.expire_at(deadline)

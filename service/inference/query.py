@@ -1,4 +1,4 @@
-"""What a request asks of a model, whatever protocol it came in."""
+"""A query: a decoded request, the same for both protocols."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from models.spec.network import FloatArray
 
 
 class Returned(StrEnum):
-    """What an answer may hold beyond its counts."""
+    """The optional fields of an answer."""
 
     RASTER = "raster"
     MEMBRANE = "membrane"
     SPIKES_PER_NODE = "spikes_per_node"
 
 
-RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE}  # by the engine, where it is asked to
+RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE}  # those that the engine must record
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a request asks: samples (batch, *shape), or (batch, time_steps, *shape) for `spikes`, not yet encoded."""
+    """A decoded request: samples (batch, *shape), or (batch, time_steps, *shape) for `spikes`, not yet encoded."""
 
     samples: FloatArray
     time_steps: int
     seed: int
     returned: frozenset[Returned] = frozenset()
-    timeout: float | None = None  # seconds from its arrival, where the body says that it may take no longer
+    timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
 
     @property
     def record(self) -> Record:
-        """What the engine must keep for the answer."""
+        """What the engine must record for the answer."""
         record = Record.NONE
         for each in self.returned & RECORDED.keys():
             record |= RECORDED[each]

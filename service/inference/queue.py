@@ -1,4 +1,4 @@
-"""What waits for one version of one model, and what of it goes into the next run."""
+"""The queue of one version of a model: the jobs that wait, and which of them the next run takes."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from service.inference.run import Shard
 
 @dataclass(frozen=True)
 class Decode:
-    """A job whose body is to be decoded, or whose samples are too many to be encoded in one run."""
+    """Work for a thread: decode a job's body, or encode a job that has more samples than one run holds."""
 
     job: AnyJob
 
 
 @dataclass(frozen=True)
 class Run:
-    """What goes through the engine at once: shards of equal time steps, or one shard alone."""
+    """Work for a thread: run these shards, which have equal time steps, through the engine as one batch."""
 
     shards: list[Shard]
 
 
 class Queue:
-    """The jobs that wait, oldest first, and how many runs are going. Only the event loop touches it."""
+    """The jobs that wait, oldest first, and how many runs are in progress. Only the event loop touches it."""
 
     def __init__(self, policy: Policy, cost: Cost, limit: int) -> None:
         self.policy = policy
         self.cost = cost
         self.limit = limit
-        self.undecoded: dict[AnyJob, None] = {}  # dicts, for their order and because any job may leave at any time
+        self.undecoded: dict[AnyJob, None] = {}  # ordered sets, since any job may leave at any time
         self.waiting: dict[AnyJob, None] = {}
-        self.burst: list[AnyJob] | None = None  # small jobs of this iteration of the event loop, once one has run
-        self.depth = 0  # jobs that nothing was done for yet; this is what `limit` bounds
+        self.burst: list[AnyJob] | None = None  # the small jobs after the first in this iteration of the event loop
+        self.depth = 0  # jobs on which no work has started; `limit` bounds these
         self.runs = 0
-        self.alarm: TimerHandle | None = None  # when a run that waits for more requests starts without them
+        self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left to start."""
+        """Whether no job waits to be started."""
         return not self.undecoded and not self.waiting
 
-    def most(self, job: AnyJob) -> int:
+    def max_samples(self, job: AnyJob) -> int:
         """Return how many samples a run of the job's time steps may hold."""
-        return self.policy.most(self.cost, job.time_steps)
+        return self.policy.max_samples(self.cost, job.time_steps)
 
     def add(self, job: AnyJob, since: float) -> None:
-        """Put a job that has waited since then at the end: to be run if it is encoded or fits into one run."""
+        """Append a job that has waited since `since`: to run, if it is encoded or fits one run, else to decode."""
         job.since = since
-        ready = job.query is not None and (job.inputs is not None or job.samples <= self.most(job))
+        ready = job.query is not None and (job.inputs is not None or job.samples <= self.max_samples(job))
         (self.waiting if ready else self.undecoded)[job] = None
 
     def drop(self, job: AnyJob) -> None:
-        """Forget a job that nobody waits for."""
+        """Remove a job, wherever it waits."""
         self.undecoded.pop(job, None)
         self.waiting.pop(job, None)
         if self.burst and job in self.burst:
             self.burst.remove(job)
 
     def take(self, now: float, *, may_decode: bool) -> Decode | Run | float | None:
-        """Return what to do next, or for how many seconds to wait for more, or None where there is nothing to do."""
+        """Return the next work, or for how many seconds to wait for more requests, or None if there is no work."""
         undecoded = next(iter(self.undecoded), None) if may_decode else None
         waiting = next(iter(self.waiting), None)
         if waiting is None or (undecoded is not None and undecoded.since <= waiting.since):
@@ -75,7 +75,7 @@ class Queue:
             del self.waiting[shard.job]
             shard.job.started = shard.stop
             if shard.stop < shard.job.samples:
-                self.add(shard.job, now)  # behind the others, so that it starves none of them
+                self.add(shard.job, now)  # at the end, so that a long request does not starve the others
         return Run(shards)
 
     def take_burst(self) -> list[list[Shard]]:
@@ -86,9 +86,9 @@ class Queue:
             by_steps.setdefault(job.time_steps, []).append(job)
         runs: list[list[Shard]] = []
         for group in by_steps.values():
-            most, samples = self.most(group[0]), 0
+            limit, samples = self.max_samples(group[0]), 0
             for job in group:
-                if job is group[0] or samples + job.samples > most:
+                if job is group[0] or samples + job.samples > limit:
                     runs.append([])
                     samples = 0
                 runs[-1].append(Shard(job, 0, job.samples))
@@ -102,10 +102,10 @@ class Queue:
         return Decode(job)
 
     def _batch(self, first: AnyJob) -> tuple[list[Shard], bool]:
-        """Return the shards of a run that begins with `first`, and whether no more would go with them."""
-        most = self.most(first)
-        shards = [Shard(first, first.started, min(first.samples, first.started + most))]
-        room = most - (shards[0].stop - shards[0].start)
+        """Return the shards of a run that begins with `first`, and whether the run is full."""
+        limit = self.max_samples(first)
+        shards = [Shard(first, first.started, min(first.samples, first.started + limit))]
+        room = limit - (shards[0].stop - shards[0].start)
         for job in self.waiting:
             if room <= 0:
                 break

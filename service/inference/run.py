@@ -1,4 +1,4 @@
-"""One run of an engine: what the shards of some requests become as one batch, on whichever thread it goes."""
+"""One run of an engine: shards of several requests, computed as one batch on any thread."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from service.inference.job import Answer, AnyJob, encoded
 
 @dataclass(frozen=True)
 class Shard:
-    """The samples of a job from `start` to `stop`, which are all of it unless it is split."""
+    """The samples of a job from `start` to `stop`: all of them, unless the job is split."""
 
     job: AnyJob
     start: int
     stop: int
 
     def inputs(self, whole: EncodedInputs) -> EncodedInputs:
-        """Return its part of the job's inputs."""
+        """Return this shard's part of the job's inputs, `whole`."""
         return whole if self.start == 0 and self.stop == whole.batch else whole[self.start : self.stop]
 
 
 class Outcome(NamedTuple):
-    """What a run made of one of its jobs: an answer, an error, or nothing yet."""
+    """The outcome of a run for one job: an answer, an error, or neither while other shards are missing."""
 
     job: AnyJob
     answer: Answer[Any] | None = None
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """What came of a run, how many samples went through the engine, and the seconds that it took them."""
+    """The outcomes of a run, how many samples went through the engine, and how many seconds that took."""
 
     outcomes: list[Outcome]
     samples: int = 0
@@ -43,7 +43,7 @@ class Computed(NamedTuple):
 
 
 def compute(model: LoadedModel, shards: Sequence[Shard]) -> Computed:
-    """Run shards of equal time steps as one batch. What is wrong with one of them is its own error alone."""
+    """Run shards of equal time steps as one batch. An invalid shard fails alone."""
     taken: list[Shard] = []
     inputs: list[EncodedInputs] = []
     outcomes: list[Outcome] = []
@@ -63,7 +63,7 @@ def compute(model: LoadedModel, shards: Sequence[Shard]) -> Computed:
     started = perf_counter()
     try:
         result, _ = model.engine.run(batch, record=taken[0].job.query.record)
-    except InvalidInput as error:  # of an external ONNX model, which has no answer to some sample
+    except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
         if len(taken) == 1:
             return Computed([*outcomes, Outcome(taken[0].job, error=error)])
         alone = [compute(model, [shard]) for shard in taken]
@@ -80,5 +80,5 @@ def compute(model: LoadedModel, shards: Sequence[Shard]) -> Computed:
 
 
 def failed(shards: Sequence[Shard], error: Exception) -> Computed:
-    """Return what a run with such an error has made of its shards."""
+    """Return the outcome of a run in which every shard failed with `error`."""
     return Computed([Outcome(shard.job, error=error) for shard in shards])

@@ -1,9 +1,10 @@
-"""The scheduler: which request runs when, alone or beside others or in a batch with them, and never for nobody.
+"""The scheduler: when, on which thread and in which batch each request runs.
 
-A small request that comes alone runs on the event loop at once. Those that come in the same iteration of the loop run
-as a batch at its end: nobody waits for what is not there yet. Everything else goes through the bounded queue of its
-model's version to worker threads, by the policy of its engine (`service.inference.batching`); models take turns.
-A job leaves its queue the moment it is over, answered or not, and is then not computed.
+A small request that comes alone runs on the event loop at once. Small requests that come in the same iteration of the
+loop run as a batch at its end, so that none waits for requests that are not there yet. All others go through the
+bounded queue of their model's version to the worker threads, by the policy of the engine
+(`service.inference.batching`); models are scheduled round-robin. A job whose client has left or whose deadline has
+passed leaves its queue at once.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import Times
 
-MOST_DECODED = 2**28  # bytes of samples that are decoded and not answered; with so many, nothing else is decoded
+MAX_DECODED_BYTES = 2**28  # of samples that are decoded and not answered; beyond it, no other body is decoded
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
 
 
 class Scheduler:
-    """Runs the requests for every model on one pool of threads. All of it happens on the event loop but the work."""
+    """Runs the requests for every model on one thread pool. Its own methods run on the event loop only."""
 
     def __init__(self, threads: Threads, metrics: Metrics, settings: Settings) -> None:
         self.threads = threads
@@ -43,9 +44,9 @@ class Scheduler:
         self.settings = settings
         self.free = threads.size
         metrics.watch_threads(threads.size, lambda: threads.size - self.free)
-        self.decoded_bytes = 0  # of all jobs that were decoded here and are not over
+        self.decoded_bytes = 0  # of all jobs that were decoded on a thread and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
-        self.waiting: dict[LoadedModel, None] = {}  # the models that something waits for; the first is next
+        self.waiting: dict[LoadedModel, None] = {}  # an ordered set: the models with jobs waiting; the first is next
 
     def queue(self, model: LoadedModel) -> Queue:
         """Return the queue of a model, which lives as long as the model."""
@@ -65,7 +66,7 @@ class Scheduler:
     def run_small(
         self, model: LoadedModel, codec: Codec[Q, Content], query: Q, times: Times
     ) -> Answer[Content] | Job[Content]:
-        """Run a small query here and now, or with those that come in the same iteration of the event loop.
+        """Run a small query at once, or at the end of this iteration of the event loop if another ran in it already.
 
         Returns the answer in the first case and a job in the second. Raises InvalidInput and Overloaded.
         """
@@ -93,13 +94,13 @@ class Scheduler:
         return job
 
     def forget(self, job: AnyJob) -> None:
-        """Let go of a job that is over."""
+        """Remove a job that is over."""
         queue = self.queue(job.model)
         queue.drop(job)
         self._begin(queue, job)
         if job.decoded_bytes:
             self.decoded_bytes -= job.decoded_bytes
-            asyncio.get_running_loop().call_soon(self._dispatch)  # others may have waited to be decoded
+            asyncio.get_running_loop().call_soon(self._dispatch)  # other jobs may have waited to be decoded
 
     def _admit(self, model: LoadedModel, queue: Queue, job: Job[Content]) -> Job[Content]:
         self.require_room(model)
@@ -108,7 +109,7 @@ class Scheduler:
         return job
 
     def _begin(self, queue: Queue, job: AnyJob) -> None:
-        """Note that something is done for the job, or never will be."""
+        """Take the job off the queue's depth: work on it has started, or never will."""
         if not job.begun:
             job.begun = True
             queue.depth -= 1
@@ -116,7 +117,7 @@ class Scheduler:
             self.metrics.queues.count_wait(job.model, _now() - job.arrived)
 
     def _run_burst(self, model: LoadedModel, queue: Queue) -> None:
-        """Run the small jobs that came in the iteration that ends."""
+        """Run the small jobs that came in this iteration of the event loop."""
         for shards in queue.take_burst():
             for shard in shards:
                 self._begin(queue, shard.job)
@@ -126,22 +127,22 @@ class Scheduler:
                 self._deliver(queue, model, failed(shards, error))
 
     def _dispatch(self) -> None:
-        """Give every free thread something to do, if there is anything."""
+        """Start work on every free thread, as long as any job waits."""
         passed = 0
         while self.free and passed < len(self.waiting):
             model = next(iter(self.waiting))
-            del self.waiting[model]  # to the end, since models take turns
+            del self.waiting[model]  # it goes to the end: round-robin
             queue = self.queue(model)
             passed = 0 if self._start(model, queue) else passed + 1
             if not queue.empty:
                 self.waiting[model] = None
 
     def _start(self, model: LoadedModel, queue: Queue) -> bool:
-        """Start what the model's queue has next; return whether there was anything."""
-        if queue.alarm is not None:
-            queue.alarm.cancel()
-            queue.alarm = None
-        match queue.take(_now(), may_decode=self.decoded_bytes < MOST_DECODED):
+        """Start the next work of the model's queue; return whether there was any."""
+        if queue.timer is not None:
+            queue.timer.cancel()
+            queue.timer = None
+        match queue.take(_now(), may_decode=self.decoded_bytes < MAX_DECODED_BYTES):
             case Decode(job):
                 self._begin(queue, job)
                 self._submit(job.decode).add_done_callback(partial(self._decoded, queue, job))
@@ -153,7 +154,7 @@ class Scheduler:
                 self._submit(compute, model, shards).add_done_callback(partial(self._computed, queue, model, shards))
                 return True
             case float(delay):
-                queue.alarm = asyncio.get_running_loop().call_later(delay, self._dispatch)
+                queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
         return False
 
     def _submit(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
@@ -201,7 +202,7 @@ def _future() -> Future[Any]:
 
 
 def _error(work: Future[Any]) -> Exception | None:
-    """Return what went wrong; work that was cancelled, since the threads stop, is as much."""
+    """Return the error of finished work, if any; work is cancelled when the server shuts down."""
     if work.cancelled():
         return ShuttingDown("the server is shutting down")
     error = work.exception()

@@ -1,4 +1,4 @@
-"""Pydantic's validation errors as sentences: the field, the value that it was given and what was expected."""
+"""Pydantic's validation errors as sentences that name the field, the value and what was expected."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pydantic import ValidationError
 
 from service.errors import cut, shown
 
-MANY = 100  # more errors than this are counted, not listed: each would become an object of its own
+MAX_LISTED = 100  # more errors than this are only counted, since listing them makes an object of each
 
 
 @dataclass(frozen=True)
 class FirstError:
-    """The first error of a validation: pydantic's word for its kind, and a sentence."""
+    """The first error of a validation: pydantic's name of its type, and a sentence."""
 
     kind: str
     sentence: str
 
 
 def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] = frozenset()) -> FirstError:
-    """Put the first error into words.
+    """Return the first error as a sentence.
 
-    `fields` lists the fields that there are, for one that is not among them; `hidden` are parts of a location that
-    are pydantic's own and not the client's (the tags of a union).
+    `fields` lists the known fields, for an error about an unknown one. `hidden` are the parts of pydantic's location
+    that do not come from the client's JSON (the tags of a union).
     """
-    if error.error_count() > MANY:
+    if error.error_count() > MAX_LISTED:
         return FirstError(
             "many", f"the body has {error.error_count()} errors, expected an object with the fields {fields}"
         )
@@ -39,7 +39,7 @@ def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] =
 
 
 def _place(location: list[int | str]) -> str:
-    """Write a location as one would in code, `inputs[2].t[0]`; none is the body as a whole."""
+    """Write a location as in code, `inputs[2].t[0]`; an empty one is the body as a whole."""
     if not location:
         return "the body"
     return cut("".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix("."))

@@ -1,1 +1,1 @@
-"""The process: command line, server, connections, and the supervisor of several workers."""
+"""The server process: command line, server, connections, and the supervisor of several workers."""

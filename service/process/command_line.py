@@ -1,4 +1,4 @@
-"""The command: serve until a signal says to stop. What a user got wrong is one sentence and exit status 2."""
+"""The command `python -m service`: serve until a signal. A wrong setting prints one sentence and exits with 2."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ from service.app import create_app
 from service.catalog.engine_choice import check_device
 from service.errors import Misconfigured
 from service.http.control import Control
-from service.http.middleware.keys import KeyRing, is_loopback
+from service.http.middleware.keys import KeyRing, is_loopback, new_key
 from service.http.services import Services
 from service.inference.validation import first_error
-from service.process.control import Limits, WorkerControl
+from service.process.control import ControlTimeouts, WorkerControl
 from service.process.listener import Listener
 from service.process.server import Server
-from service.process.supervisor import Supervisor, Wanted
+from service.process.supervisor import DesiredState, Supervisor
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from service.telemetry import logs
 
 USAGE = 2
-LIMITS = Limits()
+NEW_KEY = "new-key"  # the one argument that is not a setting
+TIMEOUTS = ControlTimeouts()
 
 
-def main(arguments: Sequence[str], limits: Limits = LIMITS) -> int:
-    """Serve, and return the process's exit status; `limits` are for several workers."""
-    allow_many_connections()
-    # Until there is a server that drains, a signal has nothing to wait for.
+def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
+    """Serve, or make a key, and return the exit status; `timeouts` are for several workers."""
+    if list(arguments) == [NEW_KEY]:
+        key, digest = new_key()
+        print(
+            f"key     {key}     for the client; it is shown only here\ndigest  {digest}     for the server's settings"
+        )
+        return 0
+    raise_file_limit()
+    # Until there is a server to drain, SIGTERM ends the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = read_settings(arguments)
@@ -51,54 +58,54 @@ def main(arguments: Sequence[str], limits: Limits = LIMITS) -> int:
     logs.configure(settings.log_level, sys.stdout)
     host, port = listener.getsockname()[:2]
     log = structlog.get_logger()
-    # A port that was chosen here is said at whatever level is logged, for who started this to know it.
-    say = log.info if settings.port else getattr(log, settings.log_level)
-    say("listening", host=host, port=port, repository=str(settings.repository))
+    # A port that the system chose is logged at every log level, since nobody would know it otherwise.
+    write = log.info if settings.port else getattr(log, settings.log_level)
+    write("listening", host=host, port=port, repository=str(settings.repository))
     keys = KeyRing.of(settings)
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
     warn_if_open(host, keys)
     warn_if_unknown(os.environ)
-    return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, limits)
+    return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
 
 
 def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
-    """Answer requests in this process until a signal says to stop, and return the exit status."""
+    """Serve in this process until a signal, and return the exit status."""
     return run(Server(app, settings), listener)
 
 
-def supervise(app: FastAPI, settings: Settings, listener: Listener, limits: Limits) -> int:
-    """Answer requests in several processes until a signal says to stop, and return the exit status."""
+def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: ControlTimeouts) -> int:
+    """Serve in several worker processes until a signal, and return the exit status."""
     services: Services = app.state.services
     registry, control = services.registry, cast("WorkerControl", services.control)
-    wanted = Wanted({name: list(versions) for name, versions in registry.models.items()})
+    desired = DesiredState({name: list(versions) for name, versions in registry.models.items()})
 
     def work(number: int, connection: socket.socket, replaces: bool) -> int:
         if replaces:
-            registry.adopt(wanted.versions, wanted.unloaded)
-        control.attach(connection, number, replaces, limits.alive)
+            registry.adopt(desired.versions, desired.unloaded)
+        control.attach(connection, number, replaces, timeouts.alive)
         server = Server(app, settings, supervised=True)
         control.orphaned = server.drain
         return run(server, listener)
 
-    return Supervisor(settings.workers, wanted, settings.shutdown_seconds, work, limits).run()
+    return Supervisor(settings.workers, desired, settings.shutdown_seconds, work, timeouts).run()
 
 
 def run(server: Server, listener: Listener) -> int:
-    """Answer requests, and return the exit status."""
+    """Run the server, and return the exit status."""
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return server.status
 
 
-def allow_many_connections() -> None:
-    """Let this process, and those that it starts, have as many files open as they may: each connection is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # where even the system's own bound is more than it lets anyone have
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def raise_file_limit() -> None:
+    """Raise this process's limit of open files to the hard limit, since each connection is an open file."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems report a hard limit that they do not allow
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 def warn_if_open(host: str, keys: KeyRing) -> None:
-    """Log a warning where other machines reach this address and whoever asks is answered."""
+    """Log a warning if other machines can reach this address and no key is needed."""
     if is_loopback(host):
         return
     log = structlog.get_logger()
@@ -109,7 +116,7 @@ def warn_if_open(host: str, keys: KeyRing) -> None:
 
 
 def warn_if_unknown(environment: Iterable[str]) -> None:
-    """Log a warning where variables are named like settings, and there are no such settings."""
+    """Log a warning for environment variables that have the prefix of settings but name none."""
     known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in Settings.model_fields}
     alike = {each for each in environment if each.upper().startswith(ENVIRONMENT_PREFIX)}
     unknown = sorted(each for each in alike if each.upper() not in known)
@@ -130,7 +137,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
 def listen(host: str, port: int) -> Listener:
     """Return a socket that listens there; raises Misconfigured."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Said to be TCP, since asyncio turns Nagle's algorithm off only then; with it, each answer takes 40 ms longer.
+    # With IPPROTO_TCP given, asyncio turns Nagle's algorithm off, which would delay each answer by 40 ms.
     listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

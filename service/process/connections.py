@@ -5,8 +5,8 @@ request with an `Upgrade` header, misses that a client left if that client has a
 an answer in memory for as long as the client does not read it. `Connection` adds these limits. A refused request gets
 a JSON error, an id, a log line and a metric of its own (it never reached the application), and its connection closes.
 
-This is the only file that uses uvicorn's internal parts, because uvicorn offers no public way to any of this; why
-uvicorn is used all the same stands in docs/server-choice.md. pyproject.toml has an upper bound for uvicorn and
+This is the only file that uses uvicorn's private API, because uvicorn has no public one for any of this;
+docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
 httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
 - `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
@@ -142,9 +142,9 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Refuse the request or start to answer it. Raises ValueError, which stops the parser, for one refused."""
-        if fault := self._header_fault():
-            self._refuse(*fault)
+        """Refuse the request or start to answer it; for a refused one, raises ValueError, which stops the parser."""
+        if error := self._header_error():
+            self._refuse(*error)
             raise ValueError
         if self.parser.should_upgrade():
             return  # it is parsed again
@@ -170,8 +170,8 @@ class Connection(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def _header_fault(self) -> tuple[HTTPStatus, str] | None:
-        """Return the status and the sentence for complete headers that are refused."""
+    def _header_error(self) -> tuple[HTTPStatus, str] | None:
+        """Return the status and the sentence if the complete headers are refused, else None."""
         if self.check_header_size:  # the chunk may hold a part of the body, so the headers are counted alone
             length = len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
             if length > MAX_HEADER_BYTES:
@@ -203,7 +203,7 @@ class Connection(HttpToolsProtocol):
             self._drop_answer("too many bytes pending")
 
     def resume_writing(self) -> None:
-        """Note that the client has read enough to go on."""
+        """Release the limits once the client has read enough of the answer."""
         super().resume_writing()
         self._answer_was_read()
 
@@ -233,7 +233,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, sentence)
 
     def _refuse(self, status: HTTPStatus, sentence: str) -> None:
-        """Close the connection, after an error where the client cannot take that for the answer to another request."""
+        """Close the connection; send the error first if the client cannot take it for the answer to another request."""
         self._stop_header_timer()
         if self.refused or self.transport.is_closing():
             return
@@ -243,7 +243,7 @@ class Connection(HttpToolsProtocol):
         log.info("connection_refused", request_id=request_id.decode(), status=int(status), error=sentence)
         cycle = self.cycle
         if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            cycle.keep_alive = False  # an earlier request is complete: its answer is the last, and uvicorn closes then
+            cycle.keep_alive = False  # an earlier request is being answered: uvicorn closes after that answer
             return
         self._forget_answered()
         own_body = cycle is not None and cycle.more_body and not cycle.response_started and len(self.unanswered) == 1
@@ -270,7 +270,7 @@ def connection_class(limits: ConnectionLimits) -> type[Connection]:
 
 
 def requests_in_progress(server: uvicorn.Server) -> set[asyncio.Task[None]]:
-    """Return the tasks that answer requests now."""
+    """Return the tasks that are answering requests."""
     return set(server.server_state.tasks)
 
 

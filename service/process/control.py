@@ -1,9 +1,9 @@
-"""How the supervisor and its workers talk, and the control that a worker's routes use.
+"""The messages between the supervisor and its workers, and the control that a worker's routes use.
 
-Each worker shares a socket pair with the supervisor. Either end asks and replies, in lines of JSON. What a client asks
-of a worker for the whole server goes up to the supervisor, which asks all workers and replies with what they say; no
-worker knows another. Requests for a model are each worker's own. So are /models and the repository's index: they tell
-of the worker that is asked.
+Each worker shares a socket pair with the supervisor, on which either end sends requests and replies as lines of JSON.
+When a client asks a worker for something that concerns the whole server, the worker asks the supervisor, which asks all
+workers and combines their replies; workers do not know each other. Predictions, /models and the repository's index
+are answered by the worker that receives them, from its own state.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from service.telemetry.metrics.exposition import merged
 from service.telemetry.v2_statistics import Statistics, VersionSums, model_statistics
 
 MAX_MESSAGE_BYTES = 2**26  # the metrics of a version take about 10 KB
-MAX_REQUESTS = 256  # that one end may have asked and the other not replied to yet, beside a ping
-LOOK_SECONDS = 0.5  # how often to look whether the other end lives, while its reply is awaited
+MAX_REQUESTS = 256  # without a reply yet, from one end, in addition to a ping
+PING_SECONDS = 0.5  # how often the other end is pinged while its reply is awaited
 ERRORS: dict[str, type[ServiceError]] = {
     each.__name__: each for each in (LoadFailed, ModelNotFound, NotReady, ShuttingDown)
 }
@@ -35,23 +35,23 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How many seconds a process may be silent."""
+class ControlTimeouts:
+    """How many seconds a process may take to answer a ping."""
 
-    collecting: float = 1.0  # when it is asked for metrics or statistics, which take milliseconds; else it is left out
+    collecting: float = 1.0  # while metrics or statistics are collected; a worker that takes longer is left out
     alive: float = 5.0  # before it counts as stuck
-    changing: float = 10.0  # the same while it loads, since libraries let nothing else run for moments of that
+    changing: float = 10.0  # the same while it loads, since importing libraries can block the event loop
 
 
-class Request(BaseModel):
-    """What is asked.
+class ControlRequest(BaseModel):
+    """A request from one end to the other.
 
-    ping                 show life; a worker also says whether it is ready
-    ready                say whether all workers are
-    check, load          say which versions of a model there are to load; load these versions
-    find, unload         say whether there is such a model; serve it no more
-    polled               note what a worker has after it looked for new versions
-    metrics, statistics  tell them; the statistics are of these versions
+    ping                 answer at once; a worker also says whether it is ready
+    ready                say whether all workers are ready
+    check, load          return the versions of a model to load; load these versions
+    find, unload         say whether the model exists; unload it
+    polled               record the versions that a worker has after polling the repository
+    metrics, statistics  return them; the statistics are those of `versions`
     """
 
     kind: Literal["ping", "ready", "check", "load", "find", "unload", "polled", "metrics", "statistics"]
@@ -60,7 +60,7 @@ class Request(BaseModel):
 
 
 class Reply(BaseModel):
-    """What was asked for, or why not: the name of one of `ERRORS`, and a sentence."""
+    """A reply: the result, or the name of an error in `ERRORS` with its sentence."""
 
     error: str | None = None
     sentence: str = ""
@@ -70,32 +70,32 @@ class Reply(BaseModel):
 
 
 class Message(BaseModel):
-    """A line: a request, or the reply to the request of that number."""
+    """One line on the socket: a request, or the reply to the request with that number."""
 
     number: int
-    request: Request | None = None
+    request: ControlRequest | None = None
     reply: Reply | None = None
 
 
 class Peer:
-    """The process at the other end of a socket pair, whose requests `answer` replies to."""
+    """The process at the other end of a socket pair; `answer` makes the replies to its requests."""
 
     def __init__(
-        self, reader: StreamReader, writer: StreamWriter, answer: Callable[[Request], Awaitable[Reply]]
+        self, reader: StreamReader, writer: StreamWriter, answer: Callable[[ControlRequest], Awaitable[Reply]]
     ) -> None:
         self.reader, self.writer, self.answer = reader, writer, answer
         self.number = 0  # of the last request
         self.awaited: dict[int, Future[Reply]] = {}
         self.answering: set[Task[None]] = set()
-        self.pinged: tuple[Future[Reply], float] | None = None  # the ping under way, and when it was sent
+        self.pinged: tuple[Future[Reply], float] | None = None  # the latest ping, and when it was sent
 
     @classmethod
-    async def connect(cls, connection: socket.socket, answer: Callable[[Request], Awaitable[Reply]]) -> Self:
+    async def connect(cls, connection: socket.socket, answer: Callable[[ControlRequest], Awaitable[Reply]]) -> Self:
         """Return the peer at the other end of `connection`."""
         return cls(*await asyncio.open_unix_connection(sock=connection, limit=MAX_MESSAGE_BYTES), answer)
 
     async def follow(self) -> None:
-        """Read until the other end closes; raises ValueError for what is no message, or more than it may send."""
+        """Read messages until the other end closes; raises ValueError for an invalid message or too many requests."""
         try:
             while True:
                 message = Message.model_validate_json(await self.reader.readuntil())
@@ -115,12 +115,12 @@ class Peer:
             self.close()
 
     def close(self) -> None:
-        """Take the other end for dead: what was asked of it has an empty reply."""
+        """Treat the other end as dead: all requests to it get an empty reply."""
         self.writer.close()
         while self.awaited:
             self.awaited.popitem()[1].set_result(Reply())
 
-    async def _reply(self, number: int, request: Request) -> None:
+    async def _reply(self, number: int, request: ControlRequest) -> None:
         try:
             reply = await self.answer(request)
         except SpikeserveError as error:
@@ -134,8 +134,8 @@ class Peer:
         if not self.writer.is_closing():
             self.writer.write(message.model_dump_json(exclude_defaults=True).encode() + b"\n")
 
-    def request(self, request: Request) -> Future[Reply]:
-        """Ask, and return the reply to come: an empty one where the other end dies."""
+    def request(self, request: ControlRequest) -> Future[Reply]:
+        """Send a request and return the future of its reply, which is empty if the other end dies."""
         reply: Future[Reply] = asyncio.get_running_loop().create_future()
         if self.writer.is_closing():
             reply.set_result(Reply())
@@ -148,42 +148,42 @@ class Peer:
         return reply
 
     async def ping(self, seconds: float) -> Reply | None:
-        """Return the reply to a ping, or None where the other end is silent for so long; all who wait share a ping."""
+        """Return the reply to a ping, or None if there is none within `seconds`; concurrent calls share one ping."""
         clock = asyncio.get_running_loop().time
         if self.pinged is None or self.pinged[0].done():
-            self.pinged = self.request(Request(kind="ping")), clock()
+            self.pinged = self.request(ControlRequest(kind="ping")), clock()
         reply, since = self.pinged
         return await _within(since + seconds - clock(), reply)
 
-    async def ask(self, request: Request, seconds: float) -> Reply | None:
-        """Ask, and return the reply however long it takes, or None once the other end is silent for so many seconds."""
+    async def ask(self, request: ControlRequest, seconds: float) -> Reply | None:
+        """Send a request and wait for its reply; return None once a ping has had no reply for `seconds`."""
         reply = self.request(request)
-        while await _within(LOOK_SECONDS, reply) is None:
+        while await _within(PING_SECONDS, reply) is None:
             if await self.ping(seconds) is None and not reply.done():
                 return None
         return reply.result()
 
 
 async def _within(seconds: float, reply: Future[Reply]) -> Reply | None:
-    await asyncio.wait([reply], timeout=max(0, seconds))  # which, unlike wait_for, leaves the future alone
+    await asyncio.wait([reply], timeout=max(0, seconds))  # unlike wait_for, it does not cancel the future
     return reply.result() if reply.done() else None
 
 
 class WorkerControl(Control):
-    """The control of one of several workers: it asks the supervisor, and does what that says."""
+    """The control of one of several workers: it sends requests to the supervisor and carries out the supervisor's."""
 
     def attach(self, connection: socket.socket, number: int, replaces: bool, silence: float) -> None:
-        """Take the worker's end of the socket pair, its number, and for how many seconds the supervisor may be silent.
+        """Set the worker's end of the socket pair, its number, and how many seconds the supervisor may be silent.
 
-        One that replaces another loads its models first, so that nothing is asked of it before it can answer.
+        A worker that replaces another loads its models before it accepts connections.
         """
         self.connection, self.number, self.loads_first, self.silence = connection, number, replaces, silence
         self.orphaned: Callable[[], None] = lambda: None  # called when the supervisor has died
         self.applying = asyncio.Lock()
-        self.known: list[tuple[str, int]] = []  # what the supervisor was told of after the last poll
+        self.known: list[tuple[str, int]] = []  # the versions that were last sent to the supervisor
 
     async def start(self) -> None:
-        """Do from now on what the supervisor says."""
+        """Connect to the supervisor and start to answer its requests."""
         self.supervisor = await Peer.connect(self.connection, self._answer)
         self.following = asyncio.create_task(self._follow())
 
@@ -195,12 +195,12 @@ class WorkerControl(Control):
         self.orphaned()
 
     async def stop(self) -> None:
-        """Take part no more."""
+        """Stop answering the supervisor's requests."""
         self.following.cancel()
         await asyncio.wait([self.following])
 
-    async def _ask(self, request: Request) -> Reply:
-        """Return what the supervisor replies. Raises NotReady where it is silent, and what the reply says."""
+    async def _ask(self, request: ControlRequest) -> Reply:
+        """Return the supervisor's reply. Raises NotReady if there is none, and the error that the reply holds."""
         reply = await self.supervisor.ask(request, self.silence)
         if reply is None or self.supervisor.writer.is_closing():
             raise NotReady("the supervisor of the workers does not answer")
@@ -209,47 +209,47 @@ class WorkerControl(Control):
         return reply
 
     async def load(self, name: str) -> None:
-        """Have every worker load a model's versions."""
-        await self._ask(Request(kind="load", name=name))
+        """Load a model's versions in every worker."""
+        await self._ask(ControlRequest(kind="load", name=name))
 
     async def unload(self, name: str) -> None:
-        """Have no worker serve a model any more."""
-        await self._ask(Request(kind="unload", name=name))
+        """Unload a model in every worker."""
+        await self._ask(ControlRequest(kind="unload", name=name))
 
     def polled(self) -> None:
-        """Have the supervisor know what the registry has now, for a worker in the place of this one to have it."""
+        """Send the registry's versions to the supervisor, so that a worker that replaces this one has them too."""
         versions = [(name, version) for name, some in self.registry.models.items() for version in some]
         if versions != self.known:
             self.known = versions
-            self.supervisor.request(Request(kind="polled", versions=versions))
+            self.supervisor.request(ControlRequest(kind="polled", versions=versions))
 
     async def check_ready(self) -> None:
-        """Raise where any worker is not ready, but for one that replaces another and accepts nothing yet."""
+        """Raise if any worker is not ready, except one that replaces another and accepts no connections yet."""
         self.check_process_ready()
-        await self._ask(Request(kind="ready"))
+        await self._ask(ControlRequest(kind="ready"))
 
     async def exposition(self) -> bytes:
-        """Return the metrics of the workers that tell them in time, each worker's under its number."""
-        others = await self._collect(Request(kind="metrics"))
+        """Return the metrics of the workers that reply in time, each labelled with the worker's number."""
+        others = await self._collect(ControlRequest(kind="metrics"))
         return merged([self._metrics(), *others.metrics]).encode()
 
     async def statistics(self, versions: Iterable[tuple[str, int]]) -> Statistics:
-        """Return the statistics summed over the workers that tell them in time."""
+        """Return the statistics, summed over the workers that reply in time."""
         keys = list(versions)
-        others = await self._collect(Request(kind="statistics", versions=keys))
+        others = await self._collect(ControlRequest(kind="statistics", versions=keys))
         every = zip(self.infer_statistics.sums_of(keys), *others.statistics, strict=True)
         return model_statistics(keys, map(VersionSums.summed, every))
 
-    async def _collect(self, request: Request) -> Reply:
+    async def _collect(self, request: ControlRequest) -> Reply:
         try:
             return await self._ask(request)
         except NotReady:
-            return Reply()  # this worker's own say more than none
+            return Reply()  # then the answer holds this worker's own only
 
     def _metrics(self) -> str:
         return self.process_exposition(worker=str(self.number))
 
-    async def _answer(self, request: Request) -> Reply:
+    async def _answer(self, request: ControlRequest) -> Reply:
         registry, name = self.registry, request.name
         match request.kind:
             case "ping" if registry.first_load_over or not self.loads_first:
@@ -257,7 +257,7 @@ class WorkerControl(Control):
             case "check":
                 return Reply(versions=[(name, version) for version in await registry.choose(name)])
             case "load":
-                async with self.applying:  # in the order that they come in
+                async with self.applying:  # changes are made in the order in which they arrive
                     await registry.load(name, [version for _, version in request.versions])
             case "find":
                 registry.versions_of(name)

@@ -6,7 +6,7 @@ import errno
 import socket
 from typing import Any
 
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # no file or memory is left for a connection
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # out of files or memory for a connection
 
 
 class Listener(socket.socket):
@@ -24,7 +24,7 @@ class Listener(socket.socket):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.exhausted = False  # whether the last call failed for want of files or memory
+        self.exhausted = False  # whether the last call failed because of open files or memory
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Return a connection and its address.

@@ -1,9 +1,10 @@
-"""A server that ends as it should: what it accepted is answered, what comes later is told 503, and nothing stays.
+"""A server with graceful shutdown: accepted requests are answered, later ones get 503.
 
-At the first signal /health/ready says no and new requests are refused, while the port stays open for whoever has not
-noticed yet. Once no request is left (and `drain_seconds` are over) it closes the port and ends with status 0. After
-`shutdown_seconds` what is left is answered 503, and the status is 1; 1 s later the process ends, whatever still runs. A
-signal that comes again ends it at once, unless it is one of several workers.
+After the first signal /health/ready answers 503 and new requests are refused with 503, but the port stays open for load
+balancers that have not noticed yet. Once no request is in progress (and `drain_seconds` have passed) the port closes
+and the process exits with status 0. After `shutdown_seconds` the remaining requests are answered 503 and the status is
+1; one second later the process exits, whatever still runs. A second signal ends it at once, unless it is one of several
+workers.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from service.process.connections import ConnectionLimits, abort_connections, con
 from service.process.listener import Listener
 from service.settings import Settings
 
-UNFINISHED = 1  # the exit status where a request or a thread outlasted the grace period
-LAST_WORDS = 0.25  # seconds for the answers at the end of the grace period
-WATCH_SECONDS = 0.1  # how often to look whether to end
+UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
+LAST_ANSWER_SECONDS = 0.25  # for the 503 answers at the end of the grace period
+WATCH_SECONDS = 0.1  # how often to check whether to shut down
 
 log = structlog.get_logger()
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with an end of its own; `supervised` where it is one of several workers."""
+    """uvicorn's server with this graceful shutdown; `supervised` if it is one of several workers."""
 
     def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
@@ -52,86 +53,88 @@ class Server(uvicorn.Server):
                         services.metrics.requests.count_refused,
                     )
                 ),
-                loop="asyncio",  # uvloop was measured to answer no more requests here
+                loop="asyncio",  # uvloop was measured to be no faster here
                 ws="none",
                 server_header=False,
-                # How many connections to accept at a time: one leaves the others to the other workers.
+                # How many connections asyncio accepts in a row; 1 leaves the waiting ones to the other workers.
                 backlog=1 if supervised else Listener.BACKLOG,
             )
         )
         self.registry = services.registry
         self.settings = settings
         self.supervised = supervised
-        self.frozen = False  # whether the garbage collector was told to leave alone what was loaded at the start
-        self.asked: float | None = None  # when it was asked to end
-        self.status = 0  # to exit with
+        self.gc_frozen = False  # whether the garbage collector ignores what was loaded at the start
+        self.stopped_at: float | None = None  # when it was asked to stop
+        self.status = 0  # the exit status
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
-        """Begin to drain, or end at once if that has begun."""
-        if self.supervised and (sig == signal.SIGINT or self.asked is not None):
-            return  # it may have been sent to the whole group; the supervisor says what to make of it
-        if self.asked is not None:
+        """Start to drain; exit at once if it is draining already."""
+        if self.supervised and (sig == signal.SIGINT or self.stopped_at is not None):
+            return  # the signal may have gone to the whole process group; the supervisor decides
+        if self.stopped_at is not None:
             os._exit(128 + sig)
         self.drain()
 
     def drain(self) -> None:
-        """Begin to end, if that has not begun."""
-        if self.asked is not None:
+        """Start to drain, unless it is draining already."""
+        if self.stopped_at is not None:
             return
         if not self.started:
-            os._exit(0)  # it has accepted nothing, and what it loads first may take long
-        self.asked = monotonic()
+            os._exit(0)  # it has accepted no connection, and loading its models may take long
+        self.stopped_at = monotonic()
         self.registry.draining = True
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes sends it twice, and so does systemd
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
         late = Timer(self.settings.shutdown_seconds + 1, os._exit, (UNFINISHED,))
         late.daemon = True
         late.start()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until asked to end, and return once the port and every connection are closed."""
+        """Serve until asked to stop, and return once the port and every connection are closed."""
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch())
             await super().serve(sockets)
             watching.cancel()
 
     async def _watch(self) -> None:
-        """Have uvicorn close the port once what was accepted is answered, or the time for that is over."""
+        """Let uvicorn shut down once all requests are answered, or the grace period is over."""
         while not self._may_close():
-            if self.registry.first_load_over and not self.frozen:
-                # What is loaded now stays; a collector that goes through all of it held requests up for 50 ms, several
-                # times a second.
+            if self.registry.first_load_over and not self.gc_frozen:
+                # The objects loaded so far live on. Collecting garbage among all of them delayed requests by 50 ms,
+                # several times a second.
                 gc.collect()
                 gc.freeze()
-                self.frozen = True
+                self.gc_frozen = True
             await asyncio.sleep(WATCH_SECONDS)
-        left = self._left()
+        left = self._grace_left()
         if left == 0:
-            await self._give_up()
-        # Uvicorn waits for connections to close, and at its timeout logs that it cancels tasks, even if there are none:
-        # so the connections are cut off before that.
-        asyncio.get_running_loop().call_later(left + LAST_WORDS, self._cut_off)
-        self.config.timeout_graceful_shutdown = ceil(left + 2 * LAST_WORDS)
+            await self._cancel_requests()
+        # Uvicorn waits for connections to close, and at its timeout it logs that it cancels tasks even if there are
+        # none: so the connections are aborted before that.
+        asyncio.get_running_loop().call_later(left + LAST_ANSWER_SECONDS, self._abort_connections)
+        self.config.timeout_graceful_shutdown = ceil(left + 2 * LAST_ANSWER_SECONDS)
         self.should_exit = True
 
     def _may_close(self) -> bool:
-        if self.asked is None:
+        if self.stopped_at is None:
             return False
-        drained = monotonic() - self.asked >= self.settings.drain_seconds
-        return self._left() == 0 or (drained and not requests_in_progress(self))
+        drained = monotonic() - self.stopped_at >= self.settings.drain_seconds
+        return self._grace_left() == 0 or (drained and not requests_in_progress(self))
 
-    def _left(self) -> float:
-        """Return how much of the grace period is left."""
-        return 0.0 if self.asked is None else max(0.0, self.asked + self.settings.shutdown_seconds - monotonic())
+    def _grace_left(self) -> float:
+        """Return how many seconds of the grace period are left."""
+        if self.stopped_at is None:
+            return 0.0
+        return max(0.0, self.stopped_at + self.settings.shutdown_seconds - monotonic())
 
-    async def _give_up(self) -> None:
-        """Cancel the requests that are left, so that each is answered 503 (`service.http.access`)."""
+    async def _cancel_requests(self) -> None:
+        """Cancel the remaining requests, so that each is answered 503 (`service.http.middleware.requests`)."""
         if tasks := requests_in_progress(self):
             self.status = UNFINISHED
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=LAST_WORDS)
+            await asyncio.wait(tasks, timeout=LAST_ANSWER_SECONDS)
 
-    def _cut_off(self) -> None:
+    def _abort_connections(self) -> None:
         """Close the connections whose clients have not read their answers."""
         if abort_connections(self):
             self.status = UNFINISHED

@@ -1,23 +1,23 @@
-"""Several worker processes that serve one port as one server: started, told what to serve, replaced and ended.
+"""The supervisor: starts, replaces and stops several worker processes that serve one port as one server.
 
-This process owns the wanted state: which versions of each model are served, and which models were unloaded. Changes go
-through it one after the other, and each is made by every worker before it is answered. A worker is forked with the
-wanted state, and every later change comes down its one socket in order, so that none can be missed and the worker in
-the place of another serves what that one did. Where a worker is silent nothing is changed, and one that falls silent is
-not waited for; the answer names it.
+The supervisor owns the desired state: which versions of each model are loaded, and which models were unloaded. Changes
+are made one after the other, and each by every worker before the client gets its answer. A worker is forked with the
+desired state, and later changes reach it in order on its one socket, so that it misses none and a replacement serves
+the same models. If a worker does not answer pings, no change is started. If one stops answering during a change, the
+supervisor does not wait for it, and the client's answer names it.
 
-The workers share one listening socket, and not a port with a socket for each: a connection that waits to be accepted
-belongs to none of them, so that a worker that is killed takes only those with it that it was answering. One that takes
-the place of another accepts connections once its models are loaded, so the server stays ready meanwhile. Should this
-process be killed, each socket pair ends and the workers drain.
+The workers share one listening socket rather than one socket each on the same port: a connection that waits to be
+accepted belongs to no worker, so that a worker that is killed loses only the requests it was answering. A replacement
+accepts connections once its models are loaded, so the server stays ready meanwhile. If the supervisor is killed, the
+socket pairs close and the workers drain.
 
-A signal may come to a worker from this process and from outside, as where it is sent to the whole group: it drains,
-however often it is asked. To end one that does not is for this process: at a second signal, or when its time is over.
+A worker may get a signal from the supervisor and, if it is sent to the whole process group, from outside as well: it
+drains, however often it is signalled. Only the supervisor kills workers, after a second signal or the grace period.
 
 Why not uvicorn's own supervisor (`uvicorn.supervisors.multiprocess`, 0.54): it would replace `run`, `_start` and
-`_reap`, 60 lines, and all it restarts could not be told anything. Its pipes speak pickle and carry only pings, which a
-thread answers, so that a stuck event loop passes for alive; it waits up to 5 s for one worker before it looks at the
-next; it spawns, so that each worker imports and looks into the repository anew; it has no back-off, no end to the grace
+`_reap`, 60 lines, but could not tell a restarted worker anything. Its pipes use pickle and carry only pings, which a
+thread answers, so that a stuck event loop seems alive; it waits up to 5 s for one worker before it checks the next; it
+spawns, so that each worker imports everything and scans the repository again; it has no back-off, no end of the grace
 period, no second signal, no exit status of its workers, and reaps no orphans; SIGHUP restarts instead of drains.
 """
 
@@ -39,19 +39,19 @@ from typing import NoReturn
 import structlog
 
 from service.errors import shown
-from service.process.control import Limits, Peer, Reply, Request
+from service.process.control import ControlRequest, ControlTimeouts, Peer, Reply
 
-ASKED_TO_STOP = {signal.SIGTERM, signal.SIGINT}
-SPARE_SECONDS = 2  # what a worker has beyond the grace period, after which it ends by itself unless it hangs
-UNFINISHED = 1  # the exit status where a worker did not end well
-SHORTEST_LIFE = 1.0  # seconds; crash-loop back-off: a worker that lived less is replaced only after as long
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+EXTRA_SECONDS = 2  # after the grace period, in which a worker that does not hang exits by itself
+UNFINISHED = 1  # the exit status if a worker exits with an error or is killed
+BACK_OFF_SECONDS = 1.0  # crash-loop back-off: a worker that lived under a second is restarted after a second
 
 log = structlog.get_logger()
 
 
 @dataclass
-class Wanted:
-    """What every worker is to serve: the versions of each model; and the models that were unloaded."""
+class DesiredState:
+    """What every worker serves: the versions of each model; and the models that were unloaded."""
 
     versions: dict[str, list[int]]
     unloaded: set[str] = field(default_factory=set)
@@ -59,7 +59,7 @@ class Wanted:
 
 @dataclass
 class Worker:
-    """A process, the number that the one in its place takes over, and this end of their socket pair."""
+    """A worker process, its number, which a replacement takes over, and the supervisor's end of the socket pair."""
 
     number: int
     connection: socket.socket
@@ -68,63 +68,70 @@ class Worker:
     following: Task[None] = field(init=False)
 
 
-# A worker's: from its number, its end of the socket pair and whether it replaces another to the exit status.
+# A worker's main function: (its number, its end of the socket pair, whether it replaces another) -> exit status.
 Work = Callable[[int, socket.socket, bool], int]
 
 
 class Supervisor:
-    """Keeps a number of worker processes running that serve what is `wanted` and have `grace` seconds to drain."""
+    """Keeps `workers` processes running that serve the `desired` state; they have `grace` seconds to drain."""
 
-    def __init__(self, workers: int, wanted: Wanted, grace: float, work: Work, limits: Limits) -> None:
-        self.wanted, self.grace, self.work, self.limits = wanted, grace, work, limits
+    def __init__(
+        self, workers: int, desired: DesiredState, grace: float, work: Work, timeouts: ControlTimeouts
+    ) -> None:
+        self.desired, self.grace, self.work, self.timeouts = desired, grace, work, timeouts
         self.loop = asyncio.new_event_loop()
-        self.workers: dict[int, Worker] = {}  # those that live, by process
-        self.due = [(number, False) for number in range(workers)]  # those to start, and whether in another's place
-        self.look = asyncio.Event()  # set where there is one to start, or none left to wait for
+        self.workers: dict[int, Worker] = {}  # the running ones, by process id
+        self.to_start = [
+            (number, False) for number in range(workers)
+        ]  # their numbers, and whether each is a replacement
+        self.wake = asyncio.Event()  # set when a worker is to be started, or one has ended while stopping
         self.changing = asyncio.Lock()
         self.stopping = False
         self.failed = False
 
     def run(self) -> int:
-        """Serve until a signal says to stop; return 0 if every worker ended well after that."""
-        for asked in ASKED_TO_STOP:
-            self.loop.add_signal_handler(asked, self._stop, asked)
+        """Serve until a signal; return 0 if every worker then exits with 0, else UNFINISHED."""
+        for number in STOP_SIGNALS:
+            self.loop.add_signal_handler(number, self._stop, number)
         self.loop.add_signal_handler(signal.SIGCHLD, self._reap)
         while self.workers or not self.stopping:
-            while self.due and not self.stopping:  # outside the event loop, which a child must not be born into
-                self._start(*self.due.pop(0))
-            self.loop.run_until_complete(self.look.wait())
-            self.look.clear()
+            while self.to_start and not self.stopping:  # a child must not be forked inside a running event loop
+                self._start(*self.to_start.pop(0))
+            self.loop.run_until_complete(self.wake.wait())
+            self.wake.clear()
         return UNFINISHED if self.failed else 0
 
     def _start(self, number: int, replaces: bool) -> None:
         ours, theirs = socket.socketpair()
         worker = Worker(number, ours)
         worker.peer = self.loop.run_until_complete(Peer.connect(ours, partial(self._answer, worker)))
-        if self.stopping:  # since then
+        if self.stopping:  # a signal came while the event loop ran
             theirs.close()
             return
-        signal.pthread_sigmask(signal.SIG_BLOCK, ASKED_TO_STOP)  # one that came now would miss the new worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # one that came now would not reach the new worker
         try:
             process = os.fork()
             if process == 0:
-                self._be_a_worker(worker, theirs, replaces)
+                self._run_worker(worker, theirs, replaces)
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_TO_STOP)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         theirs.close()
         self.workers[process] = worker
         worker.following = self.loop.create_task(self._follow(process, worker))
         log.info("worker_started", worker=process, number=number)
 
-    def _be_a_worker(self, worker: Worker, connection: socket.socket, replaces: bool) -> None:
+    def _run_worker(self, worker: Worker, connection: socket.socket, replaces: bool) -> None:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it serves there is nothing to drain
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it serves, there is nothing to drain
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED_TO_STOP)
-            for each in (worker, *self.workers.values()):  # else none would see this process's end
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            for each in (
+                worker,
+                *self.workers.values(),
+            ):  # with a copy left open, no worker would see the supervisor die
                 each.connection.close()
             status = self.work(worker.number, connection, replaces)
         except SystemExit as end:
@@ -134,7 +141,7 @@ class Supervisor:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(status)  # what the parent has set up is the parent's to take down
+            os._exit(status)  # without the parent's clean-up handlers
 
     async def _follow(self, process: int, worker: Worker) -> None:
         try:
@@ -145,7 +152,7 @@ class Supervisor:
                 os.kill(process, signal.SIGKILL)
 
     def _reap(self) -> None:
-        """Take note of each child that has ended; a container's first process also has those of others."""
+        """Reap each child that has ended; the first process of a container also gets orphans of other processes."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if worker := self.workers.pop(ended[0], None):
@@ -155,33 +162,33 @@ class Supervisor:
         worker.peer.close()
         if self.stopping:
             self.failed = self.failed or status != 0
-            self.look.set()
+            self.wake.set()
             return
         log.error("worker_died", worker=process, number=worker.number, status=os.waitstatus_to_exitcode(status))
         lived = time.monotonic() - worker.started_at
-        self.loop.call_later(SHORTEST_LIFE if lived < SHORTEST_LIFE else 0, self._make_due, worker.number)
+        self.loop.call_later(BACK_OFF_SECONDS if lived < BACK_OFF_SECONDS else 0, self._schedule_start, worker.number)
 
-    def _make_due(self, number: int) -> None:
-        self.due.append((number, True))
-        self.look.set()
+    def _schedule_start(self, number: int) -> None:
+        self.to_start.append((number, True))
+        self.wake.set()
 
     def _stop(self, number: signal.Signals) -> None:
-        """Ask every worker to drain; the second time, end them and this process at once."""
+        """Tell every worker to drain; the second time, kill them and exit at once."""
         if self.stopping:
-            self._end(128 + number)
+            self._kill(128 + number)
         self.stopping = True
-        self.look.set()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes sends it twice, and so does systemd
-        self.loop.call_later(self.grace + SPARE_SECONDS, self._end_late)
+        self.wake.set()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
+        self.loop.call_later(self.grace + EXTRA_SECONDS, self._kill_late)
         self._send(signal.SIGTERM)
 
-    def _end_late(self) -> None:
+    def _kill_late(self) -> None:
         for process, worker in self.workers.items():
-            log.error("worker_killed", worker=process, number=worker.number, seconds=self.grace + SPARE_SECONDS)
-        self._end(UNFINISHED)
+            log.error("worker_killed", worker=process, number=worker.number, seconds=self.grace + EXTRA_SECONDS)
+        self._kill(UNFINISHED)
 
-    def _end(self, status: int) -> NoReturn:
-        """End the workers that are left and this process at once."""
+    def _kill(self, status: int) -> NoReturn:
+        """Kill the remaining workers and exit at once."""
         self._send(signal.SIGKILL)
         os._exit(status)
 
@@ -190,11 +197,11 @@ class Supervisor:
             with suppress(ProcessLookupError):  # it has died just now
                 os.kill(process, number)
 
-    async def _answer(self, asker: Worker, request: Request) -> Reply:
-        """Reply to what a worker asks of all."""
+    async def _answer(self, asker: Worker, request: ControlRequest) -> Reply:
+        """Reply to a worker's request, which concerns all workers."""
         match request.kind:
             case "ready":
-                replies = await self._of_all(lambda peer: peer.ping(self.limits.alive))
+                replies = await self._of_all(lambda peer: peer.ping(self.timeouts.alive))
                 unready = [
                     f"worker {number} does not answer" if reply is None else f"worker {number}: {reply.sentence}"
                     for number, reply in replies.items()
@@ -202,38 +209,40 @@ class Supervisor:
                 ]
                 return Reply(error="NotReady", sentence="; ".join(unready)) if unready else Reply()
             case "metrics" | "statistics":
-                replies = await self._of_all(lambda peer: peer.ask(request, self.limits.collecting), but=asker)
-                told = [reply for reply in replies.values() if reply is not None]
+                replies = await self._of_all(lambda peer: peer.ask(request, self.timeouts.collecting), but=asker)
+                received = [reply for reply in replies.values() if reply is not None]
                 return Reply(
-                    metrics=[text for reply in told for text in reply.metrics],
-                    statistics=[sums for reply in told for sums in reply.statistics],
+                    metrics=[text for reply in received for text in reply.metrics],
+                    statistics=[sums for reply in received for sums in reply.statistics],
                 )
             case "load" | "unload":
                 async with self.changing:
                     return await self._stuck() or await self._change(asker, request)
             case "polled":
-                served = {name for name, _ in request.versions} - self.wanted.unloaded
-                self.wanted.versions |= {
-                    name: [version for each, version in request.versions if each == name] for name in served
+                names = {name for name, _ in request.versions} - self.desired.unloaded
+                self.desired.versions |= {
+                    name: [version for each, version in request.versions if each == name] for name in names
                 }
         return Reply()
 
-    async def _change(self, asker: Worker, request: Request) -> Reply:
-        """Have every worker make a change that the one that asks for it can make."""
-        name, loads, wanted = request.name, request.kind == "load", self.wanted
-        found = await asker.peer.ask(Request(kind="check" if loads else "find", name=name), self.limits.changing)
+    async def _change(self, asker: Worker, request: ControlRequest) -> Reply:
+        """Make a change in every worker, once the worker that asks for it has checked that it is possible."""
+        name, loads, desired = request.name, request.kind == "load", self.desired
+        found = await asker.peer.ask(
+            ControlRequest(kind="check" if loads else "find", name=name), self.timeouts.changing
+        )
         if found is None or found.error or (loads and not found.versions):
             return found or Reply()
         chosen = [version for _, version in found.versions]
-        # A worker that is started meanwhile is not told of the change: it tries both the new and the old versions.
-        before = wanted.versions.pop(name, [])
+        # A worker that is forked during the change is not sent it: it starts with both the old and the new versions.
+        before = desired.versions.pop(name, [])
         if loads:
-            wanted.versions[name] = sorted({*before, *chosen})
-            wanted.unloaded.discard(name)
+            desired.versions[name] = sorted({*before, *chosen})
+            desired.unloaded.discard(name)
         else:
-            wanted.unloaded.add(name)
+            desired.unloaded.add(name)
         change = request.model_copy(update={"versions": found.versions})
-        replies = await self._of_all(lambda peer: peer.ask(change, self.limits.changing))
+        replies = await self._of_all(lambda peer: peer.ask(change, self.timeouts.changing))
         if silent := _named([number for number, reply in replies.items() if reply is None]):
             may = "not have loaded" if loads else "still serve"
             return Reply(error="NotReady", sentence=f"{silent} not answer and may {may} model {shown(name)}")
@@ -241,19 +250,19 @@ class Supervisor:
             kinds = set(errors.values())
             return Reply(error=kinds.pop() if len(kinds) == 1 else "LoadFailed", sentence="; ".join(errors))
         if loads:
-            wanted.versions[name] = chosen
+            desired.versions[name] = chosen
         return Reply()
 
     async def _stuck(self) -> Reply | None:
-        """Return the reply to who wants a change, where a worker is stuck."""
-        replies = await self._of_all(lambda peer: peer.ping(self.limits.alive))
+        """Return the reply to a change if a worker is stuck, else None."""
+        replies = await self._of_all(lambda peer: peer.ping(self.timeouts.alive))
         silent = _named([number for number, reply in replies.items() if reply is None])
         return Reply(error="NotReady", sentence=f"{silent} not answer, so nothing is changed") if silent else None
 
     async def _of_all(
         self, ask: Callable[[Peer], Awaitable[Reply | None]], but: Worker | None = None
     ) -> dict[int, Reply | None]:
-        """Return each worker's reply by its number, ascending: None where it is silent, an empty one where it died."""
+        """Return each worker's reply by its number, ascending: None if it is silent, an empty reply if it died."""
         workers = sorted((each for each in self.workers.values() if each is not but), key=lambda each: each.number)
         replies = await asyncio.gather(*(ask(worker.peer) for worker in workers))
         return {worker.number: reply for worker, reply in zip(workers, replies, strict=True)}

@@ -1,1 +1,1 @@
-"""Telemetry: metrics, logs and traces. It is told what happens, and asks nobody."""
+"""Telemetry: metrics, logs and traces. Other packages call it; it calls none of them."""

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object per line, from this package and from uvicorn alike, and of what nobody caught."""
+"""Structured logs, one JSON object per line: this package's, uvicorn's and those of uncaught exceptions."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ SHARED: tuple[structlog.typing.Processor, ...] = (
     structlog.processors.format_exc_info,
 )
 
-QUOTES_CLIENTS = "opentelemetry.trace.span"  # warns of a tracestate that is none, and repeats it however long it is
+# Its warnings repeat a client's malformed tracestate, however long that is, so that they are turned off.
+QUOTES_CLIENTS = "opentelemetry.trace.span"
 
 
 def configure(level: str, stream: TextIO) -> None:
-    """Set up logging for the whole process; only the command line does, so that importing this package does not.
+    """Set up logging for the whole process; only the command line calls this, so that imports have no effect.
 
-    This package writes its lines itself: through the standard library's logging each would take three times as long.
+    This package's lines are written by structlog directly; the standard library's logging takes three times as long.
     """
-    stream = cast(TextIO, Expendable(stream))
+    stream = cast(TextIO, LossyStream(stream))
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -47,32 +48,35 @@ def configure(level: str, stream: TextIO) -> None:
     threading.excepthook = _log_uncaught_in_thread
 
 
-class Expendable:
-    """A stream whose lines are lost where nobody reads them (`… | head`) or the disk is full: answers matter more."""
+class LossyStream:
+    """A stream that drops lines it cannot write, because its reader has gone (`… | head`) or the disk is full.
+
+    A server must go on answering even if its log cannot be written.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        """Write what can be written."""
+        """Write `text`, or drop it."""
         try:
             self.stream.write(text)
         except OSError as error:
-            self._lose(error)
+            self._drop(error)
 
     def flush(self) -> None:
-        """Send what can be sent."""
+        """Flush the stream, or drop what it holds."""
         try:
             self.stream.flush()
         except OSError as error:
-            self._lose(error)
+            self._drop(error)
 
-    def _lose(self, error: OSError) -> None:
+    def _drop(self, error: OSError) -> None:
         if isinstance(error, BrokenPipeError):
-            # For good, as Python's documentation has it: what is held back would else fail once more at the end.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
+            # Redirect it to /dev/null, as Python's documentation advises: flushing at exit would fail again otherwise.
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.stream.fileno())
+            os.close(devnull)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -83,19 +87,19 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: Tr
 
 
 def _log_uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
-    if issubclass(failed.exc_type, SystemExit):  # an end that was meant
+    if issubclass(failed.exc_type, SystemExit):  # a thread that was meant to end
         return
     name = failed.thread.name if failed.thread else None
     structlog.get_logger().error("thread_failed", thread=name, exc_info=failed.exc_value)
 
 
-_encode = json.JSONEncoder(default=repr).encode  # made once; what is not ASCII is escaped, so that no text can fail
+_encode = json.JSONEncoder(default=repr).encode  # it escapes what is not ASCII, so that any text can be written
 
 
 def _as_json(_: object, __: str, entry: structlog.typing.EventDict) -> str:
-    """Write an entry as JSON: by pydantic's encoder, which takes a third of the time, where all of it is ASCII."""
+    """Write an entry as JSON: if all of it is ASCII by pydantic's encoder, which takes a third of the time."""
     try:
         line = to_json(entry, fallback=repr).decode()
-    except PydanticSerializationError:  # half a surrogate pair
+    except PydanticSerializationError:  # a lone surrogate
         return _encode(entry)
     return line if line.isascii() else _encode(entry)

@@ -1,4 +1,4 @@
-"""What is told of a request and its answer: of these records the log, the metrics and the spans are made."""
+"""Records of a request and its answer, from which the log, the metrics and the spans are made."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Model(Protocol):
 
     @property
     def engine(self) -> Named:
-        """What runs it."""
+        """Its engine."""
         ...
 
 
 class VersionRecord(NamedTuple):
-    """One version of a model as it stands: `state` in the words of GET /models."""
+    """One version of a model and its state, by the names in GET /models."""
 
     model: str
     version: int
@@ -40,7 +40,7 @@ class VersionRecord(NamedTuple):
 
 @dataclass
 class Times:
-    """When a request had arrived, was encoded, and the last run with samples of it went, as `perf_counter` counts."""
+    """When a request arrived, was encoded, and its last run began and ended, by `perf_counter`."""
 
     arrived: float
     encode_began: float = 0.0
@@ -50,13 +50,13 @@ class Times:
 
     @property
     def encode_seconds(self) -> float:
-        """What encoding took."""
+        """The seconds that encoding took."""
         return self.encode_ended - self.encode_began
 
 
 @dataclass(frozen=True)
 class AnswerRecord:
-    """What an answer took: its samples and steps, what the network did for it, and when."""
+    """An answer's samples and time steps, the network's spikes and operations, and the times."""
 
     samples: int
     time_steps: int
@@ -67,7 +67,7 @@ class AnswerRecord:
 
 @dataclass
 class RequestRecord:
-    """One request. `labels` are what its line in the log says beside its id, method, route, status and time."""
+    """One request. `labels` are added to its log line, after the id, method, route, status and time."""
 
     request_id: bytes
     labels: dict[str, str | int] = field(default_factory=dict)

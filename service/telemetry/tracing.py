@@ -1,8 +1,8 @@
-"""Spans of requests for OpenTelemetry: one for a request, and below it one for encoding and one for the engine's run.
+"""OpenTelemetry spans: one for each request, with a child span for encoding and one for the engine's run.
 
-A client's `traceparent` (W3C Trace Context) becomes the parent, and decides whether the request is sampled. Without
-the setting nothing here runs and OpenTelemetry's SDK, the extra `otel`, is not imported. OpenTelemetry's own variables,
-such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER, mean what they mean everywhere.
+A client's `traceparent` (W3C Trace Context) becomes the parent, and decides whether the request is sampled. Without the
+setting `trace_endpoint` nothing here runs and OpenTelemetry's SDK, the extra `otel`, is not imported. OpenTelemetry's
+environment variables, such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER, have their usual meaning.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SERVER_ERROR = 500  # and above
 
 @dataclass(frozen=True)
 class Tracing:
-    """Where spans come from, and what reads a client's trace context."""
+    """The tracer, and the propagator that reads a client's trace context."""
 
     provider: TracerProvider
     tracer: Tracer
@@ -37,7 +37,7 @@ class Tracing:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """Return what the settings ask for, or None; raises Misconfigured where the SDK is not installed."""
+        """Return the tracing that the settings ask for, or None; raises Misconfigured if the SDK is not installed."""
         if settings.trace_endpoint is None:
             return None
         try:
@@ -58,7 +58,7 @@ class Tracing:
         return cls(provider, provider.get_tracer("spikeserve", VERSION), TraceContextTextMapPropagator())
 
     def start(self, method: str, headers: Mapping[bytes, bytes]) -> RequestSpan:
-        """Begin the span of a request, below the one that its `traceparent` names, if any."""
+        """Start the span of a request, as a child of the one that its `traceparent` names, if any."""
         from opentelemetry.trace import SpanKind
 
         wanted = self.propagator.fields
@@ -67,16 +67,16 @@ class Tracing:
         return RequestSpan(self.tracer, self.tracer.start_span(method, parent, SpanKind.SERVER))
 
     def shut_down(self) -> None:
-        """Send what has not been sent yet; it takes a while where nobody listens."""
+        """Send the remaining spans; this takes some seconds if the endpoint does not answer."""
         self.provider.shutdown()
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The two clocks read together, once: moments that are read against different pairs may change their order."""
+    """One simultaneous reading of both clocks. Times converted by different readings could change their order."""
 
     time_of_day: int  # nanoseconds
-    counter: float  # seconds, as `perf_counter` counts
+    counter: float  # seconds, by `perf_counter`
 
     @classmethod
     def now(cls) -> Self:
@@ -84,7 +84,7 @@ class Clock:
         return cls(time.time_ns(), time.perf_counter())
 
     def nanoseconds(self, moment: float) -> int:
-        """Return the time of day of a moment as `perf_counter` counts."""
+        """Convert a moment by `perf_counter` to a time of day in nanoseconds."""
         return self.time_of_day - round((self.counter - moment) * 1e9)
 
 
@@ -101,24 +101,24 @@ class RequestSpan:
         return format(self.span.get_span_context().trace_id, "032x")
 
     def answered(self, status: int) -> None:
-        """Note the status of the answer."""
+        """Record the status of the answer."""
         self.span.set_attribute("http.response.status_code", status)
         if status >= SERVER_ERROR:
             self._fail(str(status))
 
     def failed(self, error: Exception) -> None:
-        """Note what nobody foresaw, which is answered 500."""
+        """Record an unexpected error, which is answered 500."""
         self.span.set_attribute("http.response.status_code", SERVER_ERROR)
         self._fail(type(error).__qualname__)
 
     def disconnected(self) -> None:
-        """Note that the client left."""
+        """Record that the client disconnected."""
         self.span.set_attribute("error.type", "client_disconnect")
 
     def end(self, method: str, route: str | None, record: RequestRecord) -> None:
         """End the span, named by the route's template, with a child for encoding and one for the engine's run."""
         self.span.set_attribute("http.request.method", method)
-        if route is not None:  # a path that there is not shall name no span
+        if route is not None:  # an unknown path must not name a span
             self.span.update_name(f"{method} {route}")
             self.span.set_attribute("http.route", route)
         labels = record.labels

@@ -1,6 +1,6 @@
-"""Where the time of this protocol's requests went, as its statistics extension tells it.
+"""The statistics extension of the Open Inference Protocol: how often and how long each phase of its requests took.
 
-Only the event loop counts, so that nothing is locked.
+Only the event loop counts, so that no lock is needed.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing_extensions import TypedDict
 from service.telemetry.record import AnswerRecord, Model
 
 NS = 10**9
-MOST_SIZES = 256  # batch sizes that are told apart; the sizes of later ones are counted in the sums alone
+MAX_SIZES = 256  # batch sizes with their own statistics; further sizes are counted in the totals only
 
 
 class Duration(TypedDict):
-    """How often, and for how many nanoseconds in all."""
+    """A count, and the sum of nanoseconds."""
 
     count: int
     ns: int
 
 
 class InferenceStats(TypedDict):
-    """Where the time of the requests went."""
+    """The duration of each phase of the requests."""
 
     success: Duration
     fail: Duration
@@ -40,7 +40,7 @@ class InferenceStats(TypedDict):
 
 
 class BatchStats(TypedDict):
-    """The same of the requests of one batch size."""
+    """The duration of each phase of the requests of one batch size."""
 
     batch_size: int
     compute_input: Duration
@@ -49,11 +49,11 @@ class BatchStats(TypedDict):
 
 
 class ModelStats(TypedDict):
-    """What one version has answered over this protocol since the server's workers started."""
+    """The statistics of one version over this protocol, since the server's workers started."""
 
     name: str
     version: str
-    last_inference: Annotated[int, Field(description="Milliseconds since 1970; 0 is never.")]
+    last_inference: Annotated[int, Field(description="Milliseconds since 1970; 0 means never.")]
     inference_count: Annotated[int, Field(description="Samples.")]
     execution_count: Annotated[int, Field(description="Requests; some may have shared a run of the engine.")]
     inference_stats: InferenceStats
@@ -68,13 +68,13 @@ class Statistics(TypedDict):
 
 @dataclass
 class Sum:
-    """How often something took how long."""
+    """A count, and the sum of nanoseconds."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, seconds: float) -> None:
-        """Count it once more."""
+        """Count one duration."""
         self.count += 1
         self.ns += round(seconds * NS)
 
@@ -84,13 +84,13 @@ class Sum:
         self.ns += other.ns
 
     def as_duration(self) -> Duration:
-        """Return it as the protocol tells it."""
+        """Return it in the protocol's format."""
         return {"count": self.count, "ns": self.ns}
 
 
 @dataclass
 class ComputeSums:
-    """The sums of the parts of computing, of one batch size or of all."""
+    """The sums of the phases of computing, of one batch size or of all."""
 
     compute_input: Sum = field(default_factory=Sum)
     compute_infer: Sum = field(default_factory=Sum)
@@ -117,7 +117,7 @@ class VersionSums:
 
     @classmethod
     def summed(cls, parts: Iterable[Self]) -> Self:
-        """Return the sums of what several workers have counted."""
+        """Add up the sums of several workers."""
         whole = cls()
         for part in parts:
             whole.last_inference = max(whole.last_inference, part.last_inference)
@@ -131,7 +131,7 @@ class VersionSums:
         return whole
 
     def as_model_stats(self, name: str, version: int) -> ModelStats:
-        """Return them as the protocol tells them."""
+        """Return them in the protocol's format."""
         batches: list[BatchStats] = [
             {
                 "batch_size": size,
@@ -162,16 +162,16 @@ class VersionSums:
 
 
 class InferStatistics:
-    """The statistics of every version that was ever asked; a version that is loaded again goes on counting."""
+    """The statistics of every version that has had a request; they go on when a version is loaded again."""
 
     def __init__(self) -> None:
         self.versions: dict[tuple[str, int], VersionSums] = {}
 
     def count_success(self, model: Model, answer: AnswerRecord, decode_seconds: float, render_seconds: float) -> None:
-        """Count a request that was answered, and where its time went since its body had arrived.
+        """Count an answered request, and the duration of its phases since its body arrived.
 
-        A run counts in full for each request that shares it; of a request that was split, only the last run is no
-        waiting.
+        A shared run counts in full for each of its requests. For a request that was split, only the last run counts as
+        computing; the time before it counts as queueing.
         """
         times = answer.times
         prepare = decode_seconds + times.encode_seconds
@@ -181,7 +181,7 @@ class InferStatistics:
         sums.success.add(time.perf_counter() - times.arrived)
         sums.queue.add(max(0.0, times.run_began - times.arrived - prepare))
         counted = [sums.compute]
-        if answer.samples in sums.by_size or len(sums.by_size) < MOST_SIZES:
+        if answer.samples in sums.by_size or len(sums.by_size) < MAX_SIZES:
             counted.append(sums.by_size.setdefault(answer.samples, ComputeSums()))
         for each in counted:
             each.compute_input.add(prepare)
@@ -193,7 +193,7 @@ class InferStatistics:
         self._sums(name, version).fail.add(seconds)
 
     def sums_of(self, versions: Iterable[tuple[str, int]]) -> list[VersionSums]:
-        """Return the sums of `versions`, (name, version) each."""
+        """Return the sums of `versions`, which are (name, version) pairs."""
         return [self.versions.get(key) or VersionSums() for key in versions]
 
     def _sums(self, name: str, version: int) -> VersionSums:
@@ -201,5 +201,5 @@ class InferStatistics:
 
 
 def model_statistics(versions: Iterable[tuple[str, int]], sums: Iterable[VersionSums]) -> Statistics:
-    """Return the sums of each of `versions` as the protocol tells them."""
+    """Return the sums of each of `versions` in the protocol's format."""
     return {"model_stats": [each.as_model_stats(*key) for key, each in zip(versions, sums, strict=True)]}

@@ -8,8 +8,8 @@ import pytest
 from models.coding import EncodedInputs, encode
 from models.engines import EngineName, create
 from models.spec.network import Network
-from tests.models.test_parity import EVERYTHING, assert_same
 from tests.networks import network_of, toy
+from tests.same import EVERYTHING, assert_same
 
 
 @pytest.mark.parametrize("engine", list(EngineName))

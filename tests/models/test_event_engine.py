@@ -23,8 +23,8 @@ from models.engines.reference import ReferenceEngine
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.nodes import Conv2d
-from tests.models.test_parity import EVERYTHING, assert_same
 from tests.networks import network_of
+from tests.same import EVERYTHING, assert_same
 
 
 def dyadic(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:

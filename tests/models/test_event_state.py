@@ -16,8 +16,8 @@ from models.engines.reference import ReferenceEngine
 from models.errors import InvalidInput
 from models.spec import Coding
 from models.spec.network import Network
-from tests.models.test_parity import EVERYTHING
 from tests.networks import network_of
+from tests.same import EVERYTHING
 
 STEPS = 9
 

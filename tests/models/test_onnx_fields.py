@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from models.bundle.repository import PRETRAINED
 from models.engines.onnx import fields as onnx_fields
-from models.engines.onnx.fields import DEEPEST, check, outline
+from models.engines.onnx.fields import MAX_DEPTH, check, outline
 from models.errors import InvalidBundle
-from tests.external import WEIGHT, model_of, scores, spikes, with_external_data
+from tests.external import model_of, scores, spikes, with_external_data
+from tests.onnx_places import OUTSIDE, PLACES, TENSOR, branch, in_graph
 
-TENSOR = numpy_helper.from_array(WEIGHT, "weight")
-OUTSIDE = with_external_data(TENSOR)
 SERIALISED = [scores().SerializeToString(), spikes().SerializeToString()]
 
 
@@ -39,51 +37,6 @@ def test_operators_and_their_sets_are_listed() -> None:
 def test_what_ships_passes() -> None:
     for path in PRETRAINED.glob("*/*/model.onnx"):
         check(path.read_bytes())
-
-
-def in_graph(node: Any = None, **graph: Any) -> Any:
-    model = scores()
-    if node is not None:
-        model.graph.node.append(node)
-    for field, value in graph.items():
-        getattr(model.graph, field).append(value)
-    return model
-
-
-def branch(node: Any) -> Any:
-    """Return an If whose branches hold `node`."""
-    body = helper.make_graph([node], "body", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
-    return helper.make_node("If", ["condition"], ["z"], then_branch=body, else_branch=body)
-
-
-def sparse(values: Any) -> Any:
-    return helper.make_sparse_tensor(values, numpy_helper.from_array(np.zeros(6, np.int64)), [100])
-
-
-def in_function() -> Any:
-    model = scores()
-    node = helper.make_node("Constant", [], ["y"], value=OUTSIDE)
-    model.functions.append(helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 17)]))
-    return model
-
-
-def in_training() -> Any:
-    model = scores()
-    model.training_info.add().algorithm.initializer.append(OUTSIDE)
-    return model
-
-
-PLACES = {
-    "initializer": in_graph(initializer=OUTSIDE),
-    "sparse initializer": in_graph(sparse_initializer=sparse(OUTSIDE)),
-    "attribute": in_graph(helper.make_node("Constant", [], ["y"], value=OUTSIDE)),
-    "attribute, sparse": in_graph(helper.make_node("Constant", [], ["y"], sparse_value=sparse(OUTSIDE))),
-    "attribute, one of several": in_graph(helper.make_node("Any", [], ["y"], several=[TENSOR, OUTSIDE])),
-    "branch": in_graph(branch(helper.make_node("Constant", [], ["y"], value=OUTSIDE))),
-    "branch of a branch": in_graph(branch(branch(helper.make_node("Constant", [], ["y"], value=OUTSIDE)))),
-    "function": in_function(),
-    "training": in_training(),
-}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -128,7 +81,7 @@ def test_an_operator_of_others_in_a_branch_is_refused() -> None:
 
 def test_graphs_in_graphs_have_an_end() -> None:
     node = helper.make_node("Relu", ["x"], ["y"])
-    for _ in range(DEEPEST // 3 + 1):
+    for _ in range(MAX_DEPTH // 3 + 1):
         node = branch(node)
         del node.attribute[1]
     with pytest.raises(InvalidBundle, match="more than 64 messages deep"):
@@ -136,13 +89,13 @@ def test_graphs_in_graphs_have_an_end() -> None:
 
 
 def test_a_model_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_fields, "MOST_BYTES", 100)
+    monkeypatch.setattr(onnx_fields, "MAX_BYTES", 100)
     with pytest.raises(InvalidBundle, match="bytes, expected at most 100"):
         check(SERIALISED[0])
 
 
 def test_a_model_of_too_many_fields_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_fields, "MOST_FIELDS", 10)
+    monkeypatch.setattr(onnx_fields, "MAX_FIELDS", 10)
     with pytest.raises(InvalidBundle, match="has more than 10 fields"):
         check(SERIALISED[0])
 

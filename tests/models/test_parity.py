@@ -16,41 +16,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.engines import Engine, EngineName, Record, RunResult, State, create
+from models.engines import Engine, EngineName, RunResult, State, create
 from models.engines.reference import ReferenceEngine
 from models.engines.state import arrays_of
 from models.spec.nodes import Node
 from tests.networks import CONNECTIONS, FIRING, INTEGRATING, Case, dyadic_cases
+from tests.same import EVERYTHING, assert_same, assert_same_state
 
-EVERYTHING = Record.RASTER | Record.MEMBRANE
 CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
 
 drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 every_engine = pytest.mark.parametrize("engine", list(EngineName))
 pytestmark = pytest.mark.timeout(max(300, CASES))  # for each test, as many seconds as cases on a busy machine
-
-
-def assert_same(result: RunResult, expected: RunResult) -> None:
-    np.testing.assert_array_equal(result.spike_counts, expected.spike_counts)
-    np.testing.assert_array_equal(result.readout, expected.readout)
-    np.testing.assert_array_equal(result.synaptic_operations, expected.synaptic_operations)
-    for found, wanted in (
-        (result.spikes_per_node, expected.spikes_per_node),
-        (result.rasters, expected.rasters),
-        (result.membranes, expected.membranes),
-    ):
-        assert found.keys() == wanted.keys()
-        for name, array in wanted.items():
-            assert found[name].dtype == array.dtype, name
-            np.testing.assert_array_equal(found[name], array, err_msg=name)
-
-
-def assert_same_state(state: State, expected: State) -> None:
-    assert state.steps == expected.steps
-    assert state.arrays.keys() == expected.arrays.keys()
-    for name, array in expected.arrays.items():
-        assert state.arrays[name].dtype == array.dtype, name
-        np.testing.assert_array_equal(state.arrays[name], array, err_msg=name)
 
 
 @every_engine

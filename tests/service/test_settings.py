@@ -11,7 +11,7 @@ import pytest
 from models.bundle.repository import PRETRAINED
 from service.http.middleware.keys import KeyRing
 from service.process.command_line import main, read_settings
-from service.settings import ENVIRONMENT_PREFIX, Settings, one_for_each_core
+from service.settings import ENVIRONMENT_PREFIX, Settings, available_cores
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -57,16 +57,16 @@ def test_there_are_as_many_threads_as_cores_that_the_process_may_use(
     quota = tmp_path / "cpu.max"
     monkeypatch.setattr("service.settings.CPU_MAX", quota)
     allowed = os.sched_getaffinity(0)
-    assert one_for_each_core() == len(allowed)
+    assert available_cores() == len(allowed)
     quota.write_text("max 100000\n")
-    assert one_for_each_core() == len(allowed)
+    assert available_cores() == len(allowed)
     for text, most in (("50000 100000\n", 1), ("100000 100000\n", 1), ("150000 100000\n", 2)):
         quota.write_text(text)
-        assert one_for_each_core() == min(most, len(allowed))
+        assert available_cores() == min(most, len(allowed))
     quota.unlink()
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert one_for_each_core() == 1
+        assert available_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
 

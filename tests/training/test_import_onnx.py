@@ -12,7 +12,7 @@ from models.bundle.external import ExternalBundle
 from models.bundle.repository import ModelRepository
 from models.errors import SpikeserveError
 from tests.external import scores, spikes
-from tests.models.test_onnx_fields import PLACES
+from tests.onnx_places import PLACES
 from training.__main__ import app
 
 

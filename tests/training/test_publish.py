@@ -20,14 +20,16 @@ from training.data.datasets import Dataset, Split
 from training.errors import ExportRefused
 from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
-from training.fit.job import Job, run_job
+from training.fit.job import TrainedRun, run_job
 from training.publish.export import export
 from training.publish.golden import choose_golden
 from training.report.epochs import Watcher
 
 
 @pytest.fixture(scope="module")
-def run(config: TrainingConfig, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Job]:
+def run(
+    config: TrainingConfig, data: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunFolder, TrainedRun]:
     folder = RunFolder.fresh(tmp_path_factory.mktemp("runs"), "stripes")
     return folder, run_job(config, data, folder, Watcher())
 
@@ -39,7 +41,7 @@ def same(found: Network, expected: Network) -> bool:
 
 
 def test_training_returns_keeps_and_exports_what_it_rounded(
-    run: tuple[RunFolder, Job], data: Dataset, tmp_path: Path
+    run: tuple[RunFolder, TrainedRun], data: Dataset, tmp_path: Path
 ) -> None:
     folder, job = run
     rounded = round_to_grid(job.fitted.network)
@@ -54,7 +56,7 @@ def test_training_returns_keeps_and_exports_what_it_rounded(
 
 
 def test_the_card_says_what_the_run_found_of_its_sums(
-    run: tuple[RunFolder, Job], data: Dataset, tmp_path: Path
+    run: tuple[RunFolder, TrainedRun], data: Dataset, tmp_path: Path
 ) -> None:
     folder, job = run
     other = RunFolder.fresh(tmp_path, "run")
@@ -87,7 +89,7 @@ def test_a_sample_that_ties_with_the_threshold_is_no_golden_one(per_neuron: bool
 
 
 def test_engines_that_disagree_refuse_an_export(
-    run: tuple[RunFolder, Job], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: tuple[RunFolder, TrainedRun], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On the grid no engine differs, so one of them is given the network with its classes swapped: it is never right.
     folder, job = run

@@ -1,1 +1,1 @@
-"""Data sets, their splits, augmentation, and random samples for networks that come without data."""
+"""Data sets, their splits, augmentation, and random samples for imported networks without data."""

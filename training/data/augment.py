@@ -1,4 +1,4 @@
-"""Changes to a training batch that keep its classes."""
+"""Augmentation of training batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from models.spec.network import FloatArray
 
 
 def shift(images: FloatArray, pixels: int, fill: float, rng: np.random.Generator) -> FloatArray:
-    """Return images (n, …, height, width), each moved by up to `pixels` along both axes and filled up with `fill`."""
+    """Return images (n, …, height, width), each shifted at random by up to `pixels` per axis, filled with `fill`."""
     if pixels == 0:
         return images
     height, width = images.shape[-2:]

@@ -29,7 +29,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Part of a data set: raw samples (n, *shape), or (n, time_steps, *shape) of spikes, and class indices (n,)."""
+    """One split of a data set: raw samples (n, *shape), or spikes (n, time_steps, *shape), and class indices (n,)."""
 
     samples: FloatArray
     labels: Labels
@@ -44,7 +44,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set with its three parts, what a client sends for it, and the classes' names."""
+    """A data set: its three splits, the declaration of its input, and the classes' names."""
 
     name: str
     declared: Input
@@ -55,7 +55,7 @@ class Dataset:
 
 
 def load(config: DataConfig, coding: Coding) -> Dataset:
-    """Load and split a data set; raises InvalidData in one sentence for data that cannot be trained on."""
+    """Load and split a data set; raises InvalidData, with one sentence, for data that cannot be trained on."""
     try:
         loader = LOADERS[config.dataset]
     except KeyError:
@@ -85,7 +85,7 @@ def _fashion_mnist(config: DataConfig, _: Coding) -> Dataset:
 
 
 def _torchvision(kind: str, names: tuple[str, ...], config: DataConfig) -> Dataset:
-    from torchvision import datasets  # takes a second to import, which the other data sets need not spend
+    from torchvision import datasets  # imported here since it takes a second and the other data sets do not need it
 
     parts = []
     for train in (True, False):
@@ -172,7 +172,7 @@ def _divide(name: str, declared: Input, whole: Split, names: tuple[str, ...], co
 
 
 def _hold_out(whole: Split, share: float, seed: int, name: str) -> tuple[Split, Split]:
-    """Split off a share of the samples, each class in proportion, always the same for a seed."""
+    """Split off a share of the samples, stratified by class; a seed always gives the same split."""
     try:
         kept, held = train_test_split(
             np.arange(len(whole)), test_size=share, random_state=seed, stratify=whole.labels, shuffle=True

@@ -1,4 +1,4 @@
-"""Random samples, for networks that come without data."""
+"""Random samples, for imported networks without data."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from models.spec import Coding, Spec
 from models.spec.network import FloatArray
 from training.data.datasets import Split
 
-SPARSEST, DENSEST = 0.02, 0.6  # share of spikes that a sample may have
+MIN_DENSITY, MAX_DENSITY = 0.02, 0.6  # of spikes in a sample's raster
 
 
 def random_samples(spec: Spec, samples: int, seed: int = 0) -> FloatArray:
-    """Return samples as a client would send them, (samples, *shape): values from the input's whole range.
+    """Return raw samples, (samples, *shape), of random values from the input's whole range.
 
-    For `spikes` coding rasters (samples, time_steps, *shape) of 0 and the highest value, few spikes in some samples and
-    many in others.
+    For `spikes` coding, return rasters (samples, time_steps, *shape) of 0 and the highest value, with few spikes in
+    some samples and many in others.
     """
     rng = np.random.default_rng(seed)
     low, high = np.float32(spec.input.low), np.float32(spec.input.high)
@@ -23,11 +23,11 @@ def random_samples(spec: Spec, samples: int, seed: int = 0) -> FloatArray:
         drawn = rng.random((samples, *spec.input.shape), np.float32)
         return np.clip(low + drawn * (high - low), low, high)
     drawn = rng.random((samples, spec.time_steps, *spec.input.shape), np.float32)
-    share = rng.permutation(np.linspace(SPARSEST, DENSEST, samples, dtype=np.float32))
+    share = rng.permutation(np.linspace(MIN_DENSITY, MAX_DENSITY, samples, dtype=np.float32))
     silence = max(low, min(high, np.float32(0)))
     return np.where(drawn < share.reshape(-1, *(1 for _ in drawn.shape[1:])), high, silence)
 
 
 def random_split(spec: Spec, samples: int) -> Split:
-    """Return such samples as a part of a data set, with labels that mean nothing."""
+    """Return random samples as a split, with meaningless labels."""
     return Split(random_samples(spec, samples), np.zeros(samples, np.int64))

@@ -1,1 +1,1 @@
-"""Fitting a network: surrogate gradients, losses, the loop, checkpoints and the run's folder."""
+"""Training: surrogate gradients, losses, the training loop, checkpoints and the run's folder."""

@@ -1,10 +1,10 @@
-"""Networks from a line of text, in the short form of the field's papers: `32C3-AP2-64C3-AP2-128`.
+"""Network architectures as a line of text, in the notation of the field's papers: `32C3-AP2-64C3-AP2-128`.
 
     32C3   a 3×3 convolution with 32 channels, stride 1, padded to keep the size, and its neurons
     AP2    an average pool over 2×2; MP2 the maximum, SP2 the sum
     128    a fully connected layer of 128 neurons (FC128 is the same); 128R is recurrent
 
-The output layer, one neuron for each class, is added.
+The output layer, with one neuron for each class, is added automatically.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from pydantic import ValidationError
 
 from models.errors import InvalidSpec
-from models.spec import Input, Readout, Spec, first_fault
+from models.spec import Input, Readout, Spec, describe_first_error
 from models.spec.nodes import (
     IF,
     LI,
@@ -65,7 +65,9 @@ def build_spec(config: NetworkConfig, declared: Input, labels: tuple[str, ...], 
     except InvalidSpec as error:
         raise InvalidConfig(f"architecture: '{config.architecture}' does not fit its input: {error}") from error
     except ValidationError as error:
-        raise InvalidConfig(f"architecture: '{config.architecture}' is no network: {first_fault(error)}") from error
+        raise InvalidConfig(
+            f"architecture: '{config.architecture}' is no network: {describe_first_error(error)}"
+        ) from error
 
 
 def _layer(token: str, number: int, shape: Shape, config: NetworkConfig) -> list[Node]:

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped. Nothing is unpickled (weights_only)."""
+"""Checkpoints, from which an interrupted run continues exactly. They are loaded without pickle (weights_only)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.report.epochs import Epoch
 
 @dataclass
 class Progress:
-    """A run so far: the epochs, the weights now and at their best, and the optimiser's state."""
+    """The progress of a run: its epochs, the current and the best weights, and the optimiser's state."""
 
     weights: dict[str, Tensor]
     optimiser: dict[str, Any]
@@ -24,7 +24,7 @@ class Progress:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write to a temporary name and rename, so that a checkpoint is whole or the one before it."""
+        """Write to a temporary file and rename it, so that an interruption leaves the previous checkpoint whole."""
         temporary = path.with_suffix(".incoming")
         content = {
             "weights": self.weights,
@@ -38,7 +38,7 @@ class Progress:
 
     @classmethod
     def load(cls, path: Path) -> Progress:
-        """Read a checkpoint; raises InvalidConfig where there is none or it is damaged."""
+        """Read a checkpoint; raises InvalidConfig if it is missing or damaged."""
         try:
             content = torch.load(path, weights_only=True)
             return cls(
@@ -50,5 +50,5 @@ class Progress:
             )
         except FileNotFoundError as error:
             raise InvalidConfig(f"run: '{path.parent}' holds no {path.name}, so there is nothing to resume") from error
-        except Exception as error:  # torch.load raises many kinds for a damaged file, without a base of their own
+        except Exception as error:  # torch.load raises many unrelated types for a damaged file
             raise InvalidConfig(f"run: '{path}' is not a checkpoint that can be read: {error}") from error

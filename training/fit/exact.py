@@ -1,14 +1,14 @@
-"""Weights on a dyadic grid, so that what was trained is what is served, on any engine.
+"""Round weights to a dyadic grid, so that a trained network gives the same spikes on every engine.
 
-A float32 sum depends on its order, and a matrix product may add in any: the same weights on another engine, machine or
-batch size can put a membrane on the other side of its threshold. A sum does not depend on its order if every term is a
-multiple of one power of two and no partial sum can leave 24 bits. Spikes are 0 or 1, so it is enough to round each
-layer's weights to the finest grid that leaves room for its largest sum: usually 2**-15 or finer, far below what
-training can tell. After that every engine agrees in every spike, on the trained network too. An engine may add a
-recurrent current weight by weight to the current that arrives, so that these two share one grid.
+A float32 sum depends on its order, and a matrix product may sum in any order: with the same weights, another engine,
+machine or batch size can put a membrane on the other side of its threshold. A sum does not depend on its order if every
+term is a multiple of one power of two and every partial sum fits 24 bits. Spikes are 0 or 1, so it is enough to round
+each layer's weights to the finest grid that leaves room for its largest sum. That is usually 2**-15 or finer, too fine
+to change the accuracy. Then all engines agree in every spike. An engine may add a recurrent current weight by weight to
+the input current, so both share one grid.
 
-The proof covers raw values that are whole numbers times a power of two (pixels, counts, spikes). A normalisation or an
-average over a window that is no power of two ends it; `exact` then says so.
+The proof needs raw values that are integers times a power of two (pixels, counts, spikes). It fails after a
+normalisation by another factor, or an average over a window whose size is not a power of two; `exact` is then False.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MANTISSA = 24  # bits of a float32's significand
 
 @dataclass(frozen=True)
 class Multiples:
-    """Numbers k * step with |k * step| <= bound; `step` is a power of two, or 0 for numbers on no grid."""
+    """The numbers k * step with |k * step| <= bound; `step` is a power of two, or 0 for numbers that are on no grid."""
 
     step: float
     bound: float
@@ -52,19 +52,19 @@ class Multiples:
 
     @property
     def fit(self) -> bool:
-        """Whether float32 holds each of them."""
+        """Whether float32 holds each of them exactly."""
         return self.bound <= self.step * 2**MANTISSA
 
 
 @dataclass(frozen=True)
-class Rounded:
-    """A network on its grids, and whether every sum of it is exact in any order."""
+class RoundedNetwork:
+    """A network whose weights are on their grids, and whether each of its sums is exact in any order."""
 
     network: Network
     exact: bool
 
 
-def round_to_grid(network: Network) -> Rounded:
+def round_to_grid(network: Network) -> RoundedNetwork:
     """Return the network with each weight and bias rounded to the finest grid that keeps its layer's sums exact."""
     tensors = dict(network.tensors)
     exact = True
@@ -92,11 +92,11 @@ def round_to_grid(network: Network) -> Rounded:
 
     for _ in network.spec.propagate(_incoming(network.spec.input, network.spec.coding), apply, Multiples.__add__):
         pass
-    return Rounded(Network(network.spec, tensors), exact)
+    return RoundedNetwork(Network(network.spec, tensors), exact)
 
 
 def _recurrent_bounds(network: Network) -> dict[str, float]:
-    """Return, for each node that feeds a recurrent layer, what that layer's recurrent current cannot exceed."""
+    """Return, for each node that feeds a recurrent layer, the bound of that layer's recurrent current."""
     bounds: dict[str, float] = {}
     for node in network.spec.spiking_nodes:
         if node.recurrent:
@@ -110,7 +110,7 @@ def _recurrent_bounds(network: Network) -> dict[str, float]:
 
 
 def _incoming(declared: Input, coding: Coding) -> Multiples:
-    """Return what the network is given at each step; raises InvalidConfig for a coding that has no rule here."""
+    """Return the values of the network's input at each step; raises InvalidConfig for a coding without a rule."""
     if coding in (Coding.RATE, Coding.LATENCY):
         return Multiples(1.0, 1.0)
     if coding not in (Coding.DIRECT, Coding.SPIKES):
@@ -118,14 +118,14 @@ def _incoming(declared: Input, coding: Coding) -> Multiples:
             f"coding is '{coding}', for which no sum is known to be exact, expected one of: {', '.join(Coding)}"
         )
     low, high = declared.normalised_range
-    step = min(_grain(declared.scale), _grain(declared.offset) if declared.offset else math.inf)
+    step = min(_grid_step(declared.scale), _grid_step(declared.offset) if declared.offset else math.inf)
     return Multiples(step, max(abs(low), abs(high)))
 
 
-def _grain(value: float) -> float:
-    """Return the largest power of two that `value` is a multiple of, or 0 where `value` has more than 12 bits.
+def _grid_step(value: float) -> float:
+    """Return the largest power of two that divides `value`, or 0 if `value` has more than 12 significant bits.
 
-    More would leave the weights too few of the 24.
+    With more bits, too few of the 24 would be left for the weights.
     """
     numerator, denominator = float(np.float32(value)).as_integer_ratio()
     lowest_bit = numerator & -numerator
@@ -134,7 +134,7 @@ def _grain(value: float) -> float:
 
 def _scaled(scale: FloatArray, arriving: Multiples) -> Multiples:
     factors = np.unique(np.abs(scale))
-    step = min((_grain(float(factor)) for factor in factors if factor), default=1.0)
+    step = min((_grid_step(float(factor)) for factor in factors if factor), default=1.0)
     return Multiples(arriving.step * step, arriving.bound * float(factors.max()))
 
 
@@ -152,13 +152,13 @@ def _pooled(node: Node, arriving: Multiples) -> Multiples:
 def _round(
     tensors: dict[str, FloatArray], node: str, prefix: str, arriving: Multiples, beside: float = 0.0
 ) -> Multiples:
-    """Round a connection's weight and bias in place and return what its sums are; `beside` is what is added to them."""
+    """Round a connection's weight and bias in place; return the values of its sums. `beside` bounds what is added."""
     given = {name: tensors[name].astype(np.float64) for name in _names(tensors, node, prefix)}
     largest = _largest_sum(given, arriving)
     if not (arriving.step and largest):
         return Multiples(arriving.step, largest)
     step = 2.0 ** (math.ceil(math.log2(largest + beside)) - MANTISSA)
-    while True:  # once or twice: rounding itself may lift a sum over the limit
+    while True:  # once or twice, since rounding may raise a sum above the limit
         rounded = {
             name: np.round(values / grid) * grid
             for name, values in given.items()
@@ -176,7 +176,7 @@ def _names(tensors: Mapping[str, FloatArray], node: str, prefix: str) -> list[st
 
 
 def _largest_sum(tensors: Mapping[str, NDArray[np.float64]], arriving: Multiples) -> float:
-    """Return what no partial sum of any output can exceed: its weights and bias in absolute value, at full input."""
+    """Return the bound of any output's partial sums: the absolute weights times the largest input, plus the bias."""
     weight, *bias = tensors.values()
     sums = np.abs(weight).reshape(len(weight), -1).sum(axis=1) * arriving.bound
     return float((sums + (np.abs(bias[0]) if bias else 0)).max())

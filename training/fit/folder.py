@@ -1,11 +1,11 @@
-"""A run's folder: what a training job leaves for people, and for `evaluate` and `export`.
+"""A run's folder: the files that a training job writes, which `evaluate` and `export` read.
 
-config.toml           what was asked for; `--config` reads it again
-checkpoint.pt         where `--resume` goes on
+config.toml           the configuration; `--config` reads it again
+checkpoint.pt         the checkpoint from which `--resume` continues
 spec.json             the network
-network.safetensors   its best weights, on the grid on which they are served
-metrics.json          accuracy, losses, firing rates, synaptic operations, seconds, each epoch
-evaluation.npz        the test samples with the counts that they gave
+network.safetensors   its best weights, rounded to their grid
+metrics.json          accuracy, losses, firing rates, synaptic operations, seconds, and each epoch
+evaluation.npz        the test samples with their spike counts
 curves.png, confusion.png, raster.png, tensorboard/
 """
 
@@ -29,7 +29,7 @@ from training.report.evaluate import Evaluation
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run, by path."""
+    """The folder of one run."""
 
     path: Path
 
@@ -49,17 +49,17 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Where `--resume` goes on."""
+        """The path of the checkpoint."""
         return self.path / "checkpoint.pt"
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What metrics.json says; raises InvalidConfig for a run that has not ended."""
+        """The contents of metrics.json; raises InvalidConfig for a run that has not ended."""
         content: dict[str, Any] = json.loads(self._read("metrics.json"))
         return content
 
     def config(self) -> TrainingConfig:
-        """Read what was asked for."""
+        """Read the configuration."""
         if not (self.path / "config.toml").is_file():
             raise InvalidConfig(f"run: '{self.path}' is not a run's folder, expected one with config.toml")
         return TrainingConfig.read(self.path / "config.toml", {})
@@ -70,7 +70,7 @@ class RunFolder:
         (self.path / "network.safetensors").write_bytes(save(dict(network.tensors)))
 
     def network(self) -> Network:
-        """Read the network that the run ended with."""
+        """Read the spec and the weights."""
         spec = Spec.read(self._read("spec.json"))
         try:
             return Network(spec, load_file(self.path / "network.safetensors"))

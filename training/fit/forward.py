@@ -1,4 +1,4 @@
-"""Running a network in training: from raw samples to the last layer's output and every layer's spikes."""
+"""The forward pass of training: from raw samples to the last layer's output and every layer's spikes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.spec.nodes import Spiking
 
 @dataclass(frozen=True)
 class Activity:
-    """What a forward pass leaves: `output` (time_steps, batch, classes), and each spiking layer's raster by name."""
+    """The result of a forward pass: `output` (time_steps, batch, classes), and each spiking layer's raster by name."""
 
     output: Tensor
     rasters: dict[str, Tensor]

@@ -1,7 +1,7 @@
-"""Initialisation: fresh weights, scaled until every layer fires.
+"""Initialisation: random weights, scaled until every layer fires.
 
 A layer that is silent at the start passes hardly any gradient, and one that always fires carries no information. How
-large a weight must be depends on the data, the threshold and the decay, so it is found by trying.
+large the weights must be depends on the data, the threshold and the decay, so it is found by running some samples.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from models.spec.network import FloatArray
 from models.spec.nodes import Spiking, Weighted
 from training.fit.forward import forward
 
-BAND = (0.05, 0.15)  # spikes per neuron and step
+BAND = (0.05, 0.15)  # firing rates, in spikes per neuron and step
 TRIES = 40
 
 
 @torch.no_grad()
 def initialise(module: SpikingNetwork, samples: FloatArray) -> None:
-    """Scale the weights before each spiking layer, first to last, until it fires within the band on some samples."""
+    """Scale the weights before each spiking layer, first to last, until its firing rate on `samples` is in BAND."""
     feeding: list[torch.nn.Module] = []
     for node, layer in zip(module.spec.nodes, module.layers, strict=True):
         if isinstance(node, Weighted):

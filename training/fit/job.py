@@ -1,4 +1,4 @@
-"""The training job from data to run folder: what `fit` does, without a word to the terminal."""
+"""The training job, from data to run folder; it prints nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from training.report.epochs import Watcher
 from training.report.evaluate import Evaluation, evaluate
 from training.report.plots import save_confusion, save_curves, save_raster
 
-TIME_STEPS = 8  # unless the configuration or the data says otherwise
+TIME_STEPS = 8  # the default, unless the configuration or the data sets it
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run that has ended: how it was fitted, and how the network that will be served does on the test split."""
+class TrainedRun:
+    """A finished run: its epochs, the rounded network, and the evaluation of that network on the test split."""
 
     fitted: Fitted
     network: Network
@@ -32,15 +32,17 @@ class Job:
 
 
 def spec_for(config: TrainingConfig, data: Dataset) -> Spec:
-    """Return the network that a configuration asks for on a data set; a raster's length is the data's."""
+    """Return the spec of a configuration for a data set; rasters set the number of time steps."""
     steps = config.network.time_steps or TIME_STEPS
     if config.network.coding is Coding.SPIKES:
         steps = data.training.samples.shape[1]
     return build_spec(config.network, data.declared, data.class_names, steps)
 
 
-def run_job(config: TrainingConfig, data: Dataset, folder: RunFolder, watcher: Watcher, *, resume: bool = False) -> Job:
-    """Fit, put the best weights on their grid, evaluate them once on the test split, and fill the run's folder."""
+def run_job(
+    config: TrainingConfig, data: Dataset, folder: RunFolder, watcher: Watcher, *, resume: bool = False
+) -> TrainedRun:
+    """Fit, round the best weights to their grid, evaluate them once on the test split, and write the run's folder."""
     config.write(folder.path / "config.toml")
     fitted = fit(spec_for(config, data), data, config, folder.checkpoint, resume=resume, watcher=watcher)
     rounded = round_to_grid(fitted.network)
@@ -55,4 +57,4 @@ def run_job(config: TrainingConfig, data: Dataset, folder: RunFolder, watcher: W
     recorded, _ = engine.run(encode(data.test.samples[:1], network.spec), record=Record.RASTER)
     true, found = (data.class_names[int(index[0])] for index in (data.test.labels, recorded.class_index))
     save_raster(recorded, 0, f"test sample 0: {true}, predicted {found}", folder.path / "raster.png")
-    return Job(fitted, network, rounded.exact, evaluation)
+    return TrainedRun(fitted, network, rounded.exact, evaluation)

@@ -1,7 +1,7 @@
-"""The training loop: epochs of batches, validated after each, the best kept, and a checkpoint behind every one.
+"""The training loop: epochs of batches; after each epoch it validates, keeps the best weights and saves a checkpoint.
 
-Whatever an epoch draws (its order, its shifts, its rate codes) comes from the seed and the epoch's number alone, so
-that a resumed run is the run that was interrupted.
+All random numbers of an epoch (order of samples, shifts, rate coding) come from the seed and the epoch's number only,
+so that a resumed run gives the same result as one that was not interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Fitted:
-    """A run that has ended: its best network, its epochs, and whether it was interrupted."""
+    """The result of fitting: the best network, the epochs, and whether it was interrupted."""
 
     network: Network
     epochs: list[Epoch]
@@ -53,10 +53,10 @@ def fit(
     resume: bool = False,
     watcher: Watcher = SILENT,
 ) -> Fitted:
-    """Fit a network's weights to the training split and return it as it validated best.
+    """Fit a network's weights to the training split; return the network of the epoch that validated best.
 
-    Ends after `epochs`, or after `patience` epochs without a better one, or cleanly on an interrupt. Raises
-    BrokenGradientChain where no gradient could reach a weight, and InvalidConfig where there is nothing to resume.
+    Ends after `epochs`, or after `patience` epochs without improvement, or cleanly on an interrupt. Raises
+    BrokenGradientChain if no gradient can reach a weight, and InvalidConfig if there is no checkpoint to resume from.
     """
     module, optimiser, progress = _start(spec, data, config, checkpoint, resume=resume)
     interrupted = False
@@ -151,7 +151,7 @@ def _one_epoch(
 
 
 def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tuple[float, Split]]:
-    """Yield every sample once, in a random order, with the share of the epoch that each batch ends."""
+    """Yield every sample once, in random order, each batch with the share of the epoch that is done after it."""
     order = rng.permutation(len(split))
     for start in range(0, len(order), size):
         yield min(1.0, (start + size) / len(order)), split[order[start : start + size]]
@@ -163,7 +163,7 @@ def _correct(activity: Activity, targets: torch.Tensor, spec: Spec) -> int:
 
 @dataclass(frozen=True)
 class Validation:
-    """How a split came out on the hard-threshold path."""
+    """The metrics of a split, with the plain threshold."""
 
     loss: float
     accuracy: float
@@ -172,7 +172,7 @@ class Validation:
 
 @torch.inference_mode()
 def validate(module: SpikingNetwork, split: Split) -> Validation:
-    """Run a split as it will be served: plain threshold, no graph."""
+    """Run a split as in serving: with the plain threshold, and without autograd."""
     module.eval()
     loss, correct = 0.0, 0
     rates: dict[str, float] = {}

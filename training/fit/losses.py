@@ -13,7 +13,7 @@ from training.errors import BrokenGradientChain, InvalidData
 
 
 def class_scores(output: Tensor, readout: Readout) -> Tensor:
-    """Return what the class is read from, (batch, classes), of the last layer's output (time_steps, batch, classes)."""
+    """Return the readout, (batch, classes), of the last layer's output (time_steps, batch, classes)."""
     return READOUTS[readout](output)
 
 
@@ -21,7 +21,7 @@ def spike_loss(spikes: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy of spike counts, a scalar.
 
     `spikes` (time_steps, batch, classes) are summed over time; `targets` (batch,) are class indices, int64. Raises
-    InvalidData for another shape or type, or a class that is not there.
+    InvalidData for a wrong shape or type, or an unknown class.
     """
     _check(spikes, targets, "spikes")
     return F.cross_entropy(class_scores(spikes, Readout.SPIKE_COUNT), targets)
@@ -45,7 +45,7 @@ READOUTS: dict[Readout, Callable[[Tensor], Tensor]] = {
 
 
 def readout_loss(output: Tensor, targets: Tensor, readout: Readout) -> Tensor:
-    """Return the loss that belongs to the last layer's output: spikes or a membrane."""
+    """Return the loss of the last layer's output, spikes or a membrane, for this readout."""
     return spike_loss(output, targets) if readout is Readout.SPIKE_COUNT else membrane_loss(output, targets, readout)
 
 
@@ -61,7 +61,7 @@ def rate_penalty(rasters: Sequence[Tensor], low: float, high: float) -> Tensor:
 
 
 def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:
-    """Raise BrokenGradientChain for a loss that has no grad_fn, naming the usual causes and those seen here."""
+    """Raise BrokenGradientChain for a loss without grad_fn, naming the usual causes and those found here."""
     if loss.grad_fn is not None:
         return
     seen = []

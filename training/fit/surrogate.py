@@ -1,18 +1,18 @@
-"""Surrogate gradients: what replaces the threshold's derivative, in training only.
+"""Surrogate gradients, which replace the threshold's derivative during training.
 
 The hard threshold's derivative is 0 everywhere and undefined at the threshold, so no gradient would pass a neuron. A
-surrogate keeps the hard threshold on the way forward and replaces its derivative on the way back by a smooth bump of
-area 1 around the threshold, d(x) with x = charged - threshold:
+surrogate keeps the hard threshold in the forward pass and replaces its derivative in the backward pass by a smooth bump
+of area 1 around the threshold, d(x) with x = charged - threshold:
 
     sigmoid       k * s(kx) * (1 - s(kx)), s the logistic function
     fast_sigmoid  k / 2 / (1 + k|x|)**2                 (Zenke & Ganguli, SuperSpike, 2018, scaled to area 1)
     arctan        k / 2 / (1 + (pi * k * x / 2)**2)     (Fang et al., 2021)
     triangular    k * max(0, 1 - k|x|)                  (after Bellec et al., 2018)
 
-A neuron that fires several times a step has such a bump around each multiple of its threshold, of which the nearest
-counts (after sinabs' periodic surrogates).
+For a neuron that may fire several times a step, there is such a bump around each multiple of its threshold, of which
+the nearest is used (after sinabs' periodic surrogates).
 
-`SoftThreshold` instead makes the way forward smooth too. Its spikes are fractions, so it is for training only.
+`SoftThreshold` instead makes the forward pass smooth too. Its spikes are fractions, so it is for training only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from models.engines.torch.network import HardThreshold
 from models.spec.nodes import Fire
 from training.config import Surrogate
 
-Derivative = Callable[[Tensor, float], Tensor]  # (charged - threshold, slope) -> the stand-in for the derivative
+Derivative = Callable[[Tensor, float], Tensor]  # (charged - threshold, slope) -> the surrogate derivative
 
 
 def sigmoid(x: Tensor, slope: float) -> Tensor:
@@ -61,9 +61,9 @@ DERIVATIVES: dict[Surrogate, Derivative] = {
 
 
 class SurrogateSpike(torch.autograd.Function):
-    """A hard threshold forward, a surrogate derivative backward.
+    """The hard threshold in the forward pass, a surrogate derivative in the backward pass.
 
-    `charged` is (batch, *shape), `threshold` a scalar or (*shape); the derivative is centred on each neuron's own.
+    `charged` is (batch, *shape), `threshold` a scalar or (*shape); the derivative is centred on it.
     """
 
     @staticmethod
@@ -73,13 +73,13 @@ class SurrogateSpike(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Fire, Derivative, float], output: Tensor) -> None:  # noqa: ARG004
-        """Keep what the way back needs."""
+        """Save what the backward pass needs."""
         charged, threshold, ctx.rule, ctx.derivative, ctx.slope = inputs
         ctx.save_for_backward(charged, threshold)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of `charged`, and of `threshold` where it is trained."""
+        """Return the gradients of `charged`, and of `threshold` if it is trained."""
         charged, threshold = ctx.saved_tensors
         nearest = torch.ones_like(charged)
         if ctx.rule is Fire.MULTIPLE:
@@ -90,7 +90,7 @@ class SurrogateSpike(torch.autograd.Function):
 
 
 class SurrogateThreshold(HardThreshold):
-    """Fires exactly as served and lets a surrogate gradient pass."""
+    """Fires exactly as in serving, with a surrogate gradient."""
 
     def __init__(self, derivative: Derivative = sigmoid, slope: float = 10.0) -> None:
         self.derivative = derivative
@@ -103,13 +103,13 @@ class SurrogateThreshold(HardThreshold):
 
 
 class SoftThreshold:
-    """Fires by degrees, sigmoid(slope * (charged - threshold)), and resets by as much: smooth throughout."""
+    """Fires a fraction of a spike, sigmoid(slope * (charged - threshold)), and resets by that fraction."""
 
     def __init__(self, slope: float = 10.0) -> None:
         self.slope = slope
 
     def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
-        """Return fractions of a spike, from 0 to 1, or of several."""
+        """Return the fraction of a spike, from 0 to 1, or of several spikes."""
         if rule is Fire.MULTIPLE:
             return torch.relu(charged / threshold)
         return torch.sigmoid(self.slope * (charged - threshold))
@@ -119,16 +119,16 @@ class SoftThreshold:
         return spikes * fired + (1 - spikes) * silent
 
     def held(self, spikes: Tensor) -> Tensor:
-        """Return the spikes, their gradient included."""
+        """Return the spikes with their gradient."""
         return spikes
 
     def positive(self, values: Tensor) -> Tensor:
-        """Return the values, and 0 in place of those that are less."""
+        """Return the values, with 0 in place of negative ones."""
         return torch.relu(values)
 
 
 def threshold_for(surrogate: Surrogate, slope: float) -> SurrogateThreshold | SoftThreshold:
-    """Return how neurons fire in training."""
+    """Return the threshold function of training."""
     if surrogate is Surrogate.SOFT:
         return SoftThreshold(slope)
     return SurrogateThreshold(DERIVATIVES[surrogate], slope)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from models.spec import INPUT, Coding, Readout, Spec, first_fault
+from models.spec import INPUT, Coding, Readout, Spec, describe_first_error
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Integrating, Node, NodeBase
 from models.spec.parameters import PER_NEURON, Shape, show
@@ -100,7 +100,7 @@ class Builder:
             node: Any = draft.kind(name=name, **fields)
         except ValidationError as error:
             where = f"node '{name}': "
-            raise InvalidGraph(where + first_fault(error).removeprefix(where)) from error
+            raise InvalidGraph(where + describe_first_error(error).removeprefix(where)) from error
         leaving = None if arriving is None else node.output_shape(arriving)
         require_size(f"node '{name}': its output", leaving or ())
         self.nodes.append(node)

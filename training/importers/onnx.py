@@ -14,7 +14,7 @@ from models.engines.onnx.engine import open_session
 from models.engines.onnx.fields import Outline
 from models.errors import InvalidBundle, InvalidInput
 from models.spec import Coding
-from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
+from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
 from training.commands import ModelNameOption, RepositoryOption, console, labels_of, shape_of
 from training.importers.card import imported_card
 from training.publish.publish import publish_external
@@ -33,9 +33,9 @@ class OnnxFile:
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
         """Read a model and refuse what could not be served; raises InvalidBundle."""
-        if path.stat().st_size > onnx_fields.MOST_BYTES:
+        if path.stat().st_size > onnx_fields.MAX_BYTES:
             raise InvalidBundle(
-                f"{path.name}: has {path.stat().st_size} bytes, expected at most {onnx_fields.MOST_BYTES}"
+                f"{path.name}: has {path.stat().st_size} bytes, expected at most {onnx_fields.MAX_BYTES}"
             )
         content = path.read_bytes()
         outline = onnx_fields.outline(content)
@@ -59,7 +59,9 @@ def import_command(
     high: Annotated[float, typer.Option(help="The greatest value of an input.")] = 1.0,
     scale: Annotated[float, typer.Option(help="The model sees scale * value + offset.")] = 1.0,
     offset: Annotated[float, typer.Option(help="See scale.")] = 0.0,
-    layout: Annotated[Layout, typer.Option(help="The axes of the model's input before a sample's.")] = Layout.BATCH,
+    layout: Annotated[
+        AxisLayout, typer.Option(help="The axes of the model's input before a sample's.")
+    ] = AxisLayout.BATCH,
     output_kind: Annotated[OutputKind, typer.Option(help="What the model's output is.")] = OutputKind.SCORES,
     input_name: Annotated[str | None, typer.Option(help="The model's input; its only one if absent.")] = None,
     output_name: Annotated[str | None, typer.Option(help="The model's output; its only one if absent.")] = None,

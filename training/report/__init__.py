@@ -1,1 +1,1 @@
-"""What a run is worth: evaluation, parity of the engines, plots and the model card."""
+"""Reports on a run: evaluation, parity of the engines, plots and the model card."""

@@ -1,4 +1,4 @@
-"""The model card: what a person should know before using a bundle."""
+"""The model card, in Markdown."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def markdown(title: str, introduction: str, facts: Mapping[str, str], sections: 
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table of a card."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def parameters_of(network: Network) -> int:
-    """Return how many values a network's tensors have."""
+    """Return the number of values in a network's tensors."""
     return sum(tensor.size for tensor in network.tensors.values())
 
 
 def parity_table(parity: Sequence[Parity]) -> str:
-    """Return how the engines agree, one to a row."""
+    """Return a table of how each engine compares with the reference."""
     rows = [(row.engine, row.other_predictions, f"{row.differing_spikes} of {row.spikes}") for row in parity]
     return table(("engine", "other predictions", "differing spikes"), rows)
 

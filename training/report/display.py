@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar with the latest epoch, and TensorBoard events."""
+"""The display of a run in progress: a progress bar with the latest epoch, and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shown(epochs: int, events: Path, console: Console) -> Iterator[Watcher]:
 
 
 def summary(epoch: Epoch) -> str:
-    """Return an epoch in one line: loss, accuracy and firing rate."""
+    """Return an epoch as one line: loss, accuracy and firing rate."""
     rates = epoch.firing_rates.values()
     return (
         f"loss {epoch.training_loss:.4f}  accuracy {epoch.training_accuracy:.2%}  "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to; rates are spikes per neuron and step."""
+    """The metrics of one epoch; rates are spikes per neuron and step."""
 
     number: int
     training_loss: float
@@ -19,7 +19,7 @@ class Epoch:
     seconds: float
 
     def better_than(self, other: Epoch | None) -> bool:
-        """Whether this epoch validates better: by accuracy, and by loss where that ties."""
+        """Return whether this epoch validates better: by accuracy, then by loss."""
         if other is None:
             return True
         mine = (self.validation_accuracy, -self.validation_loss)

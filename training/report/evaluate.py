@@ -1,4 +1,4 @@
-"""Evaluation on the path that serves: any engine, plain threshold, every sample's counts kept."""
+"""Evaluation as in serving: with any engine, the plain threshold, and every sample's counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an engine made of a split, sample by sample in its order.
+    """The results of an engine on a split, in the order of its samples.
 
     `spike_counts` and `readout` (n, classes); `class_index`, `labels` and `synaptic_operations` (n,); `firing_rates`
     name to spikes per neuron and step.
@@ -38,12 +38,12 @@ class Evaluation:
 
     @property
     def confusion(self) -> Counts:
-        """How often each class (row) was taken for each (column), (classes, classes)."""
+        """The confusion matrix (classes, classes): how often class `row` was predicted as class `column`."""
         classes = self.readout.shape[1]
         return np.bincount(self.labels * classes + self.class_index, minlength=classes**2).reshape(classes, classes)
 
     def save(self, path: Path, split: Split) -> None:
-        """Write the split's raw samples and what came of each, so that a server's answers can be compared with it."""
+        """Write the split's raw samples and their results, so that a server's answers can be compared with them."""
         np.savez_compressed(
             path,
             x=split.samples,
@@ -55,7 +55,7 @@ class Evaluation:
 
 
 def run_batches(engine: Engine, split: Split, record: Record = Record.NONE) -> list[RunResult]:
-    """Run a split in batches; rate coding draws from seed 0, as a request that names no seed does."""
+    """Run a split in batches; rate coding uses seed 0, as a request without a seed does."""
     return [
         engine.run(encode(split.samples[start : start + BATCH], engine.spec), record=record)[0]
         for start in range(0, len(split), BATCH)
@@ -63,7 +63,7 @@ def run_batches(engine: Engine, split: Split, record: Record = Record.NONE) -> l
 
 
 def evaluate(engine: Engine, split: Split) -> Evaluation:
-    """Run a split through `engine` and compare with its labels."""
+    """Run a split on `engine` and compare the predictions with its labels."""
     results = run_batches(engine, split)
     spec = engine.spec
     steps = split.samples.shape[1] if split.samples.ndim > len(spec.input.shape) + 1 else spec.time_steps

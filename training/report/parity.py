@@ -1,4 +1,4 @@
-"""Whether all engines that are installed here give the same answers on a split."""
+"""Parity: whether all installed engines give the same answers on a split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.report.evaluate import run_batches
 
 @dataclass(frozen=True)
 class Parity:
-    """How one engine compares with the reference: samples of another class, and differing spikes of all spikes."""
+    """How one engine compares with the reference: samples with another class, and differing spikes of all spikes."""
 
     engine: EngineName
     other_predictions: int
@@ -36,7 +36,7 @@ def compare_engines(network: Network, split: Split) -> list[Parity]:
 
 
 def require_parity(comparisons: list[Parity], samples: int) -> None:
-    """Raise ExportRefused where an engine predicts another class than the reference."""
+    """Raise ExportRefused if an engine predicts another class than the reference."""
     for parity in comparisons:
         if parity.other_predictions:
             raise ExportRefused(

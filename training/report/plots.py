@@ -1,4 +1,4 @@
-"""The pictures of a run: how it learned, what it confuses, and one sample's spikes."""
+"""The plots of a run: learning curves, confusion matrix, and the raster of one sample."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def save_curves(epochs: list[Epoch], path: Path) -> None:
 
 
 def save_confusion(confusion: Counts, labels: tuple[str, ...], path: Path) -> None:
-    """Draw how often each class (row) was taken for each (column)."""
+    """Draw the confusion matrix: how often class `row` was predicted as class `column`."""
     size = max(4.0, 0.5 * len(labels))
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
@@ -50,13 +50,13 @@ def save_confusion(confusion: Counts, labels: tuple[str, ...], path: Path) -> No
 
 
 def save_raster(result: RunResult, sample: int, title: str, path: Path) -> None:
-    """Draw the spikes of one sample of a recorded run, a row of the picture for each layer."""
+    """Draw the raster of one sample of a recorded run, one panel per layer."""
     layers = {name: raster[:, sample].reshape(len(raster), -1) for name, raster in result.rasters.items()}
     figure = Figure(figsize=(8, 1.8 * len(layers) + 0.6), layout="constrained")
     rows = np.atleast_1d(figure.subplots(len(layers), 1, sharex=True))
     for axes, (name, raster) in zip(rows, layers.items(), strict=True):
         steps, units = np.nonzero(raster)
-        size = 6 if raster.shape[1] > 50 else 40  # of one spike; of several in a step, as many times that
+        size = 6 if raster.shape[1] > 50 else 40  # of one spike; multiplied by the number of spikes in a step
         axes.scatter(steps, units, s=size * raster[steps, units], marker="|", color="black")
         axes.set(ylabel=name, ylim=(-0.5, raster.shape[1] - 0.5), xlim=(-0.5, len(raster) - 0.5))
         axes.set_title(f"{raster.sum()} spikes, {raster.mean():.3f} per neuron and step", fontsize=8, loc="right")

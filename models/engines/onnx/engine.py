@@ -1,4 +1,4 @@
-"""The `onnx` engine: ONNX Runtime on a bundle's model.onnx, or on a graph built here where the onnx package is."""
+"""The `onnx` engine: ONNX Runtime on a bundle's model.onnx, or on a graph built with the onnx package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.spec import Coding, Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Fire, Neuron
 
-# From 1.29 on ONNX Runtime reports its use to its makers and keeps an id on disk for that, unless told not to.
+# From 1.29 on ONNX Runtime sends telemetry to its makers, and keeps an id on the disk for it, unless turned off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
@@ -31,7 +31,7 @@ QUIET = 3  # onnxruntime's level for errors only
 class OnnxEngine:
     """Runs a serialised model that `models.engines.onnx.graph` built from `network`, on `threads` threads per call.
 
-    A model that was built before there were states runs from rest alone.
+    A model that an older version built without state inputs runs from rest only.
     """
 
     name = "onnx"
@@ -44,13 +44,13 @@ class OnnxEngine:
         self.neurons = [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
         self.spiking = [node.name for node in self.spec.spiking_nodes]
         self.begun = any(isinstance(node, Neuron) and counts_steps(node) for node in self.spec.nodes)
-        # What the answer is read from: counts, or the membranes of the last layer.
+        # The outputs that the answer is computed from: counts, or the membranes of the last layer.
         spikes = self.spec.readout is Readout.SPIKE_COUNT
         self.read = "spike_counts" if spikes else f"{self.spec.nodes[-1].name}.membrane"
         self._check_interface()
         self.carried = self._carried()
         self.most = {
-            # A model that was built before there was such an output has the raster alone.
+            # A model of an older version lacks this output and has only the raster.
             node.name: f"{node.name}.most" if f"{node.name}.most" in self.outputs else f"{node.name}.raster"
             for node in self.spec.spiking_nodes
             if node.fire is Fire.MULTIPLE
@@ -87,7 +87,7 @@ class OnnxEngine:
         return result, State(inputs.time_steps + (0 if state is None else state.steps), arrays)
 
     def _wanted(self, rasters: bool, membranes: bool) -> list[str]:
-        """Return the names of the outputs that a run asks for, each once."""
+        """Return the names of the outputs that a run needs, each once."""
         wanted = list(self.always)
         wanted += [f"{name}.raster" for name in self.spiking] if rasters else []
         wanted += [f"{name}.membrane" for name in self.neurons] if membranes else []
@@ -104,7 +104,7 @@ class OnnxEngine:
         return feed
 
     def _carried(self) -> list[str]:
-        """Return the names of the state's arrays but for the readout; none where the model takes no state."""
+        """Return the names of the state's arrays except the readout; empty if the model has no state inputs."""
         optional = {value.name: value.shape[1:] for value in self.session.get_overridable_initializers()}
         if not any(name.startswith("state.") for name in optional):
             return []
@@ -117,7 +117,7 @@ class OnnxEngine:
         return list(wanted)
 
     def _check_interface(self) -> None:
-        """Raise InvalidBundle where the model's inputs and outputs are not those that the spec calls for."""
+        """Raise InvalidBundle if the model's inputs and outputs are not those of the spec."""
         shape = list(self.spec.input.shape)
         direct = self.spec.coding is Coding.DIRECT
         wanted = {"inputs": shape} | ({"time_steps": []} if direct else {})
@@ -133,7 +133,7 @@ class OnnxEngine:
 def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     """Return a session that runs a serialised model on the CPU.
 
-    Raises InvalidBundle, and does so before ONNX Runtime sees a model that asks for other files or operators.
+    Raises InvalidBundle; a model that refers to other files or custom operators never reaches ONNX Runtime.
     """
     onnx_fields.check(model)
     options = onnxruntime.SessionOptions()
@@ -142,12 +142,12 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = QUIET
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
+    except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
         raise InvalidBundle(f"model.onnx: ONNX Runtime cannot load it: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its name where it has none."""
+    """Return the first line of an error's message, or its type's name if the message is empty."""
     return next(itertools.chain(str(error).splitlines(), [type(error).__name__]))
 
 

@@ -1,4 +1,4 @@
-"""The `onnx` engine for an external model: it feeds one input and reads one output, as the contract says."""
+"""The `onnx` engine for an external model: it feeds the input and reads the output that the contract names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from models.engines.base import Record, RunResult
 from models.engines.onnx.engine import first_line, open_session
 from models.engines.state import State, check_from_rest
 from models.errors import InvalidBundle, InvalidInput
-from models.spec.onnx_contract import Layout, OnnxContract, OutputKind
-from models.spec.parameters import LARGEST, Shape
+from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
+from models.spec.parameters import MAX_FLOAT32, Shape
 
 FLOATS: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
@@ -22,13 +22,13 @@ FLOATS: dict[str, type[np.floating[Any]]] = {
     "tensor(float16)": np.float16,
 }
 WHOLE = {f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)} | {"tensor(bool)"}
-LARGEST_COUNT = 2**53  # from there on not every whole number is a float64
+MAX_COUNT = 2**53  # beyond it a float64 cannot hold every whole number
 
 
 class ContractEngine:
     """Runs a serialised ONNX model on `threads` threads per call.
 
-    Raises InvalidBundle where the model's input or output is not what the contract says.
+    Raises InvalidBundle if the model's input or output is not what the contract says.
     """
 
     name = "onnx"
@@ -47,10 +47,10 @@ class ContractEngine:
         *,
         record: Record = Record.NONE,  # noqa: ARG002
     ) -> tuple[RunResult, State]:
-        """Run every sample from rest; which of the graph's values are spikes or a state is not known.
+        """Run every sample from rest, without recording; the returned state holds no arrays.
 
-        So nothing is recorded, and the state that is returned holds nothing to go on from. Raises InvalidInput for a
-        state, or where the model fails on the inputs, or gives another shape or a value that is none.
+        It is not known which of the graph's values are spikes or state. Raises InvalidInput for a state, or if the
+        model fails on the inputs, or returns another shape or an invalid value.
         """
         check_from_rest(state, "nothing is known of an external graph's state, and it runs only from rest")
         if self.one_by_one:
@@ -65,17 +65,17 @@ class ContractEngine:
         return RunResult(counts, counts.astype(np.float32), None, {}), after
 
     def _run(self, inputs: EncodedInputs) -> NDArray[np.float64]:
-        """Return (batch, classes), spikes being summed over time."""
+        """Return the output as (batch, classes); spikes are summed over time."""
         contract, steps = self.contract, inputs.steps
-        if contract.input_layout is Layout.BATCH:
+        if contract.input_layout is AxisLayout.BATCH:
             steps = steps[0]
         else:
             steps = np.broadcast_to(steps, (inputs.time_steps, *steps.shape[1:]))
-            steps = steps if contract.input_layout is Layout.TIME_BATCH else steps.swapaxes(0, 1)
+            steps = steps if contract.input_layout is AxisLayout.TIME_BATCH else steps.swapaxes(0, 1)
         try:
             feed = np.ascontiguousarray(steps, self.input_type)
             (output,) = self.session.run([contract.output_name], {contract.input_name: feed})
-        except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
+        except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
             raise InvalidInput(
                 f"model.onnx: ONNX Runtime fails on an input of shape {list(steps.shape)}: {first_line(error)}"
             ) from error
@@ -90,11 +90,11 @@ class ContractEngine:
                 f"but the contract says {list(expected)}"
             )
         values = output.astype(np.float64)
-        if not (np.abs(values) <= LARGEST).all():  # NaN is not either
+        if not (np.abs(values) <= MAX_FLOAT32).all():  # this refuses NaN as well
             raise InvalidInput(f"{named} holds NaN or infinite values, expected finite ones")
         if contract.output_kind is OutputKind.SCORES:
             return values
-        wrong = (values < 0) | (values >= LARGEST_COUNT) | (values != np.floor(values))
+        wrong = (values < 0) | (values >= MAX_COUNT) | (values != np.floor(values))
         if wrong.any():
             raise InvalidInput(
                 f"{named} holds {values[wrong].flat[0]:g}, but the contract's output_kind '{contract.output_kind}' "
@@ -104,7 +104,7 @@ class ContractEngine:
         return values.sum(axis=axes.index("time_steps")) if "time_steps" in axes else values
 
     def _check_input(self) -> type[np.floating[Any]]:
-        """Return the input's type, and note whether the graph takes one sample at a time."""
+        """Return the input's type, and find out whether the graph takes one sample at a time."""
         found, name = {value.name: value for value in self.session.get_inputs()}, self.contract.input_name
         if set(found) != {name}:
             raise InvalidBundle(f"model.onnx: its inputs are {_listed(found)}, but the contract feeds only '{name}'")
@@ -144,7 +144,7 @@ class ContractEngine:
 
 
 def _fits(declared: Sequence[int | str | None], shape: Shape) -> bool:
-    """Return whether an array of `shape` fits dimensions that are sizes, names or unknown."""
+    """Return whether an array of `shape` fits declared dimensions, each a size, a name or unknown."""
     return len(declared) == len(shape) and all(
         not isinstance(size, int) or size == wanted for size, wanted in zip(declared, shape, strict=True)
     )

@@ -1,9 +1,9 @@
-"""What an ONNX file asks of its runtime, read from its bytes before any runtime sees them.
+"""Check an ONNX file, by reading the few fields that matter from its bytes, before ONNX Runtime reads it.
 
-ONNX Runtime follows a tensor's external data to a file of the machine that serves, and serving has no onnx package to
-look first. So the few fields that matter are read here, straight from the protobuf encoding: the operators of every
-graph, subgraph and function, and where each tensor keeps its data. Every occurrence of a field is looked at, and
-whatever a protobuf parser might read otherwise than this one is refused, so that nothing hides between the two.
+ONNX Runtime would read a tensor's external data from any file of the serving machine, and the onnx package, which could
+check for that, is not installed there. So these fields are read here from the protobuf encoding: the operators of every
+graph, subgraph and function, and where each tensor keeps its data. Every occurrence of a field is checked, and bytes
+that another protobuf parser might read differently are refused, so that a file cannot mean two things.
 
 Field numbers: onnx.proto of ONNX 1.23. Encoding: https://protobuf.dev/programming-guides/encoding/
 """
@@ -16,15 +16,15 @@ from typing import TypeAlias
 
 from models.errors import InvalidBundle
 
-MOST_BYTES = 2**29  # of a model; a protobuf cannot be longer than four times that
-MOST_FIELDS = 2_000_000  # some seconds; a graph of a thousand nodes has some twenty thousand
-DEEPEST = 64  # messages in one another; subgraphs, three messages each, rarely lie more than three deep
-LONGEST_NAME = 60  # bytes of a name that are shown
+MAX_BYTES = 2**29  # of a model; the limit of protobuf is four times as much
+MAX_FIELDS = 2_000_000  # reading them takes some seconds; a graph of 1,000 nodes has about 20,000
+MAX_DEPTH = 64  # of nested messages; a subgraph is three of them, and subgraphs are rarely nested more than three deep
+MAX_NAME = 60  # bytes of a name that are shown
 STANDARD = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 WIDTHS = {FIXED64: 8, FIXED32: 4}
-MOST_TAG_BYTES, MOST_VARINT_BYTES = 5, 10
+MAX_TAG_BYTES, MAX_VARINT_BYTES = 5, 10
 
 Span: TypeAlias = tuple[int, int]
 Operator: TypeAlias = tuple[str, str]
@@ -32,7 +32,7 @@ Operator: TypeAlias = tuple[str, str]
 
 @dataclass
 class Outline:
-    """What was found: the operator sets that are imported, and the operators, (domain, name), used and defined."""
+    """An outline of a model: its imported operator sets, and the operators, (domain, name), used and defined."""
 
     opsets: dict[str, int] = field(default_factory=dict)
     used: set[Operator] = field(default_factory=set)
@@ -42,17 +42,17 @@ class Outline:
 def outline(model: bytes) -> Outline:
     """Return the outline of a serialised ModelProto.
 
-    Raises InvalidBundle for bytes that are none, that are too many, or that keep a tensor in another file.
+    Raises InvalidBundle for bytes that are not a model, are too many, or keep a tensor's data in another file.
     """
-    if len(model) > MOST_BYTES:
-        raise InvalidBundle(f"model.onnx: has {len(model)} bytes, expected at most {MOST_BYTES}")
+    if len(model) > MAX_BYTES:
+        raise InvalidBundle(f"model.onnx: has {len(model)} bytes, expected at most {MAX_BYTES}")
     return _Walk(model).outline()
 
 
 def check(model: bytes) -> Outline:
-    """Return the outline of a model that may be run: all its data is its own, and so is each operator, or is ONNX's.
+    """Return the outline of a self-contained model: no external data, and only its own or ONNX's operators.
 
-    Raises InvalidBundle with a sentence otherwise.
+    Raises InvalidBundle with a sentence for any other.
     """
     found = outline(model)
     for domain, name in sorted(found.used - found.defined):
@@ -67,7 +67,7 @@ def check(model: bytes) -> Outline:
 
 
 class _Walk:
-    """One pass over a model. What is still to be read lies on a list, so that no nesting is a recursion."""
+    """One pass over a model, with an explicit stack instead of recursion."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -78,14 +78,14 @@ class _Walk:
     def outline(self) -> Outline:
         while self.waiting:
             message, span, depth = self.waiting.pop()
-            if depth > DEEPEST:
-                raise InvalidBundle(f"model.onnx: its graphs lie in one another more than {DEEPEST} messages deep")
+            if depth > MAX_DEPTH:
+                raise InvalidBundle(f"model.onnx: its graphs lie in one another more than {MAX_DEPTH} messages deep")
             for kind, inner in message(self, span).items():
                 self.waiting += [(kind, each, depth + 1) for each in inner]
         return self.found
 
     def spans(self, span: Span) -> dict[int, list[Span]]:
-        """Return, by number, where the contents of each field that has a length lie."""
+        """Return the spans of the length-delimited fields, by field number."""
         found: dict[int, list[Span]] = {}
         for number, wire, value in self.read(span):
             if wire == LENGTH:
@@ -93,22 +93,22 @@ class _Walk:
         return found
 
     def read(self, span: Span) -> Iterator[tuple[int, int, Span]]:
-        """Yield each field's number, wire type and contents; a varint's are its value and 0."""
+        """Yield each field's number, wire type and span; for a varint, its value and 0 instead of a span."""
         place, end = span
         while place < end:
             self.fields += 1
-            if self.fields > MOST_FIELDS:
-                raise InvalidBundle(f"model.onnx: has more than {MOST_FIELDS} fields")
-            tag, place = self.varint(place, end, MOST_TAG_BYTES)
+            if self.fields > MAX_FIELDS:
+                raise InvalidBundle(f"model.onnx: has more than {MAX_FIELDS} fields")
+            tag, place = self.varint(place, end, MAX_TAG_BYTES)
             number, wire = tag >> 3, tag & 7
             if number == 0 or tag >= 2**32:
                 raise InvalidBundle("model.onnx: is not an ONNX model: a field has no number")
             if wire == VARINT:
-                value, place = self.varint(place, end, MOST_VARINT_BYTES)
+                value, place = self.varint(place, end, MAX_VARINT_BYTES)
                 yield number, wire, (value, 0)
                 continue
             if wire == LENGTH:
-                length, place = self.varint(place, end, MOST_TAG_BYTES)
+                length, place = self.varint(place, end, MAX_TAG_BYTES)
             elif wire in WIDTHS:
                 length = WIDTHS[wire]
             else:
@@ -130,11 +130,11 @@ class _Walk:
         raise InvalidBundle(f"model.onnx: is not an ONNX model: a number has more than {most} bytes")
 
     def text(self, spans: list[Span]) -> str:
-        """Return a string; of several the last one counts, as protobuf has it."""
+        """Return a string field; of several occurrences the last one counts, as in protobuf."""
         if not spans:
             return ""
         start, end = spans[-1]
-        return self.data[start : min(end, start + LONGEST_NAME)].decode(errors="replace")
+        return self.data[start : min(end, start + MAX_NAME)].decode(errors="replace")
 
 
 Message: TypeAlias = Callable[[_Walk, Span], Mapping["Message", list[Span]]]

@@ -1,8 +1,8 @@
 """The spec as an ONNX model of standard operators, for ONNX Runtime and anything else that reads ONNX.
 
-Layer by layer: each connection is one operator over time × batch, each neuron a Scan over time. In ONNX Runtime that is
-as fast as an unrolled graph, whose number of steps is fixed, and for single samples much faster than one Scan over the
-whole network.
+The graph goes layer by layer: each connection is one operator over time × batch, each neuron layer a Scan over time. In
+ONNX Runtime that is as fast as an unrolled graph, whose number of steps would be fixed, and for single samples much
+faster than one Scan over the whole network.
 
 Inputs: `inputs`, float32 encoded values: (batch, *shape) and `time_steps`, an int64 scalar, for `direct` coding, and
 (time_steps, batch, *shape) for the others. Outputs: `spike_counts` int64 and `readout` float32, both (batch, classes);
@@ -10,7 +10,7 @@ Inputs: `inputs`, float32 encoded values: (batch, *shape) and `time_steps`, an i
 `<node>.membrane` float32 (time_steps, batch, *shape). Where a neuron may fire several times a step, `<node>.most`
 float32 (batch,) is the most that one did. The equations are `models.neurons`'.
 
-A run starts from rest unless a state is fed: each of its arrays, as `models.engines.state` names them but for the
+A run starts from rest unless a state is fed: each of its arrays, with its name in `models.engines.state`, except the
 readout, is an optional input `state.<array>`, and so is `state.begun` (1 after the first step) where a recurrent bias
 waits for the second step. The state after the last step leaves as `next.<array>`. With a state, `spike_counts` and
 `readout` are of the steps of that call alone.
@@ -62,7 +62,7 @@ IR_VERSION = 10
 class Value:
     """A named tensor of a graph; arithmetic on it adds operators to its graph."""
 
-    graph: Graph
+    graph: GraphBuilder
     name: str
 
     def __add__(self, other: Value) -> Value:
@@ -79,15 +79,15 @@ class Value:
 
 
 @dataclass
-class Graph:
-    """Operators and constants on their way into an ONNX graph; a body shares the counter, so that names never clash."""
+class GraphBuilder:
+    """The operators and constants of an ONNX graph; a Scan's body shares the counter that makes names unique."""
 
     numbers: Iterator[int] = field(default_factory=itertools.count)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
 
     def fresh(self, stem: str) -> Value:
-        """Return a value of a name that no other has."""
+        """Return a value with a unique name."""
         return Value(self, f"{stem}_{next(self.numbers)}")
 
     def constant(self, value: Any, dtype: Any = None, name: str | None = None) -> Value:
@@ -97,7 +97,7 @@ class Graph:
         return constant
 
     def ops(self, operator: str, *inputs: Value, outputs: Sequence[str | None], **attributes: Any) -> list[Value]:
-        """Add an operator of several outputs, each of a name of its own where it is None."""
+        """Add an operator with several outputs; an output of None gets a unique name."""
         results = [Value(self, name) if name else self.fresh(operator.lower()) for name in outputs]
         self.nodes.append(
             helper.make_node(
@@ -131,10 +131,10 @@ class Graph:
 class OnnxArithmetic:
     """Firing as ONNX operators, in the graph of a Scan's body."""
 
-    body: Graph
+    body: GraphBuilder
 
     def fire(self, charged: Value, threshold: Value, rule: Fire) -> Value:
-        """Return 1.0 where `charged` reaches `threshold` (or passes it), or how often it does, else 0.0."""
+        """Return the number of spikes as float, by the fire `rule`: 0 or 1, or more for `multiple`."""
         if rule is Fire.MULTIPLE:
             return self.body.op("Floor", self.positive(charged / threshold))
         operator = "GreaterOrEqual" if rule is Fire.AT_THRESHOLD else "Greater"
@@ -145,17 +145,17 @@ class OnnxArithmetic:
         return self.body.op("Where", self.body.cast(spikes, TensorProto.BOOL), fired, silent)
 
     def held(self, spikes: Value) -> Value:
-        """Return the spikes: there is no gradient to hold back."""
+        """Return the spikes unchanged, since there is no gradient to stop."""
         return spikes
 
     def positive(self, values: Value) -> Value:
-        """Return the values, and 0 in place of those that are less."""
+        """Return the values, with 0 in place of negative ones."""
         return self.body.op("Relu", values)
 
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
     """Return the checked ONNX model of `network`, with the model's name, version and labels as metadata."""
-    builder = _Builder(network)
+    builder = _NetworkBuilder(network)
     graph = builder.build(name)
     model = helper.make_model(
         graph,
@@ -172,13 +172,13 @@ def build(network: Network, name: str = "spikeserve", version: int = 1, producer
     return model
 
 
-class _Builder:
-    """One network's way into one graph; signals are (1 or time_steps, batch, *shape)."""
+class _NetworkBuilder:
+    """Builds the graph of one network; signals are (1 or time_steps, batch, *shape)."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.spec: Spec = network.spec
-        self.graph = Graph()
+        self.graph = GraphBuilder()
         self.optional: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.operations: list[Value] = []
@@ -223,12 +223,12 @@ class _Builder:
         self.outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
 
     def optional_input(self, name: str, rest: NDArray[np.float32], shape: Sequence[int | str]) -> Value:
-        """Add an input that is `rest` where nothing is fed: a constant that is listed among the inputs too."""
+        """Add an optional input with the default `rest`: an initializer that is also listed as an input."""
         self.optional.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
         return self.graph.constant(rest, np.float32, name=name)
 
     def carried(self, name: str, rest: NDArray[np.float32]) -> Value:
-        """Return an array of the state before the first step, (batch, *shape); `rest` is that of one sample."""
+        """Return an array of the state before the first step, (batch, *shape); `rest` is one sample's array at rest."""
         given = self.optional_input(f"state.{name}", rest[np.newaxis], [f"batch or 1 of {name}", *rest.shape])
         return self.graph.op("Expand", given, self.sized(self.batch, rest.shape))
 
@@ -240,7 +240,7 @@ class _Builder:
         return self.graph.op("Concat", *parts, axis=0)
 
     def count_operations(self, arriving: Value, per_input: NDArray[np.int64]) -> None:
-        """Add the weights that non-zero inputs meet; sums in float64, exact to 2**53."""
+        """Add the number of weights that non-zero inputs meet, summed in float64, which is exact up to 2**53."""
         graph = self.graph
         met = graph.cast(graph.cast(arriving, TensorProto.BOOL), TensorProto.FLOAT)
         per_position = graph.cast(graph.sum(met, [0]), TensorProto.DOUBLE)
@@ -259,14 +259,14 @@ class _Builder:
             return counts, graph.op("Gather", last, graph.constant(-1, np.int64), axis=0)
         if rule is Readout.MAX_MEMBRANE:
             return counts, graph.op("ReduceMax", last, graph.constant([0], np.int64), keepdims=0)
-        # Step by step, as an engine's own way to sum could change the last bit.
+        # Step by step, since another order of summing could change the last bit.
         upto = graph.op("CumSum", graph.cast(last, TensorProto.DOUBLE), graph.constant(0, np.int64))
         total = graph.op("Gather", upto, graph.constant(-1, np.int64), axis=0)
         mean = total / graph.cast(graph.reshape(self.time_steps, graph.constant([], np.int64)), TensorProto.DOUBLE)
         return counts, graph.cast(mean, TensorProto.FLOAT)
 
     def over_steps(self, node: Spiking, raster: Value) -> Value:
-        """Return the spikes of each neuron over all steps; several a step may be more than float32 can count."""
+        """Return the spikes of each neuron over all steps, in a type that also holds several spikes per step."""
         several = node.fire is Fire.MULTIPLE
         return self.graph.sum(self.graph.cast(raster, TensorProto.DOUBLE) if several else raster, [0])
 
@@ -322,7 +322,7 @@ class _Builder:
         return self.sweep(node, arriving, "Conv", ones, group=channels, **_window(node))
 
     def sweep(self, node: Node, arriving: Value, operator: str, *operands: Value, **attributes: Any) -> Value:
-        """Apply an operator that knows one batch axis to (1 or time_steps, batch, *shape)."""
+        """Apply an operator that has one batch axis to (1 or time_steps, batch, *shape)."""
         graph = self.graph
         flat = graph.reshape(arriving, graph.constant([-1, *self.spec.input_shapes[node.name]], np.int64))
         swept = graph.op(operator, flat, *operands, **attributes)
@@ -337,7 +337,7 @@ class _Builder:
         return self.graph.constant(self.network.parameter(node, "scale"), name=f"{node.name}.scale") * arriving
 
     def delay(self, node: Delay, arriving: Value) -> Value:
-        """Return each element some steps later: gathered from the inputs of now with those of the steps before them."""
+        """Return each element delayed: gathered from this call's inputs and the inputs of the steps before it."""
         graph, shape = self.graph, self.spec.output_shapes[node.name]
         longest, time_first = longest_delay(self.network, node), [1, 0, *range(2, 2 + len(shape))]
         before = self.carried(f"{node.name}.line", np.zeros((longest, *shape), np.float32))
@@ -378,11 +378,11 @@ class _Builder:
 
     @cached_property
     def begun(self) -> Value:
-        """Whether there was a step since rest, 0 or 1."""
+        """Whether there has been a step since rest, 0 or 1."""
         return self.optional_input("state.begun", np.zeros((), np.float32), [])
 
     def count_spikes(self, node: Spiking, raster: Value, before: Value | None) -> None:
-        """Add the layer's spikes, and what those cost that it hears: of the steps before each of this call's."""
+        """Add the layer's spikes, and the cost of its recurrent spikes, which are those of the previous steps."""
         graph, shape = self.graph, self.spec.input_shapes[node.name]
         neurons = range(1, len(shape) + 1)
 
@@ -403,8 +403,8 @@ class _Builder:
             self.operations.append(per_sample(heard) * graph.constant(recurrent_fan_out(shape), np.int64))
 
     def body(self, node: Neuron) -> onnx.GraphProto:
-        """Return one step of a layer as the body of its Scan: from state and current to state and what is traced."""
-        body = Graph(self.graph.numbers)
+        """Return one step of a layer as the body of its Scan: (state, current) to (state, recorded values)."""
+        body = GraphBuilder(self.graph.numbers)
         rest = at_rest(node, lambda _: 0.0, 0.0)
         held = [None if value is None else body.fresh(field) for field, value in rest._asdict().items()]
 
@@ -422,7 +422,7 @@ class _Builder:
             given.append(begun)
             kept.append(body.constant(1, np.float32))
         traces = [leaving, after.membrane] if isinstance(node, Spiking) else [after.membrane]
-        # A body's result must be its own: what passes through unchanged, or twice, is copied.
+        # A body may not output one of its inputs, or a value twice: those are copied.
         results = [body.op("Identity", value) for value in (*kept, *traces)]
         infos = [
             [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None) for value in values]
@@ -430,8 +430,8 @@ class _Builder:
         ]
         return helper.make_graph(body.nodes, "step", *infos, body.constants)
 
-    def recur(self, body: Graph, node: Neuron, spikes: Value, biased: Value | bool) -> Value:
-        """Return the current that a layer's own spikes of the step before, (batch, *shape), send back to it."""
+    def recur(self, body: GraphBuilder, node: Neuron, spikes: Value, biased: Value | bool) -> Value:
+        """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         weight = np.ascontiguousarray(self.network.tensors[f"{node.name}.recurrent.weight"].T)
         flat = body.op("Flatten", spikes, axis=1)
         current = body.op("MatMul", flat, body.constant(weight, name=f"{node.name}.recurrent.weight"))

@@ -1,1 +1,1 @@
-"""The `torch` engine, and the modules that it shares with training."""
+"""The `torch` engine, and the PyTorch modules that it shares with training."""

@@ -1,7 +1,7 @@
-"""The `torch` engine: the modules that training fits, with the plain threshold and no autograd graph, on CPU or CUDA.
+"""The `torch` engine: the modules of training, with the plain threshold and without autograd, on the CPU or CUDA.
 
-Sums run in the order that PyTorch's matrix product picks for a batch's size, so that on a trained network a membrane
-within rounding of its threshold may fall otherwise in another batch.
+PyTorch's matrix product chooses the order of sums by the batch size. So a membrane within rounding of its threshold may
+fire in one batch and not in another, unless the network's sums are exact.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class TorchEngine:
     def __init__(self, network: Network, device: str = "cpu") -> None:
         self.device = usable_device(device)
         if self.device.type == "cuda":
-            # cuDNN may drop bits of a convolution's inputs (TensorFloat-32) or take a way that rounds by itself
-            # (Winograd). PyTorch's own kernels sum plain products, and a spike for a spike needs that.
+            # cuDNN may drop bits of a convolution's inputs (TensorFloat-32) or use an algorithm with other rounding
+            # (Winograd). PyTorch's own kernels sum plain products, which spike-for-spike parity needs.
             torch.backends.cudnn.enabled = False
         self.module = SpikingNetwork.of(network).to(self.device).eval().requires_grad_(False)
         self.network = network
@@ -49,7 +49,7 @@ class TorchEngine:
     def run(
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
-        """Run every sample on from `state`, or from rest; see `Runner.run`."""
+        """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch)
         steps = torch.from_numpy(inputs.steps).to(self.device)
         operations = torch.zeros(inputs.batch, dtype=torch.int64, device=self.device)
@@ -88,7 +88,7 @@ class TorchEngine:
         return result, State(taken, after | {READOUT: answer.carried})
 
     def _carried(self, state: State) -> dict[str, Any]:
-        """Return what each node carries, on the device."""
+        """Return each node's state, on the device."""
         held = {
             name: torch.tensor(array, device=self.device) for name, array in state.arrays.items() if name != READOUT
         }
@@ -102,14 +102,14 @@ class TorchEngine:
 
 
 def _arrays(node: Node, carried: Carried | None) -> dict[str, NDArray[Any]]:
-    """Return what a node carries as arrays of a state, none of them a view of a whole run."""
+    """Return a node's state as NumPy arrays, none of which is a view that keeps a whole run in memory."""
     if isinstance(node, Neuron) and isinstance(carried, NeuronState):
         return {name: tensor.cpu().numpy().copy() for name, tensor in neuron_arrays(node, carried).items()}
     return {f"{node.name}.line": carried.transpose(0, 1).cpu().numpy().copy()} if isinstance(carried, Tensor) else {}
 
 
 def usable_device(device: str) -> torch.device:
-    """Return a device by name; raises EngineUnavailable for one that is not there, with what to do about it."""
+    """Return a device by name; raises EngineUnavailable, with advice, for one that is missing."""
     try:
         chosen = torch.device(device)
     except RuntimeError as error:

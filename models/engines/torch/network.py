@@ -1,8 +1,8 @@
-"""The spec as PyTorch modules: what training fits and the `torch` engine serves.
+"""The spec as PyTorch modules, which training fits and the `torch` engine runs.
 
-Time comes first, and a layer takes all its steps at once: each connection is one matrix product over time × batch, and
-one over the batch alone while its input is the same at every step. Only a neuron loops over time. State goes in and
-comes out; nothing is kept on a module.
+Time is the first axis, and a layer computes all its steps at once: each connection is one matrix product over time ×
+batch, or over the batch only if its input is the same at every step. Only a neuron layer loops over time. State is
+passed in and returned; no module keeps any.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.neurons import Arithmetic, NeuronState, at_rest
-from models.neurons import NeuronLayer as Equations
+from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.neuron_parameters import NEURON_PARAMETERS
@@ -41,10 +40,10 @@ from models.spec.parameters import PER_NEURON, Shape
 
 
 class HardThreshold:
-    """Firing as it is served: a plain comparison, through which no gradient passes."""
+    """Firing as in serving: a plain comparison, through which no gradient passes."""
 
     def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
-        """Return 1 where `charged` reaches `threshold` (or passes it), or how often it does, else 0."""
+        """Return the number of spikes, by the fire `rule`: 0 or 1, or more for `multiple`."""
         if rule is Fire.MULTIPLE:
             return torch.where(charged > 0, torch.trunc(charged / threshold), torch.zeros_like(charged))
         fired = charged >= threshold if rule is Fire.AT_THRESHOLD else charged > threshold
@@ -55,11 +54,11 @@ class HardThreshold:
         return torch.where(spikes > 0, fired, silent)
 
     def held(self, spikes: Tensor) -> Tensor:
-        """Return the spikes without their gradient: the reset is not a way for it."""
+        """Return the spikes detached: no gradient flows through the reset."""
         return spikes.detach()
 
     def positive(self, values: Tensor) -> Tensor:
-        """Return the values, and 0 in place of those that are less."""
+        """Return the values, with 0 in place of negative ones."""
         return torch.relu(values)
 
 
@@ -82,7 +81,7 @@ class AvgPool(SumPool):
 
     def __init__(self, pool: Pool2d) -> None:
         super().__init__(pool)
-        # A tensor, since dividing by a Python number may become a product with its rounded reciprocal.
+        # A tensor, since a division by a Python number may be computed as a product with its rounded reciprocal.
         self.register_buffer("window", torch.tensor(float(np.prod(pool.kernel_size))), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +90,7 @@ class AvgPool(SumPool):
 
 
 class ParameterisedLayer(nn.Module):
-    """A layer with the parameters of its node as buffers: numbers, or arrays that are part of its state."""
+    """A layer whose node's parameters are buffers; per-neuron arrays are part of the state_dict."""
 
     def __init__(self, node: Node, shape: Shape, names: Iterable[str]) -> None:
         super().__init__()
@@ -116,7 +115,7 @@ class ScaleLayer(ParameterisedLayer):
 
 
 class DelayLayer(ParameterisedLayer):
-    """Each element some steps later."""
+    """Each element delayed by a number of steps."""
 
     delay: Tensor
 
@@ -124,9 +123,9 @@ class DelayLayer(ParameterisedLayer):
         super().__init__(node, shape, ["delay"])
 
     def forward(self, x: Tensor, time_steps: int, line: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return what leaves, (time_steps, batch, *shape), and the line: the last inputs, the oldest first.
+        """Return the output, (time_steps, batch, *shape), and the delay line: the last inputs, oldest first.
 
-        `x` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; a line is (longest
+        `x` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; a delay line is (longest
         delay, batch, *shape), and None is rest.
         """
         x = x.expand(time_steps, *x.shape[1:])
@@ -139,7 +138,7 @@ class DelayLayer(ParameterisedLayer):
         return x.gather(0, (steps - delays).expand(time_steps, *x.shape[1:])), x[time_steps:]
 
 
-class NeuronLayer(ParameterisedLayer):
+class NeuronModule(ParameterisedLayer):
     """One neuron layer run through time; the equations are `models.neurons`'."""
 
     def __init__(self, node: Neuron, shape: Shape) -> None:
@@ -152,13 +151,13 @@ class NeuronLayer(ParameterisedLayer):
     def forward(
         self, current: Tensor, time_steps: int, arithmetic: Arithmetic[Tensor], state: NeuronState | None
     ) -> tuple[Tensor, list[Tensor], NeuronState]:
-        """Step through time, on from `state` or from rest.
+        """Step through time, continuing from `state` or from rest.
 
         `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. Returns the output
         (time_steps, batch, *shape), spikes or a readout's membrane, the membrane after each step (batch, *shape), and
         the state after the last.
         """
-        layer = Equations[Tensor].of(self.node, self.get_buffer, arithmetic, self.recur)
+        layer = NeuronLayer[Tensor].of(self.node, self.get_buffer, arithmetic, self.recur)
         begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
         last = at_rest(self.node, self.get_buffer, torch.zeros_like(current[0])) if state is None else state
         outputs: list[Tensor] = []
@@ -169,7 +168,7 @@ class NeuronLayer(ParameterisedLayer):
         return torch.stack(outputs), membranes, last
 
     def recur(self, spikes: Tensor, biased: bool) -> Tensor:
-        """Return the current that the spikes of the step before send back, of their shape (batch, *shape)."""
+        """Return the recurrent current of the previous step's spikes, both (batch, *shape)."""
         if self.recurrent is None:
             raise TypeError(f"node '{self.node.name}': is not recurrent")
         bias = self.recurrent.bias if biased else None
@@ -178,7 +177,7 @@ class NeuronLayer(ParameterisedLayer):
 
 @singledispatch
 def build(node: Node, _: Shape) -> nn.Module:
-    """Return the module of `node` for an input of a shape (one step of one sample), with fresh weights."""
+    """Return the module of `node`, with fresh weights, for an input of this shape (one step of one sample)."""
     raise TypeError(f"no module for a {type(node).__name__}")
 
 
@@ -187,8 +186,8 @@ def _(node: Linear, _: Shape) -> nn.Module:
     return nn.Linear(node.in_features, node.out_features, bias=node.bias)
 
 
-class _PaddedFirst(nn.Module):
-    """What makes a convolution pad its input itself, on one side more than on the other, as a "same" padding may."""
+class _PaddedConv(nn.Module):
+    """A convolution that pads its input explicitly, since "same" padding may need one zero more on one side."""
 
     margins: list[int]
 
@@ -198,15 +197,15 @@ class _PaddedFirst(nn.Module):
         return padded
 
 
-class PaddedConv1d(_PaddedFirst, nn.Conv1d):
-    """A 1-D convolution with margins."""
+class PaddedConv1d(_PaddedConv, nn.Conv1d):
+    """A 1-D convolution with explicit padding."""
 
 
-class PaddedConv2d(_PaddedFirst, nn.Conv2d):
-    """A 2-D convolution with margins."""
+class PaddedConv2d(_PaddedConv, nn.Conv2d):
+    """A 2-D convolution with explicit padding."""
 
 
-def _conv(node: Conv1d | Conv2d, even: Callable[..., nn.Module], uneven: Callable[..., _PaddedFirst]) -> nn.Module:
+def _conv(node: Conv1d | Conv2d, even: Callable[..., nn.Module], uneven: Callable[..., _PaddedConv]) -> nn.Module:
     windows = node.windows
     arguments: dict[str, Any] = {
         "kernel_size": tuple(window.extent for window in windows),
@@ -219,7 +218,7 @@ def _conv(node: Conv1d | Conv2d, even: Callable[..., nn.Module], uneven: Callabl
         padding = tuple(window.before for window in windows)
         return even(node.in_channels, node.out_channels, padding=padding, **arguments)
     conv = uneven(node.in_channels, node.out_channels, **arguments)
-    # PyTorch takes the margins of the last axis first.
+    # PyTorch expects the padding of the last axis first.
     conv.margins = [margin for window in reversed(windows) for margin in (window.before, window.after)]
     return conv
 
@@ -266,17 +265,17 @@ def _(node: Delay, shape: Shape) -> nn.Module:
 
 @build.register
 def _(node: Neuron, shape: Shape) -> nn.Module:
-    return NeuronLayer(node, shape)
+    return NeuronModule(node, shape)
 
 
-Carried: TypeAlias = NeuronState | Tensor  # from one step to the next: of a neuron, or the line of a Delay
+Carried: TypeAlias = NeuronState | Tensor  # a node's state: a neuron layer's, or the delay line of a Delay
 
 
-class Passed(NamedTuple):
-    """What passes a node in a run.
+class NodeActivity(NamedTuple):
+    """A node's input and output in a run.
 
-    `arriving` and `leaving` (1 or time_steps, batch, *shape), and what the node carries after the last step; of a
-    neuron also the membrane after each step.
+    `arriving` and `leaving` are (1 or time_steps, batch, *shape); also the node's state after the last step, and for a
+    neuron layer the membrane after each step.
     """
 
     node: Node
@@ -325,11 +324,11 @@ class SpikingNetwork(nn.Module):
         time_steps: int,
         arithmetic: Arithmetic[Tensor],
         before: Mapping[str, Carried] | None = None,
-    ) -> Iterator[Passed]:
-        """Run every sample, a layer at a time, on from what each node carried `before`, by name, or from rest.
+    ) -> Iterator[NodeActivity]:
+        """Run every sample, layer by layer, continuing from each node's state in `before`, by name, or from rest.
 
         `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same. Yields
-        what passes each node. Nothing is held for a caller that does not hold it.
+        each node's input and output; a yielded value is freed as soon as the caller drops it.
         """
         positions = self._positions
         membranes: list[Tensor] = []
@@ -341,7 +340,7 @@ class SpikingNetwork(nn.Module):
             membranes, after = [], None
             carried = None if before is None else before.get(node.name)
             leaving: Tensor
-            if isinstance(layer, NeuronLayer):
+            if isinstance(layer, NeuronModule):
                 leaving, membranes, after = layer(arriving, time_steps, arithmetic, carried)
                 return leaving
             if isinstance(layer, DelayLayer):
@@ -351,4 +350,4 @@ class SpikingNetwork(nn.Module):
             return flat.view(*arriving.shape[:2], *flat.shape[1:])
 
         for node, arriving, leaving in self.spec.propagate(steps, apply, torch.add):
-            yield Passed(node, arriving, leaving, membranes, after)
+            yield NodeActivity(node, arriving, leaving, membranes, after)

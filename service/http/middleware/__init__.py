@@ -1,1 +1,1 @@
-"""Middleware: what happens around every request, whatever it asks for."""
+"""Middleware: API keys, browser origins, request ids and logs, and tracing."""

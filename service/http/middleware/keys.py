@@ -1,12 +1,11 @@
-"""Who may ask: API keys, which this service knows only by their SHA-256.
+"""API keys, which the server knows only by their SHA-256 digests.
 
-A plain hash is enough, and a slow one would only help those who want to keep the server busy: a key is 256 random bits
-and no password, so that there is nothing to guess. `python -m service.http.keys` makes one and prints it with its
-digest.
+A fast hash is enough: a key is 256 random bits, so it cannot be guessed as a password can, and a slow hash would only
+let strangers keep the server busy. `python -m service new-key` makes a key and prints it with its digest.
 
-With client keys set, every path needs `Authorization: Bearer <key>` but those of `OPEN` and `SHOWN`; with admin keys
-set, every path of `CONTROL` needs one of those. An admin key opens what a client key opens. Where only client keys are
-set, the control paths are closed: whoever wants keys does not want strangers to unload models.
+When client keys are set, every path except `PROBES` and `PUBLIC_PAGES` needs `Authorization: Bearer <key>`. When admin
+keys are set, every path under `CONTROL` needs an admin key. An admin key also works as a client key. When only client
+keys are set, the control paths are closed to everybody, since no key is known to be an admin's.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from service.http import docs
 from service.http.errors import error_response
 from service.settings import Settings
 
-# What an orchestrator's probes ask; it says nothing but whether the process is up and ready.
-OPEN = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
-# Where people type their key in; it is the same for every server of this version, and names no model.
-SHOWN = frozenset({"/", docs.PATH, docs.DOCUMENT})
+# For an orchestrator's probes; these tell only whether the process is up and ready.
+PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+# Where people type their key in. These pages are the same for every server of a version, and name no model.
+PUBLIC_PAGES = frozenset({"/", docs.PATH, docs.DOCUMENT})
 METRICS = "/metrics"
-CONTROL = ("/v2/repository",)  # these paths and all below them decide what is served
+CONTROL = ("/v2/repository",)  # these paths, and all below them, load and unload models
 
 AUTHORIZATION = b"authorization"
 BEARER = b"bearer "
@@ -44,20 +43,20 @@ _DIGEST = re.compile(r"sha256:([0-9A-Fa-f]{64})")
 
 
 def is_control(path: str) -> bool:
-    """Return whether a path decides what is served, and so takes an admin key."""
+    """Return whether a path loads or unloads models, and so needs an admin key."""
     return any(path == prefix or path.startswith(f"{prefix}/") for prefix in CONTROL)
 
 
 @dataclass(frozen=True)
 class KeyRing:
-    """The SHA-256 digests of the keys of clients and of admins; none of a kind means that none is asked for."""
+    """The SHA-256 digests of the keys of clients and of admins; where there are none, no key of that kind is needed."""
 
     clients: tuple[bytes, ...] = ()
     admins: tuple[bytes, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the keys that are set; raises Misconfigured, whose sentence never holds what was set."""
+        """Read the digests from the settings. Raises Misconfigured, whose sentence never repeats a value."""
         return cls(
             tuple(_digests("api_keys", settings.api_keys, settings.api_keys_file)),
             tuple(_digests("admin_keys", settings.admin_keys, settings.admin_keys_file)),
@@ -67,24 +66,24 @@ class KeyRing:
         return bool(self.clients or self.admins)
 
     def is_admin(self, key: bytes) -> bool:
-        """Return whether an admin has this key."""
+        """Return whether this is an admin's key."""
         return _holds(self.admins, key)
 
     def is_client(self, key: bytes) -> bool:
-        """Return whether a client has this key, or an admin."""
+        """Return whether this is a client's or an admin's key."""
         return _holds((*self.clients, *self.admins), key)
 
 
 class KeyCheck:
-    """Middleware that answers 401 or 403 in the app's stead where a request lacks the key that its path takes."""
+    """Middleware that answers 401 or 403 where a request lacks the key that its path needs."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, *, public_metrics: bool) -> None:
         self.app = app
         self.keys = keys
-        self.open = OPEN | SHOWN | ({METRICS} if public_metrics else set())
+        self.open = PROBES | PUBLIC_PAGES | ({METRICS} if public_metrics else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on if it may go on."""
+        """Pass the request on if its key allows it."""
         refused = self._refusal(scope) if scope["type"] == "http" else None
         if refused is None:
             await self.app(scope, receive, send)
@@ -113,7 +112,7 @@ class KeyCheck:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address that was bound is reached from this machine only."""
+    """Return whether a bound address can be reached only from this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -128,7 +127,7 @@ def _key(scope: Scope) -> bytes | None:
 
 
 def _holds(digests: Iterable[bytes], key: bytes) -> bool:
-    """Compare with every digest, each in a time that does not hang on where they differ."""
+    """Compare a key with every digest, in constant time."""
     digest = sha256(key).digest()
     found = False
     for each in digests:
@@ -162,10 +161,9 @@ def _in_file(name: str, file: Path) -> Iterator[bytes]:
 def _digest(entry: str, where: str) -> bytes:
     match = _DIGEST.fullmatch(entry.strip())
     if match is None:
-        # The entry itself may be a key that somebody forgot to hash: it is not repeated.
+        # The entry may be a key that somebody forgot to hash, so the sentence must not repeat it.
         raise Misconfigured(
-            f"{where} is not a digest, expected sha256:<64 hexadecimal digits>; "
-            "`python -m service.http.keys` makes them"
+            f"{where} is not a digest, expected sha256:<64 hexadecimal digits>; `python -m service new-key` makes them"
         )
     return bytes.fromhex(match[1])
 
@@ -174,8 +172,3 @@ def new_key() -> tuple[str, str]:
     """Return a new key of 256 random bits, and its digest as the settings take it."""
     key = secrets.token_urlsafe(32)
     return key, f"sha256:{sha256(key.encode()).hexdigest()}"
-
-
-if __name__ == "__main__":
-    made, digest = new_key()
-    print(f"key     {made}     for whoever asks; it is shown only here\ndigest  {digest}     for the server's settings")

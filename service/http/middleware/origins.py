@@ -1,7 +1,7 @@
-"""Which pages may ask: a browser sends what any page tells it to, keys or none, also to a server on the loopback.
+"""Protection from cross-site requests: any page in a browser can post to this server, even one on the loopback.
 
-Without CORS headers a page of another origin cannot read an answer, and it can still unload a model. A browser says
-where a request comes from, and no page can change what it says; other clients say nothing, and are not asked.
+Without CORS headers a page of another origin cannot read the answer, but it could still unload a model. Browsers send
+headers that say where a request comes from, and pages cannot forge them. Other clients send none and are let through.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from service.http.errors import error_response
 from service.http.middleware.requests import EXCHANGE
 
 HOST, ORIGIN, SITE = b"host", b"origin", b"sec-fetch-site"
-OWN = frozenset({b"same-origin", b"none"})  # `none` is the user's own doing
+ALLOWED_SITES = frozenset({b"same-origin", b"none"})  # `none`: the user typed the address
 
 
 class OriginCheck:
-    """Middleware that answers 403 in the app's stead where a page of another origin posts something."""
+    """Middleware that answers 403 to a POST from a page of another origin."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass the request on if it may go on."""
+        """Pass the request on unless a page of another origin posts it."""
         if scope["type"] == "http" and scope["method"] == "POST":
             headers = scope[EXCHANGE].headers
             if (SITE in headers or ORIGIN in headers) and (sentence := _refusal(headers)):
@@ -35,14 +35,14 @@ class OriginCheck:
 
 
 def _refusal(headers: Mapping[bytes, bytes]) -> str | None:
-    """Say why a page may not ask, unless it may.
+    """Return why the request is refused, or None if it is allowed.
 
-    What Sec-Fetch-Site says is enough, for a proxy may have changed the host. Not every browser sends it, and none to
-    an address that is neither HTTPS nor the loopback's.
+    Sec-Fetch-Site decides where it is sent, since a proxy may have changed Host. Old browsers do not send it, and no
+    browser sends it to an address that is neither HTTPS nor on the loopback: there Origin is compared with Host.
     """
     site = headers.get(SITE)
     if site is not None:
-        if site in OWN:
+        if site in ALLOWED_SITES:
             return None
         return f"the header Sec-Fetch-Site is {_text(site)}, expected same-origin: pages of others may not post here"
     origin = headers.get(ORIGIN)

@@ -1,6 +1,6 @@
-"""Around every request: its id, its bounded body, its line in the log, its metrics, and a 500 where nobody foresaw it.
+"""The outermost middleware: request id, limits on the body, log line, metrics, and 500 for an unexpected error.
 
-A server whose grace period is over cancels the requests that are left: each is answered 503.
+When the grace period of a shutdown is over the remaining requests are cancelled; each is answered 503.
 """
 
 from __future__ import annotations
@@ -19,33 +19,34 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.catalog.registry import Registry
 from service.errors import ShuttingDown
 from service.http.errors import error_response
-from service.inference.body import SMALL, Body, BodyLimits
+from service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord
 
 EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
 REQUEST_ID = b"x-request-id"
-UNMATCHED = "unmatched"  # the route of a path that there is not
-CLIENT_GONE = 499  # as nginx logs a client that hung up; nobody is left to be told
+UNMATCHED = "unmatched"  # the route's label where no route matches the path
+CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only logged
 
 _PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class Exchange:
-    """One request and its answer. Of a header that is sent twice, `headers` has the last."""
+    """One request and its answer. Where a header is sent twice, `headers` has the last."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.body = Body(self.headers, receive, limits)
         self.record = RequestRecord(request_id_of(self.headers))
         self.status: int | None = None
-        self.closes = False  # the answer says that the connection ends with it
+        self.closes = False  # whether the answer has `Connection: close`
         self._send = send
 
     async def send(self, message: Message) -> None:
-        """Pass the answer on, with the request's id. One that comes before the body has ended ends the connection.
+        """Pass the answer on, with the request's id.
 
-        Otherwise the server would read and drop all that the client goes on to send.
+        An answer that is sent before the whole body was read closes the connection; otherwise the server would have to
+        read and drop the rest of the body.
         """
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
@@ -59,8 +60,8 @@ class Exchange:
         await self._send(message)
 
     async def _end_connection(self, message: Message) -> None:
-        """Say that the connection ends, unless what is left of the body is short and arrives."""
-        if not self.body.refused and 0 < self.body.length <= SMALL:
+        """Add `Connection: close`, unless the rest of the body is short and can be drained."""
+        if not self.body.refused and 0 < self.body.length <= UNRESERVED_BYTES:
             await self.body.drain()
         if not self.body.complete:
             self.closes = True
@@ -68,23 +69,23 @@ class Exchange:
 
 
 def exchange_of(request: HTTPConnection) -> Exchange:
-    """Return the exchange that a request is part of."""
+    """Return a request's exchange."""
     exchange: Exchange = request.scope[EXCHANGE]
     return exchange
 
 
 class RequestMiddleware:
-    """Sees a request first and its answer last."""
+    """The outermost middleware: it sees a request first and its answer last."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, registry: Registry, limits: BodyLimits) -> None:
         self.app = app
         self.metrics = metrics
         self.registry = registry
         self.limits = limits
-        self.log = structlog.get_logger().bind()  # now, since it would look up its configuration at every line
+        self.log = structlog.get_logger().bind()  # once: an unbound logger looks up its configuration at every line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, with an exchange in its scope."""
+        """Pass the request on with an Exchange in its scope."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -108,7 +109,7 @@ class RequestMiddleware:
             request_id = exchange.record.request_id.decode()
             self.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
             if exchange.status is not None:
-                raise  # the answer had begun: the server can only cut it off
+                raise  # part of the answer was sent: the server can only cut it off
             sentence = f"something went wrong here; the log has it as request {request_id}"
             await error_response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)(scope, receive, exchange.send)
         finally:
@@ -136,7 +137,7 @@ class RequestMiddleware:
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """Return the client's X-Request-ID where it is a plain word of at most 128 characters, else a new one."""
+    """Return the client's X-Request-ID if it is 1 to 128 letters, digits and any of `._-`; otherwise a new id."""
     given = headers.get(REQUEST_ID)
     if given is not None and _PLAIN_WORD.fullmatch(given):
         return bytes(given)

@@ -1,15 +1,15 @@
-"""Middleware that makes a span of each request; its line in the log names the trace."""
+"""Middleware that records a trace span for each request and adds the trace's id to its log line."""
 
 from __future__ import annotations
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.middleware.keys import METRICS, OPEN
+from service.http.middleware.keys import METRICS, PROBES
 from service.http.middleware.requests import EXCHANGE, Exchange
 from service.telemetry.tracing import Tracing
 
-UNTRACED = OPEN | {METRICS}  # what machines ask every few seconds
+UNTRACED = PROBES | {METRICS}  # machines read these every few seconds
 
 
 class TraceMiddleware:
@@ -20,7 +20,7 @@ class TraceMiddleware:
         self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and end its span with its answer."""
+        """Pass the request on in a span that ends with its answer."""
         if scope["type"] != "http" or scope["path"] in UNTRACED:
             await self.app(scope, receive, send)
             return
@@ -28,13 +28,13 @@ class TraceMiddleware:
         span = self.tracing.start(scope["method"], exchange.headers)
         exchange.record.labels["trace_id"] = span.trace_id
 
-        async def noting_status(message: Message) -> None:
+        async def record_status(message: Message) -> None:
             if message["type"] == "http.response.start":
                 span.answered(message["status"])
             await send(message)
 
         try:
-            await self.app(scope, receive, noting_status)
+            await self.app(scope, receive, record_status)
         except ClientDisconnect:
             span.disconnected()
             raise

@@ -1,4 +1,4 @@
-"""The page for people: one file, under a policy that lets it run its own script and call its own server, no more."""
+"""The web page: one HTML file, whose Content-Security-Policy allows only its own script and style, and this server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def page() -> Response:
 
 @cache
 def _read() -> tuple[str, dict[str, str]]:
-    """Return the file and the headers that go with it; it is read once."""
+    """Return the file and its headers; it is read once."""
     html = _FILE.read_text()
     policy = "; ".join(
         (

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol v2 over REST, beside the native routes: the same models, limits, threads and metrics."""
+"""The routes of the Open Inference Protocol v2; they share models, limits, threads and metrics with the native API."""

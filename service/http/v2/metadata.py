@@ -11,7 +11,7 @@ PLATFORM = "spikeserve"
 
 
 def metadata(model: LoadedModel, versions: list[str]) -> ModelMetadata:
-    """Describe `model`; `versions` are those that answer."""
+    """Describe the tensors of `model`; `versions` are the ready ones."""
     spec = model.spec
     outputs: list[TensorMetadata] = [
         {"name": output.name, "datatype": output.datatype, "shape": [VARIES, output.width(spec)]}
@@ -27,14 +27,14 @@ def metadata(model: LoadedModel, versions: list[str]) -> ModelMetadata:
 
 
 def config(model: LoadedModel) -> ModelConfig:
-    """Return the model's configuration, in the words of Triton's."""
+    """Return the model's configuration, with the field names of Triton's."""
     spec = model.spec
     values = {"time_steps": spec.time_steps, "coding": spec.coding, "readout": spec.readout}
     return {
         "name": model.name,
         "platform": PLATFORM,
         "backend": PLATFORM,
-        "max_batch_size": model.limits.most_samples,
+        "max_batch_size": model.limits.max_request_samples,
         "input": [{"name": INPUT, "data_type": f"TYPE_{Datatype.FP32}", "dims": list(sample_shape(spec))}],
         "output": [
             {"name": output.name, "data_type": _config_type(output.datatype), "dims": [output.width(spec)]}

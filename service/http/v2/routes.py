@@ -1,4 +1,4 @@
-"""The protocol's endpoints. A version may be left out everywhere: it is the newest that is ready."""
+"""The protocol's endpoints. Where a path names no version, the newest that is ready is used."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ _errors = partial(
     responses,
     ERRORS
     | {
-        400: "A request that does not keep to the protocol, or that the model does not take.",
-        403: "A page of another origin, or a client's key where an admin's is needed.",
-        415: "A body that is compressed in a way that is not known here.",
+        400: "The request breaks the protocol, or does not fit the model.",
+        403: "A browser sent the request from a page of another origin, or the path needs an admin's key.",
+        415: "The Content-Encoding is not supported.",
     },
 )
 
@@ -57,7 +57,7 @@ CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 503)
 @router.get("", responses=_errors(401))
 @router.get("/", include_in_schema=False)
 async def server() -> schemas.ServerMetadata:
-    """Name the server and the extensions that it knows."""
+    """Name the server and the extensions that it supports."""
     return {"name": metadata.PLATFORM, "version": VERSION, "extensions": EXTENSIONS}
 
 
@@ -69,14 +69,14 @@ async def live() -> schemas.ServerLive:
 
 @router.get("/health/ready", responses=_errors(503))
 async def ready(services: InServices) -> schemas.ServerReady:
-    """Say that the models are loaded, verified and warm, in every worker."""
+    """Say that the models are loaded, verified and warmed up, in every worker."""
     await services.control.check_ready()
     return {"ready": True}
 
 
 @router.get("/models/stats", responses=_errors(401))
 async def stats(services: InServices) -> Statistics:
-    """Tell where the time of this protocol's requests went, for every version that is ready."""
+    """Return the statistics of this protocol's requests, for every version that is ready."""
     registry = services.registry
     return await services.control.statistics(
         (name, each) for name in registry.models for each in _ready(registry, name)
@@ -85,14 +85,14 @@ async def stats(services: InServices) -> Statistics:
 
 @router.get("/models/{name}/stats", responses=MODEL_ERRORS)
 async def model_stats(name: Name, services: InServices) -> Statistics:
-    """Tell the same of one model's versions."""
+    """Return the statistics of one model's versions."""
     services.registry.get(name)
     return await services.control.statistics((name, version) for version in _ready(services.registry, name))
 
 
 @router.get("/models/{name}/versions/{version}/stats", responses=MODEL_ERRORS)
 async def version_stats(name: Name, version: Version, services: InServices) -> Statistics:
-    """Tell the same of one version."""
+    """Return the statistics of one version."""
     return await services.control.statistics([(name, services.registry.get(name, version).version)])
 
 
@@ -110,19 +110,19 @@ async def model_version(name: Name, version: Version, services: InServices) -> s
 
 @router.get("/models/{name}/ready", responses=MODEL_ERRORS)
 async def model_ready(name: Name, services: InServices) -> schemas.ModelReady:
-    """Say that a model answers."""
+    """Say that a model is ready."""
     return {"name": services.registry.get(name).name, "ready": True}
 
 
 @router.get("/models/{name}/versions/{version}/ready", responses=MODEL_ERRORS)
 async def version_ready(name: Name, version: Version, services: InServices) -> schemas.ModelReady:
-    """Say that a version answers."""
+    """Say that a version is ready."""
     return {"name": services.registry.get(name, version).name, "ready": True}
 
 
 @router.get("/models/{name}/config", responses=MODEL_ERRORS)
 async def config(name: Name, services: InServices) -> schemas.ModelConfig:
-    """Return a model's configuration, in the words of Triton's."""
+    """Return a model's configuration, with the field names of Triton's."""
     return metadata.config(services.registry.get(name))
 
 
@@ -171,19 +171,19 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
 
 @router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413, 503))
 async def index(request: Request, services: InServices) -> list[schemas.IndexEntry]:
-    """List every version, its state and, where it does not answer, why; and the models that were unloaded.
+    """List every version with its state and, if it is not ready, the reason; and the models that were unloaded.
 
-    Of several workers it is the one that answers which tells of itself. They differ while they load.
+    With several workers, the one that answers lists its own; they differ only while they load.
     """
-    asked = parse_optional(await exchange_of(request).body.read(), schemas.IndexRequest)
+    wanted = parse_optional(await exchange_of(request).body.read(), schemas.IndexRequest)
     entries = [_entry(version) for versions in services.registry.models.values() for version in versions.values()]
     entries += [_unloaded(name) for name in sorted(services.registry.unloaded)]
-    return [entry for entry in entries if entry["state"] == STATES[VersionState.READY] or not asked.ready]
+    return [entry for entry in entries if entry["state"] == STATES[VersionState.READY] or not wanted.ready]
 
 
 @router.post("/repository/models/{name}/load", responses=CONTROL_ERRORS)
 async def load(request: Request, name: Name, services: InServices) -> schemas.Controlled:
-    """Read a model's versions again and serve them once they are ready; until then, what serves goes on."""
+    """Load a model's versions again; those that are ready go on answering until the new ones are ready."""
     parse_optional(await exchange_of(request).body.read(), schemas.LoadRequest)
     await services.control.load(name)
     return {"name": name, "load": True}
@@ -191,7 +191,7 @@ async def load(request: Request, name: Name, services: InServices) -> schemas.Co
 
 @router.post("/repository/models/{name}/unload", responses=CONTROL_ERRORS)
 async def unload(request: Request, name: Name, services: InServices) -> schemas.Controlled:
-    """Have a model answer no more; what it was asked before is still answered."""
+    """Unload a model; requests that have already arrived are still answered."""
     parse_optional(await exchange_of(request).body.read(), schemas.UnloadRequest)
     await services.control.unload(name)
     return {"name": name, "load": False}

@@ -1,4 +1,4 @@
-"""The protocol's JSON beside inference: the server, its models, and the repository's index and control."""
+"""The protocol's JSON except inference: the server, its models, and the repository's index and control."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from service.inference.native.schemas import Strict
 
 
 class ServerLive(TypedDict):
-    """That the process is up."""
+    """Whether the process is up."""
 
     live: bool
 
 
 class ServerReady(TypedDict):
-    """That every model answers."""
+    """Whether every model is ready."""
 
     ready: bool
 
 
 class ServerMetadata(TypedDict):
-    """What serves, and which extensions of the protocol it knows."""
+    """The server's name and version, and the extensions of the protocol that it supports."""
 
     name: str
     version: str
@@ -31,14 +31,14 @@ class ServerMetadata(TypedDict):
 
 
 class ModelReady(TypedDict):
-    """That a model answers."""
+    """Whether a model is ready."""
 
     name: str
     ready: bool
 
 
 class TensorMetadata(TypedDict):
-    """A tensor; -1 is an extent that varies."""
+    """A tensor; -1 in its shape is an extent that varies."""
 
     name: str
     datatype: str
@@ -46,7 +46,7 @@ class TensorMetadata(TypedDict):
 
 
 class ModelMetadata(TypedDict):
-    """What a model takes and gives."""
+    """A model's input and output tensors."""
 
     name: str
     versions: list[str]
@@ -56,7 +56,7 @@ class ModelMetadata(TypedDict):
 
 
 class TensorConfig(TypedDict):
-    """A tensor, its extents without the batch."""
+    """A tensor; `dims` leaves out the batch."""
 
     name: str
     data_type: str
@@ -84,11 +84,11 @@ class ModelConfig(TypedDict):
 class IndexRequest(Strict):
     """Which versions to list."""
 
-    ready: bool = Field(default=False, description="Only those that answer.")
+    ready: bool = Field(default=False, description="Only those that are ready.")
 
 
 class LoadRequest(Strict):
-    """Nothing can be said of a load: what a bundle holds is all there is."""
+    """How to load: there are no parameters, since a model is what its bundle holds."""
 
     parameters: dict[str, Any] = Field(default={})
 
@@ -101,9 +101,9 @@ class LoadRequest(Strict):
 
 
 class UnloadParameters(Strict):
-    """What clients say of an unload."""
+    """The parameters of an unload."""
 
-    unload_dependents: bool = Field(default=False, description="Taken and not used: no model depends on another.")
+    unload_dependents: bool = Field(default=False, description="Accepted and ignored: no model depends on another.")
 
 
 class UnloadRequest(Strict):
@@ -113,7 +113,7 @@ class UnloadRequest(Strict):
 
 
 class IndexEntry(TypedDict):
-    """One version as it stands: READY, LOADING or UNAVAILABLE, and why; without one, a model that was unloaded."""
+    """A version's state, READY, LOADING or UNAVAILABLE, and the reason; without a version, an unloaded model."""
 
     name: str
     version: NotRequired[str]
@@ -122,7 +122,7 @@ class IndexEntry(TypedDict):
 
 
 class Controlled(TypedDict):
-    """What was done to a model."""
+    """The answer to a load or an unload."""
 
     name: str
     load: bool

@@ -1,4 +1,4 @@
-"""The codec of the service's own JSON: `POST /predict` and the routes of one model."""
+"""The codec of the native API's JSON: `POST /predict` and the predict routes of each model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from service.inference.codec import FEW_VALUES, one_long_body_at_a_time
 from service.inference.native.render import predictions
 from service.inference.native.samples import to_array
 from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
-from service.inference.query import RECORDED, Query
+from service.inference.query import RECORDED, Query, Returned
 from service.inference.validation import first_error
 
-MOST_STRINGS = 10_000  # in a body, beside those of its events: an error in each would take long to find
+MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
 
 _NUMBERS = re.compile(rb"\[[-+0-9.eE,\s]*\]")  # an array of nothing but numbers
 
@@ -35,7 +35,7 @@ class NativeCodec:
     model: LoadedModel
 
     def decode_small(self, body: bytes) -> Query | None:
-        """Return what a short body asks, or None where it stands for many values, as a few events may.
+        """Decode a short body; return None where its samples have many values, as the raster of a few events may.
 
         Raises as `decode` does.
         """
@@ -46,13 +46,15 @@ class NativeCodec:
         return self._query(request, time_steps)
 
     def decode(self, body: bytes) -> Query:
-        """Return what a request's body asks. Raises MalformedBody, InvalidInput or TooLarge."""
+        """Decode a body. Raises MalformedBody, InvalidInput or TooLarge."""
         with one_long_body_at_a_time(len(body)):
             self.model.limits.check_delimiters(body)
             return self._query(*self._request(body))
 
     def render(self, query: Query, result: RunResult) -> bytes:
-        """Return the JSON of the answer."""
+        """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
+        if Returned.RASTER in query.returned:
+            self.model.limits.check_raster(sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()))
         response: PredictResponse = {
             "model": self.model.name,
             "version": self.model.version,
@@ -63,8 +65,8 @@ class NativeCodec:
         return to_json(response, inf_nan_mode="null")
 
     def _request(self, body: bytes) -> tuple[PredictRequest[Any], int]:
-        """Return what a body says, and for how many steps to run; both keep to the model's limits."""
-        quotes, most = body.count(b'"'), 2 * (MOST_STRINGS + EVENT_FIELDS * self.model.limits.samples)
+        """Validate a body; return it with the number of steps to run, both within the model's limits."""
+        quotes, most = body.count(b'"'), 2 * (MAX_STRINGS + EVENT_FIELDS * self.model.limits.samples)
         if quotes > most:
             raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
         kind = request_type(self.model.spec)
@@ -84,7 +86,7 @@ class NativeCodec:
         return Query(samples, time_steps, request.seed, frozenset(request.returned))
 
     def _time_steps(self, request: PredictRequest[Any]) -> int:
-        """Return how long to run: as asked, or else as long as a first sample that is a raster, or else as trained."""
+        """Return the request's time steps, or else those of its first sample if that is a raster, or of training."""
         task, limits = self.model.spec, self.model.limits
         if request.time_steps is not None:
             limits.check_steps(request.time_steps, "time_steps")
@@ -98,10 +100,10 @@ class NativeCodec:
 
 
 def _check_names(body: bytes) -> None:
-    """Raise MalformedBody where an object of a valid request has a name twice.
+    """Raise MalformedBody where an object of a valid request names a field twice.
 
-    Pydantic does not report that, and the last one would win. First each array of numbers becomes one number, again and
-    again, so that what is left to parse is short.
+    Pydantic does not report that and takes the last. To keep the JSON that is parsed again short, arrays of numbers are
+    first replaced by one number, from the innermost outwards.
     """
     found = 1
     while found:

@@ -1,4 +1,4 @@
-"""From an engine's arrays to the JSON of an answer."""
+"""Render an engine's arrays as the JSON of an answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.inference.query import Returned
 
 
 def predictions(result: RunResult, labels: Sequence[str], returned: Set[Returned]) -> list[Prediction]:
-    """Return one prediction for each sample of `result`, in order, with what is to be `returned` beside the counts."""
+    """Return one prediction for each sample of `result`, in order, with the optional fields that `returned` names."""
     rows = zip(result.class_index.tolist(), result.spike_counts.tolist(), result.probabilities.tolist(), strict=True)
     answers: list[Prediction] = []
     for sample, (class_index, spike_counts, probabilities) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""From the samples of a request to arrays; what does not fit is named."""
+"""Turn the samples of a request into arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.inference.native.schemas import PixelEvents, UnitEvents
 def to_array(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray:
     """Return samples as (batch, *shape), or as rasters (batch, time_steps, *shape) for `spikes` coding.
 
-    Each is nested as the task's input or flat, or holds events. Raises InvalidInput, which names the sample.
+    Each sample is nested like the task's input, flat, or a list of events. Raises InvalidInput, which names the sample.
     """
     if task.coding is not Coding.SPIKES:
         return _stacked(samples, task.input.shape)
@@ -51,7 +51,7 @@ def _events(sample: UnitEvents | PixelEvents | list[Any], task: Task, where: str
 
 
 def _stacked(samples: Sequence[Any], shape: Shape, time_steps: Shape = ()) -> FloatArray:
-    """Return samples that are all numbers as (batch, *time_steps, *shape); naming the first that does not fit."""
+    """Return samples of numbers as (batch, *time_steps, *shape); raises InvalidInput for the first that is wrong."""
     wanted = (*time_steps, *shape)
     try:
         stacked = np.array(samples, np.float32)

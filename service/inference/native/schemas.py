@@ -1,7 +1,7 @@
-"""The JSON of a prediction, in and out, and what /docs says about it.
+"""The JSON of predict requests and their answers, with the descriptions that /docs shows.
 
-A request is validated, strictly and once. An answer is made here and so only described: a TypedDict is checked by mypy
-and rendered by FastAPI, but never validated again, and a field that was not asked for is absent.
+Requests are validated, strictly and once. Answers are TypedDicts, which mypy checks and /docs describes; they are not
+validated when they are sent, and a field that was not asked for is absent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.coding import MAX_SEED
 from models.spec import Coding, Task
 from service.inference.query import Returned
 
-# A list stops at its first error: a body of a million strings must not become a million errors.
+# Lists stop at their first error (FailFast): a body of a million strings must not become a million errors.
 _MAX = float(np.finfo(np.float32).max)
 _Number = Annotated[float, Field(ge=-_MAX, le=_MAX)]
 _Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -25,20 +25,20 @@ _Indices: TypeAlias = Annotated[list[_Index], FailFast()]
 
 
 class Strict(BaseModel):
-    """JSON as it is meant: no text or boolean for a number, no NaN, no field that is not known."""
+    """Strict JSON: no text or boolean in place of a number, no NaN, no unknown field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class UnitEvents(Strict):
-    """A sample as its spikes: at step t[k], input unit[k] (the index into the flattened shape) spikes once."""
+    """A sample as events: at step t[k], input unit[k] (the index into the flattened shape) spikes once."""
 
     t: _Indices
     unit: _Indices
 
 
 class PixelEvents(Strict):
-    """A sample as an event camera gives it: at step t[k], the pixel x[k], y[k] of channel p[k] spikes once."""
+    """A sample as an event camera's events: at step t[k], the pixel x[k], y[k] of channel p[k] spikes once."""
 
     t: _Indices
     x: _Indices
@@ -50,7 +50,7 @@ Sample = TypeVar("Sample")
 
 
 class PredictRequest(Strict, Generic[Sample]):
-    """What a model is asked."""
+    """A predict request."""
 
     inputs: Annotated[list[Sample], FailFast()] = Field(
         min_length=1,
@@ -61,21 +61,21 @@ class PredictRequest(Strict, Generic[Sample]):
         default=None, ge=1, description="How many steps to run; by default as many as the model was trained with."
     )
     seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="What `rate` coding draws from: the same seed, the same spikes."
+        default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
     )
     returned: list[Returned] = Field(
-        default=[], alias="return", max_length=len(Returned), description="What each prediction shall also hold."
+        default=[], alias="return", max_length=len(Returned), description="What each prediction also holds."
     )
 
 
 TAGS = frozenset({"nested", "flat", "unit_events", "pixel_events"})
-CAMERA = 3  # the axes of what an event camera sees: channels, height, width
+CAMERA_AXES = 3  # channels, height, width
 
 
 def request_type(task: Task) -> type[PredictRequest[Any]]:
-    """Return the request that a model of `task` takes.
+    """Return the type of the requests for a model of `task`.
 
-    Its samples are nested exactly as deep as its input, or flat (for a raster, each step is), or events.
+    Samples are nested exactly as deep as the task's input, or flat (in a raster: each step is flat), or events.
     """
     return _request_type(len(task.input.shape), task.coding is Coding.SPIKES)
 
@@ -88,7 +88,7 @@ def _request_type(axes: int, spikes: bool) -> type[PredictRequest[Any]]:
         forms["flat"] = _named("Flat", 1 + spikes)
     if spikes:
         forms["unit_events"] = UnitEvents
-    if spikes and axes == CAMERA:
+    if spikes and axes == CAMERA_AXES:
         forms["pixel_events"] = PixelEvents
     if len(forms) == 1:
         return request[_nested(axes)]
@@ -112,7 +112,7 @@ def _nested(depth: int) -> Any:
 
 
 def _named(name: str, depth: int) -> Any:
-    return TypeAliasType(name, _nested(depth))  # a name, since a union needs what can be hashed
+    return TypeAliasType(name, _nested(depth))  # an alias, since the types in a union must be hashable
 
 
 class Raster(TypedDict):
@@ -123,7 +123,7 @@ class Raster(TypedDict):
 
 
 class Prediction(TypedDict):
-    """What a model says of one sample."""
+    """The prediction for one sample."""
 
     class_index: Annotated[
         int, Field(description="The class that the network reads out; a tie goes to the lowest index.")
@@ -135,8 +135,8 @@ class Prediction(TypedDict):
         Annotated[
             int,
             Field(
-                description="Weights met by non-zero inputs, over all steps. Absent where they are unknown, as "
-                "they are for a model that is only an ONNX graph."
+                description="The weights that non-zero inputs meet, over all steps. Absent for an external ONNX "
+                "model, whose operations are not known."
             ),
         ]
     ]

@@ -1,4 +1,4 @@
-"""The codec of the Open Inference Protocol: JSON, tensors' bytes after it, or bytes alone; compressed or not."""
+"""The codec of the Open Inference Protocol: JSON, JSON followed by tensors' bytes, or bytes alone; maybe compressed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import perf_counter
 
 from models.engines import RunResult
 from service.catalog.loaded import LoadedModel
-from service.inference.body import SMALL, Body
+from service.inference.body import UNRESERVED_BYTES, Body
 from service.inference.v2.compression import Encoding, accepted, encoding_of, pack, unpack
 from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode
 from service.inference.v2.render import render
@@ -19,7 +19,7 @@ HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
 
 @dataclass(frozen=True)
 class InferContent:
-    """An answer's body and headers, and the seconds that it took to decode the request and to render this."""
+    """An answer's body and headers, and how many seconds it took to decode the request and to render the answer."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -29,9 +29,9 @@ class InferContent:
 
 @dataclass(frozen=True)
 class InferCodec:
-    """Decodes and answers one request for `model`, by what its headers say of it and of its answer.
+    """Decodes and answers one request for `model`; `headers` are the request's.
 
-    A decompressed body of more than `SMALL` bytes is reserved in the memory budget, and has at most `max_bytes`.
+    A decompressed body of more than `UNRESERVED_BYTES` is reserved in the memory budget, and has at most `max_bytes`.
     """
 
     model: LoadedModel
@@ -39,21 +39,21 @@ class InferCodec:
     body: Body
 
     def decode_small(self, body: bytes) -> InferQuery | None:
-        """Return what a short body asks, unless it is compressed and may hold a lot. Raises as `decode` does."""
+        """Decode a short body; return None where it is compressed, since it may be long. Raises as `decode` does."""
         return None if CONTENT_ENCODING in self.headers else self.decode(body)
 
     def decode(self, body: bytes) -> InferQuery:
-        """Return what a body asks. Raises UnknownEncoding, MalformedBody, InvalidRequest, TooLarge or Overloaded."""
+        """Decode a body. Raises UnknownEncoding, MalformedBody, InvalidRequest, TooLarge or Overloaded."""
         began = perf_counter()
         encoding = encoding_of(self._header(CONTENT_ENCODING))
         unpacked = unpack(body, encoding, self.body.limits.max_bytes)
-        if encoding is not Encoding.IDENTITY and len(unpacked) > SMALL:
+        if encoding is not Encoding.IDENTITY and len(unpacked) > UNRESERVED_BYTES:
             self.body.reserve(len(unpacked))
         query = decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model)
         return replace(query, decode_seconds=perf_counter() - began)
 
     def render(self, query: InferQuery, result: RunResult) -> InferContent:
-        """Return the answer, compressed as the client accepts it."""
+        """Render the answer, compressed if the client accepts that."""
         began = perf_counter()
         rendered = render(query, result, self.model)
         headers = {"Content-Type": "application/json"}

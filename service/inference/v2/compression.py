@@ -1,4 +1,4 @@
-"""Compressed bodies, gzip and deflate, in and out. What comes in is unpacked no further than a body may be long."""
+"""Compressed bodies, gzip and deflate, in and out. A request is decompressed up to the limit of a body's length."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from enum import StrEnum
 from service.errors import TooLarge, shown
 from service.inference.v2.errors import InvalidRequest, UnknownEncoding
 
-WORTH_IT = 512  # bytes; a shorter answer is not compressed
-LEVEL = 1  # the fastest: numbers gain little from more
+MIN_COMPRESSED = 512  # bytes; a shorter answer is not compressed
+LEVEL = 1  # the fastest; for numbers a higher level gains little
 GZIP_WINDOW, ZLIB_WINDOW, RAW_WINDOW = 31, 15, -15  # zlib's numbers for the three forms
 
 
 class Encoding(StrEnum):
-    """The encodings of a body that are known here."""
+    """The supported encodings of a body."""
 
     IDENTITY = "identity"
     GZIP = "gzip"
@@ -23,16 +23,16 @@ class Encoding(StrEnum):
 
 
 def encoding_of(header: str | None) -> Encoding:
-    """Return what a Content-Encoding says; raises UnknownEncoding."""
-    said = Encoding.IDENTITY if header is None else header.strip().lower()
+    """Return the encoding that a Content-Encoding header names; raises UnknownEncoding."""
+    name = Encoding.IDENTITY if header is None else header.strip().lower()
     try:
-        return Encoding(said)
+        return Encoding(name)
     except ValueError:
-        raise UnknownEncoding(f"Content-Encoding is {shown(said)}, expected gzip, deflate or none") from None
+        raise UnknownEncoding(f"Content-Encoding is {shown(name)}, expected gzip, deflate or none") from None
 
 
 def unpack(body: bytes, encoding: Encoding, most: int) -> bytes:
-    """Return the body that was compressed; raises InvalidRequest, and TooLarge beyond `most` bytes."""
+    """Decompress a body; raises InvalidRequest, and TooLarge beyond `most` bytes."""
     if encoding is Encoding.IDENTITY:
         return body
     stream = zlib.decompressobj(GZIP_WINDOW if encoding is Encoding.GZIP else _deflate_window(body))
@@ -48,15 +48,15 @@ def unpack(body: bytes, encoding: Encoding, most: int) -> bytes:
 
 
 def pack(content: bytes, encoding: Encoding) -> bytes:
-    """Return `content`, compressed."""
+    """Compress `content`."""
     if encoding is Encoding.GZIP:
         return gzip.compress(content, LEVEL, mtime=0)
     return zlib.compress(content, LEVEL) if encoding is Encoding.DEFLATE else content
 
 
 def accepted(header: str | None, size: int) -> Encoding:
-    """Return the encoding that an Accept-Encoding allows for an answer of `size` bytes, gzip before deflate."""
-    if header is None or size < WORTH_IT:
+    """Return the encoding of an answer of `size` bytes that an Accept-Encoding header allows, gzip before deflate."""
+    if header is None or size < MIN_COMPRESSED:
         return Encoding.IDENTITY
     allowed = set()
     for choice in header.lower().split(","):
@@ -67,6 +67,6 @@ def accepted(header: str | None, size: int) -> Encoding:
 
 
 def _deflate_window(body: bytes) -> int:
-    """Tell zlib's form, which `deflate` is meant to be, from the raw one that some clients send: by its check bits."""
+    """Return zlib's window for a deflate body: for zlib's format, by its check bits, or the raw one of some clients."""
     is_zlib = len(body) > 1 and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2], "big") % 31 == 0
     return ZLIB_WINDOW if is_zlib else RAW_WINDOW

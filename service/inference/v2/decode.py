@@ -1,4 +1,4 @@
-"""From a request's bytes to what a model is asked: JSON, JSON with bytes after it, or bytes alone."""
+"""Decode an infer request: JSON, JSON followed by tensors' bytes, or bytes alone."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor
 from service.inference.v2.tensors import Array, Datatype, from_bytes, from_json, to_float32
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-MOST_DIGITS = 19
+MAX_DIGITS = 19
 MICROSECONDS = 10**6  # in a second
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An output that the answer shall hold: as bytes or JSON, and how many classes of it as text, if so."""
+class RequestedOutput:
+    """An output that the answer holds, as bytes or JSON; with `classes`, its k greatest values as text."""
 
     output: Output
     binary: bool
@@ -33,15 +33,15 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class InferQuery(Query):
-    """What a request asks of a model, how it shall be answered, and the seconds that it took to decode."""
+    """A decoded infer request: its query, the outputs of the answer, and the seconds that decoding took."""
 
-    outputs: tuple[Wanted, ...]
+    outputs: tuple[RequestedOutput, ...]
     id: str | None = None
     decode_seconds: float = 0.0
 
 
 def decode(body: bytes, header_length: str | None, model: LoadedModel) -> InferQuery:
-    """Return what `body` asks of `model`; `header_length` is how long its JSON says it is, if it does.
+    """Decode a request for `model`; `header_length` is the header with the length of the JSON, where there is one.
 
     Raises MalformedBody, InvalidRequest or TooLarge.
     """
@@ -53,9 +53,9 @@ def decode(body: bytes, header_length: str | None, model: LoadedModel) -> InferQ
         return _tensors(bytes(view[:length]), view[length:], model)
 
 
-def _tensors(said: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
-    model.limits.check_delimiters(said)
-    request = parse(said, InferRequest)
+def _tensors(text: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
+    model.limits.check_delimiters(text)
+    request = parse(text, InferRequest)
     if request.model_name not in (None, model.name):
         raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
     tensor, parameters = _only_input(request.inputs), request.parameters
@@ -68,29 +68,29 @@ def _tensors(said: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
         time_steps,
         parameters.seed,
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
-        outputs=_wanted(request.outputs, model, binary=parameters.binary_data_output),
+        outputs=_requested(request.outputs, model, binary=parameters.binary_data_output),
         id=request.id,
     )
 
 
 def _length(header: str | None, size: int) -> int:
-    """Return how long the JSON of a body is: all of it, or as long as the header says."""
+    """Return the length of a body's JSON: the header's value, or else the whole body."""
     if header is None:
         return size
-    if not (header.isascii() and header.isdecimal() and len(header) <= MOST_DIGITS and int(header) <= size):
+    if not (header.isascii() and header.isdecimal() and len(header) <= MAX_DIGITS and int(header) <= size):
         raise InvalidRequest(f"{HEADER_LENGTH} is {shown(header)}, expected 0 to {size}, the length of the body")
     return int(header)
 
 
 def _raw(body: bytes, model: LoadedModel) -> InferQuery:
-    """Read a body that is one sample's bytes alone; a raster is as long as they are."""
+    """Decode a body that is the bytes of one sample; the length gives a raster's time steps."""
     unit = 4 * math.prod(model.spec.input.shape)
     shape: Shape = (1, *model.spec.input.shape)
     if model.spec.coding is Coding.SPIKES:
         shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
     time_steps = _time_steps(shape, None, model)
     samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
-    return InferQuery(samples, time_steps, 0, outputs=_wanted([], model, binary=True))
+    return InferQuery(samples, time_steps, 0, outputs=_requested([], model, binary=True))
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:
@@ -102,7 +102,7 @@ def _only_input(inputs: list[InputTensor]) -> InputTensor:
 
 
 def _array(tensor: InputTensor, shape: Shape, blobs: memoryview) -> Array:
-    """Return the input's values, from its data or the bytes after the JSON."""
+    """Return the input's values, from its data or from the bytes after the JSON."""
     size = tensor.parameters.binary_data_size
     if tensor.datatype is Datatype.BYTES:
         raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
@@ -133,7 +133,7 @@ def _check_shape(shape: Shape, model: LoadedModel) -> None:
 
 
 def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
-    """Return how long to run, once shape and steps are known to keep to the limits: no value was looked at so far."""
+    """Return the time steps to run, once shape and steps are within the limits; no value has been read before that."""
     most = model.limits.time_steps
     steps, where = asked or model.spec.time_steps, "parameters.time_steps"
     if model.spec.coding is Coding.SPIKES:
@@ -146,16 +146,16 @@ def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
     return steps
 
 
-def _wanted(outputs: list[OutputTensor], model: LoadedModel, *, binary: bool) -> tuple[Wanted, ...]:
+def _requested(outputs: list[OutputTensor], model: LoadedModel, *, binary: bool) -> tuple[RequestedOutput, ...]:
     known = outputs_of(model.spec)
     if not outputs:
-        return tuple(Wanted(output, binary) for output in known.values())
-    wanted: list[Wanted] = []
+        return tuple(RequestedOutput(output, binary) for output in known.values())
+    requested: list[RequestedOutput] = []
     for index, asked in enumerate(outputs):
         output = known.get(asked.name)
         if output is None:
             raise InvalidRequest(f"outputs[{index}].name is {shown(asked.name)}, expected one of {', '.join(known)}")
-        if any(output is other.output for other in wanted):
+        if any(output is other.output for other in requested):
             raise InvalidRequest(f"outputs[{index}].name is '{asked.name}' again, expected each output once")
         classes = asked.parameters.classification
         if classes is not None and not output.per_class:
@@ -165,5 +165,5 @@ def _wanted(outputs: list[OutputTensor], model: LoadedModel, *, binary: bool) ->
                 f"expected one of {values}"
             )
         own = asked.parameters.binary_data
-        wanted.append(Wanted(output, binary if own is None else own, classes))
-    return tuple(wanted)
+        requested.append(RequestedOutput(output, binary if own is None else own, classes))
+    return tuple(requested)

@@ -1,4 +1,4 @@
-"""What only a request of this protocol can fail with; where the native routes say 422, it says 400."""
+"""The errors that only this protocol has. Where the native routes answer 422, the protocol answers 400."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from service.errors import ServiceError
 
 
 class InvalidRequest(ServiceError):
-    """A request that does not keep to the protocol, or that the model does not take."""
+    """A request that breaks the protocol, or does not fit the model."""
 
     status = HTTPStatus.BAD_REQUEST
 
 
 class UnknownEncoding(ServiceError):
-    """A body that is compressed in a way that is not known here."""
+    """A Content-Encoding that is not supported."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE

@@ -1,4 +1,4 @@
-"""The tensors that a model takes and gives: its input, and each output with how it follows from a run."""
+"""A model's input and output tensors, and how each output is computed from a run's result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VARIES = -1
 
 @dataclass(frozen=True)
 class Output:
-    """An output, (batch, width): one column for each class or one alone, and how it follows from a run."""
+    """An output (batch, width), of one column per class or one column, and the function that computes it from a run."""
 
     name: str
     datatype: Datatype
@@ -26,7 +26,7 @@ class Output:
     of: Callable[[RunResult, Task], Array]
 
     def width(self, spec: Task) -> int:
-        """How many columns it has."""
+        """Return the number of its columns."""
         return spec.classes if self.per_class else 1
 
 
@@ -49,7 +49,7 @@ _READOUT = Output("readout", Datatype.FP32, True, lambda result, _: result.reado
 def outputs_of(spec: AnyTask) -> Mapping[str, Output]:
     """Return a model's outputs by name.
 
-    The operations of a model of others are not known; the readout is an output where it is not the spike counts.
+    An external ONNX model has no synaptic_operations; `readout` is an output only where it is not the spike counts.
     """
     outputs = (*_OUTPUTS, _OPERATIONS) if isinstance(spec, Spec) else _OUTPUTS
     outputs = outputs if spec.readout is Readout.SPIKE_COUNT else (*outputs, _READOUT)
@@ -57,5 +57,5 @@ def outputs_of(spec: AnyTask) -> Mapping[str, Output]:
 
 
 def sample_shape(spec: Task) -> tuple[int, ...]:
-    """Return the shape of one sample; -1 is how many time steps a raster has."""
+    """Return the shape of one sample; -1 stands for the time steps of a raster."""
     return (VARIES, *spec.input.shape) if spec.coding is Coding.SPIKES else spec.input.shape

@@ -1,4 +1,4 @@
-"""JSON as this protocol's requests hold it: parsed once, with every name said once, and checked against a schema."""
+"""Parse this protocol's JSON: once, without repeated names, and validated against a schema."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from service.errors import MalformedBody, TooLarge
 from service.inference.v2.errors import InvalidRequest
 from service.inference.validation import first_error
 
-MOST_BRACKETS = 2**20  # lists and objects in a body: each takes much more memory than the two bytes that it is sent as
-MOST_QUOTES = 2**15  # the values of a tensor are no strings, so that a request holds few
-MOST_SHORT = 2**16  # bytes of a body that controls models: what a client says there is a flag or two
-WHITESPACE = b" \t\n\r"  # as JSON has it; Python's has more
+MAX_BRACKETS = 2**20  # of lists and objects in a body: each takes far more memory than its two bytes in JSON
+MAX_QUOTES = 2**15  # a tensor's values are not strings, so that a request holds few
+MAX_CONTROL_BYTES = 2**16  # of a body that controls models, which holds a flag or two
+WHITESPACE = b" \t\n\r"  # JSON's definition; Python's includes more
 
 Request = TypeVar("Request", bound=BaseModel)
 
 
 def parse(body: bytes, kind: type[Request]) -> Request:
-    """Return the request that `body` is; raises MalformedBody, InvalidRequest or TooLarge."""
+    """Parse and validate `body`; raises MalformedBody, InvalidRequest or TooLarge."""
     try:
         return kind.model_validate(_values(body))
     except ValidationError as error:
@@ -28,19 +28,19 @@ def parse(body: bytes, kind: type[Request]) -> Request:
 
 
 def parse_optional(body: bytes, kind: type[Request]) -> Request:
-    """Return the request that `body` is, by default all of its defaults; raises as `parse` does.
+    """Parse a body that may be empty, which means all defaults; raises as `parse` does.
 
-    It is parsed on the event loop, and so has to be short.
+    It is parsed on the event loop, and so must be short.
     """
-    if len(body) > MOST_SHORT:
-        raise TooLarge(f"the body has {len(body)} bytes, expected at most {MOST_SHORT} here")
+    if len(body) > MAX_CONTROL_BYTES:
+        raise TooLarge(f"the body has {len(body)} bytes, expected at most {MAX_CONTROL_BYTES} here")
     return parse(body, kind) if body.strip(WHITESPACE) else kind()
 
 
 def _values(body: bytes) -> Any:
     for what, found, most in (
-        ("lists and objects", body.count(b"[") + body.count(b"{"), MOST_BRACKETS),
-        ("quotation marks", body.count(b'"'), MOST_QUOTES),
+        ("lists and objects", body.count(b"[") + body.count(b"{"), MAX_BRACKETS),
+        ("quotation marks", body.count(b'"'), MAX_QUOTES),
     ):
         if found > most:
             raise TooLarge(f"the body has {found} {what}, expected at most {most}; send data flat or as bytes")
@@ -68,7 +68,7 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _fields(kind: type[BaseModel], error: ValidationError) -> str:
-    """List the fields of the object that the first error is in."""
+    """Return the names of the fields of the object that has the first error."""
     for part in error.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]:
         field = kind.model_fields.get(str(part))
         kind = kind if field is None else _model_in(field.annotation) or kind
@@ -76,7 +76,7 @@ def _fields(kind: type[BaseModel], error: ValidationError) -> str:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that a field holds, itself or in a list, if it does."""
+    """Return the pydantic model in a field's annotation, itself or as a list's items, if there is one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for each in get_args(annotation) if (found := _model_in(each))), None)

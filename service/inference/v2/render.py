@@ -1,4 +1,4 @@
-"""From a run to the bytes of an answer: JSON, with the outputs that are wanted as bytes after it."""
+"""Render a run's result as the bytes of an answer: JSON, followed by the outputs that were requested as bytes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from service.inference.v2.tensors import Array, Datatype, json_values, to_bytes
 
 @dataclass(frozen=True)
 class Rendered:
-    """An answer's body, and how long its JSON is where bytes follow."""
+    """An answer's body, and the length of its JSON if bytes follow it."""
 
     content: bytes
     header_length: int | None
 
 
 def render(query: InferQuery, result: RunResult, model: LoadedModel) -> Rendered:
-    """Return the answer to a query, with the outputs that it wants and no other."""
+    """Render the answer to a query, with the outputs that it requested."""
     outputs: list[ResultTensor] = []
     blobs: list[bytes] = []
     for wanted in query.outputs:
@@ -49,7 +49,7 @@ def render(query: InferQuery, result: RunResult, model: LoadedModel) -> Rendered
 def classified(values: Array, classes: int, spec: Task) -> Array:
     """Return the greatest values (batch, classes) as text, "value:index:label", the greatest first.
 
-    A tie goes to the lower index. Numbers that are no integers have six places, as Triton writes them.
+    A tie goes to the lower index. Floats are written with six decimals, as Triton does.
     """
     order = np.argsort(-values, axis=1, kind="stable")[:, :classes]
     form = "d" if values.dtype.kind == "i" else "f"

@@ -1,4 +1,4 @@
-"""The JSON of an infer request and its answer. A request is validated strictly; an answer is only described."""
+"""The JSON of infer requests and answers. Requests are validated strictly; answers are typed but not validated."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from models.coding import MAX_SEED
 from service.inference.native.schemas import Strict
 from service.inference.v2.tensors import Datatype
 
-MOST_AXES = 8
+MAX_AXES = 8
 Extent = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class InputParameters(Strict):
-    """What may be said of an input."""
+    """The parameters of an input."""
 
     binary_data_size: int | None = Field(
-        default=None, ge=0, description="How many bytes it has after the JSON, in place of `data`."
+        default=None, ge=0, description="The number of its bytes after the JSON, in place of `data`."
     )
 
 
@@ -27,69 +27,71 @@ class InputTensor(Strict):
     """An input tensor: its values in `data`, or its bytes after the JSON."""
 
     name: str
-    shape: Annotated[list[Extent], FailFast()] = Field(max_length=MOST_AXES)
+    shape: Annotated[list[Extent], FailFast()] = Field(max_length=MAX_AXES)
     datatype: Datatype = Field(
         strict=False,
-        description="FP32, or other numbers: integers within ±16777216, which FP32 holds exactly, and FP64, which is "
-        "rounded to FP32 as any number in JSON is. Not BYTES.",
+        description="FP32 or another datatype of numbers; not BYTES. Integers must be within ±16777216, which FP32 "
+        "holds exactly; FP64 is rounded to FP32.",
     )
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(default=None, description="The values, nested like `shape` or flat, row by row.")
 
 
 class OutputParameters(Strict):
-    """How an output is wanted."""
+    """The parameters of a requested output."""
 
-    binary_data: bool | None = Field(default=None, description="As bytes after the JSON; it wins over the request's.")
+    binary_data: bool | None = Field(
+        default=None, description="Whether it is sent as bytes after the JSON; overrides `binary_data_output`."
+    )
     classification: int | None = Field(
-        default=None, ge=1, description='The greatest k values as text, each "value:index:label", in place of all.'
+        default=None, ge=1, description='Only the k greatest values, as text: "value:index:label" each.'
     )
 
 
 class OutputTensor(Strict):
-    """An output that is wanted."""
+    """An output that is requested."""
 
     name: str
     parameters: OutputParameters = OutputParameters()
 
 
 class RequestParameters(Strict):
-    """What may be said of a request."""
+    """The parameters of a request."""
 
     time_steps: int | None = Field(
         default=None, ge=1, description="How many steps to run; by default as many as the model was trained with."
     )
     seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="What `rate` coding draws from: the same seed, the same spikes."
+        default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
     )
-    binary_data_output: bool = Field(default=False, description="All outputs as bytes after the JSON.")
-    priority: int | None = Field(default=None, ge=0, description="Taken and not used: requests run as they come.")
+    binary_data_output: bool = Field(default=False, description="Whether all outputs are sent as bytes after the JSON.")
+    priority: int | None = Field(default=None, ge=0, description="Accepted and ignored: there are no priorities.")
     timeout: int | None = Field(
         default=None,
         ge=0,
         le=2**63 - 1,
-        description="The microseconds, from its arrival, that the request may take, as far as the server allows; "
-        "0 is as long as that.",
+        description="How many microseconds the request may take from its arrival; never more than the server's own "
+        "limit. 0 means that limit.",
     )
 
 
 class InferRequest(Strict):
-    """What a model is asked."""
+    """An infer request."""
 
-    id: str | None = Field(default=None, description="Comes back with the answer.")
-    model_name: str | None = Field(default=None, description="Some clients repeat the name; it must be the path's.")
+    id: str | None = Field(default=None, description="An id, which the answer repeats.")
+    model_name: str | None = Field(default=None, description="Some clients send it; it must be the name in the path.")
     parameters: RequestParameters = RequestParameters()
     inputs: Annotated[list[InputTensor], FailFast()]
     outputs: Annotated[list[OutputTensor], FailFast()] = Field(
-        default=[], description="The outputs that are wanted; none means all."
+        default=[], description="The requested outputs; an empty list means all."
     )
 
     @field_validator("id")
     @classmethod
-    def _is_text(cls, said: str | None) -> str | None:
-        if said is not None and any("\ud800" <= character <= "\udfff" for character in said):
-            raise ValueError("text that UTF-8 can hold")  # half a surrogate pair, which only an escape in JSON can be
-        return said
+    def _is_text(cls, value: str | None) -> str | None:
+        if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("text that UTF-8 can hold")  # not a lone surrogate, which JSON can hold as an escape
+        return value
 
 
 class ResultTensor(TypedDict):

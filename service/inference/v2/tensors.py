@@ -1,7 +1,7 @@
-"""Tensors between the wire and NumPy: as JSON, nested or flat, and as the bytes of the binary tensor extension.
+"""Convert tensors between NumPy and JSON, nested or flat, or the bytes of the binary tensor extension.
 
-Bytes are little-endian, row by row and unpadded; a BOOL is one byte, and an element of BYTES is a length of four bytes
-and then as many bytes.
+The bytes are little-endian, in row-major order and without padding. A BOOL is one byte; an element of BYTES is its
+length in four bytes, followed by its bytes.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ DTYPES: Mapping[Datatype, np.dtype[Any]] = {
     Datatype.FP64: np.dtype("<f8"),
 }
 
-MOST_EXACT = 2**24  # float32 holds every integer up to here
+MAX_EXACT = 2**24  # float32 holds every integer up to here
 
-_TYPES: Mapping[str, tuple[frozenset[type], str]] = {  # by the kind of the dtype: what JSON may hold, and its name
+_TYPES: Mapping[
+    str, tuple[frozenset[type], str]
+] = {  # by the dtype's kind: the Python types that JSON may hold, and their name in errors
     "b": (frozenset({bool}), "true or false"),
     "u": (frozenset({int}), "an integer"),
     "i": (frozenset({int}), "an integer"),
@@ -113,7 +115,7 @@ def _flat(data: list[Any], shape: Shape, where: str) -> list[Any]:
 
 
 def from_bytes(blob: memoryview, datatype: Datatype, shape: Shape, where: str) -> Array:
-    """Return the array that `blob` is, without a copy; raises InvalidRequest unless it has just that many bytes."""
+    """Return `blob` as an array, without a copy; raises InvalidRequest unless it has exactly the array's bytes."""
     dtype = DTYPES[datatype]
     expected = math.prod(shape) * dtype.itemsize
     if len(blob) != expected:
@@ -126,27 +128,25 @@ def from_bytes(blob: memoryview, datatype: Datatype, shape: Shape, where: str) -
 
 
 def to_float32(array: Array, where: str) -> FloatArray:
-    """Return `array` as float32; raises InvalidRequest for an integer beyond those that float32 holds one and all.
+    """Return `array` as float32; raises InvalidRequest for an integer beyond ±MAX_EXACT, which float32 would round.
 
-    FP64 is rounded to the nearest, as any number in JSON is.
+    FP64 is rounded to the nearest float32, as numbers in JSON are.
     """
     if array.dtype.kind in "ui":
-        beyond = (array > MOST_EXACT) | (array < -MOST_EXACT)
+        beyond = (array > MAX_EXACT) | (array < -MAX_EXACT)
         if beyond.any():
-            raise InvalidRequest(
-                f"{where} holds {array[beyond][0]}, expected integers within ±{MOST_EXACT}, as FP32 is"
-            )
+            raise InvalidRequest(f"{where} holds {array[beyond][0]}, expected integers within ±{MAX_EXACT}, as FP32 is")
     with np.errstate(over="ignore"):
         return array.astype(np.float32, copy=False)
 
 
 def json_values(array: Array) -> list[Any]:
-    """Return the values of an array, flat and row by row."""
+    """Return the values of an array as a flat list, in row-major order."""
     return array.ravel().tolist()
 
 
 def to_bytes(array: Array, datatype: Datatype) -> bytes:
-    """Return the bytes of an array; one of text, of dtype object, is BYTES."""
+    """Return the bytes of an array; for BYTES it holds text, with dtype object."""
     if datatype is Datatype.BYTES:
         elements = [text.encode() for text in array.ravel()]
         return b"".join(struct.pack("<I", len(element)) + element for element in elements)

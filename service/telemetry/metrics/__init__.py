@@ -1,1 +1,1 @@
-"""What Prometheus is told. Labels take their values from what is served, never from what a client sends."""
+"""Prometheus metrics. Label values come from the models and routes, never from what a client sends."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disable_created_metrics, generate_latest
 
-from service.telemetry.metrics.exposition import Labelled
+from service.telemetry.metrics.exposition import LabelledRegistry
 from service.telemetry.metrics.models import ModelMetrics
 from service.telemetry.metrics.queues import QueueMetrics
 from service.telemetry.metrics.requests import RequestMetrics
@@ -14,10 +14,10 @@ from service.telemetry.record import VersionRecord
 
 
 class Metrics:
-    """The metrics of one app, in a collector registry of its own."""
+    """The metrics of one app, in their own collector registry."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # of each series a second one, that says when it began
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it would add a second series, with the creation time, to each
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.models = ModelMetrics()
@@ -26,20 +26,20 @@ class Metrics:
         self.queues = QueueMetrics(registry)
         self.ready = Gauge("spikeserve_ready", "1 where the server is ready for requests, else 0.", registry=registry)
         self.threads = Gauge("spikeserve_worker_threads", "Threads that requests run on.", registry=registry)
-        about = "Those that run something, be it for a client that has left."
+        about = "Threads that are running something, even for a client that has left."
         self.busy_threads = Gauge("spikeserve_worker_threads_busy", about, registry=registry)
 
     def watch_threads(self, threads: int, busy: Callable[[], int]) -> None:
-        """Tell of so many threads how many are `busy` when they are asked for."""
+        """Export the number of threads, and how many are `busy` at the time of each scrape."""
         self.threads.set(threads)
         self.busy_threads.set_function(busy)
 
     def exposition(self, versions: Sequence[VersionRecord], *, ready: bool, labels: Mapping[str, str]) -> str:
         """Return every metric in Prometheus' text format, `labels` added to each.
 
-        It is told how the `versions` of all models stand, and whether the server is `ready`.
+        `versions` holds the state of every version of all models; `ready` says whether the server is ready.
         """
         self.ready.set(ready)
         self.models.versions = versions
         self.queues.update({each.model for each in versions})
-        return generate_latest(Labelled(self.registry, labels) if labels else self.registry).decode()
+        return generate_latest(LabelledRegistry(self.registry, labels) if labels else self.registry).decode()

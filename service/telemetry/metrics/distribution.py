@@ -1,4 +1,4 @@
-"""A histogram in plain numbers, and the bounds of those that hold seconds."""
+"""A histogram in plain numbers, and bucket bounds for durations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import accumulate
 from prometheus_client.utils import floatToGoString
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-SHORT_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, *SECONDS)  # of what may take microseconds
+SHORT_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, *SECONDS)  # for what may take microseconds
 
 
 class Distribution:
-    """How often a value was at most each of some bounds: a histogram, in plain numbers."""
+    """A histogram: counts of values by bucket, and their sum."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -25,6 +25,6 @@ class Distribution:
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return each bound with the count of values up to it, as Prometheus has them."""
+        """Return each bound with the count of values up to it, in Prometheus' format."""
         names = [*map(floatToGoString, self.bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))

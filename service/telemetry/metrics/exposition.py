@@ -1,4 +1,4 @@
-"""How the metrics of several workers become one text: each worker's labels on its own, then every family once."""
+"""Merge the metrics of several workers into one text: label each worker's metrics, then write every family once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 
-class Labelled(CollectorRegistry):
-    """What another registry tells, with more labels."""
+class LabelledRegistry(CollectorRegistry):
+    """The metrics of another registry, with more labels."""
 
     def __init__(self, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
         super().__init__()
@@ -17,19 +17,19 @@ class Labelled(CollectorRegistry):
         self.labels = labels
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics, which are made anew each time, with the labels."""
+        """Return the metrics, which are new objects on each call, with the labels added."""
         for metric in self.registry.collect():
             metric.samples = [sample._replace(labels={**sample.labels, **self.labels}) for sample in metric.samples]
             yield metric
 
 
 def merged(texts: Sequence[str]) -> str:
-    """Return metrics in Prometheus' text format, of several workers, as one: a family and what is said of it once."""
+    """Merge several workers' metrics in Prometheus' text format; each family and its help appear once."""
     if len(texts) == 1:
         return texts[0]
     families: dict[tuple[str, str], list[str]] = {}
     for text in texts:
-        # A line begins so where a family does, and nowhere else: in names, labels and help a new line is escaped.
+        # Only a family's first line begins with "# HELP": line breaks in names, labels and help are escaped.
         for family in f"\n{text}".split("\n# HELP ")[1:]:
             about, kind, *samples = family.rstrip("\n").split("\n")
             families.setdefault((about, kind), []).extend(samples)

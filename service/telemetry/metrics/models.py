@@ -1,7 +1,7 @@
-"""What is counted of each version of a model that is served, and how Prometheus gets it.
+"""The metrics of each version of a model.
 
-Requests are counted on the event loop, and on no other thread, so that what a model did is kept as plain numbers: they
-become metrics when somebody asks, which costs a request a tenth of what it takes to count under a lock.
+Only the event loop counts requests, so that the counts can be plain numbers without locks, which takes a tenth of the
+time per request. They become Prometheus metrics on each scrape.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RequestCounts:
 
 @dataclass
 class LayerCounts:
-    """What the neurons of one layer did."""
+    """The counts of one layer's neurons."""
 
     neurons: int
     spikes: int = 0
@@ -41,9 +41,9 @@ class LayerCounts:
 
 @dataclass
 class RunCounts:
-    """What one version of a model did on its engine."""
+    """The counts of one version of a model on its engine."""
 
-    neurons: dict[str, int]  # by layer, as the model has them
+    neurons: dict[str, int]  # the number of neurons, by layer
     layers: dict[str, LayerCounts]
     samples: int = 0
     encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
@@ -53,10 +53,10 @@ class RunCounts:
 
 
 class ModelMetrics(Collector):
-    """The versions that are served, where each stands, what was asked of it and what it did."""
+    """The state of each version, its requests, and its engine's runs."""
 
     def __init__(self) -> None:
-        self.versions: Sequence[VersionRecord] = ()  # as they stood when the metrics were last asked for
+        self.versions: Sequence[VersionRecord] = ()  # set on each scrape
         self.requests = defaultdict[tuple[str, int], RequestCounts](RequestCounts)  # by name and version
         self.runs: dict[tuple[str, int, str], RunCounts] = {}  # by name, version and engine
 
@@ -73,7 +73,7 @@ class ModelMetrics(Collector):
         counts.batch_samples.observe(samples)
 
     def count_answer(self, model: Model, answer: AnswerRecord) -> None:
-        """Count what a model did for one request."""
+        """Count the work of a model for one request."""
         counts = self._runs_of(model)
         counts.samples += answer.samples
         counts.encode_seconds.observe(answer.times.encode_seconds)
@@ -86,31 +86,31 @@ class ModelMetrics(Collector):
             layer.neuron_steps += steps * layer.neurons
 
     def _runs_of(self, model: Model) -> RunCounts:
-        """Return where to count what a model does."""
+        """Return the counts of a model's runs, made when they are missing."""
         key = (model.name, model.version, model.engine.name)
         counts = self.runs.get(key)
-        if counts is None or counts.neurons != model.layers:  # a version that was loaded again may be another network
+        if counts is None or counts.neurons != model.layers:  # after a reload a version may be another network
             layers = {name: LayerCounts(neurons) for name, neurons in model.layers.items()}
             counts = self.runs[key] = RunCounts(dict(model.layers), layers)
         return counts
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: the registry would otherwise collect once before there is anything to serve."""
+        """Return nothing; without this method the registry would collect once before any model is loaded."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics of the versions that are served; what is served no more is forgotten."""
-        self._forget_all_but({(each.model, each.version) for each in self.versions})
+        """Return the metrics of the listed versions; the counts of versions no longer listed are dropped."""
+        self._keep_only({(each.model, each.version) for each in self.versions})
         yield from self._version_families()
         yield from self._request_families()
         yield from self._run_families()
         yield from self._layer_families()
 
-    def _forget_all_but(self, served: set[tuple[str, int]]) -> None:
-        """Versions come and go, and would add up for ever."""
-        for version in self.requests.keys() - served:
+    def _keep_only(self, listed: set[tuple[str, int]]) -> None:
+        """Drop the counts of all other versions, which would add up as versions come and go."""
+        for version in self.requests.keys() - listed:
             del self.requests[version]
-        for run in [key for key in self.runs if key[:2] not in served]:
+        for run in [key for key in self.runs if key[:2] not in listed]:
             del self.runs[run]
 
     def _version_families(self) -> Iterator[Metric]:
@@ -137,7 +137,7 @@ class ModelMetrics(Collector):
         yield seconds
 
     def _run_families(self) -> Iterator[Metric]:
-        about = "What it takes to turn a request's samples into what the network sees."
+        about = "Seconds to encode a request's samples for the network."
         encode = HistogramMetricFamily("spikeserve_encode_seconds", about, labels=MODEL)
         about = "What the engine takes for one run."
         inference = HistogramMetricFamily("spikeserve_inference_seconds", about, labels=(*MODEL, "engine"))
@@ -156,14 +156,14 @@ class ModelMetrics(Collector):
         yield from (encode, inference, batches, operations, samples)
 
     def _layer_families(self) -> Iterator[Metric]:
-        """Return what gives a layer's firing rate: its spikes, by the neuron steps that could have been some."""
+        """Return each layer's spikes and neuron steps, whose ratio is its firing rate."""
         labels = (*MODEL, "layer")
         spikes = CounterMetricFamily("spikeserve_layer_spikes", "Spikes of a layer's neurons.", labels=labels)
         about = "Steps of a layer's neurons, in each of which one may spike."
         steps = CounterMetricFamily("spikeserve_layer_neuron_steps", about, labels=labels)
         for (name, version, _), counts in self.runs.items():
-            for layer, did in counts.layers.items():
-                spikes.add_metric((name, str(version), layer), did.spikes)
-                steps.add_metric((name, str(version), layer), did.neuron_steps)
+            for layer, layer_counts in counts.layers.items():
+                spikes.add_metric((name, str(version), layer), layer_counts.spikes)
+                steps.add_metric((name, str(version), layer), layer_counts.neuron_steps)
         yield spikes
         yield steps

@@ -1,4 +1,4 @@
-"""What is counted of the requests that wait for a worker, by model, and of those that waited in vain."""
+"""The metrics of each model's queue: waiting requests, and those that were shed, abandoned or expired."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODEL = ("model",)
 
 @dataclass(frozen=True)
 class ModelQueueMetrics:
-    """The metrics of the queues of one model's versions: to find them by their label takes longer than to count."""
+    """The metrics of one model's queues, kept because looking them up by label takes longer than counting."""
 
     depth: Gauge
     seconds: Histogram
@@ -26,7 +26,7 @@ class ModelQueueMetrics:
 
 
 class QueueMetrics:
-    """The queues of all models."""
+    """The metrics of all models' queues."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, labelnames=MODEL, registry=registry)
@@ -40,7 +40,7 @@ class QueueMetrics:
         self.waiting = collections.Counter[str]()  # requests, by model
 
     def depth_changed(self, model: Model, by: int) -> None:
-        """Note that so many requests more, or fewer, wait for a worker."""
+        """Add `by`, which may be negative, to the number of requests that wait for a thread."""
         self.waiting[model.name] += by
 
     def count_wait(self, model: Model, seconds: float) -> None:
@@ -56,25 +56,26 @@ class QueueMetrics:
         self._metrics_of(model.name).abandoned.inc()
 
     def count_expired(self, model: Model) -> None:
-        """Count a request whose time was over before its answer."""
+        """Count a request whose deadline passed before its answer."""
         self._metrics_of(model.name).expired.inc()
 
-    def update(self, served: set[str]) -> None:
-        """Have the metrics of each served model's queue, be it empty, and of no other that nothing waits for.
+    def update(self, models: set[str]) -> None:
+        """Export the queue of each of `models`, even an empty one, and of each other model that has requests waiting.
 
-        An autoscaler needs to see a 0, and an alert what rises from it; yet models come and go, and would add up.
+        An autoscaler needs to see a 0, and an alert an increase from 0. The metrics of other models are dropped, since
+        they would add up as models come and go.
         """
-        self.waiting = +self.waiting  # the positive ones
-        there = served | self.waiting.keys()
-        for name in self.by_model.keys() - there:  # what happened to its last requests may have come after it had gone
+        self.waiting = +self.waiting  # keeps only positive counts
+        exported = models | self.waiting.keys()
+        for name in self.by_model.keys() - exported:  # dropped here, since its last requests may end after its unload
             del self.by_model[name]
             for metric in (self.depth, self.seconds, self.shed, self.abandoned, self.expired):
                 metric.remove(name)
-        for name in there:
+        for name in exported:
             self._metrics_of(name).depth.set(self.waiting[name])
 
     def _metrics_of(self, name: str) -> ModelQueueMetrics:
-        """Return the metrics of a model's queue, and make them where there are none."""
+        """Return the metrics of a model's queue, made when they are missing."""
         return self.by_model.get(name) or self.by_model.setdefault(name, self._label(name))
 
     def _label(self, name: str) -> ModelQueueMetrics:

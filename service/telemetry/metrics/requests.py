@@ -1,4 +1,4 @@
-"""What is counted of HTTP requests, whatever they ask for, and of connections that brought none."""
+"""The metrics of HTTP requests, and of connections that were refused before there was a request."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class RequestMetrics:
         about = "Connections ended for what is no request: headers that are malformed, too long or too slow."
         self.refused = Counter("spikeserve_connections_refused", about, ("status",), registry=registry)
         for status in REFUSALS:
-            self.refused.labels(int(status))  # there from the start, so that the first one is an increase
+            self.refused.labels(int(status))  # exported as 0 from the start, so that the first refusal is an increase
         self.in_flight = 0
         about = "Requests that wait or are being answered."
         Gauge("spikeserve_http_requests_in_flight", about, registry=registry).set_function(lambda: self.in_flight)
-        # To find a metric by its labels takes longer than to count, and the labels are few.
+        # Looking a metric up by its labels takes longer than counting, and there are few labels.
         self.labelled = cache(self._labelled)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -42,7 +42,7 @@ class RequestMetrics:
         route_seconds.observe(seconds)
 
     def count_refused(self, status: int) -> None:
-        """Count a connection that was ended before there was a request, with such an answer."""
+        """Count a connection that was refused with `status` before there was a request."""
         self.refused.labels(int(status)).inc()
 
     def _labelled(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 from models.bundle import File
 from models.bundle.repository import ModelRepository
 from models.errors import InvalidBundle
-from service.catalog.registry import Registry, look
+from service.catalog.registry import Registry, scan
 from service.errors import LoadFailed
 from tests.bundles import publish, rehash, rewrite
 from tests.networks import toy
@@ -523,12 +523,12 @@ def test_a_version_whose_folder_cannot_be_read_stops_no_other(mode: int) -> None
         publish(root, toy())
         publish(root, toy())
         (root / "toy" / "2").chmod(mode)
-        found = look(ModelRepository(root))
+        found = scan(ModelRepository(root))
         assert {name: list(versions) for name, versions in found.items()} == {"toy": [1, 2]}
         with pytest.raises(InvalidBundle, match=r"^bundle\.json: cannot be read: Permission denied$"):
             ModelRepository(root).read("toy", 2)
         (root / "toy" / "2").chmod(0o755)
-        assert look(ModelRepository(root))["toy"][2] != found["toy"][2]  # and so a poll tries it again
+        assert scan(ModelRepository(root))["toy"][2] != found["toy"][2]  # and so a poll tries it again
 
 
 def test_a_model_whose_folder_cannot_be_read_is_logged_and_stops_no_other() -> None:
@@ -537,7 +537,7 @@ def test_a_model_whose_folder_cannot_be_read_is_logged_and_stops_no_other() -> N
         publish(root, toy(), "closed")
         (root / "closed").chmod(0o000)
         with structlog.testing.capture_logs() as entries:
-            assert list(look(ModelRepository(root))) == ["toy"]
+            assert list(scan(ModelRepository(root))) == ["toy"]
         (entry,) = entries
         assert (entry["event"], entry["model"], entry["error"]) == ("model_unreadable", "closed", "Permission denied")
         with pytest.raises(InvalidBundle, match=r"^the folder of model 'closed' cannot be read: Permission denied$"):

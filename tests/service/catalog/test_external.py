@@ -132,7 +132,7 @@ def test_the_schema_says_that_synaptic_operations_may_be_absent(tmp_path: Path) 
     with serving(tmp_path) as client:
         prediction = client.get("/openapi.json").json()["components"]["schemas"]["Prediction"]
     assert "synaptic_operations" not in prediction["required"]
-    assert "only an ONNX graph" in prediction["properties"]["synaptic_operations"]["description"]
+    assert "external ONNX model" in prediction["properties"]["synaptic_operations"]["description"]
 
 
 def test_it_never_runs_on_the_event_loop(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_page_opens_on_an_example_with_its_answer(browser: Any) -> None:
         assert visit.counts() == prediction["spike_counts"]
         assert f"{prediction['synaptic_operations']:,} synaptic operations" in visit.text("#facts")
         assert visit.spikes_drawn() > 0
-        assert visit.text("#fault") == ""
+        assert visit.text("#error") == ""
 
 
 def test_what_is_drawn_is_asked_and_shown_until_it_is_wiped(browser: Any) -> None:
@@ -152,8 +152,8 @@ def test_the_slider_runs_it_for_as_many_steps(browser: Any) -> None:
 def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any) -> None:
     key, digest = new_key()
     with running(SHIPPED, "--api-keys", digest) as service, visiting(browser, service.url) as visit:
-        fault, field = visit.page.locator("#fault"), visit.page.locator("#key")
-        expect(fault).to_have_text("This server takes a key.")
+        fault, field = visit.page.locator("#error"), visit.page.locator("#key")
+        expect(fault).to_have_text("This server needs a key.")
         expect(visit.page.get_by_role("link")).to_have_text(["API"])  # a browser would open the others without the key
         field.fill("guessed")
         field.press("Enter")
@@ -165,7 +165,7 @@ def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any) -
         visit.click_the_pad()
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
         visit.page.reload()
-        expect(fault).to_have_text("This server takes a key.")
+        expect(fault).to_have_text("This server needs a key.")
         visit.complaints.clear()  # a browser complains of each 401, which were meant
 
 
@@ -182,7 +182,7 @@ def test_a_sample_that_is_no_picture_is_typed_in_and_what_is_wrong_with_it_is_sa
         typed.fill("[0, 1, 2]")
         run.click()
         sentence = httpx.post(f"{service.url}/predict", json={"inputs": [[0, 1, 2]]}).json()["error"]
-        expect(visit.page.locator("#fault")).to_have_text(sentence)
+        expect(visit.page.locator("#error")).to_have_text(sentence)
         visit.complaints.clear()  # of the 422, which was meant
 
 

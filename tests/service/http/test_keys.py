@@ -225,7 +225,7 @@ def test_a_new_key_is_opened_by_its_digest_alone(repository: Path) -> None:
 
 
 def test_the_command_prints_a_key_and_its_digest() -> None:
-    command = [sys.executable, "-m", "service.http.middleware.keys"]
+    command = [sys.executable, "-m", "service", "new-key"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     (_, key, *_), (_, printed, *_) = (line.split() for line in done.stdout.splitlines())
     assert digest(key) == printed

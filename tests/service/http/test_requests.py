@@ -89,7 +89,7 @@ def test_a_request_is_one_line_of_json(repository: Path, json_logs: io.StringIO)
 class Broken:
     """An engine that fails as no engine should."""
 
-    name = "broken"
+    name = "event"
 
     def run(
         self,

@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message
 
 from service.errors import TooLarge
-from service.inference.body import SMALL, Body, BodyLimits
+from service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
 from service.inference.memory import MemoryBudget
 from tests.service.sockets import CHUNK, connect, read_all, read_answer
 from tests.serving import Process, running, serving
@@ -132,7 +132,7 @@ def test_a_client_that_waits_for_its_answer_is_not_slow() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("size", "kept"), [(10, True), (SMALL, True), (SMALL + 1, False)])
+@pytest.mark.parametrize(("size", "kept"), [(10, True), (UNRESERVED_BYTES, True), (UNRESERVED_BYTES + 1, False)])
 def test_a_connection_outlives_an_answer_that_came_before_a_small_body(repository: Path, size: int, kept: bool) -> None:
     head = b"POST /models/nobody/predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % size
     with running(repository) as service, connect(service) as connection:

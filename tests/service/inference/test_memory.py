@@ -17,7 +17,7 @@ from service.app import create_app
 from service.errors import Overloaded
 from service.http.middleware.requests import EXCHANGE, RequestMiddleware
 from service.http.services import Services
-from service.inference.body import SMALL, BodyLimits
+from service.inference.body import UNRESERVED_BYTES, BodyLimits
 from service.inference.memory import MemoryBudget, Reservation
 from service.settings import Settings
 from tests.service.asgi import LEFT, slow, started
@@ -42,14 +42,14 @@ def test_a_body_too_many_is_refused_before_it_is_read_and_small_ones_are_answere
             second.sendall(declared)
             refused = read_all(second)
         with connect(service) as third:
-            third.sendall(chunked % (SMALL + 1, b" " * (SMALL + 1)))
+            third.sendall(chunked % (UNRESERVED_BYTES + 1, b" " * (UNRESERVED_BYTES + 1)))
             cut_off = read_all(third)
-        assert httpx.post(f"{service.url}/predict", content=json.dumps(LEFT).ljust(SMALL)).status_code == 200
+        assert httpx.post(f"{service.url}/predict", content=json.dumps(LEFT).ljust(UNRESERVED_BYTES)).status_code == 200
         first.sendall(BODY)
         assert read_answer(first).startswith(b"HTTP/1.1 200 ")
         assert httpx.post(f"{service.url}/predict", content=BODY).status_code == 200
         assert service.stop() == 0
-    for answer, together in ((refused, 2 * LONG), (cut_off, LONG + SMALL + 1)):
+    for answer, together in ((refused, 2 * LONG), (cut_off, LONG + UNRESERVED_BYTES + 1)):
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1\r\n" in answer
         assert b"connection: close" in answer

@@ -70,3 +70,44 @@ def test_more_spikes_in_a_step_than_can_be_counted_are_422_for_the_request_that_
         "node 'many': a neuron fires 33554432 times in one step",
     )
     assert answered.json()["predictions"][0]["spike_counts"] == [2**24]
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_a_recurrent_model_answers_for_one_time_step(tmp_path: Path, engine: EngineName) -> None:
+    # Two IF neurons of threshold 1 that hear each other half a step later: 1.0 fires at once, 0.5 does not. At the
+    # second step the quiet one has 0.5 + 0.5 + 0.5 of the other's spike, and fires.
+    network = network_of(
+        [{"type": "IF", "name": "out", "recurrent": {"bias": False}}],
+        {"out.recurrent.weight": [[0, 0], [0.5, 0]]},
+        input={"shape": [2], "low": 0, "high": 4},
+        time_steps=1,
+        labels=["loud", "quiet"],
+    )
+    publish(tmp_path, network)
+    with serving(tmp_path, engine=engine.value) as client:
+        counts = [
+            client.post("/models/toy/predict", json={"inputs": [[1.0, 0.5]], "time_steps": steps}).json()
+            for steps in (1, 2)
+        ]
+    assert [answer["predictions"][0]["spike_counts"] for answer in counts] == [[1, 0], [2, 1]]
+
+
+def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path) -> None:
+    # A value of 3 has room for a threshold of 1/4 twelve times, at each of two steps: 24 spikes of one neuron.
+    network = network_of(
+        [{"type": "Threshold", "name": "many", "fire": "multiple", "threshold": 0.25}],
+        {},
+        input={"shape": [1], "low": 0, "high": 4},
+        time_steps=2,
+        labels=["only"],
+    )
+    publish(tmp_path, network)
+    body = {"inputs": [[3]], "return": ["raster"]}
+    with serving(tmp_path, max_recorded_values=24) as client:
+        assert len(client.post("/models/toy/predict", json=body).json()["predictions"][0]["raster"]["many"]["t"]) == 24
+    with serving(tmp_path, max_recorded_values=23) as client:
+        refused = client.post("/models/toy/predict", json=body)
+    assert refused.status_code == 422
+    assert refused.json() == {
+        "error": "return has 'raster', which for these inputs holds 24 spikes, expected at most 23"
+    }

@@ -15,7 +15,7 @@ from models.engines import EngineName, Record, RunResult, State
 from models.spec import Coding
 from service.catalog.cost import Cost
 from service.inference import scheduler
-from service.inference.batching import Batched, SideBySide, policy_of
+from service.inference.batching import BatchingPolicy, ImmediatePolicy, policy_of
 from service.inference.codec import SMALL_BODY
 from service.settings import Settings
 from tests.bundles import publish
@@ -267,7 +267,7 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two threads, and no more than a byte that is read: the second long body stays one until the first has its answer.
-    monkeypatch.setattr(scheduler, "MOST_DECODED", 1)
+    monkeypatch.setattr(scheduler, "MAX_DECODED_BYTES", 1)
     async with started(repository, threads=2, max_batch=1) as client:
         held = slow(client.model())
 
@@ -384,13 +384,13 @@ async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and
 
 def test_side_by_side_never_waits_and_holds_what_is_over_soon() -> None:
     # 10 ms for a run: at 0.1 ms a step, 100 sample-steps.
-    policy = SideBySide(max_batch=64)
+    policy = ImmediatePolicy(max_batch=64)
     assert policy.delay(idle=False, full=False, waited=0.0) == 0
-    assert [policy.most(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == [64, 10, 2, 1]
+    assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == [64, 10, 2, 1]
 
 
 def test_batched_waits_only_while_another_run_goes_and_more_would_fit() -> None:
-    policy = Batched(max_batch=64, max_delay=0.002)
+    policy = BatchingPolicy(max_batch=64, max_delay=0.002)
     assert policy.delay(idle=True, full=False, waited=0.0) <= 0
     assert policy.delay(idle=False, full=True, waited=0.0) <= 0
     assert policy.delay(idle=False, full=False, waited=0.0005) == pytest.approx(0.0015)
@@ -402,7 +402,7 @@ def test_batched_waits_only_while_another_run_goes_and_more_would_fit() -> None:
 def test_batched_holds_no_more_than_others_may_wait_for_on_the_cpu(engine: str, device: str, most: list[int]) -> None:
     # 50 ms for a run: at 0.1 ms a step, 500 sample-steps.
     policy = policy_of(engine, Settings(device=device))
-    assert [policy.most(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == most
+    assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == most
 
 
 @pytest.mark.anyio

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from service.process import control
-from service.process.control import Peer, Reply, Request
-from service.process.supervisor import SHORTEST_LIFE
+from service.process.control import ControlRequest, Peer, Reply
+from service.process.supervisor import BACK_OFF_SECONDS
 from tests.serving import ROOT
 
 # A supervisor of one worker, which does what `work` says and is sent SIGTERM once it replaces another.
 PROGRAM = """
 import os, signal, socket, sys
 from service.process import control
-from service.process.supervisor import Supervisor, Wanted
+from service.process.supervisor import DesiredState, Supervisor
 from service.telemetry import logs
 
 control.MAX_MESSAGE_BYTES = 1000
@@ -38,7 +38,7 @@ def work(number: int, connection: socket.socket, replaces: bool) -> int:
     while True:
         signal.pause()
 
-sys.exit(Supervisor(1, Wanted({{}}), 1, work, control.Limits()).run())
+sys.exit(Supervisor(1, DesiredState({{}}), 1, work, control.ControlTimeouts()).run())
 """
 
 
@@ -76,11 +76,11 @@ def test_a_worker_that_dies_at_once_is_replaced_only_after_a_while() -> None:
     died, started = entries_of(PROGRAM.format(first="os._exit(3)"))[1:]
     assert (died["event"], died["status"], started["event"]) == ("worker_died", 3, "worker_started")
     waited = datetime.fromisoformat(started["timestamp"]) - datetime.fromisoformat(died["timestamp"])
-    assert waited.total_seconds() > SHORTEST_LIFE * 0.9  # at the least, so that a busy machine changes nothing
+    assert waited.total_seconds() > BACK_OFF_SECONDS * 0.9  # at the least, so that a busy machine changes nothing
 
 
 def test_a_signal_ends_it_while_it_waits_to_replace_a_worker() -> None:
-    program = f"from service.process import supervisor; supervisor.SHORTEST_LIFE = 3600\n{PROGRAM}"
+    program = f"from service.process import supervisor; supervisor.BACK_OFF_SECONDS = 3600\n{PROGRAM}"
     command = [sys.executable, "-c", program.format(first="os._exit(3)")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -104,7 +104,7 @@ async def pair(ours: Any, theirs: Any) -> AsyncIterator[tuple[Peer, Peer]]:
         await asyncio.gather(*following)
 
 
-async def nothing(_: Request) -> Reply:
+async def nothing(_: ControlRequest) -> Reply:
     return Reply()
 
 
@@ -112,7 +112,7 @@ async def nothing(_: Request) -> Reply:
 async def test_all_that_ask_for_a_sign_of_life_share_one_ping_and_a_late_one_counts() -> None:
     asked, go_on = [], asyncio.Event()
 
-    async def late(request: Request) -> Reply:
+    async def late(request: ControlRequest) -> Reply:
         asked.append(request.kind)
         await go_on.wait()
         return Reply(sentence="here")
@@ -130,26 +130,26 @@ async def test_all_that_ask_for_a_sign_of_life_share_one_ping_and_a_late_one_cou
 async def test_one_that_dies_has_replied_to_all_that_it_was_asked_and_one_that_is_stuck_is_asked_no_more() -> None:
     never = asyncio.Event()
 
-    async def stuck(_: Request) -> Reply:
+    async def stuck(_: ControlRequest) -> Reply:
         await never.wait()
         return Reply(sentence="never")
 
     async with pair(nothing, stuck) as (peer, other):
-        asked = [peer.request(Request(kind="metrics")) for _ in range(control.MAX_REQUESTS)]
-        refused = await peer.request(Request(kind="metrics"))
+        asked = [peer.request(ControlRequest(kind="metrics")) for _ in range(control.MAX_REQUESTS)]
+        refused = await peer.request(ControlRequest(kind="metrics"))
         assert refused.error == "NotReady"
         assert await peer.ping(0.01) is None  # which is no sign of life
         other.close()
         assert await asyncio.gather(*asked) == [Reply()] * control.MAX_REQUESTS
-        assert await peer.request(Request(kind="metrics")) == Reply()
+        assert await peer.request(ControlRequest(kind="metrics")) == Reply()
 
 
 @pytest.mark.anyio
 async def test_what_takes_long_is_waited_for_while_the_other_end_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(control, "PING_SECONDS", 0.001)
     pinged, alive = 0, True
 
-    async def slow(request: Request) -> Reply:
+    async def slow(request: ControlRequest) -> Reply:
         nonlocal pinged
         if request.kind == "load":
             await done.wait()
@@ -163,9 +163,9 @@ async def test_what_takes_long_is_waited_for_while_the_other_end_lives(monkeypat
 
     done = asyncio.Event()
     async with pair(nothing, slow) as (peer, other):
-        assert await peer.ask(Request(kind="load"), 60) == Reply(sentence="loaded")
+        assert await peer.ask(ControlRequest(kind="load"), 60) == Reply(sentence="loaded")
         assert pinged >= 5
         done, alive = asyncio.Event(), False
-        assert await peer.ask(Request(kind="load"), 0.01) is None
+        assert await peer.ask(ControlRequest(kind="load"), 0.01) is None
         for task in other.answering:
             task.cancel()

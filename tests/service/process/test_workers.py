@@ -29,8 +29,8 @@ METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its me
 IMPATIENT = """
 import sys
 from service.process.command_line import main
-from service.process.control import Limits
-sys.exit(main(sys.argv[1:], Limits(collecting=1, alive=2, changing=3)))
+from service.process.control import ControlTimeouts
+sys.exit(main(sys.argv[1:], ControlTimeouts(collecting=1, alive=2, changing=3)))
 """
 
 # The service, but that a model is loaded only once there is a file: in each worker but the first of two.

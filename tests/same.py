@@ -1,0 +1,32 @@
+"""Two runs, or two states, that must agree to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.engines import Record, RunResult, State
+
+EVERYTHING = Record.RASTER | Record.MEMBRANE
+
+
+def assert_same(result: RunResult, expected: RunResult) -> None:
+    np.testing.assert_array_equal(result.spike_counts, expected.spike_counts)
+    np.testing.assert_array_equal(result.readout, expected.readout)
+    np.testing.assert_array_equal(result.synaptic_operations, expected.synaptic_operations)
+    for found, wanted in (
+        (result.spikes_per_node, expected.spikes_per_node),
+        (result.rasters, expected.rasters),
+        (result.membranes, expected.membranes),
+    ):
+        assert found.keys() == wanted.keys()
+        for name, array in wanted.items():
+            assert found[name].dtype == array.dtype, name
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def assert_same_state(state: State, expected: State) -> None:
+    assert state.steps == expected.steps
+    assert state.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        assert state.arrays[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(state.arrays[name], array, err_msg=name)

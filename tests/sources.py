@@ -1,0 +1,36 @@
+"""The project's own source files, and what each imports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def files(*packages: str) -> list[str]:
+    """Return the Python files of the packages, as paths from the root."""
+    return sorted(path.relative_to(ROOT).as_posix() for name in packages for path in (ROOT / name).rglob("*.py"))
+
+
+def imported_by(source: str, package: str) -> set[str]:
+    """Return every module that `source`, a file of `package`, imports, wherever in the file, and each one's parents."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            modules |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return {".".join(parts[: n + 1]) for parts in (name.split(".") for name in modules) for n in range(len(parts))}
+
+
+def imports(file: str) -> set[str]:
+    """Return the modules that a file imports, each with the packages that hold it."""
+    return imported_by((ROOT / file).read_text(), ".".join(Path(file).parent.parts))
+
+
+def module_name(file: str) -> str:
+    """Return the name that a file is imported by."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
