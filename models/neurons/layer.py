@@ -44,12 +44,17 @@ def at_rest(node: Neuron, parameters: Parameters[Array], zeros: Array) -> Neuron
 
 @dataclass(frozen=True)
 class NeuronLayer(Generic[Array]):
-    """A neuron node in one kind of array; `recur` is its recurrent connection, where it has one."""
+    """A neuron node in one kind of array; `recur` is its recurrent connection, where it has one.
 
-    node: Neuron
+    `joins_charge` and `counts_steps` say of that what the functions of those names say of the node: a step has no time
+    to ask.
+    """
+
     neuron: Integrator[Array] | SpikingNeuron[Array]
     arithmetic: Arithmetic[Array]
     recur: Recurrence[Array] | None
+    joins_charge: bool
+    counts_steps: bool
 
     @classmethod
     def of(
@@ -61,7 +66,9 @@ class NeuronLayer(Generic[Array]):
     ) -> NeuronLayer[Array]:
         """Return the layer of `node`, whose parameters are looked up by name."""
         make: Any = integrator if isinstance(node, Integrating) else spiking_neuron
-        return cls(node, make(node, parameters), arithmetic, recur if is_recurrent(node) else None)
+        neuron, recur = make(node, parameters), recur if is_recurrent(node) else None
+        joins_charge = isinstance(node, Spiking) and feedback_joins_charge(node)
+        return cls(neuron, arithmetic, recur, joins_charge, counts_steps(node))
 
     def step(self, state: NeuronState, current: Array, begun: Any) -> tuple[Array, NeuronState]:
         """Take one step and return what leaves the layer, spikes or a readout's membrane, and the state after it.
@@ -71,8 +78,8 @@ class NeuronLayer(Generic[Array]):
         if isinstance(self.neuron, SpikingNeuron):
             feedback = None
             if self.recur is not None:
-                feedback = self.recur(state.spikes, begun if counts_steps(self.node) else True)
-                if not feedback_joins_charge(self.node):
+                feedback = self.recur(state.spikes, begun if self.counts_steps else True)
+                if not self.joins_charge:
                     current, feedback = current + feedback, None
             spikes, after = self.neuron.step(state, current, feedback, self.arithmetic)
             return spikes, after if self.recur is None else NeuronState(after.membrane, after.synapse, spikes)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
+from models.neurons.layer import Recurrence
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.neuron_parameters import NEURON_PARAMETERS
@@ -157,7 +158,7 @@ class NeuronModule(ParameterisedLayer):
         (time_steps, batch, *shape), spikes or a readout's membrane, the membrane after each step (batch, *shape), and
         the state after the last.
         """
-        layer = NeuronLayer[Tensor].of(self.node, self.get_buffer, arithmetic, self.recur)
+        layer = NeuronLayer[Tensor].of(self.node, self.get_buffer, arithmetic, self.recurrence())
         begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
         last = at_rest(self.node, self.get_buffer, torch.zeros_like(current[0])) if state is None else state
         outputs: list[Tensor] = []
@@ -167,12 +168,16 @@ class NeuronModule(ParameterisedLayer):
             membranes.append(last.membrane)
         return torch.stack(outputs), membranes, last
 
-    def recur(self, spikes: Tensor, biased: bool) -> Tensor:
-        """Return the recurrent current of the previous step's spikes, both (batch, *shape)."""
+    def recurrence(self) -> Recurrence[Tensor] | None:
+        """Return the recurrent connection, where there is one, as a function of the previous step's spikes."""
         if self.recurrent is None:
-            raise TypeError(f"node '{self.node.name}': is not recurrent")
-        bias = self.recurrent.bias if biased else None
-        return F.linear(spikes.flatten(1), self.recurrent.weight, bias).view_as(spikes)
+            return None
+        weight, bias = self.recurrent.weight, self.recurrent.bias  # looked up once: a module takes long to find them
+
+        def recur(spikes: Tensor, biased: bool) -> Tensor:
+            return F.linear(spikes.flatten(1), weight, bias if biased else None).view_as(spikes)
+
+        return recur
 
 
 @singledispatch
