@@ -47,7 +47,7 @@ def moved(text: str, source: str, site: dict[str, str]) -> str:
 
 
 def gather(folder: Path) -> None:
-    """Write the site's pages to `folder`, which is made anew."""
+    """Empty `folder` and write the site's pages to it."""
     shutil.rmtree(folder, ignore_errors=True)
     site = places()
     for source, place in site.items():

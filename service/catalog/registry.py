@@ -219,8 +219,7 @@ class Registry:
 
         No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
         """
-        if self.draining:
-            self.check_open()
+        self.check_open()
         entries = self.versions_of(name)
         if version is None:
             for entry in reversed(entries.values()):

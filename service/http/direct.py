@@ -15,7 +15,7 @@ class DirectRoute(APIRoute):
     """A route for endpoints that take only the request and the path's parameters, as text.
 
     FastAPI resolves an endpoint's dependencies and opens two exit stacks for every request. An endpoint without
-    dependencies needs neither, and answers in less than half the time.
+    dependencies needs neither, and without them the way to its answer takes two thirds of the time.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Coroutine[Any, Any, Response]], **described: Any) -> None:

@@ -110,9 +110,13 @@ def warn_if_open(host: str, keys: KeyRing) -> None:
         return
     log = structlog.get_logger()
     if not keys.clients:
-        log.warning("no_api_keys", host=host, meaning="whoever reaches this address may use the models; see api_keys")
+        log.warning("no_api_keys", host=host, meaning="anyone can use the models; see api_keys")
     if not keys:
-        log.warning("no_admin_keys", host=host, meaning="and may load and unload them; see admin_keys")
+        log.warning(
+            "no_admin_keys",
+            host=host,
+            meaning="anyone can load and unload models; see admin_keys",
+        )
 
 
 def warn_if_unknown(environment: Iterable[str]) -> None:

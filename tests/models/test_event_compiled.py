@@ -36,7 +36,7 @@ def add_one(tmp_path: Path) -> Callable[..., Any]:
 
 
 def run(function: Callable[..., Any]) -> Any:
-    """Compile or fetch a function anew, call it once, and return its dispatcher."""
+    """Make a new dispatcher of a function, call it once (it compiles, or loads from the cache), and return it."""
     dispatcher: Any = compiled.inner(function)
     values = np.zeros(3, np.float32)
     dispatcher(values)

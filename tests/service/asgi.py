@@ -143,6 +143,21 @@ class Held:
         assert await asyncio.to_thread(self.entered.acquire, timeout=60)
 
 
+class Broken:
+    """An engine that fails as no engine should."""
+
+    name = "event"
+
+    def run(
+        self,
+        _: EncodedInputs,
+        __: State | None = None,
+        *,
+        record: Record = Record.NONE,  # noqa: ARG002
+    ) -> tuple[RunResult, State]:
+        raise RuntimeError("the secret path")
+
+
 def slow(model: LoadedModel) -> Held:
     """Have every request for `model` go to a worker, into an engine that waits to be let go on."""
     held = Held(model.engine)

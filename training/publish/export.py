@@ -19,7 +19,7 @@ def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str
     network, config, metrics = run.network(), run.config(), run.metrics
     evaluation = evaluate(create(EngineName.TORCH, network), data.test)
     sizes = (len(data.training), len(data.validation), len(data.test))
-    exact = bool(metrics["exact"])  # whoever rounded the weights wrote it down
+    exact = bool(metrics["exact"])  # `fit` wrote it when it rounded the weights
     return publish_trained(
         network,
         repository,

@@ -1,7 +1,7 @@
 """The one way into a model repository, for what was trained here and for what came from elsewhere.
 
-A network's engines are compared, golden samples are chosen, the ONNX model is built, and the next version is written:
-by one rename, so that whoever reads meanwhile sees all of it or nothing.
+A network's engines are compared, golden samples are chosen, the ONNX model is built, and the next version is written.
+Its folder appears by one rename, so a reader sees the whole version or none of it.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def scale_events(events: Any, scale: Array, index: Array, value: Array, offset: 
 
 @inner
 def sort_rows(size: int, index: Array, value: Array, offset: Array) -> None:
-    """Sort each row's events by their places, of which there are `size` and which differ."""
+    """Sort the events of each row by place. A row has `size` places, and at most one event at each."""
     present, given = aligned_floats(size), aligned_floats(size)
     present[:] = 0.0
     ascending = np.empty(size + LANES, np.int32)

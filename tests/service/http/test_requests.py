@@ -16,10 +16,9 @@ import pytest
 import structlog
 from fastapi.testclient import TestClient
 
-from models.coding import EncodedInputs
-from models.engines import Record, RunResult, State
 from service.catalog.loaded import LoadedModel
 from service.telemetry import logs
+from tests.service.asgi import Broken
 from tests.serving import ROOT, serving
 
 BODY = {"inputs": [[0, 1], [1, 0]]}
@@ -84,21 +83,6 @@ def test_a_request_is_one_line_of_json(repository: Path, json_logs: io.StringIO)
     assert (second["request_id"], second["route"], second["status"]) == ("two", "/models/{name}/predict", 404)
     assert "model" not in second
     assert (third["request_id"], third["route"], third["status"]) == ("three", "unmatched", 404)
-
-
-class Broken:
-    """An engine that fails as no engine should."""
-
-    name = "event"
-
-    def run(
-        self,
-        _: EncodedInputs,
-        __: State | None = None,
-        *,
-        record: Record = Record.NONE,  # noqa: ARG002
-    ) -> tuple[RunResult, State]:
-        raise RuntimeError("the secret path")
 
 
 def test_what_nobody_caught_is_a_500_whose_traceback_only_the_log_has(

@@ -20,7 +20,7 @@ from service.inference.codec import SMALL_BODY
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.asgi import LEFT, RIGHT, Answered, metric, settled, slow, started
+from tests.service.asgi import LEFT, RIGHT, Answered, Broken, metric, settled, slow, started
 
 
 @pytest.mark.anyio
@@ -359,18 +359,6 @@ async def test_quick_requests_of_one_turn_run_together_and_one_that_comes_alone_
 async def test_a_fault_that_nobody_foresaw_in_a_shared_run_is_a_500_for_each_and_the_next_is_answered(
     repository: Path,
 ) -> None:
-    class Broken:
-        name = "event"
-
-        def run(
-            self,
-            _: EncodedInputs,
-            __: State | None = None,
-            *,
-            record: Record = Record.NONE,  # noqa: ARG002
-        ) -> tuple[RunResult, State]:
-            raise RuntimeError("the secret path")
-
     async with started(repository) as client:
         model = client.model()
         sound, model.engine = model.engine, Broken()

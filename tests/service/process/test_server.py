@@ -313,7 +313,7 @@ def test_a_second_signal_ends_all_workers_at_once(repository: Path) -> None:
 
 
 def is_over(process: int) -> bool:
-    """Return whether a process has ended, be it that its parent has not noticed yet."""
+    """Return whether a process has ended. A zombie, which its parent has not waited for yet, has ended too."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].startswith("Z")
     except FileNotFoundError:

@@ -15,7 +15,7 @@ MAX_MEMORY = 2 * MAX_BYTES  # bytes of addresses; the interpreter and its librar
 def limit_this_process() -> None:
     """Bound this process's memory and processor time, and let it leave no core file; does nothing where not on Linux.
 
-    Whoever waits for this process gives up first; should that one be killed, this one ends all the same.
+    The parent process stops waiting before these bounds are reached. They end this process if the parent was killed.
     """
     if sys.platform != "linux":
         return
