@@ -138,7 +138,7 @@ class _Run:
     @connect.register
     def _(self, node: Linear, x: FloatArray) -> FloatArray:
         bias = self.network.tensor(node, "bias")
-        current = x @ self.network.tensors[f"{node.name}.weight"].T
+        current = _matmul(x, self.network.tensors[f"{node.name}.weight"].T)
         return current if bias is None else current + bias
 
     @connect.register
@@ -214,11 +214,22 @@ class _Run:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
-        current = flat @ self.network.tensors[f"{node.name}.recurrent.weight"].T
+        current = _matmul(flat, self.network.tensors[f"{node.name}.recurrent.weight"].T)
         bias = self.network.tensor(node, "recurrent.bias")
         if bias is not None and biased:
             current = current + bias
         return current.reshape(spikes.shape)
+
+
+def _matmul(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the matrix product of (rows, inner) and (inner, columns).
+
+    A BLAS may compute lanes that are no part of the product, on whatever lies there, and so set a floating-point flag
+    that NumPy reports as an invalid value, once in thousands of products of small finite numbers.
+    """
+    with np.errstate(invalid="ignore"):
+        product: FloatArray = left @ right
+    return product
 
 
 def _per_sample(counts: NDArray[Any]) -> Counts:
