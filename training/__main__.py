@@ -16,8 +16,9 @@ from models.errors import SpikeserveError
 from models.spec import Coding, Readout
 from models.spec.nodes import Fire, Reset
 from training.commands import RUN, RepositoryOption, exports, imports
-from training.config import Surrogate, TrainingConfig
+from training.config import Precision, Surrogate, TrainingConfig
 from training.data.datasets import Dataset, load
+from training.fit.devices import launch
 from training.fit.folder import RunFolder
 from training.fit.job import run_job
 from training.importers.frameworks.commands import verify
@@ -25,6 +26,7 @@ from training.importers.nir.commands import check_command
 from training.importers.onnx import import_command as import_onnx
 from training.publish.export import export
 from training.report.display import shown
+from training.report.epochs import SILENT
 from training.report.evaluate import Evaluation, evaluate
 
 INTERRUPTED = 130
@@ -65,6 +67,8 @@ def fit(
     rate_penalty: Annotated[float | None, typer.Option(help="The weight of the firing-rate penalty.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes everything that is random.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Devices, each with a process for its share of a batch.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="bf16-mixed for products in bfloat16, on CUDA.")] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, under its own configuration.")] = None,
     repository: Annotated[Path | None, typer.Option(help="Publish to this model repository at the end.")] = None,
@@ -83,14 +87,20 @@ def fit(
             "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "surrogate": surrogate,
             "slope": slope, "rate_penalty": rate_penalty,
         },
+        "parallel": {"devices": devices, "precision": precision},
     }  # fmt: skip
-    settings = RunFolder(resume).config() if resume else TrainingConfig.read(config, overrides)
+    # On whatever a run goes on, its result is the same.
+    anew = {"": {"device": device}, "parallel": overrides["parallel"]}
+    settings = RunFolder(resume).config(anew) if resume else TrainingConfig.read(config, overrides)
     if name:
         require_name(name)
     data = _load(settings)
-    run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
-    with shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher:
-        job = run_job(settings, data, run, watcher, resume=resume is not None)
+    with launch(settings) as processes:
+        if not processes.first:
+            run_job(settings, data, RunFolder(resume or runs), SILENT, resume=resume is not None, devices=processes)
+        run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
+        with shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher:
+            job = run_job(settings, data, run, watcher, resume=resume is not None, devices=processes)
     _report(job.evaluation, data)
     console.print(f"Run folder: {run.path}", highlight=False)
     if job.fitted.interrupted:

@@ -58,11 +58,11 @@ class RunFolder:
         content: dict[str, Any] = json.loads(self._read("metrics.json"))
         return content
 
-    def config(self) -> TrainingConfig:
-        """Read the configuration."""
+    def config(self, overrides: dict[str, dict[str, Any]] | None = None) -> TrainingConfig:
+        """Read the configuration, and lay `overrides` over it."""
         if not (self.path / "config.toml").is_file():
             raise InvalidConfig(f"run: '{self.path}' is not a run's folder, expected one with config.toml")
-        return TrainingConfig.read(self.path / "config.toml", {})
+        return TrainingConfig.read(self.path / "config.toml", overrides or {})
 
     def save_network(self, network: Network) -> None:
         """Write the spec and the weights."""

@@ -7,6 +7,7 @@ nodes and tensors: a server computes nothing that the spec does not say.
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,17 @@ class Written(NamedTuple):
     tensors: dict[str, FloatArray]
 
 
+class DropoutDraw(NamedTuple):
+    """From what the dropout of a batch is drawn, so that it is the same however the batch is divided.
+
+    `seed` and `size` are those of the whole batch; `rows` are those of it that a layer is given.
+    """
+
+    seed: int
+    size: int
+    rows: slice
+
+
 class Connection(nn.Module):
     """A Linear or a convolution, and the batch norm of its currents where it has one."""
 
@@ -43,7 +55,7 @@ class Connection(nn.Module):
 
     def forward(self, signal: Signal) -> Tensor:
         """Return the currents, (time_steps or 1, batch, *shape)."""
-        current = connect(self.connection, signal)
+        current = connect(self.connection, signal).float()  # products may be in bfloat16, but neurons are not
         if self.norm is None:
             return current
         values = dense(current)
@@ -108,13 +120,30 @@ class Neurons(nn.Module):
         return (*self.learned, *(name for name, _ in self.named_buffers(recurse=False)))
 
     def forward(
-        self, current: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: NeuronState | None
+        self,
+        current: Tensor,
+        time_steps: int,
+        threshold: Arithmetic[Tensor],
+        state: NeuronState | None,
+        draw: DropoutDraw | None = None,
     ) -> tuple[Signal, Signal, NeuronState]:
-        """Return the spikes, or a readout's membranes, the same after dropout, and the state after the last step."""
+        """Return the spikes, or a readout's membranes, the same after dropout, and the state after the last step.
+
+        Dropout draws from `draw`, or from PyTorch's own random numbers without one.
+        """
         parameters = {name: self.parameter(name) for name in self.names}
         leaving, after = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, state)
-        passed = F.dropout(dense(leaving), self.dropout) if self.training and self.dropout else leaving
+        passed = self._drop(dense(leaving), draw) if self.training and self.dropout else leaving
         return leaving, passed, after
+
+    def _drop(self, spikes: Tensor, draw: DropoutDraw | None) -> Tensor:
+        if draw is None:
+            return F.dropout(spikes, self.dropout)
+        # Each layer has its own numbers, and each process draws those of the whole batch.
+        generator = torch.Generator(spikes.device).manual_seed(draw.seed ^ zlib.crc32(self.node.name.encode()))
+        shape = (len(spikes), draw.size, *spikes.shape[2:])
+        kept = torch.rand(shape, generator=generator, device=spikes.device)[:, draw.rows] >= self.dropout
+        return spikes * kept / (1 - self.dropout)
 
     def written(self) -> Written:
         """Return the node and its arrays, with the learned parameters as they are now."""

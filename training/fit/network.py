@@ -15,7 +15,7 @@ from models.spec.network import FloatArray, Network
 from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec.parameters import Shape
 from training.fit.architecture import PLAIN, Architecture, NodeTraining
-from training.fit.layers import Connection, Delays, Neurons, Written
+from training.fit.layers import Connection, Delays, DropoutDraw, Neurons, Written
 from training.fit.operators import Signal, dense, firing_rate
 
 State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a neuron layer's, or a delay line
@@ -75,7 +75,12 @@ class TrainingNetwork(nn.Module):
         return Network(self.spec.model_copy(update={"nodes": tuple(nodes)}), tensors)
 
     def forward(
-        self, steps: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: State | None = None
+        self,
+        steps: Tensor,
+        time_steps: int,
+        threshold: Arithmetic[Tensor],
+        state: State | None = None,
+        draw: DropoutDraw | None = None,
     ) -> Activity:
         """Run every sample, layer by layer, continuing from `state` or from rest.
 
@@ -88,7 +93,7 @@ class TrainingNetwork(nn.Module):
         def apply(node: Node, arriving: Signal) -> Signal:
             layer, carried = layers[node.name], before.get(node.name)
             if isinstance(layer, Neurons):
-                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried)
+                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, draw)
                 if isinstance(node, Spiking):
                     rasters[node.name] = leaving
                 return passed
