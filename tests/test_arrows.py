@@ -32,7 +32,8 @@ TRAINING: Arrows = {
     "training.fit": {"training.data", "training.report", "training.config", "training.errors"},
     "training.publish": {"training.data", "training.fit", "training.report"},
     "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
-    "training.importers.frameworks": SOURCE,
+    "training.importers.frameworks": {*SOURCE, "training.fit"},  # this project's own modules are among them
+    "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
     "training.importers.nir": SOURCE,
     "training.importers.onnx": SOURCE,
     "training.__main__": {
