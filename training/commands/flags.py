@@ -105,7 +105,7 @@ class Flag:
         )
 
     def value(self, typed: str | bool) -> Any:
-        """Return what was typed as a file would hold it; what is none of the field's type is for the model to refuse."""
+        """Return what was typed as a file would hold it; what is not of its type is for the model to refuse."""
         if isinstance(typed, bool):
             return typed
         if self.listed:
