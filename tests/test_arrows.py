@@ -26,7 +26,7 @@ SOURCE = {
 TRAINING: Arrows = {
     "training.errors": set(),
     "training.config": {"training.errors"},
-    "training.commands": set(),
+    "training.commands": set(),  # the groups, and the flags of a model: what every command is made with
     "training.data": {"training.config", "training.errors"},
     "training.report": {"training.data", "training.config", "training.errors"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors"},
@@ -36,9 +36,16 @@ TRAINING: Arrows = {
     "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
     "training.importers.nir": SOURCE,
     "training.importers.onnx": SOURCE,
+    "training.commands.runs": {
+        *("training.commands", "training.config", "training.data", "training.fit"),
+        *("training.publish", "training.report"),
+    },
+    "training.commands.fit": {
+        *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
+    },
     "training.__main__": {
-        *("training.importers.frameworks", "training.importers.nir", "training.importers.onnx", "training.fit"),
-        *("training.config", *SOURCE),
+        *("training.commands", "training.commands.fit", "training.commands.runs"),
+        *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room
