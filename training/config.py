@@ -57,7 +57,9 @@ class NetworkConfig(Frozen):
     reset: Reset = Reset.SUBTRACT
     readout: Readout = Readout.SPIKE_COUNT
     coding: Coding = Coding.DIRECT
-    time_steps: Count | None = Field(default=None, description="8 if absent; for spikes, as many as the data has.")
+    time_steps: Count | None = Field(
+        default=None, description="8 if absent; for spikes and current, as many as the data has."
+    )
 
 
 class OptimisationConfig(Frozen):

@@ -27,7 +27,8 @@ def random_inputs(contract: OnnxContract, time_steps: int) -> EncodedInputs:
         spikes = random.random((SAMPLES, time_steps, *declared.shape)) < DENSITY
         samples: FloatArray = np.where(spikes, high, quiet)
     else:
-        drawn = random.random((SAMPLES, *declared.shape), np.float32)
+        steps = (time_steps,) if contract.coding.per_step else ()
+        drawn = random.random((SAMPLES, *steps, *declared.shape), np.float32)
         samples = np.clip(low + drawn * (high - low), low, high)
     return encode(samples.astype(np.float32), contract, time_steps, SEED)
 

@@ -5,6 +5,7 @@
     latency  one spike, which is earlier the larger the value x is: at step floor((1 - x) * (time_steps - 1) + 1/2);
              no spike where x is 0
     spikes   the client sends a raster, or its events
+    current  the client sends a value for each step, such as a time series; normalised, it is that step's current
 
 Rate coding draws from a counter-based generator (Philox 4x64, Salmon et al., SC 2011) keyed by the seed, step by step:
 a seed gives the same spikes on any engine and machine and at any place in a batch, and a longer run begins with the
@@ -79,12 +80,11 @@ def encode(
 ) -> EncodedInputs:
     """Encode raw samples by the task's coding.
 
-    `samples` holds raw values in the task's declared range: (batch, *input shape), or for `spikes` coding (batch,
-    time_steps, *input shape). `time_steps` defaults to the task's, or for `spikes` to the samples'. `seed` is one
-    unsigned 64-bit integer for all samples, or one for each; only `rate` uses it. Raises InvalidInput.
+    `samples` holds raw values in the task's declared range: (batch, *input shape), or for `spikes` and `current`
+    coding (batch, time_steps, *input shape). `time_steps` defaults to the task's, or for those two to the samples'.
+    `seed` is one unsigned 64-bit integer for all samples, or one for each; only `rate` uses it. Raises InvalidInput.
     """
-    spikes = task.coding is Coding.SPIKES
-    expected = ("time_steps", *task.input.shape) if spikes else task.input.shape
+    expected = ("time_steps", *task.input.shape) if task.coding.per_step else task.input.shape
     if samples.ndim != len(expected) + 1 or samples.shape[samples.ndim - len(task.input.shape) :] != task.input.shape:
         wanted = "×".join(str(size) for size in expected)
         raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {wanted}")
@@ -97,11 +97,12 @@ def encode(
 def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
     if time_steps is not None and time_steps < 1:
         raise InvalidInput(f"time_steps is {time_steps}, expected at least 1")
-    if task.coding is not Coding.SPIKES:
+    if not task.coding.per_step:
         return task.time_steps if time_steps is None else time_steps
     sent = samples.shape[1]
     if sent < 1:
-        raise InvalidInput("a raster in inputs has 0 steps, expected at least 1")
+        what = "raster" if task.coding is Coding.SPIKES else "sample"
+        raise InvalidInput(f"a {what} in inputs has 0 steps, expected at least 1")
     if time_steps not in (None, sent):
         raise InvalidInput(f"time_steps is {time_steps}, but the inputs have {sent} steps")
     return sent
@@ -148,7 +149,7 @@ def _latency(values: FloatArray, time_steps: int, _: int | Sequence[int]) -> Flo
     return ((step == first_spike) & (values > 0)).astype(np.float32)
 
 
-def _spikes(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
+def _per_step(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
     return np.ascontiguousarray(values.swapaxes(0, 1))
 
 
@@ -156,7 +157,8 @@ CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any], FloatArray]] = {
     Coding.DIRECT: _direct,
     Coding.RATE: _rate,
     Coding.LATENCY: _latency,
-    Coding.SPIKES: _spikes,
+    Coding.SPIKES: _per_step,
+    Coding.CURRENT: _per_step,
 }
 
 

@@ -32,6 +32,12 @@ class Coding(StrEnum):
     RATE = "rate"
     LATENCY = "latency"
     SPIKES = "spikes"
+    CURRENT = "current"
+
+    @property
+    def per_step(self) -> bool:
+        """Whether a sample has a value for each step, (time_steps, *shape), so that it sets the number of steps."""
+        return self in (Coding.SPIKES, Coding.CURRENT)
 
 
 class Readout(StrEnum):

@@ -161,7 +161,7 @@ def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
 
 def v2_example(spec: Task | None) -> Json:
     """Return an infer request for a model of `spec`; for None, one for the digits model."""
-    if spec is not None and spec.coding is Coding.SPIKES:
+    if spec is not None and spec.coding is Coding.SPIKES:  # a tensor cannot hold events
         values = np.full((1, spec.time_steps, *spec.input.shape), max(0.0, spec.input.low))
     else:
         values = np.array(example(spec)["inputs"], np.float64)
@@ -179,7 +179,8 @@ def example(spec: Task | None) -> Json:
     low, high = spec.input.low, spec.input.high
     units = math.prod(spec.input.shape)
     drawn = ZERO if units == len(ZERO) else [16 * unit // units for unit in range(units)]
-    return {"inputs": [_shaped([low + (high - low) * value / 16 for value in drawn], spec.input.shape)]}
+    step = _shaped([low + (high - low) * value / 16 for value in drawn], spec.input.shape)
+    return {"inputs": [[step] * spec.time_steps if spec.coding.per_step else step]}
 
 
 def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:

@@ -113,7 +113,7 @@ def _incoming(declared: Input, coding: Coding) -> Multiples:
     """Return the values of the network's input at each step; raises InvalidConfig for a coding without a rule."""
     if coding in (Coding.RATE, Coding.LATENCY):
         return Multiples(1.0, 1.0)
-    if coding not in (Coding.DIRECT, Coding.SPIKES):
+    if coding not in (Coding.DIRECT, Coding.SPIKES, Coding.CURRENT):
         raise InvalidConfig(
             f"coding is '{coding}', for which no sum is known to be exact, expected one of: {', '.join(Coding)}"
         )

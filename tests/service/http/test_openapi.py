@@ -27,7 +27,7 @@ def networks() -> list[Network]:
         time_steps=2,
         labels=["a", "b", "c", "d"],
     )
-    return [toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), image]
+    return [toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), toy(Coding.CURRENT), image]
 
 
 @pytest.mark.parametrize("network", networks(), ids=lambda network: f"{network.spec.coding}-{network.spec.input.shape}")

@@ -149,6 +149,34 @@ def test_the_steps_of_a_raster_may_be_flat(tmp_path: Path) -> None:
         assert client.post("/predict", json={"inputs": [[[1, 0], [1, 1]]]}).json() == nested
 
 
+def test_a_time_series_is_the_current_of_each_step_however_it_is_nested(tmp_path: Path) -> None:
+    # Decay 1, threshold 1. The currents 0.75, 0.5, 0.5 charge 0.75, 1.25 (spike, 0.25 left), 0.75: one spike. The
+    # others, -1, 2, 0, charge -1, 1 (spike, 0 left), 0: one spike. Trained with two steps, it takes three.
+    network = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [1, 2], "low": -4, "high": 4},
+        coding="current",
+        time_steps=2,
+        labels=["a", "b"],
+    )
+    publish(tmp_path, network)
+    flat = [[0.75, -1], [0.5, 2], [0.5, 0]]
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [flat]}).json()
+        nested = client.post("/predict", json={"inputs": [[[step] for step in flat]]}).json()
+        described = client.get("/models/toy").json()
+        tensor = {"name": "inputs", "shape": [1, 3, 1, 2], "datatype": "FP32", "data": [0.75, -1, 0.5, 2, 0.5, 0]}
+        v2 = client.post("/v2/models/toy/infer", json={"inputs": [tensor]}).json()
+        metadata = client.get("/v2/models/toy").json()
+    assert answer["time_steps"] == 3
+    assert answer["predictions"][0]["spike_counts"] == [1, 1]
+    assert nested == answer
+    assert described["coding"] == "current"
+    assert metadata["inputs"][0]["shape"] == [-1, -1, 1, 2]
+    assert {output["name"]: output["data"] for output in v2["outputs"]}["spike_counts"] == [1, 1]
+
+
 @pytest.fixture
 def camera() -> Network:
     """Two channels of 2 × 3 pixels, each counted by a neuron of its own."""
