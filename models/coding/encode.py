@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInput
-from models.spec import Coding, Input, Task
+from models.spec import Coding, Input, OutOfRange, Task
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape, show
 
@@ -109,14 +109,26 @@ def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
 
 
 def _normalised(samples: FloatArray, declared: Input) -> FloatArray:
-    """Check every value against the declared range and return scale * value + offset, float32."""
-    outside = ~((samples >= np.float32(declared.low)) & (samples <= np.float32(declared.high)))  # NaN is outside too
-    if outside.any():
-        where = tuple(int(index) for index in np.argwhere(outside)[0])
-        position = "".join(f"[{index}]" for index in where)
-        raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {declared.low:g} to {declared.high:g}")
-    scaled = np.float32(declared.scale) * samples.astype(np.float32, copy=False)
-    return scaled + np.float32(declared.offset)
+    """Check every value against the declared range, or clip it to that, and return the normalised values, float32."""
+    low, high = declared.range
+    if declared.out_of_range is OutOfRange.CLIP:
+        _require(np.isfinite(samples), samples, declared)
+        samples = np.clip(samples, low, high)
+    else:
+        _require((samples >= low) & (samples <= high), samples, declared)  # NaN is outside too
+    return declared.normalise(samples.astype(np.float32, copy=False))
+
+
+def _require(right: NDArray[np.bool_], samples: FloatArray, declared: Input) -> None:
+    """Raise InvalidInput for the first sample's value that is not right."""
+    if right.all():
+        return
+    where = tuple(int(index) for index in np.argwhere(~right)[0])
+    position = "".join(f"[{index}]" for index in where)
+    low, high = (np.broadcast_to(end, samples.shape)[where] for end in declared.range)
+    clipped = declared.out_of_range is OutOfRange.CLIP
+    expected = "a finite number" if clipped else f"{low:g} to {high:g}"
+    raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {expected}")
 
 
 def _direct(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
@@ -165,12 +177,13 @@ CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any], FloatArray]] = {
 def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> NDArray[np.float32]:
     """Return the rasters (batch, time_steps, *input shape) of samples that were sent as events.
 
-    An event sets its unit at its step to the largest value of the declared range; repeating an event has no effect.
-    Raises InvalidInput for lists of different lengths and for a step or unit out of range.
+    An event sets its unit at its step to the largest value of the unit's declared range; repeating an event has no
+    effect. Raises InvalidInput for lists of different lengths and for a step or unit out of range.
     """
     steps = task.time_steps if time_steps is None else time_steps
     units = math.prod(task.input.shape)
     rasters = np.zeros((len(events), steps, units), np.float32)
+    largest = np.broadcast_to(task.input.range[1], task.input.shape).ravel()
     for sample, event in enumerate(events):
         if len(event.t) != len(event.unit):
             raise InvalidInput(
@@ -180,5 +193,6 @@ def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = Non
             for place, value in enumerate(values):
                 if not 0 <= value < limit:
                     raise InvalidInput(f"inputs[{sample}].{field}[{place}] is {value}, expected 0 to {limit - 1}")
-        rasters[sample, np.array(event.t, np.intp), np.array(event.unit, np.intp)] = task.input.high
+        unit = np.array(event.unit, np.intp)
+        rasters[sample, np.array(event.t, np.intp), unit] = largest[unit]
     return rasters.reshape(len(events), steps, *task.input.shape)
