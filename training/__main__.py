@@ -124,7 +124,10 @@ def export_run(run: RunArgument, repository: RepositoryOption = Path("repository
 
 
 def _load(config: TrainingConfig) -> Dataset:
-    return load(config.data, config.network.coding)
+    data = load(config.data, config.network.coding)
+    for sentence in data.warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
+    return data
 
 
 def _report(evaluation: Evaluation, data: Dataset) -> None:

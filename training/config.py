@@ -31,18 +31,33 @@ class Surrogate(StrEnum):
     SOFT = "soft"
 
 
+class Normalise(StrEnum):
+    """How raw values become currents."""
+
+    NONE = "none"
+    RANGE = "range"
+    STANDARD = "standard"
+
+
 class DataConfig(Frozen):
     """Which data, and how it is split. The test split chooses nothing."""
 
-    dataset: str = "digits"
-    file: Path | None = None
-    folder: Path = Path("data")
-    download: bool = False
-    test_share: Share = 0.2
-    validation_share: Share = 0.1
-    split_seed: Annotated[int, Field(ge=0)] = 0
-    low: float | None = None
-    high: float | None = None
+    dataset: str = Field(
+        default="digits", description="digits, mnist, fashion-mnist, mnist-5000, or arrays: your own .npz."
+    )
+    file: Path | None = Field(default=None, description="arrays: the .npz with x and y, or x_train, y_train and so on.")
+    folder: Path = Field(default=Path("data"), description="Where data sets of their own folder lie.")
+    download: bool = Field(default=False, description="Download the data set where it is not there.")
+    test_share: Share = Field(default=0.2, description="The share of samples to test on, where the data has no split.")
+    validation_share: Share = Field(default=0.1, description="The share of the others to validate on, likewise.")
+    split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Which samples are held out.")
+    low: float | None = Field(default=None, description="The least raw value; the data's if absent.")
+    high: float | None = Field(default=None, description="The greatest raw value; the data's if absent.")
+    normalise: Normalise | None = Field(
+        default=None,
+        description="none; range, low to high become 0 to 1; or standard, each feature has mean 0 and "
+        "deviation 1. If absent, for arrays: standard for current coding, none for spikes, else range.",
+    )
 
 
 class NetworkConfig(Frozen):
