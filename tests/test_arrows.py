@@ -26,7 +26,7 @@ SOURCE = {
 TRAINING: Arrows = {
     "training.errors": set(),
     "training.config": {"training.errors"},
-    "training.commands": set(),  # the groups, and the flags of a model: what every command is made with
+    "training.commands": {"training.config"},  # the groups, and the flags of a model: what every command is made with
     "training.data": {"training.config", "training.errors"},
     "training.report": {"training.data", "training.config", "training.errors"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors"},

@@ -41,29 +41,40 @@ class Surrogate(StrEnum):
     SOFT = "soft"
 
 
+class Normalise(StrEnum):
+    """How raw values become currents."""
+
+    NONE = "none"
+    RANGE = "range"
+    STANDARD = "standard"
+
+
 class DataConfig(Frozen):
     """Which data, and how it is split. The test split chooses nothing."""
 
-    dataset: str = Field(default="digits", description="digits, mnist, fashion-mnist or arrays.")
+    dataset: str = Field(
+        default="digits", description="digits, mnist, fashion-mnist, mnist-5000, or arrays: your own .npz."
+    )
     file: Path | None = Field(
-        default=None, description="arrays: the .npz with x and y.", json_schema_extra={"chosen": "none"}
-    )
-    folder: Path = Field(default=Path("data"), description="mnist, fashion-mnist: where the data lies.")
-    download: bool = Field(default=False, description="mnist, fashion-mnist: download it.")
-    test_share: Share = Field(default=0.2, description="The share of the samples that is held out as the test split.")
-    validation_share: Share = Field(
-        default=0.1, description="The share of the other samples that chooses the best epoch."
-    )
-    split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="The seed of the splits.")
-    low: float | None = Field(
         default=None,
-        description="arrays: the lowest value that a client may send.",
-        json_schema_extra={"chosen": "the lowest in the data"},
+        description="arrays: the .npz with x and y, or x_train, y_train and so on.",
+        json_schema_extra={"chosen": "none"},
+    )
+    folder: Path = Field(default=Path("data"), description="Where data sets of their own folder lie.")
+    download: bool = Field(default=False, description="Download the data set where it is not there.")
+    test_share: Share = Field(default=0.2, description="The share of samples to test on, where the data has no split.")
+    validation_share: Share = Field(default=0.1, description="The share of the others to validate on, likewise.")
+    split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Which samples are held out.")
+    low: float | None = Field(
+        default=None, description="The least raw value.", json_schema_extra={"chosen": "the lowest in the data"}
     )
     high: float | None = Field(
+        default=None, description="The greatest raw value.", json_schema_extra={"chosen": "the highest in the data"}
+    )
+    normalise: Normalise | None = Field(
         default=None,
-        description="arrays: the highest value that a client may send.",
-        json_schema_extra={"chosen": "the highest in the data"},
+        description="none; range, low to high become 0 to 1; or standard, each feature has mean 0 and deviation 1",
+        json_schema_extra={"chosen": "arrays: standard for current coding, none for spikes, else range"},
     )
 
 
@@ -76,7 +87,7 @@ class Schedule(StrEnum):
 
 
 SEQUENCES = "sequences"
-Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive"]
+Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain"]
 
 
 def suited(images: Any, sequences: Any, description: str) -> Any:
@@ -88,9 +99,13 @@ class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
     architecture: str = suited("32C3-AP2-64C3-AP2-64", "128R", "The layers in short form, such as 32C3-AP2-128R.")
-    neuron: Literal["IF", "LIF", "CubaLIF"] = Field(default="LIF", description="The neurons of every layer.")
+    neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF"] = Field(
+        default="LIF", description="The neurons of every layer."
+    )
     decay: Fraction = Field(default=0.75, description="What a membrane keeps per step; where learned, the start.")
     syn_decay: Fraction = Field(default=0.5, description="What a CubaLIF's synaptic current keeps per step.")
+    adapt_decay: Fraction = Field(default=0.97, description="What an ALIF's adaptation keeps per step.")
+    adapt_gain: NonNegative = Field(default=0.1, description="How far a spike raises an ALIF's threshold.")
     readout_decay: Fraction | None = Field(
         default=None, description="What a membrane readout keeps per step.", json_schema_extra={"chosen": "as decay"}
     )
@@ -109,7 +124,7 @@ class NetworkConfig(Frozen):
     @property
     def temporal(self) -> bool:
         """Whether samples are sequences, or a layer is recurrent."""
-        return self.coding is Coding.SPIKES or re.search(r"\d+R", self.architecture) is not None
+        return self.coding.per_step or re.search(r"\d+R", self.architecture) is not None
 
 
 class OptimisationConfig(Frozen):

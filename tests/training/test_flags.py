@@ -41,7 +41,10 @@ def test_help_at_80_columns_shows_every_field_once_with_its_default_and_cuts_not
     assert set(FIELDS) < set(shown)
     for flag in flags_of(TrainingConfig):
         default = flag.default
-        if default is None:
+        if (sequences := flag.schema.get("sequences")) is not None:
+            of_sequences = ",".join(sequences) if isinstance(sequences, list | tuple) else sequences
+            default = f"({default}; for sequences {of_sequences})"
+        elif default is None:
             default = f"({flag.schema['chosen']})"
         elif isinstance(default, bool):
             default = flag.name if default else f"no-{flag.name}"

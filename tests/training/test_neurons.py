@@ -141,11 +141,12 @@ def test_several_spikes_a_step_have_a_bump_at_each_multiple_of_the_threshold() -
     assert float(threshold.grad) == pytest.approx(-(2.5 + 2 * 2.5 + 3 * 2.5 + far))
 
 
-def adaptive(neurons: int, time_steps: int, **fields: Any) -> SpikingNetwork:
+def adaptive(neurons: int, time_steps: int, **fields: Any) -> TrainingNetwork:
     """Return a layer of ALIF neurons that takes their currents, decay 0.5 unless given."""
     node = {"type": "ALIF", "name": "out", "decay": 0.5} | dict.fromkeys(ADAPTS, "per_neuron") | fields
     spec: dict[str, Any] = {"input": {"shape": [neurons]}, "coding": "spikes", "time_steps": time_steps}
-    return SpikingNetwork(Spec.read(spec | {"nodes": [node], "labels": [str(neuron) for neuron in range(neurons)]}))
+    whole = Spec.read(spec | {"nodes": [node], "labels": [str(neuron) for neuron in range(neurons)]})
+    return TrainingNetwork(Architecture(whole))
 
 
 def test_the_gradient_of_an_adaptation_reaches_its_gain_and_the_spikes_before() -> None:
@@ -157,9 +158,9 @@ def test_the_gradient_of_an_adaptation_reaches_its_gain_and_the_spikes_before() 
     layer.adapt_decay = torch.tensor([0.75], requires_grad=True)
     layer.adapt_gain = torch.tensor([0.5], requires_grad=True)
     currents = torch.tensor([1.0, 1.5]).view(2, 1, 1).requires_grad_()
-    *_, activity = module(currents, 2, SurrogateThreshold(sigmoid, 10.0))
-    assert activity.leaving.ravel().tolist() == [1, 1]
-    activity.leaving[1].sum().backward()  # type: ignore[no-untyped-call]
+    activity: Activity = module(currents, 2, SurrogateThreshold(Surrogate.SIGMOID, 10.0))
+    assert activity.output.ravel().tolist() == [1, 1]
+    activity.output[1].sum().backward()  # type: ignore[no-untyped-call]
     assert layer.adapt_gain.grad.tolist() == [-2.5]
     assert layer.adapt_decay.grad.tolist() == [0.0]
     assert currents.grad is not None
@@ -174,8 +175,8 @@ def test_the_parameters_of_an_adaptation_have_gradients_over_many_steps(fire: Fi
     layer.adapt_decay = torch.full((5,), 0.9, requires_grad=True)
     layer.adapt_gain = torch.full((5,), 0.2, requires_grad=True)
     steps = torch.rand(40, 8, 5, generator=torch.Generator().manual_seed(0)) * 2
-    *_, activity = module(steps, 40, threshold_for(surrogate, 1.0))
-    activity.leaving.sum().backward()
+    activity: Activity = module(steps, 40, threshold_for(surrogate, 1.0))
+    activity.output.sum().backward()  # type: ignore[no-untyped-call]
     for gradient in (layer.adapt_decay.grad, layer.adapt_gain.grad):
         assert torch.isfinite(gradient).all()
         assert (gradient != 0).all()
@@ -189,9 +190,8 @@ def test_the_soft_network_passes_gradcheck_in_the_parameters_of_its_adaptation(r
 
     def run(adapt_decay: torch.Tensor, adapt_gain: torch.Tensor) -> torch.Tensor:
         layer.adapt_decay, layer.adapt_gain = adapt_decay, adapt_gain
-        *_, activity = module(steps, 5, SoftThreshold(4.0))
-        leaving: torch.Tensor = activity.leaving
-        return leaving
+        activity: Activity = module(steps, 5, SoftThreshold(4.0))
+        return activity.output
 
     values = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in ([0.5, 0.9], [0.25, 0.5])]
     assert torch.autograd.gradcheck(run, values)
