@@ -22,9 +22,10 @@ from models.engines.torch.network import HardThreshold
 from models.neurons import Arithmetic, NeuronState, at_rest
 from models.spec.nodes import Fire, Neuron, Spiking
 from training.fit.operators import plain
-from training.fit.operators.derivation import SPIKES, Rule
-from training.fit.operators.functions import Layer, Scan
-from training.fit.operators.spikes import Spikes, row_width
+from training.fit.operators.derivation import Rule
+from training.fit.operators.linear import Connect
+from training.fit.operators.scan_function import Layer, Scan, Tensors
+from training.fit.operators.spikes import Lists, Spikes, row_width
 from training.fit.operators.vector_code import step_of
 from training.fit.surrogate import SurrogateThreshold
 
@@ -47,7 +48,9 @@ class Currents:
 
     def run(self) -> Tensor:
         """Run it."""
-        return plain.connect(self.connection, dense(self.spikes))
+        weight, bias = self.connection.weight, self.connection.bias
+        currents: Tensor = Connect.apply(self.spikes, self.spikes.carrier, weight, bias)  # type: ignore[no-untyped-call]
+        return currents
 
 
 Signal: TypeAlias = Tensor | Spikes | Currents
@@ -106,7 +109,7 @@ def _events(raster: Tensor) -> Spikes | None:
 def scan(
     node: Neuron,
     parameters: Mapping[str, Tensor],
-    current: Currents | Tensor,
+    current: Signal,
     time_steps: int,
     threshold: Arithmetic[Tensor],
     recurrent: nn.Linear | None = None,
@@ -118,53 +121,50 @@ def scan(
     node's, by name, each a scalar or of the layer's shape. Returns the output (time_steps, batch, *shape), spikes or a
     readout's membrane, and the state after the last step, with its gradient.
     """
-    if not _supported(current, threshold) or recurrent is not None:
-        values = dense(current)
-        return plain.scan(node, parameters, values, time_steps, threshold, recurrent, state)
-    return _compiled(node, parameters, current, time_steps, threshold, state)
+    current = dense(current) if isinstance(current, Spikes) else current
+    surrogate = threshold if isinstance(threshold, SurrogateThreshold) else None
+    if not (surrogate or type(threshold) is HardThreshold) or not _compilable(parameters, current, recurrent, state):
+        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state)
+    wanted = torch.is_grad_enabled()
+    trained = [name for name, value in parameters.items() if value.requires_grad and name != "start"] if wanted else []
+    rule = Rule.of(node, trained)
+    if surrogate is not None:
+        rule = Rule.of(node, trained, surrogate.surrogate, surrogate.detach_reset)
+    step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
+    several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
+    lists = None
+    if isinstance(node, Spiking) and not several:
+        rows, width = time_steps * batch, row_width(shape)
+        lists = Lists(rows, math.prod(shape), bits=np.empty(rows * width // LANES, np.uint16))
+    source = current.spikes if isinstance(current, Currents) else None
+    slope = 1.0 if surrogate is None else surrogate.slope
+    layer = Layer(rule, time_steps, batch, shape, slope, source, lists, state is not None, wanted)
+    begin = state or at_rest(plain.learning(node, parameters), parameters.__getitem__, torch.zeros(batch, *shape))
+    tensors = Tensors(current=current) if isinstance(current, Tensor) else Tensors()
+    if isinstance(current, Currents):
+        weight, bias = current.connection.weight, current.connection.bias
+        tensors = tensors._replace(carrier=current.spikes.carrier, weight=weight, bias=bias)
+    if recurrent is not None:
+        spikes = begin.spikes if state is not None else None
+        tensors = tensors._replace(recurrent_weight=recurrent.weight, recurrent_bias=recurrent.bias, spikes=spikes)
+    states = (getattr(begin, name) for name in step.states)
+    leaving, mean, spikes, *after = Scan.apply(  # type: ignore[no-untyped-call]
+        layer, *tensors, *(parameters[name] for name in step.parameters), *states
+    )
+    last = NeuronState(**dict(zip(step.states, after, strict=True)))
+    if recurrent is not None:
+        last = last._replace(spikes=spikes)
+    return leaving if lists is None else Spikes(layer.outputs, lists, leaving, mean), last
 
 
-def _supported(current: Currents | Tensor, threshold: Arithmetic[Tensor]) -> bool:
-    tensor = current.connection.weight if isinstance(current, Currents) else current
-    return type(threshold) in (SurrogateThreshold, HardThreshold) and _on_cpu(tensor) and math.prod(current.shape) > 0
-
-
-def _compiled(
-    node: Neuron,
+def _compilable(
     parameters: Mapping[str, Tensor],
     current: Currents | Tensor,
-    time_steps: int,
-    threshold: Any,
+    recurrent: nn.Linear | None,
     state: NeuronState | None,
-) -> tuple[Signal, NeuronState]:
-    soft = isinstance(threshold, SurrogateThreshold)
-    trained = {name for name, value in parameters.items() if value.requires_grad and name != "start"}
-    grad = torch.is_grad_enabled()
-    rule = Rule.of(
-        node, trained if grad else (), threshold.surrogate if soft else None,
-        detach_reset=threshold.detach_reset if soft else True,
-    )  # fmt: skip
-    step, shape = step_of(rule), tuple(current.shape[2:])
-    batch = current.shape[1]
-    spiking = isinstance(node, Spiking)
-    several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
-    begin = state or at_rest(node, parameters.__getitem__, torch.zeros(batch, *shape))
-    states = [getattr(begin, name) for name in step.states]
-    tensors: list[Tensor | None] = [None, None, None, None]
-    if isinstance(current, Currents):
-        tensors[1:] = [current.spikes.carrier, current.connection.weight, current.connection.bias]
-    else:
-        tensors[0] = current
-    spikes = current.spikes if isinstance(current, Currents) else None
-    layer = Layer(rule, time_steps, batch, shape, threshold.slope if soft else 1.0, spiking, spikes, grad)
-    width = row_width(shape)
-    bits = np.empty(time_steps * batch * width // LANES, np.uint16) if spiking and not several else None
-    leaving, rate, *after = Scan.apply(layer, bits, *tensors, *(parameters[n] for n in step.parameters), *states)  # type: ignore[no-untyped-call]
-    fields = dict(zip(step.states, after, strict=True))
-    last = NeuronState(**fields)
-    if bits is None:
-        return leaving, last
-    return Spikes.fired(layer.outputs, bits.reshape(-1, width // LANES), leaving, rate), last
-
-
-_ = SPIKES
+) -> bool:
+    """Return whether the kernels can run a layer: float32, on the CPU, not empty, and nobody traces it."""
+    tensors = [*parameters.values(), *(value for value in state or () if value is not None)]
+    tensors += [] if recurrent is None else [recurrent.weight]
+    tensors += [current.connection.weight] if isinstance(current, Currents) else [current]
+    return _on_cpu(*tensors) and math.prod(current.shape) > 0 and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

@@ -33,7 +33,11 @@ class Rule:
 
     @classmethod
     def of(
-        cls, node: Neuron, trained: Iterable[str], surrogate: Surrogate | None, *, detach_reset: bool = True
+        cls,
+        node: Neuron,
+        trained: Iterable[str] = (),
+        surrogate: Surrogate | None = None,
+        detach_reset: bool = True,
     ) -> Rule:
         """Return the rule of a node."""
         trained = tuple(sorted(trained))
@@ -92,14 +96,13 @@ class Step:
             return gradients.get(leaf(name), constant(0.0))
 
         to_before = tuple(map(to, states))
-        to_trained = tuple(map(to, rule.trained))
+        trained = tuple(name for name in rule.trained if name in parameters)
+        to_trained = tuple(map(to, trained))
         to_current, to_feedback = to("current"), to("feedback") if recurrent else None
         wanted = [to_current, *to_before, *to_trained, *([to_feedback] if to_feedback else [])]
         given = {*map(leaf, parameters), SLOPE, TO_LEAVING, *_to(states)}
         stored = _fewest(wanted, known, given)
-        return cls(
-            states, parameters, rule.trained, leaving, after, stored, to_current, to_feedback, to_before, to_trained
-        )
+        return cls(states, parameters, trained, leaving, after, stored, to_current, to_feedback, to_before, to_trained)
 
 
 def _to(states: Iterable[str]) -> list[Expression]:

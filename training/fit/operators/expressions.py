@@ -26,6 +26,7 @@ class Expression:
     The operations: leaf, constant, +, -, *, /; fire (charged, threshold); select (where the first is above 0, the
     second, else the third); held (the first, through which no gradient passes); positive (0 in place of what is less);
     abs; sigmoid; nearest (how many whole thresholds are nearest to what is charged, at least 1).
+    """
 
     operation: str
     operands: tuple[Expression, ...] = ()

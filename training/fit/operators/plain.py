@@ -10,12 +10,18 @@ from torch import Tensor, nn
 from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
 from models.neurons.layer import Recurrence
 from models.spec.nodes import Neuron
+from models.spec.parameters import PER_NEURON
 
 
 def connect(connection: nn.Module, signal: Tensor) -> Tensor:
     """Return the currents of a connection, (time_steps or 1, batch, *shape)."""
     flat: Tensor = connection(signal.flatten(0, 1))
     return flat.view(*signal.shape[:2], *flat.shape[1:])
+
+
+def learning(node: Neuron, parameters: Mapping[str, Tensor]) -> Neuron:
+    """Return a node of whose learned parameters the equations leave none out, as they do with a gain of 1."""
+    return node.model_copy(update={name: PER_NEURON for name, value in parameters.items() if value.requires_grad})
 
 
 def scan(
@@ -28,6 +34,7 @@ def scan(
     state: NeuronState | None = None,
 ) -> tuple[Tensor, NeuronState]:
     """Step a layer of neurons through time, one operation of PyTorch's after the other; see `operators.scan`."""
+    node = learning(node, parameters)
     layer = NeuronLayer[Tensor].of(node, parameters.__getitem__, threshold, _recurrence(recurrent))
     begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
     last = at_rest(node, parameters.__getitem__, torch.zeros_like(current[0])) if state is None else state

@@ -11,9 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from models.engines.event.compiled import inner
 from models.engines.event.connections import PANEL
 from models.engines.event.currents import Array, aligned_floats, gather
-from models.engines.event.vectors import LANES, list_bits
+from models.engines.event.vectors import (
+    FLOAT_ROWS,
+    LANES,
+    TILE_VECTORS,
+    copy,
+    list_bits,
+    multiply_floats_column,
+    multiply_floats_tile,
+)
 from training.fit.operators.compiled import kernel
 
 BLOCK = 32  # units that are transposed at once
@@ -39,6 +48,98 @@ def pack(weight: Array, outputs: int, units: int, width: int, panels: Array, fir
                 else:
                     for unit in range(block, stop):
                         panels[start + unit * across + j] = 0.0
+
+
+@kernel
+def pack_rows(
+    weight: Array, outputs: int, units: int, rows: int, width: int, panels: Array, first: int, end: int, _: int
+) -> None:  # fmt: skip
+    """Copy a weight (outputs, units) into panels of PANEL units, those numbered `first` to `end`.
+
+    A panel has a row for each output. Outputs from `outputs` to `rows` and units from `units` to `width` are 0.
+    """
+    for panel in range(first, end):
+        column = panel * PANEL
+        across = min(PANEL, width - column)
+        start = rows * column
+        present = min(across, units - column)
+        panels[start + outputs * across : start + rows * across] = 0.0
+        for output in range(outputs):
+            for j in range(present):
+                panels[start + output * across + j] = weight[output * units + column + j]
+            for j in range(present, across):
+                panels[start + output * across + j] = 0.0
+
+
+@inner
+def multiply_rows(
+    sums: Array, rows: Array, start: int, count: int, units: int, panels: Array, zeros: Array, width: int
+) -> None:  # fmt: skip
+    """Write `count` rows of `units` floats from rows[start:] times panels (units, width) to sums (count, width).
+
+    Both arrays have room for FLOAT_ROWS more rows, to which anything may be written.
+    """
+    for j in range(0, width, PANEL):
+        across = min(PANEL, width - j)
+        for r in range(0, count, FLOAT_ROWS):
+            multiply_block(sums, r * width + j, width, rows, start + r * units, units, panels, units * j, across, zeros)
+
+
+@inner
+def multiply_block(
+    sums: Array, s: int, stride: int, rows: Array, x: int, units: int, panels: Array, w: int, across: int, zeros: Array
+) -> None:  # fmt: skip
+    """Write FLOAT_ROWS rows of `units` floats from rows[x:] times the panel panels[w:] to sums[s:]."""
+    j = 0
+    while j < across:
+        if j + TILE_VECTORS * LANES <= across:
+            multiply_floats_tile(sums, s + j, stride, rows, x, units, zeros, 0, panels, w + j, across)
+            j += TILE_VECTORS * LANES
+        else:
+            multiply_floats_column(sums, s + j, stride, rows, x, units, zeros, 0, panels, w + j, across)
+            j += LANES
+
+
+@kernel
+def run_linear(
+    index: Array, value: Array, offset: Array, rows: int, panels: Array, units: int, width: int, bias: Array,
+    currents: Array, ranges: int, first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Write bias (width,) plus the weights of the events of each row into currents (rows, width).
+
+    An item is a panel of outputs and one of `ranges` ranges of rows.
+    """
+    for item in range(first, end):
+        column = item // ranges * PANEL
+        across = min(PANEL, width - column)
+        for row in range(item % ranges * rows // ranges, (item % ranges + 1) * rows // ranges):
+            gather(
+                currents, row * width + column, bias, column, panels, units * column, across, across, index, value,
+                offset[row], offset[row + 1],
+            )  # fmt: skip
+
+
+@kernel
+def input_gradient(
+    errors: Array, rows: int, width: int, panels: Array, units: int, unit_width: int, gradient: Array, ranges: int,
+    first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Write the errors (rows, width) of a Linear times its weight, as `pack_rows` packs it, to gradient (rows, units).
+
+    `errors` has room for FLOAT_ROWS more rows. An item is a panel of units and one of `ranges` ranges of rows.
+    """
+    block = aligned_floats(FLOAT_ROWS * PANEL)
+    zeros = aligned_floats(PANEL)
+    zeros[:] = 0.0
+    for item in range(first, end):
+        column = item // ranges * PANEL
+        across = min(PANEL, unit_width - column)
+        present = min(across, units - column)
+        start, stop = item % ranges * rows // ranges, (item % ranges + 1) * rows // ranges
+        for row in range(start, stop, FLOAT_ROWS):
+            multiply_block(block, 0, across, errors, row * width, width, panels, width * column, across, zeros)
+            for r in range(min(FLOAT_ROWS, stop - row)):
+                copy(gradient, (row + r) * units + column, block, r * across, present)
 
 
 @kernel

@@ -38,3 +38,9 @@ def in_parts(kernel: Kernel, items: int, *arguments: Any) -> None:
 def parts_of(items: int) -> int:
     """Return how many threads share so many items."""
     return max(1, min(torch.get_num_threads(), items))
+
+
+def ranges_for(panels: int, rows: int) -> int:
+    """Return into how many ranges rows are cut, so that each thread gets its share of so many panels times ranges."""
+    threads = torch.get_num_threads()
+    return 1 if panels % threads == 0 else max(1, min(threads, rows))
