@@ -47,7 +47,7 @@ def test_help_at_80_columns_shows_every_field_once_with_its_default_and_cuts_not
         elif default is None:
             default = f"({flag.schema['chosen']})"
         elif isinstance(default, bool):
-            default = flag.name if default else f"no-{flag.name}"
+            default = flag.text[2:] if default else f"no-{flag.text[2:]}"
         # A long default may break at its hyphens, and is joined with blanks above.
         assert f"[default:{default}]".replace(" ", "") in shown[flag.text[2:]].replace(" ", ""), flag.text
 
