@@ -153,7 +153,7 @@ def _one_epoch(
         rate = settings.learning_rate * learning_rate_share(settings.schedule, (number + done) / settings.epochs)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        samples = shift(batch.samples, config.augment.shift, data.declared.low, rng)
+        samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         share = devices.share(len(batch))
         with devices.autocast():
