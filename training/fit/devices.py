@@ -43,6 +43,14 @@ class Share:
     weight: float
     copies: int
 
+    @classmethod
+    def of(cls, size: int, rank: int, count: int) -> Self:
+        """Return the share of process `rank` of `count` in a batch of `size` rows; shares differ by one row at most."""
+        if size < count:
+            return cls(slice(0, size), 1 / count, count)
+        start, end = (size * each // count for each in (rank, rank + 1))
+        return cls(slice(start, end), (end - start) / size, 1)
+
 
 class Devices:
     """The processes of a run. As a context manager it ends the others when the first one leaves it."""
@@ -59,11 +67,8 @@ class Devices:
         return self.rank == 0
 
     def share(self, size: int) -> Share:
-        """Return this process's share of a batch of `size` rows; the shares differ by one row at most."""
-        if size < self.count:
-            return Share(slice(0, size), 1 / self.count, self.count)
-        start, end = (size * rank // self.count for rank in (self.rank, self.rank + 1))
-        return Share(slice(start, end), (end - start) / size, 1)
+        """Return this process's share of a batch of `size` rows."""
+        return Share.of(size, self.rank, self.count)
 
     def sum(self, own: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes, without a gradient."""

@@ -12,6 +12,7 @@ curves.png, confusion.png, raster.png, tensorboard/
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,8 @@ class RunFolder:
         content: dict[str, Any] = json.loads(self._read("metrics.json"))
         return content
 
-    def config(self, overrides: dict[str, dict[str, Any]] | None = None) -> TrainingConfig:
-        """Read the configuration, and lay `overrides` over it."""
+    def config(self, overrides: Mapping[str, Any] | None = None) -> TrainingConfig:
+        """Read the configuration, with `overrides` in the form of the file laid over it."""
         if not (self.path / "config.toml").is_file():
             raise InvalidConfig(f"run: '{self.path}' is not a run's folder, expected one with config.toml")
         return TrainingConfig.read(self.path / "config.toml", overrides or {})

@@ -24,13 +24,13 @@ from models.spec.network import Network
 from training.config import OptimisationConfig, TrainingConfig
 from training.data.augment import shift
 from training.data.datasets import Dataset, Split
-from training.errors import InvalidConfig
 from training.fit.architecture import Architecture
+from training.fit.batch_norm import WholeBatch
 from training.fit.checkpoint import Progress
 from training.fit.devices import Devices, launch
 from training.fit.forward import forward
 from training.fit.initialise import initialise
-from training.fit.layers import Connection, Delays, DropoutDraw, Neurons
+from training.fit.layers import Delays, Neurons
 from training.fit.losses import class_scores, rate_penalty, readout_loss, require_gradient
 from training.fit.network import Activity, TrainingNetwork
 from training.fit.schedule import learning_rate_share
@@ -112,8 +112,6 @@ def _start(
         module.load_state_dict(progress.weights)
         optimiser.load_state_dict(progress.optimiser)
     devices.synchronise(module)
-    if devices.count > 1 and any(isinstance(layer, Connection) and layer.norm for layer in module.layers):
-        raise InvalidConfig("network.architecture: has batch norm (BN), expected none with more than one device")
     return module, optimiser, progress
 
 
@@ -157,8 +155,8 @@ def _one_epoch(
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         share = devices.share(len(batch))
         with devices.autocast():
-            draw = DropoutDraw(seeds[0], len(batch), share.rows)
-            activity = forward(module, samples[share.rows], threshold, seeds[share.rows], draw)
+            whole = WholeBatch(seeds[0], len(batch), share.rows)
+            activity = forward(module, samples[share.rows], threshold, seeds[share.rows], whole)
         targets = torch.from_numpy(batch.labels[share.rows]).to(devices.device)
         loss = devices.mean(readout_loss(activity.output, targets, module.spec.readout), share.weight)
         if settings.rate_penalty:

@@ -15,7 +15,8 @@ from models.spec.network import FloatArray, Network
 from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec.parameters import Shape
 from training.fit.architecture import PLAIN, Architecture, NodeTraining
-from training.fit.layers import Connection, Delays, DropoutDraw, Neurons, Written
+from training.fit.batch_norm import WholeBatch
+from training.fit.layers import Connection, Delays, Neurons, Written
 from training.fit.operators import Signal, dense, firing_rate
 
 State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a neuron layer's, or a delay line
@@ -80,7 +81,7 @@ class TrainingNetwork(nn.Module):
         time_steps: int,
         threshold: Arithmetic[Tensor],
         state: State | None = None,
-        draw: DropoutDraw | None = None,
+        whole: WholeBatch | None = None,
     ) -> Activity:
         """Run every sample, layer by layer, continuing from `state` or from rest.
 
@@ -93,7 +94,7 @@ class TrainingNetwork(nn.Module):
         def apply(node: Node, arriving: Signal) -> Signal:
             layer, carried = layers[node.name], before.get(node.name)
             if isinstance(layer, Neurons):
-                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, draw)
+                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, whole)
                 if isinstance(node, Spiking):
                     rasters[node.name] = leaving
                 return passed
@@ -101,7 +102,7 @@ class TrainingNetwork(nn.Module):
                 passed, after[node.name] = layer(arriving, time_steps, carried)
                 return passed
             if isinstance(layer, Connection):
-                return layer(arriving)
+                return layer(arriving, whole)
             values = dense(arriving)
             flat: Tensor = layer(values.flatten(0, 1))
             return flat.view(*values.shape[:2], *flat.shape[1:])
