@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from models.spec.network import FloatArray
 
@@ -40,12 +38,7 @@ def padded_row(values: Tensor | None, width: int) -> FloatArray:
 
 
 def padded_rows(values: Tensor, width: int) -> Tensor:
-    """Return rows (…, size) padded by 0, (…, width), contiguous."""
-    values = values.detach()
-    missing = width - values.shape[-1]
-    return F.pad(values, (0, missing)) if missing else values.contiguous()
-
-
-def empty(*shape: int) -> Tensor:
-    """Return a tensor that holds anything."""
-    return torch.empty(shape)
+    """Return a copy of rows (…, size) padded by 0, (…, width), contiguous."""
+    rows = values.new_zeros(*values.shape[:-1], width)
+    rows[..., : values.shape[-1]] = values.detach()
+    return rows
