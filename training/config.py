@@ -1,7 +1,7 @@
 """What a training run is asked to do: read from TOML, overridden by flags, written into the run's folder.
 
 Each field is a key of the TOML file and a flag of `fit`, which takes type, range, default and description from here
-(training/commands/flags.py). Where the default is None, `chosen` says in `--help` what is taken instead.
+(training/commands/flags.py, which also says what stands in `json_schema_extra`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class NetworkConfig(Frozen):
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
 
-    epochs: Count = Field(default=40, description="Epochs at most.")
+    epochs: Count = Field(default=40, description="Epochs at most.", json_schema_extra={"resumable": True})
     batch_size: Count = Field(default=64, description="Samples per batch.")
     learning_rate: Positive = Field(
         default=2e-3, description="The learning rate of the first epoch, which falls to 0 as a cosine."
@@ -99,14 +99,18 @@ class OptimisationConfig(Frozen):
         default=0, description="Images are shifted at random by up to this many pixels."
     )
     clip_norm: Positive = Field(default=1.0, description="The gradient's norm is clipped to this.")
-    patience: Count = Field(default=15, description="End after this many epochs without a better one.")
+    patience: Count = Field(
+        default=15,
+        description="End after this many epochs without a better one.",
+        json_schema_extra={"resumable": True},
+    )
 
 
 class TrainingConfig(Frozen):
     """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Fixes everything that is random.")
-    device: str = Field(default="cpu", description="cpu or cuda.")
+    device: str = Field(default="cpu", description="cpu or cuda.", json_schema_extra={"resumable": True})
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
