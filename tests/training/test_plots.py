@@ -110,19 +110,23 @@ CONV: list[dict[str, Any]] = [
     },
     {"type": "IF", "name": "fires"},
     {"type": "Flatten", "name": "flat"},
-    {"type": "Linear", "name": "classes", "in_features": 320, "out_features": 3, "bias": False},
-    {"type": "LI", "name": "out", "decay": 0.5},
 ]  # fmt: skip
+LEAKY = {"type": "LI", "name": "out", "decay": 0.5}
 
 
-def convolution(coding: str) -> Network:
-    """Twenty channels of 4×4: channel k adds k/16 of the first channel of the input to itself at each step."""
+def convolution(coding: str, size: int = 4) -> Network:
+    """Twenty channels of images: channel k adds k/16 of the first channel of the input to itself at each step."""
+    features = 20 * size * size
     weights = np.zeros((20, 2, 1, 1), np.float32)
     weights[:, 0, 0, 0] = np.arange(20) / 16
     return network_of(
-        CONV,
-        {"conv.weight": weights, "classes.weight": np.full((3, 320), 0.25, np.float32)},
-        input={"shape": [2, 4, 4]},
+        [
+            *CONV,
+            {"type": "Linear", "name": "classes", "in_features": features, "out_features": 3, "bias": False},
+            LEAKY,
+        ],
+        {"conv.weight": weights, "classes.weight": np.full((3, features), 0.25, np.float32)},
+        input={"shape": [2, size, size]},
         coding=coding,
         time_steps=8,
         labels=["a", "b", "c"],
@@ -154,6 +158,19 @@ def test_a_layer_of_many_neurons_is_drawn_as_rates_of_channels(figure: Callable[
     assert shown[8].tolist() == [0, 1] * 4
 
 
+def test_the_rows_of_an_event_camera_are_drawn_since_its_two_channels_say_too_little(
+    figure: Callable[..., Figure],
+) -> None:
+    network = convolution("spikes", size=20)
+    sample = np.zeros((8, 2, 20, 20))
+    sample[3, 1, 7] = 1  # at step 4, all of row 7 of the second channel: the 28th row of 40
+    picture = figure(save_raster, recorded(network, sample), "x")
+    shown = np.asarray(picture.axes[0].images[0].get_array())
+    assert shown.shape == (40, 8)
+    assert [index.tolist() for index in np.nonzero(shown)] == [[27], [3]]
+    assert picture.axes[0].get_ylabel() == "rows of 2 channels"
+
+
 def test_feature_maps_are_spikes_per_step_of_the_most_active_channels_over_all_steps_and_slices_of_them() -> None:
     # One channel of 20 fires at each of 8 steps, one in the first two steps alone; both at one place.
     raster = np.zeros((8, 20, 2, 3), np.int32)
@@ -181,6 +198,8 @@ def test_membranes_are_those_of_the_most_active_and_the_median_neuron_with_their
     # Five neurons with 4, 3, 1, 1 and 0 spikes: the median is 1, and of those two the one that rises higher.
     counts = np.array([4, 0, 1, 3, 1])
     assert chosen_neurons(counts, np.array([[0.1, 0.9, 0.2, 0.3, 0.8]])) == (0, 4)
+    assert chosen_neurons(np.array([0, 0]), np.array([[0.1, 0.9]])) == (1, 0)  # two that are silent
+    assert chosen_neurons(np.array([2]), np.array([[0.1]])) == (0, 0)
     network = network_of(
         [{"type": "IF", "name": "out", "threshold": "per_neuron"}],
         {"out.threshold": np.array([0.5, 2.0], np.float32)},

@@ -41,7 +41,7 @@ def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
         heading(rates, "Firing rates on the validation split")
         rates.set(ylabel="spikes per neuron and step", ylim=(0, None))
         for axes in (loss, accuracy, rates):
-            axes.set_xlabel("epoch")
+            axes.set(xlabel="epoch", xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
             axes.grid(visible=True)
             if axes.lines:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from training.report.plots.recorded import RecordedSample
-from training.report.plots.style import INTENSITY, TimeAxis, drawn, heading, size_of
+from training.report.plots.style import INTENSITY, SAME, TimeAxis, drawn, heading, size_of
 
 MOST_CHANNELS = 16
 SLICES = 4
@@ -41,13 +41,16 @@ def save_feature_maps(sample: RecordedSample, title: str, path: Path) -> None:
             axes.set_anchor("W")
             axes.set_xticks(across, channels)
             axes.set_yticks(down, rows)
-            if raster.shape[1] > 1:
-                axes.set_xlabel("channel")
+            axes.set_xlabel("channel")
             axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
             most = "" if len(channels) == raster.shape[1] else f", the {len(channels)} most active channels"
+            constant = len(raster) == 1 and name == "input"
             heading(axes, size_of(name, raster.shape[1:], "values" if name == "input" else "neurons") + most)
-            if len(rows) > 1:
+            if constant:
+                axes.set_axis_off()
+                heading(axes, f"{size_of(name, raster.shape[1:], 'values')}, {SAME}")
+            else:
                 width = CELL * len(channels)  # of the images
                 beside = axes.inset_axes((1 + 0.1 / width, 0.0, 0.12 / width, 1.0))
                 bar = figure.colorbar(image, cax=beside, label="spikes per step")

@@ -49,6 +49,8 @@ def save_firing_rates(rates: Mapping[str, FloatArray], samples: int, path: Path)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
             axes.grid(visible=True, axis="y")
+        for axes in panels[len(rates) - columns : len(rates)]:
+            axes.tick_params(labelbottom=True)  # the last of its column, even where the row below has a panel
         for axes in panels[len(rates) :]:
             axes.set_visible(False)
         figure.supylabel("share of the layer's neurons", fontsize=9)

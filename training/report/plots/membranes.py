@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.spec.nodes import Spiking
 from training.report.plots.recorded import RecordedSample
-from training.report.plots.style import BLUE, GREY, VERMILION, drawn, heading, size_of
+from training.report.plots.style import BLUE, GREY, VERMILION, counted, drawn, heading, size_of
 
 
 def save_membranes(sample: RecordedSample, title: str, path: Path) -> None:
@@ -34,7 +34,7 @@ def save_membranes(sample: RecordedSample, title: str, path: Path) -> None:
                 place = f"({place})" if len(shape) > 1 else place
                 axes.plot(
                     x, flat[:, neuron], color=colour, marker="o" if len(x) < 30 else None, markersize=3,
-                    label=f"{kind}: neuron {place}, {_spikes(int(counts[neuron]))}",
+                    label=f"{kind}: neuron {place}, {counted(int(counts[neuron]))}",
                 )  # fmt: skip
                 fired = np.nonzero(raster.reshape(len(raster), -1)[:, neuron])[0]
                 axes.vlines(
@@ -52,19 +52,13 @@ def save_membranes(sample: RecordedSample, title: str, path: Path) -> None:
 
 
 def chosen_neurons(counts: NDArray[Any], membranes: NDArray[Any]) -> tuple[int, int]:
-    """Return the neuron with the most spikes, and one with the median number of them.
+    """Return the neuron with the most spikes, and one with the median number of them, another one if there is.
 
     `counts` (neurons,), `membranes` (time_steps, neurons). Of several with that number, the one whose membrane rises
     highest: it says more than one that nothing reaches.
     """
     peaks = membranes.max(axis=0)
-    median = np.sort(counts)[(len(counts) - 1) // 2]
-
-    def highest(count: Any) -> int:
-        return int(np.where(counts == count, peaks, -np.inf).argmax())
-
-    return highest(counts.max()), highest(median)
-
-
-def _spikes(count: int) -> str:
-    return "1 spike" if count == 1 else f"{count} spikes"
+    most = int(np.where(counts == counts.max(), peaks, -np.inf).argmax())
+    candidates = np.flatnonzero(counts == np.sort(counts)[(len(counts) - 1) // 2])
+    others = candidates[candidates != most]
+    return most, int(others[peaks[others].argmax()]) if len(others) else most

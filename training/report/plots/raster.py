@@ -10,10 +10,23 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from training.report.plots.recorded import RecordedSample
-from training.report.plots.style import BLUE, GREY, INTENSITY, TimeAxis, drawn, heading, shortened, size_of
+from training.report.plots.style import (
+    BLUE,
+    GREY,
+    INTENSITY,
+    SAME,
+    TimeAxis,
+    counted,
+    drawn,
+    heading,
+    shortened,
+    size_of,
+)
 
 MOST_LINES = 300  # neurons that a raster shows one by one; more are shown in groups
 GROUPS = 100
+FEW_CHANNELS = 4  # that would say too little: of fewer, as an event camera's two, each row of pixels is shown
+TALLEST = 16.0  # inches, of a raster with many layers
 MOST_NAMED = 12  # classes whose names have room beside the output layer
 
 
@@ -25,7 +38,8 @@ def save_raster(sample: RecordedSample, title: str, path: Path) -> None:
     """
     silent = {name: sample.membranes[name] for name in sample.membranes if name not in sample.rasters}
     heights = [1.0, *(_height(raster[0].size) for raster in sample.rasters.values()), *(1.3 for _ in silent)]
-    with drawn(path, height=sum(heights) + 0.45 * len(heights) + 0.5) as figure:
+    height = min(TALLEST, sum(heights) + 0.45 * len(heights) + 0.5)
+    with drawn(path, height=height) as figure:
         figure.suptitle(title)
         panels = np.atleast_1d(figure.subplots(len(heights), 1, height_ratios=heights))
         _draw_input(panels[0], sample)
@@ -33,7 +47,7 @@ def save_raster(sample: RecordedSample, title: str, path: Path) -> None:
             heading(
                 axes,
                 size_of(name, raster.shape[1:]),
-                f"{raster.sum()} spikes, {raster.mean():.3f} per neuron and step",
+                f"{counted(int(raster.sum()))}, {raster.mean():.3f} per neuron and step",
             )
             draw_spikes(figure, axes, raster, sample.time)
             if name == sample.spec.nodes[-1].name and raster[0].size <= MOST_NAMED:
@@ -43,7 +57,6 @@ def save_raster(sample: RecordedSample, title: str, path: Path) -> None:
             _draw_readout(axes, name, membrane, sample)
         for axes in panels[1:]:
             sample.time.apply(axes, named=axes is panels[-1])
-        figure.align_ylabels(panels)
 
 
 def _height(neurons: int) -> float:
@@ -79,6 +92,9 @@ def draw_spikes(figure: Any, axes: Any, raster: NDArray[Any], time: TimeAxis) ->
 
 def _rates(raster: NDArray[Any]) -> tuple[NDArray[Any], str]:
     """Return (time_steps, rows) of mean spikes per neuron, a row for each channel or group, and what a row is."""
+    if raster.ndim == 4 and raster.shape[1] < FEW_CHANNELS:
+        rows = raster.mean(axis=3).reshape(len(raster), -1)
+        return rows, f"rows of {raster.shape[1]} channels" if raster.shape[1] > 1 else "row"
     if raster.ndim > 2:
         return raster.reshape(len(raster), len(raster[0]), -1).mean(axis=2), "channel"
     groups = np.array_split(raster, GROUPS, axis=1)
@@ -94,7 +110,7 @@ def _draw_input(axes: Any, sample: RecordedSample) -> None:
         axes.set_ylabel("input" if inputs[0].size <= MOST_LINES else axes.get_ylabel())
         sample.time.apply(axes, named=False)
         return
-    heading(axes, f"{size_of('input', shape, 'values')}, the same at every step")
+    heading(axes, f"{size_of('input', shape, 'values')}, {SAME}")
     if len(shape) == 3:
         # The channels side by side, with an empty column between them.
         gap = np.full((shape[1], 1), np.nan)
@@ -104,11 +120,12 @@ def _draw_input(axes: Any, sample: RecordedSample) -> None:
         axes.set_axis_off()
     else:
         axes.bar(np.arange(inputs[0].size), inputs[0].ravel(), color=BLUE, width=0.8)
-        axes.set(xlabel="input", ylabel="current")
+        axes.set(xlabel="input", ylabel="current", xlim=(-0.6, inputs[0].size - 0.4))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
 
 
 def _share(inputs: NDArray[Any]) -> str:
-    return f"{np.count_nonzero(inputs)} spikes, {np.count_nonzero(inputs) / inputs.size:.3f} per input and step"
+    return f"{counted(int(np.count_nonzero(inputs)))}, {np.count_nonzero(inputs) / inputs.size:.3f} per input and step"
 
 
 def _draw_readout(axes: Any, name: str, membrane: NDArray[Any], sample: RecordedSample) -> None:

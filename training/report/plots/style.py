@@ -21,6 +21,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#000000")
 GREY = "#8A8A8A"
 INTENSITY = "viridis"  # even steps of lightness, also in grey
+SAME = "the same at every step"  # of an input that is a constant current
 
 WIDTH = 10.0  # of a plot, in inches
 STYLE = {
@@ -112,6 +113,11 @@ def heading(axes: Any, left: str, right: str = "") -> None:
     """Write a panel's title: what it shows on the left, its figures in plain on the right."""
     axes.set_title(left, loc="left")
     axes.set_title(right, loc="right", fontweight="normal", fontsize=8.5, color="#444444")
+
+
+def counted(spikes: int) -> str:
+    """Return a number of spikes in words."""
+    return "1 spike" if spikes == 1 else f"{spikes} spikes"
 
 
 def size_of(name: str, shape: Shape, unit: str = "neurons") -> str:
