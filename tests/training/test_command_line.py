@@ -181,7 +181,8 @@ def test_a_folder_is_removed_where_a_run_ends_before_its_first_checkpoint_and_on
         (["fit", "--epochs", "0"], "error: configuration: optimisation.epochs: input should be greater than or equal"),
         (
             ["fit", "--neuron", "Izhikevich"],
-            "error: configuration: network.neuron: input should be 'IF', 'LIF' or 'CubaLIF', got 'Izhikevich'",
+            "error: configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF' or 'CubaALIF', "
+            "got 'Izhikevich'",
         ),
         (
             ["fit", "--syn-decay", "1.5"],

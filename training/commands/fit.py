@@ -47,6 +47,7 @@ def fit(
         settings = TrainingConfig.read(config, overrides)
     if name:
         require_name(name)
+    settings = settings.for_data()
     data = load_data(settings)
     check_start(settings, data)
     run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)

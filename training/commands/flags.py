@@ -4,7 +4,7 @@ The model is the only place where a field is written down. Its flag takes name, 
 description from there, through the model's JSON schema. What a schema cannot say stands in `json_schema_extra`:
 
     chosen      in words what is taken where the user says nothing; a field whose default is None has to have it
-    temporal    the default for sequences, where it is another one
+    sequences   the default for sequences, beside that for images
     resumable   True for a field that may change when a run is resumed
 """
 
@@ -20,6 +20,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 from rich.markup import escape
+
+from training.config import SEQUENCES
 
 TOP_LEVEL = "whole run"  # the panel of the fields that are in no section
 TYPES = {"integer": "<int>", "number": "<float>", "string": "<str>", "array": "<value,value,...>", "boolean": "<bool>"}
@@ -75,9 +77,9 @@ class Flag:
         """What `--help` says of the default instead of its value; None where the value says all."""
         if "chosen" in self.schema:
             return str(self.schema["chosen"])
-        if "temporal" in self.schema:
-            usual, temporal = (_written(self.schema[key]) or "none" for key in ("default", "temporal"))
-            return f"{usual}; {temporal} for sequences"
+        usual, sequences = (_written(self.schema.get(key)) or "none" for key in ("default", SEQUENCES))
+        if SEQUENCES in self.schema and sequences != usual:
+            return f"{usual}; for sequences {sequences}"
         return "none" if self.default == "" else None
 
     @property

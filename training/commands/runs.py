@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,8 +45,11 @@ def export_run(run: RunArgument, repository: RepositoryOption = Path("repository
 
 
 def load_data(config: TrainingConfig) -> Dataset:
-    """Load the data set of a configuration."""
-    return load(config.data, config.network.coding)
+    """Load the data set of a configuration, and print what is odd about it."""
+    data = load(config.data, config.network.coding)
+    for sentence in data.warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
+    return data
 
 
 def print_evaluation(evaluation: Evaluation, data: Dataset) -> None:

@@ -42,7 +42,7 @@ def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
         rates.set(ylabel="spikes per neuron and step", ylim=(0, None))
         for axes in (loss, accuracy, rates):
             axes.set(xlabel="epoch", xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
             axes.grid(visible=True)
             if axes.lines:
                 axes.legend(ncols=2 if len(axes.lines) > 6 else 1, fontsize=8)
@@ -79,7 +79,7 @@ def save_gradients(epochs: Sequence[Epoch], clip_norm: float, path: Path) -> Non
         heading(axes, "Gradient norm before clipping", f"{shares:.0%} of {len(norms)} batches are clipped")
         axes.set(xlabel="epochs done", ylabel="L2 norm (log scale)", xlim=(epochs[0].number, len(epochs)))
         apply_log(axes, [*norms, clip_norm])
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
         axes.grid(visible=True)
         axes.legend(fontsize=8, ncols=4)
 

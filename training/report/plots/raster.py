@@ -121,7 +121,7 @@ def _draw_input(axes: Any, sample: RecordedSample) -> None:
     else:
         axes.bar(np.arange(inputs[0].size), inputs[0].ravel(), color=BLUE, width=0.8)
         axes.set(xlabel="input", ylabel="current", xlim=(-0.6, inputs[0].size - 0.4))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
 
 
 def _share(inputs: NDArray[Any]) -> str:
