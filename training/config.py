@@ -1,7 +1,12 @@
-"""What a training run is asked to do: read from TOML, overridden by flags, written into the run's folder."""
+"""What a training run is asked to do: read from TOML, overridden by flags, written into the run's folder.
+
+Some defaults suit images and others suit sequences. Both stand here, at their field: `for_data` returns a configuration
+in which every field that was not given has the value that suits the data.
+"""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +33,7 @@ class Surrogate(StrEnum):
     FAST_SIGMOID = "fast_sigmoid"
     ARCTAN = "arctan"
     TRIANGULAR = "triangular"
+    SUPERSPIKE = "superspike"
     SOFT = "soft"
 
 
@@ -45,36 +51,67 @@ class DataConfig(Frozen):
     high: float | None = None
 
 
+class Schedule(StrEnum):
+    """How the learning rate changes over a run."""
+
+    ONE_CYCLE = "one_cycle"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+TEMPORAL = "temporal"
+Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive"]
+
+
+def chosen(images: Any, sequences: Any, description: str) -> Any:
+    """Return a field whose default is `images`, and `sequences` for temporal data or recurrent layers."""
+    return Field(default=images, description=description, json_schema_extra={TEMPORAL: sequences})
+
+
 class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
-    architecture: str = "32C3-AP2-64C3-AP2-64"
-    neuron: Literal["IF", "LIF", "CubaLIF"] = "LIF"
-    decay: Fraction = 0.75
+    architecture: str = chosen("32C3-AP2-64C3-AP2-64", "128R", "The layers in short form, such as 32C3-AP2-128R.")
+    neuron: Literal["IF", "LIF", "CubaLIF"] = Field(default="LIF", description="The neurons of every layer.")
+    decay: Fraction = Field(default=0.75, description="What a membrane keeps per step; where learned, the start.")
     syn_decay: Fraction = Field(default=0.5, description="What a CubaLIF's synaptic current keeps per step.")
-    threshold: Positive = 1.0
-    fire: Fire = Fire.AT_THRESHOLD
-    reset: Reset = Reset.SUBTRACT
-    readout: Readout = Readout.SPIKE_COUNT
-    coding: Coding = Coding.DIRECT
-    time_steps: Count | None = Field(default=None, description="8 if absent; for spikes, as many as the data has.")
+    readout_decay: Fraction | None = Field(default=None, description="What a membrane readout keeps; decay if absent.")
+    threshold: Positive = Field(default=1.0, description="Where a neuron fires.")
+    fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
+    reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
+    learn: tuple[Learnable, ...] = chosen((), ("decay", "syn_decay"), "The neurons' parameters that are trained.")
+    readout: Readout = chosen(Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, "What the class is read from.")
+    coding: Coding = Field(default=Coding.DIRECT, description="How a sample becomes steps.")
+    time_steps: Count | None = Field(default=None, description="Steps per sample; 8, or as many as a sequence has.")
+
+    @property
+    def temporal(self) -> bool:
+        """Whether samples are sequences, or a layer is recurrent."""
+        return self.coding is Coding.SPIKES or re.search(r"\d+R", self.architecture) is not None
 
 
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
 
-    epochs: Count = 40
-    batch_size: Count = 64
-    learning_rate: Positive = 2e-3
-    weight_decay: NonNegative = 1e-3
-    surrogate: Surrogate = Surrogate.SIGMOID
-    slope: Positive = 5.0
-    rate_penalty: NonNegative = 2.0
-    rate_low: Fraction = 0.01
-    rate_high: Fraction = 0.15
-    shift: Annotated[int, Field(ge=0)] = 0
-    clip_norm: Positive = 1.0
-    patience: Count = 15
+    epochs: Count = chosen(40, 60, "Epochs at most.")
+    batch_size: Count = chosen(64, 32, "Samples per batch.")
+    learning_rate: Positive = chosen(2e-3, 5e-3, "The highest learning rate.")
+    schedule: Schedule = chosen(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
+    weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
+    surrogate: Surrogate = chosen(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
+    slope: Positive = chosen(5.0, 5.0, "The surrogate's slope.")
+    detach_reset: bool = Field(default=True, description="Pass no gradient through the reset.")
+    rate_penalty: NonNegative = chosen(2.0, 0.0, "The weight of the firing-rate penalty.")
+    rate_low: Fraction = Field(default=0.01, description="The lowest firing rate without a penalty.")
+    rate_high: Fraction = Field(default=0.15, description="The highest firing rate without a penalty.")
+    clip_norm: Positive = Field(default=1.0, description="Gradients longer than this are cut to it.")
+    patience: Count = chosen(15, 60, "Epochs without improvement after which a run ends.")
+
+
+class AugmentConfig(Frozen):
+    """How training samples are changed at random."""
+
+    shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Images: moved by up to this many pixels.")
 
 
 class TrainingConfig(Frozen):
@@ -85,6 +122,7 @@ class TrainingConfig(Frozen):
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
+    augment: AugmentConfig = AugmentConfig()
 
     @classmethod
     def read(cls, path: Path | None, overrides: dict[str, dict[str, Any]]) -> Self:
@@ -103,6 +141,19 @@ class TrainingConfig(Frozen):
             return cls.model_validate(values)
         except ValidationError as error:
             raise InvalidConfig(f"{path or 'configuration'}: {describe_first_error(error)}") from error
+
+    def for_data(self) -> Self:
+        """Return the configuration with each field set: those that were not given suit the data and the network."""
+        sections = {}
+        for name in ("network", "optimisation"):
+            section: Frozen = getattr(self, name)
+            suited = {}
+            for field, info in type(section).model_fields.items():
+                extra = info.json_schema_extra
+                if self.network.temporal and isinstance(extra, dict) and field not in section.model_fields_set:
+                    suited[field] = extra[TEMPORAL]
+            sections[name] = section.model_copy(update=suited)
+        return self.model_copy(update=sections)
 
     def write(self, path: Path) -> None:
         """Write the configuration as TOML that `read` reads."""

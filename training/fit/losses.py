@@ -49,15 +49,15 @@ def readout_loss(output: Tensor, targets: Tensor, readout: Readout) -> Tensor:
     return spike_loss(output, targets) if readout is Readout.SPIKE_COUNT else membrane_loss(output, targets, readout)
 
 
-def rate_penalty(rasters: Sequence[Tensor], low: float, high: float) -> Tensor:
+def rate_penalty(rates: Sequence[Tensor], low: float, high: float) -> Tensor:
     """Return the mean over layers of the squared distance of the firing rate from the band `low` to `high`, a scalar.
 
-    Each raster is (time_steps, batch, *shape); a rate is spikes per neuron and step.
+    Each rate is a scalar, spikes per neuron and step.
     """
-    if not rasters:
-        raise InvalidData("rasters: none given, expected one for each spiking layer")
-    rates = torch.stack([raster.mean() for raster in rasters])
-    return ((rates - high).clamp(min=0) ** 2 + (low - rates).clamp(min=0) ** 2).mean()
+    if not rates:
+        raise InvalidData("rates: none given, expected one for each spiking layer")
+    rate = torch.stack(list(rates))
+    return ((rate - high).clamp(min=0) ** 2 + (low - rate).clamp(min=0) ** 2).mean()
 
 
 def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:
