@@ -75,6 +75,9 @@ class Training(Protocol):
     def load(self, steps: FloatArray, targets: Targets) -> Any:
         """Return a batch of spikes (time_steps, batch, *shape) with its targets (batch,)."""
 
+    def compile(self) -> None:
+        """Compile the forward and the backward pass; raises Skipped with the reason where that cannot be."""
+
     def step(self, batch: Any) -> float:
         """Forward, cross-entropy of the spike counts, backward, optimiser; return the loss."""
 

@@ -1,9 +1,12 @@
-"""The contestants by name, in the order in which tables show them, each with the rule that its neurons follow."""
+"""The contestants by name, in the order in which tables show them, each with the rule that its neurons follow.
+
+Every PyTorch library has two settings, as it is and under torch.compile, of which the faster counts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -14,23 +17,38 @@ from benchmarks.training.base import OURS, Job, Outcome, Rule, Training
 
 @dataclass(frozen=True)
 class Contestant:
-    """A library: what must be installed for it, and its neurons' rule. Its file here has its name."""
+    """A library in a setting: its module here, what must be installed for it, and its neurons' rule."""
 
     title: str
-    needs: tuple[str, ...]
+    module: str
+    needs: tuple[str, ...] = ()
     rule: Rule = OURS
-    is_rival: bool = True  # the fastest of these is what ours is compared with
+    is_compiled: bool = False
 
+    @property
+    def is_rival(self) -> bool:
+        """Whether ours is compared with it: with the fastest of the PyTorch libraries."""
+        return self in RIVALS
+
+
+# Without the delay, snnTorch passes gradients through the reset, and fires by another rule where a membrane is still
+# above its threshold after one.
+SNNTORCH = Contestant("snnTorch", "snntorch", ("snntorch",), Rule(late_reset=True))
+LIBRARIES = (
+    SNNTORCH,
+    Contestant("SpikingJelly", "spikingjelly", ("spikingjelly",)),
+    Contestant("Norse", "norse", ("norse",)),
+    Contestant("sinabs", "sinabs", ("sinabs",)),
+)
+COMPILED = tuple(replace(library, is_compiled=True) for library in LIBRARIES)
+RIVALS = LIBRARIES + COMPILED
+SPYX = Contestant("Spyx", "spyx", ("jax", "spyx"), Rule(late_reset=True, late_spike=True, detached=False))
 
 CONTESTANTS: Mapping[str, Contestant] = {
-    "ours": Contestant("ours", (), is_rival=False),
-    # Without the delay, snnTorch passes gradients through the reset and fires by another rule where a membrane is still
-    # above its threshold after one.
-    "snntorch": Contestant("snnTorch", ("snntorch",), Rule(late_reset=True)),
-    "spikingjelly": Contestant("SpikingJelly", ("spikingjelly",)),
-    "norse": Contestant("Norse", ("norse",)),
-    "sinabs": Contestant("sinabs", ("sinabs",)),
-    "spyx": Contestant("Spyx", ("jax", "spyx"), Rule(late_reset=True, late_spike=True, detached=False), is_rival=False),
+    "ours": Contestant("ours", "ours"),
+    **{library.module: library for library in LIBRARIES},
+    **{f"{library.module}_compiled": library for library in COMPILED},
+    "spyx": SPYX,
 }
 
 
@@ -48,11 +66,25 @@ class Run:
 
 def start(name: str, job: Job) -> Training:
     """Return a contestant with the job's weights; raises Skipped with the reason where it cannot run."""
-    for package in CONTESTANTS[name].needs:
+    contestant = CONTESTANTS[name]
+    for package in contestant.needs:
         if find_spec(package) is None:
             raise Skipped(f"the package {package} is not installed here")
-    training: Training = import_module(f"benchmarks.training.{name}").prepare(job)
+    training: Training = import_module(f"benchmarks.training.{contestant.module}").prepare(job)
+    if contestant.is_compiled:
+        _forget_networks_before(job)
+        training.compile()
     return training
+
+
+_compiled_last: list[Job] = []
+
+
+def _forget_networks_before(job: Job) -> None:
+    """Empty the caches of torch.compile, for which each further network is a recompilation, of which it allows few."""
+    if not any(each is job for each in _compiled_last):
+        import_module("torch").compiler.reset()
+        _compiled_last[:] = [job]
 
 
 def prepare(name: str, job: Job) -> Run:

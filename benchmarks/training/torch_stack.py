@@ -6,6 +6,7 @@ us; what autograd keeps is up to the library.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from benchmarks.contestants.base import Stage
+from benchmarks.contestants.base import Skipped, Stage
 from benchmarks.contestants.torch_stack import layers, recurrent
 from benchmarks.training.base import Job, Targets
 from models.engines.base import Counts
@@ -56,6 +57,12 @@ class TorchTraining:
     def load(self, steps: FloatArray, targets: Targets) -> Batch:
         """Return a batch of spikes (time_steps, batch, *shape), laid out along the library's time axis."""
         return Batch(torch.from_numpy(steps).movedim(0, self._time_axis).contiguous(), torch.from_numpy(targets))
+
+    def compile(self) -> None:
+        """Put the forward pass, and so the backward pass, under torch.compile; the first step then takes minutes."""
+        if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise Skipped("torch.compile needs a C++ compiler, and none is on PATH")
+        self._forward = torch.compile(self._forward, dynamic=False)
 
     def step(self, batch: Batch) -> float:
         """Take a training step and return its loss."""
