@@ -164,7 +164,7 @@ class _Draft:
             self._add(self._neuron("output", None, None, "output"))
             return
         decays = {"decay": config.readout_decay if config.readout_decay is not None else config.decay}
-        if config.neuron == "CubaLIF":
+        if config.neuron.startswith("Cuba"):
             self._add(self._learning(CubaLI, {"name": "output", "syn_decay": config.syn_decay, **decays}))
         else:
             self._add(self._learning(LI, {"name": "output", **decays}))
@@ -217,7 +217,7 @@ class _Draft:
             kind = NEURONS[(neuron or config.neuron).lower()]
         except KeyError:
             raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {', '.join(NEURONS)}") from None
-        own = {"decay": config.decay, "syn_decay": config.syn_decay, "threshold": config.threshold}
+        own = {name: getattr(config, name) for name in ("decay", "syn_decay", "threshold", "adapt_decay", "adapt_gain")}
         fields: dict[str, Any] = {key: value for key, value in own.items() if key in kind.model_fields}
         fields |= {"fire": config.fire}
         fields |= {"reset": config.reset} if "reset" in kind.model_fields else {}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from models.coding import encode
 from models.engines import EngineName, Record, create
-from models.spec import Coding
 from models.spec.network import Network
 from training.config import TrainingConfig
 from training.data.datasets import Dataset
@@ -32,9 +31,9 @@ class TrainedRun:
 
 
 def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
-    """Return the network of a configuration for a data set; rasters set the number of time steps."""
+    """Return the network of a configuration for a data set; samples with a value for each step set the time steps."""
     steps = config.network.time_steps or TIME_STEPS
-    if config.network.coding is Coding.SPIKES:
+    if config.network.coding.per_step:
         steps = data.training.samples.shape[1]
     return build_architecture(config.network, data.declared, data.class_names, steps)
 

@@ -41,7 +41,7 @@ class Connection(nn.Module):
         channels = node.output_shape(shape)[0]
         self.norm = nn.BatchNorm1d(channels) if training.batch_norm else None
 
-    def forward(self, signal: Signal) -> Tensor:
+    def forward(self, signal: Signal) -> Signal:
         """Return the currents, (time_steps or 1, batch, *shape)."""
         current = connect(self.connection, signal)
         if self.norm is None:

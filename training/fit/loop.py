@@ -136,7 +136,7 @@ def _one_epoch(
         share = learning_rate_share(settings.schedule, (number + done) / settings.epochs)
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * share
-        samples = shift(batch.samples, config.augment.shift, data.declared.low, rng)
+        samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         activity = forward(module, samples, threshold, seeds)
         targets = torch.from_numpy(batch.labels).to(config.device)

@@ -101,7 +101,8 @@ class TrainingNetwork(nn.Module):
             flat: Tensor = layer(values.flatten(0, 1))
             return flat.view(*values.shape[:2], *flat.shape[1:])
 
-        for _, _, leaving in self.spec.propagate(steps, apply, _add):  # noqa: B007  (the last one is used)
+        source: Signal = steps
+        for _, _, leaving in self.spec.propagate(source, apply, _add):  # noqa: B007  (the last one is used)
             pass
         return Activity(dense(leaving), rasters, after)
 
