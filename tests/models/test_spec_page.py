@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from models.spec import Coding, Input, Readout, Spec, nodes
+from models.spec import Coding, Input, OutOfRange, Readout, Spec, nodes
 from models.spec.neuron_parameters import NEURON_PARAMETERS, NeuronParameter
 from models.spec.nodes import NeuronBase, Node, NodeBase, Recurrent
 
@@ -28,7 +28,7 @@ def tables() -> Iterator[dict[str, str]]:
 
 ROWS = list(tables())
 NODES: tuple[type[NodeBase], ...] = get_args(get_args(Node)[0])
-RULES: list[type[StrEnum]] = [Coding, Readout] + [
+RULES: list[type[StrEnum]] = [Coding, OutOfRange, Readout] + [
     rule
     for rule in vars(nodes).values()
     if isinstance(rule, type) and issubclass(rule, StrEnum) and rule is not StrEnum
@@ -85,13 +85,18 @@ def test_a_neurons_parameters_are_those_of_the_table(node: type[NodeBase]) -> No
     for name, field in node.model_fields.items():
         if "per_neuron" in str(field.annotation):
             parameter = NEURON_PARAMETERS[name]
-            assert (field.default, field.description) == (parameter.default, parameter.meaning), name
+            default = None if field.is_required() else field.default
+            assert (default, field.description) == (parameter.default, parameter.meaning), name
 
 
 @pytest.mark.parametrize("node", NEURONS, ids=lambda node: node.__name__)
 def test_a_neurons_default_is_the_one_that_its_row_gives(node: type[NodeBase]) -> None:
     said = {name: row["default"] for row in ROWS if "default" in row for name in named(row["field"])}
     for name, field in node.model_fields.items():
-        if name not in ("type", "name") and field.default is not None:
+        if name in ("type", "name"):
+            continue
+        if field.is_required():
+            assert said[name] == "required", name
+        elif field.default is not None:
             default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
             assert said[name].strip("`") == default, name

@@ -164,7 +164,7 @@ class _Draft:
             self._add(self._neuron("output", None, None, "output"))
             return
         decays = {"decay": config.readout_decay if config.readout_decay is not None else config.decay}
-        if config.neuron == "CubaLIF":
+        if config.neuron.startswith("Cuba"):
             self._add(self._learning(CubaLI, {"name": "output", "syn_decay": config.syn_decay, **decays}))
         else:
             self._add(self._learning(LI, {"name": "output", **decays}))
@@ -217,7 +217,7 @@ class _Draft:
             kind = NEURONS[(neuron or config.neuron).lower()]
         except KeyError:
             raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {', '.join(NEURONS)}") from None
-        own = {"decay": config.decay, "syn_decay": config.syn_decay, "threshold": config.threshold}
+        own = {name: getattr(config, name) for name in ("decay", "syn_decay", "threshold", "adapt_decay", "adapt_gain")}
         fields: dict[str, Any] = {key: value for key, value in own.items() if key in kind.model_fields}
         fields |= {"fire": config.fire}
         fields |= {"reset": config.reset} if "reset" in kind.model_fields else {}
@@ -231,7 +231,8 @@ class _Draft:
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
         if learned:
             self.training[fields["name"]] = NodeTraining(learned=learned)
-        each: dict[str, Any] = dict.fromkeys(learned, PER_NEURON) if len(self.shape) == 1 else {}
+        several = self.config.learn_per == "neuron" and len(self.shape) == 1
+        each: dict[str, Any] = dict.fromkeys(learned, PER_NEURON) if several else {}
         node: Neuron = kind(**{**fields, **each})
         return node
 
