@@ -114,6 +114,9 @@ class NetworkConfig(Frozen):
     fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
     reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
     learn: tuple[Learnable, ...] = suited((), ("decay", "syn_decay"), "The neurons' parameters that are trained.")
+    learn_per: Literal["neuron", "layer"] = Field(
+        default="neuron", description="One value of a learned parameter for each; of a convolution always the layer."
+    )
     readout: Readout = suited(Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, "What the class is read from.")
     coding: Coding = Field(default=Coding.DIRECT, description="How a sample becomes steps.")
     time_steps: Count | None = Field(
