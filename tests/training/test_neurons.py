@@ -158,7 +158,7 @@ def test_the_gradient_of_an_adaptation_reaches_its_gain_and_the_spikes_before() 
     currents = torch.tensor([1.0, 1.5]).view(2, 1, 1).requires_grad_()
     *_, activity = module(currents, 2, SurrogateThreshold(sigmoid, 10.0))
     assert activity.leaving.ravel().tolist() == [1, 1]
-    activity.leaving[1].sum().backward()  # type: ignore[no-untyped-call]
+    activity.leaving[1].sum().backward()
     assert layer.adapt_gain.grad.tolist() == [-2.5]
     assert layer.adapt_decay.grad.tolist() == [0.0]
     assert currents.grad is not None
