@@ -15,14 +15,13 @@ from models.bundle.repository import ModelRepository
 from models.coding import encode
 from models.engines.onnx import graph as onnx_graph
 from models.engines.reference import ReferenceEngine
-from models.spec import Coding
 from models.spec.network import FloatArray, Network
 
 
 def contents(network: Network, name: str = "toy", samples: FloatArray | None = None) -> Contents:
     """Return what a bundle of `network` holds; golden samples are drawn from its range unless given."""
     if samples is None:
-        steps = (network.spec.time_steps,) if network.spec.coding is Coding.SPIKES else ()
+        steps = (network.spec.time_steps,) if network.spec.coding.per_step else ()
         drawn = np.random.default_rng(0).integers(0, 2, (3, *steps, *network.spec.input.shape))
         samples = drawn.astype(np.float32)
     inputs = encode(samples, network.spec)

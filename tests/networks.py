@@ -47,7 +47,7 @@ def toy(coding: Coding = Coding.DIRECT, time_steps: int = 3) -> Network:
             {"type": "LIF", "name": "out", "decay": 0.5},
         ],
         {"fc.weight": [[1, 0], [0, 1]]},
-        input={"shape": [2], "low": 0, "high": 1 if coding is not Coding.DIRECT else 10},
+        input={"shape": [2], "low": 0, "high": 10 if coding in (Coding.DIRECT, Coding.CURRENT) else 1},
         coding=coding,
         time_steps=time_steps,
         labels=["left", "right"],
@@ -184,7 +184,7 @@ def connections(draw: st.DrawFn, name: str, shape: Shape) -> dict[str, Any]:
 @st.composite
 def dyadic_cases(draw: st.DrawFn) -> Case:
     """Draw a network of any of the spec's nodes and resets, recurrent or not, stack or DAG, and a batch for it."""
-    coding = draw(st.sampled_from([Coding.DIRECT, Coding.SPIKES]))
+    coding = draw(st.sampled_from([Coding.DIRECT, Coding.SPIKES, Coding.CURRENT]))
     shape: Shape = draw(
         st.one_of(
             st.tuples(st.integers(1, 12)),
@@ -237,6 +237,8 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
     batch = draw(st.sampled_from([0, 1, 2, 7]))
     if coding is Coding.DIRECT:
         steps = _dyadic(rng, (1, batch, *input_shape))
+    elif coding is Coding.CURRENT:
+        steps = _dyadic(rng, (spec.time_steps, batch, *input_shape))
     else:
         steps = (rng.random((spec.time_steps, batch, *input_shape)) < rng.choice([0.0, 0.1, 0.5, 1.0])).astype(
             np.float32

@@ -20,14 +20,15 @@ SAMPLES = 2
 def random_inputs(contract: OnnxContract, time_steps: int) -> EncodedInputs:
     """Return two random samples from the declared range, encoded."""
     declared = contract.input
-    low, high = np.float32(declared.low), np.float32(declared.high)
+    low, high = declared.range
     random = np.random.default_rng(SEED)
     if contract.coding is Coding.SPIKES:
-        quiet = np.float32(0.0) if low <= 0 <= high else low
+        quiet = np.clip(np.float32(0.0), low, high)
         spikes = random.random((SAMPLES, time_steps, *declared.shape)) < DENSITY
         samples: FloatArray = np.where(spikes, high, quiet)
     else:
-        drawn = random.random((SAMPLES, *declared.shape), np.float32)
+        steps = (time_steps,) if contract.coding.per_step else ()
+        drawn = random.random((SAMPLES, *steps, *declared.shape), np.float32)
         samples = np.clip(low + drawn * (high - low), low, high)
     return encode(samples.astype(np.float32), contract, time_steps, SEED)
 

@@ -5,6 +5,7 @@
     latency  one spike, which is earlier the larger the value x is: at step floor((1 - x) * (time_steps - 1) + 1/2);
              no spike where x is 0
     spikes   the client sends a raster, or its events
+    current  the client sends a value for each step, such as a time series; normalised, it is that step's current
 
 Rate coding draws from a counter-based generator (Philox 4x64, Salmon et al., SC 2011) keyed by the seed, step by step:
 a seed gives the same spikes on any engine and machine and at any place in a batch, and a longer run begins with the
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInput
-from models.spec import Coding, Input, Task
+from models.spec import Coding, Input, OutOfRange, Task
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape, show
 
@@ -79,12 +80,11 @@ def encode(
 ) -> EncodedInputs:
     """Encode raw samples by the task's coding.
 
-    `samples` holds raw values in the task's declared range: (batch, *input shape), or for `spikes` coding (batch,
-    time_steps, *input shape). `time_steps` defaults to the task's, or for `spikes` to the samples'. `seed` is one
-    unsigned 64-bit integer for all samples, or one for each; only `rate` uses it. Raises InvalidInput.
+    `samples` holds raw values in the task's declared range: (batch, *input shape), or for `spikes` and `current`
+    coding (batch, time_steps, *input shape). `time_steps` defaults to the task's, or for those two to the samples'.
+    `seed` is one unsigned 64-bit integer for all samples, or one for each; only `rate` uses it. Raises InvalidInput.
     """
-    spikes = task.coding is Coding.SPIKES
-    expected = ("time_steps", *task.input.shape) if spikes else task.input.shape
+    expected = ("time_steps", *task.input.shape) if task.coding.per_step else task.input.shape
     if samples.ndim != len(expected) + 1 or samples.shape[samples.ndim - len(task.input.shape) :] != task.input.shape:
         wanted = "×".join(str(size) for size in expected)
         raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {wanted}")
@@ -97,25 +97,38 @@ def encode(
 def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
     if time_steps is not None and time_steps < 1:
         raise InvalidInput(f"time_steps is {time_steps}, expected at least 1")
-    if task.coding is not Coding.SPIKES:
+    if not task.coding.per_step:
         return task.time_steps if time_steps is None else time_steps
     sent = samples.shape[1]
     if sent < 1:
-        raise InvalidInput("a raster in inputs has 0 steps, expected at least 1")
+        what = "raster" if task.coding is Coding.SPIKES else "sample"
+        raise InvalidInput(f"a {what} in inputs has 0 steps, expected at least 1")
     if time_steps not in (None, sent):
         raise InvalidInput(f"time_steps is {time_steps}, but the inputs have {sent} steps")
     return sent
 
 
 def _normalised(samples: FloatArray, declared: Input) -> FloatArray:
-    """Check every value against the declared range and return scale * value + offset, float32."""
-    outside = ~((samples >= np.float32(declared.low)) & (samples <= np.float32(declared.high)))  # NaN is outside too
-    if outside.any():
-        where = tuple(int(index) for index in np.argwhere(outside)[0])
-        position = "".join(f"[{index}]" for index in where)
-        raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {declared.low:g} to {declared.high:g}")
-    scaled = np.float32(declared.scale) * samples.astype(np.float32, copy=False)
-    return scaled + np.float32(declared.offset)
+    """Check every value against the declared range, or clip it to that, and return the normalised values, float32."""
+    low, high = declared.range
+    if declared.out_of_range is OutOfRange.CLIP:
+        _require(np.isfinite(samples), samples, declared)
+        samples = np.clip(samples, low, high)
+    else:
+        _require((samples >= low) & (samples <= high), samples, declared)  # NaN is outside too
+    return declared.normalise(samples.astype(np.float32, copy=False))
+
+
+def _require(right: NDArray[np.bool_], samples: FloatArray, declared: Input) -> None:
+    """Raise InvalidInput for the first sample's value that is not right."""
+    if right.all():
+        return
+    where = tuple(int(index) for index in np.argwhere(~right)[0])
+    position = "".join(f"[{index}]" for index in where)
+    low, high = (np.broadcast_to(end, samples.shape)[where] for end in declared.range)
+    clipped = declared.out_of_range is OutOfRange.CLIP
+    expected = "a finite number" if clipped else f"{low:g} to {high:g}"
+    raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {expected}")
 
 
 def _direct(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
@@ -148,7 +161,7 @@ def _latency(values: FloatArray, time_steps: int, _: int | Sequence[int]) -> Flo
     return ((step == first_spike) & (values > 0)).astype(np.float32)
 
 
-def _spikes(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
+def _per_step(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
     return np.ascontiguousarray(values.swapaxes(0, 1))
 
 
@@ -156,19 +169,21 @@ CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any], FloatArray]] = {
     Coding.DIRECT: _direct,
     Coding.RATE: _rate,
     Coding.LATENCY: _latency,
-    Coding.SPIKES: _spikes,
+    Coding.SPIKES: _per_step,
+    Coding.CURRENT: _per_step,
 }
 
 
 def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> NDArray[np.float32]:
     """Return the rasters (batch, time_steps, *input shape) of samples that were sent as events.
 
-    An event sets its unit at its step to the largest value of the declared range; repeating an event has no effect.
-    Raises InvalidInput for lists of different lengths and for a step or unit out of range.
+    An event sets its unit at its step to the largest value of the unit's declared range; repeating an event has no
+    effect. Raises InvalidInput for lists of different lengths and for a step or unit out of range.
     """
     steps = task.time_steps if time_steps is None else time_steps
     units = math.prod(task.input.shape)
     rasters = np.zeros((len(events), steps, units), np.float32)
+    largest = np.broadcast_to(task.input.range[1], task.input.shape).ravel()
     for sample, event in enumerate(events):
         if len(event.t) != len(event.unit):
             raise InvalidInput(
@@ -178,5 +193,6 @@ def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = Non
             for place, value in enumerate(values):
                 if not 0 <= value < limit:
                     raise InvalidInput(f"inputs[{sample}].{field}[{place}] is {value}, expected 0 to {limit - 1}")
-        rasters[sample, np.array(event.t, np.intp), np.array(event.unit, np.intp)] = task.input.high
+        unit = np.array(event.unit, np.intp)
+        rasters[sample, np.array(event.t, np.intp), unit] = largest[unit]
     return rasters.reshape(len(events), steps, *task.input.shape)

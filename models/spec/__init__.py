@@ -1,9 +1,9 @@
 """The network as data: nodes, parameters, their validation, and the contract of an external ONNX model."""
 
+from models.spec.input import Input, OutOfRange
 from models.spec.spec import (
     INPUT,
     Coding,
-    Input,
     Readout,
     Spec,
     Task,
@@ -14,6 +14,7 @@ __all__ = [
     "INPUT",
     "Coding",
     "Input",
+    "OutOfRange",
     "Readout",
     "Spec",
     "Task",

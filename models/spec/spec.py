@@ -13,12 +13,12 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import numpy as np
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidSpec
+from models.spec.input import Input
 from models.spec.nodes import Integrating, Neuron, Node, Spiking
-from models.spec.parameters import MAX_STEPS, Float32, Frozen, Positive32, Shape, Size, show
+from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
 
 INPUT = "input"
 
@@ -32,6 +32,12 @@ class Coding(StrEnum):
     RATE = "rate"
     LATENCY = "latency"
     SPIKES = "spikes"
+    CURRENT = "current"
+
+    @property
+    def per_step(self) -> bool:
+        """Whether a sample has a value for each step, (time_steps, *shape), so that it sets the number of steps."""
+        return self in (Coding.SPIKES, Coding.CURRENT)
 
 
 class Readout(StrEnum):
@@ -41,29 +47,6 @@ class Readout(StrEnum):
     MAX_MEMBRANE = "max_membrane"
     MEAN_MEMBRANE = "mean_membrane"
     LAST_MEMBRANE = "last_membrane"
-
-
-class Input(Frozen):
-    """A sample's shape, the range of its raw values, and their normalisation, `scale * value + offset`."""
-
-    shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)]
-    low: Float32 = 0.0
-    high: Float32 = 1.0
-    scale: Float32 = 1.0
-    offset: Float32 = 0.0
-
-    @model_validator(mode="after")
-    def _range_is_not_empty(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"input: low is {self.low} and high is {self.high}; low must be less than high")
-        return self
-
-    @property
-    def normalised_range(self) -> tuple[float, float]:
-        """The least and the greatest value after normalisation, in float32 arithmetic as coding does it."""
-        scale, offset = np.float32(self.scale), np.float32(self.offset)
-        ends = [float(scale * np.float32(end) + offset) for end in (self.low, self.high)]
-        return min(ends), max(ends)
 
 
 class Task(Frozen, ABC):

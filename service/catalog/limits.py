@@ -103,12 +103,14 @@ class ModelLimits:
     def _delimiters(self, task: Task) -> tuple[int, int]:
         """Return the most commas and opening brackets of a request: one comma per value, one bracket per row.
 
-        In a raster every step has as many. A sample of events is allowed as many as a raster in which every value is 1.
+        A sample with a value for each step has as many in every step. One of events is allowed as many as a raster in
+        which every value is 1.
         """
         spikes = task.coding is Coding.SPIKES
-        steps = min(self.samples * (self.time_steps if spikes else 1), self.values // self.widest)
+        steps = min(self.samples * (self.time_steps if task.coding.per_step else 1), self.values // self.widest)
         shape = task.input.shape
         values = steps * math.prod(shape) * (EVENT_FIELDS if spikes else 1)
         rows = steps * sum(accumulate(shape[:-1], mul, initial=1))
-        lists = self.samples * (1 + EVENT_FIELDS) if spikes else 0  # a sample's object and the lists of its events
+        # A sample's object and the lists of its events, or the list of its steps.
+        lists = self.samples * (1 + EVENT_FIELDS if spikes else int(task.coding.per_step))
         return values + SPARE, rows + lists + SPARE

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from models.bundle.external import AnyTask
-from models.spec import Spec
+from models.spec import Input, Spec
 from service.catalog.loaded import LoadedModel
 from service.catalog.version import VersionStatus
-from service.http.schemas import ModelDescription, NodeDescription
+from service.http.schemas import InputDescription, ModelDescription, NodeDescription
 
 
 def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescription:
@@ -18,7 +20,7 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "versions": versions,
         "engine": model.engine.name,
         "created": manifest.created.isoformat(),
-        "input": {"shape": list(spec.input.shape), "low": spec.input.low, "high": spec.input.high},
+        "input": _input(spec.input),
         "coding": spec.coding,
         "time_steps": spec.time_steps,
         "any_time_steps": isinstance(spec, Spec) or spec.any_time_steps,
@@ -27,6 +29,17 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "nodes": _nodes(spec),
         "metrics": manifest.metrics,
         "card": model.bundle.card,
+    }
+
+
+def _input(declared: Input) -> InputDescription:
+    low, high = declared.low, declared.high
+    of_low, of_high = (np.broadcast_to(end, declared.shape).ravel().tolist() for end in declared.range)
+    return {
+        "shape": list(declared.shape),
+        "low": low if isinstance(low, float) else of_low,
+        "high": high if isinstance(high, float) else of_high,
+        "out_of_range": declared.out_of_range,
     }
 
 

@@ -161,8 +161,9 @@ def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
 
 def v2_example(spec: Task | None) -> Json:
     """Return an infer request for a model of `spec`; for None, one for the digits model."""
-    if spec is not None and spec.coding is Coding.SPIKES:
-        values = np.full((1, spec.time_steps, *spec.input.shape), max(0.0, spec.input.low))
+    if spec is not None and spec.coding is Coding.SPIKES:  # a tensor cannot hold events
+        silence = np.maximum(0.0, spec.input.range[0])
+        values = np.broadcast_to(silence, (1, spec.time_steps, *spec.input.shape)).astype(np.float64)
     else:
         values = np.array(example(spec)["inputs"], np.float64)
     return {
@@ -176,10 +177,13 @@ def example(spec: Task | None) -> Json:
         return {"inputs": [ZERO]}
     if spec.coding is Coding.SPIKES:
         return {"inputs": [{"t": [0], "unit": [0]}]}
-    low, high = spec.input.low, spec.input.high
+    low, high = (np.broadcast_to(end, spec.input.shape).ravel().tolist() for end in spec.input.range)
     units = math.prod(spec.input.shape)
     drawn = ZERO if units == len(ZERO) else [16 * unit // units for unit in range(units)]
-    return {"inputs": [_shaped([low + (high - low) * value / 16 for value in drawn], spec.input.shape)]}
+    step = _shaped(
+        [low[unit] + (high[unit] - low[unit]) * value / 16 for unit, value in enumerate(drawn)], spec.input.shape
+    )
+    return {"inputs": [[step] * spec.time_steps if spec.coding.per_step else step]}
 
 
 def _shaped(flat: list[Any], shape: tuple[int, ...]) -> list[Any]:

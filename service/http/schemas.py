@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from models.spec import Coding, Readout
+from models.spec import Coding, OutOfRange, Readout
 from models.spec.onnx_contract import OutputKind
 from service.catalog.version import ModelStatus, VersionStatus
 
@@ -26,11 +26,14 @@ class ModelList(TypedDict):
 
 
 class InputDescription(TypedDict):
-    """A sample's shape, and the range that its raw values must be in."""
+    """A sample's shape, and the range of its raw values: one for all, or one for each value of a step, row by row."""
 
     shape: list[int]
-    low: float
-    high: float
+    low: float | list[float]
+    high: float | list[float]
+    out_of_range: Annotated[
+        OutOfRange, Field(description="What happens to a value outside: the request is refused, or the end is taken.")
+    ]
 
 
 class NodeDescription(TypedDict):

@@ -95,6 +95,15 @@ def test_spikes_are_taken_time_first() -> None:
     np.testing.assert_array_equal(inputs.steps[:, 0], raster[0])
 
 
+def test_a_time_series_is_normalised_and_is_the_current_of_each_step() -> None:
+    # 0.5 * value - 1: the steps (2, 10), (0, 4), (8, 2) are (0, 4), (-1, 1), (3, 0).
+    series = np.array([[[2, 10], [0, 4], [8, 2]]], np.float32)
+    inputs = encode(series, spec(Coding.CURRENT, scale=0.5, offset=-1.0))
+    assert inputs.time_steps == 3
+    assert not inputs.constant
+    assert inputs.steps[:, 0].tolist() == [[0, 4], [-1, 1], [3, 0]]
+
+
 def test_events_are_the_raster_that_they_name() -> None:
     rasters = rasterise([Events([0, 2, 2], [1, 0, 0]), Events([], [])], spec(Coding.SPIKES, 3))
     assert rasters.tolist() == [[[0, 1], [0, 0], [1, 0]], [[0, 0], [0, 0], [0, 0]]]
@@ -139,6 +148,9 @@ def test_a_value_outside_the_declared_range_is_refused_with_its_place(value: flo
         (Coding.SPIKES, (1, 2), None, "each sample of inputs has shape 2, expected time_steps×2"),
         (Coding.SPIKES, (1, 4, 2), 5, "time_steps is 5, but the inputs have 4 steps"),
         (Coding.SPIKES, (1, 0, 2), None, "a raster in inputs has 0 steps, expected at least 1"),
+        (Coding.CURRENT, (1, 2), None, "each sample of inputs has shape 2, expected time_steps×2"),
+        (Coding.CURRENT, (1, 4, 2), 5, "time_steps is 5, but the inputs have 4 steps"),
+        (Coding.CURRENT, (1, 0, 2), None, "a sample in inputs has 0 steps, expected at least 1"),
         (Coding.DIRECT, (1, 2), 0, "time_steps is 0, expected at least 1"),
     ],
 )

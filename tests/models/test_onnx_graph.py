@@ -39,7 +39,7 @@ def test_one_file_serves_any_batch_and_number_of_steps(coding: Coding) -> None:
     names = [value.name for value in session.get_inputs()]
     assert names == (["inputs", "time_steps"] if coding is Coding.DIRECT else ["inputs"])
     for batch, steps in ((1, 1), (5, 40)):
-        shape = (batch, steps, 2) if coding is Coding.SPIKES else (batch, 2)
+        shape = (batch, steps, 2) if coding.per_step else (batch, 2)
         inputs = encode(np.ones(shape, np.float32), network.spec, steps)
         feed = (
             {"inputs": inputs.steps[0], "time_steps": np.array(steps)}

@@ -196,7 +196,7 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed(labels=[]), "labels"),
         (changed(nodes=[]), "nodes"),
         (changed(schema_version=2), "schema_version: input should be 1, got 2"),
-        (changed(input={"shape": [2, 6, 6], "low": 1, "high": 1}), "input: low is 1.0 and high is 1.0"),
+        (changed(input={"shape": [2, 6, 6], "low": 1, "high": 1}), "input: low is 1 and high is 1; low must be less"),
         (
             changed(input={"shape": [2, 6, 6], "low": 0, "high": 2}, coding="rate"),
             "coding 'rate' needs normalised values",

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from models.spec import Coding, Input, Readout, Spec, nodes
+from models.spec import Coding, Input, OutOfRange, Readout, Spec, nodes
 from models.spec.neuron_parameters import NEURON_PARAMETERS, NeuronParameter
 from models.spec.nodes import NeuronBase, Node, NodeBase, Recurrent
 
@@ -28,7 +28,7 @@ def tables() -> Iterator[dict[str, str]]:
 
 ROWS = list(tables())
 NODES: tuple[type[NodeBase], ...] = get_args(get_args(Node)[0])
-RULES: list[type[StrEnum]] = [Coding, Readout] + [
+RULES: list[type[StrEnum]] = [Coding, OutOfRange, Readout] + [
     rule
     for rule in vars(nodes).values()
     if isinstance(rule, type) and issubclass(rule, StrEnum) and rule is not StrEnum

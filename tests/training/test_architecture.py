@@ -8,13 +8,13 @@ from models.spec import Input, Readout
 from models.spec.nodes import LI, LIF, Conv2d, CubaLI, CubaLIF
 from training.config import NetworkConfig
 from training.errors import InvalidConfig
-from training.fit.architecture import build_spec
+from training.fit.architecture import build_architecture
 
 IMAGE = Input(shape=(1, 8, 8))
 
 
 def test_the_short_form_reads_as_it_is_written() -> None:
-    spec = build_spec(NetworkConfig(architecture="12C5-MP2-6C3-AP2-FC20R"), IMAGE, ("a", "b"), 4)
+    spec = build_architecture(NetworkConfig(architecture="12C5-MP2-6C3-AP2-FC20R"), IMAGE, ("a", "b"), 4).spec
     assert [node.type for node in spec.nodes] == [
         "Conv2d", "LIF", "MaxPool2d", "Conv2d", "LIF", "AvgPool2d", "Flatten", "Linear", "LIF", "Linear", "LIF",
     ]  # fmt: skip
@@ -28,18 +28,18 @@ def test_the_short_form_reads_as_it_is_written() -> None:
 
 
 def test_no_layers_is_a_single_layer_network() -> None:
-    spec = build_spec(NetworkConfig(architecture=""), IMAGE, ("a", "b"), 4)
+    spec = build_architecture(NetworkConfig(architecture=""), IMAGE, ("a", "b"), 4).spec
     assert [node.type for node in spec.nodes] == ["Flatten", "Linear", "LIF"]
 
 
 def test_a_membrane_readout_ends_in_a_layer_that_does_not_fire() -> None:
     config = NetworkConfig(architecture="8", readout=Readout.MAX_MEMBRANE)
-    assert isinstance(build_spec(config, IMAGE, ("a", "b"), 4).nodes[-1], LI)
+    assert isinstance(build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes[-1], LI)
 
 
 def test_a_synaptic_current_is_in_every_layer_and_in_the_readout() -> None:
     config = NetworkConfig(architecture="8R", neuron="CubaLIF", syn_decay=0.25, readout=Readout.MAX_MEMBRANE)
-    _, _, hidden, _, last = build_spec(config, IMAGE, ("a", "b"), 4).nodes
+    _, _, hidden, _, last = build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes
     assert isinstance(hidden, CubaLIF)
     assert isinstance(last, CubaLI)
     assert hidden.recurrent is not None
@@ -58,4 +58,4 @@ def test_a_synaptic_current_is_in_every_layer_and_in_the_readout() -> None:
 )
 def test_a_layer_that_is_none_or_does_not_fit_is_refused(architecture: str, sentence: str) -> None:
     with pytest.raises(InvalidConfig, match=sentence):
-        build_spec(NetworkConfig(architecture=architecture), IMAGE, ("a", "b"), 4)
+        build_architecture(NetworkConfig(architecture=architecture), IMAGE, ("a", "b"), 4)

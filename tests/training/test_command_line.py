@@ -117,7 +117,8 @@ def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: P
         (["fit", "--epochs", "0"], "error: configuration: optimisation.epochs: input should be greater than or equal"),
         (
             ["fit", "--neuron", "Izhikevich"],
-            "error: configuration: network.neuron: input should be 'IF', 'LIF' or 'CubaLIF', got 'Izhikevich'",
+            "error: configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF' or 'CubaALIF', "
+            "got 'Izhikevich'",
         ),
         (
             ["fit", "--syn-decay", "1.5"],

@@ -166,6 +166,62 @@ def test_every_coding_has_its_grid(coding: Coding) -> None:
     assert round_to_grid(Network(network.spec.model_copy(update={"coding": coding}), network.tensors)).exact
 
 
+@pytest.mark.parametrize(
+    ("declared", "exact"),
+    [
+        ({"scale": [0.5, 0.75]}, True),
+        ({"scale": [0.5, 0.1]}, False),  # of 24 bits
+        ({"scale": 0.5, "offset": [0.25, 0.1]}, False),
+        ({"scale": [0.1, 0.3], "offset": 0.7, "resolution": 2**-6}, True),
+        ({"scale": 0, "offset": [0, 0.5]}, True),
+    ],
+)
+def test_a_resolution_makes_any_normalisation_exact(declared: dict[str, Any], exact: bool) -> None:
+    network = network_of(
+        [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 1}, LIF | {"name": "out"}],
+        {"fc.weight": [[0.1, -0.7]], "fc.bias": [0.3]},
+        input={"shape": [2], "low": -4, "high": 4} | declared,
+        coding="current",
+        time_steps=2,
+        labels=["only"],
+    )
+    assert round_to_grid(network).exact is exact
+
+
+def test_with_a_resolution_any_raw_values_give_the_same_spikes_and_membranes_on_every_engine() -> None:
+    rng = np.random.default_rng(0)
+    network = network_of(
+        [
+            {"type": "Linear", "name": "in", "in_features": 12, "out_features": 40},
+            LIF | {"name": "lif", "recurrent": {"bias": True}},
+            {"type": "Linear", "name": "fc", "in_features": 40, "out_features": 3},
+            CUBA | {"name": "out"},
+        ],
+        {
+            "in.weight": rng.normal(0, 0.5, (40, 12)), "in.bias": rng.normal(0, 0.1, 40),
+            "lif.recurrent.weight": rng.normal(0, 0.2, (40, 40)), "lif.recurrent.bias": rng.normal(0, 0.1, 40),
+            "fc.weight": rng.normal(0, 0.5, (3, 40)), "fc.bias": rng.normal(0, 0.1, 3),
+        },
+        input={
+            "shape": [12], "low": -9, "high": 9, "out_of_range": "clip", "resolution": 2**-6,
+            "scale": rng.random(12).tolist(), "offset": rng.normal(0, 1, 12).tolist(),
+        },
+        coding="current",
+        time_steps=20,
+        labels=["a", "b", "c"],
+    )  # fmt: skip
+    rounded = round_to_grid(network)
+    assert rounded.exact
+    inputs = encode(rng.normal(0, 5, (9, 20, 12)).astype(np.float32), rounded.network.spec)
+    everything = Record.RASTER | Record.MEMBRANE
+    expected, _ = create(EngineName.REFERENCE, rounded.network).run(inputs, record=everything)
+    assert expected.rasters["lif"].mean() > 0.05  # enough spikes to differ in
+    for engine in (EngineName.TORCH, EngineName.ONNX, EngineName.EVENT):
+        found, _ = create(engine, rounded.network).run(inputs, record=everything)
+        for name, membrane in expected.membranes.items():
+            np.testing.assert_array_equal(found.membranes[name], membrane)
+
+
 def test_a_coding_that_nobody_has_proven_exact_is_refused() -> None:
     network = digits_network(0)
     unknown = network.spec.model_copy(update={"coding": "phase"})

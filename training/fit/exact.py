@@ -7,8 +7,9 @@ each layer's weights to the finest grid that leaves room for its largest sum. Th
 to change the accuracy. Then all engines agree in every spike. An engine may add a recurrent current weight by weight to
 the input current, so both share one grid.
 
-The proof needs raw values that are integers times a power of two (pixels, counts, spikes). It fails after a
-normalisation by another factor, or an average over a window whose size is not a power of two; `exact` is then False.
+The proof needs raw values that are integers (pixels, counts, spikes) and a normalisation by factors of few bits; or a
+normalisation with a `resolution`, which any raw values end on. It fails for other factors, and after an average over a
+window whose size is not a power of two; `exact` is then False.
 """
 
 from __future__ import annotations
@@ -113,13 +114,15 @@ def _incoming(declared: Input, coding: Coding) -> Multiples:
     """Return the values of the network's input at each step; raises InvalidConfig for a coding without a rule."""
     if coding in (Coding.RATE, Coding.LATENCY):
         return Multiples(1.0, 1.0)
-    if coding not in (Coding.DIRECT, Coding.SPIKES):
+    if coding not in (Coding.DIRECT, Coding.SPIKES, Coding.CURRENT):
         raise InvalidConfig(
             f"coding is '{coding}', for which no sum is known to be exact, expected one of: {', '.join(Coding)}"
         )
-    low, high = declared.normalised_range
-    step = min(_grid_step(declared.scale), _grid_step(declared.offset) if declared.offset else math.inf)
-    return Multiples(step, max(abs(low), abs(high)))
+    bound = max(map(abs, declared.normalised_range))
+    if declared.resolution is not None:
+        return Multiples(declared.resolution, bound)
+    factors = np.abs(np.hstack([declared.scale, declared.offset]))
+    return Multiples(min((_grid_step(float(factor)) for factor in factors if factor), default=1.0), bound)
 
 
 def _grid_step(value: float) -> float:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from models.coding import encode
 from models.engines import EngineName, Record, create
-from models.spec import Coding, Spec
 from models.spec.network import Network
 from training.config import TrainingConfig
 from training.data.datasets import Dataset
-from training.fit.architecture import build_spec
+from training.fit.architecture import Architecture, build_architecture
 from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
 from training.fit.loop import Fitted, fit
@@ -31,20 +30,21 @@ class TrainedRun:
     evaluation: Evaluation
 
 
-def spec_for(config: TrainingConfig, data: Dataset) -> Spec:
-    """Return the spec of a configuration for a data set; rasters set the number of time steps."""
+def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
+    """Return the network of a configuration for a data set; samples with a value for each step set the time steps."""
     steps = config.network.time_steps or TIME_STEPS
-    if config.network.coding is Coding.SPIKES:
+    if config.network.coding.per_step:
         steps = data.training.samples.shape[1]
-    return build_spec(config.network, data.declared, data.class_names, steps)
+    return build_architecture(config.network, data.declared, data.class_names, steps)
 
 
 def run_job(
     config: TrainingConfig, data: Dataset, folder: RunFolder, watcher: Watcher, *, resume: bool = False
 ) -> TrainedRun:
     """Fit, round the best weights to their grid, evaluate them once on the test split, and write the run's folder."""
+    config = config.for_data()
     config.write(folder.path / "config.toml")
-    fitted = fit(spec_for(config, data), data, config, folder.checkpoint, resume=resume, watcher=watcher)
+    fitted = fit(architecture_for(config, data), data, config, folder.checkpoint, resume=resume, watcher=watcher)
     rounded = round_to_grid(fitted.network)
     network = rounded.network
     folder.save_network(network)

@@ -31,7 +31,7 @@ def imported_card(
         name,
         f"{origin}, {task.time_steps} time steps, {task.coding} coding.",
         {
-            "Input": f"{show(task.input.shape)} values from {task.input.low:g} to {task.input.high:g}",
+            "Input": f"{show(task.input.shape)} values from {task.input.described_range}",
             "Classes": ", ".join(task.labels),
             **facts,
             "Accuracy": "not measured here, for no data came with the model",

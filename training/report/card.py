@@ -61,7 +61,7 @@ def training_card(
         f"{config.network.neuron} neurons, {parameters_of(network)} parameters, {spec.time_steps} time steps, "
         f"{spec.coding} coding.",
         {
-            "Input": f"{show(spec.input.shape)} raw values from {spec.input.low:g} to {spec.input.high:g}",
+            "Input": f"{show(spec.input.shape)} raw values from {spec.input.described_range}",
             "Classes": ", ".join(spec.labels),
             "Data": f"{config.data.dataset}, {sizes[0]} samples to train on, {sizes[1]} to validate, {sizes[2]} to "
             f"test (split seed {config.data.split_seed}); the test samples chose nothing",

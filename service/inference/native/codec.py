@@ -12,7 +12,6 @@ from pydantic_core import to_json
 
 from models.engines import RunResult
 from models.errors import InvalidInput
-from models.spec import Coding
 from service.catalog.limits import EVENT_FIELDS
 from service.catalog.loaded import LoadedModel
 from service.errors import MalformedBody, TooLarge
@@ -40,7 +39,7 @@ class NativeCodec:
         Raises as `decode` does.
         """
         request, time_steps = self._request(body)
-        steps = time_steps if self.model.spec.coding is Coding.SPIKES else 1
+        steps = time_steps if self.model.spec.coding.per_step else 1
         if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
             return None
         return self._query(request, time_steps)
@@ -86,12 +85,12 @@ class NativeCodec:
         return Query(samples, time_steps, request.seed, frozenset(request.returned))
 
     def _time_steps(self, request: PredictRequest[Any]) -> int:
-        """Return the request's time steps, or else those of its first sample if that is a raster, or of training."""
+        """Return the request's time steps, or else those that its first sample lists, or those of training."""
         task, limits = self.model.spec, self.model.limits
         if request.time_steps is not None:
             limits.check_steps(request.time_steps, "time_steps")
             return request.time_steps
-        if task.coding is Coding.SPIKES and isinstance(request.inputs[0], list):
+        if task.coding.per_step and isinstance(request.inputs[0], list):
             steps = len(request.inputs[0])
             if not 1 <= steps <= limits.time_steps:
                 raise InvalidInput(f"inputs[0] has {steps} steps, expected 1 to {limits.time_steps}")

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Annotated, Any, Generic, NotRequired, TypeAlias, TypeVar, Union
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag
 from typing_extensions import TypeAliasType, TypedDict
 
 from models.coding import MAX_SEED
@@ -55,7 +55,8 @@ class PredictRequest(Strict, Generic[Sample]):
     inputs: Annotated[list[Sample], FailFast()] = Field(
         min_length=1,
         description="The samples: numbers in the declared range, nested like the model's input shape or flat, row by "
-        "row. For `spikes` coding a raster of shape (time_steps, *input shape), or events.",
+        "row. For `spikes` coding a raster of shape (time_steps, *input shape), or events; for `current` coding "
+        "values of that shape.",
     )
     time_steps: int | None = Field(
         default=None, ge=1, description="How many steps to run; by default as many as the model was trained with."
@@ -75,33 +76,47 @@ CAMERA_AXES = 3  # channels, height, width
 def request_type(task: Task) -> type[PredictRequest[Any]]:
     """Return the type of the requests for a model of `task`.
 
-    Samples are nested exactly as deep as the task's input, or flat (in a raster: each step is flat), or events.
+    Samples are nested exactly as deep as the task's input, or flat (where there is a value for each step: each step is
+    flat), or events.
     """
-    return _request_type(len(task.input.shape), task.coding is Coding.SPIKES)
+    return _request_type(len(task.input.shape), task.coding)
 
 
 @cache
-def _request_type(axes: int, spikes: bool) -> type[PredictRequest[Any]]:
+def _request_type(axes: int, coding: Coding) -> type[PredictRequest[Any]]:
     request: Any = PredictRequest
-    forms = {"nested": _named("Nested", axes + spikes)}
+    spikes, time = coding is Coding.SPIKES, int(coding.per_step)
+    forms = {"nested": _named("Nested", axes + time)}
     if axes > 1:
-        forms["flat"] = _named("Flat", 1 + spikes)
+        forms["flat"] = _named("Flat", 1 + time)
     if spikes:
         forms["unit_events"] = UnitEvents
     if spikes and axes == CAMERA_AXES:
         forms["pixel_events"] = PixelEvents
     if len(forms) == 1:
-        return request[_nested(axes)]
+        return request[_without_events(_nested(axes + time), coding)]
 
     def form_of(sample: object) -> str:
         if isinstance(sample, dict) and spikes:
             return "pixel_events" if "x" in sample and "pixel_events" in forms else "unit_events"
-        step = sample[0] if spikes and isinstance(sample, list) and sample else sample
+        step = sample[0] if time and isinstance(sample, list) and sample else sample
         flat = isinstance(step, list) and bool(step) and not isinstance(step[0], list)
         return "flat" if flat and "flat" in forms else "nested"
 
     tagged = tuple(Annotated[form, Tag(tag)] for tag, form in forms.items())
-    return request[Annotated[Union[tagged], Discriminator(form_of)]]  # noqa: UP007  (made at run time)
+    either: Any = Annotated[Union[tagged], Discriminator(form_of)]  # noqa: UP007  (made at run time)
+    return request[_without_events(either, coding)]
+
+
+def _without_events(sample: Any, coding: Coding) -> Any:
+    return Annotated[sample, BeforeValidator(_no_events)] if coding is Coding.CURRENT else sample
+
+
+def _no_events(sample: object) -> object:
+    if isinstance(sample, dict):
+        expected = "an array with a value for each step: only models of `spikes` coding take events"
+        raise ValueError(expected)  # noqa: TRY004  (pydantic makes a validation error of a ValueError alone)
+    return sample
 
 
 def _nested(depth: int) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from models.spec import Coding
 from models.spec.parameters import Shape
 from service.catalog.loaded import LoadedModel
 from service.errors import shown
@@ -83,10 +82,10 @@ def _length(header: str | None, size: int) -> int:
 
 
 def _raw(body: bytes, model: LoadedModel) -> InferQuery:
-    """Decode a body that is the bytes of one sample; the length gives a raster's time steps."""
+    """Decode a body that is the bytes of one sample; the length gives the time steps where it has a value for each."""
     unit = 4 * math.prod(model.spec.input.shape)
     shape: Shape = (1, *model.spec.input.shape)
-    if model.spec.coding is Coding.SPIKES:
+    if model.spec.coding.per_step:
         shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
     time_steps = _time_steps(shape, None, model)
     samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
@@ -136,7 +135,7 @@ def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
     """Return the time steps to run, once shape and steps are within the limits; no value has been read before that."""
     most = model.limits.time_steps
     steps, where = asked or model.spec.time_steps, "parameters.time_steps"
-    if model.spec.coding is Coding.SPIKES:
+    if model.spec.coding.per_step:
         if asked not in (None, shape[1]):
             raise InvalidRequest(f"parameters.time_steps is {shown(asked)}, but inputs[0] has {shape[1]} steps")
         steps, where = shape[1], "inputs[0].shape[1]"

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.bundle.external import AnyTask
 from models.engines import RunResult
-from models.spec import Coding, Readout, Spec, Task
+from models.spec import Readout, Spec, Task
 from service.inference.v2.tensors import Array, Datatype
 
 INPUT = "inputs"
@@ -57,5 +57,5 @@ def outputs_of(spec: AnyTask) -> Mapping[str, Output]:
 
 
 def sample_shape(spec: Task) -> tuple[int, ...]:
-    """Return the shape of one sample; -1 stands for the time steps of a raster."""
-    return (VARIES, *spec.input.shape) if spec.coding is Coding.SPIKES else spec.input.shape
+    """Return the shape of one sample; -1 stands for the time steps of one that has a value for each step."""
+    return (VARIES, *spec.input.shape) if spec.coding.per_step else spec.input.shape

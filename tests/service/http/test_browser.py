@@ -189,12 +189,17 @@ def test_a_sample_that_is_no_picture_is_typed_in_and_what_is_wrong_with_it_is_sa
 def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(browser: Any, tmp_path: Path) -> None:
     publish(tmp_path, toy(), "any")
     publish(tmp_path, toy(Coding.SPIKES), "raster")  # brings its own
+    publish(tmp_path, toy(Coding.CURRENT), "series")  # likewise
+    ranges = {"shape": [2], "low": [-1, 0.5], "high": [1, 30], "out_of_range": "clip"}
+    own = Spec.read(toy().spec.model_dump(mode="json") | {"input": ranges})
+    publish(tmp_path, Network(own, toy().tensors), "ranges")
     external.publish(tmp_path, external.scores(), external.contract(), "fixed")
     with running(tmp_path, "--default-model", "any", until="listening") as service:
-        for _ in range(3):
+        for _ in range(5):
             service.wait_for("model_ready")
         with visiting(browser, service.url) as visit:
-            for name, asked in {"any": {"time_steps": 3}, "raster": {}, "fixed": {}}.items():
+            steps = {"time_steps": 3}
+            for name, asked in {"any": steps, "ranges": steps, "raster": {}, "series": {}, "fixed": {}}.items():
                 visit.page.locator("#models").select_option(name)
                 expect(visit.page.locator("#about")).to_contain_text(f"{name}, version 1")
                 expect(visit.page.locator("#steps")).to_be_visible(visible="time_steps" in asked)

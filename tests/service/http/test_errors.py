@@ -107,6 +107,36 @@ def test_a_sample_of_spikes_that_is_wrong_is_named(tmp_path: Path, sample: objec
     assert answer.json()["error"].startswith(sentence)
 
 
+@pytest.mark.parametrize("shape", [[2], [1, 2]])
+@pytest.mark.parametrize(
+    ("sample", "sentence"),
+    [
+        (
+            {"t": [0], "unit": [0]},
+            "inputs[0] is an object, expected an array with a value for each step: only models of `spikes` "
+            "coding take events",
+        ),
+        ([], "inputs[0] has 0 steps, expected 1 to 1000"),
+        ([[0, 11]], "inputs[0][0]{}[1] is 11, expected 0 to 10"),
+        ([0, 1], "inputs[0][0] is 0, expected an array"),
+    ],
+)
+def test_a_time_series_that_is_wrong_is_named(tmp_path: Path, shape: list[int], sample: object, sentence: str) -> None:
+    series = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": shape, "low": 0, "high": 10},
+        coding="current",
+        time_steps=3,
+        labels=["a", "b"],
+    )
+    publish(tmp_path, series)
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [sample]})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == sentence.format("" if len(shape) == 1 else "[0]")
+
+
 def test_a_body_of_many_strings_is_refused_before_each_is_found_wrong(client: TestClient) -> None:
     # 2 × (10,000 + 4 for each of 1,024 samples) = 28,192 quotation marks at most.
     answer = client.post("/predict", json=dict.fromkeys(map(str, range(15_000))))
@@ -248,7 +278,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize("coding", [Coding.DIRECT, Coding.SPIKES])
+@pytest.mark.parametrize("coding", [Coding.DIRECT, Coding.SPIKES, Coding.CURRENT])
 def test_whatever_is_posted_is_the_clients_mistake_or_answered(
     tmp_path_factory: pytest.TempPathFactory, coding: Coding
 ) -> None:

@@ -27,7 +27,14 @@ def networks() -> list[Network]:
         time_steps=2,
         labels=["a", "b", "c", "d"],
     )
-    return [toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), image]
+    features = network_of(
+        [{"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [2], "low": [-1, 0.5], "high": [1, 30], "scale": [1, 0.1], "out_of_range": "clip"},
+        time_steps=2,
+        labels=["a", "b"],
+    )
+    return [features, toy(), toy(Coding.RATE), toy(Coding.LATENCY), toy(Coding.SPIKES), toy(Coding.CURRENT), image]
 
 
 @pytest.mark.parametrize("network", networks(), ids=lambda network: f"{network.spec.coding}-{network.spec.input.shape}")

@@ -149,6 +149,55 @@ def test_the_steps_of_a_raster_may_be_flat(tmp_path: Path) -> None:
         assert client.post("/predict", json={"inputs": [[[1, 0], [1, 1]]]}).json() == nested
 
 
+def test_a_time_series_is_the_current_of_each_step_however_it_is_nested(tmp_path: Path) -> None:
+    # Decay 1, threshold 1. The currents 0.75, 0.5, 0.5 charge 0.75, 1.25 (spike, 0.25 left), 0.75: one spike. The
+    # others, -1, 2, 0, charge -1, 1 (spike, 0 left), 0: one spike. Trained with two steps, it takes three.
+    network = network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": [1, 2], "low": -4, "high": 4},
+        coding="current",
+        time_steps=2,
+        labels=["a", "b"],
+    )
+    publish(tmp_path, network)
+    flat = [[0.75, -1], [0.5, 2], [0.5, 0]]
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [flat]}).json()
+        nested = client.post("/predict", json={"inputs": [[[step] for step in flat]]}).json()
+        described = client.get("/models/toy").json()
+        tensor = {"name": "inputs", "shape": [1, 3, 1, 2], "datatype": "FP32", "data": [0.75, -1, 0.5, 2, 0.5, 0]}
+        v2 = client.post("/v2/models/toy/infer", json={"inputs": [tensor]}).json()
+        metadata = client.get("/v2/models/toy").json()
+    assert answer["time_steps"] == 3
+    assert answer["predictions"][0]["spike_counts"] == [1, 1]
+    assert nested == answer
+    assert described["coding"] == "current"
+    assert metadata["inputs"][0]["shape"] == [-1, -1, 1, 2]
+    assert {output["name"]: output["data"] for output in v2["outputs"]}["spike_counts"] == [1, 1]
+
+
+def test_a_client_sends_raw_values_of_each_features_own_unit_and_no_value_is_too_far(tmp_path: Path) -> None:
+    # 20 to 30 degrees become 0 to 1, and 1000 to 2000 hectopascal too. 25 and 2000 are 0.5 and 1, which at decay 1 and
+    # threshold 1 give 1 and 2 spikes in two steps. 99 degrees and 0 hectopascal are taken for 30 and 1000: 2 and 0.
+    network = network_of(
+        [{"type": "IF", "name": "out"}],
+        {},
+        input={
+            "shape": [2], "low": [20, 1000], "high": [30, 2000], "scale": [0.1, 0.001], "offset": [-2, -1],
+            "out_of_range": "clip", "resolution": 2**-6,
+        },
+        time_steps=2,
+        labels=["warm", "high"],
+    )  # fmt: skip
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [[25, 2000], [99, 0]]}).json()
+        described = client.get("/models/toy").json()["input"]
+    assert [prediction["spike_counts"] for prediction in answer["predictions"]] == [[1, 2], [2, 0]]
+    assert described == {"shape": [2], "low": [20, 1000], "high": [30, 2000], "out_of_range": "clip"}
+
+
 @pytest.fixture
 def camera() -> Network:
     """Two channels of 2 × 3 pixels, each counted by a neuron of its own."""

@@ -85,15 +85,15 @@ def test_a_body_of_more_values_or_lists_than_any_request_has_is_refused_before_i
 SHAPES = ([6], [2, 3], [2, 3, 4])
 
 
-@pytest.mark.parametrize(("coding", "shape"), list(product((Coding.DIRECT, Coding.SPIKES), SHAPES)))
+@pytest.mark.parametrize(("coding", "shape"), list(product((Coding.DIRECT, Coding.SPIKES, Coding.CURRENT), SHAPES)))
 def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(coding: Coding, shape: list[int]) -> None:
-    # 5 samples, and of rasters 7 steps each: what is beside them is two brackets.
+    # 5 samples, and where each step has values 7 steps each: what is beside them is two brackets.
     size = int(np.prod(shape))
     labels = [str(unit) for unit in range(size)]
     nodes = [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}]
     task = network_of(nodes, {}, input={"shape": shape}, coding=coding, time_steps=3, labels=labels).spec
     most = ModelLimits(task, Settings(max_samples=5, max_time_steps=7))
-    steps = [7] if coding is Coding.SPIKES else []
+    steps = [7] if coding.per_step else []
     nested = json.dumps({"inputs": np.zeros((5, *steps, *shape)).tolist()})
     assert nested.count(",") <= most.commas - SPARE
     assert 0 <= most.brackets - SPARE - (nested.count("[") - 1) <= 5 * 5

