@@ -202,7 +202,7 @@ def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(tmp_path: Path) 
 
 
 def test_a_check_times_nothing_and_shows_how_far_all_agree() -> None:
-    answer = bench("--check", "--only", "mlp", "--only", "ours", "--only", "sinabs", "--batch", "2")
+    answer = bench("--check", "--quick", "--only", "mlp", "--only", "ours", "--only", "sinabs", "--batch", "2")
     assert answer.returncode == 0, answer.stderr
     assert [line.split(" | ")[0] for line in table(answer.stdout)[2:]] == ["| ours", "| sinabs"]
     assert "Medians" not in answer.stdout
