@@ -2,7 +2,8 @@
 
 All neurons of a network share one rule that every contestant can be told to follow exactly: v = decay * v + i, fire,
 reset to 0 in the same step. (By subtraction would not do: snnTorch then fires by another rule where a membrane is still
-above its threshold after a reset, and Norse's IAF has no such reset.) Weights lie on a dyadic grid, so that their sums
+above its threshold after a reset, and Norse's IAF has no such reset. Training, whose workloads do reset by subtraction,
+compares each library with its own rule.) Weights lie on a dyadic grid, so that their sums
 are exact in any order, and the threshold half a grid step off it, so that `>` and `>=` agree.
 """
 
@@ -56,12 +57,15 @@ class Workload:
     activities: tuple[Activity, ...]
     quick: tuple[Activity, ...] = ()  # the activities that `--quick` runs; without any it leaves the workload out
     seed: int = 0
+    reset: Literal["value", "subtract"] = "value"
+    # The standard deviation of recurrent weights, in 1 / sqrt(neurons); without it they are scaled as the others are.
+    recurrent_gain: float | None = None
 
     def spec(self, activity: Activity, threshold: float = THRESHOLD) -> Spec:
         """Return the network; a node is called after its type and place, and a class after its number."""
         named: list[Node] = []
         for place, node in enumerate(self.nodes):
-            neuron = {"threshold": threshold, "reset": "value"} if node["type"] in ("IF", "LIF") else {}
+            neuron = {"threshold": threshold, "reset": self.reset} if node["type"] in ("IF", "LIF") else {}
             named.append({"name": f"{node['type'].lower()}{place}"} | neuron | node)
         classes = next(node["out_features"] for node in reversed(self.nodes) if "out_features" in node)
         return Spec(

@@ -7,8 +7,9 @@ the whole batch, so that several processes give the same result as one.
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def fit(
     """
     devices = devices or launch(config)
     watcher = watcher if devices.first else SILENT
-    module, optimiser, progress = _start(architecture, data, config, checkpoint, devices, resume=resume)
+    module, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
     interrupted = False
     try:
         while _goes_on(progress, config.optimisation):
@@ -91,24 +92,19 @@ def fit(
     return Fitted(module.network(), progress.epochs, progress.best, interrupted)
 
 
-def _start(
-    architecture: Architecture,
-    data: Dataset,
-    config: TrainingConfig,
-    checkpoint: Path,
-    devices: Devices,
-    *,
-    resume: bool,
+def start(
+    architecture: Architecture, data: Dataset, config: TrainingConfig, devices: Devices, checkpoint: Path | None = None
 ) -> tuple[TrainingNetwork, torch.optim.Optimizer, Progress]:
+    """Return a network with its optimiser and progress: fresh from the seed, or as in a checkpoint."""
     settings = config.optimisation
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         module = TrainingNetwork(architecture).to(devices.device)
-        if not resume:
+        if checkpoint is None:
             initialise(module, data.training.samples[: settings.batch_size])
     optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
-    progress = Progress.load(checkpoint) if resume else Progress(module.state_dict(), optimiser.state_dict())
-    if resume:
+    progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict())
+    if checkpoint:
         module.load_state_dict(progress.weights)
         optimiser.load_state_dict(progress.optimiser)
     devices.synchronise(module)
@@ -142,13 +138,54 @@ def _one_epoch(
 ) -> Epoch:
     began = time.perf_counter()
     settings = config.optimisation
+
+    def rate_at(epochs: float) -> float:
+        return settings.learning_rate * learning_rate_share(settings.schedule, epochs / settings.epochs)
+
+    trained = train_epoch(module, optimiser, data, config, number, rate_at, watcher, devices)
+    validation = _validate_shares(module, data.validation, devices)
+    return Epoch(
+        number=number,
+        training_loss=trained.loss,
+        training_accuracy=trained.accuracy,
+        validation_loss=validation.loss,
+        validation_accuracy=validation.accuracy,
+        firing_rates=validation.firing_rates,
+        seconds=time.perf_counter() - began,
+        gradient_norm=statistics.median(trained.gradient_norms),
+        gradient_norms=trained.gradient_norms,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The metrics of an epoch of training: loss and accuracy over all samples, the gradient's norm of each batch."""
+
+    loss: float
+    accuracy: float
+    gradient_norms: tuple[float, ...]
+
+
+def train_epoch(
+    module: TrainingNetwork,
+    optimiser: torch.optim.Optimizer,
+    data: Dataset,
+    config: TrainingConfig,
+    number: int,
+    rate_at: Callable[[float], float],
+    watcher: Watcher,
+    devices: Devices,
+) -> Trained:
+    """Train on every sample once; `rate_at` gives the learning rate after so many epochs."""
+    settings = config.optimisation
     threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=settings.detach_reset)
     parameters = list(module.parameters())
     rng = np.random.default_rng([config.seed, number])
     module.train()
     loss_sum, correct, done = 0.0, 0.0, 0.0
+    norms: list[float] = []
     for after, batch in _batches(data.training, settings.batch_size, rng):
-        rate = settings.learning_rate * learning_rate_share(settings.schedule, (number + done) / settings.epochs)
+        rate = rate_at(number + done)
         for group in optimiser.param_groups:
             group["lr"] = rate
         samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
@@ -160,28 +197,21 @@ def _one_epoch(
         targets = torch.from_numpy(batch.labels[share.rows]).to(devices.device)
         loss = devices.mean(readout_loss(activity.output, targets, module.spec.readout), share.weight)
         if settings.rate_penalty:
-            rates = [devices.mean(rate, share.weight) for rate in activity.rates.values()]
+            rates = [devices.mean(each, share.weight) for each in activity.rates.values()]
             loss = loss + settings.rate_penalty * rate_penalty(rates, settings.rate_low, settings.rate_high)
         require_gradient(loss, parameters)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         devices.sum_gradients(parameters)
-        clip_grad_norm_(parameters, settings.clip_norm)
+        norms.append(float(clip_grad_norm_(parameters, settings.clip_norm)))
         optimiser.step()
         loss_sum += float(loss.detach()) * len(batch)
         correct += _correct(activity, targets, module.spec) / share.copies
         done = after
         watcher.batch(number, done)
-    validation = _validate_shares(module, data.validation, devices)
-    return Epoch(
-        number=number,
-        training_loss=loss_sum / len(data.training),
-        training_accuracy=devices.total(correct) / len(data.training),
-        validation_loss=validation.loss,
-        validation_accuracy=validation.accuracy,
-        firing_rates=validation.firing_rates,
-        seconds=time.perf_counter() - began,
-    )
+        watcher.step(rate, float(loss.detach()))
+    samples_seen = len(data.training)
+    return Trained(loss_sum / samples_seen, devices.total(correct) / samples_seen, tuple(norms))
 
 
 def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tuple[float, Split]]:
