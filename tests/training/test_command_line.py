@@ -136,7 +136,7 @@ def test_resume_refuses_each_flag_that_it_would_ignore(finished: Path) -> None:
     assert result.returncode == 1
     assert result.stderr == (
         "error: --resume goes on under the run's own configuration and would ignore --config, --runs, --decay; of the "
-        "configuration, only --device, --epochs and --patience may change\n"
+        "configuration, only --device, --epochs, --patience, --devices and --precision may change\n"
     )
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 

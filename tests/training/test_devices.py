@@ -204,7 +204,6 @@ def test_products_in_bfloat16_leave_the_neurons_in_float32() -> None:
     assert layer.recurrent is not None
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         connection.weight.fill_(1 + 1 / 256)
-        layer.recurrent.bias.zero_()
         current = plain.connect(connection, torch.ones(2, 1, 1))
         threshold = threshold_for(Surrogate.SIGMOID, 5.0, detach_reset=True)
         spikes, state = plain.scan(layer.node, parameters, current, 2, threshold, layer.recurrent)
