@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from models.spec import Coding, Readout, describe_first_error
 from models.spec.nodes import Fire, Reset
-from models.spec.parameters import Fraction, Frozen
+from models.spec.parameters import Fraction, Frozen, Size
 from training.errors import InvalidConfig
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -43,7 +43,9 @@ class DataConfig(Frozen):
     """Which data, and how it is split. The test split chooses nothing."""
 
     dataset: str = Field(
-        default="digits", description="digits, mnist, fashion-mnist, mnist-5000, or arrays: your own .npz."
+        default="digits",
+        description="digits, mnist, fashion-mnist, mnist-5000, nmnist, dvs-gesture, shd or ssc; arrays (your own .npz) "
+        "or events (your own folder).",
     )
     file: Path | None = Field(default=None, description="arrays: the .npz with x and y, or x_train, y_train and so on.")
     folder: Path = Field(default=Path("data"), description="Where data sets of their own folder lie.")
@@ -58,6 +60,19 @@ class DataConfig(Frozen):
         description="none; range, low to high become 0 to 1; or standard, each feature has mean 0 and "
         "deviation 1. If absent, for arrays: standard for current coding, none for spikes, else range.",
     )
+    window: Count | None = Field(
+        default=None, description="Events: the microseconds that are one time step; 10000 if absent."
+    )
+    max_steps: Count | None = Field(
+        default=None, description="Events: at most so many steps of a recording; as many as the longest has if absent."
+    )
+    sensor: tuple[Size, ...] | None = Field(
+        default=None, description="Events: channels, height and width, or units; as far as the data reaches if absent."
+    )
+    downsample: Count = Field(
+        default=1, description="Events: so many pixels of height and width, or units, become one."
+    )
+    cache: Path = Field(default=Path("data/.cache"), description="Events: where they are kept once they are binned.")
 
 
 class NetworkConfig(Frozen):
