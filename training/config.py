@@ -44,8 +44,8 @@ class DataConfig(Frozen):
 
     dataset: str = Field(
         default="digits",
-        description="digits, mnist, fashion-mnist, mnist-5000, nmnist, dvs-gesture, shd or ssc; arrays (your own .npz) "
-        "or events (your own folder).",
+        description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
+        "(your own .npz) or events (your own folder).",
     )
     file: Path | None = Field(default=None, description="arrays: the .npz with x and y, or x_train, y_train and so on.")
     folder: Path = Field(default=Path("data"), description="Where data sets of their own folder lie.")
@@ -61,10 +61,10 @@ class DataConfig(Frozen):
         "deviation 1. If absent, for arrays: standard for current coding, none for spikes, else range.",
     )
     window: Count | None = Field(
-        default=None, description="Events: the microseconds that are one time step; 10000 if absent."
+        default=None, description="Events, audio: the microseconds of a time step; 10000 if absent."
     )
     max_steps: Count | None = Field(
-        default=None, description="Events: at most so many steps of a recording; as many as the longest has if absent."
+        default=None, description="Events, audio: at most so many steps of a recording; as its data set has if absent."
     )
     sensor: tuple[Size, ...] | None = Field(
         default=None, description="Events: channels, height and width, or units; as far as the data reaches if absent."
