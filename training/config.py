@@ -75,6 +75,26 @@ class DataConfig(Frozen):
     cache: Path = Field(default=Path("data/.cache"), description="Events: where they are kept once they are binned.")
 
 
+class AugmentConfig(Frozen):
+    """How training samples are varied, anew in every epoch. Nothing is varied by default."""
+
+    shift: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Move pictures, or event cameras' rasters, by up to so many pixels."
+    )
+    event_drop: Fraction = Field(
+        default=0.0, description="Drop up to this share of a sample: a span of time, some channels or events at random."
+    )
+    time_jitter: NonNegative = Field(
+        default=0.0, description="Move each spike by normally distributed steps of this deviation."
+    )
+    time_shift: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Move samples by up to so many steps in time."
+    )
+    mixup: NonNegative = Field(
+        default=0.0, description="Mix pairs of samples and their classes by shares from a Beta(mixup, mixup); 0: none."
+    )
+
+
 class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
@@ -104,7 +124,6 @@ class OptimisationConfig(Frozen):
     rate_penalty: NonNegative = 2.0
     rate_low: Fraction = 0.01
     rate_high: Fraction = 0.15
-    shift: Annotated[int, Field(ge=0)] = 0
     clip_norm: Positive = 1.0
     patience: Count = 15
 
@@ -115,6 +134,7 @@ class TrainingConfig(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "cpu"
     data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
     network: NetworkConfig = NetworkConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
 

@@ -12,7 +12,7 @@ import torch
 from models.engines.torch.network import HardThreshold, SpikingNetwork
 from models.spec.network import Network
 from tests.networks import network_of
-from training.config import Surrogate, TrainingConfig
+from training.config import AugmentConfig, Surrogate, TrainingConfig
 from training.data.datasets import Dataset
 from training.errors import BrokenGradientChain, InvalidConfig
 from training.fit.checkpoint import Progress
@@ -111,8 +111,8 @@ def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
 
 def test_each_epoch_draws_anew(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     # A learning rate this small leaves the weights as they are: epochs differ only by how their samples are shifted.
-    still = config.optimisation.model_copy(update={"epochs": 2, "shift": 1, "learning_rate": 1e-30})
-    settings = config.model_copy(update={"optimisation": still})
+    still = config.optimisation.model_copy(update={"epochs": 2, "learning_rate": 1e-30})
+    settings = config.model_copy(update={"optimisation": still, "augment": AugmentConfig(shift=1)})
     first, second = fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt").epochs
     assert first.validation_loss == second.validation_loss
     assert first.training_loss != second.training_loss

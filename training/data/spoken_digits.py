@@ -3,9 +3,9 @@
 https://github.com/Jakobovski/free-spoken-digit-dataset
 
 The user brings a copy (CC BY-SA 4.0): the folder of files `{digit}_{speaker}_{index}.wav`, or one that holds it as
-`recordings`. The official split is kept: the recordings 0 to 4 of each speaker and digit are the test set. Audio becomes
-spikes as training/data/audio.py says, in steps of `window` microseconds (10,000), of which the first `max_steps` are
-kept (100, a second; one recording in a hundred lasts longer).
+`recordings`. The official split is kept: the recordings 0 to 4 of each speaker and digit are the test set. Audio
+becomes spikes as training/data/audio.py says, in steps of `window` microseconds (10,000), of which the first
+`max_steps` are kept (100, a second; one recording in a hundred lasts longer).
 """
 
 from __future__ import annotations

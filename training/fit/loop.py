@@ -121,7 +121,7 @@ def _one_epoch(
     module.train()
     loss_sum, correct = 0.0, 0
     for done, batch in _batches(data.training, settings.batch_size, rng):
-        samples = shift(batch.samples, settings.shift, float(data.declared.range[0].min()), rng)
+        samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         activity = forward(module, samples, arithmetic, seeds)
         targets = torch.from_numpy(batch.labels).to(config.device)
