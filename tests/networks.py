@@ -19,6 +19,7 @@ from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
     LEAKS,
     RESET_TIMINGS,
+    Adaptive,
     Charge,
     Fire,
     Integrating,
@@ -75,6 +76,7 @@ unit_floats = st.floats(0, 1, width=32)
 
 
 FIRING = tuple(node.__name__ for node in get_args(Spiking))
+ADAPTIVE = tuple(node.__name__ for node in get_args(Spiking) if issubclass(node, Adaptive))
 INTEGRATING = tuple(node.__name__ for node in get_args(Integrating))
 
 # The connections that take an input of so many axes, the usual ones more often.
@@ -118,9 +120,12 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         node["threshold"] = parameter(
             st.floats(4, 9, width=32) if fire is Fire.MULTIPLE else st.floats(0.125, 2, width=32)
         )
+    if kind in ADAPTIVE:
+        node |= {"adapt_decay": parameter(unit_floats), "adapt_gain": parameter(st.floats(0, 2, width=32))}
     if kind in FIRING and kind != "Threshold":
         reset = draw(st.sampled_from(Reset))
-        timings = RESET_TIMINGS[reset] if fire is not Fire.MULTIPLE else (ResetTiming.SAME_STEP,)
+        at_once = fire is Fire.MULTIPLE or kind in ADAPTIVE
+        timings = (ResetTiming.SAME_STEP,) if at_once else RESET_TIMINGS[reset]
         sums = charge is Charge.DECAY if synapse is None else synapse in (Synapse.DECAY, Synapse.JUMP)
         node |= {
             "reset": reset,
@@ -257,7 +262,7 @@ def _dyadic(rng: np.random.Generator, shape: Shape) -> FloatArray:
 
 def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> FloatArray:
     match name.rpartition(".")[2]:
-        case "decay" | "syn_decay" | "rate" | "syn_rate":
+        case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "rate" | "syn_rate":
             return rng.random(shape, np.float32)
         case "tau":
             return 1 + 7 * rng.random(shape, np.float32)

@@ -26,18 +26,27 @@ SOURCE = {
 TRAINING: Arrows = {
     "training.errors": set(),
     "training.config": {"training.errors"},
-    "training.commands": set(),
+    "training.commands": {"training.config"},  # the groups, and the flags of a model: what every command is made with
     "training.data": {"training.config", "training.errors"},
     "training.report": {"training.data", "training.config", "training.errors"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors"},
     "training.publish": {"training.data", "training.fit", "training.report"},
     "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
-    "training.importers.frameworks": SOURCE,
+    "training.importers.frameworks": {*SOURCE, "training.fit"},  # this project's own modules are among them
+    "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},
     "training.importers.nir": SOURCE,
     "training.importers.onnx": SOURCE,
+    "training.commands.runs": {
+        *("training.commands", "training.config", "training.data", "training.fit"),
+        *("training.publish", "training.report"),
+    },
+    "training.commands.fit": {
+        *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
+        "training.errors",
+    },
     "training.__main__": {
-        *("training.importers.frameworks", "training.importers.nir", "training.importers.onnx", "training.fit"),
-        *("training.config", *SOURCE),
+        *("training.commands", "training.commands.fit", "training.commands.runs"),
+        *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },
 }
 TOLD = {"service.telemetry", "service.errors", "service.settings"}  # by every room

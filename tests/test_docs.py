@@ -21,7 +21,7 @@ from tests.networks import toy
 from tests.pages import ROOT, blocks
 from tests.serving import serving
 from training.__main__ import app
-from training.commands import RUN
+from training.commands.groups import RUN
 
 SITE = pages.places()
 PAGES = [path for path in SITE if path.endswith(".md")]

@@ -1,8 +1,17 @@
-"""What a training run is asked to do: read from TOML, overridden by flags, written into the run's folder."""
+"""What a training run is asked to do: read from TOML, overridden by flags, written into the run's folder.
+
+Some defaults suit images and others suit sequences. Both stand here, at their field: `for_data` returns a configuration
+in which every field that was not given has the value that suits the data.
+
+Each field is a key of the TOML file and a flag of `fit`, which takes type, range, default and description from here
+(training/commands/flags.py, which also says what stands in `json_schema_extra`).
+"""
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,6 +37,7 @@ class Surrogate(StrEnum):
     FAST_SIGMOID = "fast_sigmoid"
     ARCTAN = "arctan"
     TRIANGULAR = "triangular"
+    SUPERSPIKE = "superspike"
     SOFT = "soft"
 
 
@@ -47,118 +57,190 @@ class DataConfig(Frozen):
         description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
         "(your own .npz) or events (your own folder).",
     )
-    file: Path | None = Field(default=None, description="arrays: the .npz with x and y, or x_train, y_train and so on.")
+    file: Path | None = Field(
+        default=None,
+        description="arrays: the .npz with x and y, or x_train, y_train and so on.",
+        json_schema_extra={"chosen": "none"},
+    )
     folder: Path = Field(default=Path("data"), description="Where data sets of their own folder lie.")
     download: bool = Field(default=False, description="Download the data set where it is not there.")
     test_share: Share = Field(default=0.2, description="The share of samples to test on, where the data has no split.")
     validation_share: Share = Field(default=0.1, description="The share of the others to validate on, likewise.")
     split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Which samples are held out.")
-    low: float | None = Field(default=None, description="The least raw value; the data's if absent.")
-    high: float | None = Field(default=None, description="The greatest raw value; the data's if absent.")
+    low: float | None = Field(
+        default=None, description="The least raw value.", json_schema_extra={"chosen": "the lowest in the data"}
+    )
+    high: float | None = Field(
+        default=None, description="The greatest raw value.", json_schema_extra={"chosen": "the highest in the data"}
+    )
     normalise: Normalise | None = Field(
         default=None,
-        description="none; range, low to high become 0 to 1; or standard, each feature has mean 0 and "
-        "deviation 1. If absent, for arrays: standard for current coding, none for spikes, else range.",
+        description="none; range, low to high become 0 to 1; or standard, each feature has mean 0 and deviation 1",
+        json_schema_extra={"chosen": "arrays: standard for current coding, none for spikes, else range"},
     )
     window: Count | None = Field(
-        default=None, description="Events, audio: the microseconds of a time step; 10000 if absent."
+        default=None,
+        description="Events, audio: the microseconds of a time step.",
+        json_schema_extra={"chosen": "10000, or as usual for the data set"},
     )
     max_steps: Count | None = Field(
-        default=None, description="Events, audio: at most so many steps of a recording; as its data set has if absent."
+        default=None,
+        description="Events, audio: the most steps of a recording.",
+        json_schema_extra={"chosen": "as the longest recording, or as usual for the data set"},
     )
     sensor: tuple[Size, ...] | None = Field(
-        default=None, description="Events: channels, height and width, or units; as far as the data reaches if absent."
+        default=None,
+        description="Events: channels, height and width; or units.",
+        json_schema_extra={"chosen": "as far as events reach"},
     )
     downsample: Count = Field(
-        default=1, description="Events: so many pixels of height and width, or units, become one."
+        default=1, description="Events: how many pixels of height and of width, or units, become one."
     )
-    cache: Path = Field(default=Path("data/.cache"), description="Events: where they are kept once they are binned.")
+    cache: Path = Field(default=Path("data/.cache"), description="Events: where their rasters are kept.")
 
 
 class AugmentConfig(Frozen):
     """How training samples are varied, anew in every epoch. Nothing is varied by default."""
 
     shift: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Move pictures, or event cameras' rasters, by up to so many pixels."
+        default=0, description="Images, event cameras: moved by up to this many pixels."
     )
     event_drop: Fraction = Field(
-        default=0.0, description="Drop up to this share of a sample: a span of time, some channels or events at random."
+        default=0.0, description="Drop up to this share: a span of time, some channels, or events at random."
     )
     time_jitter: NonNegative = Field(
-        default=0.0, description="Move each spike by normally distributed steps of this deviation."
+        default=0.0, description="Spikes: moved by normally distributed steps of this deviation."
     )
-    time_shift: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Move samples by up to so many steps in time."
-    )
+    time_shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Sequences: moved by up to this many steps.")
     mixup: NonNegative = Field(
-        default=0.0, description="Mix pairs of samples and their classes by shares from a Beta(mixup, mixup); 0: none."
+        default=0.0, description="Mix samples in pairs, by shares from a Beta distribution of this parameter."
     )
+
+
+class Schedule(StrEnum):
+    """How the learning rate changes over a run."""
+
+    ONE_CYCLE = "one_cycle"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+SEQUENCES = "sequences"
+Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain"]
+
+
+def suited(images: Any, sequences: Any, description: str, *, resumable: bool = False) -> Any:
+    """Return a field whose default is `images`, or `sequences` for temporal data and recurrent layers."""
+    extra = {SEQUENCES: sequences} | ({"resumable": True} if resumable else {})
+    return Field(default=images, description=description, json_schema_extra=extra)
 
 
 class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
-    architecture: str = "32C3-AP2-64C3-AP2-64"
-    neuron: Literal["IF", "LIF", "CubaLIF"] = "LIF"
-    decay: Fraction = 0.75
-    syn_decay: Fraction = Field(default=0.5, description="What a CubaLIF's synaptic current keeps per step.")
-    threshold: Positive = 1.0
-    fire: Fire = Fire.AT_THRESHOLD
-    reset: Reset = Reset.SUBTRACT
-    readout: Readout = Readout.SPIKE_COUNT
-    coding: Coding = Coding.DIRECT
-    time_steps: Count | None = Field(
-        default=None, description="8 if absent; for spikes and current, as many as the data has."
+    architecture: str = suited("32C3-AP2-64C3-AP2-64", "128R", "The layers in short form, such as 32C3-AP2-128R.")
+    neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF"] = Field(
+        default="LIF", description="The neurons of every layer."
     )
+    decay: Fraction = Field(default=0.75, description="What a membrane keeps per step; where learned, the start.")
+    syn_decay: Fraction = Field(default=0.5, description="What a CubaLIF's synaptic current keeps per step.")
+    adapt_decay: Fraction = Field(default=0.97, description="What an ALIF's adaptation keeps per step.")
+    adapt_gain: NonNegative = Field(default=0.1, description="How far a spike raises an ALIF's threshold.")
+    readout_decay: Fraction | None = Field(
+        default=None, description="What a membrane readout keeps per step.", json_schema_extra={"chosen": "as decay"}
+    )
+    threshold: Positive = Field(default=1.0, description="Where a neuron fires.")
+    fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
+    reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
+    learn: tuple[Learnable, ...] = suited((), ("decay", "syn_decay"), "The neurons' parameters that are trained.")
+    learn_per: Literal["neuron", "layer"] = Field(
+        default="neuron", description="One value of a learned parameter for each; of a convolution always the layer."
+    )
+    readout: Readout = suited(Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, "What the class is read from.")
+    coding: Coding = Field(default=Coding.DIRECT, description="How a sample becomes steps.")
+    time_steps: Count | None = Field(
+        default=None,
+        description="Steps per sample.",
+        json_schema_extra={"chosen": "8, or as many as a sequence has"},
+    )
+
+    @property
+    def temporal(self) -> bool:
+        """Whether samples are sequences, or a layer is recurrent."""
+        return self.coding.per_step or re.search(r"\d+R", self.architecture) is not None
 
 
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
 
-    epochs: Count = 40
-    batch_size: Count = 64
-    learning_rate: Positive = 2e-3
-    weight_decay: NonNegative = 1e-3
-    surrogate: Surrogate = Surrogate.SIGMOID
-    slope: Positive = 5.0
-    rate_penalty: NonNegative = 2.0
-    rate_low: Fraction = 0.01
-    rate_high: Fraction = 0.15
-    clip_norm: Positive = 1.0
-    patience: Count = 15
+    epochs: Count = suited(40, 60, "Epochs at most.", resumable=True)
+    batch_size: Count = suited(64, 32, "Samples per batch.")
+    learning_rate: Positive = suited(2e-3, 5e-3, "The highest learning rate.")
+    schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
+    weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
+    surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
+    slope: Positive = suited(5.0, 5.0, "The surrogate's slope.")
+    detach_reset: bool = Field(default=True, description="Pass no gradient through the reset.")
+    rate_penalty: NonNegative = suited(2.0, 0.0, "The weight of the firing-rate penalty.")
+    rate_low: Fraction = Field(default=0.01, description="The lowest firing rate without a penalty.")
+    rate_high: Fraction = Field(default=0.15, description="The highest firing rate without a penalty.")
+    clip_norm: Positive = Field(default=1.0, description="Gradients longer than this are cut to it.")
+    patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
 class TrainingConfig(Frozen):
     """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    device: str = "cpu"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Fixes everything that is random.")
+    device: str = Field(default="cpu", description="cpu or cuda.", json_schema_extra={"resumable": True})
     data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
     network: NetworkConfig = NetworkConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
+    augment: AugmentConfig = AugmentConfig()
 
     @classmethod
-    def read(cls, path: Path | None, overrides: dict[str, dict[str, Any]]) -> Self:
+    def read(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:
         """Read a TOML file, or the defaults, and lay the flags that were given over it.
 
-        `overrides` holds a dictionary for each section, "" for the top level; None means not given. Raises
+        `overrides` has the form of the file, a dictionary for each section, with only what wins over it. Raises
         InvalidConfig for a file that is not there or not TOML, an unknown field, and a value out of range.
         """
         values = _read_toml(path) if path else {}
-        for section, fields in overrides.items():
-            given = {name: value for name, value in fields.items() if value is not None}
-            target = values.setdefault(section, {}) if section else values
-            if isinstance(target, dict):
-                target.update(given)
+        _lay_over(values, overrides)
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             raise InvalidConfig(f"{path or 'configuration'}: {describe_first_error(error)}") from error
 
+    def for_data(self) -> Self:
+        """Return the configuration with each field set: those that were not given suit the data and the network."""
+        sections = {}
+        for name in ("network", "optimisation"):
+            section: Frozen = getattr(self, name)
+            values = {}
+            for field, info in type(section).model_fields.items():
+                extra = info.json_schema_extra
+                if (
+                    self.network.temporal
+                    and isinstance(extra, dict)
+                    and SEQUENCES in extra
+                    and field not in section.model_fields_set
+                ):
+                    values[field] = extra[SEQUENCES]
+            sections[name] = section.model_copy(update=values)
+        return self.model_copy(update=sections)
+
     def write(self, path: Path) -> None:
         """Write the configuration as TOML that `read` reads."""
         path.write_text(tomli_w.dumps(self.model_dump(mode="json", exclude_none=True)))
+
+
+def _lay_over(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    for name, value in overrides.items():
+        if not isinstance(value, Mapping):
+            values[name] = value
+        elif isinstance(section := values.setdefault(name, {}), dict):  # what is no section is refused below
+            _lay_over(section, value)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInput
-from models.neurons import NeuronState, has_synapse, is_recurrent
+from models.neurons import NeuronState, adapts, has_synapse, is_recurrent
 from models.spec import Readout
 from models.spec.network import Network
 from models.spec.nodes import Delay, Neuron
@@ -31,12 +31,13 @@ class State:
 
     `steps`: the number of steps since rest. `arrays`, each with the batch axis first:
 
-        <neuron>.membrane  (batch, *shape) float32   after the reset
-        <neuron>.synapse   (batch, *shape) float32   what is kept of a synaptic current, where there is one
-        <neuron>.spikes    (batch, *shape) float32   of the last step, where the neuron is recurrent
-        <delay>.line       (batch, longest delay, *shape) float32   the last inputs of a Delay, the oldest first
-        readout            (batch, classes)          the output spikes so far (int64); or the greatest (float32) or last
-                                                     (float32) membrane so far, or the sum of all (float64)
+        <neuron>.membrane    (batch, *shape) float32   after the reset
+        <neuron>.synapse     (batch, *shape) float32   what is kept of a synaptic current, where there is one
+        <neuron>.spikes      (batch, *shape) float32   of the last step, where the neuron is recurrent
+        <neuron>.adaptation  (batch, *shape) float32   the decayed sum of its spikes, where the neuron adapts
+        <delay>.line         (batch, longest delay, *shape) float32   the last inputs of a Delay, the oldest first
+        readout              (batch, classes)          the output spikes so far (int64); or the greatest (float32) or
+                                                       last (float32) membrane so far, or the sum of all (float64)
     """
 
     steps: int
@@ -71,7 +72,8 @@ def arrays_of(network: Network) -> dict[str, StateArray]:
         if isinstance(node, Delay):
             arrays[f"{node.name}.line"] = StateArray((longest_delay(network, node), *shape), np.float32)
         elif isinstance(node, Neuron):
-            kinds = ["membrane", *["synapse"] * has_synapse(node), *["spikes"] * is_recurrent(node)]
+            held = {"synapse": has_synapse(node), "spikes": is_recurrent(node), "adaptation": adapts(node)}
+            kinds = ["membrane", *(kind for kind, is_held in held.items() if is_held)]
             arrays |= {f"{node.name}.{kind}": StateArray(shape, np.float32) for kind in kinds}
     return arrays | {READOUT: StateArray((spec.classes,), READOUT_TYPES[spec.readout])}
 

@@ -1,7 +1,7 @@
 """The neuron's equations, in one place and once, for every engine that computes with whole arrays.
 
 One step of one neuron, exactly; i is the current that arrives, j the synaptic current of a neuron that has one
-(otherwise j = i), v the membrane and s the spikes:
+(otherwise j = i), v the membrane, s the spikes and a the adaptation of a neuron that adapts:
 
     synapse  j = syn_decay * j + syn_gain * i                 (synapse: "decay")
              j = j + syn_rate * (syn_gain * i - j)            ("euler": the `nir` dialect's CubaLIF)
@@ -12,6 +12,7 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              u = v + rate * ((gain * j + leak) - v)           ("euler_input_first": Norse's LIFBox)
              u = v + (gain * j - (v - leak)) / tau            ("relax": SpikingJelly; times `rate` in ParametricLIF)
              u = (v - (v - leak) / tau) + gain * j            ("leak_then_add": SpikingJelly without decay_input)
+    adapt    h = threshold + adapt_gain * a                   (ALIF: h stands for the threshold in all that follows)
     fire     s = 1 where u >= threshold                       (fire: "at_threshold")
              s = 1 where u > threshold                        ("above_threshold")
              s = u / threshold towards 0 where u > 0, else 0  ("multiple": sinabs' several spikes a step)
@@ -19,8 +20,14 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              v = reset_value where s, else u                  ("value")
              v = u                                            ("none")
     floor    v = max(v - floor, 0) + floor                    (floor, where there is one: sinabs)
+    adapt    a = adapt_decay * a + s                          (ALIF: a spike counts from the next step on)
 
-Before the first step v = start, j = 0 and no neuron has fired.
+Before the first step v = start, j = 0, a = 0 and no neuron has fired.
+
+A neuron that adapts is that of Bellec et al., 2018 ("Long short-term memory and learning-to-learn in networks of
+spiking neurons", LSNN), and a reset by subtraction takes h, the threshold that it fired at, as there and in sinabs'
+ALIF. A spike adds 1 - adapt_decay to their a; here it adds 1, as in Bellec et al., 2020 (e-prop, which subtracts the
+base). So adapt_gain is beta * (1 - adapt_decay) of the former, and beta of the latter.
 
 A reset of another timing than "same_step" hangs on r, which is 1 where the membrane of the step before fires: snnTorch.
 
@@ -45,7 +52,9 @@ from typing_extensions import TypeIs
 
 from models.spec.neuron_parameters import NEUTRAL
 from models.spec.nodes import (
+    ALIF,
     Charge,
+    CubaALIF,
     CubaLI,
     CubaLIF,
     Fire,
@@ -88,12 +97,14 @@ class Arithmetic(Protocol[Array]):
 class NeuronState(NamedTuple):
     """What a layer remembers from one step to the next; what it has not is None.
 
-    `synapse`: what is kept of a synaptic current. `spikes`: a recurrent layer's last ones.
+    `synapse`: what is kept of a synaptic current. `spikes`: a recurrent layer's last ones. `adaptation`: the spikes so
+    far, decayed, of neurons that adapt.
     """
 
     membrane: Any
     synapse: Any = None
     spikes: Any = None
+    adaptation: Any = None
 
 
 Parameters: TypeAlias = Callable[[str], Array]  # a parameter's name -> its value in the engine's kind of array
@@ -124,6 +135,10 @@ class ResetRule(Generic[Array]):
 
     is_late = False
 
+    def at(self, threshold: Array) -> ResetRule[Array]:  # noqa: ARG002
+        """Return the rule for neurons whose threshold is now this one."""
+        return self
+
     def before(self, membrane: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
         """Return the membrane that will charge."""
         return membrane
@@ -138,13 +153,33 @@ class ResetRule(Generic[Array]):
 
 
 @dataclass(frozen=True)
+class Adaptation(Generic[Array]):
+    """How a threshold rises with the spikes of its neuron; no gradient is stopped here, so that training sees far back.
+
+    h = threshold + adapt_gain * a, and after the step a = adapt_decay * a + s.
+    """
+
+    decay: Array
+    gain: Array
+
+    def threshold(self, base: Array, adaptation: Array) -> Array:
+        """Return the threshold of this step."""
+        return base + self.gain * adaptation
+
+    def after(self, adaptation: Array, spikes: Array) -> Array:
+        """Return the adaptation that remains."""
+        return self.decay * adaptation + spikes
+
+
+@dataclass(frozen=True)
 class SpikingNeuron(Integrator[Array]):
-    """A layer of neurons that charge, fire and reset."""
+    """A layer of neurons that charge, fire and reset; `threshold` is the base of one that adapts."""
 
     threshold: Array
     fire: Fire
     reset: ResetRule[Array]
     floor: Array | None
+    adaptation: Adaptation[Array] | None = None
 
     def step(
         self, state: NeuronState, current: Array, feedback: Array | None, arithmetic: Arithmetic[Array]
@@ -153,17 +188,22 @@ class SpikingNeuron(Integrator[Array]):
 
         `feedback` is a recurrent current that joins what is charged; one that joins the input is part of `current`.
         """
-        late = None
-        if self.reset.is_late:
-            late = arithmetic.held(arithmetic.fire(state.membrane, self.threshold, self.fire))
-        before = self.reset.before(state.membrane, late, arithmetic)
-        membrane, synapse, _ = self.charge(NeuronState(before, state.synapse), current, feedback)
-        charged = self.reset.charged(membrane, late, arithmetic)
-        spikes = arithmetic.fire(charged, self.threshold, self.fire)
-        after = self.reset.after(charged, arithmetic.held(spikes), late, arithmetic)
+        threshold, reset, late, adaptation = self.threshold, self.reset, None, None
+        if self.adaptation is not None:
+            threshold = self.adaptation.threshold(threshold, state.adaptation)
+            reset = reset.at(threshold)
+        if reset.is_late:
+            late = arithmetic.held(arithmetic.fire(state.membrane, threshold, self.fire))
+        before = reset.before(state.membrane, late, arithmetic)
+        membrane, synapse, _, _ = self.charge(NeuronState(before, state.synapse), current, feedback)
+        charged = reset.charged(membrane, late, arithmetic)
+        spikes = arithmetic.fire(charged, threshold, self.fire)
+        after = reset.after(charged, arithmetic.held(spikes), late, arithmetic)
         if self.floor is not None:
             after = arithmetic.positive(after - self.floor) + self.floor
-        return spikes, NeuronState(after, synapse)
+        if self.adaptation is not None:
+            adaptation = self.adaptation.after(state.adaptation, spikes)
+        return spikes, NeuronState(after, synapse, None, adaptation)
 
 
 @dataclass(frozen=True)
@@ -171,6 +211,10 @@ class Subtract(ResetRule[Array]):
     """v = u - threshold * s."""
 
     threshold: Array
+
+    def at(self, threshold: Array) -> ResetRule[Array]:
+        """Return the rule that subtracts this threshold."""
+        return Subtract(threshold)
 
     def after(self, charged: Array, spikes: Array, late: Any, arithmetic: Arithmetic[Array]) -> Array:  # noqa: ARG002
         """Return the membrane less the threshold for each spike."""
@@ -398,9 +442,14 @@ def starting(node: Spiking | Integrating) -> bool:
     return getattr(node, "start", 0.0) != 0.0
 
 
-def has_synapse(node: Spiking | Integrating) -> TypeIs[CubaLIF | CubaLI]:
+def has_synapse(node: Spiking | Integrating) -> TypeIs[CubaLIF | CubaALIF | CubaLI]:
     """Return whether a layer has a synaptic current, and so a second state."""
-    return isinstance(node, CubaLIF | CubaLI)
+    return isinstance(node, CubaLIF | CubaALIF | CubaLI)
+
+
+def adapts(node: Spiking | Integrating) -> TypeIs[ALIF | CubaALIF]:
+    """Return whether a layer's threshold rises with its spikes, and so is a state too."""
+    return isinstance(node, ALIF | CubaALIF)
 
 
 def is_recurrent(node: Spiking | Integrating) -> bool:
@@ -432,4 +481,5 @@ def spiking_neuron(node: Spiking, parameters: Parameters[Array]) -> SpikingNeuro
             parameters("reset_value") if node.reset is Reset.VALUE else threshold
         ),
         floor=of("floor"),
+        adaptation=Adaptation(parameters("adapt_decay"), parameters("adapt_gain")) if adapts(node) else None,
     )

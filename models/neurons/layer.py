@@ -17,6 +17,7 @@ from models.neurons.equations import (
     NeuronState,
     Parameters,
     SpikingNeuron,
+    adapts,
     feedback_joins_charge,
     has_synapse,
     integrator,
@@ -39,6 +40,7 @@ def at_rest(node: Neuron, parameters: Parameters[Array], zeros: Array) -> Neuron
         zeros + parameters("start") if starting(node) else zeros,
         zeros if has_synapse(node) else None,
         zeros if is_recurrent(node) else None,
+        zeros if adapts(node) else None,
     )
 
 
@@ -82,7 +84,9 @@ class NeuronLayer(Generic[Array]):
                 if not self.joins_charge:
                     current, feedback = current + feedback, None
             spikes, after = self.neuron.step(state, current, feedback, self.arithmetic)
-            return spikes, after if self.recur is None else NeuronState(after.membrane, after.synapse, spikes)
+            if self.recur is not None:
+                after = NeuronState(after.membrane, after.synapse, spikes, after.adaptation)
+            return spikes, after
         after = self.neuron.charge(state, current)
         return after.membrane, after
 

@@ -66,6 +66,8 @@ _TABLE = (
     NeuronParameter("syn_gain", "the factor of the input", 1.0, neutral=1.0),
     NeuronParameter("floor", "`v = max(v - floor, 0) + floor` after the reset: sinabs `min_v_mem`"),
     NeuronParameter("start", "the membrane before the first step: `v_reset` in SpikingJelly, `v_leak` in Norse", 0.0),
+    NeuronParameter("adapt_decay", "what is left of the adaptation", low=0.0, high=1.0),
+    NeuronParameter("adapt_gain", "what a spike adds to the threshold of the next step", low=0.0),
 )
 
 NEURON_PARAMETERS: Mapping[str, NeuronParameter] = {parameter.name: parameter for parameter in _TABLE}
@@ -73,7 +75,9 @@ ROWS = tuple(NEURON_PARAMETERS)
 NEUTRAL: Mapping[str, float] = {name: parameter.neutral for name, parameter in NEURON_PARAMETERS.items()}
 
 
-def parameter_field(name: str) -> Any:
-    """Return the pydantic field of a parameter: its default and its meaning."""
+def parameter_field(name: str, *, required: bool = False) -> Any:
+    """Return the pydantic field of a parameter: its meaning, and its default unless it is `required`."""
     parameter = NEURON_PARAMETERS[name]
+    if required:
+        return Field(description=parameter.meaning)
     return Field(default=parameter.default, description=parameter.meaning)

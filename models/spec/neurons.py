@@ -154,6 +154,23 @@ class SpikingBase(NeuronBase):
         return needed
 
 
+class Adaptive(SpikingBase):
+    """A threshold that each spike of the neuron raises, and that falls back to its base in between."""
+
+    adapt_decay: Parameter = parameter_field("adapt_decay", required=True)
+    adapt_gain: Parameter = parameter_field("adapt_gain", required=True)
+
+    @model_validator(mode="after")
+    def _reset_is_at_once(self) -> Self:
+        # A late reset asks whether the membrane of the step before fires, but the threshold is a higher one by then.
+        if self.reset_timing is not ResetTiming.SAME_STEP:
+            raise ValueError(
+                f"node '{self.name}': reset_timing is '{self.reset_timing}', but an {type(self).__name__} has only "
+                "same_step"
+            )
+        return self
+
+
 class IF(Driven, SpikingBase):
     """Integrate and fire: a LIF without leak."""
 
@@ -170,6 +187,18 @@ class CubaLIF(Current, Leaky, SpikingBase):
     """Leaky integrate and fire with a synaptic current (current-based LIF)."""
 
     type: Literal["CubaLIF"] = "CubaLIF"
+
+
+class ALIF(Leaky, Adaptive):
+    """Adaptive leaky integrate and fire: a LIF whose threshold rises with each of its spikes (Bellec et al., 2018)."""
+
+    type: Literal["ALIF"] = "ALIF"
+
+
+class CubaALIF(Current, Leaky, Adaptive):
+    """Adaptive leaky integrate and fire with a synaptic current."""
+
+    type: Literal["CubaALIF"] = "CubaALIF"
 
 
 class Threshold(NeuronBase):

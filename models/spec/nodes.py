@@ -22,9 +22,12 @@ from models.spec.connections import (
 )
 from models.spec.neuron_parameters import NEURON_PARAMETERS
 from models.spec.neurons import (
+    ALIF,
     IF,
     LI,
     LIF,
+    Adaptive,
+    CubaALIF,
     CubaLI,
     CubaLIF,
     Current,
@@ -62,6 +65,7 @@ from models.spec.windows import (
 )
 
 __all__ = [
+    "ALIF",
     "ARRAY_RANGES",
     "IF",
     "LEAKS",
@@ -69,12 +73,14 @@ __all__ = [
     "LIF",
     "RESET_TIMINGS",
     "WHOLE",
+    "Adaptive",
     "AvgPool2d",
     "Charge",
     "Conv",
     "Conv1d",
     "Conv2d",
     "ConvBase",
+    "CubaALIF",
     "CubaLI",
     "CubaLIF",
     "Current",
@@ -109,7 +115,7 @@ __all__ = [
 
 Conv = Conv1d | Conv2d
 Weighted = Linear | Conv1d | Conv2d
-Spiking = IF | LIF | CubaLIF | Threshold
+Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Threshold
 Integrating = I | LI | CubaLI
 Neuron = Spiking | Integrating
 Node = Annotated[
@@ -125,6 +131,8 @@ Node = Annotated[
     | IF
     | LIF
     | CubaLIF
+    | ALIF
+    | CubaALIF
     | Threshold
     | I
     | LI

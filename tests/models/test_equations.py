@@ -12,7 +12,7 @@ from models.engines import EngineName, Record, RunResult, create
 from models.errors import InvalidInput
 from models.spec.network import Network
 from models.spec.nodes import Charge
-from tests.networks import network_of
+from tests.networks import FIRING, network_of
 
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))
 
@@ -27,7 +27,7 @@ def run(engine: EngineName, network: Network, samples: Any) -> RunResult:
 
 def one(node: Node, tensors: dict[str, Any] | None = None, **spec: Any) -> Network:
     """Return a network of one neuron, which takes a number at each step as its current."""
-    fires = node["type"] in ("IF", "LIF", "CubaLIF", "Threshold")
+    fires = node["type"] in FIRING
     readout = "spike_count" if fires else "last_membrane"
     declared: dict[str, Any] = {"shape": [1], "low": -8, "high": 8}
     return network_of(

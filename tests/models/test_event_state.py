@@ -40,6 +40,9 @@ def rounding(coding: Coding) -> Network:
             {"type": "Linear", "name": "fc", "in_features": 48, "out_features": 20},
             {"type": "LIF", "name": "several", "decay": 0.7, "fire": "multiple", "threshold": 0.3}
             | {"recurrent": {"bias": False}},
+            {"type": "Linear", "name": "on", "in_features": 20, "out_features": 20},
+            {"type": "CubaALIF", "name": "adapts", "decay": 0.9, "syn_decay": 0.5, "threshold": 0.5}
+            | {"adapt_decay": "per_neuron", "adapt_gain": 0.3, "recurrent": {}},
             {"type": "Linear", "name": "classes", "in_features": 20, "out_features": 3},
             {"type": "CubaLI", "name": "out", "decay": 0.5, "syn_decay": 0.7},
         ],
@@ -53,6 +56,10 @@ def rounding(coding: Coding) -> Network:
             "fc.weight": normal(20, 48),
             "fc.bias": normal(20),
             "several.recurrent.weight": normal(20, 20) / 8,
+            "on.weight": normal(20, 20),
+            "on.bias": normal(20),
+            "adapts.adapt_decay": rng.random(20),
+            "adapts.recurrent.weight": normal(20, 20) / 4,
             "classes.weight": normal(3, 20),
             "classes.bias": normal(3),
         },
@@ -84,10 +91,10 @@ def test_a_run_that_is_cut_gives_every_bit_of_one_that_is_not(coding: Coding, cu
     for first, last in zip([0, *cuts], [*cuts, STEPS], strict=True):
         result, state = engine.run(part(inputs, first, last), state, record=EVERYTHING)
         results.append(result)
-    for name in ("cuba", "several", "out"):
+    for name in ("cuba", "several", "adapts", "out"):
         found = np.concatenate([result.membranes[name] for result in results])
         np.testing.assert_array_equal(found, whole.membranes[name], err_msg=name)
-    for name in ("cuba", "several"):
+    for name in ("cuba", "several", "adapts"):
         found = np.concatenate([result.rasters[name] for result in results])
         np.testing.assert_array_equal(found, whole.rasters[name], err_msg=name)
     np.testing.assert_array_equal(results[-1].readout, whole.readout)

@@ -112,6 +112,21 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
             "node 'lif': synapse is 'jump', which needs syn_rate and no syn_decay",
         ),
         (changed("lif", type="CubaLIF", syn_decay=1.5), "syn_decay.*less than or equal to 1, got 1.5"),
+        (changed("lif", type="ALIF", adapt_gain=0.5), "adapt_decay: field required"),
+        (changed("lif", type="ALIF", adapt_decay=0.5), "adapt_gain: field required"),
+        (changed("lif", adapt_gain=0.5), "adapt_gain: extra inputs are not permitted, got 0.5"),
+        (
+            changed("lif", type="ALIF", adapt_decay=1.5, adapt_gain=0.5),
+            "adapt_decay.*less than or equal to 1, got 1.5",
+        ),
+        (
+            changed("lif", type="ALIF", adapt_decay=0.5, adapt_gain=-0.5),
+            "adapt_gain.*greater than or equal to 0, got -0.5",
+        ),
+        (
+            changed("lif", type="ALIF", adapt_decay=0.5, adapt_gain=0.5, reset_timing="next_step"),
+            "node 'lif': reset_timing is 'next_step', but an ALIF has only same_step",
+        ),
         (changed("lif", synapse="decay"), "synapse: extra inputs are not permitted"),
         (changed("lif", fire="twice"), "fire: input should be 'at_threshold', .* got 'twice'"),
         (
@@ -238,6 +253,11 @@ ARRAY = "per_neuron"
             {"type": "CubaLIF", "decay": 0.5, "synapse": "euler", "syn_rate": ARRAY},
             [-1, 0],
             "'out.syn_rate': its values go from -1 to 0, expected 0 to inf",
+        ),
+        (
+            {"type": "ALIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": ARRAY},
+            [-1, 0],
+            "'out.adapt_gain': its values go from -1 to 0, expected 0 to inf",
         ),
         ({"type": "IF", "threshold": ARRAY}, [0, 1], "'out.threshold': its values go from 0 to 1, expected 1"),
         ({"type": "Delay", "delay": ARRAY}, [-1, 1], "'out.delay': its values go from -1 to 1, expected 0 to 100000"),

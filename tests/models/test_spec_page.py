@@ -85,13 +85,18 @@ def test_a_neurons_parameters_are_those_of_the_table(node: type[NodeBase]) -> No
     for name, field in node.model_fields.items():
         if "per_neuron" in str(field.annotation):
             parameter = NEURON_PARAMETERS[name]
-            assert (field.default, field.description) == (parameter.default, parameter.meaning), name
+            default = None if field.is_required() else field.default
+            assert (default, field.description) == (parameter.default, parameter.meaning), name
 
 
 @pytest.mark.parametrize("node", NEURONS, ids=lambda node: node.__name__)
 def test_a_neurons_default_is_the_one_that_its_row_gives(node: type[NodeBase]) -> None:
     said = {name: row["default"] for row in ROWS if "default" in row for name in named(row["field"])}
     for name, field in node.model_fields.items():
-        if name not in ("type", "name") and field.default is not None:
+        if name in ("type", "name"):
+            continue
+        if field.is_required():
+            assert said[name] == "required", name
+        elif field.default is not None:
             default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
             assert said[name].strip("`") == default, name

@@ -236,7 +236,9 @@ NOT_SERVED = [
 
 
 def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidEntry, match="'keras' is not one, expected snntorch, spikingjelly, norse or sinabs"):
+    with pytest.raises(
+        InvalidEntry, match="'keras' is not one, expected snntorch, spikingjelly, norse, sinabs or spikeserve"
+    ):
         find("keras")
     monkeypatch.delitem(sys.modules, "training.importers.frameworks.sinabs", raising=False)
     monkeypatch.setitem(sys.modules, "sinabs.layers", None)

@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from models.engines.torch.network import HardThreshold, SpikingNetwork
+from models.engines.torch.network import HardThreshold
 from models.spec.network import Network
 from tests.networks import network_of
 from training.config import AugmentConfig, Surrogate, TrainingConfig
 from training.data.datasets import Dataset
 from training.errors import BrokenGradientChain, InvalidConfig
+from training.fit.architecture import Architecture
 from training.fit.checkpoint import Progress
 from training.fit.forward import forward
 from training.fit.initialise import BAND, initialise
-from training.fit.job import spec_for
+from training.fit.job import architecture_for
 from training.fit.loop import fit, validate
 from training.fit.losses import spike_loss
+from training.fit.network import TrainingNetwork
 from training.fit.surrogate import threshold_for
 from training.report.epochs import Epoch, Watcher
 
@@ -31,9 +33,9 @@ def test_every_weight_gets_a_finite_gradient_that_is_not_zero(
     surrogate: Surrogate, neuron: str, config: TrainingConfig, data: Dataset
 ) -> None:
     network = config.network.model_copy(update={"neuron": neuron, "architecture": "4C3-AP2-16R"})
-    spec = spec_for(config.model_copy(update={"network": network}), data)
+    spec = architecture_for(config.model_copy(update={"network": network}), data)
     torch.manual_seed(0)
-    module = SpikingNetwork(spec)
+    module = TrainingNetwork(spec)
     batch = data.training[:32]
     initialise(module, batch.samples)
     activity = forward(module, batch.samples, threshold_for(surrogate, 1.0))
@@ -45,7 +47,7 @@ def test_every_weight_gets_a_finite_gradient_that_is_not_zero(
 
 
 def test_fresh_weights_are_scaled_until_every_layer_fires(config: TrainingConfig, data: Dataset) -> None:
-    module = SpikingNetwork(spec_for(config, data))
+    module = TrainingNetwork(architecture_for(config, data))
     with torch.no_grad():
         for weight in module.parameters():
             weight.mul_(0.2)
@@ -58,13 +60,13 @@ def test_fresh_weights_are_scaled_until_every_layer_fires(config: TrainingConfig
 
 def test_the_loss_falls_and_the_task_is_learned(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     longer = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": 10})})
-    fitted = fit(spec_for(longer, data), data, longer, tmp_path / "checkpoint.pt")
+    fitted = fit(architecture_for(longer, data), data, longer, tmp_path / "checkpoint.pt")
     assert fitted.epochs[-1].training_loss < fitted.epochs[0].training_loss / 2
-    assert validate(SpikingNetwork.of(fitted.network), data.test).accuracy > 0.9
+    assert validate(TrainingNetwork.of(fitted.network), data.test).accuracy > 0.9
 
 
 def test_a_forward_pass_starts_from_rest_whatever_ran_before(digits_like: Network) -> None:
-    module = SpikingNetwork.of(digits_like)
+    module = TrainingNetwork.of(digits_like)
     rng = np.random.default_rng(0)
     samples = rng.random((5, 64), np.float32)
     alone = forward(module, samples, HardThreshold()).output
@@ -77,7 +79,7 @@ def test_a_forward_pass_starts_from_rest_whatever_ran_before(digits_like: Networ
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(
     config: TrainingConfig, data: Dataset, tmp_path: Path
 ) -> None:
-    spec = spec_for(config, data)
+    spec = architecture_for(config, data)
     whole = fit(spec, data, config, tmp_path / "whole.pt")
 
     def stop(epoch: Epoch) -> None:
@@ -103,7 +105,7 @@ def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
         if number == 2:
             raise KeyboardInterrupt
 
-    fitted = fit(spec_for(config, data), data, config, tmp_path / "checkpoint.pt", watcher=Watcher(batch=stop))
+    fitted = fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt", watcher=Watcher(batch=stop))
     assert fitted.interrupted
     assert len(fitted.epochs) == 2
     assert fitted.best in fitted.epochs
@@ -113,7 +115,7 @@ def test_each_epoch_draws_anew(config: TrainingConfig, data: Dataset, tmp_path: 
     # A learning rate this small leaves the weights as they are: epochs differ only by how their samples are shifted.
     still = config.optimisation.model_copy(update={"epochs": 2, "learning_rate": 1e-30})
     settings = config.model_copy(update={"optimisation": still, "augment": AugmentConfig(shift=1)})
-    first, second = fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt").epochs
+    first, second = fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt").epochs
     assert first.validation_loss == second.validation_loss
     assert first.training_loss != second.training_loss
 
@@ -124,7 +126,7 @@ def test_early_stopping_ends_after_as_many_epochs_without_a_better_one(
     # A learning rate this small changes no prediction and hardly the loss: whatever is best, the run ends 2 later.
     still = config.optimisation.model_copy(update={"epochs": 50, "patience": 2, "learning_rate": 1e-12})
     settings = config.model_copy(update={"optimisation": still})
-    fitted = fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
+    fitted = fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
     assert len(fitted.epochs) - 1 - fitted.best.number == 2
     assert len(fitted.epochs) < 50
 
@@ -132,14 +134,14 @@ def test_early_stopping_ends_after_as_many_epochs_without_a_better_one(
 def test_frozen_weights_are_refused_with_their_name(
     config: TrainingConfig, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Frozen(SpikingNetwork):
-        def __init__(self, spec: object) -> None:
-            super().__init__(spec)  # type: ignore[arg-type]
+    class Frozen(TrainingNetwork):
+        def __init__(self, architecture: Architecture) -> None:
+            super().__init__(architecture)
             self.requires_grad_(False)
 
-    monkeypatch.setattr("training.fit.loop.SpikingNetwork", Frozen)
+    monkeypatch.setattr("training.fit.loop.TrainingNetwork", Frozen)
     with pytest.raises(BrokenGradientChain, match="every parameter is frozen"):
-        fit(spec_for(config, data), data, config, tmp_path / "checkpoint.pt")
+        fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a checkpoint"])
@@ -150,7 +152,7 @@ def test_a_missing_or_damaged_checkpoint_is_one_sentence(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InvalidConfig, match=r"nothing to resume|not a checkpoint"):
-        fit(spec_for(config, data), data, config, path, resume=True)
+        fit(architecture_for(config, data), data, config, path, resume=True)
 
 
 def test_a_seed_fixes_the_run_and_another_seed_changes_it(
@@ -159,7 +161,7 @@ def test_a_seed_fixes_the_run_and_another_seed_changes_it(
     losses = []
     for seed in (0, 0, 1):
         settings = config.model_copy(update={"seed": seed})
-        fitted = fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
+        fitted = fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
         losses.append([epoch.training_loss for epoch in fitted.epochs])
     assert losses[0] == losses[1] != losses[2]
 
@@ -176,7 +178,7 @@ def test_the_membrane_of_a_readout_can_be_trained_too() -> None:
         readout="max_membrane",
         labels=["a", "b"],
     )
-    module = SpikingNetwork.of(network)
+    module = TrainingNetwork.of(network)
     # Input 1, 0: the first membrane goes 1, 1.5; the second stays at 0.
     assert forward(module, np.array([[1, 0]], np.float32), HardThreshold()).output.tolist() == [[[1, 0]], [[1.5, 0]]]
 
@@ -190,9 +192,9 @@ def test_the_best_epochs_weights_are_returned_and_not_the_lasts(
     path = tmp_path / "checkpoint.pt"
     weights: list[dict[str, torch.Tensor]] = []
     watcher = Watcher(epoch=lambda _: weights.append(Progress.load(path).weights))
-    fitted = fit(spec_for(settings, data), data, settings, path, watcher=watcher)
+    fitted = fit(architecture_for(settings, data), data, settings, path, watcher=watcher)
     assert fitted.best.number == len(weights) - 2
-    module = SpikingNetwork(fitted.network.spec)
+    module = TrainingNetwork(architecture_for(settings, data))
     for expected, same in ((weights[-2], True), (weights[-1], False)):
         module.load_state_dict(expected)
         found = [
@@ -205,7 +207,7 @@ def test_a_gradient_longer_than_clip_norm_is_cut_to_it(config: TrainingConfig, d
     # One epoch of one batch. Adam's first moment is then a tenth of the gradient that it was given, beta1 being 0.9.
     once = config.optimisation.model_copy(update={"epochs": 1, "batch_size": len(data.training), "clip_norm": 1e-3})
     settings = config.model_copy(update={"optimisation": once})
-    fit(spec_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
+    fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt")
     moments = Progress.load(tmp_path / "checkpoint.pt").optimiser["state"].values()
     norm = 10 * math.sqrt(sum(float(state["exp_avg"].square().sum()) for state in moments))
     assert norm == pytest.approx(1e-3, rel=1e-3)

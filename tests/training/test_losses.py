@@ -54,12 +54,12 @@ def test_a_wrong_shape_or_type_is_refused_by_name(spikes: Tensor, targets: Tenso
 
 def test_the_rate_penalty_is_the_squared_distance_from_the_band() -> None:
     # Rates 0.5, 0.1 and 0; band 0.05 to 0.2: ((0.3)^2 + 0 + (0.05)^2) / 3
-    rasters = [torch.full((2, 1, 4), rate) for rate in (0.5, 0.1, 0.0)]
-    assert float(rate_penalty(rasters, 0.05, 0.2)) == pytest.approx((0.09 + 0.0025) / 3)
+    rates = [torch.tensor(rate) for rate in (0.5, 0.1, 0.0)]
+    assert float(rate_penalty(rates, 0.05, 0.2)) == pytest.approx((0.09 + 0.0025) / 3)
 
 
 def test_a_penalty_on_nothing_is_refused() -> None:
-    with pytest.raises(InvalidData, match="rasters: none given"):
+    with pytest.raises(InvalidData, match="rates: none given"):
         rate_penalty([], 0.1, 0.2)
 
 

@@ -12,14 +12,16 @@ import torch
 
 from models.bundle.repository import ModelRepository
 from models.engines import EngineName, create
-from models.engines.torch.network import SpikingNetwork
 from models.spec import Readout, Spec
-from models.spec.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Synapse
+from models.spec.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Reset, Synapse
+from tests.networks import FIRING
 from training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
 from training.data.datasets import load
+from training.fit.architecture import Architecture
 from training.fit.folder import RunFolder
 from training.fit.forward import forward
 from training.fit.job import run_job
+from training.fit.network import Activity, TrainingNetwork
 from training.fit.surrogate import SoftThreshold, SurrogateThreshold, sigmoid, threshold_for
 from training.publish.export import export
 from training.report.epochs import Watcher
@@ -31,6 +33,9 @@ FLOWS = {
     Synapse.JUMP: "syn_rate",
     Synapse.SUM_THEN_DECAY: "syn_decay",
 }
+
+
+ADAPTS = {"adapt_decay": 0.75, "adapt_gain": 0.25}
 
 
 def rules() -> Iterator[dict[str, Any]]:
@@ -53,6 +58,13 @@ def rules() -> Iterator[dict[str, Any]]:
         yield {"type": "Threshold", "fire": fire}
     for joins in Joins:
         yield {"type": "IF", "recurrent": {"bias": True, "bias_at_start": False, "joins": joins}}
+    for charge in Charge:
+        for parameter in LEAKS[charge]:
+            yield ADAPTS | {"type": "ALIF", "charge": charge, parameter: VALUES[parameter]}
+    for fire in Fire:
+        yield ADAPTS | {"type": "ALIF", "decay": 0.75, "fire": fire}
+    for reset in Reset:
+        yield ADAPTS | {"type": "CubaALIF", "decay": 0.75, "syn_decay": 0.5, "reset": reset}
     yield {"type": "IF", "floor": -0.5}
     yield {"type": "I"}
 
@@ -60,7 +72,7 @@ def rules() -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("surrogate", [Surrogate.SIGMOID, Surrogate.SOFT])
 @pytest.mark.parametrize("node", list(rules()), ids=lambda node: "-".join(map(str, node.values())))
 def test_a_gradient_flows_to_every_weight(node: dict[str, Any], surrogate: Surrogate) -> None:
-    fires = node["type"] in ("IF", "LIF", "CubaLIF", "Threshold")
+    fires = node["type"] in FIRING
     after = [
         {"type": "Linear", "name": "classes", "in_features": 6, "out_features": 2},
         {"type": "LIF", "name": "out", "decay": 0.75},
@@ -82,7 +94,7 @@ def test_a_gradient_flows_to_every_weight(node: dict[str, Any], surrogate: Surro
         }
     )
     torch.manual_seed(0)
-    module = SpikingNetwork(spec)
+    module = TrainingNetwork(Architecture(spec))
     samples = (np.random.default_rng(0).random((16, 8, 5)) < 0.5).astype(np.float32)
     output = forward(module, samples, threshold_for(surrogate, 1.0)).output
     (output * torch.rand(output.shape)).sum().backward()  # type: ignore[no-untyped-call]
@@ -94,7 +106,7 @@ def test_a_gradient_flows_to_every_weight(node: dict[str, Any], surrogate: Surro
 
 @pytest.mark.parametrize("node", [node for node in rules() if node.get("fire") != Fire.MULTIPLE], ids=str)
 def test_the_soft_network_of_every_rule_passes_gradcheck(node: dict[str, Any]) -> None:
-    fires = node["type"] in ("IF", "LIF", "CubaLIF", "Threshold")
+    fires = node["type"] in FIRING
     spec = Spec.read(
         {
             "input": {"shape": [2]},
@@ -106,11 +118,11 @@ def test_the_soft_network_of_every_rule_passes_gradcheck(node: dict[str, Any]) -
         }
     )
     torch.manual_seed(0)
-    module = SpikingNetwork(spec).double()
+    module = TrainingNetwork(Architecture(spec)).double()
 
     def run(steps: torch.Tensor) -> torch.Tensor:
-        *_, (_, _, leaving, _, _) = module(steps, 3, SoftThreshold(4.0))
-        return leaving
+        activity: Activity = module(steps, 3, SoftThreshold(4.0))
+        return activity.output
 
     steps = torch.rand(3, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(run, (steps,))
@@ -121,12 +133,68 @@ def test_several_spikes_a_step_have_a_bump_at_each_multiple_of_the_threshold() -
     # threshold that grows moves the k-th multiple k times as far.
     charged = torch.tensor([0.5, 1.0, 1.5, 0.0], requires_grad=True)
     threshold = torch.tensor(0.5, requires_grad=True)
-    SurrogateThreshold(sigmoid, 10.0).fire(charged, threshold, Fire.MULTIPLE).sum().backward()  # type: ignore[no-untyped-call]
+    SurrogateThreshold(Surrogate.SIGMOID, 10.0).fire(charged, threshold, Fire.MULTIPLE).sum().backward()  # type: ignore[no-untyped-call]
     assert charged.grad is not None
     assert threshold.grad is not None
     far = float(sigmoid(torch.tensor(-0.5), 10.0))
     assert charged.grad.tolist() == [2.5, 2.5, 2.5, far]
     assert float(threshold.grad) == pytest.approx(-(2.5 + 2 * 2.5 + 3 * 2.5 + far))
+
+
+def adaptive(neurons: int, time_steps: int, **fields: Any) -> TrainingNetwork:
+    """Return a layer of ALIF neurons that takes their currents, decay 0.5 unless given."""
+    node = {"type": "ALIF", "name": "out", "decay": 0.5} | dict.fromkeys(ADAPTS, "per_neuron") | fields
+    spec: dict[str, Any] = {"input": {"shape": [neurons]}, "coding": "spikes", "time_steps": time_steps}
+    whole = Spec.read(spec | {"nodes": [node], "labels": [str(neuron) for neuron in range(neurons)]})
+    return TrainingNetwork(Architecture(whole))
+
+
+def test_the_gradient_of_an_adaptation_reaches_its_gain_and_the_spikes_before() -> None:
+    # Nothing is left of the membrane. 1.0 fires at 1, so that the next threshold is 1 + 0.5, which 1.5 just reaches.
+    # The bump of slope 10 is 2.5 high there. The last spike falls with the gain by 2.5 * a, a = 1, and with the first
+    # current by 2.5 (the first spike) * 0.5 (on the threshold) * 2.5; adapt_decay has acted on nothing yet but a = 0.
+    module = adaptive(1, 2, decay=0.0)
+    layer: Any = module.layers[0]
+    layer.adapt_decay = torch.tensor([0.75], requires_grad=True)
+    layer.adapt_gain = torch.tensor([0.5], requires_grad=True)
+    currents = torch.tensor([1.0, 1.5]).view(2, 1, 1).requires_grad_()
+    activity: Activity = module(currents, 2, SurrogateThreshold(Surrogate.SIGMOID, 10.0))
+    assert activity.output.ravel().tolist() == [1, 1]
+    activity.output[1].sum().backward()  # type: ignore[no-untyped-call]
+    assert layer.adapt_gain.grad.tolist() == [-2.5]
+    assert layer.adapt_decay.grad.tolist() == [0.0]
+    assert currents.grad is not None
+    assert currents.grad.ravel().tolist() == [-2.5 * 0.5 * 2.5, 2.5]
+
+
+@pytest.mark.parametrize("surrogate", [surrogate for surrogate in Surrogate if surrogate is not Surrogate.SOFT])
+@pytest.mark.parametrize("fire", Fire)
+def test_the_parameters_of_an_adaptation_have_gradients_over_many_steps(fire: Fire, surrogate: Surrogate) -> None:
+    module = adaptive(5, 40, fire=fire)
+    layer: Any = module.layers[0]
+    layer.adapt_decay = torch.full((5,), 0.9, requires_grad=True)
+    layer.adapt_gain = torch.full((5,), 0.2, requires_grad=True)
+    steps = torch.rand(40, 8, 5, generator=torch.Generator().manual_seed(0)) * 2
+    activity: Activity = module(steps, 40, threshold_for(surrogate, 1.0))
+    activity.output.sum().backward()  # type: ignore[no-untyped-call]
+    for gradient in (layer.adapt_decay.grad, layer.adapt_gain.grad):
+        assert torch.isfinite(gradient).all()
+        assert (gradient != 0).all()
+
+
+@pytest.mark.parametrize("reset", Reset)
+def test_the_soft_network_passes_gradcheck_in_the_parameters_of_its_adaptation(reset: Reset) -> None:
+    module = adaptive(2, 5, reset=reset).double()
+    layer: Any = module.layers[0]
+    steps = torch.rand(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def run(adapt_decay: torch.Tensor, adapt_gain: torch.Tensor) -> torch.Tensor:
+        layer.adapt_decay, layer.adapt_gain = adapt_decay, adapt_gain
+        activity: Activity = module(steps, 5, SoftThreshold(4.0))
+        return activity.output
+
+    values = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in ([0.5, 0.9], [0.25, 0.5])]
+    assert torch.autograd.gradcheck(run, values)
 
 
 @pytest.mark.parametrize("readout", [Readout.SPIKE_COUNT, Readout.LAST_MEMBRANE])
@@ -135,7 +203,7 @@ def test_a_network_with_synaptic_currents_learns_digits_and_every_engine_agrees(
 ) -> None:
     config = TrainingConfig(
         network=NetworkConfig(architecture="64", neuron="CubaLIF", syn_decay=0.5, readout=readout),
-        optimisation=OptimisationConfig(epochs=4, learning_rate=1e-2),
+        optimisation=OptimisationConfig(epochs=6, learning_rate=1e-2),
     )
     data = load(config.data, config.network.coding)
     folder = RunFolder.fresh(tmp_path, "digits")

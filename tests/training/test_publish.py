@@ -88,6 +88,26 @@ def test_a_sample_that_ties_with_the_threshold_is_no_golden_one(per_neuron: bool
     assert golden.spike_counts.tolist() == [[0], [1]]
 
 
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_a_sample_that_ties_with_a_threshold_that_spikes_have_raised_is_no_golden_one(per_neuron: bool) -> None:
+    # Every sample fires in the first step, which raises the threshold from 1 to 1024: there 1024 ties in the second.
+    # Only the gain can show it: a threshold of 1 + 2**-18 is one of 1024 again once 1023 is added.
+    network = network_of(
+        [
+            {"type": "ALIF", "name": "out", "decay": 0.0, "adapt_decay": 0.5}
+            | {"adapt_gain": "per_neuron" if per_neuron else 1023.0}
+        ],
+        {"out.adapt_gain": [1023.0]} if per_neuron else {},
+        input={"shape": [1], "high": 2048},
+        time_steps=2,
+        labels=["only"],
+    )
+    split = Split(np.array([[1024.0], [512.0], [2048.0]], np.float32), np.zeros(3, np.int64))
+    golden = choose_golden(network, split, wanted=2)
+    assert golden.inputs.steps.ravel().tolist() == [512.0, 2048.0]
+    assert golden.spike_counts.tolist() == [[1], [2]]
+
+
 def test_engines_that_disagree_refuse_an_export(
     run: tuple[RunFolder, TrainedRun], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,64 +1,104 @@
-"""Network architectures as a line of text, in the notation of the field's papers: `32C3-AP2-64C3-AP2-128`.
+"""Network architectures as a line of text, in the notation of the field's papers: `32C3-BN-AP2-64C3-AP2-128R-DO0.2`.
 
-    32C3   a 3×3 convolution with 32 channels, stride 1, padded to keep the size, and its neurons
-    AP2    an average pool over 2×2; MP2 the maximum, SP2 the sum
-    128    a fully connected layer of 128 neurons (FC128 is the same); 128R is recurrent
+    32C3       a 3×3 convolution with 32 channels, stride 1, padded to keep the size, and its neurons; over inputs of
+               (channels, length) a convolution of 3 along the length
+    32C3s2p1   with stride 2 and padding 1; d2 dilates, g4 makes groups
+    AP2        an average pool over 2×2; MP2 the maximum, SP2 the sum; MP3s2 with stride 2
+    128        a fully connected layer of 128 neurons (FC128 is the same); 128R is recurrent
+    BN         batch norm of the currents of the layer before
+    DO0.2      dropout: each spike of the layer before is dropped with this probability, in training
+    D16        delays of the layer before, or of the input: one for each neuron, learned, of at most 16 steps
 
-The output layer, with one neuron for each class, is added automatically.
+A layer may say what its neurons are: `128R:cubalif(decay=0.9,syn_decay=0.5)`, `64:lif(reset=value)`. The names are
+those of the spec's neurons and fields. The output layer, with one neuron for each class, is added automatically.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from models.errors import InvalidSpec
 from models.spec import Input, Readout, Spec, describe_first_error
 from models.spec.nodes import (
-    IF,
     LI,
-    LIF,
     AvgPool2d,
+    Conv1d,
     Conv2d,
     CubaLI,
-    CubaLIF,
+    Delay,
     Flatten,
-    Integrating,
     Linear,
     MaxPool2d,
+    Neuron,
     Node,
     Recurrent,
     Spiking,
     SumPool2d,
+    Weighted,
 )
-from models.spec.parameters import Shape
+from models.spec.parameters import PER_NEURON, Shape
 from training.config import NetworkConfig
 from training.errors import InvalidConfig
 
-CONVOLUTION = re.compile(r"(\d+)C(\d+)")
-POOL = re.compile(r"([AMS])P(\d+)")
-DENSE = re.compile(r"(?:FC)?(\d+)(R?)")
+CONVOLUTION = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?P<options>([spdg]\d+)*)")
+POOL = re.compile(r"(?P<kind>[AMS])P(?P<size>\d+)(s(?P<stride>\d+))?")
+DENSE = re.compile(r"(?:FC)?(?P<size>\d+)(?P<recurrent>R?)")
+DROPOUT = re.compile(r"DO(?P<share>0?\.\d+|0)")
+DELAY = re.compile(r"D(?P<longest>[1-9]\d*)")
+LAYER = re.compile(r"(?P<shape>[^:]*)(:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
 POOLS: dict[str, type[AvgPool2d | MaxPool2d | SumPool2d]] = {"A": AvgPool2d, "M": MaxPool2d, "S": SumPool2d}
+NEURONS: dict[str, type[Spiking]] = {kind.__name__.lower(): kind for kind in get_args(Spiking)}
+MAX_LEARNED_DELAY = 1024
+EXPECTED = "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16"
 
 
-def build_spec(config: NetworkConfig, declared: Input, labels: tuple[str, ...], time_steps: int) -> Spec:
-    """Return the spec of `config` for an input and its classes; raises InvalidConfig for a layer that does not fit."""
-    nodes: list[Node] = []
-    shape = declared.shape
-    layers = [token for token in config.architecture.split("-") if token]
+@dataclass(frozen=True)
+class NodeTraining:
+    """What only training knows of a node.
+
+    `batch_norm`: whether a connection's currents are normalised over the batch. `dropout`: the probability that a spike
+    of a neuron is dropped. `learned`: the parameters of a neuron that are trained, one value for the layer, or one for
+    each neuron where the node says "per_neuron". `start`: the value that a learned parameter starts with.
+    `longest_delay`: of a Delay that is learned, in steps; 0 where it is not.
+    """
+
+    batch_norm: bool = False
+    dropout: float = 0.0
+    learned: Mapping[str, float] = field(default_factory=dict)
+    longest_delay: int = 0
+
+
+PLAIN = NodeTraining()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A spec, and what only training knows of its nodes, by name."""
+
+    spec: Spec
+    training: Mapping[str, NodeTraining] = field(default_factory=dict)
+
+
+def build_architecture(
+    config: NetworkConfig, declared: Input, labels: tuple[str, ...], time_steps: int
+) -> Architecture:
+    """Return the network of `config` for an input and its classes; raises InvalidConfig for a layer that is none."""
+    draft = _Draft(config, declared.shape)
     try:
-        for number, token in enumerate(layers, start=1):
-            for node in _layer(token, number, shape, config):
-                nodes.append(node)
-                shape = node.output_shape(shape)
-        nodes += _output(shape, len(labels), config)
-        return Spec(
+        for number, token in enumerate(_tokens(config.architecture), start=1):
+            draft.layer(token, number)
+        draft.output(len(labels))
+        spec = Spec(
             input=declared,
             coding=config.coding,
             time_steps=time_steps,
-            nodes=tuple(nodes),
+            nodes=tuple(draft.nodes),
             readout=config.readout,
             labels=labels,
         )
@@ -68,60 +108,148 @@ def build_spec(config: NetworkConfig, declared: Input, labels: tuple[str, ...], 
         raise InvalidConfig(
             f"architecture: '{config.architecture}' is no network: {describe_first_error(error)}"
         ) from error
+    return Architecture(spec, draft.training)
 
 
-def _layer(token: str, number: int, shape: Shape, config: NetworkConfig) -> list[Node]:
-    if match := CONVOLUTION.fullmatch(token):
-        channels, kernel = map(int, match.groups())
-        if kernel % 2 == 0:
+def _tokens(architecture: str) -> Iterator[str]:
+    """Split at the dashes that are in no parentheses: a field may be 1e-3."""
+    yield from (token for token in re.split(r"-(?![^(]*\))", architecture) if token)
+
+
+class _Draft:
+    """A network on its way: its nodes, and what only training knows of them."""
+
+    def __init__(self, config: NetworkConfig, shape: Shape) -> None:
+        self.config = config
+        self.shape = shape
+        self.nodes: list[Node] = []
+        self.training: dict[str, NodeTraining] = {}
+
+    def layer(self, token: str, number: int) -> None:
+        """Add what one part of the text stands for."""
+        match = LAYER.fullmatch(token)
+        if match is None:
+            raise self._no_layer(token)
+        shape, neuron, fields = match["shape"], match["neuron"], match["fields"]
+        if found := CONVOLUTION.fullmatch(shape):
+            self._add(self._convolution(found, token, number))
+            self._add(self._neuron(f"neuron{number}", neuron, fields, token))
+        elif found := DENSE.fullmatch(shape):
+            self._dense(f"dense{number}", int(found["size"]))
+            self._add(self._neuron(f"neuron{number}", neuron, fields, token, recurrent=bool(found["recurrent"])))
+        elif neuron is not None:
+            raise self._no_layer(token)
+        elif found := POOL.fullmatch(shape):
+            size, stride = int(found["size"]), found["stride"]
+            kind = POOLS[found["kind"]]
+            hop = {"stride": (int(stride), int(stride))} if stride else {}
+            self._add(kind(name=f"pool{number}", kernel_size=(size, size), **hop))
+        elif found := DROPOUT.fullmatch(shape):
+            self._change(Spiking, "dropout", token, dropout=float(found["share"]))
+        elif found := DELAY.fullmatch(shape):
+            longest = int(found["longest"])
+            if longest > MAX_LEARNED_DELAY:
+                raise InvalidConfig(f"architecture: '{token}' is a delay of {longest} steps, expected at most 1024")
+            self._add(Delay(name=f"delay{number}", delay=PER_NEURON), longest_delay=longest)
+        elif shape == "BN":
+            self._change(Weighted, "batch norm", token, batch_norm=True)
+        else:
+            raise self._no_layer(token)
+
+    def output(self, classes: int) -> None:
+        """Add the output layer."""
+        self._dense("classes", classes)
+        config = self.config
+        if config.readout is Readout.SPIKE_COUNT:
+            self._add(self._neuron("output", None, None, "output"))
+            return
+        decays = {"decay": config.readout_decay if config.readout_decay is not None else config.decay}
+        if config.neuron.startswith("Cuba"):
+            self._add(self._learning(CubaLI, {"name": "output", "syn_decay": config.syn_decay, **decays}))
+        else:
+            self._add(self._learning(LI, {"name": "output", **decays}))
+
+    def _add(self, node: Node, **training: Any) -> None:
+        self.nodes.append(node)
+        self.shape = node.output_shape(self.shape)
+        if training:
+            self.training[node.name] = NodeTraining(**training)
+
+    def _change(self, kind: Any, what: str, token: str, **training: Any) -> None:
+        """Say more of the last node of a kind, which must be part of the layer just before."""
+        last = next((node for node in self.nodes[-1:-3:-1] if isinstance(node, kind)), None)
+        if last is None:
+            raise InvalidConfig(f"architecture: '{token}' is {what} of the layer before, but there is none it fits")
+        self.training[last.name] = NodeTraining(**{**vars(self.training.get(last.name, PLAIN)), **training})
+
+    def _convolution(self, match: re.Match[str], token: str, number: int) -> Node:
+        kernel = int(match["kernel"])
+        given = {option[0]: int(option[1:]) for option in re.findall(r"[spdg]\d+", match["options"])}
+        dilation = given.get("d", 1)
+        if kernel % 2 == 0 and "p" not in given:
             raise InvalidConfig(
-                f"architecture: '{token}' has a kernel of {kernel}, expected an odd one, to keep the size"
+                f"architecture: '{token}' has a kernel of {kernel}, expected an odd one, to keep the size, "
+                "or a padding, such as p1"
             )
-        conv = Conv2d(
-            name=f"conv{number}",
-            in_channels=shape[0],
-            out_channels=channels,
-            kernel_size=(kernel, kernel),
-            padding=(kernel // 2, kernel // 2),
-        )
-        return [conv, _neuron(f"neuron{number}", config)]
-    if match := POOL.fullmatch(token):
-        size = int(match[2])
-        return [POOLS[match[1]](name=f"pool{number}", kernel_size=(size, size))]
-    if match := DENSE.fullmatch(token):
-        neuron = _neuron(f"neuron{number}", config, recurrent=bool(match[2]))
-        return [*_dense(f"dense{number}", shape, int(match[1])), neuron]
-    raise InvalidConfig(f"architecture: '{token}' is not a layer, expected one like 32C3, AP2, MP2, SP2, 128 or 128R")
+        fields: dict[str, Any] = {
+            "name": f"conv{number}",
+            "in_channels": self.shape[0],
+            "out_channels": int(match["channels"]),
+            "kernel_size": kernel,
+            "stride": given.get("s", 1),
+            "padding": given.get("p", dilation * (kernel - 1) // 2),
+            "dilation": dilation,
+            "groups": given.get("g", 1),
+        }
+        if len(self.shape) == 2:
+            return Conv1d(**fields)
+        pairs = {name: (fields[name],) * 2 for name in ("kernel_size", "stride", "padding", "dilation")}
+        return Conv2d(**{**fields, **pairs})
+
+    def _dense(self, name: str, features: int) -> None:
+        if len(self.shape) > 1:
+            self._add(Flatten(name=f"{name}_flatten"))
+        self._add(Linear(name=name, in_features=math.prod(self.shape), out_features=features))
+
+    def _neuron(self, name: str, neuron: str | None, given: str | None, token: str, *, recurrent: bool = False) -> Node:
+        config = self.config
+        try:
+            kind = NEURONS[(neuron or config.neuron).lower()]
+        except KeyError:
+            raise InvalidConfig(f"architecture: '{token}' names no neuron, expected {', '.join(NEURONS)}") from None
+        own = {name: getattr(config, name) for name in ("decay", "syn_decay", "threshold", "adapt_decay", "adapt_gain")}
+        fields: dict[str, Any] = {key: value for key, value in own.items() if key in kind.model_fields}
+        fields |= {"fire": config.fire}
+        fields |= {"reset": config.reset} if "reset" in kind.model_fields else {}
+        fields |= _fields(given, token)
+        if recurrent:
+            fields["recurrent"] = Recurrent()
+        return self._learning(kind, {"name": name, **fields})
+
+    def _learning(self, kind: type[Any], fields: dict[str, Any]) -> Any:
+        """Return a node whose learned parameters are one for each neuron; for a convolution, one for the layer."""
+        learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
+        if learned:
+            self.training[fields["name"]] = NodeTraining(learned=learned)
+        several = self.config.learn_per == "neuron" and len(self.shape) == 1
+        each: dict[str, Any] = dict.fromkeys(learned, PER_NEURON) if several else {}
+        node: Neuron = kind(**{**fields, **each})
+        return node
+
+    @staticmethod
+    def _no_layer(token: str) -> InvalidConfig:
+        return InvalidConfig(f"architecture: '{token}' is not a layer, expected one like {EXPECTED}")
 
 
-def _dense(name: str, shape: Shape, features: int) -> list[Node]:
-    flatten: list[Node] = [Flatten(name=f"{name}_flatten")] if len(shape) > 1 else []
-    return [*flatten, Linear(name=name, in_features=math.prod(shape), out_features=features)]
-
-
-def _neuron(name: str, config: NetworkConfig, *, recurrent: bool = False) -> Spiking:
-    fields = {
-        "name": name,
-        "threshold": config.threshold,
-        "fire": config.fire,
-        "reset": config.reset,
-        "recurrent": Recurrent() if recurrent else None,
-    }
-    match config.neuron:
-        case "IF":
-            return IF(**fields)
-        case "LIF":
-            return LIF(decay=config.decay, **fields)
-        case "CubaLIF":
-            return CubaLIF(decay=config.decay, syn_decay=config.syn_decay, **fields)
-
-
-def _readout(name: str, config: NetworkConfig) -> Integrating:
-    if config.neuron == "CubaLIF":
-        return CubaLI(name=name, decay=config.decay, syn_decay=config.syn_decay)
-    return LI(name=name, decay=config.decay)
-
-
-def _output(shape: Shape, classes: int, config: NetworkConfig) -> list[Node]:
-    last = _neuron if config.readout is Readout.SPIKE_COUNT else _readout
-    return [*_dense("classes", shape, classes), last("output", config)]
+def _fields(text: str | None, token: str) -> dict[str, Any]:
+    """Read a neuron's fields, as in decay=0.9,reset=value."""
+    fields: dict[str, Any] = {}
+    for part in text.split(",") if text else ():
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
+            raise InvalidConfig(f"architecture: '{token}' has '{part}', expected a field as in decay=0.9")
+        try:
+            fields[name] = float(value)
+        except ValueError:
+            fields[name] = value
+    return fields

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import torch
 
-from models.engines.torch.network import HardThreshold, SpikingNetwork
+from models.engines.torch.network import HardThreshold
 from models.spec.network import FloatArray
-from models.spec.nodes import Spiking, Weighted
+from models.spec.nodes import Spiking
 from training.fit.forward import forward
+from training.fit.layers import Connection
+from training.fit.network import TrainingNetwork
 
 BAND = (0.05, 0.15)  # firing rates, in spikes per neuron and step
 TRIES = 40
 
 
 @torch.no_grad()
-def initialise(module: SpikingNetwork, samples: FloatArray) -> None:
+def initialise(module: TrainingNetwork, samples: FloatArray) -> None:
     """Scale the weights before each spiking layer, first to last, until its firing rate on `samples` is in BAND."""
     feeding: list[torch.nn.Module] = []
     for node, layer in zip(module.spec.nodes, module.layers, strict=True):
-        if isinstance(node, Weighted):
-            feeding.append(layer)
+        if isinstance(layer, Connection):
+            feeding.append(layer.connection)
         if not isinstance(node, Spiking):
             continue
         for _ in range(TRIES if feeding else 0):

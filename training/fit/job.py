@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.coding import encode
-from models.engines import EngineName, Record, create
-from models.spec import Spec
+from models.engines import EngineName, create
+from models.engines.torch.engine import usable_device
 from models.spec.network import Network
 from training.config import TrainingConfig
 from training.data.datasets import Dataset
-from training.fit.architecture import build_spec
+from training.fit.architecture import Architecture, build_architecture
 from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
 from training.fit.loop import Fitted, fit
 from training.report.epochs import Watcher
 from training.report.evaluate import Evaluation, evaluate
-from training.report.plots import save_confusion, save_curves, save_raster
+from training.report.plots import save_plots
 
 TIME_STEPS = 8  # the default, unless the configuration or the data sets it
 
@@ -31,20 +30,30 @@ class TrainedRun:
     evaluation: Evaluation
 
 
-def spec_for(config: TrainingConfig, data: Dataset) -> Spec:
-    """Return the spec of a configuration for a data set; samples with a value for each step set the time steps."""
+def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
+    """Return the network of a configuration for a data set; samples with a value for each step set the time steps."""
     steps = config.network.time_steps or TIME_STEPS
     if config.network.coding.per_step:
         steps = data.training.samples.shape[1]
-    return build_spec(config.network, data.declared, data.class_names, steps)
+    return build_architecture(config.network, data.declared, data.class_names, steps)
+
+
+def check_start(config: TrainingConfig, data: Dataset) -> None:
+    """Raise what keeps a run from starting: a network that cannot be built for the data, or a device that is not there.
+
+    Nothing is made before: a run that cannot start leaves no folder.
+    """
+    architecture_for(config.for_data(), data)
+    usable_device(config.device)
 
 
 def run_job(
     config: TrainingConfig, data: Dataset, folder: RunFolder, watcher: Watcher, *, resume: bool = False
 ) -> TrainedRun:
     """Fit, round the best weights to their grid, evaluate them once on the test split, and write the run's folder."""
+    config = config.for_data()
     config.write(folder.path / "config.toml")
-    fitted = fit(spec_for(config, data), data, config, folder.checkpoint, resume=resume, watcher=watcher)
+    fitted = fit(architecture_for(config, data), data, config, folder.checkpoint, resume=resume, watcher=watcher)
     rounded = round_to_grid(fitted.network)
     network = rounded.network
     folder.save_network(network)
@@ -52,9 +61,5 @@ def run_job(
     evaluation = evaluate(engine, data.test)
     folder.save_metrics(evaluation, fitted.best, fitted.epochs, exact=rounded.exact, interrupted=fitted.interrupted)
     evaluation.save(folder.path / "evaluation.npz", data.test)
-    save_curves(fitted.epochs, folder.path / "curves.png")
-    save_confusion(evaluation.confusion, data.class_names, folder.path / "confusion.png")
-    recorded, _ = engine.run(encode(data.test.samples[:1], network.spec), record=Record.RASTER)
-    true, found = (data.class_names[int(index[0])] for index in (data.test.labels, recorded.class_index))
-    save_raster(recorded, 0, f"test sample 0: {true}, predicted {found}", folder.path / "raster.png")
+    save_plots(folder.path, engine, network, data, evaluation, fitted.epochs, config.optimisation.clip_norm)
     return TrainedRun(fitted, network, rounded.exact, evaluation)

@@ -6,28 +6,33 @@ so that a resumed run gives the same result as one that was not interrupted.
 
 from __future__ import annotations
 
-import math
+import statistics
 import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
 from models.engines.torch.engine import usable_device
-from models.engines.torch.network import HardThreshold, SpikingNetwork
+from models.engines.torch.network import HardThreshold
 from models.spec import Spec
 from models.spec.network import Network
 from training.config import OptimisationConfig, TrainingConfig
 from training.data.augment import shift
 from training.data.datasets import Dataset, Split
+from training.fit.architecture import Architecture
 from training.fit.checkpoint import Progress
-from training.fit.forward import Activity, forward
+from training.fit.forward import forward
 from training.fit.initialise import initialise
+from training.fit.layers import Delays, Neurons
 from training.fit.losses import class_scores, rate_penalty, readout_loss, require_gradient
+from training.fit.network import Activity, TrainingNetwork
+from training.fit.schedule import learning_rate_share
 from training.fit.surrogate import threshold_for
 from training.report.epochs import SILENT, Epoch, Watcher
 
@@ -45,7 +50,7 @@ class Fitted:
 
 
 def fit(
-    spec: Spec,
+    architecture: Architecture,
     data: Dataset,
     config: TrainingConfig,
     checkpoint: Path,
@@ -58,7 +63,7 @@ def fit(
     Ends after `epochs`, or after `patience` epochs without improvement, or cleanly on an interrupt. Raises
     BrokenGradientChain if no gradient can reach a weight, and InvalidConfig if there is no checkpoint to resume from.
     """
-    module, optimiser, progress = _start(spec, data, config, checkpoint, resume=resume)
+    module, optimiser, progress = _start(architecture, data, config, checkpoint, resume=resume)
     interrupted = False
     try:
         while _goes_on(progress, config.optimisation):
@@ -80,21 +85,31 @@ def fit(
 
 
 def _start(
-    spec: Spec, data: Dataset, config: TrainingConfig, checkpoint: Path, *, resume: bool
-) -> tuple[SpikingNetwork, torch.optim.Optimizer, Progress]:
+    architecture: Architecture, data: Dataset, config: TrainingConfig, checkpoint: Path, *, resume: bool
+) -> tuple[TrainingNetwork, torch.optim.Optimizer, Progress]:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        module = SpikingNetwork(spec)
+        module = TrainingNetwork(architecture)
     module.to(usable_device(config.device))
     settings = config.optimisation
     if not resume:
         initialise(module, data.training.samples[: settings.batch_size])
-    optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
     progress = Progress.load(checkpoint) if resume else Progress(module.state_dict(), optimiser.state_dict())
     if resume:
         module.load_state_dict(progress.weights)
         optimiser.load_state_dict(progress.optimiser)
     return module, optimiser, progress
+
+
+def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[str, Any]]:
+    """Return the weights, which decay, and the neurons' learned parameters, which do not."""
+    learned = {id(value) for layer in module.layers if isinstance(layer, Neurons) for value in layer.learned.values()}
+    learned |= {id(value) for layer in module.layers if isinstance(layer, Delays) for value in layer.parameters()}
+    weights = [value for value in module.parameters() if id(value) not in learned]
+    others = [value for value in module.parameters() if id(value) in learned]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}]
+    return groups + ([{"params": others, "weight_decay": 0.0}] if others else [])
 
 
 def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
@@ -104,7 +119,7 @@ def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
 
 
 def _one_epoch(
-    module: SpikingNetwork,
+    module: TrainingNetwork,
     optimiser: torch.optim.Optimizer,
     data: Dataset,
     config: TrainingConfig,
@@ -113,30 +128,33 @@ def _one_epoch(
 ) -> Epoch:
     began = time.perf_counter()
     settings = config.optimisation
-    arithmetic = threshold_for(settings.surrogate, settings.slope)
+    threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=settings.detach_reset)
     parameters = list(module.parameters())
-    for group in optimiser.param_groups:  # a half cosine from the learning rate down to 0
-        group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * number / settings.epochs)) / 2
     rng = np.random.default_rng([config.seed, number])
     module.train()
-    loss_sum, correct = 0.0, 0
-    for done, batch in _batches(data.training, settings.batch_size, rng):
+    loss_sum, correct, done = 0.0, 0, 0.0
+    norms: list[float] = []
+    for after, batch in _batches(data.training, settings.batch_size, rng):
+        share = learning_rate_share(settings.schedule, (number + done) / settings.epochs)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * share
         samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
-        activity = forward(module, samples, arithmetic, seeds)
+        activity = forward(module, samples, threshold, seeds)
         targets = torch.from_numpy(batch.labels).to(config.device)
         loss = readout_loss(activity.output, targets, module.spec.readout)
         if settings.rate_penalty:
             loss = loss + settings.rate_penalty * rate_penalty(
-                list(activity.rasters.values()), settings.rate_low, settings.rate_high
+                list(activity.rates.values()), settings.rate_low, settings.rate_high
             )
         require_gradient(loss, parameters)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        clip_grad_norm_(parameters, settings.clip_norm)
+        norms.append(float(clip_grad_norm_(parameters, settings.clip_norm)))
         optimiser.step()
         loss_sum += float(loss.detach()) * len(batch)
         correct += _correct(activity, targets, module.spec)
+        done = after
         watcher.batch(number, done)
     validation = validate(module, data.validation)
     return Epoch(
@@ -147,6 +165,8 @@ def _one_epoch(
         validation_accuracy=validation.accuracy,
         firing_rates=validation.firing_rates,
         seconds=time.perf_counter() - began,
+        gradient_norm=statistics.median(norms),
+        gradient_norms=tuple(norms),
     )
 
 
@@ -171,7 +191,7 @@ class Validation:
 
 
 @torch.inference_mode()
-def validate(module: SpikingNetwork, split: Split) -> Validation:
+def validate(module: TrainingNetwork, split: Split) -> Validation:
     """Run a split as in serving: with the plain threshold, and without autograd."""
     module.eval()
     loss, correct = 0.0, 0

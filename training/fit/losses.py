@@ -17,21 +17,25 @@ def class_scores(output: Tensor, readout: Readout) -> Tensor:
     return READOUTS[readout](output)
 
 
-def spike_loss(spikes: Tensor, targets: Tensor) -> Tensor:
+def spike_loss(spikes: Tensor, targets: Tensor, *, batch_first: bool = False) -> Tensor:
     """Return the cross-entropy of spike counts, a scalar.
 
-    `spikes` (time_steps, batch, classes) are summed over time; `targets` (batch,) are class indices, int64. Raises
-    InvalidData for a wrong shape or type, or an unknown class.
+    `spikes` (time_steps, batch, classes), or with `batch_first` (batch, time_steps, classes), are summed over time;
+    `targets` (batch,) are class indices, int64. Raises InvalidData for a wrong shape or type, or an unknown class.
     """
+    spikes = spikes.transpose(0, 1) if batch_first and spikes.ndim == 3 else spikes
     _check(spikes, targets, "spikes")
     return F.cross_entropy(class_scores(spikes, Readout.SPIKE_COUNT), targets)
 
 
-def membrane_loss(membrane: Tensor, targets: Tensor, readout: Readout) -> Tensor:
+def membrane_loss(
+    membrane: Tensor, targets: Tensor, readout: Readout = Readout.MAX_MEMBRANE, *, batch_first: bool = False
+) -> Tensor:
     """Return the cross-entropy of a membrane readout, a scalar.
 
-    `membrane` (time_steps, batch, classes) is of a layer that does not fire; `targets` as for `spike_loss`.
+    `membrane` is of a layer that does not fire; its shape and `targets` are as for `spike_loss`.
     """
+    membrane = membrane.transpose(0, 1) if batch_first and membrane.ndim == 3 else membrane
     _check(membrane, targets, "membrane")
     return F.cross_entropy(class_scores(membrane, readout), targets)
 
@@ -49,15 +53,15 @@ def readout_loss(output: Tensor, targets: Tensor, readout: Readout) -> Tensor:
     return spike_loss(output, targets) if readout is Readout.SPIKE_COUNT else membrane_loss(output, targets, readout)
 
 
-def rate_penalty(rasters: Sequence[Tensor], low: float, high: float) -> Tensor:
+def rate_penalty(rates: Sequence[Tensor], low: float, high: float) -> Tensor:
     """Return the mean over layers of the squared distance of the firing rate from the band `low` to `high`, a scalar.
 
-    Each raster is (time_steps, batch, *shape); a rate is spikes per neuron and step.
+    Each rate is a scalar, spikes per neuron and step.
     """
-    if not rasters:
-        raise InvalidData("rasters: none given, expected one for each spiking layer")
-    rates = torch.stack([raster.mean() for raster in rasters])
-    return ((rates - high).clamp(min=0) ** 2 + (low - rates).clamp(min=0) ** 2).mean()
+    if not rates:
+        raise InvalidData("rates: none given, expected one for each spiking layer")
+    rate = torch.stack(list(rates))
+    return ((rate - high).clamp(min=0) ** 2 + (low - rate).clamp(min=0) ** 2).mean()
 
 
 def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:

@@ -2,12 +2,17 @@
 
 The hard threshold's derivative is 0 everywhere and undefined at the threshold, so no gradient would pass a neuron. A
 surrogate keeps the hard threshold in the forward pass and replaces its derivative in the backward pass by a smooth bump
-of area 1 around the threshold, d(x) with x = charged - threshold:
+around the threshold, d(x) with x = charged - threshold:
 
     sigmoid       k * s(kx) * (1 - s(kx)), s the logistic function
-    fast_sigmoid  k / 2 / (1 + k|x|)**2                 (Zenke & Ganguli, SuperSpike, 2018, scaled to area 1)
+    fast_sigmoid  k / 2 / (1 + k|x|)**2
     arctan        k / 2 / (1 + (pi * k * x / 2)**2)     (Fang et al., 2021)
     triangular    k * max(0, 1 - k|x|)                  (after Bellec et al., 2018)
+    superspike    1 / (1 + k|x|)**2                     (Zenke & Ganguli, SuperSpike, 2018)
+
+The first four have area 1, so their peak grows with the slope k. Through a recurrent layer the peak is multiplied at
+each step, and with a steep slope gradients explode. The last has a peak of 1 whatever its slope, and suits recurrent
+layers and long sequences.
 
 For a neuron that may fire several times a step, there is such a bump around each multiple of its threshold, of which
 the nearest is used (after sinabs' periodic surrogates).
@@ -52,11 +57,17 @@ def triangular(x: Tensor, slope: float) -> Tensor:
     return slope * (1 - slope * x.abs()).clamp(min=0)
 
 
+def superspike(x: Tensor, slope: float) -> Tensor:
+    """Return 1 / (1 + k|x|)**2, of the shape of x."""
+    return 1 / (1 + slope * x.abs()) ** 2
+
+
 DERIVATIVES: dict[Surrogate, Derivative] = {
     Surrogate.SIGMOID: sigmoid,
     Surrogate.FAST_SIGMOID: fast_sigmoid,
     Surrogate.ARCTAN: arctan,
     Surrogate.TRIANGULAR: triangular,
+    Surrogate.SUPERSPIKE: superspike,
 }
 
 
@@ -90,16 +101,31 @@ class SurrogateSpike(torch.autograd.Function):
 
 
 class SurrogateThreshold(HardThreshold):
-    """Fires exactly as in serving, with a surrogate gradient."""
+    """Fires exactly as in serving, with a surrogate gradient; a detached reset passes no gradient of its spike."""
 
-    def __init__(self, derivative: Derivative = sigmoid, slope: float = 10.0) -> None:
-        self.derivative = derivative
+    def __init__(
+        self, surrogate: Surrogate = Surrogate.SIGMOID, slope: float = 10.0, *, detach_reset: bool = True
+    ) -> None:
+        self.surrogate = surrogate
         self.slope = slope
+        self.detach_reset = detach_reset
 
     def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:
         """Return the hard spikes, with the surrogate as their derivative."""
-        spikes: Tensor = SurrogateSpike.apply(charged, threshold, rule, self.derivative, self.slope)  # type: ignore[no-untyped-call]
+        derivative = DERIVATIVES[self.surrogate]
+        spikes: Tensor = SurrogateSpike.apply(charged, threshold, rule, derivative, self.slope)  # type: ignore[no-untyped-call]
         return spikes
+
+    def select(self, spikes: Tensor, fired: Tensor, silent: Tensor) -> Tensor:
+        """Return `fired` where there is a spike, else `silent`; the spikes pass their gradient where they have one."""
+        chosen = super().select(spikes, fired, silent)
+        if self.detach_reset:
+            return chosen
+        return chosen + (spikes - spikes.detach()) * (fired - silent).detach()
+
+    def held(self, spikes: Tensor) -> Tensor:
+        """Return the spikes as the reset sees them."""
+        return spikes.detach() if self.detach_reset else spikes
 
 
 class SoftThreshold:
@@ -127,8 +153,10 @@ class SoftThreshold:
         return torch.relu(values)
 
 
-def threshold_for(surrogate: Surrogate, slope: float) -> SurrogateThreshold | SoftThreshold:
+def threshold_for(
+    surrogate: Surrogate, slope: float, *, detach_reset: bool = True
+) -> SurrogateThreshold | SoftThreshold:
     """Return the threshold function of training."""
     if surrogate is Surrogate.SOFT:
         return SoftThreshold(slope)
-    return SurrogateThreshold(DERIVATIVES[surrogate], slope)
+    return SurrogateThreshold(surrogate, slope, detach_reset=detach_reset)

@@ -15,7 +15,7 @@ from models.engines.onnx.fields import Outline
 from models.errors import InvalidBundle, InvalidInput
 from models.spec import Coding
 from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
-from training.commands import ModelNameOption, RepositoryOption, console, labels_of, shape_of
+from training.commands.groups import ModelNameOption, RepositoryOption, console, labels_of, shape_of
 from training.importers.card import imported_card
 from training.publish.publish import publish_external
 

@@ -18,6 +18,7 @@ from training.data.datasets import Split
 NUDGE = 2.0**-18  # about ten times what a float32 sum's order can do to it
 CANDIDATES = 64  # samples that are tried at most
 AT_A_TIME = 16
+THRESHOLDS = ("threshold", "adapt_gain")  # what a neuron's threshold is proportional to
 
 
 def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
@@ -51,10 +52,12 @@ def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
 def _with_thresholds(network: Network, factor: float) -> Network:
     spec: dict[str, Any] = network.spec.model_dump(mode="json")
     for node in spec["nodes"]:
-        if node.get("threshold", PER_NEURON) != PER_NEURON:
-            node["threshold"] *= factor
+        for name in THRESHOLDS:
+            if node.get(name, PER_NEURON) != PER_NEURON:
+                node[name] *= factor
     scale = np.float32(factor)
     tensors = {
-        name: tensor * scale if name.endswith(".threshold") else tensor for name, tensor in network.tensors.items()
+        name: tensor * scale if name.rpartition(".")[2] in THRESHOLDS else tensor
+        for name, tensor in network.tensors.items()
     }
     return Network(Spec.read(spec), tensors)

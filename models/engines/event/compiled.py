@@ -31,8 +31,8 @@ class _Locator(InTreeCacheLocator):  # type: ignore[misc]
     def get_source_stamp(self) -> str:
         digest = hashlib.sha256()
         models = Path(__file__).parents[2]
-        rooms = [models / "spec", models / "neurons", Path(__file__).parent]
-        for source in (file for room in rooms for file in sorted(room.glob("*.py"))):
+        rooms = {models / "spec", models / "neurons", Path(__file__).parent, Path(self._py_file).parent}
+        for source in (file for room in sorted(rooms) for file in sorted(room.glob("*.py"))):
             digest.update(source.read_bytes())
         return digest.hexdigest()
 

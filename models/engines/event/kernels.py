@@ -60,12 +60,14 @@ def run_neurons(
     spikes = np.empty(0, np.float32)
     row, membrane = aligned_floats(size), aligned_floats(size)
     synapse, fired = aligned_floats(size), aligned_floats(size)
+    adaptation = aligned_floats(size) if rule.adaptive else synapse  # which is then never read or written as such
     feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
     resting = stride * START
     membranes = samples * neurons.carried_at
     synapses = membranes + samples * size
     last_spikes = synapses + (samples * size if rule.synapse else 0)
+    adaptations = last_spikes + (samples * size if recurrent else 0)
     count, before = 0, 0
     offset[0] = 0
     for sample in range(samples):
@@ -75,11 +77,14 @@ def run_neurons(
             copy(membrane, 0, carried, membranes + at, size)
             if rule.synapse:
                 copy(synapse, 0, carried, synapses + at, size)
+            if rule.adaptive:
+                copy(adaptation, 0, carried, adaptations + at, size)
         else:
             for j in range(size):
                 membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
             if not rule.plain:
                 synapse[:] = 0.0
+                adaptation[:] = 0.0
         for now in range(sample * steps, (sample + 1) * steps):
             current, c = sums, now * size
             if connected:
@@ -114,8 +119,8 @@ def run_neurons(
                     bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
                 else:
                     bits = step_any(
-                        membrane, synapse, j, current, c + j, feedback, neurons.parameters, p, stride, rule.synapse,
-                        rule.charge, rule.fire, rule.reset, rule.floor, fired,
+                        membrane, synapse, adaptation, j, current, c + j, feedback, neurons.parameters, p, stride,
+                        rule.synapse, rule.charge, rule.fire, rule.reset, rule.floor, rule.adaptive, fired,
                     )  # fmt: skip
                 count = list_bits(index, count, j, bits)
             if value.size:
@@ -127,6 +132,8 @@ def run_neurons(
         copy(carried, membranes + at, membrane, 0, size)
         if rule.synapse:
             copy(carried, synapses + at, synapse, 0, size)
+        if rule.adaptive:
+            copy(carried, adaptations + at, adaptation, 0, size)
         if recurrent:
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):

@@ -17,7 +17,17 @@ from llvmlite import ir
 from numba.core import types
 
 from models.engines.event.vectors import LANES, Code, intrinsic
-from models.neurons import CHARGES, RESETS, SYNAPSES, Needed, ResetRule, feedback_joins_charge, has_synapse
+from models.neurons import (
+    CHARGES,
+    RESETS,
+    SYNAPSES,
+    Adaptation,
+    Needed,
+    ResetRule,
+    adapts,
+    feedback_joins_charge,
+    has_synapse,
+)
 from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import LEAKS, Charge, Fire, Leaky, Neuron, Reset, ResetTiming, Spiking, Synapse, Threshold
 
@@ -48,6 +58,7 @@ class Rule(NamedTuple):
     fire: int
     reset: int
     floor: int
+    adaptive: int
 
 
 def rule_of(node: Neuron) -> Rule:
@@ -59,10 +70,11 @@ def rule_of(node: Neuron) -> Rule:
     elif isinstance(node, Threshold):
         charge = None
     fire, reset, floor, last = Fire.AT_THRESHOLD, (Reset.NONE, ResetTiming.SAME_STEP), False, False
+    adaptive = adapts(node)
     if isinstance(node, Spiking):
         fire, reset = node.fire, (node.reset, node.reset_timing)
         floor, last = node.floor is not None, feedback_joins_charge(node)
-    plain = synapse is None and charge == CHARGE_CASES[0] and not floor and not last
+    plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adaptive)
     return Rule(
         plain=int(plain and fire in PLAIN_FIRES and reset in PLAIN_RESETS),
         synapse=SYNAPSE_CASES.index(synapse),
@@ -70,6 +82,7 @@ def rule_of(node: Neuron) -> Rule:
         fire=FIRE_CASES.index(fire),
         reset=RESET_CASES.index(reset),
         floor=int(floor),
+        adaptive=int(adaptive),
     )
 
 
@@ -183,17 +196,46 @@ class _Step:
 
         return needed
 
-    def fired(self, fire: Any, charged: Vector) -> Vector:
+    @property
+    def adaptation(self) -> Adaptation[Vector]:
+        """How the threshold of neurons that adapt rises."""
+        return Adaptation(self.parameter("adapt_decay"), self.parameter("adapt_gain"))
+
+    def threshold(self, adaptive: Any, adaptations: Any, j: Any) -> Vector:
+        """Return the threshold of this step, which is higher than its base where spikes have raised it."""
+
+        def give(raised: bool) -> tuple[Vector, ...]:
+            base = self.parameter("threshold")
+            if not raised:
+                return (base,)
+            return (self.adaptation.threshold(base, Vector(self.code, self.code.load(adaptations, j))),)
+
+        return _chosen(self.code, adaptive, (False, True), give)[0]
+
+    def adapt(self, adaptive: Any, adaptations: Any, j: Any, spikes: Vector) -> None:
+        """Let the spikes count in the adaptation, where there is one."""
+
+        def give(counted: bool) -> tuple[Vector, ...]:
+            if counted:
+                before = Vector(self.code, self.code.load(adaptations, j))
+                self.code.store(self.adaptation.after(before, spikes).value, adaptations, j)
+            return ()
+
+        _chosen(self.code, adaptive, (False, True), give)
+
+    def fired(self, fire: Any, charged: Vector, threshold: Vector) -> Vector:
         """Return the spikes."""
-        threshold, arithmetic = self.parameter("threshold"), VectorArithmetic()
+        arithmetic = VectorArithmetic()
         return _chosen(self.code, fire, self.fires, lambda rule: (arithmetic.fire(charged, threshold, rule),))[0]
 
-    def by_reset(self, reset: Any, apply: Callable[[ResetRule[Vector]], tuple[Vector, ...]]) -> tuple[Vector, ...]:
+    def by_reset(
+        self, reset: Any, threshold: Vector, apply: Callable[[ResetRule[Vector]], tuple[Vector, ...]]
+    ) -> tuple[Vector, ...]:
         """Return what `apply` makes of the reset in force."""
 
         def give(case: tuple[Reset, ResetTiming]) -> tuple[Vector, ...]:
             of, timing = case
-            return apply(RESETS[of][timing](self.parameter("reset_value" if of is Reset.VALUE else "threshold")))
+            return apply(RESETS[of][timing](self.parameter("reset_value") if of is Reset.VALUE else threshold))
 
         return _chosen(self.code, reset, self.resets, give)
 
@@ -255,8 +297,9 @@ def step_plain(
         arithmetic = VectorArithmetic()
         before, flowing = (Vector(code, code.load(pointer, at)) for pointer, at in ((membranes, j), (currents, i)))
         charged = CHARGES[Charge.DECAY](step.only())(before, flowing)
-        spikes = step.fired(fire, charged)
-        (after,) = step.by_reset(reset, lambda rule: (rule.after(charged, spikes, None, arithmetic),))
+        threshold = step.parameter("threshold")
+        spikes = step.fired(fire, charged, threshold)
+        (after,) = step.by_reset(reset, threshold, lambda rule: (rule.after(charged, spikes, None, arithmetic),))
         code.store(after.value, membranes, j)
         return code.bits(arithmetic.compare(">", spikes, arithmetic.constant(spikes, 0.0)))
 
@@ -265,21 +308,22 @@ def step_plain(
 
 @intrinsic
 def step_any(
-    _: Any, membrane: Any, synapse: Any, j: Any, current: Any, i: Any, feedback: Any, parameters: Any, p: Any,
-    stride: Any, synapse_case: Any, charge_case: Any, fire_case: Any, reset_case: Any, floor_case: Any, spikes: Any,
+    _: Any, membrane: Any, synapse: Any, adaptation: Any, j: Any, current: Any, i: Any, feedback: Any, parameters: Any,
+    p: Any, stride: Any, synapse_case: Any, charge_case: Any, fire_case: Any, reset_case: Any, floor_case: Any,
+    adaptive: Any, spikes: Any,
 ) -> Any:  # fmt: skip
     """Step a vector of neurons of any rule and return which fired, as bits.
 
-    (membrane, synapse, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case, fire_case,
-    reset_case, floor_case, spikes): as `step_plain`; feedback[j:] joins what is charged, and how often each fired goes
-    to spikes[j:].
+    (membrane, synapse, adaptation, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case,
+    fire_case, reset_case, floor_case, adaptive, spikes): as `step_plain`; feedback[j:] joins what is charged, and how
+    often each fired goes to spikes[j:]. `adaptation` is read and written only where the neurons are `adaptive`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        _, _, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, _ = arguments
-        membranes, synapses, currents, feedbacks, parameters, counts = (
-            code.pointer(argument) for argument in (0, 1, 3, 5, 6, 14)
+        _, _, _, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, adaptive, _ = arguments
+        membranes, synapses, adaptations, currents, feedbacks, parameters, counts = (
+            code.pointer(argument) for argument in (0, 1, 2, 4, 6, 7, 16)
         )
         step, arithmetic = _Step(code, parameters, p, stride), VectorArithmetic()
 
@@ -287,24 +331,26 @@ def step_any(
             return Vector(code, code.load(pointer, at))
 
         resting, current, feedback = loaded(membranes, j), loaded(currents, i), loaded(feedbacks, j)
+        threshold = step.threshold(adaptive, adaptations, j)
 
         def start(rule: ResetRule[Vector]) -> tuple[Vector, ...]:
-            late = step.fired(in_fire, resting) if rule.is_late else arithmetic.constant(resting, 0.0)
+            late = step.fired(in_fire, resting, threshold) if rule.is_late else arithmetic.constant(resting, 0.0)
             return rule.before(resting, late, arithmetic), late
 
-        before, late = step.by_reset(in_reset, start)
+        before, late = step.by_reset(in_reset, threshold, start)
         flowing, kept = step.flowing(in_synapse, loaded(synapses, j), current, feedback)
         joined = step.joined(in_synapse, step.charged(in_charge, before, flowing), feedback)
-        (charged,) = step.by_reset(in_reset, lambda rule: (rule.charged(joined, late, arithmetic),))
-        fired = step.fired(in_fire, charged)
-        (after,) = step.by_reset(in_reset, lambda rule: (rule.after(charged, fired, late, arithmetic),))
+        (charged,) = step.by_reset(in_reset, threshold, lambda rule: (rule.charged(joined, late, arithmetic),))
+        fired = step.fired(in_fire, charged, threshold)
+        (after,) = step.by_reset(in_reset, threshold, lambda rule: (rule.after(charged, fired, late, arithmetic),))
         remaining = step.lifted(in_floor, after)
+        step.adapt(adaptive, adaptations, j, fired)
         code.store(remaining.value, membranes, j)
         code.store(kept.value, synapses, j)
         code.store(fired.value, counts, j)
         return code.bits(arithmetic.compare(">", fired, arithmetic.constant(fired, 0.0)))
 
     return types.uint64(
-        membrane, synapse, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case, fire_case,
-        reset_case, floor_case, spikes,
+        membrane, synapse, adaptation, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case,
+        fire_case, reset_case, floor_case, adaptive, spikes,
     ), generate  # fmt: skip

@@ -149,8 +149,8 @@ gather_values_2 = _gather(2, valued=True)
 gather_values_1 = _gather(1, valued=True)
 
 
-def _multiply(vectors: int) -> Any:
-    """Make the intrinsic that multiplies TILE_ROWS rows of spikes with a few vectors of weights, sums in registers.
+def _multiply(vectors: int, rows: int = TILE_ROWS) -> Any:
+    """Make the intrinsic that multiplies a few rows of spikes with a few vectors of weights, sums in registers.
 
     (sums, s, stride, spikes, x, units, base, b, weight, w, width): sums[s + r * stride:] = base[b:] + the sum over unit
     of spikes[x + r * units + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1, so a product is
@@ -161,8 +161,8 @@ def _multiply(vectors: int) -> Any:
         code = Code(context, builder, signature, arguments)
         sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 6, 8))
         s, stride, x, units, b, w, width = (arguments[argument] for argument in (1, 2, 4, 5, 7, 9, 10))
-        starts = [builder.add(x, builder.mul(units, _I64(row))) for row in range(TILE_ROWS)]
-        before = [code.load(base, b, vector) for vector in range(vectors)] * TILE_ROWS
+        starts = [builder.add(x, builder.mul(units, _I64(row))) for row in range(rows)]
+        before = [code.load(base, b, vector) for vector in range(vectors)] * rows
 
         def add(unit: Any, totals: list[Any]) -> list[Any]:
             position = builder.add(builder.mul(unit, width), w)
@@ -192,6 +192,10 @@ def _multiply(vectors: int) -> Any:
 
 multiply_tile = _multiply(TILE_VECTORS)
 multiply_column = _multiply(1)
+
+FLOAT_ROWS = 4  # of the same for rows of any floats, whose products round: training's errors
+multiply_floats_tile = _multiply(TILE_VECTORS, FLOAT_ROWS)
+multiply_floats_column = _multiply(1, FLOAT_ROWS)
 
 
 def _add_block(vector_type: Any, *, valued: bool) -> Any:

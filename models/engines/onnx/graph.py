@@ -136,7 +136,10 @@ class OnnxArithmetic:
     def fire(self, charged: Value, threshold: Value, rule: Fire) -> Value:
         """Return the number of spikes as float, by the fire `rule`: 0 or 1, or more for `multiple`."""
         if rule is Fire.MULTIPLE:
-            return self.body.op("Floor", self.positive(charged / threshold))
+            # Not Floor of Relu: of a membrane that is NaN, because its threshold has overflowed, that would be NaN.
+            zero = self.body.constant(0, np.float32)
+            several = self.body.op("Floor", charged / threshold)
+            return self.body.op("Where", self.body.op("Greater", charged, zero), several, zero)
         operator = "GreaterOrEqual" if rule is Fire.AT_THRESHOLD else "Greater"
         return self.body.cast(self.body.op(operator, charged, threshold), TensorProto.FLOAT)
 

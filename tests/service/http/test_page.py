@@ -9,6 +9,8 @@ import re
 
 from fastapi.testclient import TestClient
 
+from tests.networks import FIRING
+
 
 def test_the_page_is_served_under_a_strict_policy(client: TestClient) -> None:
     answer = client.get("/")
@@ -22,6 +24,12 @@ def test_the_page_loads_nothing_and_writes_no_html(client: TestClient) -> None:
     page = client.get("/").text
     assert re.findall(r"(?:https?:)?//[a-z]", re.sub(r"(?m)^\s*//.*|\s// .*", "", page)) == []
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\bstyle=|\son\w+=", page)
+
+
+def test_the_page_draws_the_spikes_of_every_neuron_that_fires(client: TestClient) -> None:
+    listed = re.search(r"const FIRING = \[(.*)\];", client.get("/").text)
+    assert listed
+    assert {name.strip(' "') for name in listed[1].split(",")} == set(FIRING)
 
 
 def test_the_page_keeps_nothing(client: TestClient) -> None:

@@ -92,6 +92,28 @@ def test_a_recurrent_model_answers_for_one_time_step(tmp_path: Path, engine: Eng
     assert [answer["predictions"][0]["spike_counts"] for answer in counts] == [[1, 0], [2, 1]]
 
 
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_an_adaptive_neuron_is_served(tmp_path: Path, engine: EngineName) -> None:
+    # decay and adapt_decay 0.5, adapt_gain 0.5 and 0, threshold 1. 1 fires, and a = 1 | 1 is below 1.5 | 1.5 passes
+    # 1.25, which leaves 0.25. To the other neuron's threshold a spike adds nothing: it fires at each 1.
+    network = network_of(
+        [{"type": "ALIF", "name": "out", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": "per_neuron"}],
+        {"out.adapt_gain": [0.5, 0.0]},
+        input={"shape": [2]},
+        time_steps=3,
+        labels=["tired", "fresh"],
+    )
+    publish(tmp_path, network)
+    body = {"inputs": [[1, 1]], "return": ["raster", "membrane"]}
+    with serving(tmp_path, engine=engine.value) as client:
+        answer = client.post("/models/toy/predict", json=body).json()["predictions"][0]
+        again = client.post("/models/toy/predict", json=body).json()["predictions"][0]
+    assert answer["spike_counts"] == [2, 3]
+    assert answer["raster"] == {"out": {"t": [0, 0, 1, 2, 2], "unit": [0, 1, 1, 0, 1]}}
+    assert answer["membrane"]["out"] == [[0, 0], [1, 0], [0.25, 0]]
+    assert again == answer  # a request starts from rest, with no adaptation of the one before
+
+
 def test_a_raster_of_more_spikes_than_may_be_recorded_is_422(tmp_path: Path) -> None:
     # A value of 3 has room for a threshold of 1/4 twelve times, at each of two steps: 24 spikes of one neuron.
     network = network_of(

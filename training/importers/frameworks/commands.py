@@ -13,7 +13,7 @@ from models.bundle.repository import ModelRepository, require_name
 from models.engines.reference import ReferenceEngine
 from models.spec import Coding, Readout
 from models.spec.network import Network
-from training.commands import (
+from training.commands.groups import (
     LabelsOption,
     ModelNameOption,
     RepositoryOption,

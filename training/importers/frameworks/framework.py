@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.errors import InvalidEntry
 from training.importers.frameworks.layer import Rule
 
-NAMES = ("snntorch", "spikingjelly", "norse", "sinabs")
+NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "spikeserve")
 
 
 class Run(NamedTuple):
@@ -28,7 +28,8 @@ class Framework:
     """A framework as an importer sees it; types are matched exactly, since a subclass may compute something else.
 
     `containers` pass a tensor through their children in order. `run` takes one module from rest over all steps of
-    (time_steps, batch, *shape), by the module's own code. `unwrap` takes the network out of what holds it.
+    (time_steps, batch, *shape), by the module's own code. `unwrap` takes the network out of what holds it. `installed`
+    is the version of what is no package of its own.
     """
 
     name: str
@@ -37,11 +38,12 @@ class Framework:
     rules: Mapping[type[nn.Module], Rule]
     run: Callable[[nn.Module, Tensor], Run]
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
+    installed: str | None = None
 
     @property
     def version(self) -> str:
         """The version that is installed."""
-        return metadata.version(self.name)
+        return self.installed or metadata.version(self.name)
 
 
 def find(name: str) -> Framework:

@@ -13,7 +13,7 @@ from models.errors import InvalidInput
 from models.spec import Coding, Readout
 from models.spec.nodes import ResetTiming
 from models.spec.parameters import Shape
-from training.commands import (
+from training.commands.groups import (
     LabelsOption,
     ModelNameOption,
     RepositoryOption,

@@ -1,0 +1,110 @@
+"""Every parameter of every neuron may be one array for a layer: in a bundle, on every engine, and over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from models.bundle.repository import ModelRepository
+from models.coding import EncodedInputs
+from models.engines import EngineName, create
+from models.engines.reference import ReferenceEngine
+from models.spec.network import FloatArray, Network
+from models.spec.neuron_parameters import NEURON_PARAMETERS
+from models.spec.nodes import Adaptive, Current, Driven, Leaky, Neuron, Spiking, SpikingBase
+from tests.bundles import publish
+from tests.networks import network_of
+from tests.same import EVERYTHING
+from tests.serving import serving
+
+NEURONS, STEPS = 3, 12
+KINDS: tuple[Any, ...] = get_args(Neuron)
+
+
+def variants(kind: Any) -> Iterator[dict[str, Any]]:
+    """Yield a neuron's rules under which each of its parameters is used, and an array, at least once."""
+    charges: list[tuple[dict[str, Any], list[str]]] = [({}, [])]
+    if issubclass(kind, Driven):
+        charges = [({}, ["drive"])]
+    if issubclass(kind, Leaky):
+        rates = [({"charge": "euler"}, ["rate", "leak"]), ({"charge": "relax"}, ["tau", "leak"])]
+        charges = [({}, ["decay", "drive"]), *rates]
+    for number, (rule, names) in enumerate(charges):
+        fields, arrays = {"type": kind.__name__, "name": "out"} | rule, list(names)
+        if issubclass(kind, Driven):
+            arrays += ["gain", "start"]
+        if issubclass(kind, Current):
+            fields |= {"synapse": "decay" if number == 0 else "euler"}
+            arrays += ["syn_decay" if number == 0 else "syn_rate", "syn_gain"]
+        if issubclass(kind, SpikingBase):
+            fields |= {"reset": "value"}
+            arrays += ["reset_value", "floor"]
+        if issubclass(kind, Adaptive):
+            arrays += ["adapt_decay", "adapt_gain"]
+        if issubclass(kind, get_args(Spiking)):
+            arrays += ["threshold"]
+        yield fields | dict.fromkeys(arrays, "per_neuron")
+
+
+CASES = [pytest.param(node, id=f"{kind.__name__}-{node.get('charge')}") for kind in KINDS for node in variants(kind)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_cases_make_an_array_of_every_parameter(kind: Any) -> None:
+    arrays = {name for node in variants(kind) for name, value in node.items() if value == "per_neuron"}
+    assert arrays == NEURON_PARAMETERS.keys() & kind.model_fields.keys()
+
+
+def network(node: dict[str, Any], tensors: dict[str, Any], neurons: int) -> Network:
+    fires = node["type"] in {kind.__name__ for kind in get_args(Spiking)}
+    return network_of(
+        [node],
+        tensors,
+        input={"shape": [neurons], "low": -4, "high": 4},
+        coding="spikes",
+        time_steps=STEPS,
+        readout="spike_count" if fires else "last_membrane",
+        labels=[str(neuron) for neuron in range(neurons)],
+    )
+
+
+def values(node: dict[str, Any]) -> dict[str, FloatArray]:
+    """Return arrays of other values for each neuron, such that layers fire and rest: 0.2 to 0.7, and tau 1.2 to 1.7."""
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.uniform(0.2, 0.7, NEURONS).astype(np.float32) for name in node if node[name] == "per_neuron"}
+    return {name: array + np.float32(name == "tau") for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("node", CASES)
+def test_a_layer_with_arrays_is_as_many_neurons_with_numbers(tmp_path: Path, node: dict[str, Any]) -> None:
+    arrays = values(node)
+    rng = np.random.default_rng(1)
+    steps = (rng.integers(-8, 17, (STEPS, 1, NEURONS)) / 8).astype(np.float32)
+    alone = [
+        ReferenceEngine(network(node | {name: float(array[n]) for name, array in arrays.items()}, {}, 1)).run(
+            EncodedInputs(steps[:, :, n : n + 1], STEPS), record=EVERYTHING
+        )[0]
+        for n in range(NEURONS)
+    ]
+    membranes = np.concatenate([result.membranes["out"] for result in alone], axis=2)
+    fires = bool(alone[0].rasters)
+    counts = np.concatenate([result.spike_counts for result in alone], axis=1)
+
+    layer = network(node, {f"out.{name}": array for name, array in arrays.items()}, NEURONS)
+    publish(tmp_path, layer)
+    bundle = ModelRepository(tmp_path).read("toy")
+    for engine in EngineName:
+        runner = create(engine, bundle.network, onnx_model=bundle.onnx_model)
+        result, _ = runner.run(EncodedInputs(steps, STEPS), record=EVERYTHING)
+        np.testing.assert_array_equal(result.membranes["out"], membranes, err_msg=engine)
+        np.testing.assert_array_equal(result.spike_counts, counts, err_msg=engine)
+    with serving(tmp_path) as client:
+        body = {"inputs": [steps[:, 0].tolist()], "return": ["membrane"]}
+        answer = client.post("/models/toy/predict", json=body).json()["predictions"][0]
+    np.testing.assert_array_equal(np.array(answer["membrane"]["out"], np.float32), membranes[:, 0])
+    assert answer["spike_counts"] == counts[0].tolist()
+    assert not fires or 0 < counts.sum() < STEPS * NEURONS

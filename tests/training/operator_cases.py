@@ -1,0 +1,144 @@
+"""Layers for the tests of the operators: a node, its parameters, and a run by the kernels or by plain PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from models.neurons import NeuronState, has_synapse
+from models.spec.neuron_parameters import NEURON_PARAMETERS
+from models.spec.nodes import Fire, Neuron, Spiking
+from models.spec.parameters import PER_NEURON, Shape
+from training.config import Surrogate
+from training.fit.operators import connect, dense, firing_rate, plain, scan
+from training.fit.surrogate import SurrogateThreshold
+
+
+def parse(node: dict[str, Any]) -> Neuron:
+    """Return a node of its JSON."""
+    return TypeAdapter[Neuron](Neuron).validate_python({"name": "neuron", **node})
+
+
+def dyadic(generator: torch.Generator, *shape: int, largest: int = 8) -> Tensor:
+    """Return multiples of 1/8, whose sums are exact in any order."""
+    return torch.randint(-largest, largest + 1, shape, generator=generator) / 8
+
+
+@dataclass
+class Case:
+    """A Linear and a layer of neurons, with inputs (time_steps or 1, batch, inputs) of 0 and 1."""
+
+    node: Neuron
+    shape: Shape
+    inputs: Tensor
+    time_steps: int
+    threshold: SurrogateThreshold
+    connection: nn.Linear
+    recurrent: nn.Linear | None
+    parameters: dict[str, Tensor]
+    state: NeuronState | None
+
+    @classmethod
+    def of(
+        cls,
+        node: Neuron,
+        *,
+        size: int = 19,
+        batch: int = 3,
+        time_steps: int = 5,
+        inputs: int = 11,
+        constant: bool = False,
+        trained: Sequence[str] = (),
+        begun: bool = False,
+        surrogate: Surrogate = Surrogate.SIGMOID,
+        detach_reset: bool = True,
+        seed: int = 0,
+    ) -> Case:
+        """Return a case with random dyadic weights and inputs."""
+        generator = torch.Generator().manual_seed(seed)
+        connection = nn.Linear(inputs, size)
+        recurrent = None
+        if isinstance(node, Spiking) and node.recurrent is not None:
+            recurrent = nn.Linear(size, size, bias=node.recurrent.bias)
+        with torch.no_grad():
+            for module in (connection, recurrent):
+                for values in module.parameters() if module else ():
+                    values.copy_(dyadic(generator, *values.shape, largest=4))
+        parameters = {}
+        for name, parameter in NEURON_PARAMETERS.items():
+            value = getattr(node, name, None)
+            if value is None:
+                continue
+            low, high = max(parameter.low, -0.5), min(parameter.high, 1.5)
+            drawn = low + (high - low) * torch.rand(size, generator=generator)
+            if name in ("tau", "threshold"):
+                drawn = 0.5 + drawn.abs()
+            if name == "threshold" and getattr(node, "fire", None) is Fire.MULTIPLE:
+                drawn += 8  # few spikes a step, so that their sums are exact
+            tensor = drawn if value == PER_NEURON else torch.tensor(float(value))
+            parameters[name] = tensor.requires_grad_(name in trained)
+        state = None
+        if begun:
+            membrane, synapse = (dyadic(generator, batch, size).requires_grad_() for _ in range(2))
+            spikes = (torch.rand(batch, size, generator=generator) < 0.3).float().requires_grad_()
+            state = NeuronState(
+                membrane, synapse if has_synapse(node) else None, spikes if recurrent is not None else None
+            )
+        steps = (torch.rand(1 if constant else time_steps, batch, inputs, generator=generator) < 0.4).float()
+        threshold = SurrogateThreshold(surrogate, 2.0, detach_reset=detach_reset)
+        return cls(node, (size,), steps, time_steps, threshold, connection, recurrent, parameters, state)
+
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        """What gradients are wanted of, by name."""
+        found: dict[str, Tensor] = {f"connection.{name}": value for name, value in self.connection.named_parameters()}
+        if self.recurrent is not None:
+            found |= {f"recurrent.{name}": value for name, value in self.recurrent.named_parameters()}
+        found |= {name: value for name, value in self.parameters.items() if value.requires_grad}
+        if self.state is not None:
+            found |= {f"state.{name}": value for name, value in self.state._asdict().items() if value is not None}
+        return found
+
+    def run(self, *, compiled: bool) -> tuple[Tensor, NeuronState, dict[str, Tensor]]:
+        """Return what leaves, the last state, and the gradients of a loss that depends on all of them."""
+        if compiled:
+            leaving, last = scan(
+                self.node, self.parameters, connect(self.connection, self.inputs), self.time_steps, self.threshold,
+                self.recurrent, self.state,
+            )  # fmt: skip
+            rate, output = firing_rate(leaving), dense(leaving)
+        else:
+            current = plain.connect(self.connection, self.inputs)
+            output, last = plain.scan(
+                self.node, self.parameters, current, self.time_steps, self.threshold, self.recurrent, self.state
+            )
+            rate = output.mean()
+        generator = torch.Generator().manual_seed(1)
+        loss = (output * torch.rand(output.shape, generator=generator)).sum() / 4 + 3 * rate
+        for value in last:
+            if value is not None:
+                loss = loss + (value * torch.rand(value.shape, generator=generator)).sum() / 8
+        leaves = self.leaves
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        return output.detach(), last, dict(zip(leaves, gradients, strict=True))
+
+
+def assert_same_run(case: Case) -> None:
+    """Assert that the kernels give the spikes of plain PyTorch to the bit, and its gradients but for rounding."""
+    leaving, last, gradients = case.run(compiled=True)
+    expected, expected_last, expected_gradients = case.run(compiled=False)
+    assert torch.equal(leaving, expected)
+    for value, wanted in zip(last, expected_last, strict=True):
+        assert (value is None) == (wanted is None)
+        assert value is None or torch.equal(value, wanted)
+    for name, wanted in expected_gradients.items():
+        scale = max(1e-3, float(wanted.abs().max()))
+        difference = float((gradients[name] - wanted).abs().max())
+        assert difference <= 1e-5 * scale, f"{name}: {difference} of {scale}"
+        assert math.isfinite(scale)

@@ -1,0 +1,174 @@
+"""The layers for code of one's own: they compute the spec's nodes, train in a plain loop, and become a bundle."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import training.library
+from models.bundle import Bundle
+from models.coding import EncodedInputs
+from models.engines.reference import ReferenceEngine
+from tests.pages import ROOT, block_with, section
+from training.errors import InvalidConfig, InvalidData, NotConvertible
+from training.library import LI, LIF, CubaLIF, Delay, PerStep, membrane_loss, publish, spike_loss
+
+
+def moves(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spots that move up (class 0) or down (class 1) over 8 inputs and 8 steps: (n, 8, 8) and (n,)."""
+    x = np.zeros((samples, 8, 8), np.float32)
+    for index in range(samples):
+        for step in range(8):
+            unit = (step + index) % 8
+            x[index, step, unit if index % 2 == 0 else 7 - unit] = 1
+    return torch.from_numpy(x), torch.arange(samples) % 2
+
+
+def test_the_public_names_are_what_all_says() -> None:
+    public = {name for name in vars(training.library) if not name.startswith("_") and name != "annotations"}
+    assert public == set(training.library.__all__)
+
+
+def test_a_layer_steps_as_its_equations_say() -> None:
+    # Decay 0.5, threshold 1, current 0.75: charges 0.75, 1.125 (a spike, 0.125 left), 0.8125, 1.15625 (a spike).
+    spikes = LIF(1, decay=0.5)(torch.full((4, 1, 1), 0.75))
+    assert spikes.flatten().tolist() == [0, 1, 0, 1]
+
+
+def test_batch_first_is_the_same_network_with_its_axes_swapped() -> None:
+    torch.manual_seed(0)
+    time_first = nn.Sequential(
+        nn.Linear(4, 8), LIF(8, decay=0.75, recurrent=True), Delay(8, longest=3), LI(8, decay=0.5)
+    )
+    batch_first = nn.Sequential(
+        nn.Linear(4, 8),
+        LIF(8, decay=0.75, recurrent=True, batch_first=True),
+        Delay(8, longest=3, batch_first=True),
+        LI(8, decay=0.5, batch_first=True),
+    )
+    batch_first.load_state_dict(time_first.state_dict())
+    steps = torch.rand(6, 5, 4) * 4
+    expected = time_first(steps)
+    assert expected.abs().sum() > 0
+    assert torch.equal(batch_first(steps.transpose(0, 1)).transpose(0, 1), expected)
+
+
+def test_a_loop_of_ones_own_trains_every_parameter_and_publishes_what_was_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, y = moves(64)
+    network = nn.Sequential(
+        nn.Linear(8, 16),
+        CubaLIF(16, decay=0.75, syn_decay=0.5, recurrent=True, learn=("decay", "syn_decay"), batch_first=True),
+        nn.Linear(16, 2),
+        LIF(2, decay=0.75, learn=("threshold",), batch_first=True),
+    )
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-2)
+    losses = []
+    for _ in range(60):
+        loss = spike_loss(network(x), y, batch_first=True)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2
+    published = publish(network, tmp_path, "moves", (x, y), labels=("up", "down"))
+    bundle = Bundle.read(published.folder)
+    assert bundle.network.spec.labels == ("up", "down")
+    answer, _ = ReferenceEngine(bundle.network).run(EncodedInputs(x.transpose(0, 1).contiguous().numpy(), 8))
+    with torch.no_grad():
+        trained = network(x).sum(dim=1)
+    # The weights were rounded to their grid: at most a spike in a hundred may fall otherwise.
+    assert np.abs(answer.spike_counts - trained.numpy()).sum() <= trained.sum() / 100
+    assert float((answer.class_index == y.numpy()).mean()) > 0.9
+    assert "of the 64 samples" in (published.folder / "card.md").read_text()
+
+
+def test_convolutions_and_pools_run_step_by_step_and_batch_norm_is_folded_in(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        PerStep(nn.Conv2d(1, 4, 3, padding=1)),
+        PerStep(nn.BatchNorm2d(4)),
+        LIF(4, 6, 6, decay=0.5),
+        PerStep(nn.MaxPool2d(2)),
+        PerStep(nn.Flatten()),
+        nn.Linear(36, 3),
+        LI(3, decay=0.5),
+    )
+    x, y = torch.randint(0, 2, (7, 5, 1, 6, 6)).float(), torch.arange(7) % 3
+    membrane_loss(network(x.transpose(0, 1)), y).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    network.eval()
+    with torch.no_grad():
+        expected = network(x.transpose(0, 1)).amax(dim=0)
+    bundle = Bundle.read(publish(network, tmp_path, "images", (x, y)).folder)
+    assert [node.type for node in bundle.network.spec.nodes] == [
+        "Conv2d", "LIF", "MaxPool2d", "Flatten", "Linear", "LI",
+    ]  # fmt: skip
+    answer, _ = ReferenceEngine(bundle.network).run(EncodedInputs(x.transpose(0, 1).contiguous().numpy(), 5))
+    np.testing.assert_allclose(answer.readout, expected, atol=1e-3)
+
+
+def test_every_call_starts_from_rest() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), CubaLIF(8, decay=0.9, syn_decay=0.8))
+    quiet, loud = torch.rand(6, 2, 4), torch.rand(6, 3, 4) * 100
+    alone = network(quiet)
+    network(loud)
+    assert torch.equal(network(quiet), alone)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: LIF(8, decay=1.5), "LIF: decay: input should be less than or equal to 1, got 1.5"),
+        (lambda: LIF(8, decay=0.5, leakiness=1), "LIF: leakiness: .*not permitted"),
+        (lambda: LIF(decay=0.5), r"LIF: its shape is \(\), expected one or more sizes"),
+        (lambda: LIF(8, decay=0.5, learn=("tau",)), "LIF: learn holds 'tau', which is no number among its parameters"),
+        (lambda: Delay(8, longest=0), "Delay: shape is .* and longest 0"),
+    ],
+)
+def test_a_wrong_field_is_one_sentence(make: object, sentence: str) -> None:
+    with pytest.raises(InvalidConfig, match=sentence):
+        make()  # type: ignore[operator]
+
+
+def test_a_wrong_shape_names_the_axes() -> None:
+    with pytest.raises(InvalidData, match=r"LIF: its input has shape 5×8, expected \(batch, time_steps, 8\)"):
+        LIF(8, decay=0.5, batch_first=True)(torch.rand(5, 8))
+
+
+def test_a_module_that_is_no_node_is_named(tmp_path: Path) -> None:
+    x, y = moves(8)
+    with pytest.raises(NotConvertible, match=r"1 \(torch.nn.modules.activation.ReLU\): its class: no rule converts it"):
+        publish(nn.Sequential(nn.Linear(8, 2), nn.ReLU(), LIF(2, decay=0.5)), tmp_path, "relu", (x, y))
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_without_steps_need_their_number(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(4, 2), LIF(2, decay=0.5))
+    with pytest.raises(InvalidData, match=r"test: samples have shape 8×4, labels 8 and time_steps is None"):
+        publish(network, tmp_path, "direct", (np.zeros((8, 4)), np.zeros(8)), coding="direct")
+
+
+def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs/training.md").read_text()
+    example = block_with(section(page, "In your own code"), "python", "training.library")
+    assert len(example.strip().splitlines()) <= 22
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "my-digits version 1"
+    (measured,) = re.findall(r"\*\*Accuracy\*\*: ([\d.]+)%", (tmp_path / "repository/my-digits/1/card.md").read_text())
+    assert float(measured) > 94

@@ -1,0 +1,231 @@
+"""A network's layers as training sees them: the spec's nodes, and what only training knows of them.
+
+Batch norm is folded into the weights, learned delays are rounded and dropout is left out when a layer is written as
+nodes and tensors: a server computes nothing that the spec does not say.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (its usual name)
+
+from models.engines.torch.network import build
+from models.neurons import Arithmetic, NeuronState
+from models.spec.network import FloatArray, Network
+from models.spec.neuron_parameters import MIN_POSITIVE, NEURON_PARAMETERS
+from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
+from models.spec.parameters import PER_NEURON, Shape
+from training.fit.architecture import PLAIN, NodeTraining
+from training.fit.operators import Signal, connect, dense, scan
+
+
+class Written(NamedTuple):
+    """A layer as a server knows it: its node, and the node's tensors by the name of the parameter."""
+
+    node: Node
+    tensors: dict[str, FloatArray]
+
+
+class Connection(nn.Module):
+    """A Linear or a convolution, and the batch norm of its currents where it has one."""
+
+    def __init__(self, node: Weighted, shape: Shape, training: NodeTraining = PLAIN) -> None:
+        super().__init__()
+        self.node = node
+        self.connection = build(node, shape)
+        channels = node.output_shape(shape)[0]
+        self.norm = nn.BatchNorm1d(channels) if training.batch_norm else None
+
+    def forward(self, signal: Signal) -> Signal:
+        """Return the currents, (time_steps or 1, batch, *shape)."""
+        current = connect(self.connection, signal)
+        if self.norm is None:
+            return current
+        values = dense(current)
+        flat = values.flatten(0, 1)
+        return self.norm(flat.flatten(2) if flat.ndim > 2 else flat).view_as(values)
+
+    def written(self) -> Written:
+        """Return the node and its weights, with the batch norm folded in."""
+        tensors = {name: values.detach() for name, values in self.connection.named_parameters()}
+        if self.norm is not None:
+            assert self.norm.running_mean is not None  # noqa: S101  (BatchNorm1d tracks them by default)
+            assert self.norm.running_var is not None  # noqa: S101
+            factor = self.norm.weight.detach() / (self.norm.running_var + self.norm.eps).sqrt()
+            bias = tensors.get("bias", torch.zeros_like(factor))
+            tensors["weight"] = tensors["weight"] * factor.view(-1, *(1 for _ in tensors["weight"].shape[1:]))
+            tensors["bias"] = (bias - self.norm.running_mean) * factor + self.norm.bias.detach()
+        return Written(self.node, {name: _array(values) for name, values in tensors.items()})
+
+    def read(self, network: Network) -> None:
+        """Take over a network's weights."""
+        _copy(self.connection, self.node, network)
+
+
+class Neurons(nn.Module):
+    """A layer of neurons with its recurrent connection, its learned parameters and its dropout."""
+
+    def __init__(self, node: Neuron, shape: Shape, training: NodeTraining = PLAIN) -> None:
+        super().__init__()
+        self.node = node
+        self.shape = shape
+        self.dropout = training.dropout
+        recurrent = node.recurrent if isinstance(node, Spiking) else None
+        size = math.prod(shape)
+        self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
+        self.learned = nn.ParameterDict()
+        for name in NEURON_PARAMETERS:
+            value = getattr(node, name, None)
+            if value is None:
+                continue
+            if name in training.learned:
+                start = torch.full(shape if value == PER_NEURON else (), training.learned[name])
+                self.learned[name] = nn.Parameter(_free(name, start))
+            else:
+                start = torch.zeros(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
+                self.register_buffer(name, start)
+
+    def parameter(self, name: str) -> Tensor:
+        """Return a parameter, a scalar or of the layer's shape, with its gradient where it is learned."""
+        return _bounded(name, self.learned[name]) if name in self.learned else self.get_buffer(name)
+
+    @torch.no_grad()
+    def set_parameter(self, name: str, values: Tensor) -> None:
+        """Set a parameter, learned or not, to `values`, a scalar or of the layer's shape."""
+        if name in self.learned:
+            self.learned[name].copy_(_free(name, values))
+        else:
+            self.get_buffer(name).copy_(values)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all parameters of the node."""
+        return (*self.learned, *(name for name, _ in self.named_buffers(recurse=False)))
+
+    def forward(
+        self, current: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: NeuronState | None
+    ) -> tuple[Signal, Signal, NeuronState]:
+        """Return the spikes, or a readout's membranes, the same after dropout, and the state after the last step."""
+        parameters = {name: self.parameter(name) for name in self.names}
+        leaving, after = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, state)
+        passed = F.dropout(dense(leaving), self.dropout) if self.training and self.dropout else leaving
+        return leaving, passed, after
+
+    def written(self) -> Written:
+        """Return the node and its arrays, with the learned parameters as they are now."""
+        values = {name: _array(self.parameter(name)) for name in self.names}
+        numbers = {name: float(values[name]) for name in self.learned if not values[name].ndim}
+        tensors = {name: array for name, array in values.items() if getattr(self.node, name) == PER_NEURON}
+        if self.recurrent is not None:
+            tensors |= {f"recurrent.{name}": _array(value) for name, value in self.recurrent.named_parameters()}
+        return Written(self.node.model_copy(update=numbers), tensors)
+
+    def read(self, network: Network) -> None:
+        """Take over a network's parameters and recurrent weights."""
+        for name in self.names:
+            self.set_parameter(name, torch.from_numpy(network.parameter(self.node, name).copy()))
+        if self.recurrent is not None:
+            _copy(self.recurrent, self.node, network, "recurrent.")
+
+
+class Delays(nn.Module):
+    """Delays, one for the layer or one for each element; where they are learned, of `longest` steps at most.
+
+    The output is delayed by whole steps, as in serving. A learned delay's gradient is that of a signal whose spikes are
+    spread over some steps to both sides (after DCLS, Hammouamri et al., 2024): it points to where a spike would help.
+    """
+
+    REACH = 4  # steps
+
+    def __init__(self, node: Delay, shape: Shape, training: NodeTraining = PLAIN) -> None:
+        super().__init__()
+        self.node = node
+        self.shape = shape
+        self.longest = training.longest_delay
+        start = torch.zeros(shape) if node.delay == PER_NEURON else torch.tensor(float(node.delay))
+        self.learned = self.longest > 0
+        if self.learned:
+            self.delay = nn.Parameter(torch.rand(shape) * self.longest)
+        else:
+            self.register_buffer("delay", start)
+
+    def forward(self, signal: Signal, time_steps: int, line: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the delayed signal, (time_steps, batch, *shape), and the delay line: the last inputs, oldest first."""
+        x = dense(signal)
+        x = x.expand(time_steps, *x.shape[1:])
+        delay = self.delay.clamp(0, self.longest) if self.learned else self.delay
+        longest = self.longest if self.learned else int(self.delay.max())
+        if line is None:
+            line = x.new_zeros(longest, *x.shape[1:])
+        x = torch.cat([line, x])
+        return _Delayed.apply(x, delay.expand(self.shape), longest, self.REACH), x[time_steps:]  # type: ignore[no-untyped-call]
+
+    def written(self) -> Written:
+        """Return the node and its delays, in whole steps."""
+        if self.node.delay != PER_NEURON:
+            return Written(self.node, {})
+        delay = self.delay.detach()
+        return Written(self.node, {"delay": _array(delay.clamp(0, self.longest).round() if self.learned else delay)})
+
+    @torch.no_grad()
+    def read(self, network: Network) -> None:
+        """Take over a network's delays."""
+        self.delay.copy_(torch.from_numpy(network.parameter(self.node, "delay").copy()))
+
+
+class _Delayed(torch.autograd.Function):
+    """A signal (longest + time_steps, batch, *shape), delayed by delays (*shape) in whole steps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, delay: Tensor, longest: int, reach: int) -> Tensor:
+        steps = torch.arange(longest, len(x), device=x.device).view(-1, *(1 for _ in x.shape[1:]))
+        places = (steps - delay.round().to(torch.int64)).expand(-1, *x.shape[1:])
+        ctx.save_for_backward(x, places)
+        ctx.reach, ctx.shape = reach, delay.shape
+        return x.gather(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, places = ctx.saved_tensors
+        (gradient,) = gradients
+        to_x = torch.zeros_like(x).scatter_add_(0, places, gradient) if ctx.needs_input_grad[0] else None
+        to_delay = None
+        if ctx.needs_input_grad[1]:
+            # The slope at t - delay of x spread by a triangle of `reach` steps: earlier spikes ask for longer delays.
+            slope = torch.zeros_like(gradient)
+            for distance in range(1, ctx.reach + 1):
+                slope += x.gather(0, (places - distance).clamp(min=0)) * (places >= distance)
+                slope -= x.gather(0, (places + distance).clamp(max=len(x) - 1)) * (places + distance < len(x))
+            to_delay = (gradient * slope).sum(dim=(0, 1)).view(ctx.shape) / ctx.reach**2
+        return to_x, to_delay, None, None
+
+
+def _free(name: str, values: Tensor) -> Tensor:
+    """Return the unbounded numbers of which `_bounded` makes `values`."""
+    parameter = NEURON_PARAMETERS[name]
+    if parameter.high == 1.0:
+        return torch.logit(values.clamp(1e-3, 1 - 1e-4))
+    return values.clamp(min=1e-3).log() if parameter.low in (0.0, MIN_POSITIVE) else values.clone()
+
+
+def _bounded(name: str, free: Tensor) -> Tensor:
+    """Return a parameter within its range: a sigmoid for a decay, an exponential for a number above 0."""
+    parameter = NEURON_PARAMETERS[name]
+    if parameter.high == 1.0:
+        return torch.sigmoid(free)
+    return free.exp() if parameter.low in (0.0, MIN_POSITIVE) else free
+
+
+@torch.no_grad()
+def _copy(module: nn.Module, node: Node, network: Network, prefix: str = "") -> None:
+    for name, values in module.named_parameters():
+        values.copy_(torch.from_numpy(network.tensors[f"{node.name}.{prefix}{name}"].copy()))
+
+
+def _array(values: Tensor) -> FloatArray:
+    return values.detach().float().cpu().numpy().copy()

@@ -1,0 +1,121 @@
+"""The network that is trained: the spec's nodes as layers, run from a batch of encoded inputs to the readout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from models.engines.torch.network import build
+from models.neurons import Arithmetic, NeuronState
+from models.spec import Spec
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
+from models.spec.parameters import Shape
+from training.fit.architecture import PLAIN, Architecture, NodeTraining
+from training.fit.layers import Connection, Delays, Neurons, Written
+from training.fit.operators import Signal, dense, firing_rate
+
+State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a neuron layer's, or a delay line
+
+
+@dataclass(frozen=True)
+class Activity:
+    """The result of a forward pass.
+
+    `output` (time_steps, batch, classes): the last layer's spikes, or its membranes. `rasters`: each spiking layer's
+    signal by name. `state`: from which the next steps continue; it carries gradients.
+    """
+
+    output: Tensor
+    rasters: dict[str, Signal]
+    state: State
+
+    @property
+    def rates(self) -> dict[str, Tensor]:
+        """Spikes per neuron and step of each layer, over the batch, as scalars with a gradient."""
+        return {name: firing_rate(raster) for name, raster in self.rasters.items()}
+
+    @property
+    def firing_rates(self) -> dict[str, float]:
+        """The same as numbers."""
+        return {name: float(rate.detach()) for name, rate in self.rates.items()}
+
+
+class TrainingNetwork(nn.Module):
+    """An architecture's nodes as layers with fresh weights, in order. No layer keeps any state between calls."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.spec: Spec = architecture.spec
+        self.layers = nn.ModuleList(
+            _layer(node, self.spec.input_shapes[node.name], architecture.training.get(node.name, PLAIN))
+            for node in self.spec.nodes
+        )
+
+    @classmethod
+    def of(cls, network: Network) -> TrainingNetwork:
+        """Return the layers of a network, with its tensors."""
+        module = cls(Architecture(network.spec))
+        for layer in module.layers:
+            if isinstance(layer, Connection | Neurons | Delays):
+                layer.read(network)
+        return module
+
+    def network(self) -> Network:
+        """Return the network as it would be served now: its spec and its tensors, float32 on the CPU."""
+        nodes: list[Node] = []
+        tensors: dict[str, FloatArray] = {}
+        for node, layer in zip(self.spec.nodes, self.layers, strict=True):
+            written = layer.written() if isinstance(layer, Connection | Neurons | Delays) else Written(node, {})
+            nodes.append(written.node)
+            tensors |= {f"{node.name}.{name}": values for name, values in written.tensors.items()}
+        # A new spec and no copy: a copy would keep what the old one has worked out of its nodes.
+        fields = {name: getattr(self.spec, name) for name in Spec.model_fields}
+        return Network(Spec(**fields | {"nodes": tuple(nodes)}), tensors)
+
+    def forward(
+        self, steps: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: State | None = None
+    ) -> Activity:
+        """Run every sample, layer by layer, continuing from `state` or from rest.
+
+        `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same.
+        """
+        before, after = state or {}, dict[str, NeuronState | Tensor]()
+        rasters: dict[str, Signal] = {}
+        layers = {node.name: layer for node, layer in zip(self.spec.nodes, self.layers, strict=True)}
+
+        def apply(node: Node, arriving: Signal) -> Signal:
+            layer, carried = layers[node.name], before.get(node.name)
+            if isinstance(layer, Neurons):
+                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried)
+                if isinstance(node, Spiking):
+                    rasters[node.name] = leaving
+                return passed
+            if isinstance(layer, Delays):
+                passed, after[node.name] = layer(arriving, time_steps, carried)
+                return passed
+            if isinstance(layer, Connection):
+                return layer(arriving)
+            values = dense(arriving)
+            flat: Tensor = layer(values.flatten(0, 1))
+            return flat.view(*values.shape[:2], *flat.shape[1:])
+
+        source: Signal = steps
+        for _, _, leaving in self.spec.propagate(source, apply, _add):  # noqa: B007  (the last one is used)
+            pass
+        return Activity(dense(leaving), rasters, after)
+
+
+def _add(one: Signal, other: Signal) -> Signal:
+    return dense(one) + dense(other)
+
+
+def _layer(node: Node, shape: Shape, training: NodeTraining) -> nn.Module:
+    if isinstance(node, Weighted):
+        return Connection(node, shape, training)
+    if isinstance(node, Neuron):
+        return Neurons(node, shape, training)
+    return Delays(node, shape, training) if isinstance(node, Delay) else build(node, shape)

@@ -1,0 +1,170 @@
+"""The autograd operators of training: connections and neurons, which follow spikes where that is faster.
+
+A signal travels between layers as (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. What
+a layer of neurons fires travels as `Spikes`, lists of events; `dense` makes a tensor of them, for all that knows no
+spikes. On a CPU, in float32, Numba kernels run whole layers; everywhere else, and as the reference, `plain` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from models.engines.event.vectors import LANES
+from models.engines.torch.network import HardThreshold
+from models.neurons import Arithmetic, NeuronState, at_rest
+from models.spec.nodes import Fire, Neuron, Spiking
+from training.fit.operators import plain
+from training.fit.operators.derivation import Rule
+from training.fit.operators.linear import Connect
+from training.fit.operators.scan_function import Layer, Scan, Tensors
+from training.fit.operators.spikes import Lists, Spikes, row_width
+from training.fit.operators.vector_code import step_of
+from training.fit.surrogate import SurrogateThreshold
+
+__all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "scan"]
+
+MOST = 0.2  # share of an input raster that may be other than 0 for its events to be followed
+
+
+@dataclass(frozen=True, eq=False)
+class Currents:
+    """A Linear that has not been run yet: where neurons take it, both run at once and no current is stored."""
+
+    connection: nn.Linear
+    spikes: Spikes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(time_steps, batch, outputs)."""
+        return (*self.spikes.shape[:2], self.connection.out_features)
+
+    def run(self) -> Tensor:
+        """Run it."""
+        weight, bias = self.connection.weight, self.connection.bias
+        currents: Tensor = Connect.apply(self.spikes, self.spikes.carrier, weight, bias)  # type: ignore[no-untyped-call]
+        return currents
+
+
+Signal: TypeAlias = Tensor | Spikes | Currents
+
+
+class _Filled(torch.autograd.Function):
+    """Spikes as floats; the gradient goes to their carrier."""
+
+    @staticmethod
+    def forward(ctx: Any, carrier: Tensor, spikes: Spikes) -> Tensor:  # noqa: ARG004
+        return spikes.filled()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
+        return gradient, None
+
+
+def dense(signal: Signal) -> Tensor:
+    """Return a signal as a float tensor, (time_steps or 1, batch, *shape), through which gradients pass."""
+    if isinstance(signal, Spikes):
+        filled: Tensor = _Filled.apply(signal.carrier, signal)  # type: ignore[no-untyped-call]
+        return filled
+    return signal.run() if isinstance(signal, Currents) else signal
+
+
+def firing_rate(signal: Signal) -> Tensor:
+    """Return the mean number of spikes per neuron and step, a scalar through which gradients pass."""
+    if isinstance(signal, Spikes) and signal.rate is not None:
+        return signal.rate
+    return dense(signal).mean()
+
+
+def connect(connection: nn.Module, signal: Signal) -> Currents | Tensor:
+    """Return the currents of a Linear or a convolution, (time_steps or 1, batch, *shape)."""
+    if type(connection) is nn.Linear and not isinstance(signal, Currents) and _on_cpu(connection.weight):
+        spikes = signal if isinstance(signal, Spikes) else _events(signal)
+        if spikes is not None and len(spikes.shape) == 3:
+            return Currents(connection, spikes)
+    return plain.connect(connection, dense(signal))
+
+
+def _on_cpu(*tensors: Tensor) -> bool:
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def _events(raster: Tensor) -> Spikes | None:
+    if raster.requires_grad or not _on_cpu(raster) or raster.shape[0] == 1 or not raster.numel():
+        return None
+    sample = raster.detach().flatten(1)[:, :256]
+    if torch.count_nonzero(sample) > MOST * sample.numel():
+        return None
+    return Spikes.of(raster)
+
+
+def scan(
+    node: Neuron,
+    parameters: Mapping[str, Tensor],
+    current: Signal,
+    time_steps: int,
+    threshold: Arithmetic[Tensor],
+    recurrent: nn.Linear | None = None,
+    state: NeuronState | None = None,
+) -> tuple[Signal, NeuronState]:
+    """Step a layer of neurons through time, continuing from `state` or from rest.
+
+    `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; `parameters` are the
+    node's, by name, each a scalar or of the layer's shape. Returns the output (time_steps, batch, *shape), spikes or a
+    readout's membrane, and the state after the last step, with its gradient.
+    """
+    current = dense(current) if isinstance(current, Spikes) else current
+    surrogate = threshold if isinstance(threshold, SurrogateThreshold) else None
+    if not (surrogate or type(threshold) is HardThreshold) or not _compilable(parameters, current, recurrent, state):
+        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state)
+    wanted = torch.is_grad_enabled()
+    trained = [name for name, value in parameters.items() if value.requires_grad and name != "start"] if wanted else []
+    rule = Rule.of(node, trained)
+    if surrogate is not None:
+        rule = Rule.of(node, trained, surrogate.surrogate, surrogate.detach_reset)
+    step, shape, batch = step_of(rule), tuple(current.shape[2:]), current.shape[1]
+    several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
+    lists = None
+    if isinstance(node, Spiking) and not several:
+        rows, width = time_steps * batch, row_width(shape)
+        lists = Lists(rows, math.prod(shape), bits=np.empty(rows * width // LANES, np.uint16))
+    source = current.spikes if isinstance(current, Currents) else None
+    slope = 1.0 if surrogate is None else surrogate.slope
+    layer = Layer(rule, time_steps, batch, shape, slope, source, lists, state is not None, wanted)
+    begin = state or at_rest(plain.learning(node, parameters), parameters.__getitem__, torch.zeros(batch, *shape))
+    tensors = Tensors(current=current) if isinstance(current, Tensor) else Tensors()
+    if isinstance(current, Currents):
+        weight, bias = current.connection.weight, current.connection.bias
+        tensors = tensors._replace(carrier=current.spikes.carrier, weight=weight, bias=bias)
+    if recurrent is not None:
+        spikes = begin.spikes if state is not None else None
+        tensors = tensors._replace(recurrent_weight=recurrent.weight, recurrent_bias=recurrent.bias, spikes=spikes)
+    states = (getattr(begin, name) for name in step.states)
+    leaving, mean, spikes, *after = Scan.apply(  # type: ignore[no-untyped-call]
+        layer, *tensors, *(parameters[name] for name in step.parameters), *states
+    )
+    last = NeuronState(**dict(zip(step.states, after, strict=True)))
+    if recurrent is not None:
+        last = last._replace(spikes=spikes)
+    return leaving if lists is None else Spikes(layer.outputs, lists, leaving, mean), last
+
+
+def _compilable(
+    parameters: Mapping[str, Tensor],
+    current: Currents | Tensor,
+    recurrent: nn.Linear | None,
+    state: NeuronState | None,
+) -> bool:
+    """Return whether the kernels can run a layer: float32, on the CPU, not empty, and nobody traces it."""
+    tensors = [*parameters.values(), *(value for value in state or () if value is not None)]
+    tensors += [] if recurrent is None else [recurrent.weight]
+    tensors += [current.connection.weight] if isinstance(current, Currents) else [current]
+    return _on_cpu(*tensors) and math.prod(current.shape) > 0 and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

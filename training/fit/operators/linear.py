@@ -1,0 +1,109 @@
+"""A Linear whose input is spikes: its products follow them, forward and in the gradients of its weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.engines.event.connections import PANEL
+from models.engines.event.layouts import padded
+from models.engines.event.vectors import FLOAT_ROWS, LANES
+from models.spec.network import FloatArray
+from training.fit.operators import products
+from training.fit.operators.memory import flat, padded_row, padded_rows
+from training.fit.operators.spikes import Events, Spikes
+from training.fit.operators.threads import in_parts, ranges_for
+
+
+def packed(weight: Tensor) -> FloatArray:
+    """Return a weight (outputs, units) as panels of outputs, with a row for each unit."""
+    outputs, units = weight.shape
+    width = padded(outputs)
+    panels = np.empty(units * width, np.float32)
+    in_parts(products.pack, -(-width // PANEL), flat(weight), outputs, units, width, panels)
+    return panels
+
+
+def packed_rows(weight: Tensor) -> FloatArray:
+    """Return a weight (outputs, units) as panels of units, with a row for each output and those of its padding."""
+    outputs, units = weight.shape
+    rows, width = padded(outputs), padded(units)
+    panels = np.empty(rows * width, np.float32)
+    in_parts(products.pack_rows, -(-width // PANEL), flat(weight), outputs, units, rows, width, panels)
+    return panels
+
+
+def run(spikes: Spikes, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the currents of spikes, (rows, padded outputs)."""
+    width, panels = padded(len(weight)), packed(weight)
+    rows = spikes.lists.rows
+    currents = torch.empty(rows, width)
+    ranges = ranges_for(-(-width // PANEL), rows)
+    in_parts(
+        products.run_linear, -(-width // PANEL) * ranges, *spikes.lists.by_row, rows, panels, spikes.lists.units, width,
+        padded_row(bias, width), flat(currents), ranges,
+    )  # fmt: skip
+    return currents
+
+
+def error_rows(rows: int, width: int) -> Tensor:
+    """Return room for errors (rows, width), and behind them for the rows that the last products read in vain."""
+    return torch.empty((rows + FLOAT_ROWS) * width)[: rows * width].view(rows, width)
+
+
+def input_gradient(errors: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient (rows, units) of a Linear's input, from its `error_rows`."""
+    rows, width = errors.shape
+    units = weight.shape[1]
+    gradient = torch.empty(rows, units)
+    panels = -(-padded(units) // PANEL)
+    ranges = ranges_for(panels, rows)
+    room = errors.as_strided(((rows + FLOAT_ROWS) * width,), (1,))
+    in_parts(
+        products.input_gradient, panels * ranges, flat(room), rows, width, packed_rows(weight), units, padded(units),
+        flat(gradient), ranges,
+    )  # fmt: skip
+    return gradient
+
+
+def weight_gradient(errors: Tensor, outputs: int, by_unit: Events) -> tuple[Tensor, Tensor]:
+    """Return the gradient of a Linear's weight (outputs, units), and of its bias, from its errors (rows, width)."""
+    rows, width = errors.shape
+    units = len(by_unit.offset) - 1
+    gradient, sums = torch.empty(outputs, units), torch.empty(width)
+    panels = -(-width // PANEL)
+    ranges = min(ranges_for(panels, rows), max(1, units // LANES))
+    in_parts(
+        products.weight_gradient, panels * ranges, flat(errors), rows, width, outputs, units, *by_unit, flat(gradient),
+        flat(sums), ranges,
+    )  # fmt: skip
+    return gradient, sums[:outputs]
+
+
+class Connect(torch.autograd.Function):
+    """A Linear of spikes: (spikes, carrier, weight, bias) -> currents (time_steps, batch, outputs)."""
+
+    @staticmethod
+    def forward(ctx: Any, spikes: Spikes, _: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Run the Linear."""
+        ctx.spikes = spikes
+        ctx.save_for_backward(weight)
+        currents = run(spikes, weight, bias)
+        return currents.view(*spikes.shape[:2], -1)[..., : len(weight)]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of carrier, weight and bias."""
+        (weight,) = ctx.saved_tensors
+        spikes: Spikes = ctx.spikes
+        outputs = len(weight)
+        errors = error_rows(spikes.lists.rows, padded(outputs))
+        errors.copy_(padded_rows(gradient.flatten(0, 1), padded(outputs)))
+        to_carrier = input_gradient(errors, weight).view(spikes.shape) if ctx.needs_input_grad[1] else None
+        to_weight, to_bias = weight_gradient(errors, outputs, spikes.lists.by_unit)
+        return None, to_carrier, to_weight, to_bias if ctx.needs_input_grad[3] else None

@@ -1,0 +1,55 @@
+"""The operators in plain PyTorch: what the kernels are tested against, and what runs where they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
+from models.neurons.layer import Recurrence
+from models.spec.nodes import Neuron
+from models.spec.parameters import PER_NEURON
+
+
+def connect(connection: nn.Module, signal: Tensor) -> Tensor:
+    """Return the currents of a connection, (time_steps or 1, batch, *shape)."""
+    flat: Tensor = connection(signal.flatten(0, 1))
+    return flat.view(*signal.shape[:2], *flat.shape[1:])
+
+
+def learning(node: Neuron, parameters: Mapping[str, Tensor]) -> Neuron:
+    """Return a node of whose learned parameters the equations leave none out, as they do with a gain of 1."""
+    return node.model_copy(update={name: PER_NEURON for name, value in parameters.items() if value.requires_grad})
+
+
+def scan(
+    node: Neuron,
+    parameters: Mapping[str, Tensor],
+    current: Tensor,
+    time_steps: int,
+    threshold: Arithmetic[Tensor],
+    recurrent: nn.Linear | None = None,
+    state: NeuronState | None = None,
+) -> tuple[Tensor, NeuronState]:
+    """Step a layer of neurons through time, one operation of PyTorch's after the other; see `operators.scan`."""
+    node = learning(node, parameters)
+    layer = NeuronLayer[Tensor].of(node, parameters.__getitem__, threshold, _recurrence(recurrent))
+    begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
+    last = at_rest(node, parameters.__getitem__, torch.zeros_like(current[0])) if state is None else state
+    outputs: list[Tensor] = []
+    for output, last in layer.scan(last, steps, begun=begun):  # noqa: B007, B020
+        outputs.append(output)
+    return torch.stack(outputs), last
+
+
+def _recurrence(recurrent: nn.Linear | None) -> Recurrence[Tensor] | None:
+    if recurrent is None:
+        return None
+    weight, bias = recurrent.weight, recurrent.bias  # looked up once: a module takes long to find them
+
+    def recur(spikes: Tensor, biased: bool) -> Tensor:
+        return nn.functional.linear(spikes.flatten(1), weight, bias if biased else None).view_as(spikes)
+
+    return recur

@@ -1,0 +1,247 @@
+"""The kernels of a Linear's products that follow spikes, and what they need: lists of events and packed weights.
+
+Events are as in the event engine: `index` (int32) has the units that are not 0, row after row, those of row r from
+offset[r] to offset[r + 1], and `value` what stands there, or is empty where all are 1. `rows_of_units` turns the lists
+around: for each unit the rows in which it is not 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.engines.event.compiled import inner
+from models.engines.event.connections import PANEL
+from models.engines.event.currents import Array, aligned_floats, gather
+from models.engines.event.vectors import (
+    FLOAT_ROWS,
+    LANES,
+    TILE_VECTORS,
+    copy,
+    list_bits,
+    multiply_floats_column,
+    multiply_floats_tile,
+)
+from training.fit.operators.compiled import kernel
+
+BLOCK = 32  # units that are transposed at once
+
+
+@kernel
+def pack(weight: Array, outputs: int, units: int, width: int, panels: Array, first: int, end: int, _: int) -> None:
+    """Transpose a weight (outputs, units) into panels of PANEL outputs, those numbered `first` to `end`.
+
+    A panel has a row for each unit; outputs from `outputs` to `width` are 0.
+    """
+    for panel in range(first, end):
+        column = panel * PANEL
+        across = min(PANEL, width - column)
+        start = units * column
+        for block in range(0, units, BLOCK):
+            stop = min(block + BLOCK, units)
+            for j in range(across):
+                if column + j < outputs:
+                    row = (column + j) * units
+                    for unit in range(block, stop):
+                        panels[start + unit * across + j] = weight[row + unit]
+                else:
+                    for unit in range(block, stop):
+                        panels[start + unit * across + j] = 0.0
+
+
+@kernel
+def pack_rows(
+    weight: Array, outputs: int, units: int, rows: int, width: int, panels: Array, first: int, end: int, _: int
+) -> None:  # fmt: skip
+    """Copy a weight (outputs, units) into panels of PANEL units, those numbered `first` to `end`.
+
+    A panel has a row for each output. Outputs from `outputs` to `rows` and units from `units` to `width` are 0.
+    """
+    for panel in range(first, end):
+        column = panel * PANEL
+        across = min(PANEL, width - column)
+        start = rows * column
+        present = min(across, units - column)
+        panels[start + outputs * across : start + rows * across] = 0.0
+        for output in range(outputs):
+            for j in range(present):
+                panels[start + output * across + j] = weight[output * units + column + j]
+            for j in range(present, across):
+                panels[start + output * across + j] = 0.0
+
+
+@inner
+def multiply_rows(
+    sums: Array, rows: Array, start: int, count: int, units: int, panels: Array, zeros: Array, width: int
+) -> None:  # fmt: skip
+    """Write `count` rows of `units` floats from rows[start:] times panels (units, width) to sums (count, width).
+
+    Both arrays have room for FLOAT_ROWS more rows, to which anything may be written.
+    """
+    for j in range(0, width, PANEL):
+        across = min(PANEL, width - j)
+        for r in range(0, count, FLOAT_ROWS):
+            multiply_block(sums, r * width + j, width, rows, start + r * units, units, panels, units * j, across, zeros)
+
+
+@inner
+def multiply_block(
+    sums: Array, s: int, stride: int, rows: Array, x: int, units: int, panels: Array, w: int, across: int, zeros: Array
+) -> None:  # fmt: skip
+    """Write FLOAT_ROWS rows of `units` floats from rows[x:] times the panel panels[w:] to sums[s:]."""
+    j = 0
+    while j < across:
+        if j + TILE_VECTORS * LANES <= across:
+            multiply_floats_tile(sums, s + j, stride, rows, x, units, zeros, 0, panels, w + j, across)
+            j += TILE_VECTORS * LANES
+        else:
+            multiply_floats_column(sums, s + j, stride, rows, x, units, zeros, 0, panels, w + j, across)
+            j += LANES
+
+
+@kernel
+def run_linear(
+    index: Array, value: Array, offset: Array, rows: int, panels: Array, units: int, width: int, bias: Array,
+    currents: Array, ranges: int, first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Write bias (width,) plus the weights of the events of each row into currents (rows, width).
+
+    An item is a panel of outputs and one of `ranges` ranges of rows.
+    """
+    for item in range(first, end):
+        column = item // ranges * PANEL
+        across = min(PANEL, width - column)
+        for row in range(item % ranges * rows // ranges, (item % ranges + 1) * rows // ranges):
+            gather(
+                currents, row * width + column, bias, column, panels, units * column, across, across, index, value,
+                offset[row], offset[row + 1],
+            )  # fmt: skip
+
+
+@kernel
+def input_gradient(
+    errors: Array, rows: int, width: int, panels: Array, units: int, unit_width: int, gradient: Array, ranges: int,
+    first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Write the errors (rows, width) of a Linear times its weight, as `pack_rows` packs it, to gradient (rows, units).
+
+    `errors` has room for FLOAT_ROWS more rows. An item is a panel of units and one of `ranges` ranges of rows.
+    """
+    block = aligned_floats(FLOAT_ROWS * PANEL)
+    zeros = aligned_floats(PANEL)
+    zeros[:] = 0.0
+    for item in range(first, end):
+        column = item // ranges * PANEL
+        across = min(PANEL, unit_width - column)
+        present = min(across, units - column)
+        start, stop = item % ranges * rows // ranges, (item % ranges + 1) * rows // ranges
+        for row in range(start, stop, FLOAT_ROWS):
+            multiply_block(block, 0, across, errors, row * width, width, panels, width * column, across, zeros)
+            for r in range(min(FLOAT_ROWS, stop - row)):
+                copy(gradient, (row + r) * units + column, block, r * across, present)
+
+
+@kernel
+def list_fired(fired: Array, rows: int, vectors: int, index: Array, offset: Array) -> int:
+    """List the bits that are set in `fired` (rows, vectors of LANES bits), and return how many there are.
+
+    `index` has a vector of room behind what there may be.
+    """
+    count = 0
+    offset[0] = 0
+    for row in range(rows):
+        for vector in range(vectors):
+            bits = fired[row * vectors + vector]
+            if bits:
+                count = list_bits(index, count, vector * LANES, np.uint64(bits))
+        offset[row + 1] = count
+    return count
+
+
+@kernel
+def count_fired(fired: Array) -> int:
+    """Return how many bits are set."""
+    count = 0
+    for word in fired:
+        bits: Any = np.uint64(word)
+        bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555))
+        bits = (bits & np.uint64(0x3333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333))
+        bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F)
+        count += int((bits + (bits >> np.uint64(8))) & np.uint64(0x1F))
+    return count
+
+
+@kernel
+def fill_rows(index: Array, value: Array, offset: Array, size: int, dense: Array, first: int, end: int, _: int) -> None:
+    """Write the events of rows `first` to `end` into `dense` (rows, size)."""
+    for row in range(first, end):
+        dense[row * size : (row + 1) * size] = 0.0
+        for k in range(offset[row], offset[row + 1]):
+            dense[row * size + index[k]] = value[k] if value.size else 1.0
+
+
+@kernel
+def rows_of_units(
+    index: Array, value: Array, offset: Array, rows: int, units: int, by_unit: Array, unit_value: Array,
+    unit_offset: Array,
+) -> None:  # fmt: skip
+    """List the rows of each unit, ascending, into `by_unit` and `unit_offset` (units + 1), with the events' values."""
+    unit_offset[:] = 0
+    for k in range(offset[rows]):
+        unit_offset[index[k] + 1] += 1
+    for unit in range(units):
+        unit_offset[unit + 1] += unit_offset[unit]
+    place = unit_offset[:units].copy()
+    for row in range(rows):
+        for k in range(offset[row], offset[row + 1]):
+            unit = index[k]
+            by_unit[place[unit]] = row
+            if value.size:
+                unit_value[place[unit]] = value[k]
+            place[unit] += 1
+
+
+@kernel
+def weight_gradient(
+    errors: Array, rows: int, width: int, outputs: int, units: int, by_unit: Array, unit_value: Array,
+    unit_offset: Array, gradient: Array, sums: Array, ranges: int, first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Add up the rows of errors (rows, width) in which each unit spikes: the gradient (outputs, units) of a weight.
+
+    An item is a panel of PANEL outputs and one of `ranges` ranges of units. The sums of all rows go to `sums` (width,).
+    """
+    packed = aligned_floats(rows * PANEL if width > PANEL else LANES)
+    block = aligned_floats(LANES * PANEL)
+    zeros = aligned_floats(PANEL)
+    zeros[:] = 0.0
+    held = -1
+    for item in range(first, end):
+        panel = item // ranges
+        column = panel * PANEL
+        across = min(PANEL, width - column)
+        source = errors
+        if width > PANEL:
+            source = packed
+            if held != panel:
+                for row in range(rows):
+                    packed[row * across : (row + 1) * across] = errors[
+                        row * width + column : row * width + column + across
+                    ]
+                held = panel
+        if item % ranges == 0:
+            total = np.zeros(PANEL, np.float32)
+            for row in range(rows):
+                for j in range(across):
+                    total[j] += source[row * across + j]
+            sums[column : column + across] = total[:across]
+        start, stop = item % ranges * units // ranges, (item % ranges + 1) * units // ranges
+        for unit in range(start, stop, LANES):
+            many = min(LANES, stop - unit)
+            for u in range(many):
+                k0, k1 = unit_offset[unit + u], unit_offset[unit + u + 1]
+                gather(block, u * across, zeros, 0, source, 0, across, across, by_unit, unit_value, k0, k1)
+            for j in range(min(across, outputs - column)):
+                row = (column + j) * units + unit
+                for u in range(many):
+                    gradient[row + u] = block[u * across + j]

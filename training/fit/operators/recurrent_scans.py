@@ -1,0 +1,101 @@
+"""The kernels that step a recurrent layer through time, forward and back, with the connection to itself.
+
+Rows and arrays are as in `scans`. An item is a few samples with all their neurons, since each hears all others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.engines.event.connections import PANEL
+from models.engines.event.currents import Array, aligned_floats, gather
+from models.engines.event.vectors import FLOAT_ROWS, LANES, list_bits, nonzero_bits
+from training.fit.operators.compiled import kernel
+from training.fit.operators.derivation import Rule
+from training.fit.operators.products import multiply_rows
+from training.fit.operators.vector_code import backward_step, forward_step
+
+
+@kernel
+def recurrent_forward(
+    rule: Rule, steps: int, batch: int, size: int, width: int, current: Array, step_stride: int, sample_stride: int,
+    weight: Array, bias: Array, states: Array, spikes: Array, parameters: Array, stored: Array, stored_row: int,
+    stored_stride: int, leaving: Array, fired: Array, first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Run the samples `first` to `end` of a recurrent layer through all steps; see `scans.scan_forward`.
+
+    `weight` has panels of a row for each sender, `bias` (2, width) what is added at the first step and at later ones.
+    `spikes` (batch, width) are those before the first step, and become those of the last.
+    """
+    index = np.empty(width + LANES, np.int32)
+    value = np.empty(width + LANES if leaving.size else 0, np.float32)
+    feedback = aligned_floats(width)
+    for sample in range(first, end):
+        count = 0
+        for j in range(0, width, LANES):
+            count = list_bits(index, count, j, nonzero_bits(spikes, sample * width + j))
+        if value.size:
+            for k in range(count):
+                value[k] = spikes[sample * width + index[k]]
+        for step in range(steps):
+            row = step * batch + sample
+            start = 0 if step == 0 else width
+            for j in range(0, width, PANEL):
+                across = min(PANEL, width - j)
+                gather(feedback, j, bias, start + j, weight, size * j, across, across, index, value, 0, count)
+            count = 0
+            for at in range(0, width, LANES):
+                bits = forward_step(
+                    rule, states, sample * width + at, batch * width, current,
+                    step * step_stride + sample * sample_stride + at, feedback, at, parameters, at, width, stored,
+                    row * stored_row + at, stored_stride, leaving, row * size + at, size - at,
+                )  # fmt: skip
+                fired[(row * width + at) // LANES] = bits
+                count = list_bits(index, count, at, bits)
+            if value.size:
+                for k in range(count):
+                    value[k] = leaving[row * size + index[k]]
+        spikes[sample * width : (sample + 1) * width] = 0.0
+        for k in range(count):
+            spikes[sample * width + index[k]] = value[k] if value.size else 1.0
+
+
+@kernel
+def recurrent_backward(
+    rule: Rule, steps: int, batch: int, size: int, width: int, samples: int, to_leaving: Array, step_stride: int,
+    sample_stride: int, common: Array, to_states: Array, to_spikes: Array, weight: Array, parameters: Array,
+    stored: Array, stored_stride: int, slope: float, to_current: Array, to_feedback: Array, separate: bool,
+    to_trained: Array, trained_stride: int, first: int, end: int, part: int,
+) -> None:  # fmt: skip
+    """Run the gradients of the items `first` to `end`, `samples` each, back through all steps; see `scans`.
+
+    `to_spikes` (batch, width) is the gradient of the last step's spikes as a state, and becomes that of those before
+    the first step. `weight` has panels of a row for each receiver. `to_feedback` (rows, width) is `to_current` unless
+    `separate`. Both have room for FLOAT_ROWS more rows.
+    """
+    errors = to_feedback if separate else to_current
+    back = aligned_floats((samples + FLOAT_ROWS) * width)
+    zeros = aligned_floats(PANEL)
+    zeros[:] = 0.0
+    trained = part * trained_stride
+    for item in range(first, end):
+        start = item * samples
+        stop = min(start + samples, batch)
+        back[: (stop - start) * width] = to_spikes[start * width : stop * width]
+        for reverse in range(steps):
+            step = steps - 1 - reverse
+            if reverse:
+                after = ((step + 1) * batch + start) * width
+                multiply_rows(back, errors, after, stop - start, width, weight, zeros, width)
+            for sample in range(start, stop):
+                row = step * batch + sample
+                g = step * step_stride + sample * sample_stride
+                for at in range(0, width, LANES):
+                    backward_step(
+                        rule, to_leaving, g + at, size - at, common, at, back, (sample - start) * width + at, to_states,
+                        sample * width + at, batch * width, parameters, at, width, stored, row * width + at,
+                        stored_stride, slope, to_current, row * width + at, to_feedback, row * width + at, to_trained,
+                        trained + at, width,
+                    )  # fmt: skip
+        multiply_rows(back, errors, start * width, stop - start, width, weight, zeros, width)
+        to_spikes[start * width : stop * width] = back[: (stop - start) * width]

@@ -1,0 +1,295 @@
+"""A layer of neurons as PyTorch's autograd sees it: what is saved, which kernels run, which gradients are wanted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.engines.event.connections import PANEL
+from models.engines.event.vectors import FLOAT_ROWS, LANES
+from models.neurons import counts_steps
+from training.fit.operators import linear, products, recurrent_scans, scans
+from training.fit.operators.derivation import Rule, Step
+from training.fit.operators.memory import flat, padded_row, padded_rows, strided
+from training.fit.operators.spikes import NO_FLOATS, NO_PLACES, Lists, Spikes, carrier, row_width
+from training.fit.operators.threads import in_parts, parts_of
+from training.fit.operators.vector_code import has_feedback_of_its_own, step_of
+
+NO_OFFSETS = np.zeros(1, np.int64)
+COLUMNS = 1024  # neurons of an item whose currents come from memory: their states stay in the L1 cache
+SUMS = 2**16  # floats of the currents of an item that computes them: with a panel of weights they fit an L2 cache
+SAMPLES = 16  # of an item of a recurrent layer, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What a scan is told besides tensors.
+
+    `source` are the spikes of the layer before, where its connection runs with the scan. `lists` receives who fires,
+    and is None where what leaves are floats: membranes, or several spikes a step. `begun`: whether there was a step
+    since rest. `wanted`: whether a backward pass may follow.
+    """
+
+    rule: Rule
+    steps: int
+    batch: int
+    shape: tuple[int, ...]
+    slope: float
+    source: Spikes | None
+    lists: Lists | None
+    begun: bool
+    wanted: bool
+
+    @property
+    def size(self) -> int:
+        """The number of neurons."""
+        return math.prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """The number of neurons with padding."""
+        return row_width(self.shape)
+
+    @property
+    def rows(self) -> int:
+        """Steps times samples."""
+        return self.steps * self.batch
+
+    @property
+    def step(self) -> Step:
+        """The step's expressions."""
+        return step_of(self.rule)
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The shape of what leaves."""
+        return (self.steps, self.batch, *self.shape)
+
+    @property
+    def bias_counts_at_once(self) -> bool:
+        """Whether a recurrent bias counts at the first step."""
+        return self.begun or not counts_steps(self.rule.node)
+
+    @property
+    def size_of_blocks(self) -> int:
+        """Samples of an item of a recurrent layer."""
+        return max(1, min(SAMPLES, -(-self.batch // torch.get_num_threads())))
+
+    def in_rows(self, values: Tensor) -> Tensor:
+        """Return (batch, *shape) as padded rows (batch, width)."""
+        return padded_rows(values.reshape(self.batch, self.size), self.width)
+
+    def shaped(self, rows: Tensor) -> Tensor:
+        """Return padded rows (batch, width) as (batch, *shape)."""
+        return rows[:, : self.size].reshape(self.batch, *self.shape)
+
+
+class Tensors(NamedTuple):
+    """The tensors of a scan besides its parameters and states; `spikes` are a recurrent layer's of the step before.
+
+    `current` is that of a layer without a `source`; with one there are its `carrier`, and the Linear's weight and bias.
+    """
+
+    current: Tensor | None = None
+    carrier: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    recurrent_weight: Tensor | None = None
+    recurrent_bias: Tensor | None = None
+    spikes: Tensor | None = None
+
+
+FIXED = len(Tensors._fields)
+
+
+class Scan(torch.autograd.Function):
+    """A layer of neurons through all steps, with the Linear before it where the layer has a source.
+
+    (layer, *Tensors, *parameters, *states) -> what leaves, the mean of the spikes, a recurrent layer's last spikes, and
+    the states after the last step. What leaves is only a carrier where `layer.lists` holds the spikes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, layer: Layer, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run the layer, and save what the backward pass needs."""
+        given, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
+        named = tensors[FIXED : FIXED + len(step.parameters)]
+        parameters = torch.stack([_row(value, layer) for value in named]) if named else torch.zeros(1, width)
+        states = torch.zeros(max(1, len(step.states)), layer.batch, width)
+        for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
+            row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size)
+        kept = len(step.stored) if layer.wanted else 0
+        stored = torch.empty(kept * layer.rows * width if kept else width)
+        dense = layer.lists is None
+        leaving = torch.empty(layer.outputs) if dense else carrier(layer.outputs)
+        fired = layer.lists.bits if layer.lists is not None else np.empty(layer.rows * width // LANES, np.uint16)
+        ends = (
+            flat(parameters), flat(stored), width if kept else 0, layer.rows * width if kept else 0,
+            flat(leaving) if dense else NO_FLOATS, fired,
+        )  # fmt: skip
+        spikes = torch.zeros(layer.batch, width)
+        if given.recurrent_weight is None:
+            _forward(layer, given, states, ends)
+        else:
+            if given.spikes is not None:
+                spikes = layer.in_rows(given.spikes)
+            _recurrent_forward(layer, given, states, spikes, ends)
+        ctx.scalars = [not value.ndim for value in named]
+        ctx.layer, ctx.current_steps = layer, None if given.current is None else len(given.current)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(
+            given.weight, given.recurrent_weight, given.spikes, leaving if dense else None, parameters, stored
+        )
+        spiking = step.leaving.operation == "fire"
+        mean = torch.zeros(())
+        if spiking:
+            total = float(leaving.sum()) if dense else products.count_fired(fired)
+            mean = torch.tensor(total / leaving.numel())
+            if layer.rule.surrogate is None:
+                ctx.mark_non_differentiable(leaving, mean)
+        return leaving, mean, layer.shaped(spikes), *(layer.shaped(row) for row in states[: len(step.states)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of `forward`'s tensors."""
+        layer: Layer = ctx.layer
+        step, width, steps = layer.step, layer.width, layer.steps
+        weight, recurrent_weight, first_spikes, leaving, parameters, stored = ctx.saved_tensors
+        to_leaving, to_mean, to_spikes, *to_after = gradients
+        common = np.full(width, 0.0 if to_mean is None else float(to_mean) / math.prod(layer.outputs), np.float32)
+        states = torch.zeros(max(1, len(step.states)), layer.batch, width)
+        for row, gradient in zip(states, to_after, strict=False):
+            if gradient is not None:
+                row[:, : layer.size] = gradient.reshape(layer.batch, layer.size)
+        start = (layer.rule, steps, layer.batch, layer.size, width)
+        arriving = strided(carrier(layer.outputs) if to_leaving is None else to_leaving)
+        ends = (flat(parameters), flat(stored), layer.rows * width, layer.slope)
+        needs = Tensors(*ctx.needs_input_grad[1 : 1 + FIXED])
+        found = Tensors()
+        if recurrent_weight is None:
+            constant = ctx.current_steps == 1 and steps > 1
+            errors = linear.error_rows((1 if constant else steps) * layer.batch, width)
+            columns = min(COLUMNS, width)
+            items = -(-width // columns) * layer.batch
+            trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
+            in_parts(
+                scans.scan_backward, items, *start, columns, *arriving, common, flat(states), *ends, flat(errors),
+                constant, flat(trained), trained.stride(0),
+            )  # fmt: skip
+        else:
+            separate = has_feedback_of_its_own(step)
+            errors = linear.error_rows(layer.rows, width)
+            feedback = linear.error_rows(layer.rows, width) if separate else errors
+            back = torch.zeros(layer.batch, width) if to_spikes is None else layer.in_rows(to_spikes)
+            items = -(-layer.batch // layer.size_of_blocks)
+            trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
+            in_parts(
+                recurrent_scans.recurrent_backward, items, *start, layer.size_of_blocks, *arriving, common,
+                flat(states), flat(back), linear.packed_rows(recurrent_weight), *ends, _with_room(errors),
+                _with_room(feedback), separate, flat(trained), trained.stride(0),
+            )  # fmt: skip
+            lists = layer.lists if layer.lists is not None else Lists(layer.rows, layer.size, raster=leaving)
+            to_weight, to_bias = _recurrent_gradients(layer, feedback, lists, first_spikes)
+            to_first = None if first_spikes is None else layer.shaped(back)
+            found = found._replace(recurrent_weight=to_weight, spikes=to_first)
+            if needs.recurrent_bias:
+                found = found._replace(recurrent_bias=to_bias)
+            if ctx.current_steps == 1 and steps > 1:
+                errors = errors.view(steps, layer.batch, width).sum(0)
+        if layer.source is not None:
+            if needs.carrier:
+                found = found._replace(carrier=linear.input_gradient(errors, weight).view(layer.source.shape))
+            if needs.weight or needs.bias:
+                to_weight, to_bias = linear.weight_gradient(errors, layer.size, layer.source.lists.by_unit)
+                found = found._replace(weight=to_weight, bias=to_bias if needs.bias else None)
+        elif needs.current:
+            rows = errors.view(-1, layer.batch, width)[..., : layer.size]
+            found = found._replace(current=rows.reshape(-1, layer.batch, *layer.shape))
+        to_parameters: list[Tensor | None] = [None] * len(step.parameters)
+        for name, total in zip(step.trained, trained.sum(0)[:, : layer.size], strict=False):
+            at, one = step.parameters.index(name), ctx.scalars[step.parameters.index(name)]
+            to_parameters[at] = total.sum() if one else total.view(layer.shape)
+        to_states = [layer.shaped(row) for row in states[: len(step.states)]]
+        return None, *found, *to_parameters, *to_states
+
+
+def _forward(layer: Layer, given: Tensors, states: Tensor, ends: tuple[Any, ...]) -> None:
+    width = layer.width
+    source: tuple[Any, ...]
+    if layer.source is None:
+        assert given.current is not None  # noqa: S101
+        columns = min(COLUMNS, width)
+        items = -(-width // columns) * layer.batch
+        source = (columns, 1, NO_PLACES, NO_FLOATS, NO_OFFSETS, NO_FLOATS, 0, NO_FLOATS, *_stepwise(given.current))
+    else:
+        assert given.weight is not None  # noqa: S101
+        panels, samples = -(-width // PANEL), max(1, min(layer.batch, SUMS // (layer.steps * PANEL)))
+        if panels == 1:
+            samples = min(samples, -(-layer.batch // torch.get_num_threads()))
+        items = panels * -(-layer.batch // samples)
+        weights, bias = linear.packed(given.weight), padded_row(given.bias, width)
+        lists = layer.source.lists
+        source = (PANEL, samples, *lists.by_row, weights, lists.units, bias, NO_FLOATS, 0, 0)
+    in_parts(
+        scans.scan_forward, items, layer.rule, layer.steps, layer.batch, layer.size, width, *source, flat(states), *ends
+    )
+
+
+def _recurrent_forward(layer: Layer, given: Tensors, states: Tensor, spikes: Tensor, ends: tuple[Any, ...]) -> None:
+    width = layer.width
+    assert given.recurrent_weight is not None  # noqa: S101
+    if layer.source is None:
+        assert given.current is not None  # noqa: S101
+        current = _stepwise(given.current)
+    else:
+        assert given.weight is not None  # noqa: S101
+        current = _stepwise(linear.run(layer.source, given.weight, given.bias).view(layer.steps, layer.batch, width))
+    later = padded_row(given.recurrent_bias, width)
+    bias = np.concatenate([later if layer.bias_counts_at_once else np.zeros_like(later), later])
+    in_parts(
+        recurrent_scans.recurrent_forward, layer.batch, layer.rule, layer.steps, layer.batch, layer.size, width,
+        *current, linear.packed(given.recurrent_weight), bias, flat(states), flat(spikes), *ends,
+    )  # fmt: skip
+
+
+def _recurrent_gradients(
+    layer: Layer, errors: Tensor, lists: Lists, first_spikes: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the recurrent weight and bias: at each step the spikes of the step before count."""
+    later = (layer.steps - 1) * layer.batch
+    to_weight, to_bias = torch.zeros(layer.size, layer.size), torch.zeros(layer.size)
+    if later:
+        to_weight, to_bias = linear.weight_gradient(errors[layer.batch :], layer.size, lists.turned(later))
+    at_first = errors[: layer.batch, : layer.size]
+    if first_spikes is not None:
+        to_weight += at_first.T @ first_spikes.reshape(layer.batch, layer.size)
+    if layer.bias_counts_at_once:
+        to_bias = to_bias + at_first.sum(0)
+    return to_weight, to_bias
+
+
+def _stepwise(current: Tensor) -> tuple[Any, int, int]:
+    """Return a current's memory, its stride from step to step, 0 where all are the same, and to the next sample."""
+    memory, steps, samples = strided(current)
+    return memory, 0 if len(current) == 1 else steps, samples
+
+
+def _with_room(errors: Tensor) -> Any:
+    """Return the memory of `error_rows` with the room behind them."""
+    rows, width = errors.shape
+    return flat(errors.as_strided(((rows + FLOAT_ROWS) * width,), (1,)))
+
+
+def _row(value: Tensor, layer: Layer) -> Tensor:
+    """Return a parameter as a row (width,); its padding holds a value of its range, so that no lane divides by 0."""
+    value = value.detach().reshape(-1)
+    row = value[-1:].repeat(layer.width)
+    row[: layer.size] = value
+    return row

@@ -1,0 +1,108 @@
+"""The kernels that step a layer of neurons through time, forward and back.
+
+Rows are one step of one sample, row step * batch + sample, and padded to whole vectors (`width` floats) in the arrays
+of this room. The steps and their gradients are `vector_code`'s. A layer is cut into items, each some neighbouring
+neurons of some samples, which threads share.
+"""
+
+from __future__ import annotations
+
+from models.engines.event.connections import PANEL
+from models.engines.event.currents import Array, aligned_floats, gather
+from models.engines.event.vectors import LANES
+from training.fit.operators.compiled import kernel
+from training.fit.operators.derivation import Rule
+from training.fit.operators.vector_code import backward_step, forward_step
+
+
+@kernel
+def scan_forward(
+    rule: Rule, steps: int, batch: int, size: int, width: int, columns: int, samples: int, index: Array, value: Array,
+    offset: Array, weight: Array, units: int, bias: Array, current: Array, step_stride: int, sample_stride: int,
+    states: Array, parameters: Array, stored: Array, stored_row: int, stored_stride: int, leaving: Array, fired: Array,
+    first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Run the items `first` to `end` of a layer through all steps.
+
+    An item is `columns` neurons of `samples` samples. Their currents lie at current[step * step_stride + sample *
+    sample_stride:], or, where `weight` has panels, are `bias` and the weights of the events of each row. `states`
+    (states, batch, width) are those before the first step, and become those after the last. What the backward pass
+    needs goes to `stored`, `stored_row` apart from row to row. Who fired goes to `fired` (rows, width / LANES) as bits,
+    and what leaves to `leaving` (rows, size), unless that is empty.
+    """
+    connected = weight.size > 0
+    blocks = -(-batch // samples)
+    sums = aligned_floats(steps * samples * PANEL if connected else LANES)
+    source = sums if connected else current
+    for item in range(first, end):
+        column = item // blocks * columns
+        across = min(columns, width - column)
+        start = item % blocks * samples
+        stop = min(start + samples, batch)
+        if connected:
+            for step in range(steps):
+                for sample in range(start, stop):
+                    row = step * batch + sample
+                    gather(
+                        sums, (step * samples + sample - start) * PANEL, bias, column, weight, units * column, across,
+                        across, index, value, offset[row], offset[row + 1],
+                    )  # fmt: skip
+        for step in range(steps):
+            for sample in range(start, stop):
+                row = step * batch + sample
+                c = step * step_stride + sample * sample_stride + column
+                if connected:
+                    c = (step * samples + sample - start) * PANEL
+                for j in range(0, across, LANES):
+                    at = column + j
+                    bits = forward_step(
+                        rule, states, sample * width + at, batch * width, source, c + j, states, 0, parameters, at,
+                        width, stored, row * stored_row + at, stored_stride, leaving, row * size + at, size - at,
+                    )  # fmt: skip
+                    fired[(row * width + at) // LANES] = bits
+
+
+@kernel
+def scan_backward(
+    rule: Rule, steps: int, batch: int, size: int, width: int, columns: int, to_leaving: Array, step_stride: int,
+    sample_stride: int, common: Array, to_states: Array, parameters: Array, stored: Array, stored_stride: int,
+    slope: float, to_current: Array, constant: bool, to_trained: Array,
+    trained_stride: int, first: int, end: int, part: int,
+) -> None:  # fmt: skip
+    """Run the gradients of the items `first` to `end` back through all steps.
+
+    An item is `columns` neurons of one sample. The gradient of what leaves is to_leaving[step * step_stride + sample *
+    sample_stride:] and `common` (width,), which is the same for all rows. `to_states` (states, batch, width) are the
+    gradients of the states after the last step, and become those before the first. The gradients of the currents go to
+    `to_current` (rows, width), or their sum over the steps to (batch, width) where the current is `constant`. Those of
+    the trained parameters are added to `to_trained` (parts, trained, width), `trained_stride` apart from part to part.
+    """
+    zeros = aligned_floats(LANES)
+    zeros[:] = 0.0
+    here = aligned_floats(LANES)
+    trained = part * trained_stride
+    for item in range(first, end):
+        column = item // batch * columns
+        sample = item % batch
+        stop = min(column + columns, width)
+        if constant:
+            to_current[sample * width + column : sample * width + stop] = 0.0
+        for back in range(steps):
+            step = steps - 1 - back
+            row = step * batch + sample
+            g = step * step_stride + sample * sample_stride
+            for at in range(column, stop, LANES):
+                if constant:
+                    backward_step(
+                        rule, to_leaving, g + at, size - at, common, at, zeros, 0, to_states, sample * width + at,
+                        batch * width, parameters, at, width, stored, row * width + at, stored_stride, slope, here, 0,
+                        here, 0, to_trained, trained + at, width,
+                    )  # fmt: skip
+                    for lane in range(LANES):
+                        to_current[sample * width + at + lane] += here[lane]
+                else:
+                    backward_step(
+                        rule, to_leaving, g + at, size - at, common, at, zeros, 0, to_states, sample * width + at,
+                        batch * width, parameters, at, width, stored, row * width + at, stored_stride, slope,
+                        to_current, row * width + at, here, 0, to_trained, trained + at, width,
+                    )  # fmt: skip

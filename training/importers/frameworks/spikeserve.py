@@ -1,0 +1,59 @@
+"""This project's own modules, `training.library`: each already is one of the spec's nodes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.version import VERSION
+from training.fit import modules
+from training.importers.builder import Draft
+from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.layer import Layer
+from training.importers.frameworks.torch_modules import MODULES
+
+
+def neuron(layer: Layer) -> None:
+    """Convert a layer of neurons, with its learned parameters as they are now."""
+    node, tensors = layer.module.neurons.written()
+    fields = {name: value for name, value in node if name not in ("name", "inputs", "type") and value is not None}
+    parameters = {name: values for name, values in tensors.items() if name in fields}
+    recurrent = {name: values for name, values in tensors.items() if name not in fields}
+    layer.builder.add(Draft(layer.name, type(node), fields | parameters, recurrent))
+
+
+def delay(layer: Layer) -> None:
+    """Convert delays, rounded to whole steps."""
+    node, tensors = layer.module.delays.written()
+    layer.builder.add(Draft(layer.name, type(node), {"delay": node.delay}, tensors))
+
+
+def run(module: nn.Module, steps: Tensor) -> Run:
+    """Run a module from rest; a readout's output is its membrane."""
+    if not isinstance(module, modules.OverTime):
+        return folded(module, steps)
+    with torch.no_grad():
+        output = module.time_first(module(module.time_first(steps)))
+    return Run(output)
+
+
+FRAMEWORK = Framework(
+    name="spikeserve",
+    rule="computes the nodes of the spec",
+    containers=frozenset({nn.Sequential, modules.PerStep}),
+    rules=merged(
+        MODULES,
+        {
+            modules.IF: neuron,
+            modules.LIF: neuron,
+            modules.CubaLIF: neuron,
+            modules.ALIF: neuron,
+            modules.CubaALIF: neuron,
+            modules.LI: neuron,
+            modules.CubaLI: neuron,
+            modules.Delay: delay,
+        },
+    ),
+    run=run,
+    installed=VERSION,
+)
