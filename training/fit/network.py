@@ -17,7 +17,7 @@ from models.spec.parameters import Shape
 from training.fit.architecture import PLAIN, Architecture, NodeTraining
 from training.fit.batch_norm import WholeBatch
 from training.fit.layers import Connection, Delays, Neurons, Written
-from training.fit.operators import Signal, dense, firing_rate
+from training.fit.operators import Signal, dense, firing_rate, transform
 
 State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a neuron layer's, or a delay line
 
@@ -105,9 +105,7 @@ class TrainingNetwork(nn.Module):
                 return passed
             if isinstance(layer, Connection):
                 return layer(arriving, whole)
-            values = dense(arriving)
-            flat: Tensor = layer(values.flatten(0, 1))
-            return flat.view(*values.shape[:2], *flat.shape[1:])
+            return transform(layer, arriving)
 
         source: Signal = steps
         for _, _, leaving in self.spec.propagate(source, apply, _add):  # noqa: B007  (the last one is used)
