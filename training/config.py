@@ -188,6 +188,28 @@ class OptimisationConfig(Frozen):
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
+class Precision(StrEnum):
+    """The type of a run's matrix products and convolutions, by its name in lightning-fabric."""
+
+    FLOAT32 = "32-true"
+    BFLOAT16 = "bf16-mixed"
+
+
+class ParallelConfig(Frozen):
+    """The processes that a run is divided among. Their number does not change its result."""
+
+    devices: Count = Field(
+        default=1,
+        description="Devices, each with a process that runs its share of every batch.",
+        json_schema_extra={"resumable": True},
+    )
+    precision: Precision = Field(
+        default=Precision.FLOAT32,
+        description="32-true, or bf16-mixed for products in bfloat16, on CUDA.",
+        json_schema_extra={"resumable": True},
+    )
+
+
 class TrainingConfig(Frozen):
     """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
@@ -197,6 +219,7 @@ class TrainingConfig(Frozen):
     network: NetworkConfig = NetworkConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
     augment: AugmentConfig = AugmentConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @classmethod
     def read(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.coding import encode
 from models.neurons import Arithmetic
 from models.spec.network import FloatArray
+from training.fit.batch_norm import WholeBatch
 from training.fit.network import Activity, TrainingNetwork
 
 
@@ -18,9 +19,14 @@ def forward(
     samples: FloatArray,
     threshold: Arithmetic[Tensor],
     seed: int | Sequence[int] = 0,
+    whole: WholeBatch | None = None,
 ) -> Activity:
-    """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest."""
+    """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest.
+
+    `seed` is of rate coding, one for each sample or for all; `whole` tells
+    of the batch of which they are some rows.
+    """
     inputs = encode(samples, module.spec, seed=seed)
     device = next(module.parameters()).device
-    activity: Activity = module(torch.from_numpy(inputs.steps).to(device), inputs.time_steps, threshold)
+    activity: Activity = module(torch.from_numpy(inputs.steps).to(device), inputs.time_steps, threshold, None, whole)
     return activity
