@@ -231,7 +231,8 @@ class _Draft:
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
         if learned:
             self.training[fields["name"]] = NodeTraining(learned=learned)
-        each: dict[str, Any] = dict.fromkeys(learned, PER_NEURON) if len(self.shape) == 1 else {}
+        several = self.config.learn_per == "neuron" and len(self.shape) == 1
+        each: dict[str, Any] = dict.fromkeys(learned, PER_NEURON) if several else {}
         node: Neuron = kind(**{**fields, **each})
         return node
 
