@@ -158,22 +158,6 @@ def test_a_run_that_cannot_start_leaves_nothing(arguments: tuple[str, ...], stri
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_removed_where_a_run_ends_before_its_first_checkpoint_and_only_there(tmp_path: Path) -> None:
-    def fails(folder: RunFolder, *, late: bool) -> None:
-        with folder.removed_unless_begun():
-            (folder.path / "config.toml").touch()
-            if late:
-                folder.checkpoint.touch()
-            raise KeyboardInterrupt
-
-    early, late = RunFolder.fresh(tmp_path, "x"), RunFolder.fresh(tmp_path, "x")
-    for folder in (early, late):
-        with pytest.raises(KeyboardInterrupt):
-            fails(folder, late=folder is late)
-    assert not early.path.exists()
-    assert (late.path / "config.toml").exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

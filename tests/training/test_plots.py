@@ -134,18 +134,31 @@ def convolution(coding: str, size: int = 4) -> Network:
     )
 
 
-@pytest.mark.parametrize("coding", ["direct", "rate", "latency", "spikes"])
+@pytest.mark.parametrize("coding", ["direct", "rate", "latency", "spikes", "current"])
 def test_every_coding_and_layer_has_a_panel_with_its_size(coding: str, figure: Callable[..., Figure]) -> None:
-    sample = np.ones((8, 2, 4, 4) if coding == "spikes" else (2, 4, 4))
+    sample = np.ones((8, 2, 4, 4) if coding in ("spikes", "current") else (2, 4, 4))
     shown = recorded(convolution(coding), sample)
     raster = figure(save_raster, shown, "x")
     still = ", the same at every step" if coding == "direct" else ""
-    assert titles(raster) == [f"input: 2×4×4 values{still}", "fires: 20×4×4 neurons", "out: 3 neurons"]
+    assert titles(raster) == [
+        f"input: 2×4×4 values{still}",
+        "fires: 20×4×4 neurons",
+        "out: 3 neurons, read by last membrane",
+    ]
     # The readout does not fire: it has the membrane of each class.
     assert set(lines(raster.axes[2])) == {"a (predicted)", "other classes"}
     maps = figure(save_feature_maps, shown, "x")
+    assert titles(maps)[0] == f"input: 2×4×4 values{still}"
     assert titles(maps)[1] == "fires: 20×4×4 neurons, the 16 most active channels"
     assert titles(figure(save_membranes, shown, "x")) == ["fires: 20×4×4 neurons"]
+
+
+def test_a_current_at_each_step_is_drawn_as_values(figure: Callable[..., Figure]) -> None:
+    sample = np.linspace(0, 1, 8 * 32, dtype=np.float32).reshape(8, 2, 4, 4)
+    picture = figure(save_raster, recorded(convolution("current"), sample), "x")
+    shown = np.asarray(picture.axes[0].images[0].get_array())
+    np.testing.assert_array_equal(shown, sample.reshape(8, 32).T)  # inputs, steps
+    assert picture.axes[0].get_title(loc="right") == "a current at each step"
 
 
 def test_a_layer_of_many_neurons_is_drawn_as_rates_of_channels(figure: Callable[..., Figure]) -> None:

@@ -62,6 +62,7 @@ class _Filled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, carrier: Tensor, spikes: Spikes) -> Tensor:  # noqa: ARG004
+        spikes.lists.uses += 1
         return spikes.filled()
 
     @staticmethod
