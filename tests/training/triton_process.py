@@ -18,7 +18,7 @@ import torch
 from models.neurons import NeuronState
 from tests.training.operator_cases import Case, assert_same_run, parse
 from training.config import Surrogate
-from training.fit.operators import plain, scan, triton_scans
+from training.fit.operators import connect, scan, triton_scans
 from training.fit.operators.derivation import Rule
 from training.fit.operators.triton_code import LAUNCH_OPTIONS, kernels_of
 
@@ -143,15 +143,19 @@ def _moved(case: Case, device: str) -> Case:
 
 
 def _fault(case: Case) -> str | None:
-    current = plain.connect(case.connection, case.inputs)
-    arguments = case.node, case.parameters, current, case.time_steps, case.threshold, case.recurrent, case.state
-    leaving, _ = scan(*arguments)
-    if not isinstance(leaving, torch.Tensor) or "TritonScan" not in str(leaving.grad_fn):
+    current = connect(case.connection, case.inputs)
+    rest = case.time_steps, case.threshold, case.recurrent, case.state
+    leaving, _ = scan(case.node, case.parameters, current, *rest)
+    if (
+        not isinstance(current, torch.Tensor)
+        or not isinstance(leaving, torch.Tensor)
+        or "TritonScan" not in str(leaving.grad_fn)
+    ):
         return f"Triton did not run it, but {leaving}"
     if not 0.02 < float((leaving != 0).float().mean()) <= 1:
         return f"only {float((leaving != 0).float().mean())} of it is other than 0"
     with torch.no_grad():
-        again, _ = triton_scans.scan(*arguments)
+        again, _ = triton_scans.scan(case.node, case.parameters, current, *rest)
     if not torch.equal(again, leaving):
         return "without gradients other spikes leave"
     try:

@@ -16,7 +16,7 @@ from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec.parameters import Shape
 from training.fit.architecture import PLAIN, Architecture, NodeTraining
 from training.fit.layers import Connection, Delays, Neurons, Written
-from training.fit.operators import Signal, dense, firing_rate
+from training.fit.operators import Signal, dense, firing_rate, transform
 
 State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a neuron layer's, or a delay line
 
@@ -99,9 +99,7 @@ class TrainingNetwork(nn.Module):
                 return passed
             if isinstance(layer, Connection):
                 return layer(arriving)
-            values = dense(arriving)
-            flat: Tensor = layer(values.flatten(0, 1))
-            return flat.view(*values.shape[:2], *flat.shape[1:])
+            return transform(layer, arriving)
 
         source: Signal = steps
         for _, _, leaving in self.spec.propagate(source, apply, _add):  # noqa: B007  (the last one is used)
