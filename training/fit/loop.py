@@ -21,13 +21,13 @@ from models.engines.torch.engine import usable_device
 from models.engines.torch.network import HardThreshold
 from models.spec import Spec
 from models.spec.network import Network
-from training.config import OptimisationConfig, TrainingConfig
+from training.config import Initialisation, OptimisationConfig, TrainingConfig
 from training.data.augment import shift
 from training.data.datasets import Dataset, Split
 from training.fit.architecture import Architecture
 from training.fit.checkpoint import Progress
 from training.fit.forward import forward
-from training.fit.initialise import initialise
+from training.fit.initialise import SAMPLES, initialise
 from training.fit.layers import Delays, Neurons
 from training.fit.losses import class_scores, rate_penalty, readout_loss, require_gradient
 from training.fit.network import Activity, TrainingNetwork
@@ -86,13 +86,15 @@ def fit(
 def _start(
     architecture: Architecture, data: Dataset, config: TrainingConfig, checkpoint: Path, *, resume: bool
 ) -> tuple[TrainingNetwork, torch.optim.Optimizer, Progress]:
+    settings = config.optimisation
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         module = TrainingNetwork(architecture)
+        if not resume:
+            method = config.network.initialisation
+            samples = settings.batch_size if method is Initialisation.FIRING_RATE else SAMPLES
+            initialise(module, data.training.samples[:samples], method)
     module.to(usable_device(config.device))
-    settings = config.optimisation
-    if not resume:
-        initialise(module, data.training.samples[: settings.batch_size])
     optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
     progress = Progress.load(checkpoint) if resume else Progress(module.state_dict(), optimiser.state_dict())
     if resume:
@@ -107,8 +109,8 @@ def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[st
     learned |= {id(value) for layer in module.layers if isinstance(layer, Delays) for value in layer.parameters()}
     weights = [value for value in module.parameters() if id(value) not in learned]
     others = [value for value in module.parameters() if id(value) in learned]
-    groups = [{"params": weights, "weight_decay": config.weight_decay}]
-    return groups + ([{"params": others, "weight_decay": 0.0}] if others else [])
+    groups = [{"params": weights, "weight_decay": config.weight_decay, "factor": 1.0}]
+    return groups + ([{"params": others, "weight_decay": 0.0, "factor": config.neuron_learning_rate}] if others else [])
 
 
 def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
@@ -135,7 +137,7 @@ def _one_epoch(
     for after, batch in _batches(data.training, settings.batch_size, rng):
         share = learning_rate_share(settings.schedule, (number + done) / settings.epochs)
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * share
+            group["lr"] = settings.learning_rate * share * group["factor"]
         samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         activity = forward(module, samples, threshold, seeds)
