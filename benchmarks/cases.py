@@ -51,7 +51,11 @@ class Case:
 
     def first(self, samples: int) -> Case:
         """Return the same case with the first few samples."""
-        steps = np.ascontiguousarray(self.inputs.steps[:, :samples])
+        return self.only(np.arange(samples))
+
+    def only(self, which: NDArray[np.intp]) -> Case:
+        """Return the same case with the samples of these indices."""
+        steps = np.ascontiguousarray(self.inputs.steps[:, which])
         return _case(self.workload, self.input_activity, self.network, EncodedInputs(steps, self.inputs.time_steps))
 
 
@@ -99,13 +103,15 @@ def _network(workload: Workload, activity: Activity) -> Network:
     weights = _weights(spec, workload.seed, mean=0.1 if is_dense(activity) else 0.0)
     trials = np.stack(list(islice(_samples(workload, activity), TRIALS)), axis=1)
     inputs = EncodedInputs(trials, spec.time_steps)
-    feeding: list[str] = []
+    gain, feeding = workload.recurrent_gain, list[str]()
+    if gain is not None:
+        weights = {name: gain * weight if ".recurrent." in name else weight for name, weight in weights.items()}
     for node in spec.nodes:
         if isinstance(node, Weighted):
             feeding.append(f"{node.name}.weight")
         if not isinstance(node, Spiking):
             continue
-        names = [*feeding, *([f"{node.name}.recurrent.weight"] if node.recurrent else [])]
+        names = [*feeding, *([f"{node.name}.recurrent.weight"] if node.recurrent and gain is None else [])]
         low, high = -12.0, 12.0  # the weights' factor is a power of two of these
         for _ in range(30):
             middle = (low + high) / 2

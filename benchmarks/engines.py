@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +21,7 @@ from benchmarks import report
 from benchmarks.cases import build
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.limit import additions_per_second
+from benchmarks.machine import machine
 from benchmarks.measure import FULL, QUICK, Figure, measure
 from benchmarks.workers import Worker
 from benchmarks.workloads import WORKLOADS, Workload
@@ -60,7 +59,7 @@ def main(
         console.print(ratios if ratios is not None else f"Batch {size}: 'event' did not run, so there is no ratio.")
     if rate is not None:
         console.print(f"The limit: one core adds {rate / 1e9:.1f} billion float32 a second, in rows from its L2 cache.")
-    console.print(_machine())
+    console.print(machine(PACKAGES))
     if output:
         output.write_text(json.dumps([_row(figure, rate) for figure in figures], indent=1) + "\n")
 
@@ -99,21 +98,6 @@ def _measure(
 
 def _row(figure: Figure, rate: float | None) -> dict[str, object]:
     return figure.row() | {"of_limit": None if rate is None else report.of_limit(figure, rate)}
-
-
-def _machine() -> str:
-    """Return what the figures were taken on."""
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = names[0] if names else platform.machine()
-    return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(versions)}"
 
 
 if __name__ == "__main__":

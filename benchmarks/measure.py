@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,21 @@ def measure(case: Case, workers: Sequence[Worker], contestants: Sequence[str], e
     """Compare the counts of all contestants at all numbers of threads, then time those that run in turns."""
     for worker in workers:
         worker.load(case.network, case.inputs)
+    ready, absent = prepare(workers, contestants, effort)
+    seconds = take_turns(ready, effort)
+    figures = []
+    for contestant in contestants:
+        by_worker = {worker: seconds[name, worker] for name, worker in ready if name == contestant}
+        if by_worker:
+            counts = [ready[contestant, worker].result for worker in by_worker]
+            figures.append(_figure(case, contestant, by_worker, np.mean([c != case.spike_counts for c in counts])))
+    return Measured(figures, absent)
+
+
+def prepare(
+    workers: Sequence[Worker], contestants: Sequence[str], effort: Effort
+) -> tuple[dict[tuple[str, Worker], Ready], dict[str, str]]:
+    """Prepare the contestants on what the workers have loaded; return those that ran, and why the others did not."""
     ready: dict[tuple[str, Worker], Ready] = {}
     absent: dict[str, str] = {}
     for contestant in contestants:
@@ -95,20 +110,19 @@ def measure(case: Case, workers: Sequence[Worker], contestants: Sequence[str], e
                 absent[contestant] = answer.reason
             else:
                 ready[contestant, worker] = answer
+    return ready, absent
+
+
+def take_turns(ready: Iterable[tuple[str, Worker]], effort: Effort) -> dict[tuple[str, Worker], list[float]]:
+    """Time each contestant in turn, round after round; return the seconds that each run took."""
     seconds: dict[tuple[str, Worker], list[float]] = {key: [] for key in ready}
     began = time.monotonic()
     for turn in range(effort.rounds):
         if turn >= effort.least and time.monotonic() - began > effort.seconds:
             break
-        for contestant, worker in ready:
+        for contestant, worker in seconds:
             seconds[contestant, worker] += worker.turn(contestant)
-    figures = []
-    for contestant in contestants:
-        by_worker = {worker: seconds[name, worker] for name, worker in ready if name == contestant}
-        if by_worker:
-            counts = [ready[contestant, worker].spike_counts for worker in by_worker]
-            figures.append(_figure(case, contestant, by_worker, np.mean([c != case.spike_counts for c in counts])))
-    return Measured(figures, absent)
+    return seconds
 
 
 def _figure(case: Case, contestant: str, seconds: dict[Worker, list[float]], differing: np.floating[Any]) -> Figure:

@@ -13,15 +13,14 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
-from benchmarks.contestants import prepare
-from benchmarks.contestants.base import Job, Run, Skipped
+from benchmarks.contestants.base import Skipped
 from models.coding import EncodedInputs
-from models.engines.base import Counts
 from models.spec.network import Network
 
 # NPROC is XLA's; it has no other way to be told.
@@ -34,9 +33,9 @@ SLOW_SECONDS = 0.2  # a run that takes longer needs no untimed one before it
 
 @dataclass(frozen=True)
 class Ready:
-    """A contestant that ran once: its counts (batch, classes)."""
+    """A contestant that ran once, and the result of that: in `benchmarks.contestants` its counts (batch, classes)."""
 
-    spike_counts: Counts
+    result: Any
 
 
 @dataclass(frozen=True)
@@ -47,20 +46,25 @@ class Absent:
 
 
 class Worker:
-    """A process that prepares contestants and times them, one command after the other."""
+    """A process that prepares contestants and times them, one command after the other.
 
-    def __init__(self, threads: int) -> None:
+    `package` names the package of the contestants. It has `Job`, made of the network, the inputs, the number of threads
+    and what else `load` is given; `prepare`, which returns a contestant's run; and `result`, which calls a run for the
+    first time and returns what is to be compared.
+    """
+
+    def __init__(self, threads: int, package: str = "benchmarks.contestants") -> None:
         self.threads = threads
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs, threads), daemon=True)
+        self._process = spawn.Process(target=_serve, args=(theirs, threads, package), daemon=True)
         with _pools(threads):
             self._process.start()
         theirs.close()
 
-    def load(self, network: Network, inputs: EncodedInputs) -> None:
-        """Take a network and inputs for all that follows, and let go of those before."""
-        self._pipe.send(("load", network.spec, dict(network.tensors), inputs))
+    def load(self, network: Network, inputs: EncodedInputs, *more: Any) -> None:
+        """Take a network, inputs and what else a job needs for all that follows, and let go of those before."""
+        self._pipe.send(("load", network.spec, dict(network.tensors), inputs, *more))
 
     def prepare(self, contestant: str) -> None:
         """Begin to prepare a contestant; `prepared` waits for it."""
@@ -96,14 +100,15 @@ def _pools(threads: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _serve(pipe: Connection, threads: int) -> None:
+def _serve(pipe: Connection, threads: int, package: str) -> None:
     """Answer commands until the other end closes."""
     warnings.simplefilter("ignore")  # of other people's libraries
     logging.disable(logging.WARNING)
     torch = importlib.import_module("torch")
     torch.set_num_threads(threads)
-    job: Job | None = None
-    runs: dict[str, Run] = {}
+    contestants = importlib.import_module(package)
+    job: Any = None
+    runs: dict[str, Callable[[], Any]] = {}
     while True:
         try:
             command, *arguments = pipe.recv()
@@ -112,29 +117,29 @@ def _serve(pipe: Connection, threads: int) -> None:
         if command == "load":
             runs.clear()
             gc.collect()
-            spec, tensors, inputs = arguments
-            job = Job(Network(spec, tensors), inputs, threads)
-        elif command == "prepare" and job is not None:
-            pipe.send(_prepared(arguments[0], job, runs))
+            spec, tensors, inputs, *more = arguments
+            job = contestants.Job(Network(spec, tensors), inputs, threads, *more)
+        elif command == "prepare":
+            pipe.send(_prepared(contestants, arguments[0], job, runs))
         else:
             pipe.send(_turn(runs[arguments[0]]))
 
 
-def _prepared(contestant: str, job: Job, runs: dict[str, Run]) -> Ready | Absent:
+def _prepared(contestants: Any, name: str, job: Any, runs: dict[str, Callable[[], Any]]) -> Ready | Absent:
     try:
-        run = prepare(contestant, job)
-        counts = run()
+        run = contestants.prepare(name, job)
+        result = contestants.result(run)
         run()  # some still compile or tune themselves in the second
     except Skipped as reason:
         return Absent(str(reason))
     except Exception as error:  # whatever another's library raises must not end the comparison
         first, *_ = str(error).splitlines() or [""]
         return Absent(f"it failed: {type(error).__name__}: {first}")
-    runs[contestant] = run
-    return Ready(counts)
+    runs[name] = run
+    return Ready(result)
 
 
-def _turn(run: Run) -> list[float]:
+def _turn(run: Callable[[], Any]) -> list[float]:
     time.sleep(SETTLE_SECONDS)
     began = time.perf_counter()
     run()

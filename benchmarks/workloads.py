@@ -56,12 +56,15 @@ class Workload:
     activities: tuple[Activity, ...]
     quick: tuple[Activity, ...] = ()  # the activities that `--quick` runs; without any it leaves the workload out
     seed: int = 0
+    reset: Literal["value", "subtract"] = "value"
+    # The standard deviation of recurrent weights, in 1 / sqrt(neurons); without it they are scaled as the others are.
+    recurrent_gain: float | None = None
 
     def spec(self, activity: Activity, threshold: float = THRESHOLD) -> Spec:
         """Return the network; a node is called after its type and place, and a class after its number."""
         named: list[Node] = []
         for place, node in enumerate(self.nodes):
-            neuron = {"threshold": threshold, "reset": "value"} if node["type"] in ("IF", "LIF") else {}
+            neuron = {"threshold": threshold, "reset": self.reset} if node["type"] in ("IF", "LIF") else {}
             named.append({"name": f"{node['type'].lower()}{place}"} | neuron | node)
         classes = next(node["out_features"] for node in reversed(self.nodes) if "out_features" in node)
         return Spec(

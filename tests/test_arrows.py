@@ -42,6 +42,7 @@ TRAINING: Arrows = {
     },
     "training.commands.fit": {
         *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
+        "training.errors",
     },
     "training.__main__": {
         *("training.commands", "training.commands.fit", "training.commands.runs"),

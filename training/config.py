@@ -4,7 +4,7 @@ Some defaults suit images and others suit sequences. Both stand here, at their f
 in which every field that was not given has the value that suits the data.
 
 Each field is a key of the TOML file and a flag of `fit`, which takes type, range, default and description from here
-(training/commands/flags.py). Where the default is None, `chosen` says in `--help` what is taken instead.
+(training/commands/flags.py, which also says what stands in `json_schema_extra`).
 """
 
 from __future__ import annotations
@@ -97,9 +97,10 @@ SEQUENCES = "sequences"
 Learnable = Literal["decay", "syn_decay", "threshold", "gain", "drive", "adapt_decay", "adapt_gain"]
 
 
-def suited(images: Any, sequences: Any, description: str) -> Any:
+def suited(images: Any, sequences: Any, description: str, *, resumable: bool = False) -> Any:
     """Return a field whose default is `images`, or `sequences` for temporal data and recurrent layers."""
-    return Field(default=images, description=description, json_schema_extra={SEQUENCES: sequences})
+    extra = {SEQUENCES: sequences} | ({"resumable": True} if resumable else {})
+    return Field(default=images, description=description, json_schema_extra=extra)
 
 
 class NetworkConfig(Frozen):
@@ -123,6 +124,9 @@ class NetworkConfig(Frozen):
     reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
     learn: tuple[Learnable, ...] = suited(
         (), ("decay", "syn_decay", "adapt_decay", "adapt_gain"), "The neurons' parameters that are trained."
+    )
+    learn_per: Literal["neuron", "layer"] = Field(
+        default="neuron", description="One value of a learned parameter for each; of a convolution always the layer."
     )
     spread_decay: bool = suited(
         False, True, "Start every neuron with a decay of its own, from 2 steps to a quarter of the sequence."
@@ -149,7 +153,7 @@ class NetworkConfig(Frozen):
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
 
-    epochs: Count = suited(40, 40, "Epochs at most.")
+    epochs: Count = suited(40, 40, "Epochs at most.", resumable=True)
     batch_size: Count = suited(64, 64, "Samples per batch.")
     learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
@@ -164,7 +168,7 @@ class OptimisationConfig(Frozen):
     rate_low: Fraction = Field(default=0.01, description="The lowest firing rate without a penalty.")
     rate_high: Fraction = Field(default=0.15, description="The highest firing rate without a penalty.")
     clip_norm: Positive = Field(default=1.0, description="Gradients longer than this are cut to it.")
-    patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.")
+    patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
 class AugmentConfig(Frozen):
@@ -177,7 +181,7 @@ class TrainingConfig(Frozen):
     """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Fixes everything that is random.")
-    device: str = Field(default="cpu", description="cpu or cuda.")
+    device: str = Field(default="cpu", description="cpu or cuda.", json_schema_extra={"resumable": True})
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     optimisation: OptimisationConfig = OptimisationConfig()

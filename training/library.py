@@ -6,7 +6,20 @@ See docs/training.md, "In your own code".
 from __future__ import annotations
 
 from training.fit.losses import membrane_loss, spike_loss
-from training.fit.modules import IF, LI, LIF, CubaLI, CubaLIF, Delay, PerStep
+from training.fit.modules import ALIF, IF, LI, LIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
 from training.importers.frameworks.own import publish
 
-__all__ = ["IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay", "PerStep", "membrane_loss", "publish", "spike_loss"]
+__all__ = [
+    "ALIF",
+    "IF",
+    "LI",
+    "LIF",
+    "CubaALIF",
+    "CubaLI",
+    "CubaLIF",
+    "Delay",
+    "PerStep",
+    "membrane_loss",
+    "publish",
+    "spike_loss",
+]

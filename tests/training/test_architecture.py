@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from models.spec import Input, Readout
-from models.spec.nodes import LI, LIF, Conv2d, CubaLI, CubaLIF
+from models.spec.nodes import ALIF, LI, LIF, Conv1d, Conv2d, CubaLI, CubaLIF, Reset
 from training.config import NetworkConfig
 from training.errors import InvalidConfig
-from training.fit.architecture import build_architecture
+from training.fit.architecture import Architecture, build_architecture
 
 IMAGE = Input(shape=(1, 8, 8))
 
@@ -46,12 +48,72 @@ def test_a_synaptic_current_is_in_every_layer_and_in_the_readout() -> None:
     assert hidden.syn_decay == last.syn_decay == 0.25
 
 
+def built(text: str, declared: Input = IMAGE, **config: Any) -> Architecture:
+    return build_architecture(NetworkConfig(architecture=text, **config), declared, ("a", "b"), 4)
+
+
+def test_a_convolution_says_its_stride_padding_dilation_and_groups() -> None:
+    conv = built("4C3-8C3s2p1d2g4").spec.nodes[2]
+    assert isinstance(conv, Conv2d)
+    assert (conv.stride, conv.padding, conv.dilation, conv.groups) == ((2, 2), (1, 1), (2, 2), 4)
+    # (8 + 2*1 - 2*(3 - 1) - 1) // 2 + 1 = 3
+    assert built("4C3-8C3s2p1d2g4").spec.output_shapes["conv2"] == (8, 3, 3)
+
+
+def test_a_convolution_over_a_length_is_one_dimensional() -> None:
+    conv = built("6C5", Input(shape=(3, 20))).spec.nodes[0]
+    assert isinstance(conv, Conv1d)
+    assert (conv.kernel_size, conv.padding) == (5, 2)
+
+
+def test_a_layer_says_its_own_neurons() -> None:
+    _, _, first, _, second, _, last = built(
+        "16R:cubalif(syn_decay=0.25,decay=1e-3)-8:alif(adapt_gain=0.5,reset=value)", decay=0.5
+    ).spec.nodes
+    assert isinstance(first, CubaLIF)
+    assert (first.syn_decay, first.decay, first.recurrent is not None) == (0.25, 1e-3, True)
+    assert isinstance(second, ALIF)
+    assert (second.adapt_gain, second.reset, second.decay) == (0.5, Reset.VALUE, 0.5)
+    assert isinstance(last, LIF)
+
+
+def test_batch_norm_and_dropout_belong_to_the_layer_before_and_a_delay_is_a_node() -> None:
+    architecture = built("4C3-BN-DO0.25-AP2-D7-16-DO0.5")
+    assert [node.type for node in architecture.spec.nodes] == [
+        "Conv2d", "LIF", "AvgPool2d", "Delay", "Flatten", "Linear", "LIF", "Linear", "LIF",
+    ]  # fmt: skip
+    assert architecture.training["conv1"].batch_norm
+    assert architecture.training["neuron1"].dropout == 0.25
+    assert architecture.training["delay5"].longest_delay == 7
+    assert architecture.training["neuron6"].dropout == 0.5
+
+
+def test_learned_parameters_are_one_for_each_neuron_and_one_for_a_convolution() -> None:
+    conv, dense = (built("4C3-16", learn=("decay",)).spec.nodes[place] for place in (1, 4))
+    assert isinstance(conv, LIF)
+    assert isinstance(dense, LIF)
+    assert (conv.decay, dense.decay) == (0.75, "per_neuron")
+    whole = built("16", learn=("decay",), learn_per="layer").spec.nodes[2]
+    assert isinstance(whole, LIF)
+    assert whole.decay == 0.75
+    assert built("4C3-16", learn=("decay",)).training["neuron1"].learned == {"decay": 0.75}
+
+
 @pytest.mark.parametrize(
     ("architecture", "sentence"),
     [
         ("8X3", "'8X3' is not a layer"),
         ("8C4", "'8C4' has a kernel of 4, expected an odd one"),
         ("16-8C3", "does not fit its input: .* expected an input of"),
+        ("BN-16", "'BN' is batch norm of the layer before, but there is none"),
+        ("16-AP2", "does not fit its input"),
+        ("16-D2000", "'D2000' is a delay of 2000 steps, expected at most 1024"),
+        ("16:izhikevich", "'16:izhikevich' names no neuron, expected if, lif, cubalif, alif, cubaalif"),
+        ("16:lif(decay)", "'16:lif.decay.' has 'decay', expected a field as in decay=0.9"),
+        ("16:lif(decay=2)", "decay: .*less than or equal to 1"),
+        ("16:lif(tempo=2)", "tempo: .*not permitted"),
+        ("AP2:lif", "'AP2:lif' is not a layer"),
+        ("8C4s2", "has a kernel of 4, expected an odd one"),
         ("AP16", "a kernel of 16×16 does not fit"),
         ("0", "architecture"),
     ],

@@ -35,12 +35,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Path:
 
 def test_fit_leaves_all_that_a_person_would_look_for(finished: Path) -> None:
     run = finished / "runs" / "stripes-1"
-    for name in ("curves.png", "confusion.png", "raster.png"):
-        assert (run / name).read_bytes().startswith(b"\x89PNG"), name
+    plots = ("curves", "gradients", "confusion", "firing_rates", "raster", "membranes", "feature_maps")
+    for name in plots:
+        assert (run / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
     metrics = json.loads((run / "metrics.json").read_text())
     assert len(metrics["epochs"]) == 3
     assert 0 <= metrics["test_accuracy"] <= 1
     assert set(metrics["firing_rates"]) == {"neuron1", "neuron3", "output"}
+    assert all(epoch["gradient_norm"] > 0 for epoch in metrics["epochs"])
+    assert metrics["warnings"] == []
     assert list((run / "tensorboard").glob("events.*"))
     assert TrainingConfig.read(run / "config.toml", {}).network.architecture == "4C3-AP2-16"
 
@@ -96,7 +99,7 @@ def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: P
     assert process.stdout is not None
     try:
         for line in process.stdout:
-            if line.startswith("epoch   2"):
+            if line.strip().startswith("2/5000"):
                 process.send_signal(signal.SIGINT)
                 break
         rest, errors = process.communicate(timeout=120)
@@ -110,6 +113,67 @@ def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: P
     assert len(metrics["epochs"]) >= 2
 
 
+def test_resume_can_make_a_run_longer(tmp_path: Path, stripes: Path) -> None:
+    short = ("--dataset", "arrays", "--file", stripes, "--architecture", "8", "--time-steps", "2", "--epochs", "1")
+    assert training("fit", *short, cwd=tmp_path).returncode == 0
+    run = tmp_path / "runs" / "stripes-1"
+    shorter = training("fit", "--resume", run, "--epochs", "0")
+    assert shorter.returncode == 1
+    longer = training("fit", "--resume", run, "--epochs", "3", "--patience", "9")
+    assert longer.returncode == 0, longer.stderr
+    assert len(RunFolder(run).metrics["epochs"]) == 3
+    assert RunFolder(run).config().optimisation.epochs == 3
+    shorter = training("fit", "--resume", run, "--epochs", "2")
+    assert shorter.stderr == (
+        "error: --epochs is 2, expected at least 3 as in the run, which --resume can make longer but not shorter\n"
+    )
+
+
+def test_resume_refuses_each_flag_that_it_would_ignore(finished: Path) -> None:
+    run = finished / "runs" / "stripes-1"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    result = training("fit", "--resume", run, "--decay", "0.9", "--config", "x.toml", "--runs", "y", "--epochs", "9")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: --resume goes on under the run's own configuration and would ignore --config, --runs, --decay; of the "
+        "configuration, only --device, --epochs and --patience may change\n"
+    )
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--file", "nowhere.npz"),
+        ("--architecture", "8C2"),
+        ("--architecture", "AP2-AP2-AP2"),
+        ("--device", "cuda:7"),
+        ("--coding", "spikes"),
+    ],
+)
+def test_a_run_that_cannot_start_leaves_nothing(arguments: tuple[str, ...], stripes: Path, tmp_path: Path) -> None:
+    result = training("fit", "--dataset", "arrays", "--file", stripes, *arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_removed_where_a_run_ends_before_its_first_checkpoint_and_only_there(tmp_path: Path) -> None:
+    def fails(folder: RunFolder, *, late: bool) -> None:
+        with folder.removed_unless_begun():
+            (folder.path / "config.toml").touch()
+            if late:
+                folder.checkpoint.touch()
+            raise KeyboardInterrupt
+
+    early, late = RunFolder.fresh(tmp_path, "x"), RunFolder.fresh(tmp_path, "x")
+    for folder in (early, late):
+        with pytest.raises(KeyboardInterrupt):
+            fails(folder, late=folder is late)
+    assert not early.path.exists()
+    assert (late.path / "config.toml").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -117,7 +181,8 @@ def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: P
         (["fit", "--epochs", "0"], "error: configuration: optimisation.epochs: input should be greater than or equal"),
         (
             ["fit", "--neuron", "Izhikevich"],
-            "error: configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF' or 'CubaALIF', got 'Izhikevich'",
+            "error: configuration: network.neuron: input should be 'IF', 'LIF', 'CubaLIF', 'ALIF' or 'CubaALIF', "
+            "got 'Izhikevich'",
         ),
         (
             ["fit", "--syn-decay", "1.5"],

@@ -41,13 +41,10 @@ def test_help_at_80_columns_shows_every_field_once_with_its_default_and_cuts_not
     assert set(FIELDS) < set(shown)
     for flag in flags_of(TrainingConfig):
         default = flag.default
-        if (sequences := flag.schema.get("sequences")) is not None:
-            of_sequences = ",".join(sequences) if isinstance(sequences, list | tuple) else sequences
-            default = f"({default}; for sequences {of_sequences})"
-        elif default is None:
-            default = f"({flag.schema['chosen']})"
+        if flag.shown_default is not None:
+            default = f"({flag.shown_default})"
         elif isinstance(default, bool):
-            default = flag.name if default else f"no-{flag.name}"
+            default = flag.text[2:] if default else f"no-{flag.text[2:]}"
         # A long default may break at its hyphens, and is joined with blanks above.
         assert f"[default:{default}]".replace(" ", "") in shown[flag.text[2:]].replace(" ", ""), flag.text
 
@@ -82,6 +79,10 @@ class Section(BaseModel):
     width: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(default="auto", description="The width.")
     share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="The share [0.5 or x].", json_schema_extra={"chosen": "a half [of all]"}
+    )
+    rate: float = Field(default=0.5, description="The rate.", json_schema_extra={"sequences": 0.25})
+    learn: tuple[Kind, ...] = Field(
+        default=(), description="What is learned.", json_schema_extra={"sequences": ["a", Kind.B]}
     )
     inner: Inner = Inner()
 
@@ -131,7 +132,10 @@ def test_what_is_no_number_is_left_for_the_model_to_refuse() -> None:
 def test_a_flag_says_its_choices_its_range_and_its_default() -> None:
     said = entries(run("--help"))
     assert said["learned"] == "--learned --no-learned <bool> Whether it is learned. [default: learned]"
-    assert said["weights"] == "--weights <a,b,...> The weights. [default: 0.5,2.0]"
+    assert said["weights"] == "--weights <value,value,...> The weights. [default: 0.5,2.0]"
+    assert said["names"] == "--names <value,value,...> The names. [default: (none)]"
+    assert said["rate"] == "--rate <float> The rate. [default: (0.5; for sequences 0.25)]"
+    assert said["learn"] == ("--learn <name,name,...> What is learned: a or b. [default: (none; for sequences a,b)]")
     assert said["kind"] == "--kind <name> The kind: a or b. [default: a]"
     assert said["width"] == "--width <name>|<int> The width: auto or <int> at least 1. [default: auto]"
     assert said["share"] == "--share <float> The share [0.5 or x] (above 0, below 1). [default: (a half [of all])]"

@@ -1,42 +1,269 @@
-"""The pictures of a run."""
+"""The plots of a run: what each of them says, in every form that data and networks have."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from models.coding import encode
-from models.engines import EngineName, Record, create
+from models.engines import EngineName, create
+from models.spec.network import Network
 from tests.networks import network_of
-from training.report.plots import save_raster
+from training.data.datasets import Split
+from training.report.epochs import Epoch
+from training.report.plots.confusion import save_confusion
+from training.report.plots.curves import save_curves, save_gradients
+from training.report.plots.feature_maps import feature_maps, save_feature_maps
+from training.report.plots.firing_rates import neuron_rates, save_firing_rates
+from training.report.plots.membranes import chosen_neurons, save_membranes
+from training.report.plots.raster import save_raster
+from training.report.plots.recorded import RecordedSample
+from training.report.plots.style import TimeAxis
 
 
-def test_a_raster_says_all_spikes_of_a_neuron_that_fires_several_times_a_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = network_of(
+@pytest.fixture
+def figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Figure]]:
+    """Draw with a function of this module's subject, into a file that has to be a picture; return the figure."""
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, path: Path) -> None:
+        drawn.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+
+    def draw(function: Callable[..., None], *arguments: Any) -> Figure:
+        path = tmp_path / "picture.png"
+        function(*arguments, path)
+        assert path.read_bytes().startswith(b"\x89PNG")
+        return drawn[-1]
+
+    yield draw
+    for each in drawn:
+        each.clear()
+
+
+def multiple(**task: Any) -> Network:
+    """Two neurons that fire once for each multiple of their threshold, which is 1."""
+    return network_of(
         [{"type": "Threshold", "name": "out", "fire": "multiple"}],
         {},
         input={"shape": [2], "low": 0, "high": 4},
         coding="spikes",
         time_steps=2,
         labels=["a", "b"],
+        **task,
     )
-    inputs = encode(np.array([[[3.5, 0], [0, 1]]], np.float32), network.spec)
-    drawn: list[Figure] = []
-    save = Figure.savefig
 
-    def keep(figure: Figure, path: Path, *, dpi: int) -> None:
-        drawn.append(figure)
-        save(figure, path, dpi=dpi)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
-    save_raster(create(EngineName.REFERENCE, network).run(inputs, record=Record.RASTER)[0], 0, "x", tmp_path / "x.png")
-    axes = drawn[0].axes[0]
-    # Three spikes of a at step 0 and one of b at step 1, of two neurons at two steps.
-    assert axes.get_title(loc="right") == "4 spikes, 1.000 per neuron and step"
-    assert axes.collections[0].get_offsets().tolist() == [[0, 0], [1, 1]]  # type: ignore[union-attr]
-    assert axes.collections[0].get_sizes().tolist() == [120, 40]  # type: ignore[attr-defined]
+def recorded(network: Network, sample: Any) -> RecordedSample:
+    return RecordedSample.of(create(EngineName.REFERENCE, network), network, np.asarray(sample, np.float32))
+
+
+def epochs(number: int, **fields: Any) -> list[Epoch]:
+    values = {"firing_rates": {"hidden": 0.25, "out": 0.5}} | fields
+    return [
+        Epoch(index, 2.0 / (index + 1), 0.5, 1.0, 0.25 + 0.1 * (index == 1), seconds=1.0, **values)
+        for index in range(number)
+    ]
+
+
+def titles(figure: Figure, where: str = "left") -> list[str]:
+    return [title for axes in figure.axes if (title := axes.get_title(loc=where))]  # type: ignore[arg-type]
+
+
+def lines(axes: Any) -> dict[str, Any]:
+    return {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def test_a_raster_says_all_spikes_of_a_neuron_that_fires_several_times_a_step(figure: Callable[..., Figure]) -> None:
+    picture = figure(save_raster, recorded(multiple(), [[3.5, 0], [0, 1]]), "x")
+    assert titles(picture) == ["input: 2 values", "out: 2 neurons"]
+    # Three spikes of a at step 1 and one of b at step 2, of two neurons at two steps.
+    assert picture.axes[1].get_title(loc="right") == "4 spikes, 1.000 per neuron and step"
+    (spikes,) = picture.axes[1].collections
+    assert [segment.mean(axis=0).tolist() for segment in spikes.get_segments()] == [[1, 0], [2, 1]]  # type: ignore[attr-defined]
+    three, one = spikes.get_linewidths()  # type: ignore[attr-defined]
+    assert three == 3 * one
+    assert [tick.get_text() for tick in picture.axes[1].get_yticklabels()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("dt", "label", "places"), [(None, "step", [1, 2]), (0.005, "time (ms)", [5, 10])])
+def test_the_axis_of_time_has_steps_or_milliseconds_where_a_step_is_known(
+    dt: float | None, label: str, places: list[float], figure: Callable[..., Figure]
+) -> None:
+    # A step of 5 ms ends after 5 ms, the second after 10.
+    picture = figure(save_raster, recorded(multiple(dt=dt), [[3.5, 0], [0, 1]]), "x")
+    assert picture.axes[-1].get_xlabel() == label
+    (spikes,) = picture.axes[-1].collections
+    assert [segment[0][0] for segment in spikes.get_segments()] == pytest.approx(places)  # type: ignore[attr-defined]
+
+
+CONV: list[dict[str, Any]] = [
+    {
+        "type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 20, "kernel_size": 1, "bias": False,
+    },
+    {"type": "IF", "name": "fires"},
+    {"type": "Flatten", "name": "flat"},
+]  # fmt: skip
+LEAKY = {"type": "LI", "name": "out", "decay": 0.5}
+
+
+def convolution(coding: str, size: int = 4) -> Network:
+    """Twenty channels of images: channel k adds k/16 of the first channel of the input to itself at each step."""
+    features = 20 * size * size
+    weights = np.zeros((20, 2, 1, 1), np.float32)
+    weights[:, 0, 0, 0] = np.arange(20) / 16
+    return network_of(
+        [
+            *CONV,
+            {"type": "Linear", "name": "classes", "in_features": features, "out_features": 3, "bias": False},
+            LEAKY,
+        ],
+        {"conv.weight": weights, "classes.weight": np.full((3, features), 0.25, np.float32)},
+        input={"shape": [2, size, size]},
+        coding=coding,
+        time_steps=8,
+        labels=["a", "b", "c"],
+        readout="last_membrane",
+    )
+
+
+@pytest.mark.parametrize("coding", ["direct", "rate", "latency", "spikes"])
+def test_every_coding_and_layer_has_a_panel_with_its_size(coding: str, figure: Callable[..., Figure]) -> None:
+    sample = np.ones((8, 2, 4, 4) if coding == "spikes" else (2, 4, 4))
+    shown = recorded(convolution(coding), sample)
+    raster = figure(save_raster, shown, "x")
+    still = ", the same at every step" if coding == "direct" else ""
+    assert titles(raster) == [f"input: 2×4×4 values{still}", "fires: 20×4×4 neurons", "out: 3 neurons"]
+    # The readout does not fire: it has the membrane of each class.
+    assert set(lines(raster.axes[2])) == {"a (predicted)", "other classes"}
+    maps = figure(save_feature_maps, shown, "x")
+    assert titles(maps)[1] == "fires: 20×4×4 neurons, the 16 most active channels"
+    assert titles(figure(save_membranes, shown, "x")) == ["fires: 20×4×4 neurons"]
+
+
+def test_a_layer_of_many_neurons_is_drawn_as_rates_of_channels(figure: Callable[..., Figure]) -> None:
+    picture = figure(save_raster, recorded(convolution("direct"), np.ones((2, 4, 4))), "x")
+    (image,) = picture.axes[1].images
+    shown = np.asarray(image.get_array())
+    assert shown.shape == (20, 8)  # channels, steps
+    # Channel 16 gets a current of 1, which reaches the threshold at each of 8 steps; channel 8 at every other step.
+    assert shown[16].tolist() == [1] * 8
+    assert shown[8].tolist() == [0, 1] * 4
+
+
+def test_the_rows_of_an_event_camera_are_drawn_since_its_two_channels_say_too_little(
+    figure: Callable[..., Figure],
+) -> None:
+    network = convolution("spikes", size=20)
+    sample = np.zeros((8, 2, 20, 20))
+    sample[3, 1, 7] = 1  # at step 4, all of row 7 of the second channel: the 28th row of 40
+    picture = figure(save_raster, recorded(network, sample), "x")
+    shown = np.asarray(picture.axes[0].images[0].get_array())
+    assert shown.shape == (40, 8)
+    assert [index.tolist() for index in np.nonzero(shown)] == [[27], [3]]
+    assert picture.axes[0].get_ylabel() == "rows of 2 channels"
+
+
+def test_feature_maps_are_spikes_per_step_of_the_most_active_channels_over_all_steps_and_slices_of_them() -> None:
+    # One channel of 20 fires at each of 8 steps, one in the first two steps alone; both at one place.
+    raster = np.zeros((8, 20, 2, 3), np.int32)
+    raster[:, 7, 0, 1] = 1
+    raster[:2, 19, 1, 2] = 1
+    channels, rows, maps = feature_maps(raster, TimeAxis(8))
+    assert channels[-1] == 19
+    assert 7 in channels
+    assert len(channels) == 16
+    assert rows == ["all steps", "steps 1 to 2", "steps 3 to 4", "steps 5 to 6", "steps 7 to 8"]
+    assert maps[:, channels.index(7), 0, 1].tolist() == [1, 1, 1, 1, 1]
+    assert maps[:, channels.index(19), 1, 2].tolist() == [0.25, 1, 0, 0, 0]
+    assert feature_maps(raster, TimeAxis(8, 0.001))[1] == [
+        "all steps",
+        "0 to 2 ms",
+        "2 to 4 ms",
+        "4 to 6 ms",
+        "6 to 8 ms",
+    ]
+
+
+def test_membranes_are_those_of_the_most_active_and_the_median_neuron_with_their_threshold(
+    figure: Callable[..., Figure],
+) -> None:
+    # Five neurons with 4, 3, 1, 1 and 0 spikes: the median is 1, and of those two the one that rises higher.
+    counts = np.array([4, 0, 1, 3, 1])
+    assert chosen_neurons(counts, np.array([[0.1, 0.9, 0.2, 0.3, 0.8]])) == (0, 4)
+    assert chosen_neurons(np.array([0, 0]), np.array([[0.1, 0.9]])) == (1, 0)  # two that are silent
+    assert chosen_neurons(np.array([2]), np.array([[0.1]])) == (0, 0)
+    network = network_of(
+        [{"type": "IF", "name": "out", "threshold": "per_neuron"}],
+        {"out.threshold": np.array([0.5, 2.0], np.float32)},
+        input={"shape": [2]},
+        time_steps=3,
+        labels=["a", "b"],
+    )
+    picture = figure(save_membranes, recorded(network, [0.5, 0.5]), "x")
+    shown = lines(picture.axes[0])
+    # a fires at each step and is reset to 0; b adds 0.5 at each step and never reaches 2.
+    assert shown["most active: neuron 0, 3 spikes"].get_ydata().tolist() == [0, 0, 0]
+    assert shown["median: neuron 1, 0 spikes"].get_ydata().tolist() == [0.5, 1.0, 1.5]
+    dashed = [np.asarray(line.get_ydata()) for line in picture.axes[0].lines if line.get_linestyle() == "--"]
+    assert {level for each in dashed for level in each.tolist()} == {0.5, 2.0}
+
+
+def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted(figure: Callable[..., Figure]) -> None:
+    network = multiple()
+    # Twenty samples, more than one batch: the first neuron fires at one step of two in each, the second never.
+    split = Split(np.tile(np.array([[1, 0], [0, 0]], np.float32), (20, 1, 1)), np.zeros(20, np.int64))
+    rates = neuron_rates(create(EngineName.REFERENCE, network), split)
+    assert rates["out"].tolist() == [0.5, 0]
+    picture = figure(save_firing_rates, rates, 20)
+    assert titles(picture, "right") == ["50% silent"]
+    assert "mean 0.250" in lines(picture.axes[0])
+
+
+@pytest.mark.parametrize("number", [1, 2, 30])
+def test_curves_have_titles_units_and_the_best_epoch(number: int, figure: Callable[..., Figure]) -> None:
+    picture = figure(save_curves, epochs(number))
+    assert titles(picture) == ["Loss", "Accuracy", "Firing rates on the validation split"]
+    assert [axes.get_xlabel() for axes in picture.axes] == ["epoch"] * 3
+    # The second epoch validates best, with 35 %; the others have 25 %.
+    assert titles(picture, "right") == ["best: 25.0% in epoch 1" if number == 1 else "best: 35.0% in epoch 2"]
+    assert set(lines(picture.axes[2])) == {"hidden", "out"}
+
+
+def test_curves_of_a_loss_that_is_not_finite_are_drawn_all_the_same(figure: Callable[..., Figure]) -> None:
+    broken = [Epoch(index, float("nan"), 0.5, float("inf"), 0.5, {}, 1.0) for index in range(3)]
+    assert figure(save_curves, broken).axes
+
+
+def test_gradients_are_drawn_for_each_batch_and_those_that_are_not_finite_are_marked(
+    figure: Callable[..., Figure],
+) -> None:
+    norms = {"gradient_norm": 2.0, "gradient_norms": (0.5, 2.0, float("inf"), 1e16)}
+    picture = figure(save_gradients, epochs(2, **norms), 1.0)
+    shown = lines(picture.axes[0])
+    # Four batches an epoch, in the middle of their quarters; the third is not finite.
+    assert shown["batch"].get_xdata().tolist() == [0.125, 0.375, 0.875, 1.125, 1.375, 1.875]
+    assert shown["not finite"].get_xdata().tolist() == [0.625, 1.625]
+    assert picture.axes[0].get_title(loc="right") == "75% of 8 batches are clipped"
+    assert "clipped to 1" in shown
+    assert picture.axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize("classes", [2, 10, 45, 200])
+def test_the_confusion_matrix_says_how_many_are_right_however_many_classes_there_are(
+    classes: int, figure: Callable[..., Figure]
+) -> None:
+    confusion = np.eye(classes, dtype=np.int64) * 3
+    confusion[0, 1] = 1
+    labels = tuple(f"class with a long name {index}" for index in range(classes))
+    picture = figure(save_confusion, confusion, labels)
+    assert titles(picture) == [f"Test split: {3 * classes / (3 * classes + 1):.1%} of {3 * classes + 1} right"]
+    assert len(picture.axes[0].get_xticklabels()) <= 60
+    assert ("1" in [text.get_text() for text in picture.axes[0].texts]) == (classes <= 30)

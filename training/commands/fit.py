@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from models.bundle.repository import require_name
-from training.commands.flags import given, with_flags
+from training.commands.flags import flags_of, given, typed, with_flags
 from training.commands.runs import NameOption, console, load_data, print_evaluation, publish_run
 from training.config import TrainingConfig
+from training.errors import InvalidConfig
 from training.fit.folder import RunFolder
-from training.fit.job import run_job
+from training.fit.job import check_start, run_job
 from training.report.display import shown
 
 INTERRUPTED = 130
@@ -37,12 +40,21 @@ def fit(
     Each panel below is a section of the TOML file that --config reads, and each flag a field of it.
     """
     overrides = given(TrainingConfig, context)
-    settings = RunFolder(resume).config() if resume else TrainingConfig.read(config, overrides)
+    if resume:
+        _refuse_what_resume_ignores(context)
+        settings = _resumed(RunFolder(resume), overrides)
+    else:
+        settings = TrainingConfig.read(config, overrides)
     if name:
         require_name(name)
+    settings = settings.for_data()
     data = load_data(settings)
+    check_start(settings, data)
     run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
-    with shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher:
+    with (
+        nullcontext() if resume else run.removed_unless_begun(),
+        shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
+    ):
         job = run_job(settings, data, run, watcher, resume=resume is not None)
     print_evaluation(job.evaluation, data)
     console.print(f"Run folder: {run.path}", highlight=False)
@@ -53,3 +65,26 @@ def fit(
         raise typer.Exit(INTERRUPTED)
     if repository:
         publish_run(run, data, repository, name or data.name)
+
+
+def _refuse_what_resume_ignores(context: typer.Context) -> None:
+    fields = flags_of(TrainingConfig)
+    flags = {"config": "--config", "runs": "--runs"} | {flag.name: flag.text for flag in fields if not flag.resumable}
+    ignored = [text for name, text in flags.items() if typed(context, name)]
+    if ignored:
+        *others, last = [flag.text for flag in fields if flag.resumable]
+        raise InvalidConfig(
+            f"--resume goes on under the run's own configuration and would ignore {', '.join(ignored)}; "
+            f"of the configuration, only {', '.join(others)} and {last} may change"
+        )
+
+
+def _resumed(run: RunFolder, overrides: Mapping[str, Any]) -> TrainingConfig:
+    settings = run.config(overrides)
+    epochs, before = settings.optimisation.epochs, run.config().optimisation.epochs
+    if epochs < before:
+        raise InvalidConfig(
+            f"--epochs is {epochs}, expected at least {before} as in the run, "
+            "which --resume can make longer but not shorter"
+        )
+    return settings

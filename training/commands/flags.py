@@ -1,9 +1,11 @@
 """Flags made from a configuration: one for each field of a pydantic model, in a panel of `--help` for each section.
 
 The model is the only place where a field is written down. Its flag takes name, type, range, choices, default and
-description from there, through the model's JSON schema. A field whose default is None is one that something else
-chooses; `json_schema_extra={"chosen": "..."}` says what stands there unless the user does. One that `suited` made has a
-second default, for sequences.
+description from there, through the model's JSON schema. What a schema cannot say stands in `json_schema_extra`:
+
+    chosen      in words what is taken where the user says nothing; a field whose default is None has to have it
+    sequences   the default for sequences, beside that for images
+    resumable   True for a field that may change when a run is resumed
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from rich.markup import escape
 from training.config import SEQUENCES
 
 TOP_LEVEL = "whole run"  # the panel of the fields that are in no section
-TYPES = {"integer": "<int>", "number": "<float>", "string": "<str>", "array": "<a,b,...>", "boolean": "<bool>"}
+TYPES = {"integer": "<int>", "number": "<float>", "string": "<str>", "array": "<value,value,...>", "boolean": "<bool>"}
 
 Command = Callable[..., None]
 
@@ -68,9 +70,22 @@ class Flag:
     def default(self) -> str | bool | None:
         """The default as a user would type it; None where something else chooses."""
         value = self.schema.get("default")
-        if value is None or isinstance(value, bool):
-            return value
-        return _text(value)
+        return value if value is None or isinstance(value, bool) else _written(value)
+
+    @property
+    def shown_default(self) -> str | None:
+        """What `--help` says of the default instead of its value; None where the value says all."""
+        if "chosen" in self.schema:
+            return str(self.schema["chosen"])
+        usual, sequences = (_written(self.schema.get(key)) or "none" for key in ("default", SEQUENCES))
+        if SEQUENCES in self.schema and sequences != usual:
+            return f"{usual}; for sequences {sequences}"
+        return "none" if self.default == "" else None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it may change when a run is resumed."""
+        return bool(self.schema.get("resumable"))
 
     @property
     def help(self) -> str:
@@ -87,10 +102,8 @@ class Flag:
 
     def parameter(self) -> inspect.Parameter:
         """Return the parameter of a command from which Typer makes the flag."""
-        chosen = self.schema.get("chosen")
-        if (sequences := self.schema.get(SEQUENCES)) is not None:
-            chosen = f"{_text(self.default)}; for sequences {_text(sequences)}"
-        if self.default is None and chosen is None:
+        shown = self.shown_default
+        if self.default is None and shown is None:
             raise ValueError(
                 f"{'.'.join(self.path)} has the default None, expected json_schema_extra with 'chosen', which says "
                 "what is taken instead"
@@ -100,7 +113,7 @@ class Flag:
             help=escape(self.help),
             metavar=None if self.switch else _metavar(self.types),
             rich_help_panel=self.section,
-            show_default=True if chosen is None else chosen,
+            show_default=True if shown is None else shown,
         )
         kind: Any = bool if self.switch else str  # what the text means is for the model to say
         if self.default is None:
@@ -196,20 +209,18 @@ def _types(field: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[Mapp
     elif "anyOf" in field:
         for kind in field["anyOf"]:
             yield from _types(kind, models)
+    elif "items" in field:
+        items, *others = _types(field["items"], models)
+        yield {**field, "items": items if not others else {}}
     elif field.get("type") != "null":
         yield field
-
-
-def _text(value: Any) -> str:
-    """Return a value as a user would type it."""
-    return (",".join(map(str, value)) or "none") if isinstance(value, list | tuple) else str(value)
 
 
 def _metavar(types: tuple[Mapping[str, Any], ...]) -> str:
     words = []
     for kind in types:
         if _choices(kind):
-            words.append("<name>")
+            words.append("<name,name,...>" if "items" in kind else "<name>")
         elif kind.get("format") in ("path", "file-path", "directory-path"):
             words.append("<path>")
         else:
@@ -217,8 +228,16 @@ def _metavar(types: tuple[Mapping[str, Any], ...]) -> str:
     return "|".join(dict.fromkeys(words))
 
 
+def _written(value: Any) -> str:
+    """Return a value as a user would type it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _choices(kind: Mapping[str, Any]) -> list[str]:
-    """Return the values of a type that has only certain ones."""
+    """Return the values of a type that has only certain ones; of a list, those of what it holds."""
+    kind = kind.get("items", kind)
     return [str(value) for value in ([kind["const"]] if "const" in kind else kind.get("enum", []))]
 
 

@@ -43,7 +43,7 @@ from models.spec.nodes import (
     Weighted,
 )
 from models.spec.parameters import PER_NEURON, Shape
-from training.config import NetworkConfig
+from training.config import Initialisation, NetworkConfig
 from training.errors import InvalidConfig
 
 CONVOLUTION = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?P<options>([spdg]\d+)*)")
@@ -232,17 +232,17 @@ class _Draft:
     def _learning(self, kind: type[Any], fields: dict[str, Any], *, spread: bool) -> Any:
         """Return a node whose learned parameters are one for each neuron; for a convolution, one for the layer.
 
-        With `spread`, and if the configuration says so, each neuron starts with a decay of its own. Its gain is then
-        one of its own too, which the initialisation sets.
+        With `spread`, and if the configuration says so, each neuron starts with a decay of its own. The gain of each is
+        for the initialisation to set, unless it is given.
         """
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
-        flat = len(self.shape) == 1
-        spread = spread and flat and self.config.spread_decay and "decay" in fields
+        several = self.config.learn_per == "neuron" and len(self.shape) == 1
+        spread = spread and several and self.config.spread_decay and "decay" in fields
         if learned or spread:
             self.training[fields["name"]] = NodeTraining(learned=learned, spread=spread)
-        each: dict[str, Any] = dict.fromkeys(learned, PER_NEURON) if flat else {}
-        if spread:
-            each |= {"decay": PER_NEURON, "gain": fields.get("gain", PER_NEURON)}
+        each: dict[str, Any] = dict.fromkeys([*learned, *(["decay"] if spread else [])], PER_NEURON) if several else {}
+        if self.config.initialisation is Initialisation.MEMBRANE and len(self.shape) == 1 and "decay" in fields:
+            each["gain"] = fields.get("gain", PER_NEURON)
         node: Neuron = kind(**{**fields, **each})
         return node
 

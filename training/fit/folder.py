@@ -6,12 +6,17 @@ spec.json             the network
 network.safetensors   its best weights, rounded to their grid
 metrics.json          accuracy, losses, firing rates, synaptic operations, seconds, and each epoch
 evaluation.npz        the test samples with their spike counts
-curves.png, confusion.png, raster.png, tensorboard/
+*.png                 the plots of training/report/plots
+tensorboard/          events
 """
 
 from __future__ import annotations
 
 import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +30,8 @@ from training.config import TrainingConfig
 from training.errors import InvalidConfig
 from training.report.epochs import Epoch
 from training.report.evaluate import Evaluation
+
+PLOTTED = ("gradient_norms",)  # of every batch: in the plot and in TensorBoard, too many to read in metrics.json
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,16 @@ class RunFolder:
                 continue
             return cls(path)
 
+    @contextmanager
+    def removed_unless_begun(self) -> Iterator[None]:
+        """Remove the folder again where the block ends by an exception and there is no checkpoint to go on from."""
+        try:
+            yield
+        except BaseException:
+            if not self.checkpoint.exists():
+                shutil.rmtree(self.path)
+            raise
+
     @property
     def checkpoint(self) -> Path:
         """The path of the checkpoint."""
@@ -58,11 +75,11 @@ class RunFolder:
         content: dict[str, Any] = json.loads(self._read("metrics.json"))
         return content
 
-    def config(self) -> TrainingConfig:
-        """Read the configuration."""
+    def config(self, overrides: Mapping[str, Any] | None = None) -> TrainingConfig:
+        """Read the configuration, with `overrides` in the form of the file laid over it."""
         if not (self.path / "config.toml").is_file():
             raise InvalidConfig(f"run: '{self.path}' is not a run's folder, expected one with config.toml")
-        return TrainingConfig.read(self.path / "config.toml", {})
+        return TrainingConfig.read(self.path / "config.toml", overrides or {})
 
     def save_network(self, network: Network) -> None:
         """Write the spec and the weights."""
@@ -90,9 +107,12 @@ class RunFolder:
             "exact": exact,
             "interrupted": interrupted,
             "seconds": sum(epoch.seconds for epoch in epochs),
-            "epochs": [asdict(epoch) for epoch in epochs],
+            "warnings": list(dict.fromkeys(warning for epoch in epochs for warning in epoch.warnings)),
+            "epochs": [
+                {name: value for name, value in asdict(epoch).items() if name not in PLOTTED} for epoch in epochs
+            ],
         }
-        (self.path / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
+        (self.path / "metrics.json").write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
     def _read(self, name: str) -> str:
         try:
@@ -101,3 +121,12 @@ class RunFolder:
             raise InvalidConfig(
                 f"run: '{self.path}' holds no {name}, expected a run that has ended; go on with it by fit --resume"
             ) from error
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None for each number that JSON cannot say: a loss that is infinite or not a number."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

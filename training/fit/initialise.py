@@ -62,21 +62,16 @@ def initialise(
 
 
 def _spread(layer: Neurons, time_steps: int) -> None:
-    """Draw the decays of a layer, and set its gains to suit them."""
+    """Draw the decays of a layer."""
     shortest, longest = SHORTEST, max(LONGEST * time_steps, 2 * SHORTEST)
     if isinstance(layer.node, Integrating):
         shortest = longest = max(READOUT * time_steps, SHORTEST)
     decay = _decays(layer.shape, shortest, longest)
     layer.set_parameter("decay", decay)
-    gain = (1 - decay**2).sqrt()
     if "syn_decay" in layer.learned:
-        synapse = _decays(layer.shape, *SYNAPSES)
-        layer.set_parameter("syn_decay", synapse)
-        gain = gain * (1 - synapse**2).sqrt()
+        layer.set_parameter("syn_decay", _decays(layer.shape, *SYNAPSES))
     if "adapt_decay" in layer.learned:
         layer.set_parameter("adapt_decay", _decays(layer.shape, ADAPTATIONS, max(2 * ADAPTATIONS, time_steps)))
-    if getattr(layer.node, "gain", None) == PER_NEURON and "gain" not in layer.learned:
-        layer.set_parameter("gain", gain)
 
 
 def _decays(shape: tuple[int, ...], shortest: float, longest: float) -> Tensor:
@@ -100,17 +95,24 @@ def _to_membranes(module: TrainingNetwork, samples: FloatArray) -> None:
             feeding.append(layer)
         if not isinstance(layer, Neurons):
             continue
+        if _has_own_gain(layer):
+            decays = [layer.parameter(name) for name in ("decay", "syn_decay") if name in layer.names]
+            layer.set_parameter("gain", math.prod(((1 - decay**2).sqrt() for decay in decays), start=torch.ones(())))
         if layer.recurrent is not None:
             nn.init.orthogonal_(layer.recurrent.weight, gain=RECURRENT)
         if isinstance(layer.node, Spiking) and feeding:
             _scale(layer, feeding, _arriving(module, layer, samples))
         feeding = []
     last = module.layers[-1]
-    if isinstance(last, Neurons) and isinstance(last.node, Integrating) and last.node.gain == PER_NEURON:
+    if isinstance(last, Neurons) and isinstance(last.node, Integrating) and _has_own_gain(last):
         scores = class_scores(forward(module, samples, HardThreshold()).output, module.spec.readout)
         spread = (scores - scores.mean(dim=0)).std()
         if len(samples) > 1 and spread > 0:
             last.set_parameter("gain", last.parameter("gain") / spread)
+
+
+def _has_own_gain(layer: Neurons) -> bool:
+    return getattr(layer.node, "gain", None) == PER_NEURON and "gain" not in layer.learned
 
 
 def _arriving(module: TrainingNetwork, layer: Neurons, samples: FloatArray) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.coding import encode
-from models.engines import EngineName, Record, create
+from models.engines import EngineName, create
+from models.engines.torch.engine import usable_device
 from models.spec.network import Network
 from training.config import TrainingConfig
 from training.data.datasets import Dataset
@@ -15,7 +15,7 @@ from training.fit.folder import RunFolder
 from training.fit.loop import Fitted, fit
 from training.report.epochs import Watcher
 from training.report.evaluate import Evaluation, evaluate
-from training.report.plots import save_confusion, save_curves, save_raster
+from training.report.plots import save_plots
 
 TIME_STEPS = 8  # the default, unless the configuration or the data sets it
 
@@ -38,6 +38,15 @@ def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
     return build_architecture(config.network, data.declared, data.class_names, steps)
 
 
+def check_start(config: TrainingConfig, data: Dataset) -> None:
+    """Raise what keeps a run from starting: a network that cannot be built for the data, or a device that is not there.
+
+    Nothing is made before: a run that cannot start leaves no folder.
+    """
+    architecture_for(config.for_data(), data)
+    usable_device(config.device)
+
+
 def run_job(
     config: TrainingConfig, data: Dataset, folder: RunFolder, watcher: Watcher, *, resume: bool = False
 ) -> TrainedRun:
@@ -52,9 +61,5 @@ def run_job(
     evaluation = evaluate(engine, data.test)
     folder.save_metrics(evaluation, fitted.best, fitted.epochs, exact=rounded.exact, interrupted=fitted.interrupted)
     evaluation.save(folder.path / "evaluation.npz", data.test)
-    save_curves(fitted.epochs, folder.path / "curves.png")
-    save_confusion(evaluation.confusion, data.class_names, folder.path / "confusion.png")
-    recorded, _ = engine.run(encode(data.test.samples[:1], network.spec), record=Record.RASTER)
-    true, found = (data.class_names[int(index[0])] for index in (data.test.labels, recorded.class_index))
-    save_raster(recorded, 0, f"test sample 0: {true}, predicted {found}", folder.path / "raster.png")
+    save_plots(folder.path, engine, network, data, evaluation, fitted.epochs, config.optimisation.clip_norm)
     return TrainedRun(fitted, network, rounded.exact, evaluation)

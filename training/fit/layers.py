@@ -176,10 +176,10 @@ class Delays(nn.Module):
 
     def written(self) -> Written:
         """Return the node and its delays, in whole steps."""
-        whole = self.delay.detach().clamp(0, max(self.longest, float(self.delay.max()))).round()
-        if self.node.delay == PER_NEURON:
-            return Written(self.node, {"delay": _array(whole.clamp(max=self.longest) if self.learned else whole)})
-        return Written(self.node.model_copy(update={"delay": int(whole)}), {})
+        if self.node.delay != PER_NEURON:
+            return Written(self.node, {})
+        delay = self.delay.detach()
+        return Written(self.node, {"delay": _array(delay.clamp(0, self.longest).round() if self.learned else delay)})
 
     @torch.no_grad()
     def read(self, network: Network) -> None:

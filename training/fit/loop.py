@@ -6,6 +6,7 @@ so that a resumed run gives the same result as one that was not interrupted.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -134,6 +135,7 @@ def _one_epoch(
     rng = np.random.default_rng([config.seed, number])
     module.train()
     loss_sum, correct, done = 0.0, 0, 0.0
+    norms: list[float] = []
     for after, batch in _batches(data.training, settings.batch_size, rng):
         share = learning_rate_share(settings.schedule, (number + done) / settings.epochs)
         for group in optimiser.param_groups:
@@ -150,7 +152,7 @@ def _one_epoch(
         require_gradient(loss, parameters)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        clip_grad_norm_(parameters, settings.clip_norm)
+        norms.append(float(clip_grad_norm_(parameters, settings.clip_norm)))
         optimiser.step()
         loss_sum += float(loss.detach()) * len(batch)
         correct += _correct(activity, targets, module.spec)
@@ -165,6 +167,8 @@ def _one_epoch(
         validation_accuracy=validation.accuracy,
         firing_rates=validation.firing_rates,
         seconds=time.perf_counter() - began,
+        gradient_norm=statistics.median(norms),
+        gradient_norms=tuple(norms),
     )
 
 

@@ -128,6 +128,18 @@ class CubaLIF(NeuronModule):
     node = spec_nodes.CubaLIF
 
 
+class ALIF(NeuronModule):
+    """Adaptive LIF neurons: a spike raises the threshold by `adapt_gain`, of which a step keeps `adapt_decay`."""
+
+    node = spec_nodes.ALIF
+
+
+class CubaALIF(NeuronModule):
+    """Adaptive LIF neurons with a synaptic current."""
+
+    node = spec_nodes.CubaALIF
+
+
 class LI(NeuronModule):
     """Leaky integrators that never fire, as the readout: returns their membranes."""
 

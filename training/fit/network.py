@@ -72,7 +72,9 @@ class TrainingNetwork(nn.Module):
             written = layer.written() if isinstance(layer, Connection | Neurons | Delays) else Written(node, {})
             nodes.append(written.node)
             tensors |= {f"{node.name}.{name}": values for name, values in written.tensors.items()}
-        return Network(self.spec.model_copy(update={"nodes": tuple(nodes)}), tensors)
+        # A new spec and no copy: a copy would keep what the old one has worked out of its nodes.
+        fields = {name: getattr(self.spec, name) for name in Spec.model_fields}
+        return Network(Spec(**fields | {"nodes": tuple(nodes)}), tensors)
 
     def forward(
         self, steps: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: State | None = None

@@ -1,57 +1,119 @@
-"""The display of a run in progress: a progress bar with the latest epoch, and TensorBoard events."""
+"""The display of a run in progress: a row for each epoch, a progress bar on a terminal, and TensorBoard events."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from training.report.epochs import Epoch, Watcher
 
+# 77 wide, so that the mark of the best epoch fits in 80 columns too.
+HEADER = "    epoch      loss  accuracy  validation   firing rate  gradient   time left"
+ABSENT = "–"
+RECENT = 10  # epochs that the time left is judged by
+
 
 @contextmanager
 def shown(epochs: int, events: Path, console: Console) -> Iterator[Watcher]:
-    """Yield a watcher that draws a bar on `console`, prints a line for each epoch and writes events to a folder."""
-    columns = (
-        TextColumn("epoch"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[latest]}"),
-    )
-    with Progress(*columns, console=console) as progress, SummaryWriter(str(events)) as writer:
-        task = progress.add_task("fit", total=epochs, latest="")
+    """Yield a watcher that prints a row for each epoch on `console`, at most 80 wide, and writes events to a folder.
 
-        def on_batch(number: int, share: float) -> None:
-            progress.update(task, completed=number + share)
+    A terminal has a bar below the rows; elsewhere, in a file or a pipe, there are only rows.
+    A warning is printed in yellow when it comes first.
+    """
+    table = _Table(epochs, console)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn(), TextColumn("left"))
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("starting", total=epochs)
+
+    def on_batch(number: int, share: float) -> None:
+        bar.update(task, completed=number + share, description=f"epoch {number + 1} of {epochs}")
+
+    with SummaryWriter(str(events)) as writer:
 
         def on_epoch(epoch: Epoch) -> None:
-            progress.update(task, completed=epoch.number + 1, latest=summary(epoch))
-            progress.console.print(f"epoch {epoch.number + 1:3d}  {summary(epoch)}", highlight=False)
-            _write(writer, epoch)
+            table.add(epoch)
+            write_scalars(writer, epoch)
 
-        yield Watcher(on_batch, on_epoch)
+        watcher = Watcher(on_batch if console.is_terminal else Watcher().batch, on_epoch)
+        if console.is_terminal:
+            with bar:
+                yield watcher
+        else:
+            yield watcher
 
 
-def summary(epoch: Epoch) -> str:
-    """Return an epoch as one line: loss, accuracy and firing rate."""
+class _Table:
+    """The rows that have been printed, and what the next one is compared with."""
+
+    def __init__(self, epochs: int, console: Console) -> None:
+        self.epochs = epochs
+        self.console = console
+        self.best: Epoch | None = None
+        self.seconds: list[float] = []
+        self.warned: set[str] = set()
+
+    def add(self, epoch: Epoch) -> None:
+        if not self.seconds:
+            self._print(HEADER, "bold")
+        self.seconds.append(epoch.seconds)
+        better = epoch.better_than(self.best)
+        self.best = epoch if better else self.best
+        left = statistics.median(self.seconds[-RECENT:]) * (self.epochs - epoch.number - 1)
+        self._print(f"{row(epoch, self.epochs, left)}{' *' if better else ''}")
+        for warning in epoch.warnings:
+            if warning not in self.warned:
+                self.warned.add(warning)
+                self._print(f"warning: {warning}", "yellow")
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        # soft_wrap leaves a line as it is: a file has one line for each epoch, however narrow it is said to be.
+        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def row(epoch: Epoch, epochs: int, seconds_left: float) -> str:
+    """Return an epoch as one row of the table."""
     rates = epoch.firing_rates.values()
+    rate = f"{sum(rates) / len(rates):.1%}" if rates else ABSENT
+    norm = ABSENT if epoch.gradient_norm is None else _number(epoch.gradient_norm, 2)
     return (
-        f"loss {epoch.training_loss:.4f}  accuracy {epoch.training_accuracy:.2%}  "
-        f"validation {epoch.validation_accuracy:.2%}  firing rate {sum(rates) / max(1, len(rates)):.1%}"
+        f"{f'{epoch.number + 1}/{epochs}':>9}{_number(epoch.training_loss, 4):>10}{epoch.training_accuracy:>10.2%}"
+        f"{epoch.validation_accuracy:>12.2%}{rate:>14}{norm:>10}{duration(seconds_left):>12}"
     )
 
 
-def _write(writer: SummaryWriter, epoch: Epoch) -> None:
+def _number(value: float, places: int) -> str:
+    """Return a number in at most 8 characters: with so many places, or as 1.2e+16 where that is too long or says 0."""
+    return f"{value:.{places}f}" if 10**-places <= value < 1000 or value == 0 else f"{value:.1e}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as 0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def write_scalars(writer: SummaryWriter, epoch: Epoch) -> None:
+    """Write an epoch's metrics and warnings as TensorBoard events, those of batches by the number of the batch."""
+    number = epoch.number + 1
     scalars = {
         "loss/training": epoch.training_loss,
         "loss/validation": epoch.validation_loss,
         "accuracy/training": epoch.training_accuracy,
         "accuracy/validation": epoch.validation_accuracy,
+        "time/seconds_per_epoch": epoch.seconds,
     } | {f"firing_rate/{name}": rate for name, rate in epoch.firing_rates.items()}
+    if epoch.gradient_norm is not None:
+        scalars["gradient_norm/median"] = epoch.gradient_norm
     for name, value in scalars.items():
-        writer.add_scalar(name, value, epoch.number + 1)
+        writer.add_scalar(name, value, number)
+    for batch, norm in enumerate(epoch.gradient_norms, start=epoch.number * len(epoch.gradient_norms) + 1):
+        writer.add_scalar("gradient_norm/batch", norm, batch)
+    if epoch.warnings:
+        writer.add_text("warnings", "\n\n".join(epoch.warnings), number)

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Epoch:
-    """The metrics of one epoch; rates are spikes per neuron and step."""
+    """The metrics of one epoch; rates are spikes per neuron and step.
+
+    `gradient_norms` has the length of the gradient of each batch before clipping, and `gradient_norm` is their median;
+    None and empty where they were not measured. `warnings` are sentences about what looks wrong.
+    """
 
     number: int
     training_loss: float
@@ -17,6 +21,9 @@ class Epoch:
     validation_accuracy: float
     firing_rates: dict[str, float]
     seconds: float
+    gradient_norm: float | None = None
+    gradient_norms: tuple[float, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def better_than(self, other: Epoch | None) -> bool:
         """Return whether this epoch validates better: by accuracy, then by loss."""

@@ -47,6 +47,8 @@ FRAMEWORK = Framework(
             modules.IF: neuron,
             modules.LIF: neuron,
             modules.CubaLIF: neuron,
+            modules.ALIF: neuron,
+            modules.CubaALIF: neuron,
             modules.LI: neuron,
             modules.CubaLI: neuron,
             modules.Delay: delay,

@@ -1,0 +1,9 @@
+"""A training step of ours beside other libraries': forward, loss, backward and optimiser, from the same weights.
+
+A package of contestants as `benchmarks.workers` asks for one.
+"""
+
+from benchmarks.training.base import Job
+from benchmarks.training.choose import prepare, result
+
+__all__ = ["Job", "prepare", "result"]

@@ -1,0 +1,28 @@
+"""Ours: the network as `training.fit` trains it. What trains is named in this file alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from benchmarks.training.base import SLOPE, Job
+from benchmarks.training.torch_stack import TorchTraining
+from training.config import Surrogate
+from training.fit.network import TrainingNetwork
+from training.fit.surrogate import SurrogateThreshold
+
+
+def prepare(job: Job) -> TorchTraining:
+    """Return our training."""
+    module = TrainingNetwork.of(job.network)
+    threshold = SurrogateThreshold(Surrogate.SUPERSPIKE, SLOPE)
+
+    def forward(steps: Tensor) -> Tensor:
+        spikes: Tensor = module(steps, len(steps), threshold).output
+        return spikes
+
+    parameters = {
+        f"{node.name}.{name.removeprefix('connection.')}": parameter
+        for node, layer in zip(job.network.spec.nodes, module.layers, strict=True)
+        for name, parameter in layer.named_parameters()
+    }
+    return TorchTraining(forward, parameters, job.learning_rate)

@@ -1,0 +1,97 @@
+"""What a person sees: the steps with their ratios, and how far losses and gradients agree, as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+from benchmarks.training.choose import CONTESTANTS
+from benchmarks.training.learning import GOAL, Learned
+from benchmarks.training.measure import Step, hidden_activity
+from benchmarks.training.workloads import MEAN_TARGET, target
+
+TITLES = tuple(dict.fromkeys(contestant.title for contestant in CONTESTANTS.values()))
+OURS = CONTESTANTS["ours"].title
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return a table whose first `left` columns are words and whose others are figures."""
+    rule = ["---" if column < left else "---:" for column in range(len(headings))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, rule, *rows))
+
+
+def steps_table(steps: Sequence[Step]) -> str:
+    """Return every case's medians in milliseconds, and how many times as fast ours is as the fastest rival."""
+    titles = [title for title in TITLES if any(CONTESTANTS[step.contestant].title == title for step in steps)]
+    rows, ratios, compiled = [], [], False
+    for _, group in groupby(steps, key=lambda step: id(step.case)):
+        fastest: dict[str, Step] = {}  # each library in its better setting
+        for step in sorted(group, key=lambda step: step.step_ms):
+            fastest.setdefault(CONTESTANTS[step.contestant].title, step)
+        case = next(iter(fastest.values())).case
+        workload = case.case.workload
+        cells = ["", ""]
+        rivals = [step for step in fastest.values() if CONTESTANTS[step.contestant].is_rival]
+        if rivals and OURS in fastest:
+            ratio, wanted = rivals[0].step_ms / fastest[OURS].step_ms, target(workload, case.case.input_activity)
+            ratios.append(ratio)
+            cells = [
+                f"{ratio:.2f} {CONTESTANTS[rivals[0].contestant].title}",
+                f"≥ {wanted:g} {_verdict(ratio, wanted)}",
+            ]
+        compiled = compiled or any(CONTESTANTS[step.contestant].is_compiled for step in fastest.values())
+        rows.append(
+            [
+                f"{workload.name}, {workload.title}, {workload.time_steps} steps",
+                str(case.case.inputs.batch),
+                f"{case.case.activity['input']:.1%}",
+                f"{hidden_activity(case):.1%}",
+                *(_time(fastest[title]) if title in fastest else "–" for title in titles),
+                *cells,
+            ]
+        )
+    table = markdown(["workload", "batch", "input", "hidden", *titles, "× the fastest", "target"], rows)
+    notes = ["", "c: under torch.compile, where that was faster."] if compiled else []
+    if ratios:
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        notes += ["", f"Geometric mean: {mean:.2f}, target ≥ {MEAN_TARGET:g} {_verdict(mean, MEAN_TARGET)}."]
+    return "\n".join([table, *notes])
+
+
+def _time(step: Step) -> str:
+    return f"{step.step_ms:.1f}{' c' if CONTESTANTS[step.contestant].is_compiled else ''}"
+
+
+def _verdict(ratio: float, wanted: float) -> str:
+    return "met" if ratio >= wanted else "short"
+
+
+def agreement_table(steps: Sequence[Step]) -> str:
+    """Return each library's rule, and its largest differences from the loss and the gradients of that rule."""
+    rows = []
+    for title in TITLES:
+        own = [step for step in steps if CONTESTANTS[step.contestant].title == title]
+        if own:
+            rows.append(
+                [
+                    title,
+                    CONTESTANTS[own[0].contestant].rule.note or "ours",
+                    f"{max(abs(step.loss - step.expected_loss) for step in own):.1e}",
+                    f"{max(step.gradient_difference for step in own):.1e}",
+                ]
+            )
+    return markdown(["contestant", "neuron's rule", "loss differs by", "gradients differ by"], rows, left=2)
+
+
+def learning_table(learned: Sequence[Learned]) -> str:
+    """Return how many epochs each contestant took to the goal, and how good it was in the end."""
+    rows = [
+        [
+            CONTESTANTS[each.contestant].title,
+            ", ".join("–" if epochs is None else str(epochs) for epochs in each.epochs_to_goal),
+            f"{each.mean_accuracy:.1%}",
+        ]
+        for each in learned
+    ]
+    return markdown(["contestant", f"epochs to {GOAL:.0%}, by seed", "accuracy after the last, mean"], rows)

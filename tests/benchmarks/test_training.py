@@ -1,0 +1,214 @@
+"""The benchmark of training steps: every library takes the step that its neurons' rule says, and the tables add up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.contestants.base import Skipped
+from benchmarks.training import choose, report
+from benchmarks.training.base import NO_LEARNING, OURS, Job, Rule
+from benchmarks.training.cases import TrainingCase, build
+from benchmarks.training.choose import CONTESTANTS, prepare, result, start
+from benchmarks.training.learning import Learned, learn
+from benchmarks.training.measure import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Step
+from benchmarks.training.reference import difference, expected, fire
+from benchmarks.training.workloads import WORKLOADS
+from benchmarks.workloads import FLATTEN, LIF, RECURRENT_LIF, Workload, conv, linear, pool
+
+ROOT = Path(__file__).parents[2]
+PROMISED = {"workload", "activity", "batch", "contestant", "threads", "step_ms", "loss", "gradient_difference"}
+EVERYTHING = Workload(
+    name="everything",
+    title="what workloads are made of, small",
+    input=(2, 10, 10),
+    nodes=(
+        *(conv(2, 4, 3, stride=2, padding=1), LIF, pool("Max", 2), FLATTEN),
+        *(linear(16, 16), RECURRENT_LIF, linear(16, 8), LIF),
+    ),
+    time_steps=20,
+    activities=(20,),
+    reset="subtract",
+    recurrent_gain=0.25,
+)
+UNCOMPILED = [name for name, contestant in CONTESTANTS.items() if not contestant.is_compiled]
+
+
+@pytest.fixture(scope="module")
+def case() -> TrainingCase:
+    return build(EVERYTHING, 20, 4)
+
+
+def job_of(case: TrainingCase, learning_rate: float = NO_LEARNING) -> Job:
+    return Job(case.case.network, case.case.inputs, 1, case.targets, learning_rate)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.training", "--threads", "1", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.filterwarnings("ignore")  # of other people's libraries
+@pytest.mark.parametrize("name", UNCOMPILED)
+def test_a_contestant_has_the_loss_and_the_gradients_of_its_rule(case: TrainingCase, name: str) -> None:
+    wanted = expected(job_of(case), CONTESTANTS[name].rule)
+    try:
+        found = result(prepare(name, job_of(case)))
+    except Skipped as reason:
+        pytest.skip(str(reason))
+    assert found.loss == pytest.approx(wanted.loss, abs=LOSS_TOLERANCE)
+    assert set(found.gradients) == set(case.case.network.tensors)
+    assert difference(found.gradients, wanted.gradients) <= GRADIENT_TOLERANCE
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", UNCOMPILED)
+def test_nothing_is_learned_while_steps_are_timed_and_something_at_a_learning_rate(
+    case: TrainingCase, name: str
+) -> None:
+    try:
+        still, moving = (start(name, job_of(case, rate)) for rate in (NO_LEARNING, 0.01))
+    except Skipped as reason:
+        pytest.skip(str(reason))
+    batch = still.load(case.case.inputs.steps, case.targets)
+    assert len({still.step(batch) for _ in range(3)}) == 1
+    losses = [moving.step(batch) for _ in range(20)]
+    assert losses[-1] < losses[0]
+
+
+def test_a_contestant_under_torch_compile_takes_the_same_step(
+    case: TrainingCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[object] = []
+
+    def as_it_is(function: object, **_: object) -> object:
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", as_it_is)  # compiling takes minutes and changes no equation
+    found = result(prepare("norse_compiled", job_of(case)))
+    assert len(compiled) == 1
+    assert difference(found.gradients, expected(job_of(case), OURS).gradients) <= GRADIENT_TOLERANCE
+
+
+def test_a_library_that_is_not_installed_is_left_out_by_name(
+    case: TrainingCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = replace(CONTESTANTS["norse"], needs=("a_library_that_is_nowhere",))
+    monkeypatch.setattr(choose, "CONTESTANTS", {"norse": nowhere})
+    with pytest.raises(Skipped, match="the package a_library_that_is_nowhere is not installed here"):
+        start("norse", job_of(case))
+
+
+def test_the_surrogate_is_the_fast_sigmoid_with_a_peak_of_one() -> None:
+    # At -1, 0 and 3 from the threshold the derivative is 1 / (1 + |x|)**2: 1/4, 1 and 1/16.
+    above = torch.tensor([-1.0, 0.0, 3.0], requires_grad=True)
+    spikes = fire(above)
+    spikes.sum().backward()  # type: ignore[no-untyped-call]
+    assert spikes.tolist() == [0, 1, 1]
+    assert above.grad is not None
+    assert above.grad.tolist() == [0.25, 1, 0.0625]
+
+
+def test_a_rule_that_differs_gives_another_loss(case: TrainingCase) -> None:
+    # Otherwise the comparison by rule would compare nothing.
+    rules = {contestant.rule for contestant in CONTESTANTS.values()}
+    assert len({expected(job_of(case), rule).loss for rule in rules}) == len(rules) == 3
+
+
+def test_every_contestant_says_how_its_rule_differs() -> None:
+    assert Rule().note == ""
+    assert CONTESTANTS["snntorch"].rule.note == "resets a step late"
+    assert "passes gradients through the reset" in CONTESTANTS["spyx"].rule.note
+
+
+def test_a_difference_is_relative_and_of_the_worst_tensor() -> None:
+    # Of a norm of 5 a difference of 0.5 is a tenth; the other tensor is equal.
+    wanted = {"a": np.array([3.0, 4.0], np.float32), "b": np.ones(2, np.float32)}
+    found = {"a": np.array([3.5, 4.0], np.float32), "b": np.ones(2, np.float32)}
+    assert difference(found, wanted) == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="the gradients are of a, expected a, b"):
+        difference({"a": found["a"]}, wanted)
+
+
+def steps(case: TrainingCase, **milliseconds: float) -> list[Step]:
+    return [Step(case, name, 2, 1.0, 1.0, 0.0, [ms / 1e3]) for name, ms in milliseconds.items()]
+
+
+def test_ratios_are_to_the_fastest_library_in_its_better_setting_and_their_mean_is_geometric() -> None:
+    # Norse compiled takes 8 ms, four times ours, and Spyx is in no ratio; in the second case 27 is nine times ours. The
+    # geometric mean of 4 and 9 is 6.
+    mlp = build(WORKLOADS[0], 5, 1)
+    measured = steps(mlp, ours=2.0, norse=30.0, norse_compiled=8.0, sinabs=9.0, spyx=0.5)
+    measured += steps(mlp.first(1), ours=3.0, norse=27.0)
+    lines = report.steps_table(measured).splitlines()
+    assert lines[0].split(" | ")[4:] == ["ours", "Norse", "sinabs", "Spyx", "× the fastest", "target |"]
+    assert lines[2].split(" | ")[4:] == ["2.0", "8.0 c", "9.0", "0.5", "4.00 Norse", "≥ 3.5 met |"]
+    assert lines[3].split(" | ")[4:] == ["3.0", "27.0", "–", "–", "9.00 Norse", "≥ 3.5 met |"]
+    assert lines[-1] == "Geometric mean: 6.00, target ≥ 3.5 met."
+
+
+def test_a_step_that_disagrees_says_by_how_much(case: TrainingCase) -> None:
+    right = Step(case, "norse", 2, 1.0, 1.0, 1e-6)
+    assert right.disagreement is None
+    loss, gradients, undefined = (
+        replace(right, loss=1.1),
+        replace(right, gradient_difference=0.01),
+        replace(right, gradient_difference=float("nan")),
+    )
+    assert loss.disagreement == "norse on everything at 20 %: the loss is 1.1, expected 1.0 by its rule"
+    assert gradients.disagreement is not None
+    assert "the gradients differ by 1.0e-02 of their norm, expected at most 0.0001" in gradients.disagreement
+    assert undefined.disagreement is not None
+
+
+def test_epochs_to_the_goal_are_counted_from_one() -> None:
+    learned = Learned("ours", np.array([[0.5, 0.96, 0.94], [0.5, 0.6, 0.7]]))
+    assert learned.epochs_to_goal == [2, None]
+    assert "| ours | 2, – | 82.0% |" in report.learning_table([learned])
+
+
+def test_ours_and_a_library_of_its_rule_learn_digits_alike() -> None:
+    ours, other = (learn(name, threads=1, epochs=2, seeds=1).accuracy for name in ("ours", "spikingjelly"))
+    # Chance is 10 %; two epochs of equal gradients lead to about the same accuracy.
+    assert ours[0, -1] > 0.5
+    assert np.abs(ours - other).max() < 0.05
+
+
+def table(text: str) -> Sequence[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(tmp_path: Path) -> None:
+    wanted = ["--only", "braille", "--only", "ours", "--only", "norse", "--batch", "2"]
+    answer = bench("--quick", *wanted, "--json", str(tmp_path / "figures.json"))
+    assert answer.returncode == 0, answer.stderr
+    assert "| braille, 12-128R-7, 256 steps | 2 |" in answer.stdout
+    rows = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["contestant"] for row in rows] == ["ours", "norse"]
+    for row in rows:
+        assert row.keys() >= PROMISED
+        assert (row["workload"], row["activity"], row["batch"], row["threads"]) == ("braille", 22, 2, 1)
+        assert row["step_ms"] > 0
+        assert row["loss"] == pytest.approx(row["expected_loss"], abs=LOSS_TOLERANCE)
+
+
+def test_a_check_times_nothing_and_shows_how_far_all_agree() -> None:
+    answer = bench("--check", "--only", "mlp", "--only", "ours", "--only", "sinabs", "--batch", "2")
+    assert answer.returncode == 0, answer.stderr
+    assert [line.split(" | ")[0] for line in table(answer.stdout)[2:]] == ["| ours", "| sinabs"]
+    assert "Medians" not in answer.stdout
+
+
+def test_a_name_that_is_neither_workload_nor_contestant_is_refused_with_those_that_are() -> None:
+    answer = bench("--only", "mnist")
+    assert answer.returncode == 1
+    assert "error: --only is 'mnist', expected one of mlp, conv" in answer.stderr

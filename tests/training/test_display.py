@@ -1,0 +1,111 @@
+"""What is shown of a run in progress: on a terminal, in a file, and in TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training.fit.checkpoint import Progress
+from training.report.display import duration, row, shown
+from training.report.epochs import Epoch
+
+RATES = {"hidden": 0.1, "output": 0.3}
+HUGE = Epoch(4999, 1e12, 1.0, 1e12, 1.0, dict.fromkeys(RATES, 1.0), 99_999.0, 1e16, (1e16,))
+
+
+def epochs(number: int) -> list[Epoch]:
+    return [
+        Epoch(index, 1.5, 0.5, 1.0, 0.1 * index, RATES, 30.0, 2.5, (2.0, 3.0), ("the gradient explodes.",))
+        for index in range(number)
+    ]
+
+
+def display(watched: list[Epoch], folder: Path, total: int = 40, *, terminal: bool = False, width: int = 80) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, color_system="standard" if terminal else None)
+    with shown(total, folder, console) as watcher:
+        for epoch in watched:
+            watcher.batch(epoch.number, 0.5)
+            watcher.epoch(epoch)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_a_file_gets_a_header_one_line_for_each_epoch_and_each_warning_once(width: int, tmp_path: Path) -> None:
+    lines = display(epochs(3), tmp_path, width=width).splitlines()
+    # Loss 1.5, mean firing rate (0.1 + 0.3) / 2, 30 seconds for each of the 39, 38 and 37 epochs that are left.
+    assert [line.split() for line in lines] == [
+        ["epoch", "loss", "accuracy", "validation", "firing", "rate", "gradient", "time", "left"],
+        ["1/40", "1.5000", "50.00%", "0.00%", "20.0%", "2.50", "19:30", "*"],
+        ["warning:", "the", "gradient", "explodes."],
+        ["2/40", "1.5000", "50.00%", "10.00%", "20.0%", "2.50", "19:00", "*"],
+        ["3/40", "1.5000", "50.00%", "20.00%", "20.0%", "2.50", "18:30", "*"],
+    ]
+
+
+def test_the_columns_stand_below_their_names_and_fit_into_80_whatever_the_numbers(tmp_path: Path) -> None:
+    small = Epoch(0, 1e-9, 0.0, 1e-9, 0.0, {}, 0.001, None)
+    broken = Epoch(1, float("nan"), 0.0, float("inf"), 0.0, RATES, 1.0, float("inf"))
+    lines = display([small, broken, HUGE], tmp_path, total=5000).splitlines()
+    assert max(map(len, lines)) <= 79
+    ends = [match.end() for match in re.finditer(r"time left|firing rate|\w+", lines[0])]
+    for line in lines[1:]:
+        assert [match.end() for match in re.finditer(r"[^ *]+", line)] == ends, line
+
+
+def test_a_terminal_has_a_bar_below_the_rows_and_warnings_in_yellow(tmp_path: Path) -> None:
+    output = display(epochs(2), tmp_path, terminal=True)
+    assert "epoch 2 of 40" in output
+    assert "\x1b[33mwarning: the gradient explodes." in output
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", output)
+    assert max(len(line) for line in re.split(r"[\r\n]+", plain)) <= 80
+
+
+def test_an_epoch_without_measurements_has_dashes() -> None:
+    assert row(Epoch(0, 1.0, 0.5, 1.0, 0.5, {}, 1.0), 2, 5.0).split() == [
+        "1/2", "1.0000", "50.00%", "50.00%", "–", "–", "0:05",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03")])
+def test_a_duration_has_minutes_and_seconds_and_hours_where_there_are_some(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_tensorboard_has_every_figure_of_an_epoch_and_the_gradient_of_every_batch(tmp_path: Path) -> None:
+    display(epochs(2), tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["scalars"]) == {
+        *("loss/training", "loss/validation", "accuracy/training", "accuracy/validation"),
+        *("firing_rate/hidden", "firing_rate/output", "gradient_norm/median", "gradient_norm/batch"),
+        "time/seconds_per_epoch",
+    }
+    assert [(each.step, each.value) for each in events.Scalars("gradient_norm/batch")] == [
+        (1, 2),
+        (2, 3),
+        (3, 2),
+        (4, 3),
+    ]
+    assert [each.step for each in events.Scalars("gradient_norm/median")] == [1, 2]
+    assert events.Tags()["tensors"] == ["warnings/text_summary"]
+
+
+def test_a_checkpoint_from_before_gradients_were_recorded_is_read(tmp_path: Path) -> None:
+    old = {"number", "training_loss", "training_accuracy", "validation_loss", "validation_accuracy", "firing_rates"}
+    epoch = {name: value for name, value in asdict(epochs(1)[0]).items() if name in old | {"seconds"}}
+    content = {"weights": {}, "optimiser": {}, "epochs": [epoch], "best": epoch, "best_weights": {}}
+    torch.save(content, tmp_path / "checkpoint.pt")
+    (read,) = Progress.load(tmp_path / "checkpoint.pt").epochs
+    assert (read.gradient_norm, read.gradient_norms, read.warnings) == (None, (), ())
+
+
+def test_what_an_epoch_recorded_survives_a_checkpoint(tmp_path: Path) -> None:
+    Progress({}, {}, [HUGE, *epochs(1)]).save(tmp_path / "checkpoint.pt")
+    assert Progress.load(tmp_path / "checkpoint.pt").epochs == [HUGE, *epochs(1)]

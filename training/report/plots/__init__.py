@@ -1,0 +1,49 @@
+"""The plots of a run, in a module for each thing that they show; `save_plots` draws all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.engines import Engine
+from models.spec.network import Network
+from training.data.datasets import Dataset
+from training.report.epochs import Epoch
+from training.report.evaluate import Evaluation
+from training.report.plots.confusion import save_confusion
+from training.report.plots.curves import save_curves, save_gradients
+from training.report.plots.feature_maps import convolutions, save_feature_maps
+from training.report.plots.firing_rates import SAMPLES, neuron_rates, save_firing_rates
+from training.report.plots.membranes import save_membranes
+from training.report.plots.raster import save_raster
+from training.report.plots.recorded import RecordedSample
+
+__all__ = ["save_plots"]
+
+
+def save_plots(
+    folder: Path,
+    engine: Engine,
+    network: Network,
+    data: Dataset,
+    evaluation: Evaluation,
+    epochs: Sequence[Epoch],
+    clip_norm: float,
+) -> None:
+    """Draw a run into its folder: over the epochs, over the test split, and of the first test sample.
+
+    curves.png, gradients.png (where norms were measured), confusion.png, firing_rates.png, raster.png, membranes.png,
+    and feature_maps.png (of a network with convolutions).
+    """
+    save_curves(epochs, folder / "curves.png")
+    if any(epoch.gradient_norms for epoch in epochs):
+        save_gradients(epochs, clip_norm, folder / "gradients.png")
+    save_confusion(evaluation.confusion, data.class_names, folder / "confusion.png")
+    save_firing_rates(neuron_rates(engine, data.test), min(SAMPLES, len(data.test)), folder / "firing_rates.png")
+    sample = RecordedSample.of(engine, network, data.test.samples[0])
+    true, found = data.class_names[int(data.test.labels[0])], data.class_names[sample.predicted]
+    title = f"Test sample 0: true class {true}, predicted {found}"
+    save_raster(sample, title, folder / "raster.png")
+    save_membranes(sample, title, folder / "membranes.png")
+    if convolutions(sample):
+        save_feature_maps(sample, title, folder / "feature_maps.png")

@@ -1,0 +1,94 @@
+"""Plots over the epochs: loss, accuracy and firing rates; and the gradient's norm over the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from training.report.epochs import Epoch
+from training.report.plots.style import BLUE, GREY, VERMILION, apply_log, drawn, heading, shortened
+
+
+def save_curves(epochs: Sequence[Epoch], path: Path) -> None:
+    """Draw loss, accuracy and firing rates over the epochs, with the best epoch marked."""
+    numbers = [epoch.number + 1 for epoch in epochs]
+    best = epochs[0]
+    for epoch in epochs:
+        best = epoch if epoch.better_than(best) else best
+    with drawn(path, height=3.0) as figure:
+        loss, accuracy, rates = figure.subplots(1, 3)
+        for axes, training, validation in (
+            (loss, [each.training_loss for each in epochs], [each.validation_loss for each in epochs]),
+            (accuracy, [each.training_accuracy for each in epochs], [each.validation_accuracy for each in epochs]),
+        ):
+            axes.plot(numbers, training, color=BLUE, label="training", **_marked(numbers))
+            axes.plot(numbers, validation, color=VERMILION, label="validation", **_marked(numbers))
+        heading(loss, "Loss")
+        loss.set_ylabel("loss (log scale)")
+        apply_log(loss, [value for each in epochs for value in (each.training_loss, each.validation_loss)])
+        heading(accuracy, "Accuracy", f"best: {best.validation_accuracy:.1%} in epoch {best.number + 1}")
+        accuracy.plot([best.number + 1], [best.validation_accuracy], "o", color=VERMILION, markersize=7, zorder=3)
+        accuracy.set(ylabel="share of samples that are right")
+        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+        for layer in epochs[0].firing_rates:
+            rates.plot(
+                numbers, [each.firing_rates[layer] for each in epochs], label=shortened(layer), **_marked(numbers)
+            )
+        heading(rates, "Firing rates on the validation split")
+        rates.set(ylabel="spikes per neuron and step", ylim=(0, None))
+        for axes in (loss, accuracy, rates):
+            axes.set(xlabel="epoch", xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+            axes.grid(visible=True)
+            if axes.lines:
+                axes.legend(ncols=2 if len(axes.lines) > 6 else 1, fontsize=8)
+
+
+def save_gradients(epochs: Sequence[Epoch], clip_norm: float, path: Path) -> None:
+    """Draw the length of each batch's gradient before clipping, the median of each epoch, and where it is clipped.
+
+    A length that is infinite or not a number is a cross at the upper edge.
+    """
+    with drawn(path, height=3.0) as figure:
+        axes = figure.subplots()
+        where = [each.number + _middles(len(each.gradient_norms)) for each in epochs]
+        batches = np.concatenate(where)
+        norms = np.concatenate([np.asarray(each.gradient_norms, float) for each in epochs])
+        measured = np.isfinite(norms) & (norms > 0)
+        axes.plot(batches[measured], norms[measured], ".", color=GREY, markersize=2.5, label="batch", rasterized=True)
+        medians = [(each.number + 0.5, each.gradient_norm) for each in epochs if each.gradient_norm is not None]
+        axes.plot(*zip(*medians, strict=True), color=BLUE, label="median of the epoch", **_marked(medians))
+        axes.axhline(clip_norm, color=VERMILION, linestyle="--", label=f"clipped to {clip_norm:g}")
+        broken = batches[~np.isfinite(norms)]
+        if len(broken):
+            top = np.ones(len(broken))
+            axes.plot(
+                broken,
+                top,
+                "x",
+                color=VERMILION,
+                clip_on=False,
+                transform=axes.get_xaxis_transform(),
+                label="not finite",
+            )
+        shares = float((norms > clip_norm).mean())
+        heading(axes, "Gradient norm before clipping", f"{shares:.0%} of {len(norms)} batches are clipped")
+        axes.set(xlabel="epochs done", ylabel="L2 norm (log scale)", xlim=(epochs[0].number, len(epochs)))
+        apply_log(axes, [*norms, clip_norm])
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
+        axes.grid(visible=True)
+        axes.legend(fontsize=8, ncols=4)
+
+
+def _middles(batches: int) -> Any:
+    """Return where the middle of each batch is in an epoch, from 0 to 1."""
+    return (np.arange(batches) + 0.5) / max(1, batches)
+
+
+def _marked(points: Sequence[Any]) -> dict[str, Any]:
+    """Return the look of a line: with dots where there are so few points that one could miss them."""
+    return {"marker": "o", "markersize": 3} if len(points) <= 3 else {}

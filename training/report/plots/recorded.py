@@ -1,0 +1,51 @@
+"""One recorded sample: its input, and every layer's spikes and membranes over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.coding import EncodedInputs, encode
+from models.engines import Engine, Record
+from models.spec import Spec
+from models.spec.network import FloatArray, Network
+from training.report.plots.style import TimeAxis
+
+
+@dataclass(frozen=True)
+class RecordedSample:
+    """A sample's run: `raw` as a client sends it, `inputs` (1 or time_steps, *shape), and what each layer did.
+
+    `rasters` and `membranes` name to (time_steps, *shape); a readout that does not spike has a membrane alone.
+    """
+
+    network: Network
+    raw: FloatArray
+    inputs: FloatArray
+    rasters: Mapping[str, NDArray[np.int32]]
+    membranes: Mapping[str, FloatArray]
+    time: TimeAxis
+    predicted: int
+
+    @property
+    def spec(self) -> Spec:
+        """The network's spec."""
+        return self.network.spec
+
+    @classmethod
+    def of(cls, engine: Engine, network: Network, sample: FloatArray) -> RecordedSample:
+        """Run one raw sample and record it."""
+        encoded: EncodedInputs = encode(sample[np.newaxis], network.spec)
+        result, _ = engine.run(encoded, record=Record.RASTER | Record.MEMBRANE)
+        return cls(
+            network=network,
+            raw=sample,
+            inputs=encoded.steps[:, 0],
+            rasters={name: raster[:, 0] for name, raster in result.rasters.items()},
+            membranes={name: membrane[:, 0] for name, membrane in result.membranes.items()},
+            time=TimeAxis.of(network.spec, encoded.time_steps),
+            predicted=int(result.class_index[0]),
+        )
