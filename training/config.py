@@ -25,6 +25,7 @@ from models.spec.parameters import Fraction, Frozen
 from training.errors import InvalidConfig
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Share0 = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -117,19 +118,19 @@ class NetworkConfig(Frozen):
     readout_decay: Fraction | None = Field(
         default=None,
         description="What a membrane readout keeps per step.",
-        json_schema_extra={"chosen": "as decay; with spread-decay, a tenth of the sequence as its time constant"},
+        json_schema_extra={"chosen": "as decay; with spread decays, a tenth of the sequence as its time constant"},
     )
     threshold: Positive = Field(default=1.0, description="Where a neuron fires.")
     fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
     reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
     learn: tuple[Learnable, ...] = suited(
-        (), ("decay", "syn_decay", "adapt_decay", "adapt_gain"), "The neurons' parameters that are trained."
+        (), ("decay", "syn_decay", "adapt_decay"), "The neurons' parameters that are trained."
     )
     learn_per: Literal["neuron", "layer"] = Field(
         default="neuron", description="One value of a learned parameter for each; of a convolution always the layer."
     )
-    spread_decay: bool = suited(
-        False, True, "Start every neuron with a decay of its own, from 2 steps to a quarter of the sequence."
+    decays: Literal["alike", "spread"] = suited(
+        "alike", "spread", "How decays start: as --decay, or from 2 steps to a quarter of the sequence."
     )
     initialisation: Initialisation = suited(
         Initialisation.FIRING_RATE,
@@ -167,12 +168,32 @@ class OptimisationConfig(Frozen):
     rate_penalty: NonNegative = suited(2.0, 0.0, "The weight of the firing-rate penalty.")
     rate_low: Fraction = Field(default=0.01, description="The lowest firing rate without a penalty.")
     rate_high: Fraction = Field(default=0.15, description="The highest firing rate without a penalty.")
+    label_smoothing: Share0 = Field(default=0.0, description="The share of the target that all classes have alike.")
+    class_weights: Literal["equal", "balanced"] = Field(
+        default="equal", description="How much a sample counts: equally, or so that classes do."
+    )
+    truncate: Count | None = Field(
+        default=None,
+        description="Sequences: pass no gradient back from one stretch of this many steps to the one before.",
+        json_schema_extra={"chosen": "through all steps"},
+    )
+    recompute: Count | None = Field(
+        default=None,
+        description="Sequences: keep what this many steps need for gradients in memory, and compute the rest twice.",
+        json_schema_extra={"chosen": "keep all steps"},
+    )
     clip_norm: Positive = Field(default=1.0, description="Gradients longer than this are cut to it.")
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
 class AugmentConfig(Frozen):
     """How training samples are changed at random."""
+
+    event_drop: Fraction = Field(
+        default=0.0, description="Sequences: the largest share of a sample's values that is dropped."
+    )
+    time_shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Sequences: moved by up to this many steps.")
+    time_jitter: NonNegative = Field(default=0.0, description="Spikes: each moves by steps of this standard deviation.")
 
     shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Images: moved by up to this many pixels.")
 
@@ -214,7 +235,7 @@ class TrainingConfig(Frozen):
                     and isinstance(extra, dict)
                     and SEQUENCES in extra
                     and field not in section.model_fields_set
-                    and not (field == "spread_decay" and "decay" in section.model_fields_set)
+                    and not (field == "decays" and "decay" in section.model_fields_set)
                 ):
                     values[field] = extra[SEQUENCES]
             sections[name] = section.model_copy(update=values)

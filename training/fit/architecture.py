@@ -237,7 +237,7 @@ class _Draft:
         """
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
         several = self.config.learn_per == "neuron" and len(self.shape) == 1
-        spread = spread and several and self.config.spread_decay and "decay" in fields
+        spread = spread and several and self.config.decays == "spread" and "decay" in fields
         if learned or spread:
             self.training[fields["name"]] = NodeTraining(learned=learned, spread=spread)
         each: dict[str, Any] = dict.fromkeys([*learned, *(["decay"] if spread else [])], PER_NEURON) if several else {}

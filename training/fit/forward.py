@@ -13,6 +13,12 @@ from models.spec.network import FloatArray
 from training.fit.network import Activity, TrainingNetwork
 
 
+def encoded(module: TrainingNetwork, samples: FloatArray, seed: int | Sequence[int] = 0) -> tuple[Tensor, int]:
+    """Return a network's inputs on its device, (time_steps or 1, batch, *shape), and the number of steps."""
+    inputs = encode(samples, module.spec, seed=seed)
+    return torch.from_numpy(inputs.steps).to(next(module.parameters()).device), inputs.time_steps
+
+
 def forward(
     module: TrainingNetwork,
     samples: FloatArray,
@@ -20,7 +26,5 @@ def forward(
     seed: int | Sequence[int] = 0,
 ) -> Activity:
     """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest."""
-    inputs = encode(samples, module.spec, seed=seed)
-    device = next(module.parameters()).device
-    activity: Activity = module(torch.from_numpy(inputs.steps).to(device), inputs.time_steps, threshold)
+    activity: Activity = module(*encoded(module, samples, seed), threshold)
     return activity

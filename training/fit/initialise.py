@@ -129,25 +129,17 @@ def _arriving(module: TrainingNetwork, layer: Neurons, samples: FloatArray) -> T
 def _scale(layer: Neurons, feeding: list[Connection], currents: Tensor) -> None:
     """Scale the rows of the weights before a layer, and move its biases."""
     membranes = _membranes(layer, currents)
-    # A constant current of 1 charges the membrane to this, on average over the steps.
-    charged = _membranes(layer, torch.ones_like(currents[:, :1])).mean(dim=(0, 1))
-    threshold = layer.parameter("threshold")
+    charged = _membranes(layer, torch.ones_like(currents[:, :1]))  # by a constant current of 1
+    # A row of weights for each index of the layer's first axis; or where there is none, one factor for the layer.
     rows = all(connection.channels == currents.shape[2] for connection in feeding)
-    kept = 2 if rows else 0  # a row of weights for each index of that axis, else one factor for the layer
-    over = tuple(axis for axis in range(membranes.ndim) if not (rows and axis == kept))
-    deviation = membranes.std(dim=over, correction=0)
-    mean, charged = (_mean(values, rows=rows) for values in (membranes.mean(dim=(0, 1)), charged))
-    factor = torch.where(deviation > 0, _mean(threshold, rows=rows) / deviation, 1.0)
-    shift = torch.where(charged != 0, -mean * factor / charged, 0.0) / len(feeding)
+    over = tuple(axis for axis in range(membranes.ndim) if not (rows and axis == 2))
+    mean, response = (values.mean(dim=over, keepdim=True) for values in (membranes, charged))
+    bias = torch.where(response != 0, -mean / response, 0.0)
+    deviation = (membranes + bias * charged).std(dim=over, correction=0, keepdim=True)
+    threshold = layer.parameter("threshold").expand(currents.shape[2:])[None, None].mean(dim=over, keepdim=True)
+    factor = torch.where(deviation > 0, threshold / deviation, 1.0)
     for connection in feeding:
-        connection.rescale(factor, shift)
-
-
-def _mean(values: Tensor, *, rows: bool) -> Tensor:
-    """Return the mean over all axes, or all but the first."""
-    if not values.ndim:
-        return values
-    return values.flatten(1).mean(dim=1) if rows and values.ndim > 1 else values if rows else values.mean()
+        connection.rescale(factor.flatten(), (bias * factor).flatten() / len(feeding))
 
 
 def _membranes(layer: Neurons, currents: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,18 @@ from models.engines.torch.network import HardThreshold
 from models.spec import Spec
 from models.spec.network import Network
 from training.config import Initialisation, OptimisationConfig, TrainingConfig
-from training.data.augment import shift
+from training.data.augment import augmented
 from training.data.datasets import Dataset, Split
 from training.fit.architecture import Architecture
 from training.fit.checkpoint import Progress
-from training.fit.forward import forward
+from training.fit.diagnostics import Diagnostics
+from training.fit.forward import encoded, forward
 from training.fit.initialise import SAMPLES, initialise
 from training.fit.layers import Delays, Neurons
-from training.fit.losses import class_scores, rate_penalty, readout_loss, require_gradient
-from training.fit.network import Activity, TrainingNetwork
+from training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
+from training.fit.network import TrainingNetwork
 from training.fit.schedule import learning_rate_share
+from training.fit.segments import Lengths, run
 from training.fit.surrogate import threshold_for
 from training.report.epochs import SILENT, Epoch, Watcher
 
@@ -64,10 +66,12 @@ def fit(
     BrokenGradientChain if no gradient can reach a weight, and InvalidConfig if there is no checkpoint to resume from.
     """
     module, optimiser, progress = _start(architecture, data, config, checkpoint, resume=resume)
+    diagnostics = Diagnostics(data, architecture.spec.coding, config.optimisation.clip_norm)
     interrupted = False
     try:
         while _goes_on(progress, config.optimisation):
             epoch = _one_epoch(module, optimiser, data, config, len(progress.epochs), watcher)
+            epoch = replace(epoch, warnings=diagnostics.of(epoch))
             progress.epochs.append(epoch)
             progress.weights = deepcopy(module.state_dict())
             progress.optimiser = optimiser.state_dict()
@@ -133,6 +137,10 @@ def _one_epoch(
     threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=settings.detach_reset)
     parameters = list(module.parameters())
     rng = np.random.default_rng([config.seed, number])
+    lengths = Lengths(settings.truncate, settings.recompute)
+    class_weights = None
+    if settings.class_weights == "balanced":
+        class_weights = balancing_weights(data.training.labels, len(data.class_names)).to(config.device)
     module.train()
     loss_sum, correct, done = 0.0, 0, 0.0
     norms: list[float] = []
@@ -140,14 +148,20 @@ def _one_epoch(
         share = learning_rate_share(settings.schedule, (number + done) / settings.epochs)
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * share * group["factor"]
-        samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
+        samples = augmented(batch.samples, config.augment, data.declared, rng)
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
-        activity = forward(module, samples, threshold, seeds)
+        passed = run(module, *encoded(module, samples, seeds), threshold, lengths)
         targets = torch.from_numpy(batch.labels).to(config.device)
-        loss = readout_loss(activity.output, targets, module.spec.readout)
+        loss = readout_loss(
+            passed.output,
+            targets,
+            module.spec.readout,
+            class_weights=class_weights,
+            label_smoothing=settings.label_smoothing,
+        )
         if settings.rate_penalty:
             loss = loss + settings.rate_penalty * rate_penalty(
-                list(activity.rates.values()), settings.rate_low, settings.rate_high
+                list(passed.rates.values()), settings.rate_low, settings.rate_high
             )
         require_gradient(loss, parameters)
         optimiser.zero_grad()
@@ -155,7 +169,7 @@ def _one_epoch(
         norms.append(float(clip_grad_norm_(parameters, settings.clip_norm)))
         optimiser.step()
         loss_sum += float(loss.detach()) * len(batch)
-        correct += _correct(activity, targets, module.spec)
+        correct += _correct(passed.output, targets, module.spec)
         done = after
         watcher.batch(number, done)
     validation = validate(module, data.validation)
@@ -179,8 +193,8 @@ def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tupl
         yield min(1.0, (start + size) / len(order)), split[order[start : start + size]]
 
 
-def _correct(activity: Activity, targets: torch.Tensor, spec: Spec) -> int:
-    return int((class_scores(activity.output.detach(), spec.readout).argmax(dim=1) == targets).sum())
+def _correct(output: torch.Tensor, targets: torch.Tensor, spec: Spec) -> int:
+    return int((class_scores(output.detach(), spec.readout).argmax(dim=1) == targets).sum())
 
 
 @dataclass(frozen=True)
@@ -204,7 +218,7 @@ def validate(module: TrainingNetwork, split: Split) -> Validation:
         targets = torch.from_numpy(batch.labels).to(activity.output.device)
         share = len(batch) / len(split)
         loss += float(readout_loss(activity.output, targets, module.spec.readout)) * share
-        correct += _correct(activity, targets, module.spec)
+        correct += _correct(activity.output, targets, module.spec)
         for name, rate in activity.firing_rates.items():
             rates[name] = rates.get(name, 0.0) + rate * share
     return Validation(loss, correct / len(split), rates)
