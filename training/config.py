@@ -159,7 +159,7 @@ class OptimisationConfig(Frozen):
     learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
     weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
-    neuron_learning_rate: Positive = Field(
+    neuron_rate_factor: Positive = Field(
         default=5.0, description="The learning rate of neurons' parameters and delays, as a multiple of the weights'."
     )
     surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")

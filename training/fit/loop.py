@@ -115,7 +115,7 @@ def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[st
     weights = [value for value in module.parameters() if id(value) not in learned]
     others = [value for value in module.parameters() if id(value) in learned]
     groups = [{"params": weights, "weight_decay": config.weight_decay, "factor": 1.0}]
-    return groups + ([{"params": others, "weight_decay": 0.0, "factor": config.neuron_learning_rate}] if others else [])
+    return groups + ([{"params": others, "weight_decay": 0.0, "factor": config.neuron_rate_factor}] if others else [])
 
 
 def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
