@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from models.spec import Coding, Readout, describe_first_error
 from models.spec.nodes import Fire, Reset
-from models.spec.parameters import Fraction, Frozen
+from models.spec.parameters import Fraction, Frozen, Size
 from training.errors import InvalidConfig
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -54,7 +54,9 @@ class DataConfig(Frozen):
     """Which data, and how it is split. The test split chooses nothing."""
 
     dataset: str = Field(
-        default="digits", description="digits, mnist, fashion-mnist, mnist-5000, or arrays: your own .npz."
+        default="digits",
+        description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
+        "(your own .npz) or events (your own folder).",
     )
     file: Path | None = Field(
         default=None,
@@ -76,6 +78,43 @@ class DataConfig(Frozen):
         default=None,
         description="none; range, low to high become 0 to 1; or standard, each feature has mean 0 and deviation 1",
         json_schema_extra={"chosen": "arrays: standard for current coding, none for spikes, else range"},
+    )
+    window: Count | None = Field(
+        default=None,
+        description="Events, audio: the microseconds of a time step.",
+        json_schema_extra={"chosen": "10000, or as usual for the data set"},
+    )
+    max_steps: Count | None = Field(
+        default=None,
+        description="Events, audio: the most steps of a recording.",
+        json_schema_extra={"chosen": "as the longest recording, or as usual for the data set"},
+    )
+    sensor: tuple[Size, ...] | None = Field(
+        default=None,
+        description="Events: channels, height and width; or units.",
+        json_schema_extra={"chosen": "as far as events reach"},
+    )
+    downsample: Count = Field(
+        default=1, description="Events: how many pixels of height and of width, or units, become one."
+    )
+    cache: Path = Field(default=Path("data/.cache"), description="Events: where their rasters are kept.")
+
+
+class AugmentConfig(Frozen):
+    """How training samples are varied, anew in every epoch. Nothing is varied by default."""
+
+    shift: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Images, event cameras: moved by up to this many pixels."
+    )
+    event_drop: Fraction = Field(
+        default=0.0, description="Drop up to this share: a span of time, some channels, or events at random."
+    )
+    time_jitter: NonNegative = Field(
+        default=0.0, description="Spikes: moved by normally distributed steps of this deviation."
+    )
+    time_shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Sequences: moved by up to this many steps.")
+    mixup: NonNegative = Field(
+        default=0.0, description="Mix samples in pairs, by shares from a Beta distribution of this parameter."
     )
 
 
@@ -186,16 +225,26 @@ class OptimisationConfig(Frozen):
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
-class AugmentConfig(Frozen):
-    """How training samples are changed at random."""
+class Precision(StrEnum):
+    """The type of a run's matrix products and convolutions, by its name in lightning-fabric."""
 
-    event_drop: Fraction = Field(
-        default=0.0, description="Sequences: the largest share of a sample's values that is dropped."
+    FLOAT32 = "32-true"
+    BFLOAT16 = "bf16-mixed"
+
+
+class ParallelConfig(Frozen):
+    """The processes that a run is divided among. Their number does not change its result."""
+
+    devices: Count = Field(
+        default=1,
+        description="Devices, each with a process that runs its share of every batch.",
+        json_schema_extra={"resumable": True},
     )
-    time_shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Sequences: moved by up to this many steps.")
-    time_jitter: NonNegative = Field(default=0.0, description="Spikes: each moves by steps of this standard deviation.")
-
-    shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Images: moved by up to this many pixels.")
+    precision: Precision = Field(
+        default=Precision.FLOAT32,
+        description="32-true, or bf16-mixed for products in bfloat16, on CUDA.",
+        json_schema_extra={"resumable": True},
+    )
 
 
 class TrainingConfig(Frozen):
@@ -207,6 +256,7 @@ class TrainingConfig(Frozen):
     network: NetworkConfig = NetworkConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
     augment: AugmentConfig = AugmentConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @classmethod
     def read(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.coding import encode
 from models.neurons import Arithmetic
 from models.spec.network import FloatArray
+from training.fit.batch_norm import WholeBatch
 from training.fit.network import Activity, TrainingNetwork
 
 
@@ -24,7 +25,11 @@ def forward(
     samples: FloatArray,
     threshold: Arithmetic[Tensor],
     seed: int | Sequence[int] = 0,
+    whole: WholeBatch | None = None,
 ) -> Activity:
-    """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest."""
-    activity: Activity = module(*encoded(module, samples, seed), threshold)
+    """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest.
+
+    `seed` is of rate coding, one for each sample or for all; `whole` tells of the batch of which they are some rows.
+    """
+    activity: Activity = module(*encoded(module, samples, seed), threshold, None, whole)
     return activity

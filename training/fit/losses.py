@@ -34,8 +34,7 @@ def spike_loss(
     """
     spikes = spikes.transpose(0, 1) if batch_first and spikes.ndim == 3 else spikes
     _check(spikes, targets, "spikes")
-    scores = class_scores(spikes, Readout.SPIKE_COUNT)
-    return F.cross_entropy(scores, targets, class_weights, label_smoothing=label_smoothing)
+    return _cross_entropy(class_scores(spikes, Readout.SPIKE_COUNT), targets, class_weights, label_smoothing)
 
 
 def membrane_loss(
@@ -53,8 +52,13 @@ def membrane_loss(
     """
     membrane = membrane.transpose(0, 1) if batch_first and membrane.ndim == 3 else membrane
     _check(membrane, targets, "membrane")
-    scores = class_scores(membrane, readout)
-    return F.cross_entropy(scores, targets, class_weights, label_smoothing=label_smoothing)
+    return _cross_entropy(class_scores(membrane, readout), targets, class_weights, label_smoothing)
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
+    # The mean is over samples, not over weights, so that the mean of two halves of a batch is that of the whole.
+    losses = F.cross_entropy(scores, targets, class_weights, reduction="none", label_smoothing=label_smoothing)
+    return losses.mean()
 
 
 READOUTS: dict[Readout, Callable[[Tensor], Tensor]] = {
@@ -117,6 +121,8 @@ def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:
 def _check(output: Tensor, targets: Tensor, name: str) -> None:
     if output.ndim != 3:
         raise InvalidData(f"{name}: shape is {tuple(output.shape)}, expected (time_steps, batch, classes)")
+    if targets.dtype == torch.float32 and targets.shape == output.shape[1:]:
+        return
     if targets.dtype != torch.int64:
         raise InvalidData(f"targets: type is {targets.dtype}, expected torch.int64 class indices")
     if targets.shape != output.shape[1:2]:

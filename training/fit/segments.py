@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from models.neurons import Arithmetic, NeuronState
+from training.fit.batch_norm import WholeBatch
 from training.fit.network import Activity, State, TrainingNetwork
 
 
@@ -43,18 +44,20 @@ def run(
     time_steps: int,
     threshold: Arithmetic[Tensor],
     lengths: Lengths = Lengths(),
+    whole: WholeBatch | None = None,
 ) -> Passed:
-    """Run a batch from rest, in segments where `lengths` says so; `steps` is as for TrainingNetwork."""
+    """Run a batch from rest, in segments where `lengths` says so; `steps` and `whole` are as for TrainingNetwork."""
     cuts = _cuts(time_steps, lengths)
     outputs: list[Tensor] = []
     rates: dict[str, Tensor] = {}
     state: State | None = None
     for start, end in cuts:
+        rows = None if whole is None else whole._replace(seed=whole.seed + start)  # other dropout for each
         part = steps if len(steps) == 1 else steps[start:end]
         if state is not None and lengths.truncate is not None and start % lengths.truncate == 0:
             state = _rebuilt(state, (values.detach() for values in _tensors(state)))
         segment = _recomputed if lengths.recompute is not None and torch.is_grad_enabled() else _kept
-        passed, state = segment(module, part, end - start, threshold, state)
+        passed, state = segment(module, part, end - start, threshold, state, rows)
         outputs.append(passed.output)
         for name, rate in passed.rates.items():
             share = rate * ((end - start) / time_steps) if len(cuts) > 1 else rate
@@ -72,14 +75,24 @@ def _cuts(time_steps: int, lengths: Lengths) -> list[tuple[int, int]]:
 
 
 def _kept(
-    module: TrainingNetwork, steps: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: State | None
+    module: TrainingNetwork,
+    steps: Tensor,
+    time_steps: int,
+    threshold: Arithmetic[Tensor],
+    state: State | None,
+    whole: WholeBatch | None,
 ) -> tuple[Passed, State]:
-    activity: Activity = module(steps, time_steps, threshold, state)
+    activity: Activity = module(steps, time_steps, threshold, state, whole)
     return Passed(activity.output, activity.rates), activity.state
 
 
 def _recomputed(
-    module: TrainingNetwork, steps: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: State | None
+    module: TrainingNetwork,
+    steps: Tensor,
+    time_steps: int,
+    threshold: Arithmetic[Tensor],
+    state: State | None,
+    whole: WholeBatch | None,
 ) -> tuple[Passed, State]:
     """As `_kept`, but keep only the state before, from which the backward pass computes all again."""
     passed = Passed(steps, {})
@@ -88,7 +101,7 @@ def _recomputed(
     def compute(_: Tensor, steps: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         nonlocal passed, after
         before = None if state is None else _rebuilt(state, iter(given))
-        passed, after = _kept(module, steps, time_steps, threshold, before)
+        passed, after = _kept(module, steps, time_steps, threshold, before, whole)
         return (passed.output, *passed.rates.values(), *_tensors(after))
 
     # `checkpoint` asks for an input with a gradient: that the weights have one does not count.

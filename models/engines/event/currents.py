@@ -87,10 +87,10 @@ def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, 
             while column < width:
                 s, w = r * size + j + column, units * j + column
                 if column + TILE_VECTORS * LANES <= width:
-                    multiply_tile(sums, s, size, spikes, r * units, units, base, j + column, weight, w, width)
+                    multiply_tile(sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width)
                     column += TILE_VECTORS * LANES
                 else:
-                    multiply_column(sums, s, size, spikes, r * units, units, base, j + column, weight, w, width)
+                    multiply_column(sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width)
                     column += LANES
 
 

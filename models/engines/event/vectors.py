@@ -152,16 +152,16 @@ gather_values_1 = _gather(1, valued=True)
 def _multiply(vectors: int, rows: int = TILE_ROWS) -> Any:
     """Make the intrinsic that multiplies a few rows of spikes with a few vectors of weights, sums in registers.
 
-    (sums, s, stride, spikes, x, units, base, b, weight, w, width): sums[s + r * stride:] = base[b:] + the sum over unit
-    of spikes[x + r * units + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1, so a product is
-    exact, fused with its addition or not, and adding those that are 0 changes nothing: it is `gather`'s sum.
+    (sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width): sums[s + r * stride:] = base[b:] + the sum
+    over unit of spikes[x + r * x_stride + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1, so a
+    product is exact, fused with its addition or not, and adding those that are 0 changes nothing: it is `gather`'s sum.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 6, 8))
-        s, stride, x, units, b, w, width = (arguments[argument] for argument in (1, 2, 4, 5, 7, 9, 10))
-        starts = [builder.add(x, builder.mul(units, _I64(row))) for row in range(rows)]
+        sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 7, 9))
+        s, stride, x, x_stride, units, b, w, width = (arguments[argument] for argument in (1, 2, 4, 5, 6, 8, 10, 11))
+        starts = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
         before = [code.load(base, b, vector) for vector in range(vectors)] * rows
 
         def add(unit: Any, totals: list[Any]) -> list[Any]:
@@ -182,10 +182,10 @@ def _multiply(vectors: int, rows: int = TILE_ROWS) -> Any:
 
     @intrinsic
     def multiply(
-        _: Any, sums: Any, s: Any, stride: Any, spikes: Any, x: Any, units: Any, base: Any, b: Any, weight: Any, w: Any,
-        width: Any,
+        _: Any, sums: Any, s: Any, stride: Any, spikes: Any, x: Any, x_stride: Any, units: Any, base: Any, b: Any,
+        weight: Any, w: Any, width: Any,
     ) -> Any:  # fmt: skip
-        return types.void(sums, s, stride, spikes, x, units, base, b, weight, w, width), generate
+        return types.void(sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width), generate
 
     return multiply
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from models.engines.torch.network import HardThreshold
 from models.neurons import Arithmetic, NeuronState, at_rest
 from models.spec.nodes import Fire, Neuron, Spiking
 from training.fit.operators import plain
+from training.fit.operators.convolution import Convolve, max_pool, node_of
 from training.fit.operators.derivation import Rule
 from training.fit.operators.linear import Connect
 from training.fit.operators.scan_function import Layer, Scan, Tensors
@@ -29,9 +30,9 @@ from training.fit.operators.spikes import Lists, Spikes, row_width
 from training.fit.operators.vector_code import step_of
 from training.fit.surrogate import SurrogateThreshold
 
-__all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "scan"]
+__all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "scan", "transform"]
 
-MOST = 0.2  # share of an input raster that may be other than 0 for its events to be followed
+BUSY = 0.3  # share of inputs that are not 0 from which on a dense product is faster than following them
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,7 @@ class _Filled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, carrier: Tensor, spikes: Spikes) -> Tensor:  # noqa: ARG004
+        spikes.lists.uses += 1
         return spikes.filled()
 
     @staticmethod
@@ -85,12 +87,41 @@ def firing_rate(signal: Signal) -> Tensor:
 
 
 def connect(connection: nn.Module, signal: Signal) -> Currents | Tensor:
-    """Return the currents of a Linear or a convolution, (time_steps or 1, batch, *shape)."""
-    if type(connection) is nn.Linear and not isinstance(signal, Currents) and _on_cpu(connection.weight):
-        spikes = signal if isinstance(signal, Spikes) else _events(signal)
-        if spikes is not None and len(spikes.shape) == 3:
+    """Return the currents of a Linear or a convolution, (time_steps or 1, batch, *shape).
+
+    Where few of its inputs spike they are followed, else it is a dense product.
+    """
+    if isinstance(signal, Currents) or not _on_cpu(*connection.parameters()):
+        return plain.connect(connection, dense(signal))
+    spikes = signal if isinstance(signal, Spikes) else _events(signal)
+    if spikes is not None and spikes.activity <= BUSY:
+        if type(connection) is nn.Linear and len(spikes.shape) == 3:
             return Currents(connection, spikes)
+        node = node_of(connection, spikes.shape[2:])
+        if node is not None:
+            currents: Tensor = Convolve.apply(  # type: ignore[no-untyped-call]
+                node, spikes, spikes.carrier, connection.weight, connection.bias
+            )
+            return currents
     return plain.connect(connection, dense(signal))
+
+
+def transform(module: nn.Module, signal: Signal) -> Signal:
+    """Return what a module that keeps no state makes of each step: a pool, a flattening, or any other one."""
+    if isinstance(signal, Spikes):
+        if type(module) is nn.Flatten and module.start_dim == 1:
+            return replace(signal, shape=(*signal.shape[:2], signal.lists.units), carrier=signal.carrier.flatten(2))
+        if type(module) is nn.MaxPool2d and len(signal.shape) == 5 and not signal.lists.valued:
+            size, stride = _pair(module.kernel_size), _pair(module.stride)
+            if size == stride and _pair(module.padding) == (0, 0) and not module.ceil_mode:
+                return max_pool(signal, size)
+    values = dense(signal)
+    flat: Tensor = module(values.flatten(0, 1))
+    return flat.view(*values.shape[:2], *flat.shape[1:])
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def _on_cpu(*tensors: Tensor) -> bool:
@@ -100,10 +131,8 @@ def _on_cpu(*tensors: Tensor) -> bool:
 def _events(raster: Tensor) -> Spikes | None:
     if raster.requires_grad or not _on_cpu(raster) or raster.shape[0] == 1 or not raster.numel():
         return None
-    sample = raster.detach().flatten(1)[:, :256]
-    if torch.count_nonzero(sample) > MOST * sample.numel():
-        return None
-    return Spikes.of(raster)
+    few = raster.detach().flatten(2)[:, :: max(1, raster.shape[1] // 4)]
+    return Spikes.of(raster) if torch.count_nonzero(few) <= BUSY * few.numel() else None
 
 
 def scan(

@@ -14,9 +14,11 @@ from models.engines.event.layouts import padded
 from models.engines.event.vectors import FLOAT_ROWS, LANES
 from models.spec.network import FloatArray
 from training.fit.operators import products
-from training.fit.operators.memory import flat, padded_row, padded_rows
-from training.fit.operators.spikes import Events, Spikes
+from training.fit.operators.memory import empty, flat, padded_row, padded_rows
+from training.fit.operators.spikes import Events, Product, Spikes, carrier
 from training.fit.operators.threads import in_parts, ranges_for
+
+WEIGHTS = 2**17  # floats of a weight that a scan reads again for every few steps: half of an L2 cache
 
 
 def packed(weight: Tensor) -> FloatArray:
@@ -41,7 +43,7 @@ def run(spikes: Spikes, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the currents of spikes, (rows, padded outputs)."""
     width, panels = padded(len(weight)), packed(weight)
     rows = spikes.lists.rows
-    currents = torch.empty(rows, width)
+    currents = empty(rows, width)
     ranges = ranges_for(-(-width // PANEL), rows)
     in_parts(
         products.run_linear, -(-width // PANEL) * ranges, *spikes.lists.by_row, rows, panels, spikes.lists.units, width,
@@ -52,20 +54,25 @@ def run(spikes: Spikes, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def error_rows(rows: int, width: int) -> Tensor:
     """Return room for errors (rows, width), and behind them for the rows that the last products read in vain."""
-    return torch.empty((rows + FLOAT_ROWS) * width)[: rows * width].view(rows, width)
+    return empty((rows + FLOAT_ROWS) * width)[: rows * width].view(rows, width)
+
+
+def with_room(errors: Tensor) -> FloatArray:
+    """Return the memory of `error_rows` with the room behind them."""
+    rows, width = errors.shape
+    return flat(errors.as_strided(((rows + FLOAT_ROWS) * width,), (1,)))
 
 
 def input_gradient(errors: Tensor, weight: Tensor) -> Tensor:
     """Return the gradient (rows, units) of a Linear's input, from its `error_rows`."""
     rows, width = errors.shape
     units = weight.shape[1]
-    gradient = torch.empty(rows, units)
+    gradient = empty(rows, units)
     panels = -(-padded(units) // PANEL)
     ranges = ranges_for(panels, rows)
-    room = errors.as_strided(((rows + FLOAT_ROWS) * width,), (1,))
     in_parts(
-        products.input_gradient, panels * ranges, flat(room), rows, width, packed_rows(weight), units, padded(units),
-        flat(gradient), ranges,
+        products.input_gradient, panels * ranges, with_room(errors), rows, width, packed_rows(weight), units,
+        padded(units), flat(gradient), ranges,
     )  # fmt: skip
     return gradient
 
@@ -74,7 +81,7 @@ def weight_gradient(errors: Tensor, outputs: int, by_unit: Events) -> tuple[Tens
     """Return the gradient of a Linear's weight (outputs, units), and of its bias, from its errors (rows, width)."""
     rows, width = errors.shape
     units = len(by_unit.offset) - 1
-    gradient, sums = torch.empty(outputs, units), torch.empty(width)
+    gradient, sums = empty(outputs, units), torch.empty(width)
     panels = -(-width // PANEL)
     ranges = min(ranges_for(panels, rows), max(1, units // LANES))
     in_parts(
@@ -84,6 +91,16 @@ def weight_gradient(errors: Tensor, outputs: int, by_unit: Events) -> tuple[Tens
     return gradient, sums[:outputs]
 
 
+def to_spikes(spikes: Spikes, errors: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient of spikes from the `error_rows` of the Linear that takes them, or leave it as a product."""
+    width = errors.shape[1]
+    alone = spikes.lists.uses == 1 and spikes.rate is not None
+    if alone and spikes.shape[0] >= FLOAT_ROWS and width * padded(spikes.lists.units) <= WEIGHTS:
+        spikes.lists.product = Product(with_room(errors), width, packed_rows(weight))
+        return carrier(spikes.shape)
+    return input_gradient(errors, weight).view(spikes.shape)
+
+
 class Connect(torch.autograd.Function):
     """A Linear of spikes: (spikes, carrier, weight, bias) -> currents (time_steps, batch, outputs)."""
 
@@ -91,6 +108,7 @@ class Connect(torch.autograd.Function):
     def forward(ctx: Any, spikes: Spikes, _: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Run the Linear."""
         ctx.spikes = spikes
+        spikes.lists.uses += 1
         ctx.save_for_backward(weight)
         currents = run(spikes, weight, bias)
         return currents.view(*spikes.shape[:2], -1)[..., : len(weight)]
@@ -104,6 +122,6 @@ class Connect(torch.autograd.Function):
         outputs = len(weight)
         errors = error_rows(spikes.lists.rows, padded(outputs))
         errors.copy_(padded_rows(gradient.flatten(0, 1), padded(outputs)))
-        to_carrier = input_gradient(errors, weight).view(spikes.shape) if ctx.needs_input_grad[1] else None
+        to_carrier = to_spikes(spikes, errors, weight) if ctx.needs_input_grad[1] else None
         to_weight, to_bias = weight_gradient(errors, outputs, spikes.lists.by_unit)
         return None, to_carrier, to_weight, to_bias if ctx.needs_input_grad[3] else None

@@ -3,13 +3,61 @@
 from __future__ import annotations
 
 import math
+import sys
+import threading
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from models.spec.network import FloatArray
+
+LARGE = 2**18  # floats
+FORGOTTEN = 512  # large arrays that were asked for since an array was last of use
+UNUSED = 3  # references to an array of the pool that nobody uses: the list's, the name's, and getrefcount's own
+
+
+class _Pool:
+    """Large arrays that are used again once no tensor holds them.
+
+    A training step asks for the same arrays as the one before. From the system they would be fresh each time, and the
+    first touch of a fresh page takes longer than all that is computed from its floats.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: list[FloatArray] = []
+        self.last_use: list[int] = []
+        self.asked = 0
+        self.lock = threading.Lock()
+
+    def empty(self, count: int) -> FloatArray:
+        """Return an array of `count` floats, whatever they are."""
+        with self.lock:
+            self.asked += 1
+            for at in range(len(self.arrays)):
+                array = self.arrays[at]
+                if count <= array.size <= count + count // 4 and sys.getrefcount(array) == UNUSED:
+                    self.last_use[at] = self.asked
+                    return array[:count]
+            self._forget()
+            made: FloatArray = np.empty(count, np.float32)
+            self.arrays.append(made)
+            self.last_use.append(self.asked)
+            return made[:count]
+
+    def _forget(self) -> None:
+        kept = [at for at, last in enumerate(self.last_use) if self.asked - last <= FORGOTTEN]
+        self.arrays = [self.arrays[at] for at in kept]
+        self.last_use = [self.last_use[at] for at in kept]
+
+
+pool = _Pool()
+
+
+def empty(*shape: int) -> Tensor:
+    """Return a tensor that holds anything."""
+    count = math.prod(shape)
+    return torch.empty(shape) if count < LARGE else torch.from_numpy(pool.empty(count)).view(shape)
 
 
 def flat(tensor: Tensor) -> FloatArray:
@@ -40,12 +88,7 @@ def padded_row(values: Tensor | None, width: int) -> FloatArray:
 
 
 def padded_rows(values: Tensor, width: int) -> Tensor:
-    """Return rows (…, size) padded by 0, (…, width), contiguous."""
-    values = values.detach()
-    missing = width - values.shape[-1]
-    return F.pad(values, (0, missing)) if missing else values.contiguous()
-
-
-def empty(*shape: int) -> Tensor:
-    """Return a tensor that holds anything."""
-    return torch.empty(shape)
+    """Return a copy of rows (…, size) padded by 0, (…, width), contiguous."""
+    rows = values.new_zeros(*values.shape[:-1], width)
+    rows[..., : values.shape[-1]] = values.detach()
+    return rows

@@ -18,14 +18,16 @@ from models.engines.event.vectors import (
     FLOAT_ROWS,
     LANES,
     TILE_VECTORS,
+    add_block,
     copy,
     list_bits,
     multiply_floats_column,
     multiply_floats_tile,
 )
 from training.fit.operators.compiled import kernel
+from training.fit.operators.transpose import transpose
 
-BLOCK = 32  # units that are transposed at once
+ROWS = 2048  # of errors that are added up at once: as a panel they fill half of an L2 cache
 
 
 @kernel
@@ -37,17 +39,12 @@ def pack(weight: Array, outputs: int, units: int, width: int, panels: Array, fir
     for panel in range(first, end):
         column = panel * PANEL
         across = min(PANEL, width - column)
+        present = min(across, outputs - column)
         start = units * column
-        for block in range(0, units, BLOCK):
-            stop = min(block + BLOCK, units)
-            for j in range(across):
-                if column + j < outputs:
-                    row = (column + j) * units
-                    for unit in range(block, stop):
-                        panels[start + unit * across + j] = weight[row + unit]
-                else:
-                    for unit in range(block, stop):
-                        panels[start + unit * across + j] = 0.0
+        transpose(panels, start, across, weight, column * units, units, present, units)
+        if present < across:
+            for unit in range(units):
+                panels[start + unit * across + present : start + (unit + 1) * across] = 0.0
 
 
 @kernel
@@ -73,30 +70,36 @@ def pack_rows(
 
 @inner
 def multiply_rows(
-    sums: Array, rows: Array, start: int, count: int, units: int, panels: Array, zeros: Array, width: int
+    sums: Array, rows: Array, start: int, stride: int, count: int, units: int, panels: Array, zeros: Array, column: int,
+    end: int,
 ) -> None:  # fmt: skip
-    """Write `count` rows of `units` floats from rows[start:] times panels (units, width) to sums (count, width).
+    """Write `count` rows of `units` floats, rows[start + r * stride:], times panels (units, …) to sums.
 
-    Both arrays have room for FLOAT_ROWS more rows, to which anything may be written.
+    These are the sums of the columns `column` to `end` only, row after row; `column` is that of a panel. Both arrays
+    have room for FLOAT_ROWS more rows, to which anything may be written.
     """
-    for j in range(0, width, PANEL):
-        across = min(PANEL, width - j)
+    for j in range(column, end, PANEL):
+        across = min(PANEL, end - j)
         for r in range(0, count, FLOAT_ROWS):
-            multiply_block(sums, r * width + j, width, rows, start + r * units, units, panels, units * j, across, zeros)
+            s = r * (end - column) + j - column
+            multiply_block(
+                sums, s, end - column, rows, start + r * stride, stride, units, panels, units * j, across, zeros
+            )
 
 
 @inner
 def multiply_block(
-    sums: Array, s: int, stride: int, rows: Array, x: int, units: int, panels: Array, w: int, across: int, zeros: Array
+    sums: Array, s: int, stride: int, rows: Array, x: int, x_stride: int, units: int, panels: Array, w: int,
+    across: int, zeros: Array,
 ) -> None:  # fmt: skip
     """Write FLOAT_ROWS rows of `units` floats from rows[x:] times the panel panels[w:] to sums[s:]."""
     j = 0
     while j < across:
         if j + TILE_VECTORS * LANES <= across:
-            multiply_floats_tile(sums, s + j, stride, rows, x, units, zeros, 0, panels, w + j, across)
+            multiply_floats_tile(sums, s + j, stride, rows, x, x_stride, units, zeros, 0, panels, w + j, across)
             j += TILE_VECTORS * LANES
         else:
-            multiply_floats_column(sums, s + j, stride, rows, x, units, zeros, 0, panels, w + j, across)
+            multiply_floats_column(sums, s + j, stride, rows, x, x_stride, units, zeros, 0, panels, w + j, across)
             j += LANES
 
 
@@ -137,7 +140,7 @@ def input_gradient(
         present = min(across, units - column)
         start, stop = item % ranges * rows // ranges, (item % ranges + 1) * rows // ranges
         for row in range(start, stop, FLOAT_ROWS):
-            multiply_block(block, 0, across, errors, row * width, width, panels, width * column, across, zeros)
+            multiply_block(block, 0, across, errors, row * width, width, width, panels, width * column, across, zeros)
             for r in range(min(FLOAT_ROWS, stop - row)):
                 copy(gradient, (row + r) * units + column, block, r * across, present)
 
@@ -210,38 +213,41 @@ def weight_gradient(
     """Add up the rows of errors (rows, width) in which each unit spikes: the gradient (outputs, units) of a weight.
 
     An item is a panel of PANEL outputs and one of `ranges` ranges of units. The sums of all rows go to `sums` (width,).
+    Rows are taken in blocks that, as a panel, stay in the cache.
     """
-    packed = aligned_floats(rows * PANEL if width > PANEL else LANES)
-    block = aligned_floats(LANES * PANEL)
-    zeros = aligned_floats(PANEL)
-    zeros[:] = 0.0
-    held = -1
+    packed = aligned_floats(ROWS * PANEL if width > PANEL else LANES)
+    most = -(-units // ranges)
+    totals = aligned_floats((most + 1) * PANEL)
+    place = np.empty(most + 1, np.int64)
     for item in range(first, end):
-        panel = item // ranges
-        column = panel * PANEL
+        column = item // ranges * PANEL
         across = min(PANEL, width - column)
-        source = errors
-        if width > PANEL:
-            source = packed
-            if held != panel:
-                for row in range(rows):
-                    packed[row * across : (row + 1) * across] = errors[
-                        row * width + column : row * width + column + across
-                    ]
-                held = panel
-        if item % ranges == 0:
-            total = np.zeros(PANEL, np.float32)
-            for row in range(rows):
-                for j in range(across):
-                    total[j] += source[row * across + j]
-            sums[column : column + across] = total[:across]
         start, stop = item % ranges * units // ranges, (item % ranges + 1) * units // ranges
-        for unit in range(start, stop, LANES):
-            many = min(LANES, stop - unit)
-            for u in range(many):
-                k0, k1 = unit_offset[unit + u], unit_offset[unit + u + 1]
-                gather(block, u * across, zeros, 0, source, 0, across, across, by_unit, unit_value, k0, k1)
-            for j in range(min(across, outputs - column)):
-                row = (column + j) * units + unit
-                for u in range(many):
-                    gradient[row + u] = block[u * across + j]
+        totals[:] = 0.0
+        place[: stop - start] = unit_offset[start:stop]
+        total, some = np.zeros(PANEL, np.float32), np.zeros(PANEL, np.float32)
+        for block in range(0, rows, ROWS):
+            last = min(block + ROWS, rows)
+            source, behind = errors, 0
+            if width > PANEL:
+                source, behind = packed, block * across
+                for row in range(block, last):
+                    copy(packed, (row - block) * across, errors, row * width + column, across)
+            if item % ranges == 0:
+                here = block * across - behind
+                add_block(some, 0, source, here, last - block, across // LANES, 0, across, np.float32(1))
+                for j in range(across):
+                    total[j] += some[j]
+                    some[j] = 0.0
+            for unit in range(start, stop):
+                k0, u = place[unit - start], (unit - start) * across
+                k1, k2 = k0, unit_offset[unit + 1]
+                while k1 < k2 and by_unit[k1] < last:
+                    k1 += 1
+                if k0 < k1:
+                    gather(totals, u, totals, u, source, -behind, across, across, by_unit, unit_value, k0, k1)
+                    place[unit - start] = k1
+        if item % ranges == 0:
+            sums[column : column + across] = total[:across]
+        present = min(across, outputs - column)
+        transpose(gradient, column * units + start, units, totals, 0, across, stop - start, present)

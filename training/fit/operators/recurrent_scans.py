@@ -63,9 +63,10 @@ def recurrent_forward(
 @kernel
 def recurrent_backward(
     rule: Rule, steps: int, batch: int, size: int, width: int, samples: int, to_leaving: Array, step_stride: int,
-    sample_stride: int, common: Array, to_states: Array, to_spikes: Array, weight: Array, parameters: Array,
-    stored: Array, stored_stride: int, slope: float, to_current: Array, to_feedback: Array, separate: bool,
-    to_trained: Array, trained_stride: int, first: int, end: int, part: int,
+    sample_stride: int, above: Array, above_width: int, above_weight: Array, common: Array, to_states: Array,
+    to_spikes: Array, weight: Array, parameters: Array, stored: Array, stored_stride: int, slope: float,
+    to_current: Array, to_feedback: Array, separate: bool, to_trained: Array, trained_stride: int, first: int, end: int,
+    part: int,
 ) -> None:  # fmt: skip
     """Run the gradients of the items `first` to `end`, `samples` each, back through all steps; see `scans`.
 
@@ -75,6 +76,7 @@ def recurrent_backward(
     """
     errors = to_feedback if separate else to_current
     back = aligned_floats((samples + FLOAT_ROWS) * width)
+    arriving = aligned_floats((samples + FLOAT_ROWS) * width if above.size else LANES)
     zeros = aligned_floats(PANEL)
     zeros[:] = 0.0
     trained = part * trained_stride
@@ -86,16 +88,23 @@ def recurrent_backward(
             step = steps - 1 - reverse
             if reverse:
                 after = ((step + 1) * batch + start) * width
-                multiply_rows(back, errors, after, stop - start, width, weight, zeros, width)
+                multiply_rows(back, errors, after, width, stop - start, width, weight, zeros, 0, width)
+            if above.size:
+                multiply_rows(
+                    arriving, above, (step * batch + start) * above_width, above_width, stop - start, above_width,
+                    above_weight, zeros, 0, width,
+                )  # fmt: skip
             for sample in range(start, stop):
                 row = step * batch + sample
-                g = step * step_stride + sample * sample_stride
+                source, g = to_leaving, step * step_stride + sample * sample_stride
+                if above.size:
+                    source, g = arriving, (sample - start) * width
                 for at in range(0, width, LANES):
                     backward_step(
-                        rule, to_leaving, g + at, size - at, common, at, back, (sample - start) * width + at, to_states,
+                        rule, source, g + at, size - at, common, at, back, (sample - start) * width + at, to_states,
                         sample * width + at, batch * width, parameters, at, width, stored, row * width + at,
                         stored_stride, slope, to_current, row * width + at, to_feedback, row * width + at, to_trained,
                         trained + at, width,
                     )  # fmt: skip
-        multiply_rows(back, errors, start * width, stop - start, width, weight, zeros, width)
+        multiply_rows(back, errors, start * width, width, stop - start, width, weight, zeros, 0, width)
         to_spikes[start * width : stop * width] = back[: (stop - start) * width]

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.engines.event.connections import PANEL
-from models.engines.event.vectors import FLOAT_ROWS, LANES
+from models.engines.event.vectors import LANES
 from models.neurons import counts_steps
 from training.fit.operators import linear, products, recurrent_scans, scans
 from training.fit.operators.derivation import Rule, Step
-from training.fit.operators.memory import flat, padded_row, padded_rows, strided
-from training.fit.operators.spikes import NO_FLOATS, NO_PLACES, Lists, Spikes, carrier, row_width
+from training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
+from training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier, row_width
 from training.fit.operators.threads import in_parts, parts_of
 from training.fit.operators.vector_code import has_feedback_of_its_own, step_of
 
@@ -118,6 +118,8 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, layer: Layer, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the layer, and save what the backward pass needs."""
+        if layer.source is not None:
+            layer.source.lists.uses += 1
         given, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
         named = tensors[FIXED : FIXED + len(step.parameters)]
         parameters = torch.stack([_row(value, layer) for value in named]) if named else torch.zeros(1, width)
@@ -125,9 +127,9 @@ class Scan(torch.autograd.Function):
         for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
             row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size)
         kept = len(step.stored) if layer.wanted else 0
-        stored = torch.empty(kept * layer.rows * width if kept else width)
+        stored = empty(kept * layer.rows * width if kept else width)
         dense = layer.lists is None
-        leaving = torch.empty(layer.outputs) if dense else carrier(layer.outputs)
+        leaving = empty(*layer.outputs) if dense else carrier(layer.outputs)
         fired = layer.lists.bits if layer.lists is not None else np.empty(layer.rows * width // LANES, np.uint16)
         ends = (
             flat(parameters), flat(stored), width if kept else 0, layer.rows * width if kept else 0,
@@ -169,7 +171,8 @@ class Scan(torch.autograd.Function):
             if gradient is not None:
                 row[:, : layer.size] = gradient.reshape(layer.batch, layer.size)
         start = (layer.rule, steps, layer.batch, layer.size, width)
-        arriving = strided(carrier(layer.outputs) if to_leaving is None else to_leaving)
+        product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
+        arriving = (*strided(carrier(layer.outputs) if to_leaving is None else to_leaving), *product)
         ends = (flat(parameters), flat(stored), layer.rows * width, layer.slope)
         needs = Tensors(*ctx.needs_input_grad[1 : 1 + FIXED])
         found = Tensors()
@@ -192,8 +195,8 @@ class Scan(torch.autograd.Function):
             trained = torch.zeros(parts_of(items), max(1, len(step.trained)), width)
             in_parts(
                 recurrent_scans.recurrent_backward, items, *start, layer.size_of_blocks, *arriving, common,
-                flat(states), flat(back), linear.packed_rows(recurrent_weight), *ends, _with_room(errors),
-                _with_room(feedback), separate, flat(trained), trained.stride(0),
+                flat(states), flat(back), linear.packed_rows(recurrent_weight), *ends, linear.with_room(errors),
+                linear.with_room(feedback), separate, flat(trained), trained.stride(0),
             )  # fmt: skip
             lists = layer.lists if layer.lists is not None else Lists(layer.rows, layer.size, raster=leaving)
             to_weight, to_bias = _recurrent_gradients(layer, feedback, lists, first_spikes)
@@ -205,7 +208,7 @@ class Scan(torch.autograd.Function):
                 errors = errors.view(steps, layer.batch, width).sum(0)
         if layer.source is not None:
             if needs.carrier:
-                found = found._replace(carrier=linear.input_gradient(errors, weight).view(layer.source.shape))
+                found = found._replace(carrier=linear.to_spikes(layer.source, errors, weight))
             if needs.weight or needs.bias:
                 to_weight, to_bias = linear.weight_gradient(errors, layer.size, layer.source.lists.by_unit)
                 found = found._replace(weight=to_weight, bias=to_bias if needs.bias else None)
@@ -279,12 +282,6 @@ def _stepwise(current: Tensor) -> tuple[Any, int, int]:
     """Return a current's memory, its stride from step to step, 0 where all are the same, and to the next sample."""
     memory, steps, samples = strided(current)
     return memory, 0 if len(current) == 1 else steps, samples
-
-
-def _with_room(errors: Tensor) -> Any:
-    """Return the memory of `error_rows` with the room behind them."""
-    rows, width = errors.shape
-    return flat(errors.as_strided(((rows + FLOAT_ROWS) * width,), (1,)))
 
 
 def _row(value: Tensor, layer: Layer) -> Tensor:

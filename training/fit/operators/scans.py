@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from models.engines.event.connections import PANEL
 from models.engines.event.currents import Array, aligned_floats, gather
-from models.engines.event.vectors import LANES
+from models.engines.event.vectors import FLOAT_ROWS, LANES
 from training.fit.operators.compiled import kernel
 from training.fit.operators.derivation import Rule
+from training.fit.operators.products import multiply_rows
 from training.fit.operators.vector_code import backward_step, forward_step
 
 
@@ -65,21 +66,24 @@ def scan_forward(
 @kernel
 def scan_backward(
     rule: Rule, steps: int, batch: int, size: int, width: int, columns: int, to_leaving: Array, step_stride: int,
-    sample_stride: int, common: Array, to_states: Array, parameters: Array, stored: Array, stored_stride: int,
-    slope: float, to_current: Array, constant: bool, to_trained: Array,
-    trained_stride: int, first: int, end: int, part: int,
+    sample_stride: int, above: Array, above_width: int, above_weight: Array, common: Array, to_states: Array,
+    parameters: Array, stored: Array, stored_stride: int, slope: float, to_current: Array, constant: bool,
+    to_trained: Array, trained_stride: int, first: int, end: int, part: int,
 ) -> None:  # fmt: skip
     """Run the gradients of the items `first` to `end` back through all steps.
 
     An item is `columns` neurons of one sample. The gradient of what leaves is to_leaving[step * step_stride + sample *
-    sample_stride:] and `common` (width,), which is the same for all rows. `to_states` (states, batch, width) are the
-    gradients of the states after the last step, and become those before the first. The gradients of the currents go to
-    `to_current` (rows, width), or their sum over the steps to (batch, width) where the current is `constant`. Those of
-    the trained parameters are added to `to_trained` (parts, trained, width), `trained_stride` apart from part to part.
+    sample_stride:] and `common` (width,), which is the same for all rows. Where `above` is not empty, it is instead the
+    errors (rows, above_width) of the Linear above times its `above_weight`, as `pack_rows` packs it, of at least
+    FLOAT_ROWS steps. `to_states` (states, batch, width) are the gradients of the states after the last step, and become
+    those before the first. The gradients of the currents go to `to_current` (rows, width), or their sum over the steps
+    to (batch, width) where the current is `constant`. Those of the trained parameters are added to `to_trained` (parts,
+    trained, width), `trained_stride` apart from part to part.
     """
-    zeros = aligned_floats(LANES)
+    zeros = aligned_floats(PANEL)
     zeros[:] = 0.0
     here = aligned_floats(LANES)
+    arriving = aligned_floats((FLOAT_ROWS + 1) * columns)
     trained = part * trained_stride
     for item in range(first, end):
         column = item // batch * columns
@@ -87,22 +91,28 @@ def scan_backward(
         stop = min(column + columns, width)
         if constant:
             to_current[sample * width + column : sample * width + stop] = 0.0
+        computed = steps  # from this step on, `arriving` has been computed
         for back in range(steps):
             step = steps - 1 - back
             row = step * batch + sample
-            g = step * step_stride + sample * sample_stride
-            for at in range(column, stop, LANES):
-                if constant:
-                    backward_step(
-                        rule, to_leaving, g + at, size - at, common, at, zeros, 0, to_states, sample * width + at,
-                        batch * width, parameters, at, width, stored, row * width + at, stored_stride, slope, here, 0,
-                        here, 0, to_trained, trained + at, width,
+            source, g, lanes = to_leaving, step * step_stride + sample * sample_stride + column, size - column
+            if above.size:
+                if step < computed:
+                    computed = max(0, step + 1 - FLOAT_ROWS)
+                    multiply_rows(
+                        arriving, above, (computed * batch + sample) * above_width, batch * above_width, FLOAT_ROWS,
+                        above_width, above_weight, zeros, column, stop,
                     )  # fmt: skip
+                source, g, lanes = arriving, (step - computed) * (stop - column), stop - column
+            for at in range(column, stop, LANES):
+                target, c = to_current, row * width + at
+                if constant:
+                    target, c = here, 0
+                backward_step(
+                    rule, source, g + at - column, lanes - (at - column), common, at, zeros, 0, to_states,
+                    sample * width + at, batch * width, parameters, at, width, stored, row * width + at, stored_stride,
+                    slope, target, c, here, 0, to_trained, trained + at, width,
+                )  # fmt: skip
+                if constant:
                     for lane in range(LANES):
                         to_current[sample * width + at + lane] += here[lane]
-                else:
-                    backward_step(
-                        rule, to_leaving, g + at, size - at, common, at, zeros, 0, to_states, sample * width + at,
-                        batch * width, parameters, at, width, stored, row * width + at, stored_stride, slope,
-                        to_current, row * width + at, here, 0, to_trained, trained + at, width,
-                    )  # fmt: skip

@@ -18,6 +18,7 @@ from models.engines.event.vectors import LANES
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape
 from training.fit.operators.compiled import Kernel
+from training.fit.operators.memory import empty
 from training.fit.operators.products import fill_rows, list_fired, rows_of_units
 from training.fit.operators.threads import in_parts
 
@@ -35,14 +36,32 @@ class Events(NamedTuple):
     offset: NDArray[np.int64]
 
 
+class Product(NamedTuple):
+    """A gradient that is not computed yet: errors (rows, width) times a weight that `pack_rows` packed."""
+
+    errors: FloatArray
+    width: int
+    weight: FloatArray
+
+
+NO_PRODUCT = Product(NO_FLOATS, 0, NO_FLOATS)
+
+
 @dataclass(eq=False)
 class Lists:
-    """The events of rows of `units`, listed when first asked for, from a raster or from bits (rows, vectors)."""
+    """The events of rows of `units`, listed when first asked for, from a raster or from bits (rows, vectors).
+
+    `uses` counts the operators that take the spikes. Where there is one only, it may leave the spikes' gradient here as
+    a `product`, and give autograd a tensor of zeros in its place: the scan that fired them computes the product where
+    it needs it, and no gradient of all neurons at all steps goes through memory.
+    """
 
     rows: int
     units: int
     bits: NDArray[np.uint16] | None = None
     raster: Tensor | None = None
+    uses: int = 0
+    product: Product | None = None
 
     @cached_property
     def by_row(self) -> Events:
@@ -57,6 +76,16 @@ class Lists:
         ones = find(flat, 1, self.rows, 0, self.units, self.units, NO_PLACES, index, value, offset)
         found = int(offset[-1])
         return Events(index[:found], NO_FLOATS if ones else value[:found], offset)
+
+    @property
+    def valued(self) -> bool:
+        """Whether anything is neither 0 nor 1."""
+        return self.by_row.value.size > 0
+
+    def arriving(self) -> Product:
+        """Return the product that was left in a gradient's place, once."""
+        product, self.product = self.product or NO_PRODUCT, None
+        return product
 
     @cached_property
     def by_unit(self) -> Events:
@@ -98,7 +127,7 @@ class Spikes:
 
     def filled(self) -> Tensor:
         """Return the spikes as floats, without a gradient."""
-        dense = torch.empty(self.shape)
+        dense = empty(*self.shape)
         in_parts(fill_rows, self.lists.rows, *self.lists.by_row, self.lists.units, dense.view(-1).numpy())
         return dense
 

@@ -1,0 +1,259 @@
+"""The operators' kernels give the spikes of plain PyTorch to the bit, and its gradients but for rounding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.engines.torch.network import HardThreshold
+from models.neurons import NeuronState
+from models.spec.nodes import LIF
+from tests.training.operator_cases import Case, assert_same_run, dyadic, parse
+from training.config import Surrogate
+from training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
+from training.fit.operators.memory import LARGE, empty
+from training.fit.surrogate import SoftThreshold, SurrogateThreshold
+
+LEARNED = ("decay", "threshold")
+RECURRENT = {"recurrent": {"bias": True, "bias_at_start": False}}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({"type": "LIF", "decay": 0.875}, {}),
+    "wide": ({"type": "LIF", "decay": 0.875}, {"size": 70, "batch": 9, "time_steps": 7}),
+    "one neuron": ({"type": "LIF", "decay": 0.875}, {"size": 1, "batch": 1, "time_steps": 1}),
+    "learned": ({"type": "LIF", "decay": "per_neuron", "threshold": 0.75}, {"trained": LEARNED, "begun": True}),
+    "constant current": ({"type": "LIF", "decay": 0.875}, {"constant": True}),
+    "attached reset": (
+        {"type": "LIF", "decay": 0.875, "reset": "value", "reset_value": 0.25},
+        {"detach_reset": False, "surrogate": Surrogate.SUPERSPIKE},
+    ),
+    "several spikes": ({"type": "IF", "threshold": 4.0, "fire": "multiple"}, {"surrogate": Surrogate.ARCTAN}),
+    "late and floored": (
+        {"type": "LIF", "charge": "euler", "rate": 0.5, "leak": 0.125, "reset_timing": "corrected", "floor": -1.0},
+        {"surrogate": Surrogate.TRIANGULAR, "trained": ("rate", "leak", "floor")},
+    ),
+    "synaptic": (
+        {"type": "CubaLIF", "decay": 0.875, "syn_decay": 0.5},
+        {"surrogate": Surrogate.FAST_SIGMOID, "trained": ("decay", "syn_decay"), "begun": True},
+    ),
+    "recurrent": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"begun": True, "size": 16}),
+    "recurrent of several panels": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"size": 70, "batch": 9}),
+    "recurrent with a late bias": ({"type": "LIF", "decay": 0.875, **RECURRENT}, {"constant": True}),
+    "recurrent into the charge": (
+        {"type": "LIF", "decay": 0.875, "gain": 0.5, "recurrent": {"joins": "charge"}},
+        {"trained": ("decay",)},
+    ),
+    "recurrent with several spikes": ({"type": "IF", "threshold": 4.0, "fire": "multiple", "recurrent": {}}, {}),
+    "readout": ({"type": "LI", "decay": 0.875}, {"trained": ("decay",), "begun": True}),
+    "synaptic readout": ({"type": "CubaLI", "decay": 0.875, "syn_decay": 0.5}, {}),
+    "integrator": ({"type": "I", "start": "per_neuron"}, {"trained": ("start", "gain")}),
+    "threshold": ({"type": "Threshold", "threshold": 0.5}, {"trained": ("threshold",)}),
+}
+SIGMOID = SurrogateThreshold(Surrogate.SIGMOID, 2.0)
+PLAIN = LIF(name="neuron", decay=0.875)
+
+
+def parameters_of(node: LIF) -> dict[str, Tensor]:
+    names = ("decay", "gain", "drive", "threshold", "start")
+    return {name: torch.tensor(float(getattr(node, name))) for name in names}
+
+
+def layer(current: Currents | Tensor, steps: int, threshold: Any = SIGMOID) -> tuple[Tensor | Spikes, NeuronState]:
+    leaving, state = scan(PLAIN, parameters_of(PLAIN), current, steps, threshold)
+    assert not isinstance(leaving, Currents)
+    return leaving, state
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kernels_give_the_spikes_and_the_gradients_of_plain_pytorch(name: str) -> None:
+    node, options = CASES[name]
+    assert_same_run(Case.of(parse(node), **options))
+
+
+def test_the_number_of_threads_changes_no_spike_and_no_gradient_but_for_rounding() -> None:
+    case = Case.of(parse({"type": "LIF", "decay": 0.875}), size=70, batch=9)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert_same_run(case)
+        first, second = case.run(compiled=True), case.run(compiled=True)
+    finally:
+        torch.set_num_threads(before)
+    for name, gradient in first[2].items():
+        assert torch.equal(gradient, second[2][name])
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int) -> None:
+    # With one use the gradient of a hidden layer is computed where it is needed, with two autograd sums both.
+    generator = torch.Generator().manual_seed(0)
+    steps = (torch.rand(6, 3, 11, generator=generator) < 0.4).float()
+    hidden, *readouts = nn.Linear(11, 40), nn.Linear(40, 5), nn.Linear(40, 20)
+    with torch.no_grad():
+        for module in (hidden, *readouts):
+            for values in module.parameters():
+                values.copy_(dyadic(generator, *values.shape, largest=4))
+
+    def run(compiled: bool) -> list[Tensor]:
+        link: Any
+        step: Any
+        link, step = (connect, scan) if compiled else (plain.connect, plain.scan)
+        spikes, _ = step(PLAIN, parameters_of(PLAIN), link(hidden, steps), 6, SIGMOID)
+        loss = torch.zeros(())
+        for readout in readouts[:uses]:
+            leaving, _ = step(PLAIN, parameters_of(PLAIN), link(readout, spikes), 6, SIGMOID)
+            values = dense(leaving)
+            loss = loss + (values * torch.arange(values.numel()).view_as(values)).sum() / 64
+        gradients = torch.autograd.grad(loss, list(hidden.parameters()), retain_graph=True)
+        again = torch.autograd.grad(loss, list(hidden.parameters()))
+        assert all(torch.equal(one, other) for one, other in zip(gradients, again, strict=True))
+        return list(gradients)
+
+    for found, expected in zip(run(compiled=True), run(compiled=False), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_layers_rate_has_a_gradient_without_its_raster() -> None:
+    # Half of the neurons get 0.96 and half 1.04 at one step: half of them fire, and each sigmoid is
+    # 2 * s(0.08) * s(-0.08) high, which the mean divides among two neurons.
+    current = torch.tensor([[[0.96, 1.04]]], requires_grad=True)
+    leaving, _ = layer(current, 1)
+    assert isinstance(leaving, Spikes)
+    rate = firing_rate(leaving)
+    assert float(rate.detach()) == 0.5
+    (gradient,) = torch.autograd.grad(rate, current)
+    height = 2 / (1 + np.exp(-0.08)) / (1 + np.exp(0.08))
+    np.testing.assert_allclose(gradient, np.full((1, 1, 2), height / 2), rtol=1e-5)
+
+
+def test_a_linear_of_spikes_is_run_where_its_currents_are_asked_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    steps, connection = (torch.rand(4, 3, 11, generator=generator) < 0.1).float(), nn.Linear(11, 19)
+    currents = connect(connection, steps)
+    assert isinstance(currents, Currents)
+    values, expected = dense(currents), connection(steps)
+    torch.testing.assert_close(values, expected)
+    weights = torch.rand(expected.shape, generator=generator)
+    found = torch.autograd.grad((values * weights).sum(), list(connection.parameters()))
+    wanted = torch.autograd.grad((expected * weights).sum(), list(connection.parameters()))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_inputs_other_than_0_and_1_keep_their_values() -> None:
+    steps = torch.zeros(2, 1, 11)
+    steps[0, 0, 3], steps[1, 0, 4] = 2.5, -1.0
+    connection = nn.Linear(11, 3)
+    currents = connect(connection, steps)
+    assert isinstance(currents, Currents)
+    torch.testing.assert_close(dense(currents), connection(steps))
+
+
+def test_spikes_become_the_raster_that_they_were() -> None:
+    raster = (torch.rand(4, 3, 2, 5, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    spikes = Spikes.of(raster)
+    assert torch.equal(dense(spikes), raster)
+    assert spikes.activity == pytest.approx(float(raster.mean()))
+
+
+def test_a_plain_threshold_passes_no_gradient_through_spikes_but_a_readout_does() -> None:
+    current = torch.ones(2, 1, 3, requires_grad=True)
+    leaving, _ = layer(current, 2, HardThreshold())
+    assert not dense(leaving).requires_grad
+    readout = parse({"type": "LI", "decay": 0.5})
+    membranes, _ = scan(readout, {"decay": torch.tensor(0.5)}, current, 2, HardThreshold())
+    (gradient,) = torch.autograd.grad(dense(membranes)[-1].sum(), current)
+    assert gradient[:, 0, 0].tolist() == [0.5, 1.0]
+
+
+def test_what_the_kernels_cannot_run_is_run_by_plain_pytorch() -> None:
+    current = torch.rand(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    parameters = {name: value.double() for name, value in parameters_of(PLAIN).items()}
+    leaving, _ = scan(PLAIN, parameters, current, 3, SIGMOID)
+    assert isinstance(leaving, Tensor)
+    assert leaving.dtype == torch.float64
+    soft, _ = scan(PLAIN, parameters_of(PLAIN), current.float(), 3, SoftThreshold(2.0))
+    assert isinstance(soft, Tensor)
+    assert ((soft > 0) & (soft < 1)).all()
+
+
+def test_a_large_array_is_used_again_once_nothing_holds_it() -> None:
+    first = empty(LARGE)
+    address, view = first.data_ptr(), first[5:]
+    del first
+    second = empty(LARGE)
+    assert second.data_ptr() != address  # a view still holds it
+    del view
+    assert empty(LARGE).data_ptr() == address
+
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], nn.Module]] = {
+    "square": ((2, 9, 8), nn.Conv2d(2, 12, 3)),
+    "half vectors": ((3, 7, 7), nn.Conv2d(3, 8, 3, padding=1)),
+    "one and a half vectors": ((3, 11, 9), nn.Conv2d(3, 20, (5, 3), padding=2)),
+    "strided": ((4, 11, 11), nn.Conv2d(4, 32, 3, stride=2, padding=1, bias=False)),
+    "dilated groups": ((4, 10, 10), nn.Conv2d(4, 6, 3, dilation=2, groups=2)),
+    "along a length": ((3, 21), nn.Conv1d(3, 16, 5, stride=2, padding=2)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("largest", [1, 3])
+def test_a_convolution_that_follows_spikes_is_pytorchs(name: str, largest: int) -> None:
+    shape, module = CONVOLUTIONS[name]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for values in module.parameters():
+            values.copy_(dyadic(generator, *values.shape))
+    raster = torch.randint(1, largest + 1, (3, 4, *shape), generator=generator).float()
+    raster *= torch.rand(raster.shape, generator=generator) < 0.2
+    edge = torch.zeros(()).expand(raster.shape).requires_grad_()
+    currents = connect(module, replace(Spikes.of(raster), carrier=edge))
+    plainly = raster.clone().requires_grad_()
+    expected = plain.connect(module, plainly)
+    assert torch.equal(dense(currents), expected)
+    weights = dyadic(generator, *expected.shape)
+    found = torch.autograd.grad((dense(currents) * weights).sum(), [edge, *module.parameters()])
+    wanted = torch.autograd.grad((expected * weights).sum(), [plainly, *module.parameters()])
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((2, 6, 6), 2), ((3, 7, 8), 3), ((1, 5, 5), 1)])
+def test_a_maximum_over_spikes_and_its_gradient_are_pytorchs(shape: tuple[int, ...], size: int) -> None:
+    # Where several spike in a window, or none, its gradient goes to the first of them.
+    generator = torch.Generator().manual_seed(0)
+    raster = (torch.rand(3, 4, *shape, generator=generator) < 0.3).float()
+    edge = torch.zeros(()).expand(raster.shape).requires_grad_()
+    pooled = transform(nn.MaxPool2d(size), replace(Spikes.of(raster), carrier=edge))
+    assert isinstance(pooled, Spikes)
+    plainly = raster.clone().requires_grad_()
+    expected = transform(nn.MaxPool2d(size), plainly)
+    assert isinstance(expected, Tensor)
+    assert torch.equal(dense(pooled), expected)
+    weights = torch.rand(expected.shape, generator=generator)
+    (found,) = torch.autograd.grad((dense(pooled) * weights).sum(), edge)
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), plainly)
+    assert torch.equal(found, wanted)
+
+
+def test_a_flattening_keeps_the_spikes_and_their_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    raster = (torch.rand(3, 2, 2, 3, 3, generator=generator) < 0.3).float()
+    edge = torch.zeros(()).expand(raster.shape).requires_grad_()
+    flattened = transform(nn.Flatten(), replace(Spikes.of(raster), carrier=edge))
+    assert isinstance(flattened, Spikes)
+    assert torch.equal(dense(flattened), raster.flatten(2))
+    connection = nn.Linear(18, 5)
+    weights = torch.rand(3, 2, 5, generator=generator)
+    (found,) = torch.autograd.grad((dense(connect(connection, flattened)) * weights).sum(), edge)
+    torch.testing.assert_close(found, (weights @ connection.weight).view(raster.shape))
+
+
+def test_an_input_of_which_much_is_not_0_takes_the_dense_product() -> None:
+    steps = torch.ones(3, 2, 11)
+    assert isinstance(connect(nn.Linear(11, 5), steps), Tensor)
