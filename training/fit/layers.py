@@ -40,8 +40,8 @@ class Connection(nn.Module):
         super().__init__()
         self.node = node
         self.connection = build(node, shape)
-        channels = node.output_shape(shape)[0]
-        self.norm = BatchNorm(channels) if training.batch_norm else None
+        self.channels = node.output_shape(shape)[0]
+        self.norm = BatchNorm(self.channels) if training.batch_norm else None
         if self.norm is not None and isinstance(self.connection.bias, nn.Parameter):
             # The norm takes it off again: its gradient is rounding errors, which Adam would make full steps of.
             nn.init.zeros_(self.connection.bias).requires_grad_(False)
@@ -55,6 +55,14 @@ class Connection(nn.Module):
         flat = values.flatten(0, 1)
         normed: Tensor = self.norm(flat.flatten(2) if flat.ndim > 2 else flat, whole)
         return normed.view_as(values)
+
+    @torch.no_grad()
+    def rescale(self, factor: Tensor, shift: Tensor) -> None:
+        """Multiply the currents by `factor` and add `shift` to them, each a scalar or one for each output channel."""
+        for name, values in (self.norm or self.connection).named_parameters():
+            values.mul_(factor.view(-1, *(1 for _ in values.shape[1:])))
+            if name == "bias":
+                values.add_(shift)
 
     def written(self) -> Written:
         """Return the node and its weights, with the batch norm folded in."""
@@ -81,6 +89,7 @@ class Neurons(nn.Module):
         self.node = node
         self.shape = shape
         self.dropout = training.dropout
+        self.spread = training.spread
         recurrent = node.recurrent if isinstance(node, Spiking) else None
         size = math.prod(shape)
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,21 @@ from torch.nn.utils import clip_grad_norm_
 from models.engines.torch.network import HardThreshold
 from models.spec import Spec
 from models.spec.network import Network
-from training.config import OptimisationConfig, TrainingConfig
-from training.data.augment import shift
-from training.data.datasets import Dataset, Split
+from training.config import Initialisation, OptimisationConfig, TrainingConfig
+from training.data.augment import augment
+from training.data.datasets import Dataset, Labels, Split
 from training.fit.architecture import Architecture
 from training.fit.batch_norm import WholeBatch
 from training.fit.checkpoint import Progress
 from training.fit.devices import Devices, launch
-from training.fit.forward import forward
-from training.fit.initialise import initialise
+from training.fit.diagnostics import Diagnostics
+from training.fit.forward import encoded, forward
+from training.fit.initialise import SAMPLES, initialise
 from training.fit.layers import Delays, Neurons
-from training.fit.losses import class_scores, rate_penalty, readout_loss, require_gradient
-from training.fit.network import Activity, TrainingNetwork
+from training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
+from training.fit.network import TrainingNetwork
 from training.fit.schedule import learning_rate_share
+from training.fit.segments import Lengths, run
 from training.fit.surrogate import threshold_for
 from training.report.epochs import SILENT, Epoch, Watcher
 
@@ -70,10 +72,12 @@ def fit(
     devices = devices or launch(config)
     watcher = watcher if devices.first else SILENT
     module, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
+    diagnostics = Diagnostics(data, architecture.spec.coding, config.optimisation.clip_norm)
     interrupted = False
     try:
         while _goes_on(progress, config.optimisation):
             epoch = _one_epoch(module, optimiser, data, config, len(progress.epochs), watcher, devices)
+            epoch = replace(epoch, warnings=diagnostics.of(epoch))
             progress.epochs.append(epoch)
             progress.weights = deepcopy(module.state_dict())
             progress.optimiser = optimiser.state_dict()
@@ -101,7 +105,9 @@ def start(
         torch.manual_seed(config.seed)
         module = TrainingNetwork(architecture).to(devices.device)
         if checkpoint is None:
-            initialise(module, data.training.samples[: settings.batch_size])
+            method = config.network.initialisation
+            samples = settings.batch_size if method is Initialisation.FIRING_RATE else SAMPLES
+            initialise(module, data.training.samples[:samples], method)
     optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
     progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict())
     if checkpoint:
@@ -117,8 +123,8 @@ def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[st
     learned |= {id(value) for layer in module.layers if isinstance(layer, Delays) for value in layer.parameters()}
     weights = [value for value in module.parameters() if id(value) not in learned]
     others = [value for value in module.parameters() if id(value) in learned]
-    groups = [{"params": weights, "weight_decay": config.weight_decay}]
-    return groups + ([{"params": others, "weight_decay": 0.0}] if others else [])
+    groups = [{"params": weights, "weight_decay": config.weight_decay, "factor": 1.0}]
+    return groups + ([{"params": others, "weight_decay": 0.0, "factor": config.neuron_rate_factor}] if others else [])
 
 
 def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
@@ -179,6 +185,10 @@ def train_epoch(
     """Train on every sample once; `rate_at` gives the learning rate after so many epochs."""
     settings = config.optimisation
     threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=settings.detach_reset)
+    lengths = Lengths(settings.truncate, settings.recompute)
+    class_weights = None
+    if settings.class_weights == "balanced":
+        class_weights = balancing_weights(data.training.labels, len(data.class_names)).to(devices.device)
     parameters = list(module.parameters())
     rng = np.random.default_rng([config.seed, number])
     module.train()
@@ -187,17 +197,33 @@ def train_epoch(
     for after, batch in _batches(data.training, settings.batch_size, rng):
         rate = rate_at(number + done)
         for group in optimiser.param_groups:
-            group["lr"] = rate
-        samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
+            group["lr"] = rate * group["factor"]
+        varied = augment(
+            batch.samples,
+            batch.labels,
+            config.augment,
+            rng,
+            declared=data.declared,
+            coding=module.spec.coding,
+            classes=len(data.class_names),
+        )
         seeds = rng.integers(0, 2**63, len(batch)).tolist()
         share = devices.share(len(batch))
         with devices.autocast():
             whole = WholeBatch(seeds[0], len(batch), share.rows)
-            activity = forward(module, samples[share.rows], threshold, seeds[share.rows], whole)
-        targets = torch.from_numpy(batch.labels[share.rows]).to(devices.device)
-        loss = devices.mean(readout_loss(activity.output, targets, module.spec.readout), share.weight)
+            steps, time_steps = encoded(module, varied.samples[share.rows], seeds[share.rows])
+            passed = run(module, steps, time_steps, threshold, lengths, whole)
+        targets = torch.from_numpy((varied.targets if config.augment.mixup else batch.labels)[share.rows])
+        scored = readout_loss(
+            passed.output,
+            targets.to(devices.device),
+            module.spec.readout,
+            class_weights=class_weights,
+            label_smoothing=settings.label_smoothing,
+        )
+        loss = devices.mean(scored, share.weight)
         if settings.rate_penalty:
-            rates = [devices.mean(each, share.weight) for each in activity.rates.values()]
+            rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
             loss = loss + settings.rate_penalty * rate_penalty(rates, settings.rate_low, settings.rate_high)
         require_gradient(loss, parameters)
         optimiser.zero_grad()
@@ -206,7 +232,7 @@ def train_epoch(
         norms.append(float(clip_grad_norm_(parameters, settings.clip_norm)))
         optimiser.step()
         loss_sum += float(loss.detach()) * len(batch)
-        correct += _correct(activity, targets, module.spec) / share.copies
+        correct += _correct(passed.output, batch.labels[share.rows], module.spec) / share.copies
         done = after
         watcher.batch(number, done)
         watcher.step(rate, float(loss.detach()))
@@ -221,8 +247,8 @@ def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tupl
         yield min(1.0, (start + size) / len(order)), split[order[start : start + size]]
 
 
-def _correct(activity: Activity, targets: torch.Tensor, spec: Spec) -> int:
-    return int((class_scores(activity.output.detach(), spec.readout).argmax(dim=1) == targets).sum())
+def _correct(output: torch.Tensor, labels: Labels, spec: Spec) -> int:
+    return int((class_scores(output.detach(), spec.readout).argmax(dim=1).cpu().numpy() == labels).sum())
 
 
 @dataclass(frozen=True)
@@ -256,7 +282,7 @@ def validate(module: TrainingNetwork, split: Split) -> Validation:
         targets = torch.from_numpy(batch.labels).to(activity.output.device)
         share = len(batch) / len(split)
         loss += float(readout_loss(activity.output, targets, module.spec.readout)) * share
-        correct += _correct(activity, targets, module.spec)
+        correct += _correct(activity.output, batch.labels, module.spec)
         for name, rate in activity.firing_rates.items():
             rates[name] = rates.get(name, 0.0) + rate * share
     return Validation(loss, correct / len(split), rates)
