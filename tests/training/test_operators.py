@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from models.neurons import NeuronState
 from models.spec.nodes import LIF
 from tests.training.operator_cases import Case, assert_same_run, dyadic, parse
 from training.config import Surrogate
-from training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan
+from training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
 from training.fit.operators.memory import LARGE, empty
 from training.fit.surrogate import SoftThreshold, SurrogateThreshold
 
@@ -188,3 +189,71 @@ def test_a_large_array_is_used_again_once_nothing_holds_it() -> None:
     assert second.data_ptr() != address  # a view still holds it
     del view
     assert empty(LARGE).data_ptr() == address
+
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, ...], nn.Module]] = {
+    "square": ((2, 9, 8), nn.Conv2d(2, 12, 3)),
+    "half vectors": ((3, 7, 7), nn.Conv2d(3, 8, 3, padding=1)),
+    "one and a half vectors": ((3, 11, 9), nn.Conv2d(3, 20, (5, 3), padding=2)),
+    "strided": ((4, 11, 11), nn.Conv2d(4, 32, 3, stride=2, padding=1, bias=False)),
+    "dilated groups": ((4, 10, 10), nn.Conv2d(4, 6, 3, dilation=2, groups=2)),
+    "along a length": ((3, 21), nn.Conv1d(3, 16, 5, stride=2, padding=2)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("largest", [1, 3])
+def test_a_convolution_that_follows_spikes_is_pytorchs(name: str, largest: int) -> None:
+    shape, module = CONVOLUTIONS[name]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for values in module.parameters():
+            values.copy_(dyadic(generator, *values.shape))
+    raster = torch.randint(1, largest + 1, (3, 4, *shape), generator=generator).float()
+    raster *= torch.rand(raster.shape, generator=generator) < 0.2
+    edge = torch.zeros(()).expand(raster.shape).requires_grad_()
+    currents = connect(module, replace(Spikes.of(raster), carrier=edge))
+    plainly = raster.clone().requires_grad_()
+    expected = plain.connect(module, plainly)
+    assert torch.equal(dense(currents), expected)
+    weights = dyadic(generator, *expected.shape)
+    found = torch.autograd.grad((dense(currents) * weights).sum(), [edge, *module.parameters()])
+    wanted = torch.autograd.grad((expected * weights).sum(), [plainly, *module.parameters()])
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((2, 6, 6), 2), ((3, 7, 8), 3), ((1, 5, 5), 1)])
+def test_a_maximum_over_spikes_and_its_gradient_are_pytorchs(shape: tuple[int, ...], size: int) -> None:
+    # Where several spike in a window, or none, its gradient goes to the first of them.
+    generator = torch.Generator().manual_seed(0)
+    raster = (torch.rand(3, 4, *shape, generator=generator) < 0.3).float()
+    edge = torch.zeros(()).expand(raster.shape).requires_grad_()
+    pooled = transform(nn.MaxPool2d(size), replace(Spikes.of(raster), carrier=edge))
+    assert isinstance(pooled, Spikes)
+    plainly = raster.clone().requires_grad_()
+    expected = transform(nn.MaxPool2d(size), plainly)
+    assert isinstance(expected, Tensor)
+    assert torch.equal(dense(pooled), expected)
+    weights = torch.rand(expected.shape, generator=generator)
+    (found,) = torch.autograd.grad((dense(pooled) * weights).sum(), edge)
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), plainly)
+    assert torch.equal(found, wanted)
+
+
+def test_a_flattening_keeps_the_spikes_and_their_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    raster = (torch.rand(3, 2, 2, 3, 3, generator=generator) < 0.3).float()
+    edge = torch.zeros(()).expand(raster.shape).requires_grad_()
+    flattened = transform(nn.Flatten(), replace(Spikes.of(raster), carrier=edge))
+    assert isinstance(flattened, Spikes)
+    assert torch.equal(dense(flattened), raster.flatten(2))
+    connection = nn.Linear(18, 5)
+    weights = torch.rand(3, 2, 5, generator=generator)
+    (found,) = torch.autograd.grad((dense(connect(connection, flattened)) * weights).sum(), edge)
+    torch.testing.assert_close(found, (weights @ connection.weight).view(raster.shape))
+
+
+def test_an_input_of_which_much_is_not_0_takes_the_dense_product() -> None:
+    steps = torch.ones(3, 2, 11)
+    assert isinstance(connect(nn.Linear(11, 5), steps), Tensor)

@@ -227,6 +227,18 @@ def test_membranes_are_those_of_the_most_active_and_the_median_neuron_with_their
     assert shown["median: neuron 1, 0 spikes"].get_ydata().tolist() == [0.5, 1.0, 1.5]
     dashed = [np.asarray(line.get_ydata()) for line in picture.axes[0].lines if line.get_linestyle() == "--"]
     assert {level for each in dashed for level in each.tolist()} == {0.5, 2.0}
+    assert "threshold" in shown
+
+
+def test_the_threshold_of_a_neuron_that_adapts_is_said_to_be_that_at_rest(figure: Callable[..., Figure]) -> None:
+    network = network_of(
+        [{"type": "ALIF", "name": "out", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}],
+        {},
+        input={"shape": [2]},
+        time_steps=3,
+        labels=["a", "b"],
+    )
+    assert "threshold at rest" in lines(figure(save_membranes, recorded(network, [0.5, 0.5]), "x").axes[0])
 
 
 def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted(figure: Callable[..., Figure]) -> None:

@@ -15,8 +15,9 @@ from models.spec.network import FloatArray, Network
 from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec.parameters import Shape
 from training.fit.architecture import PLAIN, Architecture, NodeTraining
+from training.fit.batch_norm import WholeBatch
 from training.fit.layers import Connection, Delays, Neurons, Written
-from training.fit.operators import Signal, dense, firing_rate
+from training.fit.operators import Signal, dense, firing_rate, transform
 
 State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a neuron layer's, or a delay line
 
@@ -77,7 +78,12 @@ class TrainingNetwork(nn.Module):
         return Network(Spec(**fields | {"nodes": tuple(nodes)}), tensors)
 
     def forward(
-        self, steps: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: State | None = None
+        self,
+        steps: Tensor,
+        time_steps: int,
+        threshold: Arithmetic[Tensor],
+        state: State | None = None,
+        whole: WholeBatch | None = None,
     ) -> Activity:
         """Run every sample, layer by layer, continuing from `state` or from rest.
 
@@ -90,7 +96,7 @@ class TrainingNetwork(nn.Module):
         def apply(node: Node, arriving: Signal) -> Signal:
             layer, carried = layers[node.name], before.get(node.name)
             if isinstance(layer, Neurons):
-                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried)
+                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, whole)
                 if isinstance(node, Spiking):
                     rasters[node.name] = leaving
                 return passed
@@ -98,10 +104,8 @@ class TrainingNetwork(nn.Module):
                 passed, after[node.name] = layer(arriving, time_steps, carried)
                 return passed
             if isinstance(layer, Connection):
-                return layer(arriving)
-            values = dense(arriving)
-            flat: Tensor = layer(values.flatten(0, 1))
-            return flat.view(*values.shape[:2], *flat.shape[1:])
+                return layer(arriving, whole)
+            return transform(layer, arriving)
 
         source: Signal = steps
         for _, _, leaving in self.spec.propagate(source, apply, _add):  # noqa: B007  (the last one is used)

@@ -2,14 +2,15 @@
 
 A signal travels between layers as (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. What
 a layer of neurons fires travels as `Spikes`, lists of events; `dense` makes a tensor of them, for all that knows no
-spikes. On a CPU, in float32, Numba kernels run whole layers; everywhere else, and as the reference, `plain` does.
+spikes. In float32 a layer runs in kernels, Numba's on a CPU and Triton's on CUDA; everywhere else, and as the
+reference, `plain` runs it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +22,8 @@ from models.engines.event.vectors import LANES
 from models.engines.torch.network import HardThreshold
 from models.neurons import Arithmetic, NeuronState, at_rest
 from models.spec.nodes import Fire, Neuron, Spiking
-from training.fit.operators import plain
+from training.fit.operators import plain, triton_scans
+from training.fit.operators.convolution import Convolve, max_pool, node_of
 from training.fit.operators.derivation import Rule
 from training.fit.operators.linear import Connect
 from training.fit.operators.scan_function import Layer, Scan, Tensors
@@ -29,9 +31,9 @@ from training.fit.operators.spikes import Lists, Spikes, row_width
 from training.fit.operators.vector_code import step_of
 from training.fit.surrogate import SurrogateThreshold
 
-__all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "scan"]
+__all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "scan", "transform"]
 
-MOST = 0.2  # share of an input raster that may be other than 0 for its events to be followed
+BUSY = 0.3  # share of inputs that are not 0 from which on a dense product is faster than following them
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +88,41 @@ def firing_rate(signal: Signal) -> Tensor:
 
 
 def connect(connection: nn.Module, signal: Signal) -> Currents | Tensor:
-    """Return the currents of a Linear or a convolution, (time_steps or 1, batch, *shape)."""
-    if type(connection) is nn.Linear and not isinstance(signal, Currents) and _on_cpu(connection.weight):
-        spikes = signal if isinstance(signal, Spikes) else _events(signal)
-        if spikes is not None and len(spikes.shape) == 3:
+    """Return the currents of a Linear or a convolution, (time_steps or 1, batch, *shape).
+
+    Where few of its inputs spike they are followed, else it is a dense product.
+    """
+    if isinstance(signal, Currents) or not _on_cpu(*connection.parameters()):
+        return plain.connect(connection, dense(signal))
+    spikes = signal if isinstance(signal, Spikes) else _events(signal)
+    if spikes is not None and spikes.activity <= BUSY:
+        if type(connection) is nn.Linear and len(spikes.shape) == 3:
             return Currents(connection, spikes)
+        node = node_of(connection, spikes.shape[2:])
+        if node is not None:
+            currents: Tensor = Convolve.apply(  # type: ignore[no-untyped-call]
+                node, spikes, spikes.carrier, connection.weight, connection.bias
+            )
+            return currents
     return plain.connect(connection, dense(signal))
+
+
+def transform(module: nn.Module, signal: Signal) -> Signal:
+    """Return what a module that keeps no state makes of each step: a pool, a flattening, or any other one."""
+    if isinstance(signal, Spikes):
+        if type(module) is nn.Flatten and module.start_dim == 1:
+            return replace(signal, shape=(*signal.shape[:2], signal.lists.units), carrier=signal.carrier.flatten(2))
+        if type(module) is nn.MaxPool2d and len(signal.shape) == 5 and not signal.lists.valued:
+            size, stride = _pair(module.kernel_size), _pair(module.stride)
+            if size == stride and _pair(module.padding) == (0, 0) and not module.ceil_mode:
+                return max_pool(signal, size)
+    values = dense(signal)
+    flat: Tensor = module(values.flatten(0, 1))
+    return flat.view(*values.shape[:2], *flat.shape[1:])
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def _on_cpu(*tensors: Tensor) -> bool:
@@ -101,10 +132,8 @@ def _on_cpu(*tensors: Tensor) -> bool:
 def _events(raster: Tensor) -> Spikes | None:
     if raster.requires_grad or not _on_cpu(raster) or raster.shape[0] == 1 or not raster.numel():
         return None
-    sample = raster.detach().flatten(1)[:, :256]
-    if torch.count_nonzero(sample) > MOST * sample.numel():
-        return None
-    return Spikes.of(raster)
+    few = raster.detach().flatten(2)[:, :: max(1, raster.shape[1] // 4)]
+    return Spikes.of(raster) if torch.count_nonzero(few) <= BUSY * few.numel() else None
 
 
 def scan(
@@ -123,6 +152,8 @@ def scan(
     readout's membrane, and the state after the last step, with its gradient.
     """
     current = dense(current) if isinstance(current, Spikes) else current
+    if isinstance(current, Tensor) and triton_scans.covers(node, parameters, current, threshold, recurrent, state):
+        return triton_scans.scan(node, parameters, current, time_steps, threshold, recurrent, state)
     surrogate = threshold if isinstance(threshold, SurrogateThreshold) else None
     if not (surrogate or type(threshold) is HardThreshold) or not _compilable(parameters, current, recurrent, state):
         return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state)

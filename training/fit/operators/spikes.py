@@ -77,6 +77,11 @@ class Lists:
         found = int(offset[-1])
         return Events(index[:found], NO_FLOATS if ones else value[:found], offset)
 
+    @property
+    def valued(self) -> bool:
+        """Whether anything is neither 0 nor 1."""
+        return self.by_row.value.size > 0
+
     def arriving(self) -> Product:
         """Return the product that was left in a gradient's place, once."""
         product, self.product = self.product or NO_PRODUCT, None

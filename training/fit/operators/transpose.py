@@ -15,17 +15,23 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 @intrinsic
-def transpose_block(_: Any, there: Any, t: Any, t_stride: Any, here: Any, h: Any, h_stride: Any) -> Any:
+def transpose_block(
+    _: Any, there: Any, t: Any, t_stride: Any, here: Any, h: Any, h_stride: Any, rows: Any, columns: Any
+) -> Any:  # fmt: skip
     """Write there[t + i * t_stride + j] = here[h + j * h_stride + i] for i and j below LANES.
 
-    (there, t, t_stride, here, h, h_stride). Rows exchange halves, then quarters, and so on.
+    (there, t, t_stride, here, h, h_stride, rows, columns): only `rows` rows are read and `columns` written; what is
+    written of rows that are not read means nothing. Rows exchange halves, then quarters, and so on.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        _, t, t_stride, _, h, h_stride = arguments
+        _, t, t_stride, _, h, h_stride, present, columns = arguments
         there, here = code.pointer(0), code.pointer(3)
-        rows = [code.load(here, builder.add(h, builder.mul(h_stride, _I64(row)))) for row in range(LANES)]
+        rows = []
+        for row in range(LANES):
+            number = builder.select(builder.icmp_signed(">", present, _I64(row)), _I64(row), _I64(0))
+            rows.append(code.load(here, builder.add(h, builder.mul(h_stride, number))))
         mask = ir.VectorType(_I32, LANES)
         distance = LANES // 2
         while distance:
@@ -38,10 +44,11 @@ def transpose_block(_: Any, there: Any, t: Any, t_stride: Any, here: Any, h: Any
                     rows[row + distance] = builder.shuffle_vector(*pair, ir.Constant(mask, high))
             distance //= 2
         for row, vector in enumerate(rows):
-            code.store(vector, there, builder.add(t, builder.mul(t_stride, _I64(row))))
+            with builder.if_then(builder.icmp_signed(">", columns, _I64(row))):
+                code.store(vector, there, builder.add(t, builder.mul(t_stride, _I64(row))))
         return context.get_dummy_value()
 
-    return types.void(there, t, t_stride, here, h, h_stride), generate
+    return types.void(there, t, t_stride, here, h, h_stride, rows, columns), generate
 
 
 @inner
@@ -52,8 +59,31 @@ def transpose(
     for j in range(0, rows, LANES):
         for i in range(0, columns, LANES):
             if j + LANES <= rows and i + LANES <= columns:
-                transpose_block(there, t + i * t_stride + j, t_stride, here, h + j * h_stride + i, h_stride)
+                transpose_block(
+                    there, t + i * t_stride + j, t_stride, here, h + j * h_stride + i, h_stride, LANES, LANES
+                )
             else:
                 for row in range(j, min(j + LANES, rows)):
                     for column in range(i, min(i + LANES, columns)):
+                        there[t + column * t_stride + row] = here[h + row * h_stride + column]
+
+
+@inner
+def transpose_padded(
+    there: Array, t: int, t_stride: int, here: Array, h: int, h_stride: int, rows: int, columns: int, source: bool
+) -> None:  # fmt: skip
+    """Do as `transpose` where the rows of `here`, if it is the `source` that is padded, or of `there` have room.
+
+    Rows of `here` may then be read behind their columns, or those of `there` be filled up to their stride.
+    """
+    for j in range(0, rows, LANES):
+        for i in range(0, columns, LANES):
+            down, across = min(LANES, rows - j), min(LANES, columns - i)
+            if (down == LANES) if source else (across == LANES and j + LANES <= t_stride):
+                transpose_block(
+                    there, t + i * t_stride + j, t_stride, here, h + j * h_stride + i, h_stride, down, across
+                )
+            else:
+                for row in range(j, j + down):
+                    for column in range(i, i + across):
                         there[t + column * t_stride + row] = here[h + row * h_stride + column]

@@ -1,0 +1,184 @@
+"""Convolutions and pools whose input is spikes."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from models.engines.event.connections import Feed, feed_of
+from models.engines.event.layouts import Layout, padded
+from models.engines.event.vectors import LANES
+from models.spec.network import Network
+from models.spec.nodes import Conv1d, Conv2d
+from models.spec.parameters import Shape
+from training.fit.operators import convolution_kernels as kernels
+from training.fit.operators.memory import empty, flat
+from training.fit.operators.spikes import Lists, Spikes, carrier
+from training.fit.operators.threads import in_parts, parts_of
+
+Node = Conv1d | Conv2d
+
+
+class Tables(NamedTuple):
+    """What is the same for every batch: the feed without weights, and where each of its weights is in PyTorch's order.
+
+    `order` (weights of the feed,) has places of the weight, flat, and one behind its end for padding.
+    """
+
+    feed: Feed
+    order: Tensor
+    leaving: Layout
+
+
+@cache
+def tables_of(node: Node, shape: Shape) -> Tables:
+    """Return the tables of a convolution over inputs of a shape (channels, *size)."""
+    windows = node.windows
+    count = node.out_channels * node.in_channels // node.groups * math.prod(window.extent for window in windows)
+    shape_of_weight = (node.out_channels, node.in_channels // node.groups, *(window.extent for window in windows))
+    numbers = np.arange(1, count + 1, dtype=np.float32).reshape(shape_of_weight)  # exact: below 2**24
+    numbered = cast(Network, SimpleNamespace(tensors={f"{node.name}.weight": numbers}))
+    arriving, leaving = Layout.of(shape), Layout.of(node.output_shape(shape))
+    feed = feed_of(node, numbered, arriving, leaving)
+    order = torch.from_numpy(feed.weight.astype(np.int64) - 1)
+    # Neighbours in PyTorch's order are of one channel: no two of them send from one position.
+    feed = feed._replace(sender=np.ascontiguousarray(feed.sender[arriving.places]), channel_step=0)
+    return Tables(feed, torch.where(order < 0, count, order), leaving)
+
+
+def node_of(connection: nn.Module, shape: Shape) -> Node | None:
+    """Return a convolution as a node of a spec, or None where it is none that the kernels run."""
+    kinds: dict[type[nn.Module], type[Conv1d] | type[Conv2d]] = {nn.Conv1d: Conv1d, nn.Conv2d: Conv2d}
+    kind = kinds.get(type(connection))
+    if kind is None or connection.padding_mode != "zeros" or isinstance(connection.padding, str):
+        return None
+    if len(shape) != len(cast(Any, connection).kernel_size) + 1 or cast(Tensor, connection.weight).numel() >= 2**24:
+        return None
+    fields: dict[str, Any] = {
+        name: getattr(connection, name) if kind is Conv2d else getattr(connection, name)[0]
+        for name in ("kernel_size", "stride", "padding", "dilation")
+    }
+    channels = {name: getattr(connection, name) for name in ("in_channels", "out_channels", "groups")}
+    return kind(name="convolution", bias=False, **channels, **fields)
+
+
+class Convolve(torch.autograd.Function):
+    """A convolution of spikes: (node, spikes, carrier, weight, bias) -> currents (steps, batch, channels, *size)."""
+
+    @staticmethod
+    def forward(ctx: Any, node: Node, spikes: Spikes, _: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Run the convolution."""
+        spikes.lists.uses += 1
+        ctx.node, ctx.spikes, ctx.biased = node, spikes, bias is not None
+        ctx.save_for_backward(weight)
+        tables = tables_of(node, spikes.shape[2:])
+        weights = torch.cat([weight.detach().reshape(-1), torch.zeros(1)])[tables.order]
+        currents = empty(*spikes.shape[:2], *tables.leaving.shape)
+        in_parts(
+            kernels.run_convolution, spikes.lists.rows, *spikes.lists.by_row,
+            tables.feed._replace(weight=flat(weights)), *_row(tables, bias), flat(currents),
+        )  # fmt: skip
+        return currents
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of carrier, weight and bias."""
+        (weight,) = ctx.saved_tensors
+        node, spikes = ctx.node, ctx.spikes
+        tables = tables_of(node, spikes.shape[2:])
+        errors = gradient.contiguous()
+        to_carrier = to_weight = to_bias = None
+        if ctx.needs_input_grad[2]:
+            to_carrier = _input_gradient(node, spikes.shape, weight, errors.flatten(0, 1)).view(spikes.shape)
+        if ctx.needs_input_grad[3]:
+            count = tables.order.numel()
+            gradients = torch.empty(parts_of(spikes.lists.rows), count)
+            in_parts(
+                kernels.convolution_gradient, spikes.lists.rows, flat(errors), *spikes.lists.by_row, tables.feed,
+                *_row(tables, None), flat(gradients),
+            )  # fmt: skip
+            to_weight = torch.zeros(weight.numel() + 1).index_put_((tables.order,), gradients.sum(0))[:-1]
+            to_weight = to_weight.view(weight.shape)
+        if ctx.biased and ctx.needs_input_grad[4]:
+            to_bias = errors.flatten(0, 1).flatten(2).sum((0, 2))
+        return None, None, to_carrier, to_weight, to_bias
+
+
+def _row(tables: Tables, bias: Tensor | None) -> tuple[Any, int, int, int]:
+    """Return what each row of outputs starts with, with channels last; their stride, their number and the positions."""
+    channels, *size = tables.leaving.shape
+    values = np.zeros((channels, math.prod(size)), np.float32)
+    if bias is not None:
+        values += bias.detach().numpy()[:, np.newaxis]
+    return tables.leaving.to_rows(values.ravel()), tables.leaving.channels, channels, math.prod(size)
+
+
+def _input_gradient(node: Node, shape: tuple[int, ...], weight: Tensor, errors: Tensor) -> Tensor:
+    windows = node.windows
+    axes = len(windows)
+    stride, padding, dilation = (
+        [getattr(window, name) for window in windows] for name in ("stride", "before", "dilation")
+    )
+    rows = errors.new_empty(()).expand(shape[0] * shape[1], *shape[2:])
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        errors, rows, weight, None, stride, padding, dilation, False, [0] * axes, node.groups, [True, False, False]
+    )[0]
+    return gradient
+
+
+@cache
+def _windows(shape: Shape, kernel: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.int32], Shape]:
+    """Return the window of each place, or -1, the first place of each window, and the shape of the windows."""
+    channels, height, width = shape
+    rows, columns = height // kernel[0], width // kernel[1]
+    places = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+    c, y, x = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    within = (y < rows * kernel[0]) & (x < columns * kernel[1])
+    windows = np.where(within, (c * rows + y // kernel[0]) * columns + x // kernel[1], -1).astype(np.int32)
+    starts = places[:, : rows * kernel[0] : kernel[0], : columns * kernel[1] : kernel[1]]
+    return windows.ravel(), np.ascontiguousarray(starts).ravel(), (channels, rows, columns)
+
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, spikes: Spikes, _: Tensor, lists: Lists, kernel: tuple[int, int]) -> Tensor:
+        spikes.lists.uses += 1
+        ctx.spikes, ctx.kernel = spikes, kernel
+        windows, _starts, shape = _windows(spikes.shape[2:], kernel)
+        index, _value, offset = spikes.lists.by_row
+        in_parts(kernels.pool_spikes, lists.rows, index, offset, windows, padded(lists.units) // LANES, lists.bits)
+        return carrier((*spikes.shape[:2], *shape))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        spikes = ctx.spikes
+        windows, starts, _ = _windows(spikes.shape[2:], ctx.kernel)
+        index, _value, offset = spikes.lists.by_row
+        found = empty(*spikes.shape)
+        in_parts(
+            kernels.pool_gradient, spikes.lists.rows, index, offset, windows, starts, flat(gradient.contiguous()),
+            flat(found),
+        )  # fmt: skip
+        return None, found, None, None
+
+
+def max_pool(spikes: Spikes, kernel: tuple[int, int]) -> Spikes:
+    """Return whether anything spikes in each window of (time_steps, batch, channels, height, width).
+
+    Windows touch and do not overlap. As in PyTorch the gradient goes to a window's first spike, or to its first place.
+    """
+    _, starts, shape = _windows(spikes.shape[2:], kernel)
+    rows = spikes.lists.rows
+    lists = Lists(rows, starts.size, bits=np.empty(rows * padded(starts.size) // LANES, np.uint16))
+    edge: Tensor = _Pool.apply(spikes, spikes.carrier, lists, kernel)  # type: ignore[no-untyped-call]
+    return Spikes((*spikes.shape[:2], *shape), lists, edge)

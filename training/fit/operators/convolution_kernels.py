@@ -1,0 +1,103 @@
+"""The kernels of convolutions and pools that follow spikes.
+
+Events have the places of PyTorch's order, channel after channel. A convolution adds up a row of outputs, and a row of
+errors is read, with channels last and padded to whole vectors, as the event engine does; each is turned around in the
+cache. `Feed` is that engine's table of what a place sends where.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.engines.event.currents import Array, aligned_floats, scatter
+from models.engines.event.vectors import LANES, add_block, add_block_values, add_block_values_half, copy
+from training.fit.operators.compiled import kernel
+from training.fit.operators.transpose import transpose_padded
+
+
+@kernel
+def run_convolution(
+    index: Array, value: Array, offset: Array, feed: Any, base: Array, stride: int, channels: int, positions: int,
+    currents: Array, first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Write `base` and what the events of the rows `first` to `end` send into currents (rows, channels, positions).
+
+    `base` is a row with channels last, `stride` apart from position to position.
+    """
+    row_of = aligned_floats(base.size + 4 * LANES)
+    row_of[:] = 0.0
+    size = channels * positions
+    for row in range(first, end):
+        copy(row_of, 0, base, 0, base.size)
+        scatter(row_of, feed, index, value, offset[row], offset[row + 1])
+        transpose_padded(currents, row * size, positions, row_of, 0, stride, positions, channels, True)
+
+
+@kernel
+def convolution_gradient(
+    errors: Array, index: Array, value: Array, offset: Array, feed: Any, base: Array, stride: int, channels: int,
+    positions: int, gradients: Array, first: int, end: int, part: int,
+) -> None:  # fmt: skip
+    """Add the errors (rows, channels, positions) that the events of the rows `first` to `end` reach to a gradient.
+
+    That is the part's of gradients (parts, weights of the feed), whose order is that of the feed's weight.
+    """
+    count = feed.weight.size
+    gradient = gradients[part * count : (part + 1) * count]
+    gradient[:] = 0.0
+    row_of = aligned_floats(base.size + 4 * LANES)
+    row_of[:] = 0.0
+    size = channels * positions
+    for row in range(first, end):
+        if offset[row] == offset[row + 1]:
+            continue
+        transpose_padded(row_of, 0, stride, errors, row * size, positions, channels, positions, False)
+        for k in range(offset[row], offset[row + 1]):
+            place = index[k]
+            factor = value[k] if value.size else np.float32(1)
+            position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
+            for block in range(feed.first_block[position], feed.first_block[position + 1]):
+                o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
+                lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
+                step, weight_step = feed.output_step, feed.weight_step
+                if feed.halves:
+                    add_block_values_half(gradient, w, row_of, o, lines, vectors, weight_step, step, factor)
+                elif value.size:
+                    add_block_values(gradient, w, row_of, o, lines, vectors, weight_step, step, factor)
+                else:
+                    add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, np.float32(1))
+
+
+@kernel
+def pool_spikes(
+    index: Array, offset: Array, windows: Array, vectors: int, bits: Array, first: int, end: int, _: int
+) -> None:  # fmt: skip
+    """Set the bits (rows, vectors of LANES) of the windows in which anything spikes; -1 is no window."""
+    for row in range(first, end):
+        bits[row * vectors : (row + 1) * vectors] = 0
+        for k in range(offset[row], offset[row + 1]):
+            window = windows[index[k]]
+            if window >= 0:
+                at = row * vectors + window // LANES
+                bits[at] = bits[at] | np.uint16(1 << (window % LANES))
+
+
+@kernel
+def pool_gradient(
+    index: Array, offset: Array, windows: Array, starts: Array, pooled: Array, gradient: Array, first: int, end: int,
+    _: int,
+) -> None:  # fmt: skip
+    """Write the gradients of pooled rows (rows, windows) to the first spike of each window, or to its first place."""
+    places = starts.copy()
+    size, count = windows.size, starts.size
+    for row in range(first, end):
+        gradient[row * size : (row + 1) * size] = 0.0
+        for k in range(offset[row + 1] - 1, offset[row] - 1, -1):
+            window = windows[index[k]]
+            if window >= 0:
+                places[window] = index[k]
+        for window in range(count):
+            gradient[row * size + places[window]] = pooled[row * count + window]
+            places[window] = starts[window]
