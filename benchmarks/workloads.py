@@ -2,7 +2,8 @@
 
 All neurons of a network share one rule that every contestant can be told to follow exactly: v = decay * v + i, fire,
 reset to 0 in the same step. (By subtraction would not do: snnTorch then fires by another rule where a membrane is still
-above its threshold after a reset, and Norse's IAF has no such reset.) Weights lie on a dyadic grid, so that their sums
+above its threshold after a reset, and Norse's IAF has no such reset. Training, whose workloads do reset by subtraction,
+compares each library with its own rule.) Weights lie on a dyadic grid, so that their sums
 are exact in any order, and the threshold half a grid step off it, so that `>` and `>=` agree.
 """
 

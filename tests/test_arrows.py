@@ -44,8 +44,11 @@ TRAINING: Arrows = {
         *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
         "training.errors",
     },
+    "training.commands.lr_range": {
+        *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
+    },
     "training.__main__": {
-        *("training.commands", "training.commands.fit", "training.commands.runs"),
+        *("training.commands", "training.commands.fit", "training.commands.lr_range", "training.commands.runs"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },
 }

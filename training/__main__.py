@@ -9,6 +9,7 @@ import typer
 from models.errors import SpikeserveError
 from training.commands.fit import fit
 from training.commands.groups import RUN, exports, imports
+from training.commands.lr_range import lr_range
 from training.commands.runs import evaluate_run, export_run
 from training.importers.frameworks.commands import verify
 from training.importers.nir.commands import check_command
@@ -16,6 +17,7 @@ from training.importers.onnx import import_command as import_onnx
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(fit)
+app.command("lr-range")(lr_range)
 app.command("evaluate")(evaluate_run)
 app.add_typer(exports, name="export")
 app.add_typer(imports, name="import")

@@ -21,10 +21,11 @@ from pydantic import Field, ValidationError
 
 from models.spec import Coding, Readout, describe_first_error
 from models.spec.nodes import Fire, Reset
-from models.spec.parameters import Fraction, Frozen
+from models.spec.parameters import Fraction, Frozen, Size
 from training.errors import InvalidConfig
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Share0 = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -53,7 +54,9 @@ class DataConfig(Frozen):
     """Which data, and how it is split. The test split chooses nothing."""
 
     dataset: str = Field(
-        default="digits", description="digits, mnist, fashion-mnist, mnist-5000, or arrays: your own .npz."
+        default="digits",
+        description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
+        "(your own .npz) or events (your own folder).",
     )
     file: Path | None = Field(
         default=None,
@@ -76,6 +79,43 @@ class DataConfig(Frozen):
         description="none; range, low to high become 0 to 1; or standard, each feature has mean 0 and deviation 1",
         json_schema_extra={"chosen": "arrays: standard for current coding, none for spikes, else range"},
     )
+    window: Count | None = Field(
+        default=None,
+        description="Events, audio: the microseconds of a time step.",
+        json_schema_extra={"chosen": "10000, or as usual for the data set"},
+    )
+    max_steps: Count | None = Field(
+        default=None,
+        description="Events, audio: the most steps of a recording.",
+        json_schema_extra={"chosen": "as the longest recording, or as usual for the data set"},
+    )
+    sensor: tuple[Size, ...] | None = Field(
+        default=None,
+        description="Events: channels, height and width; or units.",
+        json_schema_extra={"chosen": "as far as events reach"},
+    )
+    downsample: Count = Field(
+        default=1, description="Events: how many pixels of height and of width, or units, become one."
+    )
+    cache: Path = Field(default=Path("data/.cache"), description="Events: where their rasters are kept.")
+
+
+class AugmentConfig(Frozen):
+    """How training samples are varied, anew in every epoch. Nothing is varied by default."""
+
+    shift: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Images, event cameras: moved by up to this many pixels."
+    )
+    event_drop: Fraction = Field(
+        default=0.0, description="Drop up to this share: a span of time, some channels, or events at random."
+    )
+    time_jitter: NonNegative = Field(
+        default=0.0, description="Spikes: moved by normally distributed steps of this deviation."
+    )
+    time_shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Sequences: moved by up to this many steps.")
+    mixup: NonNegative = Field(
+        default=0.0, description="Mix samples in pairs, by shares from a Beta distribution of this parameter."
+    )
 
 
 class Schedule(StrEnum):
@@ -84,6 +124,13 @@ class Schedule(StrEnum):
     ONE_CYCLE = "one_cycle"
     COSINE = "cosine"
     CONSTANT = "constant"
+
+
+class Initialisation(StrEnum):
+    """How fresh weights are scaled to the data."""
+
+    FIRING_RATE = "firing_rate"
+    MEMBRANE = "membrane"
 
 
 SEQUENCES = "sequences"
@@ -108,14 +155,26 @@ class NetworkConfig(Frozen):
     adapt_decay: Fraction = Field(default=0.97, description="What an ALIF's adaptation keeps per step.")
     adapt_gain: NonNegative = Field(default=0.1, description="How far a spike raises an ALIF's threshold.")
     readout_decay: Fraction | None = Field(
-        default=None, description="What a membrane readout keeps per step.", json_schema_extra={"chosen": "as decay"}
+        default=None,
+        description="What a membrane readout keeps per step.",
+        json_schema_extra={"chosen": "as decay; with spread decays, a tenth of the sequence as its time constant"},
     )
     threshold: Positive = Field(default=1.0, description="Where a neuron fires.")
     fire: Fire = Field(default=Fire.AT_THRESHOLD, description="Fire at the threshold or only above it.")
     reset: Reset = Field(default=Reset.SUBTRACT, description="What a spike does to the membrane.")
-    learn: tuple[Learnable, ...] = suited((), ("decay", "syn_decay"), "The neurons' parameters that are trained.")
+    learn: tuple[Learnable, ...] = suited(
+        (), ("decay", "syn_decay", "adapt_decay"), "The neurons' parameters that are trained."
+    )
     learn_per: Literal["neuron", "layer"] = Field(
         default="neuron", description="One value of a learned parameter for each; of a convolution always the layer."
+    )
+    decays: Literal["alike", "spread"] = suited(
+        "alike", "spread", "How decays start: as --decay, or from 2 steps to a quarter of the sequence."
+    )
+    initialisation: Initialisation = suited(
+        Initialisation.FIRING_RATE,
+        Initialisation.MEMBRANE,
+        "Scale fresh weights until layers fire, or until membranes vary by the threshold.",
     )
     readout: Readout = suited(Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, "What the class is read from.")
     coding: Coding = Field(default=Coding.DIRECT, description="How a sample becomes steps.")
@@ -134,25 +193,58 @@ class NetworkConfig(Frozen):
 class OptimisationConfig(Frozen):
     """How the weights are fitted."""
 
-    epochs: Count = suited(40, 60, "Epochs at most.", resumable=True)
-    batch_size: Count = suited(64, 32, "Samples per batch.")
-    learning_rate: Positive = suited(2e-3, 5e-3, "The highest learning rate.")
+    epochs: Count = suited(40, 40, "Epochs at most.", resumable=True)
+    batch_size: Count = suited(64, 64, "Samples per batch.")
+    learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
     weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
+    neuron_rate_factor: Positive = Field(
+        default=5.0, description="The learning rate of neurons' parameters and delays, as a multiple of the weights'."
+    )
     surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
-    slope: Positive = suited(5.0, 5.0, "The surrogate's slope.")
+    slope: Positive = suited(5.0, 10.0, "The surrogate's slope.")
     detach_reset: bool = Field(default=True, description="Pass no gradient through the reset.")
     rate_penalty: NonNegative = suited(2.0, 0.0, "The weight of the firing-rate penalty.")
     rate_low: Fraction = Field(default=0.01, description="The lowest firing rate without a penalty.")
     rate_high: Fraction = Field(default=0.15, description="The highest firing rate without a penalty.")
+    label_smoothing: Share0 = Field(default=0.0, description="The share of the target that all classes have alike.")
+    class_weights: Literal["equal", "balanced"] = Field(
+        default="equal", description="How much a sample counts: equally, or so that classes do."
+    )
+    truncate: Count | None = Field(
+        default=None,
+        description="Sequences: pass no gradient back from one stretch of this many steps to the one before.",
+        json_schema_extra={"chosen": "through all steps"},
+    )
+    recompute: Count | None = Field(
+        default=None,
+        description="Sequences: keep what this many steps need for gradients in memory, and compute the rest twice.",
+        json_schema_extra={"chosen": "keep all steps"},
+    )
     clip_norm: Positive = Field(default=1.0, description="Gradients longer than this are cut to it.")
     patience: Count = suited(15, 60, "Epochs without improvement after which a run ends.", resumable=True)
 
 
-class AugmentConfig(Frozen):
-    """How training samples are changed at random."""
+class Precision(StrEnum):
+    """The type of a run's matrix products and convolutions, by its name in lightning-fabric."""
 
-    shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Images: moved by up to this many pixels.")
+    FLOAT32 = "32-true"
+    BFLOAT16 = "bf16-mixed"
+
+
+class ParallelConfig(Frozen):
+    """The processes that a run is divided among. Their number does not change its result."""
+
+    devices: Count = Field(
+        default=1,
+        description="Devices, each with a process that runs its share of every batch.",
+        json_schema_extra={"resumable": True},
+    )
+    precision: Precision = Field(
+        default=Precision.FLOAT32,
+        description="32-true, or bf16-mixed for products in bfloat16, on CUDA.",
+        json_schema_extra={"resumable": True},
+    )
 
 
 class TrainingConfig(Frozen):
@@ -164,6 +256,7 @@ class TrainingConfig(Frozen):
     network: NetworkConfig = NetworkConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
     augment: AugmentConfig = AugmentConfig()
+    parallel: ParallelConfig = ParallelConfig()
 
     @classmethod
     def read(cls, path: Path | None, overrides: Mapping[str, Any]) -> Self:
@@ -192,6 +285,7 @@ class TrainingConfig(Frozen):
                     and isinstance(extra, dict)
                     and SEQUENCES in extra
                     and field not in section.model_fields_set
+                    and not (field == "decays" and "decay" in section.model_fields_set)
                 ):
                     values[field] = extra[SEQUENCES]
             sections[name] = section.model_copy(update=values)

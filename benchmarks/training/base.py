@@ -52,13 +52,17 @@ OURS = Rule()
 
 @dataclass(frozen=True)
 class Job:
-    """What to train: a network on inputs with targets (batch,), on so many threads, at a learning rate."""
+    """What to train: a network on inputs with targets (batch,), on so many threads, at a learning rate.
+
+    `is_compiled` asks a PyTorch library to run under torch.compile.
+    """
 
     network: Network
     inputs: EncodedInputs
     threads: int
     targets: Targets
     learning_rate: float = NO_LEARNING
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,6 @@ class Training(Protocol):
 
     def load(self, steps: FloatArray, targets: Targets) -> Any:
         """Return a batch of spikes (time_steps, batch, *shape) with its targets (batch,)."""
-
-    def compile(self) -> None:
-        """Compile the forward and the backward pass; raises Skipped with the reason where that cannot be."""
 
     def step(self, batch: Any) -> float:
         """Forward, cross-entropy of the spike counts, backward, optimiser; return the loss."""

@@ -70,10 +70,10 @@ def start(name: str, job: Job) -> Training:
     for package in contestant.needs:
         if find_spec(package) is None:
             raise Skipped(f"the package {package} is not installed here")
-    training: Training = import_module(f"benchmarks.training.{contestant.module}").prepare(job)
     if contestant.is_compiled:
         _forget_networks_before(job)
-        training.compile()
+        job = replace(job, is_compiled=True)
+    training: Training = import_module(f"benchmarks.training.{contestant.module}").prepare(job)
     return training
 
 

@@ -30,7 +30,7 @@ DIGITS = Workload(
     activities=(15,),
     reset="subtract",
 )
-GOAL = 0.95
+GOAL = 0.9
 EPOCHS, SEEDS = 12, 3
 BATCH, LEARNING_RATE = 64, 0.002
 HELD_OUT = 360

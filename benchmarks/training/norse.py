@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.contestants.base import Stage, scaled, stages
 from benchmarks.training import torch_stack
 from benchmarks.training.base import Job
-from benchmarks.training.torch_stack import TorchTraining
+from benchmarks.training.torch_stack import TorchTraining, Wrap
 
 
 def prepare(job: Job) -> TorchTraining:
@@ -38,7 +38,7 @@ def subtract(spikes: Tensor, membrane: Tensor, _: Tensor, threshold: Tensor) -> 
     return membrane - spikes.detach() * threshold
 
 
-def neurons(stage: Stage, recurrent: nn.Linear | None) -> Callable[[Tensor], Tensor]:
+def neurons(stage: Stage, recurrent: nn.Linear | None, wrap: Wrap) -> Callable[[Tensor], Tensor]:
     """Return a stage's neurons over currents (time, batch, *shape)."""
     rule = LIFBoxParameters(
         tau_mem_inv=torch.tensor(1 - stage.decay),
@@ -46,9 +46,10 @@ def neurons(stage: Stage, recurrent: nn.Linear | None) -> Callable[[Tensor], Ten
         method="super",  # its slope is 1, whatever alpha says
         reset_method=subtract,
     )
+    step = wrap(lif_box_feed_forward_step)
     if recurrent is None:
         sequence = SNN(
-            lif_box_feed_forward_step,
+            step,
             lambda currents: LIFBoxFeedForwardState(v=torch.zeros_like(currents[0])),
             p=rule,
             dt=1.0,
@@ -61,7 +62,7 @@ def neurons(stage: Stage, recurrent: nn.Linear | None) -> Callable[[Tensor], Ten
         return run
 
     cell = SNNCell(
-        lif_box_feed_forward_step,
+        step,
         lambda current: LIFBoxFeedForwardState(v=torch.zeros_like(current)),
         p=rule,
         dt=1.0,

@@ -18,7 +18,7 @@ from models.spec.network import FloatArray, Network
 
 def prepare(job: Job, rule: Rule) -> TorchTraining:
     """Return the training that a contestant of this rule is compared with."""
-    return torch_stack.prepare(job, lambda stage, own: neurons(stage, own, rule))
+    return torch_stack.prepare(job, lambda stage, own, _: neurons(stage, own, rule))
 
 
 def expected(job: Job, rule: Rule) -> Outcome:

@@ -10,10 +10,10 @@ from sinabs.activation import SingleSpike
 from sinabs.layers import LIF, LIFRecurrent
 from torch import Tensor, nn
 
-from benchmarks.contestants.base import Stage
+from benchmarks.contestants.base import Skipped, Stage
 from benchmarks.training import torch_stack
 from benchmarks.training.base import SLOPE, Job
-from benchmarks.training.torch_stack import TorchTraining
+from benchmarks.training.torch_stack import TorchTraining, Wrap, as_it_is
 
 
 def prepare(job: Job) -> TorchTraining:
@@ -31,8 +31,10 @@ def subtract(spikes: Tensor, state: dict[str, Any], threshold: Tensor) -> dict[s
     return state | {"v_mem": state["v_mem"] - spikes.detach() * threshold}
 
 
-def neurons(stage: Stage, recurrent: nn.Linear | None) -> Callable[[Tensor], Tensor]:
+def neurons(stage: Stage, recurrent: nn.Linear | None, wrap: Wrap) -> Callable[[Tensor], Tensor]:
     """Return a stage's neurons over currents (batch, time, *shape)."""
+    if wrap is not as_it_is:
+        raise Skipped("its layers loop over time inside, and to compile so many steps takes too long")
     rule = {
         "tau_mem": 1.0,
         "norm_input": False,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.contestants.base import Stage
 from benchmarks.training import torch_stack
 from benchmarks.training.base import SLOPE, Job
-from benchmarks.training.torch_stack import TorchTraining
+from benchmarks.training.torch_stack import TorchTraining, Wrap
 
 
 def prepare(job: Job) -> TorchTraining:
@@ -20,11 +20,11 @@ def prepare(job: Job) -> TorchTraining:
     return torch_stack.prepare(job, neurons)
 
 
-def neurons(stage: Stage, recurrent: nn.Linear | None) -> Callable[[Tensor], Tensor]:
+def neurons(stage: Stage, recurrent: nn.Linear | None, wrap: Wrap) -> Callable[[Tensor], Tensor]:
     """Return a stage's neurons over currents (time, batch, *shape)."""
     rule = {"beta": stage.decay, "threshold": stage.threshold, "spike_grad": surrogate.fast_sigmoid(slope=SLOPE)}
     if recurrent is None:
-        leaky = snntorch.Leaky(**rule)
+        leaky = wrap(snntorch.Leaky(**rule))
 
         def step_through(currents: Tensor) -> Tensor:
             membrane, raster = torch.zeros_like(currents[0]), []
@@ -35,8 +35,9 @@ def neurons(stage: Stage, recurrent: nn.Linear | None) -> Callable[[Tensor], Ten
 
         return step_through
 
-    cell = snntorch.RLeaky(**rule, linear_features=recurrent.in_features)
-    cell.recurrent = recurrent
+    recurrent_leaky = snntorch.RLeaky(**rule, linear_features=recurrent.in_features)
+    recurrent_leaky.recurrent = recurrent
+    cell = wrap(recurrent_leaky)
 
     def step_recurrently(currents: Tensor) -> Tensor:
         membrane, raster = torch.zeros_like(currents[0]), []

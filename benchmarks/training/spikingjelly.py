@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.contestants.base import Stage
 from benchmarks.training import torch_stack
 from benchmarks.training.base import SLOPE, Job
-from benchmarks.training.torch_stack import TorchTraining
+from benchmarks.training.torch_stack import TorchTraining, Wrap, as_it_is
 
 
 def prepare(job: Job) -> TorchTraining:
@@ -19,8 +19,9 @@ def prepare(job: Job) -> TorchTraining:
     return torch_stack.prepare(job, neurons)
 
 
-def neurons(stage: Stage, recurrent: nn.Linear | None) -> Callable[[Tensor], Tensor]:
+def neurons(stage: Stage, recurrent: nn.Linear | None, wrap: Wrap) -> Callable[[Tensor], Tensor]:
     """Return a stage's neurons over currents (time, batch, *shape)."""
+    by_step = recurrent is not None or wrap is not as_it_is
     node = neuron.LIFNode(
         tau=1 / (1 - stage.decay),
         decay_input=False,
@@ -28,17 +29,18 @@ def neurons(stage: Stage, recurrent: nn.Linear | None) -> Callable[[Tensor], Ten
         v_reset=None,
         surrogate_function=surrogate.SuperSpike(alpha=SLOPE),
         detach_reset=True,
-        step_mode="m" if recurrent is None else "s",
+        step_mode="s" if by_step else "m",
     )
+    step = wrap(node)
 
     def run(currents: Tensor) -> Tensor:
         functional.reset_net(node)
-        if recurrent is None:
+        if not by_step:
             raster: Tensor = node(currents)
             return raster
         spikes, steps = torch.zeros_like(currents[0]), []
         for current in currents:
-            spikes = node(current + recurrent(spikes))
+            spikes = step(current if recurrent is None else current + recurrent(spikes))
             steps.append(spikes)
         return torch.stack(steps)
 

@@ -108,9 +108,6 @@ class SpyxTraining:
         """Return a batch of spikes (time_steps, batch, *shape) with its targets (batch,)."""
         return Batch(jnp.asarray(channels_last(steps)), jnp.asarray(targets))
 
-    def compile(self) -> None:
-        """Do nothing: it is compiled as it is."""
-
     def step(self, batch: Batch) -> float:
         """Take a training step and return its loss."""
         self._parameters, self._state, loss, self._gradients = self._step(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,23 @@ from benchmarks.training.base import Job, Targets
 from models.engines.base import Counts
 from models.spec.network import FloatArray, Network
 
-# Takes a stage and its recurrent connection; returns its neurons from rest: currents (time, batch, *shape) -> spikes.
-Neurons: TypeAlias = Callable[[Stage, nn.Linear | None], Callable[[Tensor], Tensor]]
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+
+class Wrap(Protocol):
+    """What neurons put around a function that takes one step: nothing, or torch.compile."""
+
+    def __call__(self, step: Step, /) -> Step:
+        """Return a function that computes the same."""
+
+
+# Takes a stage, its recurrent connection and what to put around a step; returns the stage's neurons from rest: currents
+# (time, batch, *shape) -> spikes.
+Neurons: TypeAlias = Callable[[Stage, nn.Linear | None, Wrap], Callable[[Tensor], Tensor]]
+
+# torch.compile unrolls a loop over time: 25 steps of two layers took two minutes, and 100 were not done in fifteen. A
+# longer loop is left to Python, and one step of it compiled.
+MOST_UNROLLED = 30
 
 
 class Batch(NamedTuple):
@@ -58,12 +73,6 @@ class TorchTraining:
         """Return a batch of spikes (time_steps, batch, *shape), laid out along the library's time axis."""
         return Batch(torch.from_numpy(steps).movedim(0, self._time_axis).contiguous(), torch.from_numpy(targets))
 
-    def compile(self) -> None:
-        """Put the forward pass, and so the backward pass, under torch.compile; the first step then takes minutes."""
-        if not any(map(shutil.which, ("c++", "g++", "clang++"))):
-            raise Skipped("torch.compile needs a C++ compiler, and none is on PATH")
-        self._forward = torch.compile(self._forward, dynamic=False)
-
     def step(self, batch: Batch) -> float:
         """Take a training step and return its loss."""
         self._optimiser.zero_grad()
@@ -96,6 +105,9 @@ def prepare(
     times: Mapping[str, float] | None = None,
 ) -> TorchTraining:
     """Return a library's training; `batch_first` gives its neurons (batch, time, *shape) and takes that back."""
+    if job.is_compiled and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise Skipped("torch.compile needs a C++ compiler, and none is on PATH")
+    unrolls = job.inputs.time_steps <= MOST_UNROLLED
     parameters: dict[str, nn.Parameter] = {}
     stack = []
     for stage, connect in layers(network or job.network):
@@ -104,7 +116,7 @@ def prepare(
             parameters |= {f"{node.name}.{name}": each for name, each in module.named_parameters()}
         if own is not None:
             parameters |= {f"{stage.neuron.name}.recurrent.{name}": each for name, each in own.named_parameters()}
-        stack.append((connect, neurons(stage, own)))
+        stack.append((connect, neurons(stage, own, compiled if job.is_compiled and not unrolls else as_it_is)))
     for kept in parameters.values():
         kept.requires_grad = True
 
@@ -114,4 +126,15 @@ def prepare(
             spikes = fire(flat.view(*spikes.shape[:2], *flat.shape[1:]))
         return spikes
 
-    return TorchTraining(forward, parameters, job.learning_rate, time_axis=int(batch_first), times=times)
+    run = compiled(forward) if job.is_compiled and unrolls else forward
+    return TorchTraining(run, parameters, job.learning_rate, time_axis=int(batch_first), times=times)
+
+
+def compiled(step: Step) -> Step:
+    """Return a function under torch.compile."""
+    return torch.compile(step, dynamic=False)  # type: ignore[return-value]
+
+
+def as_it_is(step: Step) -> Step:
+    """Return the function."""
+    return step

@@ -76,6 +76,11 @@ class Input(Frozen):
         return _spread(self.low, self.shape), _spread(self.high, self.shape)
 
     @property
+    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The scale and the offset, as arrays that broadcast to the shape."""
+        return _spread(self.scale, self.shape), _spread(self.offset, self.shape)
+
+    @property
     def described_range(self) -> str:
         """The range in words, `0 to 16`; where each feature has its own, the widest."""
         low, high = self.range
@@ -84,7 +89,8 @@ class Input(Frozen):
 
     def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the normalised values of an array (…, *shape); each operation rounds to float32."""
-        scaled = _spread(self.scale, self.shape) * values + _spread(self.offset, self.shape)
+        scale, offset = self.factors
+        scaled = scale * values + offset
         if self.resolution is None:
             return scaled
         step = np.float32(self.resolution)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks.contestants.base import Skipped
-from benchmarks.training import choose, report
+from benchmarks.training import choose, report, torch_stack
 from benchmarks.training.base import NO_LEARNING, OURS, Job, Rule
 from benchmarks.training.cases import TrainingCase, build
 from benchmarks.training.choose import CONTESTANTS, prepare, result, start
@@ -84,19 +84,40 @@ def test_nothing_is_learned_while_steps_are_timed_and_something_at_a_learning_ra
     assert losses[-1] < losses[0]
 
 
-def test_a_contestant_under_torch_compile_takes_the_same_step(
-    case: TrainingCase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled: list[object] = []
+@pytest.fixture
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What torch.compile was given; it gives that back as it is, since compiling takes minutes and changes no rule."""
+    given: list[object] = []
 
     def as_it_is(function: object, **_: object) -> object:
-        compiled.append(function)
+        given.append(function)
         return function
 
-    monkeypatch.setattr(torch, "compile", as_it_is)  # compiling takes minutes and changes no equation
+    monkeypatch.setattr(torch, "compile", as_it_is)
+    return given
+
+
+def test_a_short_network_is_compiled_whole(case: TrainingCase, handed_over: list[object]) -> None:
     found = result(prepare("norse_compiled", job_of(case)))
-    assert len(compiled) == 1
+    assert len(handed_over) == 1
     assert difference(found.gradients, expected(job_of(case), OURS).gradients) <= GRADIENT_TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["snntorch", "spikingjelly", "norse"])
+def test_of_a_long_network_each_layers_step_is_compiled(
+    case: TrainingCase, handed_over: list[object], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(torch_stack, "MOST_UNROLLED", case.case.inputs.time_steps - 1)
+    found = result(prepare(f"{name}_compiled", job_of(case)))
+    assert len(handed_over) == 3
+    wanted = expected(job_of(case), CONTESTANTS[name].rule)
+    assert difference(found.gradients, wanted.gradients) <= GRADIENT_TOLERANCE
+
+
+def test_sinabs_is_not_compiled_where_its_loop_is_long(case: TrainingCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_stack, "MOST_UNROLLED", case.case.inputs.time_steps - 1)
+    with pytest.raises(Skipped, match="its layers loop over time inside"):
+        prepare("sinabs_compiled", job_of(case))
 
 
 def test_a_library_that_is_not_installed_is_left_out_by_name(
@@ -202,7 +223,7 @@ def test_a_quick_run_writes_a_row_for_each_contestant_that_runs(tmp_path: Path) 
 
 
 def test_a_check_times_nothing_and_shows_how_far_all_agree() -> None:
-    answer = bench("--check", "--only", "mlp", "--only", "ours", "--only", "sinabs", "--batch", "2")
+    answer = bench("--check", "--quick", "--only", "mlp", "--only", "ours", "--only", "sinabs", "--batch", "2")
     assert answer.returncode == 0, answer.stderr
     assert [line.split(" | ")[0] for line in table(answer.stdout)[2:]] == ["| ours", "| sinabs"]
     assert "Medians" not in answer.stdout

@@ -120,10 +120,10 @@ class Case:
             )
             rate = output.mean()
         generator = torch.Generator().manual_seed(1)
-        loss = (output * torch.rand(output.shape, generator=generator)).sum() / 4 + 3 * rate
+        loss = (output * torch.rand(output.shape, generator=generator).to(output)).sum() / 4 + 3 * rate
         for value in last:
             if value is not None:
-                loss = loss + (value * torch.rand(value.shape, generator=generator)).sum() / 8
+                loss = loss + (value * torch.rand(value.shape, generator=generator).to(value)).sum() / 8
         leaves = self.leaves
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return output.detach(), last, dict(zip(leaves, gradients, strict=True))

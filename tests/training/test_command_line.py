@@ -11,12 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner, Result
 
 from models.bundle.repository import ModelRepository
 from models.coding import encode
 from models.engines import EngineName, create
+from models.errors import SpikeserveError
 from tests.training.command_line import ROOT, training
+from training.__main__ import app
 from training.config import TrainingConfig
+from training.errors import InvalidConfig
 from training.fit.folder import RunFolder
 
 
@@ -113,30 +117,33 @@ def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: P
     assert len(metrics["epochs"]) >= 2
 
 
-def test_resume_can_make_a_run_longer(tmp_path: Path, stripes: Path) -> None:
+def in_process(*arguments: str | Path) -> Result:
+    """Run a command in this process, which imports nothing again; a user's mistake is the result's exception."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_resume_can_make_a_run_longer_and_not_shorter(tmp_path: Path, stripes: Path) -> None:
     short = ("--dataset", "arrays", "--file", stripes, "--architecture", "8", "--time-steps", "2", "--epochs", "1")
-    assert training("fit", *short, cwd=tmp_path).returncode == 0
-    run = tmp_path / "runs" / "stripes-1"
-    shorter = training("fit", "--resume", run, "--epochs", "0")
-    assert shorter.returncode == 1
-    longer = training("fit", "--resume", run, "--epochs", "3", "--patience", "9")
-    assert longer.returncode == 0, longer.stderr
+    assert in_process("fit", *short, "--runs", tmp_path).exit_code == 0
+    run = tmp_path / "stripes-1"
+    assert in_process("fit", "--resume", run, "--epochs", "3", "--patience", "9").exit_code == 0
     assert len(RunFolder(run).metrics["epochs"]) == 3
-    assert RunFolder(run).config().optimisation.epochs == 3
-    shorter = training("fit", "--resume", run, "--epochs", "2")
-    assert shorter.stderr == (
-        "error: --epochs is 2, expected at least 3 as in the run, which --resume can make longer but not shorter\n"
+    assert (RunFolder(run).config().optimisation.epochs, RunFolder(run).config().optimisation.patience) == (3, 9)
+    shorter = in_process("fit", "--resume", run, "--epochs", "2")
+    assert isinstance(shorter.exception, InvalidConfig)
+    assert str(shorter.exception) == (
+        "--epochs is 2, expected at least 3 as in the run, which --resume can make longer but not shorter"
     )
 
 
 def test_resume_refuses_each_flag_that_it_would_ignore(finished: Path) -> None:
     run = finished / "runs" / "stripes-1"
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    result = training("fit", "--resume", run, "--decay", "0.9", "--config", "x.toml", "--runs", "y", "--epochs", "9")
-    assert result.returncode == 1
-    assert result.stderr == (
-        "error: --resume goes on under the run's own configuration and would ignore --config, --runs, --decay; of the "
-        "configuration, only --device, --epochs and --patience may change\n"
+    result = in_process("fit", "--resume", run, "--decay", "0.9", "--config", "x.toml", "--runs", "y", "--epochs", "9")
+    assert isinstance(result.exception, InvalidConfig)
+    assert str(result.exception) == (
+        "--resume goes on under the run's own configuration and would ignore --config, --runs, --decay; of the "
+        "configuration, only --device, --epochs, --patience, --devices and --precision may change"
     )
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
@@ -148,30 +155,16 @@ def test_resume_refuses_each_flag_that_it_would_ignore(finished: Path) -> None:
         ("--architecture", "8C2"),
         ("--architecture", "AP2-AP2-AP2"),
         ("--device", "cuda:7"),
-        ("--coding", "spikes"),
+        ("--coding", "latency", "--normalise", "standard"),
     ],
 )
-def test_a_run_that_cannot_start_leaves_nothing(arguments: tuple[str, ...], stripes: Path, tmp_path: Path) -> None:
-    result = training("fit", "--dataset", "arrays", "--file", stripes, *arguments, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: ")
+def test_a_run_that_cannot_start_leaves_nothing(
+    arguments: tuple[str, ...], stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = in_process("fit", "--dataset", "arrays", "--file", stripes, *arguments)
+    assert isinstance(result.exception, SpikeserveError), result.output
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_is_removed_where_a_run_ends_before_its_first_checkpoint_and_only_there(tmp_path: Path) -> None:
-    def fails(folder: RunFolder, *, late: bool) -> None:
-        with folder.removed_unless_begun():
-            (folder.path / "config.toml").touch()
-            if late:
-                folder.checkpoint.touch()
-            raise KeyboardInterrupt
-
-    early, late = RunFolder.fresh(tmp_path, "x"), RunFolder.fresh(tmp_path, "x")
-    for folder in (early, late):
-        with pytest.raises(KeyboardInterrupt):
-            fails(folder, late=folder is late)
-    assert not early.path.exists()
-    assert (late.path / "config.toml").exists()
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,8 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
 
 def test_an_unknown_data_set_lists_the_known_ones() -> None:
     with pytest.raises(
-        InvalidData, match="'cifar' is not one, expected digits, mnist, fashion-mnist, mnist-5000, arrays"
+        InvalidData,
+        match="'cifar' is not one, expected digits, mnist, fashion-mnist, mnist-5000, arrays, events, spoken-digits, n",
     ):
         load(DataConfig(dataset="cifar"), Coding.DIRECT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -47,6 +48,25 @@ def test_help_at_80_columns_shows_every_field_once_with_its_default_and_cuts_not
             default = flag.text[2:] if default else f"no-{flag.text[2:]}"
         # A long default may break at its hyphens, and is joined with blanks above.
         assert f"[default:{default}]".replace(" ", "") in shown[flag.text[2:]].replace(" ", ""), flag.text
+
+
+def commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of each command that is not a group."""
+    if hasattr(command, "commands"):
+        for name, each in command.commands.items():
+            yield from commands(each, *path, name)
+    else:
+        yield path
+
+
+@pytest.mark.parametrize("words", list(commands(typer.main.get_command(app))), ids=" ".join)
+def test_every_command_shows_the_default_of_every_option_at_80_columns(words: tuple[str, ...]) -> None:
+    output = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).output
+    assert "…" not in output
+    options = re.split(r"\n│ (?=[*]? *--)", output)[1:]
+    assert options
+    for option in options:
+        assert re.search(r"\[default: |\[required\]|Show this message", option), option
 
 
 def test_help_has_a_panel_for_each_section() -> None:
@@ -132,10 +152,10 @@ def test_what_is_no_number_is_left_for_the_model_to_refuse() -> None:
 def test_a_flag_says_its_choices_its_range_and_its_default() -> None:
     said = entries(run("--help"))
     assert said["learned"] == "--learned --no-learned <bool> Whether it is learned. [default: learned]"
-    assert said["weights"] == "--weights <value,value,...> The weights. [default: 0.5,2.0]"
-    assert said["names"] == "--names <value,value,...> The names. [default: (none)]"
+    assert said["weights"] == "--weights <list> The weights. [default: 0.5,2.0]"
+    assert said["names"] == "--names <list> The names. [default: (none)]"
     assert said["rate"] == "--rate <float> The rate. [default: (0.5; for sequences 0.25)]"
-    assert said["learn"] == ("--learn <name,name,...> What is learned: a or b. [default: (none; for sequences a,b)]")
+    assert said["learn"] == ("--learn <list> What is learned: a or b. [default: (none; for sequences a,b)]")
     assert said["kind"] == "--kind <name> The kind: a or b. [default: a]"
     assert said["width"] == "--width <name>|<int> The width: auto or <int> at least 1. [default: auto]"
     assert said["share"] == "--share <float> The share [0.5 or x] (above 0, below 1). [default: (a half [of all])]"

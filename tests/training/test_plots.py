@@ -134,18 +134,31 @@ def convolution(coding: str, size: int = 4) -> Network:
     )
 
 
-@pytest.mark.parametrize("coding", ["direct", "rate", "latency", "spikes"])
+@pytest.mark.parametrize("coding", ["direct", "rate", "latency", "spikes", "current"])
 def test_every_coding_and_layer_has_a_panel_with_its_size(coding: str, figure: Callable[..., Figure]) -> None:
-    sample = np.ones((8, 2, 4, 4) if coding == "spikes" else (2, 4, 4))
+    sample = np.ones((8, 2, 4, 4) if coding in ("spikes", "current") else (2, 4, 4))
     shown = recorded(convolution(coding), sample)
     raster = figure(save_raster, shown, "x")
     still = ", the same at every step" if coding == "direct" else ""
-    assert titles(raster) == [f"input: 2×4×4 values{still}", "fires: 20×4×4 neurons", "out: 3 neurons"]
+    assert titles(raster) == [
+        f"input: 2×4×4 values{still}",
+        "fires: 20×4×4 neurons",
+        "out: 3 neurons, read by last membrane",
+    ]
     # The readout does not fire: it has the membrane of each class.
     assert set(lines(raster.axes[2])) == {"a (predicted)", "other classes"}
     maps = figure(save_feature_maps, shown, "x")
+    assert titles(maps)[0] == f"input: 2×4×4 values{still}"
     assert titles(maps)[1] == "fires: 20×4×4 neurons, the 16 most active channels"
     assert titles(figure(save_membranes, shown, "x")) == ["fires: 20×4×4 neurons"]
+
+
+def test_a_current_at_each_step_is_drawn_as_values(figure: Callable[..., Figure]) -> None:
+    sample = np.linspace(0, 1, 8 * 32, dtype=np.float32).reshape(8, 2, 4, 4)
+    picture = figure(save_raster, recorded(convolution("current"), sample), "x")
+    shown = np.asarray(picture.axes[0].images[0].get_array())
+    np.testing.assert_array_equal(shown, sample.reshape(8, 32).T)  # inputs, steps
+    assert picture.axes[0].get_title(loc="right") == "a current at each step"
 
 
 def test_a_layer_of_many_neurons_is_drawn_as_rates_of_channels(figure: Callable[..., Figure]) -> None:
@@ -214,11 +227,27 @@ def test_membranes_are_those_of_the_most_active_and_the_median_neuron_with_their
     assert shown["median: neuron 1, 0 spikes"].get_ydata().tolist() == [0.5, 1.0, 1.5]
     dashed = [np.asarray(line.get_ydata()) for line in picture.axes[0].lines if line.get_linestyle() == "--"]
     assert {level for each in dashed for level in each.tolist()} == {0.5, 2.0}
+    assert "threshold" in shown
 
 
-def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted(figure: Callable[..., Figure]) -> None:
+def test_the_threshold_of_a_neuron_that_adapts_is_said_to_be_that_at_rest(figure: Callable[..., Figure]) -> None:
+    network = network_of(
+        [{"type": "ALIF", "name": "out", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}],
+        {},
+        input={"shape": [2]},
+        time_steps=3,
+        labels=["a", "b"],
+    )
+    assert "threshold at rest" in lines(figure(save_membranes, recorded(network, [0.5, 0.5]), "x").axes[0])
+
+
+def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted(
+    figure: Callable[..., Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = multiple()
-    # Twenty samples, more than one batch: the first neuron fires at one step of two in each, the second never.
+    # Two neurons and two steps of three samples at a time, of twenty.
+    monkeypatch.setattr("training.report.plots.firing_rates.MAX_RASTER", 2 * 2 * 3)
+    # The first neuron fires at one step of two in each sample, the second never.
     split = Split(np.tile(np.array([[1, 0], [0, 0]], np.float32), (20, 1, 1)), np.zeros(20, np.int64))
     rates = neuron_rates(create(EngineName.REFERENCE, network), split)
     assert rates["out"].tolist() == [0.5, 0]

@@ -14,9 +14,11 @@ from training.commands.flags import flags_of, given, typed, with_flags
 from training.commands.runs import NameOption, console, load_data, print_evaluation, publish_run
 from training.config import TrainingConfig
 from training.errors import InvalidConfig
+from training.fit.devices import launch
 from training.fit.folder import RunFolder
 from training.fit.job import check_start, run_job
 from training.report.display import shown
+from training.report.epochs import SILENT
 
 INTERRUPTED = 130
 
@@ -50,12 +52,15 @@ def fit(
     settings = settings.for_data()
     data = load_data(settings)
     check_start(settings, data)
-    run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
-    with (
-        nullcontext() if resume else run.removed_unless_begun(),
-        shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
-    ):
-        job = run_job(settings, data, run, watcher, resume=resume is not None)
+    with launch(settings) as devices:
+        if not devices.first:  # it writes nothing, and ends with the fit
+            run_job(settings, data, RunFolder(resume or runs), SILENT, resume=resume is not None, devices=devices)
+        run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
+        with (
+            nullcontext() if resume else run.removed_unless_begun(),
+            shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
+        ):
+            job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
     print_evaluation(job.evaluation, data)
     console.print(f"Run folder: {run.path}", highlight=False)
     if job.fitted.interrupted:

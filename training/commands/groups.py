@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from models.errors import InvalidInput
+from models.spec import Readout
 from models.spec.parameters import Shape
 
 RUN = "run"
@@ -22,7 +23,13 @@ console = Console(soft_wrap=True)  # a path or a sentence stays on one line
 
 RepositoryOption = Annotated[Path, typer.Option(help="The model repository to publish to.")]
 ModelNameOption = Annotated[str, typer.Option(help="The model's name.", show_default=False)]
-LabelsOption = Annotated[str | None, typer.Option(help="The classes' names, as in cat,dog; numbers if absent.")]
+ReadoutOption = Annotated[
+    Readout | None,
+    typer.Option(help="What the class is read from.", show_default="what the source says, or what fits the last layer"),
+]
+LabelsOption = Annotated[
+    str | None, typer.Option(help="The classes' names, as in cat,dog.", show_default="their numbers")
+]
 
 
 class _RunUnlessNamed(TyperGroup):

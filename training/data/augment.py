@@ -1,20 +1,178 @@
-"""Augmentation of training batches."""
+"""Augmentation: training samples that are varied at random, so that a network learns what does not matter.
+
+shift        pictures, and rasters of event cameras, move by some pixels
+event_drop   a span of time, some channels or events at random are missing (Gu et al., IJCAI 2021: EventDrop)
+time_jitter  each spike is a little early or late
+time_shift   a sample begins earlier or later
+mixup        two samples become one, with the classes of both (Zhang et al., ICLR 2018)
+
+What is missing, and what moves in from outside, is `silence`: 0 for spikes, and for analog values the one that is 0
+after normalisation. Rasters of spikes stay so. Nothing here changes its arguments.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
-from models.spec.network import FloatArray
+from models.spec import Coding, Input
+from training.config import AugmentConfig
+from training.data.dataset import Labels, Samples
+from training.errors import InvalidConfig
+
+PICTURE_AXES = 2  # height and width
 
 
-def shift(images: FloatArray, pixels: int, fill: float, rng: np.random.Generator) -> FloatArray:
-    """Return images (n, …, height, width), each shifted at random by up to `pixels` per axis, filled with `fill`."""
+@dataclass(frozen=True)
+class Augmented:
+    """A batch of varied samples, and the probability of each class (n, classes), float32, which sum to 1."""
+
+    samples: Samples
+    targets: NDArray[np.float32]
+
+
+def augment(
+    samples: Samples,
+    labels: Labels,
+    settings: AugmentConfig,
+    rng: np.random.Generator,
+    *,
+    declared: Input,
+    coding: Coding,
+    classes: int,
+) -> Augmented:
+    """Return a batch of raw samples (n, *shape), or (n, time_steps, *shape) with values per step, varied by `settings`.
+
+    Raises InvalidConfig for a setting that has no meaning for such samples.
+    """
+    _check(settings, declared, coding)
+    targets = np.eye(classes, dtype=np.float32)[labels]
+    if settings.shift:
+        samples = shift(samples, settings.shift, declared.range[0], rng)  # the border that a picture leaves
+    rest = silence(declared)
+    if settings.time_shift:
+        samples = time_shift(samples, settings.time_shift, rest, rng)
+    if settings.time_jitter:
+        samples = time_jitter(samples, settings.time_jitter, rng)
+    if settings.event_drop:
+        samples = event_drop(samples, settings.event_drop, rest, rng, per_step=coding.per_step)
+    if settings.mixup:
+        samples, targets = mixup(samples, targets, settings.mixup, rng, spikes=coding is Coding.SPIKES)
+    return Augmented(samples, targets)
+
+
+def _check(settings: AugmentConfig, declared: Input, coding: Coding) -> None:
+    if settings.shift and len(declared.shape) < PICTURE_AXES:
+        raise InvalidConfig(f"augment.shift: is {settings.shift}, but the input has no height and width, expected 0")
+    if settings.time_shift and not coding.per_step:
+        raise InvalidConfig(
+            f"augment.time_shift: is {settings.time_shift}, but samples have no time with coding '{coding}', expected 0"
+        )
+    if settings.time_jitter and coding is not Coding.SPIKES:
+        raise InvalidConfig(
+            f"augment.time_jitter: is {settings.time_jitter:g}, but samples are no spikes with coding '{coding}', "
+            "expected 0"
+        )
+
+
+def silence(declared: Input) -> NDArray[np.float32]:
+    """Return the raw values that are nearest to 0 after normalisation, as an array that broadcasts to the shape."""
+    low, high = declared.range
+    scale, offset = declared.factors
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at_zero = np.where(scale == 0, 0, -offset / scale)
+    return np.clip(at_zero, low, high).astype(np.float32)
+
+
+def shift(images: Samples, pixels: int, fill: Any, rng: np.random.Generator) -> Samples:
+    """Return images (n, …, height, width), each shifted at random by up to `pixels` per axis, filled with `fill`.
+
+    `fill` broadcasts to an image.
+    """
     if pixels == 0:
         return images
     height, width = images.shape[-2:]
-    margin = [(0, 0)] * (images.ndim - 2) + [(pixels, pixels)] * 2
-    padded = np.pad(images, margin, constant_values=fill)
     moved = np.empty_like(images)
-    for index, (down, right) in enumerate(rng.integers(0, 2 * pixels + 1, (len(images), 2))):
-        moved[index] = padded[index, ..., down : down + height, right : right + width]
+    moved[:] = fill
+    for index, (down, right) in enumerate(rng.integers(-pixels, pixels + 1, (len(images), 2))):
+        to_rows, from_rows = _overlap(int(down), height)
+        to_columns, from_columns = _overlap(int(right), width)
+        moved[index, ..., to_rows, to_columns] = images[index, ..., from_rows, from_columns]
     return moved
+
+
+def _overlap(by: int, size: int) -> tuple[slice, slice]:
+    """Return where values land that move `by` places along an axis, and where they come from."""
+    by = max(-size, min(size, by))
+    return slice(max(0, by), size + min(0, by)), slice(max(0, -by), size - max(0, by))
+
+
+def time_shift(samples: Samples, steps: int, rest: Any, rng: np.random.Generator) -> Samples:
+    """Return samples (n, time_steps, *shape), each moved by -`steps` to `steps` steps; `rest` comes in from outside."""
+    moved = np.empty_like(samples)
+    moved[:] = rest
+    for index, by in enumerate(rng.integers(-steps, steps + 1, len(samples))):
+        to, source = _overlap(int(by), samples.shape[1])
+        moved[index, to] = samples[index, source]
+    return moved
+
+
+def time_jitter(rasters: Samples, deviation: float, rng: np.random.Generator) -> Samples:
+    """Return rasters (n, time_steps, *shape) with each spike moved by a normal number of steps, rounded.
+
+    Spikes that leave the sample are gone, and of two that meet the larger stays.
+    """
+    moved = np.zeros_like(rasters)
+    sample, step, *place = rasters.nonzero()
+    to = step + np.rint(rng.normal(0.0, deviation, len(step))).astype(np.int64)
+    inside = (to >= 0) & (to < rasters.shape[1])
+    values = rasters[(sample, step, *place)][inside]
+    np.maximum.at(moved, (sample[inside], to[inside], *(axis[inside] for axis in place)), values)
+    return moved
+
+
+def event_drop(samples: Samples, largest: float, rest: Any, rng: np.random.Generator, *, per_step: bool) -> Samples:
+    """Return samples of which each lacks a random share, up to `largest`, in one of three ways that is drawn for each.
+
+    A span of its time (where it has any), some of its channels (the first axis of the shape), or values at random are
+    set to `rest`.
+    """
+    kept = np.ones(samples.shape, bool)
+    shares = rng.random(len(samples)) * largest
+    ways = rng.integers(0 if per_step else 1, 3, len(samples))
+    first_axis = 1 if per_step else 0
+    for index, (share, way) in enumerate(zip(shares, ways, strict=True)):
+        keeps = kept[index]
+        if way == 0:
+            span = math.ceil(share * len(keeps))
+            start = rng.integers(0, len(keeps) - span + 1)
+            keeps[start : start + span] = False
+        elif way == 1:
+            channels = keeps.shape[first_axis]
+            dropped = rng.random(channels) < share
+            keeps[(slice(None),) * first_axis + (dropped,)] = False
+        else:
+            keeps[rng.random(keeps.shape) < share] = False
+    return np.where(kept, samples, np.asarray(rest, samples.dtype))
+
+
+def mixup(
+    samples: Samples, targets: NDArray[np.float32], alpha: float, rng: np.random.Generator, *, spikes: bool
+) -> tuple[Samples, NDArray[np.float32]]:
+    """Return samples that are each mixed with another of the batch, and their classes' probabilities mixed alike.
+
+    A share `m` is drawn from Beta(alpha, alpha) for each sample. Values become m * one + (1 - m) * the other; those of
+    spikes are taken from one with probability m and else from the other, so that they stay spikes.
+    """
+    other = rng.permutation(len(samples))
+    share = rng.beta(alpha, alpha, len(samples)).astype(np.float32)
+    of_each = share.reshape(-1, *(1 for _ in samples.shape[1:]))
+    if spikes:
+        mixed = np.where(rng.random(samples.shape, np.float32) < of_each, samples, samples[other])
+    else:
+        mixed = of_each * samples + (1 - of_each) * samples[other]
+    return mixed, share[:, np.newaxis] * targets + (1 - share[:, np.newaxis]) * targets[other]

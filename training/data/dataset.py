@@ -31,7 +31,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its three splits, the declaration of its input, the classes' names, and sentences that warn."""
+    """A data set: its three splits, the declaration of its input, the classes' names, and sentences that warn.
+
+    `dt` is the seconds of a time step, where they are known.
+    """
 
     name: str
     declared: Input
@@ -40,3 +43,4 @@ class Dataset:
     validation: Split
     test: Split
     warnings: tuple[str, ...] = ()
+    dt: float | None = None

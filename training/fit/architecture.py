@@ -43,7 +43,7 @@ from models.spec.nodes import (
     Weighted,
 )
 from models.spec.parameters import PER_NEURON, Shape
-from training.config import NetworkConfig
+from training.config import Initialisation, NetworkConfig
 from training.errors import InvalidConfig
 
 CONVOLUTION = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?P<options>([spdg]\d+)*)")
@@ -64,13 +64,14 @@ class NodeTraining:
 
     `batch_norm`: whether a connection's currents are normalised over the batch. `dropout`: the probability that a spike
     of a neuron is dropped. `learned`: the parameters of a neuron that are trained, one value for the layer, or one for
-    each neuron where the node says "per_neuron". `start`: the value that a learned parameter starts with.
-    `longest_delay`: of a Delay that is learned, in steps; 0 where it is not.
+    each neuron where the node says "per_neuron", each with the value that it starts with. `spread`: whether the decays
+    start with another value for each neuron. `longest_delay`: of a Delay that is learned, in steps; 0 where it is not.
     """
 
     batch_norm: bool = False
     dropout: float = 0.0
     learned: Mapping[str, float] = field(default_factory=dict)
+    spread: bool = False
     longest_delay: int = 0
 
 
@@ -165,9 +166,10 @@ class _Draft:
             return
         decays = {"decay": config.readout_decay if config.readout_decay is not None else config.decay}
         if config.neuron.startswith("Cuba"):
-            self._add(self._learning(CubaLI, {"name": "output", "syn_decay": config.syn_decay, **decays}))
+            fields = {"name": "output", "syn_decay": config.syn_decay, **decays}
+            self._add(self._learning(CubaLI, fields, spread=config.readout_decay is None))
         else:
-            self._add(self._learning(LI, {"name": "output", **decays}))
+            self._add(self._learning(LI, {"name": "output", **decays}, spread=config.readout_decay is None))
 
     def _add(self, node: Node, **training: Any) -> None:
         self.nodes.append(node)
@@ -221,18 +223,26 @@ class _Draft:
         fields: dict[str, Any] = {key: value for key, value in own.items() if key in kind.model_fields}
         fields |= {"fire": config.fire}
         fields |= {"reset": config.reset} if "reset" in kind.model_fields else {}
-        fields |= _fields(given, token)
+        stated = _fields(given, token)
+        fields |= stated
         if recurrent:
             fields["recurrent"] = Recurrent()
-        return self._learning(kind, {"name": name, **fields})
+        return self._learning(kind, {"name": name, **fields}, spread="decay" not in stated)
 
-    def _learning(self, kind: type[Any], fields: dict[str, Any]) -> Any:
-        """Return a node whose learned parameters are one for each neuron; for a convolution, one for the layer."""
+    def _learning(self, kind: type[Any], fields: dict[str, Any], *, spread: bool) -> Any:
+        """Return a node whose learned parameters are one for each neuron; for a convolution, one for the layer.
+
+        With `spread`, and if the configuration says so, each neuron starts with a decay of its own. The gain of each is
+        for the initialisation to set, unless it is given.
+        """
         learned: dict[str, float] = {name: float(fields[name]) for name in self.config.learn if name in fields}
-        if learned:
-            self.training[fields["name"]] = NodeTraining(learned=learned)
         several = self.config.learn_per == "neuron" and len(self.shape) == 1
-        each: dict[str, Any] = dict.fromkeys(learned, PER_NEURON) if several else {}
+        spread = spread and several and self.config.decays == "spread" and "decay" in fields
+        if learned or spread:
+            self.training[fields["name"]] = NodeTraining(learned=learned, spread=spread)
+        each: dict[str, Any] = dict.fromkeys([*learned, *(["decay"] if spread else [])], PER_NEURON) if several else {}
+        if self.config.initialisation is Initialisation.MEMBRANE and len(self.shape) == 1 and "decay" in fields:
+            each["gain"] = fields.get("gain", PER_NEURON)
         node: Neuron = kind(**{**fields, **each})
         return node
 

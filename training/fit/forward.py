@@ -10,7 +10,14 @@ from torch import Tensor
 from models.coding import encode
 from models.neurons import Arithmetic
 from models.spec.network import FloatArray
+from training.fit.batch_norm import WholeBatch
 from training.fit.network import Activity, TrainingNetwork
+
+
+def encoded(module: TrainingNetwork, samples: FloatArray, seed: int | Sequence[int] = 0) -> tuple[Tensor, int]:
+    """Return a network's inputs on its device, (time_steps or 1, batch, *shape), and the number of steps."""
+    inputs = encode(samples, module.spec, seed=seed)
+    return torch.from_numpy(inputs.steps).to(next(module.parameters()).device), inputs.time_steps
 
 
 def forward(
@@ -18,9 +25,11 @@ def forward(
     samples: FloatArray,
     threshold: Arithmetic[Tensor],
     seed: int | Sequence[int] = 0,
+    whole: WholeBatch | None = None,
 ) -> Activity:
-    """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest."""
-    inputs = encode(samples, module.spec, seed=seed)
-    device = next(module.parameters()).device
-    activity: Activity = module(torch.from_numpy(inputs.steps).to(device), inputs.time_steps, threshold)
+    """Encode raw samples (batch, *shape), or (batch, time_steps, *shape) of a sequence, and run them from rest.
+
+    `seed` is of rate coding, one for each sample or for all; `whole` tells of the batch of which they are some rows.
+    """
+    activity: Activity = module(*encoded(module, samples, seed), threshold, None, whole)
     return activity

@@ -1,28 +1,159 @@
-"""Initialisation: random weights, scaled until every layer fires.
+"""Initialisation: fresh weights, scaled to the data.
 
 A layer that is silent at the start passes hardly any gradient, and one that always fires carries no information. How
 large the weights must be depends on the data, the threshold and the decay, so it is found by running some samples.
+
+firing_rate  the weights before a layer grow or shrink until its firing rate is in BAND
+membrane     the membranes that the input alone would charge, if no neuron fired, have the mean 0 and the threshold as
+             their standard deviation, in each neuron: its spikes come from fluctuations of the input, whatever its
+             decay (after Rossbroich, Gygax & Zenke, 2022). Recurrent weights are a random rotation times RECURRENT, so
+             that what they send back neither grows nor dies out from step to step in some directions more than in
+             others. A membrane readout's gain makes the scores of the classes vary by 1.
+
+Decays that are spread start with time constants drawn log-uniformly from SHORTEST to LONGEST of the sequence's length.
+A neuron with the decay b integrates its currents over 1 / (1 - b) steps; the gain sqrt(1 - b**2), which stays as it
+is, lets white noise charge each membrane alike, so that one learning rate suits the weights of fast and slow neurons.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import Tensor, nn
 
 from models.engines.torch.network import HardThreshold
+from models.neurons import NeuronState
 from models.spec.network import FloatArray
-from models.spec.nodes import Spiking
+from models.spec.nodes import Fire, Integrating, Spiking
+from models.spec.parameters import PER_NEURON
+from training.config import Initialisation
 from training.fit.forward import forward
-from training.fit.layers import Connection
+from training.fit.layers import Connection, Neurons
+from training.fit.losses import class_scores
 from training.fit.network import TrainingNetwork
+from training.fit.operators import dense
 
 BAND = (0.05, 0.15)  # firing rates, in spikes per neuron and step
 TRIES = 40
+SAMPLES = 128  # that membranes are measured on
+RECURRENT = 0.5
+SHORTEST, LONGEST = 2.0, 0.25  # time constants: in steps, and as a share of the sequence
+READOUT = 0.1  # the time constant of a readout, as a share of the sequence
+SYNAPSES = (2.0, 10.0)  # the time constants of synaptic currents, in steps
+ADAPTATIONS = 10.0  # the shortest time constant of an adaptation, in steps; the longest is the sequence
 
 
 @torch.no_grad()
-def initialise(module: TrainingNetwork, samples: FloatArray) -> None:
-    """Scale the weights before each spiking layer, first to last, until its firing rate on `samples` is in BAND."""
-    feeding: list[torch.nn.Module] = []
+def initialise(
+    module: TrainingNetwork, samples: FloatArray, method: Initialisation = Initialisation.FIRING_RATE
+) -> None:
+    """Scale the weights before each layer of neurons, first to last, to what `samples` do in it.
+
+    `samples` are raw, (batch, *shape), or (batch, time_steps, *shape) of sequences. Draws from PyTorch's generator.
+    """
+    for layer in module.layers:
+        if isinstance(layer, Neurons) and layer.spread:
+            _spread(layer, module.spec.time_steps)
+    if method is Initialisation.FIRING_RATE:
+        _to_firing_rates(module, samples)
+    else:
+        _to_membranes(module, samples)
+
+
+def _spread(layer: Neurons, time_steps: int) -> None:
+    """Draw the decays of a layer."""
+    shortest, longest = SHORTEST, max(LONGEST * time_steps, 2 * SHORTEST)
+    if isinstance(layer.node, Integrating):
+        shortest = longest = max(READOUT * time_steps, SHORTEST)
+    decay = _decays(layer.shape, shortest, longest)
+    layer.set_parameter("decay", decay)
+    if "syn_decay" in layer.learned:
+        layer.set_parameter("syn_decay", _decays(layer.shape, *SYNAPSES))
+    if "adapt_decay" in layer.learned:
+        layer.set_parameter("adapt_decay", _decays(layer.shape, ADAPTATIONS, max(2 * ADAPTATIONS, time_steps)))
+
+
+def _decays(shape: tuple[int, ...], shortest: float, longest: float) -> Tensor:
+    """Return decays whose time constants are log-uniform between two numbers of steps."""
+    low, high = math.log(shortest), math.log(longest)
+    return torch.exp(-1 / torch.exp(low + (high - low) * torch.rand(shape)))
+
+
+class _Silent(HardThreshold):
+    """No neuron fires."""
+
+    def fire(self, charged: Tensor, threshold: Tensor, rule: Fire) -> Tensor:  # noqa: ARG002
+        """Return no spikes."""
+        return torch.zeros_like(charged)
+
+
+def _to_membranes(module: TrainingNetwork, samples: FloatArray) -> None:
+    feeding: list[Connection] = []
+    for layer in module.layers:
+        if isinstance(layer, Connection):
+            feeding.append(layer)
+        if not isinstance(layer, Neurons):
+            continue
+        if _has_own_gain(layer):
+            decays = [layer.parameter(name) for name in ("decay", "syn_decay") if name in layer.names]
+            layer.set_parameter("gain", math.prod(((1 - decay**2).sqrt() for decay in decays), start=torch.ones(())))
+        if layer.recurrent is not None:
+            nn.init.orthogonal_(layer.recurrent.weight, gain=RECURRENT)
+        if isinstance(layer.node, Spiking) and feeding:
+            _scale(layer, feeding, _arriving(module, layer, samples))
+        feeding = []
+    last = module.layers[-1]
+    if isinstance(last, Neurons) and isinstance(last.node, Integrating) and _has_own_gain(last):
+        scores = class_scores(forward(module, samples, HardThreshold()).output, module.spec.readout)
+        spread = (scores - scores.mean(dim=0)).std()
+        if len(samples) > 1 and spread > 0:
+            last.set_parameter("gain", last.parameter("gain") / spread)
+
+
+def _has_own_gain(layer: Neurons) -> bool:
+    return getattr(layer.node, "gain", None) == PER_NEURON and "gain" not in layer.learned
+
+
+def _arriving(module: TrainingNetwork, layer: Neurons, samples: FloatArray) -> Tensor:
+    """Return the currents that arrive at a layer, (time_steps, batch, *shape)."""
+    currents: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, given: currents.append(dense(given[0])))
+    try:
+        activity = forward(module, samples, HardThreshold())
+    finally:
+        hook.remove()
+    return currents[0].expand(len(activity.output), *currents[0].shape[1:])
+
+
+def _scale(layer: Neurons, feeding: list[Connection], currents: Tensor) -> None:
+    """Scale the rows of the weights before a layer, and move its biases."""
+    membranes = _membranes(layer, currents)
+    charged = _membranes(layer, torch.ones_like(currents[:, :1]))  # by a constant current of 1
+    # A row of weights for each index of the layer's first axis; or where there is none, one factor for the layer.
+    rows = all(connection.channels == currents.shape[2] for connection in feeding)
+    over = tuple(axis for axis in range(membranes.ndim) if not (rows and axis == 2))
+    mean, response = (values.mean(dim=over, keepdim=True) for values in (membranes, charged))
+    bias = torch.where(response != 0, -mean / response, 0.0)
+    deviation = (membranes + bias * charged).std(dim=over, correction=0, keepdim=True)
+    threshold = layer.parameter("threshold").expand(currents.shape[2:])[None, None].mean(dim=over, keepdim=True)
+    factor = torch.where(deviation > 0, threshold / deviation, 1.0)
+    for connection in feeding:
+        connection.rescale(factor.flatten(), (bias * factor).flatten() / len(feeding))
+
+
+def _membranes(layer: Neurons, currents: Tensor) -> Tensor:
+    """Return the membranes (time_steps, batch, *shape) that currents charge in a layer whose neurons do not fire."""
+    state: NeuronState | None = None
+    membranes = []
+    for current in currents:
+        _, _, state = layer(current[None], 1, _Silent(), state)
+        membranes.append(state.membrane)
+    return torch.stack(membranes)
+
+
+def _to_firing_rates(module: TrainingNetwork, samples: FloatArray) -> None:
+    feeding: list[nn.Module] = []
     for node, layer in zip(module.spec.nodes, module.layers, strict=True):
         if isinstance(layer, Connection):
             feeding.append(layer.connection)
@@ -37,7 +168,7 @@ def initialise(module: TrainingNetwork, samples: FloatArray) -> None:
         feeding = []
 
 
-def _increase(connection: torch.nn.Module) -> None:
+def _increase(connection: nn.Module) -> None:
     for name, parameter in connection.named_parameters():
         # A bias is raised, not scaled: weights whose sum is negative stay silent at any size.
         if name == "bias":
@@ -46,7 +177,7 @@ def _increase(connection: torch.nn.Module) -> None:
             parameter.mul_(1.1)
 
 
-def _decrease(connection: torch.nn.Module) -> None:
+def _decrease(connection: nn.Module) -> None:
     for name, parameter in connection.named_parameters():
         if name != "bias":
             parameter.mul_(0.9)

@@ -10,6 +10,7 @@ from models.spec.network import Network
 from training.config import TrainingConfig
 from training.data.datasets import Dataset
 from training.fit.architecture import Architecture, build_architecture
+from training.fit.devices import Devices, launch
 from training.fit.exact import round_to_grid
 from training.fit.folder import RunFolder
 from training.fit.loop import Fitted, fit
@@ -48,12 +49,26 @@ def check_start(config: TrainingConfig, data: Dataset) -> None:
 
 
 def run_job(
-    config: TrainingConfig, data: Dataset, folder: RunFolder, watcher: Watcher, *, resume: bool = False
+    config: TrainingConfig,
+    data: Dataset,
+    folder: RunFolder,
+    watcher: Watcher,
+    *,
+    resume: bool = False,
+    devices: Devices | None = None,
 ) -> TrainedRun:
-    """Fit, round the best weights to their grid, evaluate them once on the test split, and write the run's folder."""
+    """Fit, round the best weights to their grid, evaluate them once on the test split, and write the run's folder.
+
+    Without `devices` it launches those of the configuration. Once the weights are fitted, the first process goes on
+    alone and the others end.
+    """
     config = config.for_data()
-    config.write(folder.path / "config.toml")
-    fitted = fit(architecture_for(config, data), data, config, folder.checkpoint, resume=resume, watcher=watcher)
+    devices = devices or launch(config)
+    if devices.first:
+        config.write(folder.path / "config.toml")
+    architecture = architecture_for(config, data)
+    fitted = fit(architecture, data, config, folder.checkpoint, resume=resume, watcher=watcher, devices=devices)
+    devices.leave()
     rounded = round_to_grid(fitted.network)
     network = rounded.network
     folder.save_network(network)

@@ -7,6 +7,7 @@ nodes and tensors: a server computes nothing that the spec does not say.
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from models.spec.neuron_parameters import MIN_POSITIVE, NEURON_PARAMETERS
 from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec.parameters import PER_NEURON, Shape
 from training.fit.architecture import PLAIN, NodeTraining
+from training.fit.batch_norm import BatchNorm, WholeBatch
 from training.fit.operators import Signal, connect, dense, scan
 
 
@@ -38,17 +40,29 @@ class Connection(nn.Module):
         super().__init__()
         self.node = node
         self.connection = build(node, shape)
-        channels = node.output_shape(shape)[0]
-        self.norm = nn.BatchNorm1d(channels) if training.batch_norm else None
+        self.channels = node.output_shape(shape)[0]
+        self.norm = BatchNorm(self.channels) if training.batch_norm else None
+        if self.norm is not None and isinstance(self.connection.bias, nn.Parameter):
+            # The norm takes it off again: its gradient is rounding errors, which Adam would make full steps of.
+            nn.init.zeros_(self.connection.bias).requires_grad_(False)
 
-    def forward(self, signal: Signal) -> Signal:
+    def forward(self, signal: Signal, whole: WholeBatch | None = None) -> Signal:
         """Return the currents, (time_steps or 1, batch, *shape)."""
         current = connect(self.connection, signal)
         if self.norm is None:
             return current
         values = dense(current)
         flat = values.flatten(0, 1)
-        return self.norm(flat.flatten(2) if flat.ndim > 2 else flat).view_as(values)
+        normed: Tensor = self.norm(flat.flatten(2) if flat.ndim > 2 else flat, whole)
+        return normed.view_as(values)
+
+    @torch.no_grad()
+    def rescale(self, factor: Tensor, shift: Tensor) -> None:
+        """Multiply the currents by `factor` and add `shift` to them, each a scalar or one for each output channel."""
+        for name, values in (self.norm or self.connection).named_parameters():
+            values.mul_(factor.view(-1, *(1 for _ in values.shape[1:])))
+            if name == "bias":
+                values.add_(shift)
 
     def written(self) -> Written:
         """Return the node and its weights, with the batch norm folded in."""
@@ -75,6 +89,7 @@ class Neurons(nn.Module):
         self.node = node
         self.shape = shape
         self.dropout = training.dropout
+        self.spread = training.spread
         recurrent = node.recurrent if isinstance(node, Spiking) else None
         size = math.prod(shape)
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
@@ -108,13 +123,30 @@ class Neurons(nn.Module):
         return (*self.learned, *(name for name, _ in self.named_buffers(recurse=False)))
 
     def forward(
-        self, current: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: NeuronState | None
+        self,
+        current: Tensor,
+        time_steps: int,
+        threshold: Arithmetic[Tensor],
+        state: NeuronState | None,
+        whole: WholeBatch | None = None,
     ) -> tuple[Signal, Signal, NeuronState]:
-        """Return the spikes, or a readout's membranes, the same after dropout, and the state after the last step."""
+        """Return the spikes, or a readout's membranes, the same after dropout, and the state after the last step.
+
+        Dropout draws from the seed of `whole`, or from PyTorch's own random numbers without one.
+        """
         parameters = {name: self.parameter(name) for name in self.names}
         leaving, after = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, state)
-        passed = F.dropout(dense(leaving), self.dropout) if self.training and self.dropout else leaving
+        passed = self._drop(dense(leaving), whole) if self.training and self.dropout else leaving
         return leaving, passed, after
+
+    def _drop(self, spikes: Tensor, whole: WholeBatch | None) -> Tensor:
+        if whole is None:
+            return F.dropout(spikes, self.dropout)
+        # Each layer has its own numbers, and each process draws those of the whole batch.
+        generator = torch.Generator(spikes.device).manual_seed(whole.seed ^ zlib.crc32(self.node.name.encode()))
+        shape = (len(spikes), whole.size, *spikes.shape[2:])
+        kept = torch.rand(shape, generator=generator, device=spikes.device)[:, whole.rows] >= self.dropout
+        return spikes * kept / (1 - self.dropout)
 
     def written(self) -> Written:
         """Return the node and its arrays, with the learned parameters as they are now."""

@@ -1,16 +1,17 @@
 """The training loop: epochs of batches; after each epoch it validates, keeps the best weights and saves a checkpoint.
 
-All random numbers of an epoch (order of samples, shifts, rate coding) come from the seed and the epoch's number only,
-so that a resumed run gives the same result as one that was not interrupted.
+All random numbers of an epoch (order of samples, shifts, rate coding, dropout) come from the seed and the epoch's
+number only, so that a resumed run gives the same result as one that was not interrupted. Each process draws those of
+the whole batch, so that several processes give the same result as one.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,24 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from models.engines.torch.engine import usable_device
 from models.engines.torch.network import HardThreshold
 from models.spec import Spec
 from models.spec.network import Network
-from training.config import OptimisationConfig, TrainingConfig
-from training.data.augment import shift
-from training.data.datasets import Dataset, Split
+from training.config import Initialisation, OptimisationConfig, TrainingConfig
+from training.data.augment import augment
+from training.data.datasets import Dataset, Labels, Split
 from training.fit.architecture import Architecture
+from training.fit.batch_norm import WholeBatch
 from training.fit.checkpoint import Progress
-from training.fit.forward import forward
-from training.fit.initialise import initialise
+from training.fit.devices import Devices, launch
+from training.fit.diagnostics import Diagnostics
+from training.fit.forward import encoded, forward
+from training.fit.initialise import SAMPLES, initialise
 from training.fit.layers import Delays, Neurons
-from training.fit.losses import class_scores, rate_penalty, readout_loss, require_gradient
-from training.fit.network import Activity, TrainingNetwork
+from training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
+from training.fit.network import TrainingNetwork
 from training.fit.schedule import learning_rate_share
+from training.fit.segments import Lengths, run
 from training.fit.surrogate import threshold_for
 from training.report.epochs import SILENT, Epoch, Watcher
 
@@ -57,25 +61,33 @@ def fit(
     *,
     resume: bool = False,
     watcher: Watcher = SILENT,
+    devices: Devices | None = None,
 ) -> Fitted:
     """Fit a network's weights to the training split; return the network of the epoch that validated best.
 
-    Ends after `epochs`, or after `patience` epochs without improvement, or cleanly on an interrupt. Raises
+    Ends after `epochs`, or after `patience` epochs without improvement, or cleanly on an interrupt. Without `devices`
+    it launches those of the configuration. Each process returns the same; only the first writes the checkpoint. Raises
     BrokenGradientChain if no gradient can reach a weight, and InvalidConfig if there is no checkpoint to resume from.
     """
-    module, optimiser, progress = _start(architecture, data, config, checkpoint, resume=resume)
+    devices = devices or launch(config)
+    watcher = watcher if devices.first else SILENT
+    module, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
+    diagnostics = Diagnostics(data, architecture.spec.coding, config.optimisation.clip_norm)
     interrupted = False
     try:
         while _goes_on(progress, config.optimisation):
-            epoch = _one_epoch(module, optimiser, data, config, len(progress.epochs), watcher)
+            epoch = _one_epoch(module, optimiser, data, config, len(progress.epochs), watcher, devices)
+            epoch = replace(epoch, warnings=diagnostics.of(epoch))
             progress.epochs.append(epoch)
             progress.weights = deepcopy(module.state_dict())
             progress.optimiser = optimiser.state_dict()
             if epoch.better_than(progress.best):
                 progress.best, progress.best_weights = epoch, progress.weights
-            progress.save(checkpoint)
+            if devices.first:
+                progress.save(checkpoint)
             watcher.epoch(epoch)
     except KeyboardInterrupt:
+        devices.end_others()
         interrupted = True
         if progress.best is None:
             raise
@@ -84,21 +96,24 @@ def fit(
     return Fitted(module.network(), progress.epochs, progress.best, interrupted)
 
 
-def _start(
-    architecture: Architecture, data: Dataset, config: TrainingConfig, checkpoint: Path, *, resume: bool
+def start(
+    architecture: Architecture, data: Dataset, config: TrainingConfig, devices: Devices, checkpoint: Path | None = None
 ) -> tuple[TrainingNetwork, torch.optim.Optimizer, Progress]:
+    """Return a network with its optimiser and progress: fresh from the seed, or as in a checkpoint."""
+    settings = config.optimisation
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        module = TrainingNetwork(architecture)
-    module.to(usable_device(config.device))
-    settings = config.optimisation
-    if not resume:
-        initialise(module, data.training.samples[: settings.batch_size])
+        module = TrainingNetwork(architecture).to(devices.device)
+        if checkpoint is None:
+            method = config.network.initialisation
+            samples = settings.batch_size if method is Initialisation.FIRING_RATE else SAMPLES
+            initialise(module, data.training.samples[:samples], method)
     optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
-    progress = Progress.load(checkpoint) if resume else Progress(module.state_dict(), optimiser.state_dict())
-    if resume:
+    progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict())
+    if checkpoint:
         module.load_state_dict(progress.weights)
         optimiser.load_state_dict(progress.optimiser)
+    devices.synchronise(module)
     return module, optimiser, progress
 
 
@@ -108,8 +123,8 @@ def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[st
     learned |= {id(value) for layer in module.layers if isinstance(layer, Delays) for value in layer.parameters()}
     weights = [value for value in module.parameters() if id(value) not in learned]
     others = [value for value in module.parameters() if id(value) in learned]
-    groups = [{"params": weights, "weight_decay": config.weight_decay}]
-    return groups + ([{"params": others, "weight_decay": 0.0}] if others else [])
+    groups = [{"params": weights, "weight_decay": config.weight_decay, "factor": 1.0}]
+    return groups + ([{"params": others, "weight_decay": 0.0, "factor": config.neuron_rate_factor}] if others else [])
 
 
 def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
@@ -125,49 +140,104 @@ def _one_epoch(
     config: TrainingConfig,
     number: int,
     watcher: Watcher,
+    devices: Devices,
 ) -> Epoch:
     began = time.perf_counter()
     settings = config.optimisation
-    threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=settings.detach_reset)
-    parameters = list(module.parameters())
-    rng = np.random.default_rng([config.seed, number])
-    module.train()
-    loss_sum, correct, done = 0.0, 0, 0.0
-    norms: list[float] = []
-    for after, batch in _batches(data.training, settings.batch_size, rng):
-        share = learning_rate_share(settings.schedule, (number + done) / settings.epochs)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * share
-        samples = shift(batch.samples, config.augment.shift, float(data.declared.range[0].min()), rng)
-        seeds = rng.integers(0, 2**63, len(batch)).tolist()
-        activity = forward(module, samples, threshold, seeds)
-        targets = torch.from_numpy(batch.labels).to(config.device)
-        loss = readout_loss(activity.output, targets, module.spec.readout)
-        if settings.rate_penalty:
-            loss = loss + settings.rate_penalty * rate_penalty(
-                list(activity.rates.values()), settings.rate_low, settings.rate_high
-            )
-        require_gradient(loss, parameters)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norms.append(float(clip_grad_norm_(parameters, settings.clip_norm)))
-        optimiser.step()
-        loss_sum += float(loss.detach()) * len(batch)
-        correct += _correct(activity, targets, module.spec)
-        done = after
-        watcher.batch(number, done)
-    validation = validate(module, data.validation)
+
+    def rate_at(epochs: float) -> float:
+        return settings.learning_rate * learning_rate_share(settings.schedule, epochs / settings.epochs)
+
+    trained = train_epoch(module, optimiser, data, config, number, rate_at, watcher, devices)
+    validation = _validate_shares(module, data.validation, devices)
     return Epoch(
         number=number,
-        training_loss=loss_sum / len(data.training),
-        training_accuracy=correct / len(data.training),
+        training_loss=trained.loss,
+        training_accuracy=trained.accuracy,
         validation_loss=validation.loss,
         validation_accuracy=validation.accuracy,
         firing_rates=validation.firing_rates,
         seconds=time.perf_counter() - began,
-        gradient_norm=statistics.median(norms),
-        gradient_norms=tuple(norms),
+        gradient_norm=statistics.median(trained.gradient_norms),
+        gradient_norms=trained.gradient_norms,
     )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The metrics of an epoch of training: loss and accuracy over all samples, the gradient's norm of each batch."""
+
+    loss: float
+    accuracy: float
+    gradient_norms: tuple[float, ...]
+
+
+def train_epoch(
+    module: TrainingNetwork,
+    optimiser: torch.optim.Optimizer,
+    data: Dataset,
+    config: TrainingConfig,
+    number: int,
+    rate_at: Callable[[float], float],
+    watcher: Watcher,
+    devices: Devices,
+) -> Trained:
+    """Train on every sample once; `rate_at` gives the learning rate after so many epochs."""
+    settings = config.optimisation
+    threshold = threshold_for(settings.surrogate, settings.slope, detach_reset=settings.detach_reset)
+    lengths = Lengths(settings.truncate, settings.recompute)
+    class_weights = None
+    if settings.class_weights == "balanced":
+        class_weights = balancing_weights(data.training.labels, len(data.class_names)).to(devices.device)
+    parameters = list(module.parameters())
+    rng = np.random.default_rng([config.seed, number])
+    module.train()
+    loss_sum, correct, done = 0.0, 0.0, 0.0
+    norms: list[float] = []
+    for after, batch in _batches(data.training, settings.batch_size, rng):
+        rate = rate_at(number + done)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        varied = augment(
+            batch.samples,
+            batch.labels,
+            config.augment,
+            rng,
+            declared=data.declared,
+            coding=module.spec.coding,
+            classes=len(data.class_names),
+        )
+        seeds = rng.integers(0, 2**63, len(batch)).tolist()
+        share = devices.share(len(batch))
+        with devices.autocast():
+            whole = WholeBatch(seeds[0], len(batch), share.rows)
+            steps, time_steps = encoded(module, varied.samples[share.rows], seeds[share.rows])
+            passed = run(module, steps, time_steps, threshold, lengths, whole)
+        targets = torch.from_numpy((varied.targets if config.augment.mixup else batch.labels)[share.rows])
+        scored = readout_loss(
+            passed.output,
+            targets.to(devices.device),
+            module.spec.readout,
+            class_weights=class_weights,
+            label_smoothing=settings.label_smoothing,
+        )
+        loss = devices.mean(scored, share.weight)
+        if settings.rate_penalty:
+            rates = [devices.mean(each, share.weight) for each in passed.rates.values()]
+            loss = loss + settings.rate_penalty * rate_penalty(rates, settings.rate_low, settings.rate_high)
+        require_gradient(loss, parameters)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        devices.sum_gradients(parameters)
+        norms.append(float(clip_grad_norm_(parameters, settings.clip_norm)))
+        optimiser.step()
+        loss_sum += float(loss.detach()) * len(batch)
+        correct += _correct(passed.output, batch.labels[share.rows], module.spec) / share.copies
+        done = after
+        watcher.batch(number, done)
+        watcher.step(rate, float(loss.detach()))
+    samples_seen = len(data.training)
+    return Trained(loss_sum / samples_seen, devices.total(correct) / samples_seen, tuple(norms))
 
 
 def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tuple[float, Split]]:
@@ -177,8 +247,8 @@ def _batches(split: Split, size: int, rng: np.random.Generator) -> Iterator[tupl
         yield min(1.0, (start + size) / len(order)), split[order[start : start + size]]
 
 
-def _correct(activity: Activity, targets: torch.Tensor, spec: Spec) -> int:
-    return int((class_scores(activity.output.detach(), spec.readout).argmax(dim=1) == targets).sum())
+def _correct(output: torch.Tensor, labels: Labels, spec: Spec) -> int:
+    return int((class_scores(output.detach(), spec.readout).argmax(dim=1).cpu().numpy() == labels).sum())
 
 
 @dataclass(frozen=True)
@@ -188,6 +258,16 @@ class Validation:
     loss: float
     accuracy: float
     firing_rates: dict[str, float]
+
+
+def _validate_shares(module: TrainingNetwork, split: Split, devices: Devices) -> Validation:
+    share = devices.share(len(split))
+    own = validate(module, split[share.rows])
+    return Validation(
+        devices.total(own.loss * share.weight),
+        devices.total(own.accuracy * share.weight),
+        {name: devices.total(rate * share.weight) for name, rate in own.firing_rates.items()},
+    )
 
 
 @torch.inference_mode()
@@ -202,7 +282,7 @@ def validate(module: TrainingNetwork, split: Split) -> Validation:
         targets = torch.from_numpy(batch.labels).to(activity.output.device)
         share = len(batch) / len(split)
         loss += float(readout_loss(activity.output, targets, module.spec.readout)) * share
-        correct += _correct(activity, targets, module.spec)
+        correct += _correct(activity.output, batch.labels, module.spec)
         for name, rate in activity.firing_rates.items():
             rates[name] = rates.get(name, 0.0) + rate * share
     return Validation(loss, correct / len(split), rates)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
@@ -17,7 +19,14 @@ def class_scores(output: Tensor, readout: Readout) -> Tensor:
     return READOUTS[readout](output)
 
 
-def spike_loss(spikes: Tensor, targets: Tensor, *, batch_first: bool = False) -> Tensor:
+def spike_loss(
+    spikes: Tensor,
+    targets: Tensor,
+    *,
+    batch_first: bool = False,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Return the cross-entropy of spike counts, a scalar.
 
     `spikes` (time_steps, batch, classes), or with `batch_first` (batch, time_steps, classes), are summed over time;
@@ -25,19 +34,31 @@ def spike_loss(spikes: Tensor, targets: Tensor, *, batch_first: bool = False) ->
     """
     spikes = spikes.transpose(0, 1) if batch_first and spikes.ndim == 3 else spikes
     _check(spikes, targets, "spikes")
-    return F.cross_entropy(class_scores(spikes, Readout.SPIKE_COUNT), targets)
+    return _cross_entropy(class_scores(spikes, Readout.SPIKE_COUNT), targets, class_weights, label_smoothing)
 
 
 def membrane_loss(
-    membrane: Tensor, targets: Tensor, readout: Readout = Readout.MAX_MEMBRANE, *, batch_first: bool = False
+    membrane: Tensor,
+    targets: Tensor,
+    readout: Readout = Readout.MAX_MEMBRANE,
+    *,
+    batch_first: bool = False,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Return the cross-entropy of a membrane readout, a scalar.
 
-    `membrane` is of a layer that does not fire; its shape and `targets` are as for `spike_loss`.
+    `membrane` is of a layer that does not fire; its shape and all else are as for `spike_loss`.
     """
     membrane = membrane.transpose(0, 1) if batch_first and membrane.ndim == 3 else membrane
     _check(membrane, targets, "membrane")
-    return F.cross_entropy(class_scores(membrane, readout), targets)
+    return _cross_entropy(class_scores(membrane, readout), targets, class_weights, label_smoothing)
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
+    # The mean is over samples, not over weights, so that the mean of two halves of a batch is that of the whole.
+    losses = F.cross_entropy(scores, targets, class_weights, reduction="none", label_smoothing=label_smoothing)
+    return losses.mean()
 
 
 READOUTS: dict[Readout, Callable[[Tensor], Tensor]] = {
@@ -48,9 +69,24 @@ READOUTS: dict[Readout, Callable[[Tensor], Tensor]] = {
 }
 
 
-def readout_loss(output: Tensor, targets: Tensor, readout: Readout) -> Tensor:
+def readout_loss(
+    output: Tensor,
+    targets: Tensor,
+    readout: Readout,
+    *,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Return the loss of the last layer's output, spikes or a membrane, for this readout."""
-    return spike_loss(output, targets) if readout is Readout.SPIKE_COUNT else membrane_loss(output, targets, readout)
+    if readout is Readout.SPIKE_COUNT:
+        return spike_loss(output, targets, class_weights=class_weights, label_smoothing=label_smoothing)
+    return membrane_loss(output, targets, readout, class_weights=class_weights, label_smoothing=label_smoothing)
+
+
+def balancing_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """Return weights (classes,) with which each class counts as much as the others, and a sample 1 on average."""
+    counts = np.bincount(labels, minlength=classes)
+    return torch.tensor(len(labels) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
 
 
 def rate_penalty(rates: Sequence[Tensor], low: float, high: float) -> Tensor:
@@ -85,6 +121,8 @@ def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:
 def _check(output: Tensor, targets: Tensor, name: str) -> None:
     if output.ndim != 3:
         raise InvalidData(f"{name}: shape is {tuple(output.shape)}, expected (time_steps, batch, classes)")
+    if targets.dtype == torch.float32 and targets.shape == output.shape[1:]:
+        return
     if targets.dtype != torch.int64:
         raise InvalidData(f"targets: type is {targets.dtype}, expected torch.int64 class indices")
     if targets.shape != output.shape[1:2]:

@@ -15,6 +15,7 @@ from models.spec.network import FloatArray, Network
 from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
 from models.spec.parameters import Shape
 from training.fit.architecture import PLAIN, Architecture, NodeTraining
+from training.fit.batch_norm import WholeBatch
 from training.fit.layers import Connection, Delays, Neurons, Written
 from training.fit.operators import Signal, dense, firing_rate, transform
 
@@ -77,7 +78,12 @@ class TrainingNetwork(nn.Module):
         return Network(Spec(**fields | {"nodes": tuple(nodes)}), tensors)
 
     def forward(
-        self, steps: Tensor, time_steps: int, threshold: Arithmetic[Tensor], state: State | None = None
+        self,
+        steps: Tensor,
+        time_steps: int,
+        threshold: Arithmetic[Tensor],
+        state: State | None = None,
+        whole: WholeBatch | None = None,
     ) -> Activity:
         """Run every sample, layer by layer, continuing from `state` or from rest.
 
@@ -90,7 +96,7 @@ class TrainingNetwork(nn.Module):
         def apply(node: Node, arriving: Signal) -> Signal:
             layer, carried = layers[node.name], before.get(node.name)
             if isinstance(layer, Neurons):
-                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried)
+                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, whole)
                 if isinstance(node, Spiking):
                     rasters[node.name] = leaving
                 return passed
@@ -98,7 +104,7 @@ class TrainingNetwork(nn.Module):
                 passed, after[node.name] = layer(arriving, time_steps, carried)
                 return passed
             if isinstance(layer, Connection):
-                return layer(arriving)
+                return layer(arriving, whole)
             return transform(layer, arriving)
 
         source: Signal = steps

@@ -53,7 +53,9 @@ def import_command(
     labels: Annotated[str, typer.Option(help="The classes' names, with commas between them.", show_default=False)],
     repository: RepositoryOption = Path("repository"),
     time_steps: Annotated[int, typer.Option(help="Steps per sample.")] = 1,
-    any_time_steps: Annotated[bool, typer.Option("--any-time-steps", help="A request may ask for others.")] = False,
+    any_time_steps: Annotated[
+        bool, typer.Option("--any-time-steps", help="A request may ask for others.", show_default="it may not")
+    ] = False,
     coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.DIRECT,
     low: Annotated[float, typer.Option(help="The least value of an input.")] = 0.0,
     high: Annotated[float, typer.Option(help="The greatest value of an input.")] = 1.0,
@@ -63,8 +65,8 @@ def import_command(
         AxisLayout, typer.Option(help="The axes of the model's input before a sample's.")
     ] = AxisLayout.BATCH,
     output_kind: Annotated[OutputKind, typer.Option(help="What the model's output is.")] = OutputKind.SCORES,
-    input_name: Annotated[str | None, typer.Option(help="The model's input; its only one if absent.")] = None,
-    output_name: Annotated[str | None, typer.Option(help="The model's output; its only one if absent.")] = None,
+    input_name: Annotated[str | None, typer.Option(help="The model's input.", show_default="its only one")] = None,
+    output_name: Annotated[str | None, typer.Option(help="The model's output.", show_default="its only one")] = None,
 ) -> None:
     """Publish an external ONNX model as a model's next version, under a contract of what it takes and gives."""
     require_name(name)

@@ -16,7 +16,7 @@ from training.report.epochs import Epoch, Watcher
 # 77 wide, so that the mark of the best epoch fits in 80 columns too.
 HEADER = "    epoch      loss  accuracy  validation   firing rate  gradient   time left"
 ABSENT = "–"
-RECENT = 10  # epochs that the time left is judged by
+RECENT = 10  # epochs that the time left is judged by; the first may have taken longer, to compile kernels
 
 
 @contextmanager
@@ -64,7 +64,7 @@ class _Table:
         self.seconds.append(epoch.seconds)
         better = epoch.better_than(self.best)
         self.best = epoch if better else self.best
-        left = statistics.median(self.seconds[-RECENT:]) * (self.epochs - epoch.number - 1)
+        left = statistics.median_low(self.seconds[-RECENT:]) * (self.epochs - epoch.number - 1)
         self._print(f"{row(epoch, self.epochs, left)}{' *' if better else ''}")
         for warning in epoch.warnings:
             if warning not in self.warned:

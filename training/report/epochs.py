@@ -35,10 +35,14 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Callbacks during a run: after each batch, with its share of the epoch, and after each epoch."""
+    """Callbacks during a run: after each batch, with its share of the epoch, and after each epoch.
+
+    `step` is called after each batch too, with the learning rate and the loss that it had.
+    """
 
     batch: Callable[[int, float], None] = lambda _, __: None
     epoch: Callable[[Epoch], None] = lambda _: None
+    step: Callable[[float, float], None] = lambda _, __: None
 
 
 SILENT = Watcher()

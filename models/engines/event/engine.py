@@ -4,7 +4,7 @@ A call splits its samples into chunks, as many at once as it has threads, and ru
 by layer. Memory: each thread holds one chunk, of at most `CHUNK_BYTES` or what one sample needs if that is more:
 `time_steps` times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each
 of their inputs and each window over it. Beside it are a layer's currents and inputs of some steps, at most
-4 * `currents.BLOCK` bytes and two tiles of steps each, and up to seven rows of its neurons. The answer, with what
+4 * `currents.BLOCK` bytes and two tiles of steps each, and seven rows of its neurons. The answer, with what
 `record` asks for, and the state (see `carried.CarriedArrays`) come on top. Nothing is kept between calls.
 """
 

@@ -59,8 +59,7 @@ def run_neurons(
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
     spikes = np.empty(0, np.float32)
     row, membrane = aligned_floats(size), aligned_floats(size)
-    synapse, fired = aligned_floats(size), aligned_floats(size)
-    adaptation = aligned_floats(size) if rule.adaptive else synapse  # which is then never read or written as such
+    held, fired = aligned_floats(2 * size), aligned_floats(size)  # held: synaptic currents, then adaptations
     feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
     resting = stride * START
@@ -76,15 +75,14 @@ def run_neurons(
         if begun:
             copy(membrane, 0, carried, membranes + at, size)
             if rule.synapse:
-                copy(synapse, 0, carried, synapses + at, size)
+                copy(held, 0, carried, synapses + at, size)
             if rule.adaptive:
-                copy(adaptation, 0, carried, adaptations + at, size)
+                copy(held, size, carried, adaptations + at, size)
         else:
             for j in range(size):
                 membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
             if not rule.plain:
-                synapse[:] = 0.0
-                adaptation[:] = 0.0
+                held[:] = 0.0
         for now in range(sample * steps, (sample + 1) * steps):
             current, c = sums, now * size
             if connected:
@@ -113,16 +111,19 @@ def run_neurons(
                             row[j] += neurons.recurrent_bias[b + j]
                     current, c = row, 0
             before = count
-            for j in range(0, size, LANES):
-                p = j if stride == size else 0
-                if rule.plain:
+            if rule.plain:  # in a loop of its own, whose few values stay in registers
+                for j in range(0, size, LANES):
+                    p = j if stride == size else 0
                     bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
-                else:
+                    count = list_bits(index, count, j, bits)
+            else:
+                for j in range(0, size, LANES):
+                    p = j if stride == size else 0
                     bits = step_any(
-                        membrane, synapse, adaptation, j, current, c + j, feedback, neurons.parameters, p, stride,
+                        membrane, held, size, j, current, c + j, feedback, neurons.parameters, p, stride,
                         rule.synapse, rule.charge, rule.fire, rule.reset, rule.floor, rule.adaptive, fired,
                     )  # fmt: skip
-                count = list_bits(index, count, j, bits)
+                    count = list_bits(index, count, j, bits)
             if value.size:
                 for k in range(before, count):
                     value[k] = fired[index[k]]
@@ -131,9 +132,9 @@ def run_neurons(
             offset[now + 1] = count
         copy(carried, membranes + at, membrane, 0, size)
         if rule.synapse:
-            copy(carried, synapses + at, synapse, 0, size)
+            copy(carried, synapses + at, held, 0, size)
         if rule.adaptive:
-            copy(carried, adaptations + at, adaptation, 0, size)
+            copy(carried, adaptations + at, held, size, size)
         if recurrent:
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):

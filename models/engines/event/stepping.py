@@ -201,24 +201,24 @@ class _Step:
         """How the threshold of neurons that adapt rises."""
         return Adaptation(self.parameter("adapt_decay"), self.parameter("adapt_gain"))
 
-    def threshold(self, adaptive: Any, adaptations: Any, j: Any) -> Vector:
+    def threshold(self, adaptive: Any, held: Any, a: Any) -> Vector:
         """Return the threshold of this step, which is higher than its base where spikes have raised it."""
 
         def give(raised: bool) -> tuple[Vector, ...]:
             base = self.parameter("threshold")
             if not raised:
                 return (base,)
-            return (self.adaptation.threshold(base, Vector(self.code, self.code.load(adaptations, j))),)
+            return (self.adaptation.threshold(base, Vector(self.code, self.code.load(held, a))),)
 
         return _chosen(self.code, adaptive, (False, True), give)[0]
 
-    def adapt(self, adaptive: Any, adaptations: Any, j: Any, spikes: Vector) -> None:
+    def adapt(self, adaptive: Any, held: Any, a: Any, spikes: Vector) -> None:
         """Let the spikes count in the adaptation, where there is one."""
 
         def give(counted: bool) -> tuple[Vector, ...]:
             if counted:
-                before = Vector(self.code, self.code.load(adaptations, j))
-                self.code.store(self.adaptation.after(before, spikes).value, adaptations, j)
+                before = Vector(self.code, self.code.load(held, a))
+                self.code.store(self.adaptation.after(before, spikes).value, held, a)
             return ()
 
         _chosen(self.code, adaptive, (False, True), give)
@@ -308,22 +308,25 @@ def step_plain(
 
 @intrinsic
 def step_any(
-    _: Any, membrane: Any, synapse: Any, adaptation: Any, j: Any, current: Any, i: Any, feedback: Any, parameters: Any,
+    _: Any, membrane: Any, held: Any, size: Any, j: Any, current: Any, i: Any, feedback: Any, parameters: Any,
     p: Any, stride: Any, synapse_case: Any, charge_case: Any, fire_case: Any, reset_case: Any, floor_case: Any,
     adaptive: Any, spikes: Any,
 ) -> Any:  # fmt: skip
     """Step a vector of neurons of any rule and return which fired, as bits.
 
-    (membrane, synapse, adaptation, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case,
-    fire_case, reset_case, floor_case, adaptive, spikes): as `step_plain`; feedback[j:] joins what is charged, and how
-    often each fired goes to spikes[j:]. `adaptation` is read and written only where the neurons are `adaptive`.
+    (membrane, held, size, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case, fire_case,
+    reset_case, floor_case, adaptive, spikes): as `step_plain`; feedback[j:] joins what is charged, and how often each
+    fired goes to spikes[j:]. held[j:] are the synaptic currents, and held[size + j:] the adaptations, which are read
+    and written only where the neurons are `adaptive`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        _, _, _, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, adaptive, _ = arguments
-        membranes, synapses, adaptations, currents, feedbacks, parameters, counts = (
-            code.pointer(argument) for argument in (0, 1, 2, 4, 6, 7, 16)
+        _, _, size, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, adaptive, _ = (
+            arguments
+        )
+        membranes, states, currents, feedbacks, parameters, counts = (
+            code.pointer(argument) for argument in (0, 1, 4, 6, 7, 16)
         )
         step, arithmetic = _Step(code, parameters, p, stride), VectorArithmetic()
 
@@ -331,26 +334,27 @@ def step_any(
             return Vector(code, code.load(pointer, at))
 
         resting, current, feedback = loaded(membranes, j), loaded(currents, i), loaded(feedbacks, j)
-        threshold = step.threshold(adaptive, adaptations, j)
+        a = builder.add(size, j)
+        threshold = step.threshold(adaptive, states, a)
 
         def start(rule: ResetRule[Vector]) -> tuple[Vector, ...]:
             late = step.fired(in_fire, resting, threshold) if rule.is_late else arithmetic.constant(resting, 0.0)
             return rule.before(resting, late, arithmetic), late
 
         before, late = step.by_reset(in_reset, threshold, start)
-        flowing, kept = step.flowing(in_synapse, loaded(synapses, j), current, feedback)
+        flowing, kept = step.flowing(in_synapse, loaded(states, j), current, feedback)
         joined = step.joined(in_synapse, step.charged(in_charge, before, flowing), feedback)
         (charged,) = step.by_reset(in_reset, threshold, lambda rule: (rule.charged(joined, late, arithmetic),))
         fired = step.fired(in_fire, charged, threshold)
         (after,) = step.by_reset(in_reset, threshold, lambda rule: (rule.after(charged, fired, late, arithmetic),))
         remaining = step.lifted(in_floor, after)
-        step.adapt(adaptive, adaptations, j, fired)
+        step.adapt(adaptive, states, a, fired)
         code.store(remaining.value, membranes, j)
-        code.store(kept.value, synapses, j)
+        code.store(kept.value, states, j)
         code.store(fired.value, counts, j)
         return code.bits(arithmetic.compare(">", fired, arithmetic.constant(fired, 0.0)))
 
     return types.uint64(
-        membrane, synapse, adaptation, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case,
+        membrane, held, size, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case,
         fire_case, reset_case, floor_case, adaptive, spikes,
     ), generate  # fmt: skip

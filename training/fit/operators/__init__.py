@@ -2,7 +2,8 @@
 
 A signal travels between layers as (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. What
 a layer of neurons fires travels as `Spikes`, lists of events; `dense` makes a tensor of them, for all that knows no
-spikes. On a CPU, in float32, Numba kernels run whole layers; everywhere else, and as the reference, `plain` does.
+spikes. In float32 a layer runs in kernels, Numba's on a CPU and Triton's on CUDA; everywhere else, and as the
+reference, `plain` runs it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from models.engines.event.vectors import LANES
 from models.engines.torch.network import HardThreshold
 from models.neurons import Arithmetic, NeuronState, at_rest
 from models.spec.nodes import Fire, Neuron, Spiking
-from training.fit.operators import plain
+from training.fit.operators import plain, triton_scans
 from training.fit.operators.convolution import Convolve, max_pool, node_of
 from training.fit.operators.derivation import Rule
 from training.fit.operators.linear import Connect
@@ -151,6 +152,8 @@ def scan(
     readout's membrane, and the state after the last step, with its gradient.
     """
     current = dense(current) if isinstance(current, Spikes) else current
+    if isinstance(current, Tensor) and triton_scans.covers(node, parameters, current, threshold, recurrent, state):
+        return triton_scans.scan(node, parameters, current, time_steps, threshold, recurrent, state)
     surrogate = threshold if isinstance(threshold, SurrogateThreshold) else None
     if not (surrogate or type(threshold) is HardThreshold) or not _compilable(parameters, current, recurrent, state):
         return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state)

@@ -14,8 +14,11 @@ from models.spec.parameters import PER_NEURON
 
 
 def connect(connection: nn.Module, signal: Tensor) -> Tensor:
-    """Return the currents of a connection, (time_steps or 1, batch, *shape)."""
-    flat: Tensor = connection(signal.flatten(0, 1))
+    """Return the currents of a connection, (time_steps or 1, batch, *shape), in float32.
+
+    The products may be in bfloat16, under autocast; neurons are not.
+    """
+    flat: Tensor = connection(signal.flatten(0, 1)).float()
     return flat.view(*signal.shape[:2], *flat.shape[1:])
 
 

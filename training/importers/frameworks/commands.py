@@ -11,11 +11,12 @@ import typer
 from models.bundle import Bundle
 from models.bundle.repository import ModelRepository, require_name
 from models.engines.reference import ReferenceEngine
-from models.spec import Coding, Readout
+from models.spec import Coding
 from models.spec.network import Network
 from training.commands.groups import (
     LabelsOption,
     ModelNameOption,
+    ReadoutOption,
     RepositoryOption,
     console,
     imports,
@@ -33,7 +34,9 @@ from training.publish.publish import COMPARED, publish_imported
 from training.report import card as report_card
 from training.report.parity import Parity
 
-StateDictOption = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or what torch.save wrote.")]
+StateDictOption = Annotated[
+    Path | None, typer.Option(help="Weights: .safetensors, or what torch.save wrote.", show_default="the network's own")
+]
 
 
 def importer(framework_name: str) -> Callable[..., None]:
@@ -47,7 +50,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         name: ModelNameOption,
         state_dict: StateDictOption = None,
         coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.SPIKES,
-        readout: Annotated[Readout | None, typer.Option(help="What the class is read from.")] = None,
+        readout: ReadoutOption = None,
         labels: LabelsOption = None,
     ) -> None:
         require_name(name)

@@ -10,12 +10,13 @@ import typer
 from models.bundle import Bundle
 from models.bundle.repository import ModelRepository, require_name
 from models.errors import InvalidInput
-from models.spec import Coding, Readout
+from models.spec import Coding
 from models.spec.nodes import ResetTiming
 from models.spec.parameters import Shape
 from training.commands.groups import (
     LabelsOption,
     ModelNameOption,
+    ReadoutOption,
     RepositoryOption,
     console,
     exports,
@@ -37,12 +38,20 @@ from training.report.parity import Parity
 CANNOT_BE_SERVED = 1
 RULES_ARE_MISSING = 3  # 2 is a command line that is wrong
 
+OF_FILE = "what the file says"
+
 FileArgument = Annotated[Path, typer.Argument(help="The NIR file.", show_default=False)]
-DialectOption = Annotated[DialectName | None, typer.Option(help="Whose equations its neurons follow.")]
-DtOption = Annotated[float | None, typer.Option(help="Seconds per step.")]
-ResetOption = Annotated[GraphReset | None, typer.Option(help="What a spike does to the membrane; value: v_reset.")]
-TimingOption = Annotated[ResetTiming | None, typer.Option(help="When it does; the dialect's own if absent.")]
-InputShapeOption = Annotated[str | None, typer.Option(help="Such as 2,34,34, where the file does not say it.")]
+DialectOption = Annotated[
+    DialectName | None, typer.Option(help="Whose equations its neurons follow.", show_default=OF_FILE)
+]
+DtOption = Annotated[float | None, typer.Option(help="Seconds per step.", show_default=OF_FILE)]
+ResetOption = Annotated[
+    GraphReset | None, typer.Option(help="What a spike does to the membrane; value: v_reset.", show_default=OF_FILE)
+]
+TimingOption = Annotated[
+    ResetTiming | None, typer.Option(help="When it does.", show_default="the file's, or the dialect's own")
+]
+InputShapeOption = Annotated[str | None, typer.Option(help="Such as 2,34,34.", show_default=OF_FILE)]
 
 
 @imports.command("nir")
@@ -54,12 +63,12 @@ def import_command(
     reset: ResetOption = None,
     reset_timing: TimingOption = None,
     repository: RepositoryOption = Path("repository"),
-    time_steps: Annotated[int | None, typer.Option(help="Steps per sample; 100 if absent.")] = None,
-    coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps; spikes if absent.")] = None,
-    readout: Annotated[Readout | None, typer.Option(help="What the class is read from.")] = None,
+    time_steps: Annotated[int | None, typer.Option(help="Steps per sample.", show_default="100")] = None,
+    coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.", show_default="spikes")] = None,
+    readout: ReadoutOption = None,
     labels: LabelsOption = None,
-    low: Annotated[float | None, typer.Option(help="The least value of an input; 0 if absent.")] = None,
-    high: Annotated[float | None, typer.Option(help="The greatest value of an input; 1 if absent.")] = None,
+    low: Annotated[float | None, typer.Option(help="The least value of an input.", show_default="0")] = None,
+    high: Annotated[float | None, typer.Option(help="The greatest value of an input.", show_default="1")] = None,
     input_shape: InputShapeOption = None,
 ) -> None:
     """Publish a NIR file as the next version of a model, under a named dialect."""
@@ -124,9 +133,11 @@ def check_command(
 def export_command(
     model: Annotated[str, typer.Argument(help="A model's name, or a bundle's folder.", show_default=False)],
     file: Annotated[Path, typer.Argument(help="The NIR file to write.", show_default=False)],
-    repository: Annotated[Path | None, typer.Option(help="The repository of the model, if it is a name.")] = None,
-    version: Annotated[int | None, typer.Option(help="The model's version; its newest if absent.")] = None,
-    dt: Annotated[float | None, typer.Option(help="Seconds per step; the bundle's, or 1e-4, if absent.")] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="The repository of the model, if it is a name.", show_default="none")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="The model's version.", show_default="its newest")] = None,
+    dt: Annotated[float | None, typer.Option(help="Seconds per step.", show_default="the bundle's, or 1e-4")] = None,
 ) -> None:
     """Write a bundle as a NIR file, which `import nir` reads back bit for bit."""
     bundle = _bundle(model, repository, version)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from models.spec import Coding
 from training.report.plots.recorded import RecordedSample
 from training.report.plots.style import INTENSITY, SAME, TimeAxis, drawn, heading, size_of
 
@@ -53,9 +54,13 @@ def save_feature_maps(sample: RecordedSample, title: str, path: Path) -> None:
             else:
                 width = CELL * len(channels)  # of the images
                 beside = axes.inset_axes((1 + 0.1 / width, 0.0, 0.12 / width, 1.0))
-                bar = figure.colorbar(image, cax=beside, label="spikes per step")
+                bar = figure.colorbar(image, cax=beside, label=_unit(sample, name))
                 bar.outline.set_visible(False)
                 bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=4))
+
+
+def _unit(sample: RecordedSample, name: str) -> str:
+    return "current" if name == "input" and sample.spec.coding is Coding.CURRENT else "spikes per step"
 
 
 def feature_maps(raster: NDArray[Any], time: TimeAxis) -> tuple[list[int], list[str], NDArray[Any]]:

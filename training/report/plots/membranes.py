@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.spec.neurons import Adaptive
 from models.spec.nodes import Spiking
 from training.report.plots.recorded import RecordedSample
 from training.report.plots.style import BLUE, GREY, VERMILION, counted, drawn, heading, size_of
@@ -41,7 +42,8 @@ def save_membranes(sample: RecordedSample, title: str, path: Path) -> None:
                     x[fired], top - 0.08, top, color=colour, linewidth=1.2, transform=axes.get_xaxis_transform()
                 )
                 axes.axhline(thresholds[neuron], color=GREY, linestyle="--", linewidth=1.0, zorder=0)
-            axes.plot([], [], color=GREY, linestyle="--", linewidth=1.0, label="threshold")
+            label = "threshold at rest" if isinstance(node, Adaptive) else "threshold"  # which spikes raise
+            axes.plot([], [], color=GREY, linestyle="--", linewidth=1.0, label=label)
             low, high = axes.get_ylim()
             axes.set_ylim(low, high + 0.28 * (high - low))  # room for the spikes
             heading(axes, size_of(node.name, shape))

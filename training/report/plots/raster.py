@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from models.spec import Coding
 from training.report.plots.recorded import RecordedSample
 from training.report.plots.style import (
     BLUE,
@@ -49,7 +50,7 @@ def save_raster(sample: RecordedSample, title: str, path: Path) -> None:
                 size_of(name, raster.shape[1:]),
                 f"{counted(int(raster.sum()))}, {raster.mean():.3f} per neuron and step",
             )
-            draw_spikes(figure, axes, raster, sample.time)
+            draw_spikes(axes, raster, sample.time)
             if name == sample.spec.nodes[-1].name and raster[0].size <= MOST_NAMED:
                 axes.set_yticks(range(raster[0].size), [shortened(label) for label in sample.spec.labels], fontsize=8)
                 axes.set_ylabel("class")
@@ -64,14 +65,14 @@ def _height(neurons: int) -> float:
     return float(np.clip(0.35 * np.log2(max(neurons, 2)) - 0.2, 0.9, 2.0))
 
 
-def draw_spikes(figure: Any, axes: Any, raster: NDArray[Any], time: TimeAxis) -> None:
+def draw_spikes(axes: Any, raster: NDArray[Any], time: TimeAxis) -> None:
     """Draw spikes (time_steps, *shape) as lines, or as the firing rates of channels or of groups of neurons."""
     neurons = raster[0].size
     if neurons <= MOST_LINES:
         flat = raster.reshape(len(raster), -1)
         steps, units = np.nonzero(flat)
         x = time.at(steps)
-        inches = (figure.get_figwidth() - 1.2) / len(raster)  # of one step
+        inches = (axes.figure.get_figwidth() - 1.2) / len(raster)  # of one step
         width = float(np.clip(72 * inches * 0.3, 0.6, 9.0)) * flat[steps, units]  # several spikes are a wider line
         axes.vlines(x, units - 0.42, units + 0.42, color="black", linewidth=width)
         axes.set(ylim=(neurons - 0.5, -0.5), ylabel="neuron")
@@ -84,10 +85,14 @@ def draw_spikes(figure: Any, axes: Any, raster: NDArray[Any], time: TimeAxis) ->
             rows.T, aspect="auto", interpolation="nearest", cmap="Greys", extent=place, vmin=0, vmax=most
         )
         axes.set_ylabel(label)
-        bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=12, label="firing rate")
-        bar.outline.set_visible(False)
-        bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=3))
+        _add_bar(axes, image, "firing rate")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+
+
+def _add_bar(axes: Any, image: Any, label: str) -> None:
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, aspect=12, label=label)
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=3))
 
 
 def _rates(raster: NDArray[Any]) -> tuple[NDArray[Any], str]:
@@ -104,9 +109,21 @@ def _rates(raster: NDArray[Any]) -> tuple[NDArray[Any], str]:
 def _draw_input(axes: Any, sample: RecordedSample) -> None:
     spec, inputs = sample.spec, sample.inputs
     shape = spec.input.shape
+    if spec.coding is Coding.CURRENT:
+        heading(axes, size_of("input", shape, "values"), "a current at each step")
+        left, right = sample.time.limits
+        values = inputs.reshape(len(inputs), -1).T
+        place = (left, right, len(values) - 0.5, -0.5)
+        _add_bar(
+            axes, axes.imshow(values, aspect="auto", interpolation="nearest", cmap=INTENSITY, extent=place), "current"
+        )
+        axes.set_ylabel("input")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        sample.time.apply(axes, named=False)
+        return
     if len(inputs) > 1:
         heading(axes, size_of("input", shape, "values"), f"{spec.coding} coding, {_share(inputs)}")
-        draw_spikes(axes.figure, axes, inputs, sample.time)
+        draw_spikes(axes, inputs, sample.time)
         axes.set_ylabel("input" if inputs[0].size <= MOST_LINES else axes.get_ylabel())
         sample.time.apply(axes, named=False)
         return
@@ -137,7 +154,7 @@ def _draw_readout(axes: Any, name: str, membrane: NDArray[Any], sample: Recorded
     label = shortened(sample.spec.labels[sample.predicted])
     axes.plot(x, flat[:, sample.predicted], color=BLUE, label=f"{label} (predicted)")
     axes.plot([], [], color=GREY, linewidth=0.9, label="other classes")
-    axes.legend(fontsize=8, ncols=2, loc="upper left")
-    heading(axes, size_of(name, membrane.shape[1:]), f"membranes, read by {sample.spec.readout.replace('_', ' ')}")
+    axes.legend(fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 0.98), borderaxespad=0)
+    heading(axes, f"{size_of(name, membrane.shape[1:])}, read by {sample.spec.readout.replace('_', ' ')}")
     axes.set_ylabel("membrane")
     axes.grid(visible=True)

@@ -1,0 +1,50 @@
+"""docs/data.md tells the truth: its examples run as they stand there, and it names every data set and flag."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.pages import ROOT, block_with, curl, section
+from tests.serving import running
+from tests.training.command_line import training
+from training.config import AugmentConfig, DataConfig
+from training.data.datasets import LOADERS
+
+PAGE = (ROOT / "docs/data.md").read_text()
+
+
+def test_a_time_series_from_raw_readings_to_the_served_answer(tmp_path: Path) -> None:
+    text = section(PAGE, "Time series")
+    (tmp_path / "weather.py").write_text(block_with(text, "python", "weather.npz"))
+    subprocess.run([sys.executable, "weather.py"], cwd=tmp_path, check=True)
+    (line,) = re.findall(r"^\./scripts/train (.*)$", block_with(text, "sh", "./scripts/train"), re.MULTILINE)
+    # What scripts/train makes of its arguments: tests/test_scripts.py holds it to that.
+    fitted = training("fit", "--repository", "repository", *shlex.split(line), cwd=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
+    with running(tmp_path / "repository") as service:
+        answer = curl(block_with(text, "sh", "curl"), service.url)
+    assert answer["time_steps"] == 20
+    assert answer["predictions"][0]["label"] == "1"  # the temperature rises
+
+
+def test_a_sound_becomes_a_raster_of_the_shape_that_the_page_says() -> None:
+    program = block_with(section(PAGE, "Spoken digits"), "python", "AudioToSpikes")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    (said,) = re.findall(r"# (\(.*?\))", program)
+    assert done.stdout.strip() == said
+
+
+def test_every_data_set_and_every_way_to_vary_samples_is_on_the_page() -> None:
+    named = set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", PAGE, flags=re.DOTALL | re.MULTILINE)))
+    assert set(LOADERS) - named == set()
+    assert {f"--{name.replace('_', '-')}" for name in AugmentConfig.model_fields} - named == set()
+
+
+def test_the_page_names_no_flag_that_there_is_not() -> None:
+    flags = set(re.findall(r"`--([a-z][a-z-]*)", PAGE)) - {"dataset"}
+    fields = {*DataConfig.model_fields, *AugmentConfig.model_fields}
+    assert {flag for flag in flags if flag.replace("-", "_") not in fields} == {"help"} & flags

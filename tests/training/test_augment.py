@@ -1,0 +1,193 @@
+"""Augmentation: each way of varying a sample does what it says, to some samples and by no more than it was told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.spec import Coding, Input
+from training.config import AugmentConfig
+from training.data.augment import Augmented, augment, event_drop, mixup, shift, silence, time_jitter, time_shift
+from training.errors import InvalidConfig
+
+LABELS = np.array([0, 2, 1])
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def varied(samples: Any, coding: Coding = Coding.SPIKES, seed: int = 0, **settings: Any) -> Augmented:
+    declared = Input(shape=samples.shape[2:] if coding.per_step else samples.shape[1:])
+    config = AugmentConfig(**settings)
+    return augment(samples, LABELS, config, rng(seed), declared=declared, coding=coding, classes=3)
+
+
+def rasters(density: float = 0.3, samples: int = 3) -> Any:
+    return (rng(1).random((samples, 20, 6)) < density).astype(np.uint8)
+
+
+def test_by_default_nothing_is_varied_and_each_class_is_certain() -> None:
+    samples = rasters()
+    found = varied(samples)
+    assert found.samples is samples
+    assert found.targets.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert found.targets.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "settings", [{"event_drop": 0.5}, {"time_jitter": 2}, {"time_shift": 3}, {"mixup": 0.4}], ids=lambda each: str(each)
+)
+def test_a_seed_gives_one_result_and_the_batch_stays_as_it_was(settings: dict[str, Any]) -> None:
+    samples = rasters()
+    before = samples.copy()
+    first, again, other = (varied(samples, seed=seed, **settings).samples for seed in (0, 0, 1))
+    np.testing.assert_array_equal(samples, before)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.dtype == np.uint8
+    assert set(np.unique(first)) <= {0, 1}  # spikes stay spikes
+
+
+def test_a_picture_moves_by_up_to_so_many_pixels_and_leaves_the_fill() -> None:
+    image = np.zeros((200, 1, 5, 5), np.float32)
+    image[:, 0, 2, 2] = 7
+    moved = shift(image, 1, -1.0, rng())
+    places = {tuple(map(int, np.argwhere(each[0] == 7)[0])) for each in moved}
+    assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
+    down = next(each[0] for each in moved if each[0, 3, 2] == 7)
+    assert down[0].tolist() == [-1] * 5  # one row down, so that the first one is new
+    assert (down[1:] != -1).all()
+    np.testing.assert_array_equal(shift(image, 0, 0, rng()), image)
+
+
+def test_a_camera_s_raster_moves_as_a_picture_does_at_every_step_alike() -> None:
+    raster = np.zeros((50, 4, 2, 5, 5), np.uint8)
+    raster[:, :, :, 2, 2] = 1
+    moved = shift(raster, 2, 0, rng())
+    assert (moved == moved[:, :1, :1]).all()
+    assert moved.sum() == raster.sum()
+    assert not np.array_equal(moved, raster)
+
+
+def test_a_sample_begins_earlier_or_later_and_silence_comes_in() -> None:
+    series = np.arange(1, 6, dtype=np.float32).reshape(1, 5, 1).repeat(100, axis=0)
+    moved = {tuple(each[:, 0]) for each in time_shift(series, 2, -9.0, rng())}
+    assert moved == {
+        (3, 4, 5, -9, -9), (2, 3, 4, 5, -9), (1, 2, 3, 4, 5), (-9, 1, 2, 3, 4), (-9, -9, 1, 2, 3),
+    }  # fmt: skip
+    assert {tuple(each[:, 0]) for each in time_shift(series[:, :1], 3, -9.0, rng())} == {(-9,), (1,)}
+
+
+def test_spikes_move_by_normal_steps_and_keep_their_place() -> None:
+    raster = np.zeros((1, 101, 4000), np.uint8)
+    raster[0, 50] = 1
+    moved = time_jitter(raster, 3.0, rng())
+    assert (moved.sum(axis=1) == 1).all()  # each unit still has its spike
+    steps = moved[0].argmax(axis=0) - 50
+    assert abs(steps.mean()) < 0.2
+    # The deviation of 3, and the variance of 1/12 that rounding adds.
+    assert steps.std() == pytest.approx((9 + 1 / 12) ** 0.5, rel=0.05)
+
+
+def test_spikes_that_leave_the_sample_are_gone_and_two_that_meet_are_one() -> None:
+    full = np.ones((1, 3, 2000), np.uint8)
+    moved = time_jitter(full, 5.0, rng())
+    assert set(np.unique(moved)) == {0, 1}
+    assert 0 < moved.sum() < full.sum()
+
+
+def test_a_drop_is_a_span_of_time_some_channels_or_values_at_random() -> None:
+    full = np.ones((300, 40, 30), np.uint8)
+    dropped = event_drop(full, 0.5, 0, rng(), per_step=True)
+    kinds = {"span": 0, "channels": 0, "values": 0, "none": 0}
+    for each in dropped == 0:
+        share = each.mean()
+        assert share <= 0.75  # channels and values are drawn one by one, so that a few more may be missing
+        steps, channels = each.all(axis=1), each.all(axis=0)
+        if not each.any():
+            kinds["none"] += 1
+        elif (each == steps[:, np.newaxis]).all():
+            kinds["span"] += 1
+            assert share <= 0.5
+            assert np.diff(np.flatnonzero(steps)).max(initial=1) == 1  # in one piece
+        elif (each == channels).all():
+            kinds["channels"] += 1
+        else:
+            kinds["values"] += 1
+    assert min(kinds[kind] for kind in ("span", "channels", "values")) > 60
+    assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.04)  # shares are even between 0 and 0.5
+
+
+def test_a_drop_takes_whole_channels_of_a_picture_and_no_time_where_there_is_none() -> None:
+    images = np.ones((200, 3, 4, 4), np.float32)
+    dropped = event_drop(images, 0.9, -2.0, rng(), per_step=False) == -2
+    whole = [each for each in dropped if each.any() and (each == each[:, :1, :1]).all()]
+    assert len(whole) > 40
+    features = event_drop(np.ones((200, 40), np.float32), 0.9, -2.0, rng(), per_step=False) == -2
+    gaps = [np.diff(np.flatnonzero(each)) for each in features if each.sum() > 4]
+    assert len(gaps) > 100
+    assert all(gap.max() > 1 for gap in gaps if len(gap) < 35)  # none is a span, as of time
+
+
+def test_missing_analog_values_are_what_is_0_after_normalisation() -> None:
+    # 0.5 * value - 10 is 0 at 20, and 2 * value + 8 is 0 at -4, which lies below the range: its end, -1.
+    declared = Input(shape=(2,), low=(10, -1), high=(30, 1), scale=(0.5, 2), offset=(-10, 8))
+    assert silence(declared).tolist() == [20, -1]
+    assert silence(Input(shape=(2,), low=-1, scale=0)) == 0
+    series = np.full((3, 8, 2), 25, np.float32)
+    config = AugmentConfig(time_shift=8)
+    found = augment(series, LABELS, config, rng(3), declared=declared, coding=Coding.CURRENT, classes=3).samples
+    assert {tuple(step) for step in found.reshape(-1, 2).tolist()} == {(25, 25), (20, -1)}
+
+
+def test_mixed_values_are_a_weighted_mean_with_the_classes_of_both() -> None:
+    samples = np.array([[0.0], [10], [20]], np.float32)
+    targets = np.eye(3, dtype=np.float32)
+    mixed, probabilities = mixup(samples, targets, 1.0, rng(5), spikes=False)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(mixed, probabilities @ samples, rtol=1e-5)
+    assert ((probabilities > 0.01) & (probabilities < 0.99)).any()  # some are truly mixed
+
+
+def test_mixed_rasters_take_their_spikes_from_one_or_the_other() -> None:
+    rows = np.zeros((2, 100, 50), np.uint8)
+    rows[0] = 1
+    mixed, probabilities = mixup(rows, np.eye(2, dtype=np.float32), 5.0, rng(5), spikes=True)
+    assert set(np.unique(mixed)) == {0, 1}
+    # The share of ones is the share of the first sample, which alone has them.
+    np.testing.assert_allclose(mixed.mean(axis=(1, 2)), probabilities[:, 0], atol=0.03)
+    assert 0.1 < probabilities[0, 0] < 0.9
+
+
+def test_targets_of_a_batch_are_mixed_by_the_setting() -> None:
+    targets = varied(rasters(), seed=2, mixup=5.0).targets
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+    assert (targets.max(axis=1) < 1).any()
+
+
+@pytest.mark.parametrize(
+    ("coding", "settings", "sentence"),
+    [
+        (Coding.SPIKES, {"shift": 1}, "augment.shift: is 1, but the input has no height and width, expected 0"),
+        (Coding.DIRECT, {"time_shift": 2}, "augment.time_shift: is 2, but samples have no time with coding 'direct'"),
+        (
+            Coding.DIRECT,
+            {"time_jitter": 0.5},
+            "augment.time_jitter: is 0.5, but samples are no spikes with coding 'dir",
+        ),
+        (
+            Coding.CURRENT,
+            {"time_jitter": 0.5},
+            "augment.time_jitter: is 0.5, but samples are no spikes with coding 'cur",
+        ),
+    ],
+)
+def test_a_setting_without_meaning_for_the_samples_is_refused(
+    coding: Coding, settings: dict[str, Any], sentence: str
+) -> None:
+    samples = np.zeros((3, 5, 4) if coding.per_step else (3, 4), np.float32)
+    with pytest.raises(InvalidConfig, match=f"^{sentence}"):
+        varied(samples, coding, **settings)

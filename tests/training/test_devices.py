@@ -1,0 +1,213 @@
+"""Several devices: real processes on the loopback, whose result is that of one."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.spec.nodes import LIF, Recurrent
+from tests.training.command_line import ROOT, training
+from training.config import ParallelConfig, Precision, Surrogate, TrainingConfig
+from training.data.datasets import load
+from training.errors import InvalidConfig
+from training.fit.architecture import NodeTraining
+from training.fit.batch_norm import WholeBatch
+from training.fit.devices import Share, launch
+from training.fit.folder import RunFolder
+from training.fit.job import architecture_for
+from training.fit.layers import Neurons
+from training.fit.loop import Fitted, fit
+from training.fit.operators import dense, plain
+from training.fit.surrogate import threshold_for
+from training.report.epochs import Epoch, Watcher
+
+# Everything that is random or looks at a whole batch: rate coding, dropout, batch norm, the penalty of firing rates.
+# Of the 115 training samples in batches of 19, the last one has 1, which is fewer than there are processes.
+RUN = (
+    "fit", "--dataset", "arrays", "--coding", "rate", "--architecture", "4C3-BN-AP2-16-DO0.2", "--batch-size", "19",
+    "--time-steps", "4", "--learning-rate", "0.01", "--schedule", "constant", "--rate-penalty", "2",
+)  # fmt: skip
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training")
+
+Divided = tuple[RunFolder, "subprocess.CompletedProcess[str]"]
+
+
+def losses(epochs: list[Any]) -> list[float]:
+    """Return the losses of epochs, which are records of metrics.json or of a fit."""
+    epochs = [vars(epoch) if isinstance(epoch, Epoch) else epoch for epoch in epochs]
+    return [epoch[name] for epoch in epochs for name in ("training_loss", "validation_loss", "training_accuracy")]
+
+
+def fit_here(run: RunFolder, epochs: int, checkpoint: Path, **options: Any) -> Fitted:
+    """Fit under a run's configuration in this one process."""
+    overrides = {"optimisation": {"epochs": epochs}, "parallel": {"devices": 1}}
+    config = run.config(overrides)
+    data = load(config.data, config.network.coding)
+    return fit(architecture_for(config, data), data, config, checkpoint, **options)
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory, stripes: Path) -> Divided:
+    """A run of two epochs in two processes, and what it printed."""
+    home = tmp_path_factory.mktemp("home")
+    result = training(*RUN, "--file", stripes, "--epochs", "2", "--devices", "2", cwd=home)
+    assert result.returncode == 0, result.stderr
+    (run,) = (home / "runs").iterdir()  # one folder: a process that is not the first makes none
+    return RunFolder(run), result
+
+
+def test_two_processes_give_the_result_of_one(divided: Divided, tmp_path: Path) -> None:
+    run, _ = divided
+    alone = fit_here(run, 2, tmp_path / "checkpoint.pt")
+    np.testing.assert_allclose(losses(run.metrics["epochs"]), losses(alone.epochs), rtol=0, atol=1e-6)
+    for epoch, same in zip(run.metrics["epochs"], alone.epochs, strict=True):
+        assert epoch["firing_rates"] == pytest.approx(same.firing_rates, abs=1e-6)
+
+
+def test_only_the_first_process_prints(divided: Divided) -> None:
+    _, result = divided
+    assert result.stdout.count("epoch   1") == result.stdout.count("Test accuracy") == 1
+    assert result.stderr == ""
+
+
+def test_one_process_goes_on_with_what_two_began(divided: Divided, tmp_path: Path) -> None:
+    run, _ = divided
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(run.checkpoint.read_bytes())
+    resumed = fit_here(run, 3, checkpoint, resume=True)
+    whole = fit_here(run, 3, tmp_path / "whole.pt")
+    np.testing.assert_allclose(losses(resumed.epochs), losses(whole.epochs), rtol=0, atol=1e-6)
+
+
+def test_two_processes_of_torchrun_go_on_with_what_one_began(divided: Divided, tmp_path: Path) -> None:
+    run, _ = divided
+    begun = RunFolder(tmp_path)
+    run.config({"optimisation": {"epochs": 3}, "parallel": {"devices": 1}}).write(tmp_path / "config.toml")
+
+    def stop(_: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    fit_here(begun, 3, begun.checkpoint, watcher=Watcher(epoch=stop))
+    result = subprocess.run(
+        [*TORCHRUN, "fit", "--resume", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    whole = fit_here(begun, 3, tmp_path / "whole.pt")
+    np.testing.assert_allclose(losses(begun.metrics["epochs"]), losses(whole.epochs), rtol=0, atol=1e-6)
+
+
+def children(process: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the processes")
+@pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C in a terminal", "the first process alone"])
+def test_an_interrupt_ends_all_processes_and_keeps_the_best(group: bool, stripes: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *RUN, "--file", str(stripes), "--epochs", "9999", "--patience", "9999",
+         "--devices", "2"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = next((line for line in process.stdout if "validation" in line), None)
+    assert line is not None, process.communicate()
+    others = children(process.pid)
+    assert others
+    os.killpg(process.pid, signal.SIGINT) if group else process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=240)
+    assert process.returncode == 130, errors
+    assert errors == ""
+    assert "the best epoch so far is kept" in " ".join(rest.split())
+    assert RunFolder(tmp_path / "runs" / "stripes-1").metrics["interrupted"]
+    for other in others:
+        with pytest.raises(ProcessLookupError):
+            os.kill(other, 0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_the_shares_of_a_batch_hold_every_row_once_and_weigh_what_they_hold(size: int, count: int) -> None:
+    shares = [Share.of(size, rank, count) for rank in range(count)]
+    rows = [row for share in shares for row in range(size)[share.rows]]
+    assert sorted(rows) == sorted(list(range(size)) * shares[0].copies)
+    # The mean of a batch, 0 to size - 1, is the weighted mean of the shares' means.
+    mean = sum(float(np.mean(range(size)[share.rows])) * share.weight for share in shares)
+    assert mean == pytest.approx((size - 1) / 2)
+
+
+def dropped(name: str, seed: int, rows: slice) -> torch.Tensor:
+    """Return what dropout leaves of a layer of 50 neurons that all fire, (3 steps, the rows of 8, 50)."""
+    layer = Neurons(LIF(name=name, decay=0.5), (50,), NodeTraining(dropout=0.5))
+    threshold = threshold_for(Surrogate.SIGMOID, 5.0, detach_reset=True)
+    _, passed, _ = layer(torch.full((3, 8, 50), 9.0)[:, rows], 3, threshold, None, WholeBatch(seed, 8, rows))
+    return dense(passed)
+
+
+def test_dropout_is_drawn_for_the_whole_batch_from_its_seed_and_anew_for_each_layer() -> None:
+    whole = dropped("one", 5, slice(0, 8))
+    assert torch.equal(dropped("one", 5, slice(3, 8)), whole[:, 3:])
+    assert not torch.equal(dropped("one", 6, slice(0, 8)), whole)
+    assert not torch.equal(dropped("two", 5, slice(0, 8)), whole)
+    # Of 1,200 spikes each is kept with probability one half, and doubled: 600 of them, give or take 5 times 17.
+    assert set(whole.flatten().tolist()) == {0.0, 2.0}
+    assert 515 < int((whole == 2.0).sum()) < 685
+
+
+@pytest.mark.parametrize(
+    ("parallel", "sentence"),
+    [
+        (
+            ParallelConfig(precision=Precision.BFLOAT16),
+            "parallel.precision: 'bf16-mixed' needs CUDA, but device is 'cpu'",
+        ),
+        (ParallelConfig(devices=2), "parallel.devices: more than 1 in a program that started its processes before"),
+    ],
+)
+def test_what_cannot_be_started_is_refused_before_any_process_is(
+    parallel: ParallelConfig, sentence: str, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as the first process has it, once it has started the others
+    with pytest.raises(InvalidConfig, match=re.escape(sentence)):
+        launch(config.model_copy(update={"parallel": parallel}))
+
+
+def test_a_run_with_dropout_goes_on_as_if_it_had_not_been_interrupted(divided: Divided, tmp_path: Path) -> None:
+    run, _ = divided
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise KeyboardInterrupt
+
+    fit_here(run, 3, tmp_path / "parts.pt", watcher=Watcher(epoch=stop))
+    torch.rand(1)  # PyTorch's own random numbers have no part in it
+    resumed = fit_here(run, 3, tmp_path / "parts.pt", resume=True)
+    assert losses(resumed.epochs) == losses(fit_here(run, 3, tmp_path / "whole.pt").epochs)
+
+
+def test_products_in_bfloat16_leave_the_neurons_in_float32() -> None:
+    # bfloat16 has 8 bits: the weight 1 + 1/256 is 1 there, and the membrane 255/256 * 1 + 1 would be 2. The autocast of
+    # the CPU stands for that of CUDA.
+    connection = torch.nn.Linear(1, 1, bias=False)
+    layer = Neurons(LIF(name="neuron", decay=255 / 256, threshold=9.0, recurrent=Recurrent()), (1,))
+    parameters = {name: layer.parameter(name) for name in layer.names}
+    assert layer.recurrent is not None
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        connection.weight.fill_(1 + 1 / 256)
+        layer.recurrent.bias.zero_()
+        current = plain.connect(connection, torch.ones(2, 1, 1))
+        threshold = threshold_for(Surrogate.SIGMOID, 5.0, detach_reset=True)
+        spikes, state = plain.scan(layer.node, parameters, current, 2, threshold, layer.recurrent)
+    assert current.dtype == spikes.dtype == state.membrane.dtype == torch.float32
+    assert current.flatten().tolist() == [1.0, 1.0]
+    assert float(state.membrane) == 1 + 255 / 256

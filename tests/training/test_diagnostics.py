@@ -1,0 +1,62 @@
+"""Warnings: one sentence for each kind of trouble, told once; a healthy run has none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.spec import Coding
+from training.data.dataset import Dataset, Split
+from training.fit.diagnostics import Diagnostics
+from training.report.epochs import Epoch
+
+HEALTHY = Epoch(0, 0.7, 0.6, 0.7, 0.6, {"neuron1": 0.1, "output": 0.05}, 1.0, gradient_norm=0.8)
+
+
+@pytest.fixture
+def diagnostics(data: Dataset) -> Diagnostics:
+    """Those of a set of two classes, half of the samples each."""
+    return Diagnostics(data, Coding.DIRECT, clip_norm=1.0)
+
+
+def test_a_healthy_epoch_has_no_warning(diagnostics: Diagnostics) -> None:
+    assert diagnostics.of(HEALTHY) == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"gradient_norm": 1e16}, "explode: their median length is 1.0e+16"),
+        ({"gradient_norm": float("nan")}, "explode"),
+        ({"gradient_norm": 1e-9}, "vanish: their median length is 1.0e-09"),
+        ({"training_loss": float("nan")}, "the training loss is nan"),
+        ({"firing_rates": {"neuron1": 0.0, "output": 0.05}}, "neuron1 is silent"),
+        ({"firing_rates": {"neuron1": 0.97, "output": 0.05}}, "neuron1 fires at nearly every step (97%)"),
+        ({"number": 4, "training_accuracy": 0.5}, "after 5 epochs the training accuracy is 50.0%"),
+    ],
+)
+def test_trouble_is_one_sentence_and_told_once(
+    changed: dict[str, object], words: str, diagnostics: Diagnostics
+) -> None:
+    epoch = replace(HEALTHY, **changed)  # type: ignore[arg-type]
+    (sentence,) = diagnostics.of(epoch)
+    assert words in sentence
+    assert diagnostics.of(epoch) == ()
+
+
+def test_a_gradient_that_vanishes_because_all_is_learned_is_no_trouble(diagnostics: Diagnostics) -> None:
+    assert diagnostics.of(replace(HEALTHY, gradient_norm=1e-9, training_loss=1e-3)) == ()
+
+
+def test_accuracy_at_chance_is_no_trouble_in_the_first_epochs(diagnostics: Diagnostics) -> None:
+    assert diagnostics.of(replace(HEALTHY, number=3, training_accuracy=0.5)) == ()
+
+
+@pytest.mark.parametrize(("coding", "warned"), [(Coding.DIRECT, True), (Coding.RATE, True), (Coding.SPIKES, False)])
+def test_rasters_that_are_trained_as_images_are_told(coding: Coding, warned: bool, data: Dataset) -> None:
+    rasters = (np.random.default_rng(0).random((20, 30, 4)) < 0.3).astype(np.float32)
+    training = Split(rasters, np.arange(20) % 2)
+    found = Diagnostics(replace(data, training=training), coding, 1.0).of(HEALTHY)
+    assert any("--coding spikes" in sentence for sentence in found) == warned

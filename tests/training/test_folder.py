@@ -1,0 +1,45 @@
+"""The folder of a run: when it goes again, and what is written into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.fit.folder import RunFolder
+from training.report.epochs import Epoch
+from training.report.evaluate import Evaluation
+
+
+def test_a_folder_is_removed_where_a_run_ends_before_its_first_checkpoint_and_only_there(tmp_path: Path) -> None:
+    def fails(folder: RunFolder, *, late: bool) -> None:
+        with folder.removed_unless_begun():
+            (folder.path / "config.toml").touch()
+            if late:
+                folder.checkpoint.touch()
+            raise KeyboardInterrupt
+
+    early, late = RunFolder.fresh(tmp_path, "x"), RunFolder.fresh(tmp_path, "x")
+    for folder in (early, late):
+        with pytest.raises(KeyboardInterrupt):
+            fails(folder, late=folder is late)
+    assert not early.path.exists()
+    assert (late.path / "config.toml").exists()
+
+
+def test_metrics_have_each_epoch_and_each_warning_once_and_are_json_whatever_the_loss(tmp_path: Path) -> None:
+    broken = Epoch(0, float("nan"), 0.5, 1.0, 0.5, {}, 1.0, float("inf"), (1.0, float("inf")), ("it explodes.",))
+    sound = Epoch(1, 0.25, 0.5, 1.0, 0.5, {}, 1.0, 2.0, (1.0, 3.0), ("it explodes.", "it is silent."))
+    labels = np.zeros(2, np.int64)
+    evaluation = Evaluation(labels, labels, np.zeros((2, 1), np.float32), labels, labels, {})
+    folder = RunFolder(tmp_path)
+    folder.save_metrics(evaluation, sound, [broken, sound], exact=True, interrupted=False)
+    text = (tmp_path / "metrics.json").read_text()
+    metrics = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+    assert metrics["warnings"] == ["it explodes.", "it is silent."]
+    first, second = metrics["epochs"]
+    assert (first["training_loss"], first["gradient_norm"]) == (None, None)
+    assert (second["training_loss"], second["gradient_norm"]) == (0.25, 2.0)
+    assert "gradient_norms" not in second

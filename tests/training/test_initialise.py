@@ -1,0 +1,126 @@
+"""Fresh weights of a network for sequences: membranes vary by the threshold, decays are spread, scores vary by 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models.engines.torch.network import HardThreshold
+from models.spec import Coding, Input, Readout
+from models.spec.network import FloatArray
+from training.config import Initialisation, NetworkConfig
+from training.fit.architecture import build_architecture
+from training.fit.forward import forward
+from training.fit.initialise import RECURRENT, initialise
+from training.fit.layers import Connection, Neurons
+from training.fit.losses import class_scores
+from training.fit.network import TrainingNetwork
+
+STEPS = 80
+
+
+@pytest.fixture(scope="module")
+def rasters() -> FloatArray:
+    """Spikes of 12 units with rates from 2 to 40 %, (64, STEPS, 12)."""
+    rng = np.random.default_rng(0)
+    return (rng.random((64, STEPS, 12)) < np.linspace(0.02, 0.4, 12)).astype(np.float32)
+
+
+def fresh(rasters: FloatArray, architecture: str = "32R", **fields: object) -> TrainingNetwork:
+    """Return a network for `rasters`, initialised as sequences are."""
+    config = NetworkConfig.model_validate(
+        {
+            "architecture": architecture,
+            "coding": Coding.SPIKES,
+            "readout": Readout.MEAN_MEMBRANE,
+            "learn": ("decay", "syn_decay"),
+            "decays": "spread",
+            "initialisation": Initialisation.MEMBRANE,
+            **fields,
+        }
+    )
+    torch.manual_seed(0)
+    module = TrainingNetwork(build_architecture(config, Input(shape=(12,)), ("a", "b", "c"), STEPS))
+    initialise(module, rasters, Initialisation.MEMBRANE)
+    return module
+
+
+def neurons(module: TrainingNetwork, name: str) -> Neurons:
+    """Return a layer of neurons by its node's name."""
+    found = next(layer for layer in module.layers if isinstance(layer, Neurons) and layer.node.name == name)
+    assert isinstance(found, Neurons)
+    return found
+
+
+@pytest.mark.parametrize("neuron", ["LIF", "CubaLIF"])
+def test_each_membrane_has_mean_0_and_the_threshold_as_its_deviation_before_any_spike(
+    neuron: str, rasters: FloatArray
+) -> None:
+    module = fresh(rasters, neuron=neuron, threshold=2.0)
+    layer = neurons(module, "neuron1")
+    connection = next(layer for layer in module.layers if isinstance(layer, Connection))
+    current = connection.connection(torch.from_numpy(rasters).transpose(0, 1))
+    decay, gain, membrane = layer.parameter("decay"), layer.parameter("gain"), torch.zeros(64, 32)
+    synapse = torch.zeros(64, 32)
+    membranes = []
+    for step in current:  # the equations of a LIF that does not fire, and of its synaptic current
+        synapse = layer.parameter("syn_decay") * synapse + step if neuron == "CubaLIF" else step
+        membrane = decay * membrane + gain * synapse
+        membranes.append(membrane)
+    charged = torch.stack(membranes)
+    assert torch.allclose(charged.mean(dim=(0, 1)), torch.zeros(32), atol=1e-2)
+    assert torch.allclose(charged.std(dim=(0, 1)), torch.full((32,), 2.0), rtol=1e-2)
+
+
+def test_decays_are_spread_from_two_steps_to_a_quarter_of_the_sequence(rasters: FloatArray) -> None:
+    module = fresh(rasters, "200R")
+    constants = -1 / neurons(module, "neuron1").parameter("decay").detach().log()
+    assert float(constants.min()) * 1.001 >= 2.0
+    assert float(constants.max()) <= STEPS / 4 * 1.001
+    # Log-uniform: as many below the geometric mean of 2 and 20 as above it; 100 of 200, give or take 4 deviations.
+    assert abs(int((constants < 40**0.5).sum()) - 100) < 4 * 50**0.5
+    readout = -1 / neurons(module, "output").parameter("decay").detach().log()
+    assert torch.allclose(readout, torch.full((3,), STEPS / 10), rtol=1e-3)
+
+
+def test_a_decay_that_a_layer_states_is_where_each_of_its_neurons_starts(rasters: FloatArray) -> None:
+    module = fresh(rasters, "16R:lif(decay=0.9)-16")
+    assert torch.allclose(neurons(module, "neuron1").parameter("decay"), torch.tensor(0.9))
+    assert float(neurons(module, "neuron2").parameter("decay").detach().std()) > 0.05
+
+
+def test_recurrent_weights_start_as_a_rotation(rasters: FloatArray) -> None:
+    recurrent = neurons(fresh(rasters), "neuron1").recurrent
+    assert recurrent is not None
+    product = recurrent.weight @ recurrent.weight.T
+    assert torch.allclose(product, RECURRENT**2 * torch.eye(32), atol=1e-6)
+
+
+def test_the_scores_of_a_fresh_network_vary_by_1(rasters: FloatArray) -> None:
+    module = fresh(rasters)
+    scores = class_scores(forward(module, rasters, HardThreshold()).output, Readout.MEAN_MEMBRANE)
+    assert float((scores - scores.mean(dim=0)).detach().std()) == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["32R-BN", "16-BN-16R", "D8-16R"])
+def test_batch_norm_and_delays_start_so_that_every_layer_fires(architecture: str, rasters: FloatArray) -> None:
+    module = fresh(rasters, architecture)
+    for layer, rate in forward(module, rasters, HardThreshold()).firing_rates.items():
+        assert 0.005 < rate < 0.4, layer
+
+
+def test_a_convolution_is_scaled_channel_by_channel() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.random((64, 1, 8, 8), np.float32)
+    config = NetworkConfig(architecture="4C3-AP2-8", initialisation=Initialisation.MEMBRANE, time_steps=6)
+    torch.manual_seed(0)
+    module = TrainingNetwork(build_architecture(config, Input(shape=(1, 8, 8)), ("a", "b"), 6))
+    initialise(module, images, Initialisation.MEMBRANE)
+    rates = forward(module, images, HardThreshold()).firing_rates
+    assert all(0.005 < rate < 0.5 for rate in rates.values()), rates
+
+
+def test_a_network_without_a_layer_that_fires_is_left_as_it_is(rasters: FloatArray) -> None:
+    module = fresh(rasters, "")
+    assert torch.isfinite(neurons(module, "output").parameter("gain")).all()

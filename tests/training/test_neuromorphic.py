@@ -1,0 +1,173 @@
+"""N-MNIST, DVS-Gesture, SHD and SSC, read from small files in their real formats, as tonic reads them or better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from models.spec import Coding
+from training.config import DataConfig
+from training.data.datasets import Dataset, load
+from training.data.neuromorphic import microseconds, read_gesture, read_heidelberg, read_nmnist
+from training.errors import InvalidData
+
+FLOAT16_MAX = 65_504
+
+
+def read(folder: Path, dataset: str, **config: Any) -> Dataset:
+    return load(DataConfig(dataset=dataset, folder=folder, cache=folder / "cache", **config), Coding.SPIKES)
+
+
+def nmnist_event(x: int, y: int, p: int, t: int) -> bytes:
+    """An event in five bytes: x, y, then the polarity as the top bit of 24, whose others are the time."""
+    return bytes([x, y]) + (p << 23 | t).to_bytes(3, "big")
+
+
+def write_heidelberg(path: Path, labels: list[int], names: list[bytes], seed: int = 0) -> list[Any]:
+    """Write an h5 file as Heidelberg's: float16 seconds, 16-bit units, labels, and the classes' names."""
+    rng = np.random.default_rng(seed)
+    spikes = [(np.sort(rng.random(30)).astype(np.float16), rng.integers(0, 700, 30).astype(np.uint16)) for _ in labels]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, dtype, at in (("times", np.float16, 0), ("units", np.uint16, 1)):
+            rows = file.create_dataset(f"spikes/{name}", (len(labels),), h5py.vlen_dtype(dtype))
+            for index, each in enumerate(spikes):
+                rows[index] = each[at]
+        file["labels"] = np.array(labels, np.uint16)
+        file["extra/keys"] = np.array(names)
+        file["extra/speaker"] = np.zeros(len(labels), np.uint16)
+    return spikes
+
+
+def test_an_event_of_nmnist_is_read_from_five_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "00001.bin"
+    # A row of 240 is no pixel: the clock has gone round, and 2**13 = 8,192 µs are added from there on.
+    path.write_bytes(nmnist_event(3, 5, 1, 70_000) + nmnist_event(0, 240, 0, 0) + nmnist_event(33, 0, 0, 100))
+    recording = read_nmnist(path)
+    assert recording.t.tolist() == [70_000, 8_292]
+    assert recording.places.tolist() == [[1, 5, 3], [0, 0, 33]]
+    tonic = pytest.importorskip("tonic.io")
+    theirs = tonic.read_mnist_file(str(path), np.dtype([("x", int), ("y", int), ("t", int), ("p", int)]))
+    assert theirs["t"].tolist() == recording.t.tolist()
+    assert [theirs[name].tolist() for name in ("p", "y", "x")] == recording.places.T.tolist()
+    path.write_bytes(b"1234567")
+    with pytest.raises(InvalidData, match="has 7 bytes, expected 5 for each event"):
+        read_nmnist(path)
+
+
+def test_nmnist_keeps_its_test_split_in_steps_of_10_ms(tmp_path: Path) -> None:
+    for part, files in (("Train", 10), ("Test", 2)):
+        for digit in (0, 7):
+            folder = tmp_path / "NMNIST" / part / str(digit)
+            folder.mkdir(parents=True)
+            for index in range(files):
+                (folder / f"{index:05}.bin").write_bytes(nmnist_event(digit, 1, 1, 25_000) + nmnist_event(0, 0, 0, 0))
+    data = read(tmp_path, "nmnist")
+    assert (len(data.training), len(data.validation), len(data.test)) == (18, 2, 4)
+    assert data.test.samples.shape == (4, 30, 2, 34, 34)
+    assert data.test.labels.tolist() == [0, 0, 7, 7]
+    assert data.class_names == tuple("0123456789")
+    assert data.test.samples[2].sum() == 2
+    assert data.test.samples[2, 2, 1, 1, 7] == 1  # 25 ms is in the third window
+    assert read(tmp_path, "nmnist", window=5000, downsample=2).test.samples.shape == (4, 60, 2, 17, 17)
+
+
+def test_a_gesture_is_read_in_milliseconds_from_its_start(tmp_path: Path) -> None:
+    for part, users in (("Train", 5), ("Test", 1)):
+        for user in range(users):
+            folder = tmp_path / "DVSGesture" / f"ibmGesture{part}" / f"user0{user}_led"
+            folder.mkdir(parents=True)
+            for gesture in (0, 1):
+                events = np.array([[10, 20, 1, 3], [127, 0, 0, 3 + 60 + gesture]], np.int64)  # x, y, p, ms
+                np.save(folder / f"{gesture}.npy", events)
+    recording = read_gesture(folder / "1.npy")
+    assert recording.t.tolist() == [0, 61_000]
+    assert recording.places.tolist() == [[1, 20, 10], [0, 0, 127]]
+    data = read(tmp_path, "dvs-gesture", validation_share=0.2, downsample=4)
+    assert (len(data.training), len(data.validation), len(data.test)) == (8, 2, 2)
+    assert data.test.samples.shape == (2, 60, 2, 32, 32)  # the first 1.5 s in windows of 25 ms
+    assert np.argwhere(data.test.samples[0]).tolist() == [[0, 1, 5, 2], [2, 0, 0, 31]]
+    assert data.class_names[:2] == ("hand clapping", "right hand wave")
+    np.save(folder / "1.npy", np.zeros((3, 3)))
+    with pytest.raises(InvalidData, match=r"has shape \(3, 3\), expected \(events, 4\)"):
+        read_gesture(folder / "1.npy")
+    np.save(folder / "11.npy", np.zeros((1, 4), np.int64))
+    with pytest.raises(InvalidData, match="is of class 11, expected 0 to 10"):
+        read(tmp_path, "dvs-gesture")
+
+
+def test_float16_seconds_become_microseconds_that_float16_could_not_hold() -> None:
+    # 0.5 s are 500,000 µs, and float16 ends at 65,504: tonic 1.6 makes infinity of it with NumPy 2.
+    seconds = np.array([0.0, 0.0625, 0.5, 1.25], np.float16)
+    assert microseconds(seconds, "here").tolist() == [0, 62_500, 500_000, 1_250_000]
+    with pytest.raises(InvalidData, match="here: a time is inf s, expected at least 0"):
+        microseconds(np.array([np.inf], np.float16), "here")
+    with pytest.raises(InvalidData, match=r"here: a time is -1\.0 s, expected at least 0"):
+        microseconds(np.array([-1], np.float16), "here")
+
+
+def test_shd_is_read_with_its_classes_and_all_of_its_time(tmp_path: Path) -> None:
+    names = [b"null", b"eins", b"zwei"]
+    write_heidelberg(tmp_path / "SHD" / "shd_train.h5", [0, 1, 2] * 10, names)
+    spikes = write_heidelberg(tmp_path / "SHD" / "shd_test.h5", [2, 0], names, seed=1)
+    data = read(tmp_path, "shd")
+    assert (len(data.training), len(data.validation), len(data.test)) == (27, 3, 2)
+    assert data.class_names == ("null", "eins", "zwei")
+    assert data.test.labels.tolist() == [2, 0]
+    assert data.test.samples.shape == (2, 100, 700)
+    seconds, units = spikes[0]
+    expected = {(int(second / 0.014), int(unit)) for second, unit in zip(seconds.astype(float), units, strict=True)}
+    found = {(int(step), int(unit)) for step, unit in np.argwhere(data.test.samples[0])}
+    assert found == expected
+    assert max(step for step, _ in found) > FLOAT16_MAX / 14_000  # later than the last time that float16 would hold
+
+
+def test_ssc_has_a_validation_split_of_its_own(tmp_path: Path) -> None:
+    for part, labels in (("train", [0, 1] * 6), ("valid", [0, 1, 1]), ("test", [1, 0])):
+        write_heidelberg(tmp_path / "SSC" / f"ssc_{part}.h5", labels, [b"yes", b"no"])
+    data = read(tmp_path, "ssc")
+    assert [split.labels.tolist() for split in (data.validation, data.test)] == [[0, 1, 1], [1, 0]]
+    assert len(data.training) == 12
+    assert data.training.samples.shape == (12, 100, 700)
+
+
+def test_what_is_read_here_is_what_tonic_reads(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("tonic.datasets")
+    write_heidelberg(tmp_path / "SHD" / "shd_train.h5", [0, 1] * 6, [b"a", b"b"])
+    (tmp_path / "SHD" / "shd_train.h5.zip").touch()  # tonic looks for the archive, too, and downloads nothing then
+    theirs = datasets.SHD(str(tmp_path), train=True)
+    ours, names = read_heidelberg(tmp_path / "SHD" / "shd_train.h5")
+    assert [name.decode() for name in theirs.classes] == list(names)
+    for index in range(len(ours)):
+        events, label = theirs[index]
+        recording = ours.read(index)
+        assert label == ours.labels[index]
+        assert np.abs(events["t"] - recording.t).max() <= 1  # which tonic cuts off instead of rounding
+        assert events["x"].tolist() == recording.places[:, 0].tolist()
+
+
+def test_a_data_set_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
+    for dataset, name in (("nmnist", "NMNIST"), ("dvs-gesture", "DVSGesture"), ("shd", "SHD"), ("ssc", "SSC")):
+        with pytest.raises(
+            InvalidData, match=rf"the train part of {name} is not in '.*{name}'; pass --download, or put"
+        ):
+            read(tmp_path, dataset)
+    write_heidelberg(tmp_path / "SHD" / "shd_train.h5", [0, 1] * 6, [b"a", b"b"])
+    with pytest.raises(InvalidData, match="the test part of SHD is not in"):
+        read(tmp_path, "shd")
+
+
+def test_a_file_that_is_damaged_gets_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "SHD" / "shd_train.h5"
+    path.parent.mkdir()
+    path.write_bytes(b"not an h5 file")
+    with pytest.raises(InvalidData, match="cannot be read as SHD or SSC"):
+        read(tmp_path, "shd")
+    with h5py.File(path, "w") as file:
+        file["labels"] = np.zeros(3, np.uint16)
+    with pytest.raises(InvalidData, match="cannot be read as SHD or SSC"):
+        read(tmp_path, "shd")

@@ -1,0 +1,44 @@
+"""The command `lr-range`: find a learning rate for the configuration that `fit` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from training.commands.flags import given, with_flags
+from training.commands.runs import console, load_data
+from training.config import TrainingConfig
+from training.fit.devices import launch
+from training.fit.job import architecture_for
+from training.fit.rate_range import find_learning_rate
+from training.report.plots.rate_range import save_rate_range
+
+
+@with_flags(TrainingConfig)
+def lr_range(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="A TOML file; flags win over it.", show_default="none")] = None,
+    steps: Annotated[int, typer.Option(help="Batches to train on.")] = 300,
+    lowest: Annotated[float, typer.Option(help="The learning rate of the first batch.")] = 1e-6,
+    highest: Annotated[float, typer.Option(help="The learning rate of the last one.")] = 1.0,
+    plot: Annotated[Path, typer.Option(help="Where the plot is written.")] = Path("learning_rate.png"),
+    **_flags: Any,
+) -> None:
+    """Suggest a learning rate: train shortly with one that rises, until the loss does (Smith, 2017).
+
+    Each panel below is a section of the TOML file that --config reads, as for `fit`; --learning-rate and --schedule
+    have no effect.
+    """
+    settings = TrainingConfig.read(config, given(TrainingConfig, context)).for_data()
+    data = load_data(settings)
+    architecture = architecture_for(settings, data)
+    with launch(settings) as devices:
+        found = find_learning_rate(architecture, data, settings, devices, steps=steps, lowest=lowest, highest=highest)
+        devices.leave()
+    save_rate_range(found.rates, found.losses, found.smoothed, found.suggestion, plot)
+    console.print(
+        f"Suggested learning rate {found.suggestion:.2g} (the loss is least at {found.best:.2g})", highlight=False
+    )
+    console.print(f"Plot: {plot}", highlight=False)

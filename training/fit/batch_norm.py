@@ -1,0 +1,78 @@
+"""Batch norm whose statistics are those of the whole batch, also where each process runs only some of its rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class WholeBatch(NamedTuple):
+    """What a layer has to know of the batch of which it runs some rows, for a result that is that of the whole.
+
+    `seed` is what dropout draws from, `size` is the number of rows, and `rows` are those that are run here.
+    """
+
+    seed: int
+    size: int
+    rows: slice
+
+    @property
+    def copies(self) -> int:
+        """How many processes run each row: 1, or all of them for a batch with fewer rows than they are."""
+        return distributed.get_world_size() if self.divided and self.rows == slice(0, self.size) else 1
+
+    @property
+    def divided(self) -> bool:
+        """Whether there are other processes."""
+        return distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """PyTorch's BatchNorm1d, over a batch that may be divided among processes."""
+
+    def forward(self, values: Tensor, whole: WholeBatch | None = None) -> Tensor:
+        """Normalise values (rows, channels) or (rows, channels, places)."""
+        if not self.training or whole is None or not whole.divided:
+            return super().forward(values)
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        shape = [1, -1, 1][: values.ndim]
+        count = _sum(values.new_tensor(values.numel() / values.shape[1]))
+        mean = _sum(values.sum(axes)) / count
+        centred = values - mean.view(shape)
+        variance = _sum(centred.square().sum(axes)) / count
+        self._remember(mean.detach(), variance.detach(), float(count) / whole.copies)
+        return centred * ((variance + self.eps).rsqrt() * self.weight).view(shape) + self.bias.view(shape)
+
+    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        assert self.running_mean is not None  # noqa: S101  (BatchNorm1d tracks them by default)
+        assert self.running_var is not None  # noqa: S101
+        assert self.num_batches_tracked is not None  # noqa: S101
+        assert self.momentum is not None  # noqa: S101
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+
+
+def _sum(own: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(own)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over the processes, each of whose losses depends on all of its terms."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ARG004
+        return _summed(own)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        return _summed(gradients[0])
+
+
+def _summed(own: Tensor) -> Tensor:
+    total = own.clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(total)
+    return total

@@ -1,0 +1,213 @@
+"""A layer of neurons on a CUDA device, its steps run by Triton; or on the CPU, where Triton's interpreter is asked for.
+
+What `plain.scan` gives, bit for bit in the spikes and up to rounding in the gradients. A recurrent layer launches a
+kernel for each step, between whose launches PyTorch multiplies; any other layer one for all steps. Gradients of
+parameters are summed in a fixed order, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from models.engines.torch.network import HardThreshold
+from models.neurons import Arithmetic, NeuronState, at_rest, counts_steps, is_recurrent
+from models.spec.nodes import Neuron
+from training.fit.operators import plain
+from training.fit.operators.derivation import Rule
+from training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, Kernels, kernels_of
+from training.fit.surrogate import SurrogateThreshold
+
+LARGEST = 2**30  # elements of a row, whose places are 32-bit integers
+
+
+def covers(
+    node: Neuron,
+    parameters: Mapping[str, Tensor],
+    current: Tensor,
+    threshold: Arithmetic[Tensor],
+    recurrent: nn.Linear | None = None,
+    state: NeuronState | None = None,
+) -> bool:
+    """Return whether `scan` can run a layer: float32 on one device that Triton runs on, and a hard threshold."""
+    if not (isinstance(threshold, SurrogateThreshold) or type(threshold) is HardThreshold):
+        return False
+    if is_recurrent(node) != (recurrent is not None) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    tensors = [current, *parameters.values(), *(value for value in state or () if value is not None)]
+    tensors += [] if recurrent is None else list(recurrent.parameters())
+    one_kind = all(tensor.device == current.device and tensor.dtype == torch.float32 for tensor in tensors)
+    return one_kind and current.numel() > 0 and current[0].numel() <= LARGEST and _runs_on(current.device)
+
+
+@cache
+def _runs_on(device: torch.device) -> bool:
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type == "cuda":
+        kind = interpreted or torch.cuda.get_device_capability(device) >= (7, 0)
+    else:
+        kind = interpreted and device.type == "cpu"
+    return kind and find_spec("triton") is not None
+
+
+def scan(
+    node: Neuron,
+    parameters: Mapping[str, Tensor],
+    current: Tensor,
+    time_steps: int,
+    threshold: Arithmetic[Tensor],
+    recurrent: nn.Linear | None = None,
+    state: NeuronState | None = None,
+) -> tuple[Tensor, NeuronState]:
+    """Step a layer of neurons through time, as `plain.scan` does; what it can run is what `covers` says."""
+    trained = [name for name, value in parameters.items() if value.requires_grad and name != "start"]
+    rule = Rule.of(node, trained)
+    if isinstance(threshold, SurrogateThreshold):
+        rule = Rule.of(node, trained, threshold.surrogate, threshold.detach_reset)
+    step = kernels_of(rule).step
+    begin = state
+    if begin is None:
+        begin = at_rest(plain.learning(node, parameters), parameters.__getitem__, torch.zeros_like(current[0]))
+    weights: tuple[Tensor | None, ...] = (None, None, None)
+    if recurrent is not None:
+        weights = (recurrent.weight, recurrent.bias, begin.spikes)
+    tensors = [current, *weights, *(parameters[name] for name in step.parameters)]
+    tensors += [getattr(begin, name) for name in step.states]
+    settings = ScanSettings(
+        rule,
+        time_steps,
+        slope=threshold.slope if isinstance(threshold, SurrogateThreshold) else 1.0,
+        bias_counts_at_once=state is not None or not counts_steps(node),
+        wanted=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors if tensor is not None),
+    )
+    leaving, *after = TritonScan.apply(settings, *tensors)  # type: ignore[no-untyped-call]
+    last = NeuronState(**dict(zip(step.states, after, strict=True)))
+    return leaving, last if recurrent is None else last._replace(spikes=leaving[-1])
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What a scan is told besides tensors; `wanted`: whether a backward pass may follow."""
+
+    rule: Rule
+    steps: int
+    slope: float
+    bias_counts_at_once: bool
+    wanted: bool
+
+    @property
+    def kernels(self) -> Kernels:
+        """The step and its kernels."""
+        return kernels_of(self.rule)
+
+
+class TritonScan(torch.autograd.Function):
+    """A layer of neurons through all steps.
+
+    (settings, current (time_steps or 1, batch, *shape), recurrent weight, bias and first spikes or None, *parameters,
+    *states (batch, *shape)) -> what leaves (time_steps, batch, *shape), and the states after the last step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        settings: ScanSettings,
+        current: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        first_spikes: Tensor | None,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Run the layer, and save what the backward pass needs."""
+        step, shape = settings.kernels.step, current.shape[1:]
+        parameters = [_row(value, shape[1:]) for value in tensors[: len(step.parameters)]]
+        # The kernel replaces them, and those at rest are one tensor.
+        states = [state.clone(memory_format=torch.contiguous_format) for state in tensors[len(step.parameters) :]]
+        current = current.contiguous()
+        leaving = current.new_empty(settings.steps, *shape)
+        kept = len(step.stored) if settings.wanted else 0
+        stored = list(current.new_empty(kept, settings.steps, *shape))
+
+        def run(at: int, steps: int, feedback: Sequence[Tensor]) -> None:
+            stride = current[0].numel() if len(current) > 1 else 0
+            rows = [values[at] for values in stored] if settings.wanted else [leaving] * len(step.stored)
+            arriving = current[at if len(current) > 1 else 0]
+            pointers = [arriving, leaving[at], *feedback, *parameters, *states, *rows]
+            _launch(settings.kernels.forward, steps, leaving[0], stride, pointers, STORED=settings.wanted)
+
+        if weight is None or first_spikes is None:
+            run(0, settings.steps, [])
+        else:
+            spikes = first_spikes
+            for at in range(settings.steps):
+                counts = at > 0 or settings.bias_counts_at_once
+                run(at, 1, [nn.functional.linear(spikes.flatten(1), weight, bias if counts else None)])
+                spikes = leaving[at]
+        ctx.settings, ctx.shape, ctx.device = settings, shape, current.device
+        ctx.constant = len(current) < settings.steps
+        ctx.shapes = [value.shape for value in tensors[: len(step.parameters)]]
+        ctx.set_materialize_grads(False)
+        recurrence = (weight, first_spikes, leaving) if weight is not None else (None, None, None)
+        ctx.save_for_backward(*recurrence, *parameters, *stored)
+        if step.leaving.operation == "fire" and settings.rule.surrogate is None:
+            ctx.mark_non_differentiable(leaving)
+        return leaving, *states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_leaving: Tensor | None, *to_after: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of `forward`'s tensors."""
+        settings: ScanSettings = ctx.settings
+        step, shape = settings.kernels.step, ctx.shape
+        weight, first_spikes, leaving, *saved = ctx.saved_tensors
+        parameters, stored = saved[: len(step.parameters)], saved[len(step.parameters) :]
+        zeros, empty = (partial(make, dtype=torch.float32, device=ctx.device) for make in (torch.zeros, torch.empty))
+        arriving = zeros(settings.steps, *shape) if to_leaving is None else to_leaving.contiguous()
+        states = [zeros(shape) if to is None else to.clone(memory_format=torch.contiguous_format) for to in to_after]
+        trained = [zeros(shape) for _ in step.trained]
+        summed = ctx.constant and weight is None
+        to_current = empty(1 if summed else settings.steps, *shape)
+
+        def run(last: int, steps: int, to_leaving: Tensor, feedback: Sequence[Tensor]) -> None:
+            rows = [values[last] for values in stored]
+            pointers = [to_leaving, to_current[0 if summed else last], *feedback, *parameters, *states, *rows, *trained]
+            _launch(settings.kernels.backward, steps, to_leaving, settings.slope, pointers, SUMMED=summed)
+
+        to_weight, to_bias, to_first = None, None, None
+        if weight is None:
+            run(settings.steps - 1, settings.steps, arriving[-1], [])
+        else:
+            errors, back = empty(settings.steps, shape[0], len(weight)), zeros(shape)
+            for at in reversed(range(settings.steps)):
+                run(at, 1, arriving[at] + back, [errors[at]])
+                back = (errors[at] @ weight).view(shape)
+            heard = torch.cat([first_spikes[None], leaving[:-1]]).view(-1, len(weight))
+            to_weight, to_first = errors.view(-1, len(weight)).T @ heard, back
+            to_bias = (
+                errors[0 if settings.bias_counts_at_once else 1 :].sum((0, 1)) if ctx.needs_input_grad[3] else None
+            )
+            if ctx.constant:
+                to_current = to_current.sum(0, keepdim=True)
+        to_parameters: list[Tensor | None] = [None] * len(step.parameters)
+        for name, totals in zip(step.trained, trained, strict=True):
+            at = step.parameters.index(name)
+            to_parameters[at] = totals.sum_to_size(ctx.shapes[at])
+        return None, to_current, to_weight, to_bias, to_first, *to_parameters, *states
+
+
+def _launch(kernel: Any, steps: int, row: Tensor, number: float, pointers: Sequence[Tensor], **choices: bool) -> None:
+    grid = (-(-row.numel() // BLOCK),)
+    with torch.cuda.device_of(row):  # type: ignore[no-untyped-call]
+        kernel[grid](steps, row.numel(), row[0].numel(), number, *pointers, **choices, **LAUNCH_OPTIONS)
+
+
+def _row(value: Tensor, shape: Sequence[int]) -> Tensor:
+    return value.detach().expand(tuple(shape)).contiguous()
