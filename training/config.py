@@ -195,7 +195,7 @@ class OptimisationConfig(Frozen):
 
     epochs: Count = suited(40, 40, "Epochs at most.", resumable=True)
     batch_size: Count = suited(64, 64, "Samples per batch.")
-    learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
+    learning_rate: Positive = suited(2e-3, 1e-2, "The highest learning rate.")
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
     weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
     neuron_rate_factor: Positive = Field(
@@ -203,7 +203,7 @@ class OptimisationConfig(Frozen):
     )
     surrogate: Surrogate = suited(Surrogate.SIGMOID, Surrogate.SUPERSPIKE, "The surrogate gradient.")
     slope: Positive = suited(5.0, 10.0, "The surrogate's slope.")
-    detach_reset: bool = Field(default=True, description="Pass no gradient through the reset.")
+    detach_reset: bool = suited(True, False, "Pass no gradient through the reset.")
     rate_penalty: NonNegative = suited(2.0, 0.0, "The weight of the firing-rate penalty.")
     rate_low: Fraction = Field(default=0.01, description="The lowest firing rate without a penalty.")
     rate_high: Fraction = Field(default=0.15, description="The highest firing rate without a penalty.")
