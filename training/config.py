@@ -195,7 +195,7 @@ class OptimisationConfig(Frozen):
 
     epochs: Count = suited(40, 40, "Epochs at most.", resumable=True)
     batch_size: Count = suited(64, 64, "Samples per batch.")
-    learning_rate: Positive = suited(2e-3, 1e-2, "The highest learning rate.")
+    learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
     weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
     neuron_rate_factor: Positive = Field(

@@ -64,7 +64,7 @@ def test_gradients_that_are_computed_again_are_those_of_the_whole(length: int, n
         assert torch.allclose(passed.rates[name], rate, rtol=1e-5), name
     assert expected.keys() == found.keys()
     for name, gradient in expected.items():
-        assert torch.allclose(found[name], gradient, rtol=1e-4, atol=1e-6), name
+        assert float((found[name] - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()), name
 
 
 def test_no_gradient_passes_where_it_is_truncated() -> None:
@@ -84,7 +84,7 @@ def test_truncated_and_computed_again_are_cut_at_both() -> None:
     passed, found = gradients(module, Lengths(truncate=6, recompute=4))
     assert torch.allclose(passed.output, kept.output, rtol=1e-5, atol=1e-5)
     for name, gradient in expected.items():
-        assert torch.allclose(found[name], gradient, rtol=1e-4, atol=1e-6), name
+        assert float((found[name] - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()), name
 
 
 def test_a_segment_that_is_computed_again_keeps_no_membranes() -> None:
