@@ -11,12 +11,15 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from models.neurons import NeuronState, has_synapse
+from models.neurons import NeuronState, at_rest
 from models.spec.neuron_parameters import NEURON_PARAMETERS
 from models.spec.nodes import Fire, Neuron, Spiking
 from models.spec.parameters import PER_NEURON, Shape
 from training.config import Surrogate
 from training.fit.operators import connect, dense, firing_rate, plain, scan
+from training.fit.operators.derivation import Rule
+from training.fit.operators.plain import learning
+from training.fit.operators.vector_code import step_of
 from training.fit.surrogate import SurrogateThreshold
 
 
@@ -85,11 +88,14 @@ class Case:
             parameters[name] = tensor.requires_grad_(name in trained)
         state = None
         if begun:
-            membrane, synapse = (dyadic(generator, batch, size).requires_grad_() for _ in range(2))
-            spikes = (torch.rand(batch, size, generator=generator) < 0.3).float().requires_grad_()
-            state = NeuronState(
-                membrane, synapse if has_synapse(node) else None, spikes if recurrent is not None else None
-            )
+            rest = at_rest(learning(node, parameters), parameters.__getitem__, torch.zeros(batch, size))
+            drawn_states = {
+                name: dyadic(generator, batch, size).requires_grad_() for name in step_of(Rule.of(node)).states
+            }
+            state = rest._replace(**drawn_states)
+            if recurrent is not None:
+                fired = torch.rand(batch, size, generator=generator) < 0.3
+                state = state._replace(spikes=fired.float().requires_grad_())
         steps = (torch.rand(1 if constant else time_steps, batch, inputs, generator=generator) < 0.4).float()
         threshold = SurrogateThreshold(surrogate, 2.0, detach_reset=detach_reset)
         return cls(node, (size,), steps, time_steps, threshold, connection, recurrent, parameters, state)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from models.spec import Coding
-from training.config import DataConfig
+from training.config import DataConfig, NetworkConfig, TrainingConfig
 from training.data.audio import AudioToSpikes, crossings, mel_filters, read_wav
 from training.data.datasets import Dataset, load
 from training.errors import InvalidData
+from training.fit.job import architecture_for
 
 RATE = 8000
 
@@ -145,6 +146,11 @@ def test_the_official_split_tests_on_the_recordings_0_to_4(tmp_path: Path, place
     np.testing.assert_array_equal(data.test.samples[8, : len(expected)], expected)
     assert not data.test.samples[8, len(expected) :].any()
     assert (data.declared.shape, data.dt, len(data.class_names)) == ((80,), 0.01, 10)
+
+
+def test_the_network_of_a_run_knows_how_long_its_steps_last(tmp_path: Path) -> None:
+    config = TrainingConfig(network=NetworkConfig(coding=Coding.SPIKES, architecture="8R"))
+    assert architecture_for(config, read(digits_of(tmp_path))).spec.dt == 0.01
 
 
 def test_steps_are_as_long_and_as_many_as_the_user_says(tmp_path: Path) -> None:

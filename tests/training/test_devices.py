@@ -27,14 +27,15 @@ from training.fit.job import architecture_for
 from training.fit.layers import Neurons
 from training.fit.loop import Fitted, fit
 from training.fit.operators import dense, plain
-from training.fit.surrogate import threshold_for
+from training.fit.surrogate import SoftThreshold, threshold_for
 from training.report.epochs import Epoch, Watcher
 
-# Everything that is random or looks at a whole batch: rate coding, dropout, batch norm, the penalty of firing rates.
+# Everything random, and all that looks at a whole batch: batch norm, the penalty of firing rates, class weights.
 # Of the 115 training samples in batches of 19, the last one has 1, which is fewer than there are processes.
 RUN = (
     "fit", "--dataset", "arrays", "--coding", "rate", "--architecture", "4C3-BN-AP2-16-DO0.2", "--batch-size", "19",
     "--time-steps", "4", "--learning-rate", "0.01", "--schedule", "constant", "--rate-penalty", "2",
+    "--class-weights", "balanced",
 )  # fmt: skip
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training")
 
@@ -75,7 +76,7 @@ def test_two_processes_give_the_result_of_one(divided: Divided, tmp_path: Path) 
 
 def test_only_the_first_process_prints(divided: Divided) -> None:
     _, result = divided
-    assert result.stdout.count("epoch   1") == result.stdout.count("Test accuracy") == 1
+    assert result.stdout.count(" 1/2 ") == result.stdout.count("Test accuracy") == 1
     assert result.stderr == ""
 
 
@@ -120,7 +121,7 @@ def test_an_interrupt_ends_all_processes_and_keeps_the_best(group: bool, stripes
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    line = next((line for line in process.stdout if "validation" in line), None)
+    line = next((line for line in process.stdout if " 1/9999 " in line), None)
     assert line is not None, process.communicate()
     others = children(process.pid)
     assert others
@@ -196,18 +197,24 @@ def test_a_run_with_dropout_goes_on_as_if_it_had_not_been_interrupted(divided: D
 
 
 def test_products_in_bfloat16_leave_the_neurons_in_float32() -> None:
-    # bfloat16 has 8 bits: the weight 1 + 1/256 is 1 there, and the membrane 255/256 * 1 + 1 would be 2. The autocast of
-    # the CPU stands for that of CUDA.
-    connection = torch.nn.Linear(1, 1, bias=False)
-    layer = Neurons(LIF(name="neuron", decay=255 / 256, threshold=9.0, recurrent=Recurrent()), (1,))
-    parameters = {name: layer.parameter(name) for name in layer.names}
+    # bfloat16 has 8 bits: a weight of 1 + 1/256 is 1 there. The autocast of the CPU stands for that of CUDA, and
+    # fractions of spikes for what runs in plain PyTorch, as a layer on CUDA may.
+    connection, layer = (
+        torch.nn.Linear(1, 1, bias=False),
+        Neurons(LIF(name="n", decay=0.9, recurrent=Recurrent()), (1,)),
+    )
     assert layer.recurrent is not None
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        connection.weight.fill_(1 + 1 / 256)
-        layer.recurrent.bias.zero_()
-        current = plain.connect(connection, torch.ones(2, 1, 1))
-        threshold = threshold_for(Surrogate.SIGMOID, 5.0, detach_reset=True)
-        spikes, state = plain.scan(layer.node, parameters, current, 2, threshold, layer.recurrent)
-    assert current.dtype == spikes.dtype == state.membrane.dtype == torch.float32
-    assert current.flatten().tolist() == [1.0, 1.0]
-    assert float(state.membrane) == 1 + 255 / 256
+    with torch.no_grad():
+        for weight in (connection.weight, layer.recurrent.weight):
+            weight.fill_(1 + 1 / 256)
+        for enabled, expected in ((True, 1.0), (False, 1 + 1 / 256)):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                current = plain.connect(connection, torch.ones(2, 1, 1))
+                assert current.dtype == torch.float32
+                assert current.flatten().tolist() == [expected, expected]
+        found = []
+        for enabled in (True, False):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                spikes, _, state = layer(current, 2, SoftThreshold(), None)
+            found.append(torch.cat([dense(spikes).flatten(), state.membrane.flatten()]))
+    assert torch.equal(*found)

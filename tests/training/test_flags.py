@@ -152,10 +152,10 @@ def test_what_is_no_number_is_left_for_the_model_to_refuse() -> None:
 def test_a_flag_says_its_choices_its_range_and_its_default() -> None:
     said = entries(run("--help"))
     assert said["learned"] == "--learned --no-learned <bool> Whether it is learned. [default: learned]"
-    assert said["weights"] == "--weights <value,value,...> The weights. [default: 0.5,2.0]"
-    assert said["names"] == "--names <value,value,...> The names. [default: (none)]"
+    assert said["weights"] == "--weights <list> The weights. [default: 0.5,2.0]"
+    assert said["names"] == "--names <list> The names. [default: (none)]"
     assert said["rate"] == "--rate <float> The rate. [default: (0.5; for sequences 0.25)]"
-    assert said["learn"] == ("--learn <name,name,...> What is learned: a or b. [default: (none; for sequences a,b)]")
+    assert said["learn"] == ("--learn <list> What is learned: a or b. [default: (none; for sequences a,b)]")
     assert said["kind"] == "--kind <name> The kind: a or b. [default: a]"
     assert said["width"] == "--width <name>|<int> The width: auto or <int> at least 1. [default: auto]"
     assert said["share"] == "--share <float> The share [0.5 or x] (above 0, below 1). [default: (a half [of all])]"

@@ -40,6 +40,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"type": "CubaLIF", "decay": 0.875, "syn_decay": 0.5},
         {"surrogate": Surrogate.FAST_SIGMOID, "trained": ("decay", "syn_decay"), "begun": True},
     ),
+    "adaptive": (
+        {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
+        {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
+    ),
     "recurrent": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"begun": True, "size": 16}),
     "recurrent of several panels": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"size": 70, "batch": 9}),
     "recurrent with a late bias": ({"type": "LIF", "decay": 0.875, **RECURRENT}, {"constant": True}),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.engines.torch.network import HardThreshold
-from models.neurons import NeuronLayer, NeuronState, has_synapse
+from models.neurons import NeuronLayer, NeuronState
 from models.spec.neuron_parameters import NEURON_PARAMETERS
 from models.spec.nodes import LI, LIF, CubaLIF, Recurrent, Spiking
 from tests.networks import FIRING, INTEGRATING, neurons
@@ -72,13 +72,12 @@ def test_the_derived_gradients_are_those_of_autograd(drawn: tuple[Rule, tuple[st
     for name, parameter in NEURON_PARAMETERS.items():
         low = 0.25 if name in ("tau", "threshold") else max(parameter.low, -1.0)
         parameters[name] = values(low, min(parameter.high, 2.0))
-    current, feedback, membrane, synapse = values(), values(), values(), values()
+    current, feedback = values(), values()
+    before = {name: values() for name in step.states}
     recurrent = isinstance(node, Spiking) and node.recurrent is not None
     threshold = SurrogateThreshold(rule.surrogate, 2.5, detach_reset=rule.detach_reset)
     layer = NeuronLayer[Tensor].of(node, parameters.__getitem__, threshold, lambda _, __: feedback)
-    state = NeuronState(membrane, synapse if has_synapse(node) else None, None)
-    leaving, last = layer.step(state, current, True)
-    before = {"membrane": membrane, "synapse": synapse}
+    leaving, last = layer.step(NeuronState(**before), current, True)
     outputs = [leaving, *(getattr(last, name) for name in step.states)]
     arriving = [torch.randn(SIZE, dtype=torch.float64, generator=generator) for _ in outputs]
     inputs = {"current": current, **{name: before[name] for name in step.states}}

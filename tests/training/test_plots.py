@@ -241,9 +241,13 @@ def test_the_threshold_of_a_neuron_that_adapts_is_said_to_be_that_at_rest(figure
     assert "threshold at rest" in lines(figure(save_membranes, recorded(network, [0.5, 0.5]), "x").axes[0])
 
 
-def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted(figure: Callable[..., Figure]) -> None:
+def test_the_rate_of_each_neuron_is_over_all_samples_and_a_silent_one_is_counted(
+    figure: Callable[..., Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = multiple()
-    # Twenty samples, more than one batch: the first neuron fires at one step of two in each, the second never.
+    # Two neurons and two steps of three samples at a time, of twenty.
+    monkeypatch.setattr("training.report.plots.firing_rates.MAX_RASTER", 2 * 2 * 3)
+    # The first neuron fires at one step of two in each sample, the second never.
     split = Split(np.tile(np.array([[1, 0], [0, 0]], np.float32), (20, 1, 1)), np.zeros(20, np.int64))
     rates = neuron_rates(create(EngineName.REFERENCE, network), split)
     assert rates["out"].tolist() == [0.5, 0]

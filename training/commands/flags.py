@@ -24,7 +24,7 @@ from rich.markup import escape
 from training.config import SEQUENCES
 
 TOP_LEVEL = "whole run"  # the panel of the fields that are in no section
-TYPES = {"integer": "<int>", "number": "<float>", "string": "<str>", "array": "<value,value,...>", "boolean": "<bool>"}
+TYPES = {"integer": "<int>", "number": "<float>", "string": "<str>", "array": "<list>", "boolean": "<bool>"}
 
 Command = Callable[..., None]
 
@@ -220,7 +220,7 @@ def _metavar(types: tuple[Mapping[str, Any], ...]) -> str:
     words = []
     for kind in types:
         if _choices(kind):
-            words.append("<name,name,...>" if "items" in kind else "<name>")
+            words.append(TYPES["array"] if "items" in kind else "<name>")
         elif kind.get("format") in ("path", "file-path", "directory-path"):
             words.append("<path>")
         else:

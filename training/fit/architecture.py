@@ -87,9 +87,12 @@ class Architecture:
 
 
 def build_architecture(
-    config: NetworkConfig, declared: Input, labels: tuple[str, ...], time_steps: int
+    config: NetworkConfig, declared: Input, labels: tuple[str, ...], time_steps: int, dt: float | None = None
 ) -> Architecture:
-    """Return the network of `config` for an input and its classes; raises InvalidConfig for a layer that is none."""
+    """Return the network of `config` for an input and its classes; raises InvalidConfig for a layer that is none.
+
+    `dt` is the seconds of a time step, where the data says it.
+    """
     draft = _Draft(config, declared.shape)
     try:
         for number, token in enumerate(_tokens(config.architecture), start=1):
@@ -99,6 +102,7 @@ def build_architecture(
             input=declared,
             coding=config.coding,
             time_steps=time_steps,
+            dt=dt,
             nodes=tuple(draft.nodes),
             readout=config.readout,
             labels=labels,

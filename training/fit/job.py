@@ -36,7 +36,7 @@ def architecture_for(config: TrainingConfig, data: Dataset) -> Architecture:
     steps = config.network.time_steps or TIME_STEPS
     if config.network.coding.per_step:
         steps = data.training.samples.shape[1]
-    return build_architecture(config.network, data.declared, data.class_names, steps)
+    return build_architecture(config.network, data.declared, data.class_names, steps, data.dt)
 
 
 def check_start(config: TrainingConfig, data: Dataset) -> None:

@@ -135,7 +135,9 @@ class Neurons(nn.Module):
         Dropout draws from the seed of `whole`, or from PyTorch's own random numbers without one.
         """
         parameters = {name: self.parameter(name) for name in self.names}
-        leaving, after = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, state)
+        device = next(iter(parameters.values())).device
+        with torch.autocast(device.type, enabled=False):  # products may be in bfloat16, but neurons are not
+            leaving, after = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, state)
         passed = self._drop(dense(leaving), whole) if self.training and self.dropout else leaving
         return leaving, passed, after
 

@@ -48,9 +48,10 @@ def training_card(
     """Return the card of a trained network; `sizes` are those of the training, validation and test splits."""
     spec = network.spec
     most_missed = spec.labels[int(evaluation.confusion.diagonal().argmin())]
+    inputs = "for whole-number inputs " if spec.input.resolution is None else ""
     sums = (
-        "Weights lie on a dyadic grid, so that for whole-number inputs every sum is exact and every engine, machine "
-        "and batch size gives the same spikes."
+        f"Weights lie on a dyadic grid, so that {inputs}every sum is exact and every engine, machine and batch size "
+        "gives the same spikes."
         if exact
         else "Sums may round in another order elsewhere, so that a membrane within rounding of its threshold may fall "
         "otherwise on another engine."

@@ -132,7 +132,7 @@ def _on_cpu(*tensors: Tensor) -> bool:
 def _events(raster: Tensor) -> Spikes | None:
     if raster.requires_grad or not _on_cpu(raster) or raster.shape[0] == 1 or not raster.numel():
         return None
-    few = raster.detach().flatten(2)[:, :: max(1, raster.shape[1] // 4)]
+    few = raster.detach()[:: max(1, len(raster) // 4)]
     return Spikes.of(raster) if torch.count_nonzero(few) <= BUSY * few.numel() else None
 
 

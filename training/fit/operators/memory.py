@@ -14,7 +14,6 @@ from models.spec.network import FloatArray
 
 LARGE = 2**18  # floats
 FORGOTTEN = 512  # large arrays that were asked for since an array was last of use
-UNUSED = 3  # references to an array of the pool that nobody uses: the list's, the name's, and getrefcount's own
 
 
 class _Pool:
@@ -35,10 +34,10 @@ class _Pool:
         with self.lock:
             self.asked += 1
             for at in range(len(self.arrays)):
-                array = self.arrays[at]
-                if count <= array.size <= count + count // 4 and sys.getrefcount(array) == UNUSED:
+                size = self.arrays[at].size
+                if count <= size <= count + count // 4 and _references(self.arrays, at) == UNUSED:
                     self.last_use[at] = self.asked
-                    return array[:count]
+                    return self.arrays[at][:count]
             self._forget()
             made: FloatArray = np.empty(count, np.float32)
             self.arrays.append(made)
@@ -51,6 +50,11 @@ class _Pool:
         self.last_use = [self.last_use[at] for at in kept]
 
 
+def _references(arrays: list[FloatArray], at: int) -> int:
+    return sys.getrefcount(arrays[at])
+
+
+UNUSED = _references([np.empty(0, np.float32)], 0)  # of an array that only the pool holds
 pool = _Pool()
 
 

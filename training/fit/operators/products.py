@@ -232,7 +232,11 @@ def weight_gradient(
             if width > PANEL:
                 source, behind = packed, block * across
                 for row in range(block, last):
-                    copy(packed, (row - block) * across, errors, row * width + column, across)
+                    # A sum of no events: vector by vector, which beats a call of memcpy for each row.
+                    gather(
+                        packed, (row - block) * across, errors, row * width + column, errors, 0, across, across,
+                        by_unit, unit_value, 0, 0,
+                    )  # fmt: skip
             if item % ranges == 0:
                 here = block * across - behind
                 add_block(some, 0, source, here, last - block, across // LANES, 0, across, np.float32(1))

@@ -122,7 +122,7 @@ class Scan(torch.autograd.Function):
             layer.source.lists.uses += 1
         given, step, width = Tensors(*tensors[:FIXED]), layer.step, layer.width
         named = tensors[FIXED : FIXED + len(step.parameters)]
-        parameters = torch.stack([_row(value, layer) for value in named]) if named else torch.zeros(1, width)
+        parameters = _rows(named, layer)
         states = torch.zeros(max(1, len(step.states)), layer.batch, width)
         for row, state in zip(states, tensors[FIXED + len(named) :], strict=False):
             row[:, : layer.size] = state.detach().reshape(layer.batch, layer.size)
@@ -284,9 +284,11 @@ def _stepwise(current: Tensor) -> tuple[Any, int, int]:
     return memory, 0 if len(current) == 1 else steps, samples
 
 
-def _row(value: Tensor, layer: Layer) -> Tensor:
-    """Return a parameter as a row (width,); its padding holds a value of its range, so that no lane divides by 0."""
-    value = value.detach().reshape(-1)
-    row = value[-1:].repeat(layer.width)
-    row[: layer.size] = value
-    return row
+def _rows(parameters: tuple[Tensor, ...], layer: Layer) -> Tensor:
+    """Return parameters as rows (parameters, width), padded by a value of theirs: nothing is divided by 0."""
+    rows = np.empty((max(1, len(parameters)), layer.width), np.float32)
+    for row, value in zip(rows, parameters, strict=False):
+        values = value.detach().reshape(-1).numpy()
+        row[:] = values[-1]
+        row[: layer.size] = values
+    return torch.from_numpy(rows)

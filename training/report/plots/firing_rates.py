@@ -15,16 +15,18 @@ from training.data.datasets import Split
 from training.report.plots.style import BLUE, VERMILION, drawn, heading, size_of
 
 SAMPLES = 256  # at most, of the test split
-BATCH = 16  # a small one: a raster has every neuron at every step
+MAX_RASTER = 2**24  # neurons times steps times samples that are recorded at once, 64 MiB of spikes
 BINS = 40
 
 
 def neuron_rates(engine: Engine, split: Split) -> dict[str, FloatArray]:
     """Return each neuron's spikes per step over the first SAMPLES samples, by layer and in the layer's shape."""
     sums: dict[str, FloatArray] = {}
-    samples = split.samples[:SAMPLES]
-    for start in range(0, len(samples), BATCH):
-        result, _ = engine.run(encode(samples[start : start + BATCH], engine.spec), record=Record.RASTER)
+    samples, spec = split.samples[:SAMPLES], engine.spec
+    steps = samples.shape[1] if spec.coding.per_step else spec.time_steps
+    batch = max(1, MAX_RASTER // (steps * spec.recordable))
+    for start in range(0, len(samples), batch):
+        result, _ = engine.run(encode(samples[start : start + batch], spec), record=Record.RASTER)
         for name, raster in result.rasters.items():
             sums[name] = sums.get(name, np.float32(0)) + raster.sum(axis=1, dtype=np.int64).mean(axis=0)
     return {name: (total / len(samples)).astype(np.float32) for name, total in sums.items()}
