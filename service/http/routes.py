@@ -11,9 +11,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.http.describe import described
 from service.http.direct import DirectRoute
+from service.http.examples import examples
 from service.http.middleware.requests import EXCHANGE, Exchange
 from service.http.page import page
-from service.http.schemas import ErrorBody, Health, ModelDescription, ModelList
+from service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
 from service.http.services import Services, services_of
 from service.inference.native.codec import NativeCodec
 from service.inference.native.schemas import PredictResponse
@@ -90,6 +91,12 @@ async def models(services: InServices) -> ModelList:
 async def model(name: Name, services: InServices) -> ModelDescription:
     """Describe a model: its input, network, measured metrics and model card."""
     return described(services.registry.get(name), services.registry.version_statuses(name))
+
+
+@router.get("/models/{name}/examples", responses=_errors(401, 404, 503), tags=["models"])
+async def model_examples(name: Name, services: InServices) -> Examples:
+    """Return the model's golden samples, where they are spikes, as a request that predict takes."""
+    return {"inputs": examples(services.registry.get(name))}
 
 
 @router.get("/health/live", tags=["health"])

@@ -68,6 +68,19 @@ class ModelDescription(TypedDict):
     card: Annotated[str, Field(description="The model card, Markdown.")]
 
 
+class EventsExample(TypedDict):
+    """A sample as events: at step t[k], input unit[k] spikes once."""
+
+    t: list[int]
+    unit: list[int]
+
+
+class Examples(TypedDict):
+    """A model's golden samples, as the body of a request; none where they are not spikes."""
+
+    inputs: list[EventsExample]
+
+
 class Health(TypedDict):
     """The answer of a health check that passes."""
 

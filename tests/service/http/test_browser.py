@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -184,6 +185,20 @@ def test_a_sample_that_is_no_picture_is_typed_in_and_what_is_wrong_with_it_is_sa
         sentence = httpx.post(f"{service.url}/predict", json={"inputs": [[0, 1, 2]]}).json()["error"]
         expect(visit.page.locator("#error")).to_have_text(sentence)
         visit.complaints.clear()  # of the 422, which was meant
+
+
+def test_examples_of_spikes_are_offered_and_the_first_is_asked_at_once(browser: Any, tmp_path: Path) -> None:
+    publish(tmp_path, toy(Coding.SPIKES))
+    with running(tmp_path) as service, visiting(browser, service.url) as visit:
+        examples = httpx.get(f"{service.url}/models/toy/examples").json()
+        counts = [
+            each["spike_counts"] for each in httpx.post(f"{service.url}/predict", json=examples).json()["predictions"]
+        ]
+        expect(visit.page.locator("#bars .count").first).to_have_text(str(counts[0][0]))
+        assert visit.counts() == counts[0]
+        visit.page.locator("#examples").select_option(value="2")
+        expect(visit.page.locator("#json")).to_have_value(re.sub(r"\s", "", json.dumps(examples["inputs"][2])))
+        expect(visit.page.locator("#bars .count").first).to_have_text(str(counts[2][0]))
 
 
 def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(browser: Any, tmp_path: Path) -> None:

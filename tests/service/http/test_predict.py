@@ -13,7 +13,7 @@ from models.engines import EngineName
 from models.engines.reference import ReferenceEngine
 from models.spec import Coding
 from models.spec.network import Network
-from tests.bundles import publish
+from tests.bundles import contents, publish
 from tests.networks import network_of, toy
 from tests.serving import serving
 
@@ -277,3 +277,22 @@ def test_every_engine_answers_what_the_reference_computes(
     assert [each["spike_counts"] for each in answer["predictions"]] == expected.spike_counts.tolist()
     counted = [each["synaptic_operations"] for each in answer["predictions"]]
     np.testing.assert_array_equal(expected.synaptic_operations, counted)
+
+
+def test_the_examples_of_a_model_are_its_golden_samples_as_a_request(tmp_path: Path) -> None:
+    network = toy(Coding.SPIKES)
+    publish(tmp_path, network)
+    golden = contents(network).golden
+    with serving(tmp_path) as client:
+        examples = client.get("/models/toy/examples").json()
+        answer = client.post("/predict", json=examples).json()
+    assert [prediction["spike_counts"] for prediction in answer["predictions"]] == golden.spike_counts.tolist()
+    assert sum(len(example["t"]) for example in examples["inputs"]) == golden.inputs.steps.sum() > 0
+
+
+@pytest.mark.parametrize("coding", [Coding.DIRECT, Coding.CURRENT])
+def test_a_model_whose_inputs_are_no_spikes_has_no_examples(coding: Coding, tmp_path: Path) -> None:
+    publish(tmp_path, toy(coding))
+    with serving(tmp_path) as client:
+        assert client.get("/models/toy/examples").json() == {"inputs": []}
+        assert client.get("/models/other/examples").status_code == 404

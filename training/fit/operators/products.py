@@ -213,7 +213,7 @@ def weight_gradient(
     """Add up the rows of errors (rows, width) in which each unit spikes: the gradient (outputs, units) of a weight.
 
     An item is a panel of PANEL outputs and one of `ranges` ranges of units. The sums of all rows go to `sums` (width,).
-    Rows are taken in blocks that, as a panel, stay in the cache.
+    Rows are taken in blocks that, as a panel, stay in the cache. Events of later rows than there are count for nothing.
     """
     packed = aligned_floats(ROWS * PANEL if width > PANEL else LANES)
     most = -(-units // ranges)

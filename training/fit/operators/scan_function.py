@@ -269,7 +269,8 @@ def _recurrent_gradients(
     later = (layer.steps - 1) * layer.batch
     to_weight, to_bias = torch.zeros(layer.size, layer.size), torch.zeros(layer.size)
     if later:
-        to_weight, to_bias = linear.weight_gradient(errors[layer.batch :], layer.size, lists.turned(later))
+        # Behind the errors there are no rows that the last step's spikes could reach.
+        to_weight, to_bias = linear.weight_gradient(errors[layer.batch :], layer.size, lists.by_unit)
     at_first = errors[: layer.batch, : layer.size]
     if first_spikes is not None:
         to_weight += at_first.T @ first_spikes.reshape(layer.batch, layer.size)

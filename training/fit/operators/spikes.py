@@ -90,13 +90,9 @@ class Lists:
     @cached_property
     def by_unit(self) -> Events:
         """For each unit the rows in which it is not 0."""
-        return self.turned(self.rows)
-
-    def turned(self, rows: int) -> Events:
-        """Return the same for the first rows only."""
         index, value, offset = self.by_row
         turned = Events(np.empty_like(index), np.empty_like(value), np.empty(self.units + 1, np.int64))
-        rows_of_units(index, value, offset, rows, self.units, *turned)
+        rows_of_units(index, value, offset, self.rows, self.units, *turned)
         return turned
 
 
