@@ -37,6 +37,12 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "mnist-5000": {"data": {"dataset": "mnist-5000"}},
     "braille": BRAILLE,
     "braille-64R": BRAILLE | {"network": {"coding": "spikes", "architecture": "64R"}},
+    "braille-varied": BRAILLE
+    | {
+        "network": {"coding": "spikes", "architecture": "256R-DO0.2"},
+        "augment": {"event_drop": 0.3, "time_shift": 12},
+        "optimisation": {"epochs": 60},
+    },
     "spoken-digits": {"data": {"dataset": "spoken-digits"}, "network": {"coding": "spikes"}},
 }
 

@@ -108,7 +108,7 @@ def start(
             method = config.network.initialisation
             samples = settings.batch_size if method is Initialisation.FIRING_RATE else SAMPLES
             initialise(module, data.training.samples[:samples], method)
-    optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate)
+    optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate, fused=True)
     progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict())
     if checkpoint:
         module.load_state_dict(progress.weights)

@@ -196,7 +196,7 @@ def test_examples_of_spikes_are_offered_and_the_first_is_asked_at_once(browser: 
         ]
         expect(visit.page.locator("#bars .count").first).to_have_text(str(counts[0][0]))
         assert visit.counts() == counts[0]
-        visit.page.locator("#examples").select_option(value="2")
+        visit.page.locator("#examples").select_option(index=2)
         expect(visit.page.locator("#json")).to_have_value(re.sub(r"\s", "", json.dumps(examples["inputs"][2])))
         expect(visit.page.locator("#bars .count").first).to_have_text(str(counts[2][0]))
 
