@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +120,34 @@ def test_each_epoch_draws_anew(config: TrainingConfig, data: Dataset, tmp_path: 
     first, second = fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt").epochs
     assert first.validation_loss == second.validation_loss
     assert first.training_loss != second.training_loss
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"augment": AugmentConfig(mixup=0.5)},
+        {"augment": AugmentConfig(event_drop=0.5)},
+        {"optimisation": {"label_smoothing": 0.3}},
+        {"optimisation": {"class_weights": "balanced"}},
+    ],
+    ids=["mixup", "event_drop", "label_smoothing", "class_weights"],
+)
+def test_what_the_configuration_says_of_samples_and_losses_reaches_the_training(
+    changed: dict[str, Any], config: TrainingConfig, data: Dataset, tmp_path: Path
+) -> None:
+    uneven = replace(data, training=data.training[np.r_[0:40]])  # not as many samples of one class as of the other
+    once = {"epochs": 1, "learning_rate": 1e-30}
+    optimisation = config.optimisation.model_copy(update=once | changed.pop("optimisation", {}))
+    losses = []
+    for update in (
+        {"optimisation": config.optimisation.model_copy(update=once)},
+        changed | {"optimisation": optimisation},
+    ):
+        settings = config.model_copy(update=update)
+        losses.append(
+            fit(architecture_for(settings, uneven), uneven, settings, tmp_path / "x.pt").epochs[0].training_loss
+        )
+    assert losses[0] != losses[1]
 
 
 def test_early_stopping_ends_after_as_many_epochs_without_a_better_one(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from models.spec import Readout
 from training.errors import BrokenGradientChain, InvalidData
-from training.fit.losses import membrane_loss, rate_penalty, require_gradient, spike_loss
+from training.fit.losses import balancing_weights, membrane_loss, rate_penalty, require_gradient, spike_loss
 
 
 def test_spike_loss_is_the_cross_entropy_of_counts() -> None:
@@ -81,3 +82,30 @@ def test_a_loss_without_grad_fn_names_the_cause_that_is_seen() -> None:
 def test_a_loss_with_a_chain_passes() -> None:
     weight = torch.ones(1, requires_grad=True)
     require_gradient((weight * 2).sum(), [weight])
+
+
+def test_balancing_weights_count_each_class_alike() -> None:
+    # Three samples of class 0 and one of class 1, four in all: 4 / (2 * 3) and 4 / (2 * 1), which weigh 4 together.
+    weights = balancing_weights(np.array([0, 0, 0, 1]), 2)
+    assert weights.tolist() == pytest.approx([2 / 3, 2])
+
+
+def test_class_weights_weigh_each_samples_loss() -> None:
+    # No spikes: both classes have the probability 1/2, so that each loss is log 2 times the weight of its class.
+    silent = torch.zeros(3, 2, 2)
+    loss = spike_loss(silent, torch.tensor([0, 1]), class_weights=torch.tensor([0.5, 2.0]))
+    assert float(loss) == pytest.approx(math.log(2) * (0.5 + 2.0) / 2)
+
+
+def test_label_smoothing_gives_a_share_of_the_target_to_all_classes() -> None:
+    # Counts 2 and 0: log-probabilities 2 - z and -z, z = log(e^2 + 1). Class 0 has 0.9 + 0.1 / 2 of the target.
+    spikes = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
+    z = math.log(math.e**2 + 1)
+    loss = spike_loss(spikes, torch.tensor([0]), label_smoothing=0.1)
+    assert float(loss) == pytest.approx(-(0.95 * (2 - z) + 0.05 * -z))
+
+
+def test_targets_may_be_the_probabilities_of_the_classes() -> None:
+    spikes = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])
+    z = math.log(math.e**2 + 1)
+    assert float(spike_loss(spikes, torch.tensor([[0.75, 0.25]]))) == pytest.approx(-(0.75 * (2 - z) + 0.25 * -z))

@@ -67,8 +67,8 @@ class NeuronModule(OverTime):
         batch_first: bool = False,
         learn: Sequence[str] = (),
         surrogate: Surrogate | str = Surrogate.SUPERSPIKE,
-        slope: float = 5.0,
-        detach_reset: bool = True,
+        slope: float = 10.0,
+        detach_reset: bool = False,
         **fields: Any,
     ) -> None:
         super().__init__(batch_first=batch_first)
