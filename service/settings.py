@@ -85,7 +85,8 @@ class Settings(BaseSettings):
         description="The model repository, a folder of <name>/<version>/; by default the models of this package.",
     )
     default_model: str | None = Field(
-        None, description="The model that POST /predict uses; not needed if the repository holds only one."
+        None,
+        description="The model that POST /predict uses: that of the repository's file `default`, or the only one.",
     )
     versions: str = Field(
         "latest", description="Which versions of each model to serve: latest, all, or a list such as 1,3."

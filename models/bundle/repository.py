@@ -1,5 +1,7 @@
 """The model repository: a folder of `<name>/<version>/`, each a bundle; versions are positive integers.
 
+The file `default`, if there is one, holds the name of the model that is used where a request names none.
+
 The path of the repository may be a symbolic link. Inside it no symbolic link is followed, since one could lead out of
 the repository.
 """
@@ -19,6 +21,9 @@ from models.bundle.external import AnyBundle, ExternalBundle, ExternalContents, 
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
+
+DEFAULT = "default"  # the file
+MAX_DEFAULT_BYTES = 1024
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -40,6 +45,18 @@ class ModelRepository:
         if not self.root.is_dir():
             return []
         return sorted(entry.name for entry in self.root.iterdir() if self._may_have_versions(entry.name))
+
+    def default(self) -> str | None:
+        """Return the name in the file `default`, or None if there is no such file or it holds no name.
+
+        Raises OSError if the file cannot be read.
+        """
+        path = self.root / DEFAULT
+        if path.is_symlink() or not path.is_file():
+            return None
+        with path.open("rb") as file:
+            name = file.read(MAX_DEFAULT_BYTES).decode(errors="replace").strip()
+        return name if _NAME.fullmatch(name) else None
 
     def _may_have_versions(self, name: str) -> bool:
         try:

@@ -51,15 +51,19 @@ class Registry:
 
         Versions are read and loaded on the threads of `loaders`.
         """
+        repository = ModelRepository(settings.repository)
         try:
-            found = scan(ModelRepository(settings.repository))
+            found = scan(repository)
+            of_repository = repository.default()
         except OSError as error:
             raise Misconfigured(f"repository: '{settings.repository}' cannot be read: {error.strerror}") from error
         if not found:
             raise Misconfigured(
                 f"repository: '{settings.repository}' holds no model, expected <name>/<version>/ with a bundle.json"
             )
-        default = settings.default_model or (next(iter(found)) if len(found) == 1 else None)
+        default = settings.default_model or (of_repository if of_repository in found else None)
+        if default is None and len(found) == 1:
+            default = next(iter(found))
         if default is not None and default not in found:
             raise Misconfigured(f"default_model: '{default}' is not in the repository; it holds: {', '.join(found)}")
         registry = cls(settings, loaders, found, default)

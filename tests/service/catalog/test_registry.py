@@ -82,6 +82,22 @@ def test_a_damaged_bundle_is_reported_and_stops_no_other(repository: Path) -> No
         assert answer.json() == {"error": f"model 'damaged' version 1 could not be loaded: {status['error']}"}
 
 
+@pytest.mark.parametrize(
+    ("content", "default"),
+    [("two\n", "two"), ("three", None), ("../two", None), ("", None), ("two " * 2000, None)],
+)
+def test_the_repository_may_name_the_default_of_several_models(
+    content: str, default: str | None, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        publish(tmp_path, toy(), name)
+    (tmp_path / "default").write_text(content)
+    with serving(tmp_path) as client:
+        assert client.get("/models").json()["default"] == default
+    with serving(tmp_path, default_model="one") as client:
+        assert client.get("/models").json()["default"] == "one"
+
+
 def test_a_bundle_that_does_not_reproduce_its_golden_samples_is_not_served(repository: Path) -> None:
     # Its model.onnx is of a network with half the weights: 1.0 no longer fires at once.
     half = Network(toy().spec, {"fc.weight": toy().tensors["fc.weight"] * np.float32(0.5)})
