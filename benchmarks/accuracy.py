@@ -39,9 +39,9 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "braille-64R": BRAILLE | {"network": {"coding": "spikes", "architecture": "64R"}},
     "braille-varied": BRAILLE
     | {
-        "network": {"coding": "spikes", "architecture": "256R-DO0.2"},
-        "augment": {"event_drop": 0.3, "time_shift": 12},
-        "optimisation": {"epochs": 60},
+        "network": {"coding": "spikes", "architecture": "256R-DO0.3"},
+        "augment": {"event_drop": 0.4, "time_shift": 16},
+        "optimisation": {"epochs": 100, "label_smoothing": 0.1},
     },
     "spoken-digits": {"data": {"dataset": "spoken-digits"}, "network": {"coding": "spikes"}},
 }
