@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,17 @@ def test_an_interrupt_ends_all_processes_and_keeps_the_best(group: bool, stripes
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stdout is not None
-    line = next((line for line in process.stdout if " 1/9999 " in line), None)
-    assert line is not None, process.communicate()
-    others = children(process.pid)
-    assert others
-    os.killpg(process.pid, signal.SIGINT) if group else process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=240)
+    try:
+        assert process.stdout is not None
+        line = next((line for line in process.stdout if " 1/9999 " in line), None)
+        assert line is not None, process.communicate()
+        others = children(process.pid)
+        assert others
+        os.killpg(process.pid, signal.SIGINT) if group else process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=240)
+    finally:  # a run that was not interrupted would go on for long
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, errors
     assert errors == ""
     assert "the best epoch so far is kept" in " ".join(rest.split())
