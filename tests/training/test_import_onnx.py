@@ -44,7 +44,15 @@ def test_every_option_reaches_the_contract(tmp_path: Path) -> None:
         "--output-kind", "spikes_per_step", "--input-name", "x", "--output-name", "spikes",
     )  # fmt: skip
     assert bundle.task.model_dump(mode="json") == {
-        "input": {"shape": [2], "low": -1, "high": 3, "scale": 0.25, "offset": 0.25},
+        "input": {
+            "shape": [2],
+            "low": -1,
+            "high": 3,
+            "scale": 0.25,
+            "offset": 0.25,
+            "out_of_range": "refuse",
+            "resolution": None,
+        },
         "coding": "rate",
         "time_steps": 7,
         "labels": ["a", "b", "c"],
@@ -72,7 +80,7 @@ def two_outputs() -> Any:
         (scores(), ["--labels", "a,b,c", "--input-shape", "2x2"], "--input-shape is '2x2', expected sizes with commas"),
         (scores(), ["--labels", "a,b,c", "--input-shape", "0"], r"--input-shape is '0', expected sizes"),
         (scores(), ["--labels", "a,,c"], r"the contract is invalid: labels\.1: "),
-        (scores(), ["--labels", "a,b,c", "--low", "2"], "low is 2.0 and high is 1.0"),
+        (scores(), ["--labels", "a,b,c", "--low", "2"], "low is 2 and high is 1"),
         (two_outputs(), ["--labels", "a,b,c"], "--output-name is missing, and the model has 2 outputs: scores, own"),
         (PLACES["branch"], ["--labels", "a,b,c"], "keeps the tensor 'weight' in another file"),
     ],

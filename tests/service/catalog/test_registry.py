@@ -48,7 +48,7 @@ def test_a_model_is_described(digits_repository: Path) -> None:
         "version": 1,
         "versions": [{"version": 1, "state": "ready", "engine": "event"}],
         "engine": "event",
-        "input": {"shape": [64], "low": 0.0, "high": 1.0},
+        "input": {"shape": [64], "low": 0.0, "high": 1.0, "out_of_range": "refuse"},
         "coding": "direct",
         "time_steps": 12,
         "any_time_steps": True,
