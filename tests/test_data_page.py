@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.pages import ROOT, block_with, curl, section
 from tests.serving import running
-from tests.training.command_line import training
+from tests.training.command_line import train_from_page
 from training.config import AugmentConfig, DataConfig
 from training.data.datasets import LOADERS
 
@@ -19,12 +18,7 @@ PAGE = (ROOT / "docs/data.md").read_text()
 
 def test_a_time_series_from_raw_readings_to_the_served_answer(tmp_path: Path) -> None:
     text = section(PAGE, "Time series")
-    (tmp_path / "weather.py").write_text(block_with(text, "python", "weather.npz"))
-    subprocess.run([sys.executable, "weather.py"], cwd=tmp_path, check=True)
-    (line,) = re.findall(r"^\./scripts/train (.*)$", block_with(text, "sh", "./scripts/train"), re.MULTILINE)
-    # What scripts/train makes of its arguments: tests/test_scripts.py holds it to that.
-    fitted = training("fit", "--repository", "repository", *shlex.split(line), cwd=tmp_path)
-    assert fitted.returncode == 0, fitted.stderr
+    train_from_page(text, "weather.npz", tmp_path)
     with running(tmp_path / "repository") as service:
         answer = curl(block_with(text, "sh", "curl"), service.url)
     assert answer["time_steps"] == 20

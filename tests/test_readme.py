@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from models.bundle.repository import PRETRAINED
 from models.engines import EngineName
 from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section
 from tests.serving import Process, running
-from tests.training.command_line import training
+from tests.training.command_line import train_from_page
 
 README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs/api.md").read_text()
@@ -50,21 +49,14 @@ def test_the_shipped_model_of_events_reads_its_examples(shipped: Process) -> Non
     command = pipeline.replace("localhost:8000", shipped.url.removeprefix("http://"))
     done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=True)
     predictions = json.loads(done.stdout)["predictions"]
-    # The first eight test samples, whose answers are far from a tie: what they were is in the card's table.
+    # The examples are the first eight test samples; the card has a table of what the model reads in each.
     letters = re.findall(r"^\| (\d+) \| (\w+) \| (\w+) \|$", (PRETRAINED / "braille/1/card.md").read_text(), re.M)
     assert [prediction["label"] for prediction in predictions] == [predicted for _, _, predicted in letters]
 
 
 def test_spikes_and_events_from_the_data_to_both_clients(tmp_path: Path) -> None:
     text = section(README, "Spikes and events as input")
-    (tmp_path / "moves.py").write_text(block_with(text, "python", "moves.npz"))
-    subprocess.run([sys.executable, "moves.py"], cwd=tmp_path, check=True)
-
-    (line,) = re.findall(r"^\./scripts/train (.*)$", block_with(text, "sh", "./scripts/train"), re.MULTILINE)
-    # What scripts/train makes of its arguments: tests/test_scripts.py holds it to that.
-    fitted = training("fit", "--repository", "repository", *shlex.split(line), cwd=tmp_path)
-    assert fitted.returncode == 0, fitted.stderr
-
+    train_from_page(text, "moves.npz", tmp_path)
     with running(tmp_path / "repository") as service:
         right, left = curl(block_with(text, "sh", "curl"), service.url)["predictions"]
         program = block_with(text, "python", "urlopen").replace(f"http://{LOCAL}", service.url)

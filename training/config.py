@@ -101,7 +101,7 @@ class DataConfig(Frozen):
 
 
 class AugmentConfig(Frozen):
-    """How training samples are varied, anew in every epoch. Nothing is varied by default."""
+    """How training samples are varied at random; each epoch draws its own variations. By default nothing is varied."""
 
     shift: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Images, event cameras: moved by up to this many pixels."

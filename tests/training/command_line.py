@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.pages import block_with
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,3 +24,14 @@ def training(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedPr
         timeout=240,
         check=False,
     )
+
+
+def train_from_page(section: str, data: str, folder: Path) -> None:
+    """Run what a section of a page says: the program that writes `data` in `folder`, then ./scripts/train on it.
+
+    What scripts/train makes of its arguments is written out here; tests/test_scripts.py holds it to that.
+    """
+    subprocess.run([sys.executable, "-c", block_with(section, "python", data)], cwd=folder, check=True)
+    (line,) = re.findall(r"^\./scripts/train (.*)$", block_with(section, "sh", "./scripts/train"), re.MULTILINE)
+    fitted = training("fit", "--repository", "repository", *shlex.split(line), cwd=folder)
+    assert fitted.returncode == 0, fitted.stderr

@@ -55,7 +55,7 @@ def tables_of(node: Node, shape: Shape) -> Tables:
 
 
 def node_of(connection: nn.Module, shape: Shape) -> Node | None:
-    """Return a convolution as a node of a spec, or None where it is none that the kernels run."""
+    """Return a convolution as a node of a spec, or None if the kernels cannot run it."""
     kinds: dict[type[nn.Module], type[Conv1d] | type[Conv2d]] = {nn.Conv1d: Conv1d, nn.Conv2d: Conv2d}
     kind = kinds.get(type(connection))
     if kind is None or connection.padding_mode != "zeros" or isinstance(connection.padding, str):

@@ -207,7 +207,7 @@ def _kernel(
         *end,
     ]
     signature = ", ".join([*arguments, f"{choice}: tl.constexpr", "BLOCK: tl.constexpr"])
-    # Specialised, each shape and alignment would be compiled anew; a thread has one element, so nothing is gained.
+    # Triton would compile a kernel for each shape and alignment. A thread handles one element, so that gains nothing.
     return [f"@triton.jit(do_not_specialize={arguments})", *_under(f"def {name}({signature}):", body)]
 
 
