@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.engines.event.vectors import LANES
 from models.engines.torch.network import HardThreshold
 from models.neurons import Arithmetic, NeuronState, at_rest
 from models.spec.nodes import Fire, Neuron, Spiking
@@ -27,7 +25,7 @@ from training.fit.operators.convolution import Convolve, max_pool, node_of
 from training.fit.operators.derivation import Rule
 from training.fit.operators.linear import Connect
 from training.fit.operators.scan_function import Layer, Scan, Tensors
-from training.fit.operators.spikes import Lists, Spikes, row_width
+from training.fit.operators.spikes import Lists, Spikes
 from training.fit.operators.vector_code import step_of
 from training.fit.surrogate import SurrogateThreshold
 
@@ -132,8 +130,7 @@ def _on_cpu(*tensors: Tensor) -> bool:
 def _events(raster: Tensor) -> Spikes | None:
     if raster.requires_grad or not _on_cpu(raster) or raster.shape[0] == 1 or not raster.numel():
         return None
-    few = raster.detach()[:: max(1, len(raster) // 4)]
-    return Spikes.of(raster) if torch.count_nonzero(few) <= BUSY * few.numel() else None
+    return Spikes.of(raster)
 
 
 def scan(
@@ -166,8 +163,7 @@ def scan(
     several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
     lists = None
     if isinstance(node, Spiking) and not several:
-        rows, width = time_steps * batch, row_width(shape)
-        lists = Lists(rows, math.prod(shape), bits=np.empty(rows * width // LANES, np.uint16))
+        lists = Lists.empty(time_steps * batch, math.prod(shape))
     source = current.spikes if isinstance(current, Currents) else None
     slope = 1.0 if surrogate is None else surrogate.slope
     layer = Layer(rule, time_steps, batch, shape, slope, source, lists, state is not None, wanted)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.engines.event.connections import Feed, feed_of
-from models.engines.event.layouts import Layout, padded
-from models.engines.event.vectors import LANES
+from models.engines.event.layouts import Layout
 from models.spec.network import Network
 from models.spec.nodes import Conv1d, Conv2d
 from models.spec.parameters import Shape
@@ -155,7 +154,7 @@ class _Pool(torch.autograd.Function):
         ctx.spikes, ctx.kernel = spikes, kernel
         windows, _starts, shape = _windows(spikes.shape[2:], kernel)
         index, _value, offset = spikes.lists.by_row
-        in_parts(kernels.pool_spikes, lists.rows, index, offset, windows, padded(lists.units) // LANES, lists.bits)
+        in_parts(kernels.pool_spikes, lists.rows, index, offset, windows, lists.vectors, lists.bits)
         return carrier((*spikes.shape[:2], *shape))
 
     @staticmethod
@@ -178,7 +177,6 @@ def max_pool(spikes: Spikes, kernel: tuple[int, int]) -> Spikes:
     Windows touch and do not overlap. As in PyTorch the gradient goes to a window's first spike, or to its first place.
     """
     _, starts, shape = _windows(spikes.shape[2:], kernel)
-    rows = spikes.lists.rows
-    lists = Lists(rows, starts.size, bits=np.empty(rows * padded(starts.size) // LANES, np.uint16))
+    lists = Lists.empty(spikes.lists.rows, starts.size)
     edge: Tensor = _Pool.apply(spikes, spikes.carrier, lists, kernel)  # type: ignore[no-untyped-call]
     return Spikes((*spikes.shape[:2], *shape), lists, edge)

@@ -1,13 +1,6 @@
-"""The kernels of a Linear's products that follow spikes, and what they need: lists of events and packed weights.
-
-Events are as in the event engine: `index` (int32) has the units that are not 0, row after row, those of row r from
-offset[r] to offset[r + 1], and `value` what stands there, or is empty where all are 1. `rows_of_units` turns the lists
-around: for each unit the rows in which it is not 0.
-"""
+"""The kernels of a Linear's products that follow spikes, which are listed as `listing` has them, and packed weights."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +13,6 @@ from models.engines.event.vectors import (
     TILE_VECTORS,
     add_block,
     copy,
-    list_bits,
     multiply_floats_column,
     multiply_floats_tile,
 )
@@ -143,66 +135,6 @@ def input_gradient(
             multiply_block(block, 0, across, errors, row * width, width, width, panels, width * column, across, zeros)
             for r in range(min(FLOAT_ROWS, stop - row)):
                 copy(gradient, (row + r) * units + column, block, r * across, present)
-
-
-@kernel
-def list_fired(fired: Array, rows: int, vectors: int, index: Array, offset: Array) -> int:
-    """List the bits that are set in `fired` (rows, vectors of LANES bits), and return how many there are.
-
-    `index` has a vector of room behind what there may be.
-    """
-    count = 0
-    offset[0] = 0
-    for row in range(rows):
-        for vector in range(vectors):
-            bits = fired[row * vectors + vector]
-            if bits:
-                count = list_bits(index, count, vector * LANES, np.uint64(bits))
-        offset[row + 1] = count
-    return count
-
-
-@kernel
-def count_fired(fired: Array) -> int:
-    """Return how many bits are set."""
-    count = 0
-    for word in fired:
-        bits: Any = np.uint64(word)
-        bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555))
-        bits = (bits & np.uint64(0x3333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333))
-        bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F)
-        count += int((bits + (bits >> np.uint64(8))) & np.uint64(0x1F))
-    return count
-
-
-@kernel
-def fill_rows(index: Array, value: Array, offset: Array, size: int, dense: Array, first: int, end: int, _: int) -> None:
-    """Write the events of rows `first` to `end` into `dense` (rows, size)."""
-    for row in range(first, end):
-        dense[row * size : (row + 1) * size] = 0.0
-        for k in range(offset[row], offset[row + 1]):
-            dense[row * size + index[k]] = value[k] if value.size else 1.0
-
-
-@kernel
-def rows_of_units(
-    index: Array, value: Array, offset: Array, rows: int, units: int, by_unit: Array, unit_value: Array,
-    unit_offset: Array,
-) -> None:  # fmt: skip
-    """List the rows of each unit, ascending, into `by_unit` and `unit_offset` (units + 1), with the events' values."""
-    unit_offset[:] = 0
-    for k in range(offset[rows]):
-        unit_offset[index[k] + 1] += 1
-    for unit in range(units):
-        unit_offset[unit + 1] += unit_offset[unit]
-    place = unit_offset[:units].copy()
-    for row in range(rows):
-        for k in range(offset[row], offset[row + 1]):
-            unit = index[k]
-            by_unit[place[unit]] = row
-            if value.size:
-                unit_value[place[unit]] = value[k]
-            place[unit] += 1
 
 
 @kernel

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from models.engines.event.connections import PANEL
 from models.engines.event.vectors import LANES
 from models.neurons import counts_steps
-from training.fit.operators import linear, products, recurrent_scans, scans
+from training.fit.operators import linear, recurrent_scans, scans
 from training.fit.operators.derivation import Rule, Step
 from training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
 from training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier, row_width
@@ -151,7 +151,7 @@ class Scan(torch.autograd.Function):
         spiking = step.leaving.operation == "fire"
         mean = torch.zeros(())
         if spiking:
-            total = float(leaving.sum()) if dense else products.count_fired(fired)
+            total = float(leaving.sum()) if layer.lists is None else layer.lists.count
             mean = torch.tensor(total / leaving.numel())
             if layer.rule.surrogate is None:
                 ctx.mark_non_differentiable(leaving, mean)
@@ -172,7 +172,9 @@ class Scan(torch.autograd.Function):
                 row[:, : layer.size] = gradient.reshape(layer.batch, layer.size)
         start = (layer.rule, steps, layer.batch, layer.size, width)
         product = NO_PRODUCT if layer.lists is None or to_leaving is None else layer.lists.arriving()
-        arriving = (*strided(carrier(layer.outputs) if to_leaving is None else to_leaving), *product)
+        if to_leaving is None or product is not NO_PRODUCT:
+            to_leaving = torch.zeros(layer.shape).expand(layer.outputs)
+        arriving = (*strided(to_leaving), *product)
         ends = (flat(parameters), flat(stored), layer.rows * width, layer.slope)
         needs = Tensors(*ctx.needs_input_grad[1 : 1 + FIXED])
         found = Tensors()
@@ -198,7 +200,7 @@ class Scan(torch.autograd.Function):
                 flat(states), flat(back), linear.packed_rows(recurrent_weight), *ends, linear.with_room(errors),
                 linear.with_room(feedback), separate, flat(trained), trained.stride(0),
             )  # fmt: skip
-            lists = layer.lists if layer.lists is not None else Lists(layer.rows, layer.size, raster=leaving)
+            lists = layer.lists if layer.lists is not None else Lists.of(leaving)
             to_weight, to_bias = _recurrent_gradients(layer, feedback, lists, first_spikes)
             to_first = None if first_spikes is None else layer.shaped(back)
             found = found._replace(recurrent_weight=to_weight, spikes=to_first)

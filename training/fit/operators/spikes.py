@@ -12,20 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.engines.event.event_kernels import find_events
 from models.engines.event.layouts import padded
 from models.engines.event.vectors import LANES
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape
-from training.fit.operators.compiled import Kernel
-from training.fit.operators.memory import empty
-from training.fit.operators.products import fill_rows, list_fired, rows_of_units
-from training.fit.operators.threads import in_parts
+from training.fit.operators import listing
+from training.fit.operators.memory import empty, flat
+from training.fit.operators.threads import in_parts, parts_of
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 NO_PLACES: NDArray[np.int32] = np.empty(0, np.int32)
-
-find = Kernel(find_events.dispatcher.py_func)  # the event engine's has one signature, which its `warm` settles
 
 
 class Events(NamedTuple):
@@ -49,38 +45,68 @@ NO_PRODUCT = Product(NO_FLOATS, 0, NO_FLOATS)
 
 @dataclass(eq=False)
 class Lists:
-    """The events of rows of `units`, listed when first asked for, from a raster or from bits (rows, vectors).
+    """What is not 0 in rows of `units`, as bits (rows, vectors) and as lists of events, made when first asked for.
 
-    `uses` counts the operators that take the spikes. Where there is one only, it may leave the spikes' gradient here as
-    a `product`, and give autograd a tensor of zeros in its place: the scan that fired them computes the product where
-    it needs it, and no gradient of all neurons at all steps goes through memory.
+    `raster` has the values where something is neither 0 nor 1. `uses` counts the operators that take the spikes. Where
+    there is one only, it may leave the spikes' gradient here as a `product`, and give autograd a tensor of zeros in its
+    place: the scan that fired them computes the product where it needs it, and no gradient of all neurons at all steps
+    goes through memory.
     """
 
     rows: int
     units: int
-    bits: NDArray[np.uint16] | None = None
+    bits: NDArray[np.uint16]
     raster: Tensor | None = None
     uses: int = 0
     product: Product | None = None
 
-    @cached_property
-    def by_row(self) -> Events:
-        """For each row the units that are not 0."""
-        room = self.rows * padded(self.units) + LANES
-        index, offset = np.empty(room, np.int32), np.empty(self.rows + 1, np.int64)
-        if self.bits is not None:
-            found = list_fired(self.bits, self.rows, padded(self.units) // LANES, index, offset)
-            return Events(index[:found], NO_FLOATS, offset)
-        assert self.raster is not None  # noqa: S101
-        flat, value = self.raster.detach().contiguous().view(-1).numpy(), np.empty(room, np.float32)
-        ones = find(flat, 1, self.rows, 0, self.units, self.units, NO_PLACES, index, value, offset)
-        found = int(offset[-1])
-        return Events(index[:found], NO_FLOATS if ones else value[:found], offset)
+    @classmethod
+    def empty(cls, rows: int, units: int) -> Lists:
+        """Return lists whose bits are still to be written."""
+        return cls(rows, units, np.empty(rows * padded(units) // LANES, np.uint16))
+
+    @classmethod
+    def of(cls, raster: Tensor) -> Lists:
+        """Return the lists of a raster (steps, batch, *shape), float32 on the CPU."""
+        raster = raster.detach().contiguous()
+        lists = cls.empty(raster.shape[0] * raster.shape[1], math.prod(raster.shape[2:]))
+        others = np.zeros(parts_of(lists.rows), np.bool_)
+        in_parts(listing.find_bits, lists.rows, flat(raster), lists.units, lists.vectors, lists.bits, others)
+        lists.raster = raster if others.any() else None
+        return lists
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors of bits a row has."""
+        return padded(self.units) // LANES
 
     @property
     def valued(self) -> bool:
         """Whether anything is neither 0 nor 1."""
-        return self.by_row.value.size > 0
+        return self.raster is not None
+
+    @cached_property
+    def offset(self) -> NDArray[np.int64]:
+        """Where in the lists each row begins, and the last one ends (rows + 1)."""
+        offset = np.zeros(self.rows + 1, np.int64)
+        in_parts(listing.count_rows, self.rows, self.bits, self.vectors, offset)
+        return np.cumsum(offset, out=offset)
+
+    @property
+    def count(self) -> int:
+        """How many units of all rows are not 0."""
+        return int(self.offset[-1])
+
+    @cached_property
+    def by_row(self) -> Events:
+        """For each row the units that are not 0."""
+        index, offset = np.empty(self.count, np.int32), self.offset
+        in_parts(listing.list_rows, self.rows, self.bits, self.vectors, index, offset)
+        value = NO_FLOATS
+        if self.raster is not None:
+            value = np.empty(self.count, np.float32)
+            in_parts(listing.read_values, self.rows, flat(self.raster), self.units, index, value, offset)
+        return Events(index, value, offset)
 
     def arriving(self) -> Product:
         """Return the product that was left in a gradient's place, once."""
@@ -91,8 +117,15 @@ class Lists:
     def by_unit(self) -> Events:
         """For each unit the rows in which it is not 0."""
         index, value, offset = self.by_row
-        turned = Events(np.empty_like(index), np.empty_like(value), np.empty(self.units + 1, np.int64))
-        rows_of_units(index, value, offset, self.rows, self.units, *turned)
+        counts = np.empty((parts_of(self.rows), self.units), np.int64)
+        in_parts(listing.count_units, self.rows, index, offset, self.units, counts.reshape(-1))
+        ends = np.cumsum(counts.T).reshape(counts.T.shape)  # unit after unit, and for each part after part
+        place = np.ascontiguousarray(ends.T - counts)
+        turned = Events(np.empty_like(index), np.empty_like(value), np.append(place[0], self.count))
+        in_parts(
+            listing.list_units, self.rows, index, value, offset, self.units, place.reshape(-1), turned.index,
+            turned.value,
+        )  # fmt: skip
         return turned
 
 
@@ -113,18 +146,17 @@ class Spikes:
     @classmethod
     def of(cls, raster: Tensor) -> Spikes:
         """List what is not 0 in a raster (time_steps, batch, *shape), float32 on the CPU, that needs no gradient."""
-        lists = Lists(raster.shape[0] * raster.shape[1], math.prod(raster.shape[2:]), raster=raster)
-        return cls(tuple(raster.shape), lists, carrier(raster.shape))
+        return cls(tuple(raster.shape), Lists.of(raster), carrier(raster.shape))
 
     @property
     def activity(self) -> float:
         """The share of units that are not 0."""
-        return len(self.lists.by_row.index) / max(1, self.lists.rows * self.lists.units)
+        return self.lists.count / max(1, self.lists.rows * self.lists.units)
 
     def filled(self) -> Tensor:
         """Return the spikes as floats, without a gradient."""
         dense = empty(*self.shape)
-        in_parts(fill_rows, self.lists.rows, *self.lists.by_row, self.lists.units, dense.view(-1).numpy())
+        in_parts(listing.fill_rows, self.lists.rows, *self.lists.by_row, self.lists.units, dense.view(-1).numpy())
         return dense
 
 

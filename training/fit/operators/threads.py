@@ -1,23 +1,23 @@
-"""Work in equal parts on as many threads as PyTorch uses."""
+"""Work in equal parts on PyTorch's own threads.
+
+A thread of OpenMP spins for milliseconds after each of PyTorch's operations, since the next one may be near. A pool of
+other threads would have to share the cores with those that spin; so the kernels run on these very threads.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from training.fit.operators.compiled import Kernel
 
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "operators")
-
-
-os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked process has none of its parent's threads
+Part: TypeAlias = Callable[[int], None]  # does the part of this number
 
 
 def in_parts(kernel: Kernel, items: int, *arguments: Any) -> None:
@@ -31,12 +31,30 @@ def in_parts(kernel: Kernel, items: int, *arguments: Any) -> None:
         return
     code = kernel.of((*arguments, 0, items, 0))
     bounds = [items * part // parts for part in range(parts + 1)]
-    waiting = [
-        _threads(parts - 1).submit(code, *arguments, bounds[part], bounds[part + 1], part) for part in range(1, parts)
-    ]
-    code(*arguments, 0, bounds[1], 0)
-    for future in waiting:
-        future.result()
+
+    def run(part: int) -> None:
+        code(*arguments, bounds[part], bounds[part + 1], part)
+
+    together(run, parts)
+
+
+def together(run: Part, parts: int) -> None:
+    """Call `run(part)` for each part, each on a thread of its own; raises what the first that fails raises."""
+    failed: list[BaseException] = []
+
+    def guarded(part: int) -> None:
+        try:
+            run(part)
+        except BaseException as error:
+            failed.append(error)
+
+    openmp = _openmp()
+    if openmp is None:
+        list(_pool(parts).map(guarded, range(parts)))
+    else:
+        openmp(guarded, parts)
+    if failed:
+        raise failed[0]
 
 
 def parts_of(items: int) -> int:
@@ -48,3 +66,45 @@ def ranges_for(panels: int, rows: int) -> int:
     """Return into how many ranges rows are cut, so that each thread gets its share of so many panels times ranges."""
     threads = torch.get_num_threads()
     return 1 if panels % threads == 0 else max(1, min(threads, rows))
+
+
+@cache
+def _openmp() -> Callable[[Part, int], None] | None:
+    """Return what runs parts on the threads of the OpenMP library that PyTorch has loaded, if there is one.
+
+    Compilers call `GOMP_parallel` for `#pragma omp parallel`: https://gcc.gnu.org/onlinedocs/libgomp/The-libgomp-ABI.html
+    It is found through PyTorch's own library, since a process may have loaded several.
+    """
+    try:
+        library = ctypes.CDLL(torch._C.__file__)
+        parallel = library.GOMP_parallel
+        number, count = library.omp_get_thread_num, library.omp_get_num_threads
+    except (OSError, AttributeError):
+        return None
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    parallel.argtypes, parallel.restype = (callback, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+
+    def run(part: Part, parts: int) -> None:
+        def one(_: int | None) -> None:
+            for at in range(number(), parts, count()):  # its limits may leave fewer threads than were asked for
+                part(at)
+
+        # As many threads as PyTorch takes: for another number the library would end some or start new ones.
+        parallel(callback(one), None, torch.get_num_threads(), 0)
+
+    return run
+
+
+@cache
+def _pool(parts: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(parts, "operators")
+
+
+def _after_fork() -> None:
+    """Forget threads that only the parent has. OpenMP's cannot be started again in a child, so it uses a pool."""
+    global _openmp
+    _openmp = cache(lambda: None)
+    _pool.cache_clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
