@@ -200,6 +200,7 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, ...], nn.Module]] = {
     "half vectors": ((3, 7, 7), nn.Conv2d(3, 8, 3, padding=1)),
     "one and a half vectors": ((3, 11, 9), nn.Conv2d(3, 20, (5, 3), padding=2)),
     "strided": ((4, 11, 11), nn.Conv2d(4, 32, 3, stride=2, padding=1, bias=False)),
+    "dilated": ((3, 10, 12), nn.Conv2d(3, 6, (3, 2), dilation=(1, 2), padding=(0, 3))),
     "dilated groups": ((4, 10, 10), nn.Conv2d(4, 6, 3, dilation=2, groups=2)),
     "along a length": ((3, 21), nn.Conv1d(3, 16, 5, stride=2, padding=2)),
 }
@@ -207,7 +208,8 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, ...], nn.Module]] = {
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("largest", [1, 3])
-def test_a_convolution_that_follows_spikes_is_pytorchs(name: str, largest: int) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.2])
+def test_a_convolution_that_follows_spikes_and_errors_is_pytorchs(name: str, largest: int, share: float) -> None:
     shape, module = CONVOLUTIONS[name]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -221,6 +223,7 @@ def test_a_convolution_that_follows_spikes_is_pytorchs(name: str, largest: int) 
     expected = plain.connect(module, plainly)
     assert torch.equal(dense(currents), expected)
     weights = dyadic(generator, *expected.shape)
+    weights *= torch.rand(expected.shape, generator=generator) < share  # of errors that are not 0
     found = torch.autograd.grad((dense(currents) * weights).sum(), [edge, *module.parameters()])
     wanted = torch.autograd.grad((expected * weights).sum(), [plainly, *module.parameters()])
     for one, other in zip(found, wanted, strict=True):
