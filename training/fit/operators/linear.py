@@ -26,7 +26,9 @@ def packed(weight: Tensor) -> FloatArray:
     outputs, units = weight.shape
     width = padded(outputs)
     panels = np.empty(units * width, np.float32)
-    in_parts(products.pack, -(-width // PANEL), flat(weight.contiguous()), outputs, units, width, panels)
+    in_parts(
+        products.pack, -(-width // PANEL), flat(weight.contiguous()), outputs, units, width, panels, work=panels.size
+    )  # fmt: skip
     return panels
 
 
@@ -35,7 +37,10 @@ def packed_rows(weight: Tensor) -> FloatArray:
     outputs, units = weight.shape
     rows, width = padded(outputs), padded(units)
     panels = np.empty(rows * width, np.float32)
-    in_parts(products.pack_rows, -(-width // PANEL), flat(weight.contiguous()), outputs, units, rows, width, panels)
+    in_parts(
+        products.pack_rows, -(-width // PANEL), flat(weight.contiguous()), outputs, units, rows, width, panels,
+        work=panels.size,
+    )  # fmt: skip
     return panels
 
 

@@ -70,8 +70,11 @@ class Lists:
         """Return the lists of a raster (steps, batch, *shape), float32 on the CPU."""
         raster = raster.detach().contiguous()
         lists = cls.empty(raster.shape[0] * raster.shape[1], math.prod(raster.shape[2:]))
-        others = np.zeros(parts_of(lists.rows), np.bool_)
-        in_parts(listing.find_bits, lists.rows, flat(raster), lists.units, lists.vectors, lists.bits, others)
+        work = 4 * lists.rows * lists.vectors
+        others = np.zeros(parts_of(lists.rows, work), np.bool_)
+        in_parts(
+            listing.find_bits, lists.rows, flat(raster), lists.units, lists.vectors, lists.bits, others, work=work
+        )  # fmt: skip
         lists.raster = raster if others.any() else None
         return lists
 
@@ -89,7 +92,8 @@ class Lists:
     def offset(self) -> NDArray[np.int64]:
         """Where in the lists each row begins, and the last one ends (rows + 1)."""
         offset = np.zeros(self.rows + 1, np.int64)
-        in_parts(listing.count_rows, self.rows, self.bits, self.vectors, offset)
+        work = self.rows * self.vectors
+        in_parts(listing.count_rows, self.rows, self.bits, self.vectors, offset, work=work)
         return np.cumsum(offset, out=offset)
 
     @property
@@ -101,7 +105,8 @@ class Lists:
     def by_row(self) -> Events:
         """For each row the units that are not 0."""
         index, offset = np.empty(self.count, np.int32), self.offset
-        in_parts(listing.list_rows, self.rows, self.bits, self.vectors, index, offset)
+        work = 3 * self.rows * self.vectors
+        in_parts(listing.list_rows, self.rows, self.bits, self.vectors, index, offset, work=work)
         value = NO_FLOATS
         if self.raster is not None:
             value = np.empty(self.count, np.float32)
@@ -117,14 +122,15 @@ class Lists:
     def by_unit(self) -> Events:
         """For each unit the rows in which it is not 0."""
         index, value, offset = self.by_row
-        counts = np.empty((parts_of(self.rows), self.units), np.int64)
-        in_parts(listing.count_units, self.rows, index, offset, self.units, counts.reshape(-1))
+        work = self.count
+        counts = np.empty((parts_of(self.rows, work), self.units), np.int64)
+        in_parts(listing.count_units, self.rows, index, offset, self.units, counts.reshape(-1), work=work)
         ends = np.cumsum(counts.T).reshape(counts.T.shape)  # unit after unit, and for each part after part
         place = np.ascontiguousarray(ends.T - counts)
         turned = Events(np.empty_like(index), np.empty_like(value), np.append(place[0], self.count))
         in_parts(
             listing.list_units, self.rows, index, value, offset, self.units, place.reshape(-1), turned.index,
-            turned.value,
+            turned.value, work=work,
         )  # fmt: skip
         return turned
 
@@ -156,7 +162,10 @@ class Spikes:
     def filled(self) -> Tensor:
         """Return the spikes as floats, without a gradient."""
         dense = empty(*self.shape)
-        in_parts(listing.fill_rows, self.lists.rows, *self.lists.by_row, self.lists.units, dense.view(-1).numpy())
+        in_parts(
+            listing.fill_rows, self.lists.rows, *self.lists.by_row, self.lists.units, flat(dense),
+            work=dense.numel() // 8,
+        )  # fmt: skip
         return dense
 
 

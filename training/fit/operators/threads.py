@@ -17,15 +17,18 @@ import torch
 
 from training.fit.operators.compiled import Kernel
 
+WORTH_A_THREAD = 50_000  # nanoseconds
+
 Part: TypeAlias = Callable[[int], None]  # does the part of this number
 
 
-def in_parts(kernel: Kernel, items: int, *arguments: Any) -> None:
+def in_parts(kernel: Kernel, items: int, *arguments: Any, work: int | None = None) -> None:
     """Call `kernel(*arguments, first, end, part)` on each thread, with its share of the items and the thread's number.
 
-    The shares depend on the number of threads only, and so do sums that a kernel keeps for each part.
+    The shares depend on the number of threads and on `work` only, and so do sums that a kernel keeps for each part;
+    see `parts_of`.
     """
-    parts = parts_of(items)
+    parts = parts_of(items, work)
     if parts == 1:
         kernel(*arguments, 0, items, 0)
         return
@@ -57,9 +60,14 @@ def together(run: Part, parts: int) -> None:
         raise failed[0]
 
 
-def parts_of(items: int) -> int:
-    """Return how many threads share so many items."""
-    return max(1, min(torch.get_num_threads(), items))
+def parts_of(items: int, work: int | None = None) -> int:
+    """Return how many threads share so many items.
+
+    `work` says about how many nanoseconds one thread would take for all of them, where that may be so few that waking
+    another takes longer.
+    """
+    worth = items if work is None else work // WORTH_A_THREAD
+    return max(1, min(torch.get_num_threads(), items, worth))
 
 
 def ranges_for(panels: int, rows: int) -> int:
