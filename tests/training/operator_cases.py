@@ -60,6 +60,7 @@ class Case:
         trained: Sequence[str] = (),
         begun: bool = False,
         surrogate: Surrogate = Surrogate.SIGMOID,
+        slope: float = 2.0,
         detach_reset: bool = True,
         seed: int = 0,
     ) -> Case:
@@ -97,7 +98,7 @@ class Case:
                 fired = torch.rand(batch, size, generator=generator) < 0.3
                 state = state._replace(spikes=fired.float().requires_grad_())
         steps = (torch.rand(1 if constant else time_steps, batch, inputs, generator=generator) < 0.4).float()
-        threshold = SurrogateThreshold(surrogate, 2.0, detach_reset=detach_reset)
+        threshold = SurrogateThreshold(surrogate, slope, detach_reset=detach_reset)
         return cls(node, (size,), steps, time_steps, threshold, connection, recurrent, parameters, state)
 
     @property

@@ -46,6 +46,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "recurrent": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"begun": True, "size": 16}),
     "recurrent of several panels": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"size": 70, "batch": 9}),
+    "recurrent with errors that are mostly 0": (
+        {"type": "LIF", "decay": 0.875, "recurrent": {}},
+        {"surrogate": Surrogate.TRIANGULAR, "slope": 8.0, "size": 70, "batch": 9},
+    ),
     "recurrent with a late bias": ({"type": "LIF", "decay": 0.875, **RECURRENT}, {"constant": True}),
     "recurrent into the charge": (
         {"type": "LIF", "decay": 0.875, "gain": 0.5, "recurrent": {"joins": "charge"}},
@@ -58,6 +62,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "threshold": ({"type": "Threshold", "threshold": 0.5}, {"trained": ("threshold",)}),
 }
 SIGMOID = SurrogateThreshold(Surrogate.SIGMOID, 2.0)
+NARROW = SurrogateThreshold(Surrogate.TRIANGULAR, 16.0)  # no gradient but within a sixteenth of the threshold
 PLAIN = LIF(name="neuron", decay=0.875)
 
 
@@ -92,7 +97,8 @@ def test_the_number_of_threads_changes_no_spike_and_no_gradient_but_for_rounding
 
 
 @pytest.mark.parametrize("uses", [1, 2])
-def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int) -> None:
+@pytest.mark.parametrize("threshold", [SIGMOID, NARROW], ids=["errors everywhere", "errors that are mostly 0"])
+def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int, threshold: SurrogateThreshold) -> None:
     # With one use the gradient of a hidden layer is computed where it is needed, with two autograd sums both.
     generator = torch.Generator().manual_seed(0)
     steps = (torch.rand(6, 3, 11, generator=generator) < 0.4).float()
@@ -106,10 +112,10 @@ def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int) -> None
         link: Any
         step: Any
         link, step = (connect, scan) if compiled else (plain.connect, plain.scan)
-        spikes, _ = step(PLAIN, parameters_of(PLAIN), link(hidden, steps), 6, SIGMOID)
+        spikes, _ = step(PLAIN, parameters_of(PLAIN), link(hidden, steps), 6, threshold)
         loss = torch.zeros(())
         for readout in readouts[:uses]:
-            leaving, _ = step(PLAIN, parameters_of(PLAIN), link(readout, spikes), 6, SIGMOID)
+            leaving, _ = step(PLAIN, parameters_of(PLAIN), link(readout, spikes), 6, threshold)
             values = dense(leaving)
             loss = loss + (values * torch.arange(values.numel()).view_as(values)).sum() / 64
         gradients = torch.autograd.grad(loss, list(hidden.parameters()), retain_graph=True)
@@ -118,6 +124,7 @@ def test_a_spikes_gradient_is_the_sum_over_all_that_take_them(uses: int) -> None
         return list(gradients)
 
     for found, expected in zip(run(compiled=True), run(compiled=False), strict=True):
+        assert expected.abs().max() > 0
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 

@@ -13,9 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from models.engines.event.compiled import inner
 from models.engines.event.currents import Array
 from models.engines.event.vectors import LANES, list_bits, nonzero_bits
 from training.fit.operators.compiled import kernel
+
+
+@inner
+def count_bits(bits: Any) -> int:
+    """Return how many of the LANES lowest bits are set."""
+    bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555))
+    bits = (bits & np.uint64(0x3333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333))
+    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F)
+    return int((bits + (bits >> np.uint64(8))) & np.uint64(0x1F))
 
 
 @kernel
@@ -49,11 +59,7 @@ def count_rows(fired: Array, vectors: int, offset: Array, first: int, end: int, 
     for row in range(first, end):
         count = 0
         for word in fired[row * vectors : (row + 1) * vectors]:
-            bits: Any = np.uint64(word)
-            bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555))
-            bits = (bits & np.uint64(0x3333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333))
-            bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F)
-            count += int((bits + (bits >> np.uint64(8))) & np.uint64(0x1F))
+            count += count_bits(np.uint64(word))
         offset[row + 1] = count
 
 

@@ -13,12 +13,16 @@ from models.engines.event.vectors import (
     TILE_VECTORS,
     add_block,
     copy,
+    list_bits,
     multiply_floats_column,
     multiply_floats_tile,
+    nonzero_bits,
 )
 from training.fit.operators.compiled import kernel
+from training.fit.operators.listing import count_bits
 from training.fit.operators.transpose import transpose
 
+MANY = 0.3  # a larger share of floats than this that are not 0 is worth a dense product
 ROWS = 2048  # of errors that are added up at once: as a panel they fill half of an L2 cache
 
 
@@ -68,8 +72,27 @@ def multiply_rows(
     """Write `count` rows of `units` floats, rows[start + r * stride:], times panels (units, …) to sums.
 
     These are the sums of the columns `column` to `end` only, row after row; `column` is that of a panel. Both arrays
-    have room for FLOAT_ROWS more rows, to which anything may be written.
+    have room for FLOAT_ROWS more rows, to which anything may be written. Where many of the floats are 0, those that are
+    not are listed and their weights gathered.
     """
+    found = 0
+    for r in range(count):
+        for j in range(0, units, LANES):
+            found += count_bits(nonzero_bits(rows, start + r * stride + j))
+    if found <= MANY * count * units:
+        index, value = np.empty(found + LANES, np.int32), np.empty(found, np.float32)
+        k0 = 0
+        for r in range(count):
+            k1 = k0
+            for j in range(0, units, LANES):
+                k1 = list_bits(index, k1, j, nonzero_bits(rows, start + r * stride + j))
+            for k in range(k0, k1):
+                value[k] = rows[start + r * stride + index[k]]
+            for j in range(column, end, PANEL):
+                across, s = min(PANEL, end - j), r * (end - column) + j - column
+                gather(sums, s, zeros, 0, panels, units * j, across, across, index, value, k0, k1)
+            k0 = k1
+        return
     for j in range(column, end, PANEL):
         across = min(PANEL, end - j)
         for r in range(0, count, FLOAT_ROWS):
