@@ -12,20 +12,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba.core import types
 
-from models.engines.event.compiled import inner
 from models.engines.event.currents import Array
-from models.engines.event.vectors import LANES, list_bits, nonzero_bits
+from models.engines.event.vectors import LANES, intrinsic, list_bits, nonzero_bits
 from training.fit.operators.compiled import kernel
 
 
-@inner
-def count_bits(bits: Any) -> int:
+@intrinsic
+def count_bits(_: Any, bits: Any) -> Any:
     """Return how many of the LANES lowest bits are set."""
-    bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555))
-    bits = (bits & np.uint64(0x3333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333))
-    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F)
-    return int((bits + (bits >> np.uint64(8))) & np.uint64(0x1F))
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return builder.ctpop(builder.and_(arguments[0], ir.IntType(64)(2**LANES - 1)))
+
+    return types.int64(bits), generate
 
 
 @kernel
