@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.engines.torch.network import HardThreshold
+from models.engines.torch.network import AvgPool, HardThreshold, SumPool
 from models.neurons import NeuronState
-from models.spec.nodes import LIF
+from models.spec.nodes import LIF, AvgPool2d, SumPool2d
 from tests.training.operator_cases import Case, assert_same_run, dyadic, parse
 from training.config import Surrogate
 from training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
@@ -237,22 +237,59 @@ def test_a_convolution_that_follows_spikes_and_errors_is_pytorchs(name: str, lar
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize(("shape", "size"), [((2, 6, 6), 2), ((3, 7, 8), 3), ((1, 5, 5), 1)])
-def test_a_maximum_over_spikes_and_its_gradient_are_pytorchs(shape: tuple[int, ...], size: int) -> None:
-    # Where several spike in a window, or none, its gradient goes to the first of them.
+POOLS: dict[str, nn.Module] = {
+    "maximum": nn.MaxPool2d(2),
+    "maximum of three": nn.MaxPool2d((3, 3)),
+    "maximum of one": nn.MaxPool2d(1),
+    "mean": nn.AvgPool2d(2),
+    "mean over an odd window": nn.AvgPool2d((3, 2)),
+    "mean with a divisor of its own": nn.AvgPool2d(2, divisor_override=3),
+    "mean of a bundle": AvgPool(AvgPool2d(name="pool", kernel_size=3)),
+    "sum": SumPool(SumPool2d(name="pool", kernel_size=2)),
+}
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 6), (3, 7, 8), (1, 5, 5)])
+@pytest.mark.parametrize("name", POOLS)
+def test_a_pool_of_spikes_and_its_gradient_are_pytorchs(name: str, shape: tuple[int, ...]) -> None:
+    # Where several spike in a window, or none, the gradient of its maximum goes to the first of them.
     generator = torch.Generator().manual_seed(0)
     raster = (torch.rand(3, 4, *shape, generator=generator) < 0.3).float()
     edge = torch.zeros(()).expand(raster.shape).requires_grad_()
-    pooled = transform(nn.MaxPool2d(size), replace(Spikes.of(raster), carrier=edge))
+    pooled = transform(POOLS[name], replace(Spikes.of(raster), carrier=edge))
     assert isinstance(pooled, Spikes)
     plainly = raster.clone().requires_grad_()
-    expected = transform(nn.MaxPool2d(size), plainly)
+    expected = transform(POOLS[name], plainly)
     assert isinstance(expected, Tensor)
     assert torch.equal(dense(pooled), expected)
+    assert pooled.lists.count == int(expected.count_nonzero())
     weights = torch.rand(expected.shape, generator=generator)
     (found,) = torch.autograd.grad((dense(pooled) * weights).sum(), edge)
     (wanted,) = torch.autograd.grad((expected * weights).sum(), plainly)
-    assert torch.equal(found, wanted)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.MaxPool2d(2, stride=1),
+        nn.MaxPool2d(2, padding=1),
+        nn.MaxPool2d(2, dilation=2),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(3, stride=2),
+        nn.AvgPool2d(2, padding=1),
+        nn.AvgPool2d(2, ceil_mode=True),
+        SumPool(SumPool2d(name="pool", kernel_size=3, stride=2)),
+    ],
+    ids=str,
+)
+def test_pools_that_the_kernels_do_not_know_are_left_to_pytorch(module: nn.Module) -> None:
+    raster = (torch.rand(3, 4, 2, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    pooled = transform(module, Spikes.of(raster))
+    expected = transform(module, raster)
+    assert isinstance(pooled, Tensor)
+    assert isinstance(expected, Tensor)
+    assert torch.equal(pooled, expected)
 
 
 def test_a_flattening_keeps_the_spikes_and_their_gradient() -> None:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.engines.torch.network import HardThreshold
+from models.engines.torch.network import AvgPool, HardThreshold, SumPool
 from models.neurons import Arithmetic, NeuronState, at_rest
 from models.spec.nodes import Fire, Neuron, Spiking
 from training.fit.operators import plain, triton_scans
-from training.fit.operators.convolution import Convolve, max_pool, node_of
+from training.fit.operators.convolution import Convolve, node_of, pool
 from training.fit.operators.derivation import Rule
 from training.fit.operators.linear import Connect
 from training.fit.operators.scan_function import Layer, Scan, Tensors
@@ -110,13 +110,34 @@ def transform(module: nn.Module, signal: Signal) -> Signal:
     if isinstance(signal, Spikes):
         if type(module) is nn.Flatten and module.start_dim == 1:
             return replace(signal, shape=(*signal.shape[:2], signal.lists.units), carrier=signal.carrier.flatten(2))
-        if type(module) is nn.MaxPool2d and len(signal.shape) == 5 and not signal.lists.valued:
-            size, stride = _pair(module.kernel_size), _pair(module.stride)
-            if size == stride and _pair(module.padding) == (0, 0) and not module.ceil_mode:
-                return max_pool(signal, size)
+        windows = _windows(module)
+        if windows is not None and len(signal.shape) == 5 and not signal.lists.valued:
+            return pool(signal, *windows)
     values = dense(signal)
     flat: Tensor = module(values.flatten(0, 1))
     return flat.view(*values.shape[:2], *flat.shape[1:])
+
+
+def _windows(module: nn.Module) -> tuple[tuple[int, int], float | None] | None:
+    """Return a pool's window, and what its sum is divided by, or None for a maximum; None if the kernels cannot run it.
+
+    They can where windows touch and do not overlap, from the first place on.
+    """
+    if type(module) in (SumPool, AvgPool):
+        assert isinstance(module, SumPool)  # noqa: S101
+        window, hop, padding = module.pool.kernel_size, module.pool.hop, module.pool.padding
+        divisor = math.prod(window) if isinstance(module, AvgPool) else 1
+    elif type(module) in (nn.MaxPool2d, nn.AvgPool2d):
+        assert isinstance(module, nn.MaxPool2d | nn.AvgPool2d)  # noqa: S101
+        window, hop, padding = _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
+        if module.ceil_mode or (isinstance(module, nn.MaxPool2d) and _pair(module.dilation) != (1, 1)):
+            return None
+        divisor = None
+        if isinstance(module, nn.AvgPool2d):
+            divisor = module.divisor_override or math.prod(window)
+    else:
+        return None
+    return (window, divisor) if hop == window and not any(padding) else None
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:

@@ -213,13 +213,24 @@ def _windows(shape: Shape, kernel: tuple[int, int]) -> tuple[NDArray[np.int32], 
 
 
 class _Pool(torch.autograd.Function):
+    """A pool of spikes into `lists`: their sum divided by `divisor`, or where that is None their maximum."""
+
     @staticmethod
-    def forward(ctx: Any, spikes: Spikes, _: Tensor, lists: Lists, kernel: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, spikes: Spikes, _: Tensor, lists: Lists, kernel: tuple[int, int], divisor: float | None
+    ) -> Tensor:
         spikes.lists.uses += 1
-        ctx.spikes, ctx.kernel = spikes, kernel
+        ctx.spikes, ctx.kernel, ctx.divisor = spikes, kernel, divisor
         windows, _starts, shape = _windows(spikes.shape[2:], kernel)
         index, _value, offset = spikes.lists.by_row
-        in_parts(kernels.pool_spikes, lists.rows, index, offset, windows, lists.vectors, lists.bits)
+        if divisor is None:
+            in_parts(kernels.pool_spikes, lists.rows, index, offset, windows, lists.vectors, lists.bits)
+        else:
+            lists.raster = empty(lists.rows, lists.units)
+            in_parts(
+                kernels.sum_spikes, lists.rows, index, offset, windows, lists.units, lists.vectors, divisor, lists.bits,
+                flat(lists.raster),
+            )  # fmt: skip
         return carrier((*spikes.shape[:2], *shape))
 
     @staticmethod
@@ -227,21 +238,26 @@ class _Pool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         spikes = ctx.spikes
         windows, starts, _ = _windows(spikes.shape[2:], ctx.kernel)
-        index, _value, offset = spikes.lists.by_row
-        found = empty(*spikes.shape)
-        in_parts(
-            kernels.pool_gradient, spikes.lists.rows, index, offset, windows, starts, flat(gradient.contiguous()),
-            flat(found),
-        )  # fmt: skip
-        return None, found, None, None
+        found, pooled = empty(*spikes.shape), flat(gradient.contiguous())
+        if ctx.divisor is None:
+            index, _value, offset = spikes.lists.by_row
+            in_parts(
+                kernels.pool_gradient, spikes.lists.rows, index, offset, windows, starts, pooled, flat(found)
+            )  # fmt: skip
+        else:
+            in_parts(
+                kernels.spread_gradient, spikes.lists.rows, windows, starts.size, ctx.divisor, pooled, flat(found)
+            )  # fmt: skip
+        return None, found, None, None, None
 
 
-def max_pool(spikes: Spikes, kernel: tuple[int, int]) -> Spikes:
-    """Return whether anything spikes in each window of (time_steps, batch, channels, height, width).
+def pool(spikes: Spikes, kernel: tuple[int, int], divisor: float | None) -> Spikes:
+    """Return the sum over each window of (time_steps, batch, channels, height, width), divided by `divisor`.
 
-    Windows touch and do not overlap. As in PyTorch the gradient goes to a window's first spike, or to its first place.
+    Without a divisor it is the maximum, whose gradient goes, as in PyTorch, to a window's first spike, or to its first
+    place. Windows touch and do not overlap.
     """
     _, starts, shape = _windows(spikes.shape[2:], kernel)
     lists = Lists.empty(spikes.lists.rows, starts.size)
-    edge: Tensor = _Pool.apply(spikes, spikes.carrier, lists, kernel)  # type: ignore[no-untyped-call]
+    edge: Tensor = _Pool.apply(spikes, spikes.carrier, lists, kernel, divisor)  # type: ignore[no-untyped-call]
     return Spikes((*spikes.shape[:2], *shape), lists, edge)

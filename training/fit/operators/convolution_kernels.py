@@ -133,6 +133,41 @@ def pool_spikes(
 
 
 @kernel
+def sum_spikes(
+    index: Array, offset: Array, windows: Array, count: int, vectors: int, divisor: float, bits: Array, sums: Array,
+    first: int, end: int, _: int,
+) -> None:  # fmt: skip
+    """Write the spikes in each window, divided by `divisor`, to sums (rows, count), and which are not 0 to `bits`."""
+    for row in range(first, end):
+        start = row * count
+        bits[row * vectors : (row + 1) * vectors] = 0
+        sums[start : start + count] = 0.0
+        for k in range(offset[row], offset[row + 1]):
+            window = windows[index[k]]
+            if window >= 0:
+                at = row * vectors + window // LANES
+                bits[at] = bits[at] | np.uint16(1 << (window % LANES))
+                sums[start + window] += 1.0
+        if divisor != 1.0:
+            for window in range(count):
+                sums[start + window] /= divisor
+
+
+@kernel
+def spread_gradient(
+    windows: Array, count: int, divisor: float, pooled: Array, gradient: Array, first: int, end: int, _: int
+) -> None:  # fmt: skip
+    """Write the gradient of each place's window in pooled rows (rows, count), divided by `divisor`; -1 is no window."""
+    shares = np.zeros(count + 1, np.float32)  # the last is of places without a window
+    for row in range(first, end):
+        for window in range(count):
+            shares[window] = pooled[row * count + window] / divisor
+        start = row * windows.size
+        for place in range(windows.size):
+            gradient[start + place] = shares[windows[place]]
+
+
+@kernel
 def pool_gradient(
     index: Array, offset: Array, windows: Array, starts: Array, pooled: Array, gradient: Array, first: int, end: int,
     _: int,
