@@ -34,6 +34,10 @@ from training.report.evaluate import evaluate
 BRAILLE = {"data": {"dataset": "arrays"}, "network": {"coding": "spikes"}}
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "digits": {},
+    "digits-wide": {
+        "network": {"architecture": "64C3-AP2-128C3-AP2-128"},
+        "optimisation": {"label_smoothing": 0.1},
+    },
     "mnist-5000": {"data": {"dataset": "mnist-5000"}},
     "braille": BRAILLE,
     "braille-64R": BRAILLE | {"network": {"coding": "spikes", "architecture": "64R"}},
