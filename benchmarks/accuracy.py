@@ -39,6 +39,11 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "optimisation": {"label_smoothing": 0.1},
     },
     "mnist-5000": {"data": {"dataset": "mnist-5000"}},
+    "mnist-5000-shifted": {
+        "data": {"dataset": "mnist-5000"},
+        "augment": {"shift": 2},
+        "optimisation": {"epochs": 20},
+    },
     "braille": BRAILLE,
     "braille-64R": BRAILLE | {"network": {"coding": "spikes", "architecture": "64R"}},
     "braille-varied": BRAILLE

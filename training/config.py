@@ -197,6 +197,9 @@ class OptimisationConfig(Frozen):
     batch_size: Count = suited(64, 64, "Samples per batch.")
     learning_rate: Positive = suited(2e-3, 2e-2, "The highest learning rate.")
     schedule: Schedule = suited(Schedule.COSINE, Schedule.ONE_CYCLE, "How the learning rate changes over the run.")
+    average: Share0 = suited(
+        0.0, 0.98, "What the average of the weights keeps at each step; it is what is validated and exported."
+    )
     weight_decay: NonNegative = Field(default=1e-3, description="AdamW's weight decay.")
     neuron_rate_factor: Positive = Field(
         default=5.0, description="The learning rate of neurons' parameters and delays, as a multiple of the weights'."

@@ -107,5 +107,5 @@ def test_a_checkpoint_from_before_gradients_were_recorded_is_read(tmp_path: Path
 
 
 def test_what_an_epoch_recorded_survives_a_checkpoint(tmp_path: Path) -> None:
-    Progress({}, {}, [HUGE, *epochs(1)]).save(tmp_path / "checkpoint.pt")
+    Progress({}, {}, {}, [HUGE, *epochs(1)]).save(tmp_path / "checkpoint.pt")
     assert Progress.load(tmp_path / "checkpoint.pt").epochs == [HUGE, *epochs(1)]

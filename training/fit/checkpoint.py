@@ -15,10 +15,11 @@ from training.report.epochs import Epoch
 
 @dataclass
 class Progress:
-    """The progress of a run: its epochs, the current and the best weights, and the optimiser's state."""
+    """The progress of a run: its epochs, the current, averaged and best weights, and the optimiser's state."""
 
     weights: dict[str, Tensor]
     optimiser: dict[str, Any]
+    average: dict[str, Tensor]
     epochs: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Progress:
         content = {
             "weights": self.weights,
             "optimiser": self.optimiser,
+            "average": self.average,
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "best": asdict(self.best) if self.best else None,
             "best_weights": self.best_weights,
@@ -44,6 +46,7 @@ class Progress:
             return cls(
                 weights=content["weights"],
                 optimiser=content["optimiser"],
+                average=content.get("average", {}),  # absent in checkpoints from before there was one
                 epochs=[Epoch(**epoch) for epoch in content["epochs"]],
                 best=Epoch(**content["best"]) if content["best"] else None,
                 best_weights=content["best_weights"],

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel
 
 from models.engines.torch.network import HardThreshold
 from models.spec import Spec
@@ -26,6 +27,7 @@ from training.config import Initialisation, OptimisationConfig, TrainingConfig
 from training.data.augment import augment
 from training.data.datasets import Dataset, Labels, Split
 from training.fit.architecture import Architecture
+from training.fit.average import averaged
 from training.fit.batch_norm import WholeBatch
 from training.fit.checkpoint import Progress
 from training.fit.devices import Devices, launch
@@ -71,18 +73,18 @@ def fit(
     """
     devices = devices or launch(config)
     watcher = watcher if devices.first else SILENT
-    module, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
+    module, served, optimiser, progress = start(architecture, data, config, devices, checkpoint if resume else None)
     diagnostics = Diagnostics(data, architecture.spec.coding, config.optimisation.clip_norm)
     interrupted = False
     try:
         while _goes_on(progress, config.optimisation):
-            epoch = _one_epoch(module, optimiser, data, config, len(progress.epochs), watcher, devices)
+            epoch = _one_epoch(module, served, optimiser, data, config, len(progress.epochs), watcher, devices)
             epoch = replace(epoch, warnings=diagnostics.of(epoch))
             progress.epochs.append(epoch)
-            progress.weights = deepcopy(module.state_dict())
+            progress.weights, progress.average = deepcopy(module.state_dict()), deepcopy(served.state_dict())
             progress.optimiser = optimiser.state_dict()
             if epoch.better_than(progress.best):
-                progress.best, progress.best_weights = epoch, progress.weights
+                progress.best, progress.best_weights = epoch, deepcopy(served.module.state_dict())
             if devices.first:
                 progress.save(checkpoint)
             watcher.epoch(epoch)
@@ -96,10 +98,22 @@ def fit(
     return Fitted(module.network(), progress.epochs, progress.best, interrupted)
 
 
+class Start(NamedTuple):
+    """What a run begins with: the network that is trained, the average of its weights, the optimiser and the progress.
+
+    Each of the optimiser's steps updates the average.
+    """
+
+    module: TrainingNetwork
+    served: AveragedModel
+    optimiser: torch.optim.Optimizer
+    progress: Progress
+
+
 def start(
     architecture: Architecture, data: Dataset, config: TrainingConfig, devices: Devices, checkpoint: Path | None = None
-) -> tuple[TrainingNetwork, torch.optim.Optimizer, Progress]:
-    """Return a network with its optimiser and progress: fresh from the seed, or as in a checkpoint."""
+) -> Start:
+    """Return what a run begins with: fresh from the seed, or as in a checkpoint."""
     settings = config.optimisation
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -109,12 +123,16 @@ def start(
             samples = settings.batch_size if method is Initialisation.FIRING_RATE else SAMPLES
             initialise(module, data.training.samples[:samples], method)
     optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate, fused=True)
-    progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict())
+    progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict(), {})
     if checkpoint:
         module.load_state_dict(progress.weights)
         optimiser.load_state_dict(progress.optimiser)
     devices.synchronise(module)
-    return module, optimiser, progress
+    served = averaged(module, settings.average)
+    if progress.average:
+        served.load_state_dict(progress.average)
+    optimiser.register_step_post_hook(lambda *_: served.update_parameters(module))
+    return Start(module, served, optimiser, progress)
 
 
 def _groups(module: TrainingNetwork, config: OptimisationConfig) -> list[dict[str, Any]]:
@@ -135,6 +153,7 @@ def _goes_on(progress: Progress, config: OptimisationConfig) -> bool:
 
 def _one_epoch(
     module: TrainingNetwork,
+    served: AveragedModel,
     optimiser: torch.optim.Optimizer,
     data: Dataset,
     config: TrainingConfig,
@@ -149,7 +168,7 @@ def _one_epoch(
         return settings.learning_rate * learning_rate_share(settings.schedule, epochs / settings.epochs)
 
     trained = train_epoch(module, optimiser, data, config, number, rate_at, watcher, devices)
-    validation = _validate_shares(module, data.validation, devices)
+    validation = _validate_shares(cast(TrainingNetwork, served.module), data.validation, devices)
     return Epoch(
         number=number,
         training_loss=trained.loss,

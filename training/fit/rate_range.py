@@ -65,7 +65,7 @@ def find_learning_rate(
         raise InvalidConfig(f"steps: is {steps}, expected at least 2")
     if not 0 < lowest < highest:
         raise InvalidConfig(f"lowest: is {lowest:g}, expected more than 0 and less than highest, {highest:g}")
-    module, optimiser, _ = start(architecture, data, config, devices)
+    module, _, optimiser, _ = start(architecture, data, config, devices)
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
