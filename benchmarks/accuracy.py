@@ -49,8 +49,8 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "braille-varied": BRAILLE
     | {
         "network": {"coding": "spikes", "architecture": "256R-DO0.3"},
-        "augment": {"event_drop": 0.4, "time_shift": 16},
-        "optimisation": {"epochs": 100, "label_smoothing": 0.1},
+        "augment": {"event_drop": 0.2, "time_shift": 8, "time_jitter": 2},
+        "optimisation": {"epochs": 60, "label_smoothing": 0.1, "batch_size": 32},
     },
     "spoken-digits": {"data": {"dataset": "spoken-digits"}, "network": {"coding": "spikes"}},
 }
