@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -65,6 +66,38 @@ def test_what_a_part_raises_is_raised_and_the_other_part_is_done(failing: int) -
     assert done == [1 - failing]
 
 
+class Alarm(Exception):
+    pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that sends signals")
+def test_no_signal_is_lost_while_threads_work() -> None:
+    # As Ctrl-C does, a handler raises wherever the main thread is: before, within and after the parts.
+    torch.set_num_threads(2)
+    raised, seen, turns = 0, 0, 0
+
+    def handle(_: int, __: object) -> None:
+        nonlocal raised
+        raised += 1
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        while turns < 5000:
+            try:
+                while turns < 5000:
+                    turns += 1
+                    signal.setitimer(signal.ITIMER_REAL, (10 + turns % 90) * 1e-6)
+                    together(lambda _: None, 2)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Alarm:
+                seen += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert raised > 100
+    assert seen == raised
+
+
 def test_fewer_threads_than_parts_do_all_parts_once() -> None:
     program = (
         "import torch; torch.set_num_threads(3)\n"
@@ -81,7 +114,7 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     program = (
         "import os, torch; torch.set_num_threads(2)\n"
         "from training.fit.operators.threads import together\n"
-        "together(lambda part: None, 2)\n"
+        "together(lambda _: None, 2)\n"
         "child = os.fork()\n"
         "done = []; together(done.append, 2)\n"
         "if child: os.waitpid(child, 0)\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from models.spec import Coding, Input
 from training.config import DataConfig
@@ -18,6 +17,8 @@ PIXELS = Input(shape=(1, 28, 28), low=0, high=255, scale=1 / 256)
 
 def digits(config: DataConfig, coding: Coding) -> Dataset:
     """Return the 1,797 digits of 8×8 pixels from 0 to 16."""
+    from sklearn.datasets import load_digits  # here, since it takes a second, which --help need not wait for
+
     found = load_digits()
     images = found.images.astype(np.float32)[:, np.newaxis]
     # Sixteenths, not fractions of the largest value: sums of them are exact in float32.

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from training.config import DataConfig
 from training.data.dataset import Labels
@@ -41,6 +40,10 @@ def hold_out(
     """Return the indices that are kept and those of the `name` split, about `share` of all, stratified by class."""
     if groups is not None:
         return _hold_out_groups(labels, share, seed, name, groups)
+    from sklearn.model_selection import (
+        train_test_split,
+    )  # here, since it takes a second, which --help need not wait for
+
     try:
         kept, held = train_test_split(
             np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels, shuffle=True
@@ -59,6 +62,8 @@ def _hold_out_groups(labels: Labels, share: float, seed: int, name: str, groups:
         raise InvalidData(
             f"{name} split: {count} group is left for training and it, expected at least {SPLITS} groups in all"
         )
+    from sklearn.model_selection import StratifiedGroupKFold
+
     parts = min(max(2, round(1 / share)), count)
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

@@ -18,16 +18,17 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, distributed
 
 from models.engines.torch.engine import usable_device
 from training.config import Precision, TrainingConfig
 from training.errors import InvalidConfig, TrainingError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SECONDS_TO_LEAVE = 10.0
 
@@ -156,6 +157,10 @@ def launch(config: TrainingConfig) -> Devices:
     A process that is started here runs this program from its beginning, up to this call. Raises InvalidConfig or
     EngineUnavailable, before any is started, for devices or a precision that cannot be had.
     """
+    # Imported here, since it takes two seconds, for which --help and a mistake in the flags need not wait.
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
     settings = config.parallel
     device = usable_device(config.device)
     by_torchrun = TorchElasticEnvironment.detect()

@@ -80,25 +80,34 @@ def ranges_for(panels: int, rows: int) -> int:
 def _openmp() -> Callable[[Part, int], None] | None:
     """Return what runs parts on the threads of the OpenMP library that PyTorch has loaded, if there is one.
 
-    Compilers call `GOMP_parallel` for `#pragma omp parallel`: https://gcc.gnu.org/onlinedocs/libgomp/The-libgomp-ABI.html
-    It is found through PyTorch's own library, since a process may have loaded several.
+    These are the functions that stand for `#pragma omp parallel` in what a compiler makes of it:
+    https://gcc.gnu.org/onlinedocs/libgomp/Implementing-PARALLEL-construct.html
+    They are found through PyTorch's own library, since a process may have loaded several.
     """
     try:
         library = ctypes.CDLL(torch._C.__file__)
-        parallel = library.GOMP_parallel
+        start, end = library.GOMP_parallel_start, library.GOMP_parallel_end
         number, count = library.omp_get_thread_num, library.omp_get_num_threads
     except (OSError, AttributeError):
         return None
     callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    parallel.argtypes, parallel.restype = (callback, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    start.argtypes, start.restype = (callback, ctypes.c_void_p, ctypes.c_uint), None
+    end.argtypes, end.restype = (), None
 
     def run(part: Part, parts: int) -> None:
-        def one(_: int | None) -> None:
+        def share(_: int | None = None) -> None:
             for at in range(number(), parts, count()):  # its limits may leave fewer threads than were asked for
                 part(at)
 
         # As many threads as PyTorch takes: for another number the library would end some or start new ones.
-        parallel(callback(one), None, torch.get_num_threads(), 0)
+        others, threads = callback(share), torch.get_num_threads()
+        # This thread takes its share outside the callback, which would swallow the KeyboardInterrupt of a Ctrl-C. Nor
+        # can one come within the `try` before the others have started: Python looks for signals after a call.
+        try:
+            start(others, None, threads)
+            share()
+        finally:
+            end()
 
     return run
 
