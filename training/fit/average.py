@@ -13,10 +13,10 @@ from training.fit.network import TrainingNetwork
 
 
 def averaged(module: TrainingNetwork, keep: float) -> AveragedModel:
-    """Return an average of a network's weights that keeps a share of itself at each update.
+    """Return the moving average of a network's weights; each update keeps the share `keep`, in [0, 1), of it.
 
-    The first update takes the weights as they are. The n-th keeps at most n / (n + 9), so that a long average too soon
-    forgets the start.
+    Each of its tensors has the shape of the network's. The first update takes the weights as they are, and the n-th
+    keeps at most n / (n + 9), so that a long average does not remember the random start.
     """
 
     def average(before: Tensor, now: Tensor, updates: Tensor | int) -> Tensor:
