@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from training.fit.architecture import Architecture
 from training.fit.checkpoint import Progress
 from training.fit.forward import forward
 from training.fit.initialise import BAND, initialise
+from training.fit.interrupt import held_back
 from training.fit.job import architecture_for
 from training.fit.loop import fit, validate
 from training.fit.losses import spike_loss
@@ -111,6 +113,47 @@ def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
     assert fitted.interrupted
     assert len(fitted.epochs) == 2
     assert fitted.best in fitted.epochs
+
+
+def test_an_interrupt_waits_for_the_end_of_a_batch(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
+    written: list[int] = []
+
+    def write(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            signal.raise_signal(signal.SIGINT)
+        written.append(epoch.number)
+
+    fitted = fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt", watcher=Watcher(epoch=write))
+    assert fitted.interrupted
+    assert written == [0, 1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    def interrupt_twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), held_back():  # at its end, the first is still to be said
+        interrupt_twice()
+
+
+def test_an_interrupt_of_the_last_epoch_is_not_lost() -> None:
+    with pytest.raises(KeyboardInterrupt), held_back():
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_program_that_handles_interrupts_goes_on_to_do_so() -> None:
+    handled: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: handled.append(number))
+    try:
+        with held_back() as check:
+            signal.raise_signal(signal.SIGINT)
+            check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert handled == [signal.SIGINT]
 
 
 def test_each_epoch_draws_anew(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from training.fit.devices import Devices, launch
 from training.fit.diagnostics import Diagnostics
 from training.fit.forward import encoded, forward
 from training.fit.initialise import SAMPLES, initialise
+from training.fit.interrupt import held_back
 from training.fit.layers import Delays, Neurons
 from training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
 from training.fit.network import TrainingNetwork
@@ -77,17 +78,24 @@ def fit(
     diagnostics = Diagnostics(data, architecture.spec.coding, config.optimisation.clip_norm)
     interrupted = False
     try:
-        while _goes_on(progress, config.optimisation):
-            epoch = _one_epoch(module, served, optimiser, data, config, len(progress.epochs), watcher, devices)
-            epoch = replace(epoch, warnings=diagnostics.of(epoch))
-            progress.epochs.append(epoch)
-            progress.weights, progress.average = deepcopy(module.state_dict()), deepcopy(served.state_dict())
-            progress.optimiser = optimiser.state_dict()
-            if epoch.better_than(progress.best):
-                progress.best, progress.best_weights = epoch, deepcopy(served.module.state_dict())
-            if devices.first:
-                progress.save(checkpoint)
-            watcher.epoch(epoch)
+        with held_back() as check:
+
+            def on_batch(number: int, share: float) -> None:
+                watcher.batch(number, share)
+                check()
+
+            watched = replace(watcher, batch=on_batch)
+            while _goes_on(progress, config.optimisation):
+                epoch = _one_epoch(module, served, optimiser, data, config, len(progress.epochs), watched, devices)
+                epoch = replace(epoch, warnings=diagnostics.of(epoch))
+                progress.epochs.append(epoch)
+                progress.weights, progress.average = deepcopy(module.state_dict()), deepcopy(served.state_dict())
+                progress.optimiser = optimiser.state_dict()
+                if epoch.better_than(progress.best):
+                    progress.best, progress.best_weights = epoch, deepcopy(served.module.state_dict())
+                if devices.first:
+                    progress.save(checkpoint)
+                watcher.epoch(epoch)
     except KeyboardInterrupt:
         devices.end_others()
         interrupted = True

@@ -1,0 +1,40 @@
+"""A Ctrl-C that comes between two batches, never within a checkpoint, a row of the table or an event file."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[], None]]:
+    """Hold an interrupt back until the function that is yielded is called, which then raises KeyboardInterrupt.
+
+    So does the end of the block. A second interrupt raises at once, for those who will not wait. Outside the main
+    thread, and where the program handles interrupts in its own way, nothing changes.
+    """
+    asked = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            signal.default_int_handler(number, frame)
+        asked = True
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield check
+        check()
+    finally:
+        signal.signal(signal.SIGINT, before)
