@@ -98,9 +98,12 @@ class Input(Frozen):
 
     @property
     def normalised_range(self) -> tuple[float, float]:
-        """The least and the greatest value after normalisation, over all features, in float32 as coding does it."""
+        """The least and the greatest value after normalisation, over all features, in float32 as coding does it.
+
+        It takes no more memory than the fields do, however large the declared shape.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
-            ends = [self.normalise(np.broadcast_to(end, self.shape)) for end in self.range]
+            ends = [self.normalise(end) for end in self.range]
         return float(min(end.min() for end in ends)), float(max(end.max() for end in ends))
 
 

@@ -61,6 +61,11 @@ def test_what_is_no_finite_number_is_refused_even_where_the_input_clips(value: f
         encode(np.array([[0, value]], np.float32), spec(out_of_range="clip"))
 
 
+def test_the_range_of_a_huge_declared_shape_costs_nothing() -> None:
+    # An array of that shape would be 8 TiB, which no machine here gives.
+    assert Input(shape=(2**20, 2**21), low=-1, high=3, scale=0.5).normalised_range == (-0.5, 1.5)
+
+
 def test_a_resolution_rounds_the_normalised_value_half_to_even() -> None:
     # In quarters: 0.3 lies at 1.2, so that it is 0.25; 0.375 halfway between 1 and 2, which is even, so 0.5.
     rounded = spec(resolution=0.25)
