@@ -1,0 +1,68 @@
+"""What comes of a network today where that is not yet what is wanted; a line goes when its network comes in."""
+
+from __future__ import annotations
+
+from tests.zoo.registry import Entry, Outcome, another_answer, refused
+
+TODAY: dict[str, Outcome] = {
+    "snntorch-3-feedforward": refused("has a forward of its own, which is not a plain chain"),
+    "snntorch-6-convolutional-class": refused("has a forward of its own, which is not a plain chain"),
+    "snntorch-6-fixed-batch": refused("has a forward of its own, which is not a plain chain"),
+    "snntorch-rleaky-conv": refused("conv2d_channels: a recurrent connection is full"),
+    "snntorch-regression": another_answer(),
+    "neurobench-primate-reaching": another_answer(),
+    "onnx-logistic-regression": another_answer(),
+    "onnx-mlp-classifier": another_answer(),
+    "onnx-torch-probabilities": another_answer(),
+    "snntorch-bntt": refused("has a forward of its own, which is not a plain chain"),
+    "snntorch-alpha": refused("Alpha): its class: no rule converts it"),
+    "snntorch-exoplanet": refused("has a forward of its own, which is not a plain chain"),
+    "snntorch-autoencoder": refused("Unflatten): its class: no rule converts it"),
+    "weights-lightning": refused("does not fit the network"),
+    "weights-training-loop": refused("does not fit the network"),
+    "neurobench-nehar": refused("has a forward of its own, which is not a plain chain"),
+    "spikingjelly-clock-driven": refused("has a forward of its own, which is not a plain chain"),
+    "spikingjelly-rsnn-synapse-filter": refused("SynapseFilter): its class: no rule converts it"),
+    "spikingjelly-rsnn-feedback": refused("LinearRecurrentContainer): its class: no rule converts it"),
+    "spikingjelly-element-wise-feedback": refused("ElementWiseRecurrentContainer): its class: no rule converts it"),
+    "spikingjelly-permuted": refused("has a forward of its own, which is not a plain chain"),
+    "spikingjelly-skip-add": refused("has a forward of its own, which is not a plain chain"),
+    "spikingjelly-skip-and": refused("has a forward of its own, which is not a plain chain"),
+    "spikingjelly-skip-iand": refused("has a forward of its own, which is not a plain chain"),
+    "spikingjelly-shared-cat": refused("has a forward of its own, which is not a plain chain"),
+    "spikingjelly-ann2snn": refused("VoltageScaler): its class: no rule converts it"),
+    "spikingjelly-qif-eif": refused("QIFNode): its class: no rule converts it"),
+    "spikingjelly-mnist-net": refused("MNISTNet): its class: no rule converts it"),
+    "spikingjelly-fashion-mnist-net": refused("FashionMNISTNet): its class: no rule converts it"),
+    "spikingjelly-nmnist-net": refused("NMNISTNet): its class: no rule converts it"),
+    "spikingjelly-cifar10-net": refused("CIFAR10Net): its class: no rule converts it"),
+    "spikingjelly-cifar10-dvs-net": refused("CIFAR10DVSNet): its class: no rule converts it"),
+    "spikingjelly-dvs-gesture-net": refused("DVSGestureNet): its class: no rule converts it"),
+    "spikingjelly-sew-resnet18": refused("SEWResNet): its class: no rule converts it"),
+    "spikingjelly-spiking-resnet18": refused("SpikingResNet): its class: no rule converts it"),
+    "spikingjelly-spiking-vgg11": refused("SpikingVGG): its class: no rule converts it"),
+    "spikingjelly-spikformer": refused("Spikformer): its class: no rule converts it"),
+    "spikingjelly-qkformer": refused("QKFormer): its class: no rule converts it"),
+    "norse-intro": refused("readout 'spike_count' needs a spiking last node, not Linear"),
+    "norse-mnist-decoded": refused("has a forward of its own, which is not a plain chain"),
+    "norse-conv-net": refused("ConvNet): its class: no rule converts it"),
+    "norse-vgg": refused("VGG): its class: no rule converts it"),
+    "norse-speech-commands": refused("LILinearCell): its class: no rule converts it"),
+    "norse-lsnn": refused("LSNNRecurrentCell): its class: no rule converts it"),
+    "norse-memory": refused("has a forward of its own, which is not a plain chain"),
+    "norse-lif-adex": refused("LIFAdExCell): its class: no rule converts it"),
+    "norse-lsnn-layer": refused("LSNNCell): its class: no rule converts it"),
+    "norse-refractory": refused("LIFRefracCell): its class: no rule converts it"),
+    "norse-inverted-residual": refused("has a forward of its own, which is not a plain chain"),
+    "sinabs-quickstart-conv": refused("readout 'spike_count' needs a spiking last node, not Linear"),
+    "sinabs-weight-transfer": refused("readout 'spike_count' needs a spiking last node, not Linear"),
+    "sinabs-nmnist": refused("readout 'spike_count' needs a spiking last node, not Flatten"),
+    "sinabs-alif": refused("ALIF): its class: no rule converts it"),
+    "sinabs-skip": refused("has a forward of its own, which is not a plain chain"),
+    "onnx-logistic-zipmap": refused("expected a tensor of numbers"),
+}
+
+
+def expected(entry: Entry) -> Outcome:
+    """Return what comes of a network today."""
+    return TODAY.get(entry.name, entry.wanted)
