@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from training.commands.groups import (
     labels_of,
     shape_of,
 )
+from training.commands.input_flags import show_input, with_input_flags
 from training.errors import InvalidEntry
 from training.importers.builder import Options
 from training.importers.card import imported_card
@@ -52,9 +53,11 @@ def importer(framework_name: str) -> Callable[..., None]:
         coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.SPIKES,
         readout: ReadoutOption = None,
         labels: LabelsOption = None,
+        *,
+        declared: dict[str, Any],
     ) -> None:
         require_name(name)
-        options = Options(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None)
+        options = Options(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None, **declared)
         framework = find(framework_name)
         converted = convert(load_network(entry, state_dict), framework, options)
         layers = _compared(converted, framework, converted.network, COMPARED)
@@ -64,10 +67,11 @@ def importer(framework_name: str) -> Callable[..., None]:
             name,
             lambda parity: _card(name, converted, framework, layers, parity),
         )
+        show_input(converted.network.spec.input)
         published.show(console)
 
     command.__doc__ = f"Publish a {framework_name} network as the next version of a model."
-    return command
+    return with_input_flags(command)
 
 
 for _name in NAMES:
@@ -84,7 +88,8 @@ def verify(
     framework_name, _, entry = against.partition(":")
     framework, network = find(framework_name), Bundle.read(bundle).network
     spec = network.spec
-    options = Options(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels)
+    declared = {name: getattr(spec.input, name) for name in type(spec.input).model_fields if name != "shape"}
+    options = Options(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels, **declared)
     converted = convert(load_network(entry, state_dict), framework, options)
     own = [node.name for node in spec.nodes]
     if missing := sorted(converted.places.keys() - set(own)):
