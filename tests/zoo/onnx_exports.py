@@ -47,7 +47,8 @@ def _exported(network: nn.Module, example: Tensor, *, batch_axis: int = 0) -> by
     with warnings.catch_warnings(), TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # that this exporter is the older one
         torch.onnx.export(
-            network.eval(), (example,), file := Path(folder, "model.onnx"), input_names=["input"], output_names=["output"], dynamo=False,
+            network.eval(), (example,), file := Path(folder, "model.onnx"),
+            input_names=["input"], output_names=["output"], dynamo=False,
             dynamic_axes={"input": {batch_axis: "batch"}, "output": {0: "batch"}},
         )  # fmt: skip
         return file.read_bytes()
