@@ -190,7 +190,15 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
         if kind.startswith("IAF"):
             parameters = of("norse.torch.functional.iaf").IAFParameters(**thresholds, v_reset=torch.tensor(-0.25))
             return getattr(norse, kind)(parameters)
-        parameters = norse.LIFParameters(**membrane, **current, **thresholds, v_reset=uniform(rng, -0.5, 0.1, size))
+        resets = {"v_reset": uniform(rng, -0.5, 0.1, size)}
+        if "LSNN" in kind:  # which start at v_th, as a number for all neurons, and keep its place
+            thresholds = {"v_th": torch.tensor(float(rng.uniform(0.2, 0.6)))}
+            adaptation = {"tau_adapt_inv": uniform(rng, 10, 500, size), "beta": uniform(rng, 0.05, 0.5, size)}
+            parameters = of("norse.torch.functional.lsnn").LSNNParameters(
+                **membrane, **current, **thresholds, **resets, **adaptation
+            )
+        else:
+            parameters = norse.LIFParameters(**membrane, **current, **thresholds, **resets)
         if "Recurrent" in kind:
             weights = {
                 "input_weights": dyadic(rng, size, size, most=2),
@@ -207,7 +215,10 @@ NORSE: dict[str, Neurons] = {
     "LIFBoxCell-subtract": norse_neurons("LIFBoxCell", reset_method="reset_subtract"),
 } | {
     kind: norse_neurons(kind)
-    for kind in ("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF")
+    for kind in (
+        *("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF"),
+        *("LSNNCell", "LSNN", "LSNNRecurrentCell", "LSNNRecurrent"),
+    )
 }  # fmt: skip
 
 
@@ -216,7 +227,7 @@ def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
 
     def build(rng: Generator, size: int) -> nn.Module:
         activation = of("sinabs.activation")
-        thresholds = (0.1, 0.5) if fields.get("norm_input", kind.startswith("LIF")) else (0.7, 2.0)
+        thresholds = (0.1, 0.5) if fields.get("norm_input", "LIF" in kind) else (0.7, 2.0)
         chosen = {
             "spike_fn": getattr(activation, spike),
             "reset_fn": getattr(activation, reset)(),
@@ -225,15 +236,19 @@ def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
         if fields.get("floor"):
             chosen["min_v_mem"] = uniform(rng, -0.7, 0.1, size)
         if fields.get("synapse"):
-            chosen["tau_syn"] = uniform(rng, 0.5, 5, size)
-        if kind.startswith("LIF"):
+            # ALIF asks whether its tau_syn is true, which an array is not.
+            chosen["tau_syn"] = uniform(rng, 0.5, 5, *(() if "ALIF" in kind else (size,)))
+        if "LIF" in kind:
             chosen |= {"tau_mem": uniform(rng, 1, 20, size), "norm_input": fields.get("norm_input", True)}
+        if "ALIF" in kind:
+            chosen |= {"tau_adapt": uniform(rng, 1, 20, size), "adapt_scale": uniform(rng, 0.1, 2, size)}
         if "Recurrent" in kind:
             chosen["rec_connect"] = nn.Linear(size, size)
             dyadic_recurrence(rng, chosen["rec_connect"])
         if "Squeeze" in kind:
             chosen["num_timesteps"] = STEPS
-        return getattr(of("sinabs.layers"), kind)(**chosen)
+        layers = of("sinabs.layers.alif" if kind == "ALIFSqueeze" else "sinabs.layers")
+        return getattr(layers, kind)(**chosen)
 
     return build
 
@@ -251,6 +266,12 @@ SINABS: dict[str, Neurons] = {
         ("LIF", "SingleSpike", "MembraneSubtract", {"floor": True, "synapse": True}),
         ("LIF", "SingleSpike", "MembraneReset", {"norm_input": False}),
         ("LIFSqueeze", "MultiSpike", "MembraneSubtract", {}),
+        ("ALIF", "SingleSpike", "MembraneSubtract", {}),
+        ("ALIF", "MultiSpike", "MembraneSubtract", {"norm_input": False, "floor": True}),
+        ("ALIF", "SingleSpike", "MembraneReset", {"norm_input": False, "synapse": True}),
+        ("ALIFSqueeze", "SingleSpike", "MembraneSubtract", {}),
+        ("ALIFRecurrent", "SingleSpike", "MembraneSubtract", {"norm_input": False}),
+        ("ALIFRecurrent", "MultiSpike", "MembraneReset", {"norm_input": True}),
         ("IAF", "MultiSpike", "MembraneSubtract", {}),
         ("IAF", "MultiSpike", "MembraneSubtract", {"floor": True}),
         ("IAF", "SingleSpike", "MembraneReset", {"synapse": True}),
