@@ -58,6 +58,20 @@ def toy(coding: Coding = Coding.DIRECT, time_steps: int = 3) -> Network:
     )
 
 
+def regression(scores: str = "values", units: list[str] | None = None) -> Network:
+    """Two inputs straight into two outputs of a Linear, the second with a bias of -1, whose mean is read."""
+    return network_of(
+        [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}],
+        {"fc.weight": [[1, 0], [0, 1]], "fc.bias": [0, -1]},
+        input={"shape": [2], "low": 0, "high": 10},
+        time_steps=3,
+        readout="mean",
+        labels=["angle", "speed"],
+        scores=scores,
+        **{} if units is None else {"units": units},
+    )
+
+
 @dataclass(frozen=True)
 class Case:
     """A network, inputs for it, and the steps before which a run of them is cut."""
