@@ -50,7 +50,7 @@ SNNTORCH = [
     Entry("snntorch-rsynaptic", "snntorch", tutorials.recurrent_synaptic, (12,), 15, **TIME_FIRST),
     Entry("snntorch-rleaky-conv", "snntorch", tutorials.recurrent_convolutional, (1, 6, 6), 8, **TIME_FIRST),
     Entry("snntorch-regression", "snntorch", tutorials.regression, (1,), 12, coding=CURRENT,
-          run=runs.time_first, read=runs.last, options={"readout": "last_membrane"}),
+          run=runs.time_first, read=runs.last, options={"readout": "last_membrane", "scores": "values"}),
     Entry("snntorch-population", "snntorch", tutorials.population, (1, 6, 6), 10, **STEPS),
     Entry("snntorch-bntt", "snntorch", tutorials.batch_norm_through_time, (20,), 6, **IMAGE),
     Entry("snntorch-alpha", "snntorch", tutorials.alpha, (20,), 10, **TIME_FIRST),
@@ -75,7 +75,7 @@ NEUROBENCH = [
           options={"low": "-3", "high": "3"}),
     Entry("neurobench-dvs-gesture", "snntorch", bench.gesture, (2, 16, 16), 10, **STEPS),
     Entry("neurobench-primate-reaching", "snntorch", bench.primate_reaching, (24,), 10,
-          run=runs.time_first, read=runs.last, options={"readout": "last_membrane"}),
+          run=runs.time_first, read=runs.last, options={"readout": "last_membrane", "scores": "values"}),
 ]  # fmt: skip
 
 SPIKINGJELLY = [
@@ -179,22 +179,16 @@ NIR = [
 
 ONNX = [
     Entry("onnx-logistic-regression", "onnx", onnx_exports.logistic_regression, (16,), 1,
-          coding=DIRECT, probabilities=True,
-          options={"labels": "a,b,c", "output-name": "probabilities"}),
+          coding=DIRECT, probabilities=True),
     Entry("onnx-logistic-zipmap", "onnx", onnx_exports.logistic_regression_zipmap, (16,), 1,
-          coding=DIRECT, probabilities=True,
-          options={"labels": "a,b,c", "output-name": "output_probability"}),
-    Entry("onnx-mlp-classifier", "onnx", onnx_exports.mlp_classifier, (16,), 1, coding=DIRECT, probabilities=True,
-          options={"labels": "a,b,c", "output-name": "probabilities"}),
-    Entry("onnx-torch-logits", "onnx", onnx_exports.torch_logits, (1, 8, 8), 1, coding=DIRECT,
-          options={"labels": "a,b,c,d,e"}),
-    Entry("onnx-torch-dynamo", "onnx", onnx_exports.torch_dynamo, (1, 8, 8), 1, coding=DIRECT,
-          options={"labels": "a,b,c,d,e"}),
+          coding=DIRECT, probabilities=True),
+    Entry("onnx-mlp-classifier", "onnx", onnx_exports.mlp_classifier, (16,), 1, coding=DIRECT, probabilities=True),
+    Entry("onnx-torch-logits", "onnx", onnx_exports.torch_logits, (1, 8, 8), 1, coding=DIRECT),
+    Entry("onnx-torch-dynamo", "onnx", onnx_exports.torch_dynamo, (1, 8, 8), 1, coding=DIRECT),
     Entry("onnx-torch-probabilities", "onnx", onnx_exports.torch_probabilities, (16,), 1,
-          coding=DIRECT, probabilities=True,
-          options={"labels": "a,b,c"}),
+          coding=DIRECT, probabilities=True),
     Entry("onnx-torch-unrolled", "onnx", onnx_exports.torch_unrolled, (16,), 5,
-          options={"labels": "a,b,c", "layout": "batch_time", "output-kind": "scores"}),
+          options={"layout": "batch_time"}),
 ]  # fmt: skip
 
 NETWORKS = (*SNNTORCH, *NEUROBENCH, *SPIKINGJELLY, *NORSE, *SINABS, *NIR, *ONNX)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from tests.zoo.registry import Entry, Outcome, another_answer, refused
+from tests.zoo.registry import Entry, Outcome, refused
 
 TODAY: dict[str, Outcome] = {
     "snntorch-3-feedforward": refused("has a forward of its own, which is not a plain chain"),
     "snntorch-6-convolutional-class": refused("has a forward of its own, which is not a plain chain"),
     "snntorch-6-fixed-batch": refused("has a forward of its own, which is not a plain chain"),
     "snntorch-rleaky-conv": refused("conv2d_channels: a recurrent connection is full"),
-    "onnx-logistic-regression": another_answer(),
-    "onnx-mlp-classifier": another_answer(),
-    "onnx-torch-probabilities": another_answer(),
     "snntorch-bntt": refused("has a forward of its own, which is not a plain chain"),
     "snntorch-alpha": refused("Alpha): its class: no rule converts it"),
     "snntorch-exoplanet": refused("has a forward of its own, which is not a plain chain"),
@@ -49,7 +46,6 @@ TODAY: dict[str, Outcome] = {
     "norse-refractory": refused("LIFRefracCell): its class: no rule converts it"),
     "norse-inverted-residual": refused("has a forward of its own, which is not a plain chain"),
     "sinabs-skip": refused("has a forward of its own, which is not a plain chain"),
-    "onnx-logistic-zipmap": refused("expected a tensor of numbers"),
 }
 
 
