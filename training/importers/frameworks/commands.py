@@ -26,7 +26,7 @@ from training.commands.groups import (
 from training.errors import InvalidEntry
 from training.importers.builder import Options
 from training.importers.card import imported_card
-from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_chain, table
+from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework, table
 from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.entry import load_network
 from training.importers.frameworks.framework import NAMES, Framework, find
@@ -36,6 +36,10 @@ from training.report.parity import Parity
 
 StateDictOption = Annotated[
     Path | None, typer.Option(help="Weights: .safetensors, or what torch.save wrote.", show_default="the network's own")
+]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="Samples that your forward is tried with, where it needs so many.", show_default="3"),
 ]
 
 
@@ -52,9 +56,12 @@ def importer(framework_name: str) -> Callable[..., None]:
         coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.SPIKES,
         readout: ReadoutOption = None,
         labels: LabelsOption = None,
+        batch: BatchOption = None,
     ) -> None:
         require_name(name)
-        options = Options(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None)
+        options = Options(
+            shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None, batch=batch
+        )
         framework = find(framework_name)
         converted = convert(load_network(entry, state_dict), framework, options)
         layers = _compared(converted, framework, converted.network, COMPARED)
@@ -79,12 +86,13 @@ def verify(
     against: Annotated[str, typer.Option(help="The framework and your own code: snntorch:package.module:factory.")],
     state_dict: StateDictOption = None,
     samples: Annotated[int, typer.Option(min=1, help="How many random samples to run.")] = COMPARED,
+    batch: BatchOption = None,
 ) -> None:
     """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
     framework_name, _, entry = against.partition(":")
     framework, network = find(framework_name), Bundle.read(bundle).network
     spec = network.spec
-    options = Options(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels)
+    options = Options(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels, batch=batch)
     converted = convert(load_network(entry, state_dict), framework, options)
     own = [node.name for node in spec.nodes]
     if missing := sorted(converted.places.keys() - set(own)):
@@ -101,7 +109,7 @@ def verify(
 def _compared(converted: Converted, framework: Framework, network: Network, samples: int) -> list[LayerParity]:
     """Compare a network with a framework's modules on random samples, and show it."""
     inputs = random_encoded(network.spec, samples)
-    parity = compare(converted, run_chain(converted, framework, inputs), ReferenceEngine(network), inputs)
+    parity = compare(converted, run_framework(converted, framework, inputs), ReferenceEngine(network), inputs)
     console.print(table(parity, framework, samples))
     for row in parity:
         if row.spikes == 0:

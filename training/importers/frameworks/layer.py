@@ -14,6 +14,7 @@ from models.spec import Readout
 from models.spec.nodes import Joins, NodeBase, Recurrent
 from training.importers.builder import Builder, Draft
 from training.importers.connections import Array
+from training.importers.frameworks.graph import Reading
 
 
 @dataclass
@@ -25,17 +26,24 @@ class Findings:
     steps: set[float] = field(default_factory=set)
     """The seconds of a step."""
     readout: Readout | None = None
-    """What the answer is read from."""
+    """What the answer is read from, where a readout says it."""
+    reading: Reading | None = None
+    """What the author's forward returns of its last node."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One module, where it stands in the user's network, and the builder that its nodes go to."""
+    """One module, where it stands in the user's network, and the builder that its nodes go to.
+
+    `where` is the author's line that calls it, and `alone` whether it alone takes what the one before it gives.
+    """
 
     path: str
     module: Any
     builder: Builder
     findings: Findings
+    where: str = ""
+    alone: bool = True
 
     @property
     def name(self) -> str:

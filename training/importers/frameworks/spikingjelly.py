@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.spec import Readout
 from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Reset
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import Layer, is_hard
 from training.importers.frameworks.torch_modules import MODULES
 
@@ -124,6 +124,13 @@ def run(module: nn.Module, steps: Tensor) -> Run:
     return result
 
 
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes, as its step_mode says."""
+    if not isinstance(module, base.MemoryModule) or isinstance(module, nn.Dropout | layers.Dropout):
+        return None
+    return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
+
+
 FRAMEWORK = Framework(
     name="spikingjelly",
     rule="fires at the threshold; resets at once, by subtraction where v_reset is None",
@@ -150,4 +157,5 @@ FRAMEWORK = Framework(
         },
     ),
     run=run,
+    takes=takes,
 )

@@ -8,11 +8,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.spec.nodes import AvgPool2d, MaxPool2d, Weighted
 from training.importers import connections
 from training.importers.frameworks.layer import Layer, Rule
+
+
+class Scaled(nn.Module):
+    """Values times a constant, which spreads over a sample."""
+
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the values (batch, *shape) times the factor."""
+        return values * self.factor
+
+
+def scaled(layer: Layer) -> None:
+    """Convert a scaling by a constant."""
+    layer.builder.add(connections.scale(layer.name, layer.array("factor", layer.module.factor)))
+
+
+def keeps_sign(module: nn.Module) -> bool:
+    """Return whether what a module gives of values that are not negative is not negative."""
+    if isinstance(module, Scaled):
+        return bool((module.factor >= 0).all())
+    return isinstance(module, nn.AvgPool2d | nn.MaxPool2d | nn.LPPool2d | nn.Flatten) or type(module) in PASSED_ON
 
 
 def linear(layer: Layer) -> None:
@@ -100,8 +124,9 @@ def batch_norm(layer: Layer) -> None:
     if module.running_mean is None:
         layer.refuse("track_running_stats is False", "it needs each batch's own statistics")
         return
-    before: Any = builder.nodes[-1] if builder.nodes else None
-    if not isinstance(before, Weighted):
+    place = next((place for place, node in enumerate(builder.nodes) if [node.name] == builder.sources), None)
+    before: Any = None if place is None else builder.nodes[place]
+    if not isinstance(before, Weighted) or not layer.alone:
         layer.refuse("what comes before it", "only the Linear or Conv right before a batch norm can take it in")
         return
     with torch.no_grad():
@@ -115,7 +140,7 @@ def batch_norm(layer: Layer) -> None:
     shift = ((0.0 if bias is None else bias.astype(np.float64)) - precise["running_mean"]) * scale
     builder.tensors[f"{before.name}.weight"] = folded.astype(np.float32)
     builder.tensors[f"{before.name}.bias"] = (shift + precise.get("bias", 0.0)).astype(np.float32)
-    builder.nodes[-1] = before.model_copy(update={"bias": True})
+    builder.nodes[place] = before.model_copy(update={"bias": True})
     layer.findings.notes.append(
         f"The batch norm `{layer.path}` is folded into `{before.name}`: computed in float64 and rounded once, where "
         "the framework rounds after each layer, so that a membrane within rounding of its threshold may fall otherwise."
@@ -146,6 +171,7 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.MaxPool2d: max_pool,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,
+        Scaled: scaled,
         nn.BatchNorm1d: batch_norm,
         nn.BatchNorm2d: batch_norm,
     }
