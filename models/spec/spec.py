@@ -19,6 +19,7 @@ from models.errors import InvalidSpec
 from models.spec.input import Input
 from models.spec.nodes import Integrating, Neuron, Node, Spiking
 from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
+from models.spec.scores import Scores
 
 INPUT = "input"
 
@@ -50,16 +51,32 @@ class Readout(StrEnum):
 
 
 class Task(Frozen, ABC):
-    """A model's task, for any kind of model: its input, coding, time steps and class labels."""
+    """A model's task, for any kind of model: its input, coding, time steps and classes, or the values it gives.
+
+    `labels` are the names of the classes, or of the values where `scores` is `values`; `units` are theirs, in the same
+    order, and "" stands for none.
+    """
 
     input: Input
     coding: Coding = Coding.DIRECT
     time_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     labels: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(min_length=1)]
+    scores: Scores = Scores.SOFTMAX
+    units: tuple[Annotated[str, StringConstraints(max_length=64)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _units_are_of_values(self) -> Self:
+        if self.units is None:
+            return self
+        if self.scores.has_classes:
+            raise InvalidSpec(f"units: {list(self.units)} given, but scores is '{self.scores}', which has none")
+        if len(self.units) != self.classes:
+            raise InvalidSpec(f"units: {len(self.units)} given, expected one for each of the {self.classes} labels")
+        return self
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of values."""
         return len(self.labels)
 
     @property

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from models.spec import INPUT, Coding, Readout, Spec, describe_first_error
+from models.spec import INPUT, Coding, Input, OutOfRange, Readout, Spec, describe_first_error
+from models.spec.input import PerFeature
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Integrating, Node, NodeBase
 from models.spec.parameters import PER_NEURON, Shape, show
@@ -37,9 +38,19 @@ class Options:
     coding: Coding | None = None
     readout: Readout | None = None
     labels: tuple[str, ...] | None = None
-    low: float | None = None
-    high: float | None = None
+    low: PerFeature | None = None
+    high: PerFeature | None = None
+    scale: PerFeature | None = None
+    offset: PerFeature | None = None
+    out_of_range: OutOfRange | None = None
+    resolution: float | None = None
     batch: int | None = None
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The fields of the spec's input that are given, but for its shape."""
+        given = {name: getattr(self, name) for name in Input.model_fields if name != "shape"}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -135,10 +146,9 @@ class Builder:
         if outputs > MAX_CLASSES:
             raise InvalidGraph(f"node '{last.name}': has {outputs:,} outputs, expected at most {MAX_CLASSES:,}")
         usual = Readout.MAX_MEMBRANE if isinstance(last, Integrating) else Readout.SPIKE_COUNT
-        values = {"shape": self.shapes[INPUT], "low": options.low, "high": options.high}
         spec = Spec.read(
             {
-                "input": {key: value for key, value in values.items() if value is not None},
+                "input": {"shape": self.shapes[INPUT], **options.declared},
                 "coding": options.coding or Coding.SPIKES,
                 "time_steps": TIME_STEPS if options.time_steps is None else options.time_steps,
                 "dt": dt,

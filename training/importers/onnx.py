@@ -16,6 +16,7 @@ from models.errors import InvalidBundle, InvalidInput
 from models.spec import Coding
 from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
 from training.commands.groups import ModelNameOption, RepositoryOption, console, labels_of, shape_of
+from training.commands.input_flags import show_input, with_input_flags
 from training.importers.card import imported_card
 from training.publish.publish import publish_external
 
@@ -46,6 +47,7 @@ class OnnxFile:
         return cls(path.name, content, outline, inputs, outputs)
 
 
+@with_input_flags
 def import_command(
     file: Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)],
     name: ModelNameOption,
@@ -57,22 +59,20 @@ def import_command(
         bool, typer.Option("--any-time-steps", help="A request may ask for others.", show_default="it may not")
     ] = False,
     coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.DIRECT,
-    low: Annotated[float, typer.Option(help="The least value of an input.")] = 0.0,
-    high: Annotated[float, typer.Option(help="The greatest value of an input.")] = 1.0,
-    scale: Annotated[float, typer.Option(help="The model sees scale * value + offset.")] = 1.0,
-    offset: Annotated[float, typer.Option(help="See scale.")] = 0.0,
     layout: Annotated[
         AxisLayout, typer.Option(help="The axes of the model's input before a sample's.")
     ] = AxisLayout.BATCH,
     output_kind: Annotated[OutputKind, typer.Option(help="What the model's output is.")] = OutputKind.SCORES,
     input_name: Annotated[str | None, typer.Option(help="The model's input.", show_default="its only one")] = None,
     output_name: Annotated[str | None, typer.Option(help="The model's output.", show_default="its only one")] = None,
+    *,
+    declared: dict[str, Any],
 ) -> None:
     """Publish an external ONNX model as a model's next version, under a contract of what it takes and gives."""
     require_name(name)
     model = OnnxFile.read(file)
     fields: dict[str, Any] = {
-        "input": {"shape": shape_of(input_shape), "low": low, "high": high, "scale": scale, "offset": offset},
+        "input": {"shape": shape_of(input_shape), **declared},
         "coding": coding,
         "time_steps": time_steps,
         "any_time_steps": any_time_steps,
@@ -83,9 +83,10 @@ def import_command(
         "output_kind": output_kind,
     }
     contract = OnnxContract.of(fields)
-    publish_external(contract, model.content, ModelRepository(repository), name, _card(model, contract, name)).show(
-        console
-    )
+    card = _card(model, contract, name)
+    published = publish_external(contract, model.content, ModelRepository(repository), name, card)
+    show_input(contract.input)
+    published.show(console)
 
 
 def _only(names: tuple[str, ...], kind: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from training.commands.groups import (
     labels_of,
     shape_of,
 )
+from training.commands.input_flags import show_input, with_input_flags
 from training.errors import InvalidEntry
 from training.importers.builder import Options
 from training.importers.card import imported_card
@@ -57,10 +58,12 @@ def importer(framework_name: str) -> Callable[..., None]:
         readout: ReadoutOption = None,
         labels: LabelsOption = None,
         batch: BatchOption = None,
+        *,
+        declared: dict[str, Any],
     ) -> None:
         require_name(name)
         options = Options(
-            shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None, batch=batch
+            shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None, batch=batch, **declared
         )
         framework = find(framework_name)
         converted = convert(load_network(entry, state_dict), framework, options)
@@ -71,10 +74,11 @@ def importer(framework_name: str) -> Callable[..., None]:
             name,
             lambda parity: _card(name, converted, framework, layers, parity),
         )
+        show_input(converted.network.spec.input)
         published.show(console)
 
     command.__doc__ = f"Publish a {framework_name} network as the next version of a model."
-    return command
+    return with_input_flags(command)
 
 
 for _name in NAMES:
@@ -92,7 +96,10 @@ def verify(
     framework_name, _, entry = against.partition(":")
     framework, network = find(framework_name), Bundle.read(bundle).network
     spec = network.spec
-    options = Options(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels, batch=batch)
+    declared = {name: getattr(spec.input, name) for name in type(spec.input).model_fields if name != "shape"}
+    options = Options(
+        spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels, batch=batch, **declared
+    )
     converted = convert(load_network(entry, state_dict), framework, options)
     own = [node.name for node in spec.nodes]
     if missing := sorted(converted.places.keys() - set(own)):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -129,7 +130,7 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
     for layout in _layouts(options.input_shape, options.time_steps, options.batch or BATCH):
         for module in network.modules():  # from rest, whatever ran before
             _rest(module)
-        recorder = Recorder(framework, leaves, operate, not_negative=(options.low or 0.0) >= 0)
+        recorder = Recorder(framework, leaves, operate, not_negative=bool(np.min(options.low or 0.0) >= 0))
         recorder.shapes[INPUT] = options.input_shape
         try:
             graph = _folded(network, recorder, layout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from training.commands.groups import (
     labels_of,
     shape_of,
 )
+from training.commands.input_flags import show_input, with_input_flags
 from training.importers.builder import Options
 from training.importers.card import imported_card
 from training.importers.nir.check import examine, show_report
@@ -55,6 +56,7 @@ InputShapeOption = Annotated[str | None, typer.Option(help="Such as 2,34,34.", s
 
 
 @imports.command("nir")
+@with_input_flags
 def import_command(
     file: FileArgument,
     name: ModelNameOption,
@@ -67,16 +69,17 @@ def import_command(
     coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.", show_default="spikes")] = None,
     readout: ReadoutOption = None,
     labels: LabelsOption = None,
-    low: Annotated[float | None, typer.Option(help="The least value of an input.", show_default="0")] = None,
-    high: Annotated[float | None, typer.Option(help="The greatest value of an input.", show_default="1")] = None,
     input_shape: InputShapeOption = None,
+    *,
+    declared: dict[str, Any],
 ) -> None:
     """Publish a NIR file as the next version of a model, under a named dialect."""
-    options = Options(_shape(input_shape), time_steps, coding, readout, labels_of(labels) or None, low, high)
+    options = Options(_shape(input_shape), time_steps, coding, readout, labels_of(labels) or None, **declared)
     given = GivenRules(dialect, dt, reset, reset_timing)
     published, conversion = import_nir(file, given, options, ModelRepository(repository), name)
     for sentence in conversion.warnings:
         typer.echo(f"warning: {sentence}", err=True)
+    show_input(conversion.network.spec.input)
     published.show(console)
 
 
