@@ -209,14 +209,19 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
             shortcut = draw(st.sampled_from([None, *others]))
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
             append(draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs)), shape)
-    if len(shape) > 1:
-        append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
-    classes = draw(st.integers(1, 4))
-    append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
+    if not nodes or draw(st.integers(0, 3)):  # otherwise the output has the shape that there is, read flat
+        if len(shape) > 1:
+            append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
+        classes = draw(st.integers(1, 4))
+        append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
     readout = draw(st.sampled_from(Readout))
-    append(
-        draw(neurons("out", draw(st.sampled_from(FIRING if readout is Readout.SPIKE_COUNT else INTEGRATING)))), shape
-    )
+    kinds = [*FIRING] if readout.of_spikes else [*FIRING, *INTEGRATING, *INTEGRATING]
+    kinds += [] if readout.of_spikes or readout.of_membrane else [None, None, None]  # any node may be the last
+    if kind := draw(st.sampled_from(kinds)):
+        append(draw(neurons("out", kind)), shape)
+    if draw(st.integers(0, 3)) == 0:
+        append({"type": "Flatten", "name": "flat_out"}, (math.prod(shape),))
+    classes = math.prod(shape)
     spec = Spec(
         input=Input(shape=input_shape, low=-2, high=2),
         coding=coding,
