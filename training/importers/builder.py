@@ -97,8 +97,8 @@ class Builder:
     def add(self, draft: Draft, inputs: Sequence[str] | None = None, *, layer: Shape | None = None) -> str:
         """Append a node and return its name, which is the draft's, or one like it that a spec can have and is free.
 
-        `inputs` are names of earlier nodes, whose sum it takes; by default the node before it, or what `follow` said. `layer` is the shape
-        that the parameters are laid out over where it is not the one that arrives.
+        `inputs` are names of earlier nodes, whose sum it takes; by default what `follow` said, or the node before it.
+        `layer` is the shape that the parameters are laid out over where it is not the one that arrives.
         """
         name = self._free_name(draft)
         inputs = self.sources if inputs is None else list(inputs)
@@ -142,7 +142,7 @@ class Builder:
         if not self.nodes:
             raise InvalidGraph("the network has no layer")
         last = self.nodes[-1]
-        outputs = (self.shape or (0,))[0]
+        outputs = math.prod(self.shapes[last.name] or (0,))
         if outputs > MAX_CLASSES:
             raise InvalidGraph(f"node '{last.name}': has {outputs:,} outputs, expected at most {MAX_CLASSES:,}")
         usual = Readout.MAX_MEMBRANE if isinstance(last, Integrating) else Readout.SPIKE_COUNT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from training.importers.frameworks.axes import Axes, Unclear
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.fold import Value
-from training.importers.frameworks.graph import Node, Over
+from training.importers.frameworks.graph import Node, Reading
 from training.importers.frameworks.meaning import Answer, Meaning, Signal, added_over_time
 from training.importers.frameworks.torch_modules import Scaled
 
@@ -24,11 +23,10 @@ def add(call: Call) -> Meaning:
     first, second = call.argument(0, "input"), call.argument(1, "other")
     one, other = call.meaning(first), call.meaning(second)
     if one is None or other is None:
-        held, constant = (other, first) if one is None else (one, second)
-        assert held is not None
-        if _shape(constant, call) and not bool(torch.as_tensor(constant).any()):
-            return held
-        raise Unclear("adds a constant, which has no node")
+        (tensor, held), constant = _with_constant(call)
+        if call.out.shape != tensor.shape or bool(torch.as_tensor(constant).any()):
+            raise Unclear("adds a constant, which has no node")
+        return held
     for held, more in ((one, other), (other, one)):
         if isinstance(more, Signal) and (summed := added_over_time(held, more, call.where)):
             return summed
@@ -37,10 +35,14 @@ def add(call: Call) -> Meaning:
     return _summed(call, one, other)
 
 
-def _shape(constant: Any, call: Call) -> bool:
-    """Return whether adding a constant keeps the shape."""
-    others = [tensor.shape for tensor in (call.argument(0, "input"), call.argument(1, "other")) if isinstance(tensor, Tensor) and call.meaning(tensor)]
-    return bool(others) and others[0] == call.out.shape
+def _with_constant(call: Call) -> tuple[tuple[Tensor, Signal | Answer], Any]:
+    """Return which of two arguments depends on the input, with what it means, and the other, which does not."""
+    first, second = call.argument(0, "input"), call.argument(1, "other")
+    for held, constant in ((first, second), (second, first)):
+        meaning = call.meaning(held)
+        if meaning is not None and call.meaning(constant) is None:
+            return (held, meaning), constant
+    raise Unclear("multiplies two signals, which has no node")
 
 
 def _summed(call: Call, one: Signal, other: Signal) -> Signal:
@@ -50,8 +52,9 @@ def _summed(call: Call, one: Signal, other: Signal) -> Signal:
     name = "sum"
     firsts, sample = recorder.seen(one, name)
     seconds, _ = recorder.seen(other, name)
+    axes = Axes.of(one.axes.leading, sample)
     values = []
-    for first, second in zip(firsts, seconds, strict=True):
+    for first, second, summed in zip(firsts, seconds, axes.time_first(call.out), strict=True):
         if any(recorder.fold.nodes[value.node].membrane for value in (first, second)):
             raise Unclear("adds to a neuron's membrane, which no node does")
         if first.node == second.node:
@@ -59,8 +62,9 @@ def _summed(call: Call, one: Signal, other: Signal) -> Signal:
             continue
         value = recorder.fold.stateless("add", [first, second], lambda: Node(name, None, where=call.where))
         recorder.describe(value.node, sample, [first, second])
+        recorder.fold.keep(value, summed, summed)
         values.append(value)
-    return Signal(Axes.of(one.axes.leading, sample), tuple(values))
+    return Signal(axes, tuple(values))
 
 
 def subtract(call: Call) -> Meaning:
@@ -73,14 +77,10 @@ def subtract(call: Call) -> Meaning:
 
 def multiply(call: Call) -> Meaning:
     """Return what is multiplied by a constant, or divided by one."""
-    first, second = call.argument(0, "input"), call.argument(1, "other")
-    held, constant = (first, second) if call.meaning(first) is not None else (second, first)
-    meaning = call.meaning(held)
-    if call.meaning(constant) is not None:
-        raise Unclear("multiplies two signals, which has no node")
+    (held, meaning), constant = _with_constant(call)
     factor = torch.as_tensor(constant, dtype=torch.float64)
     if call.name == "div":
-        if held is second:
+        if held is not call.argument(0, "input"):
             raise Unclear("divides by a signal, which has no node")
         factor = 1 / factor
     return _times(call, held, meaning, factor)
@@ -92,18 +92,17 @@ def negate(call: Call) -> Meaning:
     return _times(call, tensor, meaning, torch.tensor(-1.0))
 
 
-def _times(call: Call, tensor: Tensor, meaning: Signal | Answer | None, factor: Tensor) -> Meaning:
+def _times(call: Call, tensor: Tensor, meaning: Signal | Answer, factor: Tensor) -> Meaning:
     if isinstance(meaning, Answer):
         if factor.numel() != 1 or float(factor) <= 0:
             raise Unclear("scales what is read over time by other than one positive number, which no readout does")
         return meaning.times(float(factor))
-    assert meaning is not None
-    first = len(meaning.axes.leading)
-    if factor.dim() > tensor.dim() - first and any(size != 1 for size in factor.shape[: factor.dim() - tensor.dim() + first]):
+    own = max(0, factor.dim() - tensor.dim() + len(meaning.axes.leading))  # its axes of time and batch
+    if any(size != 1 for size in factor.shape[:own]):
         raise Unclear("scales each step or sample by its own factor, which has no node")
     if call.out.shape != tensor.shape:
         raise Unclear("spreads its values over more, which has no node")
-    narrow = factor.float().reshape(factor.shape[max(0, factor.dim() - tensor.dim() + first) :])
+    narrow = factor.float().reshape(factor.shape[own:])
     if bool((narrow == 1).all()):
         return meaning
     name, module = "scale", Scaled(narrow)
@@ -114,7 +113,9 @@ def _times(call: Call, tensor: Tensor, meaning: Signal | Answer | None, factor: 
 
 
 def _scaled(call: Call, value: Value, factor: Tensor) -> Value:
-    made = call.recorder.fold.stateless(("scale", float(factor)), [value], lambda: Node("scale", Scaled(factor), where=call.where))
+    made = call.recorder.fold.stateless(
+        ("scale", float(factor)), [value], lambda: Node("scale", Scaled(factor), where=call.where)
+    )
     call.recorder.describe(made.node, call.recorder.shapes[value.node], [value])
     return made
 
@@ -135,8 +136,6 @@ def softmax(call: Call) -> Meaning:
         if len(meaning.values) != 1:
             raise Unclear("makes probabilities of each step, which no readout does")
         value = meaning.values[0]
-        from training.importers.frameworks.graph import Reading
-
         meaning = Answer(Reading(value.node, where=call.where), (value.step or 0,), meaning.axes)
     if dim is None or dim % tensor.dim() != tensor.dim() - 1 or meaning.reading.softmax:
         raise Unclear("makes probabilities along another axis than the last, which no readout does")
@@ -145,8 +144,7 @@ def softmax(call: Call) -> Meaning:
 
 def argmax(call: Call) -> Meaning:
     """Return an answer of which only the class is taken."""
-    tensor, meaning = call.taken
-    return meaning
+    return call.taken[1]
 
 
 RULES: dict[str, Rule] = {
@@ -156,5 +154,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("neg", "negative"), negate),
     **dict.fromkeys(("relu", "relu_"), rectify),
     **dict.fromkeys(("softmax", "log_softmax"), softmax),
+    "argmax": argmax,
 }
-_ = (Over, math)

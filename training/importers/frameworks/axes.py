@@ -64,7 +64,9 @@ class Axes:
     @property
     def time(self) -> int | None:
         """The axis that is time and nothing else, None where there is none."""
-        return next((place for place, axis in enumerate(self.axes) if [part.kind for part in axis] == [Kind.TIME]), None)
+        return next(
+            (place for place, axis in enumerate(self.axes) if [part.kind for part in axis] == [Kind.TIME]), None
+        )
 
     @property
     def timed(self) -> bool:
@@ -94,6 +96,11 @@ class Axes:
         """The number of axes up to the last that holds time or batch."""
         held = [place for place, axis in enumerate(self.axes) if any(part.kind is not Kind.SAMPLE for part in axis)]
         return held[-1] + 1 if held else 0
+
+    @property
+    def without_time(self) -> Axes:
+        """The axes of one step."""
+        return Axes(tuple(tuple(part for part in axis if part.kind is not Kind.TIME) for axis in self.axes))
 
     def permuted(self, order: Sequence[int]) -> Axes:
         """Return the axes in another order."""
@@ -145,7 +152,5 @@ class Axes:
         parts, sample = self.parts, self.sample
         ordered = sorted(range(len(parts)), key=lambda place: (order[parts[place].kind], parts[place].place))
         split = values.reshape([part.size for part in parts]).permute(ordered)
-        steps, batch = (
-            math.prod(part.size for part in parts if part.kind is kind) for kind in (Kind.TIME, Kind.BATCH)
-        )
+        steps, batch = (math.prod(part.size for part in parts if part.kind is kind) for kind in (Kind.TIME, Kind.BATCH))
         return split.reshape(steps, batch, *sample)

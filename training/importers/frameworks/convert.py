@@ -11,12 +11,13 @@ from torch import nn
 from models.errors import InvalidInput, InvalidSpec
 from models.spec import Readout
 from models.spec.network import Network
-from models.spec.nodes import Integrating, Spiking
+from models.spec.nodes import Integrating, Node, Spiking
 from training.errors import InvalidGraph, NotConvertible
 from training.importers import connections
 from training.importers.builder import Builder, Options
 from training.importers.frameworks.framework import Framework
-from training.importers.frameworks.graph import INPUT, Graph, Node, Over
+from training.importers.frameworks.graph import INPUT, Graph, Over, Reading
+from training.importers.frameworks.graph import Node as GraphNode
 from training.importers.frameworks.layer import Findings, Layer
 from training.importers.frameworks.probe import graph_of
 
@@ -54,13 +55,13 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
         places |= {made.name: index for made in builder.nodes[before:] if isinstance(made, Spiking | Integrating)}
     if findings.refusals:
         raise NotConvertible.because(findings.refusals)
-    _read(graph, builder, outputs, findings, options)
+    _read(graph, builder, outputs, findings)
     dt = findings.steps.pop() if len(findings.steps) == 1 else None
     network = builder.network(options, dt=dt, readout=findings.readout)
     return Converted(network, graph, places, tuple(findings.notes))
 
 
-def _sources(graph: Graph, node: Node, outputs: dict[int, list[str]], builder: Builder) -> list[str]:
+def _sources(graph: Graph, node: GraphNode, outputs: dict[int, list[str]], builder: Builder) -> list[str]:
     """Return the names whose outputs a node sums, in the order in which its author adds them."""
     (source,) = node.sources
     return _names(graph, source, outputs, builder)
@@ -72,9 +73,11 @@ def _names(graph: Graph, index: int, outputs: dict[int, list[str]], builder: Bui
     names: list[str] = []
     for term in graph.terms(index):
         own = _names(graph, term, outputs, builder) if term != index else []
-        names += own if not names or len(own) == 1 else [_one_node(own, f"{graph.nodes[term].path}", builder)]
-    if len(set(names)) < len(names):
-        raise NotConvertible(f"{graph.nodes[index].where}: adds the same values twice in one sum, which has no node")
+        if names and len(own) > 1:
+            own = [_one_node(own, graph.nodes[term].path, builder)]
+        if set(own) & set(names):  # added twice: a sum takes each of its inputs once
+            names = [_one_node(names, graph.nodes[index].path, builder)]
+        names = [*names, *own]
     outputs[index] = names
     return names
 
@@ -85,35 +88,34 @@ def _one_node(names: list[str], name: str, builder: Builder) -> str:
     return builder.add(connections.scale(name, np.float64(1.0)))
 
 
-def _read(
-    graph: Graph, builder: Builder, outputs: dict[int, list[str]], findings: Findings, options: Options
-) -> None:
-    """Note what the answer is read from, as far as a readout says it; `--readout` says it where none does."""
+def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], findings: Findings) -> None:
+    """Let the node that the answer is read from be the last, and note how it is read over time."""
     reading = graph.reading
     names = _names(graph, reading.node, outputs, builder)
     if len(names) > 1 or names != [builder.last]:
         _one_node(names, "output", builder)
-    findings.reading = reading
-    if options.readout is not None or reading.over is None and not reading.membrane:
-        return
-    last = builder.nodes[-1]
-    integrates = isinstance(last, Integrating)
-    readouts = {
-        (False, Over.SUM): Readout.SPIKE_COUNT,
-        (False, Over.MEAN): Readout.SPIKE_COUNT,
-        (True, Over.MAX): Readout.MAX_MEMBRANE,
-        (True, Over.MEAN): Readout.MEAN_MEMBRANE,
-        (True, Over.SUM): Readout.MEAN_MEMBRANE,
-        (True, Over.LAST): Readout.LAST_MEMBRANE,
-    }
-    findings.readout = findings.readout or readouts.get((integrates, reading.over))  # type: ignore[arg-type]
-    if findings.readout is None or (reading.membrane and not integrates):
-        what = "membrane" if reading.membrane else "output"
-        how = f"{reading.over} over time of the {what}" if reading.over else what
-        raise NotConvertible(
-            f"{reading.where or 'the network'}: the answer is the {how} of '{graph.nodes[reading.node].path}', which no "
-            "readout says; choose one with --readout"
-        )
+    findings.readout = findings.readout or _readout(reading, builder.nodes[-1], findings)
+
+
+def _readout(reading: Reading, last: Node, findings: Findings) -> Readout | None:
+    """Return the readout that a forward's own reading over time is, None for what is usual of the last node."""
+    if reading.over is not None:
+        if reading.factor != 1.0:
+            findings.notes.append(
+                f"Its forward scales what it reads by {reading.factor:g}, which the readout does not."
+            )
+        if reading.over is Over.SUM and isinstance(last, Spiking) and not reading.membrane:
+            return Readout.SPIKE_COUNT
+        return Readout(f"{reading.over}_membrane" if reading.membrane else reading.over)
+    if not reading.membrane and isinstance(last, Spiking | Integrating):
+        return None
+    chosen = Readout.MAX_MEMBRANE if reading.membrane else Readout.MEAN
+    what = "the membrane of its last neuron" if reading.membrane else "its last layer"
+    findings.notes.append(
+        f"Its forward returns {what} at every step and not how an answer is read from them: here {chosen}, unless "
+        "--readout says another."
+    )
+    return chosen
 
 
 def _convert(layer: Layer, framework: Framework) -> None:
@@ -124,7 +126,9 @@ def _convert(layer: Layer, framework: Framework) -> None:
             return
         known = next((kind for kind in framework.rules if isinstance(layer.module, kind)), None)
         if known is not None:
-            layer.refuse("its class", f"a subclass of {known.__name__} may compute something else; expected that itself")
+            layer.refuse(
+                "its class", f"a subclass of {known.__name__} may compute something else; expected that itself"
+            )
         else:
             layer.refuse("its class", "no rule converts it")
     except (InvalidGraph, InvalidSpec) as error:

@@ -8,7 +8,7 @@ runs once in each step, in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,11 +18,19 @@ from torch import Tensor, nn
 from training.errors import NotConvertible
 from training.importers.frameworks.axes import Unclear
 from training.importers.frameworks.framework import Framework
-from training.importers.frameworks.graph import INPUT, Graph, Node, Reading
+from training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
 from training.importers.frameworks.run_graph import run_node
 
 KEPT_VALUES = 2**22  # of a node's output that are kept for the proof, and at least
 KEPT_STEPS = 5
+MAX_ANSWER = 4096  # values of a node of which all steps are kept, since an answer may be read from it
+
+READ: Mapping[Over, Callable[[Tensor], Tensor]] = {
+    Over.SUM: lambda values: values.sum(0),
+    Over.MEAN: lambda values: values.mean(0),
+    Over.MAX: lambda values: values.amax(0),
+    Over.LAST: lambda values: values[-1],
+}
 
 
 class Value(NamedTuple):
@@ -48,6 +56,7 @@ class Fold:
     _found: dict[Hashable, int] = field(default_factory=dict)
     _calls: dict[int, int] = field(default_factory=dict)
     _kept: dict[int, _Kept] = field(default_factory=dict)
+    _outputs: dict[int, dict[int, Tensor]] = field(default_factory=dict)
 
     def node(self, key: Hashable, sources: tuple[int, ...], make: Callable[[], Node]) -> int:
         """Return the node that computes `key` of `sources`, a new one if there is none."""
@@ -98,12 +107,28 @@ class Fold:
         return max(self._calls.values(), default=0)
 
     def keep(self, value: Value, given: Tensor, returned: Tensor) -> None:
-        """Keep what a node was given and returned at a step, (batch, *sample), unless it has been kept or is much."""
+        """Keep what a node was given and returned at a step, (batch, *sample), unless it is kept or much."""
         kept = self._kept.setdefault(value.node, _Kept())
         step = value.step or 0
+        if returned[0].numel() <= MAX_ANSWER:
+            self._outputs.setdefault(value.node, {}).setdefault(step, returned.clone())
         if step == len(kept.given) and (step < KEPT_STEPS or (step + 1) * returned.numel() <= KEPT_VALUES):
             kept.given.append(given.clone())
             kept.returned.append(returned.clone())
+
+    def require_answer(self, reading: Reading, steps: Sequence[int], returned: Tensor) -> None:
+        """Raise NotConvertible where what a forward returned is not what is read of a node over these steps."""
+        outputs = self._outputs.get(reading.node, {})
+        if reading.over is None or any(step not in outputs for step in steps):
+            return
+        values = torch.stack([outputs[step] for step in steps]).flatten(2)
+        read = READ[reading.over](values) * reading.factor
+        possible = [read.softmax(-1), read.log_softmax(-1)] if reading.softmax else [read]
+        if not any(torch.allclose(one.reshape(-1), returned.reshape(-1), rtol=1e-4, atol=1e-4) for one in possible):
+            raise NotConvertible(
+                f"what it returns is not the {reading.over} over time of '{self.nodes[reading.node].path}', as it was "
+                "understood"
+            )
 
     def proven(self, reading: Reading, framework: Framework) -> Graph:
         """Return the graph, each node run from rest on what it was given in the trace and compared with what it gave.
@@ -115,9 +140,7 @@ class Fold:
             node, kept = graph.nodes[index], self._kept.get(index)
             if node.module is None or type(node.module) not in framework.rules or not kept:
                 continue  # its class is refused later, with all others
-            alone = run_node(
-                Node(node.path, node.module, (INPUT,)), framework, {INPUT: torch.stack(kept.given)}
-            ).output
+            alone = run_node(Node(node.path, node.module, (INPUT,)), framework, {INPUT: torch.stack(kept.given)}).output
             returned = torch.stack(kept.returned)
             if alone.numel() != returned.numel() or not torch.allclose(
                 alone.reshape(returned.shape), returned, rtol=1e-4, atol=1e-4

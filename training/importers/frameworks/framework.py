@@ -48,7 +48,7 @@ class Framework:
     containers: frozenset[type[nn.Module]]
     rules: Mapping[type[nn.Module], Rule]
     run: Callable[[nn.Module, Tensor], Run]
-    takes: Callable[[nn.Module], Takes | None] = lambda module: None
+    takes: Callable[[nn.Module], Takes | None] = lambda _: None
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
     installed: str | None = None
 

@@ -21,9 +21,10 @@ class Over(StrEnum):
 
 @dataclass(frozen=True)
 class Reading:
-    """What a forward returns of its last node: how it reads it over time (None: step by step, so that it leaves it to
-    its caller), whether the membrane and not the output, times which factor, and whether a softmax follows. `where` is
-    the author's line.
+    """What a forward returns of its last node, and at which of the author's lines.
+
+    `over` is how it reads the node over time: None where it returns every step and leaves that to its caller. The
+    `membrane` or the output, times a `factor`, and of that the probabilities where a `softmax` follows.
     """
 
     node: int

@@ -14,7 +14,6 @@ from models.spec import Readout
 from models.spec.nodes import Joins, NodeBase, Recurrent
 from training.importers.builder import Builder, Draft
 from training.importers.connections import Array
-from training.importers.frameworks.graph import Reading
 
 
 @dataclass
@@ -26,9 +25,7 @@ class Findings:
     steps: set[float] = field(default_factory=set)
     """The seconds of a step."""
     readout: Readout | None = None
-    """What the answer is read from, where a readout says it."""
-    reading: Reading | None = None
-    """What the author's forward returns of its last node."""
+    """What the answer is read from."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,12 @@ class Answer:
             raise Unclear("scales probabilities, which no readout does")
         return replace(self, factor=self.factor * factor)
 
+    def averaged(self, steps: int) -> Answer:
+        """Return a sum that is divided by the number of steps as the mean that it is."""
+        if self.reading.over is not Over.SUM or abs(self.factor * steps - 1) > 1e-6 or steps == 1:
+            return self
+        return replace(self, reading=replace(self.reading, over=Over.MEAN), factor=1.0)
+
 
 @dataclass(frozen=True)
 class Unknown:
@@ -65,7 +71,7 @@ def added_over_time(held: Signal | Answer, value: Signal, where: str) -> Answer 
     if isinstance(held, Signal):
         if len(held.values) != 1 or held.values[0].step is None:
             return None
-        ((node, step),) = held.values
+        node, step = held.values[0].node, held.values[0].step or 0
         summed = Answer(Reading(node, Over.SUM, where=where), (step,), held.axes)
     else:
         summed = held

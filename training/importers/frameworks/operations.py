@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import resolve_name
 
@@ -18,15 +17,19 @@ from training.importers.frameworks import arithmetic, over_time, views
 from training.importers.frameworks.axes import Unclear
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.graph import Node
-from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+from training.importers.frameworks.meaning import Meaning, Signal, Unknown
 from training.importers.frameworks.trace import Recorder, tensors
 
 # What reads a tensor's shape or kind and not its values, and what makes a new tensor like it.
 NEUTRAL = frozenset(
-    "shape dtype device ndim requires_grad is_cuda layout grad grad_fn is_leaf is_sparse is_quantized is_meta itemsize "
-    "nbytes size dim numel nelement __len__ stride is_contiguous is_floating_point is_complex get_device element_size "
-    "ndimension storage_offset data_ptr type zeros_like ones_like empty_like full_like new_zeros new_ones new_empty "
-    "new_full new_tensor rand_like randn_like __hash__ requires_grad_ retain_grad register_hook _version is_signed".split()
+    (
+        *("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout", "grad", "grad_fn", "is_leaf"),
+        *("is_sparse", "is_quantized", "is_meta", "itemsize", "nbytes", "size", "dim", "numel", "nelement", "__len__"),
+        *("stride", "is_contiguous", "is_floating_point", "is_complex", "get_device", "element_size", "ndimension"),
+        *("storage_offset", "data_ptr", "type", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros"),
+        *("new_ones", "new_empty", "new_full", "new_tensor", "rand_like", "randn_like", "__hash__", "requires_grad_"),
+        *("retain_grad", "register_hook", "_version", "is_signed", "is_same_size"),
+    )
 )
 
 
@@ -44,7 +47,9 @@ def weighted(kind: type[Any]) -> Callable[[Call], nn.Module]:
     """Return what makes a Linear or Conv of a function's weights."""
 
     def make(call: Call) -> nn.Module:
-        names = ("weight", "bias") if kind is nn.Linear else ("weight", "bias", "stride", "padding", "dilation", "groups")
+        names = (
+            ("weight", "bias") if kind is nn.Linear else ("weight", "bias", "stride", "padding", "dilation", "groups")
+        )
         given = dict(zip(names, call.args[1:], strict=False)) | {n: v for n, v in call.kwargs.items() if n != "input"}
         weight, bias = given.pop("weight"), given.pop("bias", None)
         if kind is nn.Linear:
@@ -94,6 +99,15 @@ MODULES: dict[str, Callable[[Call], nn.Module]] = {
     "batch_norm": batch_norm(nn.BatchNorm2d),
 }
 RULES: dict[str, Rule] = {**views.RULES, **over_time.RULES, **arithmetic.RULES}
+OPERATORS = {
+    "iadd": "add",
+    "radd": "add",
+    "imul": "mul",
+    "rmul": "mul",
+    "truediv": "div",
+    "itruediv": "div",
+    "isub": "sub",
+}
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
 
 
@@ -102,6 +116,10 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
     name = _name(func)
     taken = [*tensors(args), *tensors(kwargs)]
     before = {id(tensor): found for tensor in taken if (found := recorder.meaning(tensor)) is not None}
+    held = args
+    if before and func.__name__.endswith("_") and args and isinstance(args[0], Tensor):
+        held = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
+        before |= {id(held[0]): before[id(args[0])]} if id(args[0]) in before else {}
     out = func(*args, **kwargs)
     if not before or name in NEUTRAL:
         return out
@@ -114,10 +132,10 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if name == "__setitem__":
         out = args[0]
     try:
-        if unknown is not None and not (name == "__setitem__" and recorder.meaning(args[0])):
+        if unknown is not None:
             meanings: list[Meaning] = [unknown] * len(tensors(out))
         else:
-            meanings = _meanings(Call(recorder, name, args, kwargs, known, out, where))
+            meanings = _meanings(Call(recorder, name, held, kwargs, known, out, where))
     except Unclear as error:
         meanings = [Unknown(f"{what} {error}")] * len(tensors(out))
     for tensor, meaning in zip(tensors(out), meanings, strict=False):
@@ -166,13 +184,9 @@ def _name(func: Any) -> str:
         return name
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
-        return {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "truediv": "div", "itruediv": "div", "isub": "sub"}.get(name, name)  # fmt: skip
+        return OPERATORS.get(name, name)
     return name[:-1] if name.endswith("_") and not name.startswith("_") and name != "requires_grad_" else name
 
 
 def _shown(func: Any) -> str:
     return resolve_name(func) or func.__name__
-
-
-__all__ = ["operate"]
-_ = (torch, Answer)

@@ -59,7 +59,7 @@ def _sliced(axes: Axes, values: tuple[Value, ...], place: int, item: slice) -> t
 
 
 def _taken(axes: Axes, values: tuple[Value, ...], place: int, item: Any) -> tuple[Value, ...]:
-    if isinstance(item, Tensor) and item.dim() or isinstance(item, bool | Sequence):
+    if (isinstance(item, Tensor) and item.dim()) or isinstance(item, bool | Sequence):
         raise Unclear("takes values by a list of indices, which has no node")
     if place == axes.time and values:
         return (values[int(item)],)

@@ -18,11 +18,11 @@ from models.spec.parameters import Shape, show
 from training.errors import NotConvertible
 from training.importers.builder import Options
 from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear
-from training.importers.frameworks.fold import Fold, Value
+from training.importers.frameworks.fold import Value
 from training.importers.frameworks.framework import Framework
 from training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
 from training.importers.frameworks.layer import has_hooks
-from training.importers.frameworks.meaning import Answer, Signal, Unknown
+from training.importers.frameworks.meaning import Answer, Signal
 from training.importers.frameworks.operations import operate
 from training.importers.frameworks.torch_modules import MODULES
 from training.importers.frameworks.trace import Recorder, tensors
@@ -34,12 +34,16 @@ DESCENDED = (nn.ReLU, nn.Softmax, nn.LogSoftmax, nn.Unflatten)  # torch's own th
 
 @dataclass(frozen=True)
 class Layout:
-    """What a forward is given: values, their axes, and what it is called; `calls` of it, one for each step, or one."""
+    """How a forward is given its input: what of, its axes, and all steps at once or one in each of its calls.
+
+    `steps` is 0 for a sample that is the same at all steps, of which the forward knows the number.
+    """
 
     name: str
     sources: tuple[Tensor, ...]
     axes: Axes
-    timed: bool
+    steps: int
+    by_step: bool = False
 
 
 def graph_of(network: nn.Module, framework: Framework, options: Options) -> Graph:
@@ -53,7 +57,7 @@ def graph_of(network: nn.Module, framework: Framework, options: Options) -> Grap
 
 
 def _modules(network: nn.Module, framework: Framework) -> tuple[list[tuple[str, nn.Module]], list[nn.Module]]:
-    """Return the modules that are converted each by a rule, in order and repeated, and those with a forward to trace."""
+    """Return the modules that rules convert, in order and repeated, and those with a forward of their own."""
     leaves: list[tuple[str, nn.Module]] = []
     own: list[nn.Module] = []
 
@@ -77,16 +81,16 @@ def _is_leaf(module: nn.Module, framework: Framework) -> bool:
         return True
     if kind in framework.containers or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return False
-    if framework.takes(module) is not None:
-        return True  # a state of which nothing is known
-    if any(isinstance(module, known) for known in framework.rules):
-        return kind.forward not in {known.forward for known in framework.rules if isinstance(module, known)} or True
+    if framework.takes(module) is not None or isinstance(module, tuple(framework.rules)):
+        return True  # without a rule of its own, it is refused by its class
     return not module._modules and kind.__module__.startswith("torch.") and kind not in DESCENDED
 
 
 def _require_no_hooks(leaves: list[tuple[str, nn.Module]]) -> None:
     hooked = [
-        f"{path}: it has a forward hook, which may change what it computes" for path, module in leaves if has_hooks(module)
+        f"{path}: it has a forward hook, which may change what it computes"
+        for path, module in leaves
+        if has_hooks(module)
     ]
     if hooked:
         raise NotConvertible.because(hooked)
@@ -112,40 +116,49 @@ def _layouts(shape: Shape, time_steps: int, batch: int) -> Iterator[Layout]:
     values = torch.rand((time_steps, batch, *shape), generator=torch.Generator().manual_seed(0))
     time, samples = (Part(Kind.TIME, time_steps),), (Part(Kind.BATCH, batch),)
 
-    def layout(name: str, source: Tensor, *leading: Axis, timed: bool) -> Layout:
-        return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), timed)
+    def layout(name: str, source: Tensor, *leading: Axis, steps: int = time_steps) -> Layout:
+        return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), steps)
 
-    yield replace(layout("one step", values[0], samples, timed=True), sources=tuple(values[:CALLED_STEPS]))
-    yield layout("time first", values, time, samples, timed=True)
-    yield layout("batch first", values.transpose(0, 1).contiguous(), samples, time, timed=True)
-    yield layout("one sample for all steps", values[0], samples, timed=False)
-    merged = values.transpose(0, 1).flatten(0, 1)
-    yield layout("batch and time in one axis", merged, (*samples, *time), timed=True)
+    called = values[:CALLED_STEPS]
+    yield replace(layout("one step", values[0], samples), sources=tuple(called), steps=len(called), by_step=True)
+    yield layout("time first", values, time, samples)
+    yield layout("batch first", values.transpose(0, 1).contiguous(), samples, time)
+    yield layout("one sample for all steps", values[0], samples, steps=0)
+    yield layout("batch and time in one axis", values.transpose(0, 1).flatten(0, 1), (*samples, *time))
 
 
 def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
     """Run a network in each layout until one is folded; the refusal is that of the layout that came furthest."""
-    assert options.input_shape is not None and options.time_steps is not None
-    refused: list[tuple[int, str]] = []
-    for layout in _layouts(options.input_shape, options.time_steps, options.batch or BATCH):
+    shape, time_steps = options.input_shape or (), options.time_steps or 1
+    refused: list[tuple[tuple[int, int, int], str]] = []
+    for layout in _layouts(shape, time_steps, options.batch or BATCH):
         for module in network.modules():  # from rest, whatever ran before
             _rest(module)
         recorder = Recorder(framework, leaves, operate, not_negative=bool(np.min(options.low or 0.0) >= 0))
-        recorder.shapes[INPUT] = options.input_shape
+        recorder.shapes[INPUT] = shape
         try:
-            graph = _folded(network, recorder, layout)
-            return graph
+            return _folded(network, recorder, layout)
         except NotConvertible as error:
-            refused.append((len(recorder.fold.nodes) + 1000 * recorder.fold.most_calls, f"given {layout.name}: {error}"))
+            # Who takes one sample out of the batch was most likely given another layout than his.
+            refused.append(
+                (_progress(recorder, 0 if "the batch" in str(error) else 2), f"given {layout.name}: {error}")
+            )
         except Exception as error:  # the author's own code may raise anything
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            refused.append((-1, f"given {layout.name}: its forward fails: {reason[0]}"))
+            sentence = f"given {layout.name}, its forward fails: {recorder.line_of(error)}: {reason[0]}"
+            hint = "; --batch and --time-steps say how many samples and steps it is tried with"
+            refused.append((_progress(recorder, 1), sentence + hint))
         finally:
             for module in network.modules():
                 _rest(module)
-    furthest = max(count for count, _ in refused)
-    sentences = [sentence for count, sentence in refused if count == furthest]
-    raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentences[0]}")
+    furthest = max(progress for progress, _ in refused)
+    sentence = next(sentence for progress, sentence in refused if progress == furthest)
+    raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
+
+
+def _progress(recorder: Recorder, trust: int) -> tuple[int, int, int]:
+    """Return how far a run came, to compare with those in other layouts."""
+    return recorder.fold.most_calls, len(recorder.fold.nodes), trust
 
 
 def _rest(module: nn.Module) -> None:
@@ -155,28 +168,24 @@ def _rest(module: nn.Module) -> None:
 
 
 def _folded(network: nn.Module, recorder: Recorder, layout: Layout) -> Graph:
-    answers: list[tuple[Signal | Answer, Tensor]] = []
+    """Run a network and return its graph; raises NotConvertible where it is none."""
+    fold, readings = recorder.fold, set[Reading]()
     for step, source in enumerate(layout.sources):
         given = source.clone()
-        steps = [len(layout.sources) > 1 and step] if layout.axes.time is None and not layout.axes.timed else []
-        values = _values(layout, step) if steps or not layout.timed else tuple(
-            Value(INPUT, place) for place in range(_time(layout.axes))
-        )  # fmt: skip
-        recorder.mark(given, Signal(layout.axes, values))
-        answers.append(_answer(recorder, recorder.run(network, given)))
-        if layout.axes.timed or not layout.timed:
-            break
-        if recorder.fold.most_calls > step + 1:
-            raise NotConvertible("it takes more than one step of its neurons in a call")
-    return recorder.fold.proven(_reading(recorder, layout, [answer for answer, _ in answers]), recorder.framework)
+        recorder.mark(given, Signal(layout.axes, _values(layout, step)))
+        answer, returned = _answer(recorder, recorder.run(network, given))
+        if layout.by_step and fold.most_calls > step + 1:
+            raise NotConvertible("it runs its neurons more than once for a step")
+        readings.add(_reading(recorder, layout, answer, returned))
+    if len(readings) > 1:
+        raise NotConvertible("what it returns at its first step and later are not copies of each other")
+    return fold.proven(readings.pop(), recorder.framework)
 
 
 def _values(layout: Layout, step: int) -> tuple[Value, ...]:
-    return (Value(INPUT, step if layout.timed else None),)
-
-
-def _time(axes: Axes) -> int:
-    return next(part.size for part in axes.parts if part.kind is Kind.TIME)
+    if layout.by_step:
+        return (Value(INPUT, step),)
+    return tuple(Value(INPUT, place) for place in range(layout.steps)) if layout.steps else (Value(INPUT, None),)
 
 
 def _answer(recorder: Recorder, returned: Any) -> tuple[Signal | Answer, Tensor]:
@@ -188,48 +197,29 @@ def _answer(recorder: Recorder, returned: Any) -> tuple[Signal | Answer, Tensor]
     raise NotConvertible("what it returns does not depend on its input")
 
 
-def _reading(recorder: Recorder, layout: Layout, answers: list[Signal | Answer]) -> Reading:
-    fold = recorder.fold
-    steps = _time(layout.axes) if layout.axes.timed else (len(answers) if layout.timed else max(1, fold.most_calls))
-    by_step = layout.timed and not layout.axes.timed
-    readings = {_as_answer(recorder, answer, steps, by_step=by_step) for answer in answers}
-    if len(readings) > 1:
-        raise NotConvertible("what it returns at its first step and later are not copies of each other")
-    return readings.pop()
-
-
-def _as_answer(recorder: Recorder, answer: Signal | Answer, steps: int, *, by_step: bool) -> Reading:
-    fold = recorder.fold
+def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, returned: Tensor) -> Reading:
+    """Return how what a network returns is read of a node; raises NotConvertible where it is of some steps only."""
+    fold, steps = recorder.fold, layout.steps or max(1, recorder.fold.most_calls)
+    if isinstance(answer, Answer):
+        answer = answer.averaged(steps)
+        reading, values = answer.reading, [Value(answer.reading.node, step) for step in answer.steps]
+        reading = replace(reading, factor=answer.factor)
+    else:
+        values = [*answer.values]
+        reading = Reading(values[0].node)
+    if len({value.node for value in values}) > 1:
+        raise NotConvertible("what it returns at its steps are not copies of each other")
+    own = {value.step for value in values}
+    if not layout.by_step and own == {steps - 1} and steps > 1:
+        reading = replace(reading, over=Over.LAST)
+    elif not layout.by_step and own not in ({None}, set(range(steps))):
+        raise NotConvertible(f"what it returns is of {len(own)} of its {steps} steps")
+    fold.require_answer(reading, sorted(step for step in own if step is not None), returned)
     try:
-        if isinstance(answer, Signal):
-            values, _ = recorder.seen(answer, "output")
-            nodes = {value.node for value in values}
-            if len(nodes) > 1:
-                raise NotConvertible("what it returns at its steps are not copies of each other")
-            reading = Reading(nodes.pop())
-            own = {value.step for value in values}
-        else:
-            ((value,), _) = recorder.seen(
-                Signal(answer.axes, (Value(answer.reading.node, None),)), "output"
-            )
-            reading, own = replace(answer.reading, node=value.node, factor=answer.factor), set(answer.steps)
+        ((seen,), _) = recorder.seen(Signal(answer.axes.without_time, (Value(reading.node, None),)), "output")
     except Unclear as error:
         raise NotConvertible(f"what it returns {error}") from error
-    node = fold.nodes[reading.node]
+    node = fold.nodes[seen.node]
     if node.membrane:
-        reading = replace(reading, node=node.sources[0], membrane=True)
-    if by_step or own == {None} or own == set(range(steps)):
-        return _averaged(reading, steps)
-    if own == {steps - 1}:
-        return replace(reading, over=Over.LAST)
-    raise NotConvertible(f"what it returns is of {len(own)} of its {steps} steps")
-
-
-def _averaged(reading: Reading, steps: int) -> Reading:
-    """Return a sum that is divided by the number of steps as the mean that it is."""
-    if reading.over is Over.SUM and abs(reading.factor * steps - 1) < 1e-6:
-        return replace(reading, over=Over.MEAN, factor=1.0)
-    return reading
-
-
-_ = (Fold, Unknown)
+        return replace(reading, node=node.sources[0], membrane=True)
+    return replace(reading, node=seen.node)

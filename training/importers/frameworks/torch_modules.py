@@ -36,7 +36,10 @@ def keeps_sign(module: nn.Module) -> bool:
     """Return whether what a module gives of values that are not negative is not negative."""
     if isinstance(module, Scaled):
         return bool((module.factor >= 0).all())
-    return isinstance(module, nn.AvgPool2d | nn.MaxPool2d | nn.LPPool2d | nn.Flatten) or type(module) in PASSED_ON
+    return (
+        isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d | nn.MaxPool2d | nn.LPPool2d | nn.Flatten)
+        or type(module) in PASSED_ON
+    )
 
 
 def linear(layer: Layer) -> None:
@@ -79,6 +82,20 @@ def average_pool(layer: Layer) -> None:
         "an average divides by its window's size",
     )
     layer.builder.add(connections.pool(layer.name, AvgPool2d, *_windows(module), _pair(module.padding)))
+
+
+def adaptive_average_pool(layer: Layer) -> None:
+    """Convert nn.AdaptiveAvgPool2d whose windows are of one size, which is known from what arrives."""
+    shape, wanted = layer.builder.shape, _pair(layer.module.output_size)
+    if shape is None or len(shape) != 3:
+        layer.refuse("its input", "it has no height and width")
+        return
+    sizes = [(arriving, arriving if out is None else out) for arriving, out in zip(shape[1:], wanted, strict=True)]
+    if any(arriving % out for arriving, out in sizes):
+        layer.refuse(f"output_size is {wanted}", f"windows of several sizes would cover {shape[1:]}")
+        return
+    height, width = (arriving // out for arriving, out in sizes)
+    layer.builder.add(connections.pool(layer.name, AvgPool2d, (height, width), (height, width)))
 
 
 def max_pool(layer: Layer) -> None:
@@ -124,8 +141,8 @@ def batch_norm(layer: Layer) -> None:
     if module.running_mean is None:
         layer.refuse("track_running_stats is False", "it needs each batch's own statistics")
         return
-    place = next((place for place, node in enumerate(builder.nodes) if [node.name] == builder.sources), None)
-    before: Any = None if place is None else builder.nodes[place]
+    place = next((place for place, node in enumerate(builder.nodes) if [node.name] == builder.sources), -1)
+    before: Any = builder.nodes[place] if place >= 0 else None
     if not isinstance(before, Weighted) or not layer.alone:
         layer.refuse("what comes before it", "only the Linear or Conv right before a batch norm can take it in")
         return
@@ -168,6 +185,7 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Conv1d: convolution,
         nn.Conv2d: convolution,
         nn.AvgPool2d: average_pool,
+        nn.AdaptiveAvgPool2d: adaptive_average_pool,
         nn.MaxPool2d: max_pool,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,

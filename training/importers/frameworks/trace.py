@@ -12,8 +12,10 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from traceback import walk_tb
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +26,10 @@ from training.errors import NotConvertible
 from training.importers.frameworks.axes import Axes, Unclear
 from training.importers.frameworks.fold import Fold, Value
 from training.importers.frameworks.framework import Framework, Takes
-from training.importers.frameworks.graph import INPUT, Node, Reading
+from training.importers.frameworks.graph import INPUT, Node, Over, Reading
 from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
 from training.importers.frameworks.torch_modules import keeps_sign
 
-Record = Callable[["Recorder", Any, tuple[Any, ...], dict[str, Any]], Any]
 TORCH = str(Path(torch.__file__).parent)
 OURS = str(Path(__file__).parent)
 
@@ -85,13 +86,12 @@ class Recorder(TorchFunctionMode):
 
     def meaning(self, tensor: object) -> Meaning | None:
         """Return what a tensor means, None for one that does not depend on the input."""
-        recorder, version, meaning = getattr(tensor, "_meaning", (None, 0, None))
-        if recorder is not self or not isinstance(tensor, Tensor):
+        held: tuple[Recorder, int, Meaning] | None = getattr(tensor, "_meaning", None)
+        if held is None or held[0] is not self or not isinstance(tensor, Tensor):
             return None
-        if version != tensor._version:
+        if held[1] != tensor._version:
             return Unknown(f"{self.line()}: what it takes was written to in place, through another view of it")
-        found: Meaning = meaning
-        return found
+        return held[2]
 
     def known(self, tensor: object) -> Signal | Answer | None:
         """Return what a tensor means; raises NotConvertible where nobody knows."""
@@ -102,15 +102,27 @@ class Recorder(TorchFunctionMode):
 
     def line(self) -> str:
         """Return the file and line of the author's code that runs: the innermost that is no library's."""
-        frame, within = sys._getframe(1), None
+        frames, frame = [], sys._getframe(1)
         while frame is not None and frame.f_code is not Recorder.run.__code__:
-            name = frame.f_code.co_filename
-            here = f"{Path(name).name}, line {frame.f_lineno}"
-            library = name.startswith((TORCH, OURS, "<")) or "contextlib" in name
-            if not library and not name.startswith(self._package):
-                return here
-            within = within or (None if library else here)
+            frames.append((frame.f_code.co_filename, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
+        return self._innermost(frames)
+
+    def line_of(self, error: Exception) -> str:
+        """Return the same of the code that raised an error."""
+        frames = [(frame.f_code.co_filename, number) for frame, number in walk_tb(error.__traceback__)]
+        return self._innermost(frames[::-1])
+
+    def _innermost(self, frames: Iterable[tuple[str, int]]) -> str:
+        """Return the first that is no library's, or else the first of the framework's own networks."""
+        within = None
+        for name, number in frames:
+            if name.startswith((TORCH, OURS, "<")) or "contextlib" in name:
+                continue
+            here = f"{Path(name).name}, line {number}"
+            if not name.startswith(self._package):
+                return here
+            within = within or here
         return within or "the network"
 
     def seen(self, signal: Signal, name: str) -> tuple[list[Value], Shape]:
@@ -170,19 +182,41 @@ class Recorder(TorchFunctionMode):
                 states = [self.meaning(state) for state in tensors(others)]
                 returned = original(*args, **kwargs)
                 try:
-                    if isinstance(meaning, Answer):
-                        raise Unclear("takes what is read over time already")
                     if takes is None:
-                        make = lambda: Node(path, module, where=self.line())  # noqa: E731
-                        made = self.applied(id(module), make, meaning, given, _only(returned))
-                        self.mark(_only(returned), made)
-                    else:
+                        self.mark(_only(returned), self._stateless(module, path, meaning, given, _only(returned)))
+                    elif isinstance(meaning, Signal):
                         self._stateful(module, path, takes, meaning, states, given, returned)
+                    else:
+                        self._refuse_answer()
                 except Unclear as error:
                     raise NotConvertible(f"{self.line()}: '{path}' {error}") from error
             return returned
 
         return forward
+
+    def _stateless(
+        self, module: nn.Module, path: str, meaning: Signal | Answer, given: Tensor, returned: Tensor
+    ) -> Signal | Answer:
+        """Record the call of a module without a state.
+
+        A Linear of what is read over time gives the same if it runs at every step, and its output is read: of the
+        last step, of a mean, or without a bias of a sum.
+        """
+        key, where = id(module), self.line()
+        if isinstance(meaning, Signal):
+            return self.applied(key, lambda: Node(path, module, where=where), meaning, given, returned)
+        answer = meaning.averaged(len(meaning.steps))
+        reading, bias = answer.reading, getattr(module, "bias", None)
+        linear = reading.over in (Over.LAST, Over.MEAN) or (reading.over is Over.SUM and bias is None)
+        if not isinstance(module, nn.Linear) or reading.softmax or not linear:
+            self._refuse_answer()
+        at_each_step = Signal(answer.axes, (Value(reading.node, None),))
+        made = self.applied(key, lambda: Node(path, module, where=where), at_each_step, given, returned)
+        return replace(answer, reading=replace(reading, node=made.values[0].node), axes=made.axes)
+
+    @staticmethod
+    def _refuse_answer() -> NoReturn:
+        raise Unclear("takes what is read over time already, which no readout does")
 
     def _stateful(
         self,
@@ -230,21 +264,26 @@ class Recorder(TorchFunctionMode):
         else:  # a readout that says for itself how it is read over time
             sample = Axes.of(leading[1:], spikes.shape[1:])
             self.shapes[node] = sample.sample
-            self.mark(spikes, Answer(Reading(node, where=self.line()), tuple(value.step or 0 for value in made), sample))
-        self._mark_states(module, path, returned, others, Signal(signal.axes, tuple(made), last))
+            self.mark(
+                spikes, Answer(Reading(node, where=self.line()), tuple(value.step or 0 for value in made), sample)
+            )
+        self._mark_states(path, returned, others, Signal(signal.axes, tuple(made), last))
 
-    def _mark_states(self, module: nn.Module, path: str, returned: Any, states: list[Tensor], spikes: Signal) -> None:
-        """Mark what a module returns beside its spikes: states, of which the last, or the one named v, is its membrane."""
+    def _mark_states(self, path: str, returned: Any, states: list[Tensor], spikes: Signal) -> None:
+        """Mark what a module returns beside its spikes: its states; the last, or the one named v, is its membrane."""
         named = [found.v for found in (returned if isinstance(returned, tuple) else ()) if hasattr(found, "v")]
         membrane = named[0] if named else (states[-1] if states else None)
         node = spikes.values[-1].node
         for state in states:
-            if state is membrane and len(spikes.values) == 1 and state.shape == tuple(
-                part.size for axis in spikes.axes.axes for part in axis
+            if (
+                state is membrane
+                and len(spikes.values) == 1
+                and state.shape == tuple(part.size for axis in spikes.axes.axes for part in axis)
             ):
                 made = self.fold.stateless(
                     "membrane", spikes.values[-1:], lambda: Node(f"{path}_membrane", None, membrane=True)
                 )
+                self.fold.keep(made, state, state)
                 self.shapes[made.node] = self.shapes[node]
                 self.mark(state, Signal(spikes.axes, (made,), spikes.state))
             else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from training.importers.frameworks.axes import Axes, Kind, Part, Unclear
 from training.importers.frameworks.call import Call, Rule
@@ -98,7 +97,9 @@ def repeat(call: Call) -> Meaning:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("contiguous", "clone", "detach", "float", "to", "cpu", "data", "type_as", "alias", "requires_grad"), same),
+    **dict.fromkeys(
+        ("contiguous", "clone", "detach", "float", "to", "cpu", "data", "type_as", "alias", "requires_grad"), same
+    ),
     **dict.fromkeys(("reshape", "view", "flatten", "unflatten", "ravel", "view_as", "reshape_as"), reshape),
     **dict.fromkeys(("permute",), permute),
     **dict.fromkeys(("transpose", "swapaxes", "swapdims"), lambda call: transpose(_named(call, "transpose"))),
@@ -112,7 +113,3 @@ RULES: dict[str, Rule] = {
 
 def _named(call: Call, name: str) -> Call:
     return replace(call, name=name)
-
-
-__all__ = ["RULES"]
-_ = Any
