@@ -267,6 +267,7 @@ class Recorder(TorchFunctionMode):
             self.mark(
                 spikes, Answer(Reading(node, where=self.line()), tuple(value.step or 0 for value in made), sample)
             )
+        others = [state for state in others if state is not spikes]
         self._mark_states(path, returned, others, Signal(signal.axes, tuple(made), last))
 
     def _mark_states(self, path: str, returned: Any, states: list[Tensor], spikes: Signal) -> None:
