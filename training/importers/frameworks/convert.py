@@ -11,7 +11,7 @@ from torch import nn
 from models.errors import InvalidInput, InvalidSpec
 from models.spec import Readout
 from models.spec.network import Network
-from models.spec.nodes import Integrating, Node, Spiking
+from models.spec.nodes import Flatten, Integrating, Node, Spiking
 from training.errors import InvalidGraph, NotConvertible
 from training.importers import connections
 from training.importers.builder import Builder, Options
@@ -94,7 +94,8 @@ def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], finding
     names = _names(graph, reading.node, outputs, builder)
     if len(names) > 1 or names != [builder.last]:
         _one_node(names, "output", builder)
-    findings.readout = findings.readout or _readout(reading, builder.nodes[-1], findings)
+    read = next((node for node in reversed(builder.nodes) if not isinstance(node, Flatten)), builder.nodes[-1])
+    findings.readout = findings.readout or _readout(reading, read, findings)
 
 
 def _readout(reading: Reading, last: Node, findings: Findings) -> Readout | None:
