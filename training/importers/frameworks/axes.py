@@ -97,11 +97,6 @@ class Axes:
         held = [place for place, axis in enumerate(self.axes) if any(part.kind is not Kind.SAMPLE for part in axis)]
         return held[-1] + 1 if held else 0
 
-    @property
-    def without_time(self) -> Axes:
-        """The axes of one step."""
-        return Axes(tuple(tuple(part for part in axis if part.kind is not Kind.TIME) for axis in self.axes))
-
     def permuted(self, order: Sequence[int]) -> Axes:
         """Return the axes in another order."""
         return Axes(tuple(self.axes[place] for place in order))

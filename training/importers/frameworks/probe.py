@@ -140,10 +140,9 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
         try:
             return _folded(network, recorder, layout)
         except NotConvertible as error:
-            # Who takes one sample out of the batch was most likely given another layout than his.
-            refused.append(
-                (_progress(recorder, 0 if "the batch" in str(error) else 2), f"given {layout.name}: {error}")
-            )
+            # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
+            likely = "the batch" not in str(error) and not (layout.by_step and "more than once" in str(error))
+            refused.append((_progress(recorder, 2 if likely else 0), f"given {layout.name}: {error}"))
         except Exception as error:  # the author's own code may raise anything
             reason = str(error).strip().splitlines() or [type(error).__name__]
             sentence = f"given {layout.name}, its forward fails: {recorder.line_of(error)}: {reason[0]}"
@@ -217,10 +216,8 @@ def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, return
         raise NotConvertible(f"what it returns is of {len(own)} of its {steps} steps")
     fold.require_answer(reading, sorted(step for step in own if step is not None), returned)
     try:
-        ((seen,), _) = recorder.seen(Signal(answer.axes.without_time, (Value(reading.node, None),)), "output")
+        _ = answer.axes.sample  # read flat, in whatever shape
     except Unclear as error:
         raise NotConvertible(f"what it returns {error}") from error
-    node = fold.nodes[seen.node]
-    if node.membrane:
-        return replace(reading, node=node.sources[0], membrane=True)
-    return replace(reading, node=seen.node)
+    node = fold.nodes[reading.node]
+    return replace(reading, node=node.sources[0], membrane=True) if node.membrane else reading
