@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import re
 import sys
@@ -17,10 +16,8 @@ import pytest
 
 from tests.zoo.registry import FRAMEWORKS, Entry
 from training.__main__ import main
-from training.importers.frameworks.commands import importer
 
 SAMPLES = "8"
-BATCH_IS_AN_OPTION = "batch" in inspect.signature(importer("snntorch")).parameters
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def take_in(entry: Entry, repository: Path, files: Path) -> Imported:
     """Import a network into a repository, and verify it with the framework's modules where it is one of modules."""
     weights = [] if entry.weights is None else ["--state-dict", str(_weights(entry, files))]
     words = [word for name, value in entry.options.items() for word in (f"--{name}", value)]
-    batch = [] if entry.batch is None or not BATCH_IS_AN_OPTION else ["--batch", str(entry.batch)]
+    batch = [] if entry.batch is None else ["--batch", str(entry.batch)]
     words += ["--repository", str(repository), "--name", entry.name, "--input-shape", ",".join(map(str, entry.shape))]
     words += ["--time-steps", str(entry.time_steps), "--coding", str(entry.coding)]
     source = entry.place if entry.framework in FRAMEWORKS else str(_file(entry, files))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Run = Callable[[nn.Module, Tensor], Tensor]  # inputs (time, batch, *shape) → what the network returns
-Read = Callable[[Tensor, int], Tensor]  # what the network returns, time steps → (batch, classes)
+Read = Callable[[Tensor], Tensor]  # what the network returns → (batch, classes)
 
 
 def reset(network: nn.Module) -> None:
@@ -60,32 +60,27 @@ def image(network: nn.Module, inputs: Tensor) -> Tensor:
     return _first(network(inputs[0]))
 
 
-def total(output: Tensor, _: int) -> Tensor:
+def total(output: Tensor) -> Tensor:
     """Sum spikes (time, batch, classes) over time."""
     return output.sum(0).flatten(1)
 
 
-def total_batch_first(output: Tensor, _: int) -> Tensor:
+def total_batch_first(output: Tensor) -> Tensor:
     """Sum spikes (batch, time, classes) over time."""
     return output.sum(1).flatten(1)
 
 
-def rate(output: Tensor, time_steps: int) -> Tensor:
-    """Turn a firing rate (batch, classes) into spike counts."""
-    return output * time_steps
-
-
-def largest(output: Tensor, _: int) -> Tensor:
+def largest(output: Tensor) -> Tensor:
     return output.amax(0)
 
 
-def last(output: Tensor, _: int) -> Tensor:
+def last(output: Tensor) -> Tensor:
     return output[-1]
 
 
-def mean(output: Tensor, _: int) -> Tensor:
+def mean(output: Tensor) -> Tensor:
     return output.mean(0)
 
 
-def itself(output: Tensor, _: int) -> Tensor:
+def itself(output: Tensor) -> Tensor:
     return output

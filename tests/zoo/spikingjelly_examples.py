@@ -160,7 +160,7 @@ class Permuted(nn.Module):
 
 
 def permuted_events() -> nn.Module:
-    return lively(Permuted(), seed=48)
+    return lively(Permuted(), seed=48, gain=6.0)
 
 
 class Residual(nn.Module):

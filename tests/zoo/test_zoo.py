@@ -155,7 +155,7 @@ def author_run(entry: Entry, inputs: EncodedInputs) -> FloatArray:
     steps = np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy()
     runs.reset(network)
     with torch.no_grad():
-        output = entry.read(entry.run(network, torch.from_numpy(steps)), inputs.time_steps)
+        output = entry.read(entry.run(network, torch.from_numpy(steps)))
     return np.asarray(output.numpy(), np.float32)
 
 

@@ -8,11 +8,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.spec.nodes import AvgPool2d, MaxPool2d, Weighted
 from training.importers import connections
 from training.importers.frameworks.layer import Layer, Rule
+
+
+class Scaled(nn.Module):
+    """Values times a constant, which spreads over a sample."""
+
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the values (batch, *shape) times the factor."""
+        return values * self.factor
+
+
+def scaled(layer: Layer) -> None:
+    """Convert a scaling by a constant."""
+    layer.builder.add(connections.scale(layer.name, layer.array("factor", layer.module.factor)))
+
+
+def keeps_sign(module: nn.Module) -> bool:
+    """Return whether what a module gives of values that are not negative is not negative."""
+    if isinstance(module, Scaled):
+        return bool((module.factor >= 0).all())
+    return (
+        isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d | nn.MaxPool2d | nn.LPPool2d | nn.Flatten)
+        or type(module) in PASSED_ON
+    )
 
 
 def linear(layer: Layer) -> None:
@@ -55,6 +82,20 @@ def average_pool(layer: Layer) -> None:
         "an average divides by its window's size",
     )
     layer.builder.add(connections.pool(layer.name, AvgPool2d, *_windows(module), _pair(module.padding)))
+
+
+def adaptive_average_pool(layer: Layer) -> None:
+    """Convert nn.AdaptiveAvgPool2d whose windows are of one size, which is known from what arrives."""
+    shape, wanted = layer.builder.shape, _pair(layer.module.output_size)
+    if shape is None or len(shape) != 3:
+        layer.refuse("its input", "it has no height and width")
+        return
+    sizes = [(arriving, arriving if out is None else out) for arriving, out in zip(shape[1:], wanted, strict=True)]
+    if any(arriving % out for arriving, out in sizes):
+        layer.refuse(f"output_size is {wanted}", f"windows of several sizes would cover {shape[1:]}")
+        return
+    height, width = (arriving // out for arriving, out in sizes)
+    layer.builder.add(connections.pool(layer.name, AvgPool2d, (height, width), (height, width)))
 
 
 def max_pool(layer: Layer) -> None:
@@ -100,8 +141,9 @@ def batch_norm(layer: Layer) -> None:
     if module.running_mean is None:
         layer.refuse("track_running_stats is False", "it needs each batch's own statistics")
         return
-    before: Any = builder.nodes[-1] if builder.nodes else None
-    if not isinstance(before, Weighted):
+    place = next((place for place, node in enumerate(builder.nodes) if [node.name] == builder.sources), -1)
+    before: Any = builder.nodes[place] if place >= 0 else None
+    if not isinstance(before, Weighted) or not layer.alone:
         layer.refuse("what comes before it", "only the Linear or Conv right before a batch norm can take it in")
         return
     with torch.no_grad():
@@ -115,7 +157,7 @@ def batch_norm(layer: Layer) -> None:
     shift = ((0.0 if bias is None else bias.astype(np.float64)) - precise["running_mean"]) * scale
     builder.tensors[f"{before.name}.weight"] = folded.astype(np.float32)
     builder.tensors[f"{before.name}.bias"] = (shift + precise.get("bias", 0.0)).astype(np.float32)
-    builder.nodes[-1] = before.model_copy(update={"bias": True})
+    builder.nodes[place] = before.model_copy(update={"bias": True})
     layer.findings.notes.append(
         f"The batch norm `{layer.path}` is folded into `{before.name}`: computed in float64 and rounded once, where "
         "the framework rounds after each layer, so that a membrane within rounding of its threshold may fall otherwise."
@@ -143,9 +185,11 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Conv1d: convolution,
         nn.Conv2d: convolution,
         nn.AvgPool2d: average_pool,
+        nn.AdaptiveAvgPool2d: adaptive_average_pool,
         nn.MaxPool2d: max_pool,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,
+        Scaled: scaled,
         nn.BatchNorm1d: batch_norm,
         nn.BatchNorm2d: batch_norm,
     }
