@@ -17,8 +17,12 @@ from models.coding import EncodedInputs
 from models.spec import Coding, Input, Readout, Spec
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
+    FLOWS,
+    FORGETS,
     LEAKS,
     RESET_TIMINGS,
+    SUMS,
+    Adapt,
     Adaptive,
     Charge,
     Fire,
@@ -51,6 +55,20 @@ def toy(coding: Coding = Coding.DIRECT, time_steps: int = 3) -> Network:
         coding=coding,
         time_steps=time_steps,
         labels=["left", "right"],
+    )
+
+
+def regression(scores: str = "values", units: list[str] | None = None) -> Network:
+    """Two inputs straight into two outputs of a Linear, the second with a bias of -1, whose mean is read."""
+    return network_of(
+        [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}],
+        {"fc.weight": [[1, 0], [0, 1]], "fc.bias": [0, -1]},
+        input={"shape": [2], "low": 0, "high": 10},
+        time_steps=3,
+        readout="mean",
+        labels=["angle", "speed"],
+        scores=scores,
+        **{} if units is None else {"units": units},
     )
 
 
@@ -114,8 +132,7 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         node["drive"] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
     synapse = draw(st.sampled_from(Synapse)) if "Cuba" in kind else None
     if synapse:
-        by_rate = synapse in (Synapse.EULER, Synapse.JUMP)
-        node |= {"synapse": synapse, "syn_rate" if by_rate else "syn_decay": parameter(unit_floats)}
+        node |= {"synapse": synapse, FLOWS[synapse]: parameter(unit_floats)}
         node["syn_gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
     if kind in FIRING:
         node["fire"] = fire = draw(st.sampled_from(Fire))
@@ -124,12 +141,16 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
             st.floats(4, 9, width=32) if fire is Fire.MULTIPLE else st.floats(0.125, 2, width=32)
         )
     if kind in ADAPTIVE:
-        node |= {"adapt_decay": parameter(unit_floats), "adapt_gain": parameter(st.floats(0, 2, width=32))}
+        adapt = draw(st.sampled_from(Adapt))
+        node |= {"adapt": adapt, FORGETS[adapt]: parameter(unit_floats)}
+        node["adapt_gain"] = parameter(st.floats(0, 2, width=32))
+        if adapt is Adapt.COUNT:
+            node["adapt_spike"] = parameter(st.one_of(st.just(1.0), st.floats(0, 1, width=32)))
     if kind in FIRING and kind != "Threshold":
         reset = draw(st.sampled_from(Reset))
         at_once = fire is Fire.MULTIPLE or kind in ADAPTIVE
         timings = (ResetTiming.SAME_STEP,) if at_once else RESET_TIMINGS[reset]
-        sums = charge is Charge.DECAY if synapse is None else synapse in (Synapse.DECAY, Synapse.JUMP)
+        sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
         node |= {
             "reset": reset,
             "reset_timing": draw(st.sampled_from(timings)),
@@ -319,14 +340,19 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
             shortcut = draw(st.sampled_from([None, *others]))
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
             append(draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs)), shape)
-    if len(shape) > 1:
-        append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
-    classes = draw(st.integers(1, 4))
-    append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
+    if not nodes or draw(st.integers(0, 3)):  # otherwise the output has the shape that there is, read flat
+        if len(shape) > 1:
+            append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
+        classes = draw(st.integers(1, 4))
+        append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
     readout = draw(st.sampled_from(Readout))
-    append(
-        draw(neurons("out", draw(st.sampled_from(FIRING if readout is Readout.SPIKE_COUNT else INTEGRATING)))), shape
-    )
+    kinds = [*FIRING] if readout.of_spikes else [*FIRING, *INTEGRATING, *INTEGRATING]
+    kinds += [] if readout.of_spikes or readout.of_membrane else [None, None, None]  # any node may be the last
+    if kind := draw(st.sampled_from(kinds)):
+        append(draw(neurons("out", kind)), shape)
+    if draw(st.integers(0, 3)) == 0:
+        append({"type": "Flatten", "name": "flat_out"}, (math.prod(shape),))
+    classes = math.prod(shape)
     spec = Spec(
         input=Input(shape=input_shape, low=-2, high=2),
         coding=coding,
@@ -372,7 +398,7 @@ def _dyadic(rng: np.random.Generator, shape: Shape) -> FloatArray:
 
 def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> FloatArray:
     match name.rpartition(".")[2]:
-        case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "rate" | "syn_rate":
+        case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "adapt_rate" | "adapt_spike" | "rate" | "syn_rate":
             return rng.random(shape, np.float32)
         case "tau":
             return 1 + 7 * rng.random(shape, np.float32)

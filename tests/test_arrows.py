@@ -30,7 +30,7 @@ TRAINING: Arrows = {
     "training.data": {"training.config", "training.errors"},
     "training.report": {"training.data", "training.config", "training.errors"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors"},
-    "training.publish": {"training.data", "training.fit", "training.report"},
+    "training.publish": {"training.data", "training.fit", "training.report", "training.errors"},
     "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
     "training.importers.frameworks": {*SOURCE, "training.fit"},  # this project's own modules are among them
     "training.library": {"training.fit", "training.importers", "training.importers.frameworks"},

@@ -8,7 +8,7 @@ TrainingError
 ├── InvalidEntry          a factory, state_dict or framework that cannot be had
 ├── NotConvertible        a network of PyTorch modules that holds what a spec cannot say, module by module
 ├── BrokenGradientChain   a loss that no weight has a part in
-└── ExportRefused         a network whose engines do not agree
+└── ExportRefused         a network whose engines do not agree, or that a server would refuse
 """
 
 from __future__ import annotations
@@ -57,4 +57,4 @@ class BrokenGradientChain(TrainingError):
 
 
 class ExportRefused(TrainingError):
-    """A network that is not exported because its engines do not agree on the test set."""
+    """A network that is not exported: its engines do not agree, or the default engine refuses its bundle."""

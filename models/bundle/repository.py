@@ -120,16 +120,24 @@ class ModelRepository:
             return ()
         return tuple(sorted((each, status.st_size, status.st_mtime_ns) for each, status in files))
 
-    def publish(self, contents: Contents, onnx_model: Callable[[int], bytes] | None = None) -> int:
+    def publish(
+        self,
+        contents: Contents,
+        onnx_model: Callable[[int], bytes] | None = None,
+        check: Callable[[Bundle], None] | None = None,
+    ) -> int:
         """Write a bundle as the model's next version and return that version.
 
         The bundle appears whole or not at all: it is written to a temporary folder, which is then renamed. Its version
         is higher than every folder there, valid or not. `onnx_model` makes the model.onnx of a version; None is a
-        bundle without one. Raises InvalidInput for an invalid name.
+        bundle without one. `check` is given the bundle as it was written, right before the rename: what it raises is
+        raised here, and nothing is published. Raises InvalidInput for an invalid name.
         """
 
         def write(folder: Path, version: int) -> None:
             contents.write(folder, version, onnx_model(version) if onnx_model else None)
+            if check is not None:
+                check(Bundle.read(folder))
 
         return self._publish(contents.name, write)
 

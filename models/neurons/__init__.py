@@ -1,6 +1,7 @@
 """The neuron's equations, once: the rules, one step, and a layer through time."""
 
 from models.neurons.equations import (
+    ADAPTATIONS,
     CHARGES,
     RESETS,
     SYNAPSES,
@@ -22,6 +23,7 @@ from models.neurons.equations import (
 from models.neurons.layer import NeuronLayer, at_rest, counts_steps
 
 __all__ = [
+    "ADAPTATIONS",
     "CHARGES",
     "RESETS",
     "SYNAPSES",

@@ -25,7 +25,7 @@ from models.neurons.equations import (
     spiking_neuron,
     starting,
 )
-from models.spec.nodes import Integrating, Neuron, Spiking
+from models.spec.nodes import Adapt, Integrating, Neuron, Spiking
 
 Array = TypeVar("Array", bound=Any)
 
@@ -36,11 +36,14 @@ Recurrence: TypeAlias = Callable[[Array, Any], Array]
 
 def at_rest(node: Neuron, parameters: Parameters[Array], zeros: Array) -> NeuronState:
     """Return a layer's state before the first step; `zeros` has the state's shape (batch, *shape)."""
+    adaptation = None
+    if adapts(node):
+        adaptation = zeros + parameters("threshold") if node.adapt is Adapt.RELAX else zeros
     return NeuronState(
         zeros + parameters("start") if starting(node) else zeros,
         zeros if has_synapse(node) else None,
         zeros if is_recurrent(node) else None,
-        zeros if adapts(node) else None,
+        adaptation,
     )
 
 

@@ -68,6 +68,10 @@ _TABLE = (
     NeuronParameter("start", "the membrane before the first step: `v_reset` in SpikingJelly, `v_leak` in Norse", 0.0),
     NeuronParameter("adapt_decay", "what is left of the adaptation", low=0.0, high=1.0),
     NeuronParameter("adapt_gain", "what a spike adds to the threshold of the next step", low=0.0),
+    NeuronParameter("adapt_rate", "dt / tau of the threshold's way back", low=0.0),
+    NeuronParameter(
+        "adapt_spike", "what a spike counts in the adaptation; only with `count`", 1.0, low=0.0, neutral=1.0
+    ),
 )
 
 NEURON_PARAMETERS: Mapping[str, NeuronParameter] = {parameter.name: parameter for parameter in _TABLE}

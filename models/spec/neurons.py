@@ -14,7 +14,20 @@ from typing_extensions import override
 from models.spec.neuron_parameters import NEURON_PARAMETERS, parameter_field
 from models.spec.node_base import NodeBase
 from models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape
-from models.spec.rules import LEAKS, RESET_TIMINGS, Charge, Fire, Joins, Reset, ResetTiming, Synapse
+from models.spec.rules import (
+    FLOWS,
+    FORGETS,
+    LEAKS,
+    RESET_TIMINGS,
+    SUMS,
+    Adapt,
+    Charge,
+    Fire,
+    Joins,
+    Reset,
+    ResetTiming,
+    Synapse,
+)
 
 
 class NeuronBase(NodeBase):
@@ -81,8 +94,8 @@ class Current(NeuronBase):
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_synapse(self) -> Self:
-        by_rate = self.synapse in (Synapse.EULER, Synapse.JUMP)
-        needed, other = ("syn_rate", "syn_decay") if by_rate else ("syn_decay", "syn_rate")
+        needed = FLOWS[self.synapse]
+        (other,) = {*FLOWS.values()} - {needed}
         if getattr(self, needed) is None or getattr(self, other) is not None:
             raise ValueError(f"node '{self.name}': synapse is '{self.synapse}', which needs {needed} and no {other}")
         return self
@@ -137,7 +150,7 @@ class SpikingBase(NeuronBase):
     def _recurrence_joins_what_there_is(self) -> Self:
         joins = self.recurrent.joins if self.recurrent else Joins.INPUT
         synapse, charge = getattr(self, "synapse", None), getattr(self, "charge", Charge.DECAY)
-        sums = charge is Charge.DECAY if synapse is None else synapse in (Synapse.DECAY, Synapse.JUMP)
+        sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
         if joins is Joins.CHARGE and not sums:
             way = f"charge '{charge}'" if synapse is None else f"synapse '{synapse}'"
             raise ValueError(f"node '{self.name}': recurrent.joins is 'charge', but {way} is no sum to join")
@@ -157,8 +170,23 @@ class SpikingBase(NeuronBase):
 class Adaptive(SpikingBase):
     """A threshold that each spike of the neuron raises, and that falls back to its base in between."""
 
-    adapt_decay: Parameter = parameter_field("adapt_decay", required=True)
+    adapt: Adapt = Adapt.COUNT
+    adapt_decay: Parameter | None = parameter_field("adapt_decay")
+    adapt_rate: Parameter | None = parameter_field("adapt_rate")
     adapt_gain: Parameter = parameter_field("adapt_gain", required=True)
+    adapt_spike: Parameter = parameter_field("adapt_spike")
+
+    @model_validator(mode="after")
+    def _parameters_are_those_of_the_adaptation(self) -> Self:
+        needed = FORGETS[self.adapt]
+        (other,) = {*FORGETS.values()} - {needed}
+        if getattr(self, needed) is None or getattr(self, other) is not None:
+            raise ValueError(f"node '{self.name}': adapt is '{self.adapt}', which needs {needed} and no {other}")
+        if self.adapt is not Adapt.COUNT and self.adapt_spike != 1.0:
+            raise ValueError(
+                f"node '{self.name}': adapt_spike is {self.adapt_spike}, expected 1, since adapt is '{self.adapt}'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _reset_is_at_once(self) -> Self:

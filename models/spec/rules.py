@@ -55,6 +55,14 @@ class Synapse(StrEnum):
     EULER = "euler"
     JUMP = "jump"
     SUM_THEN_DECAY = "sum_then_decay"
+    LATE_JUMP = "late_jump"
+
+
+class Adapt(StrEnum):
+    """How spikes raise a threshold: counted in a sum above its base, or in a threshold that relaxes to it (Norse)."""
+
+    COUNT = "count"
+    RELAX = "relax"
 
 
 class Joins(StrEnum):
@@ -72,6 +80,21 @@ LEAKS: Mapping[Charge, tuple[str, ...]] = {
     Charge.RELAX: ("rate", "tau"),
     Charge.LEAK_THEN_ADD: ("rate", "tau"),
 }
+
+# For each synapse rule the one parameter that it needs.
+FLOWS: Mapping[Synapse, str] = {
+    Synapse.DECAY: "syn_decay",
+    Synapse.EULER: "syn_rate",
+    Synapse.JUMP: "syn_rate",
+    Synapse.SUM_THEN_DECAY: "syn_decay",
+    Synapse.LATE_JUMP: "syn_rate",
+}
+
+# The synapse rules whose last operation is a sum that a recurrent current can join.
+SUMS = (Synapse.DECAY, Synapse.JUMP, Synapse.LATE_JUMP)
+
+# For each rule of adaptation the parameter that it needs beside `adapt_gain`.
+FORGETS: Mapping[Adapt, str] = {Adapt.COUNT: "adapt_decay", Adapt.RELAX: "adapt_rate"}
 
 # The timings that each reset allows.
 RESET_TIMINGS: Mapping[Reset, tuple[ResetTiming, ...]] = {

@@ -18,8 +18,10 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidInput, InvalidSpec
 from models.spec.input import Input
-from models.spec.nodes import Integrating, Neuron, Node, Scale, Spiking
+from models.spec.nodes import Flatten, Integrating, Neuron, Node, Scale, Spiking
 from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
+from models.spec.readouts import Readout
+from models.spec.scores import Scores
 
 INPUT = "input"
 
@@ -41,26 +43,33 @@ class Coding(StrEnum):
         return self in (Coding.SPIKES, Coding.CURRENT)
 
 
-class Readout(StrEnum):
-    """The quantity that the class is read from: spike counts, or the membrane of a non-spiking last layer."""
-
-    SPIKE_COUNT = "spike_count"
-    MAX_MEMBRANE = "max_membrane"
-    MEAN_MEMBRANE = "mean_membrane"
-    LAST_MEMBRANE = "last_membrane"
-
-
 class Task(Frozen, ABC):
-    """A model's task, for any kind of model: its input, coding, time steps and class labels."""
+    """A model's task, for any kind of model: its input, coding, time steps and classes, or the values it gives.
+
+    `labels` are the names of the classes, or of the values where `scores` is `values`; `units` are theirs, in the same
+    order, and "" stands for none.
+    """
 
     input: Input
     coding: Coding = Coding.DIRECT
     time_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     labels: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(min_length=1)]
+    scores: Scores = Scores.SOFTMAX
+    units: tuple[Annotated[str, StringConstraints(max_length=64)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _units_are_of_values(self) -> Self:
+        if self.units is None:
+            return self
+        if self.scores.has_classes:
+            raise InvalidSpec(f"units: {list(self.units)} given, but scores is '{self.scores}', which has none")
+        if len(self.units) != self.classes:
+            raise InvalidSpec(f"units: {len(self.units)} given, expected one for each of the {self.classes} labels")
+        return self
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of values."""
         return len(self.labels)
 
     @property
@@ -139,23 +148,40 @@ class Spec(Task):
             raise InvalidSpec(f"node '{min(unused)}': nothing takes its output, and it is not the last node")
 
     def _check_output(self, shape: Shape) -> None:
-        last = self.nodes[-1]
+        last, read = self.nodes[-1], self.readout_node
         for node in self.nodes[:-1]:
-            if isinstance(node, Integrating):
+            if isinstance(node, Integrating) and node is not read:
                 raise InvalidSpec(
                     f"node '{node.name}': {node.type} is a readout and must be the last node, not before '{last.name}'"
                 )
-        if self.readout is Readout.SPIKE_COUNT and not isinstance(last, Spiking):
-            raise InvalidSpec(f"node '{last.name}': readout 'spike_count' needs a spiking last node, not {last.type}")
-        if self.readout is not Readout.SPIKE_COUNT and not isinstance(last, Integrating):
+        if self.readout.of_spikes and not isinstance(read, Spiking):
             raise InvalidSpec(
-                f"node '{last.name}': readout '{self.readout}' needs an LI, CubaLI or I as the last node, "
-                f"not {last.type}"
+                f"node '{read.name}': readout '{self.readout}' needs a spiking last node, not {read.type}"
             )
-        if shape != (len(self.labels),):
+        if self.readout.of_membrane and not isinstance(read, Neuron):
+            raise InvalidSpec(
+                f"node '{read.name}': readout '{self.readout}' needs a neuron as the last node, not {read.type}; "
+                f"'{self.readout.reduction}' reads any node's output"
+            )
+        if math.prod(shape) != self.classes:
             raise InvalidSpec(
                 f"node '{last.name}': its output has shape {show(shape)}, but there are {len(self.labels)} labels"
             )
+
+    @cached_property
+    def readout_node(self) -> Node:
+        """The node that the answer is read from: the last, or the one before the Flattens at the end.
+
+        Its output has one value for each class, in any shape: it is read flat, which a Flatten leaves as it is.
+        """
+        by_name = {node.name: node for node in self.nodes}
+        node = self.nodes[-1]
+        while isinstance(node, Flatten):
+            first, *others = self.sources[node.name]
+            if others or first == INPUT:
+                break
+            node = by_name[first]
+        return node
 
     @cached_property
     def sources(self) -> dict[str, tuple[str, ...]]:

@@ -126,6 +126,8 @@ def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineNa
         ({"synapse": "jump", "syn_rate": 0.25}, [2.0, 1.5, 1.125]),
         # 0.5 * (0 + 2), 0.5 * (1 + 0), …
         ({"synapse": "sum_then_decay", "syn_decay": 0.5}, [1.0, 0.5, 0.25]),
+        # nothing yet, then 2, of which a quarter goes before the next step
+        ({"synapse": "late_jump", "syn_rate": 0.25}, [0.0, 2.0, 1.5]),
     ],
 )
 @pytest.mark.parametrize("kind", ["CubaLI", "CubaLIF"])

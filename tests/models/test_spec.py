@@ -112,7 +112,18 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
             "node 'lif': synapse is 'jump', which needs syn_rate and no syn_decay",
         ),
         (changed("lif", type="CubaLIF", syn_decay=1.5), "syn_decay.*less than or equal to 1, got 1.5"),
-        (changed("lif", type="ALIF", adapt_gain=0.5), "adapt_decay: field required"),
+        (
+            changed("lif", type="ALIF", adapt_gain=0.5),
+            "node 'lif': adapt is 'count', which needs adapt_decay and no adapt_rate",
+        ),
+        (
+            changed("lif", type="ALIF", adapt="relax", adapt_rate=0.5, adapt_decay=0.5, adapt_gain=0.5),
+            "node 'lif': adapt is 'relax', which needs adapt_rate and no adapt_decay",
+        ),
+        (
+            changed("lif", type="ALIF", adapt="relax", adapt_rate=0.5, adapt_spike=0.5, adapt_gain=0.5),
+            "node 'lif': adapt_spike is 0.5, expected 1, since adapt is 'relax'",
+        ),
         (changed("lif", type="ALIF", adapt_decay=0.5), "adapt_gain: field required"),
         (changed("lif", adapt_gain=0.5), "adapt_gain: extra inputs are not permitted, got 0.5"),
         (
@@ -188,10 +199,6 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (changed("lif", type="Izhikevich"), "Izhikevich"),
         (changed("out", type="LI", decay=0.5), "node 'out': readout 'spike_count' needs a spiking last node, not LI"),
         (changed("lif", type="LI"), "node 'lif': LI is a readout and must be the last node"),
-        (
-            changed(readout="max_membrane"),
-            "node 'out': readout 'max_membrane' needs an LI, CubaLI or I as the last node, not IF",
-        ),
         (changed(time_steps=0), "time_steps: input should be greater than or equal to 1, got 0"),
         (changed(labels=[]), "labels"),
         (changed(nodes=[]), "nodes"),

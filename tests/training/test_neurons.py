@@ -13,7 +13,7 @@ import torch
 from models.bundle.repository import ModelRepository
 from models.engines import EngineName, create
 from models.spec import Readout, Spec
-from models.spec.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Reset, Synapse
+from models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, CubaLI, CubaLIF, Fire, Joins, Reset
 from tests.networks import FIRING
 from training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
 from training.data.datasets import load
@@ -27,15 +27,9 @@ from training.publish.export import export
 from training.report.epochs import Watcher
 
 VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
-FLOWS = {
-    Synapse.DECAY: "syn_decay",
-    Synapse.EULER: "syn_rate",
-    Synapse.JUMP: "syn_rate",
-    Synapse.SUM_THEN_DECAY: "syn_decay",
-}
-
 
 ADAPTS = {"adapt_decay": 0.75, "adapt_gain": 0.25}
+RELAXES = {"adapt": Adapt.RELAX, "adapt_rate": 0.125, "adapt_gain": 0.25}
 
 
 def rules() -> Iterator[dict[str, Any]]:
@@ -65,6 +59,9 @@ def rules() -> Iterator[dict[str, Any]]:
         yield ADAPTS | {"type": "ALIF", "decay": 0.75, "fire": fire}
     for reset in Reset:
         yield ADAPTS | {"type": "CubaALIF", "decay": 0.75, "syn_decay": 0.5, "reset": reset}
+    yield ADAPTS | {"type": "ALIF", "decay": 0.75, "adapt_spike": 0.5}
+    for reset in Reset:
+        yield RELAXES | {"type": "ALIF", "decay": 0.75, "reset": reset}
     yield {"type": "IF", "floor": -0.5}
     yield {"type": "I"}
 

@@ -45,6 +45,15 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
         {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
     ),
+    "adaptive with spikes that count less": (
+        {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.5, "adapt_spike": "per_neuron"},
+        {"trained": ("adapt_spike", "adapt_gain"), "begun": True},
+    ),
+    "adaptive with a threshold that relaxes": (
+        {"type": "CubaALIF", "decay": 0.875, "synapse": "late_jump", "syn_rate": 0.25, "recurrent": {"joins": "charge"}}
+        | {"adapt": "relax", "adapt_rate": 0.25, "adapt_gain": 0.25},
+        {"trained": ("adapt_rate", "adapt_gain", "threshold", "syn_rate")},
+    ),
     "recurrent": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"begun": True, "size": 16}),
     "recurrent of several panels": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"size": 70, "batch": 9}),
     "recurrent with errors that are mostly 0": (

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models.coding import EncodedInputs
 from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
-from models.spec import Spec
+from models.spec import Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
 from training.importers.builder import Options
@@ -190,7 +190,15 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
         if kind.startswith("IAF"):
             parameters = of("norse.torch.functional.iaf").IAFParameters(**thresholds, v_reset=torch.tensor(-0.25))
             return getattr(norse, kind)(parameters)
-        parameters = norse.LIFParameters(**membrane, **current, **thresholds, v_reset=uniform(rng, -0.5, 0.1, size))
+        resets = {"v_reset": uniform(rng, -0.5, 0.1, size)}
+        if "LSNN" in kind:  # which start at v_th, as a number for all neurons, and keep its place
+            thresholds = {"v_th": torch.tensor(float(rng.uniform(0.2, 0.6)))}
+            adaptation = {"tau_adapt_inv": uniform(rng, 10, 500, size), "beta": uniform(rng, 0.05, 0.5, size)}
+            parameters = of("norse.torch.functional.lsnn").LSNNParameters(
+                **membrane, **current, **thresholds, **resets, **adaptation
+            )
+        else:
+            parameters = norse.LIFParameters(**membrane, **current, **thresholds, **resets)
         if "Recurrent" in kind:
             weights = {
                 "input_weights": dyadic(rng, size, size, most=2),
@@ -207,7 +215,10 @@ NORSE: dict[str, Neurons] = {
     "LIFBoxCell-subtract": norse_neurons("LIFBoxCell", reset_method="reset_subtract"),
 } | {
     kind: norse_neurons(kind)
-    for kind in ("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF")
+    for kind in (
+        *("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF"),
+        *("LSNNCell", "LSNN", "LSNNRecurrentCell", "LSNNRecurrent"),
+    )
 }  # fmt: skip
 
 
@@ -216,7 +227,7 @@ def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
 
     def build(rng: Generator, size: int) -> nn.Module:
         activation = of("sinabs.activation")
-        thresholds = (0.1, 0.5) if fields.get("norm_input", kind.startswith("LIF")) else (0.7, 2.0)
+        thresholds = (0.1, 0.5) if fields.get("norm_input", "LIF" in kind) else (0.7, 2.0)
         chosen = {
             "spike_fn": getattr(activation, spike),
             "reset_fn": getattr(activation, reset)(),
@@ -225,15 +236,19 @@ def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
         if fields.get("floor"):
             chosen["min_v_mem"] = uniform(rng, -0.7, 0.1, size)
         if fields.get("synapse"):
-            chosen["tau_syn"] = uniform(rng, 0.5, 5, size)
-        if kind.startswith("LIF"):
+            # ALIF asks whether its tau_syn is true, which an array is not.
+            chosen["tau_syn"] = uniform(rng, 0.5, 5, *(() if "ALIF" in kind else (size,)))
+        if "LIF" in kind:
             chosen |= {"tau_mem": uniform(rng, 1, 20, size), "norm_input": fields.get("norm_input", True)}
+        if "ALIF" in kind:
+            chosen |= {"tau_adapt": uniform(rng, 1, 20, size), "adapt_scale": uniform(rng, 0.1, 2, size)}
         if "Recurrent" in kind:
             chosen["rec_connect"] = nn.Linear(size, size)
             dyadic_recurrence(rng, chosen["rec_connect"])
         if "Squeeze" in kind:
             chosen["num_timesteps"] = STEPS
-        return getattr(of("sinabs.layers"), kind)(**chosen)
+        layers = of("sinabs.layers.alif" if kind == "ALIFSqueeze" else "sinabs.layers")
+        return getattr(layers, kind)(**chosen)
 
     return build
 
@@ -251,6 +266,12 @@ SINABS: dict[str, Neurons] = {
         ("LIF", "SingleSpike", "MembraneSubtract", {"floor": True, "synapse": True}),
         ("LIF", "SingleSpike", "MembraneReset", {"norm_input": False}),
         ("LIFSqueeze", "MultiSpike", "MembraneSubtract", {}),
+        ("ALIF", "SingleSpike", "MembraneSubtract", {}),
+        ("ALIF", "MultiSpike", "MembraneSubtract", {"norm_input": False, "floor": True}),
+        ("ALIF", "SingleSpike", "MembraneReset", {"norm_input": False, "synapse": True}),
+        ("ALIFSqueeze", "SingleSpike", "MembraneSubtract", {}),
+        ("ALIFRecurrent", "SingleSpike", "MembraneSubtract", {"norm_input": False}),
+        ("ALIFRecurrent", "MultiSpike", "MembraneReset", {"norm_input": True}),
         ("IAF", "MultiSpike", "MembraneSubtract", {}),
         ("IAF", "MultiSpike", "MembraneSubtract", {"floor": True}),
         ("IAF", "SingleSpike", "MembraneReset", {"synapse": True}),
@@ -329,6 +350,33 @@ def test_a_readouts_membrane_is_the_frameworks_own(
     theirs = run_chain(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
+
+
+OVER_TIME: dict[Readout, Callable[[Any], Any]] = {
+    Readout.SUM_MEMBRANE: lambda membranes: np.add.accumulate(membranes, axis=0, dtype=np.float64)[-1],
+    Readout.MEAN_MEMBRANE: lambda membranes: np.add.accumulate(membranes, axis=0, dtype=np.float64)[-1] / STEPS,
+    Readout.MAX_MEMBRANE: lambda membranes: membranes.max(axis=0),
+    Readout.LAST_MEMBRANE: lambda membranes: membranes[-1],
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SNNTORCH if kind.startswith(("Leaky", "Synaptic"))])
+def test_the_membrane_of_a_layer_that_fires_is_read_as_snntorch_returns_it(kind: str, rng: Generator) -> None:
+    peer("snntorch")
+    connection, neuron = linear(rng, INPUTS, NEURONS), cast("Any", SNNTORCH[kind](rng, NEURONS))
+    _, network = converted("snntorch", nn.Sequential(connection, neuron))
+    inputs, membranes = spikes(rng), []
+    state = neuron.reset_mem()
+    state = state if isinstance(state, tuple) else (state,)
+    with torch.no_grad():
+        for step in torch.from_numpy(inputs.steps):
+            _, *state = neuron(connection(step), *state)
+            membranes.append(state[-1].numpy().copy())
+    for readout, over_time in OVER_TIME.items():
+        read = Network(network.network.spec.model_copy(update={"readout": readout}), network.network.tensors)
+        expected = over_time(np.stack(membranes)).astype(np.float32)
+        for engine in EngineName:
+            np.testing.assert_array_equal(create(engine, read).run(inputs)[0].readout, expected, err_msg=engine)
 
 
 def with_field(network: Network, field: str, value: Any) -> Network:

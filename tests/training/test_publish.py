@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from training.fit.folder import RunFolder
 from training.fit.job import TrainedRun, run_job
 from training.publish.export import export
 from training.publish.golden import choose_golden
+from training.publish.publish import publish_imported
+from training.report.card import parity_table
 from training.report.epochs import Watcher
+from training.report.parity import Parity
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +129,61 @@ def test_engines_that_disagree_refuse_an_export(
     with pytest.raises(ExportRefused, match="engine 'onnx' predicts another class than 'reference' for"):
         export(folder, data, ModelRepository(tmp_path / "repository"), "stripes")
     assert not (tmp_path / "repository").exists()
+
+
+def one_weight() -> Network:
+    return network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
+            {"type": "IF", "name": "out", "threshold": 1.0},
+        ],
+        {"fc.weight": [[1.0]]},
+        input={"shape": [1], "high": 4},
+        time_steps=1,
+        labels=["only"],
+    )
+
+
+def with_one_that_differs(differs: EngineName, factor: float) -> Callable[..., Any]:
+    """Return `create` with one engine whose weights are smaller by a factor."""
+
+    def create_with_it(name: EngineName, network: Network, **options: Any) -> Any:
+        tensors = {key: np.float32(factor) * value for key, value in network.tensors.items()}
+        return create(name, Network(network.spec, tensors) if name is differs else network, **options)
+
+    return create_with_it
+
+
+@pytest.mark.parametrize("engine", [EngineName.EVENT, EngineName.ONNX, EngineName.TORCH])
+def test_a_sample_on_which_engines_differ_is_no_golden_one(engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Threshold 1 and weight 1, or 0.5 on the engine that differs: 1.5 fires on the others only; 0.5 and 3 are alike.
+    monkeypatch.setattr("training.publish.golden.create", with_one_that_differs(engine, 0.5))
+    values = np.array([[1.5], [0.5], [3.0]], np.float32)
+    golden = choose_golden(one_weight(), Split(values, np.zeros(3, np.int64)))
+    assert golden.inputs.steps.ravel().tolist() == [0.5, 3.0]
+    with pytest.raises(ExportRefused, match="differ on each of the 1 samples that were tried, so none can be golden"):
+        choose_golden(one_weight(), Split(values[:1], np.zeros(1, np.int64)))
+
+
+def test_a_bundle_that_the_default_engine_refuses_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every random sample fires at a weight of 1e9 and none at 0, so that the server's engine cannot replay any.
+    network = Network(one_weight().spec, {"fc.weight": np.array([[1e9]], np.float32)})
+    repository = ModelRepository(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("models.bundle.bundle.create", with_one_that_differs(EngineName.EVENT, 0))
+        with pytest.raises(
+            ExportRefused, match=r"^a server could not serve 'toy', so it is not published: golden\..*'event'"
+        ):
+            publish_imported(network, repository, "toy", lambda _: "# toy")
+        assert (repository.versions("toy"), list((tmp_path / "toy").iterdir())) == ([], [])
+    assert publish_imported(network, repository, "toy", lambda _: "# toy").version == 1
+
+
+def test_the_card_says_how_many_of_a_million_spikes_differ() -> None:
+    row = Parity(EngineName.EVENT, other_predictions=0, differing_spikes=80, spikes=3_008_246)
+    assert "| event | 0 | 80 of 3008246 | 26.6 |" in parity_table([row])
 
 
 def test_a_version_appears_by_one_rename_so_that_a_reader_midway_sees_nothing(

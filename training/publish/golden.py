@@ -1,4 +1,4 @@
-"""Golden samples: real inputs whose answers are far enough from a tie that every machine must reproduce them."""
+"""Golden samples: real inputs that every engine answers alike, so far from a tie that every machine does."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Golden
+from models.bundle import Golden, close_readouts
 from models.coding import encode
+from models.engines import EngineName, RunResult, available, create
 from models.engines.reference import ReferenceEngine
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.parameters import PER_NEURON
 from training.data.datasets import Split
+from training.errors import ExportRefused
 
 NUDGE = 2.0**-18  # about ten times what a float32 sum's order can do to it
 CANDIDATES = 64  # samples that are tried at most
@@ -22,31 +24,49 @@ THRESHOLDS = ("threshold", "adapt_gain")  # what a neuron's threshold is proport
 
 
 def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
-    """Return the first samples of a split whose counts stay as they are when every threshold moves a little.
+    """Return the first samples of a split that every engine answers alike, with thresholds moved a little too.
 
-    Where fewer than `wanted` of the first CANDIDATES stay, or the last layer has no threshold to move, the first of the
-    others fill up.
+    Where fewer than `wanted` of the first CANDIDATES stay when thresholds move, the first of the others fill up. A
+    sample on which engines differ is never golden: a server on one of them would refuse the bundle. Raises
+    ExportRefused where engines differ on every sample.
     """
-    engines = [
-        ReferenceEngine(moved) for moved in (network, *(_with_thresholds(network, 1 + n) for n in (-NUDGE, NUDGE)))
-    ]
+    nudged = [ReferenceEngine(_with_thresholds(network, 1 + n)) for n in (-NUDGE, NUDGE)]
+    others = [create(name, network) for name in available() if name is not EngineName.REFERENCE]
+    reference = ReferenceEngine(network)
     steady: list[tuple[NDArray[Any], ...]] = []
-    others: list[tuple[NDArray[Any], ...]] = []
+    near: list[tuple[NDArray[Any], ...]] = []
     for start in range(0, min(CANDIDATES, len(split)), AT_A_TIME):
         inputs = encode(split.samples[start : start + AT_A_TIME], network.spec, network.spec.time_steps)
-        expected, *moved = (engine.run(inputs)[0] for engine in engines)
-        stays = np.all([(run.spike_counts == expected.spike_counts).all(axis=1) for run in moved], axis=0)
-        for index in range(inputs.batch):
+        expected, _ = reference.run(inputs)
+        found, moved = ([engine.run(inputs)[0] for engine in engines] for engines in (others, nudged))
+        agreed = np.all([_same(each, expected, network.spec) for each in [expected, *found]], axis=0)
+        stays = np.all([_same(each, expected, network.spec) for each in moved], axis=0)
+        for index in np.flatnonzero(agreed):
             sample = inputs.steps[:, index], expected.spike_counts[index], expected.readout[index]
-            (steady if stays[index] else others).append(sample)
+            (steady if stays[index] else near).append(sample)
         if len(steady) >= wanted:
             break
-    steps, spike_counts, readout = zip(*(steady + others)[:wanted], strict=True)
+    if not steady + near:
+        names = ", ".join(f"'{name}'" for name in available())
+        raise ExportRefused(
+            f"the engines {names} differ on each of the "
+            f"{min(CANDIDATES, len(split))} samples that were tried, so none can be golden and the network is not "
+            "exported"
+        )
+    steps, spike_counts, readout = zip(*(steady + near)[:wanted], strict=True)
     return Golden(
         inputs=type(inputs)(np.stack(steps, axis=1), inputs.time_steps),
         spike_counts=np.stack(spike_counts),
         readout=np.stack(readout),
     )
+
+
+def _same(found: RunResult, expected: RunResult, spec: Spec) -> NDArray[np.bool_]:
+    """Return for which samples an engine gives what `Bundle.verify` asks of it, (batch,)."""
+    counts = (found.spike_counts == expected.spike_counts).all(axis=1)
+    close = close_readouts(found.readout, expected.readout, spec, spec.time_steps)
+    both: NDArray[np.bool_] = counts & close.all(axis=1)
+    return both
 
 
 def _with_thresholds(network: Network, factor: float) -> Network:

@@ -1,7 +1,8 @@
 """The one way into a model repository, for what was trained here and for what came from elsewhere.
 
 A network's engines are compared, golden samples are chosen, the ONNX model is built, and the next version is written.
-Its folder appears by one rename, so a reader sees the whole version or none of it.
+What was written is then loaded and verified as a server would do it. Only after that does its folder appear, by one
+rename, so a reader sees the whole version or none of it, and no version that the default engine refuses.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.bundle import Contents
+from models.bundle import Bundle, Contents
 from models.bundle.dry_run import verify
 from models.bundle.external import ExternalContents
 from models.bundle.repository import ModelRepository, require_name
+from models.engines.declared import CPU
 from models.engines.onnx import graph as onnx_graph
 from models.engines.onnx.external import ContractEngine
+from models.errors import EngineUnavailable, InvalidBundle
 from models.spec.network import Network
 from models.spec.onnx_contract import OnnxContract
 from models.version import VERSION
 from training.data.datasets import Split
 from training.data.random_samples import random_split
+from training.errors import ExportRefused
 from training.publish.golden import CANDIDATES, choose_golden
 from training.report.parity import Parity, compare_engines, require_parity
 
@@ -43,7 +47,7 @@ class Published:
         for parity in self.parity:
             console.print(
                 f"Engine {parity.engine} against reference: {parity.other_predictions} other predictions, "
-                f"{parity.differing_spikes} of {parity.spikes} spikes differ",
+                f"{parity.differing_spikes} of {parity.spikes} spikes differ ({parity.per_million:.3g} in a million)",
                 highlight=False,
             )
         console.print(f"Published {self.name} version {self.version}: {self.folder}", highlight=False)
@@ -59,7 +63,8 @@ def publish_trained(
 ) -> Published:
     """Publish a network as the next version of `name`, with golden samples of its test split.
 
-    Raises ExportRefused where the engines that are installed here disagree on the class of a test sample.
+    Raises ExportRefused where the engines that are installed here disagree on the class of a test sample, or the
+    default engine refuses the bundle.
     """
     parity = compare_engines(network, test)
     require_parity(parity, len(test))
@@ -69,7 +74,10 @@ def publish_trained(
 def publish_imported(
     network: Network, repository: ModelRepository, name: str, card: Callable[[list[Parity]], str]
 ) -> Published:
-    """Publish a network that came without data: engines are compared, and golden samples chosen, on random samples."""
+    """Publish a network that came without data: engines are compared, and golden samples chosen, on random samples.
+
+    Raises ExportRefused where engines differ on each of those, or the default engine refuses the bundle.
+    """
     samples = random_split(network.spec, CANDIDATES)
     return _publish(network, repository, name, samples, card, {}, compare_engines(network, samples[:COMPARED]))
 
@@ -100,6 +108,27 @@ def _publish(
         name=name, network=network, golden=choose_golden(network, samples), metrics=dict(metrics), card=card(parity)
     )
     version = repository.publish(
-        contents, lambda version: onnx_graph.build(network, name, version, VERSION).SerializeToString()
+        contents,
+        lambda version: onnx_graph.build(network, name, version, VERSION).SerializeToString(),
+        require_serves,
     )
     return Published(name, version, repository.root / name / str(version), tuple(parity))
+
+
+def require_serves(bundle: Bundle) -> None:
+    """Load a bundle as a server does by default, and replay its golden samples.
+
+    That is on the first of the CPU's engines that can run it. Raises ExportRefused where the bundle fails.
+    """
+    for name in bundle.preferred(CPU):
+        try:
+            engine = bundle.engine(name)
+        except EngineUnavailable:
+            continue  # a server falls back to the next one too
+        try:
+            bundle.verify(engine)
+        except InvalidBundle as error:
+            raise ExportRefused(
+                f"a server could not serve '{bundle.manifest.name}', so it is not published: {error}"
+            ) from error
+        return

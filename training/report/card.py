@@ -31,8 +31,11 @@ def parameters_of(network: Network) -> int:
 
 def parity_table(parity: Sequence[Parity]) -> str:
     """Return a table of how each engine compares with the reference."""
-    rows = [(row.engine, row.other_predictions, f"{row.differing_spikes} of {row.spikes}") for row in parity]
-    return table(("engine", "other predictions", "differing spikes"), rows)
+    rows = [
+        (row.engine, row.other_predictions, f"{row.differing_spikes} of {row.spikes}", f"{row.per_million:.3g}")
+        for row in parity
+    ]
+    return table(("engine", "other predictions", "differing spikes", "in a million"), rows)
 
 
 def training_card(

@@ -27,6 +27,11 @@ class Parity:
         """The share of differing spikes."""
         return self.differing_spikes / max(1, self.spikes)
 
+    @property
+    def per_million(self) -> float:
+        """How many of a million spikes differ."""
+        return 1e6 * self.share
+
 
 def compare_engines(network: Network, split: Split) -> list[Parity]:
     """Compare every other installed engine with the reference on each sample and each spike of a split."""

@@ -17,11 +17,13 @@ import numpy as np
 from models.engines.event.compiled import inner, kernel
 from models.engines.event.connections import GATHER, NO_FEED, PANEL
 from models.engines.event.currents import Array, aligned_floats, connect, gather, rows_at_once
-from models.engines.event.stepping import step_any, step_plain
+from models.engines.event.stepping import ADAPT_CASES, step_any, step_plain
 from models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
 from models.spec.neuron_parameters import ROWS
+from models.spec.nodes import Adapt
 
-ROW_COUNT, START = len(ROWS), ROWS.index("start")
+ROW_COUNT, START, THRESHOLD = len(ROWS), ROWS.index("start"), ROWS.index("threshold")
+RELAXES = ADAPT_CASES.index(Adapt.RELAX)
 
 
 @inner
@@ -83,6 +85,9 @@ def run_neurons(
                 membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
             if not rule.plain:
                 held[:] = 0.0
+            if rule.adaptive == RELAXES:  # whose adaptation is the threshold itself
+                for j in range(size):
+                    held[size + j] = neurons.parameters[stride * THRESHOLD + (j if stride == size else 0)]
         for now in range(sample * steps, (sample + 1) * steps):
             current, c = sums, now * size
             if connected:

@@ -18,10 +18,10 @@ from numba.core import types
 
 from models.engines.event.vectors import LANES, Code, intrinsic
 from models.neurons import (
+    ADAPTATIONS,
     CHARGES,
     RESETS,
     SYNAPSES,
-    Adaptation,
     Needed,
     ResetRule,
     adapts,
@@ -29,7 +29,19 @@ from models.neurons import (
     has_synapse,
 )
 from models.spec.neuron_parameters import ROWS
-from models.spec.nodes import LEAKS, Charge, Fire, Leaky, Neuron, Reset, ResetTiming, Spiking, Synapse, Threshold
+from models.spec.nodes import (
+    LEAKS,
+    Adapt,
+    Charge,
+    Fire,
+    Leaky,
+    Neuron,
+    Reset,
+    ResetTiming,
+    Spiking,
+    Synapse,
+    Threshold,
+)
 
 SYNAPSE_CASES: tuple[Synapse | None, ...] = (None, *Synapse)
 CHARGE_CASES: tuple[tuple[Charge, str] | None, ...] = (
@@ -37,6 +49,7 @@ CHARGE_CASES: tuple[tuple[Charge, str] | None, ...] = (
     None,  # a Threshold's, which has no membrane
 )
 FIRE_CASES = tuple(Fire)
+ADAPT_CASES: tuple[Adapt | None, ...] = (None, *Adapt)
 RESET_CASES = tuple(
     sorted(
         ((reset, timing) for reset, timings in RESETS.items() for timing in timings),
@@ -70,11 +83,11 @@ def rule_of(node: Neuron) -> Rule:
     elif isinstance(node, Threshold):
         charge = None
     fire, reset, floor, last = Fire.AT_THRESHOLD, (Reset.NONE, ResetTiming.SAME_STEP), False, False
-    adaptive = adapts(node)
+    adapt = node.adapt if adapts(node) else None
     if isinstance(node, Spiking):
         fire, reset = node.fire, (node.reset, node.reset_timing)
         floor, last = node.floor is not None, feedback_joins_charge(node)
-    plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adaptive)
+    plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adapt)
     return Rule(
         plain=int(plain and fire in PLAIN_FIRES and reset in PLAIN_RESETS),
         synapse=SYNAPSE_CASES.index(synapse),
@@ -82,7 +95,7 @@ def rule_of(node: Neuron) -> Rule:
         fire=FIRE_CASES.index(fire),
         reset=RESET_CASES.index(reset),
         floor=int(floor),
-        adaptive=int(adaptive),
+        adaptive=ADAPT_CASES.index(adapt),
     )
 
 
@@ -196,32 +209,27 @@ class _Step:
 
         return needed
 
-    @property
-    def adaptation(self) -> Adaptation[Vector]:
-        """How the threshold of neurons that adapt rises."""
-        return Adaptation(self.parameter("adapt_decay"), self.parameter("adapt_gain"))
-
     def threshold(self, adaptive: Any, held: Any, a: Any) -> Vector:
         """Return the threshold of this step, which is higher than its base where spikes have raised it."""
 
-        def give(raised: bool) -> tuple[Vector, ...]:
+        def give(case: Adapt | None) -> tuple[Vector, ...]:
             base = self.parameter("threshold")
-            if not raised:
+            if case is None:
                 return (base,)
-            return (self.adaptation.threshold(base, Vector(self.code, self.code.load(held, a))),)
+            return (ADAPTATIONS[case](self.only()).threshold(base, Vector(self.code, self.code.load(held, a))),)
 
-        return _chosen(self.code, adaptive, (False, True), give)[0]
+        return _chosen(self.code, adaptive, ADAPT_CASES, give)[0]
 
-    def adapt(self, adaptive: Any, held: Any, a: Any, spikes: Vector) -> None:
+    def adapt(self, adaptive: Any, held: Any, a: Any, threshold: Vector, spikes: Vector) -> None:
         """Let the spikes count in the adaptation, where there is one."""
 
-        def give(counted: bool) -> tuple[Vector, ...]:
-            if counted:
+        def give(case: Adapt | None) -> tuple[Vector, ...]:
+            if case is not None:
                 before = Vector(self.code, self.code.load(held, a))
-                self.code.store(self.adaptation.after(before, spikes).value, held, a)
+                self.code.store(ADAPTATIONS[case](self.only()).after(before, threshold, spikes).value, held, a)
             return ()
 
-        _chosen(self.code, adaptive, (False, True), give)
+        _chosen(self.code, adaptive, ADAPT_CASES, give)
 
     def fired(self, fire: Any, charged: Vector, threshold: Vector) -> Vector:
         """Return the spikes."""
@@ -348,7 +356,7 @@ def step_any(
         fired = step.fired(in_fire, charged, threshold)
         (after,) = step.by_reset(in_reset, threshold, lambda rule: (rule.after(charged, fired, late, arithmetic),))
         remaining = step.lifted(in_floor, after)
-        step.adapt(adaptive, states, a, fired)
+        step.adapt(adaptive, states, a, threshold, fired)
         code.store(remaining.value, membranes, j)
         code.store(kept.value, states, j)
         code.store(fired.value, counts, j)

@@ -10,12 +10,27 @@ from typing import Any
 
 import norse.torch as norse
 import torch
+from norse.torch.functional.lsnn import lsnn_feed_forward_step, lsnn_step
 from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module.lif_box import LIFBoxCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from models.spec.nodes import IF, LI, LIF, Charge, CubaLI, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
+from models.spec.nodes import (
+    IF,
+    LI,
+    LIF,
+    Adapt,
+    Charge,
+    CubaALIF,
+    CubaLI,
+    CubaLIF,
+    Fire,
+    Joins,
+    Recurrent,
+    Reset,
+    Synapse,
+)
 from training.importers import connections
 from training.importers.frameworks.framework import Framework, Run, folded, merged
 from training.importers.frameworks.layer import Layer
@@ -43,19 +58,50 @@ def leaky(layer: Layer) -> None:
 
 def recurrent(layer: Layer) -> None:
     """Convert LIFRecurrentCell and LIFRecurrent, which hold their input's weights too."""
-    module = layer.module
-    layer.refuse_unless(module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
-    weight = layer.array("input_weights", module.input_weights)
-    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
+    layer.refuse_unless(layer.module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
+    _weights(layer)
     layer.add(
-        CubaLIF,
-        charge=Charge.EULER,
-        recurrent=Recurrent(joins=Joins.CHARGE),
-        tensors={"recurrent.weight": module.recurrent_weights},
-        **_membrane(layer),
-        **_current(layer),
-        **_spiking(layer),
+        CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer), **_recurrent(layer)
     )
+
+
+def adaptive(layer: Layer) -> None:
+    """Convert LSNNCell and LSNN, whose membrane is charged by the current of the step before."""
+    _require_step(layer, lsnn_feed_forward_step)
+    layer.add(CubaALIF, **_adapting(layer))
+
+
+def adaptive_recurrent(layer: Layer) -> None:
+    """Convert LSNNRecurrentCell and LSNNRecurrent, which hold their input's weights too."""
+    _require_step(layer, lsnn_step)
+    _weights(layer)
+    layer.add(CubaALIF, **_adapting(layer), **_recurrent(layer))
+
+
+def _require_step(layer: Layer, step: Any) -> None:
+    layer.refuse_unless(layer.module.activation is step, "adjoint is True", "another equation steps it")
+
+
+def _adapting(layer: Layer) -> dict[str, Any]:
+    """Return the fields of a threshold that relaxes to v_th, and jumps by beta."""
+    parameters = layer.module.p
+    adapt = {"adapt": Adapt.RELAX, "adapt_rate": layer.module.dt * parameters.tau_adapt_inv}
+    adapt["adapt_gain"] = parameters.beta
+    current = _current(layer) | {"synapse": Synapse.LATE_JUMP}
+    return {"charge": Charge.EULER} | _membrane(layer) | current | _spiking(layer) | adapt
+
+
+def _weights(layer: Layer) -> None:
+    """Append the connection of a recurrent layer's input."""
+    weight = layer.array("input_weights", layer.module.input_weights)
+    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
+
+
+def _recurrent(layer: Layer) -> dict[str, Any]:
+    return {
+        "recurrent": Recurrent(joins=Joins.CHARGE),
+        "tensors": {"recurrent.weight": layer.module.recurrent_weights},
+    }
 
 
 def integrate(layer: Layer) -> None:
@@ -121,6 +167,10 @@ FRAMEWORK = Framework(
             norse.LIF: leaky,
             norse.LIFRecurrentCell: recurrent,
             norse.LIFRecurrent: recurrent,
+            norse.LSNNCell: adaptive,
+            norse.LSNN: adaptive,
+            norse.LSNNRecurrentCell: adaptive_recurrent,
+            norse.LSNNRecurrent: adaptive_recurrent,
             norse.IAFCell: integrate,
             norse.IAF: integrate,
             norse.LICell: readout,

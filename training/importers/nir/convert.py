@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from models.spec import INPUT, Spec, nodes
+from models.spec import INPUT, Input, Spec, nodes
 from models.spec.network import Network
 from models.spec.nodes import NodeBase
 from models.spec.parameters import Shape, show
@@ -55,8 +55,9 @@ def convert_file(file: NirFile, rules: Rules, options: Options) -> Conversion:
 
 def _with_options(network: Network, options: Options) -> Network:
     spec = network.spec.model_dump(mode="json", exclude_none=True)
-    given = {name: value for name, value in vars(options).items() if value is not None and name != "input_shape"}
-    spec["input"] |= {name: given.pop(name) for name in ("low", "high") if name in given}
+    spec["input"] |= options.declared
+    others = vars(options).keys() - Input.model_fields.keys() - {"input_shape"}
+    given = {name: getattr(options, name) for name in others if getattr(options, name) is not None}
     return Network(Spec.read(spec | given), network.tensors)
 
 
