@@ -149,11 +149,6 @@ class Spec(Task):
 
     def _check_output(self, shape: Shape) -> None:
         last = self.nodes[-1]
-        for node in self.nodes[:-1]:
-            if isinstance(node, Integrating):
-                raise InvalidSpec(
-                    f"node '{node.name}': {node.type} is a readout and must be the last node, not before '{last.name}'"
-                )
         if self.readout is Readout.SPIKE_COUNT and not isinstance(last, Spiking):
             raise InvalidSpec(f"node '{last.name}': readout 'spike_count' needs a spiking last node, not {last.type}")
         if self.readout is not Readout.SPIKE_COUNT and not isinstance(last, Integrating):
