@@ -59,6 +59,20 @@ def toy(coding: Coding = Coding.DIRECT, time_steps: int = 3) -> Network:
     )
 
 
+def regression(scores: str = "values", units: list[str] | None = None) -> Network:
+    """Two inputs straight into two outputs of a Linear, the second with a bias of -1, whose mean is read."""
+    return network_of(
+        [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}],
+        {"fc.weight": [[1, 0], [0, 1]], "fc.bias": [0, -1]},
+        input={"shape": [2], "low": 0, "high": 10},
+        time_steps=3,
+        readout="mean",
+        labels=["angle", "speed"],
+        scores=scores,
+        **{} if units is None else {"units": units},
+    )
+
+
 @dataclass(frozen=True)
 class Case:
     """A network, inputs for it, and the steps before which a run of them is cut."""
@@ -232,14 +246,19 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
             neuron = draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs))
             append(neuron | ({"recurrent": None} if filtered and "recurrent" in neuron else {}), shape)
-    if len(shape) > 1:
-        append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
-    classes = draw(st.integers(1, 4))
-    append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
+    if not nodes or draw(st.integers(0, 3)):  # otherwise the output has the shape that there is, read flat
+        if len(shape) > 1:
+            append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
+        classes = draw(st.integers(1, 4))
+        append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
     readout = draw(st.sampled_from(Readout))
-    append(
-        draw(neurons("out", draw(st.sampled_from(FIRING if readout is Readout.SPIKE_COUNT else INTEGRATING)))), shape
-    )
+    kinds = [*FIRING] if readout.of_spikes else [*FIRING, *INTEGRATING, *INTEGRATING]
+    kinds += [] if readout.of_spikes or readout.of_membrane else [None, None, None]  # any node may be the last
+    if kind := draw(st.sampled_from(kinds)):
+        append(draw(neurons("out", kind)), shape)
+    if draw(st.integers(0, 3)) == 0:
+        append({"type": "Flatten", "name": "flat_out"}, (math.prod(shape),))
+    classes = math.prod(shape)
     spec = Spec(
         input=Input(shape=input_shape, low=-2, high=2),
         coding=coding,

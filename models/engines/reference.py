@@ -17,7 +17,7 @@ from models.coding import EncodedInputs
 from models.engines.base import Counts, Record, RunResult
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
-from models.engines.state import READOUT, State, check_state, longest_delay, neuron_arrays, neuron_state
+from models.engines.state import State, check_state, longest_delay, neuron_arrays, neuron_state
 from models.neurons import NeuronLayer, at_rest
 from models.spec import Spec
 from models.spec.network import FloatArray, Network
@@ -99,15 +99,17 @@ class _Run:
 
     def result(self, record: Record) -> tuple[RunResult, State]:
         spec = self.network.spec
-        last = spec.nodes[-1].name
-        for _ in spec.propagate(self.inputs.steps, self.apply, np.add):
+        for _, _, output in spec.propagate(self.inputs.steps, self.apply, np.add):  # noqa: B007  (the last is read)
             pass
+        read = spec.readout_node.name
         answer = read_out(
             spec.readout,
-            self.rasters[last].sum(axis=0, dtype=np.int64) if last in self.rasters else self.membranes[last],
+            self.rasters[read].sum(axis=0, dtype=np.int64) if read in self.rasters else None,
+            self.membranes[read] if spec.readout.of_membrane else output,
+            self.inputs.time_steps,
             self.before,
         )
-        self.after[READOUT] = answer.carried
+        self.after |= answer.carried
         result = RunResult(
             spike_counts=answer.spike_counts,
             readout=answer.readout,

@@ -17,8 +17,9 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidSpec
 from models.spec.input import Input
-from models.spec.nodes import Integrating, Neuron, Node, Spiking
+from models.spec.nodes import Flatten, Neuron, Node, Spiking
 from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
+from models.spec.readouts import Readout
 from models.spec.scores import Scores
 
 INPUT = "input"
@@ -39,15 +40,6 @@ class Coding(StrEnum):
     def per_step(self) -> bool:
         """Whether a sample has a value for each step, (time_steps, *shape), so that it sets the number of steps."""
         return self in (Coding.SPIKES, Coding.CURRENT)
-
-
-class Readout(StrEnum):
-    """The quantity that the class is read from: spike counts, or the membrane of a non-spiking last layer."""
-
-    SPIKE_COUNT = "spike_count"
-    MAX_MEMBRANE = "max_membrane"
-    MEAN_MEMBRANE = "mean_membrane"
-    LAST_MEMBRANE = "last_membrane"
 
 
 class Task(Frozen, ABC):
@@ -148,18 +140,35 @@ class Spec(Task):
             raise InvalidSpec(f"node '{min(unused)}': nothing takes its output, and it is not the last node")
 
     def _check_output(self, shape: Shape) -> None:
-        last = self.nodes[-1]
-        if self.readout is Readout.SPIKE_COUNT and not isinstance(last, Spiking):
-            raise InvalidSpec(f"node '{last.name}': readout 'spike_count' needs a spiking last node, not {last.type}")
-        if self.readout is not Readout.SPIKE_COUNT and not isinstance(last, Integrating):
+        last, read = self.nodes[-1], self.readout_node
+        if self.readout.of_spikes and not isinstance(read, Spiking):
             raise InvalidSpec(
-                f"node '{last.name}': readout '{self.readout}' needs an LI, CubaLI or I as the last node, "
-                f"not {last.type}"
+                f"node '{read.name}': readout '{self.readout}' needs a spiking last node, not {read.type}"
             )
-        if shape != (len(self.labels),):
+        if self.readout.of_membrane and not isinstance(read, Neuron):
+            raise InvalidSpec(
+                f"node '{read.name}': readout '{self.readout}' needs a neuron as the last node, not {read.type}; "
+                f"'{self.readout.reduction}' reads any node's output"
+            )
+        if math.prod(shape) != self.classes:
             raise InvalidSpec(
                 f"node '{last.name}': its output has shape {show(shape)}, but there are {len(self.labels)} labels"
             )
+
+    @cached_property
+    def readout_node(self) -> Node:
+        """The node that the answer is read from: the last, or the one before the Flattens at the end.
+
+        Its output has one value for each class, in any shape: it is read flat, which a Flatten leaves as it is.
+        """
+        by_name = {node.name: node for node in self.nodes}
+        node = self.nodes[-1]
+        while isinstance(node, Flatten):
+            first, *others = self.sources[node.name]
+            if others or first == INPUT:
+                break
+            node = by_name[first]
+        return node
 
     @cached_property
     def sources(self) -> dict[str, tuple[str, ...]]:

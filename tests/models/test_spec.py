@@ -203,10 +203,6 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         ),
         (changed("lif", type="Izhikevich"), "Izhikevich"),
         (changed("out", type="LI", decay=0.5), "node 'out': readout 'spike_count' needs a spiking last node, not LI"),
-        (
-            changed(readout="max_membrane"),
-            "node 'out': readout 'max_membrane' needs an LI, CubaLI or I as the last node, not IF",
-        ),
         (changed(time_steps=0), "time_steps: input should be greater than or equal to 1, got 0"),
         (changed(labels=[]), "labels"),
         (changed(nodes=[]), "nodes"),

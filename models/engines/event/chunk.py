@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from models.coding import EncodedInputs
@@ -42,9 +40,11 @@ class Chunk:
 
     def run(self) -> tuple[RunResult, Carried]:
         """Run every node, and return the answer and the state after the last step; raises InvalidInput."""
-        deque(self.network.spec.propagate(self.incoming(), self.apply, add), maxlen=0)
-        result, readout = self.answer.result(self.state)
-        return result, Carried(self.plan.carried, self.samples, self.carried, self.lines, readout)
+        for _, _, output in self.network.spec.propagate(self.incoming(), self.apply, add):  # noqa: B007  (the last)
+            pass
+        self.answer.output = output
+        result, read = self.answer.result(self.state)
+        return result, Carried(self.plan.carried, self.samples, self.carried, self.lines, read)
 
     def incoming(self) -> Signal:
         """Return the chunk's inputs as events."""
@@ -108,7 +108,7 @@ class Chunk:
         rows = self.samples * self.steps
         spiking = isinstance(node, Spiking)
         several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
-        traced = not spiking or self.answer.keep_membranes
+        traced = not spiking or self.answer.keep_membranes or node.name == self.answer.traced
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
         capacity = rows * layout.places.size
         index, offset = room_for_index(capacity), np.empty(rows + 1, np.int64)

@@ -8,7 +8,8 @@ Inputs: `inputs`, float32 encoded values: (batch, *shape) and `time_steps`, an i
 (time_steps, batch, *shape) for the others. Outputs: `spike_counts` int64 and `readout` float32, both (batch, classes);
 `synaptic_operations` int64 (batch,); and per neuron layer `<node>.spikes` int64 (batch,), `<node>.raster` and
 `<node>.membrane` float32 (time_steps, batch, *shape). Where a neuron may fire several times a step, `<node>.most`
-float32 (batch,) is the most that one did. The equations are `models.neurons`'.
+float32 (batch,) is the most that one did. Where the readout is of a node that is no neuron, `<node>.output` float32
+(time_steps, batch, classes) is its output. The equations are `models.neurons`'.
 
 A run starts from rest unless a state is fed: each of its arrays, with its name in `models.engines.state`, except the
 readout, is an optional input `state.<array>`, and so is `state.begun` (1 after the first step) where a recurrent bias
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.engines.fan_out import fan_out, recurrent_fan_out
+from models.engines.onnx.outputs import read_at_each_step
 from models.engines.state import longest_delay, neuron_arrays
 from models.neurons import NeuronLayer, NeuronState, at_rest, counts_steps
 from models.spec import Coding, Readout, Spec
@@ -53,6 +55,7 @@ from models.spec.nodes import (
     Weighted,
 )
 from models.spec.parameters import Shape
+from models.spec.readouts import Reduction
 
 OPSET = 21
 IR_VERSION = 10
@@ -255,21 +258,58 @@ class _NetworkBuilder:
         self.operations.append(graph.cast(weighted, TensorProto.INT64))
 
     def read_out(self, last: Value) -> tuple[Value, Value]:
-        """Return the counts and the readout of the last layer's output (time_steps, batch, classes)."""
-        graph, rule = self.graph, self.spec.readout
+        """Return the counts and the readout, (batch, classes); `last` is the last node's output."""
+        graph, rule, read = self.graph, self.spec.readout, self.spec.readout_node
+        classes = self.spec.classes
+        if isinstance(read, Spiking):
+            total = self.over_steps(read, Value(graph, f"{read.name}.raster"))
+            counts = graph.cast(graph.reshape(total, self.sized(self.batch, (classes,))), TensorProto.INT64)
+        else:
+            counts = graph.op("Expand", graph.constant(0, np.int64), self.sized(self.batch, (classes,)))
         if rule is Readout.SPIKE_COUNT:
-            total = self.over_steps(self.spec.spiking_nodes[-1], last)
-            return graph.cast(total, TensorProto.INT64), graph.cast(total, TensorProto.FLOAT)
-        counts = graph.op("Expand", graph.constant(0, np.int64), self.sized(self.batch, (self.spec.classes,)))
-        if rule is Readout.LAST_MEMBRANE:
-            return counts, graph.op("Gather", last, graph.constant(-1, np.int64), axis=0)
-        if rule is Readout.MAX_MEMBRANE:
-            return counts, graph.op("ReduceMax", last, graph.constant([0], np.int64), keepdims=0)
+            return counts, graph.cast(counts, TensorProto.FLOAT)
+        steps = self.read_at_each_step(last)
+        if rule is Readout.FIRST_SPIKE:
+            return counts, self.first_spike(steps)
+        reduced = self.reduced(steps, rule.reduction)
+        return counts, graph.cast(reduced, TensorProto.FLOAT)
+
+    def read_at_each_step(self, last: Value) -> Value:
+        """Return what the answer is read from, (time_steps, batch, classes)."""
+        graph, name, classes = self.graph, read_at_each_step(self.spec), self.spec.classes
+        flat = self.sized(self.time_steps, self.batch, (classes,))
+        if not name.endswith(".output"):  # a neuron's raster and membrane are outputs already
+            return graph.reshape(Value(graph, name), flat)
+        steps = graph.op("Expand", last, self.sized(self.time_steps, self.batch, self.output_shape))
+        steps = graph.reshape(steps, flat)
+        self.output(steps, name, TensorProto.FLOAT, ["time_steps", "batch", classes])
+        return steps
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.spec.output_shapes[self.spec.nodes[-1].name]
+
+    def reduced(self, steps: Value, reduction: Reduction) -> Value:
+        graph = self.graph
+        if reduction is Reduction.LAST:
+            return graph.op("Gather", steps, graph.constant(-1, np.int64), axis=0)
+        if reduction is Reduction.MAX:
+            return graph.op("ReduceMax", steps, graph.constant([0], np.int64), keepdims=0)
         # Step by step, since another order of summing could change the last bit.
-        upto = graph.op("CumSum", graph.cast(last, TensorProto.DOUBLE), graph.constant(0, np.int64))
+        upto = graph.op("CumSum", graph.cast(steps, TensorProto.DOUBLE), graph.constant(0, np.int64))
         total = graph.op("Gather", upto, graph.constant(-1, np.int64), axis=0)
-        mean = total / graph.cast(graph.reshape(self.time_steps, graph.constant([], np.int64)), TensorProto.DOUBLE)
-        return counts, graph.cast(mean, TensorProto.FLOAT)
+        if reduction is Reduction.SUM:
+            return total
+        return total / graph.cast(graph.reshape(self.time_steps, graph.constant([], np.int64)), TensorProto.DOUBLE)
+
+    def first_spike(self, raster: Value) -> Value:
+        """Return the steps from each neuron's first spike to the end, and 0 for one that does not fire."""
+        graph = self.graph
+        fired = graph.cast(graph.cast(raster, TensorProto.BOOL), TensorProto.FLOAT)
+        first = graph.op("ArgMax", fired, axis=0, keepdims=0, select_last_index=0)
+        length = graph.reshape(self.time_steps, graph.constant([], np.int64))
+        ever = graph.op("ReduceMax", fired, graph.constant([0], np.int64), keepdims=0)
+        return graph.cast(length - first, TensorProto.FLOAT) * ever
 
     def over_steps(self, node: Spiking, raster: Value) -> Value:
         """Return the spikes of each neuron over all steps, in a type that also holds several spikes per step."""
