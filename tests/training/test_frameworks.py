@@ -208,8 +208,8 @@ def test_weights_come_from_a_file_without_running_a_pickle(
 def test_a_network_that_the_spec_refuses_is_told_so() -> None:
     with pytest.raises(NotConvertible, match="in_features is 3, but its input has shape 4"):
         taken_in(nn.Sequential(nn.Linear(3, 2), Spike()), 4)
-    with pytest.raises(InvalidSpec, match="readout 'max_membrane' needs an LI"):
-        taken_in(nn.Sequential(nn.Linear(4, 2), Spike()), 4, readout=Readout.MAX_MEMBRANE)
+    with pytest.raises(InvalidSpec, match="readout 'max_membrane' needs a neuron as the last node, not Linear"):
+        taken_in(nn.Sequential(Spike(), nn.Linear(4, 2)), 4, readout=Readout.MAX_MEMBRANE)
 
 
 NOT_SERVED = [

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models.coding import EncodedInputs
 from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
-from models.spec import Spec
+from models.spec import Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
 from training.importers.builder import Options
@@ -350,6 +350,33 @@ def test_a_readouts_membrane_is_the_frameworks_own(
     theirs = run_chain(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
+
+
+OVER_TIME: dict[Readout, Callable[[Any], Any]] = {
+    Readout.SUM_MEMBRANE: lambda membranes: np.add.accumulate(membranes, axis=0, dtype=np.float64)[-1],
+    Readout.MEAN_MEMBRANE: lambda membranes: np.add.accumulate(membranes, axis=0, dtype=np.float64)[-1] / STEPS,
+    Readout.MAX_MEMBRANE: lambda membranes: membranes.max(axis=0),
+    Readout.LAST_MEMBRANE: lambda membranes: membranes[-1],
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SNNTORCH if kind.startswith(("Leaky", "Synaptic"))])
+def test_the_membrane_of_a_layer_that_fires_is_read_as_snntorch_returns_it(kind: str, rng: Generator) -> None:
+    peer("snntorch")
+    connection, neuron = linear(rng, INPUTS, NEURONS), cast("Any", SNNTORCH[kind](rng, NEURONS))
+    _, network = converted("snntorch", nn.Sequential(connection, neuron))
+    inputs, membranes = spikes(rng), []
+    state = neuron.reset_mem()
+    state = state if isinstance(state, tuple) else (state,)
+    with torch.no_grad():
+        for step in torch.from_numpy(inputs.steps):
+            _, *state = neuron(connection(step), *state)
+            membranes.append(state[-1].numpy().copy())
+    for readout, over_time in OVER_TIME.items():
+        read = Network(network.network.spec.model_copy(update={"readout": readout}), network.network.tensors)
+        expected = over_time(np.stack(membranes)).astype(np.float32)
+        for engine in EngineName:
+            np.testing.assert_array_equal(create(engine, read).run(inputs)[0].readout, expected, err_msg=engine)
 
 
 def with_field(network: Network, field: str, value: Any) -> Network:

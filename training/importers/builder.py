@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from models.spec import INPUT, Coding, Input, OutOfRange, Readout, Spec, describe_first_error
+from models.spec import INPUT, Coding, Input, OutOfRange, Readout, Scores, Spec, describe_first_error
 from models.spec.input import PerFeature
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Integrating, Node, NodeBase
+from models.spec.nodes import Flatten, Integrating, Node, NodeBase, Spiking
 from models.spec.parameters import PER_NEURON, Shape, show
 from training.errors import InvalidGraph
 
@@ -44,6 +44,8 @@ class Options:
     offset: PerFeature | None = None
     out_of_range: OutOfRange | None = None
     resolution: float | None = None
+    scores: Scores | None = None
+    units: tuple[str, ...] | None = None
 
     @property
     def declared(self) -> dict[str, Any]:
@@ -135,10 +137,9 @@ class Builder:
         if not self.nodes:
             raise InvalidGraph("the network has no layer")
         last = self.nodes[-1]
-        outputs = (self.shape or (0,))[0]
+        outputs = math.prod(self.shapes[last.name] or (0,))
         if outputs > MAX_CLASSES:
             raise InvalidGraph(f"node '{last.name}': has {outputs:,} outputs, expected at most {MAX_CLASSES:,}")
-        usual = Readout.MAX_MEMBRANE if isinstance(last, Integrating) else Readout.SPIKE_COUNT
         spec = Spec.read(
             {
                 "input": {"shape": self.shapes[INPUT], **options.declared},
@@ -146,11 +147,21 @@ class Builder:
                 "time_steps": TIME_STEPS if options.time_steps is None else options.time_steps,
                 "dt": dt,
                 "nodes": self.nodes,
-                "readout": options.readout or readout or usual,
+                "readout": options.readout or readout or self._usual_readout,
                 "labels": options.labels or tuple(map(str, range(outputs))),
+                "scores": options.scores or Scores.SOFTMAX,
+                "units": options.units,
             }
         )
         return Network(spec, self.tensors)
+
+    @property
+    def _usual_readout(self) -> Readout:
+        """The readout of a source that says none: by the last node, or by the one before a Flatten at the end."""
+        last = next((node for node in reversed(self.nodes) if not isinstance(node, Flatten)), self.nodes[-1])
+        if isinstance(last, Integrating):
+            return Readout.MAX_MEMBRANE
+        return Readout.SPIKE_COUNT if isinstance(last, Spiking) else Readout.MEAN
 
     def _free_name(self, draft: Draft) -> str:
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", draft.name)

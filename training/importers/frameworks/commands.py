@@ -18,10 +18,13 @@ from training.commands.groups import (
     ModelNameOption,
     ReadoutOption,
     RepositoryOption,
+    ScoresOption,
+    UnitsOption,
     console,
     imports,
     labels_of,
     shape_of,
+    units_of,
 )
 from training.commands.input_flags import show_input, with_input_flags
 from training.errors import InvalidEntry
@@ -69,11 +72,19 @@ def importer(framework_name: str) -> Callable[..., None]:
         coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.SPIKES,
         readout: ReadoutOption = None,
         labels: LabelsOption = None,
+        scores: ScoresOption = None,
+        units: UnitsOption = None,
         *,
         declared: dict[str, Any],
     ) -> None:
         require_name(name)
-        options = Options(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None, **declared)
+        answer: dict[str, Any] = {
+            "readout": readout,
+            "labels": labels_of(labels) or None,
+            "scores": scores,
+            "units": units_of(units),
+        }
+        options = Options(shape_of(input_shape), time_steps, coding, **answer, **declared)
         framework = find(framework_name)
         converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
         layers = _compared(converted, framework, converted.network, COMPARED)

@@ -18,11 +18,14 @@ from training.commands.groups import (
     ModelNameOption,
     ReadoutOption,
     RepositoryOption,
+    ScoresOption,
+    UnitsOption,
     console,
     exports,
     imports,
     labels_of,
     shape_of,
+    units_of,
 )
 from training.commands.input_flags import show_input, with_input_flags
 from training.importers.builder import Options
@@ -69,12 +72,20 @@ def import_command(
     coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.", show_default="spikes")] = None,
     readout: ReadoutOption = None,
     labels: LabelsOption = None,
+    scores: ScoresOption = None,
+    units: UnitsOption = None,
     input_shape: InputShapeOption = None,
     *,
     declared: dict[str, Any],
 ) -> None:
     """Publish a NIR file as the next version of a model, under a named dialect."""
-    options = Options(_shape(input_shape), time_steps, coding, readout, labels_of(labels) or None, **declared)
+    answer: dict[str, Any] = {
+        "readout": readout,
+        "labels": labels_of(labels) or None,
+        "scores": scores,
+        "units": units_of(units),
+    }
+    options = Options(_shape(input_shape), time_steps, coding, **answer, **declared)
     given = GivenRules(dialect, dt, reset, reset_timing)
     published, conversion = import_nir(file, given, options, ModelRepository(repository), name)
     for sentence in conversion.warnings:
@@ -108,7 +119,6 @@ def _card(name: str, file_name: str, file: NirFile, rules: Rules, conversion: Co
         "dt": f"{rules.dt:g} s",
         "Reset": str(rules.reset),
         **({"Reset timing": str(rules.reset_timing)} if rules.reset_timing else {}),
-        "Readout": str(network.spec.readout),
     }
     repairs = "\n".join(f"- {sentence}" for sentence in conversion.warnings) or "Nothing."
     origin = f"A spiking network from a NIR file: {network.spec.classes} outputs, {parameters_of(network)} parameters"
