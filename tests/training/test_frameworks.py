@@ -66,8 +66,6 @@ def test_a_batch_norm_is_folded_in_float64_and_rounded_once() -> None:
     tensors = {name: tensor.item() for name, tensor in found.network.tensors.items()}
     assert tensors == pytest.approx({"linear_0.weight": 1.0, "linear_0.bias": -5.0}, abs=1e-6)
     assert "batch norm `1` is folded into `linear_0`" in found.notes[0]
-    with pytest.raises(NotConvertible, match="only the Linear or Conv right before a batch norm can take it in"):
-        taken_in(nn.Sequential(nn.BatchNorm1d(1), Spike()), 1)
 
 
 @pytest.mark.parametrize("way", ["module", "safetensors"])
@@ -108,7 +106,19 @@ NOT_SERVED = [
         "cannot run",
     ),
     ("spikingjelly", "spikingjelly.activation_based.neuron", "SimpleLIFNode(2.0, False, v_reset=-0.5)", "float64"),
-    ("spikingjelly", "spikingjelly.activation_based.neuron", "QIFNode()", "no rule converts it"),
+    ("spikingjelly", "spikingjelly.activation_based.neuron", "EIFNode()", "no rule converts it"),
+    (
+        "spikingjelly",
+        "spikingjelly.activation_based.layer",
+        "LinearRecurrentContainer(torch.nn.Tanh(), 4, 4)",
+        "neither a spiking neuron nor a Linear and a spiking neuron",
+    ),
+    (
+        "spikingjelly",
+        "spikingjelly.activation_based",
+        "layer.ElementWiseRecurrentContainer(neuron.IFNode(), torch.mul)",
+        "element_wise_function: it is not the sum",
+    ),
     ("norse", "norse.torch", "LIFCell(LIFParameters(method='adjoint'))", "method is 'adjoint'"),
     ("sinabs", "sinabs.layers", "IAF(reset_fn=MembraneReset(0.5))", "sinabs adds it to every neuron"),
     ("sinabs", "sinabs.layers", "IAF(reset_fn=MembraneSubtract(0.5))", "reset_fn subtracts 0.5"),
