@@ -26,7 +26,7 @@ from models.spec import Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
 from training.importers.builder import Options
-from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_chain
+from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
 from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.framework import Framework, find
 
@@ -142,6 +142,49 @@ def spikingjelly_neurons(kind: str, reset: float | None, **fields: Any) -> Neuro
     return build
 
 
+QUADRATIC: dict[str, Any] = {"a0": (0.05, 0.5), "v_c": (0.3, 0.9), "v_rest": (0.0, 0.1)}
+
+
+def half_threshold(rng: Generator, _: int) -> nn.Module:
+    return of("spikingjelly.activation_based.neuron").HalfThresholdIFNode(float(rng.uniform(0.1, 0.6)))
+
+
+def recurrent_container(mode: str, *, inner: bool) -> Neurons:
+    """A LinearRecurrentContainer of LIF neurons, with a Linear of 0 and 1 before them where it has an `inner` one."""
+
+    def build(rng: Generator, size: int) -> nn.Module:
+        layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+        lif: nn.Module = neuron.LIFNode(tau=float(rng.uniform(1.1, 4.0)), v_threshold=0.4)
+        if inner:
+            lif = nn.Sequential(linear(rng, size, size), lif)
+            lif[0].weight.data = torch.eye(size)[torch.from_numpy(rng.permutation(size))]
+        container = layers.LinearRecurrentContainer(lif, size, size, step_mode=mode)
+        dyadic_recurrence(rng, container.rc)
+        made: nn.Module = container
+        return made
+
+    return build
+
+
+def one_to_one_container(rng: Generator, _: int) -> nn.Module:
+    layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+    lif = neuron.IFNode(v_threshold=float(rng.uniform(0.5, 1.5)))
+    return layers.ElementWiseRecurrentContainer(lif, element_wise_function=lambda x, y: x + y)
+
+
+def filtered(*, learnable: bool, mode: str) -> Neurons:
+    """LIF neurons behind a SynapseFilter of spikes: one with no connection between them, whose sums are exact."""
+
+    def build(rng: Generator, _: int) -> nn.Module:
+        layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+        fire = neuron.IFNode(v_threshold=0.75, step_mode=mode)
+        synapse = layers.SynapseFilter(float(rng.uniform(1.5, 8)), learnable, step_mode=mode)
+        lif = neuron.LIFNode(tau=float(rng.uniform(1.1, 4.0)), v_threshold=0.5, step_mode=mode)
+        return nn.Sequential(fire, synapse, lif)
+
+    return build
+
+
 def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
     taus: dict[str, Any] = {"tau": (1.1, 4.0)}
     kinds: list[tuple[str, tuple[float | None, ...], list[dict[str, Any]]]] = [
@@ -160,6 +203,11 @@ def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
             [{"init_tau": (1.1, 4.0), "decay_input": decays} for decays in (True, False)],
         ),
         ("CUBALIFNode", (None, 0.0, -0.3), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
+        ("OTTTLIFNode", (None, 0.0), [taus]),
+        ("SLTTLIFNode", (0.0,), [taus]),
+        ("QIFNode", (0.0, -0.3), [taus | QUADRATIC | {"step_mode": mode} for mode in "sm"]),
+        # A subtraction does not keep a large membrane from growing by its square, so that there a0 is small.
+        ("QIFNode", (None,), [taus | QUADRATIC | {"a0": (0.0001, 0.0003), "step_mode": mode} for mode in "sm"]),
     ]
     for kind, resets, variants in kinds:
         for reset in resets:
@@ -168,7 +216,15 @@ def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
                 yield "-".join([kind, f"reset_{reset}", *told]), spikingjelly_neurons(kind, reset, **fields)
 
 
-SPIKINGJELLY = dict(spikingjelly_rows())
+SPIKINGJELLY = dict(spikingjelly_rows()) | {
+    "HalfThresholdIFNode": half_threshold,
+    "LinearRecurrentContainer-s": recurrent_container("s", inner=False),
+    "LinearRecurrentContainer-m": recurrent_container("m", inner=False),
+    "LinearRecurrentContainer-Linear": recurrent_container("s", inner=True),
+    "ElementWiseRecurrentContainer": one_to_one_container,
+    "SynapseFilter-s": filtered(learnable=False, mode="s"),
+    "SynapseFilter-learnable-m": filtered(learnable=True, mode="m"),
+}
 
 
 def norse_neurons(kind: str, **fields: Any) -> Neurons:
@@ -300,7 +356,7 @@ def test_no_spike_and_no_membrane_differs_from_the_frameworks_own(name: str, neu
     peer(name)
     framework, network = converted(name, sequential(rng, neurons))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
 
@@ -347,7 +403,7 @@ def test_a_readouts_membrane_is_the_frameworks_own(
     layers = [*sequential(rng, neurons)][:-1]
     framework, network = converted(name, nn.Sequential(*layers, readout(rng, NEURONS)))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
 
@@ -411,7 +467,7 @@ def test_without_the_option_for_what_a_framework_does_the_spikes_differ(
     peer(name)
     framework, network = converted(name, sequential(rng, neurons))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     assert not any(row.differing for row in compare(network, theirs, ReferenceEngine(network.network), inputs))
     without = ReferenceEngine(with_field(network.network, field, value))
     assert all(row.differing for row in compare(network, theirs, without, inputs))
@@ -428,7 +484,7 @@ def test_reset_delay_does_nothing_on_rsynaptic(mechanism: str, rng: Generator) -
     _, same = converted("snntorch", sequential(rng, late))
     assert network.network.spec == same.network.spec
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     require_parity(compare(network, theirs, ReferenceEngine(network.network), inputs))
 
 
@@ -476,7 +532,7 @@ def test_convolutions_and_pools_are_the_frameworks_own(case: str, rng: Generator
     network = convolutional(rng, neurons, pools()).eval()
     found = convert(network, framework, Options((2, 12, 12), 20))
     inputs = random_encoded(found.network.spec, 32)
-    theirs = run_chain(found, framework, inputs)
+    theirs = run_framework(found, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         rows = compare(found, theirs, create(engine, found.network), inputs)
         assert [(row.differing, row.membrane) for row in rows] == [(0, 0.0)] * 3
@@ -576,6 +632,6 @@ def test_networks_as_each_framework_writes_them_come_in(
     found = convert(network, framework, Options((1, 8, 8), 12))
     assert [node.type for node in found.network.spec.nodes] == kinds
     inputs = random_encoded(found.network.spec, 16)
-    rows = compare(found, run_chain(found, framework, inputs), ReferenceEngine(found.network), inputs)
+    rows = compare(found, run_framework(found, framework, inputs), ReferenceEngine(found.network), inputs)
     assert [row.differing for row in rows] == [0] * len(rows)
     assert rows[0].spikes
