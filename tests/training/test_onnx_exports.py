@@ -202,7 +202,7 @@ def unsaid(inputs: list[Any], outputs: list[Any]) -> Any:
         (unsaid(["n", "width"], ["n", 3]), (), r"--input-shape is missing, and .* input 'x' \[n, width\] does not"),
         (unsaid(["n"], ["n"]), (), r"--input-shape is missing, and the model's input 'x' \[n\]"),
         (unsaid(["n", "width"], ["n", "width"]), ("--input-shape", "3"), r"--labels is missing, .* 'y' \[n, width\]"),
-        (unsaid([7, 3], [7, 3]), (), r"'x' has shape \[7, 3\], but the contract says \[batch, 3\]"),
+        (unsaid([7, 3], [7, 3]), (), r"input 'x' \[7, 3\] takes 7 samples at a time, expected a free axis"),
         (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities", "--high", "0.25"), r"'y' adds up to 0\.\d+, but"),
         (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities"), r"'y' adds up to \S+, but the contract says that"),
         (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities", "--high", "9"), r"'y' holds .* it is probabilities"),
