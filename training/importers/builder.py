@@ -46,6 +46,7 @@ class Options:
     resolution: float | None = None
     scores: Scores | None = None
     units: tuple[str, ...] | None = None
+    batch: int | None = None
 
     @property
     def declared(self) -> dict[str, Any]:
@@ -79,6 +80,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.tensors: dict[str, FloatArray] = {}
         self.shapes: dict[str, Shape | None] = {INPUT: input_shape}
+        self.sources: list[str] = [INPUT]
 
     @property
     def last(self) -> str:
@@ -87,17 +89,22 @@ class Builder:
 
     @property
     def shape(self) -> Shape | None:
-        """The shape that leaves it."""
-        return self.shapes[self.last]
+        """The shape that arrives at the next node."""
+        return self.arriving("the next", self.sources)
+
+    def follow(self, sources: Sequence[str]) -> None:
+        """Let the next node take the sum of these, in place of what was added last."""
+        self.sources = list(sources)
 
     def add(self, draft: Draft, inputs: Sequence[str] | None = None, *, layer: Shape | None = None) -> str:
         """Append a node and return its name, which is the draft's, or one like it that a spec can have and is free.
 
-        `inputs` are names of earlier nodes, whose sum it takes unless it joins them in its own way; by default the node
-        before it. `layer` is the shape that the parameters are laid out over where it is not the one that arrives.
+        `inputs` are names of earlier nodes, whose sum it takes unless it joins them in its own way; by default what
+        `follow` said, or the node before it. `layer` is the shape that the parameters are laid out over where it is not
+        the one that arrives.
         """
         name = self._free_name(draft)
-        inputs = [self.last] if inputs is None else list(inputs)
+        inputs = self.sources if inputs is None else list(inputs)
         joins = issubclass(draft.kind, JoinBase)
         arriving = self.joined(name, draft, inputs) if joins else self.arriving(draft.name, inputs)
         fields: dict[str, Any] = {"inputs": inputs} if inputs != [self.last] else {}
@@ -119,6 +126,7 @@ class Builder:
         require_size(f"node '{name}': its output", leaving or ())
         self.nodes.append(node)
         self.shapes[name] = leaving
+        self.sources = [name]
         self.tensors |= {f"{name}.{parameter}": value for parameter, value in tensors.items()}
         return name
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from spikingjelly.activation_based import base, functional, neuron
 from spikingjelly.activation_based import layer as layers
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 
 from models.spec import Readout
 from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Reset
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers import connections
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import Layer, is_hard
 from training.importers.frameworks.torch_modules import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
 WRAPPED = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten),
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.Flatten),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
 DECODERS = {
@@ -63,6 +65,15 @@ def leaking(layer: Layer) -> None:
     """Convert NonSpikingLIFNode, a readout: v + (x - v) / tau."""
     layer.add(LI, charge=Charge.RELAX, tau=layer.module.tau)
     _decoded(layer)
+
+
+def voting(layer: Layer) -> None:
+    """Convert VotingLayer: the average of each group of `voting_size` neurons, as a Linear."""
+    shape, size = layer.builder.shape, layer.module.voting_size
+    if shape is None or len(shape) != 1 or shape[0] % size:
+        layer.refuse(f"voting_size is {size}", "the neurons before it cannot be split into groups of that many")
+        return
+    layer.builder.add(connections.linear(layer.name, np.kron(np.eye(shape[0] // size), np.full(size, 1 / size)), None))
 
 
 def _decoded(layer: Layer) -> None:
@@ -124,6 +135,13 @@ def run(module: nn.Module, steps: Tensor) -> Run:
     return result
 
 
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes, as its step_mode says."""
+    if not isinstance(module, base.MemoryModule) or isinstance(module, nn.Dropout | layers.Dropout):
+        return None
+    return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
+
+
 FRAMEWORK = Framework(
     name="spikingjelly",
     rule="fires at the threshold; resets at once, by subtraction where v_reset is None",
@@ -139,6 +157,7 @@ FRAMEWORK = Framework(
         MODULES,
         {
             **{getattr(layers, kind.__name__): rule for kind, rule in MODULES.items() if kind in WRAPPED},
+            layers.VotingLayer: voting,
             neuron.IFNode: integrate,
             neuron.SimpleIFNode: integrate,
             neuron.LIFNode: leaky,
@@ -150,4 +169,5 @@ FRAMEWORK = Framework(
         },
     ),
     run=run,
+    takes=takes,
 )
