@@ -66,6 +66,7 @@ def linear(rng: Generator, inputs: int, outputs: int) -> nn.Linear:
 
 def dyadic_recurrence(rng: Generator, connection: nn.Linear | nn.Conv2d) -> None:
     weight, bias = connection.weight, connection.bias
+    assert bias is not None
     weight.data, bias.data = dyadic(rng, *weight.shape, most=1), dyadic(rng, *bias.shape, most=2)
 
 
