@@ -384,5 +384,6 @@ def test_a_batch_norm_is_not_folded_into_a_layer_that_others_take_too() -> None:
         current = net.fc1(x)
         return net.hidden(net.norm(current) + current)
 
-    with pytest.raises(NotConvertible, match=r"norm .*: only the Linear or Conv right before a batch norm"):
-        taken_in(each_step(forward), SIZE)
+    found = taken_in(each_step(forward), SIZE)
+    assert shown(found)[1:] == [("norm", ()), ("hidden", ("norm", "fc1"))]
+    require_same_spikes(found)
