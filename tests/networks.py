@@ -162,6 +162,8 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
             "floor": draw(st.one_of(st.none(), st.none(), st.floats(-2, 0.5, width=32), st.just("per_neuron"))),
             "recurrent": draw(st.one_of(st.none(), recurrences(sums=sums))),
         }
+        if fire is not Fire.MULTIPLE and node["reset_timing"] is ResetTiming.SAME_STEP:
+            node["refractory"] = draw(st.one_of(st.none(), st.none(), st.floats(0, 3, width=32), st.just("per_neuron")))
         if reset is Reset.VALUE:
             node["reset_value"] = parameter(st.floats(-1, 1, width=32))
     return node
@@ -320,7 +322,7 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> Flo
             return rng.random(shape, np.float32) / np.float32(64)
         case "gain" | "syn_gain" | "drive" | "leak" | "critical" | "reset_value" | "floor" | "start":
             return rng.random(shape, np.float32) - np.float32(0.5)
-        case "delay":
+        case "delay" | "refractory":
             return rng.integers(0, 5, shape).astype(np.float32)
         case "scale":
             return (rng.integers(-2, 3, shape) / 2).astype(np.float32)

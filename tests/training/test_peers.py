@@ -255,6 +255,9 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
             )
         else:
             parameters = norse.LIFParameters(**membrane, **current, **thresholds, **resets)
+        if "Refrac" in kind:
+            waits = torch.from_numpy(rng.integers(0, 8, size).astype(np.float32) / 2)  # steps, some of them half ones
+            parameters = norse.LIFRefracParameters(parameters, rho_reset=waits)
         if "Recurrent" in kind:
             weights = {
                 "input_weights": dyadic(rng, size, size, most=2),
@@ -273,6 +276,7 @@ NORSE: dict[str, Neurons] = {
     kind: norse_neurons(kind)
     for kind in (
         *("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF"),
+        *("LIFRefracCell", "LIFRefracRecurrentCell", "LIFRefracRecurrent"),
         *("LSNNCell", "LSNN", "LSNNRecurrentCell", "LSNNRecurrent"),
     )
 }  # fmt: skip
@@ -367,13 +371,17 @@ def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
         parameters = of("norse.torch.functional.leaky_integrator_box").LIBoxParameters(tau_mem_inv=membrane)
     else:
         parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
+    if kind == "LILinearCell":
+        cell = norse.LILinearCell(size, size, parameters, dt=5e-4)
+        cell.input_weights.data = dyadic(rng, size, size, most=2)
+        return cell
     return getattr(norse, kind)(parameters, dt=5e-4)
 
 
 READOUTS: list[tuple[str, str, Neurons, Neurons]] = [
     *(
         ("norse", kind, NORSE["LIFBoxCell-value"], partial(norse_readout, kind=kind))
-        for kind in ("LICell", "LI", "LIBoxCell")
+        for kind in ("LICell", "LI", "LIBoxCell", "LILinearCell")
     ),
     *(
         (

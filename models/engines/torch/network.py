@@ -62,6 +62,14 @@ class HardThreshold:
         """Return the values, with 0 in place of negative ones."""
         return torch.relu(values)
 
+    def waiting(self, counter: Tensor) -> Tensor:
+        """Return 1 where a counter is above 0, else 0."""
+        return (counter > 0).to(counter.dtype)
+
+    def still(self, values: Tensor) -> Tensor:
+        """Return the values detached."""
+        return values.detach()
+
 
 class SumPool(nn.Module):
     """The sum over each window of (samples, channels, height, width)."""
