@@ -16,135 +16,16 @@ from models.bundle.repository import ModelRepository
 from models.engines import EngineName, available, create
 from models.errors import InvalidSpec
 from models.spec import Readout
-from models.spec.nodes import Fire, Threshold
 from tests.training.command_line import ROOT, training
+from tests.training.plain_network import Spike, taken_in
 from training.__main__ import main
 from training.errors import InvalidEntry, NotConvertible
 from training.importers.builder import Options
-from training.importers.frameworks.convert import Converted, convert
+from training.importers.frameworks.convert import convert
 from training.importers.frameworks.entry import load_network
-from training.importers.frameworks.framework import Framework, find, folded
-from training.importers.frameworks.layer import Layer
-from training.importers.frameworks.torch_modules import MODULES
+from training.importers.frameworks.framework import find
 
 GUIDE = (ROOT / "docs/interop.md").read_text()
-
-
-class Spike(nn.Module):
-    """A neuron of no framework: it only fires."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x > 0).float()
-
-
-def spike_rule(layer: Layer) -> None:
-    layer.add(Threshold, threshold=1e-30, fire=Fire.ABOVE_THRESHOLD)
-
-
-PLAIN = Framework(
-    name="torch",
-    rule="",
-    containers=frozenset({nn.Sequential}),
-    rules={**MODULES, Spike: spike_rule},
-    run=folded,
-)
-
-
-def taken_in(network: nn.Module, *shape: int, **served: object) -> Converted:
-    return convert(network.eval().requires_grad_(False), PLAIN, Options(shape, 8, **served))  # type: ignore[arg-type]
-
-
-class Branches(nn.Module):
-    """A forward of its own; what it does between its modules is what a test chooses."""
-
-    def __init__(self, way: str) -> None:
-        super().__init__()
-        self.spike = Spike()  # made first, run last
-        self.fc1, self.fc2, self.pool = nn.Linear(16, 16), nn.Linear(16, 16), nn.MaxPool2d(2)
-        self.way = way
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = self.fc1(torch.flatten(x, 1))
-        if self.way == "scaled":
-            hidden = hidden * 2
-        if self.way == "changed in place":
-            hidden.mul_(2)
-        if self.way == "skip":
-            return self.spike(self.fc2(hidden) + hidden)
-        return self.spike(self.fc2(hidden))
-
-
-def test_a_forward_of_its_own_is_taken_in_where_it_is_a_chain() -> None:
-    found = taken_in(Branches("chain"), 1, 4, 4)
-    assert [(node.name, node.type) for node in found.network.spec.nodes] == [
-        ("fc1_flat", "Flatten"), ("fc1", "Linear"), ("fc2", "Linear"), ("spike", "Threshold"),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("way", "sentence"),
-    [
-        ("scaled", "'fc2' is not given what 'fc1' returned"),
-        ("changed in place", "what 'fc1' returned is changed before 'fc2'"),
-        ("skip", "'spike' is not given what 'fc2' returned"),
-    ],
-)
-def test_a_forward_that_does_more_than_pass_on_is_refused(way: str, sentence: str) -> None:
-    with pytest.raises(NotConvertible, match=sentence):
-        taken_in(Branches(way), 1, 4, 4)
-
-
-class Doubled(nn.Module):
-    """A part that adds to what its module gives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(x) * 2
-
-
-def test_a_part_that_adds_to_its_modules_is_refused_though_it_comes_last() -> None:
-    with pytest.raises(NotConvertible, match=r"'1' \(Doubled\) returns something else than its last module gives it"):
-        taken_in(nn.Sequential(Spike(), Doubled()), 4)
-
-
-class Reversed(nn.Module):
-    """A network that reads its input backwards."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.spike = nn.Linear(4, 4), Spike()
-
-    def forward(self, steps: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self.spike(self.fc(step)) for step in steps.flip(0)])
-
-
-def test_a_forward_that_reads_its_steps_in_another_order_is_refused() -> None:
-    with pytest.raises(NotConvertible, match="time first of 5×3×4: 'fc' is not given the network's input"):
-        taken_in(Reversed(), 4)
-
-
-class Halved(nn.Module):
-    """A network that touches its neuron's state between steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.lif = nn.Linear(4, 4), pytest.importorskip("snntorch").Leaky(beta=0.9)
-        self.fc.weight.data.fill_(0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        membrane = self.lif.reset_mem()
-        for _ in range(5):
-            spikes, membrane = self.lif(self.fc(x), membrane)
-            membrane = membrane * 0.5
-        return spikes
-
-
-def test_a_forward_that_touches_a_state_is_refused() -> None:
-    with pytest.raises(NotConvertible, match="'lif' gives other values in the forward than when it is stepped"):
-        convert(Halved().eval(), find("snntorch"), Options((4,), 8))
 
 
 def test_all_that_cannot_be_converted_is_named_at_once() -> None:
@@ -183,8 +64,6 @@ def test_a_batch_norm_is_folded_in_float64_and_rounded_once() -> None:
     tensors = {name: tensor.item() for name, tensor in found.network.tensors.items()}
     assert tensors == pytest.approx({"linear_0.weight": 1.0, "linear_0.bias": -5.0}, abs=1e-6)
     assert "batch norm `1` is folded into `linear_0`" in found.notes[0]
-    with pytest.raises(NotConvertible, match="only the Linear or Conv right before a batch norm can take it in"):
-        taken_in(nn.Sequential(nn.BatchNorm1d(1), Spike()), 1)
 
 
 @pytest.mark.parametrize("way", ["module", "safetensors"])

@@ -26,7 +26,7 @@ from models.spec import Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
 from training.importers.builder import Options
-from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_chain
+from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
 from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.framework import Framework, find
 
@@ -360,7 +360,7 @@ def test_no_spike_and_no_membrane_differs_from_the_frameworks_own(name: str, neu
     peer(name)
     framework, network = converted(name, sequential(rng, neurons))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
 
@@ -411,7 +411,7 @@ def test_a_readouts_membrane_is_the_frameworks_own(
     layers = [*sequential(rng, neurons)][:-1]
     framework, network = converted(name, nn.Sequential(*layers, readout(rng, NEURONS)))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
 
@@ -475,7 +475,7 @@ def test_without_the_option_for_what_a_framework_does_the_spikes_differ(
     peer(name)
     framework, network = converted(name, sequential(rng, neurons))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     assert not any(row.differing for row in compare(network, theirs, ReferenceEngine(network.network), inputs))
     without = ReferenceEngine(with_field(network.network, field, value))
     assert all(row.differing for row in compare(network, theirs, without, inputs))
@@ -492,7 +492,7 @@ def test_reset_delay_does_nothing_on_rsynaptic(mechanism: str, rng: Generator) -
     _, same = converted("snntorch", sequential(rng, late))
     assert network.network.spec == same.network.spec
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     require_parity(compare(network, theirs, ReferenceEngine(network.network), inputs))
 
 
@@ -540,7 +540,7 @@ def test_convolutions_and_pools_are_the_frameworks_own(case: str, rng: Generator
     network = convolutional(rng, neurons, pools()).eval()
     found = convert(network, framework, Options((2, 12, 12), 20))
     inputs = random_encoded(found.network.spec, 32)
-    theirs = run_chain(found, framework, inputs)
+    theirs = run_framework(found, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         rows = compare(found, theirs, create(engine, found.network), inputs)
         assert [(row.differing, row.membrane) for row in rows] == [(0, 0.0)] * 3
@@ -640,6 +640,6 @@ def test_networks_as_each_framework_writes_them_come_in(
     found = convert(network, framework, Options((1, 8, 8), 12))
     assert [node.type for node in found.network.spec.nodes] == kinds
     inputs = random_encoded(found.network.spec, 16)
-    rows = compare(found, run_chain(found, framework, inputs), ReferenceEngine(found.network), inputs)
+    rows = compare(found, run_framework(found, framework, inputs), ReferenceEngine(found.network), inputs)
     assert [row.differing for row in rows] == [0] * len(rows)
     assert rows[0].spikes

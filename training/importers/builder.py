@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from models.spec import INPUT, Coding, Input, OutOfRange, Readout, Scores, Spec, describe_first_error
 from models.spec.input import PerFeature
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Flatten, Integrating, Node, NodeBase, Spiking
+from models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Spiking
 from models.spec.parameters import PER_NEURON, Shape, show
 from training.errors import InvalidGraph
 
@@ -46,6 +46,7 @@ class Options:
     resolution: float | None = None
     scores: Scores | None = None
     units: tuple[str, ...] | None = None
+    batch: int | None = None
 
     @property
     def declared(self) -> dict[str, Any]:
@@ -79,6 +80,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.tensors: dict[str, FloatArray] = {}
         self.shapes: dict[str, Shape | None] = {INPUT: input_shape}
+        self.sources: list[str] = [INPUT]
 
     @property
     def last(self) -> str:
@@ -87,18 +89,24 @@ class Builder:
 
     @property
     def shape(self) -> Shape | None:
-        """The shape that leaves it."""
-        return self.shapes[self.last]
+        """The shape that arrives at the next node."""
+        return self.arriving("the next", self.sources)
+
+    def follow(self, sources: Sequence[str]) -> None:
+        """Let the next node take the sum of these, in place of what was added last."""
+        self.sources = list(sources)
 
     def add(self, draft: Draft, inputs: Sequence[str] | None = None, *, layer: Shape | None = None) -> str:
         """Append a node and return its name, which is the draft's, or one like it that a spec can have and is free.
 
-        `inputs` are names of earlier nodes, whose sum it takes; by default the node before it. `layer` is the shape
-        that the parameters are laid out over where it is not the one that arrives.
+        `inputs` are names of earlier nodes, whose sum it takes unless it joins them in its own way; by default what
+        `follow` said, or the node before it. `layer` is the shape that the parameters are laid out over where it is not
+        the one that arrives.
         """
         name = self._free_name(draft)
-        inputs = [self.last] if inputs is None else list(inputs)
-        arriving = self.arriving(draft.name, inputs)
+        inputs = self.sources if inputs is None else list(inputs)
+        joins = issubclass(draft.kind, JoinBase)
+        arriving = self.joined(name, draft, inputs) if joins else self.arriving(draft.name, inputs)
         fields: dict[str, Any] = {"inputs": inputs} if inputs != [self.last] else {}
         tensors = {parameter: narrow(value) for parameter, value in draft.tensors.items()}
         for key, value in draft.fields.items():
@@ -118,8 +126,19 @@ class Builder:
         require_size(f"node '{name}': its output", leaving or ())
         self.nodes.append(node)
         self.shapes[name] = leaving
+        self.sources = [name]
         self.tensors |= {f"{name}.{parameter}": value for parameter, value in tensors.items()}
         return name
+
+    def joined(self, name: str, draft: Draft, inputs: Sequence[str]) -> Shape | None:
+        """Return the shape of what a node that joins its inputs by a rule of its own makes of them."""
+        shapes = [(other, shape) for other in inputs if (shape := self.shapes[other]) is not None]
+        if len(shapes) < len(inputs):
+            return None
+        try:
+            return draft.kind(name=name, inputs=tuple(inputs), **draft.fields).joined_shape(shapes)
+        except ValidationError as error:
+            raise InvalidGraph(f"node '{name}': {describe_first_error(error)}") from error
 
     def arriving(self, name: str, inputs: Sequence[str]) -> Shape | None:
         """Return the shape that arrives at a node which sums `inputs`."""

@@ -31,7 +31,7 @@ from training.errors import InvalidEntry
 from training.importers.builder import Options
 from training.importers.card import imported_card
 from training.importers.frameworks.checkpoint import Weights
-from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_chain, table
+from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework, table
 from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.entry import load_network
 from training.importers.frameworks.framework import NAMES, Framework, find
@@ -54,6 +54,10 @@ PrefixOption = Annotated[
 RenameOption = Annotated[
     Path | None, typer.Option(help='A JSON file of old and new keys: {"features.*": "conv.*"}.', show_default="none")
 ]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="Samples that your forward is tried with, where it needs so many.", show_default="3"),
+]
 
 
 def importer(framework_name: str) -> Callable[..., None]:
@@ -74,17 +78,19 @@ def importer(framework_name: str) -> Callable[..., None]:
         labels: LabelsOption = None,
         scores: ScoresOption = None,
         units: UnitsOption = None,
+        batch: BatchOption = None,
         *,
         declared: dict[str, Any],
     ) -> None:
         require_name(name)
-        answer: dict[str, Any] = {
+        given: dict[str, Any] = {
             "readout": readout,
             "labels": labels_of(labels) or None,
             "scores": scores,
             "units": units_of(units),
+            "batch": batch,
         }
-        options = Options(shape_of(input_shape), time_steps, coding, **answer, **declared)
+        options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
         framework = find(framework_name)
         converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
         layers = _compared(converted, framework, converted.network, COMPARED)
@@ -113,13 +119,16 @@ def verify(
     prefix: PrefixOption = None,
     rename: RenameOption = None,
     samples: Annotated[int, typer.Option(min=1, help="How many random samples to run.")] = COMPARED,
+    batch: BatchOption = None,
 ) -> None:
     """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
     framework_name, _, entry = against.partition(":")
     framework, network = find(framework_name), Bundle.read(bundle).network
     spec = network.spec
     declared = {name: getattr(spec.input, name) for name in type(spec.input).model_fields if name != "shape"}
-    options = Options(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels, **declared)
+    options = Options(
+        spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels, batch=batch, **declared
+    )
     converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
     own = [node.name for node in spec.nodes]
     if missing := sorted(converted.places.keys() - set(own)):
@@ -147,7 +156,7 @@ def _weights(state_dict: Path | None, key: str | None, prefix: str | None, renam
 def _compared(converted: Converted, framework: Framework, network: Network, samples: int) -> list[LayerParity]:
     """Compare a network with a framework's modules on random samples, and show it."""
     inputs = random_encoded(network.spec, samples)
-    parity = compare(converted, run_chain(converted, framework, inputs), ReferenceEngine(network), inputs)
+    parity = compare(converted, run_framework(converted, framework, inputs), ReferenceEngine(network), inputs)
     console.print(table(parity, framework, samples))
     for row in parity:
         if row.spikes == 0:

@@ -32,7 +32,7 @@ from models.spec.nodes import (
     Synapse,
 )
 from training.importers import connections
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import Layer
 from training.importers.frameworks.torch_modules import MODULES
 
@@ -186,6 +186,13 @@ def run(module: nn.Module, steps: Tensor) -> Run:
     return Run(torch.stack(outputs), torch.stack(membranes))
 
 
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes: a cell one step, a layer all of them."""
+    if isinstance(module, SNN | SNNRecurrent):
+        return Takes.TIME_FIRST
+    return Takes.STEP if isinstance(module, SNNCell | SNNRecurrentCell | norse.LILinearCell) else None
+
+
 FRAMEWORK = Framework(
     name="norse",
     rule="fires above the threshold; resets at once, to v_reset unless reset_method subtracts",
@@ -214,4 +221,5 @@ FRAMEWORK = Framework(
         },
     ),
     run=run,
+    takes=takes,
 )

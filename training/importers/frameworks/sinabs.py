@@ -16,12 +16,13 @@ from sinabs.network import Network
 from torch import Tensor, nn
 
 from models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import Layer
 from training.importers.frameworks.torch_modules import MODULES, nothing, sum_pool
 
 RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent, sl.ALIFRecurrent)
 OVERWRITTEN = (*RECURRENT, sl.ALIF)
+SQUEEZING = (sl.LIFSqueeze, sl.IAFSqueeze, sl.ExpLeakSqueeze, ALIFSqueeze)
 
 
 def leaky(layer: Layer) -> None:
@@ -140,6 +141,13 @@ def run(module: nn.Module, steps: Tensor) -> Run:
     return Run(output, membrane)
 
 
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes; a squeezing one has time in the axis of the batch."""
+    if not isinstance(module, sl.StatefulLayer):
+        return None
+    return Takes.MERGED if isinstance(module, SQUEEZING) else Takes.BATCH_FIRST
+
+
 def unwrap(module: nn.Module) -> nn.Module:
     """Return the spiking model that a sinabs Network holds."""
     return module.spiking_model if isinstance(module, Network) else module
@@ -169,5 +177,6 @@ FRAMEWORK = Framework(
         },
     ),
     run=run,
+    takes=takes,
     unwrap=unwrap,
 )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
 from training.importers.frameworks.torch_modules import MODULES
 
@@ -149,4 +149,5 @@ FRAMEWORK = Framework(
         },
     ),
     run=run,
+    takes=lambda module: Takes.STEP if isinstance(module, snn.SpikingNeuron) else None,
 )

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from models.spec import Readout
 from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Recurrent, Reset
 from training.importers import connections
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, Rule, is_hard
 from training.importers.frameworks.torch_modules import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
 WRAPPED = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten),
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.Flatten),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
 DECODERS = {
@@ -142,6 +142,15 @@ def _add_recurrent(layer: Layer, neurons: nn.Module, weight: Any) -> None:
     builder.tensors[f"{made.name}.recurrent.weight"] = weight
 
 
+def voting(layer: Layer) -> None:
+    """Convert VotingLayer: the average of each group of `voting_size` neurons, as a Linear."""
+    shape, size = layer.builder.shape, layer.module.voting_size
+    if shape is None or len(shape) != 1 or shape[0] % size:
+        layer.refuse(f"voting_size is {size}", "the neurons before it cannot be split into groups of that many")
+        return
+    layer.builder.add(connections.linear(layer.name, np.kron(np.eye(shape[0] // size), np.full(size, 1 / size)), None))
+
+
 def _decoded(layer: Layer) -> None:
     decode = layer.module.decode
     layer.refuse_unless(decode in DECODERS, f"decode is '{decode}'", "no readout takes the largest absolute value")
@@ -226,6 +235,13 @@ SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
 CONTAINERS = (layers.LinearRecurrentContainer, layers.ElementWiseRecurrentContainer)
 
 
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes, as its step_mode says."""
+    if not isinstance(module, base.MemoryModule) or isinstance(module, nn.Dropout | layers.Dropout):
+        return None
+    return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
+
+
 FRAMEWORK = Framework(
     name="spikingjelly",
     rule="fires at the threshold; resets at once, by subtraction where v_reset is None",
@@ -242,6 +258,7 @@ FRAMEWORK = Framework(
         {
             **{getattr(layers, kind.__name__): rule for kind, rule in MODULES.items() if kind in WRAPPED},
             **SPIKING,
+            layers.VotingLayer: voting,
             layers.SynapseFilter: filtering,
             layers.LinearRecurrentContainer: recurrent,
             layers.ElementWiseRecurrentContainer: recurrent_one_to_one,
@@ -250,4 +267,5 @@ FRAMEWORK = Framework(
         },
     ),
     run=run,
+    takes=takes,
 )
