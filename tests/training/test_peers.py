@@ -95,7 +95,9 @@ def require_parity(rows: list[LayerParity]) -> None:
     assert sum(row.neuron_steps for row in rows) >= LEAST_NEURON_STEPS
 
 
-def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: bool = True) -> Neurons:
+def snntorch_neurons(
+    kind: str, mechanism: str, *, delay: bool = True, linear: bool = True, graded: bool = False
+) -> Neurons:
     """A snnTorch neuron with an array of betas, some of them out of range and so clamped, and one of thresholds."""
 
     def build(rng: Generator, size: int) -> nn.Module:
@@ -108,6 +110,8 @@ def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: b
             fields["reset_delay"] = delay
         else:
             fields |= {"beta": 0.8125, "threshold": uniform(rng, 0.1, 0.5, size)}
+        if graded:
+            fields["graded_spikes_factor"] = torch.from_numpy(rng.integers(1, 13, size).astype(np.float32) / 8)
         if "Synaptic" in kind:
             fields["alpha"] = uniform(rng, 0.0, 0.9, size)
         if kind.startswith("R"):
@@ -129,6 +133,14 @@ SNNTORCH: dict[str, Neurons] = {
     for mechanism in ("subtract", "zero", "none")
     for delay in ((True,) if kind == "Lapicque" or mechanism == "none" else (True, False))
     for linear in ((True, False) if kind.startswith("R") else (True,))
+} | {
+    f"{kind}-{mechanism}-{'late' if delay else 'corrected'}-graded": snntorch_neurons(
+        kind, mechanism, delay=delay, graded=True
+    )
+    for kind, mechanism, delay in (
+        ("Leaky", "subtract", True),
+        ("Leaky", "zero", False),
+    )
 }
 
 
@@ -424,7 +436,10 @@ OVER_TIME: dict[Readout, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SNNTORCH if kind.startswith(("Leaky", "Synaptic"))])
+UNGRADED = [kind for kind in SNNTORCH if not kind.endswith("graded")]  # whose last node is the neuron
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UNGRADED if kind.startswith(("Leaky", "Synaptic"))])
 def test_the_membrane_of_a_layer_that_fires_is_read_as_snntorch_returns_it(kind: str, rng: Generator) -> None:
     peer("snntorch")
     connection, neuron = linear(rng, INPUTS, NEURONS), cast("Any", SNNTORCH[kind](rng, NEURONS))
