@@ -311,13 +311,17 @@ def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
         parameters = of("norse.torch.functional.leaky_integrator_box").LIBoxParameters(tau_mem_inv=membrane)
     else:
         parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
+    if kind == "LILinearCell":
+        cell: nn.Module = norse.LILinearCell(size, size, parameters, dt=5e-4)
+        cell.input_weights.data = dyadic(rng, size, size, most=4)
+        return cell
     return getattr(norse, kind)(parameters, dt=5e-4)
 
 
 READOUTS: list[tuple[str, str, Neurons, Neurons]] = [
     *(
         ("norse", kind, NORSE["LIFBoxCell-value"], partial(norse_readout, kind=kind))
-        for kind in ("LICell", "LI", "LIBoxCell")
+        for kind in ("LICell", "LI", "LIBoxCell", "LILinearCell")
     ),
     *(
         (

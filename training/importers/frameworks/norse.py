@@ -36,6 +36,7 @@ from training.importers.frameworks.framework import Framework, Run, Takes, folde
 from training.importers.frameworks.layer import Layer
 from training.importers.frameworks.torch_modules import MODULES
 
+CELLS = (SNNCell, SNNRecurrentCell, norse.LILinearCell)
 RESETS = {reset_value: Reset.VALUE, reset_subtract: Reset.SUBTRACT}
 
 
@@ -114,6 +115,13 @@ def readout(layer: Layer) -> None:
     layer.add(CubaLI, charge=Charge.EULER, **_membrane(layer), **_current(layer))
 
 
+def linear_readout(layer: Layer) -> None:
+    """Convert LILinearCell, which is LICell and holds its input's weights too."""
+    weight = layer.array("input_weights", layer.module.input_weights)
+    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
+    readout(layer)
+
+
 def box_readout(layer: Layer) -> None:
     """Convert LIBoxCell."""
     layer.add(LI, charge=Charge.EULER, **_membrane(layer))
@@ -145,7 +153,7 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         output, states = module(steps)
         module.record_states = recorded
         return Run(output, states.v)
-    if not isinstance(module, SNNCell | SNNRecurrentCell):
+    if not isinstance(module, CELLS):
         return folded(module, steps)
     state, outputs, membranes = None, [], []
     for current in steps:
@@ -159,7 +167,7 @@ def takes(module: nn.Module) -> Takes | None:
     """Return what a module with a state takes: a cell one step, a layer all of them."""
     if isinstance(module, SNN | SNNRecurrent):
         return Takes.TIME_FIRST
-    return Takes.STEP if isinstance(module, SNNCell | SNNRecurrentCell) else None
+    return Takes.STEP if isinstance(module, CELLS) else None
 
 
 FRAMEWORK = Framework(
@@ -183,6 +191,7 @@ FRAMEWORK = Framework(
             norse.LICell: readout,
             norse.LI: readout,
             norse.LIBoxCell: box_readout,
+            norse.LILinearCell: linear_readout,
         },
     ),
     run=run,
