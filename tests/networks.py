@@ -98,11 +98,14 @@ ADAPTIVE = tuple(node.__name__ for node in get_args(Spiking) if issubclass(node,
 INTEGRATING = tuple(node.__name__ for node in get_args(Integrating))
 
 # The connections that take an input of so many axes, the usual ones more often.
+ANYWHERE = ["Scale", "Delay", "Reshape"]
 CONNECTIONS = {
-    1: ["Linear"] * 4 + ["Scale", "Delay"],
-    2: ["Conv1d"] * 4 + ["Flatten", "Scale", "Delay"],
-    3: ["Conv2d", "Conv2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", "Scale", "Delay"],
+    1: ["Linear"] * 6 + ANYWHERE,
+    2: ["Conv1d"] * 4 + ["ConvTranspose1d", "SumPool1d", "AvgPool1d", "MaxPool1d", "Flatten", "Permute"] + ANYWHERE,
+    3: ["Conv2d"] * 4 + ["ConvTranspose2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", "Permute"] + ANYWHERE,
 }
+JOINS = ["Multiply", "Concatenate", "MatMul"]
+ROOM = 12  # bits of both signals of a product: with those of the layers behind it they stay within a float32's 24
 
 
 @st.composite
@@ -171,20 +174,41 @@ def recurrences(draw: st.DrawFn, *, sums: bool) -> dict[str, Any]:
 
 
 @st.composite
-def connections(draw: st.DrawFn, name: str, shape: Shape) -> dict[str, Any]:
-    """Draw a connection that takes `shape`; windows of averages are powers of two, to stay dyadic."""
+def factors(draw: st.DrawFn, size: int) -> list[int]:
+    """Draw a shape of one to three axes that has `size` values."""
+    shape: list[int] = []
+    for _ in range(draw(st.integers(0, 2))):
+        shape.append(draw(st.sampled_from([factor for factor in range(1, size + 1) if size % factor == 0])))
+        size //= shape[-1]
+    return [*shape, size]
+
+
+@st.composite
+def connections(draw: st.DrawFn, name: str, shape: Shape, steps: int) -> dict[str, Any]:
+    """Draw a connection that takes `shape` in so many steps; windows of averages are powers of two, to stay dyadic."""
     kind = draw(st.sampled_from(CONNECTIONS[len(shape)]))
     node: dict[str, Any] = {"type": kind, "name": name}
     if kind == "Flatten":
         return node
     if kind == "Scale":
-        return node | {"scale": draw(st.one_of(st.sampled_from([-0.5, 0.0, 1.0, 2.0]), st.just("per_neuron")))}
+        arrays = st.sampled_from(["per_neuron", "per_channel"])
+        node["scale"] = draw(st.one_of(st.sampled_from([-0.5, 0.0, 1.0, 2.0]), arrays))
+        node["offset"] = draw(st.one_of(st.just(0.0), st.just(0.25), arrays))
+        if "per" in f"{node['scale']} {node['offset']}":
+            node["steps"] = draw(st.one_of(st.none(), st.integers(steps, steps + 2)))
+        return node
+    if kind == "Reshape":
+        return node | {"shape": draw(factors(math.prod(shape)))}
+    if kind == "Permute":
+        return node | {"order": draw(st.permutations(range(len(shape))))}
     if kind == "Delay":
         return node | {"delay": draw(st.one_of(st.integers(0, 4), st.just("per_neuron")))}
     if kind == "Linear":
         return node | {"in_features": shape[0], "out_features": draw(st.integers(1, 9)), "bias": draw(st.booleans())}
     channels, *size = shape
-    powers = [1, 2] if kind == "AvgPool2d" else [1, 2, 3]
+    if kind in ("ConvTranspose1d", "ConvTranspose2d"):
+        return node | draw(transposed(channels, size))
+    powers = [1, 2] if kind in ("AvgPool1d", "AvgPool2d") else [1, 2, 3]
     kernel = [draw(st.sampled_from([k for k in powers if k <= extent])) for extent in size]
     swept: dict[str, Any] = {"kernel_size": kernel, "stride": [draw(st.integers(1, 2)) for _ in size]}
     swept["padding"] = [draw(st.integers(0, k // 2)) for k in kernel]
@@ -197,9 +221,86 @@ def connections(draw: st.DrawFn, name: str, shape: Shape) -> dict[str, Any]:
         ]
         if draw(st.integers(0, 3)) == 0:
             swept |= {"padding": "same", "stride": [1 for _ in size]}
-    if kind == "Conv1d":
+    if kind.endswith("1d"):
         swept = {field: value if value == "same" else value[0] for field, value in swept.items()}
     return node | swept
+
+
+@st.composite
+def transposed(draw: st.DrawFn, channels: int, size: list[int]) -> dict[str, Any]:
+    """Draw the fields of a transposed convolution."""
+    groups = draw(st.sampled_from([g for g in (1, 2, 3) if channels % g == 0]))
+    spread: dict[str, Any] = {"kernel_size": [draw(st.integers(1, 3)) for _ in size]}
+    spread["stride"] = [draw(st.integers(1, 3)) for _ in size]
+    spread["dilation"] = [draw(st.integers(1, 2)) for _ in size]
+    spread["output_padding"] = [draw(st.integers(0, stride - 1)) for stride in spread["stride"]]
+    reach = [d * (k - 1) for d, k in zip(spread["dilation"], spread["kernel_size"], strict=True)]
+    spread["padding"] = [draw(st.integers(0, (extra + (n - 1)) // 2)) for extra, n in zip(reach, size, strict=True)]
+    fields = {"in_channels": channels, "out_channels": groups * draw(st.integers(1, 3)), "groups": groups}
+    along = spread if len(size) == 2 else {field: values[0] for field, values in spread.items()}
+    return fields | {"bias": draw(st.booleans())} | along
+
+
+@st.composite
+def joins(
+    draw: st.DrawFn, name: str, shapes: dict[str, Shape], bits: dict[str, int]
+) -> list[tuple[dict[str, Any], Shape]]:
+    """Draw a join of the last node, and the shape that leaves it; or none, where nothing fits or sums would round.
+
+    A matrix product takes a node that fits, or the last one's own transposed, which is a node before it.
+    """
+    kind, last = draw(st.sampled_from(JOINS)), list(shapes)[-1]
+    shape = shapes[last]
+    fits = [other for other in shapes if bits[other] + bits[last] <= ROOM]
+    if kind == "Multiply":
+        same = [other for other in fits if shapes[other] == shape]
+        return [({"type": kind, "name": name, "inputs": [last, draw(st.sampled_from(same))]}, shape)] if same else []
+    if kind == "Concatenate":
+        axis = draw(st.integers(0, len(shape) - 1))
+        joined = [other for other in shapes if _without(shapes[other], axis) == _without(shape, axis)]
+        inputs = draw(st.permutations([last, *draw(st.lists(st.sampled_from(joined), min_size=1, max_size=2))]))
+        length = sum(shapes[other][axis] for other in inputs)
+        leaving = (*shape[:axis], length, *shape[axis + 1 :])
+        return [({"type": kind, "name": name, "inputs": inputs, "axis": axis}, leaving)]
+    if len(shape) < 2 or not fits:
+        return []
+    rights = [other for other in fits if _without(shapes[other], -1) == (*shape[:-2], shape[-1])]
+    rights = [other for other in rights if len(shapes[other]) == len(shape)]
+    product: dict[str, Any] = {"type": kind, "name": name}
+    if draw(st.booleans()) and rights:
+        right = draw(st.sampled_from(rights))
+        return [(product | {"inputs": [last, right]}, (*shape[:-1], shapes[right][-1]))]
+    if last not in fits or math.prod(shape[:-1]) * shape[-2] > 512:
+        return []
+    order = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+    turned = {"type": "Permute", "name": f"{name}_turned", "order": order}
+    leaving = (*shape[:-1], shape[-2])
+    return [
+        (turned, (*shape[:-2], shape[-1], shape[-2])),
+        (product | {"inputs": [last, f"{name}_turned"]}, leaving),
+    ]
+
+
+def _without(shape: Shape, axis: int) -> Shape | None:
+    axis %= max(len(shape), 1)
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def _bits(node: dict[str, Any], given: list[int]) -> int:
+    """Return about how many bits the values that leave a node have, from those that arrive."""
+    match node["type"]:
+        case "Multiply":
+            return sum(given)
+        case "MatMul":
+            return sum(given) + 4
+        case "Linear" | "Conv1d" | "Conv2d" | "ConvTranspose1d" | "ConvTranspose2d":
+            return max(given) + 8
+        case "Scale" | "SumPool1d" | "SumPool2d" | "AvgPool1d" | "AvgPool2d":
+            return max(given) + 3
+        case kind if kind in FIRING and node["fire"] is not Fire.MULTIPLE:
+            return 1
+        case _:
+            return max(given)
 
 
 @st.composite
@@ -214,17 +315,26 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
         )
     )
     input_shape = shape
+    time_steps = draw(st.one_of(st.just(1), st.integers(2, 12)))
     nodes: list[dict[str, Any]] = []
     shapes: dict[str, Shape] = {"input": shape}
+    bits = {"input": 5}  # of a signal's values, about: a product has those of both, and needs room for them
 
     def append(node: dict[str, Any], leaving: Shape) -> None:
         nonlocal shape
+        sources = node.get("inputs", [list(shapes)[-1]])
+        given = [bits[name] for name in sources]
+        bits[node["name"]] = _bits(node, given)
         nodes.append(node)
         shapes[node["name"]] = shape = leaving
 
     for layer in range(draw(st.integers(0, 4))):
-        node = draw(connections(f"c{layer}", shape))
-        append(node, _leaving(node, shape))
+        if draw(st.integers(0, 3)) == 0:
+            for joined, leaving in draw(joins(f"j{layer}", shapes, bits)):
+                append(joined, leaving)
+        if len(shape) in CONNECTIONS:
+            node = draw(connections(f"c{layer}", shape, time_steps))
+            append(node, _leaving(node, shape))
         if draw(st.booleans()):
             others = [name for name, other in shapes.items() if other == shape and name != nodes[-1]["name"]]
             shortcut = draw(st.sampled_from([None, *others]))
@@ -246,7 +356,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
     spec = Spec(
         input=Input(shape=input_shape, low=-2, high=2),
         coding=coding,
-        time_steps=draw(st.one_of(st.just(1), st.integers(2, 12))),
+        time_steps=time_steps,
         nodes=nodes,
         readout=readout,
         labels=tuple(f"class {index}" for index in range(classes)),
@@ -298,7 +408,7 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> Flo
             return rng.random(shape, np.float32) - np.float32(0.5)
         case "delay":
             return rng.integers(0, 5, shape).astype(np.float32)
-        case "scale":
+        case "scale" | "offset":
             return (rng.integers(-2, 3, shape) / 2).astype(np.float32)
         case _:
             return _dyadic(rng, shape)

@@ -10,10 +10,10 @@ from functools import partial, singledispatchmethod
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
+from models.engines import plain
 from models.engines.base import Counts, Record, RunResult
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
@@ -22,21 +22,15 @@ from models.neurons import NeuronLayer, at_rest
 from models.spec import Spec
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
-    AvgPool2d,
     Conv1d,
     Conv2d,
     Delay,
     Fire,
-    Flatten,
     Linear,
-    MaxPool2d,
     Neuron,
     Node,
-    Scale,
     Spiking,
-    SumPool2d,
     Weighted,
-    Window,
 )
 
 
@@ -81,7 +75,7 @@ class ReferenceEngine:
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
-        check_state(state, self.network, inputs.batch)
+        check_state(state, self.network, inputs.batch, inputs.time_steps)
         return _Run(self.network, inputs, state).result(record)
 
 
@@ -99,7 +93,7 @@ class _Run:
 
     def result(self, record: Record) -> tuple[RunResult, State]:
         spec = self.network.spec
-        for _, _, output in spec.propagate(self.inputs.steps, self.apply, np.add):  # noqa: B007  (the last is read)
+        for _, _, output in spec.propagate(self.inputs.steps, self.apply, plain.join):  # noqa: B007  (the last is read)
             pass
         read = spec.readout_node.name
         answer = read_out(
@@ -129,6 +123,9 @@ class _Run:
             return self.run_neuron(node, arriving)
         if isinstance(node, Delay):
             return self.delay(node, arriving)
+        if not isinstance(node, Linear | Conv1d | Conv2d):
+            begun = 0 if self.before is None else self.before.steps
+            return plain.connect_steps(node, self.network, arriving, begun, self.inputs.time_steps)
         flat = self.connect(node, arriving.reshape(-1, *arriving.shape[2:]))
         return flat.reshape(*arriving.shape[:2], *flat.shape[1:])
 
@@ -140,13 +137,13 @@ class _Run:
     @connect.register
     def _(self, node: Linear, x: FloatArray) -> FloatArray:
         bias = self.network.tensor(node, "bias")
-        current = _matmul(x, self.network.tensors[f"{node.name}.weight"].T)
+        current = plain.matmul(x, self.network.tensors[f"{node.name}.weight"].T)
         return current if bias is None else current + bias
 
     @connect.register
     def _(self, node: Conv1d | Conv2d, x: FloatArray) -> FloatArray:
         weight, bias = self.network.tensors[f"{node.name}.weight"], self.network.tensor(node, "bias")
-        swept = _swept(x, node.windows, fill=0.0)
+        swept = plain.swept(x, node.windows, fill=0.0)
         groups, axes = node.groups, len(node.windows)
         # For each group and each position of the window: a product over (channels of the group, taps).
         grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
@@ -155,27 +152,6 @@ class _Run:
         current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
         current = current.reshape(len(x), node.out_channels, *current.shape[3:])
         return current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows))
-
-    @connect.register
-    def _(self, node: SumPool2d, x: FloatArray) -> FloatArray:
-        return _swept(x, node.windows, fill=0.0).sum(axis=(-2, -1))
-
-    @connect.register
-    def _(self, node: AvgPool2d, x: FloatArray) -> FloatArray:
-        height, width = node.kernel_size
-        return _swept(x, node.windows, fill=0.0).sum(axis=(-2, -1)) / np.float32(height * width)
-
-    @connect.register
-    def _(self, node: MaxPool2d, x: FloatArray) -> FloatArray:
-        return _swept(x, node.windows, fill=-np.inf).max(axis=(-2, -1))
-
-    @connect.register
-    def _(self, _: Flatten, x: FloatArray) -> FloatArray:
-        return x.reshape(len(x), math.prod(x.shape[1:]))
-
-    @connect.register
-    def _(self, node: Scale, x: FloatArray) -> FloatArray:
-        return self.network.parameter(node, "scale") * x
 
     def delay(self, node: Delay, x: FloatArray) -> FloatArray:
         """Return each element delayed; `x` may be one step that stands for all."""
@@ -216,36 +192,13 @@ class _Run:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
-        current = _matmul(flat, self.network.tensors[f"{node.name}.recurrent.weight"].T)
+        current = plain.matmul(flat, self.network.tensors[f"{node.name}.recurrent.weight"].T)
         bias = self.network.tensor(node, "recurrent.bias")
         if bias is not None and biased:
             current = current + bias
         return current.reshape(spikes.shape)
 
 
-def _matmul(left: FloatArray, right: FloatArray) -> FloatArray:
-    """Return the matrix product of (rows, inner) and (inner, columns).
-
-    A BLAS may compute lanes that are no part of the product, on whatever lies there, and so set a floating-point flag
-    that NumPy reports as an invalid value, once in thousands of products of small finite numbers.
-    """
-    with np.errstate(invalid="ignore"):
-        product: FloatArray = left @ right
-    return product
-
-
 def _per_sample(counts: NDArray[Any]) -> Counts:
     """Sum (steps, batch, *shape) over all but the batch."""
     return counts.sum(axis=(0, *range(2, counts.ndim)), dtype=np.int64)
-
-
-def _swept(x: FloatArray, windows: tuple[Window, ...], fill: float) -> FloatArray:
-    """Return every window of x (samples, channels, *axes) as (samples, channels, *places, *taps)."""
-    margins = [(window.before, window.after) for window in windows]
-    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=np.float32(fill))
-    reach = tuple(window.dilation * (window.extent - 1) + 1 for window in windows)
-    every = sliding_window_view(padded, reach, axis=tuple(range(2, x.ndim)))
-    hops, taps = (tuple(slice(None, None, step) for step in steps) for steps in (
-        [window.stride for window in windows], [window.dilation for window in windows]
-    ))  # fmt: skip
-    return every[(slice(None), slice(None), *hops, *taps)]

@@ -104,10 +104,17 @@ def longest_delay(network: Network, node: Delay) -> int:
     return int(network.parameter(node, "delay").max())
 
 
-def check_state(state: State | None, network: Network, batch: int) -> None:
-    """Raise InvalidInput if `state` does not fit `network` and `batch` samples; None, which is rest, always fits."""
-    if state is None:
-        return
+def check_state(state: State | None, network: Network, batch: int, time_steps: int) -> None:
+    """Raise InvalidInput if `state` does not fit `network` and `batch` samples; None, which is rest, always fits.
+
+    Also where the network has parameters for fewer steps than this run ends with.
+    """
+    if state is not None:
+        _check_arrays(state, network, batch)
+    network.spec.check_steps(time_steps + (0 if state is None else state.steps))
+
+
+def _check_arrays(state: State, network: Network, batch: int) -> None:
     if state.steps < 1:
         raise InvalidInput(f"state: its steps are {state.steps}, expected at least 1, as no state at all is rest")
     wanted, given = arrays_of(network), state.arrays

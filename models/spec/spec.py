@@ -1,23 +1,24 @@
 """The spec: a spiking network as data. It is validated completely when it is read: a spec that loads can run.
 
-A network is a list of named nodes. A node's `inputs` default to the previous node; several inputs are summed in order.
-So a plain stack is just a list, and a residual network needs no other format.
+A network is a list of named nodes. A node's `inputs` default to the previous node; several inputs are summed in order,
+unless the node is one that joins them in another way (`models.spec.joins`). So a plain stack is just a list, and a
+residual network needs no other format.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from models.errors import InvalidSpec
+from models.errors import InvalidInput, InvalidSpec
 from models.spec.input import Input
-from models.spec.nodes import Flatten, Integrating, Neuron, Node, Spiking
+from models.spec.nodes import Flatten, Integrating, Neuron, Node, Scale, Spiking
 from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
 from models.spec.readouts import Readout
 from models.spec.scores import Scores
@@ -120,7 +121,14 @@ class Spec(Task):
         self._check_names()
         self._check_output(self.output_shapes[self.nodes[-1].name])
         self._check_coding()
+        self._check_own_steps()
         return self
+
+    def _check_own_steps(self) -> None:
+        try:
+            self.check_steps(self.time_steps)
+        except InvalidInput as error:
+            raise InvalidSpec(str(error)) from error
 
     def _check_names(self) -> None:
         names = [INPUT, *(node.name for node in self.nodes)]
@@ -177,7 +185,7 @@ class Spec(Task):
 
     @cached_property
     def sources(self) -> dict[str, tuple[str, ...]]:
-        """The names whose outputs are summed into each node, in order."""
+        """The names whose outputs are joined into each node's input, in order."""
         before = (INPUT, *(node.name for node in self.nodes))
         return {node.name: node.inputs or (default,) for node, default in zip(self.nodes, before, strict=False)}
 
@@ -196,15 +204,8 @@ class Spec(Task):
         entering: dict[str, Shape] = {}
         leaving: dict[str, Shape] = {INPUT: self.input.shape}
         for node in self.nodes:
-            first, *others = self.sources[node.name]
-            for other in others:
-                if leaving[other] != leaving[first]:
-                    raise InvalidSpec(
-                        f"node '{node.name}': inputs '{first}' and '{other}' are summed, but have shapes "
-                        f"{show(leaving[first])} and {show(leaving[other])}"
-                    )
-            entering[node.name] = leaving[first]
-            leaving[node.name] = node.output_shape(leaving[first])
+            entering[node.name] = node.joined_shape([(name, leaving[name]) for name in self.sources[node.name]])
+            leaving[node.name] = node.output_shape(entering[node.name])
         return entering, leaving
 
     @property
@@ -237,30 +238,41 @@ class Spec(Task):
         return {node.name: math.prod(self.output_shapes[node.name]) for node in self.spiking_nodes}
 
     def check_steps(self, time_steps: int) -> None:
-        """Accept any number of steps."""
+        """Raise InvalidInput if a node has parameters for fewer steps than there are since rest."""
+        if self._bounded is not None and time_steps > self._bounded[1]:
+            name, most = self._bounded
+            raise InvalidInput(f"time_steps is {time_steps} since rest, but node '{name}' has parameters for {most}")
 
     @cached_property
-    def _walk(self) -> tuple[tuple[Node, str, tuple[str, ...], frozenset[str]], ...]:
-        """Each node with its first source, its other sources, and the sources that no later node needs."""
+    def _bounded(self) -> tuple[str, int] | None:
+        """The node that has parameters for the fewest steps, and how many, if any has its own for each."""
+        bounds = [(node.name, node.steps) for node in self.nodes if isinstance(node, Scale) and node.steps is not None]
+        return min(bounds, key=lambda bound: bound[1], default=None)
+
+    @cached_property
+    def _walk(self) -> tuple[tuple[Node, tuple[str, ...], frozenset[str]], ...]:
+        """Each node with its sources, and those of them that no later node needs."""
         last_user = {name: node.name for node in self.nodes for name in self.sources[node.name]}
         return tuple(
-            (node, sources[0], sources[1:], frozenset(name for name in sources if last_user[name] == node.name))
+            (node, sources, frozenset(name for name in sources if last_user[name] == node.name))
             for node in self.nodes
             for sources in [self.sources[node.name]]
         )
 
     def propagate(
-        self, source: Value, apply: Callable[[Node, Value], Value], add: Callable[[Value, Value], Value]
+        self,
+        source: Value,
+        apply: Callable[[Node, Value], Value],
+        join: Callable[[Node, Sequence[Value]], Value],
     ) -> Iterator[tuple[Node, Value, Value]]:
-        """Propagate `source` through the nodes and yield each node with its input and its output.
+        """Propagate `source` through the nodes and yield each node with its joined input and its output.
 
-        It works for arrays, tensors and graph values alike. An output is freed once no later node needs it.
+        It works for arrays, tensors and graph values alike. `join` makes one of the inputs of a node that has several.
+        An output is freed once no later node needs it.
         """
         outputs = {INPUT: source}
-        for node, first, others, spent in self._walk:
-            arriving = outputs[first]
-            for other in others:
-                arriving = add(arriving, outputs[other])
+        for node, sources, spent in self._walk:
+            arriving = outputs[sources[0]] if len(sources) == 1 else join(node, [outputs[name] for name in sources])
             for name in spent:
                 del outputs[name]
             leaving = apply(node, arriving)

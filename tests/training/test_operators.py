@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.engines.torch.network import AvgPool, HardThreshold, SumPool
+from models.engines.torch.connections import AvgPool, SumPool
+from models.engines.torch.network import HardThreshold
 from models.neurons import NeuronState
 from models.spec.nodes import LIF, AvgPool2d, SumPool2d
 from tests.training.operator_cases import Case, assert_same_run, dyadic, parse

@@ -15,8 +15,9 @@ window whose size is not a power of two; `exact` is then False.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,20 @@ from numpy.typing import NDArray
 from models.spec import Coding, Input
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
-    AvgPool2d,
+    AvgPool,
+    Concatenate,
     Delay,
     Fire,
-    Flatten,
-    MaxPool2d,
+    JoinBase,
+    MatMul,
+    MaxPool,
+    Moved,
+    Multiply,
     Neuron,
     Node,
     Scale,
     Spiking,
-    SumPool2d,
+    SumPool,
     Weighted,
 )
 from training.errors import InvalidConfig
@@ -85,13 +90,18 @@ def round_to_grid(network: Network) -> RoundedNetwork:
         if isinstance(node, Weighted):
             leaving = _round(tensors, node.name, "", arriving, beside.get(node.name, 0.0))
         elif isinstance(node, Scale):
-            leaving = _scaled(network.parameter(node, "scale"), arriving)
+            leaving = _scaled(network, node, arriving)
+            exact = exact and leaving.fit
         else:
             leaving = _pooled(node, arriving)
         exact = exact and leaving.step > 0
         return leaving
 
-    for _ in network.spec.propagate(_incoming(network.spec.input, network.spec.coding), apply, Multiples.__add__):
+    def join(node: Node, inputs: Sequence[Multiples]) -> Multiples:
+        first = network.spec.output_shapes[network.spec.sources[node.name][0]]
+        return _joined(node, inputs, first[-1])
+
+    for _ in network.spec.propagate(_incoming(network.spec.input, network.spec.coding), apply, join):
         pass
     return RoundedNetwork(Network(network.spec, tensors), exact)
 
@@ -135,19 +145,34 @@ def _grid_step(value: float) -> float:
     return lowest_bit / denominator if abs(numerator) // lowest_bit < 2**12 else 0.0
 
 
-def _scaled(scale: FloatArray, arriving: Multiples) -> Multiples:
-    factors = np.unique(np.abs(scale))
-    step = min((_grid_step(float(factor)) for factor in factors if factor), default=1.0)
-    return Multiples(arriving.step * step, arriving.bound * float(factors.max()))
+def _joined(node: Node, inputs: Sequence[Multiples], inner: int) -> Multiples:
+    """Return the values that a node's inputs become; a MatMul sums `inner` products."""
+    if isinstance(node, Multiply | MatMul):
+        step, bound = math.prod(each.step for each in inputs), math.prod(each.bound for each in inputs)
+        return Multiples(step, bound * inner if isinstance(node, MatMul) else bound)
+    if isinstance(node, Concatenate):
+        return Multiples(min(each.step for each in inputs), max(each.bound for each in inputs))
+    return reduce(Multiples.__add__, inputs)
+
+
+def _scaled(network: Network, node: Scale, arriving: Multiples) -> Multiples:
+    factors, offsets = (_multiples(network.parameter(node, name)) for name in ("scale", "offset"))
+    scaled = Multiples(arriving.step * factors.step, arriving.bound * factors.bound)
+    return scaled if offsets.bound == 0 else scaled + offsets
+
+
+def _multiples(values: FloatArray) -> Multiples:
+    sizes = np.unique(np.abs(values))
+    return Multiples(min((_grid_step(float(size)) for size in sizes if size), default=1.0), float(sizes.max()))
 
 
 def _pooled(node: Node, arriving: Multiples) -> Multiples:
-    if isinstance(node, Flatten | MaxPool2d | Delay):
+    if isinstance(node, Moved | MaxPool | Delay | JoinBase):
         return arriving
-    if not isinstance(node, SumPool2d | AvgPool2d):
+    if not isinstance(node, SumPool | AvgPool):
         raise TypeError(f"no rule for a {type(node).__name__}")
-    size = math.prod(node.kernel_size)
-    if isinstance(node, SumPool2d):
+    size = node.area
+    if isinstance(node, SumPool):
         return Multiples(arriving.step, arriving.bound * size)
     return Multiples(arriving.step / size if size & (size - 1) == 0 else 0.0, arriving.bound)
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from models.spec import INPUT, Coding, Input, OutOfRange, Readout, Scores, Spec, describe_first_error
 from models.spec.input import PerFeature
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Flatten, Integrating, Node, NodeBase, Spiking
+from models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Spiking
 from models.spec.parameters import PER_NEURON, Shape, show
 from training.errors import InvalidGraph
 
@@ -99,12 +99,14 @@ class Builder:
     def add(self, draft: Draft, inputs: Sequence[str] | None = None, *, layer: Shape | None = None) -> str:
         """Append a node and return its name, which is the draft's, or one like it that a spec can have and is free.
 
-        `inputs` are names of earlier nodes, whose sum it takes; by default what `follow` said, or the node before it.
-        `layer` is the shape that the parameters are laid out over where it is not the one that arrives.
+        `inputs` are names of earlier nodes, whose sum it takes unless it joins them in its own way; by default what
+        `follow` said, or the node before it. `layer` is the shape that the parameters are laid out over where it is not
+        the one that arrives.
         """
         name = self._free_name(draft)
         inputs = self.sources if inputs is None else list(inputs)
-        arriving = self.arriving(draft.name, inputs)
+        joins = issubclass(draft.kind, JoinBase)
+        arriving = self.joined(name, draft, inputs) if joins else self.arriving(draft.name, inputs)
         fields: dict[str, Any] = {"inputs": inputs} if inputs != [self.last] else {}
         tensors = {parameter: narrow(value) for parameter, value in draft.tensors.items()}
         for key, value in draft.fields.items():
@@ -127,6 +129,16 @@ class Builder:
         self.sources = [name]
         self.tensors |= {f"{name}.{parameter}": value for parameter, value in tensors.items()}
         return name
+
+    def joined(self, name: str, draft: Draft, inputs: Sequence[str]) -> Shape | None:
+        """Return the shape of what a node that joins its inputs by a rule of its own makes of them."""
+        shapes = [(other, shape) for other in inputs if (shape := self.shapes[other]) is not None]
+        if len(shapes) < len(inputs):
+            return None
+        try:
+            return draft.kind(name=name, inputs=tuple(inputs), **draft.fields).joined_shape(shapes)
+        except ValidationError as error:
+            raise InvalidGraph(f"node '{name}': {describe_first_error(error)}") from error
 
     def arriving(self, name: str, inputs: Sequence[str]) -> Shape | None:
         """Return the shape that arrives at a node which sums `inputs`."""

@@ -26,6 +26,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 BEFORE_STATES = "the bundle's model.onnx was built before there were states"
+COUNTS = ("state.begun", "state.steps")  # inputs of a state that are no arrays of it
 QUIET = 3  # onnxruntime's level for errors only
 
 
@@ -45,6 +46,7 @@ class OnnxEngine:
         self.neurons = [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
         self.spiking = [node.name for node in self.spec.spiking_nodes]
         self.begun = any(isinstance(node, Neuron) and counts_steps(node) for node in self.spec.nodes)
+        self.by_step = any(node.by_step for node in self.spec.nodes)
         # The outputs that the answer is computed from: counts where the last layer fires, and what is read otherwise.
         readout, last = self.spec.readout, self.spec.readout_node
         self.counted = ["spike_counts"] if isinstance(last, Spiking) else []
@@ -71,10 +73,9 @@ class OnnxEngine:
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
         """Run every sample on from `state`, or from rest; see `Runner.run`."""
-        if state is not None:
-            if self.before_states:
-                check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
-            check_state(state, self.network, inputs.batch)
+        if state is not None and self.before_states:
+            check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
+        check_state(state, self.network, inputs.batch, inputs.time_steps)
         rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
         wanted = self._wanted(rasters, membranes)
         found = dict(zip(wanted, self.session.run(wanted, self._feed(inputs, state)), strict=True))
@@ -110,6 +111,8 @@ class OnnxEngine:
             feed |= {f"state.{name}": state.arrays[name] for name in self.carried}
             if self.begun:
                 feed["state.begun"] = np.ones((), np.float32)
+            if self.by_step:
+                feed["state.steps"] = np.array([state.steps], np.int64)
         return feed
 
     def _carried(self) -> list[str]:
@@ -119,11 +122,13 @@ class OnnxEngine:
         if wanted and not any(name.startswith("state.") for name in optional):
             self.before_states = True
             return []
-        given = {name.removeprefix("state."): shape for name, shape in optional.items() if name != "state.begun"}
+        given = {name.removeprefix("state."): shape for name, shape in optional.items() if name not in COUNTS}
         if given != wanted or not {f"next.{name}" for name in wanted} <= self.outputs:
             raise InvalidBundle(f"model.onnx: its state is {given} per sample, but the spec needs {wanted}")
         if self.begun and "state.begun" not in optional:
             raise InvalidBundle("model.onnx: lacks the input 'state.begun' that the spec calls for")
+        if self.by_step and "state.steps" not in optional:
+            raise InvalidBundle("model.onnx: lacks the input 'state.steps' that the spec calls for")
         return list(wanted)
 
     def _check_interface(self) -> None:

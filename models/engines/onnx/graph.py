@@ -13,8 +13,9 @@ float32 (batch,) is the most that one did. Where the readout is of a node that i
 
 A run starts from rest unless a state is fed: each of its arrays, with its name in `models.engines.state`, except the
 readout, is an optional input `state.<array>`, and so is `state.begun` (1 after the first step) where a recurrent bias
-waits for the second step. The state after the last step leaves as `next.<array>`. With a state, `spike_counts` and
-`readout` are of the steps of that call alone.
+waits for the second step, and `state.steps`, the number of steps since rest, where a Scale has its own for each. The
+state after the last step leaves as `next.<array>`. With a state, `spike_counts` and `readout` are of the steps of that
+call alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial, singledispatchmethod
+from functools import cached_property, partial, reduce, singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -38,19 +39,25 @@ from models.neurons import NeuronLayer, NeuronState, at_rest, counts_steps
 from models.spec import Coding, Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import (
-    AvgPool2d,
+    AvgPool,
+    Concatenate,
     Conv1d,
     Conv2d,
+    ConvTranspose,
     Delay,
     Fire,
     Flatten,
     Linear,
-    MaxPool2d,
+    MatMul,
+    MaxPool,
+    Multiply,
     Neuron,
     Node,
+    Permute,
+    Reshape,
     Scale,
     Spiking,
-    SumPool2d,
+    SumPool,
     SweptBase,
     Weighted,
 )
@@ -192,7 +199,7 @@ class _NetworkBuilder:
     def build(self, name: str) -> onnx.GraphProto:
         graph, spec = self.graph, self.spec
         inputs, source = self.inputs()
-        for node, arriving, last in spec.propagate(source, self.apply, Value.__add__):  # noqa: B007
+        for node, arriving, last in spec.propagate(source, self.apply, self.join):  # noqa: B007
             if isinstance(node, Weighted):
                 self.count_operations(arriving, fan_out(node, spec.input_shapes[node.name]))
         counts, readout = self.read_out(last)
@@ -342,26 +349,76 @@ class _NetworkBuilder:
         return self.sweep(node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node))
 
     @connect.register
-    def _(self, node: SumPool2d, arriving: Value) -> Value:
+    def _(self, node: ConvTranspose, arriving: Value) -> Value:
+        windows, weight = node.windows, self.network.tensors[f"{node.name}.weight"]
+        grouped = weight.reshape(node.groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+        turned = grouped.reshape(node.in_channels, -1, *weight.shape[2:])  # ONNX has the inputs first
+        operands = [self.graph.constant(turned, name=f"{node.name}.weight")]
+        if (bias := self.network.tensor(node, "bias")) is not None:
+            operands.append(self.graph.constant(bias, name=f"{node.name}.bias"))
+        return self.sweep(
+            node,
+            arriving,
+            "ConvTranspose",
+            *operands,
+            kernel_shape=[window.extent for window in windows],
+            strides=[window.stride for window in windows],
+            pads=[window.padding for window in windows] * 2,
+            output_padding=[window.output_padding for window in windows],
+            dilations=[window.dilation for window in windows],
+            group=node.groups,
+        )
+
+    @connect.register
+    def _(self, node: SumPool, arriving: Value) -> Value:
         return self.sum_pool(node, arriving)
 
     @connect.register
-    def _(self, node: AvgPool2d, arriving: Value) -> Value:
+    def _(self, node: AvgPool, arriving: Value) -> Value:
         summed = self.sum_pool(node, arriving)
-        return self.graph.op("Div", summed, self.graph.constant(np.prod(node.kernel_size), np.float32))
+        return self.graph.op("Div", summed, self.graph.constant(node.area, np.float32))
 
     @connect.register
-    def _(self, node: MaxPool2d, arriving: Value) -> Value:
+    def _(self, node: MaxPool, arriving: Value) -> Value:
         return self.sweep(node, arriving, "MaxPool", **_window(node))
 
     @connect.register
-    def _(self, node: Flatten, arriving: Value) -> Value:
+    def _(self, node: Flatten | Reshape, arriving: Value) -> Value:
         return self.reshaped(arriving, self.spec.output_shapes[node.name])
 
-    def sum_pool(self, node: SumPool2d | AvgPool2d, arriving: Value) -> Value:
+    @connect.register
+    def _(self, node: Permute, arriving: Value) -> Value:
+        return self.graph.op("Transpose", arriving, perm=[0, 1, *(2 + axis for axis in node.order)])
+
+    @connect.register
+    def _(self, _: Multiply | Concatenate | MatMul, arriving: Value) -> Value:
+        return arriving  # which `join` has joined
+
+    def join(self, node: Node, inputs: Sequence[Value]) -> Value:
+        """Join the inputs of a node, each (1 or time_steps, batch, *shape)."""
+        if isinstance(node, Multiply):
+            return reduce(Value.__mul__, inputs)
+        if isinstance(node, Concatenate):
+            return self.concatenate(node, inputs)
+        if isinstance(node, MatMul):
+            return self.graph.op("MatMul", *inputs)
+        return reduce(Value.__add__, inputs)
+
+    def concatenate(self, node: Concatenate, inputs: Sequence[Value]) -> Value:
+        """Concatenate inputs, of which one that is the same at every step is repeated if another is not."""
+        graph, shapes = self.graph, [self.spec.output_shapes[name] for name in self.spec.sources[node.name]]
+        steps = [graph.op("Shape", value, start=0, end=1) for value in inputs]
+        longest = graph.op("Max", *steps)
+        spread = [
+            graph.op("Expand", value, self.sized(longest, self.batch, shape))
+            for value, shape in zip(inputs, shapes, strict=True)
+        ]
+        return graph.op("Concat", *spread, axis=2 + node.axis)
+
+    def sum_pool(self, node: SumPool | AvgPool, arriving: Value) -> Value:
         """Sum each window by a convolution with ones, since ONNX has no sum pool and an average would round."""
-        channels = self.spec.input_shapes[node.name][0]
-        ones = self.graph.constant(np.ones((channels, 1, *node.kernel_size), np.float32))
+        channels, kernel = self.spec.input_shapes[node.name][0], [window.extent for window in node.windows]
+        ones = self.graph.constant(np.ones((channels, 1, *kernel), np.float32))
         return self.sweep(node, arriving, "Conv", ones, group=channels, **_window(node))
 
     def sweep(self, node: Node, arriving: Value, operator: str, *operands: Value, **attributes: Any) -> Value:
@@ -377,7 +434,22 @@ class _NetworkBuilder:
 
     @connect.register
     def _(self, node: Scale, arriving: Value) -> Value:
-        return self.graph.constant(self.network.parameter(node, "scale"), name=f"{node.name}.scale") * arriving
+        scaled = self.own(node, "scale") * arriving
+        return scaled if node.offset == 0 else scaled + self.own(node, "offset")
+
+    def own(self, node: Scale, name: str) -> Value:
+        """Return a parameter of a Scale, such that it spreads over what arrives: of these steps, if it has steps."""
+        graph, values = self.graph, self.network.parameter(node, name)
+        if not (node.by_step and values.ndim):
+            return graph.constant(values, name=f"{node.name}.{name}")
+        every = graph.constant(values[:, np.newaxis], name=f"{node.name}.{name}")
+        return graph.op("Slice", every, self.steps_before, self.steps_before + self.time_steps)
+
+    @cached_property
+    def steps_before(self) -> Value:
+        """How many steps there have been since rest, (1,)."""
+        self.optional.append(helper.make_tensor_value_info("state.steps", TensorProto.INT64, [1]))
+        return self.graph.constant([0], np.int64, name="state.steps")
 
     def delay(self, node: Delay, arriving: Value) -> Value:
         """Return each element delayed: gathered from this call's inputs and the inputs of the steps before it."""

@@ -50,7 +50,7 @@ class TorchEngine:
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
-        check_state(state, self.network, inputs.batch)
+        check_state(state, self.network, inputs.batch, inputs.time_steps)
         steps = torch.from_numpy(inputs.steps).to(self.device)
         operations = torch.zeros(inputs.batch, dtype=torch.int64, device=self.device)
         per_node: dict[str, Tensor] = {}
@@ -58,7 +58,9 @@ class TorchEngine:
         membranes: dict[str, Tensor] = {}
         before = None if state is None else self._carried(state)
         after: dict[str, NDArray[Any]] = {}
-        for node, arriving, leaving, trace, carried in self.module(steps, inputs.time_steps, HardThreshold(), before):
+        begun = 0 if state is None else state.steps
+        activities = self.module(steps, inputs.time_steps, HardThreshold(), before, begun)
+        for node, arriving, leaving, trace, carried in activities:
             if isinstance(node, Weighted):
                 operations += ((arriving != 0) * self.fan_out[node.name]).flatten(2).sum(dim=(0, 2))
             if isinstance(node, Spiking):

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.engines.torch.network import AvgPool, HardThreshold, SumPool
+from models.engines.torch.connections import AvgPool, SumPool
+from models.engines.torch.network import HardThreshold
 from models.neurons import Arithmetic, NeuronState, at_rest
 from models.spec.nodes import Fire, Neuron, Spiking
 from training.fit.operators import plain, triton_scans
@@ -125,7 +126,7 @@ def _windows(module: nn.Module) -> tuple[tuple[int, int], float | None] | None:
     """
     if type(module) in (SumPool, AvgPool):
         assert isinstance(module, SumPool)  # noqa: S101
-        window, hop, padding = module.pool.kernel_size, module.pool.hop, module.pool.padding
+        window, hop, padding = module.pool.spread
         divisor = math.prod(window) if isinstance(module, AvgPool) else 1
     elif type(module) in (nn.MaxPool2d, nn.AvgPool2d):
         assert isinstance(module, nn.MaxPool2d | nn.AvgPool2d)  # noqa: S101

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from training.importers.frameworks import arithmetic
 from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.fold import Value
@@ -97,7 +98,7 @@ def stack(call: Call) -> Meaning:
 
 
 def cat(call: Call) -> Meaning:
-    """Return steps that are put one after another; samples or batches are not."""
+    """Return steps that are put one after another; or samples side by side."""
     signals = _signals(call)
     place = call.argument(1, "dim", 0) % call.out.dim()
     axes = signals[0].axes
@@ -106,7 +107,7 @@ def cat(call: Call) -> Meaning:
     if place == axes.time:
         return _joined(signals, axes, place)
     if axes.axes[place] or axes.timed:
-        raise Unclear("joins samples side by side, which has no node")
+        return arithmetic.concatenate(call, signals, place)
     return _joined(signals, axes, place)
 
 

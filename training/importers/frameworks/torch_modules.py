@@ -8,38 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.spec.nodes import AvgPool2d, MaxPool2d, Weighted
 from training.importers import connections
+from training.importers.frameworks import torch_layers
+from training.importers.frameworks.function_modules import FUNCTIONS
 from training.importers.frameworks.layer import Layer, Rule
-
-
-class Scaled(nn.Module):
-    """Values times a constant, which spreads over a sample."""
-
-    def __init__(self, factor: Tensor) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return the values (batch, *shape) times the factor."""
-        return values * self.factor
-
-
-def scaled(layer: Layer) -> None:
-    """Convert a scaling by a constant."""
-    layer.builder.add(connections.scale(layer.name, layer.array("factor", layer.module.factor)))
-
-
-def keeps_sign(module: nn.Module) -> bool:
-    """Return whether what a module gives of values that are not negative is not negative."""
-    if isinstance(module, Scaled):
-        return bool((module.factor >= 0).all())
-    return (
-        isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d | nn.MaxPool2d | nn.LPPool2d | nn.Flatten)
-        or type(module) in PASSED_ON
-    )
 
 
 def linear(layer: Layer) -> None:
@@ -84,20 +59,6 @@ def average_pool(layer: Layer) -> None:
     layer.builder.add(connections.pool(layer.name, AvgPool2d, *_windows(module), _pair(module.padding)))
 
 
-def adaptive_average_pool(layer: Layer) -> None:
-    """Convert nn.AdaptiveAvgPool2d whose windows are of one size, which is known from what arrives."""
-    shape, wanted = layer.builder.shape, _pair(layer.module.output_size)
-    if shape is None or len(shape) != 3:
-        layer.refuse("its input", "it has no height and width")
-        return
-    sizes = [(arriving, arriving if out is None else out) for arriving, out in zip(shape[1:], wanted, strict=True)]
-    if any(arriving % out for arriving, out in sizes):
-        layer.refuse(f"output_size is {wanted}", f"windows of several sizes would cover {shape[1:]}")
-        return
-    height, width = (arriving // out for arriving, out in sizes)
-    layer.builder.add(connections.pool(layer.name, AvgPool2d, (height, width), (height, width)))
-
-
 def max_pool(layer: Layer) -> None:
     """Convert nn.MaxPool2d, whose windows do not overhang."""
     module = layer.module
@@ -136,19 +97,26 @@ def nothing(_: Layer) -> None:
 
 
 def batch_norm(layer: Layer) -> None:
-    """Fold a batch norm in evaluation into the connection before it, in float64, rounded once to float32."""
+    """Fold a batch norm in evaluation into the connection before it, in float64, rounded once to float32.
+
+    Where no connection comes right before it, it becomes a Scale.
+    """
     module, builder = layer.module, layer.builder
     if module.running_mean is None:
         layer.refuse("track_running_stats is False", "it needs each batch's own statistics")
         return
     place = next((place for place, node in enumerate(builder.nodes) if [node.name] == builder.sources), -1)
     before: Any = builder.nodes[place] if place >= 0 else None
-    if not isinstance(before, Weighted) or not layer.alone:
-        layer.refuse("what comes before it", "only the Linear or Conv right before a batch norm can take it in")
-        return
     with torch.no_grad():
         precise = {name: value.double().numpy() for name, value in module.state_dict().items()}
     scale = precise.get("weight", 1.0) / np.sqrt(precise["running_var"] + module.eps)
+    if not isinstance(before, Weighted) or not layer.alone:
+        builder.add(connections.affine(layer.name, scale, precise.get("bias", 0.0) - precise["running_mean"] * scale))
+        layer.findings.notes.append(
+            f"The batch norm `{layer.path}` is a factor and an offset of each channel: computed in float64 and rounded "
+            "once, where the framework may round otherwise."
+        )
+        return
     weight, bias = (builder.tensors.get(f"{before.name}.{parameter}") for parameter in ("weight", "bias"))
     if weight is None or len(weight) != module.num_features:
         layer.refuse(f"num_features is {module.num_features}", f"'{before.name}' before it has another number")
@@ -185,13 +153,19 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Conv1d: convolution,
         nn.Conv2d: convolution,
         nn.AvgPool2d: average_pool,
-        nn.AdaptiveAvgPool2d: adaptive_average_pool,
         nn.MaxPool2d: max_pool,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,
-        Scaled: scaled,
         nn.BatchNorm1d: batch_norm,
         nn.BatchNorm2d: batch_norm,
+        nn.AvgPool1d: torch_layers.average_pool1d,
+        nn.MaxPool1d: torch_layers.max_pool1d,
+        nn.AdaptiveAvgPool1d: torch_layers.adaptive_average,
+        nn.AdaptiveAvgPool2d: torch_layers.adaptive_average,
+        nn.ConvTranspose1d: torch_layers.transposed_convolution,
+        nn.ConvTranspose2d: torch_layers.transposed_convolution,
+        nn.Unflatten: torch_layers.unflatten,
     }
     | dict.fromkeys(PASSED_ON, nothing)
+    | dict(FUNCTIONS)
 )

@@ -154,6 +154,8 @@ class _Writer:
                 return node.type, {key: np.array(sizes) for key, sizes in windows.items()}
             case Flatten():
                 return "Flatten", {"start_dim": 0, "end_dim": -1, "input_type": np.array(self._shape(node))}
+            case Scale() if node.by_step or node.offset != 0:
+                raise ExportRefused(f"node '{node.name}': NIR's Scale has no offset, and no parameters for each step")
             case Scale():
                 return "Scale", {"scale": self._whole(node, "scale")}
             case Delay():
