@@ -21,6 +21,7 @@ from models.spec.nodes import (
     FORGETS,
     LEAKS,
     RESET_TIMINGS,
+    RESTS,
     SUMS,
     Adapt,
     Adaptive,
@@ -121,21 +122,28 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
     if kind != "Threshold":
         node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
         node["start"] = parameter(st.one_of(st.just(0.0), st.floats(-1, 1, width=32)))
-    charge = draw(st.sampled_from(Charge)) if "L" in kind else Charge.DECAY
+    charge = draw(st.sampled_from(_charges(kind))) if "L" in kind else Charge.DECAY
     if "L" in kind:
         node["charge"] = charge
         parameters = draw(st.sampled_from(LEAKS[charge]))
-        node[parameters] = parameter(st.floats(1, 8, width=32) if parameters == "tau" else unit_floats)
-    if charge is not Charge.DECAY:
-        node["leak"] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 1.5, width=32)))
-    elif kind != "Threshold":
-        node["drive"] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
+        # A filter that is given much grows by the product, so that its rate is small.
+        rates = st.floats(0, 2**-6, width=32) if charge is Charge.FILTER else unit_floats
+        node[parameters] = parameter(st.floats(1, 8, width=32) if parameters == "tau" else rates)
+    if charge is Charge.QUADRATIC:
+        node |= {
+            "curvature": parameter(st.floats(0, 2**-6, width=32)),
+            "critical": parameter(st.floats(0, 2, width=32)),
+        }
+    if kind != "Threshold":
+        for rest in RESTS[charge]:
+            node[rest] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
     synapse = draw(st.sampled_from(Synapse)) if "Cuba" in kind else None
     if synapse:
         node |= {"synapse": synapse, FLOWS[synapse]: parameter(unit_floats)}
         node["syn_gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
     if kind in FIRING:
-        node["fire"] = fire = draw(st.sampled_from(Fire))
+        squares = charge is Charge.QUADRATIC  # which only a reset to a value keeps from running away
+        node["fire"] = fire = draw(st.sampled_from([*Fire][:2] if squares else Fire))
         # A large threshold keeps the counts of several spikes, and so the sums over them, within float32.
         node["threshold"] = parameter(
             st.floats(4, 9, width=32) if fire is Fire.MULTIPLE else st.floats(0.125, 2, width=32)
@@ -147,7 +155,7 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         if adapt is Adapt.COUNT:
             node["adapt_spike"] = parameter(st.one_of(st.just(1.0), st.floats(0, 1, width=32)))
     if kind in FIRING and kind != "Threshold":
-        reset = draw(st.sampled_from(Reset))
+        reset = Reset.VALUE if squares else draw(st.sampled_from(Reset))
         at_once = fire is Fire.MULTIPLE or kind in ADAPTIVE
         timings = (ResetTiming.SAME_STEP,) if at_once else RESET_TIMINGS[reset]
         sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
@@ -319,6 +327,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
     nodes: list[dict[str, Any]] = []
     shapes: dict[str, Shape] = {"input": shape}
     bits = {"input": 5}  # of a signal's values, about: a product has those of both, and needs room for them
+    floats: list[str] = []
 
     def append(node: dict[str, Any], leaving: Shape) -> None:
         nonlocal shape
@@ -330,16 +339,24 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
 
     for layer in range(draw(st.integers(0, 4))):
         if draw(st.integers(0, 3)) == 0:
-            for joined, leaving in draw(joins(f"j{layer}", shapes, bits)):
+            dyadic = {name: other for name, other in shapes.items() if name not in floats}
+            for joined, leaving in draw(joins(f"j{layer}", dyadic, bits)):
                 append(joined, leaving)
         if len(shape) in CONNECTIONS:
             node = draw(connections(f"c{layer}", shape, time_steps))
             append(node, _leaving(node, shape))
         if draw(st.booleans()):
-            others = [name for name, other in shapes.items() if other == shape and name != nodes[-1]["name"]]
+            filtered = draw(st.integers(0, 3)) == 0
+            if filtered:  # right before neurons that are not recurrent: what it gives is not dyadic, so that no sum is
+                floats.append(f"i{layer}")
+                append(draw(neurons(f"i{layer}", draw(st.sampled_from(INTEGRATING)))), shape)
+            others = [
+                name for name, other in shapes.items() if other == shape and name not in (nodes[-1]["name"], *floats)
+            ]
             shortcut = draw(st.sampled_from([None, *others]))
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
-            append(draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs)), shape)
+            neuron = draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs))
+            append(neuron | ({"recurrent": None} if filtered and "recurrent" in neuron else {}), shape)
     if not nodes or draw(st.integers(0, 3)):  # otherwise the output has the shape that there is, read flat
         if len(shape) > 1:
             append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
@@ -392,6 +409,11 @@ def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
     return leaving
 
 
+def _charges(kind: str) -> list[Charge]:
+    """Return the charge rules of a kind of neuron that keep its membrane within float32, however it is driven."""
+    return [charge for charge in Charge if kind in FIRING or charge is not Charge.QUADRATIC]
+
+
 def _dyadic(rng: np.random.Generator, shape: Shape) -> FloatArray:
     return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
 
@@ -399,12 +421,15 @@ def _dyadic(rng: np.random.Generator, shape: Shape) -> FloatArray:
 def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> FloatArray:
     match name.rpartition(".")[2]:
         case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "adapt_rate" | "adapt_spike" | "rate" | "syn_rate":
-            return rng.random(shape, np.float32)
+            small = getattr(node, "charge", None) is Charge.FILTER and name.endswith(".rate")
+            return rng.random(shape, np.float32) / np.float32(64 if small else 1)
         case "tau":
             return 1 + 7 * rng.random(shape, np.float32)
         case "threshold":
             return rng.random(shape, np.float32) + np.float32(4 if node.fire is Fire.MULTIPLE else 0.125)
-        case "gain" | "syn_gain" | "drive" | "leak" | "reset_value" | "floor" | "start":
+        case "curvature":
+            return rng.random(shape, np.float32) / np.float32(64)
+        case "gain" | "syn_gain" | "drive" | "leak" | "critical" | "reset_value" | "floor" | "start":
             return rng.random(shape, np.float32) - np.float32(0.5)
         case "delay":
             return rng.integers(0, 5, shape).astype(np.float32)

@@ -13,6 +13,8 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              u = v + rate * ((gain * j + leak) - v)           ("euler_input_first": Norse's LIFBox)
              u = v + (gain * j - (v - leak)) / tau            ("relax": SpikingJelly; times `rate` in ParametricLIF)
              u = (v - (v - leak) / tau) + gain * j            ("leak_then_add": SpikingJelly without decay_input)
+             u = v + (gain * j + curvature * (v - leak) * (v - critical)) / tau   ("quadratic": SpikingJelly's QIF)
+             u = (v - rate * ((1 - gain * j) * v)) + gain * j ("filter": SpikingJelly's SynapseFilter)
     adapt    h = threshold + adapt_gain * a                   (ALIF: h stands for the threshold in all that follows)
              h = a + adapt_rate * (threshold - a)             (adapt: "relax", Norse's LSNN)
     fire     s = 1 where u >= threshold                       (fire: "at_threshold")
@@ -72,7 +74,9 @@ from models.spec.nodes import (
     Threshold,
 )
 
-Array = TypeVar("Array", bound=Any)  # anything with +, -, *, / between its kind: an array, a tensor, a graph value
+Array = TypeVar(
+    "Array", bound=Any
+)  # anything with +, -, *, / of its kind, and -, of a number: an array, a tensor, a graph value
 
 
 Given = TypeVar("Given", bound=Any, covariant=True)
@@ -400,6 +404,22 @@ def _leaking(of: Needed[Array]) -> ChargeRule[Array]:
     return lambda v, j: (v - share(v - leak)) + _times(gain, j)
 
 
+def _squaring(of: Needed[Array]) -> ChargeRule[Array]:
+    gain, leak, share = _unless_neutral(of, "gain"), of("leak"), _share(of)
+    curvature, critical = of("curvature"), of("critical")
+    return lambda v, j: v + share(_times(gain, j) + curvature * (v - leak) * (v - critical))
+
+
+def _filtering(of: Needed[Array]) -> ChargeRule[Array]:
+    gain, rate = _unless_neutral(of, "gain"), of("rate")
+
+    def charge(v: Any, j: Any) -> Any:
+        x = _times(gain, j)
+        return (v - rate * ((1.0 - x) * v)) + x
+
+    return charge
+
+
 def _share(of: Needed[Array]) -> Callable[[Array], Array]:
     """Return the part of a difference that one step takes: divided by tau, or times the rate."""
     tau, rate = of("tau"), of("rate")
@@ -412,6 +432,8 @@ CHARGES: Mapping[Charge, Callable[[Needed[Any]], ChargeRule[Any]]] = {
     Charge.EULER_INPUT_FIRST: _euler_input_first,
     Charge.RELAX: _relaxing,
     Charge.LEAK_THEN_ADD: _leaking,
+    Charge.QUADRATIC: _squaring,
+    Charge.FILTER: _filtering,
 }
 
 

@@ -19,6 +19,7 @@ from models.spec.rules import (
     FORGETS,
     LEAKS,
     RESET_TIMINGS,
+    RESTS,
     SUMS,
     Adapt,
     Charge,
@@ -66,6 +67,8 @@ class Leaky(Driven):
     rate: Parameter | None = parameter_field("rate")
     tau: Parameter | None = parameter_field("tau")
     leak: Parameter = parameter_field("leak")
+    curvature: Parameter | None = parameter_field("curvature")
+    critical: Parameter | None = parameter_field("critical")
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_charge(self) -> Self:
@@ -76,11 +79,23 @@ class Leaky(Driven):
             raise ValueError(
                 f"node '{self.name}': charge is '{self.charge}', which needs {' or '.join(needed)}, but it {has}"
             )
-        unused = "leak" if self.charge is Charge.DECAY else "drive"
-        if getattr(self, unused) != 0.0:
-            raise ValueError(
-                f"node '{self.name}': {unused} is {getattr(self, unused)}, expected 0, since charge is '{self.charge}'"
-            )
+        for unused in ("leak", "drive"):
+            if unused not in RESTS[self.charge] and getattr(self, unused) != 0.0:
+                raise ValueError(
+                    f"node '{self.name}': {unused} is {getattr(self, unused)}, expected 0, "
+                    f"since charge is '{self.charge}'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _a_square_has_its_parameters(self) -> Self:
+        for name in ("curvature", "critical"):
+            if (getattr(self, name) is not None) != (self.charge is Charge.QUADRATIC):
+                expected = "a value" if self.charge is Charge.QUADRATIC else "none"
+                raise ValueError(
+                    f"node '{self.name}': {name} is {getattr(self, name)}, expected {expected}, "
+                    f"since charge is '{self.charge}'"
+                )
         return self
 
 

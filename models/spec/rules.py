@@ -39,13 +39,18 @@ class ResetTiming(StrEnum):
 
 
 class Charge(StrEnum):
-    """How a membrane charges. The last four are one equation in four orders of rounding, each of another framework."""
+    """How a membrane charges. `euler` to `leak_then_add` are one equation in four orders of rounding.
+
+    `quadratic` grows with the square of the membrane. `filter` decays the less the more arrives.
+    """
 
     DECAY = "decay"
     EULER = "euler"
     EULER_INPUT_FIRST = "euler_input_first"
     RELAX = "relax"
     LEAK_THEN_ADD = "leak_then_add"
+    QUADRATIC = "quadratic"
+    FILTER = "filter"
 
 
 class Synapse(StrEnum):
@@ -79,6 +84,15 @@ LEAKS: Mapping[Charge, tuple[str, ...]] = {
     Charge.EULER_INPUT_FIRST: ("rate",),
     Charge.RELAX: ("rate", "tau"),
     Charge.LEAK_THEN_ADD: ("rate", "tau"),
+    Charge.QUADRATIC: ("rate", "tau"),
+    Charge.FILTER: ("rate",),
+}
+
+# For each charge rule which of the parameters `leak` and `drive` it has.
+RESTS: Mapping[Charge, tuple[str, ...]] = {
+    **dict.fromkeys(Charge, ("leak",)),
+    Charge.DECAY: ("drive",),
+    Charge.FILTER: (),
 }
 
 # For each synapse rule the one parameter that it needs.

@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidInput, InvalidSpec
 from models.spec.input import Input
-from models.spec.nodes import Flatten, Integrating, Neuron, Node, Scale, Spiking
+from models.spec.nodes import Flatten, Neuron, Node, Scale, Spiking
 from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
 from models.spec.readouts import Readout
 from models.spec.scores import Scores
@@ -149,11 +149,6 @@ class Spec(Task):
 
     def _check_output(self, shape: Shape) -> None:
         last, read = self.nodes[-1], self.readout_node
-        for node in self.nodes[:-1]:
-            if isinstance(node, Integrating) and node is not read:
-                raise InvalidSpec(
-                    f"node '{node.name}': {node.type} is a readout and must be the last node, not before '{last.name}'"
-                )
         if self.readout.of_spikes and not isinstance(read, Spiking):
             raise InvalidSpec(
                 f"node '{read.name}': readout '{self.readout}' needs a spiking last node, not {read.type}"

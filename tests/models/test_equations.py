@@ -11,7 +11,7 @@ from models.coding import encode
 from models.engines import EngineName, Record, RunResult, create
 from models.errors import InvalidInput
 from models.spec.network import Network
-from models.spec.nodes import Charge
+from models.spec.nodes import LEAKS, RESTS, Charge
 from tests.networks import FIRING, network_of
 
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))
@@ -81,6 +81,11 @@ def through(engine: EngineName, node: Node, sample: Any, outputs: int, **tensors
         # (0 - 0.5 * (0 - 0.5)) + 2, then (2.25 - 0.5 * (2.25 - 0.5)) + 0: the input comes in whole
         ({"charge": "leak_then_add", "rate": 0.5, "leak": 0.5}, [2.25, 1.375]),
         ({"charge": "leak_then_add", "tau": 2, "leak": 0.5}, [2.25, 1.375]),
+        # 0 + (2 + 0.5 * (0 - 0.5) * (0 - 2)) / 2, then 1.25 + (0 + 0.5 * (1.25 - 0.5) * (1.25 - 2)) / 2
+        ({"charge": "quadratic", "tau": 2, "curvature": 0.5, "critical": 2, "leak": 0.5}, [1.25, 1.109375]),
+        ({"charge": "quadratic", "rate": 0.5, "curvature": 0.5, "critical": 2, "leak": 0.5}, [1.25, 1.109375]),
+        # (0 - 0.5 * ((1 - 2) * 0)) + 2, then (2 - 0.5 * ((1 - 0) * 2)) + 0
+        ({"charge": "filter", "rate": 0.5}, [2.0, 1.0]),
     ],
 )
 @pytest.mark.parametrize("kind", ["LI", "LIF", "CubaLI", "CubaLIF"])
@@ -91,8 +96,28 @@ def test_each_way_to_charge(engine: EngineName, kind: str, fields: Node, expecte
     assert membrane(engine, node, [1, 0]) == expected
 
 
+def test_a_filter_between_nodes_passes_its_membrane_on(engine: EngineName) -> None:
+    # The filter holds 1, (1 - 0.5 * (0 * 1)) + 1 = 2 and 2 - 0.5 * (1 * 2) = 1. Twice that, the neuron adds up 2, 6,
+    # which fires and leaves 2, and 2 + 2, which just fires.
+    network = network_of(
+        [
+            {"type": "LI", "name": "filter", "charge": "filter", "rate": 0.5},
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
+            {"type": "IF", "name": "out", "threshold": 4.0},
+        ],
+        {"fc.weight": [[2.0]]},
+        **{"input": {"shape": [1]}, "coding": "spikes", "time_steps": 3, "labels": ["only"]},
+    )
+    result = run(engine, network, [[1.0], [1.0], [0.0]])
+    assert result.membranes["filter"].ravel().tolist() == [1.0, 2.0, 1.0]
+    assert result.membranes["out"].ravel().tolist() == [2.0, 2.0, 0.0]
+    assert result.rasters["out"].ravel().tolist() == [0, 1, 1]
+    assert np.asarray(result.synaptic_operations).tolist() == [3]
+
+
 def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineName) -> None:
     rate, tau, leak, gain, first, second = map(np.float32, (0.3, 3.7, 0.1, 1.3, 0.9, 0.7))
+    curvature, critical = map(np.float32, (0.6, 0.4))
     zero = np.float32(0)
 
     def expected(charge: Charge) -> np.float32:
@@ -105,13 +130,19 @@ def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineNa
                     v = v + rate * ((gain * i + leak) - v)
                 case Charge.RELAX:
                     v = v + (gain * i - (v - leak)) / tau
+                case Charge.QUADRATIC:
+                    v = v + (gain * i + curvature * (v - leak) * (v - critical)) / tau
+                case Charge.FILTER:
+                    v = (v - rate * ((np.float32(1) - gain * i) * v)) + gain * i
                 case _:
                     v = (v - (v - leak) / tau) + gain * i
         return v
 
     for charge in set(Charge) - {Charge.DECAY}:
-        by = {"rate": float(rate)} if "euler" in charge else {"tau": float(tau)}
-        node = {"type": "LI", "charge": charge, "gain": float(gain), "leak": float(leak)} | by
+        by = {"tau": float(tau)} if "tau" in LEAKS[charge] else {"rate": float(rate)}
+        node = {"type": "LI", "charge": charge, "gain": float(gain)} | by
+        node |= {"leak": float(leak)} if "leak" in RESTS[charge] else {}
+        node |= {"curvature": float(curvature), "critical": float(critical)} if charge is Charge.QUADRATIC else {}
         assert membrane(engine, node, [float(first), float(second)])[-1] == float(expected(charge)), charge
 
 

@@ -77,6 +77,10 @@ def test_a_prefix_is_found_where_it_gives_all_keys(tmp_path: Path, prefix: str) 
     assert loaded(tmp_path / "w.safetensors") == {0.25}
 
 
+def test_a_prefix_under_which_keys_are_missing_is_none(tmp_path: Path) -> None:
+    assert loaded(saved(tmp_path, prefixed("model.") | {"ema.fc1.weight": torch.ones(2, 3)})) == {0.5}
+
+
 def test_a_prefix_among_several_is_named_or_asked_for(tmp_path: Path) -> None:
     path = saved(tmp_path, {"state_dict": prefixed("model.", 1.0) | prefixed("ema.", 2.0)})
     with pytest.raises(InvalidEntry, match=r"under each of 'model\.', 'ema\.'; say --prefix"):

@@ -45,6 +45,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
         {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
     ),
+    "quadratic": (
+        {"type": "LIF", "charge": "quadratic", "tau": 4.0, "curvature": 0.25, "critical": 0.5, "leak": 0.125}
+        | {"reset": "value"},
+        {"trained": ("curvature", "critical", "tau", "leak"), "begun": True},
+    ),
+    "filter": ({"type": "LI", "charge": "filter", "rate": 0.25}, {"trained": ("rate",), "begun": True}),
     "adaptive with spikes that count less": (
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.5, "adapt_spike": "per_neuron"},
         {"trained": ("adapt_spike", "adapt_gain"), "begun": True},

@@ -142,6 +142,49 @@ def spikingjelly_neurons(kind: str, reset: float | None, **fields: Any) -> Neuro
     return build
 
 
+QUADRATIC: dict[str, Any] = {"a0": (0.05, 0.5), "v_c": (0.3, 0.9), "v_rest": (0.0, 0.1)}
+
+
+def half_threshold(rng: Generator, _: int) -> nn.Module:
+    return of("spikingjelly.activation_based.neuron").HalfThresholdIFNode(float(rng.uniform(0.1, 0.6)))
+
+
+def recurrent_container(mode: str, *, inner: bool) -> Neurons:
+    """A LinearRecurrentContainer of LIF neurons, with a Linear of 0 and 1 before them where it has an `inner` one."""
+
+    def build(rng: Generator, size: int) -> nn.Module:
+        layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+        lif: nn.Module = neuron.LIFNode(tau=float(rng.uniform(1.1, 4.0)), v_threshold=0.4)
+        if inner:
+            lif = nn.Sequential(linear(rng, size, size), lif)
+            lif[0].weight.data = torch.eye(size)[torch.from_numpy(rng.permutation(size))]
+        container = layers.LinearRecurrentContainer(lif, size, size, step_mode=mode)
+        dyadic_recurrence(rng, container.rc)
+        made: nn.Module = container
+        return made
+
+    return build
+
+
+def one_to_one_container(rng: Generator, _: int) -> nn.Module:
+    layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+    lif = neuron.IFNode(v_threshold=float(rng.uniform(0.5, 1.5)))
+    return layers.ElementWiseRecurrentContainer(lif, element_wise_function=lambda x, y: x + y)
+
+
+def filtered(*, learnable: bool, mode: str) -> Neurons:
+    """LIF neurons behind a SynapseFilter of spikes: one with no connection between them, whose sums are exact."""
+
+    def build(rng: Generator, _: int) -> nn.Module:
+        layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+        fire = neuron.IFNode(v_threshold=0.75, step_mode=mode)
+        synapse = layers.SynapseFilter(float(rng.uniform(1.5, 8)), learnable, step_mode=mode)
+        lif = neuron.LIFNode(tau=float(rng.uniform(1.1, 4.0)), v_threshold=0.5, step_mode=mode)
+        return nn.Sequential(fire, synapse, lif)
+
+    return build
+
+
 def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
     taus: dict[str, Any] = {"tau": (1.1, 4.0)}
     kinds: list[tuple[str, tuple[float | None, ...], list[dict[str, Any]]]] = [
@@ -160,6 +203,11 @@ def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
             [{"init_tau": (1.1, 4.0), "decay_input": decays} for decays in (True, False)],
         ),
         ("CUBALIFNode", (None, 0.0, -0.3), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
+        ("OTTTLIFNode", (None, 0.0), [taus]),
+        ("SLTTLIFNode", (0.0,), [taus]),
+        ("QIFNode", (0.0, -0.3), [taus | QUADRATIC | {"step_mode": mode} for mode in "sm"]),
+        # A subtraction does not keep a large membrane from growing by its square, so that there a0 is small.
+        ("QIFNode", (None,), [taus | QUADRATIC | {"a0": (0.0001, 0.0003), "step_mode": mode} for mode in "sm"]),
     ]
     for kind, resets, variants in kinds:
         for reset in resets:
@@ -168,7 +216,15 @@ def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
                 yield "-".join([kind, f"reset_{reset}", *told]), spikingjelly_neurons(kind, reset, **fields)
 
 
-SPIKINGJELLY = dict(spikingjelly_rows())
+SPIKINGJELLY = dict(spikingjelly_rows()) | {
+    "HalfThresholdIFNode": half_threshold,
+    "LinearRecurrentContainer-s": recurrent_container("s", inner=False),
+    "LinearRecurrentContainer-m": recurrent_container("m", inner=False),
+    "LinearRecurrentContainer-Linear": recurrent_container("s", inner=True),
+    "ElementWiseRecurrentContainer": one_to_one_container,
+    "SynapseFilter-s": filtered(learnable=False, mode="s"),
+    "SynapseFilter-learnable-m": filtered(learnable=True, mode="m"),
+}
 
 
 def norse_neurons(kind: str, **fields: Any) -> Neurons:

@@ -106,3 +106,15 @@ def test_joins_are_added_with_the_names_of_their_inputs() -> None:
     assert run.membranes["out"][0, 0].tolist() == [17, 11, 17, 7]
     with pytest.raises(InvalidGraph, match="node 'one': inputs"):
         builder.add(connections.multiply("one"), ["out"])
+
+
+def test_a_batch_norm_behind_a_transposed_convolution_scales_its_outputs() -> None:
+    # As many channels in as out, so that the weight's first axis, its inputs, could be mistaken for the other.
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(2).eval()
+    norm.weight.data, norm.running_mean = torch.tensor([2.0, -3.0]), torch.tensor([0.5, 0.25])
+    module = nn.Sequential(nn.ConvTranspose2d(2, 2, 2), norm, Spike())
+    converted = taken_in(module, 2, 3, 3)
+    x = torch.randint(0, 2, (1, 4, 2, 3, 3)).float()
+    result, _ = EventEngine(converted.network).run(EncodedInputs(x.numpy(), 1), record=EVERYTHING)
+    np.testing.assert_array_equal(list(result.rasters.values())[-1][0], module(x[0]).detach().numpy())

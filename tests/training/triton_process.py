@@ -101,6 +101,11 @@ CASES: dict[str, Callable[[], Case]] = {
         {"type": "CubaALIF", "decay": 0.75, "syn_decay": 0.5, "adapt_decay": 0.875, "adapt_gain": "per_neuron"},
         trained=["adapt_gain"],
     ),
+    "charge quadratic": _case(
+        {"type": "LIF", "charge": "quadratic", "tau": 1.5, "curvature": "per_neuron", "critical": 0.5} | VALUE,
+        trained=["curvature", "critical"],
+    ),
+    "charge filter": _case({"type": "LI", "charge": "filter", "rate": "per_neuron"}, trained=["rate"]),
     "ALIF, relax": _case(
         {"type": "ALIF", "decay": 0.75, "adapt": "relax", "adapt_rate": "per_neuron", "adapt_gain": 0.25},
         trained=["adapt_rate", "adapt_gain", "threshold"],

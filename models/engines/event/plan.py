@@ -169,8 +169,9 @@ def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
         layout.places.size == layout.size or first["drive"] == first["leak"] == first["start"] == 0 >= first["floor"]
     ):
         return aligned((len(ROWS), LANES), rows[:, :1]).ravel()
-    rows = layout.to_rows(rows)
-    rows[ROWS.index("threshold"), np.setdiff1d(np.arange(layout.size), layout.places)] = np.inf
+    rows, padding = layout.to_rows(rows), np.setdiff1d(np.arange(layout.size), layout.places)
+    rows[ROWS.index("threshold"), padding] = np.inf
+    rows[ROWS.index("tau"), padding] = 1.0  # by which padding is divided, and stays at 0
     return rows.ravel()
 
 

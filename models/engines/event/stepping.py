@@ -112,6 +112,9 @@ class Vector:
     def __sub__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fsub(self.value, other.value))
 
+    def __rsub__(self, number: float) -> Vector:
+        return VectorArithmetic().constant(self, number) - self
+
     def __mul__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fmul(self.value, other.value))
 

@@ -81,6 +81,9 @@ class Value:
     def __sub__(self, other: Value) -> Value:
         return self.graph.op("Sub", self, other)
 
+    def __rsub__(self, number: float) -> Value:
+        return self.graph.constant(number, np.float32) - self
+
     def __mul__(self, other: Value) -> Value:
         return self.graph.op("Mul", self, other)
 

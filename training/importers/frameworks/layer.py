@@ -15,6 +15,8 @@ from models.spec.nodes import Joins, NodeBase, Recurrent
 from training.importers.builder import Builder, Draft
 from training.importers.connections import Array
 
+MAX_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
+
 
 @dataclass
 class Findings:

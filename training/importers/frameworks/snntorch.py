@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming
 from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from training.importers.frameworks.layer import Layer, is_hard
+from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
 from training.importers.frameworks.torch_modules import MODULES
 
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
-MAX_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
 
 LATE = {True: ResetTiming.NEXT_STEP, False: ResetTiming.CORRECTED}
 LATE_CHARGED = {True: ResetTiming.NEXT_STEP_CHARGED, False: ResetTiming.CORRECTED_CHARGED}
