@@ -223,6 +223,34 @@ GRAPHS: dict[str, tuple[Any, list[tuple[str, tuple[str, ...]]]]] = {
         lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 4).transpose(1, 2).reshape(-1, SIZE)),
         [("fc1", ()), ("hidden_reshaped", ()), ("hidden_permuted", ()), ("hidden_flat", ()), ("hidden", ())],
     ),
+    "a part": (
+        lambda net, x: net.hidden(net.fc1(x)[:, 4:12]),
+        [("fc1", ()), ("part", ()), ("hidden", ())],
+    ),
+    "parts with heads": (
+        lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 2, 2)[:, 2:].flatten(1)),
+        [
+            ("fc1", ()),
+            ("part_reshaped", ()),
+            ("part_rows", ()),
+            ("part", ()),
+            ("part_shaped", ()),
+            ("hidden_flat", ()),
+            ("hidden", ()),
+        ],
+    ),
+    "sum over an axis, spread again": (
+        lambda net, x: net.hidden(x.view(-1, 4, 2, 2) * net.fc1(x).view(-1, 4, 2, 2).sum(-2, keepdim=True)),
+        [
+            ("fc1", ()),
+            ("sum_pool_reshaped", ()),
+            ("sum_pool", ()),
+            ("spread", ()),
+            ("mul_reshaped", ("input",)),
+            ("mul", ("mul_reshaped", "spread")),
+            ("hidden", ()),
+        ],
+    ),
     "matrices": (
         lambda net, x: net.hidden(x.view(-1, 4, 4) @ net.hidden2(net.fc1(x)).view(-1, 4, 4).transpose(1, 2)),
         [
@@ -327,8 +355,8 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         "LINE: torch.Tensor.__bool__ reads values of the network into Python",
     ),
     "one value": (
-        each_step(lambda net, x: net.fc1(x)[:, :3]),
-        "LINE: torch.Tensor.__getitem__ takes a part of a sample",
+        each_step(lambda net, x: net.fc1(x)[:, 3]),
+        "LINE: torch.Tensor.__getitem__ takes one value out of a sample",
     ),
     "backwards": (
         Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x.flip(0)])),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.spec.nodes import Scale
+from models.spec.nodes import Scale, SumPool1d, SumPool2d
 from models.spec.parameters import Shape
 from training.importers import connections
 from training.importers.builder import Draft
@@ -50,6 +53,32 @@ class Permuted(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Return values (batch, *shape) with axis k of a sample as its axis order[k] was."""
         return values.permute(0, *(1 + axis for axis in self.order))
+
+
+class Taken(nn.Module):
+    """Part of a sample along its first axis."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return values (batch, axis, *shape) from `start` to before `stop` of the axis."""
+        return values[:, self.start : self.stop]
+
+
+class Summed(nn.Module):
+    """The sums over windows of a sample (channels, *axes), each as long as it steps."""
+
+    def __init__(self, kernel: Shape) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the sums of values (batch, channels, *axes)."""
+        for axis, size in enumerate(self.kernel, start=2):
+            values = torch.unflatten(values, axis, (-1, size)).sum(axis + 1)
+        return values
 
 
 class Join(nn.Module):
@@ -102,6 +131,30 @@ def permuted(layer: Layer) -> None:
     layer.builder.add(connections.permute(layer.name, layer.module.order))
 
 
+def taken(layer: Layer) -> None:
+    """Convert a part of a sample: weights of 1 from what is taken, which move it as it is."""
+    shape, module = layer.builder.shape, layer.module
+    if shape is None:
+        return
+    weight = np.eye(shape[0])[module.start : module.stop]
+    if len(shape) == 1:
+        layer.builder.add(connections.linear(layer.name, weight, None))
+        return
+    size = math.prod(shape[1:])
+    if len(shape) > 2:
+        layer.builder.add(connections.reshape(f"{layer.name}_rows", (shape[0], size)))
+    along: dict[str, Any] = {"stride": (1,), "padding": (0,), "dilation": (1,), "groups": 1}
+    layer.builder.add(connections.convolution(layer.name, 1, weight[:, :, None], None, **along))
+    if len(shape) > 2:
+        layer.builder.add(connections.reshape(f"{layer.name}_shaped", (len(weight), *shape[1:])))
+
+
+def summed(layer: Layer) -> None:
+    """Convert sums over windows."""
+    kernel = layer.module.kernel
+    layer.builder.add(connections.pool(layer.name, SumPool1d if len(kernel) == 1 else SumPool2d, kernel, kernel))
+
+
 def product(layer: Layer) -> None:
     """Convert a product of two inputs."""
     layer.builder.add(connections.multiply(layer.name))
@@ -122,6 +175,8 @@ FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
         Affine: affine,
         Reshaped: reshaped,
         Permuted: permuted,
+        Taken: taken,
+        Summed: summed,
         Product: product,
         Concatenated: concatenated,
         MatrixProduct: matrix_product,
@@ -130,7 +185,7 @@ FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
 NOT_NEGATIVE = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.LPPool2d),
     *(nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Unflatten),
-    *(Reshaped, Permuted, Join),
+    *(Reshaped, Permuted, Taken, Summed, Join),
 )
 
 
