@@ -203,7 +203,7 @@ def unsaid(inputs: list[Any], outputs: list[Any]) -> Any:
         (unsaid(["n"], ["n"]), (), r"--input-shape is missing, and the model's input 'x' \[n\]"),
         (unsaid(["n", "width"], ["n", "width"]), ("--input-shape", "3"), r"--labels is missing, .* 'y' \[n, width\]"),
         (unsaid([7, 3], [7, 3]), (), r"'x' has shape \[7, 3\], but the contract says \[batch, 3\]"),
-        (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities", "--high", "0.25"), r"'y' adds up to 0\.\d+, but the"),
+        (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities", "--high", "0.25"), r"'y' adds up to 0\.\d+, but t"),
         (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities"), r"'y' adds up to \S+, but the contract says that"),
         (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities", "--high", "9"), r"'y' holds .* it is probabilities"),
         (unsaid(["n", 3], ["n", 3]), ("--scores", "values", "--output-kind", "counts"), "scores is 'values', but outp"),
