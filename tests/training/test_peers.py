@@ -386,7 +386,7 @@ def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
     else:
         parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
     if kind == "LILinearCell":
-        cell = norse.LILinearCell(size, size, parameters, dt=5e-4)
+        cell: nn.Module = norse.LILinearCell(size, size, parameters, dt=5e-4)
         cell.input_weights.data = dyadic(rng, size, size, most=2)
         return cell
     return getattr(norse, kind)(parameters, dt=5e-4)
