@@ -150,21 +150,22 @@ def recurrences(draw: st.DrawFn, *, sums: bool) -> dict[str, Any]:
 
 
 @st.composite
-def connections(draw: st.DrawFn, name: str, shape: Shape) -> dict[str, Any]:
-    """Draw a connection that takes `shape`; windows of averages are powers of two, to stay dyadic."""
+def connections(draw: st.DrawFn, name: str, shape: Shape, *, dyadic: bool = True) -> dict[str, Any]:
+    """Draw a connection that takes `shape`; windows of averages are powers of two, where they are to stay dyadic."""
     kind = draw(st.sampled_from(CONNECTIONS[len(shape)]))
     node: dict[str, Any] = {"type": kind, "name": name}
     if kind == "Flatten":
         return node
     if kind == "Scale":
-        return node | {"scale": draw(st.one_of(st.sampled_from([-0.5, 0.0, 1.0, 2.0]), st.just("per_neuron")))}
+        factors = [-0.5, 0.0, 1.0, 2.0] if dyadic else [-0.5, 0.0, 3.0, 0.3]
+        return node | {"scale": draw(st.one_of(st.sampled_from(factors), st.just("per_neuron")))}
     if kind == "Delay":
         return node | {"delay": draw(st.one_of(st.integers(0, 4), st.just("per_neuron")))}
     if kind == "Linear":
         return node | {"in_features": shape[0], "out_features": draw(st.integers(1, 9)), "bias": draw(st.booleans())}
     channels, *size = shape
-    powers = [1, 2] if kind == "AvgPool2d" else [1, 2, 3]
-    kernel = [draw(st.sampled_from([k for k in powers if k <= extent])) for extent in size]
+    extents = [1, 2] if dyadic and kind == "AvgPool2d" else [1, 2, 3]
+    kernel = [draw(st.sampled_from([k for k in extents if k <= extent])) for extent in size]
     swept: dict[str, Any] = {"kernel_size": kernel, "stride": [draw(st.integers(1, 2)) for _ in size]}
     swept["padding"] = [draw(st.integers(0, k // 2)) for k in kernel]
     if kind in ("Conv1d", "Conv2d"):
@@ -182,8 +183,11 @@ def connections(draw: st.DrawFn, name: str, shape: Shape) -> dict[str, Any]:
 
 
 @st.composite
-def dyadic_cases(draw: st.DrawFn) -> Case:
-    """Draw a network of any of the spec's nodes and resets, recurrent or not, stack or DAG, and a batch for it."""
+def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
+    """Draw a network of any of the spec's nodes and resets, recurrent or not, stack or DAG, and a batch for it.
+
+    Without `dyadic`, weights, biases, scales and inputs that are no spikes are any floats.
+    """
     coding = draw(st.sampled_from([Coding.DIRECT, Coding.SPIKES, Coding.CURRENT]))
     shape: Shape = draw(
         st.one_of(
@@ -202,7 +206,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
         shapes[node["name"]] = shape = leaving
 
     for layer in range(draw(st.integers(0, 4))):
-        node = draw(connections(f"c{layer}", shape))
+        node = draw(connections(f"c{layer}", shape, dyadic=dyadic))
         append(node, _leaving(node, shape))
         if draw(st.booleans()):
             others = [name for name, other in shapes.items() if other == shape and name != nodes[-1]["name"]]
@@ -230,15 +234,15 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
     network = Network(
         spec,
         {
-            name: _tensor(name, wanted, rng, by_name[name.partition(".")[0]])
+            name: _tensor(name, wanted, rng, by_name[name.partition(".")[0]], dyadic)
             for name, wanted in spec.tensor_shapes.items()
         },
     )
     batch = draw(st.sampled_from([0, 1, 2, 7]))
     if coding is Coding.DIRECT:
-        steps = _dyadic(rng, (1, batch, *input_shape))
+        steps = _values(rng, (1, batch, *input_shape), dyadic)
     elif coding is Coding.CURRENT:
-        steps = _dyadic(rng, (spec.time_steps, batch, *input_shape))
+        steps = _values(rng, (spec.time_steps, batch, *input_shape), dyadic)
     else:
         steps = (rng.random((spec.time_steps, batch, *input_shape)) < rng.choice([0.0, 0.1, 0.5, 1.0])).astype(
             np.float32
@@ -256,11 +260,14 @@ def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
     return leaving
 
 
-def _dyadic(rng: np.random.Generator, shape: Shape) -> FloatArray:
-    return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
+def _values(rng: np.random.Generator, shape: Shape, dyadic: bool) -> FloatArray:
+    if dyadic:
+        return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
+    scale = 2.0 ** rng.uniform(-12, 0, shape)  # small and large ones, which float32 adds up in another way each time
+    return np.clip(rng.normal(0, 1, shape) * scale, -2, 2).astype(np.float32)
 
 
-def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> FloatArray:
+def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic: bool) -> FloatArray:
     match name.rpartition(".")[2]:
         case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "rate" | "syn_rate":
             return rng.random(shape, np.float32)
@@ -273,6 +280,6 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> Flo
         case "delay":
             return rng.integers(0, 5, shape).astype(np.float32)
         case "scale":
-            return (rng.integers(-2, 3, shape) / 2).astype(np.float32)
+            return (rng.integers(-2, 3, shape) / (2 if dyadic else 3)).astype(np.float32)
         case _:
-            return _dyadic(rng, shape)
+            return _values(rng, shape, dyadic)

@@ -1,13 +1,16 @@
 """The reference engine: the equations in NumPy, as plain as possible. All other engines are tested against it.
 
-It is slow and not meant for serving, although it can be used for that.
+Each sum is taken in float64, where it is exact, and rounded once to float32, as `models.spec.sums` defines it.
+
+The engine is slow and not meant for serving, although it can be used for that.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial, singledispatchmethod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -38,6 +41,9 @@ from models.spec.nodes import (
     Weighted,
     Window,
 )
+from models.spec.sums import sums_of
+
+Doubles: TypeAlias = NDArray[np.float64]
 
 
 class NumpyArithmetic:
@@ -71,6 +77,7 @@ class ReferenceEngine:
 
     def __init__(self, network: Network) -> None:
         self.network = network
+        self.weights = {name: tensor.astype(np.float64) for name, tensor in sums_of(network).weights.items()}
 
     @property
     def spec(self) -> Spec:
@@ -82,14 +89,17 @@ class ReferenceEngine:
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch)
-        return _Run(self.network, inputs, state).result(record)
+        return _Run(self.network, self.weights, inputs, state).result(record)
 
 
 class _Run:
     """One call of `run` and its arrays; signals are (1 or time_steps, batch, *shape)."""
 
-    def __init__(self, network: Network, inputs: EncodedInputs, state: State | None) -> None:
+    def __init__(
+        self, network: Network, weights: Mapping[str, Doubles], inputs: EncodedInputs, state: State | None
+    ) -> None:
         self.network = network
+        self.weights = weights
         self.inputs = inputs
         self.before = state
         self.after: dict[str, NDArray[Any]] = {}
@@ -137,14 +147,12 @@ class _Run:
 
     @connect.register
     def _(self, node: Linear, x: FloatArray) -> FloatArray:
-        bias = self.network.tensor(node, "bias")
-        current = _matmul(x, self.network.tensors[f"{node.name}.weight"].T)
-        return current if bias is None else current + bias
+        return _rounded(self.product(node.name, x))
 
     @connect.register
     def _(self, node: Conv1d | Conv2d, x: FloatArray) -> FloatArray:
-        weight, bias = self.network.tensors[f"{node.name}.weight"], self.network.tensor(node, "bias")
-        swept = _swept(x, node.windows, fill=0.0)
+        weight, bias = self.weights[f"{node.name}.weight"], self.weights.get(f"{node.name}.bias")
+        swept = _swept(x.astype(np.float64), node.windows, fill=0.0)
         groups, axes = node.groups, len(node.windows)
         # For each group and each position of the window: a product over (channels of the group, taps).
         grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
@@ -152,16 +160,17 @@ class _Run:
         places, taps = "hw"[:axes], "kl"[:axes]
         current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
         current = current.reshape(len(x), node.out_channels, *current.shape[3:])
-        return current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows))
+        return _rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
 
     @connect.register
     def _(self, node: SumPool2d, x: FloatArray) -> FloatArray:
-        return _swept(x, node.windows, fill=0.0).sum(axis=(-2, -1))
+        return _rounded(_swept(x, node.windows, fill=0.0).sum(axis=(-2, -1), dtype=np.float64))
 
     @connect.register
     def _(self, node: AvgPool2d, x: FloatArray) -> FloatArray:
         height, width = node.kernel_size
-        return _swept(x, node.windows, fill=0.0).sum(axis=(-2, -1)) / np.float32(height * width)
+        summed = _rounded(_swept(x, node.windows, fill=0.0).sum(axis=(-2, -1), dtype=np.float64))
+        return summed / np.float32(height * width)
 
     @connect.register
     def _(self, node: MaxPool2d, x: FloatArray) -> FloatArray:
@@ -214,21 +223,29 @@ class _Run:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
-        current = _matmul(flat, self.network.tensors[f"{node.name}.recurrent.weight"].T)
-        bias = self.network.tensor(node, "recurrent.bias")
-        if bias is not None and biased:
-            current = current + bias
-        return current.reshape(spikes.shape)
+        return _rounded(self.product(f"{node.name}.recurrent", flat, biased=biased)).reshape(spikes.shape)
+
+    def product(self, connection: str, x: FloatArray, *, biased: bool = True) -> Doubles:
+        """Return the sums of (samples, inputs), each over a row of a connection's weights and its bias."""
+        product = _matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
+        bias = self.weights.get(f"{connection}.bias")
+        return product if bias is None or not biased else product + bias
 
 
-def _matmul(left: FloatArray, right: FloatArray) -> FloatArray:
+def _rounded(sums: Doubles) -> FloatArray:
+    """Return sums in float32, rounded once; what does not fit becomes infinite."""
+    with np.errstate(over="ignore"):
+        return sums.astype(np.float32)
+
+
+def _matmul(left: Doubles, right: Doubles) -> Doubles:
     """Return the matrix product of (rows, inner) and (inner, columns).
 
     A BLAS may compute lanes that are no part of the product, on whatever lies there, and so set a floating-point flag
     that NumPy reports as an invalid value, once in thousands of products of small finite numbers.
     """
     with np.errstate(invalid="ignore"):
-        product: FloatArray = left @ right
+        product: Doubles = left @ right
     return product
 
 
@@ -237,10 +254,10 @@ def _per_sample(counts: NDArray[Any]) -> Counts:
     return counts.sum(axis=(0, *range(2, counts.ndim)), dtype=np.int64)
 
 
-def _swept(x: FloatArray, windows: tuple[Window, ...], fill: float) -> FloatArray:
+def _swept(x: NDArray[Any], windows: tuple[Window, ...], fill: float) -> NDArray[Any]:
     """Return every window of x (samples, channels, *axes) as (samples, channels, *places, *taps)."""
     margins = [(window.before, window.after) for window in windows]
-    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=np.float32(fill))
+    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=fill)
     reach = tuple(window.dilation * (window.extent - 1) + 1 for window in windows)
     every = sliding_window_view(padded, reach, axis=tuple(range(2, x.ndim)))
     hops, taps = (tuple(slice(None, None, step) for step in steps) for steps in (

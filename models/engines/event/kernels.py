@@ -15,26 +15,49 @@ from typing import Any
 import numpy as np
 
 from models.engines.event.compiled import inner, kernel
-from models.engines.event.connections import GATHER, NO_FEED, PANEL
-from models.engines.event.currents import Array, aligned_floats, connect, gather, rows_at_once
+from models.engines.event.connections import DOUBLES, FLOATS, GATHER, INTEGERS, NO_FEED, PANEL
+from models.engines.event.currents import (
+    Array,
+    aligned_floats,
+    connect,
+    gather,
+    gather_doubles,
+    gather_to_floats,
+    rows_at_once,
+)
 from models.engines.event.stepping import step_any, step_plain
-from models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
+from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
 from models.spec.neuron_parameters import ROWS
 
 ROW_COUNT, START = len(ROWS), ROWS.index("start")
 
 
 @inner
-def feed_back_carried(row: Array, start: Array, s: int, weight: Array, size: int, spikes: Array) -> None:
+def feed_back(row: Array, start: Array, s: int, neurons: Any, index: Array, value: Array, k0: int, k1: int) -> None:
+    """Write start[s:] plus what the spikes k0 to k1 of a recurrent layer send back to it into a row (size,)."""
+    weight, size, grid = neurons.recurrent_weight, neurons.size, neurons.recurrent_grid
+    integers = neurons.recurrent_summed == INTEGERS
+    if neurons.recurrent_summed == DOUBLES or (integers and value.size):
+        given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
+        gather_doubles(row, 0, start, s, weight, integers, size, size, index[k0:k1], given, 0, k1 - k0, grid)
+        return
+    for j in range(0, size, PANEL):
+        width = min(PANEL, size - j)
+        if integers:
+            gather_to_floats(row, j, start, s + j, weight, size * j, width, width, index, k0, k1, np.float32(grid))
+        else:
+            gather(row, j, start, s + j, weight, size * j, width, width, index, value, k0, k1)
+
+
+@inner
+def feed_back_carried(row: Array, start: Array, s: int, neurons: Any, spikes: Array) -> None:
     """Write start[s:] plus what a recurrent layer's spikes (size,) of an earlier run send back to it into a row."""
+    size = neurons.size
     index = np.empty(size + LANES, np.int32)
     count = 0
     for j in range(0, size, LANES):
         count = list_bits(index, count, j, nonzero_bits(spikes, j))
-    value = spikes[index[:count]]
-    for j in range(0, size, PANEL):
-        width = min(PANEL, size - j)
-        gather(row, j, start, s + j, weight, size * j, width, width, index, value, 0, count)
+    feed_back(row, start, s, neurons, index, spikes[index[:count]], 0, count)
 
 
 @kernel
@@ -54,6 +77,8 @@ def run_neurons(
     """
     size, rule = neurons.size, neurons.rule
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
+    # What comes back is a sum of its own, unless float32 holds it and the current before it together.
+    apart = neurons.joins_charge or neurons.recurrent_summed != FLOATS
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, samples * steps) if connected else 1
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
@@ -93,22 +118,21 @@ def run_neurons(
             elif base_steps == 1:
                 c = at
             if recurrent:
-                starts, weight = now == sample * steps, neurons.recurrent_weight
+                starts = now == sample * steps
                 b = 0 if starts and not begun else size
                 start, first = current, c
-                if neurons.joins_charge:
+                if apart:
                     start, first = neurons.recurrent_bias, b
                 if starts and begun:
                     last = carried[last_spikes + at : last_spikes + at + size]
-                    feed_back_carried(row, start, first, weight, size, last)
+                    feed_back_carried(row, start, first, neurons, last)
                 else:
-                    for j in range(0, size, PANEL):
-                        width = min(PANEL, size - j)
-                        gather(row, j, start, first + j, weight, size * j, width, width, index, value, before, count)
+                    feed_back(row, start, first, neurons, index, value, before, count)
                 if not neurons.joins_charge:
-                    if neurons.recurrent_bias.size:
-                        for j in range(size):
-                            row[j] += neurons.recurrent_bias[b + j]
+                    if apart:
+                        add_row(row, 0, current, c, size)
+                    elif neurons.recurrent_bias.size:
+                        add_row(row, 0, neurons.recurrent_bias, b, size)
                     current, c = row, 0
             before = count
             if rule.plain:  # in a loop of its own, whose few values stay in registers
