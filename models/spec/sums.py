@@ -25,9 +25,10 @@ whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,7 @@ WHOLE = 30  # bits of the largest integer sum before its weights are rounded, wh
 EXACT = 52  # the same of a float64's sum
 MOST_SPIKES = 2.0**24  # of one neuron in a step; `readout.check_spikes` refuses more
 LOW_BITS = 6  # of an integer's low part, at least: with more, the high part needs fewer
+BLOCK = 2**18  # values that are looked at at once
 FEW = 2.0**6  # the bound of values that an integer sum takes
 LEAST = 2.0**-149  # the least float32 above 0
 LEAST_GRID = 2.0**-126  # float32's least normal number: an integer times it rounds once and not twice
@@ -108,7 +110,9 @@ class Sum:
         """Return the weights or biases that count, of the same shape: the nearest multiples of the grid, in float32."""
         if not self.grid:
             return tensor
-        rounded: FloatArray = (np.rint(tensor.astype(np.float64) / self.grid) * self.grid).astype(np.float32)
+        rounded = np.empty_like(tensor)
+        for values, counted in zip(_blocks(tensor), _blocks(rounded), strict=True):
+            counted[...] = np.rint(values.astype(np.float64) / self.grid) * self.grid
         return rounded
 
 
@@ -201,14 +205,14 @@ def passed(network: Network, node: Node, arriving: Multiples) -> Multiples:
     return ANY
 
 
-def largest_sum(tensors: Mapping[str, NDArray[np.float64]], arriving: Multiples) -> float:
+def largest_sum(tensors: Mapping[str, NDArray[Any]], arriving: Multiples) -> float:
     """Return the bound of any output's partial sums: the absolute weights times the largest input, plus the bias.
 
     `tensors` holds the weight (outputs, …) and then, where there is one, the bias (outputs,).
     """
     weight, *bias = tensors.values()
-    sums = np.abs(weight).reshape(len(weight), -1).sum(axis=1) * arriving.bound
-    return float((sums + (np.abs(bias[0]) if bias else 0)).max())
+    sums = np.abs(weight).reshape(len(weight), -1).sum(axis=1, dtype=np.float64) * arriving.bound
+    return float((sums + (np.abs(bias[0].astype(np.float64)) if bias else 0)).max())
 
 
 def names_of(tensors: Mapping[str, FloatArray], connection: str) -> list[str]:
@@ -218,12 +222,14 @@ def names_of(tensors: Mapping[str, FloatArray], connection: str) -> list[str]:
 
 def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Multiples]:
     """Return how a connection's sum is computed, and the values that leave it."""
-    given = {key: network.tensors[key].astype(np.float64) for key in names_of(network.tensors, name)}
+    given = {key: network.tensors[key] for key in names_of(network.tensors, name)}
     largest = largest_sum(given, arriving)
-    units = [lowest_bit(network.tensors[key]) * (1.0 if key.endswith("bias") else arriving.step) for key in given]
-    leaving = Multiples(min(units), largest)
     if largest == 0.0:
         return PLAIN, Multiples(1.0, 0.0)
+    steps = [1.0 if key.endswith("bias") else arriving.step for key in given]
+    bits = [lowest_bit(each) for each in given.values()]
+    units = [bit * step for bit, step in zip(bits, steps, strict=True) if bit < np.inf]  # weights of 0 add nothing
+    leaving = Multiples(min(units), largest)
     if leaving.fit:
         return PLAIN, leaving
     return _wider(network, name, arriving), Multiples(0.0, largest)
@@ -231,7 +237,7 @@ def _sum_of(network: Network, name: str, arriving: Multiples) -> tuple[Sum, Mult
 
 def _wider(network: Network, name: str, arriving: Multiples) -> Sum:
     """Return how a sum is computed that float32 cannot hold."""
-    given = {key: network.tensors[key].astype(np.float64) for key in names_of(network.tensors, name)}
+    given = {key: network.tensors[key] for key in names_of(network.tensors, name)}
     weight = network.tensors[f"{name}.weight"]
     fan_in = weight.size // len(weight)
     few = 1 / FEW <= arriving.bound <= FEW and arriving.step * 2.0**16 >= 1.0
@@ -252,10 +258,20 @@ def _power_above(value: float) -> float:
 
 def lowest_bit(tensor: FloatArray) -> float:
     """Return the largest power of two that divides every value; infinity where all are 0."""
-    fractions, exponents = np.frexp(tensor[tensor != 0].astype(np.float64))
-    whole = np.abs(fractions * 2.0**MANTISSA).astype(np.int64)
-    lowest = (whole & -whole).astype(np.float64)
-    return float(np.ldexp(lowest, exponents - MANTISSA).min(initial=np.inf))
+    least = np.inf
+    for values in _blocks(tensor):
+        fractions, exponents = np.frexp(values[values != 0].astype(np.float64))
+        whole = np.abs(fractions * 2.0**MANTISSA).astype(np.int64)
+        lowest = np.ldexp((whole & -whole).astype(np.float64), exponents - MANTISSA)
+        least = min(least, float(lowest.min(initial=np.inf)))
+    return least
+
+
+def _blocks(tensor: FloatArray) -> Iterator[FloatArray]:
+    """Yield a contiguous tensor's values piece by piece, so that what is worked out from them takes little memory."""
+    flat = tensor.reshape(-1)
+    for start in range(0, flat.size, BLOCK):
+        yield flat[start : start + BLOCK]
 
 
 def _grid_step(value: float) -> float:

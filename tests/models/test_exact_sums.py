@@ -125,8 +125,8 @@ def test_a_sum_rounds_once(engine: EngineName) -> None:
 @pytest.mark.parametrize("engine", list(EngineName))
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_sum_fits_its_integer(engine: EngineName, sign: int) -> None:
-    # S is just under 1, so that the grid of 2**-30 is as fine as it gets, and every weight of nearly 2**-14 rounds up to
-    # 2**16 grid steps. 4096 inputs of 4 reach 2**30, and -2**30: a grid of half that would leave 2**31, which is no int32.
+    # S is just under 1, so that the grid of 2**-30 is as fine as it gets, and every weight of nearly 2**-14 rounds up
+    # to 2**16 of it. 4096 inputs of 4 reach 2**30 or -2**30. Half that grid would make it 2**31, which is no int32.
     network, rule = one_sum(sign * np.full((1, 4096), 2.0**-14 * (1 - 2.0**-24)), most=4)
     assert (rule.by, rule.grid) == (Summation.INTEGER, 2.0**-30)
     result, _ = create(engine, network).run(EncodedInputs(np.ones((1, 1, 1, 1, 4 * 4096), np.float32), 1))
@@ -175,6 +175,14 @@ def test_both_parts_of_an_integer_sum_fit_float32_and_are_the_whole() -> None:
 def test_no_division_leaves_room_for_the_averages_of_many_weights() -> None:
     rule = Sum(Summation.INTEGER, 2.0**-20, Multiples(2.0**-10, 1.0))
     assert Limbs.of(rule, {"w": np.random.default_rng(0).normal(0, 1, (1, 1000)).astype(np.float32)}) is None
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_a_connection_without_any_weight_but_0_is_its_bias(bias: float) -> None:
+    network, rule = one_sum(np.zeros((1, 3)), [bias])
+    assert rule.by is Summation.FLOAT32
+    inputs = EncodedInputs(np.full((1, 1, 1, 1, 3), 0.3, np.float32), 1)
+    assert [create(name, network).run(inputs)[0].readout.item() for name in EngineName] == [bias] * len(EngineName)
 
 
 def test_what_is_unknown_is_summed_in_float64() -> None:

@@ -19,6 +19,7 @@ from models.spec.sums import Sum, Summation
 Ints = NDArray[np.int32]
 
 NO_FEED, GATHER, SCATTER = 0, 1, 2
+AT_ONCE = 2**18  # weights that are converted at once, in float64
 FLOATS, INTEGERS, DOUBLES = 0, 1, 2  # how sums are added up, by `models.spec.sums`
 SUMMED = {Summation.FLOAT32: FLOATS, Summation.INTEGER: INTEGERS, Summation.FLOAT64: DOUBLES}
 PANEL = 4 * LANES  # neighbouring outputs whose weights are stored as one panel
@@ -80,7 +81,10 @@ NOTHING = Feed(
 
 def as_integers(values: FloatArray, grid: float) -> FloatArray:
     """Write multiples of `grid` as the integers that they are multiples by, in the array's bits, and return it."""
-    values.view(np.int32)[...] = np.rint(values.astype(np.float64) / grid).astype(np.int32)
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, AT_ONCE):
+        piece = flat[start : start + AT_ONCE]
+        piece.view(np.int32)[...] = np.rint(piece.astype(np.float64) / grid).astype(np.int32)
     return values
 
 
