@@ -257,8 +257,10 @@ def scatter_doubles(
     """Write base (size,) plus what the events k0 to k1 send by a convolution into sums[s:], added up in float64."""
     integers, start = feed.summed == INTEGERS, base.view(np.int32)
     totals = np.empty(size + LANES, np.float64)
-    for i in range(size):
-        totals[i] = start[i] if integers else base[i]
+    if integers:
+        totals[:size] = start[:size]
+    else:
+        totals[:size] = base[:size]
     weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
     for k in range(k0, k1):
         factor, place = np.float64(value[k]), index[k]
@@ -279,8 +281,9 @@ def scatter_doubles(
                 add_block_doubles_half(totals, o, weight, w, lines, vectors, output_step, weight_step, factor)
             else:
                 add_block_doubles(totals, o, weight, w, lines, vectors, output_step, weight_step, factor)
+    row, grid = sums[s : s + size], feed.grid
     for i in range(size):
-        sums[s + i] = np.float32(totals[i] * feed.grid)
+        row[i] = np.float32(totals[i] * grid)
 
 
 @inner

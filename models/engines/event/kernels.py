@@ -33,11 +33,13 @@ ROW_COUNT, START = len(ROWS), ROWS.index("start")
 
 
 @inner
-def feed_back(row: Array, start: Array, s: int, neurons: Any, index: Array, value: Array, k0: int, k1: int) -> None:
+def feed_back(
+    row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, index: Array, value: Array,
+    k0: int, k1: int,
+) -> None:  # fmt: skip
     """Write start[s:] plus what the spikes k0 to k1 of a recurrent layer send back to it into a row (size,)."""
-    weight, size, grid = neurons.recurrent_weight, neurons.size, neurons.recurrent_grid
-    integers = neurons.recurrent_summed == INTEGERS
-    if neurons.recurrent_summed == DOUBLES or (integers and value.size):
+    integers = summed == INTEGERS
+    if summed == DOUBLES or (integers and value.size):
         given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
         gather_doubles(row, 0, start, s, weight, integers, size, size, index[k0:k1], given, 0, k1 - k0, grid)
         return
@@ -50,14 +52,15 @@ def feed_back(row: Array, start: Array, s: int, neurons: Any, index: Array, valu
 
 
 @inner
-def feed_back_carried(row: Array, start: Array, s: int, neurons: Any, spikes: Array) -> None:
+def feed_back_carried(
+    row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, spikes: Array
+) -> None:
     """Write start[s:] plus what a recurrent layer's spikes (size,) of an earlier run send back to it into a row."""
-    size = neurons.size
     index = np.empty(size + LANES, np.int32)
     count = 0
     for j in range(0, size, LANES):
         count = list_bits(index, count, j, nonzero_bits(spikes, j))
-    feed_back(row, start, s, neurons, index, spikes[index[:count]], 0, count)
+    feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], 0, count)
 
 
 @kernel
@@ -78,7 +81,8 @@ def run_neurons(
     size, rule = neurons.size, neurons.rule
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
     # What comes back is a sum of its own, unless float32 holds it and the current before it together.
-    apart = neurons.joins_charge or neurons.recurrent_summed != FLOATS
+    weight, summed, grid = neurons.recurrent_weight, neurons.recurrent_summed, neurons.recurrent_grid
+    apart = neurons.joins_charge or summed != FLOATS
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, samples * steps) if connected else 1
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
@@ -125,9 +129,9 @@ def run_neurons(
                     start, first = neurons.recurrent_bias, b
                 if starts and begun:
                     last = carried[last_spikes + at : last_spikes + at + size]
-                    feed_back_carried(row, start, first, neurons, last)
+                    feed_back_carried(row, start, first, weight, size, summed, grid, last)
                 else:
-                    feed_back(row, start, first, neurons, index, value, before, count)
+                    feed_back(row, start, first, weight, size, summed, grid, index, value, before, count)
                 if not neurons.joins_charge:
                     if apart:
                         add_row(row, 0, current, c, size)
