@@ -17,8 +17,13 @@ from models.coding import EncodedInputs
 from models.spec import Coding, Input, Readout, Spec
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
+    FLOWS,
+    FORGETS,
     LEAKS,
     RESET_TIMINGS,
+    RESTS,
+    SUMS,
+    Adapt,
     Adaptive,
     Charge,
     Fire,
@@ -54,6 +59,20 @@ def toy(coding: Coding = Coding.DIRECT, time_steps: int = 3) -> Network:
     )
 
 
+def regression(scores: str = "values", units: list[str] | None = None) -> Network:
+    """Two inputs straight into two outputs of a Linear, the second with a bias of -1, whose mean is read."""
+    return network_of(
+        [{"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}],
+        {"fc.weight": [[1, 0], [0, 1]], "fc.bias": [0, -1]},
+        input={"shape": [2], "low": 0, "high": 10},
+        time_steps=3,
+        readout="mean",
+        labels=["angle", "speed"],
+        scores=scores,
+        **{} if units is None else {"units": units},
+    )
+
+
 @dataclass(frozen=True)
 class Case:
     """A network, inputs for it, and the steps before which a run of them is cut."""
@@ -80,11 +99,15 @@ ADAPTIVE = tuple(node.__name__ for node in get_args(Spiking) if issubclass(node,
 INTEGRATING = tuple(node.__name__ for node in get_args(Integrating))
 
 # The connections that take an input of so many axes, the usual ones more often.
+ANYWHERE = ["Scale", "Delay", "Reshape"]
 CONNECTIONS = {
-    1: ["Linear"] * 4 + ["Scale", "Delay"],
-    2: ["Conv1d"] * 4 + ["Flatten", "Scale", "Delay"],
-    3: ["Conv2d", "Conv2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", "Scale", "Delay"],
+    1: ["Linear"] * 6 + ANYWHERE,
+    2: ["Conv1d"] * 4 + ["ConvTranspose1d", "SumPool1d", "AvgPool1d", "MaxPool1d", "Flatten", "Permute"] + ANYWHERE,
+    3: ["Conv2d"] * 4 + ["ConvTranspose2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", "Permute"] + ANYWHERE,
 }
+JOINS = ["Multiply", "Concatenate", "MatMul"]
+ROOM = 12  # bits of both signals of a product: with those of the layers behind it they stay within a float32's 24
+NOT_DYADIC = 1000  # bits of what no sum is exact of
 
 
 @st.composite
@@ -100,39 +123,51 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
     if kind != "Threshold":
         node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
         node["start"] = parameter(st.one_of(st.just(0.0), st.floats(-1, 1, width=32)))
-    charge = draw(st.sampled_from(Charge)) if "L" in kind else Charge.DECAY
+    charge = draw(st.sampled_from(_charges(kind))) if "L" in kind else Charge.DECAY
     if "L" in kind:
         node["charge"] = charge
         parameters = draw(st.sampled_from(LEAKS[charge]))
-        node[parameters] = parameter(st.floats(1, 8, width=32) if parameters == "tau" else unit_floats)
-    if charge is not Charge.DECAY:
-        node["leak"] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 1.5, width=32)))
-    elif kind != "Threshold":
-        node["drive"] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
+        # A filter that is given much grows by the product, so that its rate is small.
+        rates = st.floats(0, 2**-6, width=32) if charge is Charge.FILTER else unit_floats
+        node[parameters] = parameter(st.floats(1, 8, width=32) if parameters == "tau" else rates)
+    if charge is Charge.QUADRATIC:
+        node |= {
+            "curvature": parameter(st.floats(0, 2**-6, width=32)),
+            "critical": parameter(st.floats(0, 2, width=32)),
+        }
+    if kind != "Threshold":
+        for rest in RESTS[charge]:
+            node[rest] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
     synapse = draw(st.sampled_from(Synapse)) if "Cuba" in kind else None
     if synapse:
-        by_rate = synapse in (Synapse.EULER, Synapse.JUMP)
-        node |= {"synapse": synapse, "syn_rate" if by_rate else "syn_decay": parameter(unit_floats)}
+        node |= {"synapse": synapse, FLOWS[synapse]: parameter(unit_floats)}
         node["syn_gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
     if kind in FIRING:
-        node["fire"] = fire = draw(st.sampled_from(Fire))
+        squares = charge is Charge.QUADRATIC  # which only a reset to a value keeps from running away
+        node["fire"] = fire = draw(st.sampled_from([*Fire][:2] if squares else Fire))
         # A large threshold keeps the counts of several spikes, and so the sums over them, within float32.
         node["threshold"] = parameter(
             st.floats(4, 9, width=32) if fire is Fire.MULTIPLE else st.floats(0.125, 2, width=32)
         )
     if kind in ADAPTIVE:
-        node |= {"adapt_decay": parameter(unit_floats), "adapt_gain": parameter(st.floats(0, 2, width=32))}
+        adapt = draw(st.sampled_from(Adapt))
+        node |= {"adapt": adapt, FORGETS[adapt]: parameter(unit_floats)}
+        node["adapt_gain"] = parameter(st.floats(0, 2, width=32))
+        if adapt is Adapt.COUNT:
+            node["adapt_spike"] = parameter(st.one_of(st.just(1.0), st.floats(0, 1, width=32)))
     if kind in FIRING and kind != "Threshold":
-        reset = draw(st.sampled_from(Reset))
+        reset = Reset.VALUE if squares else draw(st.sampled_from(Reset))
         at_once = fire is Fire.MULTIPLE or kind in ADAPTIVE
         timings = (ResetTiming.SAME_STEP,) if at_once else RESET_TIMINGS[reset]
-        sums = charge is Charge.DECAY if synapse is None else synapse in (Synapse.DECAY, Synapse.JUMP)
+        sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
         node |= {
             "reset": reset,
             "reset_timing": draw(st.sampled_from(timings)),
             "floor": draw(st.one_of(st.none(), st.none(), st.floats(-2, 0.5, width=32), st.just("per_neuron"))),
             "recurrent": draw(st.one_of(st.none(), recurrences(sums=sums))),
         }
+        if fire is not Fire.MULTIPLE and node["reset_timing"] is ResetTiming.SAME_STEP:
+            node["refractory"] = draw(st.one_of(st.none(), st.none(), st.floats(0, 3, width=32), st.just("per_neuron")))
         if reset is Reset.VALUE:
             node["reset_value"] = parameter(st.floats(-1, 1, width=32))
     return node
@@ -150,21 +185,42 @@ def recurrences(draw: st.DrawFn, *, sums: bool) -> dict[str, Any]:
 
 
 @st.composite
-def connections(draw: st.DrawFn, name: str, shape: Shape, *, dyadic: bool = True) -> dict[str, Any]:
-    """Draw a connection that takes `shape`; windows of averages are powers of two, where they are to stay dyadic."""
+def factors(draw: st.DrawFn, size: int) -> list[int]:
+    """Draw a shape of one to three axes that has `size` values."""
+    shape: list[int] = []
+    for _ in range(draw(st.integers(0, 2))):
+        shape.append(draw(st.sampled_from([factor for factor in range(1, size + 1) if size % factor == 0])))
+        size //= shape[-1]
+    return [*shape, size]
+
+
+@st.composite
+def connections(draw: st.DrawFn, name: str, shape: Shape, steps: int, *, dyadic: bool = True) -> dict[str, Any]:
+    """Draw a connection that takes `shape` in so many steps; windows of averages are powers of two, where `dyadic`."""
     kind = draw(st.sampled_from(CONNECTIONS[len(shape)]))
     node: dict[str, Any] = {"type": kind, "name": name}
     if kind == "Flatten":
         return node
     if kind == "Scale":
-        factors = [-0.5, 0.0, 1.0, 2.0] if dyadic else [-0.5, 0.0, 3.0, 0.3]
-        return node | {"scale": draw(st.one_of(st.sampled_from(factors), st.just("per_neuron")))}
+        arrays = st.sampled_from(["per_neuron", "per_channel"])
+        values = [-0.5, 0.0, 1.0, 2.0] if dyadic else [-0.5, 0.0, 3.0, 0.3]
+        node["scale"] = draw(st.one_of(st.sampled_from(values), arrays))
+        node["offset"] = draw(st.one_of(st.just(0.0), st.just(0.25), arrays))
+        if "per" in f"{node['scale']} {node['offset']}":
+            node["steps"] = draw(st.one_of(st.none(), st.integers(steps, steps + 2)))
+        return node
+    if kind == "Reshape":
+        return node | {"shape": draw(factors(math.prod(shape)))}
+    if kind == "Permute":
+        return node | {"order": draw(st.permutations(range(len(shape))))}
     if kind == "Delay":
         return node | {"delay": draw(st.one_of(st.integers(0, 4), st.just("per_neuron")))}
     if kind == "Linear":
         return node | {"in_features": shape[0], "out_features": draw(st.integers(1, 9)), "bias": draw(st.booleans())}
     channels, *size = shape
-    extents = [1, 2] if dyadic and kind == "AvgPool2d" else [1, 2, 3]
+    if kind in ("ConvTranspose1d", "ConvTranspose2d"):
+        return node | draw(transposed(channels, size))
+    extents = [1, 2] if dyadic and kind in ("AvgPool1d", "AvgPool2d") else [1, 2, 3]
     kernel = [draw(st.sampled_from([k for k in extents if k <= extent])) for extent in size]
     swept: dict[str, Any] = {"kernel_size": kernel, "stride": [draw(st.integers(1, 2)) for _ in size]}
     swept["padding"] = [draw(st.integers(0, k // 2)) for k in kernel]
@@ -177,9 +233,89 @@ def connections(draw: st.DrawFn, name: str, shape: Shape, *, dyadic: bool = True
         ]
         if draw(st.integers(0, 3)) == 0:
             swept |= {"padding": "same", "stride": [1 for _ in size]}
-    if kind == "Conv1d":
+    if kind.endswith("1d"):
         swept = {field: value if value == "same" else value[0] for field, value in swept.items()}
     return node | swept
+
+
+@st.composite
+def transposed(draw: st.DrawFn, channels: int, size: list[int]) -> dict[str, Any]:
+    """Draw the fields of a transposed convolution."""
+    groups = draw(st.sampled_from([g for g in (1, 2, 3) if channels % g == 0]))
+    spread: dict[str, Any] = {"kernel_size": [draw(st.integers(1, 3)) for _ in size]}
+    spread["stride"] = [draw(st.integers(1, 3)) for _ in size]
+    spread["dilation"] = [draw(st.integers(1, 2)) for _ in size]
+    spread["output_padding"] = [draw(st.integers(0, stride - 1)) for stride in spread["stride"]]
+    reach = [d * (k - 1) for d, k in zip(spread["dilation"], spread["kernel_size"], strict=True)]
+    spread["padding"] = [draw(st.integers(0, (extra + (n - 1)) // 2)) for extra, n in zip(reach, size, strict=True)]
+    fields = {"in_channels": channels, "out_channels": groups * draw(st.integers(1, 3)), "groups": groups}
+    along = spread if len(size) == 2 else {field: values[0] for field, values in spread.items()}
+    return fields | {"bias": draw(st.booleans())} | along
+
+
+@st.composite
+def joins(
+    draw: st.DrawFn, name: str, shapes: dict[str, Shape], bits: dict[str, int]
+) -> list[tuple[dict[str, Any], Shape]]:
+    """Draw a join of the last node, and the shape that leaves it; or none, where nothing fits or sums would round.
+
+    A matrix product takes a node that fits, or the last one's own transposed, which is a node before it.
+    """
+    kind, last = draw(st.sampled_from(JOINS)), list(shapes)[-1]
+    shape = shapes[last]
+    fits = [other for other in shapes if bits[other] + bits[last] <= ROOM]
+    if kind == "Multiply":
+        same = [other for other in fits if shapes[other] == shape]
+        return [({"type": kind, "name": name, "inputs": [last, draw(st.sampled_from(same))]}, shape)] if same else []
+    if kind == "Concatenate":
+        axis = draw(st.integers(0, len(shape) - 1))
+        dyadic = [other for other in shapes if bits[other] < NOT_DYADIC]
+        joined = [other for other in dyadic if _without(shapes[other], axis) == _without(shape, axis)]
+        inputs = draw(st.permutations([last, *draw(st.lists(st.sampled_from(joined), min_size=1, max_size=2))]))
+        length = sum(shapes[other][axis] for other in inputs)
+        leaving = (*shape[:axis], length, *shape[axis + 1 :])
+        return [({"type": kind, "name": name, "inputs": inputs, "axis": axis}, leaving)]
+    if len(shape) < 2 or not fits:
+        return []
+    rights = [other for other in fits if _without(shapes[other], -1) == (*shape[:-2], shape[-1])]
+    rights = [other for other in rights if len(shapes[other]) == len(shape)]
+    product: dict[str, Any] = {"type": kind, "name": name}
+    if draw(st.booleans()) and rights:
+        right = draw(st.sampled_from(rights))
+        return [(product | {"inputs": [last, right]}, (*shape[:-1], shapes[right][-1]))]
+    if last not in fits or math.prod(shape[:-1]) * shape[-2] > 512:
+        return []
+    order = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+    turned = {"type": "Permute", "name": f"{name}_turned", "order": order}
+    leaving = (*shape[:-1], shape[-2])
+    return [
+        (turned, (*shape[:-2], shape[-1], shape[-2])),
+        (product | {"inputs": [last, f"{name}_turned"]}, leaving),
+    ]
+
+
+def _without(shape: Shape, axis: int) -> Shape | None:
+    axis %= max(len(shape), 1)
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def _bits(node: dict[str, Any], given: list[int]) -> int:
+    """Return about how many bits the values that leave a node have, from those that arrive."""
+    match node["type"]:
+        case "Multiply":
+            return sum(given)
+        case "MatMul":
+            return sum(given) + 4
+        case "Linear" | "Conv1d" | "Conv2d" | "ConvTranspose1d" | "ConvTranspose2d":
+            return max(given) + 8
+        case "Scale" | "SumPool1d" | "SumPool2d" | "AvgPool1d" | "AvgPool2d":
+            return max(given) + 3
+        case kind if kind in INTEGRATING:
+            return NOT_DYADIC
+        case kind if kind in FIRING and node["fire"] is not Fire.MULTIPLE:
+            return 1
+        case _:
+            return max(given)
 
 
 @st.composite
@@ -197,34 +333,53 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
         )
     )
     input_shape = shape
+    time_steps = draw(st.one_of(st.just(1), st.integers(2, 12)))
     nodes: list[dict[str, Any]] = []
     shapes: dict[str, Shape] = {"input": shape}
+    bits = {"input": 5}  # of a signal's values, about: a product has those of both, and needs room for them
 
     def append(node: dict[str, Any], leaving: Shape) -> None:
         nonlocal shape
+        sources = node.get("inputs", [list(shapes)[-1]])
+        given = [bits[name] for name in sources]
+        bits[node["name"]] = _bits(node, given)
         nodes.append(node)
         shapes[node["name"]] = shape = leaving
 
     for layer in range(draw(st.integers(0, 4))):
-        node = draw(connections(f"c{layer}", shape, dyadic=dyadic))
-        append(node, _leaving(node, shape))
+        if draw(st.integers(0, 3)) == 0:
+            for joined, leaving in draw(joins(f"j{layer}", shapes, bits)):
+                append(joined, leaving)
+        if len(shape) in CONNECTIONS:
+            node = draw(connections(f"c{layer}", shape, time_steps, dyadic=dyadic))
+            append(node, _leaving(node, shape))
         if draw(st.booleans()):
-            others = [name for name, other in shapes.items() if other == shape and name != nodes[-1]["name"]]
+            filtered = draw(st.integers(0, 3)) == 0
+            if filtered:  # right before neurons that are not recurrent: what it gives is not dyadic, so that no sum is
+                append(draw(neurons(f"i{layer}", draw(st.sampled_from(INTEGRATING)))), shape)
+            others = [name for name, other in shapes.items() if other == shape and bits[name] < NOT_DYADIC]
+            others = [name for name in others if name != nodes[-1]["name"]]
             shortcut = draw(st.sampled_from([None, *others]))
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
-            append(draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs)), shape)
-    if len(shape) > 1:
-        append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
-    classes = draw(st.integers(1, 4))
-    append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
+            neuron = draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs))
+            append(neuron | ({"recurrent": None} if filtered and "recurrent" in neuron else {}), shape)
+    if not nodes or draw(st.integers(0, 3)):  # otherwise the output has the shape that there is, read flat
+        if len(shape) > 1:
+            append({"type": "Flatten", "name": "flat"}, (math.prod(shape),))
+        classes = draw(st.integers(1, 4))
+        append({"type": "Linear", "name": "last", "in_features": shape[0], "out_features": classes}, (classes,))
     readout = draw(st.sampled_from(Readout))
-    append(
-        draw(neurons("out", draw(st.sampled_from(FIRING if readout is Readout.SPIKE_COUNT else INTEGRATING)))), shape
-    )
+    kinds = [*FIRING] if readout.of_spikes else [*FIRING, *INTEGRATING, *INTEGRATING]
+    kinds += [] if readout.of_spikes or readout.of_membrane else [None, None, None]  # any node may be the last
+    if kind := draw(st.sampled_from(kinds)):
+        append(draw(neurons("out", kind)), shape)
+    if draw(st.integers(0, 3)) == 0:
+        append({"type": "Flatten", "name": "flat_out"}, (math.prod(shape),))
+    classes = math.prod(shape)
     spec = Spec(
         input=Input(shape=input_shape, low=-2, high=2),
         coding=coding,
-        time_steps=draw(st.one_of(st.just(1), st.integers(2, 12))),
+        time_steps=time_steps,
         nodes=nodes,
         readout=readout,
         labels=tuple(f"class {index}" for index in range(classes)),
@@ -260,6 +415,11 @@ def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
     return leaving
 
 
+def _charges(kind: str) -> list[Charge]:
+    """Return the charge rules of a kind of neuron that keep its membrane within float32, however it is driven."""
+    return [charge for charge in Charge if kind in FIRING or charge is not Charge.QUADRATIC]
+
+
 def _values(rng: np.random.Generator, shape: Shape, dyadic: bool) -> FloatArray:
     if dyadic:
         return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
@@ -269,17 +429,20 @@ def _values(rng: np.random.Generator, shape: Shape, dyadic: bool) -> FloatArray:
 
 def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic: bool) -> FloatArray:
     match name.rpartition(".")[2]:
-        case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "rate" | "syn_rate":
-            return rng.random(shape, np.float32)
+        case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "adapt_rate" | "adapt_spike" | "rate" | "syn_rate":
+            small = getattr(node, "charge", None) is Charge.FILTER and name.endswith(".rate")
+            return rng.random(shape, np.float32) / np.float32(64 if small else 1)
         case "tau":
             return 1 + 7 * rng.random(shape, np.float32)
         case "threshold":
             return rng.random(shape, np.float32) + np.float32(4 if node.fire is Fire.MULTIPLE else 0.125)
-        case "gain" | "syn_gain" | "drive" | "leak" | "reset_value" | "floor" | "start":
+        case "curvature":
+            return rng.random(shape, np.float32) / np.float32(64)
+        case "gain" | "syn_gain" | "drive" | "leak" | "critical" | "reset_value" | "floor" | "start":
             return rng.random(shape, np.float32) - np.float32(0.5)
-        case "delay":
+        case "delay" | "refractory":
             return rng.integers(0, 5, shape).astype(np.float32)
-        case "scale":
+        case "scale" | "offset":
             return (rng.integers(-2, 3, shape) / (2 if dyadic else 3)).astype(np.float32)
         case _:
             return _values(rng, shape, dyadic)

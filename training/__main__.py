@@ -13,7 +13,7 @@ from training.commands.lr_range import lr_range
 from training.commands.runs import evaluate_run, export_run
 from training.importers.frameworks.commands import verify
 from training.importers.nir.commands import check_command
-from training.importers.onnx import import_command as import_onnx
+from training.importers.onnx.commands import import_command as import_onnx
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(fit)

@@ -29,6 +29,9 @@ from models.spec.parameters import Shape, show
 
 MAX_SEED = 2**64 - 1
 
+# Said where a model has the range of a spec that declares none.
+UNDECLARED = ", since its spec declares no other range (import has --low, --high, --mean and --std)"
+
 
 @dataclass(frozen=True)
 class EncodedInputs:
@@ -128,7 +131,8 @@ def _require(right: NDArray[np.bool_], samples: FloatArray, declared: Input) -> 
     low, high = (np.broadcast_to(end, samples.shape)[where] for end in declared.range)
     clipped = declared.out_of_range is OutOfRange.CLIP
     expected = "a finite number" if clipped else f"{low:g} to {high:g}"
-    raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {expected}")
+    hint = UNDECLARED if not clipped and declared == Input(shape=declared.shape) else ""
+    raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {expected}{hint}")
 
 
 def _direct(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:

@@ -32,8 +32,8 @@ class RunResult:
     """The result of one run, with the samples in their order in the batch.
 
     Over all steps since rest:
-    `spike_counts` (batch, classes): output spikes, zero for a readout that does not spike.
-    `readout` (batch, classes): what the class is read from, the counts or the last layer's membrane.
+    `spike_counts` (batch, classes): output spikes, zero where the last layer does not fire.
+    `readout` (batch, classes): what the answer is read from, see `models.spec.readouts`.
 
     Over the steps of this call:
     `synaptic_operations` (batch,): weights met by non-zero inputs, over all weighted connections; a connection whose
@@ -67,12 +67,6 @@ class RunResult:
     def class_index(self) -> Counts:
         """The class of each sample (batch,); ties go to the lowest index."""
         return self.readout.argmax(axis=1)
-
-    @property
-    def probabilities(self) -> FloatArray:
-        """The softmax of the readout (batch, classes), which is what the training losses use."""
-        shifted = np.exp(self.readout - self.readout.max(axis=1, keepdims=True))
-        return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def joined(results: Sequence[RunResult]) -> RunResult:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec.nodes import Conv, Linear, Weighted, Window
+from models.spec.nodes import Conv, ConvTranspose, Linear, Spread, Weighted, Window
 from models.spec.parameters import Shape
 
 
@@ -22,15 +22,21 @@ def fan_out(node: Weighted, shape: Shape) -> NDArray[np.int64]:
     return _conv_fan_out(node, shape)
 
 
-def _conv_fan_out(node: Conv, shape: Shape) -> NDArray[np.int64]:
+def _conv_fan_out(node: Conv | ConvTranspose, shape: Shape) -> NDArray[np.int64]:
     # A window is the product of one interval along each axis, so the counts of the axes multiply.
-    read = [_windows_over(size, window) for size, window in zip(shape[1:], node.windows, strict=True)]
+    windows: tuple[Window | Spread, ...] = node.windows
+    read = [_windows_over(size, window) for size, window in zip(shape[1:], windows, strict=True)]
     per_position = functools.reduce(np.multiply.outer, read) * (node.out_channels // node.groups)
     return np.broadcast_to(per_position, shape).copy()
 
 
-def _windows_over(size: int, window: Window) -> NDArray[np.int64]:
-    """Count, for each position of one axis, the (window, tap) pairs that read it."""
+def _windows_over(size: int, window: Window | Spread) -> NDArray[np.int64]:
+    """Count, for each position of one axis, the (output, tap) pairs that read it."""
+    if isinstance(window, Spread):
+        outputs = window.outputs(size)
+        reached = np.add.outer(np.arange(size) * window.stride, np.arange(window.extent) * window.dilation)
+        reached -= window.padding
+        return ((reached >= 0) & (reached < outputs)).sum(axis=1, dtype=np.int64)
     starts, taps = np.arange(window.outputs(size)) * window.stride, np.arange(window.extent) * window.dilation
     read = np.add.outer(starts, taps).ravel() - window.before
     return np.bincount(read[(read >= 0) & (read < size)], minlength=size).astype(np.int64)

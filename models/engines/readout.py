@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.state import READOUT, State
+from models.engines.state import READOUT, SPIKE_COUNTS, State
 from models.errors import InvalidInput
 from models.spec import Readout
 from models.spec.network import FloatArray
+from models.spec.readouts import Reduction
 
 Counts = NDArray[np.int64]
 
@@ -20,36 +23,92 @@ MAX_SPIKES = 2**24
 
 
 class ReadoutAnswer(NamedTuple):
-    """Of all steps since rest: the output spikes, what the class is read from, and the state's array for both."""
+    """Of all steps since rest: the output spikes, what the answer is read from, and the state's arrays for both."""
 
     spike_counts: Counts
     readout: FloatArray
-    carried: NDArray[Any]
+    carried: dict[str, NDArray[Any]]
 
 
-def read_out(rule: Readout, last: NDArray[Any], state: State | None) -> ReadoutAnswer:
+def read_out(
+    readout: Readout, counts: Counts | None, values: NDArray[Any] | None, time_steps: int, state: State | None
+) -> ReadoutAnswer:
     """Return the answer, each array (batch, classes), after the steps of this call.
 
-    `last` is the output of this call's steps: for a spike count, how often each output neuron fired, int64 (batch,
-    classes); otherwise the last layer's membrane (time_steps, batch, classes). The mean is summed in float64, step by
+    `counts` (batch, *shape) is how often each neuron of the readout node fired in these steps, None where it cannot.
+    `values` is what the answer is read from, spikes, another output or a membrane: (time_steps, batch, *shape), or (1,
+    batch, *shape) where every step is the same; None for a spike count. Sums and means are summed in float64, step by
     step from rest, so that no bit depends on the engine or on how the run was split into calls.
     """
+    if counts is not None and counts.ndim > 2:
+        counts = counts.reshape(len(counts), math.prod(counts.shape[1:]))
+    if readout is Readout.SPIKE_COUNT:
+        assert counts is not None  # noqa: S101  (a spec that is read by its spikes has a readout node that fires)
+        counts = _so_far(counts, state, READOUT)
+        return ReadoutAnswer(counts, counts.astype(np.float32), {READOUT: counts})
+    assert values is not None  # noqa: S101
+    steps = values if values.ndim == 3 else values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
+    if len(steps) != time_steps:
+        steps = np.broadcast_to(steps, (time_steps, *steps.shape[1:]))
+    taken = 0 if state is None else state.steps
     before = None if state is None else state.arrays[READOUT]
-    if rule is Readout.SPIKE_COUNT:
-        counts: Counts = last if before is None else before + last
-        return ReadoutAnswer(counts, counts.astype(np.float32), counts)
-    silent = np.zeros(last.shape[1:], np.int64)
-    if rule is Readout.LAST_MEMBRANE:
-        now = last[-1].copy()  # a view would keep all steps in memory
-        return ReadoutAnswer(silent, now, now)
-    if rule is Readout.MAX_MEMBRANE:
-        greatest = last.max(axis=0)
-        greatest = greatest if before is None else np.maximum(before, greatest)
-        return ReadoutAnswer(silent, greatest, greatest)
-    steps = len(last) + (0 if state is None else state.steps)
-    summed = last if before is None else np.concatenate([before[np.newaxis], last])
+    if readout is Readout.FIRST_SPIKE:
+        first = _first_spike(steps, before, taken)
+        found, carried = np.where(first < 0, 0, taken + time_steps - first), first
+    else:
+        found, carried = REDUCTIONS[readout.reduction](steps, before, taken)
+    kept = {READOUT: carried}
+    if counts is None:
+        return ReadoutAnswer(np.zeros(steps.shape[1:], np.int64), found.astype(np.float32), kept)
+    counts = _so_far(counts, state, SPIKE_COUNTS)
+    return ReadoutAnswer(counts, found.astype(np.float32), kept | {SPIKE_COUNTS: counts})
+
+
+def _so_far(counts: Counts, state: State | None, name: str) -> Counts:
+    total: Counts = counts if state is None else state.arrays[name] + counts
+    return total
+
+
+def _first_spike(spikes: NDArray[Any], before: NDArray[Any] | None, taken: int) -> Counts:
+    """Return the step of each neuron's first spike since rest, from 0, and -1 for none."""
+    fired = spikes > 0
+    first = np.where(fired.any(axis=0), taken + fired.argmax(axis=0), -1)
+    return first if before is None else np.where(before < 0, first, before)
+
+
+# Each takes the values of this call's steps (time_steps, batch, classes), the state's array or None, and how many steps
+# there were before; it returns what is read, and the state's array.
+Reduced = tuple[NDArray[Any], NDArray[Any]]
+
+
+def _last(steps: NDArray[Any], _: NDArray[Any] | None, __: int) -> Reduced:
+    now = steps[-1].astype(np.float32)  # a copy: a view would keep all steps in memory
+    return now, now
+
+
+def _greatest(steps: NDArray[Any], before: NDArray[Any] | None, _: int) -> Reduced:
+    greatest = steps.max(axis=0).astype(np.float32)
+    greatest = greatest if before is None else np.maximum(before, greatest)
+    return greatest, greatest
+
+
+def _sum(steps: NDArray[Any], before: NDArray[Any] | None, _: int) -> Reduced:
+    summed = steps if before is None else np.concatenate([before[np.newaxis], steps])
     total = np.add.accumulate(summed, axis=0, dtype=np.float64)[-1].copy()
-    return ReadoutAnswer(silent, (total / steps).astype(np.float32), total)
+    return total, total
+
+
+def _mean(steps: NDArray[Any], before: NDArray[Any] | None, taken: int) -> Reduced:
+    total, _ = _sum(steps, before, taken)
+    return total / (taken + len(steps)), total
+
+
+REDUCTIONS: Mapping[Reduction, Callable[[NDArray[Any], NDArray[Any] | None, int], Reduced]] = {
+    Reduction.SUM: _sum,
+    Reduction.MEAN: _mean,
+    Reduction.MAX: _greatest,
+    Reduction.LAST: _last,
+}
 
 
 def check_spikes(node: str, most: float) -> None:

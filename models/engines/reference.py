@@ -13,33 +13,27 @@ from functools import partial, singledispatchmethod
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
+from models.engines import plain
 from models.engines.base import Counts, Record, RunResult
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
-from models.engines.state import READOUT, State, check_state, longest_delay, neuron_arrays, neuron_state
+from models.engines.state import State, check_state, longest_delay, neuron_arrays, neuron_state
 from models.neurons import NeuronLayer, at_rest
 from models.spec import Spec
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
-    AvgPool2d,
     Conv1d,
     Conv2d,
     Delay,
     Fire,
-    Flatten,
     Linear,
-    MaxPool2d,
     Neuron,
     Node,
-    Scale,
     Spiking,
-    SumPool2d,
     Weighted,
-    Window,
 )
 from models.spec.sums import sums_of
 
@@ -69,6 +63,14 @@ class NumpyArithmetic:
         """Return the values, with 0 in place of negative ones."""
         return np.maximum(values, np.float32(0))
 
+    def waiting(self, counter: FloatArray) -> FloatArray:
+        """Return 1 where a counter is above 0, else 0."""
+        return (counter > 0).astype(counter.dtype)
+
+    def still(self, values: FloatArray) -> FloatArray:
+        """Return the values unchanged, since there is no gradient to stop."""
+        return values
+
 
 class ReferenceEngine:
     """Runs a network in NumPy, layer by layer and step by step."""
@@ -77,7 +79,9 @@ class ReferenceEngine:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.weights = {name: tensor.astype(np.float64) for name, tensor in sums_of(network).weights.items()}
+        counted = sums_of(network).weights
+        self.counted = Network(network.spec, {**network.tensors, **counted})
+        self.weights = {name: tensor.astype(np.float64) for name, tensor in counted.items()}
 
     @property
     def spec(self) -> Spec:
@@ -88,8 +92,8 @@ class ReferenceEngine:
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
-        check_state(state, self.network, inputs.batch)
-        return _Run(self.network, self.weights, inputs, state).result(record)
+        check_state(state, self.network, inputs.batch, inputs.time_steps)
+        return _Run(self.counted, self.weights, inputs, state).result(record)
 
 
 class _Run:
@@ -109,15 +113,17 @@ class _Run:
 
     def result(self, record: Record) -> tuple[RunResult, State]:
         spec = self.network.spec
-        last = spec.nodes[-1].name
-        for _ in spec.propagate(self.inputs.steps, self.apply, np.add):
+        for _, _, output in spec.propagate(self.inputs.steps, self.apply, plain.join):  # noqa: B007  (the last is read)
             pass
+        read = spec.readout_node.name
         answer = read_out(
             spec.readout,
-            self.rasters[last].sum(axis=0, dtype=np.int64) if last in self.rasters else self.membranes[last],
+            self.rasters[read].sum(axis=0, dtype=np.int64) if read in self.rasters else None,
+            self.membranes[read] if spec.readout.of_membrane else output,
+            self.inputs.time_steps,
             self.before,
         )
-        self.after[READOUT] = answer.carried
+        self.after |= answer.carried
         result = RunResult(
             spike_counts=answer.spike_counts,
             readout=answer.readout,
@@ -137,6 +143,9 @@ class _Run:
             return self.run_neuron(node, arriving)
         if isinstance(node, Delay):
             return self.delay(node, arriving)
+        if not isinstance(node, Linear | Conv1d | Conv2d):
+            begun = 0 if self.before is None else self.before.steps
+            return plain.connect_steps(node, self.network, arriving, begun, self.inputs.time_steps)
         flat = self.connect(node, arriving.reshape(-1, *arriving.shape[2:]))
         return flat.reshape(*arriving.shape[:2], *flat.shape[1:])
 
@@ -147,12 +156,12 @@ class _Run:
 
     @connect.register
     def _(self, node: Linear, x: FloatArray) -> FloatArray:
-        return _rounded(self.product(node.name, x))
+        return plain.rounded(self.product(node.name, x))
 
     @connect.register
     def _(self, node: Conv1d | Conv2d, x: FloatArray) -> FloatArray:
         weight, bias = self.weights[f"{node.name}.weight"], self.weights.get(f"{node.name}.bias")
-        swept = _swept(x.astype(np.float64), node.windows, fill=0.0)
+        swept = plain.swept(x.astype(np.float64), node.windows, fill=0.0)
         groups, axes = node.groups, len(node.windows)
         # For each group and each position of the window: a product over (channels of the group, taps).
         grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
@@ -160,29 +169,7 @@ class _Run:
         places, taps = "hw"[:axes], "kl"[:axes]
         current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
         current = current.reshape(len(x), node.out_channels, *current.shape[3:])
-        return _rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
-
-    @connect.register
-    def _(self, node: SumPool2d, x: FloatArray) -> FloatArray:
-        return _rounded(_swept(x, node.windows, fill=0.0).sum(axis=(-2, -1), dtype=np.float64))
-
-    @connect.register
-    def _(self, node: AvgPool2d, x: FloatArray) -> FloatArray:
-        height, width = node.kernel_size
-        summed = _rounded(_swept(x, node.windows, fill=0.0).sum(axis=(-2, -1), dtype=np.float64))
-        return summed / np.float32(height * width)
-
-    @connect.register
-    def _(self, node: MaxPool2d, x: FloatArray) -> FloatArray:
-        return _swept(x, node.windows, fill=-np.inf).max(axis=(-2, -1))
-
-    @connect.register
-    def _(self, _: Flatten, x: FloatArray) -> FloatArray:
-        return x.reshape(len(x), math.prod(x.shape[1:]))
-
-    @connect.register
-    def _(self, node: Scale, x: FloatArray) -> FloatArray:
-        return self.network.parameter(node, "scale") * x
+        return plain.rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
 
     def delay(self, node: Delay, x: FloatArray) -> FloatArray:
         """Return each element delayed; `x` may be one step that stands for all."""
@@ -223,44 +210,15 @@ class _Run:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
-        return _rounded(self.product(f"{node.name}.recurrent", flat, biased=biased)).reshape(spikes.shape)
+        return plain.rounded(self.product(f"{node.name}.recurrent", flat, biased=biased)).reshape(spikes.shape)
 
     def product(self, connection: str, x: FloatArray, *, biased: bool = True) -> Doubles:
         """Return the sums of (samples, inputs), each over a row of a connection's weights and its bias."""
-        product = _matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
+        product = plain.matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
         bias = self.weights.get(f"{connection}.bias")
         return product if bias is None or not biased else product + bias
-
-
-def _rounded(sums: Doubles) -> FloatArray:
-    """Return sums in float32, rounded once; what does not fit becomes infinite."""
-    with np.errstate(over="ignore"):
-        return sums.astype(np.float32)
-
-
-def _matmul(left: Doubles, right: Doubles) -> Doubles:
-    """Return the matrix product of (rows, inner) and (inner, columns).
-
-    A BLAS may compute lanes that are no part of the product, on whatever lies there, and so set a floating-point flag
-    that NumPy reports as an invalid value, once in thousands of products of small finite numbers.
-    """
-    with np.errstate(invalid="ignore"):
-        product: Doubles = left @ right
-    return product
 
 
 def _per_sample(counts: NDArray[Any]) -> Counts:
     """Sum (steps, batch, *shape) over all but the batch."""
     return counts.sum(axis=(0, *range(2, counts.ndim)), dtype=np.int64)
-
-
-def _swept(x: NDArray[Any], windows: tuple[Window, ...], fill: float) -> NDArray[Any]:
-    """Return every window of x (samples, channels, *axes) as (samples, channels, *places, *taps)."""
-    margins = [(window.before, window.after) for window in windows]
-    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=fill)
-    reach = tuple(window.dilation * (window.extent - 1) + 1 for window in windows)
-    every = sliding_window_view(padded, reach, axis=tuple(range(2, x.ndim)))
-    hops, taps = (tuple(slice(None, None, step) for step in steps) for steps in (
-        [window.stride for window in windows], [window.dilation for window in windows]
-    ))  # fmt: skip
-    return every[(slice(None), slice(None), *hops, *taps)]

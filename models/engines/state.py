@@ -10,18 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInput
-from models.neurons import NeuronState, adapts, has_synapse, is_recurrent
+from models.neurons import NeuronState, adapts, has_synapse, is_recurrent, refracts
 from models.spec import Readout
 from models.spec.network import Network
-from models.spec.nodes import Delay, Neuron
+from models.spec.nodes import Delay, Neuron, Spiking
 from models.spec.parameters import Shape, show
+from models.spec.readouts import Reduction
 
 READOUT = "readout"
-READOUT_TYPES: Mapping[Readout, type[np.generic]] = {
-    Readout.SPIKE_COUNT: np.int64,
-    Readout.MAX_MEMBRANE: np.float32,
-    Readout.LAST_MEMBRANE: np.float32,
-    Readout.MEAN_MEMBRANE: np.float64,
+SPIKE_COUNTS = "spike_counts"
+READ = (READOUT, SPIKE_COUNTS)
+REDUCED_TYPES: Mapping[Reduction, type[np.generic]] = {
+    Reduction.SUM: np.float64,
+    Reduction.MEAN: np.float64,
+    Reduction.MAX: np.float32,
+    Reduction.LAST: np.float32,
 }
 
 
@@ -35,9 +38,14 @@ class State:
         <neuron>.synapse     (batch, *shape) float32   what is kept of a synaptic current, where there is one
         <neuron>.spikes      (batch, *shape) float32   of the last step, where the neuron is recurrent
         <neuron>.adaptation  (batch, *shape) float32   the decayed sum of its spikes, where the neuron adapts
+        <neuron>.waiting     (batch, *shape) float32   the steps that it still waits, where it has refractory steps
         <delay>.line         (batch, longest delay, *shape) float32   the last inputs of a Delay, the oldest first
-        readout              (batch, classes)          the output spikes so far (int64); or the greatest (float32) or
-                                                       last (float32) membrane so far, or the sum of all (float64)
+        readout              (batch, classes)          what the answer is read from, over all steps so far: the output
+                                                       spikes (int64); the step of each neuron's first (int64), from 0,
+                                                       and -1 before it; the greatest or last value (float32), or the
+                                                       sum of all (float64)
+        spike_counts         (batch, classes) int64    the output spikes so far, where the last layer fires and the
+                                                       answer is read from something else
     """
 
     steps: int
@@ -73,9 +81,14 @@ def arrays_of(network: Network) -> dict[str, StateArray]:
             arrays[f"{node.name}.line"] = StateArray((longest_delay(network, node), *shape), np.float32)
         elif isinstance(node, Neuron):
             held = {"synapse": has_synapse(node), "spikes": is_recurrent(node), "adaptation": adapts(node)}
+            held["waiting"] = refracts(node)
             kinds = ["membrane", *(kind for kind, is_held in held.items() if is_held)]
             arrays |= {f"{node.name}.{kind}": StateArray(shape, np.float32) for kind in kinds}
-    return arrays | {READOUT: StateArray((spec.classes,), READOUT_TYPES[spec.readout])}
+    of_spikes = spec.readout.of_spikes
+    arrays[READOUT] = StateArray((spec.classes,), np.int64 if of_spikes else REDUCED_TYPES[spec.readout.reduction])
+    if spec.readout is not Readout.SPIKE_COUNT and isinstance(spec.readout_node, Spiking):
+        arrays[SPIKE_COUNTS] = StateArray((spec.classes,), np.int64)
+    return arrays
 
 
 def neuron_state(arrays: Mapping[str, Any], node: Neuron) -> NeuronState:
@@ -93,10 +106,17 @@ def longest_delay(network: Network, node: Delay) -> int:
     return int(network.parameter(node, "delay").max())
 
 
-def check_state(state: State | None, network: Network, batch: int) -> None:
-    """Raise InvalidInput if `state` does not fit `network` and `batch` samples; None, which is rest, always fits."""
-    if state is None:
-        return
+def check_state(state: State | None, network: Network, batch: int, time_steps: int) -> None:
+    """Raise InvalidInput if `state` does not fit `network` and `batch` samples; None, which is rest, always fits.
+
+    Also where the network has parameters for fewer steps than this run ends with.
+    """
+    if state is not None:
+        _check_arrays(state, network, batch)
+    network.spec.check_steps(time_steps + (0 if state is None else state.steps))
+
+
+def _check_arrays(state: State, network: Network, batch: int) -> None:
     if state.steps < 1:
         raise InvalidInput(f"state: its steps are {state.steps}, expected at least 1, as no state at all is rest")
     wanted, given = arrays_of(network), state.arrays

@@ -1,6 +1,7 @@
 """The neuron's equations, once: the rules, one step, and a layer through time."""
 
 from models.neurons.equations import (
+    ADAPTATIONS,
     CHARGES,
     RESETS,
     SYNAPSES,
@@ -9,6 +10,7 @@ from models.neurons.equations import (
     Integrator,
     Needed,
     NeuronState,
+    Refractory,
     ResetRule,
     SpikingNeuron,
     adapts,
@@ -16,12 +18,14 @@ from models.neurons.equations import (
     has_synapse,
     integrator,
     is_recurrent,
+    refracts,
     spiking_neuron,
     starting,
 )
 from models.neurons.layer import NeuronLayer, at_rest, counts_steps
 
 __all__ = [
+    "ADAPTATIONS",
     "CHARGES",
     "RESETS",
     "SYNAPSES",
@@ -31,6 +35,7 @@ __all__ = [
     "Needed",
     "NeuronLayer",
     "NeuronState",
+    "Refractory",
     "ResetRule",
     "SpikingNeuron",
     "adapts",
@@ -40,6 +45,7 @@ __all__ = [
     "has_synapse",
     "integrator",
     "is_recurrent",
+    "refracts",
     "spiking_neuron",
     "starting",
 ]

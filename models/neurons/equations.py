@@ -7,12 +7,16 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              j = j + syn_rate * (syn_gain * i - j)            ("euler": the `nir` dialect's CubaLIF)
              j + syn_gain * i now, j - syn_rate * j of it kept   ("jump": Norse's LIF)
              j = syn_decay * (j + syn_gain * i)               ("sum_then_decay": sinabs)
+             j now, (j - syn_rate * j) + syn_gain * i of it kept   ("late_jump": Norse's LSNN)
     charge   u = decay * v + gain * j + drive                 (charge: "decay")
              u = v + rate * ((leak - v) + gain * j)           ("euler": the `nir` dialect's LIF, Norse's LIF)
              u = v + rate * ((gain * j + leak) - v)           ("euler_input_first": Norse's LIFBox)
              u = v + (gain * j - (v - leak)) / tau            ("relax": SpikingJelly; times `rate` in ParametricLIF)
              u = (v - (v - leak) / tau) + gain * j            ("leak_then_add": SpikingJelly without decay_input)
+             u = v + (gain * j + curvature * (v - leak) * (v - critical)) / tau   ("quadratic": SpikingJelly's QIF)
+             u = (v - rate * ((1 - gain * j) * v)) + gain * j ("filter": SpikingJelly's SynapseFilter)
     adapt    h = threshold + adapt_gain * a                   (ALIF: h stands for the threshold in all that follows)
+             h = a + adapt_rate * (threshold - a)             (adapt: "relax", Norse's LSNN)
     fire     s = 1 where u >= threshold                       (fire: "at_threshold")
              s = 1 where u > threshold                        ("above_threshold")
              s = u / threshold towards 0 where u > 0, else 0  ("multiple": sinabs' several spikes a step)
@@ -20,14 +24,17 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              v = reset_value where s, else u                  ("value")
              v = u                                            ("none")
     floor    v = max(v - floor, 0) + floor                    (floor, where there is one: sinabs)
-    adapt    a = adapt_decay * a + s                          (ALIF: a spike counts from the next step on)
+    hold     v stays that of the step before and s = 0 where q > 0; then q = refractory where s, else max(q - 1, 0)
+                                                              (refractory, where there is one: Norse's LIFRefrac)
+    adapt    a = adapt_decay * a + adapt_spike * s            (ALIF: a spike counts from the next step on)
+             a = h + adapt_gain * s                           ("relax": a is the threshold itself)
 
-Before the first step v = start, j = 0, a = 0 and no neuron has fired.
+Before the first step v = start, j = 0, q = 0, a = 0 (or the threshold, with "relax") and no neuron has fired.
 
 A neuron that adapts is that of Bellec et al., 2018 ("Long short-term memory and learning-to-learn in networks of
 spiking neurons", LSNN), and a reset by subtraction takes h, the threshold that it fired at, as there and in sinabs'
-ALIF. A spike adds 1 - adapt_decay to their a; here it adds 1, as in Bellec et al., 2020 (e-prop, which subtracts the
-base). So adapt_gain is beta * (1 - adapt_decay) of the former, and beta of the latter.
+ALIF. A spike adds 1 - adapt_decay to their a, which is adapt_spike; by default it adds 1, as in Bellec et al., 2020
+(e-prop, which subtracts the base). adapt_gain is beta of both. Norse's LSNN keeps the threshold in place of the spikes.
 
 A reset of another timing than "same_step" hangs on r, which is 1 where the membrane of the step before fires: snnTorch.
 
@@ -53,6 +60,7 @@ from typing_extensions import TypeIs
 from models.spec.neuron_parameters import NEUTRAL
 from models.spec.nodes import (
     ALIF,
+    Adapt,
     Charge,
     CubaALIF,
     CubaLI,
@@ -68,7 +76,9 @@ from models.spec.nodes import (
     Threshold,
 )
 
-Array = TypeVar("Array", bound=Any)  # anything with +, -, *, / between its kind: an array, a tensor, a graph value
+Array = TypeVar(
+    "Array", bound=Any
+)  # anything with +, -, *, / of its kind, and -, of a number: an array, a tensor, a graph value
 
 
 Given = TypeVar("Given", bound=Any, covariant=True)
@@ -93,18 +103,28 @@ class Arithmetic(Protocol[Array]):
         """Return the values, and 0 in place of those that are less."""
         ...
 
+    def waiting(self, counter: Array) -> Array:
+        """Return 1 where a counter is above 0, else 0; no gradient passes."""
+        ...
+
+    def still(self, values: Array) -> Array:
+        """Return the values, through which no gradient passes."""
+        ...
+
 
 class NeuronState(NamedTuple):
     """What a layer remembers from one step to the next; what it has not is None.
 
     `synapse`: what is kept of a synaptic current. `spikes`: a recurrent layer's last ones. `adaptation`: the spikes so
-    far, decayed, of neurons that adapt.
+    far of neurons that adapt, decayed, or the threshold that they have raised. `waiting`: for how many steps neurons
+    still neither charge nor fire.
     """
 
     membrane: Any
     synapse: Any = None
     spikes: Any = None
     adaptation: Any = None
+    waiting: Any = None
 
 
 Parameters: TypeAlias = Callable[[str], Array]  # a parameter's name -> its value in the engine's kind of array
@@ -152,23 +172,71 @@ class ResetRule(Generic[Array]):
         return charged
 
 
-@dataclass(frozen=True)
-class Adaptation(Generic[Array]):
+class Adaptation(Protocol[Array]):
     """How a threshold rises with the spikes of its neuron; no gradient is stopped here, so that training sees far back.
 
-    h = threshold + adapt_gain * a, and after the step a = adapt_decay * a + s.
+    `adaptation` is that before the step.
     """
-
-    decay: Array
-    gain: Array
 
     def threshold(self, base: Array, adaptation: Array) -> Array:
         """Return the threshold of this step."""
+        ...
+
+    def after(self, adaptation: Array, threshold: Array, spikes: Array) -> Array:
+        """Return the adaptation that remains, of neurons that had this threshold."""
+        ...
+
+
+@dataclass(frozen=True)
+class CountedSpikes(Generic[Array]):
+    """h = threshold + gain * a, and after the step a = decay * a + spike * s; a `spike` of None is 1."""
+
+    decay: Array
+    gain: Array
+    spike: Array | None
+
+    def threshold(self, base: Array, adaptation: Array) -> Array:
+        """Return the base and what the spikes so far add to it."""
         return base + self.gain * adaptation
 
-    def after(self, adaptation: Array, spikes: Array) -> Array:
-        """Return the adaptation that remains."""
-        return self.decay * adaptation + spikes
+    def after(self, adaptation: Array, threshold: Array, spikes: Array) -> Array:  # noqa: ARG002
+        """Return the spikes so far, decayed."""
+        return self.decay * adaptation + _times(self.spike, spikes)
+
+
+@dataclass(frozen=True)
+class RelaxingThreshold(Generic[Array]):
+    """h = a + rate * (threshold - a), and after the step a = h + gain * s."""
+
+    rate: Array
+    gain: Array
+
+    def threshold(self, base: Array, adaptation: Array) -> Array:
+        """Return the threshold on its way back to the base."""
+        return adaptation + self.rate * (base - adaptation)
+
+    def after(self, adaptation: Array, threshold: Array, spikes: Array) -> Array:  # noqa: ARG002
+        """Return the threshold with what the spikes add to it."""
+        return threshold + self.gain * spikes
+
+
+@dataclass(frozen=True)
+class Refractory(Generic[Array]):
+    """For how many steps after a spike a neuron holds its membrane and does not fire; a part of a step counts as one.
+
+    Its synaptic current flows on. No gradient passes the counter, nor a neuron that waits.
+    """
+
+    steps: Array
+
+    def held(
+        self, counter: Array, before: Array, after: Array, spikes: Array, arithmetic: Arithmetic[Array]
+    ) -> tuple[Array, Array, Array]:
+        """Return the membrane, the spikes and the counter after a step that began with this counter and membrane."""
+        waiting = arithmetic.waiting(counter)
+        spikes = arithmetic.select(waiting, spikes - spikes, spikes)
+        left = arithmetic.select(arithmetic.waiting(spikes), self.steps, arithmetic.positive(counter - waiting))
+        return arithmetic.select(waiting, before, after), spikes, arithmetic.still(left)
 
 
 @dataclass(frozen=True)
@@ -180,6 +248,7 @@ class SpikingNeuron(Integrator[Array]):
     reset: ResetRule[Array]
     floor: Array | None
     adaptation: Adaptation[Array] | None = None
+    refractory: Refractory[Array] | None = None
 
     def step(
         self, state: NeuronState, current: Array, feedback: Array | None, arithmetic: Arithmetic[Array]
@@ -188,22 +257,24 @@ class SpikingNeuron(Integrator[Array]):
 
         `feedback` is a recurrent current that joins what is charged; one that joins the input is part of `current`.
         """
-        threshold, reset, late, adaptation = self.threshold, self.reset, None, None
+        threshold, reset, late, adaptation, waiting = self.threshold, self.reset, None, None, None
         if self.adaptation is not None:
             threshold = self.adaptation.threshold(threshold, state.adaptation)
             reset = reset.at(threshold)
         if reset.is_late:
             late = arithmetic.held(arithmetic.fire(state.membrane, threshold, self.fire))
         before = reset.before(state.membrane, late, arithmetic)
-        membrane, synapse, _, _ = self.charge(NeuronState(before, state.synapse), current, feedback)
+        membrane, synapse, *_ = self.charge(NeuronState(before, state.synapse), current, feedback)
         charged = reset.charged(membrane, late, arithmetic)
         spikes = arithmetic.fire(charged, threshold, self.fire)
         after = reset.after(charged, arithmetic.held(spikes), late, arithmetic)
         if self.floor is not None:
             after = arithmetic.positive(after - self.floor) + self.floor
+        if self.refractory is not None:
+            after, spikes, waiting = self.refractory.held(state.waiting, state.membrane, after, spikes, arithmetic)
         if self.adaptation is not None:
-            adaptation = self.adaptation.after(state.adaptation, spikes)
-        return spikes, NeuronState(after, synapse, None, adaptation)
+            adaptation = self.adaptation.after(state.adaptation, threshold, spikes)
+        return spikes, NeuronState(after, synapse, None, adaptation, waiting)
 
 
 @dataclass(frozen=True)
@@ -367,6 +438,22 @@ def _leaking(of: Needed[Array]) -> ChargeRule[Array]:
     return lambda v, j: (v - share(v - leak)) + _times(gain, j)
 
 
+def _squaring(of: Needed[Array]) -> ChargeRule[Array]:
+    gain, leak, share = _unless_neutral(of, "gain"), of("leak"), _share(of)
+    curvature, critical = of("curvature"), of("critical")
+    return lambda v, j: v + share(_times(gain, j) + curvature * (v - leak) * (v - critical))
+
+
+def _filtering(of: Needed[Array]) -> ChargeRule[Array]:
+    gain, rate = _unless_neutral(of, "gain"), of("rate")
+
+    def charge(v: Any, j: Any) -> Any:
+        x = _times(gain, j)
+        return (v - rate * ((1.0 - x) * v)) + x
+
+    return charge
+
+
 def _share(of: Needed[Array]) -> Callable[[Array], Array]:
     """Return the part of a difference that one step takes: divided by tau, or times the rate."""
     tau, rate = of("tau"), of("rate")
@@ -379,6 +466,8 @@ CHARGES: Mapping[Charge, Callable[[Needed[Any]], ChargeRule[Any]]] = {
     Charge.EULER_INPUT_FIRST: _euler_input_first,
     Charge.RELAX: _relaxing,
     Charge.LEAK_THEN_ADD: _leaking,
+    Charge.QUADRATIC: _squaring,
+    Charge.FILTER: _filtering,
 }
 
 
@@ -422,11 +511,26 @@ def _summing_synapse(of: Needed[Array]) -> SynapseRule[Array]:
     return flow
 
 
+def _late_jumping_synapse(of: Needed[Array]) -> SynapseRule[Array]:
+    rate, gain = of("syn_rate"), _unless_neutral(of, "syn_gain")
+
+    def flow(j: Array, i: Array, feedback: Array | None) -> tuple[Array, Array]:
+        return j, _plus((j - rate * j) + _times(gain, i), feedback)
+
+    return flow
+
+
 SYNAPSES: Mapping[Synapse, Callable[[Needed[Any]], SynapseRule[Any]]] = {
     Synapse.DECAY: _decaying_synapse,
     Synapse.EULER: _euler_synapse,
     Synapse.JUMP: _jumping_synapse,
     Synapse.SUM_THEN_DECAY: _summing_synapse,
+    Synapse.LATE_JUMP: _late_jumping_synapse,
+}
+
+ADAPTATIONS: Mapping[Adapt, Callable[[Needed[Any]], Adaptation[Any]]] = {
+    Adapt.COUNT: lambda of: CountedSpikes(of("adapt_decay"), of("adapt_gain"), _unless_neutral(of, "adapt_spike")),
+    Adapt.RELAX: lambda of: RelaxingThreshold(of("adapt_rate"), of("adapt_gain")),
 }
 
 
@@ -450,6 +554,11 @@ def has_synapse(node: Spiking | Integrating) -> TypeIs[CubaLIF | CubaALIF | Cuba
 def adapts(node: Spiking | Integrating) -> TypeIs[ALIF | CubaALIF]:
     """Return whether a layer's threshold rises with its spikes, and so is a state too."""
     return isinstance(node, ALIF | CubaALIF)
+
+
+def refracts(node: Spiking | Integrating) -> bool:
+    """Return whether a layer's neurons wait after a spike, and so count steps."""
+    return getattr(node, "refractory", None) is not None
 
 
 def is_recurrent(node: Spiking | Integrating) -> bool:
@@ -481,5 +590,6 @@ def spiking_neuron(node: Spiking, parameters: Parameters[Array]) -> SpikingNeuro
             parameters("reset_value") if node.reset is Reset.VALUE else threshold
         ),
         floor=of("floor"),
-        adaptation=Adaptation(parameters("adapt_decay"), parameters("adapt_gain")) if adapts(node) else None,
+        adaptation=ADAPTATIONS[node.adapt](of) if adapts(node) else None,
+        refractory=Refractory(parameters("refractory")) if refracts(node) else None,
     )

@@ -22,10 +22,11 @@ from models.neurons.equations import (
     has_synapse,
     integrator,
     is_recurrent,
+    refracts,
     spiking_neuron,
     starting,
 )
-from models.spec.nodes import Integrating, Neuron, Spiking
+from models.spec.nodes import Adapt, Integrating, Neuron, Spiking
 
 Array = TypeVar("Array", bound=Any)
 
@@ -36,11 +37,15 @@ Recurrence: TypeAlias = Callable[[Array, Any], Array]
 
 def at_rest(node: Neuron, parameters: Parameters[Array], zeros: Array) -> NeuronState:
     """Return a layer's state before the first step; `zeros` has the state's shape (batch, *shape)."""
+    adaptation = None
+    if adapts(node):
+        adaptation = zeros + parameters("threshold") if node.adapt is Adapt.RELAX else zeros
     return NeuronState(
         zeros + parameters("start") if starting(node) else zeros,
         zeros if has_synapse(node) else None,
         zeros if is_recurrent(node) else None,
-        zeros if adapts(node) else None,
+        adaptation,
+        zeros if refracts(node) else None,
     )
 
 
@@ -85,7 +90,7 @@ class NeuronLayer(Generic[Array]):
                     current, feedback = current + feedback, None
             spikes, after = self.neuron.step(state, current, feedback, self.arithmetic)
             if self.recur is not None:
-                after = NeuronState(after.membrane, after.synapse, spikes, after.adaptation)
+                after = after._replace(spikes=spikes)
             return spikes, after
         after = self.neuron.charge(state, current)
         return after.membrane, after

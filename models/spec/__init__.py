@@ -1,10 +1,11 @@
 """The network as data: nodes, parameters, their validation, and the contract of an external ONNX model."""
 
 from models.spec.input import Input, OutOfRange
+from models.spec.readouts import Readout
+from models.spec.scores import Scores
 from models.spec.spec import (
     INPUT,
     Coding,
-    Readout,
     Spec,
     Task,
     describe_first_error,
@@ -16,6 +17,7 @@ __all__ = [
     "Input",
     "OutOfRange",
     "Readout",
+    "Scores",
     "Spec",
     "Task",
     "describe_first_error",

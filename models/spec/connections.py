@@ -1,20 +1,21 @@
-"""The connections: Linear and convolutions, and the element-wise Flatten, Scale and Delay."""
+"""The connections: Linear and convolutions, and the element-wise Scale and Delay."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from models.errors import InvalidSpec
 from models.spec.node_base import NodeBase
 from models.spec.parameters import (
+    MAX_STEPS,
+    PER_CHANNEL,
     PER_NEURON,
     Padding,
     PaddingPair,
-    Parameter,
+    ScaleParameter,
     Shape,
     Size,
     SizePair,
@@ -141,21 +142,36 @@ class Conv2d(ConvBase):
         return tuple(map(self.window, self.kernel_size, self.stride, paddings, self.dilation))
 
 
-class Flatten(NodeBase):
-    """All axes of a sample flattened into one, in row-major order."""
-
-    type: Literal["Flatten"] = "Flatten"
-
-    @override
-    def output_shape(self, shape: Shape) -> Shape:
-        return (math.prod(shape),)
-
-
 class Scale(NodeBase):
-    """Each element times a factor, `scale * x`; the scale is a number or `"per_neuron"`."""
+    """Each element times a factor, plus an offset: `scale * x + offset`, of which each operation rounds on its own.
+
+    Each is a number, `"per_channel"` or `"per_neuron"`. With `steps` the arrays have a first axis of so many steps, and
+    step t since rest takes its own: batch norm with statistics for each step.
+    """
 
     type: Literal["Scale"] = "Scale"
-    scale: Parameter
+    scale: ScaleParameter
+    offset: ScaleParameter = 0.0
+    steps: Annotated[Size, Field(le=MAX_STEPS)] | None = None
+
+    @model_validator(mode="after")
+    def _steps_have_arrays(self) -> Self:
+        if self.steps is not None and not self.arrays:
+            raise ValueError(
+                f"node '{self.name}': steps is {self.steps}, but scale {self.scale:g} and offset {self.offset:g} are "
+                "the same at each, expected an array"
+            )
+        return self
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The parameters that are arrays."""
+        return tuple(name for name in ("scale", "offset") if isinstance(getattr(self, name), str))
+
+    @property
+    @override
+    def by_step(self) -> bool:
+        return self.steps is not None
 
     @override
     def output_shape(self, shape: Shape) -> Shape:
@@ -163,7 +179,8 @@ class Scale(NodeBase):
 
     @override
     def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:
-        return {"scale": shape} if self.scale == PER_NEURON else {}
+        steps = () if self.steps is None else (self.steps,)
+        return {name: (*steps, *(shape[:1] if getattr(self, name) == PER_CHANNEL else shape)) for name in self.arrays}
 
 
 class Delay(NodeBase):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.errors import InvalidSpec
 from models.spec import Spec
 from models.spec.nodes import ARRAY_RANGES, WHOLE, Node
-from models.spec.parameters import PER_NEURON, show
+from models.spec.parameters import PER_CHANNEL, PER_NEURON, show
 
 FloatArray: TypeAlias = NDArray[np.float32]
 
@@ -40,8 +40,14 @@ class Network:
         object.__setattr__(self, "tensors", MappingProxyType(owned))
 
     def parameter(self, node: Node, name: str) -> FloatArray:
-        """Return a neuron's parameter as float32: a scalar array, or one of the layer's shape."""
+        """Return a parameter as float32: a scalar array, or one that spreads over the layer's shape.
+
+        Where a Scale has its own for each step, an array's first axis are the steps.
+        """
         value = getattr(node, name)
+        if value == PER_CHANNEL:
+            tensor = self.tensors[f"{node.name}.{name}"]
+            return tensor.reshape(*tensor.shape, *(1 for _ in self.spec.input_shapes[node.name][1:]))
         return self.tensors[f"{node.name}.{name}"] if value == PER_NEURON else np.array(value, np.float32)
 
     def tensor(self, node: Node, name: str) -> FloatArray | None:

@@ -14,7 +14,21 @@ from typing_extensions import override
 from models.spec.neuron_parameters import NEURON_PARAMETERS, parameter_field
 from models.spec.node_base import NodeBase
 from models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape
-from models.spec.rules import LEAKS, RESET_TIMINGS, Charge, Fire, Joins, Reset, ResetTiming, Synapse
+from models.spec.rules import (
+    FLOWS,
+    FORGETS,
+    LEAKS,
+    RESET_TIMINGS,
+    RESTS,
+    SUMS,
+    Adapt,
+    Charge,
+    Fire,
+    Joins,
+    Reset,
+    ResetTiming,
+    Synapse,
+)
 
 
 class NeuronBase(NodeBase):
@@ -53,6 +67,8 @@ class Leaky(Driven):
     rate: Parameter | None = parameter_field("rate")
     tau: Parameter | None = parameter_field("tau")
     leak: Parameter = parameter_field("leak")
+    curvature: Parameter | None = parameter_field("curvature")
+    critical: Parameter | None = parameter_field("critical")
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_charge(self) -> Self:
@@ -63,11 +79,23 @@ class Leaky(Driven):
             raise ValueError(
                 f"node '{self.name}': charge is '{self.charge}', which needs {' or '.join(needed)}, but it {has}"
             )
-        unused = "leak" if self.charge is Charge.DECAY else "drive"
-        if getattr(self, unused) != 0.0:
-            raise ValueError(
-                f"node '{self.name}': {unused} is {getattr(self, unused)}, expected 0, since charge is '{self.charge}'"
-            )
+        for unused in ("leak", "drive"):
+            if unused not in RESTS[self.charge] and getattr(self, unused) != 0.0:
+                raise ValueError(
+                    f"node '{self.name}': {unused} is {getattr(self, unused)}, expected 0, "
+                    f"since charge is '{self.charge}'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _a_square_has_its_parameters(self) -> Self:
+        for name in ("curvature", "critical"):
+            if (getattr(self, name) is not None) != (self.charge is Charge.QUADRATIC):
+                expected = "a value" if self.charge is Charge.QUADRATIC else "none"
+                raise ValueError(
+                    f"node '{self.name}': {name} is {getattr(self, name)}, expected {expected}, "
+                    f"since charge is '{self.charge}'"
+                )
         return self
 
 
@@ -81,8 +109,8 @@ class Current(NeuronBase):
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_synapse(self) -> Self:
-        by_rate = self.synapse in (Synapse.EULER, Synapse.JUMP)
-        needed, other = ("syn_rate", "syn_decay") if by_rate else ("syn_decay", "syn_rate")
+        needed = FLOWS[self.synapse]
+        (other,) = {*FLOWS.values()} - {needed}
         if getattr(self, needed) is None or getattr(self, other) is not None:
             raise ValueError(f"node '{self.name}': synapse is '{self.synapse}', which needs {needed} and no {other}")
         return self
@@ -115,6 +143,7 @@ class SpikingBase(NeuronBase):
     reset_value: Parameter = parameter_field("reset_value")
     reset_timing: ResetTiming = ResetTiming.SAME_STEP
     floor: Parameter | None = parameter_field("floor")
+    refractory: Parameter | None = parameter_field("refractory")
     recurrent: Recurrent | None = None
 
     @model_validator(mode="after")
@@ -134,10 +163,23 @@ class SpikingBase(NeuronBase):
         return self
 
     @model_validator(mode="after")
+    def _a_refractory_neuron_fires_once_and_resets_at_once(self) -> Self:
+        if self.refractory is None:
+            return self
+        if self.fire is Fire.MULTIPLE:
+            raise ValueError(f"node '{self.name}': fire is 'multiple', but a neuron with refractory steps fires once")
+        if self.reset_timing is not ResetTiming.SAME_STEP:
+            raise ValueError(
+                f"node '{self.name}': reset_timing is '{self.reset_timing}', but a neuron with refractory steps has "
+                "only same_step"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _recurrence_joins_what_there_is(self) -> Self:
         joins = self.recurrent.joins if self.recurrent else Joins.INPUT
         synapse, charge = getattr(self, "synapse", None), getattr(self, "charge", Charge.DECAY)
-        sums = charge is Charge.DECAY if synapse is None else synapse in (Synapse.DECAY, Synapse.JUMP)
+        sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
         if joins is Joins.CHARGE and not sums:
             way = f"charge '{charge}'" if synapse is None else f"synapse '{synapse}'"
             raise ValueError(f"node '{self.name}': recurrent.joins is 'charge', but {way} is no sum to join")
@@ -157,8 +199,23 @@ class SpikingBase(NeuronBase):
 class Adaptive(SpikingBase):
     """A threshold that each spike of the neuron raises, and that falls back to its base in between."""
 
-    adapt_decay: Parameter = parameter_field("adapt_decay", required=True)
+    adapt: Adapt = Adapt.COUNT
+    adapt_decay: Parameter | None = parameter_field("adapt_decay")
+    adapt_rate: Parameter | None = parameter_field("adapt_rate")
     adapt_gain: Parameter = parameter_field("adapt_gain", required=True)
+    adapt_spike: Parameter = parameter_field("adapt_spike")
+
+    @model_validator(mode="after")
+    def _parameters_are_those_of_the_adaptation(self) -> Self:
+        needed = FORGETS[self.adapt]
+        (other,) = {*FORGETS.values()} - {needed}
+        if getattr(self, needed) is None or getattr(self, other) is not None:
+            raise ValueError(f"node '{self.name}': adapt is '{self.adapt}', which needs {needed} and no {other}")
+        if self.adapt is not Adapt.COUNT and self.adapt_spike != 1.0:
+            raise ValueError(
+                f"node '{self.name}': adapt_spike is {self.adapt_spike}, expected 1, since adapt is '{self.adapt}'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _reset_is_at_once(self) -> Self:
@@ -207,6 +264,7 @@ class Threshold(NeuronBase):
     reset: ClassVar = Reset.NONE
     reset_timing: ClassVar = ResetTiming.SAME_STEP
     floor: ClassVar = None
+    refractory: ClassVar = None
     recurrent: ClassVar = None
 
     type: Literal["Threshold"] = "Threshold"

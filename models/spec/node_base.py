@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from pydantic import Field
 
-from models.spec.parameters import Frozen, Name, Shape
+from models.errors import InvalidSpec
+from models.spec.parameters import Frozen, Name, Shape, show
 
 
 class NodeBase(Frozen, ABC):
-    """A node: its name, and the nodes whose outputs are summed into its input."""
+    """A node: its name, and the nodes whose outputs are joined into its input, by their sum unless a node says more."""
 
     name: Name
     inputs: tuple[Name, ...] | None = Field(
@@ -19,9 +21,25 @@ class NodeBase(Frozen, ABC):
         description="Names of earlier nodes, or 'input'; the node before this one if absent.",
     )
 
+    @property
+    def by_step(self) -> bool:
+        """Whether what it computes depends on the step's number, so that a constant input gives another output."""
+        return False
+
+    def joined_shape(self, inputs: Sequence[tuple[Name, Shape]]) -> Shape:
+        """Return the shape of what its inputs, each a source's name and shape, become; raises InvalidSpec."""
+        (first, shape), *others = inputs
+        for other, its_shape in others:
+            if its_shape != shape:
+                raise InvalidSpec(
+                    f"node '{self.name}': inputs '{first}' and '{other}' are summed, but have shapes "
+                    f"{show(shape)} and {show(its_shape)}"
+                )
+        return shape
+
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the output's shape, per step and sample; raises InvalidSpec if the input's `shape` does not fit."""
+        """Return the output's shape, per step and sample; raises InvalidSpec if the joined `shape` does not fit."""
 
     def tensor_shapes(self, shape: Shape) -> dict[str, Shape]:  # noqa: ARG002  (for nodes that have tensors)
         """Return the tensors that this node needs, parameter name to shape, for an input of `shape`."""

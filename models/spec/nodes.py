@@ -16,9 +16,14 @@ from models.spec.connections import (
     Conv2d,
     ConvBase,
     Delay,
-    Flatten,
     Linear,
     Scale,
+)
+from models.spec.joins import (
+    Concatenate,
+    JoinBase,
+    MatMul,
+    Multiply,
 )
 from models.spec.neuron_parameters import NEURON_PARAMETERS
 from models.spec.neurons import (
@@ -44,20 +49,40 @@ from models.spec.node_base import (
 )
 from models.spec.parameters import MAX_STEPS
 from models.spec.pools import (
+    AvgPool1d,
     AvgPool2d,
+    MaxPool1d,
     MaxPool2d,
     Pool2d,
+    PoolBase,
+    SumPool1d,
     SumPool2d,
 )
 from models.spec.rules import (
+    FLOWS,
+    FORGETS,
     LEAKS,
     RESET_TIMINGS,
+    RESTS,
+    SUMS,
+    Adapt,
     Charge,
     Fire,
     Joins,
     Reset,
     ResetTiming,
     Synapse,
+)
+from models.spec.shapes import (
+    Flatten,
+    Permute,
+    Reshape,
+)
+from models.spec.transposed import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTransposeBase,
+    Spread,
 )
 from models.spec.windows import (
     SweptBase,
@@ -67,19 +92,31 @@ from models.spec.windows import (
 __all__ = [
     "ALIF",
     "ARRAY_RANGES",
+    "FLOWS",
+    "FORGETS",
     "IF",
     "LEAKS",
     "LI",
     "LIF",
     "RESET_TIMINGS",
+    "RESTS",
+    "SUMS",
     "WHOLE",
+    "Adapt",
     "Adaptive",
+    "AvgPool",
+    "AvgPool1d",
     "AvgPool2d",
     "Charge",
+    "Concatenate",
     "Conv",
     "Conv1d",
     "Conv2d",
     "ConvBase",
+    "ConvTranspose",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTransposeBase",
     "CubaALIF",
     "CubaLI",
     "CubaLIF",
@@ -90,21 +127,34 @@ __all__ = [
     "Flatten",
     "I",
     "Integrating",
+    "JoinBase",
     "Joins",
     "Leaky",
     "Linear",
+    "MatMul",
+    "MaxPool",
+    "MaxPool1d",
     "MaxPool2d",
+    "Moved",
+    "Multiply",
     "Neuron",
     "NeuronBase",
     "Node",
     "NodeBase",
+    "Permute",
+    "Pool",
     "Pool2d",
+    "PoolBase",
     "Recurrent",
     "Reset",
     "ResetTiming",
+    "Reshape",
     "Scale",
     "Spiking",
     "SpikingBase",
+    "Spread",
+    "SumPool",
+    "SumPool1d",
     "SumPool2d",
     "SweptBase",
     "Synapse",
@@ -114,7 +164,13 @@ __all__ = [
 ]
 
 Conv = Conv1d | Conv2d
-Weighted = Linear | Conv1d | Conv2d
+ConvTranspose = ConvTranspose1d | ConvTranspose2d
+Weighted = Linear | Conv1d | Conv2d | ConvTranspose1d | ConvTranspose2d
+SumPool = SumPool1d | SumPool2d
+AvgPool = AvgPool1d | AvgPool2d
+MaxPool = MaxPool1d | MaxPool2d
+Pool = SumPool | AvgPool | MaxPool
+Moved = Flatten | Reshape | Permute  # which move values and compute nothing
 Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Threshold
 Integrating = I | LI | CubaLI
 Neuron = Spiking | Integrating
@@ -122,10 +178,20 @@ Node = Annotated[
     Linear
     | Conv1d
     | Conv2d
+    | ConvTranspose1d
+    | ConvTranspose2d
+    | SumPool1d
     | SumPool2d
+    | AvgPool1d
     | AvgPool2d
+    | MaxPool1d
     | MaxPool2d
     | Flatten
+    | Reshape
+    | Permute
+    | Multiply
+    | Concatenate
+    | MatMul
     | Scale
     | Delay
     | IF

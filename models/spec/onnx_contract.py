@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidInput, InvalidSpec
-from models.spec import Coding, Readout, Task, describe_first_error
+from models.spec import Coding, Readout, Scores, Task, describe_first_error
 from models.spec.parameters import Shape
 
+PROBABILITY_TOLERANCE = 0.01  # by which probabilities may add up to another sum than 1, as of float16
 ValueName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -80,6 +81,11 @@ class OnnxContract(Task):
             )
         if self.input_layout is AxisLayout.BATCH and self.any_time_steps:
             raise InvalidSpec("any_time_steps needs an input with an axis for time, not the layout 'batch'")
+        if self.output_kind is not OutputKind.SCORES and self.scores is not Scores.SOFTMAX:
+            raise InvalidSpec(
+                f"scores is '{self.scores}', but output_kind '{self.output_kind}' counts spikes; expected 'softmax', "
+                "or output_kind 'scores'"
+            )
         return self
 
     @property

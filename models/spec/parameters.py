@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 Shape = tuple[int, ...]
 
 PER_NEURON: Literal["per_neuron"] = "per_neuron"
+PER_CHANNEL: Literal["per_channel"] = "per_channel"
 
 
 class Frozen(BaseModel):
@@ -46,6 +47,8 @@ Steps = Annotated[int, Field(ge=0, le=MAX_STEPS)]
 # A neuron's parameter is a number, or "per_neuron": then its array is the tensor "<node>.<parameter>".
 Parameter = Float32 | Literal["per_neuron"]
 StepsParameter = Steps | Literal["per_neuron"]
+# Of a Scale: a number, one for each element, or one for each channel, which is the first axis.
+ScaleParameter = Float32 | Literal["per_neuron", "per_channel"]
 
 
 def show(shape: Shape) -> str:

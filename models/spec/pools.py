@@ -2,32 +2,77 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 from typing_extensions import override
 
-from models.spec.parameters import PaddingPair, Shape, SizePair, show
+from models.spec.parameters import Padding, PaddingPair, Shape, Size, SizePair, show
 from models.spec.windows import SweptBase, Window
 
 
-class Pool2d(SweptBase):
+class PoolBase(SweptBase):
     """The base of the pools. `stride` defaults to the kernel's size; windows that do not fit the input are left out."""
+
+    @model_validator(mode="after")
+    def _padding_is_at_most_half_a_window(self) -> Self:
+        if any(2 * window.before > window.extent for window in self.windows):
+            raise ValueError(
+                f"node '{self.name}': padding is {show(tuple(window.before for window in self.windows))}, expected at "
+                f"most half of the kernel's {show(tuple(window.extent for window in self.windows))}"
+            )
+        return self
+
+    @property
+    def area(self) -> int:
+        """The number of values in a window."""
+        return math.prod(window.extent for window in self.windows)
+
+    @override
+    def output_shape(self, shape: Shape) -> Shape:
+        return (shape[0], *self.swept(shape))
+
+    @property
+    @abstractmethod
+    def spread(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """The kernel's size, the stride and the padding over (height, width), where a length is one row."""
+
+
+class Pool1d(PoolBase):
+    """The base of the pools over (channels, length)."""
+
+    axes: ClassVar = ("length",)
+
+    kernel_size: Size
+    stride: Size | None = None
+    padding: Padding = 0
+
+    @property
+    def hop(self) -> int:
+        """The stride, by default the kernel's size."""
+        return self.stride or self.kernel_size
+
+    @property
+    @override
+    def windows(self) -> tuple[Window, ...]:
+        return (Window(self.kernel_size, self.hop, self.padding, self.padding),)
+
+    @property
+    @override
+    def spread(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        return (1, self.kernel_size), (1, self.hop), (0, self.padding)
+
+
+class Pool2d(PoolBase):
+    """The base of the pools over (channels, height, width)."""
 
     axes: ClassVar = ("height", "width")
 
     kernel_size: SizePair
     stride: SizePair | None = None
     padding: PaddingPair = (0, 0)
-
-    @model_validator(mode="after")
-    def _padding_is_at_most_half_a_window(self) -> Self:
-        if any(2 * pad > extent for pad, extent in zip(self.padding, self.kernel_size, strict=True)):
-            raise ValueError(
-                f"node '{self.name}': padding is {show(self.padding)}, expected at most half of "
-                f"the kernel's {show(self.kernel_size)}"
-            )
-        return self
 
     @property
     def hop(self) -> tuple[int, int]:
@@ -42,9 +87,16 @@ class Pool2d(SweptBase):
             for extent, hop, pad in zip(self.kernel_size, self.hop, self.padding, strict=True)
         )
 
+    @property
     @override
-    def output_shape(self, shape: Shape) -> Shape:
-        return (shape[0], *self.swept(shape))
+    def spread(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        return self.kernel_size, self.hop, self.padding
+
+
+class SumPool1d(Pool1d):
+    """The sum over each window."""
+
+    type: Literal["SumPool1d"] = "SumPool1d"
 
 
 class SumPool2d(Pool2d):
@@ -53,10 +105,22 @@ class SumPool2d(Pool2d):
     type: Literal["SumPool2d"] = "SumPool2d"
 
 
+class AvgPool1d(Pool1d):
+    """The sum over each window, divided by the window's size including its padding."""
+
+    type: Literal["AvgPool1d"] = "AvgPool1d"
+
+
 class AvgPool2d(Pool2d):
     """The sum over each window, divided by the window's size including its padding."""
 
     type: Literal["AvgPool2d"] = "AvgPool2d"
+
+
+class MaxPool1d(Pool1d):
+    """The largest value of each window; padding does not count."""
+
+    type: Literal["MaxPool1d"] = "MaxPool1d"
 
 
 class MaxPool2d(Pool2d):

@@ -39,13 +39,18 @@ class ResetTiming(StrEnum):
 
 
 class Charge(StrEnum):
-    """How a membrane charges. The last four are one equation in four orders of rounding, each of another framework."""
+    """How a membrane charges. `euler` to `leak_then_add` are one equation in four orders of rounding.
+
+    `quadratic` grows with the square of the membrane. `filter` decays the less the more arrives.
+    """
 
     DECAY = "decay"
     EULER = "euler"
     EULER_INPUT_FIRST = "euler_input_first"
     RELAX = "relax"
     LEAK_THEN_ADD = "leak_then_add"
+    QUADRATIC = "quadratic"
+    FILTER = "filter"
 
 
 class Synapse(StrEnum):
@@ -55,6 +60,14 @@ class Synapse(StrEnum):
     EULER = "euler"
     JUMP = "jump"
     SUM_THEN_DECAY = "sum_then_decay"
+    LATE_JUMP = "late_jump"
+
+
+class Adapt(StrEnum):
+    """How spikes raise a threshold: counted in a sum above its base, or in a threshold that relaxes to it (Norse)."""
+
+    COUNT = "count"
+    RELAX = "relax"
 
 
 class Joins(StrEnum):
@@ -71,7 +84,31 @@ LEAKS: Mapping[Charge, tuple[str, ...]] = {
     Charge.EULER_INPUT_FIRST: ("rate",),
     Charge.RELAX: ("rate", "tau"),
     Charge.LEAK_THEN_ADD: ("rate", "tau"),
+    Charge.QUADRATIC: ("rate", "tau"),
+    Charge.FILTER: ("rate",),
 }
+
+# For each charge rule which of the parameters `leak` and `drive` it has.
+RESTS: Mapping[Charge, tuple[str, ...]] = {
+    **dict.fromkeys(Charge, ("leak",)),
+    Charge.DECAY: ("drive",),
+    Charge.FILTER: (),
+}
+
+# For each synapse rule the one parameter that it needs.
+FLOWS: Mapping[Synapse, str] = {
+    Synapse.DECAY: "syn_decay",
+    Synapse.EULER: "syn_rate",
+    Synapse.JUMP: "syn_rate",
+    Synapse.SUM_THEN_DECAY: "syn_decay",
+    Synapse.LATE_JUMP: "syn_rate",
+}
+
+# The synapse rules whose last operation is a sum that a recurrent current can join.
+SUMS = (Synapse.DECAY, Synapse.JUMP, Synapse.LATE_JUMP)
+
+# For each rule of adaptation the parameter that it needs beside `adapt_gain`.
+FORGETS: Mapping[Adapt, str] = {Adapt.COUNT: "adapt_decay", Adapt.RELAX: "adapt_rate"}
 
 # The timings that each reset allows.
 RESET_TIMINGS: Mapping[Reset, tuple[ResetTiming, ...]] = {

@@ -1,24 +1,27 @@
 """The spec: a spiking network as data. It is validated completely when it is read: a spec that loads can run.
 
-A network is a list of named nodes. A node's `inputs` default to the previous node; several inputs are summed in order.
-So a plain stack is just a list, and a residual network needs no other format.
+A network is a list of named nodes. A node's `inputs` default to the previous node; several inputs are summed in order,
+unless the node is one that joins them in another way (`models.spec.joins`). So a plain stack is just a list, and a
+residual network needs no other format.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from models.errors import InvalidSpec
+from models.errors import InvalidInput, InvalidSpec
 from models.spec.input import Input
-from models.spec.nodes import Integrating, Neuron, Node, Spiking
+from models.spec.nodes import Flatten, Neuron, Node, Reshape, Scale, Spiking
 from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
+from models.spec.readouts import Readout
+from models.spec.scores import Scores
 
 INPUT = "input"
 
@@ -40,26 +43,33 @@ class Coding(StrEnum):
         return self in (Coding.SPIKES, Coding.CURRENT)
 
 
-class Readout(StrEnum):
-    """The quantity that the class is read from: spike counts, or the membrane of a non-spiking last layer."""
-
-    SPIKE_COUNT = "spike_count"
-    MAX_MEMBRANE = "max_membrane"
-    MEAN_MEMBRANE = "mean_membrane"
-    LAST_MEMBRANE = "last_membrane"
-
-
 class Task(Frozen, ABC):
-    """A model's task, for any kind of model: its input, coding, time steps and class labels."""
+    """A model's task, for any kind of model: its input, coding, time steps and classes, or the values it gives.
+
+    `labels` are the names of the classes, or of the values where `scores` is `values`; `units` are theirs, in the same
+    order, and "" stands for none.
+    """
 
     input: Input
     coding: Coding = Coding.DIRECT
     time_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     labels: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...], Field(min_length=1)]
+    scores: Scores = Scores.SOFTMAX
+    units: tuple[Annotated[str, StringConstraints(max_length=64)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _units_are_of_values(self) -> Self:
+        if self.units is None:
+            return self
+        if self.scores.has_classes:
+            raise InvalidSpec(f"units: {list(self.units)} given, but scores is '{self.scores}', which has none")
+        if len(self.units) != self.classes:
+            raise InvalidSpec(f"units: {len(self.units)} given, expected one for each of the {self.classes} labels")
+        return self
 
     @property
     def classes(self) -> int:
-        """The number of classes."""
+        """The number of classes, or of values."""
         return len(self.labels)
 
     @property
@@ -111,7 +121,14 @@ class Spec(Task):
         self._check_names()
         self._check_output(self.output_shapes[self.nodes[-1].name])
         self._check_coding()
+        self._check_own_steps()
         return self
+
+    def _check_own_steps(self) -> None:
+        try:
+            self.check_steps(self.time_steps)
+        except InvalidInput as error:
+            raise InvalidSpec(str(error)) from error
 
     def _check_names(self) -> None:
         names = [INPUT, *(node.name for node in self.nodes)]
@@ -131,27 +148,39 @@ class Spec(Task):
             raise InvalidSpec(f"node '{min(unused)}': nothing takes its output, and it is not the last node")
 
     def _check_output(self, shape: Shape) -> None:
-        last = self.nodes[-1]
-        for node in self.nodes[:-1]:
-            if isinstance(node, Integrating):
-                raise InvalidSpec(
-                    f"node '{node.name}': {node.type} is a readout and must be the last node, not before '{last.name}'"
-                )
-        if self.readout is Readout.SPIKE_COUNT and not isinstance(last, Spiking):
-            raise InvalidSpec(f"node '{last.name}': readout 'spike_count' needs a spiking last node, not {last.type}")
-        if self.readout is not Readout.SPIKE_COUNT and not isinstance(last, Integrating):
+        last, read = self.nodes[-1], self.readout_node
+        if self.readout.of_spikes and not isinstance(read, Spiking):
             raise InvalidSpec(
-                f"node '{last.name}': readout '{self.readout}' needs an LI, CubaLI or I as the last node, "
-                f"not {last.type}"
+                f"node '{read.name}': readout '{self.readout}' needs a spiking last node, not {read.type}"
             )
-        if shape != (len(self.labels),):
+        if self.readout.of_membrane and not isinstance(read, Neuron):
+            raise InvalidSpec(
+                f"node '{read.name}': readout '{self.readout}' needs a neuron as the last node, not {read.type}; "
+                f"'{self.readout.reduction}' reads any node's output"
+            )
+        if math.prod(shape) != self.classes:
             raise InvalidSpec(
                 f"node '{last.name}': its output has shape {show(shape)}, but there are {len(self.labels)} labels"
             )
 
     @cached_property
+    def readout_node(self) -> Node:
+        """The node that the answer is read from: the last, or the one before each Flatten and Reshape at the end.
+
+        Its output has one value for each class, in any shape: it is read flat, which neither of them changes.
+        """
+        by_name = {node.name: node for node in self.nodes}
+        node = self.nodes[-1]
+        while isinstance(node, Flatten | Reshape):
+            first, *others = self.sources[node.name]
+            if others or first == INPUT:
+                break
+            node = by_name[first]
+        return node
+
+    @cached_property
     def sources(self) -> dict[str, tuple[str, ...]]:
-        """The names whose outputs are summed into each node, in order."""
+        """The names whose outputs are joined into each node's input, in order."""
         before = (INPUT, *(node.name for node in self.nodes))
         return {node.name: node.inputs or (default,) for node, default in zip(self.nodes, before, strict=False)}
 
@@ -170,15 +199,8 @@ class Spec(Task):
         entering: dict[str, Shape] = {}
         leaving: dict[str, Shape] = {INPUT: self.input.shape}
         for node in self.nodes:
-            first, *others = self.sources[node.name]
-            for other in others:
-                if leaving[other] != leaving[first]:
-                    raise InvalidSpec(
-                        f"node '{node.name}': inputs '{first}' and '{other}' are summed, but have shapes "
-                        f"{show(leaving[first])} and {show(leaving[other])}"
-                    )
-            entering[node.name] = leaving[first]
-            leaving[node.name] = node.output_shape(leaving[first])
+            entering[node.name] = node.joined_shape([(name, leaving[name]) for name in self.sources[node.name]])
+            leaving[node.name] = node.output_shape(entering[node.name])
         return entering, leaving
 
     @property
@@ -211,30 +233,41 @@ class Spec(Task):
         return {node.name: math.prod(self.output_shapes[node.name]) for node in self.spiking_nodes}
 
     def check_steps(self, time_steps: int) -> None:
-        """Accept any number of steps."""
+        """Raise InvalidInput if a node has parameters for fewer steps than there are since rest."""
+        if self._bounded is not None and time_steps > self._bounded[1]:
+            name, most = self._bounded
+            raise InvalidInput(f"time_steps is {time_steps} since rest, but node '{name}' has parameters for {most}")
 
     @cached_property
-    def _walk(self) -> tuple[tuple[Node, str, tuple[str, ...], frozenset[str]], ...]:
-        """Each node with its first source, its other sources, and the sources that no later node needs."""
+    def _bounded(self) -> tuple[str, int] | None:
+        """The node that has parameters for the fewest steps, and how many, if any has its own for each."""
+        bounds = [(node.name, node.steps) for node in self.nodes if isinstance(node, Scale) and node.steps is not None]
+        return min(bounds, key=lambda bound: bound[1], default=None)
+
+    @cached_property
+    def _walk(self) -> tuple[tuple[Node, tuple[str, ...], frozenset[str]], ...]:
+        """Each node with its sources, and those of them that no later node needs."""
         last_user = {name: node.name for node in self.nodes for name in self.sources[node.name]}
         return tuple(
-            (node, sources[0], sources[1:], frozenset(name for name in sources if last_user[name] == node.name))
+            (node, sources, frozenset(name for name in sources if last_user[name] == node.name))
             for node in self.nodes
             for sources in [self.sources[node.name]]
         )
 
     def propagate(
-        self, source: Value, apply: Callable[[Node, Value], Value], add: Callable[[Value, Value], Value]
+        self,
+        source: Value,
+        apply: Callable[[Node, Value], Value],
+        join: Callable[[Node, Sequence[Value]], Value],
     ) -> Iterator[tuple[Node, Value, Value]]:
-        """Propagate `source` through the nodes and yield each node with its input and its output.
+        """Propagate `source` through the nodes and yield each node with its joined input and its output.
 
-        It works for arrays, tensors and graph values alike. An output is freed once no later node needs it.
+        It works for arrays, tensors and graph values alike. `join` makes one of the inputs of a node that has several.
+        An output is freed once no later node needs it.
         """
         outputs = {INPUT: source}
-        for node, first, others, spent in self._walk:
-            arriving = outputs[first]
-            for other in others:
-                arriving = add(arriving, outputs[other])
+        for node, sources, spent in self._walk:
+            arriving = outputs[sources[0]] if len(sources) == 1 else join(node, [outputs[name] for name in sources])
             for name in spent:
                 del outputs[name]
             leaving = apply(node, arriving)

@@ -25,9 +25,10 @@ whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -36,17 +37,21 @@ from numpy.typing import NDArray
 from models.spec.input import Input
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
-    AvgPool2d,
+    AvgPool,
+    Concatenate,
     Delay,
     Fire,
-    Flatten,
+    JoinBase,
     Joins,
-    MaxPool2d,
+    MatMul,
+    MaxPool,
+    Moved,
+    Multiply,
     Neuron,
     Node,
     Scale,
     Spiking,
-    SumPool2d,
+    SumPool,
     Weighted,
 )
 from models.spec.spec import Coding
@@ -152,13 +157,16 @@ def sums_of(network: Network) -> Sums:
             found[node.name], leaving = _sum_of(network, node.name, arriving)
             return leaving
         leaving = passed(network, node, arriving)
-        if isinstance(node, SumPool2d | AvgPool2d):
-            summed = Multiples(arriving.step, arriving.bound * math.prod(node.kernel_size))
+        if isinstance(node, SumPool | AvgPool):
+            summed = Multiples(arriving.step, arriving.bound * node.area)
             found[node.name] = PLAIN if summed.fit else Sum(Summation.FLOAT64)
+        if isinstance(node, MatMul):
+            found[node.name] = PLAIN if arriving.fit else Sum(Summation.FLOAT64)
         return leaving
 
     spec = network.spec
-    for _ in spec.propagate(incoming(spec.input, spec.coding, whole=False), apply, Multiples.__add__):
+    values = incoming(spec.input, spec.coding, whole=False)
+    for _ in spec.propagate(values, apply, partial(joined, network)):
         pass
     weights = {
         f"{name}.{parameter}": each.weights(network.tensors[f"{name}.{parameter}"])
@@ -191,18 +199,34 @@ def spikes_of(node: Neuron) -> Multiples:
 
 def passed(network: Network, node: Node, arriving: Multiples) -> Multiples:
     """Return what leaves a node that has neither weights nor neurons: of one that is unknown here, any values."""
-    if isinstance(node, Flatten | MaxPool2d | Delay):
+    if isinstance(node, Moved | MaxPool | Delay | JoinBase):
         return arriving
     if isinstance(node, Scale):
-        factors = np.unique(np.abs(network.parameter(node, "scale")))
-        step = min((_grid_step(float(factor)) for factor in factors if factor), default=1.0)
-        return Multiples(arriving.step * step, arriving.bound * float(factors.max()))
-    if isinstance(node, SumPool2d):
-        return Multiples(arriving.step, arriving.bound * math.prod(node.kernel_size))
-    if isinstance(node, AvgPool2d):
-        size = math.prod(node.kernel_size)
+        factors, offsets = (_multiples(network.parameter(node, name)) for name in ("scale", "offset"))
+        scaled = Multiples(arriving.step * factors.step, arriving.bound * factors.bound)
+        return scaled if offsets.bound == 0 else scaled + offsets
+    if isinstance(node, SumPool):
+        return Multiples(arriving.step, arriving.bound * node.area)
+    if isinstance(node, AvgPool):
+        size = node.area
         return Multiples(arriving.step / size if size & (size - 1) == 0 else 0.0, arriving.bound)
     return ANY
+
+
+def joined(network: Network, node: Node, inputs: Sequence[Multiples]) -> Multiples:
+    """Return the values that a node's inputs become before it; a MatMul's are its sums of products."""
+    if isinstance(node, Multiply | MatMul):
+        step, bound = math.prod(each.step for each in inputs), math.prod(each.bound for each in inputs)
+        inner = network.spec.output_shapes[network.spec.sources[node.name][0]][-1]
+        return Multiples(step, min(bound * inner if isinstance(node, MatMul) else bound, 2.0**256))
+    if isinstance(node, Concatenate):
+        return Multiples(min(each.step for each in inputs), max(each.bound for each in inputs))
+    return reduce(Multiples.__add__, inputs)
+
+
+def _multiples(values: FloatArray) -> Multiples:
+    sizes = np.unique(np.abs(values))
+    return Multiples(min((_grid_step(float(size)) for size in sizes if size), default=1.0), float(sizes.max()))
 
 
 def largest_sum(tensors: Mapping[str, NDArray[Any]], arriving: Multiples) -> float:

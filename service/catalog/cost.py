@@ -17,7 +17,7 @@ from models.coding import EncodedInputs
 from models.engines.base import Runner
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.spec import Coding, Spec, Task
-from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
+from models.spec.nodes import Delay, JoinBase, Neuron, Node, Spiking, Weighted
 from models.spec.onnx_contract import OnnxContract
 
 SECONDS = 200e-6  # the most that a small request is expected to take, measured on a real sample
@@ -60,7 +60,8 @@ def _seconds(engine: Runner, sample: EncodedInputs) -> float:
 def operations(task: Task) -> tuple[float, float]:
     """Return upper bounds of a sample's operations, as (once, per step): every input non-zero, every neuron firing.
 
-    An operation is a weight or a neuron that is evaluated. Nodes whose input is the same at every step count once.
+    An operation is a weight, a product of two signals or a neuron that is evaluated. Nodes whose input is the same at
+    every step count once.
     """
     raise TypeError(f"no bound for a {type(task).__name__}")
 
@@ -80,10 +81,12 @@ def _(spec: Spec) -> tuple[float, float]:
         if isinstance(node, Spiking) and node.recurrent:
             size = math.prod(spec.output_shapes[node.name])
             totals[False] += size * recurrent_fan_out(spec.output_shapes[node.name])
-        constant = constant and not isinstance(node, Neuron | Delay)
+        if isinstance(node, JoinBase):
+            totals[constant] += node.products([spec.output_shapes[name] for name in spec.sources[node.name]])
+        constant = constant and not (isinstance(node, Neuron | Delay) or node.by_step)
         totals[constant] += math.prod(spec.output_shapes[node.name])
         return constant
 
-    for _ in spec.propagate(spec.coding is Coding.DIRECT, apply, lambda one, other: one and other):
+    for _ in spec.propagate(spec.coding is Coding.DIRECT, apply, lambda _, inputs: all(inputs)):
         pass
     return totals[True], totals[False]

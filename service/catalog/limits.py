@@ -12,7 +12,7 @@ from itertools import accumulate
 from operator import mul
 
 from models.errors import InvalidInput
-from models.spec import Coding, Task
+from models.spec import Coding, Spec, Task
 from service.errors import TooLarge, shown
 from service.settings import Settings
 
@@ -35,6 +35,7 @@ class ModelLimits:
         self.recorded_values = settings.max_recorded_values
         self.widest = task.widest
         self.neurons = task.recordable
+        self.known = isinstance(task, Spec)  # whether it is known which values are spikes and membranes
         self.trained_steps = task.time_steps
         self.sample_values = math.prod(task.input.shape)
         self.commas, self.brackets = self._delimiters(task)
@@ -44,7 +45,7 @@ class ModelLimits:
         """The most samples of a request that runs the trained time steps, at least 1."""
         steps = self.trained_steps
         by_values = self.values // (steps * self.widest)
-        by_neurons = self.neuron_steps // (steps * max(1, self.neurons))  # 0 neurons: an external ONNX model
+        by_neurons = self.neuron_steps // (steps * max(1, self.neurons))  # an external ONNX model has none
         return max(1, min(self.samples, by_values, by_neurons))
 
     def check_steps(self, steps: int, where: str) -> None:
@@ -69,7 +70,7 @@ class ModelLimits:
                 f"neurons are {neuron_steps} neuron steps, expected at most {self.neuron_steps}"
             )
         for each in recorded:
-            if self.neurons == 0:
+            if not self.known:
                 raise InvalidInput(
                     f"return has '{each}', but this model is only an ONNX graph, whose neurons are not known"
                 )

@@ -26,6 +26,8 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "any_time_steps": isinstance(spec, Spec) or spec.any_time_steps,
         "readout": spec.readout,
         "labels": list(spec.labels),
+        "scores": spec.scores,
+        "units": None if spec.units is None else list(spec.units),
         "nodes": _nodes(spec),
         "metrics": manifest.metrics,
         "card": model.bundle.card,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from models.spec import Coding, OutOfRange, Readout
+from models.spec import Coding, OutOfRange, Readout, Scores
 from models.spec.onnx_contract import OutputKind
 from service.catalog.version import ModelStatus, VersionStatus
 
@@ -60,9 +60,17 @@ class ModelDescription(TypedDict):
     ]
     readout: Annotated[
         Readout | Literal[OutputKind.SCORES],
-        Field(description="What the class is read from; `scores` for an external ONNX model."),
+        Field(description="What the answer is read from; `scores` for an external ONNX model."),
     ]
-    labels: list[str]
+    labels: Annotated[list[str], Field(description="The names of the classes, or of the values.")]
+    scores: Annotated[
+        Scores,
+        Field(
+            description="What is read out: scores of classes, whose softmax are the probabilities; probabilities "
+            "already; or values, of which no class is made."
+        ),
+    ]
+    units: Annotated[list[str] | None, Field(description="The units of the values, in the order of the labels.")]
     nodes: Annotated[list[NodeDescription], Field(description="The network's nodes; empty for an external ONNX model.")]
     metrics: Annotated[dict[str, float], Field(description="What training measured.")]
     card: Annotated[str, Field(description="The model card, Markdown.")]

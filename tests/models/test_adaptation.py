@@ -16,6 +16,7 @@ from tests.same import EVERYTHING
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))
 
 ALIF: dict[str, Any] = {"type": "ALIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5}
+RELAX: dict[str, Any] = {"adapt": "relax", "adapt_decay": None, "adapt_rate": 0.5}
 
 
 def layer(neurons: int, node: dict[str, Any], tensors: dict[str, Any] | None = None, time_steps: int = 4) -> Network:
@@ -59,6 +60,12 @@ def run(
         ({"adapt_decay": 1.0}, [1, 1.5, 1, 1], [0, 0, 1, 1.5], [1, 1, 0, 0]),
         # all is forgotten but the spike of the step before
         ({"adapt_decay": 0.0}, [1, 1.25, 1, 1.5], [0, 1.25, 0.625, 0.3125], [1, 0, 1, 1]),
+        # a spike counts half: 1 fires, a = 0.5 | 1.25 is just 1 + 0.25, a = 0.75 | 1.25 is below 1.375, a = 0.375 |
+        # 0.625 + 0.5 is below 1.1875
+        ({"adapt_spike": 0.5}, [1, 1.25, 1.25, 0.5], [0, 0, 1.25, 1.125], [1, 1, 0, 0]),
+        # the threshold is 1, which 1 just reaches, and rises to 1.5 | half of that falls away before 1 is below 1.25 |
+        # 0.5 + 1 passes 1.125, which leaves 0.375 and rises to 1.625 | 0.1875 + 1.125 is just 1.3125
+        (RELAX, [1, 1, 1, 1.125], [0, 1, 0.375, 0], [1, 0, 1, 1]),
     ],
 )
 @pytest.mark.parametrize("kind", ["ALIF", "CubaALIF"])
@@ -131,6 +138,16 @@ def test_an_adaptation_goes_on_in_a_later_call(engine: EngineName) -> None:
     assert [*first.ravel().tolist(), *then.ravel().tolist()] == [0, 1, 0.25, 0]
     assert spikes.ravel().tolist() == [0, 1, 1]
     assert end.arrays["out.adaptation"].tolist() == [[1.625]]
+
+
+def test_a_threshold_that_relaxes_goes_on_in_a_later_call(engine: EngineName) -> None:
+    # The last case above, cut after its second step, from where the threshold falls on from 1.25.
+    network = layer(1, ALIF | RELAX)
+    _, _, state = run(engine, network, [1, 1])
+    assert state.arrays["out.adaptation"].tolist() == [[1.25]]
+    then, spikes, end = run(engine, network, [1, 1.125], state)
+    assert (then.ravel().tolist(), spikes.ravel().tolist()) == ([0.375, 0], [1, 1])
+    assert end.arrays["out.adaptation"].tolist() == [[1.8125]]
 
 
 def test_a_recurrent_layer_hears_itself_and_adapts(engine: EngineName) -> None:

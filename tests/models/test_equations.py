@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import encode
+from models.coding import EncodedInputs, encode
 from models.engines import EngineName, Record, RunResult, create
 from models.errors import InvalidInput
 from models.spec.network import Network
-from models.spec.nodes import Charge
+from models.spec.nodes import LEAKS, RESTS, Charge
 from tests.networks import FIRING, network_of
 
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))
@@ -81,6 +81,11 @@ def through(engine: EngineName, node: Node, sample: Any, outputs: int, **tensors
         # (0 - 0.5 * (0 - 0.5)) + 2, then (2.25 - 0.5 * (2.25 - 0.5)) + 0: the input comes in whole
         ({"charge": "leak_then_add", "rate": 0.5, "leak": 0.5}, [2.25, 1.375]),
         ({"charge": "leak_then_add", "tau": 2, "leak": 0.5}, [2.25, 1.375]),
+        # 0 + (2 + 0.5 * (0 - 0.5) * (0 - 2)) / 2, then 1.25 + (0 + 0.5 * (1.25 - 0.5) * (1.25 - 2)) / 2
+        ({"charge": "quadratic", "tau": 2, "curvature": 0.5, "critical": 2, "leak": 0.5}, [1.25, 1.109375]),
+        ({"charge": "quadratic", "rate": 0.5, "curvature": 0.5, "critical": 2, "leak": 0.5}, [1.25, 1.109375]),
+        # (0 - 0.5 * ((1 - 2) * 0)) + 2, then (2 - 0.5 * ((1 - 0) * 2)) + 0
+        ({"charge": "filter", "rate": 0.5}, [2.0, 1.0]),
     ],
 )
 @pytest.mark.parametrize("kind", ["LI", "LIF", "CubaLI", "CubaLIF"])
@@ -91,8 +96,67 @@ def test_each_way_to_charge(engine: EngineName, kind: str, fields: Node, expecte
     assert membrane(engine, node, [1, 0]) == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected_membrane", "expected_spikes"),
+    [
+        # 1.5 fires and leaves 0.5, which stays for a step in which 4 does nothing | 0.25 + 1 fires and leaves 0.25
+        ({"refractory": 1.0}, [0.5, 0.5, 0.25, 0.25], [1, 0, 1, 0]),
+        # a part of a step is a step
+        ({"refractory": 0.5}, [0.5, 0.5, 0.25, 0.25], [1, 0, 1, 0]),
+        # two steps, and then 0.25 + 1
+        ({"refractory": 2.0}, [0.5, 0.5, 0.5, 0.25], [1, 0, 0, 1]),
+        # none: 0.25 + 4 fires and leaves 3.25, 1.625 + 1 leaves 1.625, 0.8125 + 1 leaves 0.8125
+        ({"refractory": 0.0}, [0.5, 3.25, 1.625, 0.8125], [1, 1, 1, 1]),
+        # a membrane that is reset stays at its reset value, and decays only after that
+        ({"refractory": 1.0, "reset": "value", "reset_value": 0.5}, [0.5, 0.5, 0.5, 0.5], [1, 0, 1, 0]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["LIF", "CubaLIF", "ALIF"])
+def test_a_neuron_waits_its_refractory_steps_after_a_spike(
+    engine: EngineName, kind: str, fields: Node, expected_membrane: list[float], expected_spikes: list[int]
+) -> None:
+    node = {"type": kind, "decay": 0.5} | fields | ({"syn_decay": 0.0} if "Cuba" in kind else {})
+    node |= {"adapt_decay": 0.5, "adapt_gain": 0.0} if kind == "ALIF" else {}
+    found = membrane_and_spikes(engine, node, [1.5, 4, 1, 1])
+    assert found == (expected_membrane, expected_spikes)
+
+
+def test_a_neuron_that_waits_goes_on_waiting_in_a_later_call(engine: EngineName) -> None:
+    # The third case above, cut while one of its two steps is left.
+    network = one({"type": "LIF", "decay": 0.5, "refractory": 2.0})
+    inputs = encode(np.array([[[1.5], [4], [1], [1]]], np.float32), network.spec)
+    halves = [EncodedInputs(inputs.steps[part], 2) for part in (slice(0, 2), slice(2, 4))]
+    runner = create(engine, network)
+    _, state = runner.run(halves[0])
+    assert state.arrays["out.waiting"].tolist() == [[1.0]]
+    result, end = runner.run(halves[1], state, record=EVERYTHING)
+    assert result.membranes["out"].ravel().tolist() == [0.5, 0.25]
+    assert result.rasters["out"].ravel().tolist() == [0, 1]
+    assert end.arrays["out.waiting"].tolist() == [[2.0]]
+
+
+def test_a_filter_between_nodes_passes_its_membrane_on(engine: EngineName) -> None:
+    # The filter holds 1, (1 - 0.5 * (0 * 1)) + 1 = 2 and 2 - 0.5 * (1 * 2) = 1. Twice that, the neuron adds up 2, 6,
+    # which fires and leaves 2, and 2 + 2, which just fires.
+    network = network_of(
+        [
+            {"type": "LI", "name": "filter", "charge": "filter", "rate": 0.5},
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
+            {"type": "IF", "name": "out", "threshold": 4.0},
+        ],
+        {"fc.weight": [[2.0]]},
+        **{"input": {"shape": [1]}, "coding": "spikes", "time_steps": 3, "labels": ["only"]},
+    )
+    result = run(engine, network, [[1.0], [1.0], [0.0]])
+    assert result.membranes["filter"].ravel().tolist() == [1.0, 2.0, 1.0]
+    assert result.membranes["out"].ravel().tolist() == [2.0, 2.0, 0.0]
+    assert result.rasters["out"].ravel().tolist() == [0, 1, 1]
+    assert np.asarray(result.synaptic_operations).tolist() == [3]
+
+
 def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineName) -> None:
     rate, tau, leak, gain, first, second = map(np.float32, (0.3, 3.7, 0.1, 1.3, 0.9, 0.7))
+    curvature, critical = map(np.float32, (0.6, 0.4))
     zero = np.float32(0)
 
     def expected(charge: Charge) -> np.float32:
@@ -105,13 +169,19 @@ def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineNa
                     v = v + rate * ((gain * i + leak) - v)
                 case Charge.RELAX:
                     v = v + (gain * i - (v - leak)) / tau
+                case Charge.QUADRATIC:
+                    v = v + (gain * i + curvature * (v - leak) * (v - critical)) / tau
+                case Charge.FILTER:
+                    v = (v - rate * ((np.float32(1) - gain * i) * v)) + gain * i
                 case _:
                     v = (v - (v - leak) / tau) + gain * i
         return v
 
     for charge in set(Charge) - {Charge.DECAY}:
-        by = {"rate": float(rate)} if "euler" in charge else {"tau": float(tau)}
-        node = {"type": "LI", "charge": charge, "gain": float(gain), "leak": float(leak)} | by
+        by = {"tau": float(tau)} if "tau" in LEAKS[charge] else {"rate": float(rate)}
+        node = {"type": "LI", "charge": charge, "gain": float(gain)} | by
+        node |= {"leak": float(leak)} if "leak" in RESTS[charge] else {}
+        node |= {"curvature": float(curvature), "critical": float(critical)} if charge is Charge.QUADRATIC else {}
         assert membrane(engine, node, [float(first), float(second)])[-1] == float(expected(charge)), charge
 
 
@@ -126,6 +196,8 @@ def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineNa
         ({"synapse": "jump", "syn_rate": 0.25}, [2.0, 1.5, 1.125]),
         # 0.5 * (0 + 2), 0.5 * (1 + 0), …
         ({"synapse": "sum_then_decay", "syn_decay": 0.5}, [1.0, 0.5, 0.25]),
+        # nothing yet, then 2, of which a quarter goes before the next step
+        ({"synapse": "late_jump", "syn_rate": 0.25}, [0.0, 2.0, 1.5]),
     ],
 )
 @pytest.mark.parametrize("kind", ["CubaLI", "CubaLIF"])

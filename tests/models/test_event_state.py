@@ -163,7 +163,7 @@ def test_a_state_keeps_no_other_part_of_its_run_in_memory(dyadic_recurrent: Netw
     _, state = EventEngine(dyadic_recurrent).run(inputs)
     assert isinstance(state.arrays, CarriedArrays)
     (carried,) = state.arrays.parts
-    held: list[NDArray[Any]] = [carried.floats, *carried.lines.values(), carried.readout]
+    held: list[NDArray[Any]] = [carried.floats, *carried.lines.values(), *carried.read.values()]
     owners = [array if array.base is None else array.base for array in held]
     assert sum(owner.nbytes for owner in owners) == 3 * (128 + 64 + 32)
 

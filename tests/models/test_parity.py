@@ -20,7 +20,7 @@ from models.engines import Engine, EngineName, RunResult, State, create
 from models.engines.reference import ReferenceEngine
 from models.engines.state import arrays_of
 from models.spec.nodes import Node
-from tests.networks import CONNECTIONS, FIRING, INTEGRATING, Case, dyadic_cases
+from tests.networks import CONNECTIONS, FIRING, INTEGRATING, JOINS, Case, dyadic_cases
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
 CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
@@ -95,7 +95,7 @@ def test_parts_of_a_batch_go_on_alone_and_come_together_again(
 
 def test_the_cases_draw_every_node_that_there_is() -> None:
     nodes = {node.__name__ for node in get_args(get_args(Node)[0])}
-    assert {*FIRING, *INTEGRATING, *(kind for kinds in CONNECTIONS.values() for kind in kinds)} == nodes
+    assert {*FIRING, *INTEGRATING, *JOINS, *(kind for kinds in CONNECTIONS.values() for kind in kinds)} == nodes
 
 
 @every_engine

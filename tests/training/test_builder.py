@@ -10,7 +10,7 @@ import pytest
 from models.errors import InvalidSpec
 from models.spec import Readout
 from models.spec.network import Network
-from models.spec.nodes import IF, LI, LIF, Delay
+from models.spec.nodes import IF, LI, LIF, Delay, Flatten, Scale
 from tests.nir_graphs import spikes_of
 from training.errors import InvalidGraph
 from training.importers import connections
@@ -138,3 +138,23 @@ def test_the_options_win_over_the_source_and_the_source_over_the_usual() -> None
     assert readout(Options(), None) is Readout.MAX_MEMBRANE
     assert readout(Options(), Readout.MEAN_MEMBRANE) is Readout.MEAN_MEMBRANE
     assert readout(Options(readout=Readout.LAST_MEMBRANE), Readout.MEAN_MEMBRANE) is Readout.LAST_MEMBRANE
+
+
+@pytest.mark.parametrize("flattened", [False, True])
+@pytest.mark.parametrize(
+    ("last", "usual"),
+    [
+        (Draft("last", LI, {"decay": 0.5}), Readout.MAX_MEMBRANE),
+        (Draft("last", LIF, {"decay": 0.5}), Readout.SPIKE_COUNT),
+        (Draft("last", Scale, {"scale": 2.0}), Readout.MEAN),
+    ],
+)
+def test_what_no_source_says_is_read_as_fits_the_last_node_whatever_its_shape(
+    last: Draft, usual: Readout, flattened: bool
+) -> None:
+    builder = Builder((3, 1, 1))
+    builder.add(last)
+    if flattened:
+        builder.add(Draft("flat", Flatten))
+    spec = builder.network(Options(), dt=None).spec
+    assert (spec.readout, spec.labels) == (usual, ("0", "1", "2"))

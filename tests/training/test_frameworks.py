@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,135 +17,17 @@ from models.bundle.repository import ModelRepository
 from models.engines import EngineName, available, create
 from models.errors import InvalidSpec
 from models.spec import Readout
-from models.spec.nodes import Fire, Threshold
+from tests.serving import running
 from tests.training.command_line import ROOT, training
+from tests.training.plain_network import Spike, taken_in
 from training.__main__ import main
 from training.errors import InvalidEntry, NotConvertible
 from training.importers.builder import Options
-from training.importers.frameworks.convert import Converted, convert
+from training.importers.frameworks.convert import convert
 from training.importers.frameworks.entry import load_network
-from training.importers.frameworks.framework import Framework, find, folded
-from training.importers.frameworks.layer import Layer
-from training.importers.frameworks.torch_modules import MODULES
+from training.importers.frameworks.framework import find
 
 GUIDE = (ROOT / "docs/interop.md").read_text()
-
-
-class Spike(nn.Module):
-    """A neuron of no framework: it only fires."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x > 0).float()
-
-
-def spike_rule(layer: Layer) -> None:
-    layer.add(Threshold, threshold=1e-30, fire=Fire.ABOVE_THRESHOLD)
-
-
-PLAIN = Framework(
-    name="torch",
-    rule="",
-    containers=frozenset({nn.Sequential}),
-    rules={**MODULES, Spike: spike_rule},
-    run=folded,
-)
-
-
-def taken_in(network: nn.Module, *shape: int, **served: object) -> Converted:
-    return convert(network.eval().requires_grad_(False), PLAIN, Options(shape, 8, **served))  # type: ignore[arg-type]
-
-
-class Branches(nn.Module):
-    """A forward of its own; what it does between its modules is what a test chooses."""
-
-    def __init__(self, way: str) -> None:
-        super().__init__()
-        self.spike = Spike()  # made first, run last
-        self.fc1, self.fc2, self.pool = nn.Linear(16, 16), nn.Linear(16, 16), nn.MaxPool2d(2)
-        self.way = way
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = self.fc1(torch.flatten(x, 1))
-        if self.way == "scaled":
-            hidden = hidden * 2
-        if self.way == "changed in place":
-            hidden.mul_(2)
-        if self.way == "skip":
-            return self.spike(self.fc2(hidden) + hidden)
-        return self.spike(self.fc2(hidden))
-
-
-def test_a_forward_of_its_own_is_taken_in_where_it_is_a_chain() -> None:
-    found = taken_in(Branches("chain"), 1, 4, 4)
-    assert [(node.name, node.type) for node in found.network.spec.nodes] == [
-        ("fc1_flat", "Flatten"), ("fc1", "Linear"), ("fc2", "Linear"), ("spike", "Threshold"),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("way", "sentence"),
-    [
-        ("scaled", "'fc2' is not given what 'fc1' returned"),
-        ("changed in place", "what 'fc1' returned is changed before 'fc2'"),
-        ("skip", "'spike' is not given what 'fc2' returned"),
-    ],
-)
-def test_a_forward_that_does_more_than_pass_on_is_refused(way: str, sentence: str) -> None:
-    with pytest.raises(NotConvertible, match=sentence):
-        taken_in(Branches(way), 1, 4, 4)
-
-
-class Doubled(nn.Module):
-    """A part that adds to what its module gives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(x) * 2
-
-
-def test_a_part_that_adds_to_its_modules_is_refused_though_it_comes_last() -> None:
-    with pytest.raises(NotConvertible, match=r"'1' \(Doubled\) returns something else than its last module gives it"):
-        taken_in(nn.Sequential(Spike(), Doubled()), 4)
-
-
-class Reversed(nn.Module):
-    """A network that reads its input backwards."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.spike = nn.Linear(4, 4), Spike()
-
-    def forward(self, steps: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self.spike(self.fc(step)) for step in steps.flip(0)])
-
-
-def test_a_forward_that_reads_its_steps_in_another_order_is_refused() -> None:
-    with pytest.raises(NotConvertible, match="time first of 5×3×4: 'fc' is not given the network's input"):
-        taken_in(Reversed(), 4)
-
-
-class Halved(nn.Module):
-    """A network that touches its neuron's state between steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.lif = nn.Linear(4, 4), pytest.importorskip("snntorch").Leaky(beta=0.9)
-        self.fc.weight.data.fill_(0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        membrane = self.lif.reset_mem()
-        for _ in range(5):
-            spikes, membrane = self.lif(self.fc(x), membrane)
-            membrane = membrane * 0.5
-        return spikes
-
-
-def test_a_forward_that_touches_a_state_is_refused() -> None:
-    with pytest.raises(NotConvertible, match="'lif' gives other values in the forward than when it is stepped"):
-        convert(Halved().eval(), find("snntorch"), Options((4,), 8))
 
 
 def test_all_that_cannot_be_converted_is_named_at_once() -> None:
@@ -183,8 +66,6 @@ def test_a_batch_norm_is_folded_in_float64_and_rounded_once() -> None:
     tensors = {name: tensor.item() for name, tensor in found.network.tensors.items()}
     assert tensors == pytest.approx({"linear_0.weight": 1.0, "linear_0.bias": -5.0}, abs=1e-6)
     assert "batch norm `1` is folded into `linear_0`" in found.notes[0]
-    with pytest.raises(NotConvertible, match="only the Linear or Conv right before a batch norm can take it in"):
-        taken_in(nn.Sequential(nn.BatchNorm1d(1), Spike()), 1)
 
 
 @pytest.mark.parametrize("way", ["module", "safetensors"])
@@ -208,13 +89,20 @@ def test_weights_come_from_a_file_without_running_a_pickle(
 def test_a_network_that_the_spec_refuses_is_told_so() -> None:
     with pytest.raises(NotConvertible, match="in_features is 3, but its input has shape 4"):
         taken_in(nn.Sequential(nn.Linear(3, 2), Spike()), 4)
-    with pytest.raises(InvalidSpec, match="readout 'max_membrane' needs an LI"):
-        taken_in(nn.Sequential(nn.Linear(4, 2), Spike()), 4, readout=Readout.MAX_MEMBRANE)
+    with pytest.raises(InvalidSpec, match="readout 'max_membrane' needs a neuron as the last node, not Linear"):
+        taken_in(nn.Sequential(Spike(), nn.Linear(4, 2)), 4, readout=Readout.MAX_MEMBRANE)
 
 
 NOT_SERVED = [
     ("snntorch", "snntorch", "Leaky(0.9, state_quant=lambda x: x)", "state_quant is set"),
-    ("snntorch", "snntorch", "Leaky(0.9, graded_spikes_factor=2.0)", "graded_spikes_factor is 2.0"),
+    ("snntorch", "snntorch", "Leaky(0.9, graded_spikes_factor=0.0)", "graded_spikes_factor is 0"),
+    (
+        "snntorch",
+        "snntorch",
+        "(lambda made: (made.graded_spikes_factor.fill_(2.0), made)[1])(RLeaky(0.9, linear_features=4))",
+        "graded_spikes_factor is 2.0: a recurrent neuron hears its own spikes as 1",
+    ),
+    ("snntorch", "snntorch", "Leaky(0.9, inhibition=True)", "inhibition is True"),
     ("snntorch", "snntorch", "Leaky(0.9, spike_grad=lambda x: x)", "spike_grad"),
     ("snntorch", "snntorch", "Leaky(0.9, threshold=-1.0)", "threshold"),
     ("snntorch", "snntorch", "Lapicque(beta=0.9, R=3)", "R is 3.0"),
@@ -225,13 +113,27 @@ NOT_SERVED = [
         "cannot run",
     ),
     ("spikingjelly", "spikingjelly.activation_based.neuron", "SimpleLIFNode(2.0, False, v_reset=-0.5)", "float64"),
-    ("spikingjelly", "spikingjelly.activation_based.neuron", "QIFNode()", "no rule converts it"),
+    ("spikingjelly", "spikingjelly.activation_based.neuron", "EIFNode()", "no rule converts it"),
+    (
+        "spikingjelly",
+        "spikingjelly.activation_based.layer",
+        "LinearRecurrentContainer(torch.nn.Tanh(), 4, 4)",
+        "neither a spiking neuron nor a Linear and a spiking neuron",
+    ),
+    (
+        "spikingjelly",
+        "spikingjelly.activation_based",
+        "layer.ElementWiseRecurrentContainer(neuron.IFNode(), torch.mul)",
+        "element_wise_function: it is not the sum",
+    ),
     ("norse", "norse.torch", "LIFCell(LIFParameters(method='adjoint'))", "method is 'adjoint'"),
     ("sinabs", "sinabs.layers", "IAF(reset_fn=MembraneReset(0.5))", "sinabs adds it to every neuron"),
     ("sinabs", "sinabs.layers", "IAF(reset_fn=MembraneSubtract(0.5))", "reset_fn subtracts 0.5"),
     ("sinabs", "sinabs.layers", "IAF(spike_fn=MaxSpike(2))", "spike_fn is"),
     ("sinabs", "sinabs.layers", "IAFRecurrent(torch.nn.Tanh())", "rec_connect is Tanh"),
-    ("sinabs", "sinabs.layers", "ALIF(20.0, 20.0)", "no rule converts it"),
+    ("sinabs", "sinabs.layers", "ALIF(20.0, 20.0, 5.0)", "norm_input is True with tau_syn"),
+    ("sinabs", "sinabs.layers", "ALIF(20.0, 20.0, reset_fn=MembraneSubtract(1.0))", "reset_fn subtracts 1.0"),
+    ("norse", "norse.torch", "LSNNCell(adjoint=True)", "adjoint is True"),
 ]
 
 
@@ -277,6 +179,14 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
         bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
     assert create(EngineName.EVENT, bundle.network).run(bundle.golden.inputs)[0].spike_counts.any()
     assert re.search(r"snntorch 1\.\d", bundle.card)
+    assert "\npython -m service --repository repository\n" in GUIDE
+    with running(tmp_path / "repository") as service:
+        assert httpx.get(f"{service.url}/models").json()["default"] == "mine"
+
+
+def test_what_the_guide_installs_is_all_that_its_three_commands_need() -> None:
+    (extras,) = re.findall(r"`\./scripts/install ([a-z ]+)` installs all four", GUIDE)
+    assert extras.split() == ["serve", "train", "peers"]  # the third command is the server's
 
 
 @pytest.fixture

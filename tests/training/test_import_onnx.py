@@ -56,6 +56,8 @@ def test_every_option_reaches_the_contract(tmp_path: Path) -> None:
         "coding": "rate",
         "time_steps": 7,
         "labels": ["a", "b", "c"],
+        "scores": "softmax",
+        "units": None,
         "input_name": "x",
         "input_layout": "batch_time",
         "output_name": "spikes",

@@ -13,7 +13,7 @@ import torch
 from models.bundle.repository import ModelRepository
 from models.engines import EngineName, create
 from models.spec import Readout, Spec
-from models.spec.nodes import LEAKS, RESET_TIMINGS, Charge, CubaLI, CubaLIF, Fire, Joins, Reset, Synapse
+from models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, CubaLI, CubaLIF, Fire, Joins, Reset
 from tests.networks import FIRING
 from training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
 from training.data.datasets import load
@@ -27,22 +27,17 @@ from training.publish.export import export
 from training.report.epochs import Watcher
 
 VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
-FLOWS = {
-    Synapse.DECAY: "syn_decay",
-    Synapse.EULER: "syn_rate",
-    Synapse.JUMP: "syn_rate",
-    Synapse.SUM_THEN_DECAY: "syn_decay",
-}
-
+SQUARES = {Charge.QUADRATIC: {"curvature": 0.125, "critical": 0.5}}
 
 ADAPTS = {"adapt_decay": 0.75, "adapt_gain": 0.25}
+RELAXES = {"adapt": Adapt.RELAX, "adapt_rate": 0.125, "adapt_gain": 0.25}
 
 
 def rules() -> Iterator[dict[str, Any]]:
     """Yield every neuron with each of its rules, one at a time."""
     for charge in Charge:
         for parameter in LEAKS[charge]:
-            leaky = {"charge": charge, parameter: VALUES[parameter]}
+            leaky = {"charge": charge, parameter: VALUES[parameter]} | SQUARES.get(charge, {})
             yield {"type": "LIF"} | leaky
             yield {"type": "LI"} | leaky
             yield {"type": "CubaLIF", "syn_decay": 0.5} | leaky
@@ -60,11 +55,17 @@ def rules() -> Iterator[dict[str, Any]]:
         yield {"type": "IF", "recurrent": {"bias": True, "bias_at_start": False, "joins": joins}}
     for charge in Charge:
         for parameter in LEAKS[charge]:
-            yield ADAPTS | {"type": "ALIF", "charge": charge, parameter: VALUES[parameter]}
+            leaky = {"charge": charge, parameter: VALUES[parameter]} | SQUARES.get(charge, {})
+            yield ADAPTS | {"type": "ALIF"} | leaky
     for fire in Fire:
         yield ADAPTS | {"type": "ALIF", "decay": 0.75, "fire": fire}
     for reset in Reset:
         yield ADAPTS | {"type": "CubaALIF", "decay": 0.75, "syn_decay": 0.5, "reset": reset}
+    yield ADAPTS | {"type": "ALIF", "decay": 0.75, "adapt_spike": 0.5}
+    for reset in Reset:
+        yield {"type": "LIF", "decay": 0.75, "refractory": 2.0, "reset": reset}
+    for reset in Reset:
+        yield RELAXES | {"type": "ALIF", "decay": 0.75, "reset": reset}
     yield {"type": "IF", "floor": -0.5}
     yield {"type": "I"}
 

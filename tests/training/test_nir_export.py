@@ -171,6 +171,10 @@ def test_a_network_that_does_not_know_its_dt_is_written_with_the_usual_one(tmp_p
             {"type": "ALIF", "decay": 0.5, "adapt_decay": 0.5, "adapt_gain": 0.5},
             "node 'lif1': NIR has no node for ALIF",
         ),
+        (
+            {"type": "CubaLIF", "decay": 0.5, "synapse": "late_jump", "syn_rate": 0.5},
+            "node 'lif1': synapse is 'late_jump', which NIR's CubaLIF does not do",
+        ),
     ],
 )
 def test_what_nir_has_no_parameter_for_is_refused_by_name(neuron: dict[str, Any], sentence: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.errors import InvalidSpec
-from tests.nir_graphs import converted, ends, full, graph, integrate_and_fire, lif, spikes_of, stack
+from tests.nir_graphs import converted, ends, graph, integrate_and_fire, lif, spikes_of, stack
 from training.errors import InvalidGraph
 
 EYE = np.eye(2)
@@ -152,10 +152,6 @@ REFUSED = {
     "an output that is a current": (
         stack((2,), (2,), fc=nir.Linear(EYE)),
         "node 'fc': the output is what Linear gives",
-    ),
-    "a readout in the middle": (
-        stack((2,), (2,), li=nir.LI(full(1, 2), full(1, 2), full(0, 2)), lif=lif(2)),
-        "node 'li': LI is a readout and must be the last node",
     ),
     "sizes that do not meet": (
         stack((2,), (3,), fc=nir.Linear(np.ones((3, 3))), lif=lif(3)),

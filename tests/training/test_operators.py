@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.engines.torch.network import AvgPool, HardThreshold, SumPool
+from models.engines.torch.connections import AvgPool, SumPool
+from models.engines.torch.network import HardThreshold
 from models.neurons import NeuronState
 from models.spec.nodes import LIF, AvgPool2d, SumPool2d
 from tests.training.operator_cases import Case, assert_same_run, dyadic, parse
@@ -43,6 +44,29 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "adaptive": (
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
         {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
+    ),
+    "refractory": (
+        {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0, "recurrent": {}},
+        {"trained": ("decay",), "begun": True, "time_steps": 9},
+    ),
+    "refractory with an attached reset": (
+        {"type": "LIF", "decay": 0.875, "threshold": 0.25, "refractory": 1.0, "reset": "value", "reset_value": 0.125},
+        {"detach_reset": False, "time_steps": 9},
+    ),
+    "quadratic": (
+        {"type": "LIF", "charge": "quadratic", "tau": 4.0, "curvature": 0.25, "critical": 0.5, "leak": 0.125}
+        | {"reset": "value"},
+        {"trained": ("curvature", "critical", "tau", "leak"), "begun": True},
+    ),
+    "filter": ({"type": "LI", "charge": "filter", "rate": 0.25}, {"trained": ("rate",), "begun": True}),
+    "adaptive with spikes that count less": (
+        {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.5, "adapt_spike": "per_neuron"},
+        {"trained": ("adapt_spike", "adapt_gain"), "begun": True},
+    ),
+    "adaptive with a threshold that relaxes": (
+        {"type": "CubaALIF", "decay": 0.875, "synapse": "late_jump", "syn_rate": 0.25, "recurrent": {"joins": "charge"}}
+        | {"adapt": "relax", "adapt_rate": 0.25, "adapt_gain": 0.25},
+        {"trained": ("adapt_rate", "adapt_gain", "threshold", "syn_rate")},
     ),
     "recurrent": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"begun": True, "size": 16}),
     "recurrent of several panels": ({"type": "LIF", "decay": 0.875, "recurrent": {}}, {"size": 70, "batch": 9}),

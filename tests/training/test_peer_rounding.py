@@ -18,7 +18,7 @@ from models.engines import EngineName, create
 from models.spec.sums import Summation, sums_of
 from tests.training.test_peers import peer
 from training.importers.builder import Options
-from training.importers.frameworks.compare import compare, random_encoded, run_chain
+from training.importers.frameworks.compare import compare, random_encoded, run_framework
 from training.importers.frameworks.convert import convert
 
 PER_MILLION = 100.0  # 25 of ours and 22 of its own differed over eight networks and 20 million spikes
@@ -44,11 +44,11 @@ def test_a_convolutional_network_of_random_weights_differs_by_its_frameworks_own
     converted = convert(network, framework, Options((1, 28, 28), 25, None, None, ()))
     assert sums_of(converted.network)["conv2d_3"].by is Summation.INTEGER
     inputs = random_encoded(converted.network.spec, 32, seed=3)
-    theirs = run_chain(converted, framework, inputs)
+    theirs = run_framework(converted, framework, inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some builds of PyTorch warn of other devices here
         with torch.backends.mkldnn.flags(enabled=False):
-            otherwise = run_chain(converted, framework, inputs)
+            otherwise = run_framework(converted, framework, inputs)
     rows = compare(converted, theirs, create(EngineName.EVENT, converted.network), inputs)
     spikes = sum(row.spikes or 0 for row in rows)
     ours = sum(row.differing for row in rows)

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from models.coding import EncodedInputs
 from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
-from models.spec import Spec
+from models.spec import Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
+from training.errors import NotConvertible
 from training.importers.builder import Options
-from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_chain
+from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
 from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.framework import Framework, find
 
@@ -63,8 +64,9 @@ def linear(rng: Generator, inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def dyadic_recurrence(rng: Generator, connection: nn.Linear) -> None:
+def dyadic_recurrence(rng: Generator, connection: nn.Linear | nn.Conv2d) -> None:
     weight, bias = connection.weight, connection.bias
+    assert bias is not None
     weight.data, bias.data = dyadic(rng, *weight.shape, most=1), dyadic(rng, *bias.shape, most=2)
 
 
@@ -95,7 +97,9 @@ def require_parity(rows: list[LayerParity]) -> None:
     assert sum(row.neuron_steps for row in rows) >= LEAST_NEURON_STEPS
 
 
-def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: bool = True) -> Neurons:
+def snntorch_neurons(
+    kind: str, mechanism: str, *, delay: bool = True, linear: bool = True, graded: bool = False
+) -> Neurons:
     """A snnTorch neuron with an array of betas, some of them out of range and so clamped, and one of thresholds."""
 
     def build(rng: Generator, size: int) -> nn.Module:
@@ -108,6 +112,8 @@ def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: b
             fields["reset_delay"] = delay
         else:
             fields |= {"beta": 0.8125, "threshold": uniform(rng, 0.1, 0.5, size)}
+        if graded:
+            fields["graded_spikes_factor"] = torch.from_numpy(rng.integers(1, 13, size).astype(np.float32) / 8)
         if "Synaptic" in kind:
             fields["alpha"] = uniform(rng, 0.0, 0.9, size)
         if kind.startswith("R"):
@@ -129,6 +135,14 @@ SNNTORCH: dict[str, Neurons] = {
     for mechanism in ("subtract", "zero", "none")
     for delay in ((True,) if kind == "Lapicque" or mechanism == "none" else (True, False))
     for linear in ((True, False) if kind.startswith("R") else (True,))
+} | {
+    f"{kind}-{mechanism}-{'late' if delay else 'corrected'}-graded": snntorch_neurons(
+        kind, mechanism, delay=delay, graded=True
+    )
+    for kind, mechanism, delay in (
+        ("Leaky", "subtract", True),
+        ("Leaky", "zero", False),
+    )
 }
 
 
@@ -139,6 +153,49 @@ def spikingjelly_neurons(kind: str, reset: float | None, **fields: Any) -> Neuro
         return neuron(v_threshold=float(rng.uniform(0.1, 0.6)), v_reset=reset, **chosen)
 
     given = {name: (None, value) if isinstance(value, tuple) else (value, None) for name, value in fields.items()}
+    return build
+
+
+QUADRATIC: dict[str, Any] = {"a0": (0.05, 0.5), "v_c": (0.3, 0.9), "v_rest": (0.0, 0.1)}
+
+
+def half_threshold(rng: Generator, _: int) -> nn.Module:
+    return of("spikingjelly.activation_based.neuron").HalfThresholdIFNode(float(rng.uniform(0.1, 0.6)))
+
+
+def recurrent_container(mode: str, *, inner: bool) -> Neurons:
+    """A LinearRecurrentContainer of LIF neurons, with a Linear of 0 and 1 before them where it has an `inner` one."""
+
+    def build(rng: Generator, size: int) -> nn.Module:
+        layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+        lif: nn.Module = neuron.LIFNode(tau=float(rng.uniform(1.1, 4.0)), v_threshold=0.4)
+        if inner:
+            lif = nn.Sequential(linear(rng, size, size), lif)
+            lif[0].weight.data = torch.eye(size)[torch.from_numpy(rng.permutation(size))]
+        container = layers.LinearRecurrentContainer(lif, size, size, step_mode=mode)
+        dyadic_recurrence(rng, container.rc)
+        made: nn.Module = container
+        return made
+
+    return build
+
+
+def one_to_one_container(rng: Generator, _: int) -> nn.Module:
+    layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+    lif = neuron.IFNode(v_threshold=float(rng.uniform(0.5, 1.5)))
+    return layers.ElementWiseRecurrentContainer(lif, element_wise_function=lambda x, y: x + y)
+
+
+def filtered(*, learnable: bool, mode: str) -> Neurons:
+    """LIF neurons behind a SynapseFilter of spikes: one with no connection between them, whose sums are exact."""
+
+    def build(rng: Generator, _: int) -> nn.Module:
+        layers, neuron = of("spikingjelly.activation_based.layer"), of("spikingjelly.activation_based.neuron")
+        fire = neuron.IFNode(v_threshold=0.75, step_mode=mode)
+        synapse = layers.SynapseFilter(float(rng.uniform(1.5, 8)), learnable, step_mode=mode)
+        lif = neuron.LIFNode(tau=float(rng.uniform(1.1, 4.0)), v_threshold=0.5, step_mode=mode)
+        return nn.Sequential(fire, synapse, lif)
+
     return build
 
 
@@ -160,6 +217,11 @@ def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
             [{"init_tau": (1.1, 4.0), "decay_input": decays} for decays in (True, False)],
         ),
         ("CUBALIFNode", (None, 0.0, -0.3), [{"c_decay": (0.1, 0.9), "v_decay": (0.1, 0.9)}]),
+        ("OTTTLIFNode", (None, 0.0), [taus]),
+        ("SLTTLIFNode", (0.0,), [taus]),
+        ("QIFNode", (0.0, -0.3), [taus | QUADRATIC | {"step_mode": mode} for mode in "sm"]),
+        # A subtraction does not keep a large membrane from growing by its square, so that there a0 is small.
+        ("QIFNode", (None,), [taus | QUADRATIC | {"a0": (0.0001, 0.0003), "step_mode": mode} for mode in "sm"]),
     ]
     for kind, resets, variants in kinds:
         for reset in resets:
@@ -168,7 +230,15 @@ def spikingjelly_rows() -> Iterator[tuple[str, Neurons]]:
                 yield "-".join([kind, f"reset_{reset}", *told]), spikingjelly_neurons(kind, reset, **fields)
 
 
-SPIKINGJELLY = dict(spikingjelly_rows())
+SPIKINGJELLY = dict(spikingjelly_rows()) | {
+    "HalfThresholdIFNode": half_threshold,
+    "LinearRecurrentContainer-s": recurrent_container("s", inner=False),
+    "LinearRecurrentContainer-m": recurrent_container("m", inner=False),
+    "LinearRecurrentContainer-Linear": recurrent_container("s", inner=True),
+    "ElementWiseRecurrentContainer": one_to_one_container,
+    "SynapseFilter-s": filtered(learnable=False, mode="s"),
+    "SynapseFilter-learnable-m": filtered(learnable=True, mode="m"),
+}
 
 
 def norse_neurons(kind: str, **fields: Any) -> Neurons:
@@ -190,7 +260,18 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
         if kind.startswith("IAF"):
             parameters = of("norse.torch.functional.iaf").IAFParameters(**thresholds, v_reset=torch.tensor(-0.25))
             return getattr(norse, kind)(parameters)
-        parameters = norse.LIFParameters(**membrane, **current, **thresholds, v_reset=uniform(rng, -0.5, 0.1, size))
+        resets = {"v_reset": uniform(rng, -0.5, 0.1, size)}
+        if "LSNN" in kind:  # which start at v_th, as a number for all neurons, and keep its place
+            thresholds = {"v_th": torch.tensor(float(rng.uniform(0.2, 0.6)))}
+            adaptation = {"tau_adapt_inv": uniform(rng, 10, 500, size), "beta": uniform(rng, 0.05, 0.5, size)}
+            parameters = of("norse.torch.functional.lsnn").LSNNParameters(
+                **membrane, **current, **thresholds, **resets, **adaptation
+            )
+        else:
+            parameters = norse.LIFParameters(**membrane, **current, **thresholds, **resets)
+        if "Refrac" in kind:
+            waits = torch.from_numpy(rng.integers(0, 8, size).astype(np.float32) / 2)  # steps, some of them half ones
+            parameters = norse.LIFRefracParameters(parameters, rho_reset=waits)
         if "Recurrent" in kind:
             weights = {
                 "input_weights": dyadic(rng, size, size, most=2),
@@ -207,7 +288,11 @@ NORSE: dict[str, Neurons] = {
     "LIFBoxCell-subtract": norse_neurons("LIFBoxCell", reset_method="reset_subtract"),
 } | {
     kind: norse_neurons(kind)
-    for kind in ("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF")
+    for kind in (
+        *("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF"),
+        *("LIFRefracCell", "LIFRefracRecurrentCell", "LIFRefracRecurrent"),
+        *("LSNNCell", "LSNN", "LSNNRecurrentCell", "LSNNRecurrent"),
+    )
 }  # fmt: skip
 
 
@@ -216,7 +301,7 @@ def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
 
     def build(rng: Generator, size: int) -> nn.Module:
         activation = of("sinabs.activation")
-        thresholds = (0.1, 0.5) if fields.get("norm_input", kind.startswith("LIF")) else (0.7, 2.0)
+        thresholds = (0.1, 0.5) if fields.get("norm_input", "LIF" in kind) else (0.7, 2.0)
         chosen = {
             "spike_fn": getattr(activation, spike),
             "reset_fn": getattr(activation, reset)(),
@@ -225,15 +310,19 @@ def sinabs_neurons(kind: str, spike: str, reset: str, **fields: Any) -> Neurons:
         if fields.get("floor"):
             chosen["min_v_mem"] = uniform(rng, -0.7, 0.1, size)
         if fields.get("synapse"):
-            chosen["tau_syn"] = uniform(rng, 0.5, 5, size)
-        if kind.startswith("LIF"):
+            # ALIF asks whether its tau_syn is true, which an array is not.
+            chosen["tau_syn"] = uniform(rng, 0.5, 5, *(() if "ALIF" in kind else (size,)))
+        if "LIF" in kind:
             chosen |= {"tau_mem": uniform(rng, 1, 20, size), "norm_input": fields.get("norm_input", True)}
+        if "ALIF" in kind:
+            chosen |= {"tau_adapt": uniform(rng, 1, 20, size), "adapt_scale": uniform(rng, 0.1, 2, size)}
         if "Recurrent" in kind:
             chosen["rec_connect"] = nn.Linear(size, size)
             dyadic_recurrence(rng, chosen["rec_connect"])
         if "Squeeze" in kind:
             chosen["num_timesteps"] = STEPS
-        return getattr(of("sinabs.layers"), kind)(**chosen)
+        layers = of("sinabs.layers.alif" if kind == "ALIFSqueeze" else "sinabs.layers")
+        return getattr(layers, kind)(**chosen)
 
     return build
 
@@ -251,6 +340,12 @@ SINABS: dict[str, Neurons] = {
         ("LIF", "SingleSpike", "MembraneSubtract", {"floor": True, "synapse": True}),
         ("LIF", "SingleSpike", "MembraneReset", {"norm_input": False}),
         ("LIFSqueeze", "MultiSpike", "MembraneSubtract", {}),
+        ("ALIF", "SingleSpike", "MembraneSubtract", {}),
+        ("ALIF", "MultiSpike", "MembraneSubtract", {"norm_input": False, "floor": True}),
+        ("ALIF", "SingleSpike", "MembraneReset", {"norm_input": False, "synapse": True}),
+        ("ALIFSqueeze", "SingleSpike", "MembraneSubtract", {}),
+        ("ALIFRecurrent", "SingleSpike", "MembraneSubtract", {"norm_input": False}),
+        ("ALIFRecurrent", "MultiSpike", "MembraneReset", {"norm_input": True}),
         ("IAF", "MultiSpike", "MembraneSubtract", {}),
         ("IAF", "MultiSpike", "MembraneSubtract", {"floor": True}),
         ("IAF", "SingleSpike", "MembraneReset", {"synapse": True}),
@@ -279,7 +374,7 @@ def test_no_spike_and_no_membrane_differs_from_the_frameworks_own(name: str, neu
     peer(name)
     framework, network = converted(name, sequential(rng, neurons))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
 
@@ -290,13 +385,17 @@ def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
         parameters = of("norse.torch.functional.leaky_integrator_box").LIBoxParameters(tau_mem_inv=membrane)
     else:
         parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
+    if kind == "LILinearCell":
+        cell: nn.Module = norse.LILinearCell(size, size, parameters, dt=5e-4)
+        cell.input_weights.data = dyadic(rng, size, size, most=2)
+        return cell
     return getattr(norse, kind)(parameters, dt=5e-4)
 
 
 READOUTS: list[tuple[str, str, Neurons, Neurons]] = [
     *(
         ("norse", kind, NORSE["LIFBoxCell-value"], partial(norse_readout, kind=kind))
-        for kind in ("LICell", "LI", "LIBoxCell")
+        for kind in ("LICell", "LI", "LIBoxCell", "LILinearCell")
     ),
     *(
         (
@@ -326,9 +425,39 @@ def test_a_readouts_membrane_is_the_frameworks_own(
     layers = [*sequential(rng, neurons)][:-1]
     framework, network = converted(name, nn.Sequential(*layers, readout(rng, NEURONS)))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
+
+
+OVER_TIME: dict[Readout, Callable[[Any], Any]] = {
+    Readout.SUM_MEMBRANE: lambda membranes: np.add.accumulate(membranes, axis=0, dtype=np.float64)[-1],
+    Readout.MEAN_MEMBRANE: lambda membranes: np.add.accumulate(membranes, axis=0, dtype=np.float64)[-1] / STEPS,
+    Readout.MAX_MEMBRANE: lambda membranes: membranes.max(axis=0),
+    Readout.LAST_MEMBRANE: lambda membranes: membranes[-1],
+}
+
+
+UNGRADED = [kind for kind in SNNTORCH if not kind.endswith("graded")]  # whose last node is the neuron
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UNGRADED if kind.startswith(("Leaky", "Synaptic"))])
+def test_the_membrane_of_a_layer_that_fires_is_read_as_snntorch_returns_it(kind: str, rng: Generator) -> None:
+    peer("snntorch")
+    connection, neuron = linear(rng, INPUTS, NEURONS), cast("Any", SNNTORCH[kind](rng, NEURONS))
+    _, network = converted("snntorch", nn.Sequential(connection, neuron))
+    inputs, membranes = spikes(rng), []
+    state = neuron.reset_mem()
+    state = state if isinstance(state, tuple) else (state,)
+    with torch.no_grad():
+        for step in torch.from_numpy(inputs.steps):
+            _, *state = neuron(connection(step), *state)
+            membranes.append(state[-1].numpy().copy())
+    for readout, over_time in OVER_TIME.items():
+        read = Network(network.network.spec.model_copy(update={"readout": readout}), network.network.tensors)
+        expected = over_time(np.stack(membranes)).astype(np.float32)
+        for engine in EngineName:
+            np.testing.assert_array_equal(create(engine, read).run(inputs)[0].readout, expected, err_msg=engine)
 
 
 def with_field(network: Network, field: str, value: Any) -> Network:
@@ -363,7 +492,7 @@ def test_without_the_option_for_what_a_framework_does_the_spikes_differ(
     peer(name)
     framework, network = converted(name, sequential(rng, neurons))
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     assert not any(row.differing for row in compare(network, theirs, ReferenceEngine(network.network), inputs))
     without = ReferenceEngine(with_field(network.network, field, value))
     assert all(row.differing for row in compare(network, theirs, without, inputs))
@@ -380,7 +509,7 @@ def test_reset_delay_does_nothing_on_rsynaptic(mechanism: str, rng: Generator) -
     _, same = converted("snntorch", sequential(rng, late))
     assert network.network.spec == same.network.spec
     inputs = spikes(rng)
-    theirs = run_chain(network, framework, inputs)
+    theirs = run_framework(network, framework, inputs)
     require_parity(compare(network, theirs, ReferenceEngine(network.network), inputs))
 
 
@@ -421,6 +550,34 @@ CONVOLUTIONAL: dict[str, tuple[str, Callable[[], nn.Module], Callable[[], list[n
 }
 
 
+@pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
+def test_a_recurrent_convolution_is_the_frameworks_own(kind: str, rng: Generator) -> None:
+    # Each neuron hears the 3×3 around it, in both channels: of 18 weights that meet a spike inside the image at most.
+    fields = {"beta": 0.75, "conv2d_channels": 2, "kernel_size": (3, 3), "init_hidden": True}
+    neuron = getattr(of("snntorch"), kind)(**fields | ({"alpha": 0.5} if kind == "RSynaptic" else {}))
+    dyadic_recurrence(rng, neuron.recurrent)
+    conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+    conv.weight.data = dyadic(rng, *conv.weight.shape)
+    network = nn.Sequential(conv, neuron).eval().requires_grad_(False)
+    framework = peer("snntorch")
+    found = convert(network, framework, Options((2, 6, 7), 40))
+    recurrent = next(tensor for name, tensor in found.network.tensors.items() if name.endswith("recurrent.weight"))
+    assert recurrent.shape == (84, 84)
+    assert np.count_nonzero(recurrent, axis=1).max() <= 18
+    inputs = random_encoded(found.network.spec, 32)
+    theirs = run_framework(found, framework, inputs)
+    for engine in (EngineName.REFERENCE, EngineName.EVENT):
+        (row,) = compare(found, theirs, create(engine, found.network), inputs)
+        assert (row.differing, row.membrane) == (0, 0.0)
+        assert row.spikes
+
+
+def test_a_recurrent_convolution_of_many_neurons_is_refused() -> None:
+    neuron = of("snntorch").RLeaky(0.5, conv2d_channels=1, kernel_size=(3, 3), init_hidden=True)
+    with pytest.raises(NotConvertible, match="the weights of 4225 neurons are written out, at most 4096"):
+        convert(nn.Sequential(neuron).eval(), peer("snntorch"), Options((1, 65, 65), 4))
+
+
 @pytest.mark.parametrize("case", CONVOLUTIONAL)
 def test_convolutions_and_pools_are_the_frameworks_own(case: str, rng: Generator) -> None:
     name, neurons, pools = CONVOLUTIONAL[case]
@@ -428,7 +585,7 @@ def test_convolutions_and_pools_are_the_frameworks_own(case: str, rng: Generator
     network = convolutional(rng, neurons, pools()).eval()
     found = convert(network, framework, Options((2, 12, 12), 20))
     inputs = random_encoded(found.network.spec, 32)
-    theirs = run_chain(found, framework, inputs)
+    theirs = run_framework(found, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         rows = compare(found, theirs, create(engine, found.network), inputs)
         assert [(row.differing, row.membrane) for row in rows] == [(0, 0.0)] * 3
@@ -528,6 +685,6 @@ def test_networks_as_each_framework_writes_them_come_in(
     found = convert(network, framework, Options((1, 8, 8), 12))
     assert [node.type for node in found.network.spec.nodes] == kinds
     inputs = random_encoded(found.network.spec, 16)
-    rows = compare(found, run_chain(found, framework, inputs), ReferenceEngine(found.network), inputs)
+    rows = compare(found, run_framework(found, framework, inputs), ReferenceEngine(found.network), inputs)
     assert [row.differing for row in rows] == [0] * len(rows)
     assert rows[0].spikes

@@ -101,6 +101,19 @@ CASES: dict[str, Callable[[], Case]] = {
         {"type": "CubaALIF", "decay": 0.75, "syn_decay": 0.5, "adapt_decay": 0.875, "adapt_gain": "per_neuron"},
         trained=["adapt_gain"],
     ),
+    "refractory": _case(
+        {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0} | VALUE, trained=["decay"]
+    ),
+    "charge quadratic": _case(
+        {"type": "LIF", "charge": "quadratic", "tau": 1.5, "curvature": "per_neuron", "critical": 0.5} | VALUE,
+        trained=["curvature", "critical"],
+    ),
+    "charge filter": _case({"type": "LI", "charge": "filter", "rate": "per_neuron"}, trained=["rate"]),
+    "ALIF, relax": _case(
+        {"type": "ALIF", "decay": 0.75, "adapt": "relax", "adapt_rate": "per_neuron", "adapt_gain": 0.25},
+        trained=["adapt_rate", "adapt_gain", "threshold"],
+    ),
+    "synapse late_jump": _case(CURRENT | {"synapse": "late_jump", "syn_rate": "per_neuron"}, trained=["syn_rate"]),
     "readout": _case({"type": "LI", "decay": 0.75, "start": 0.5}, trained=["decay", "start"], constant=True),
     "Threshold, above_threshold": _case(
         {"type": "Threshold", "threshold": 0.5, "fire": "above_threshold"}, trained=["threshold"]

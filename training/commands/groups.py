@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from typing_extensions import override
 
 from models.errors import InvalidInput
-from models.spec import Readout
+from models.spec import Readout, Scores
 from models.spec.parameters import Shape
 
 RUN = "run"
@@ -25,10 +25,19 @@ RepositoryOption = Annotated[Path, typer.Option(help="The model repository to pu
 ModelNameOption = Annotated[str, typer.Option(help="The model's name.", show_default=False)]
 ReadoutOption = Annotated[
     Readout | None,
-    typer.Option(help="What the class is read from.", show_default="what the source says, or what fits the last layer"),
+    typer.Option(
+        help="What the answer is read from.", show_default="what the source says, or what fits the last layer"
+    ),
+]
+ScoresOption = Annotated[
+    Scores | None,
+    typer.Option(help="What is read: scores of classes, probabilities already, or values.", show_default="softmax"),
+]
+UnitsOption = Annotated[
+    str | None, typer.Option(help="With --scores values: their units, as in rad,m/s.", show_default="none")
 ]
 LabelsOption = Annotated[
-    str | None, typer.Option(help="The classes' names, as in cat,dog.", show_default="their numbers")
+    str | None, typer.Option(help="The names of the classes or values, as in cat,dog.", show_default="their numbers")
 ]
 
 
@@ -62,3 +71,8 @@ def shape_of(text: str) -> Shape:
 def labels_of(text: str | None) -> tuple[str, ...]:
     """Read the option --labels, such as cat,dog; empty where it is absent."""
     return tuple(text.split(",")) if text else ()
+
+
+def units_of(text: str | None) -> tuple[str, ...] | None:
+    """Read the option --units, such as rad,m/s, where nothing between commas is no unit; None where it is absent."""
+    return None if text is None else tuple(text.split(","))

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from models.spec import Coding
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Fire, Neuron, Node, Spiking, Weighted
-from models.spec.sums import MANTISSA, SPIKES, Multiples, incoming, largest_sum, names_of, passed
+from models.spec.nodes import Fire, Neuron, Node, Scale, Spiking, Weighted
+from models.spec.sums import MANTISSA, SPIKES, Multiples, incoming, joined, largest_sum, names_of, passed
 from training.errors import InvalidConfig
 
 
@@ -55,10 +56,12 @@ def round_to_grid(network: Network) -> RoundedNetwork:
             leaving = _round(tensors, node.name, arriving, beside.get(node.name, 0.0))
         else:
             leaving = passed(network, node, arriving)
+            if isinstance(node, Scale):
+                exact = exact and leaving.fit
         exact = exact and leaving.step > 0
         return leaving
 
-    for _ in network.spec.propagate(_incoming(network), apply, Multiples.__add__):
+    for _ in network.spec.propagate(_incoming(network), apply, partial(joined, network)):
         pass
     return RoundedNetwork(Network(network.spec, tensors), exact)
 

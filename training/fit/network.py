@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
+from models.engines.torch.connections import join
 from models.engines.torch.network import build
 from models.neurons import Arithmetic, NeuronState
 from models.spec import Spec
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
+from models.spec.nodes import Delay, Neuron, Node, Scale, Spiking, Weighted
 from models.spec.parameters import Shape
 from training.fit.architecture import PLAIN, Architecture, NodeTraining
 from training.fit.batch_norm import WholeBatch
 from training.fit.layers import Connection, Delays, Neurons, Written
 from training.fit.operators import Signal, dense, firing_rate, transform
+from training.fit.scales import Scales
 
-State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a neuron layer's, or a delay line
+Stored = Connection | Neurons | Delays | Scales  # the layers that have parameters or weights
+State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a layer's, a delay line, or steps
 
 
 @dataclass(frozen=True)
 class Activity:
     """The result of a forward pass.
 
-    `output` (time_steps, batch, classes): the last layer's spikes, or its membranes. `rasters`: each spiking layer's
-    signal by name. `state`: from which the next steps continue; it carries gradients.
+    `output` (time_steps, batch, classes): what is read, the last layer's spikes, membranes or currents. `rasters`: each
+    spiking layer's signal by name. `state`: from which the next steps continue; it carries gradients.
     """
 
     output: Tensor
@@ -61,7 +65,7 @@ class TrainingNetwork(nn.Module):
         """Return the layers of a network, with its tensors."""
         module = cls(Architecture(network.spec))
         for layer in module.layers:
-            if isinstance(layer, Connection | Neurons | Delays):
+            if isinstance(layer, Stored):
                 layer.read(network)
         return module
 
@@ -70,7 +74,7 @@ class TrainingNetwork(nn.Module):
         nodes: list[Node] = []
         tensors: dict[str, FloatArray] = {}
         for node, layer in zip(self.spec.nodes, self.layers, strict=True):
-            written = layer.written() if isinstance(layer, Connection | Neurons | Delays) else Written(node, {})
+            written = layer.written() if isinstance(layer, Stored) else Written(node, {})
             nodes.append(written.node)
             tensors |= {f"{node.name}.{name}": values for name, values in written.tensors.items()}
         # A new spec and no copy: a copy would keep what the old one has worked out of its nodes.
@@ -91,12 +95,14 @@ class TrainingNetwork(nn.Module):
         """
         before, after = state or {}, dict[str, NeuronState | Tensor]()
         rasters: dict[str, Signal] = {}
+        membranes: list[Tensor] | None = [] if self.spec.readout.of_membrane else None
         layers = {node.name: layer for node, layer in zip(self.spec.nodes, self.layers, strict=True)}
 
         def apply(node: Node, arriving: Signal) -> Signal:
             layer, carried = layers[node.name], before.get(node.name)
             if isinstance(layer, Neurons):
-                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, whole)
+                traced = membranes if node is self.spec.readout_node and isinstance(node, Spiking) else None
+                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, whole, traced)
                 if isinstance(node, Spiking):
                     rasters[node.name] = leaving
                 return passed
@@ -105,16 +111,22 @@ class TrainingNetwork(nn.Module):
                 return passed
             if isinstance(layer, Connection):
                 return layer(arriving, whole)
+            if isinstance(layer, Scales):
+                scaled, steps_since_rest = layer.scaled(arriving, time_steps, carried)
+                if steps_since_rest is not None:
+                    after[node.name] = steps_since_rest
+                return scaled
             return transform(layer, arriving)
 
         source: Signal = steps
-        for _, _, leaving in self.spec.propagate(source, apply, _add):  # noqa: B007  (the last one is used)
+        for _, _, leaving in self.spec.propagate(source, apply, _join):  # noqa: B007  (the last one is used)
             pass
-        return Activity(dense(leaving), rasters, after)
+        read = torch.stack(membranes) if membranes else dense(leaving)
+        return Activity(read.expand(time_steps, *read.shape[1:]).flatten(2), rasters, after)
 
 
-def _add(one: Signal, other: Signal) -> Signal:
-    return dense(one) + dense(other)
+def _join(node: Node, inputs: Sequence[Signal]) -> Signal:
+    return join(node, [dense(signal) for signal in inputs])
 
 
 def _layer(node: Node, shape: Shape, training: NodeTraining) -> nn.Module:
@@ -122,4 +134,6 @@ def _layer(node: Node, shape: Shape, training: NodeTraining) -> nn.Module:
         return Connection(node, shape, training)
     if isinstance(node, Neuron):
         return Neurons(node, shape, training)
+    if isinstance(node, Scale):
+        return Scales(node, shape)
     return Delays(node, shape, training) if isinstance(node, Delay) else build(node, shape)

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from models.spec import INPUT, Coding, Readout, Spec, describe_first_error
+from models.spec import INPUT, Coding, Input, OutOfRange, Readout, Scores, Spec, describe_first_error
+from models.spec.input import PerFeature
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Integrating, Node, NodeBase
+from models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
 from models.spec.parameters import PER_NEURON, Shape, show
 from training.errors import InvalidGraph
 
@@ -37,8 +38,21 @@ class Options:
     coding: Coding | None = None
     readout: Readout | None = None
     labels: tuple[str, ...] | None = None
-    low: float | None = None
-    high: float | None = None
+    low: PerFeature | None = None
+    high: PerFeature | None = None
+    scale: PerFeature | None = None
+    offset: PerFeature | None = None
+    out_of_range: OutOfRange | None = None
+    resolution: float | None = None
+    scores: Scores | None = None
+    units: tuple[str, ...] | None = None
+    batch: int | None = None
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The fields of the spec's input that are given, but for its shape."""
+        given = {name: getattr(self, name) for name in Input.model_fields if name != "shape"}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.tensors: dict[str, FloatArray] = {}
         self.shapes: dict[str, Shape | None] = {INPUT: input_shape}
+        self.sources: list[str] = [INPUT]
 
     @property
     def last(self) -> str:
@@ -74,18 +89,24 @@ class Builder:
 
     @property
     def shape(self) -> Shape | None:
-        """The shape that leaves it."""
-        return self.shapes[self.last]
+        """The shape that arrives at the next node."""
+        return self.arriving("the next", self.sources)
+
+    def follow(self, sources: Sequence[str]) -> None:
+        """Let the next node take the sum of these, in place of what was added last."""
+        self.sources = list(sources)
 
     def add(self, draft: Draft, inputs: Sequence[str] | None = None, *, layer: Shape | None = None) -> str:
         """Append a node and return its name, which is the draft's, or one like it that a spec can have and is free.
 
-        `inputs` are names of earlier nodes, whose sum it takes; by default the node before it. `layer` is the shape
-        that the parameters are laid out over where it is not the one that arrives.
+        `inputs` are names of earlier nodes, whose sum it takes unless it joins them in its own way; by default what
+        `follow` said, or the node before it. `layer` is the shape that the parameters are laid out over where it is not
+        the one that arrives.
         """
         name = self._free_name(draft)
-        inputs = [self.last] if inputs is None else list(inputs)
-        arriving = self.arriving(draft.name, inputs)
+        inputs = self.sources if inputs is None else list(inputs)
+        joins = issubclass(draft.kind, JoinBase)
+        arriving = self.joined(name, draft, inputs) if joins else self.arriving(draft.name, inputs)
         fields: dict[str, Any] = {"inputs": inputs} if inputs != [self.last] else {}
         tensors = {parameter: narrow(value) for parameter, value in draft.tensors.items()}
         for key, value in draft.fields.items():
@@ -105,8 +126,19 @@ class Builder:
         require_size(f"node '{name}': its output", leaving or ())
         self.nodes.append(node)
         self.shapes[name] = leaving
+        self.sources = [name]
         self.tensors |= {f"{name}.{parameter}": value for parameter, value in tensors.items()}
         return name
+
+    def joined(self, name: str, draft: Draft, inputs: Sequence[str]) -> Shape | None:
+        """Return the shape of what a node that joins its inputs by a rule of its own makes of them."""
+        shapes = [(other, shape) for other in inputs if (shape := self.shapes[other]) is not None]
+        if len(shapes) < len(inputs):
+            return None
+        try:
+            return draft.kind(name=name, inputs=tuple(inputs), **draft.fields).joined_shape(shapes)
+        except ValidationError as error:
+            raise InvalidGraph(f"node '{name}': {describe_first_error(error)}") from error
 
     def arriving(self, name: str, inputs: Sequence[str]) -> Shape | None:
         """Return the shape that arrives at a node which sums `inputs`."""
@@ -124,23 +156,31 @@ class Builder:
         if not self.nodes:
             raise InvalidGraph("the network has no layer")
         last = self.nodes[-1]
-        outputs = (self.shape or (0,))[0]
+        outputs = math.prod(self.shapes[last.name] or (0,))
         if outputs > MAX_CLASSES:
             raise InvalidGraph(f"node '{last.name}': has {outputs:,} outputs, expected at most {MAX_CLASSES:,}")
-        usual = Readout.MAX_MEMBRANE if isinstance(last, Integrating) else Readout.SPIKE_COUNT
-        values = {"shape": self.shapes[INPUT], "low": options.low, "high": options.high}
         spec = Spec.read(
             {
-                "input": {key: value for key, value in values.items() if value is not None},
+                "input": {"shape": self.shapes[INPUT], **options.declared},
                 "coding": options.coding or Coding.SPIKES,
                 "time_steps": TIME_STEPS if options.time_steps is None else options.time_steps,
                 "dt": dt,
                 "nodes": self.nodes,
-                "readout": options.readout or readout or usual,
+                "readout": options.readout or readout or self._usual_readout,
                 "labels": options.labels or tuple(map(str, range(outputs))),
+                "scores": options.scores or Scores.SOFTMAX,
+                "units": options.units,
             }
         )
         return Network(spec, self.tensors)
+
+    @property
+    def _usual_readout(self) -> Readout:
+        """The readout of a source that says none: by the last node, or the one before a Flatten or Reshape there."""
+        last = next((node for node in reversed(self.nodes) if not isinstance(node, Flatten | Reshape)), self.nodes[-1])
+        if isinstance(last, Integrating):
+            return Readout.MAX_MEMBRANE
+        return Readout.SPIKE_COUNT if isinstance(last, Spiking) else Readout.MEAN
 
     def _free_name(self, draft: Draft) -> str:
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", draft.name)

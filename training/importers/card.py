@@ -26,15 +26,26 @@ def imported_card(
         sections["Agreement of the engines"] = (
             f"Against the reference engine, on random samples.\n\n{parity_table(parity)}"
         )
-        limits += " The golden samples are random: they show that engines agree, and not how well it classifies."
+        limits += " The golden samples are random: they show that engines agree, and not how good its answers are."
     return markdown(
         name,
         f"{origin}, {task.time_steps} time steps, {task.coding} coding.",
         {
             "Input": f"{show(task.input.shape)} values from {task.input.described_range}",
-            "Classes": ", ".join(task.labels),
+            **_answer(task),
             **facts,
             "Accuracy": "not measured here, for no data came with the model",
         },
         sections | {"Limits": limits},
     )
+
+
+def _answer(task: Spec | OnnxContract) -> dict[str, str]:
+    """Return what the model gives, and what that is read from."""
+    if task.scores.has_classes:
+        given = {"Classes": ", ".join(task.labels)}
+    else:
+        units = task.units or ("",) * task.classes
+        named = (f"{name} ({unit})" if unit else name for name, unit in zip(task.labels, units, strict=True))
+        given = {"Values": ", ".join(named)}
+    return given | ({"Readout": f"{task.readout}, as {task.scores}"} if isinstance(task, Spec) else {})

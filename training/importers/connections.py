@@ -7,17 +7,41 @@ checked where it is added to the builder.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec.nodes import AvgPool2d, Conv1d, Conv2d, Delay, Flatten, Linear, MaxPool2d, Scale, SumPool2d
-from models.spec.parameters import Shape, show
+from models.spec.nodes import (
+    AvgPool1d,
+    AvgPool2d,
+    Concatenate,
+    Conv1d,
+    Conv2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    Delay,
+    Flatten,
+    Linear,
+    MatMul,
+    MaxPool1d,
+    MaxPool2d,
+    Multiply,
+    Permute,
+    Reshape,
+    Scale,
+    SumPool1d,
+    SumPool2d,
+)
+from models.spec.parameters import PER_CHANNEL, Shape, show
 from training.errors import InvalidGraph
 from training.importers.builder import Draft
 
 Array = NDArray[Any]
+Pools = SumPool1d | SumPool2d | AvgPool1d | AvgPool2d | MaxPool1d | MaxPool2d
+TRANSPOSED: dict[int, type[ConvTranspose1d | ConvTranspose2d]] = {1: ConvTranspose1d, 2: ConvTranspose2d}
+AVERAGES: dict[int, type[AvgPool1d | AvgPool2d]] = {1: AvgPool1d, 2: AvgPool2d}
 CONVOLUTIONS: dict[int, tuple[type[Conv1d | Conv2d], str]] = {1: (Conv1d, "length"), 2: (Conv2d, "height, width")}
 
 
@@ -54,11 +78,58 @@ def convolution(
     return _weighted(name, kind, fields, weight, bias)
 
 
-def pool(
-    name: str, kind: type[SumPool2d | AvgPool2d | MaxPool2d], kernel: Shape, stride: Shape, padding: Shape = (0, 0)
+def transposed_convolution(
+    name: str,
+    axes: int,
+    weight: Array,
+    bias: Array | None,
+    *,
+    stride: Shape,
+    padding: Shape,
+    output_padding: Shape,
+    dilation: Shape,
+    groups: int,
 ) -> Draft:
-    """Return a pool over windows of (height, width)."""
-    return Draft(name, kind, {"kernel_size": kernel, "stride": stride, "padding": padding})
+    """Return a ConvTranspose1d or 2d, by its axes, of a weight (in, out / groups, *kernel), as PyTorch has it."""
+    _require_axes(name, weight, 2 + axes, f"(in, out / groups, {CONVOLUTIONS[axes][1]})")
+    if groups < 1 or weight.shape[0] % groups:
+        raise InvalidGraph(f"node '{name}': groups is {groups}, which must divide its {weight.shape[0]} inputs")
+    grouped = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+    fields = {
+        "in_channels": weight.shape[0],
+        "out_channels": weight.shape[1] * groups,
+        "kernel_size": _along(weight.shape[2:]),
+        "stride": _along(stride),
+        "padding": _along(padding),
+        "output_padding": _along(output_padding),
+        "dilation": _along(dilation),
+        "groups": groups,
+    }
+    outputs_first = grouped.reshape(-1, *grouped.shape[2:])
+    return _weighted(name, TRANSPOSED[axes], fields, outputs_first, bias)
+
+
+def pool(name: str, kind: type[Pools], kernel: Shape, stride: Shape, padding: Shape | None = None) -> Draft:
+    """Return a pool over windows of (height, width), or of (length,) for one of the pools over a length."""
+    fields = {"kernel_size": _along(kernel), "stride": _along(stride)}
+    return Draft(name, kind, fields if padding is None else fields | {"padding": _along(padding)})
+
+
+def adaptive_average(name: str, arriving: Shape, outputs: Sequence[int | None]) -> Draft:
+    """Return the average over windows that divide an input (channels, *axes) into so many outputs along each axis.
+
+    One output is a global average, and None keeps an axis. Raises InvalidGraph where the windows would differ in size.
+    """
+    sizes = arriving[1:]
+    wanted = tuple(size if output is None else output for size, output in zip(sizes, outputs, strict=True))
+    divides = all(output > 0 and size % output == 0 for size, output in zip(sizes, wanted, strict=True))
+    if len(sizes) not in AVERAGES or not divides:
+        raise InvalidGraph(
+            f"node '{name}': averages an input of shape {show(arriving)} into {show(wanted)}, expected outputs that "
+            "divide its one or two axes, so that all windows are of one size"
+        )
+    kernel = tuple(size // output for size, output in zip(sizes, wanted, strict=True))
+    return pool(name, AVERAGES[len(sizes)], kernel, kernel)
 
 
 def sum_by_averaging(name: str, kernel: Shape, stride: Shape) -> list[Draft]:
@@ -75,6 +146,37 @@ def sum_by_averaging(name: str, kernel: Shape, stride: Shape) -> list[Draft]:
 def flatten(name: str) -> Draft:
     """Return a Flatten of a whole sample."""
     return Draft(name, Flatten)
+
+
+def reshape(name: str, shape: Shape) -> Draft:
+    """Return a Reshape of a whole sample, in row-major order."""
+    return Draft(name, Reshape, {"shape": shape})
+
+
+def permute(name: str, order: Shape) -> Draft:
+    """Return a Permute; axis k of a sample becomes what axis order[k] was."""
+    return Draft(name, Permute, {"order": order})
+
+
+def multiply(name: str) -> Draft:
+    """Return the element-wise product of the inputs that it is added with."""
+    return Draft(name, Multiply)
+
+
+def concatenate(name: str, axis: int = 0) -> Draft:
+    """Return the inputs that it is added with, one behind the other along an axis of a sample."""
+    return Draft(name, Concatenate, {"axis": axis})
+
+
+def matmul(name: str) -> Draft:
+    """Return the matrix product of the two inputs that it is added with, for each head."""
+    return Draft(name, MatMul)
+
+
+def affine(name: str, factor: Array, offset: Array) -> Draft:
+    """Return a Scale by a factor and an offset of each channel (channels,), or of each step too (steps, channels)."""
+    fields = {"scale": PER_CHANNEL, "offset": PER_CHANNEL} | ({"steps": len(factor)} if factor.ndim > 1 else {})
+    return Draft(name, Scale, fields, {"scale": factor, "offset": offset})
 
 
 def scale(name: str, factor: Array | np.float64) -> Draft:

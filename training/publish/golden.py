@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import READOUT_TOLERANCE, Golden
+from models.bundle import Golden, close_readouts
 from models.coding import encode
 from models.engines import EngineName, RunResult, available, create
 from models.engines.reference import ReferenceEngine
@@ -26,9 +26,9 @@ THRESHOLDS = ("threshold", "adapt_gain")  # what a neuron's threshold is proport
 def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
     """Return the first samples of a split that every engine answers alike, with thresholds moved a little too.
 
-    Where fewer than `wanted` of the first CANDIDATES stay when thresholds move, or the last layer has no threshold to
-    move, the first of the others fill up. A sample on which engines differ is never golden: a server on one of them
-    would refuse the bundle. Raises ExportRefused where engines differ on every sample.
+    Where fewer than `wanted` of the first CANDIDATES stay when thresholds move, the first of the others fill up. A
+    sample on which engines differ is never golden: a server on one of them would refuse the bundle. Raises
+    ExportRefused where engines differ on every sample.
     """
     nudged = [ReferenceEngine(_with_thresholds(network, 1 + n)) for n in (-NUDGE, NUDGE)]
     others = [create(name, network) for name in available() if name is not EngineName.REFERENCE]
@@ -38,9 +38,9 @@ def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
     for start in range(0, min(CANDIDATES, len(split)), AT_A_TIME):
         inputs = encode(split.samples[start : start + AT_A_TIME], network.spec, network.spec.time_steps)
         expected, _ = reference.run(inputs)
-        agreed = np.all([_same(each, expected) for each in [expected, *(one.run(inputs)[0] for one in others)]], axis=0)
-        moved = [engine.run(inputs)[0].spike_counts for engine in nudged]
-        stays = np.all([(counts == expected.spike_counts).all(axis=1) for counts in moved], axis=0)
+        found, moved = ([engine.run(inputs)[0] for engine in engines] for engines in (others, nudged))
+        agreed = np.all([_same(each, expected, network.spec) for each in [expected, *found]], axis=0)
+        stays = np.all([_same(each, expected, network.spec) for each in moved], axis=0)
         for index in np.flatnonzero(agreed):
             sample = inputs.steps[:, index], expected.spike_counts[index], expected.readout[index]
             (steady if stays[index] else near).append(sample)
@@ -61,10 +61,10 @@ def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
     )
 
 
-def _same(found: RunResult, expected: RunResult) -> NDArray[np.bool_]:
+def _same(found: RunResult, expected: RunResult, spec: Spec) -> NDArray[np.bool_]:
     """Return for which samples an engine gives what `Bundle.verify` asks of it, (batch,)."""
     counts = (found.spike_counts == expected.spike_counts).all(axis=1)
-    close = np.isclose(found.readout, expected.readout, rtol=READOUT_TOLERANCE, atol=READOUT_TOLERANCE)
+    close = close_readouts(found.readout, expected.readout, spec, spec.time_steps)
     both: NDArray[np.bool_] = counts & close.all(axis=1)
     return both
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from models.engines.base import Counts, Record, RunResult, State
 from models.engines.event import event_kernels
+from models.engines.event.layouts import Layout
 from models.engines.event.plan import Plan
-from models.engines.event.signals import Events
+from models.engines.event.signals import Events, Signal
 from models.engines.readout import read_out
 from models.spec import Readout
 from models.spec.network import FloatArray, Network
@@ -22,23 +23,23 @@ class Answer:
     def __init__(self, network: Network, plan: Plan, samples: int, steps: int, record: Record) -> None:
         self.spec, self.plan, self.samples, self.steps = network.spec, plan, samples, steps
         self.keep_rasters = self.keep_membranes = False
+        self.traced = self.spec.readout_node.name if self.spec.readout.of_membrane else None
         if record:  # looking for a flag takes as long as a small kernel
             self.keep_rasters, self.keep_membranes = Record.RASTER in record, Record.MEMBRANE in record
         self.operations: Counts = np.zeros(samples, np.int64)
         self.spikes: dict[str, Events] = {}
         self.membranes: dict[str, FloatArray] = {}
+        self.output: Signal | None = None  # of the last node
 
     def add_trace(self, name: str, rows: FloatArray) -> None:
         """Keep a layer's membranes, which come as rows of its layout, as (time_steps, samples, *shape)."""
-        layout = self.plan.layouts[name]
-        by_sample = rows[:, layout.places].reshape(self.samples, self.steps, *layout.shape)
-        self.membranes[name] = np.ascontiguousarray(by_sample.swapaxes(0, 1))
+        self.membranes[name] = self.by_step(rows, self.plan.layouts[name], self.steps)
 
-    def result(self, state: State | None) -> tuple[RunResult, NDArray[Any]]:
-        """Return the result for samples that began with `state`, and the readout that the state after it carries."""
-        last = self.spec.nodes[-1].name
-        counted = self.spec.readout is Readout.SPIKE_COUNT
-        answer = read_out(self.spec.readout, self.count(last) if counted else self.membranes[last], state)
+    def result(self, state: State | None) -> tuple[RunResult, dict[str, NDArray[Any]]]:
+        """Return the result for samples that began with `state`, and what of it the state after it carries."""
+        read = self.spec.readout_node.name
+        counts = self.count(read) if read in self.spikes else None
+        answer = read_out(self.spec.readout, counts, self.read(read), self.steps, state)
         result = RunResult(
             spike_counts=answer.spike_counts,
             readout=answer.readout,
@@ -49,6 +50,21 @@ class Answer:
         )
         return result, answer.carried
 
+    def read(self, name: str) -> FloatArray | None:
+        """Return what the answer is read from at each step, (1 or time_steps, samples, *shape); None for counts."""
+        if self.spec.readout is Readout.SPIKE_COUNT:
+            return None
+        if name == self.traced or (name in self.membranes and name not in self.spikes):
+            return self.membranes[name]
+        assert self.output is not None  # noqa: S101  (the chunk sets it before it asks for the result)
+        dense = self.output.dense()
+        return self.by_step(dense.rows, dense.layout, dense.steps)
+
+    def by_step(self, rows: FloatArray, layout: Layout, steps: int) -> FloatArray:
+        """Return rows of a layout, one for each step of each sample, as (steps, samples, *shape)."""
+        by_sample = rows[:, layout.places].reshape(self.samples, steps, *layout.shape)
+        return np.ascontiguousarray(by_sample.swapaxes(0, 1))
+
     def per_sample(self, events: Events) -> Counts:
         """Return how many spikes each sample has, (samples,)."""
         if events.value.size:
@@ -57,11 +73,12 @@ class Answer:
         return events.offset[self.steps :: self.steps] - events.offset[: -1 : self.steps]
 
     def count(self, name: str) -> Counts:
-        """Return how often each neuron of a flat layer fired, (samples, neurons)."""
-        events = self.spikes[name]
-        counts: Counts = np.zeros((self.samples, self.plan.layouts[name].places.size), np.int64)
+        """Return how often each neuron of a layer fired, (samples, neurons)."""
+        layout, events = self.plan.layouts[name], self.spikes[name]
+        flat = len(layout.shape) == 1  # then the neurons lie in their order
+        counts: Counts = np.zeros((self.samples, layout.places.size if flat else layout.size), np.int64)
         event_kernels.count_units.call(events.index, events.value, events.offset, self.steps, counts)
-        return counts
+        return counts if flat else counts[:, layout.places]
 
     def raster(self, name: str) -> NDArray[np.int32]:
         """Return a layer's spikes as (time_steps, samples, *shape)."""

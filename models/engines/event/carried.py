@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.layouts import Layout
-from models.engines.state import READOUT, State, arrays_of
+from models.engines.state import READ, State, arrays_of
 from models.spec.network import FloatArray, Network
 
 LINE = ".line"
@@ -21,9 +21,9 @@ class CarriedLayout:
     """Where the arrays of a network's state lie.
 
     Those of all neurons lie in one array of floats, in the order of `arrays_of`: a layer's membranes, then its synaptic
-    currents, its last spikes and its adaptation, as far as it has them. For n samples an array of `rows` begins at n
-    times the number given there, and has one row of its layout's size for each sample. `lines` has the layout and the
-    longest delay of each Delay. `floats` is how many one sample takes for its neurons.
+    currents, its last spikes, its adaptation and its refractory steps, as far as it has them. For n samples an array of
+    `rows` begins at n times the number given there, and has one row of its layout's size for each sample. `lines` has
+    the layout and the longest delay of each Delay. `floats` is how many one sample takes for its neurons.
     """
 
     rows: dict[str, tuple[Layout, int]]
@@ -37,7 +37,7 @@ class CarriedLayout:
         lines: dict[str, tuple[Layout, int]] = {}
         floats = 0
         for name, array in arrays_of(network).items():
-            if name == READOUT:
+            if name in READ:
                 continue
             layout = layouts[name.rpartition(".")[0]]
             if name.endswith(LINE):
@@ -53,20 +53,20 @@ class Carried:
     """The state of some samples.
 
     `floats` (samples * layout.floats,) is the neurons' part, `lines` have (samples, longest delay, size) for each
-    Delay, and `readout` is as in `State`.
+    Delay, and `read` are the readout's arrays, as in `State`.
     """
 
     layout: CarriedLayout
     samples: int
     floats: FloatArray
     lines: dict[str, FloatArray]
-    readout: NDArray[Any]
+    read: Mapping[str, NDArray[Any]]
 
     @classmethod
     def of(cls, layout: CarriedLayout, state: State, samples: int) -> Carried:
         """Return the state of so many samples; its arrays are copied."""
         floats = np.zeros(samples * layout.floats, np.float32)
-        carried = cls(layout, samples, floats, {}, state.arrays[READOUT])
+        carried = cls(layout, samples, floats, {}, {name: state.arrays[name] for name in READ if name in state.arrays})
         for name, (each, _) in layout.rows.items():
             carried.rows(name)[:, each.places] = state.arrays[name].reshape(samples, each.places.size)
         for name, (each, longest) in layout.lines.items():
@@ -81,8 +81,8 @@ class Carried:
 
     def array(self, name: str) -> NDArray[Any]:
         """Return an array as `State` describes it."""
-        if name == READOUT:
-            return self.readout
+        if name in self.read:
+            return self.read[name]
         if name in self.layout.lines:
             layout, longest = self.layout.lines[name]
             return self.lines[name][..., layout.places].reshape(self.samples, longest, *layout.shape)
@@ -94,9 +94,9 @@ class CarriedArrays(Mapping[str, NDArray[Any]]):
     """The arrays of a `State`, each converted whenever it is looked up, since most runs end without a look.
 
     It holds the state and no other part of the run: no events, inputs or weights. That is, for each sample, 4 bytes
-    for the membrane, the synaptic current, the adaptation and (in a recurrent layer) the last spike of each neuron,
-    with the layout's padding; 4 bytes for each element of a Delay's input and each step of its longest delay; and the
-    readout.
+    for the membrane, the synaptic current, the adaptation, the refractory steps and (in a recurrent layer) the last
+    spike of each neuron, with the layout's padding; 4 bytes for each element of a Delay's input and each step of its
+    longest delay; and the readout.
     """
 
     __slots__ = ("parts",)
@@ -111,8 +111,8 @@ class CarriedArrays(Mapping[str, NDArray[Any]]):
 
     def __iter__(self) -> Iterator[str]:
         layout = self.parts[0].layout
-        return iter([*layout.rows, *layout.lines, READOUT])
+        return iter([*layout.rows, *layout.lines, *self.parts[0].read])
 
     def __len__(self) -> int:
         layout = self.parts[0].layout
-        return len(layout.rows) + len(layout.lines) + 1
+        return len(layout.rows) + len(layout.lines) + len(self.parts[0].read)

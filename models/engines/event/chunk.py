@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from models.coding import EncodedInputs
+from models.engines import plain
 from models.engines.base import Record, RunResult, State
 from models.engines.event import event_kernels, kernels
 from models.engines.event.answer import Answer
 from models.engines.event.carried import LINE, Carried
 from models.engines.event.connections import NOTHING
+from models.engines.event.joins import join
 from models.engines.event.plan import Plan
-from models.engines.event.signals import NONE, ONES, Dense, Events, Pending, Signal, Sparse, add, room_for_index
+from models.engines.event.signals import (
+    NONE,
+    ONES,
+    Dense,
+    Events,
+    Pending,
+    Signal,
+    Sparse,
+    of_values,
+    room_for_index,
+    values_of,
+)
 from models.engines.fan_out import recurrent_fan_out
 from models.engines.readout import check_spikes
 from models.spec import INPUT
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Delay, Fire, MaxPool2d, Neuron, Node, Pool2d, Scale, Spiking, SumPool2d
+from models.spec.nodes import Delay, Fire, JoinBase, MaxPool, Neuron, Node, Pool, Spiking, SumPool
 from models.spec.sums import Summation
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
@@ -43,9 +56,11 @@ class Chunk:
 
     def run(self) -> tuple[RunResult, Carried]:
         """Run every node, and return the answer and the state after the last step; raises InvalidInput."""
-        deque(self.network.spec.propagate(self.incoming(), self.apply, add), maxlen=0)
-        result, readout = self.answer.result(self.state)
-        return result, Carried(self.plan.carried, self.samples, self.carried, self.lines, readout)
+        for _, _, output in self.network.spec.propagate(self.incoming(), self.apply, self.join):  # noqa: B007  (the last)
+            pass
+        self.answer.output = output
+        result, read = self.answer.result(self.state)
+        return result, Carried(self.plan.carried, self.samples, self.carried, self.lines, read)
 
     def incoming(self) -> Signal:
         """Return the chunk's inputs as events."""
@@ -81,13 +96,26 @@ class Chunk:
             return self.connection(node, arriving)
         if isinstance(node, Neuron):
             return self.neurons(node, arriving)
-        if isinstance(node, Pool2d):
+        if isinstance(node, Pool):
             return self.pool(node, arriving)
-        if isinstance(node, Scale):
-            return self.scale(node, arriving)
         if isinstance(node, Delay):
             return self.delay(node, arriving)
-        return self.flatten(node, arriving)  # `Plan` refuses all other nodes
+        if node.name in self.plan.scales:
+            return self.scale(node, arriving)
+        if node.name in self.plan.moves:
+            return self.move(node, arriving)
+        return arriving if isinstance(node, JoinBase) else self.run_plain(node, arriving)
+
+    def join(self, node: Node, inputs: Sequence[Signal]) -> Signal:
+        """Return the one input that a node's several become: their sum, or what the node makes of them."""
+        return join(node, inputs, self.plan.arriving[node.name], self.plan.joined.get(node.name, ()))
+
+    def run_plain(self, node: Node, arriving: Signal) -> Signal:
+        """Run a node that has no kernel by its plain function, on every value."""
+        values = values_of(arriving).swapaxes(0, 1)
+        begun = 0 if self.state is None else self.state.steps
+        leaving = plain.connect_steps(node, self.network, values, begun, self.steps)
+        return of_values(self.plan.layouts[node.name], leaving.swapaxes(0, 1))
 
     def connection(self, node: Node, arriving: Signal) -> Signal:
         """Count a weighted connection's operations; its currents are computed by the node that takes them."""
@@ -109,7 +137,7 @@ class Chunk:
         rows = self.samples * self.steps
         spiking = isinstance(node, Spiking)
         several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
-        traced = not spiking or self.answer.keep_membranes
+        traced = not spiking or self.answer.keep_membranes or node.name == self.answer.traced
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
         capacity = rows * layout.places.size
         index, offset = room_for_index(capacity), np.empty(rows + 1, np.int64)
@@ -136,15 +164,15 @@ class Chunk:
             self.answer.operations += returning * recurrent_fan_out(layout.shape)
         return Sparse(layout, self.steps, spikes)
 
-    def pool(self, node: Pool2d, arriving: Signal) -> Signal:
+    def pool(self, node: Pool, arriving: Signal) -> Signal:
         """Pool events into events.
 
         Two cases need dense rows: a maximum of values other than 0 and 1, where 0 counts too, and a sum that float32
         cannot hold.
         """
         layout, windows = self.plan.layouts[node.name], self.plan.windows[node.name]
-        largest = isinstance(node, MaxPool2d)
-        divisor = 1.0 if isinstance(node, MaxPool2d | SumPool2d) else windows.area
+        largest = isinstance(node, MaxPool)
+        divisor = 1.0 if isinstance(node, MaxPool | SumPool) else windows.area
         dense = largest or self.plan.sums[node.name].by is not Summation.FLOAT32
         if not isinstance(arriving, Sparse) or (dense and arriving.events.value.size):
             rows = arriving.dense().rows
@@ -187,11 +215,13 @@ class Chunk:
         found = offset[-1]
         return Sparse(layout, self.steps, Events(index[:found], value[:found], offset))
 
-    def flatten(self, node: Node, arriving: Signal) -> Signal:
-        """Move each element to its place in the flat order."""
-        before, after = self.plan.layouts[self.network.spec.sources[node.name][0]], self.plan.layouts[node.name]
+    def move(self, node: Node, arriving: Signal) -> Signal:
+        """Move each value to its place in another shape or another order of the axes."""
+        after, moves, before = self.plan.layouts[node.name], self.plan.moves[node.name], arriving.layout
         if isinstance(arriving, Sparse):
             index, value, offset = arriving.events
-            return Sparse(after, arriving.steps, Events(before.elements[index], value, offset))
+            return Sparse(after, arriving.steps, Events(moves[index], value, offset))
         dense = arriving.dense()
-        return Dense(after, dense.steps, after.to_rows(dense.rows[:, before.places]))
+        rows = np.zeros((len(dense.rows), after.size), np.float32)
+        rows[:, moves[before.places]] = dense.rows[:, before.places]
+        return Dense(after, dense.steps, rows)

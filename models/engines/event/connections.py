@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.engines.event.layouts import Layout, aligned, padded
 from models.engines.event.vectors import HALF, LANES
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Conv1d, Conv2d, Linear, Pool2d, Weighted, Window
+from models.spec.nodes import Conv, ConvTranspose, Linear, Pool, Spread, Weighted, Window
 from models.spec.sums import Sum, Summation
 
 Ints = NDArray[np.int32]
@@ -119,10 +119,10 @@ def panels(weight: FloatArray) -> FloatArray:
 
 
 @feed_of.register
-def _(node: Conv1d | Conv2d, network: Network, arriving: Layout, leaving: Layout) -> Feed:
+def _(node: Conv | ConvTranspose, network: Network, arriving: Layout, leaving: Layout) -> Feed:
     weight = network.tensors[f"{node.name}.weight"]
     outputs, inputs = weight.shape[:2]  # of one group: its inputs, and all outputs
-    windows = (Window(1), *node.windows)[-2:]  # a length is one row
+    windows: tuple[Window | Spread, ...] = (Window(1), *node.windows)[-2:]  # a length is one row
     height, width = (window.extent for window in windows)
     weight = weight.reshape(outputs, inputs, height, width)
     per_group = outputs // node.groups
@@ -178,7 +178,10 @@ class _Axis:
     reached: list[list[tuple[int, int]]]
 
     @classmethod
-    def of(cls, window: Window, inputs: int, outputs: int) -> _Axis:
+    def of(cls, window: Window | Spread, inputs: int, outputs: int) -> _Axis:
+        if isinstance(window, Spread):
+            reached = [window.reached(position, outputs) for position in range(inputs)]
+            return cls(outputs, list(range(window.extent)), window.dilation, reached)
         shared = math.gcd(window.stride, window.dilation)
         hop = window.stride // shared  # taps that one input meets are so far from each other
         order = [tap for phase in range(hop) for tap in reversed(range(phase, window.extent, hop))]
@@ -229,11 +232,10 @@ class Windows(NamedTuple):
     area: float
 
 
-def windows_of(node: Pool2d, arriving: Layout, leaving: Layout) -> Windows:
+def windows_of(node: Pool, arriving: Layout, leaving: Layout) -> Windows:
     """Return the windows of a pool between two layouts."""
-    _, height, width = arriving.shape
-    _, rows, columns = leaving.shape
-    (kernel_height, kernel_width), (hop_y, hop_x), (pad_y, pad_x) = node.kernel_size, node.hop, node.padding
+    (height, width), (rows, columns) = arriving.image, leaving.image
+    (kernel_height, kernel_width), (hop_y, hop_x), (pad_y, pad_x) = node.spread
     outputs: list[list[int]] = [[] for _ in range(height * width)]
     inputs: list[list[int]] = []
     for row in range(rows):
@@ -255,8 +257,7 @@ def windows_of(node: Pool2d, arriving: Layout, leaving: Layout) -> Windows:
         table[position, :, : len(windows)] = np.arange(arriving.channels)[:, np.newaxis] + first_places
     first_input = np.cumsum([0, *map(len, inputs)], dtype=np.int32)
     flat = np.array([position for window in inputs for position in window], np.int32)
-    area = float(kernel_height * kernel_width)
-    return Windows(overlaps, flat_table, arriving.channels, first_input, flat, area)
+    return Windows(overlaps, flat_table, arriving.channels, first_input, flat, float(node.area))
 
 
 def _require(within: NDArray[np.bool_]) -> None:

@@ -51,13 +51,14 @@ class EventEngine:
         """Run every sample on from `state`, or from rest; see `Runner.run`.
 
         The arrays of the returned state are converted when they are looked up; see `CarriedArrays`. Raises InvalidInput
-        for a state that does not fit, and where a neuron fires more often in a step than can be counted.
+        for a state or a number of steps that does not fit, and where a neuron fires more often in a step than can be
+        counted.
         """
         steps = inputs.time_steps
         if state is not None:
             state = State(state.steps, dict(state.arrays))  # converted once, for all chunks
-            check_state(state, self.network, inputs.batch)
             steps += state.steps
+        check_state(state, self.network, inputs.batch, inputs.time_steps)
         if inputs.batch <= 1:
             whole = slice(0, inputs.batch)
             result, carried = Chunk(self.network, self.plan, inputs, whole, state, record).run()

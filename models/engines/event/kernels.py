@@ -25,11 +25,13 @@ from models.engines.event.currents import (
     gather_to_floats,
     rows_at_once,
 )
-from models.engines.event.stepping import step_any, step_plain
+from models.engines.event.stepping import ADAPT_CASES, step_any, step_plain
 from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
 from models.spec.neuron_parameters import ROWS
+from models.spec.nodes import Adapt
 
-ROW_COUNT, START = len(ROWS), ROWS.index("start")
+ROW_COUNT, START, THRESHOLD = len(ROWS), ROWS.index("start"), ROWS.index("threshold")
+RELAXES = ADAPT_CASES.index(Adapt.RELAX)
 
 
 @inner
@@ -88,7 +90,8 @@ def run_neurons(
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
     spikes = np.empty(0, np.float32)
     row, membrane = aligned_floats(size), aligned_floats(size)
-    held, fired = aligned_floats(2 * size), aligned_floats(size)  # held: synaptic currents, then adaptations
+    held = aligned_floats(3 * size)  # synaptic currents, then adaptations, then counters of refractory steps
+    fired = aligned_floats(size)
     feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
     resting = stride * START
@@ -96,6 +99,7 @@ def run_neurons(
     synapses = membranes + samples * size
     last_spikes = synapses + (samples * size if rule.synapse else 0)
     adaptations = last_spikes + (samples * size if recurrent else 0)
+    counters = adaptations + (samples * size if rule.adaptive else 0)
     count, before = 0, 0
     offset[0] = 0
     for sample in range(samples):
@@ -107,11 +111,16 @@ def run_neurons(
                 copy(held, 0, carried, synapses + at, size)
             if rule.adaptive:
                 copy(held, size, carried, adaptations + at, size)
+            if rule.refractory:
+                copy(held, 2 * size, carried, counters + at, size)
         else:
             for j in range(size):
                 membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
             if not rule.plain:
                 held[:] = 0.0
+            if rule.adaptive == RELAXES:  # whose adaptation is the threshold itself
+                for j in range(size):
+                    held[size + j] = neurons.parameters[stride * THRESHOLD + (j if stride == size else 0)]
         for now in range(sample * steps, (sample + 1) * steps):
             current, c = sums, now * size
             if connected:
@@ -149,7 +158,8 @@ def run_neurons(
                     p = j if stride == size else 0
                     bits = step_any(
                         membrane, held, size, j, current, c + j, feedback, neurons.parameters, p, stride,
-                        rule.synapse, rule.charge, rule.fire, rule.reset, rule.floor, rule.adaptive, fired,
+                        rule.synapse, rule.charge, rule.fire, rule.reset, rule.floor, rule.adaptive,
+                        rule.refractory, fired,
                     )  # fmt: skip
                     count = list_bits(index, count, j, bits)
             if value.size:
@@ -163,6 +173,8 @@ def run_neurons(
             copy(carried, synapses + at, held, 0, size)
         if rule.adaptive:
             copy(carried, adaptations + at, held, size, size)
+        if rule.refractory:
+            copy(carried, counters + at, held, 2 * size, size)
         if recurrent:
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):

@@ -22,15 +22,15 @@ from models.engines.event.connections import (
     summed_by,
     windows_of,
 )
+from models.engines.event.joins import moves_of
 from models.engines.event.layouts import Layout, aligned
 from models.engines.event.stepping import Rule, rule_of
 from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out
-from models.errors import EngineUnavailable
 from models.neurons import feedback_joins_charge
 from models.spec.network import FloatArray, Network
 from models.spec.neuron_parameters import NEUTRAL, ROWS
-from models.spec.nodes import Delay, Flatten, Neuron, Pool2d, Scale, Spiking, Weighted
+from models.spec.nodes import Concatenate, Delay, JoinBase, Moved, Neuron, Node, Permute, Pool, Scale, Spiking, Weighted
 from models.spec.sums import Sum, Sums, sums_of
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
@@ -76,29 +76,46 @@ class Plan:
     windows: dict[str, Windows]
     scales: dict[str, FloatArray]
     delays: dict[str, NDArray[np.int64]]
+    moves: dict[str, NDArray[np.int32]]  # the place to which a node moves each place
+    joined: dict[str, list[NDArray[np.int32]]]  # of a Concatenate, the same for each of its inputs
+    plain: dict[str, int]  # the nodes for which there is no kernel, and how many places come and go there
+    arriving: dict[str, Layout]
     carried: CarriedLayout
     sums: Sums
 
     @classmethod
     def of(cls, network: Network) -> Plan:
-        """Return the plan of a network; raises EngineUnavailable for a node that no kernel runs."""
+        """Return the plan of a network; a node without tables here is run by its plain function."""
         spec, sums = network.spec, sums_of(network)
         network = Network(spec, {**network.tensors, **sums.weights})
         layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
-        arriving = {node.name: layouts[spec.sources[node.name][0]] for node in spec.nodes}
-        plan = cls(layouts, {}, {}, {}, {}, {}, CarriedLayout.of(network, layouts), sums)
+        arriving = {
+            node.name: layouts[node.name if isinstance(node, JoinBase) else spec.sources[node.name][0]]
+            for node in spec.nodes
+        }
+        plain = {
+            node.name: sum(layouts[name].size for name in (node.name, *spec.sources[node.name]))
+            for node in spec.nodes
+            if not has_kernel(node)
+        }
+        plan = cls(layouts, {}, {}, {}, {}, {}, {}, {}, plain, arriving, CarriedLayout.of(network, layouts), sums)
         for node in spec.nodes:
-            if not isinstance(node, Weighted | Neuron | Pool2d | Flatten | Scale | Delay):
-                raise EngineUnavailable(f"node '{node.name}': engine 'event' has no kernel for a {node.type}")
+            if isinstance(node, Concatenate):
+                sources = [layouts[name] for name in spec.sources[node.name]]
+                plan.joined[node.name] = moves_of(node, sources, layouts[node.name])
+            if node.name in plain:
+                continue
             before, after = arriving[node.name], layouts[node.name]
             if isinstance(node, Weighted):
                 plan.connections[node.name] = _connection(node, network, sums[node.name], before, after)
             elif isinstance(node, Neuron):
                 plan.neurons[node.name] = _neurons(node, network, sums[f"{node.name}.recurrent"], after, plan.carried)
-            elif isinstance(node, Pool2d):
+            elif isinstance(node, Pool):
                 plan.windows[node.name] = windows_of(node, before, after)
             elif isinstance(node, Scale):
                 plan.scales[node.name] = _by_place(network.parameter(node, "scale"), after)
+            elif isinstance(node, Moved):
+                plan.moves[node.name] = _moves(node, before, after)
             elif isinstance(node, Delay):
                 plan.delays[node.name] = _by_place(network.parameter(node, "delay"), after).astype(np.int64)
         return plan
@@ -108,15 +125,31 @@ class Plan:
         """The most that a run allocates for one step of one sample.
 
         An index, a value and a float of a row at each place; an index and a value for each place that a pool takes to a
-        window.
+        window; four floats for each place on both sides of a node without a kernel, whose values are dense.
         """
         places = sum(layout.size for layout in self.layouts.values())
-        return 12 * places + 8 * sum(windows.outputs.size for windows in self.windows.values())
+        pooled = sum(windows.outputs.size for windows in self.windows.values())
+        return 12 * places + 8 * pooled + 16 * sum(self.plain.values())
+
+
+def has_kernel(node: Node) -> bool:
+    """Return whether kernels run a node, or NumPy moves its events; any other is run by its plain function."""
+    if isinstance(node, Scale):
+        return node.offset == 0 and not node.by_step
+    return isinstance(node, Weighted | Neuron | Pool | Moved | Delay)
+
+
+def _moves(node: Moved, before: Layout, after: Layout) -> NDArray[np.int32]:
+    """Return where each place of `before` lies in `after`."""
+    elements = np.arange(before.places.size)
+    if isinstance(node, Permute):
+        elements = np.argsort(elements.reshape(before.shape).transpose(node.order).ravel())
+    return after.places[elements[before.elements]]
 
 
 def _by_place(values: FloatArray, layout: Layout) -> FloatArray:
     """Return a parameter at each place of a layout, or (1,) where it is one number."""
-    return layout.to_rows(values.reshape(-1)) if values.ndim else values.reshape(1)
+    return layout.to_rows(np.broadcast_to(values, layout.shape).reshape(-1)) if values.ndim else values.reshape(1)
 
 
 def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, after: Layout) -> Connection:
@@ -159,8 +192,9 @@ def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
         layout.places.size == layout.size or first["drive"] == first["leak"] == first["start"] == 0 >= first["floor"]
     ):
         return aligned((len(ROWS), LANES), rows[:, :1]).ravel()
-    rows = layout.to_rows(rows)
-    rows[ROWS.index("threshold"), np.setdiff1d(np.arange(layout.size), layout.places)] = np.inf
+    rows, padding = layout.to_rows(rows), np.setdiff1d(np.arange(layout.size), layout.places)
+    rows[ROWS.index("threshold"), padding] = np.inf
+    rows[ROWS.index("tau"), padding] = 1.0  # by which padding is divided, and stays at 0
     return rows.ravel()
 
 

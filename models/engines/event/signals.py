@@ -105,6 +105,23 @@ class Pending:
 Signal: TypeAlias = Sparse | Dense | Pending
 
 
+FEW = 0.25  # share of values other than 0 up to which they travel as events
+
+
+def of_values(layout: Layout, values: FloatArray) -> Signal:
+    """Return values (samples, steps, *shape) as a signal: as events where few of them are not 0."""
+    samples, steps = values.shape[:2]
+    rows = layout.to_rows(values.reshape(samples * steps, layout.places.size))
+    dense = Dense(layout, steps, rows)
+    return dense.sparse() if np.count_nonzero(rows) <= FEW * values.size else dense
+
+
+def values_of(signal: Signal) -> FloatArray:
+    """Return the values of a signal, (samples, steps, *shape), with one step where every step is the same."""
+    dense = signal.dense()
+    return dense.rows[:, dense.layout.places].reshape(-1, dense.steps, *dense.layout.shape)
+
+
 def add(first: Signal, second: Signal) -> Signal:
     """Sum two signals of one layout; a constant one counts at every step of the other."""
     a, b = first.dense(), second.dense()

@@ -18,18 +18,32 @@ from numba.core import types
 
 from models.engines.event.vectors import LANES, Code, intrinsic
 from models.neurons import (
+    ADAPTATIONS,
     CHARGES,
     RESETS,
     SYNAPSES,
-    Adaptation,
     Needed,
+    Refractory,
     ResetRule,
     adapts,
     feedback_joins_charge,
     has_synapse,
+    refracts,
 )
 from models.spec.neuron_parameters import ROWS
-from models.spec.nodes import LEAKS, Charge, Fire, Leaky, Neuron, Reset, ResetTiming, Spiking, Synapse, Threshold
+from models.spec.nodes import (
+    LEAKS,
+    Adapt,
+    Charge,
+    Fire,
+    Leaky,
+    Neuron,
+    Reset,
+    ResetTiming,
+    Spiking,
+    Synapse,
+    Threshold,
+)
 
 SYNAPSE_CASES: tuple[Synapse | None, ...] = (None, *Synapse)
 CHARGE_CASES: tuple[tuple[Charge, str] | None, ...] = (
@@ -37,6 +51,7 @@ CHARGE_CASES: tuple[tuple[Charge, str] | None, ...] = (
     None,  # a Threshold's, which has no membrane
 )
 FIRE_CASES = tuple(Fire)
+ADAPT_CASES: tuple[Adapt | None, ...] = (None, *Adapt)
 RESET_CASES = tuple(
     sorted(
         ((reset, timing) for reset, timings in RESETS.items() for timing in timings),
@@ -59,6 +74,7 @@ class Rule(NamedTuple):
     reset: int
     floor: int
     adaptive: int
+    refractory: int
 
 
 def rule_of(node: Neuron) -> Rule:
@@ -70,11 +86,11 @@ def rule_of(node: Neuron) -> Rule:
     elif isinstance(node, Threshold):
         charge = None
     fire, reset, floor, last = Fire.AT_THRESHOLD, (Reset.NONE, ResetTiming.SAME_STEP), False, False
-    adaptive = adapts(node)
+    adapt = node.adapt if adapts(node) else None
     if isinstance(node, Spiking):
         fire, reset = node.fire, (node.reset, node.reset_timing)
         floor, last = node.floor is not None, feedback_joins_charge(node)
-    plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adaptive)
+    plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adapt or refracts(node))
     return Rule(
         plain=int(plain and fire in PLAIN_FIRES and reset in PLAIN_RESETS),
         synapse=SYNAPSE_CASES.index(synapse),
@@ -82,7 +98,8 @@ def rule_of(node: Neuron) -> Rule:
         fire=FIRE_CASES.index(fire),
         reset=RESET_CASES.index(reset),
         floor=int(floor),
-        adaptive=int(adaptive),
+        adaptive=ADAPT_CASES.index(adapt),
+        refractory=int(refracts(node)),
     )
 
 
@@ -98,6 +115,9 @@ class Vector:
 
     def __sub__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fsub(self.value, other.value))
+
+    def __rsub__(self, number: float) -> Vector:
+        return VectorArithmetic().constant(self, number) - self
 
     def __mul__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fmul(self.value, other.value))
@@ -130,6 +150,14 @@ class VectorArithmetic:
         """Return the values, and 0 in place of those that are less."""
         zero = self.constant(values, 0.0)
         return self.where(self.compare(">", values, zero), values, zero)
+
+    def waiting(self, counter: Vector) -> Vector:
+        """Return 1 where a counter is above 0, else 0."""
+        return self.fire(counter, self.constant(counter, 0.0), Fire.ABOVE_THRESHOLD)
+
+    def still(self, values: Vector) -> Vector:
+        """Return the values: there is no gradient to hold back."""
+        return values
 
     def constant(self, like: Vector, number: float) -> Vector:
         """Return a vector of one number."""
@@ -196,32 +224,42 @@ class _Step:
 
         return needed
 
-    @property
-    def adaptation(self) -> Adaptation[Vector]:
-        """How the threshold of neurons that adapt rises."""
-        return Adaptation(self.parameter("adapt_decay"), self.parameter("adapt_gain"))
-
     def threshold(self, adaptive: Any, held: Any, a: Any) -> Vector:
         """Return the threshold of this step, which is higher than its base where spikes have raised it."""
 
-        def give(raised: bool) -> tuple[Vector, ...]:
+        def give(case: Adapt | None) -> tuple[Vector, ...]:
             base = self.parameter("threshold")
-            if not raised:
+            if case is None:
                 return (base,)
-            return (self.adaptation.threshold(base, Vector(self.code, self.code.load(held, a))),)
+            return (ADAPTATIONS[case](self.only()).threshold(base, Vector(self.code, self.code.load(held, a))),)
 
-        return _chosen(self.code, adaptive, (False, True), give)[0]
+        return _chosen(self.code, adaptive, ADAPT_CASES, give)[0]
 
-    def adapt(self, adaptive: Any, held: Any, a: Any, spikes: Vector) -> None:
+    def adapt(self, adaptive: Any, held: Any, a: Any, threshold: Vector, spikes: Vector) -> None:
         """Let the spikes count in the adaptation, where there is one."""
 
-        def give(counted: bool) -> tuple[Vector, ...]:
-            if counted:
+        def give(case: Adapt | None) -> tuple[Vector, ...]:
+            if case is not None:
                 before = Vector(self.code, self.code.load(held, a))
-                self.code.store(self.adaptation.after(before, spikes).value, held, a)
+                self.code.store(ADAPTATIONS[case](self.only()).after(before, threshold, spikes).value, held, a)
             return ()
 
-        _chosen(self.code, adaptive, (False, True), give)
+        _chosen(self.code, adaptive, ADAPT_CASES, give)
+
+    def hold(
+        self, refractory: Any, held: Any, q: Any, before: Vector, after: Vector, fired: Vector
+    ) -> tuple[Vector, ...]:
+        """Return the membrane and the spikes of neurons that may wait after a spike, and count their steps."""
+
+        def give(waits: bool) -> tuple[Vector, ...]:
+            if not waits:
+                return after, fired
+            rule, counter = Refractory(self.parameter("refractory")), Vector(self.code, self.code.load(held, q))
+            membrane, spikes, left = rule.held(counter, before, after, fired, VectorArithmetic())
+            self.code.store(left.value, held, q)
+            return membrane, spikes
+
+        return _chosen(self.code, refractory, (False, True), give)
 
     def fired(self, fire: Any, charged: Vector, threshold: Vector) -> Vector:
         """Return the spikes."""
@@ -310,23 +348,23 @@ def step_plain(
 def step_any(
     _: Any, membrane: Any, held: Any, size: Any, j: Any, current: Any, i: Any, feedback: Any, parameters: Any,
     p: Any, stride: Any, synapse_case: Any, charge_case: Any, fire_case: Any, reset_case: Any, floor_case: Any,
-    adaptive: Any, spikes: Any,
+    adaptive: Any, refractory: Any, spikes: Any,
 ) -> Any:  # fmt: skip
     """Step a vector of neurons of any rule and return which fired, as bits.
 
     (membrane, held, size, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case, fire_case,
-    reset_case, floor_case, adaptive, spikes): as `step_plain`; feedback[j:] joins what is charged, and how often each
-    fired goes to spikes[j:]. held[j:] are the synaptic currents, and held[size + j:] the adaptations, which are read
-    and written only where the neurons are `adaptive`.
+    reset_case, floor_case, adaptive, refractory, spikes): as `step_plain`; feedback[j:] joins what is charged, and how
+    often each fired goes to spikes[j:]. held[j:] are the synaptic currents, held[size + j:] the adaptations, which are
+    read and written only where the neurons are `adaptive`, and held[2 * size + j:] the counters of those that are
+    `refractory`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        _, _, size, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, adaptive, _ = (
-            arguments
-        )
+        _, _, size, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, *others = arguments
+        adaptive, refractory, _ = others
         membranes, states, currents, feedbacks, parameters, counts = (
-            code.pointer(argument) for argument in (0, 1, 4, 6, 7, 16)
+            code.pointer(argument) for argument in (0, 1, 4, 6, 7, 17)
         )
         step, arithmetic = _Step(code, parameters, p, stride), VectorArithmetic()
 
@@ -335,6 +373,7 @@ def step_any(
 
         resting, current, feedback = loaded(membranes, j), loaded(currents, i), loaded(feedbacks, j)
         a = builder.add(size, j)
+        q = builder.add(size, a)
         threshold = step.threshold(adaptive, states, a)
 
         def start(rule: ResetRule[Vector]) -> tuple[Vector, ...]:
@@ -347,8 +386,9 @@ def step_any(
         (charged,) = step.by_reset(in_reset, threshold, lambda rule: (rule.charged(joined, late, arithmetic),))
         fired = step.fired(in_fire, charged, threshold)
         (after,) = step.by_reset(in_reset, threshold, lambda rule: (rule.after(charged, fired, late, arithmetic),))
-        remaining = step.lifted(in_floor, after)
-        step.adapt(adaptive, states, a, fired)
+        lifted = step.lifted(in_floor, after)
+        remaining, fired = step.hold(refractory, states, q, resting, lifted, fired)
+        step.adapt(adaptive, states, a, threshold, fired)
         code.store(remaining.value, membranes, j)
         code.store(kept.value, states, j)
         code.store(fired.value, counts, j)
@@ -356,5 +396,5 @@ def step_any(
 
     return types.uint64(
         membrane, held, size, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case,
-        fire_case, reset_case, floor_case, adaptive, spikes,
+        fire_case, reset_case, floor_case, adaptive, refractory, spikes,
     ), generate  # fmt: skip

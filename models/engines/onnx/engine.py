@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult
 from models.engines.onnx import fields as onnx_fields
+from models.engines.onnx.outputs import read_at_each_step
 from models.engines.readout import check_spikes, read_out
-from models.engines.state import READOUT, State, arrays_of, check_from_rest, check_state
+from models.engines.state import READ, State, arrays_of, check_from_rest, check_state
 from models.errors import EngineUnavailable, InvalidBundle
 from models.neurons import counts_steps
 from models.spec import Coding, Readout, Spec
 from models.spec.network import Network
-from models.spec.nodes import Fire, Neuron
+from models.spec.nodes import Fire, Neuron, Spiking
 
 # From 1.29 on ONNX Runtime sends telemetry to its makers, and keeps an id on the disk for it, unless turned off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 BEFORE_STATES = "the bundle's model.onnx was built before there were states"
+COUNTS = ("state.begun", "state.steps")  # inputs of a state that are no arrays of it
 QUIET = 3  # onnxruntime's level for errors only
 
 
@@ -44,10 +46,13 @@ class OnnxEngine:
         self.neurons = [node.name for node in self.spec.nodes if isinstance(node, Neuron)]
         self.spiking = [node.name for node in self.spec.spiking_nodes]
         self.begun = any(isinstance(node, Neuron) and counts_steps(node) for node in self.spec.nodes)
-        # The outputs that the answer is computed from: counts, or the membranes of the last layer.
-        spikes = self.spec.readout is Readout.SPIKE_COUNT
-        self.read = "spike_counts" if spikes else f"{self.spec.nodes[-1].name}.membrane"
+        self.by_step = any(node.by_step for node in self.spec.nodes)
+        # The outputs that the answer is computed from: counts where the last layer fires, and what is read otherwise.
+        readout, last = self.spec.readout, self.spec.readout_node
+        self.counted = ["spike_counts"] if isinstance(last, Spiking) else []
+        self.read = [] if readout is Readout.SPIKE_COUNT else [read_at_each_step(self.spec)]
         self._check_interface()
+        self.before_states = False  # whether an older version built the model, without state inputs
         self.carried = self._carried()
         self.most = {
             # A model of an older version lacks this output and has only the raster.
@@ -55,23 +60,29 @@ class OnnxEngine:
             for node in self.spec.spiking_nodes
             if node.fire is Fire.MULTIPLE
         }
-        counted = [self.read, "synaptic_operations", *(f"{name}.spikes" for name in self.spiking), *self.most.values()]
+        counted = [
+            *self.counted,
+            *self.read,
+            "synaptic_operations",
+            *(f"{name}.spikes" for name in self.spiking),
+            *self.most.values(),
+        ]
         self.always = [*counted, *(f"next.{name}" for name in self.carried)]
 
     def run(
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
         """Run every sample on from `state`, or from rest; see `Runner.run`."""
-        if state is not None:
-            if not self.carried:
-                check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
-            check_state(state, self.network, inputs.batch)
+        if state is not None and self.before_states:
+            check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
+        check_state(state, self.network, inputs.batch, inputs.time_steps)
         rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
         wanted = self._wanted(rasters, membranes)
         found = dict(zip(wanted, self.session.run(wanted, self._feed(inputs, state)), strict=True))
         for name, most in self.most.items():
             check_spikes(name, float(found[most].max(initial=0)))
-        answer = read_out(self.spec.readout, found[self.read], state)
+        counts, values = ([found[name] for name in names] or [None] for names in (self.counted, self.read))
+        answer = read_out(self.spec.readout, counts[0], values[0], inputs.time_steps, state)
         result = RunResult(
             spike_counts=answer.spike_counts,
             readout=answer.readout,
@@ -80,11 +91,10 @@ class OnnxEngine:
             rasters={name: found[f"{name}.raster"].astype(np.int32) for name in self.spiking} if rasters else {},
             membranes={name: found[f"{name}.membrane"] for name in self.neurons} if membranes else {},
         )
-        if not self.carried:
+        if self.before_states:
             return result, State(inputs.time_steps, {})
         arrays = {name: found[f"next.{name}"] for name in self.carried}
-        arrays[READOUT] = answer.carried
-        return result, State(inputs.time_steps + (0 if state is None else state.steps), arrays)
+        return result, State(inputs.time_steps + (0 if state is None else state.steps), arrays | answer.carried)
 
     def _wanted(self, rasters: bool, membranes: bool) -> list[str]:
         """Return the names of the outputs that a run needs, each once."""
@@ -101,19 +111,24 @@ class OnnxEngine:
             feed |= {f"state.{name}": state.arrays[name] for name in self.carried}
             if self.begun:
                 feed["state.begun"] = np.ones((), np.float32)
+            if self.by_step:
+                feed["state.steps"] = np.array([state.steps], np.int64)
         return feed
 
     def _carried(self) -> list[str]:
         """Return the names of the state's arrays except the readout; empty if the model has no state inputs."""
         optional = {value.name: value.shape[1:] for value in self.session.get_overridable_initializers()}
-        if not any(name.startswith("state.") for name in optional):
+        wanted = {name: list(array.shape) for name, array in arrays_of(self.network).items() if name not in READ}
+        if wanted and not any(name.startswith("state.") for name in optional):
+            self.before_states = True
             return []
-        wanted = {name: list(array.shape) for name, array in arrays_of(self.network).items() if name != READOUT}
-        given = {name.removeprefix("state."): shape for name, shape in optional.items() if name != "state.begun"}
+        given = {name.removeprefix("state."): shape for name, shape in optional.items() if name not in COUNTS}
         if given != wanted or not {f"next.{name}" for name in wanted} <= self.outputs:
             raise InvalidBundle(f"model.onnx: its state is {given} per sample, but the spec needs {wanted}")
         if self.begun and "state.begun" not in optional:
             raise InvalidBundle("model.onnx: lacks the input 'state.begun' that the spec calls for")
+        if self.by_step and "state.steps" not in optional:
+            raise InvalidBundle("model.onnx: lacks the input 'state.steps' that the spec calls for")
         return list(wanted)
 
     def _check_interface(self) -> None:
@@ -124,7 +139,7 @@ class OnnxEngine:
         given = {value.name: value.shape[1 if direct else 2 :] for value in self.session.get_inputs()}
         if given != wanted:
             raise InvalidBundle(f"model.onnx: its inputs are {given} per sample, but the spec needs {wanted}")
-        needed = {"spike_counts", "readout", "synaptic_operations", self.read}
+        needed = {"spike_counts", "readout", "synaptic_operations", *self.read}
         needed |= {f"{node.name}.spikes" for node in self.spec.spiking_nodes}
         if needed - self.outputs:
             raise InvalidBundle(f"model.onnx: lacks the output '{min(needed - self.outputs)}' that the spec calls for")

@@ -13,7 +13,8 @@ from models.engines.base import Record, RunResult
 from models.engines.onnx.engine import first_line, open_session
 from models.engines.state import State, check_from_rest
 from models.errors import InvalidBundle, InvalidInput
-from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
+from models.spec import Scores
+from models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
 from models.spec.parameters import MAX_FLOAT32, Shape
 
 FLOATS: dict[str, type[np.floating[Any]]] = {
@@ -93,6 +94,8 @@ class ContractEngine:
         if not (np.abs(values) <= MAX_FLOAT32).all():  # this refuses NaN as well
             raise InvalidInput(f"{named} holds NaN or infinite values, expected finite ones")
         if contract.output_kind is OutputKind.SCORES:
+            if contract.scores is Scores.PROBABILITIES:
+                self._check_probabilities(values, named)
             return values
         wrong = (values < 0) | (values >= MAX_COUNT) | (values != np.floor(values))
         if wrong.any():
@@ -102,6 +105,15 @@ class ContractEngine:
             )
         axes = contract.output_layout.names
         return values.sum(axis=axes.index("time_steps")) if "time_steps" in axes else values
+
+    def _check_probabilities(self, values: NDArray[np.float64], named: str) -> None:
+        outside = (values < -PROBABILITY_TOLERANCE) | (values > 1 + PROBABILITY_TOLERANCE)
+        if outside.any():
+            raise InvalidInput(f"{named} holds {values[outside][0]:g}, but the contract says that it is probabilities")
+        sums = values.sum(axis=1)
+        if (np.abs(sums - 1) > PROBABILITY_TOLERANCE).any():
+            worst = sums[np.abs(sums - 1).argmax()]
+            raise InvalidInput(f"{named} adds up to {worst:g}, but the contract says that it is probabilities")
 
     def _check_input(self) -> type[np.floating[Any]]:
         """Return the input's type, and find out whether the graph takes one sample at a time."""

@@ -8,23 +8,24 @@ Inputs: `inputs`, float32 encoded values: (batch, *shape) and `time_steps`, an i
 (time_steps, batch, *shape) for the others. Outputs: `spike_counts` int64 and `readout` float32, both (batch, classes);
 `synaptic_operations` int64 (batch,); and per neuron layer `<node>.spikes` int64 (batch,), `<node>.raster` and
 `<node>.membrane` float32 (time_steps, batch, *shape). Where a neuron may fire several times a step, `<node>.most`
-float32 (batch,) is the most that one did. The equations are `models.neurons`'.
+float32 (batch,) is the most that one did. Where the readout is of a node that is no neuron, `<node>.output` float32
+(time_steps, batch, classes) is its output. The equations are `models.neurons`'.
 
 A run starts from rest unless a state is fed: each of its arrays, with its name in `models.engines.state`, except the
 readout, is an optional input `state.<array>`, and so is `state.begun` (1 after the first step) where a recurrent bias
-waits for the second step. The state after the last step leaves as `next.<array>`. With a state, `spike_counts` and
-`readout` are of the steps of that call alone.
+waits for the second step, and `state.steps`, the number of steps since rest, where a Scale has its own for each. The
+state after the last step leaves as `next.<array>`. With a state, `spike_counts` and `readout` are of the steps of that
+call alone.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial, singledispatchmethod
+from functools import cached_property, partial, reduce, singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -33,28 +34,36 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.engines.fan_out import fan_out, recurrent_fan_out
+from models.engines.onnx.outputs import read_at_each_step
 from models.engines.state import longest_delay, neuron_arrays
 from models.neurons import NeuronLayer, NeuronState, at_rest, counts_steps
 from models.spec import Coding, Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import (
-    AvgPool2d,
+    AvgPool,
+    Concatenate,
     Conv1d,
     Conv2d,
+    ConvTranspose,
     Delay,
     Fire,
     Flatten,
     Linear,
-    MaxPool2d,
+    MatMul,
+    MaxPool,
+    Multiply,
     Neuron,
     Node,
+    Permute,
+    Reshape,
     Scale,
     Spiking,
-    SumPool2d,
+    SumPool,
     SweptBase,
     Weighted,
 )
 from models.spec.parameters import Shape
+from models.spec.readouts import Reduction
 from models.spec.sums import Limbs, Summation, names_of, sums_of
 
 OPSET = 21
@@ -73,6 +82,9 @@ class Value:
 
     def __sub__(self, other: Value) -> Value:
         return self.graph.op("Sub", self, other)
+
+    def __rsub__(self, number: float) -> Value:
+        return self.graph.constant(number, np.float32) - self
 
     def __mul__(self, other: Value) -> Value:
         return self.graph.op("Mul", self, other)
@@ -183,6 +195,15 @@ class OnnxArithmetic:
         """Return the values, with 0 in place of negative ones."""
         return self.body.op("Relu", values)
 
+    def waiting(self, counter: Value) -> Value:
+        """Return 1 where a counter is above 0, else 0."""
+        above = self.body.op("Greater", counter, self.body.constant(0, np.float32))
+        return self.body.cast(above, TensorProto.FLOAT)
+
+    def still(self, values: Value) -> Value:
+        """Return the values unchanged, since there is no gradient to stop."""
+        return values
+
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
     """Return the checked ONNX model of `network`, with the model's name, version and labels as metadata."""
@@ -218,7 +239,7 @@ class _NetworkBuilder:
     def build(self, name: str) -> onnx.GraphProto:
         graph, spec = self.graph, self.spec
         inputs, source = self.inputs()
-        for node, arriving, last in spec.propagate(source, self.apply, Value.__add__):  # noqa: B007
+        for node, arriving, last in spec.propagate(source, self.apply, self.join):  # noqa: B007
             if isinstance(node, Weighted):
                 self.count_operations(arriving, fan_out(node, spec.input_shapes[node.name]))
         counts, readout = self.read_out(last)
@@ -281,21 +302,58 @@ class _NetworkBuilder:
         self.operations.append(graph.cast(weighted, TensorProto.INT64))
 
     def read_out(self, last: Value) -> tuple[Value, Value]:
-        """Return the counts and the readout of the last layer's output (time_steps, batch, classes)."""
-        graph, rule = self.graph, self.spec.readout
+        """Return the counts and the readout, (batch, classes); `last` is the last node's output."""
+        graph, rule, read = self.graph, self.spec.readout, self.spec.readout_node
+        classes = self.spec.classes
+        if isinstance(read, Spiking):
+            total = self.over_steps(read, Value(graph, f"{read.name}.raster"))
+            counts = graph.cast(graph.reshape(total, self.sized(self.batch, (classes,))), TensorProto.INT64)
+        else:
+            counts = graph.op("Expand", graph.constant(0, np.int64), self.sized(self.batch, (classes,)))
         if rule is Readout.SPIKE_COUNT:
-            total = self.over_steps(self.spec.spiking_nodes[-1], last)
-            return graph.cast(total, TensorProto.INT64), graph.cast(total, TensorProto.FLOAT)
-        counts = graph.op("Expand", graph.constant(0, np.int64), self.sized(self.batch, (self.spec.classes,)))
-        if rule is Readout.LAST_MEMBRANE:
-            return counts, graph.op("Gather", last, graph.constant(-1, np.int64), axis=0)
-        if rule is Readout.MAX_MEMBRANE:
-            return counts, graph.op("ReduceMax", last, graph.constant([0], np.int64), keepdims=0)
+            return counts, graph.cast(counts, TensorProto.FLOAT)
+        steps = self.read_at_each_step(last)
+        if rule is Readout.FIRST_SPIKE:
+            return counts, self.first_spike(steps)
+        reduced = self.reduced(steps, rule.reduction)
+        return counts, graph.cast(reduced, TensorProto.FLOAT)
+
+    def read_at_each_step(self, last: Value) -> Value:
+        """Return what the answer is read from, (time_steps, batch, classes)."""
+        graph, name, classes = self.graph, read_at_each_step(self.spec), self.spec.classes
+        flat = self.sized(self.time_steps, self.batch, (classes,))
+        if not name.endswith(".output"):  # a neuron's raster and membrane are outputs already
+            return graph.reshape(Value(graph, name), flat)
+        steps = graph.op("Expand", last, self.sized(self.time_steps, self.batch, self.output_shape))
+        steps = graph.reshape(steps, flat)
+        self.output(steps, name, TensorProto.FLOAT, ["time_steps", "batch", classes])
+        return steps
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.spec.output_shapes[self.spec.nodes[-1].name]
+
+    def reduced(self, steps: Value, reduction: Reduction) -> Value:
+        graph = self.graph
+        if reduction is Reduction.LAST:
+            return graph.op("Gather", steps, graph.constant(-1, np.int64), axis=0)
+        if reduction is Reduction.MAX:
+            return graph.op("ReduceMax", steps, graph.constant([0], np.int64), keepdims=0)
         # Step by step, since another order of summing could change the last bit.
-        upto = graph.op("CumSum", graph.cast(last, TensorProto.DOUBLE), graph.constant(0, np.int64))
+        upto = graph.op("CumSum", graph.cast(steps, TensorProto.DOUBLE), graph.constant(0, np.int64))
         total = graph.op("Gather", upto, graph.constant(-1, np.int64), axis=0)
-        mean = total / graph.cast(graph.reshape(self.time_steps, graph.constant([], np.int64)), TensorProto.DOUBLE)
-        return counts, graph.cast(mean, TensorProto.FLOAT)
+        if reduction is Reduction.SUM:
+            return total
+        return total / graph.cast(graph.reshape(self.time_steps, graph.constant([], np.int64)), TensorProto.DOUBLE)
+
+    def first_spike(self, raster: Value) -> Value:
+        """Return the steps from each neuron's first spike to the end, and 0 for one that does not fire."""
+        graph = self.graph
+        fired = graph.cast(graph.cast(raster, TensorProto.BOOL), TensorProto.FLOAT)
+        first = graph.op("ArgMax", fired, axis=0, keepdims=0, select_last_index=0)
+        length = graph.reshape(self.time_steps, graph.constant([], np.int64))
+        ever = graph.op("ReduceMax", fired, graph.constant([0], np.int64), keepdims=0)
+        return graph.cast(length - first, TensorProto.FLOAT) * ever
 
     def over_steps(self, node: Spiking, raster: Value) -> Value:
         """Return the spikes of each neuron over all steps, in a type that also holds several spikes per step."""
@@ -338,7 +396,7 @@ class _NetworkBuilder:
                 factor = graph.cast(biased, part.type) if part.wide and isinstance(biased, Value) else biased
                 current = current + (bias * factor if isinstance(factor, Value) else bias)
             sums.append(graph.cast(current, TensorProto.FLOAT) if part.wide else current)
-        return functools.reduce(Value.__add__, sums)
+        return reduce(Value.__add__, sums)
 
     @connect.register
     def _(self, node: Conv1d | Conv2d, arriving: Value) -> Value:
@@ -352,7 +410,7 @@ class _NetworkBuilder:
             sums.append(
                 self.sweep(node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node))
             )
-        return functools.reduce(Value.__add__, sums)
+        return reduce(Value.__add__, sums)
 
     def wide_conv(self, node: Conv1d | Conv2d, arriving: Value, part: Part) -> Value:
         """Convolve in float64, which ONNX Runtime's Conv does not: a product for each tap of the kernel."""
@@ -394,33 +452,91 @@ class _NetworkBuilder:
             yield tap, graph.op("Slice", padded, *bounds, axes, steps)
 
     @connect.register
-    def _(self, node: SumPool2d, arriving: Value) -> Value:
+    def _(self, node: ConvTranspose, arriving: Value) -> Value:
+        windows, sums = node.windows, list[Value]()
+        for part in self.parts(node.name):
+            weight, *bias = (tensor.astype(np.float32) for tensor in part.tensors.values())
+            grouped = weight.reshape(node.groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+            turned = grouped.reshape(node.in_channels, -1, *weight.shape[2:])  # ONNX has the inputs first
+            # Real-valued inputs are summed in float32 here, as ONNX Runtime has no other transposed convolution.
+            operands = [self.graph.constant(turned, name=f"{node.name}.weight{part.suffix}")]
+            operands += [self.graph.constant(each, name=f"{node.name}.bias{part.suffix}") for each in bias]
+            sums.append(
+                self.sweep(
+                    node,
+                    arriving,
+                    "ConvTranspose",
+                    *operands,
+                    kernel_shape=[window.extent for window in windows],
+                    strides=[window.stride for window in windows],
+                    pads=[window.padding for window in windows] * 2,
+                    output_padding=[window.output_padding for window in windows],
+                    dilations=[window.dilation for window in windows],
+                    group=node.groups,
+                )
+            )
+        return reduce(Value.__add__, sums)
+
+    @connect.register
+    def _(self, node: SumPool, arriving: Value) -> Value:
         return self.sum_pool(node, arriving)
 
     @connect.register
-    def _(self, node: AvgPool2d, arriving: Value) -> Value:
+    def _(self, node: AvgPool, arriving: Value) -> Value:
         summed = self.sum_pool(node, arriving)
-        return self.graph.op("Div", summed, self.graph.constant(np.prod(node.kernel_size), np.float32))
+        return self.graph.op("Div", summed, self.graph.constant(node.area, np.float32))
 
     @connect.register
-    def _(self, node: MaxPool2d, arriving: Value) -> Value:
+    def _(self, node: MaxPool, arriving: Value) -> Value:
         return self.sweep(node, arriving, "MaxPool", **_window(node))
 
     @connect.register
-    def _(self, node: Flatten, arriving: Value) -> Value:
+    def _(self, node: Flatten | Reshape, arriving: Value) -> Value:
         return self.reshaped(arriving, self.spec.output_shapes[node.name])
 
-    def sum_pool(self, node: SumPool2d | AvgPool2d, arriving: Value) -> Value:
+    @connect.register
+    def _(self, node: Permute, arriving: Value) -> Value:
+        return self.graph.op("Transpose", arriving, perm=[0, 1, *(2 + axis for axis in node.order)])
+
+    @connect.register
+    def _(self, _: Multiply | Concatenate | MatMul, arriving: Value) -> Value:
+        return arriving  # which `join` has joined
+
+    def join(self, node: Node, inputs: Sequence[Value]) -> Value:
+        """Join the inputs of a node, each (1 or time_steps, batch, *shape)."""
+        if isinstance(node, Multiply):
+            return reduce(Value.__mul__, inputs)
+        if isinstance(node, Concatenate):
+            return self.concatenate(node, inputs)
+        if isinstance(node, MatMul):
+            if self.sums[node.name].by is Summation.FLOAT32:
+                return self.graph.op("MatMul", *inputs)
+            product = self.graph.op("MatMul", *(self.graph.cast(value, TensorProto.DOUBLE) for value in inputs))
+            return self.graph.cast(product, TensorProto.FLOAT)
+        return reduce(Value.__add__, inputs)
+
+    def concatenate(self, node: Concatenate, inputs: Sequence[Value]) -> Value:
+        """Concatenate inputs, of which one that is the same at every step is repeated if another is not."""
+        graph, shapes = self.graph, [self.spec.output_shapes[name] for name in self.spec.sources[node.name]]
+        steps = [graph.op("Shape", value, start=0, end=1) for value in inputs]
+        longest = graph.op("Max", *steps)
+        spread = [
+            graph.op("Expand", value, self.sized(longest, self.batch, shape))
+            for value, shape in zip(inputs, shapes, strict=True)
+        ]
+        return graph.op("Concat", *spread, axis=2 + node.axis)
+
+    def sum_pool(self, node: SumPool | AvgPool, arriving: Value) -> Value:
         """Sum each window by a convolution with ones, since ONNX has no sum pool and an average would round.
 
         What float32 cannot hold is added up in float64.
         """
         if self.sums[node.name].by is not Summation.FLOAT32:
-            swept = (each for _, each in self.taps(node, arriving))
-            summed = self.graph.cast(functools.reduce(Value.__add__, swept), TensorProto.FLOAT)
+            taps = (each for _, each in self.taps(node, arriving))
+            summed = self.graph.cast(reduce(Value.__add__, taps), TensorProto.FLOAT)
             return self.reshaped(summed, self.spec.output_shapes[node.name], like=arriving)
-        channels = self.spec.input_shapes[node.name][0]
-        ones = self.graph.constant(np.ones((channels, 1, *node.kernel_size), np.float32))
+        channels, kernel = self.spec.input_shapes[node.name][0], [window.extent for window in node.windows]
+        ones = self.graph.constant(np.ones((channels, 1, *kernel), np.float32))
         return self.sweep(node, arriving, "Conv", ones, group=channels, **_window(node))
 
     def sweep(self, node: Node, arriving: Value, operator: str, *operands: Value, **attributes: Any) -> Value:
@@ -436,7 +552,22 @@ class _NetworkBuilder:
 
     @connect.register
     def _(self, node: Scale, arriving: Value) -> Value:
-        return self.graph.constant(self.network.parameter(node, "scale"), name=f"{node.name}.scale") * arriving
+        scaled = self.own(node, "scale") * arriving
+        return scaled if node.offset == 0 else scaled + self.own(node, "offset")
+
+    def own(self, node: Scale, name: str) -> Value:
+        """Return a parameter of a Scale, such that it spreads over what arrives: of these steps, if it has steps."""
+        graph, values = self.graph, self.network.parameter(node, name)
+        if not (node.by_step and values.ndim):
+            return graph.constant(values, name=f"{node.name}.{name}")
+        every = graph.constant(values[:, np.newaxis], name=f"{node.name}.{name}")
+        return graph.op("Slice", every, self.steps_before, self.steps_before + self.time_steps)
+
+    @cached_property
+    def steps_before(self) -> Value:
+        """How many steps there have been since rest, (1,)."""
+        self.optional.append(helper.make_tensor_value_info("state.steps", TensorProto.INT64, [1]))
+        return self.graph.constant([0], np.int64, name="state.steps")
 
     def delay(self, node: Delay, arriving: Value) -> Value:
         """Return each element delayed: gathered from this call's inputs and the inputs of the steps before it."""

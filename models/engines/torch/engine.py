@@ -16,7 +16,7 @@ from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
-from models.engines.state import READOUT, State, check_state, neuron_arrays, neuron_state
+from models.engines.state import READ, State, check_state, neuron_arrays, neuron_state
 from models.engines.torch.network import Carried, HardThreshold, SpikingNetwork
 from models.errors import EngineUnavailable
 from models.neurons import NeuronState
@@ -50,7 +50,7 @@ class TorchEngine:
         self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
-        check_state(state, self.network, inputs.batch)
+        check_state(state, self.network, inputs.batch, inputs.time_steps)
         steps = torch.from_numpy(inputs.steps).to(self.device)
         operations = torch.zeros(inputs.batch, dtype=torch.int64, device=self.device)
         per_node: dict[str, Tensor] = {}
@@ -58,7 +58,9 @@ class TorchEngine:
         membranes: dict[str, Tensor] = {}
         before = None if state is None else self._carried(state)
         after: dict[str, NDArray[Any]] = {}
-        for node, arriving, leaving, trace, carried in self.module(steps, inputs.time_steps, HardThreshold(), before):
+        begun = 0 if state is None else state.steps
+        activities = self.module(steps, inputs.time_steps, HardThreshold(), before, begun)
+        for node, arriving, leaving, trace, carried in activities:
             if isinstance(node, Weighted):
                 operations += ((arriving != 0) * self.fan_out[node.name]).flatten(2).sum(dim=(0, 2))
             if isinstance(node, Spiking):
@@ -73,9 +75,14 @@ class TorchEngine:
                     rasters[node.name] = leaving
             if trace and Record.MEMBRANE in record:
                 membranes[node.name] = torch.stack(trace)
+            if node is self.spec.readout_node:
+                counts = leaving.sum(dim=0, dtype=torch.int64).cpu().numpy() if isinstance(node, Spiking) else None
+                membrane = torch.stack(trace) if self.spec.readout.of_membrane else None
             after |= _arrays(node, carried)
-        last = leaving.sum(dim=0, dtype=torch.int64) if self.spec.readout is Readout.SPIKE_COUNT else leaving
-        answer = read_out(self.spec.readout, last.cpu().numpy(), state)
+        values = None
+        if self.spec.readout is not Readout.SPIKE_COUNT:
+            values = (leaving if membrane is None else membrane).cpu().numpy()
+        answer = read_out(self.spec.readout, counts, values, inputs.time_steps, state)
         result = RunResult(
             spike_counts=answer.spike_counts,
             readout=answer.readout,
@@ -85,12 +92,12 @@ class TorchEngine:
             membranes={name: membrane.cpu().numpy() for name, membrane in membranes.items()},
         )
         taken = inputs.time_steps + (0 if state is None else state.steps)
-        return result, State(taken, after | {READOUT: answer.carried})
+        return result, State(taken, after | answer.carried)
 
     def _carried(self, state: State) -> dict[str, Any]:
         """Return each node's state, on the device."""
         held = {
-            name: torch.tensor(array, device=self.device) for name, array in state.arrays.items() if name != READOUT
+            name: torch.tensor(array, device=self.device) for name, array in state.arrays.items() if name not in READ
         }
         carried: dict[str, Any] = {}
         for node in self.spec.nodes:

@@ -16,26 +16,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
+from models.engines.torch.connections import (
+    AlongLength,
+    AvgPool,
+    ConvTransposed,
+    Permuted,
+    Reshaped,
+    ScaleLayer,
+    SumPool,
+    join,
+)
 from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
 from models.neurons.layer import Recurrence
-from models.spec import Spec
+from models.spec import Spec, nodes
 from models.spec.network import Network
 from models.spec.neuron_parameters import NEURON_PARAMETERS
 from models.spec.nodes import (
-    AvgPool2d,
+    Concatenate,
     Conv1d,
     Conv2d,
+    ConvTranspose,
     Delay,
     Fire,
     Flatten,
     Linear,
-    MaxPool2d,
+    MatMul,
+    Multiply,
     Neuron,
     Node,
-    Pool2d,
+    Permute,
+    Pool,
+    Reshape,
     Scale,
     Spiking,
-    SumPool2d,
 )
 from models.spec.parameters import PER_NEURON, Shape
 from models.spec.sums import Summation, sums_of
@@ -63,35 +76,13 @@ class HardThreshold:
         """Return the values, with 0 in place of negative ones."""
         return torch.relu(values)
 
+    def waiting(self, counter: Tensor) -> Tensor:
+        """Return 1 where a counter is above 0, else 0."""
+        return (counter > 0).to(counter.dtype)
 
-class SumPool(nn.Module):
-    """The sum over each window of (samples, channels, height, width), computed in float64 if `wide`."""
-
-    def __init__(self, pool: Pool2d) -> None:
-        super().__init__()
-        self.pool = pool
-        self.wide = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (samples, channels, rows, columns)."""
-        given = x.double() if self.wide else x
-        summed = F.avg_pool2d(given, self.pool.kernel_size, self.pool.hop, self.pool.padding, divisor_override=1)
-        return summed.to(x.dtype)
-
-
-class AvgPool(SumPool):
-    """The sum over each window divided by the window's size: a true division, rounded once, as the spec defines it."""
-
-    window: Tensor
-
-    def __init__(self, pool: Pool2d) -> None:
-        super().__init__(pool)
-        # A tensor, since a division by a Python number may be computed as a product with its rounded reciprocal.
-        self.register_buffer("window", torch.tensor(float(np.prod(pool.kernel_size))), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (samples, channels, rows, columns)."""
-        return super().forward(x) / self.window
+    def still(self, values: Tensor) -> Tensor:
+        """Return the values detached."""
+        return values.detach()
 
 
 class ParameterisedLayer(nn.Module):
@@ -104,19 +95,6 @@ class ParameterisedLayer(nn.Module):
             if value is not None:
                 initial = torch.zeros(shape) if value == PER_NEURON else torch.tensor(np.float32(value))
                 self.register_buffer(name, initial, persistent=value == PER_NEURON)
-
-
-class ScaleLayer(ParameterisedLayer):
-    """Each element times its factor."""
-
-    scale: Tensor
-
-    def __init__(self, node: Scale, shape: Shape) -> None:
-        super().__init__(node, shape, ["scale"])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (samples, *shape)."""
-        return self.scale * x
 
 
 class DelayLayer(ParameterisedLayer):
@@ -244,18 +222,32 @@ def _(node: Conv2d, _: Shape) -> nn.Module:
 
 
 @build.register
-def _(node: SumPool2d, _: Shape) -> nn.Module:
-    return SumPool(node)
+def _(node: ConvTranspose, _: Shape) -> nn.Module:
+    return ConvTransposed(node)
 
 
 @build.register
-def _(node: AvgPool2d, _: Shape) -> nn.Module:
-    return AvgPool(node)
+def _(node: Pool, _: Shape) -> nn.Module:
+    if isinstance(node, nodes.MaxPool):
+        pool: nn.Module = nn.MaxPool2d(*node.spread)
+    else:
+        pool = SumPool(node) if isinstance(node, nodes.SumPool) else AvgPool(node)
+    return AlongLength(pool) if len(node.windows) == 1 else pool
 
 
 @build.register
-def _(node: MaxPool2d, _: Shape) -> nn.Module:
-    return nn.MaxPool2d(node.kernel_size, node.hop, node.padding)
+def _(node: Reshape, _: Shape) -> nn.Module:
+    return Reshaped(node)
+
+
+@build.register
+def _(node: Permute, _: Shape) -> nn.Module:
+    return Permuted(node)
+
+
+@build.register
+def _(_: Multiply | Concatenate | MatMul, __: Shape) -> nn.Module:
+    return nn.Identity()  # `join` has done it
 
 
 @build.register
@@ -313,8 +305,9 @@ class SpikingNetwork(nn.Module):
         module, sums = cls(network.spec), sums_of(network)
         for node, layer in zip(network.spec.nodes, module.layers, strict=True):
             if sums[node.name].by is not Summation.FLOAT32:
-                if isinstance(layer, SumPool):
-                    layer.wide = True
+                pool = layer.pool if isinstance(layer, AlongLength) else layer
+                if isinstance(pool, SumPool):
+                    pool.wide = True
                 else:
                     layer.double()
             if sums[f"{node.name}.recurrent"].by is not Summation.FLOAT32:
@@ -345,8 +338,11 @@ class SpikingNetwork(nn.Module):
         time_steps: int,
         arithmetic: Arithmetic[Tensor],
         before: Mapping[str, Carried] | None = None,
+        begun: int = 0,
     ) -> Iterator[NodeActivity]:
         """Run every sample, layer by layer, continuing from each node's state in `before`, by name, or from rest.
+
+        `begun` is the number of steps since rest before these.
 
         `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same. Yields
         each node's input and output; a yielded value is freed as soon as the caller drops it.
@@ -367,10 +363,13 @@ class SpikingNetwork(nn.Module):
             if isinstance(layer, DelayLayer):
                 leaving, after = layer(arriving, time_steps, carried)
                 return leaving
+            if isinstance(layer, ScaleLayer) and node.by_step:
+                leaving = layer(arriving, begun, time_steps)
+                return leaving
             given = arriving.flatten(0, 1)
             weight = getattr(layer, "weight", given)
             flat: Tensor = layer(given.to(weight.dtype)).to(given.dtype)
             return flat.view(*arriving.shape[:2], *flat.shape[1:])
 
-        for node, arriving, leaving in self.spec.propagate(steps, apply, torch.add):
+        for node, arriving, leaving in self.spec.propagate(steps, apply, join):
             yield NodeActivity(node, arriving, leaving, membranes, after)

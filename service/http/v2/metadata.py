@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+from models.bundle.external import AnyTask
 from service.catalog.loaded import LoadedModel
 from service.http.v2.schemas import ModelConfig, ModelMetadata, TensorMetadata
 from service.inference.v2.outputs import INPUT, VARIES, outputs_of, sample_shape
@@ -29,7 +32,6 @@ def metadata(model: LoadedModel, versions: list[str]) -> ModelMetadata:
 def config(model: LoadedModel) -> ModelConfig:
     """Return the model's configuration, with the field names of Triton's."""
     spec = model.spec
-    values = {"time_steps": spec.time_steps, "coding": spec.coding, "readout": spec.readout}
     return {
         "name": model.name,
         "platform": PLATFORM,
@@ -40,8 +42,20 @@ def config(model: LoadedModel) -> ModelConfig:
             {"name": output.name, "data_type": _config_type(output.datatype), "dims": [output.width(spec)]}
             for output in outputs_of(spec).values()
         ],
-        "parameters": {name: {"string_value": str(value)} for name, value in values.items()},
+        "parameters": {name: {"string_value": value} for name, value in _parameters(spec).items()},
     }
+
+
+def _parameters(spec: AnyTask) -> dict[str, str]:
+    """Return what a model's configuration says beside its tensors; lists are JSON."""
+    values = {"time_steps": spec.time_steps, "coding": spec.coding, "readout": spec.readout, "scores": spec.scores}
+    parameters = {name: str(value) for name, value in values.items()}
+    if not spec.scores.has_classes:
+        parameters |= {
+            "names": json.dumps(spec.labels, ensure_ascii=False),
+            "units": json.dumps(spec.units, ensure_ascii=False),
+        }
+    return parameters
 
 
 def _config_type(datatype: Datatype) -> str:

@@ -54,13 +54,18 @@ class NativeCodec:
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
         if Returned.RASTER in query.returned:
             self.model.limits.check_raster(sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()))
+        task = self.model.spec
         response: PredictResponse = {
             "model": self.model.name,
             "version": self.model.version,
             "engine": self.model.engine.name,
             "time_steps": query.time_steps,
-            "predictions": predictions(result, self.model.spec.labels, query.returned),
+            "predictions": predictions(result, task, query.returned),
         }
+        if not task.scores.has_classes:
+            response["names"] = list(task.labels)
+            if task.units is not None:
+                response["units"] = list(task.units)
         return to_json(response, inf_nan_mode="null")
 
     def _request(self, body: bytes) -> tuple[PredictRequest[Any], int]:

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.engines import RunResult
+from models.spec import Task
 from models.spec.network import FloatArray
-from service.inference.native.schemas import Prediction, Raster
+from service.inference.native.schemas import Prediction, Raster, RecordedFields, ValuesPrediction
 from service.inference.query import Returned
 
 
-def predictions(result: RunResult, labels: Sequence[str], returned: Set[Returned]) -> list[Prediction]:
+def predictions(result: RunResult, task: Task, returned: Set[Returned]) -> list[Prediction] | list[ValuesPrediction]:
     """Return one prediction for each sample of `result`, in order, with the optional fields that `returned` names."""
-    rows = zip(result.class_index.tolist(), result.spike_counts.tolist(), result.probabilities.tolist(), strict=True)
-    answers: list[Prediction] = []
-    for sample, (class_index, spike_counts, probabilities) in enumerate(rows):
-        answer: Prediction = {
+    if task.scores.has_classes:
+        classes = list(_classes(result, task))
+        _add_recorded(classes, result, returned)
+        return classes
+    values = list(_values(result))
+    _add_recorded(values, result, returned)
+    return values
+
+
+def _classes(result: RunResult, task: Task) -> Iterator[Prediction]:
+    probabilities = task.scores.probabilities(result.readout)
+    rows = zip(result.class_index.tolist(), result.spike_counts.tolist(), probabilities.tolist(), strict=True)
+    for class_index, spike_counts, of_classes in rows:
+        yield {
             "class_index": class_index,
-            "label": labels[class_index],
+            "label": task.labels[class_index],
             "spike_counts": spike_counts,
-            "probabilities": probabilities,
+            "probabilities": of_classes,
         }
+
+
+def _values(result: RunResult) -> Iterator[ValuesPrediction]:
+    for values, spike_counts in zip(result.readout.tolist(), result.spike_counts.tolist(), strict=True):
+        yield {"values": values, "spike_counts": spike_counts}
+
+
+def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[Returned]) -> None:
+    for sample, answer in enumerate(answers):
         if result.synaptic_operations is not None:
             answer["synaptic_operations"] = int(result.synaptic_operations[sample])
         if Returned.RASTER in returned:
@@ -33,8 +53,6 @@ def predictions(result: RunResult, labels: Sequence[str], returned: Set[Returned
             answer["membrane"] = {name: steps.tolist() for name, steps in _of(result.membranes, sample).items()}
         if Returned.SPIKES_PER_NODE in returned:
             answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
-        answers.append(answer)
-    return answers
 
 
 def _of(recorded: Mapping[str, NDArray[np.int32]] | Mapping[str, FloatArray], sample: int) -> dict[str, NDArray[Any]]:

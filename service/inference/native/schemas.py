@@ -137,15 +137,12 @@ class Raster(TypedDict):
     unit: list[int]
 
 
-class Prediction(TypedDict):
-    """The prediction for one sample."""
+class RecordedFields(TypedDict):
+    """What every prediction holds of its run."""
 
-    class_index: Annotated[
-        int, Field(description="The class that the network reads out; a tie goes to the lowest index.")
+    spike_counts: Annotated[
+        list[int], Field(description="The spikes of each output neuron, over all steps; 0 where none can spike.")
     ]
-    label: str
-    spike_counts: Annotated[list[int], Field(description="The spikes of each output neuron, over all steps.")]
-    probabilities: Annotated[list[float], Field(description="The softmax that the training loss used.")]
     synaptic_operations: NotRequired[
         Annotated[
             int,
@@ -165,6 +162,27 @@ class Prediction(TypedDict):
     spikes_per_node: NotRequired[Annotated[dict[str, int], Field(description="How often each spiking node spiked.")]]
 
 
+class Prediction(RecordedFields):
+    """The class of one sample."""
+
+    class_index: Annotated[
+        int, Field(description="The class that the network reads out; a tie goes to the lowest index.")
+    ]
+    label: str
+    probabilities: Annotated[
+        list[float],
+        Field(
+            description="The softmax of what is read out; of a model whose `scores` are `probabilities`, that itself."
+        ),
+    ]
+
+
+class ValuesPrediction(RecordedFields):
+    """The values for one sample, of a model whose `scores` are `values`: it has no classes."""
+
+    values: Annotated[list[float], Field(description="What the network reads out, in the order of `names`.")]
+
+
 class PredictResponse(TypedDict):
     """The answer: one prediction for each sample, in the order of the request."""
 
@@ -172,4 +190,6 @@ class PredictResponse(TypedDict):
     version: int
     engine: str
     time_steps: int
-    predictions: list[Prediction]
+    predictions: list[Prediction] | list[ValuesPrediction]
+    names: NotRequired[Annotated[list[str], Field(description="The names of `values`, where the model gives them.")]]
+    units: NotRequired[Annotated[list[str], Field(description="Their units, where those are known.")]]

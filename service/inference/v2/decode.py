@@ -157,6 +157,11 @@ def _requested(outputs: list[OutputTensor], model: LoadedModel, *, binary: bool)
         if any(output is other.output for other in requested):
             raise InvalidRequest(f"outputs[{index}].name is '{asked.name}' again, expected each output once")
         classes = asked.parameters.classification
+        if classes is not None and not model.spec.scores.has_classes:
+            raise InvalidRequest(
+                f"outputs[{index}].parameters.classification is {shown(classes)}, but the model gives values and no "
+                "classes"
+            )
         if classes is not None and not output.per_class:
             values = ", ".join(name for name, each in known.items() if each.per_class)
             raise InvalidRequest(

@@ -34,25 +34,29 @@ def _labels(result: RunResult, spec: Task) -> Array:
     return np.array([spec.labels[index] for index in result.class_index.tolist()], object)[:, np.newaxis]
 
 
-_OUTPUTS = (
-    Output("spike_counts", Datatype.INT64, True, lambda result, _: result.spike_counts),
-    Output("probabilities", Datatype.FP32, True, lambda result, _: result.probabilities),
+_COUNTS = Output("spike_counts", Datatype.INT64, True, lambda result, _: result.spike_counts)
+_OF_CLASSES = (
+    _COUNTS,
+    Output("probabilities", Datatype.FP32, True, lambda result, spec: spec.scores.probabilities(result.readout)),
     Output("class_index", Datatype.INT64, False, lambda result, _: result.class_index[:, np.newaxis]),
     Output("label", Datatype.BYTES, False, _labels),
 )
 _OPERATIONS = Output(
     "synaptic_operations", Datatype.INT64, False, lambda run, _: np.asarray(run.synaptic_operations)[:, np.newaxis]
 )
+_OF_VALUES = (Output("values", Datatype.FP32, True, lambda result, _: result.readout), _COUNTS)
 _READOUT = Output("readout", Datatype.FP32, True, lambda result, _: result.readout)
 
 
 def outputs_of(spec: AnyTask) -> Mapping[str, Output]:
     """Return a model's outputs by name.
 
-    An external ONNX model has no synaptic_operations; `readout` is an output only where it is not the spike counts.
+    An external ONNX model has no synaptic_operations; `readout` is an output only where it is no other one.
     """
-    outputs = (*_OUTPUTS, _OPERATIONS) if isinstance(spec, Spec) else _OUTPUTS
-    outputs = outputs if spec.readout is Readout.SPIKE_COUNT else (*outputs, _READOUT)
+    outputs = _OF_CLASSES if spec.scores.has_classes else _OF_VALUES
+    outputs = (*outputs, _OPERATIONS) if isinstance(spec, Spec) else outputs
+    if spec.scores.has_classes and spec.readout is not Readout.SPIKE_COUNT:
+        outputs = (*outputs, _READOUT)
     return {output.name: output for output in outputs}
 
 

@@ -18,7 +18,7 @@ from models.spec.network import Network
 from service.http.middleware.keys import new_key
 from tests import external
 from tests.bundles import publish
-from tests.networks import toy
+from tests.networks import regression, toy
 from tests.serving import ROOT, running
 
 sync_api = pytest.importorskip(
@@ -199,6 +199,27 @@ def test_examples_of_spikes_are_offered_and_the_first_is_asked_at_once(browser: 
         visit.page.locator("#examples").select_option(index=2)
         expect(visit.page.locator("#json")).to_have_value(re.sub(r"\s", "", json.dumps(examples["inputs"][2])))
         expect(visit.page.locator("#bars .count").first).to_have_text(str(counts[2][0]))
+
+
+def test_a_regressions_values_are_shown_with_their_names_and_units(browser: Any, tmp_path: Path) -> None:
+    # A Linear that passes both on and takes 1 from the second.
+    publish(tmp_path, regression(units=["rad", ""]))
+    with running(tmp_path) as service, visiting(browser, service.url) as visit:
+        visit.page.locator("#json").fill("[0.123456, 3]")
+        visit.page.locator("#run").click()
+        expect(visit.page.locator("#label")).to_have_text("2 values")
+        assert visit.page.locator("#bars .name").all_inner_texts() == ["angle", "speed"]
+        assert visit.page.locator("#bars .count").all_inner_texts() == ["0.1235 rad", "2"]
+        assert visit.page.locator("#bars .best").count() == 0
+
+
+def test_probabilities_are_shown_where_no_spikes_are_counted(browser: Any, tmp_path: Path) -> None:
+    publish(tmp_path, regression("probabilities"))
+    with running(tmp_path) as service, visiting(browser, service.url) as visit:
+        visit.page.locator("#json").fill("[0.25, 1.75]")
+        visit.page.locator("#run").click()
+        expect(visit.page.locator("#label")).to_have_text("speed")
+        assert visit.page.locator("#bars .count").all_inner_texts() == ["25.0 %", "75.0 %"]
 
 
 def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(browser: Any, tmp_path: Path) -> None:

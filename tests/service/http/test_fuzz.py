@@ -34,7 +34,7 @@ from benchmarks.soak.hostile import Hostile, hostile
 from benchmarks.soak.hostile_control import hostile_control
 from benchmarks.soak.hostile_tensors import HEADER_LENGTH, hostile_tensors, tensor_of
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, regression, toy
 from tests.serving import Process, running
 
 TIMEOUT = "X-Request-Timeout-Ms"
@@ -51,11 +51,12 @@ CHECKS = [
 # Into a decay of 0.5 and a threshold of 1: 1 spikes at each of three steps; 0.5 charges 0.5, 0.75, 0.875, no spike.
 SOUND: dict[str, Any] = {"inputs": [[1, 0.5]]}
 COUNTS = [3, 0]
+MODELS = ("toy", "camera", "regression")
 
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the toy and a network of events."""
+    """A model repository with the toy, a network of events and one that answers values."""
     root = tmp_path_factory.mktemp("repository")
     publish(root, toy())
     camera = network_of(
@@ -67,12 +68,13 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=["a", "b", "c", "d"],
     )
     publish(root, camera, "camera")
+    publish(root, regression(units=["rad", "m/s"]), "regression")
     return root
 
 
 @pytest.fixture(scope="module")
 def service(repositories: Path) -> Iterator[Process]:
-    """A process that serves both and waits half a second for what does not come."""
+    """A process that serves them and waits half a second for what does not come."""
     flags = ("--default-model", "toy", "--header-seconds", "0.5", "--body-seconds", "0.5")
     with running(repositories, *flags) as process:
         process.wait_for("model_ready")
@@ -92,9 +94,9 @@ def answers_as_ever(service: Process) -> None:
 
 def fuzz(operation: schemathesis.APIOperation[Any, Any, Any, Any], mode: GenerationMode) -> None:
     """Ask an operation many times, by the document or against it, and check each answer against the document."""
-    # Of an invented name there is only to say that it is unknown, so that two in three of the names are known. What is
+    # Of an invented name there is only to say that it is unknown, so that three in four of the names are known. What is
     # wrong with a request must not be a name that is put right here.
-    names = ["toy", "camera"] if mode is GenerationMode.NEGATIVE else ["toy", "camera", None]
+    names = [*MODELS] if mode is GenerationMode.NEGATIVE else [*MODELS, None]
 
     @seed(20)
     @settings(
@@ -149,7 +151,7 @@ def test_models_come_and_go_as_the_document_says(repositories: Path) -> None:
         answers_as_ever(service)
         document = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
         assert fuzz_all(document.include(path_regex=CONTROL)) == 2
-        for name in ("toy", "camera"):
+        for name in MODELS:
             assert httpx.post(f"{service.url}/v2/repository/models/{name}/load", timeout=60).status_code == 200
         answers_as_ever(service)
         assert service.stop() == 0

@@ -14,7 +14,7 @@ from models.engines.reference import ReferenceEngine
 from models.spec import Coding
 from models.spec.network import Network
 from tests.bundles import contents, publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, regression, toy
 from tests.serving import serving
 
 
@@ -73,6 +73,46 @@ def test_a_membrane_that_is_read_out_is_returned_and_never_spikes(tmp_path: Path
         prediction = client.post("/predict", json=request).json()["predictions"][0]
     assert prediction["membrane"] == {"out": [[1.0], [1.5], [1.75]]}
     assert (prediction["raster"], prediction["spikes_per_node"], prediction["spike_counts"]) == ({}, {}, [0])
+
+
+def test_a_regression_answers_numbers_with_names_and_units_and_no_class(tmp_path: Path) -> None:
+    # A Linear that passes both inputs on, takes 1 from the second, and is read as the mean of three equal steps. Two
+    # inputs that are not 0 meet two weights each.
+    publish(tmp_path, regression(units=["rad", "m/s"]))
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [[0.25, 3], [0.5, 0]]}).json()
+        described = client.get("/models/toy").json()
+    assert answer.pop("predictions") == [
+        {"values": [0.25, 2.0], "spike_counts": [0, 0], "synaptic_operations": 4},
+        {"values": [0.5, -1.0], "spike_counts": [0, 0], "synaptic_operations": 2},
+    ]
+    assert (answer["names"], answer["units"]) == (["angle", "speed"], ["rad", "m/s"])
+    assert (described["scores"], described["labels"]) == ("values", ["angle", "speed"])
+    assert (described["readout"], described["units"]) == ("mean", ["rad", "m/s"])
+
+
+def test_a_network_without_neurons_has_nothing_recorded_to_return(tmp_path: Path) -> None:
+    publish(tmp_path, regression())
+    request = {"inputs": [[0.25, 3]], "return": ["raster", "membrane", "spikes_per_node"]}
+    with serving(tmp_path) as client:
+        (prediction,) = client.post("/predict", json=request).json()["predictions"]
+    assert (prediction["raster"], prediction["membrane"], prediction["spikes_per_node"]) == ({}, {}, {})
+
+
+def test_values_without_units_are_answered_with_their_names_alone(tmp_path: Path) -> None:
+    publish(tmp_path, regression())
+    with serving(tmp_path) as client:
+        answer = client.post("/predict", json={"inputs": [[0.25, 3]]}).json()
+        assert client.get("/models/toy").json()["units"] is None
+    assert (answer["names"], "units" in answer) == (["angle", "speed"], False)
+
+
+def test_probabilities_are_answered_as_they_are_read(tmp_path: Path) -> None:
+    # The outputs 0.25 and 1.75 - 1 are a distribution already, and no softmax is made of them.
+    publish(tmp_path, regression("probabilities"))
+    with serving(tmp_path) as client:
+        (prediction,) = client.post("/predict", json={"inputs": [[0.25, 1.75]]}).json()["predictions"]
+    assert (prediction["probabilities"], prediction["label"]) == ([0.25, 0.75], "speed")
 
 
 def test_time_steps_say_how_long_a_request_runs(client: TestClient) -> None:

@@ -69,6 +69,20 @@ def test_operations_after_a_delay_count_at_every_step_since_what_it_leaves_is_no
     assert operations(spec) == (0, 2 + 4 + 2 + 2)
 
 
+def test_operations_behind_a_scale_with_steps_count_at_every_step_and_so_do_the_products_of_two_signals() -> None:
+    # The input's four values are reshaped once. Scaled at each step: 4. A product of 2 × 2 with 2 × 2: 8, and its four
+    # values; four flattened and four neurons.
+    nodes = [
+        {"type": "Reshape", "name": "square", "shape": [2, 2]},
+        {"type": "Scale", "name": "norm", "scale": "per_channel", "steps": 5},
+        {"type": "MatMul", "name": "product", "inputs": ["square", "norm"]},
+        {"type": "Flatten", "name": "flat"},
+        {"type": "LIF", "name": "out", "decay": 0.5},
+    ]
+    spec = Spec.read({"input": {"shape": [4]}, "time_steps": 5, "nodes": nodes, "labels": ["a", "b", "c", "d"]})
+    assert operations(spec) == (4, 4 + 8 + 4 + 4 + 4)
+
+
 class Watched:
     """An engine that notes the threads that it runs on."""
 

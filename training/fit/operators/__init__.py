@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.engines.torch.network import AvgPool, HardThreshold, SumPool
+from models.engines.torch.connections import AvgPool, SumPool
+from models.engines.torch.network import HardThreshold
 from models.neurons import Arithmetic, NeuronState, at_rest
 from models.spec.nodes import Fire, Neuron, Spiking
 from training.fit.operators import plain, triton_scans
@@ -125,7 +126,7 @@ def _windows(module: nn.Module) -> tuple[tuple[int, int], float | None] | None:
     """
     if type(module) in (SumPool, AvgPool):
         assert isinstance(module, SumPool)  # noqa: S101
-        window, hop, padding = module.pool.kernel_size, module.pool.hop, module.pool.padding
+        window, hop, padding = module.pool.spread
         divisor = math.prod(window) if isinstance(module, AvgPool) else 1
     elif type(module) in (nn.MaxPool2d, nn.AvgPool2d):
         assert isinstance(module, nn.MaxPool2d | nn.AvgPool2d)  # noqa: S101
@@ -162,14 +163,18 @@ def scan(
     threshold: Arithmetic[Tensor],
     recurrent: nn.Linear | None = None,
     state: NeuronState | None = None,
+    membranes: list[Tensor] | None = None,
 ) -> tuple[Signal, NeuronState]:
     """Step a layer of neurons through time, continuing from `state` or from rest.
 
     `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; `parameters` are the
     node's, by name, each a scalar or of the layer's shape. Returns the output (time_steps, batch, *shape), spikes or a
-    readout's membrane, and the state after the last step, with its gradient.
+    readout's membrane, and the state after the last step, with its gradient. The membrane after each step, (batch,
+    *shape), is appended to `membranes` where that is a list; no kernel does that.
     """
     current = dense(current) if isinstance(current, Spikes) else current
+    if membranes is not None:
+        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state, membranes)
     if isinstance(current, Tensor) and triton_scans.covers(node, parameters, current, threshold, recurrent, state):
         return triton_scans.scan(node, parameters, current, time_steps, threshold, recurrent, state)
     surrogate = threshold if isinstance(threshold, SurrogateThreshold) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,15 +18,20 @@ from training.commands.groups import (
     ModelNameOption,
     ReadoutOption,
     RepositoryOption,
+    ScoresOption,
+    UnitsOption,
     console,
     imports,
     labels_of,
     shape_of,
+    units_of,
 )
+from training.commands.input_flags import show_input, with_input_flags
 from training.errors import InvalidEntry
 from training.importers.builder import Options
 from training.importers.card import imported_card
-from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_chain, table
+from training.importers.frameworks.checkpoint import Weights
+from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework, table
 from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.entry import load_network
 from training.importers.frameworks.framework import NAMES, Framework, find
@@ -35,7 +40,23 @@ from training.report import card as report_card
 from training.report.parity import Parity
 
 StateDictOption = Annotated[
-    Path | None, typer.Option(help="Weights: .safetensors, or what torch.save wrote.", show_default="the network's own")
+    Path | None,
+    typer.Option(
+        help="Weights: .safetensors, or what torch.save or Lightning wrote.", show_default="the network's own"
+    ),
+]
+KeyOption = Annotated[
+    str | None, typer.Option(help="Where in that file they are, as in model_state_dict.", show_default="the only place")
+]
+PrefixOption = Annotated[
+    str | None, typer.Option(help="What their keys begin with, as in model.", show_default="what fits all keys")
+]
+RenameOption = Annotated[
+    Path | None, typer.Option(help='A JSON file of old and new keys: {"features.*": "conv.*"}.', show_default="none")
+]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="Samples that your forward is tried with, where it needs so many.", show_default="3"),
 ]
 
 
@@ -49,14 +70,29 @@ def importer(framework_name: str) -> Callable[..., None]:
         repository: RepositoryOption,
         name: ModelNameOption,
         state_dict: StateDictOption = None,
+        key: KeyOption = None,
+        prefix: PrefixOption = None,
+        rename: RenameOption = None,
         coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.SPIKES,
         readout: ReadoutOption = None,
         labels: LabelsOption = None,
+        scores: ScoresOption = None,
+        units: UnitsOption = None,
+        batch: BatchOption = None,
+        *,
+        declared: dict[str, Any],
     ) -> None:
         require_name(name)
-        options = Options(shape_of(input_shape), time_steps, coding, readout, labels_of(labels) or None)
+        given: dict[str, Any] = {
+            "readout": readout,
+            "labels": labels_of(labels) or None,
+            "scores": scores,
+            "units": units_of(units),
+            "batch": batch,
+        }
+        options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
         framework = find(framework_name)
-        converted = convert(load_network(entry, state_dict), framework, options)
+        converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
         layers = _compared(converted, framework, converted.network, COMPARED)
         published = publish_imported(
             converted.network,
@@ -64,10 +100,11 @@ def importer(framework_name: str) -> Callable[..., None]:
             name,
             lambda parity: _card(name, converted, framework, layers, parity),
         )
+        show_input(converted.network.spec.input)
         published.show(console)
 
     command.__doc__ = f"Publish a {framework_name} network as the next version of a model."
-    return command
+    return with_input_flags(command)
 
 
 for _name in NAMES:
@@ -78,14 +115,21 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
     against: Annotated[str, typer.Option(help="The framework and your own code: snntorch:package.module:factory.")],
     state_dict: StateDictOption = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    rename: RenameOption = None,
     samples: Annotated[int, typer.Option(min=1, help="How many random samples to run.")] = COMPARED,
+    batch: BatchOption = None,
 ) -> None:
     """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
     framework_name, _, entry = against.partition(":")
     framework, network = find(framework_name), Bundle.read(bundle).network
     spec = network.spec
-    options = Options(spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels)
-    converted = convert(load_network(entry, state_dict), framework, options)
+    declared = {name: getattr(spec.input, name) for name in type(spec.input).model_fields if name != "shape"}
+    options = Options(
+        spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels, batch=batch, **declared
+    )
+    converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
     own = [node.name for node in spec.nodes]
     if missing := sorted(converted.places.keys() - set(own)):
         raise InvalidEntry(
@@ -98,10 +142,21 @@ def verify(
         raise typer.Exit(1)
 
 
+def _weights(state_dict: Path | None, key: str | None, prefix: str | None, rename: Path | None) -> Weights | None:
+    if state_dict is not None:
+        return Weights(state_dict, key, prefix, rename)
+    given = {"key": key, "prefix": prefix, "rename": rename}
+    if alone := [name for name, value in given.items() if value is not None]:
+        raise InvalidEntry(
+            f"{alone[0]}: it is '{given[alone[0]]}', but there is no --state-dict whose keys it is about"
+        )
+    return None
+
+
 def _compared(converted: Converted, framework: Framework, network: Network, samples: int) -> list[LayerParity]:
     """Compare a network with a framework's modules on random samples, and show it."""
     inputs = random_encoded(network.spec, samples)
-    parity = compare(converted, run_chain(converted, framework, inputs), ReferenceEngine(network), inputs)
+    parity = compare(converted, run_framework(converted, framework, inputs), ReferenceEngine(network), inputs)
     console.print(table(parity, framework, samples))
     for row in parity:
         if row.spikes == 0:

@@ -17,9 +17,9 @@ from models.engines import Engine, Record
 from models.spec import Spec
 from models.spec.network import FloatArray
 from training.data.random_samples import random_samples
-from training.errors import NotConvertible
 from training.importers.frameworks.convert import Converted
 from training.importers.frameworks.framework import Framework
+from training.importers.frameworks.run_graph import run_graph
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,25 @@ def random_encoded(spec: Spec, samples: int, seed: int = 0) -> EncodedInputs:
     return encode(random_samples(spec, samples, seed), spec)
 
 
-Outputs: TypeAlias = list[tuple[FloatArray, FloatArray | None]]
+Outputs: TypeAlias = dict[int, tuple[FloatArray, FloatArray | None]]
 
 
-def run_chain(converted: Converted, framework: Framework, inputs: EncodedInputs) -> Outputs:
-    """Return what each module of the chain gives, (time_steps, batch, *shape), and its membrane where it shows one.
+def run_framework(converted: Converted, framework: Framework, inputs: EncodedInputs) -> Outputs:
+    """Return the spikes of each neuron's module, or what it gives, (time_steps, batch, *shape), and its membrane.
 
-    Raises NotConvertible where a module does not take what the one before it gives.
+    Each runs from rest, by the framework's own code, on what the graph gives it. Raises NotConvertible where a module
+    does not take what is before it.
     """
-    signal = torch.from_numpy(np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy())
-    outputs: Outputs = []
-    with torch.no_grad():
-        for link in converted.links:
-            try:
-                signal, membrane = framework.run(link.module, signal.flatten(2) if link.flattens else signal)
-            except RuntimeError as error:
-                reason = str(error).strip().splitlines()[0]
-                raise NotConvertible(f"'{link.path}' fails when it is stepped by itself: {reason}") from error
-            outputs.append((signal.numpy(), None if membrane is None else membrane.numpy()))
-    return outputs
+    steps = torch.from_numpy(np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy())
+    compared = set(converted.places.values())
+    return {
+        index: (
+            (result.output if result.spikes is None else result.spikes).numpy(),
+            None if result.membrane is None else result.membrane.numpy(),
+        )
+        for index, result in run_graph(converted.graph, framework, steps)
+        if index in compared
+    }
 
 
 def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: EncodedInputs) -> list[LayerParity]:
@@ -76,7 +76,7 @@ def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: Encod
         rows.append(
             LayerParity(
                 node=node,
-                module=converted.links[place].path,
+                module=converted.graph.nodes[place].path,
                 neuron_steps=output.size,
                 spikes=None if raster is None else int(output.sum()),
                 differing=int(np.count_nonzero(strayed)),

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from models.errors import InvalidInput, InvalidSpec
+from models.spec import Readout
 from models.spec.network import Network
-from models.spec.nodes import Integrating, Spiking
+from models.spec.nodes import Flatten, Integrating, Node, Spiking
 from training.errors import InvalidGraph, NotConvertible
+from training.importers import connections
 from training.importers.builder import Builder, Options
-from training.importers.frameworks.chain import Link, chain_of
 from training.importers.frameworks.framework import Framework
+from training.importers.frameworks.graph import INPUT, Graph, Over, Reading
+from training.importers.frameworks.graph import Node as GraphNode
 from training.importers.frameworks.layer import Findings, Layer
-from training.importers.frameworks.torch_modules import flatten_whole
+from training.importers.frameworks.probe import graph_of
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A network, and where it came from: the chain of modules, and for each neuron's node its place in it."""
+    """A network, and where it came from: the graph of modules, and for each neuron's node its place in it."""
 
     network: Network
-    links: tuple[Link, ...]
-    places: dict[str, int]
+    graph: Graph
+    places: Mapping[str, int]
     notes: tuple[str, ...]
 
 
@@ -34,35 +39,102 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
     """
     if options.input_shape is None or options.time_steps is None:
         raise InvalidInput("input_shape or time_steps is missing, which no module says")
-    links = chain_of(module, framework, options.input_shape, options.time_steps)
+    graph = graph_of(module, framework, options)
     builder, findings = Builder(options.input_shape), Findings()
+    outputs: dict[int, list[str]] = {INPUT: ["input"]}
     places: dict[str, int] = {}
-    for place, link in enumerate(links):
+    for index in graph.needed:
+        node = graph.nodes[index]
+        if node.module is None:
+            continue
+        builder.follow(_sources(graph, node, outputs, builder))
         before = len(builder.nodes)
-        layer = Layer(link.path, link.module, builder, findings)
-        try:
-            _convert(layer, framework, flattens=link.flattens)
-        except (InvalidGraph, InvalidSpec) as error:
-            layer.refuse("its parameters" if isinstance(error, InvalidGraph) else "its input", str(error))
-            builder.shapes[builder.last] = None  # what follows may be refused for faults of its own, but for no shape
-        places |= {node.name: place for node in builder.nodes[before:] if isinstance(node, Spiking | Integrating)}
+        alone = len(node.sources) == 1 and graph.users(node.sources[0]) == 1
+        _convert(Layer(node.path, node.module, builder, findings, node.where, alone), framework)
+        outputs[index] = builder.sources
+        places |= {made.name: index for made in builder.nodes[before:] if isinstance(made, Spiking | Integrating)}
     if findings.refusals:
         raise NotConvertible.because(findings.refusals)
+    _read(graph, builder, outputs, findings)
     dt = findings.steps.pop() if len(findings.steps) == 1 else None
     network = builder.network(options, dt=dt, readout=findings.readout)
-    return Converted(network, tuple(links), places, tuple(findings.notes))
+    return Converted(network, graph, places, tuple(findings.notes))
 
 
-def _convert(layer: Layer, framework: Framework, *, flattens: bool) -> None:
-    if flattens:
-        flatten_whole(layer, f"{layer.name}_flat")
-    rule = framework.rules.get(type(layer.module))
-    if rule is not None:
-        rule(layer)
-        return
-    known = next((kind for kind in framework.rules if isinstance(layer.module, kind)), None)
-    if known is not None:
-        layer.refuse("its class", f"a subclass of {known.__name__} may compute something else; expected that itself")
-    else:
-        layer.refuse("its class", "no rule converts it")
-    layer.builder.shapes[layer.builder.last] = None
+def _sources(graph: Graph, node: GraphNode, outputs: dict[int, list[str]], builder: Builder) -> list[str]:
+    """Return the names whose outputs a node sums, in the order in which its author adds them."""
+    named = [_names(graph, source, outputs, builder) for source in node.sources]
+    if not node.joins:
+        return named[0]
+    return [names[0] if len(names) == 1 else _one_node(names, node.path, builder) for names in named]
+
+
+def _names(graph: Graph, index: int, outputs: dict[int, list[str]], builder: Builder) -> list[str]:
+    if index in outputs:
+        return outputs[index]
+    names: list[str] = []
+    for term in graph.terms(index):
+        own = _names(graph, term, outputs, builder) if term != index else []
+        if names and len(own) > 1:
+            own = [_one_node(own, graph.nodes[term].path, builder)]
+        if set(own) & set(names):  # added twice: a sum takes each of its inputs once
+            names = [_one_node(names, graph.nodes[index].path, builder)]
+        names = [*names, *own]
+    outputs[index] = names
+    return names
+
+
+def _one_node(names: list[str], name: str, builder: Builder) -> str:
+    """Return a node that gives a sum as it is: times one."""
+    builder.follow(names)
+    return builder.add(connections.scale(name, np.float64(1.0)))
+
+
+def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], findings: Findings) -> None:
+    """Let the node that the answer is read from be the last, and note how it is read over time."""
+    reading = graph.reading
+    names = _names(graph, reading.node, outputs, builder)
+    if len(names) > 1 or names != [builder.last]:
+        _one_node(names, "output", builder)
+    read = next((node for node in reversed(builder.nodes) if not isinstance(node, Flatten)), builder.nodes[-1])
+    findings.readout = findings.readout or _readout(reading, read, findings)
+
+
+def _readout(reading: Reading, last: Node, findings: Findings) -> Readout | None:
+    """Return the readout that a forward's own reading over time is, None for what is usual of the last node."""
+    if reading.over is not None:
+        if reading.factor != 1.0:
+            findings.notes.append(
+                f"Its forward scales what it reads by {reading.factor:g}, which the readout does not."
+            )
+        if reading.over is Over.SUM and isinstance(last, Spiking) and not reading.membrane:
+            return Readout.SPIKE_COUNT
+        return Readout(f"{reading.over}_membrane" if reading.membrane else reading.over)
+    if not reading.membrane and isinstance(last, Spiking | Integrating):
+        return None
+    chosen = Readout.MAX_MEMBRANE if reading.membrane else Readout.MEAN
+    what = "the membrane of its last neuron" if reading.membrane else "its last layer"
+    findings.notes.append(
+        f"Its forward returns {what} at every step and not how an answer is read from them: here {chosen}, unless "
+        "--readout says another."
+    )
+    return chosen
+
+
+def _convert(layer: Layer, framework: Framework) -> None:
+    try:
+        rule = framework.rules.get(type(layer.module))
+        if rule is not None:
+            rule(layer)
+            return
+        known = next((kind for kind in framework.rules if isinstance(layer.module, kind)), None)
+        if known is not None:
+            layer.refuse(
+                "its class", f"a subclass of {known.__name__} may compute something else; expected that itself"
+            )
+        else:
+            layer.refuse("its class", "no rule converts it")
+    except (InvalidGraph, InvalidSpec) as error:
+        layer.refuse("its parameters" if isinstance(error, InvalidGraph) else "its input", str(error))
+    for name in layer.builder.sources:  # what follows may be refused for faults of its own, but for no shape
+        layer.builder.shapes[name] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from importlib import import_module, metadata
 from types import MappingProxyType
 from typing import NamedTuple
@@ -16,11 +17,24 @@ from training.importers.frameworks.layer import Rule
 NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "spikeserve")
 
 
+class Takes(Enum):
+    """What a module with a state takes: the axes before a sample's, t for time and b for the batch."""
+
+    STEP = ("b",)
+    TIME_FIRST = ("t", "b")
+    BATCH_FIRST = ("b", "t")
+    MERGED = ("bt",)
+
+
 class Run(NamedTuple):
-    """What a module made of an input (time_steps, batch, *shape), and its membrane at each step where it shows one."""
+    """What a module made of an input (time_steps, batch, *shape), and its membrane at each step where it shows one.
+
+    `spikes` are those of a neuron whose output is a multiple of them.
+    """
 
     output: Tensor
     membrane: Tensor | None = None
+    spikes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -28,8 +42,9 @@ class Framework:
     """A framework as an importer sees it; types are matched exactly, since a subclass may compute something else.
 
     `containers` pass a tensor through their children in order. `run` takes one module from rest over all steps of
-    (time_steps, batch, *shape), by the module's own code. `unwrap` takes the network out of what holds it. `installed`
-    is the version of what is no package of its own.
+    (time_steps, batch, *shape), by the module's own code. `takes` says what a module with a state takes, None of one
+    without. `unwrap` takes the network out of what holds it. `installed` is the version of what is no package of its
+    own.
     """
 
     name: str
@@ -37,6 +52,7 @@ class Framework:
     containers: frozenset[type[nn.Module]]
     rules: Mapping[type[nn.Module], Rule]
     run: Callable[[nn.Module, Tensor], Run]
+    takes: Callable[[nn.Module], Takes | None] = lambda _: None
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
     installed: str | None = None
 

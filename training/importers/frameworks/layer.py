@@ -15,6 +15,8 @@ from models.spec.nodes import Joins, NodeBase, Recurrent
 from training.importers.builder import Builder, Draft
 from training.importers.connections import Array
 
+MAX_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
+
 
 @dataclass
 class Findings:
@@ -30,12 +32,17 @@ class Findings:
 
 @dataclass(frozen=True)
 class Layer:
-    """One module, where it stands in the user's network, and the builder that its nodes go to."""
+    """One module, where it stands in the user's network, and the builder that its nodes go to.
+
+    `where` is the author's line that calls it, and `alone` whether it alone takes what the one before it gives.
+    """
 
     path: str
     module: Any
     builder: Builder
     findings: Findings
+    where: str = ""
+    alone: bool = True
 
     @property
     def name(self) -> str:

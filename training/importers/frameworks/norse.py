@@ -10,17 +10,33 @@ from typing import Any
 
 import norse.torch as norse
 import torch
+from norse.torch.functional.lsnn import lsnn_feed_forward_step, lsnn_step
 from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module.lif_box import LIFBoxCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from models.spec.nodes import IF, LI, LIF, Charge, CubaLI, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
+from models.spec.nodes import (
+    IF,
+    LI,
+    LIF,
+    Adapt,
+    Charge,
+    CubaALIF,
+    CubaLI,
+    CubaLIF,
+    Fire,
+    Joins,
+    Recurrent,
+    Reset,
+    Synapse,
+)
 from training.importers import connections
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import Layer
 from training.importers.frameworks.torch_modules import MODULES
 
+CELLS = (SNNCell, SNNRecurrentCell, norse.LILinearCell)
 RESETS = {reset_value: Reset.VALUE, reset_subtract: Reset.SUBTRACT}
 
 
@@ -37,25 +53,76 @@ def box(layer: Layer) -> None:
 
 def leaky(layer: Layer) -> None:
     """Convert LIFCell and LIF: the current jumps by its input, charges v before it decays itself."""
-    layer.refuse_unless(layer.module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
+    _refuse_adjoint(layer)
     layer.add(CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer))
 
 
 def recurrent(layer: Layer) -> None:
     """Convert LIFRecurrentCell and LIFRecurrent, which hold their input's weights too."""
-    module = layer.module
-    layer.refuse_unless(module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
-    weight = layer.array("input_weights", module.input_weights)
-    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
+    _refuse_adjoint(layer)
+    _weights(layer)
     layer.add(
-        CubaLIF,
-        charge=Charge.EULER,
-        recurrent=Recurrent(joins=Joins.CHARGE),
-        tensors={"recurrent.weight": module.recurrent_weights},
-        **_membrane(layer),
-        **_current(layer),
-        **_spiking(layer),
+        CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer), **_recurrent(layer)
     )
+
+
+def refractory(layer: Layer) -> None:
+    """Convert LIFRefracCell, whose membrane stays for rho_reset steps after a spike while its current flows on."""
+    _refuse_adjoint(layer)
+    fields = _membrane(layer) | _current(layer) | _spiking(layer) | {"refractory": layer.module.p.rho_reset}
+    layer.add(CubaLIF, charge=Charge.EULER, **fields)
+
+
+def refractory_recurrent(layer: Layer) -> None:
+    """Convert LIFRefracRecurrentCell and LIFRefracRecurrent, which hold their input's weights too."""
+    _refuse_adjoint(layer)
+    _weights(layer)
+    fields = _membrane(layer) | _current(layer) | _spiking(layer) | {"refractory": layer.module.p.rho_reset}
+    layer.add(CubaLIF, charge=Charge.EULER, **fields, **_recurrent(layer))
+
+
+def _refuse_adjoint(layer: Layer) -> None:
+    method = _parameters(layer).method
+    layer.refuse_unless(method != "adjoint", "method is 'adjoint'", "another equation steps it")
+
+
+def adaptive(layer: Layer) -> None:
+    """Convert LSNNCell and LSNN, whose membrane is charged by the current of the step before."""
+    _require_step(layer, lsnn_feed_forward_step)
+    layer.add(CubaALIF, **_adapting(layer))
+
+
+def adaptive_recurrent(layer: Layer) -> None:
+    """Convert LSNNRecurrentCell and LSNNRecurrent, which hold their input's weights too."""
+    _require_step(layer, lsnn_step)
+    _weights(layer)
+    layer.add(CubaALIF, **_adapting(layer), **_recurrent(layer))
+
+
+def _require_step(layer: Layer, step: Any) -> None:
+    layer.refuse_unless(layer.module.activation is step, "adjoint is True", "another equation steps it")
+
+
+def _adapting(layer: Layer) -> dict[str, Any]:
+    """Return the fields of a threshold that relaxes to v_th, and jumps by beta."""
+    parameters = layer.module.p
+    adapt = {"adapt": Adapt.RELAX, "adapt_rate": layer.module.dt * parameters.tau_adapt_inv}
+    adapt["adapt_gain"] = parameters.beta
+    current = _current(layer) | {"synapse": Synapse.LATE_JUMP}
+    return {"charge": Charge.EULER} | _membrane(layer) | current | _spiking(layer) | adapt
+
+
+def _weights(layer: Layer) -> None:
+    """Append the connection of a recurrent layer's input."""
+    weight = layer.array("input_weights", layer.module.input_weights)
+    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
+
+
+def _recurrent(layer: Layer) -> dict[str, Any]:
+    return {
+        "recurrent": Recurrent(joins=Joins.CHARGE),
+        "tensors": {"recurrent.weight": layer.module.recurrent_weights},
+    }
 
 
 def integrate(layer: Layer) -> None:
@@ -68,28 +135,39 @@ def readout(layer: Layer) -> None:
     layer.add(CubaLI, charge=Charge.EULER, **_membrane(layer), **_current(layer))
 
 
+def linear_readout(layer: Layer) -> None:
+    """Convert LILinearCell, which holds its input's weights too."""
+    _weights(layer)
+    readout(layer)
+
+
 def box_readout(layer: Layer) -> None:
     """Convert LIBoxCell."""
     layer.add(LI, charge=Charge.EULER, **_membrane(layer))
 
 
+def _parameters(layer: Layer) -> Any:
+    """Return the parameters of a neuron; those of a refractory one hold those of the LIF that it else is."""
+    return getattr(layer.module.p, "lif", layer.module.p)
+
+
 def _membrane(layer: Layer) -> dict[str, Any]:
     layer.findings.steps.add(float(layer.module.dt))
-    parameters = layer.module.p
+    parameters = _parameters(layer)
     rate = layer.module.dt * parameters.tau_mem_inv
     return {"rate": rate, "leak": parameters.v_leak, "start": parameters.v_leak}
 
 
 def _current(layer: Layer) -> dict[str, Any]:
-    return {"synapse": Synapse.JUMP, "syn_rate": layer.module.dt * layer.module.p.tau_syn_inv}
+    return {"synapse": Synapse.JUMP, "syn_rate": layer.module.dt * _parameters(layer).tau_syn_inv}
 
 
 def _firing(layer: Layer) -> dict[str, Any]:
-    return {"threshold": layer.module.p.v_th, "fire": Fire.ABOVE_THRESHOLD}
+    return {"threshold": _parameters(layer).v_th, "fire": Fire.ABOVE_THRESHOLD}
 
 
 def _spiking(layer: Layer) -> dict[str, Any]:
-    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": layer.module.p.v_reset}
+    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": _parameters(layer).v_reset}
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:
@@ -98,15 +176,22 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         recorded, module.record_states = module.record_states, True
         output, states = module(steps)
         module.record_states = recorded
-        return Run(output, states.v)
-    if not isinstance(module, SNNCell | SNNRecurrentCell):
+        return Run(output, getattr(states, "lif", states).v)
+    if not isinstance(module, CELLS):
         return folded(module, steps)
     state, outputs, membranes = None, [], []
     for current in steps:
         output, state = module(current, state)
         outputs.append(output)
-        membranes.append(state.v)
+        membranes.append(getattr(state, "lif", state).v)
     return Run(torch.stack(outputs), torch.stack(membranes))
+
+
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes: a cell one step, a layer all of them."""
+    if isinstance(module, SNN | SNNRecurrent):
+        return Takes.TIME_FIRST
+    return Takes.STEP if isinstance(module, CELLS) else None
 
 
 FRAMEWORK = Framework(
@@ -121,12 +206,21 @@ FRAMEWORK = Framework(
             norse.LIF: leaky,
             norse.LIFRecurrentCell: recurrent,
             norse.LIFRecurrent: recurrent,
+            norse.LIFRefracCell: refractory,
+            norse.LIFRefracRecurrentCell: refractory_recurrent,
+            norse.LIFRefracRecurrent: refractory_recurrent,
+            norse.LSNNCell: adaptive,
+            norse.LSNN: adaptive,
+            norse.LSNNRecurrentCell: adaptive_recurrent,
+            norse.LSNNRecurrent: adaptive_recurrent,
             norse.IAFCell: integrate,
             norse.IAF: integrate,
             norse.LICell: readout,
             norse.LI: readout,
+            norse.LILinearCell: linear_readout,
             norse.LIBoxCell: box_readout,
         },
     ),
     run=run,
+    takes=takes,
 )

@@ -11,15 +11,18 @@ from typing import Any
 import sinabs.layers as sl
 import torch
 from sinabs import activation
+from sinabs.layers.alif import ALIFSqueeze
 from sinabs.network import Network
 from torch import Tensor, nn
 
-from models.spec.nodes import IF, LI, LIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import Layer
 from training.importers.frameworks.torch_modules import MODULES, nothing, sum_pool
 
-RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent)
+RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent, sl.ALIFRecurrent)
+OVERWRITTEN = (*RECURRENT, sl.ALIF)
+SQUEEZING = (sl.LIFSqueeze, sl.IAFSqueeze, sl.ExpLeakSqueeze, ALIFSqueeze)
 
 
 def leaky(layer: Layer) -> None:
@@ -42,6 +45,28 @@ def leaky(layer: Layer) -> None:
         layer.add(LIF, decay=alpha, tensors=tensors, **fields)
 
 
+def adaptive(layer: Layer) -> None:
+    """Convert ALIF, and its recurrent variant, whose threshold is b0 + adapt_scale * b, with b of the steps before."""
+    module = layer.module
+    fields = _spiking(layer, threshold=module.b0)
+    with torch.no_grad():
+        alpha, alpha_syn = module.alpha_mem_calculated, module.alpha_syn_calculated
+        decay = module.alpha_adapt_calculated
+        fields |= {"adapt_decay": decay, "adapt_spike": 1 - decay, "adapt_gain": module.adapt_scale}
+    tensors: dict[str, Any] = {}
+    if isinstance(module, RECURRENT):
+        fields["recurrent"], tensors = _recurrent(layer)
+    if module.norm_input:
+        fields["gain"] = 1 - alpha
+    if alpha_syn is None:
+        layer.add(ALIF, decay=alpha, tensors=tensors, **fields)
+        return
+    layer.refuse_unless(
+        not module.norm_input, "norm_input is True with tau_syn", "the current that it keeps is a normalised one"
+    )
+    layer.add(CubaALIF, decay=alpha, synapse=Synapse.SUM_THEN_DECAY, syn_decay=alpha_syn, tensors=tensors, **fields)
+
+
 def leak(layer: Layer) -> None:
     """Convert ExpLeak, a readout: v = alpha * v + in."""
     module = layer.module
@@ -51,9 +76,10 @@ def leak(layer: Layer) -> None:
     layer.add(LI, decay=alpha, gain=gain)
 
 
-def _spiking(layer: Layer) -> dict[str, Any]:
+def _spiking(layer: Layer, threshold: Any = None) -> dict[str, Any]:
     module = layer.module
-    fields = {"threshold": module.spike_threshold, "fire": _fire(layer)}
+    threshold = module.spike_threshold if threshold is None else threshold
+    fields = {"threshold": threshold, "fire": _fire(layer)}
     if module.min_v_mem is not None:
         fields["floor"] = module.min_v_mem
     reset = module.reset_fn
@@ -67,8 +93,8 @@ def _spiking(layer: Layer) -> dict[str, Any]:
     known = isinstance(reset, activation.MembraneSubtract)
     layer.refuse_unless(known, f"reset_fn is {reset}", "it is neither MembraneSubtract nor MembraneReset")
     own = getattr(reset, "subtract_value", None)
-    same = own is None or bool((module.spike_threshold == own).all())
-    layer.refuse_unless(same, f"reset_fn subtracts {own}", "a spike subtracts the threshold")
+    same = own is None or (not isinstance(module, sl.ALIF) and bool((threshold == own).all()))
+    layer.refuse_unless(same, f"reset_fn subtracts {own}", "a spike subtracts the threshold that the neuron fired at")
     return fields | {"reset": Reset.SUBTRACT}
 
 
@@ -102,17 +128,24 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         return Run(steps)
     if not isinstance(module, sl.StatefulLayer):
         return folded(module, steps)
-    kinds = (*RECURRENT, sl.ExpLeak, sl.IAF, sl.LIF)
+    kinds = (*RECURRENT, sl.ExpLeak, sl.IAF, sl.LIF, sl.ALIF)
     kind = next((kind for kind in kinds if isinstance(module, kind)), type(module))
     forward = kind.forward  # a squeezing one reshapes around it
     recorded, module.record_states = module.record_states, True
     module.init_state_with_shape((steps.shape[1], *steps.shape[2:]))
     output = forward(module, steps.transpose(0, 1)).transpose(0, 1)
-    # A recurrent layer records the dictionary of a step, which the next step writes to before it is read.
-    membrane = None if isinstance(module, RECURRENT) else module.recordings["v_mem"].transpose(0, 1)
+    # A recurrent or adaptive layer records the dictionary of a step, which the next step writes to before it is read.
+    membrane = None if isinstance(module, OVERWRITTEN) else module.recordings["v_mem"].transpose(0, 1)
     module.record_states = recorded
     module.reset_states()
     return Run(output, membrane)
+
+
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes; a squeezing one has time in the axis of the batch."""
+    if not isinstance(module, sl.StatefulLayer):
+        return None
+    return Takes.MERGED if isinstance(module, SQUEEZING) else Takes.BATCH_FIRST
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -136,10 +169,14 @@ FRAMEWORK = Framework(
             sl.LIF: leaky,
             sl.LIFSqueeze: leaky,
             sl.LIFRecurrent: leaky,
+            sl.ALIF: adaptive,
+            ALIFSqueeze: adaptive,
+            sl.ALIFRecurrent: adaptive,
             sl.ExpLeak: leak,
             sl.ExpLeakSqueeze: leak,
         },
     ),
     run=run,
+    takes=takes,
     unwrap=unwrap,
 )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.version import VERSION
 from training.fit import modules
 from training.importers.builder import Draft
-from training.importers.frameworks.framework import Framework, Run, folded, merged
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import Layer
 from training.importers.frameworks.torch_modules import MODULES
 
@@ -37,6 +37,13 @@ def run(module: nn.Module, steps: Tensor) -> Run:
     return Run(output)
 
 
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes: all steps."""
+    if not isinstance(module, modules.OverTime):
+        return None
+    return Takes.BATCH_FIRST if module.batch_first else Takes.TIME_FIRST
+
+
 FRAMEWORK = Framework(
     name="spikeserve",
     rule="computes the nodes of the spec",
@@ -55,5 +62,6 @@ FRAMEWORK = Framework(
         },
     ),
     run=run,
+    takes=takes,
     installed=VERSION,
 )

@@ -6,22 +6,27 @@ also where a LIF rests and where every neuron but the Simple ones starts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from spikingjelly.activation_based import base, functional, neuron
 from spikingjelly.activation_based import layer as layers
 from torch import Tensor, nn
 
 from models.spec import Readout
-from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Reset
-from training.importers.frameworks.framework import Framework, Run, folded, merged
-from training.importers.frameworks.layer import Layer, is_hard
+from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Recurrent, Reset
+from training.importers import connections
+from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
+from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, Rule, is_hard
 from training.importers.frameworks.torch_modules import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
 WRAPPED = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten),
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.Flatten),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
 DECODERS = {
@@ -35,6 +40,18 @@ DECODERS = {
 def integrate(layer: Layer) -> None:
     """Convert IFNode and SimpleIFNode: v + x."""
     layer.add(IF, **_spiking(layer))
+
+
+def half_threshold(layer: Layer) -> None:
+    """Convert HalfThresholdIFNode, an IFNode that starts halfway to its threshold."""
+    layer.add(IF, **_spiking(layer), start=layer.module.v_threshold / 2.0)
+
+
+def quadratic(layer: Layer) -> None:
+    """Convert QIFNode: v + (x + a0 * (v - v_rest) * (v - v_c)) / tau."""
+    module = layer.module
+    square = {"curvature": module.a0, "critical": module.v_c, "leak": module.v_rest}
+    layer.add(LIF, charge=Charge.QUADRATIC, tau=module.tau, **square, **_spiking(layer))
 
 
 def leaky(layer: Layer) -> None:
@@ -63,6 +80,75 @@ def leaking(layer: Layer) -> None:
     """Convert NonSpikingLIFNode, a readout: v + (x - v) / tau."""
     layer.add(LI, charge=Charge.RELAX, tau=layer.module.tau)
     _decoded(layer)
+
+
+def voting(layer: Layer) -> None:
+    """Convert VotingLayer: the average of each group of `voting_size` neurons, as a Linear."""
+    shape, size = layer.builder.shape, layer.module.voting_size
+    if shape is None or len(shape) != 1 or shape[0] % size:
+        layer.refuse(f"voting_size is {size}", "the neurons before it cannot be split into groups of that many")
+        return
+    layer.builder.add(connections.linear(layer.name, np.kron(np.eye(shape[0] // size), np.full(size, 1 / size)), None))
+
+
+def filtering(layer: Layer) -> None:
+    """Convert SynapseFilter, which does not fire: i - (1 - x) * i / tau + x."""
+    module = layer.module
+    layer.add(LI, charge=Charge.FILTER, rate=module.w.sigmoid() if module.learnable else 1.0 / module.tau)
+
+
+def recurrent(layer: Layer) -> None:
+    """Convert LinearRecurrentContainer: its Linear takes the input beside the neurons' output of the step before."""
+    module = layer.module
+    parts = _parts(module.sub_module)
+    if type(parts[0]) not in (nn.Linear, layers.Linear):
+        parts.insert(0, None)
+    inner, neurons = parts[0], parts[1:]
+    if len(neurons) != 1 or type(neurons[0]) not in SPIKING:
+        layer.refuse("sub_module", "it is neither a spiking neuron nor a Linear and a spiking neuron")
+        return
+    whole, bias = layer.weights(module.rc)
+    size = module.rc.out_features
+    weight, back = whole[:, :size], whole[:, size:]
+    layer.builder.add(connections.linear(f"{layer.name}_input", weight, bias))
+    if inner is not None:
+        inner_weight, inner_bias = layer.weights(inner)
+        layer.builder.add(connections.linear(f"{layer.name}_linear", inner_weight, inner_bias))
+        back = (inner_weight.astype(np.float64) @ back.astype(np.float64)).astype(np.float32)
+    _add_recurrent(layer, neurons[0], back)
+
+
+def recurrent_one_to_one(layer: Layer) -> None:
+    """Convert ElementWiseRecurrentContainer where it adds the neurons' output of the step before to the input."""
+    module, shape = layer.module, layer.builder.shape
+    (neuron_module, *others) = _parts(module.sub_module)
+    if others or type(neuron_module) not in SPIKING:
+        layer.refuse("sub_module", "it is no spiking neuron")
+        return
+    first, second = torch.rand(2, 64)
+    adds = torch.equal(module.element_wise_function(first, second), first + second)
+    layer.refuse_unless(adds, "element_wise_function", "it is not the sum")
+    if not adds or shape is None:
+        return
+    size = int(np.prod(shape))
+    if size > MAX_ONE_TO_ONE:
+        layer.refuse("its shape", f"{size} one-to-one weights are written out, at most {MAX_ONE_TO_ONE}")
+        return
+    _add_recurrent(layer, neuron_module, np.eye(size, dtype=np.float32))
+
+
+def _parts(module: nn.Module) -> list[Any]:
+    return [*module] if isinstance(module, nn.Sequential) else [module]
+
+
+def _add_recurrent(layer: Layer, neurons: nn.Module, weight: Any) -> None:
+    """Append neurons that hear themselves by these weights."""
+    builder = layer.builder
+    SPIKING[type(neurons)](replace(layer, module=neurons))
+    made: Any = builder.nodes[-1]
+    fields = {name: getattr(made, name) for name in type(made).model_fields}
+    builder.nodes[-1] = type(made)(**fields | {"recurrent": Recurrent()})
+    builder.tensors[f"{made.name}.recurrent.weight"] = weight
 
 
 def _decoded(layer: Layer) -> None:
@@ -118,11 +204,42 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         spikes, membranes = [], []
         for current in steps:
             spikes.append(module(current))
-            membranes.append(getattr(module, "v", current))
+            membranes.append(_membrane(module, spikes[-1]))
         result = Run(torch.stack(spikes), torch.stack(membranes))
     functional.reset_net(module)
     return result
 
+
+def _membrane(module: nn.Module, output: Tensor) -> Tensor:
+    """Return the membrane of what has just run, which is what a filter gives."""
+    if isinstance(module, CONTAINERS):
+        module = _parts(module.sub_module)[-1]
+    membrane: Tensor = getattr(module, "v", output)
+    return membrane
+
+
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes, as its step_mode says."""
+    if not isinstance(module, base.MemoryModule) or isinstance(module, nn.Dropout | layers.Dropout):
+        return None
+    return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
+
+
+SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
+    {
+        neuron.IFNode: integrate,
+        neuron.SimpleIFNode: integrate,
+        neuron.HalfThresholdIFNode: half_threshold,
+        neuron.LIFNode: leaky,
+        neuron.OTTTLIFNode: leaky,
+        neuron.SLTTLIFNode: leaky,
+        neuron.SimpleLIFNode: leaky,
+        neuron.ParametricLIFNode: parametric,
+        neuron.CUBALIFNode: current_based,
+        neuron.QIFNode: quadratic,
+    }
+)
+CONTAINERS = (layers.LinearRecurrentContainer, layers.ElementWiseRecurrentContainer)
 
 FRAMEWORK = Framework(
     name="spikingjelly",
@@ -139,15 +256,15 @@ FRAMEWORK = Framework(
         MODULES,
         {
             **{getattr(layers, kind.__name__): rule for kind, rule in MODULES.items() if kind in WRAPPED},
-            neuron.IFNode: integrate,
-            neuron.SimpleIFNode: integrate,
-            neuron.LIFNode: leaky,
-            neuron.SimpleLIFNode: leaky,
-            neuron.ParametricLIFNode: parametric,
-            neuron.CUBALIFNode: current_based,
+            **SPIKING,
+            layers.VotingLayer: voting,
+            layers.SynapseFilter: filtering,
+            layers.LinearRecurrentContainer: recurrent,
+            layers.ElementWiseRecurrentContainer: recurrent_one_to_one,
             neuron.NonSpikingIFNode: integrating,
             neuron.NonSpikingLIFNode: leaking,
         },
     ),
     run=run,
+    takes=takes,
 )

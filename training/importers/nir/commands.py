@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,12 +18,16 @@ from training.commands.groups import (
     ModelNameOption,
     ReadoutOption,
     RepositoryOption,
+    ScoresOption,
+    UnitsOption,
     console,
     exports,
     imports,
     labels_of,
     shape_of,
+    units_of,
 )
+from training.commands.input_flags import show_input, with_input_flags
 from training.importers.builder import Options
 from training.importers.card import imported_card
 from training.importers.nir.check import examine, show_report
@@ -55,6 +59,7 @@ InputShapeOption = Annotated[str | None, typer.Option(help="Such as 2,34,34.", s
 
 
 @imports.command("nir")
+@with_input_flags
 def import_command(
     file: FileArgument,
     name: ModelNameOption,
@@ -67,16 +72,25 @@ def import_command(
     coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.", show_default="spikes")] = None,
     readout: ReadoutOption = None,
     labels: LabelsOption = None,
-    low: Annotated[float | None, typer.Option(help="The least value of an input.", show_default="0")] = None,
-    high: Annotated[float | None, typer.Option(help="The greatest value of an input.", show_default="1")] = None,
+    scores: ScoresOption = None,
+    units: UnitsOption = None,
     input_shape: InputShapeOption = None,
+    *,
+    declared: dict[str, Any],
 ) -> None:
     """Publish a NIR file as the next version of a model, under a named dialect."""
-    options = Options(_shape(input_shape), time_steps, coding, readout, labels_of(labels) or None, low, high)
+    answer: dict[str, Any] = {
+        "readout": readout,
+        "labels": labels_of(labels) or None,
+        "scores": scores,
+        "units": units_of(units),
+    }
+    options = Options(_shape(input_shape), time_steps, coding, **answer, **declared)
     given = GivenRules(dialect, dt, reset, reset_timing)
     published, conversion = import_nir(file, given, options, ModelRepository(repository), name)
     for sentence in conversion.warnings:
         typer.echo(f"warning: {sentence}", err=True)
+    show_input(conversion.network.spec.input)
     published.show(console)
 
 
@@ -105,7 +119,6 @@ def _card(name: str, file_name: str, file: NirFile, rules: Rules, conversion: Co
         "dt": f"{rules.dt:g} s",
         "Reset": str(rules.reset),
         **({"Reset timing": str(rules.reset_timing)} if rules.reset_timing else {}),
-        "Readout": str(network.spec.readout),
     }
     repairs = "\n".join(f"- {sentence}" for sentence in conversion.warnings) or "Nothing."
     origin = f"A spiking network from a NIR file: {network.spec.classes} outputs, {parameters_of(network)} parameters"

@@ -154,6 +154,8 @@ class _Writer:
                 return node.type, {key: np.array(sizes) for key, sizes in windows.items()}
             case Flatten():
                 return "Flatten", {"start_dim": 0, "end_dim": -1, "input_type": np.array(self._shape(node))}
+            case Scale() if node.by_step or node.offset != 0:
+                raise ExportRefused(f"node '{node.name}': NIR's Scale has no offset, and no parameters for each step")
             case Scale():
                 return "Scale", {"scale": self._whole(node, "scale")}
             case Delay():
@@ -200,6 +202,8 @@ class _Writer:
 
     def _membrane(self, node: LIF | LI | CubaLIF | CubaLI, tau: str) -> Parameters:
         exponential = self.by_exponential and node.charge is Charge.DECAY
+        if node.charge not in MEMBRANES:
+            raise ExportRefused(f"node '{node.name}': charge is '{node.charge}', which NIR's {node.type} does not do")
         rule = _of_exponential if exponential else MEMBRANES[node.charge]
         with np.errstate(divide="ignore", invalid="ignore"):  # what has no time constant is refused below
             seconds, r, leak = rule(lambda name: self._whole(node, name), self.dt)
@@ -207,6 +211,8 @@ class _Writer:
         return {tau: seconds, "r": r, "v_leak": leak}
 
     def _synapse(self, node: CubaLIF | CubaLI) -> Parameters:
+        if node.synapse not in SYNAPSES:
+            raise ExportRefused(f"node '{node.name}': synapse is '{node.synapse}', which NIR's {node.type} does not do")
         exponential = self.by_exponential and node.synapse is Synapse.SUM_THEN_DECAY
         rule = _of_syn_exponential if exponential else SYNAPSES[node.synapse]
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -24,7 +24,7 @@ def neuron_rates(engine: Engine, split: Split) -> dict[str, FloatArray]:
     sums: dict[str, FloatArray] = {}
     samples, spec = split.samples[:SAMPLES], engine.spec
     steps = samples.shape[1] if spec.coding.per_step else spec.time_steps
-    batch = max(1, MAX_RASTER // (steps * spec.recordable))
+    batch = max(1, MAX_RASTER // (steps * max(1, spec.recordable)))
     for start in range(0, len(samples), batch):
         result, _ = engine.run(encode(samples[start : start + batch], spec), record=Record.RASTER)
         for name, raster in result.rasters.items():

@@ -11,7 +11,7 @@ import pytest
 from models.spec import Coding
 from models.spec.network import Network
 from tests.bundles import publish
-from tests.networks import network_of, toy
+from tests.networks import network_of, regression, toy
 from tests.serving import Process, running
 
 
@@ -29,15 +29,16 @@ def integrator() -> Network:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> Iterator[Process]:
-    """The toy, a rate-coded one, one that takes spikes, one that reads out membranes and a larger one."""
+    """The toy, a rate-coded one, one that takes spikes, one that reads out membranes, a larger one and a regression."""
     root: Path = tmp_path_factory.mktemp("repository")
     publish(root, toy())
     publish(root, toy(Coding.RATE, time_steps=16), "rate")
     publish(root, toy(Coding.SPIKES), "spikes")
     publish(root, integrator(), "integrator")
     publish(root, digits_like, "digits")
+    publish(root, regression(units=["rad", "m/s"]), "regression")
     with running(root, "--default-model", "toy", until="listening") as process:
-        for _ in range(5):
+        for _ in range(6):
             process.wait_for("model_ready")
         yield process
         assert process.stop() == 0  # with its log read to the end

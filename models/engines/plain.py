@@ -1,0 +1,174 @@
+"""Connections and joins as plain NumPy functions: their definition, which the reference engine runs.
+
+The event engine runs them too, on the dense signals of a node for which it has no kernel. Linear and the convolutions
+are in `models.engines.reference`, since every engine has its own code for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce, singledispatch
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from models.spec.network import FloatArray, Network
+from models.spec.nodes import (
+    AvgPool,
+    Concatenate,
+    ConvTranspose,
+    Flatten,
+    MatMul,
+    MaxPool,
+    Multiply,
+    Node,
+    Permute,
+    Reshape,
+    Scale,
+    Spread,
+    SumPool,
+    Window,
+)
+
+
+@singledispatch
+def connect(node: Node, _: Network, __: FloatArray) -> FloatArray:
+    """Apply a connection to (samples, *shape), where the samples are all steps of all samples of a batch."""
+    raise TypeError(f"no plain function for a {type(node).__name__}")
+
+
+@connect.register
+def _(node: ConvTranspose, network: Network, x: FloatArray) -> FloatArray:
+    weight, bias = network.tensors[f"{node.name}.weight"], network.tensor(node, "bias")
+    windows, sizes = node.windows, x.shape[2:]
+    grouped = x.reshape(len(x), node.groups, node.in_channels // node.groups, math.prod(sizes))
+    kernels = weight.reshape(node.groups, node.out_channels // node.groups, *weight.shape[1:])
+    # All outputs, with those that the padding takes away on both sides.
+    every = [window.outputs(size) + 2 * window.padding for window, size in zip(windows, sizes, strict=True)]
+    spread = np.zeros((len(x), node.out_channels, *every), np.float64)
+    for taps in np.ndindex(*(window.extent for window in windows)):
+        sent = matmul(kernels[(..., *taps)].astype(np.float64), grouped.astype(np.float64)).reshape(
+            len(x), node.out_channels, *sizes
+        )
+        spread[(slice(None), slice(None), *map(_places, windows, taps, sizes))] += sent
+    kept = (slice(window.padding, size - window.padding) for window, size in zip(windows, every, strict=True))
+    current = spread[(slice(None), slice(None), *kept)]
+    return rounded(current if bias is None else current + bias.astype(np.float64).reshape(-1, *(1 for _ in windows)))
+
+
+def _places(window: Spread, tap: int, size: int) -> slice:
+    """Return where the inputs along one axis go by one tap."""
+    first = tap * window.dilation
+    return slice(first, first + (size - 1) * window.stride + 1, window.stride)
+
+
+@connect.register
+def _(node: SumPool, _: Network, x: FloatArray) -> FloatArray:
+    return rounded(swept(x, node.windows, fill=0.0).sum(axis=_taps(node), dtype=np.float64))
+
+
+@connect.register
+def _(node: AvgPool, _: Network, x: FloatArray) -> FloatArray:
+    return rounded(swept(x, node.windows, fill=0.0).sum(axis=_taps(node), dtype=np.float64)) / np.float32(node.area)
+
+
+@connect.register
+def _(node: MaxPool, _: Network, x: FloatArray) -> FloatArray:
+    return swept(x, node.windows, fill=-np.inf).max(axis=_taps(node))
+
+
+@connect.register
+def _(_: Flatten, __: Network, x: FloatArray) -> FloatArray:
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+@connect.register
+def _(node: Reshape, _: Network, x: FloatArray) -> FloatArray:
+    return x.reshape(len(x), *node.shape)
+
+
+@connect.register
+def _(node: Permute, _: Network, x: FloatArray) -> FloatArray:
+    return x.transpose(0, *(1 + axis for axis in node.order))
+
+
+@connect.register
+def _(node: Scale, network: Network, x: FloatArray) -> FloatArray:
+    scaled = network.parameter(node, "scale") * x
+    return scaled if node.offset == 0 else scaled + network.parameter(node, "offset")
+
+
+@connect.register
+def _(_: Multiply | Concatenate | MatMul, __: Network, x: FloatArray) -> FloatArray:
+    return x  # which `join` has joined
+
+
+def connect_steps(node: Node, network: Network, x: FloatArray, begun: int, time_steps: int) -> FloatArray:
+    """Apply a connection to (time_steps, batch, *shape), or to (1, batch, *shape) where every step is the same.
+
+    `begun` is the number of steps since rest before these. The output has one step where every step is the same.
+    """
+    if isinstance(node, Scale) and node.by_step:
+        return _scale_by_step(node, network, x, slice(begun, begun + time_steps))
+    flat = connect(node, network, x.reshape(-1, *x.shape[2:]))
+    return flat.reshape(*x.shape[:2], *flat.shape[1:])
+
+
+def _scale_by_step(node: Scale, network: Network, x: FloatArray, steps: slice) -> FloatArray:
+    """Scale each step by what is its own; arrays are (steps, *shape), and numbers are the same for all."""
+
+    def own(name: str) -> FloatArray:
+        values = network.parameter(node, name)
+        return values[steps, np.newaxis] if values.ndim else values
+
+    scaled = own("scale") * x
+    return scaled if node.offset == 0 else scaled + own("offset")
+
+
+def join(node: Node, inputs: Sequence[FloatArray]) -> FloatArray:
+    """Join the inputs of a node, each (time_steps, batch, *shape), or with 1 for both where all steps are the same."""
+    if isinstance(node, Multiply):
+        return reduce(np.multiply, inputs)
+    if isinstance(node, Concatenate):
+        leading = np.broadcast_shapes(*(x.shape[:2] for x in inputs))
+        return np.concatenate([np.broadcast_to(x, (*leading, *x.shape[2:])) for x in inputs], axis=2 + node.axis)
+    if isinstance(node, MatMul):
+        return rounded(matmul(*(x.astype(np.float64) for x in inputs)))
+    return reduce(np.add, inputs)
+
+
+def rounded(sums: NDArray[np.float64]) -> FloatArray:
+    """Return sums in float32, rounded once; what does not fit becomes infinite."""
+    with np.errstate(over="ignore"):
+        return sums.astype(np.float32)
+
+
+def matmul(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the matrix product over the last two axes.
+
+    A BLAS may compute lanes that are no part of the product, on whatever lies there, and so set a floating-point flag
+    that NumPy reports as an invalid value, once in thousands of products of small finite numbers.
+    """
+    with np.errstate(invalid="ignore"):
+        product: NDArray[np.float64] = left @ right
+    return product
+
+
+def swept(x: NDArray[Any], windows: tuple[Window, ...], fill: float) -> NDArray[Any]:
+    """Return every window of x (samples, channels, *axes) as (samples, channels, *places, *taps)."""
+    margins = [(window.before, window.after) for window in windows]
+    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=fill)
+    reach = tuple(window.dilation * (window.extent - 1) + 1 for window in windows)
+    every = sliding_window_view(padded, reach, axis=tuple(range(2, x.ndim)))
+    hops, taps = (tuple(slice(None, None, step) for step in steps) for steps in (
+        [window.stride for window in windows], [window.dilation for window in windows]
+    ))  # fmt: skip
+    return every[(slice(None), slice(None), *hops, *taps)]
+
+
+def _taps(node: SumPool | AvgPool | MaxPool) -> tuple[int, ...]:
+    """Return the axes of the taps in what `swept` returns."""
+    return tuple(range(-len(node.windows), 0))

@@ -1,0 +1,183 @@
+"""`--low --high --scale --offset --mean --std` on every import: own data, negative and real, arrives over HTTP."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from models.bundle.repository import ModelRepository
+from models.errors import InvalidInput, SpikeserveError
+from models.spec import Input, OutOfRange
+from tests.external import scores
+from tests.nir_graphs import lif, stack, written
+from tests.serving import serving
+from training.__main__ import app
+from training.commands.input_flags import input_fields
+
+
+def run(*arguments: str | Path | int) -> str:
+    result = CliRunner().invoke(app, ["import", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def asked(root: Path, inputs: Any) -> tuple[int, Any]:
+    with serving(root) as client:
+        answer = client.post("/predict", json={"inputs": inputs})
+        return answer.status_code, answer.json()
+
+
+def test_what_is_listed_in_a_command_or_a_file_becomes_a_field_of_the_input(tmp_path: Path) -> None:
+    np.save(tmp_path / "mean.npy", np.array([[[1.0]], [[2.0]]]))  # as PyTorch broadcasts it, 2×1×1
+    (tmp_path / "low.json").write_text("[[-1, -2], [-3, -4]]")
+    assert input_fields(low=f"@{tmp_path}/low.json", high="1", resolution=0.25, out_of_range=OutOfRange.CLIP) == {
+        "low": (-1.0, -2.0, -3.0, -4.0), "high": 1.0, "resolution": 0.25, "out_of_range": OutOfRange.CLIP,
+    }  # fmt: skip
+    # (value - mean) / std = value / std - mean / std
+    standardised = input_fields(mean=f"@{tmp_path}/mean.npy", std="4")
+    assert standardised == {"scale": 0.25, "offset": (-0.25, -0.5)}
+    assert input_fields(std="2,4") == {"scale": (0.5, 0.25), "offset": (0.0, 0.0)}
+    assert input_fields() == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"low": "x"}, "--low is 'x', expected one number; or one for each channel or value"),
+        ({"low": "1,,2"}, "--low is '1,,2', expected one number"),
+        ({"high": "@nowhere.npy"}, "--high is '@nowhere.npy', but there is no such file"),
+        ({"std": "1,0"}, "--std is 0, expected more than 0"),
+        ({"std": "nan"}, "--std is nan, expected more than 0"),
+        ({"mean": "1,2", "std": "1,2,3"}, "--mean has 2 numbers and --std 3, expected as many of both, or one"),
+        ({"mean": "1", "scale": "2"}, "--scale is given beside --mean, which say the same"),
+    ],
+)
+def test_flags_that_say_nothing_are_refused_in_a_sentence(flags: dict[str, str], sentence: str) -> None:
+    with pytest.raises(InvalidInput, match=sentence):
+        input_fields(**flags)  # type: ignore[arg-type]
+
+
+def test_a_file_that_holds_a_pickle_is_not_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "low.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(InvalidInput, match="expected one number"):
+        input_fields(low=f"@{tmp_path}/low.npy")
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
+    (tmp_path / "own_nets.py").write_text(
+        "import snntorch, torch\nfrom torch import nn\n\n"
+        "def factory():\n"
+        "    torch.manual_seed(3)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(18, 16),\n"
+        "                         snntorch.Leaky(0.75, threshold=0.25, init_hidden=True),\n"
+        "                         nn.Linear(16, 3), snntorch.Leaky(0.5, threshold=0.125, init_hidden=True))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "own_nets", raising=False)
+    return tmp_path
+
+
+def counts(steps: torch.Tensor) -> list[list[int]]:
+    """Return the spike counts of snnTorch's own network for what it sees, (time_steps, batch, 2, 3, 3)."""
+    network = __import__("own_nets").factory().eval()
+    with torch.no_grad():
+        total = torch.stack([network(step) for step in steps]).sum(0)
+    assert np.unique(total.numpy()).size > 2  # not the same everywhere
+    return total.int().tolist()
+
+
+def test_a_network_of_a_framework_gets_its_own_series_of_real_values_over_http(nets: Path) -> None:
+    # Readings of two channels around 20 and -300, which its author standardised by each channel's mean and deviation.
+    rng = np.random.default_rng(0)
+    mean, std = np.array([20, -300]), np.array([0.5, 80])
+    raw = (mean[:, None, None] + std[:, None, None] * rng.normal(size=(4, 12, 2, 3, 3))).astype(np.float32)
+    said = run(
+        "snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 12, "--coding", "current",
+        "--repository", "r", "--name", "eeg", "--low", "0,-1000", "--high", "40,1000",
+        "--mean", "20,-300", "--std", "0.5,80",
+    )  # fmt: skip
+    assert "Input: 2×3×3 values from -1000 to 1000, each feature with its own range; the network sees" in said
+    status, answer = asked(nets / "r", raw.tolist())
+    assert status == 200, answer
+    seen = torch.from_numpy((raw - mean.astype(np.float32)[:, None, None]) / std.astype(np.float32)[:, None, None])
+    expected = counts(seen.transpose(0, 1))
+    assert [each["spike_counts"] for each in answer["predictions"]] == expected
+
+
+def test_values_of_minus_one_to_one_are_taken_where_low_says_so_and_the_refusal_names_it_where_not(nets: Path) -> None:
+    command = ("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--coding", "direct",
+               "--repository", "r", "--name")  # fmt: skip
+    words = np.random.default_rng(1).integers(-1, 2, (5, 2, 3, 3)).astype(np.float32)
+    said = run(*command, "plain")
+    assert "Input: 2×3×3 values from 0 to 1; others are refused. For other data give --low and --high" in said
+    status, answer = asked(nets / "r", words.tolist())
+    assert status == 422
+    assert "is -1, expected 0 to 1, since its spec declares no other range (import has --low, --high" in answer["error"]
+    assert "others are refused\n" in run(*command, "plain", "--low", "-1")
+    status, answer = asked(nets / "r", words.tolist())
+    assert status == 200, answer
+    expected = counts(torch.from_numpy(words).expand(6, *words.shape))
+    assert [each["spike_counts"] for each in answer["predictions"]] == expected
+
+
+def test_every_import_takes_every_flag_of_the_input(nets: Path) -> None:
+    (nets / "s.onnx").write_bytes(scores().SerializeToString())
+    graph = written(nets, stack((2,), (2,), lif=lif(2)))
+    flags = ("--low", "-8,-4", "--high", "8", "--scale", "0.5,2", "--offset=-1", "--out-of-range", "clip",
+             "--resolution", "0.25", "--repository", "r")  # fmt: skip
+    run("onnx", "s.onnx", "--name", "onnx", "--input-shape", "2", "--labels", "a,b,c", *flags)
+    run(
+        "nir",
+        graph,
+        "--name",
+        "nir",
+        "--dialect",
+        "nir",
+        "--dt",
+        "0.25",
+        "--reset",
+        "zero",
+        "--coding",
+        "direct",
+        *flags,
+    )
+    run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--name", "snntorch", *flags)
+    fields = {
+        "low": (-8, -4), "high": 8, "scale": (0.5, 2), "offset": -1, "out_of_range": "clip", "resolution": 0.25
+    }  # fmt: skip
+    for name, shape in (("onnx", (2,)), ("nir", (2,)), ("snntorch", (2, 3, 3))):
+        assert ModelRepository(Path("r")).read_any(name).task.input == Input.model_validate({"shape": shape, **fields})
+
+
+@pytest.mark.usefixtures("nets")
+def test_a_list_of_another_length_than_channels_or_values_is_refused() -> None:
+    with pytest.raises(SpikeserveError, match=r"low has 3 numbers, but the shape 2×3×3 needs one, 2 \(one for each"):
+        run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--repository", "r", "--name",
+            "m", "--low", "1,2,3")  # fmt: skip
+
+
+def test_our_own_nir_file_keeps_its_input_but_for_what_is_said(tmp_path: Path) -> None:
+    graph = written(tmp_path, stack((2,), (2,), fc=nir.Linear(np.eye(2)), lif=lif(2)))
+    rules = ("--dialect", "nir", "--dt", "0.25", "--reset", "zero", "--coding", "direct")
+    run("nir", graph, *rules, "--repository", tmp_path / "r", "--name", "a", "--low", "-3", "--scale", "2")
+    result = CliRunner().invoke(
+        app, ["export", "nir", "a", str(tmp_path / "a.nir"), "--repository", str(tmp_path / "r")]
+    )
+    assert result.exit_code == 0, result.output
+    run("nir", tmp_path / "a.nir", "--repository", tmp_path / "r", "--name", "b", "--mean", "4", "--std", "8")
+    kept = ModelRepository(tmp_path / "r").read("b").network.spec
+    assert json.loads(kept.input.model_dump_json(exclude_defaults=True)) == {
+        "shape": [2], "low": -3.0, "scale": 0.125, "offset": -0.5,
+    }  # fmt: skip
+    assert kept.coding == "direct"

@@ -1,0 +1,240 @@
+"""Models as scikit-learn's and PyTorch's exporters write them: one command each, and their own numbers over HTTP."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from torch import nn
+from typer.testing import CliRunner
+
+from models.bundle.external import ExternalBundle
+from models.bundle.repository import ModelRepository
+from models.errors import SpikeserveError
+from models.spec.onnx_contract import OnnxContract
+from tests.external import model_of, spikes, with_external_data
+from tests.external import scores as three_scores
+from tests.serving import serving
+from training.__main__ import app
+
+IRIS = load_iris()
+SAMPLES: NDArray[np.float32] = IRIS.data.astype(np.float32)
+NAMES = [str(name) for name in IRIS.target_names]
+RANGE = ("--low", "0", "--high", "8")  # centimetres
+
+
+def imported(folder: Path, model: Path, *options: str) -> tuple[OnnxContract, str]:
+    """Import a model by one command; return its contract and what was said."""
+    command = ["import", "onnx", str(model), "--name", "m", "--repository", str(folder / "r"), *options]
+    outcome = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    bundle = ModelRepository(folder / "r").read_any("m")
+    assert isinstance(bundle, ExternalBundle)
+    return bundle.task, outcome.output
+
+
+def answers(folder: Path, samples: NDArray[np.float32]) -> list[dict[str, Any]]:
+    with serving(folder / "r") as client:
+        answer = client.post("/predict", json={"inputs": samples.tolist()})
+    assert answer.status_code == 200, answer.text
+    predictions: list[dict[str, Any]] = answer.json()["predictions"]
+    return predictions
+
+
+def converted(folder: Path, estimator: Any, **options: Any) -> Path:
+    """Write what skl2onnx makes of a fitted estimator."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from skl2onnx import to_onnx
+
+        model = to_onnx(estimator, SAMPLES[:1], options=options or None)
+    (folder / "sklearn.onnx").write_bytes(model.SerializeToString())
+    return folder / "sklearn.onnx"
+
+
+CLASSIFIERS = {
+    "logistic": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    "forest": RandomForestClassifier(20, random_state=0),
+    "mlp": MLPClassifier((8,), max_iter=1500, random_state=0),
+}
+
+
+@pytest.mark.parametrize("zip_map", [True, False], ids=["zipped", "tensor"])
+@pytest.mark.parametrize("named", [True, False], ids=["names", "numbers"])
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_a_classifier_of_scikit_learn_gives_its_own_probabilities(
+    tmp_path: Path, kind: str, named: bool, zip_map: bool
+) -> None:
+    targets = np.array(NAMES)[IRIS.target] if named else IRIS.target
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that more iterations would fit better
+        fitted = CLASSIFIERS[kind].fit(SAMPLES, targets)
+    path = converted(tmp_path, fitted, **({} if zip_map else {"zipmap": False}))
+    contract, said = imported(tmp_path, path, *RANGE)
+    assert (contract.scores, contract.labels) == ("probabilities", tuple(map(str, fitted.classes_)))
+    assert ("A ZipMap was taken off the output" in said) == zip_map
+    found = answers(tmp_path, SAMPLES)
+    expected = fitted.predict_proba(SAMPLES)
+    # In float32, of which a probability has 24 bits; scikit-learn's own are float64.
+    np.testing.assert_allclose([each["probabilities"] for each in found], expected, rtol=2e-5, atol=2e-6)
+    assert [each["label"] for each in found] == [str(label) for label in fitted.predict(SAMPLES)]
+
+
+def test_scores_that_are_no_probabilities_are_made_some_by_a_softmax(tmp_path: Path) -> None:
+    fitted = LinearSVC(max_iter=10000).fit(SAMPLES, IRIS.target)
+    contract, _ = imported(tmp_path, converted(tmp_path, fitted), *RANGE)
+    assert contract.scores == "softmax"
+    expected = torch.from_numpy(fitted.decision_function(SAMPLES[:20])).softmax(1).numpy()
+    found = [each["probabilities"] for each in answers(tmp_path, SAMPLES[:20])]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_regression_gives_values(tmp_path: Path) -> None:
+    fitted = LinearRegression().fit(SAMPLES[:, :4], SAMPLES[:, 3])
+    contract, said = imported(tmp_path, converted(tmp_path, fitted), *RANGE, "--labels", "width", "--units", "cm")
+    assert (contract.scores, contract.labels, contract.units) == ("values", ("width",), ("cm",))
+    assert "Output: 'variable', values: width" in said
+    contract, _ = imported(tmp_path, converted(tmp_path, fitted), *RANGE)
+    assert (contract.scores, contract.labels) == ("values", ("0",))
+
+
+def exported(folder: Path, network: nn.Module, batch: int | str, *, newer: bool) -> Path:
+    """Write what one of PyTorch's two exporters makes of a network of four inputs, of a fixed or a free batch."""
+    free = isinstance(batch, str)
+    example = torch.zeros(2 if free else int(batch), 4)
+    if newer:
+        options: dict[str, Any] = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)} if free else {}
+    else:
+        options = {"input_names": ["x"], "dynamic_axes": {"x": {0: "batch"}}} if free else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, (example,), folder / "torch.onnx", dynamo=newer, verbose=False, **options)
+    return folder / "torch.onnx"
+
+
+@pytest.mark.parametrize(
+    ("newer", "batch", "softmax"),
+    [(True, "free", True), (True, 1, False), (False, "free", False), (False, 1, True)],
+    ids=["dynamo-free", "dynamo-one", "script-free", "script-one"],
+)
+def test_a_network_of_pytorch_gives_its_own_probabilities(
+    tmp_path: Path, newer: bool, batch: int | str, softmax: bool
+) -> None:
+    torch.manual_seed(0)
+    # 4 * 600 weights are more than the newer exporter keeps within the model.
+    network = nn.Sequential(nn.Linear(4, 600), nn.ReLU(), nn.Linear(600, 3)).eval()
+    whole = nn.Sequential(network, nn.Softmax(1)).eval()
+    path = exported(tmp_path, whole if softmax else network, batch, newer=newer)
+    contract, said = imported(tmp_path, path, *RANGE)
+    assert (contract.input.shape, contract.classes) == ((4,), 3)
+    assert contract.scores == ("probabilities" if softmax else "softmax")
+    assert ("bytes of weights were taken in from `torch.onnx.data`" in said) == newer
+    with torch.no_grad():
+        expected = whole(torch.from_numpy(SAMPLES[:50])).numpy()
+    found = [each["probabilities"] for each in answers(tmp_path, SAMPLES[:50])]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def outside(folder: Path, **where: str) -> Path:
+    model = three_scores()
+    weight = model.graph.initializer[0]
+    (folder / "w.bin").write_bytes(weight.raw_data)
+    weight.CopyFrom(with_external_data(weight, "w.bin"))
+    for key, value in where.items():
+        weight.external_data.add(key=key, value=value)
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    return folder / "m.onnx"
+
+
+def test_weights_that_lie_beside_a_model_and_nowhere_else_are_taken_in(tmp_path: Path) -> None:
+    imported(tmp_path, outside(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "w.bin").rename(tmp_path / "elsewhere/w.bin")
+    for link in (None, "w.bin"):
+        if link is not None:
+            (tmp_path / link).symlink_to(tmp_path / "elsewhere/w.bin")
+        with pytest.raises(
+            SpikeserveError, match=r"m\.onnx: keeps the tensor 'weight' in 'w\.bin', which is no file beside"
+        ):
+            imported(tmp_path, tmp_path / "m.onnx")
+    for place in ("elsewhere/w.bin", f"{tmp_path}/elsewhere/w.bin", "../w.bin", "elsewhere/../w.bin", ""):
+        model = three_scores()
+        model.graph.initializer[0].CopyFrom(with_external_data(model.graph.initializer[0], place))
+        (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(SpikeserveError, match="keeps the tensor 'weight' in another file"):
+            imported(tmp_path, tmp_path / "n.onnx")
+
+
+@pytest.mark.parametrize("where", [{"offset": "8"}, {"length": "25"}, {"offset": "-1"}, {"length": "x"}])
+def test_weights_beyond_the_end_of_the_file_beside_are_refused(tmp_path: Path, where: dict[str, str]) -> None:
+    # The file has 24 bytes, for 3×2 weights; from the 8th on there are too few, which ONNX Runtime says.
+    with pytest.raises(SpikeserveError, match=r"of 'w\.bin' with .* bytes, which has 24|ONNX Runtime cannot load it"):
+        imported(tmp_path, outside(tmp_path, **where))
+
+
+def unsaid(inputs: list[Any], outputs: list[Any]) -> Any:
+    """Return a model that gives what it takes, of sizes as said."""
+    return model_of(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, inputs)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, outputs)],
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sentence"),
+    [
+        (unsaid(["n", "width"], ["n", 3]), (), r"--input-shape is missing, and .* input 'x' \[n, width\] does not"),
+        (unsaid(["n"], ["n"]), (), r"--input-shape is missing, and the model's input 'x' \[n\]"),
+        (unsaid(["n", "width"], ["n", "width"]), ("--input-shape", "3"), r"--labels is missing, .* 'y' \[n, width\]"),
+        (unsaid([7, 3], [7, 3]), (), r"input 'x' \[7, 3\] takes 7 samples at a time, expected a free axis"),
+        (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities", "--high", "0.25"), r"'y' adds up to 0\.\d+, but"),
+        (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities"), r"'y' adds up to \S+, but the contract says that"),
+        (unsaid(["n", 3], ["n", 3]), ("--scores", "probabilities", "--high", "9"), r"'y' holds .* it is probabilities"),
+        (unsaid(["n", 3], ["n", 3]), ("--scores", "values", "--output-kind", "counts"), "scores is 'values', but outp"),
+    ],
+)  # fmt: skip
+def test_what_a_model_does_not_say_is_asked_for_in_a_sentence(
+    tmp_path: Path, model: Any, options: tuple[str, ...], sentence: str
+) -> None:
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(SpikeserveError, match=sentence):
+        imported(tmp_path, tmp_path / "m.onnx", *options)
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_steps_of_a_model_are_those_of_its_axis(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(spikes(steps=5, axis=0).SerializeToString())
+    contract, _ = imported(
+        tmp_path,
+        tmp_path / "m.onnx",
+        "--layout",
+        "batch_time",
+        "--output-kind",
+        "spikes_per_step",
+        "--coding",
+        "spikes",
+    )
+    assert (contract.time_steps, contract.input.shape, contract.labels) == (5, (2,), ("0", "1", "2"))
+
+
+def test_a_model_that_is_whole_keeps_every_byte(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(three_scores().SerializeToString())
+    imported(tmp_path, tmp_path / "m.onnx")
+    assert (tmp_path / "r/m/1/model.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
+    assert onnx.load(tmp_path / "r/m/1/model.onnx").graph.node[0].op_type == "Gemm"

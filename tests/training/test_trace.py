@@ -1,0 +1,435 @@
+"""Any forward becomes a graph of one step, or is refused by one sentence with the author's line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.engines.reference import ReferenceEngine
+from models.spec import Readout
+from tests.training.plain_network import PLAIN, Cell, Hidden, Spike, Steps, taken_in
+from training.errors import NotConvertible
+from training.importers.frameworks.compare import compare, random_encoded, run_framework
+from training.importers.frameworks.convert import Converted
+
+SIZE = 16
+
+
+class Net(nn.Module):
+    """Modules that a test's own forward calls as it likes."""
+
+    def __init__(self, way: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(SIZE, SIZE), nn.Linear(SIZE, SIZE), nn.Linear(SIZE, 5)
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm1d(SIZE)
+        self.cell, self.cell2, self.hidden, self.hidden2, self.steps = Cell(), Cell(), Hidden(), Hidden(), Steps()
+        self.way = way
+        for layer in (self.fc1, self.fc2, self.fc3, self.conv):
+            layer.weight.data *= 4
+
+    def forward(self, x: Tensor) -> Any:
+        return self.way(self, x)
+
+
+def each_step(way: Callable[[Any, Tensor], Tensor]) -> Net:
+    """A network that loops over its first axis and stacks what it makes of each step."""
+
+    def forward(net: Net, steps: Tensor) -> Tensor:
+        net.hidden.reset()
+        net.hidden2.reset()
+        return torch.stack([way(net, step) for step in steps])
+
+    return Net(forward)
+
+
+def shown(found: Converted) -> list[tuple[str, tuple[str, ...]]]:
+    """Each node with its inputs where they are not just the node before it."""
+    return [(node.name, node.inputs or ()) for node in found.network.spec.nodes]
+
+
+def require_same_spikes(found: Converted) -> None:
+    inputs = random_encoded(found.network.spec, 16)
+    rows = compare(found, run_framework(found, PLAIN, inputs), ReferenceEngine(found.network), inputs)
+    assert rows
+    assert [row.differing for row in rows] == [0] * len(rows)
+    assert all(row.spikes for row in rows)
+
+
+def handed_on(net: Net, steps: Tensor) -> tuple[Tensor, Tensor]:
+    membrane, counted, membranes = torch.zeros(steps.shape[1], SIZE), [], []
+    for step in range(8):
+        spikes, membrane = net.cell(net.fc1(steps[step]), membrane)
+        counted.append(spikes)
+        membranes.append(membrane)
+    return torch.stack(counted), torch.stack(membranes)
+
+
+def batch_first(net: Net, samples: Tensor) -> dict[str, Any]:
+    net.hidden.reset()
+    total: Any = 0.0
+    for step in range(samples.size(1)):
+        total = total + net.hidden(net.fc1(samples[:, step]))
+    return {"rates": total / samples.size(1), "steps": samples.size(1)}
+
+
+def in_place(net: Net, samples: Tensor) -> Tensor:
+    net.hidden.reset()
+    total = torch.zeros(samples.size(0), SIZE)
+    for step in range(samples.size(1)):
+        total += net.hidden(net.fc1(samples[:, step]))
+    return total
+
+
+def written(net: Net, steps: Tensor) -> Tensor:
+    net.hidden.reset()
+    out = torch.zeros(steps.size(0), steps.size(1), SIZE)
+    for place, step in enumerate(steps):
+        out[place] = net.hidden(net.fc1(step))
+    return out.max(0).values
+
+
+def repeated(net: Net, samples: Tensor) -> Tensor:
+    return net.steps(net.fc1(samples).unsqueeze(0).repeat(4, 1, 1)).mean(0)
+
+
+def looped(net: Net, samples: Tensor) -> Tensor:
+    net.hidden.reset()
+    return torch.stack([net.hidden(net.fc1(samples)) for _ in range(4)]).sum(0)
+
+
+def called_for_each(net: Net, step: Tensor) -> Tensor:
+    return net.hidden(net.fc1(step))
+
+
+def merged(net: Net, steps: Tensor) -> Tensor:
+    time, batch = steps.shape[:2]
+    return net.steps(net.fc1(steps.flatten(0, 1)).view(time, batch, -1)).mean(0)
+
+
+def last_step(net: Net, steps: Tensor) -> Tensor:
+    return each_step(called_for_each).way(net, steps)[-1]
+
+
+STYLES: dict[str, tuple[Any, Readout]] = {
+    "membrane handed on, spikes first": (handed_on, Readout.SPIKE_COUNT),
+    "membrane handed on, membrane read": (lambda net, x: handed_on(net, x)[1], Readout.MAX_MEMBRANE),
+    "membrane of the last step": (
+        lambda net, x: functional.softmax(handed_on(net, x)[1][-1], dim=1),
+        Readout.LAST_MEMBRANE,
+    ),
+    "batch first, added up": (batch_first, Readout.MEAN),
+    "batch first, added in place": (in_place, Readout.SPIKE_COUNT),
+    "written to a buffer": (written, Readout.MAX),
+    "one sample repeated": (repeated, Readout.MEAN),
+    "one sample in a loop": (looped, Readout.SPIKE_COUNT),
+    "called for each step": (called_for_each, Readout.SPIKE_COUNT),
+    "time and batch in one axis": (merged, Readout.MEAN),
+    "last step": (last_step, Readout.LAST),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_styles_of_a_loop_over_time_are_one_graph(style: str) -> None:
+    way, readout = STYLES[style]
+    found = taken_in(Net(way), SIZE)
+    assert shown(found)[0] == ("fc1", ())
+    assert len(found.network.spec.nodes) == 2
+    assert found.network.spec.readout is readout
+    require_same_spikes(found)
+
+
+def test_steps_and_batch_are_as_many_as_the_forward_wants() -> None:
+    def fixed(net: Net, steps: Tensor) -> Tensor:
+        net.hidden.reset()
+        return torch.stack([net.hidden(net.fc1(steps[step].view(128, -1))) for step in range(8)])
+
+    found = taken_in(Net(fixed), 1, 4, 4, batch=128)
+    assert [name for name, _ in shown(found)] == ["fc1_flat", "fc1", "hidden"]
+    assert re.search(
+        r"its forward fails: test_trace\.py, line \d+: shape '\[128, -1\]' is invalid.*; --batch and",
+        refused(Net(fixed), 1, 4, 4),
+    )
+
+
+def test_time_and_batch_of_one_size_are_told_apart() -> None:
+    # The batch is 8, as many as there are steps: only what the loop takes out says which axis is time.
+    assert taken_in(Net(in_place), SIZE, batch=8).network.spec.readout is Readout.SPIKE_COUNT
+
+
+def residual(net: Net, x: Tensor) -> Tensor:
+    spikes = net.hidden(net.fc1(x))
+    return net.hidden2(net.fc2(spikes) + spikes)
+
+
+def sums(net: Net, x: Tensor) -> Tensor:
+    one = net.fc1(x)
+    return net.hidden((one + x) + (net.fc2(x) + one))
+
+
+GRAPHS: dict[str, tuple[Any, list[tuple[str, tuple[str, ...]]]]] = {
+    # Sums are added in the author's order: (a + b) + (c + d) needs the second sum to be a node.
+    "residual": (residual, [("fc1", ()), ("hidden", ()), ("fc2", ()), ("hidden2", ("fc2", "hidden"))]),
+    "residual around a block": (
+        lambda net, x: net.hidden(torch.add(x, net.fc1(x))),
+        [("fc1", ()), ("hidden", ("input", "fc1"))],
+    ),
+    "a + (b + c) is (b + c) + a": (
+        lambda net, x: net.hidden(x + (net.fc1(x) + net.fc2(x))),
+        [("fc1", ()), ("fc2", ("input",)), ("hidden", ("fc1", "fc2", "input"))],
+    ),
+    "sum of sums": (
+        sums,
+        [("fc1", ()), ("fc2", ("input",)), ("sum_2", ("fc2", "fc1")), ("hidden", ("fc1", "input", "sum_2"))],
+    ),
+    "added twice": (
+        lambda net, x: net.hidden((net.fc1(x) + x) + x),
+        [("fc1", ()), ("sum_2", ("fc1", "input")), ("hidden", ("sum_2", "input"))],
+    ),
+    "doubled": (lambda net, x: net.hidden(net.fc1(x) + net.fc1(x)), [("fc1", ()), ("scale", ()), ("hidden", ())]),
+    "shared weights": (
+        lambda net, x: net.hidden2(net.fc1(net.hidden(net.fc1(x)))),
+        [("fc1", ()), ("hidden", ()), ("fc1_2", ()), ("hidden2", ())],
+    ),
+    "scaled": (lambda net, x: net.hidden(0.5 * net.fc1(x)), [("fc1", ()), ("scale", ()), ("hidden", ())]),
+    "scaled in place": (lambda net, x: net.hidden(net.fc1(x).mul_(2)), [("fc1", ()), ("scale", ()), ("hidden", ())]),
+    "what does nothing": (
+        lambda net, x: net.hidden(
+            functional.dropout(net.fc1(functional.relu(x).contiguous().clone().float()), 0.3, net.training) + 0
+        ),
+        [("fc1", ()), ("hidden", ())],
+    ),
+    "product": (lambda net, x: net.hidden(net.fc1(x) * x), [("fc1", ()), ("mul", ("fc1", "input")), ("hidden", ())]),
+    "one minus": (
+        lambda net, x: net.hidden(x * (1 - net.hidden2(net.fc1(x)))),
+        [("fc1", ()), ("hidden2", ()), ("shift", ()), ("mul", ("input", "shift")), ("hidden", ())],
+    ),
+    "difference": (
+        lambda net, x: net.hidden(x - net.fc1(x)),
+        [("fc1", ()), ("scale", ()), ("hidden", ("input", "scale"))],
+    ),
+    "constant": (lambda net, x: net.hidden(net.fc1(x) + 0.25), [("fc1", ()), ("shift", ()), ("hidden", ())]),
+    "side by side": (
+        lambda net, x: net.hidden(torch.cat([net.fc1(x), x], 1)),
+        [("fc1", ()), ("cat", ("fc1", "input")), ("hidden", ())],
+    ),
+    "moved": (
+        lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 4).transpose(1, 2).reshape(-1, SIZE)),
+        [("fc1", ()), ("hidden_reshaped", ()), ("hidden_permuted", ()), ("hidden_flat", ()), ("hidden", ())],
+    ),
+    "a part": (
+        lambda net, x: net.hidden(net.fc1(x)[:, 4:12]),
+        [("fc1", ()), ("part", ()), ("hidden", ())],
+    ),
+    "parts with heads": (
+        lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 2, 2)[:, 2:].flatten(1)),
+        [
+            ("fc1", ()),
+            ("part_reshaped", ()),
+            ("part_rows", ()),
+            ("part", ()),
+            ("part_shaped", ()),
+            ("hidden_flat", ()),
+            ("hidden", ()),
+        ],
+    ),
+    "sum over an axis, spread again": (
+        lambda net, x: net.hidden(x.view(-1, 4, 2, 2) * net.fc1(x).view(-1, 4, 2, 2).sum(-2, keepdim=True)),
+        [
+            ("fc1", ()),
+            ("sum_pool_reshaped", ()),
+            ("sum_pool", ()),
+            ("spread", ()),
+            ("mul_reshaped", ("input",)),
+            ("mul", ("mul_reshaped", "spread")),
+            ("hidden", ()),
+        ],
+    ),
+    "matrices": (
+        lambda net, x: net.hidden(x.view(-1, 4, 4) @ net.hidden2(net.fc1(x)).view(-1, 4, 4).transpose(1, 2)),
+        [
+            ("fc1", ()),
+            ("hidden2", ()),
+            ("matmul_reshaped", ("input",)),
+            ("matmul_reshaped_2", ("hidden2",)),
+            ("matmul_permuted", ()),
+            ("matmul", ("matmul_reshaped", "matmul_permuted")),
+            ("hidden", ()),
+        ],
+    ),
+    "weights as a matrix": (lambda net, x: net.hidden(x @ net.fc1.weight.t()), [("linear", ()), ("hidden", ())]),
+    "weights of its own": (
+        lambda net, x: net.hidden(functional.linear(x, net.fc1.weight, net.fc1.bias)),
+        [("linear", ()), ("hidden", ())],
+    ),
+    "batch norm": (lambda net, x: net.hidden(net.norm(net.fc1(x))), [("fc1", ()), ("hidden", ())]),
+    "not used": (lambda net, x: (net.fc2(x), net.hidden(net.fc1(x)))[1], [("fc1", ()), ("hidden", ())]),
+}
+
+
+@pytest.mark.parametrize("way", GRAPHS)
+def test_what_a_forward_does_between_its_modules_is_nodes(way: str) -> None:
+    forward, nodes = GRAPHS[way]
+    found = taken_in(each_step(forward), SIZE)
+    assert shown(found) == nodes
+    require_same_spikes(found)
+
+
+def convolutional(net: Net, image: Tensor) -> Tensor:
+    pooled = functional.avg_pool2d(functional.max_pool2d(net.conv(image), 2), (2, 2))
+    return net.hidden(net.fc1(torch.flatten(pooled.mean((2, 3), keepdim=True), 1).repeat(1, 1) @ torch.eye(4, SIZE)))
+
+
+def test_functional_pools_are_nodes() -> None:
+    def forward(net: Net, image: Tensor) -> Tensor:
+        return net.hidden(functional.avg_pool2d(functional.max_pool2d(net.conv(image), 2), (2, 2)).mean((2, 3)))
+
+    found = taken_in(each_step(forward), 1, 8, 8)
+    assert [name for name, _ in shown(found)] == [
+        "conv", "max_pool2d", "avg_pool2d", "average_pool", "hidden_flat", "hidden",
+    ]  # fmt: skip
+    require_same_spikes(found)
+
+
+def test_a_layer_behind_what_is_read_over_time_runs_at_every_step() -> None:
+    # A Linear of a mean is the mean of the Linear.
+    found = taken_in(Net(lambda net, x: net.fc3(net.steps(net.fc1(x)).mean(0))), SIZE)
+    assert [name for name, _ in shown(found)] == ["fc1", "steps", "fc3"]
+    assert found.network.spec.readout is Readout.MEAN
+
+
+def refused(network: nn.Module, *shape: int) -> str:
+    with pytest.raises(NotConvertible) as error:
+        taken_in(network, *shape)
+    (sentence,) = str(error.value).splitlines()
+    return sentence
+
+
+def differing_steps(net: Net, steps: Tensor) -> Tensor:
+    return torch.stack([net.hidden(net.fc1(x) if place else net.fc2(x)) for place, x in enumerate(steps)])
+
+
+def halved_state(net: Net, steps: Tensor) -> Tensor:
+    membrane, out = None, []
+    for step in steps:
+        spikes, membrane = net.cell(net.fc1(step), membrane)
+        membrane = membrane * 0.5
+        out.append(spikes)
+    return torch.stack(out)
+
+
+def reset_within(net: Net, steps: Tensor) -> Tensor:
+    out = []
+    for step in steps:
+        net.hidden.reset()
+        out.append(net.hidden(net.fc1(step)))
+    return torch.stack(out)
+
+
+def written_through_a_view(net: Net, x: Tensor) -> Tensor:
+    current = net.fc1(x)
+    current.view(-1).mul_(2)
+    return net.hidden(current)
+
+
+def run_twice(net: Net, x: Tensor) -> Tensor:
+    net.hidden(net.fc1(x))
+    return net.hidden(net.fc2(x))
+
+
+REFUSED: dict[str, tuple[nn.Module, str]] = {
+    "sort": (each_step(lambda net, x: net.hidden(torch.sort(net.fc1(x))[0])), "LINE: torch.sort has no node"),
+    "quotient": (each_step(lambda net, x: net.hidden(x / net.fc1(x))), "LINE: torch.Tensor.div takes two values that"),
+    "relu": (
+        each_step(lambda net, x: net.hidden(functional.relu(net.fc1(x)))),
+        "LINE: torch.nn.functional.relu of values that may be negative has no node",
+    ),
+    "branch on values": (
+        each_step(lambda net, x: net.hidden(net.fc1(x)) if x.sum() > 0 else x),
+        "LINE: torch.Tensor.__bool__ reads values of the network into Python",
+    ),
+    "one value": (
+        each_step(lambda net, x: net.fc1(x)[:, 3]),
+        "LINE: torch.Tensor.__getitem__ takes one value out of a sample",
+    ),
+    "backwards": (
+        Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x.flip(0)])),
+        "LINE: torch.Tensor.flip has no node",
+    ),
+    "steps in another order": (
+        Net(lambda net, x: torch.stack([net.hidden(net.fc1(x[step])) for step in (1, 0, 2, 3, 4, 5, 6, 7)])),
+        "'hidden' takes step 1 of its input as its step 0",
+    ),
+    "steps that differ": (
+        Net(differing_steps),
+        "'hidden' takes 'fc2' first and 'fc1' in its call 1: the steps are not copies of each other",
+    ),
+    "twice in a step": (each_step(run_twice), "'hidden' runs more than once in a step, and would share its state"),
+    "state touched": (Net(halved_state), "LINE: 'cell' is given a state that is changed at its step 1"),
+    "state made anew": (
+        Net(lambda net, x: torch.stack([net.cell(net.fc1(step), torch.zeros(SIZE))[0] for step in x])),
+        "LINE: 'cell' is given a state of its own making at its step 1",
+    ),
+    "reset within": (Net(reset_within), "'hidden' gives other values in the forward than when it is stepped from rest"),
+    "some steps": (
+        Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x])[3:].sum(0)),
+        "what it returns is of 5 of its 8 steps",
+    ),
+    "written in place": (each_step(written_through_a_view), "LINE: what it takes was written to in place"),
+    "noise": (
+        each_step(lambda net, x: net.hidden(torch.rand_like(x) * net.fc1(x))),
+        "LINE: torch.Tensor.mul takes a constant for each step or sample",
+    ),
+    "membrane as a signal": (
+        Net(lambda net, x: torch.stack([net.fc2(net.cell(net.fc1(step))[1]) for step in x])),
+        "LINE: 'fc2' takes a neuron's membrane",
+    ),
+    "nothing of its input": (Net(lambda _, __: torch.zeros(3)), "what it returns does not depend on its input"),
+    "fails": (Net(lambda net, x: net.fc1(x[:, :, :, 0])), "its forward fails"),
+}
+
+
+@pytest.mark.parametrize("way", REFUSED)
+def test_what_cannot_be_folded_is_refused_by_one_sentence_with_its_line(way: str) -> None:
+    network, sentence = REFUSED[way]
+    found = refused(network, SIZE)
+    pattern = re.escape(sentence).replace("LINE", r"test_trace\.py, line \d+")
+    assert re.search(pattern, found), found
+    assert found.startswith("the network (Net) cannot be folded into a graph: given ")
+
+
+class Doubled(nn.Module):
+    """A part that adds to what its module gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * 2
+
+
+class Stack(nn.Sequential):
+    """A subclass of nn.Sequential that adds nothing."""
+
+
+def test_parts_of_any_class_are_traced_and_a_sequential_of_another_name_says_its_order() -> None:
+    found = taken_in(nn.Sequential(Spike(), Doubled(), Spike()), 4)
+    assert [node.type for node in found.network.spec.nodes] == ["Threshold", "Linear", "Scale", "Threshold"]
+    assert [name for name, _ in shown(taken_in(Stack(nn.Linear(4, 4), Hidden()), 4))] == ["linear_0", "hidden_1"]
+
+
+def test_a_batch_norm_is_not_folded_into_a_layer_that_others_take_too() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        current = net.fc1(x)
+        return net.hidden(net.norm(current) + current)
+
+    found = taken_in(each_step(forward), SIZE)
+    assert shown(found)[1:] == [("norm", ()), ("hidden", ("norm", "fc1"))]
+    require_same_spikes(found)

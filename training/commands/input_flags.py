@@ -1,0 +1,141 @@
+"""The flags that say which raw values a client sends and what the network sees of them: the same for every import."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from models.errors import InvalidInput
+from models.spec import Input, OutOfRange
+from models.spec.parameters import show
+from training.commands.groups import console
+
+PANEL = "what a client sends"
+NUMBERS = "one number; or one for each channel or value, as in 0.5,0.4 or @file.npy or @file.json"
+
+Command = Callable[..., None]
+
+
+def _option(flag: str, said: str, shown: str, kind: Any = str) -> inspect.Parameter:
+    metavar = "<numbers>" if kind is str else None
+    option = typer.Option(flag, help=said, show_default=shown, metavar=metavar, rich_help_panel=PANEL)
+    name = flag.removeprefix("--").replace("-", "_")
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+FLAGS = (
+    _option("--low", f"The least raw value: {NUMBERS}.", "0"),
+    _option("--high", "The greatest raw value, likewise.", "1"),
+    _option("--scale", "The network sees scale * value + offset: numbers as for --low.", "1"),
+    _option("--offset", "See --scale.", "0"),
+    _option("--mean", "In place of --offset: the network sees (value - mean) / std.", "0"),
+    _option("--std", "In place of --scale: see --mean.", "1"),
+    _option("--out-of-range", "What happens to a raw value outside of --low to --high.", "refuse", OutOfRange),
+    _option("--resolution", "A power of two: what the network sees is rounded to a multiple.", "not rounded", float),
+)
+
+
+def with_input_flags(command: Command) -> Command:
+    """Give a command the flags in place of its last parameter, `declared`.
+
+    It gets there what the user said as fields of `Input`, without the shape: {"low": -1.0, "scale": (0.5, 0.25)}.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.name != "declared"]
+
+    def wrapped(**values: Any) -> None:
+        flags = {flag.name: values.pop(flag.name) for flag in FLAGS}
+        command(**values, declared=input_fields(**flags))
+
+    wrapped.__doc__ = command.__doc__
+    wrapped.__name__ = command.__name__
+    parameters = [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own), *FLAGS]
+    # Typer asks for the signature and for the type hints.
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
+    return wrapped
+
+
+def input_fields(
+    *,
+    low: str | None = None,
+    high: str | None = None,
+    scale: str | None = None,
+    offset: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    out_of_range: OutOfRange | None = None,
+    resolution: float | None = None,
+) -> dict[str, Any]:
+    """Return the fields of `Input` that the flags name; raises InvalidInput with one sentence.
+
+    A mean and a standard deviation are in raw units, and become scale = 1 / std and offset = -mean / std, worked out
+    in float64 and rounded to float32 by `Input`.
+    """
+    texts = {"low": low, "high": high, "scale": scale, "offset": offset, "mean": mean, "std": std}
+    given = {name: _numbers(f"--{name}", text) for name, text in texts.items() if text is not None}
+    if {"mean", "std"} & given.keys():
+        if other := sorted({"scale", "offset"} & given.keys()):
+            raise InvalidInput(
+                f"--{other[0]} is given beside {' and '.join(f'--{name}' for name in ('mean', 'std') if name in given)}"
+                ", which say the same; expected one way of the two"
+            )
+        given["scale"], given["offset"] = _standardised(given.pop("mean", np.zeros(())), given.pop("std", np.ones(())))
+    fields: dict[str, Any] = {
+        name: float(values) if values.ndim == 0 else tuple(values.tolist()) for name, values in given.items()
+    }
+    choices = {"out_of_range": out_of_range, "resolution": resolution}
+    return fields | {name: value for name, value in choices.items() if value is not None}
+
+
+def show_input(declared: Input) -> None:
+    """Print what a client may send, what the network sees of it, and which flags say otherwise where none was used."""
+    low, high = declared.normalised_range
+    normalises = any(factor != neutral for factor, neutral in ((declared.scale, 1.0), (declared.offset, 0.0)))
+    sees = f"; the network sees {low:g} to {high:g}" if normalises or declared.resolution is not None else ""
+    clips = "clipped" if declared.out_of_range is OutOfRange.CLIP else "refused"
+    said = f"Input: {show(declared.shape)} values from {declared.described_range}{sees}; others are {clips}"
+    if declared == Input(shape=declared.shape):
+        said += (
+            ". For other data give --low and --high, and --mean and --std (or --scale and --offset) where the network "
+            "was trained on normalised values"
+        )
+    console.print(said, highlight=False, markup=False)
+
+
+def _numbers(flag: str, text: str) -> NDArray[np.float64]:
+    """Return what a flag lists: () for one number, else (n,), row by row."""
+    source = f"{flag} is '{text}'"
+    try:
+        if text.startswith("@"):
+            found = np.asarray(_read(Path(text[1:])), np.float64)
+            return found.reshape(()) if found.size == 1 else found.reshape(-1)
+        values = [float(number) for number in text.split(",")]
+    except FileNotFoundError:
+        raise InvalidInput(f"{source}, but there is no such file") from None
+    except (ValueError, TypeError, EOFError) as error:
+        raise InvalidInput(f"{source}, expected {NUMBERS}") from error
+    return np.array(values[0] if len(values) == 1 else values)
+
+
+def _read(path: Path) -> Any:
+    return np.load(path, allow_pickle=False) if path.suffix == ".npy" else json.loads(path.read_text())
+
+
+def _standardised(
+    mean: NDArray[np.float64], std: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if not (std > 0).all():
+        raise InvalidInput(f"--std is {std[~(std > 0)].flat[0]:g}, expected more than 0")
+    if mean.ndim and std.ndim and mean.size != std.size:
+        raise InvalidInput(f"--mean has {mean.size} numbers and --std {std.size}, expected as many of both, or one")
+    return 1 / std, -mean / std

@@ -1,0 +1,51 @@
+"""A Scale as training sees it: its arrays are learned, its numbers are as they are given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.engines.torch.connections import ScaleLayer
+from models.neurons import NeuronState
+from models.spec.network import Network
+from models.spec.nodes import Scale
+from models.spec.parameters import Shape
+from training.fit.layers import Written
+from training.fit.operators import Signal, dense
+
+
+class Scales(ScaleLayer):
+    """Factors and offsets, of which arrays are learned: factors start as 1, and offsets as 0."""
+
+    def __init__(self, node: Scale, shape: Shape) -> None:
+        super().__init__(node, shape)
+        for name in node.arrays:
+            values = torch.full_like(self.get_buffer(name), float(name == "scale"))
+            delattr(self, name)
+            self.register_parameter(name, nn.Parameter(values))
+
+    def scaled(
+        self, signal: Signal, time_steps: int, begun: NeuronState | Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the scaled signal, and the number of steps since rest where each has its own parameters.
+
+        The signal is (time_steps or 1, batch, *shape); `begun` is that number before these steps, and None is 0.
+        """
+        x = dense(signal)
+        if not self.node.by_step:
+            flat = self(x.flatten(0, 1))
+            return flat.view(*x.shape[:2], *flat.shape[1:]), None
+        before = int(begun) if isinstance(begun, Tensor) else 0
+        return self(x, before, time_steps), torch.tensor(before + time_steps)
+
+    def written(self) -> Written:
+        """Return the node and its arrays as they are now."""
+        return Written(
+            self.node, {name: getattr(self, name).detach().float().cpu().numpy().copy() for name in self.node.arrays}
+        )
+
+    @torch.no_grad()
+    def read(self, network: Network) -> None:
+        """Take over a network's arrays."""
+        for name in self.node.arrays:
+            getattr(self, name).copy_(torch.from_numpy(network.tensors[f"{self.node.name}.{name}"].copy()))

@@ -1,0 +1,157 @@
+"""Which axes of a traced tensor are time, which the batch and which a sample's, however a forward arranges them.
+
+An axis of a tensor is a tuple of parts, outermost first: time and batch that were merged are one axis of two parts, an
+axis that was unsqueezed has none. Each operation on axes is a method that returns the axes of its result, and raises
+Unclear with half a sentence where they cannot be told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+from models.spec.parameters import Shape, show
+
+
+class Unclear(Exception):
+    """What a traced operation does that no graph of nodes can say; the message goes on after the operation's name."""
+
+
+class Kind(Enum):
+    """What an axis is of."""
+
+    TIME = "time"
+    BATCH = "batch"
+    SAMPLE = "sample"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A whole axis of time, batch or a sample; `place` is its place among a sample's axes, in row-major order."""
+
+    kind: Kind
+    size: int
+    place: int = 0
+
+
+Axis = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a traced tensor."""
+
+    axes: tuple[Axis, ...]
+
+    @classmethod
+    def of(cls, leading: Sequence[Axis], sample: Sequence[int]) -> Axes:
+        """Return axes that begin with `leading` and go on with a sample's own."""
+        return cls((*leading, *((Part(Kind.SAMPLE, size, place),) for place, size in enumerate(sample))))
+
+    def size(self, place: int) -> int:
+        """Return the size of an axis."""
+        return math.prod(part.size for part in self.axes[place])
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts, outermost first."""
+        return tuple(part for axis in self.axes for part in axis)
+
+    @property
+    def time(self) -> int | None:
+        """The axis that is time and nothing else, None where there is none."""
+        return next(
+            (place for place, axis in enumerate(self.axes) if [part.kind for part in axis] == [Kind.TIME]), None
+        )
+
+    @property
+    def timed(self) -> bool:
+        """Whether time is among the axes, merged with another or not."""
+        return any(part.kind is Kind.TIME for part in self.parts)
+
+    @property
+    def leading(self) -> tuple[Axis, ...]:
+        """The axes of time and batch, which come before a sample's."""
+        return self.axes[: self._split]
+
+    @property
+    def sample(self) -> Shape:
+        """The shape of a sample as whoever takes this tensor sees it; raises Unclear where it cannot be told."""
+        if any(part.kind is Kind.SAMPLE for axis in self.leading for part in axis):
+            raise Unclear("mixes the axes of time or batch with a sample's")
+        return tuple(math.prod(part.size for part in axis) for axis in self.axes[self._split :])
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The order of a sample's parts: which of them, as they lie in memory, comes first, second and so on."""
+        places = [part.place for part in self.parts if part.kind is Kind.SAMPLE]
+        return tuple(sorted(places).index(place) for place in places)
+
+    @property
+    def refined(self) -> Shape:
+        """The sizes of a sample's parts, as they lie in memory."""
+        own = sorted((part for part in self.parts if part.kind is Kind.SAMPLE), key=lambda part: part.place)
+        return tuple(part.size for part in own)
+
+    @property
+    def _split(self) -> int:
+        """The number of axes up to the last that holds time or batch."""
+        held = [place for place, axis in enumerate(self.axes) if any(part.kind is not Kind.SAMPLE for part in axis)]
+        return held[-1] + 1 if held else 0
+
+    def permuted(self, order: Sequence[int]) -> Axes:
+        """Return the axes in another order."""
+        return Axes(tuple(self.axes[place] for place in order))
+
+    def inserted(self, place: int, axis: Axis = ()) -> Axes:
+        """Return the axes with one more at `place`."""
+        return Axes((*self.axes[:place], axis, *self.axes[place:]))
+
+    def without(self, place: int) -> Axes:
+        """Return the axes without the one at `place`."""
+        return Axes((*self.axes[:place], *self.axes[place + 1 :]))
+
+    def reshaped(self, shape: Sequence[int]) -> Axes:
+        """Return the axes after a reshape to `shape`, which merges parts, and splits none but a sample's."""
+        parts, axes = list(self.parts), list[Axis]()
+        for size in shape:
+            taken: list[Part] = []
+            if size == 1 and parts and parts[0].size == 1:
+                taken.append(parts.pop(0))
+            while math.prod(part.size for part in taken) < size:
+                if not parts:
+                    raise Unclear(f"reshapes to {show(tuple(shape))}, which has no whole axes")
+                taken.append(self._fitted(parts, size // math.prod(part.size for part in taken)))
+            if math.prod(part.size for part in taken) != size:
+                raise Unclear(f"reshapes to {show(tuple(shape))}, which splits the axis of time or batch")
+            axes.append(tuple(taken))
+        if any(part.kind is not Kind.SAMPLE for part in parts):
+            raise Unclear(f"reshapes to {show(tuple(shape))}, in which the axis of time or batch is lost")
+        return Axes(tuple(axes))
+
+    def _fitted(self, parts: list[Part], room: int) -> Part:
+        """Take the first part, or what fits of a sample's: the rest stays, and a sample's places are counted anew."""
+        part = parts.pop(0)
+        if part.size <= room or part.kind is not Kind.SAMPLE or room == 0 or part.size % room:
+            return part
+        places = [other.place for other in self.parts if other.kind is Kind.SAMPLE]
+        if places != sorted(places):
+            raise Unclear("splits an axis of a sample whose axes are permuted")
+        for place, other in enumerate(parts):
+            if other.kind is Kind.SAMPLE:
+                parts[place] = Part(Kind.SAMPLE, other.size, other.place + 1)
+        parts.insert(0, Part(Kind.SAMPLE, part.size // room, part.place + 1))
+        return Part(Kind.SAMPLE, room, part.place)
+
+    def time_first(self, values: Tensor) -> Tensor:
+        """Return a tensor of these axes as (time_steps or 1, batch, *sample)."""
+        order = {Kind.TIME: 0, Kind.BATCH: 1, Kind.SAMPLE: 2}
+        parts, sample = self.parts, self.sample
+        ordered = sorted(range(len(parts)), key=lambda place: order[parts[place].kind])  # a sample's stay as they are
+        split = values.reshape([part.size for part in parts]).permute(ordered)
+        steps, batch = (math.prod(part.size for part in parts if part.kind is kind) for kind in (Kind.TIME, Kind.BATCH))
+        return split.reshape(steps, batch, *sample)

@@ -1,0 +1,83 @@
+"""What a tensor of a traced forward means: values of nodes at steps, what is read of them, or what nobody can say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from training.importers.frameworks.axes import Axes, Unclear
+from training.importers.frameworks.fold import Value
+from training.importers.frameworks.graph import Over, Reading
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The output of nodes: one value, or one for each step along the axis of time.
+
+    `state` names what a module with a state returned and its call: it may be handed back to it at its next.
+    """
+
+    axes: Axes
+    values: tuple[Value, ...]
+    state: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A node read over time, of which steps, times a factor."""
+
+    reading: Reading
+    steps: tuple[int, ...]
+    axes: Axes
+    factor: float = 1.0
+
+    def times(self, factor: float) -> Answer:
+        """Return the answer times a constant."""
+        if self.reading.softmax:
+            raise Unclear("scales probabilities, which no readout does")
+        return replace(self, factor=self.factor * factor)
+
+    def averaged(self, steps: int) -> Answer:
+        """Return a sum that is divided by the number of steps as the mean that it is."""
+        if self.reading.over is not Over.SUM or abs(self.factor * steps - 1) > 1e-6 or steps == 1:
+            return self
+        return replace(self, reading=replace(self.reading, over=Over.MEAN), factor=1.0)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What cannot be converted, with the sentence that says why; it counts only where the network's answer needs it."""
+
+    sentence: str
+
+
+Meaning: TypeAlias = Signal | Answer | Unknown
+
+
+def read_over_time(over: Over, signal: Signal, axes: Axes, where: str) -> Answer:
+    """Return what is read of a signal with an axis of time, `axes` being those without it."""
+    nodes = {value.node for value in signal.values}
+    if len(nodes) > 1:
+        raise Unclear("reads steps that are not copies of each other")
+    steps = tuple(place if value.step is None else value.step for place, value in enumerate(signal.values))
+    return Answer(Reading(nodes.pop(), over, where=where), steps, axes)
+
+
+def added_over_time(held: Signal | Answer, value: Signal, where: str) -> Answer | None:
+    """Return the sum of a node over one step more, None where it is no such sum."""
+    (more,) = value.values if len(value.values) == 1 else (None,)
+    if more is None or more.step is None:
+        return None
+    if isinstance(held, Signal):
+        if len(held.values) != 1 or held.values[0].step is None:
+            return None
+        node, step = held.values[0].node, held.values[0].step or 0
+        summed = Answer(Reading(node, Over.SUM, where=where), (step,), held.axes)
+    else:
+        summed = held
+    reading = summed.reading
+    if reading.node != more.node or more.step in summed.steps or reading.over is not Over.SUM:
+        return None
+    if summed.factor != 1 or reading.softmax:
+        raise Unclear("adds a step to what is scaled already")
+    return replace(summed, steps=(*summed.steps, more.step))

@@ -1,0 +1,193 @@
+"""What each function of torch does to traced tensors: to their axes, their steps, or as a node.
+
+A function that a module of torch computes too becomes that module, so that each is converted in one place. A function
+without a rule makes its result unknown, which is refused, by its name and the author's line, if the answer needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import resolve_name
+
+from training.errors import NotConvertible
+from training.importers.frameworks import arithmetic, over_time, views
+from training.importers.frameworks.axes import Unclear
+from training.importers.frameworks.call import Call, Rule
+from training.importers.frameworks.graph import Node
+from training.importers.frameworks.meaning import Meaning, Signal, Unknown
+from training.importers.frameworks.trace import Recorder, tensors
+
+# What reads a tensor's shape or kind and not its values, and what makes a new tensor like it.
+NEUTRAL = frozenset(
+    (
+        *("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout", "grad", "grad_fn", "is_leaf"),
+        *("is_sparse", "is_quantized", "is_meta", "itemsize", "nbytes", "size", "dim", "numel", "nelement", "__len__"),
+        *("stride", "is_contiguous", "is_floating_point", "is_complex", "get_device", "element_size", "ndimension"),
+        *("storage_offset", "data_ptr", "type", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros"),
+        *("new_ones", "new_empty", "new_full", "new_tensor", "rand_like", "randn_like", "__hash__", "requires_grad_"),
+        *("retain_grad", "register_hook", "_version", "is_signed", "is_same_size"),
+    )
+)
+
+
+def pool(kind: type[nn.Module], *names: str) -> Callable[[Call], nn.Module]:
+    """Return what makes a module of a function that has the same arguments, after its input."""
+
+    def make(call: Call) -> nn.Module:
+        given = dict(zip(names, call.args[1:], strict=False))
+        return kind(**given, **{name: value for name, value in call.kwargs.items() if name != "input"})
+
+    return make
+
+
+def weighted(kind: type[Any]) -> Callable[[Call], nn.Module]:
+    """Return what makes a Linear or Conv of a function's weights."""
+
+    def make(call: Call) -> nn.Module:
+        names = (
+            ("weight", "bias") if kind is nn.Linear else ("weight", "bias", "stride", "padding", "dilation", "groups")
+        )
+        given = dict(zip(names, call.args[1:], strict=False)) | {n: v for n, v in call.kwargs.items() if n != "input"}
+        weight, bias = given.pop("weight"), given.pop("bias", None)
+        if kind is nn.Linear:
+            module = kind(weight.shape[1], weight.shape[0], bias is not None)
+        else:
+            groups, kernel = given.get("groups", 1), tuple(weight.shape[2:])
+            module = kind(weight.shape[1] * groups, weight.shape[0], kernel, bias=bias is not None, **given)
+        module.weight.data = weight.detach()
+        if bias is not None:
+            module.bias.data = bias.detach()
+        made: nn.Module = module.eval().requires_grad_(False)
+        return made
+
+    return make
+
+
+def batch_norm(kind: type[Any]) -> Callable[[Call], nn.Module]:
+    """Return what makes a batch norm of a function's statistics."""
+
+    def make(call: Call) -> nn.Module:
+        mean, variance = call.argument(1, "running_mean"), call.argument(2, "running_var")
+        weight, bias = call.argument(3, "weight"), call.argument(4, "bias")
+        if call.argument(5, "training", False) or mean is None:
+            raise Unclear("takes each batch's own statistics, which has no node")
+        module = kind(len(mean), eps=call.argument(7, "eps", 1e-5), affine=weight is not None)
+        module.running_mean, module.running_var = mean.detach(), variance.detach()
+        if weight is not None:
+            module.weight.data, module.bias.data = weight.detach(), bias.detach()
+        made: nn.Module = module.eval().requires_grad_(False)
+        return made
+
+    return make
+
+
+WINDOW = ("kernel_size", "stride", "padding")
+MODULES: dict[str, Callable[[Call], nn.Module]] = {
+    "max_pool2d": pool(nn.MaxPool2d, *WINDOW, "dilation", "ceil_mode", "return_indices"),
+    "avg_pool2d": pool(nn.AvgPool2d, *WINDOW, "ceil_mode", "count_include_pad", "divisor_override"),
+    "max_pool1d": pool(nn.MaxPool1d, *WINDOW, "dilation", "ceil_mode", "return_indices"),
+    "avg_pool1d": pool(nn.AvgPool1d, *WINDOW, "ceil_mode", "count_include_pad"),
+    "adaptive_avg_pool2d": pool(nn.AdaptiveAvgPool2d, "output_size"),
+    "adaptive_max_pool2d": pool(nn.AdaptiveMaxPool2d, "output_size"),
+    "lp_pool2d": pool(nn.LPPool2d, "norm_type", "kernel_size", "stride", "ceil_mode"),
+    "linear": weighted(nn.Linear),
+    "conv1d": weighted(nn.Conv1d),
+    "conv2d": weighted(nn.Conv2d),
+    "batch_norm": batch_norm(nn.BatchNorm2d),
+}
+RULES: dict[str, Rule] = {**views.RULES, **over_time.RULES, **arithmetic.RULES}
+OPERATORS = {
+    "iadd": "add",
+    "radd": "add",
+    "imul": "mul",
+    "rmul": "mul",
+    "truediv": "div",
+    "itruediv": "div",
+    "isub": "sub",
+    "imatmul": "matmul",
+}
+IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
+
+
+def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a function of torch and return what it gives, marked with what it means."""
+    name = _name(func)
+    taken = [*tensors(args), *tensors(kwargs)]
+    before = {id(tensor): found for tensor in taken if (found := recorder.meaning(tensor)) is not None}
+    held = args
+    if before and func.__name__.endswith("_") and args and isinstance(args[0], Tensor):
+        held = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
+        before |= {id(held[0]): before[id(args[0])]} if id(args[0]) in before else {}
+    out = func(*args, **kwargs)
+    if not before or name in NEUTRAL:
+        return out
+    where = recorder.line()
+    what = f"{where}: {_shown(func)}"
+    if isinstance(out, bool | int | float | list) or name in ("numpy", "__array__", "item", "tolist"):
+        raise NotConvertible(f"{what} reads values of the network into Python, which no graph can say")
+    unknown = next((found for found in before.values() if isinstance(found, Unknown)), None)
+    known = {key: found for key, found in before.items() if not isinstance(found, Unknown)}
+    if name == "__setitem__":
+        out = args[0]
+    try:
+        if unknown is not None:
+            meanings: list[Meaning] = [unknown] * len(tensors(out))
+        else:
+            meanings = _meanings(Call(recorder, name, held, kwargs, known, out, where))
+    except Unclear as error:
+        meanings = [Unknown(f"{what} {error}")] * len(tensors(out))
+    for tensor, meaning in zip(tensors(out), meanings, strict=False):
+        recorder.mark(tensor, meaning)
+    return None if name == "__setitem__" else out
+
+
+def _meanings(call: Call) -> list[Meaning]:
+    name = call.name
+    if name in over_time.SEVERAL:
+        return list(over_time.SEVERAL[name](call))
+    if name in IN_EVALUATION:
+        if call.argument(2, "training", True):
+            raise Unclear("drops values at random though the network is evaluated")
+        return [call.taken[1]]
+    if name in MODULES:
+        tensor, signal = call.signal
+        return [_as_module(call, tensor, signal)]
+    if name not in RULES:
+        raise Unclear("has no node")
+    meaning = RULES[name](call)
+    if isinstance(meaning, Signal) and meaning.state is not None and name not in views.RULES:
+        meaning = Signal(meaning.axes, meaning.values)
+    return [meaning]
+
+
+def _as_module(call: Call, tensor: Tensor, signal: Signal) -> Signal:
+    if any(call.meaning(other) is not None for other in tensors([call.args[1:], call.kwargs]) if other is not tensor):
+        raise Unclear("takes weights that depend on the input, which has no node")
+    settings = [
+        id(value) if isinstance(value, Tensor) else repr(value)
+        for value in (*call.args[1:], *(call.kwargs[name] for name in sorted(call.kwargs)))
+        if value is not tensor
+    ]
+    module = MODULES[call.name](call)
+    key = (call.name, *settings)
+    return call.recorder.applied(key, lambda: Node(call.name, module, where=call.where), signal, tensor, call.out)
+
+
+def _name(func: Any) -> str:
+    """Return a function's name as rules have it: `__iadd__`, `add_` and `__radd__` are `add`."""
+    name: str = func.__name__
+    if name == "__get__":
+        name = getattr(func.__self__, "__name__", name)
+    if name in ("__getitem__", "__setitem__", "__iter__", "__len__", "__hash__", "_version"):
+        return name
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+        return OPERATORS.get(name, name)
+    return name[:-1] if name.endswith("_") and not name.startswith("_") and name != "requires_grad_" else name
+
+
+def _shown(func: Any) -> str:
+    return resolve_name(func) or func.__name__

@@ -1,0 +1,220 @@
+"""Functions that take steps apart, put them together, and read them over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from training.importers.frameworks import arithmetic
+from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear
+from training.importers.frameworks.call import Call, Rule
+from training.importers.frameworks.fold import Value
+from training.importers.frameworks.function_modules import Summed, Taken
+from training.importers.frameworks.graph import Node, Over
+from training.importers.frameworks.meaning import Answer, Meaning, Signal, read_over_time
+
+UNWRITTEN = Value(-1, None)
+
+
+def index(call: Call) -> Meaning:
+    """Return steps that are taken out; samples are taken whole."""
+    tensor, meaning = call.taken
+    if call.name == "select":
+        place = call.argument(1, "dim") % tensor.dim()
+        wanted: tuple[Any, ...] = (*(slice(None),) * place, call.argument(2, "index"))
+    elif call.name == "narrow":
+        place, start = call.argument(1, "dim") % tensor.dim(), call.argument(2, "start")
+        wanted = (*(slice(None),) * place, slice(start, start + call.argument(3, "length")))
+    else:
+        wanted = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+    at = [place for place, item in enumerate(wanted) if item != slice(None)] if Ellipsis not in wanted else []
+    if len(at) == 1 and isinstance(wanted[at[0]], slice) and isinstance(meaning, Signal) and at[0] != meaning.axes.time:
+        return _part(call, tensor, meaning, at[0], wanted[at[0]], call.out)
+    named = sum(item is not None and item is not Ellipsis for item in wanted)
+    axes, values, place = meaning.axes, _values(meaning), 0
+    for item in wanted:
+        if item is None:
+            axes, place = axes.inserted(place), place + 1
+        elif item is Ellipsis:
+            place += tensor.dim() - named
+        elif isinstance(item, slice):
+            axes, values = _sliced(axes, values, place, item)
+            place += 1
+        else:
+            values = _taken(axes, values, place, item)
+            axes = axes.without(place)
+    return replace(meaning, axes=axes, values=values) if isinstance(meaning, Signal) else replace(meaning, axes=axes)
+
+
+def _values(meaning: Signal | Answer) -> tuple[Value, ...]:
+    return meaning.values if isinstance(meaning, Signal) else ()
+
+
+def _sliced(axes: Axes, values: tuple[Value, ...], place: int, item: slice) -> tuple[Axes, tuple[Value, ...]]:
+    size = axes.size(place)
+    if item.indices(size) == (0, size, 1):
+        return axes, values
+    if place != axes.time:
+        raise Unclear("takes a part of a sample or of the batch, which has no node")
+    kept = values[item]
+    return axes.without(place).inserted(place, (Part(Kind.TIME, len(kept)),)), kept
+
+
+def _taken(axes: Axes, values: tuple[Value, ...], place: int, item: Any) -> tuple[Value, ...]:
+    if (isinstance(item, Tensor) and item.dim()) or isinstance(item, bool | Sequence):
+        raise Unclear("takes values by a list of indices, which has no node")
+    if place == axes.time and values:
+        return (values[int(item)],)
+    if axes.axes[place]:
+        raise Unclear("takes one value out of a sample or of the batch, which has no node")
+    return values
+
+
+def unbind(call: Call) -> Sequence[Meaning]:
+    """Return each step."""
+    tensor, meaning = call.signal
+    place = call.argument(1, "dim", 0) % tensor.dim()
+    values = [_taken(meaning.axes, meaning.values, place, item) for item in range(tensor.shape[place])]
+    return [Signal(meaning.axes.without(place), value) for value in values]
+
+
+def split(call: Call) -> Sequence[Meaning]:
+    """Return parts of the steps."""
+    tensor, meaning = call.signal
+    place = call.argument(2, "dim", 0) % tensor.dim()
+    parts, start = [], 0
+    for part in call.out:
+        kept = slice(start, start := start + part.shape[place])
+        if place == meaning.axes.time:
+            parts.append(Signal(*_sliced(meaning.axes, meaning.values, place, kept)))
+        else:
+            parts.append(_part(call, tensor, meaning, place, kept, part))
+    return parts
+
+
+def _part(call: Call, tensor: Tensor, signal: Signal, place: int, kept: slice, part: Tensor) -> Signal:
+    """Return a part of each sample along its first axis."""
+    if place != len(signal.axes.leading) or kept.step not in (None, 1):
+        raise Unclear("takes a part of the batch, or of a sample along another axis than its first, which has no node")
+    start, stop, _ = kept.indices(tensor.shape[place])
+    return call.recorder.applied(
+        ("part", start, stop), lambda: Node("part", Taken(start, stop), where=call.where), signal, tensor, part
+    )
+
+
+def stack(call: Call) -> Meaning:
+    """Return steps that are stacked to an axis of time."""
+    signals = _signals(call)
+    place = call.argument(1, "dim", 0) % call.out.dim()
+    if signals[0].axes.timed:
+        raise Unclear("stacks what has time already, which has no node")
+    return _joined(signals, signals[0].axes.inserted(place), place)
+
+
+def cat(call: Call) -> Meaning:
+    """Return steps that are put one after another; or samples side by side."""
+    signals = _signals(call)
+    place = call.argument(1, "dim", 0) % call.out.dim()
+    axes = signals[0].axes
+    if len(signals) == 1:
+        return signals[0]
+    if place == axes.time:
+        return _joined(signals, axes, place)
+    if axes.axes[place] or axes.timed:
+        return arithmetic.concatenate(call, signals, place)
+    return _joined(signals, axes, place)
+
+
+def _signals(call: Call) -> list[Signal]:
+    signals = []
+    for tensor in call.argument(0, "tensors"):
+        meaning = call.meaning(tensor)
+        if not isinstance(meaning, Signal):
+            raise Unclear("joins the network's values with others, which has no node")
+        signals.append(meaning)
+    return signals
+
+
+def _joined(signals: Sequence[Signal], axes: Axes, place: int) -> Signal:
+    values = tuple(value for signal in signals for value in signal.values)
+    sample = signals[0].axes.without(place) if axes.time is not None else signals[0].axes
+    others = [signal.axes.without(place) if axes.time is not None else signal.axes for signal in signals]
+    if any(other != sample for other in others):
+        raise Unclear("joins steps of different axes, which has no node")
+    time: Axis = (Part(Kind.TIME, len(values)),)
+    return Signal(axes.without(place).inserted(place, time), values)
+
+
+def write(call: Call) -> Meaning:
+    """Return a tensor of which one step more is written, as in `out[step] = spikes`."""
+    target, wanted, source = call.args
+    signal = call.meaning(source)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    places = [place for place, item in enumerate(wanted) if not isinstance(item, slice)]
+    whole = all(item == slice(None) for item in wanted if isinstance(item, slice))
+    if not isinstance(signal, Signal) or len(places) != 1 or not whole or Ellipsis in wanted or signal.axes.timed:
+        raise Unclear("writes to a part of a tensor that is not a step, which has no node")
+    place, size = places[0], target.shape[places[0]]
+    step = int(wanted[place]) % size
+    held = call.meaning(target)
+    axes = signal.axes.inserted(place, (Part(Kind.TIME, size),))
+    values = [UNWRITTEN] * size
+    if isinstance(held, Signal):
+        if held.axes != axes:
+            raise Unclear("writes steps over what is not steps, which has no node")
+        values = list(held.values)
+    values[step] = signal.values[0]
+    return Signal(axes, tuple(values))
+
+
+def reduce(call: Call) -> Meaning:
+    """Return what a sum, mean or maximum reads over time; a mean over the whole of a sample's axes is a pool."""
+    tensor, meaning = call.taken
+    over = {"sum": Over.SUM, "mean": Over.MEAN, "max": Over.MAX, "amax": Over.MAX}[call.name]
+    given = call.argument(1, "dim")
+    places = sorted(
+        place % tensor.dim() for place in ((given,) if isinstance(given, int) else given or range(tensor.dim()))
+    )
+    keep = bool(call.argument(2, "keepdim", False))
+    if isinstance(meaning, Signal) and places == [meaning.axes.time]:
+        axes = meaning.axes.without(places[0])
+        return read_over_time(over, meaning, axes.inserted(places[0]) if keep else axes, call.where)
+    if isinstance(meaning, Signal) and over in (Over.MEAN, Over.SUM):
+        return _pooled(call, tensor, meaning, places, over, keep=keep)
+    raise Unclear("reduces other axes than time, which has no node")
+
+
+def _pooled(call: Call, tensor: Tensor, signal: Signal, places: Sequence[int], over: Over, *, keep: bool) -> Signal:
+    """Return the sum or mean over a length, or over height or width or both, as a pool of that size."""
+    first, sizes = len(signal.axes.leading), signal.axes.sample[1:]
+    axes = [place - first - 1 for place in places]
+    if len(sizes) not in (1, 2) or min(axes) < 0:
+        raise Unclear("reduces other axes than time, a length, height and width, which has no node")
+    kernel = tuple(size if axis in axes else 1 for axis, size in enumerate(sizes))
+    means = nn.AvgPool1d(kernel) if len(kernel) == 1 else nn.AvgPool2d((kernel[0], kernel[1]))
+    module, name = (means, "average_pool") if over is Over.MEAN else (Summed(kernel), "sum_pool")
+    shown = (
+        call.out
+        if keep
+        else call.out.reshape([1 if place in places else size for place, size in enumerate(tensor.shape)])
+    )
+    pooled = call.recorder.applied(
+        (name, kernel), lambda: Node(name, module, where=call.where), signal, tensor, shown
+    )  # fmt: skip
+    out = pooled.axes
+    for place in reversed(places):
+        out = out if keep else out.without(place)
+    return replace(pooled, axes=out)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("__getitem__", "select", "narrow"), index),
+    **dict.fromkeys(("sum", "mean", "max", "amax"), reduce),
+    "stack": stack,
+    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
+    "__setitem__": write,
+}
+SEVERAL = {"unbind": unbind, "__iter__": unbind, "split": split, "chunk": split}

@@ -1,0 +1,223 @@
+"""A network as a graph: its modules in order where it says so, or its own forward, run once and traced.
+
+A network of nothing but containers (nn.Sequential and a framework's own) says its order. Any other is run on random
+values in each layout that its forward might take, until one folds into a graph of one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.spec.parameters import Shape, show
+from training.errors import NotConvertible
+from training.importers.builder import Options
+from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear
+from training.importers.frameworks.fold import Value
+from training.importers.frameworks.framework import Framework
+from training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
+from training.importers.frameworks.layer import has_hooks
+from training.importers.frameworks.meaning import Answer, Signal
+from training.importers.frameworks.operations import operate
+from training.importers.frameworks.torch_modules import MODULES
+from training.importers.frameworks.trace import Recorder, tensors
+
+BATCH = 3
+CALLED_STEPS = 5  # of a network that is called for each step
+DESCENDED = (nn.ReLU, nn.Softmax, nn.LogSoftmax, nn.Unflatten)  # torch's own that are traced as functions
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a forward is given its input: what of, its axes, and all steps at once or one in each of its calls.
+
+    `steps` is 0 for a sample that is the same at all steps, of which the forward knows the number.
+    """
+
+    name: str
+    sources: tuple[Tensor, ...]
+    axes: Axes
+    steps: int
+    by_step: bool = False
+
+
+def graph_of(network: nn.Module, framework: Framework, options: Options) -> Graph:
+    """Return a network's graph of one step; raises NotConvertible by one sentence where it is none."""
+    network = framework.unwrap(network)
+    leaves, own = _modules(network, framework)
+    _require_no_hooks(leaves)
+    if not own:
+        return _chain(leaves)
+    return _traced(network, framework, {module: path for path, module in reversed(leaves)}, options)
+
+
+def _modules(network: nn.Module, framework: Framework) -> tuple[list[tuple[str, nn.Module]], list[nn.Module]]:
+    """Return the modules that rules convert, in order and repeated, and those with a forward of their own."""
+    leaves: list[tuple[str, nn.Module]] = []
+    own: list[nn.Module] = []
+
+    def collect(module: nn.Module, path: str) -> None:
+        if _is_leaf(module, framework):
+            leaves.append((path, module))
+            return
+        if type(module) not in framework.containers and type(module).forward is not nn.Sequential.forward:
+            own.append(module)
+        for name, child in module._modules.items():  # repeated ones too
+            if child is not None:
+                collect(child, f"{path}.{name}" if path else name)
+
+    collect(network, "")
+    return leaves, own
+
+
+def _is_leaf(module: nn.Module, framework: Framework) -> bool:
+    kind = type(module)
+    if kind in framework.rules:
+        return True
+    if kind in framework.containers or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        return False
+    if framework.takes(module) is not None or isinstance(module, tuple(framework.rules)):
+        return True  # without a rule of its own, it is refused by its class
+    return not module._modules and kind.__module__.startswith("torch.") and kind not in DESCENDED
+
+
+def _require_no_hooks(leaves: list[tuple[str, nn.Module]]) -> None:
+    hooked = [
+        f"{path}: it has a forward hook, which may change what it computes"
+        for path, module in leaves
+        if has_hooks(module)
+    ]
+    if hooked:
+        raise NotConvertible.because(hooked)
+
+
+def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:
+    """Return the graph of modules in order."""
+    shared = [
+        f"{path}: it is the same module as another's, and would share its state"
+        for place, (path, module) in enumerate(leaves)
+        if type(module) not in MODULES and any(module is other for _, other in leaves[:place])
+    ]
+    if shared:
+        raise NotConvertible.because(shared)
+    nodes = [Node("input", None)]
+    for path, module in leaves:
+        nodes.append(Node(path, module, (len(nodes) - 1,)))
+    return Graph(tuple(nodes), Reading(len(nodes) - 1))
+
+
+def _layouts(shape: Shape, time_steps: int, batch: int) -> Iterator[Layout]:
+    """Return each way in which a forward may take its input; no two of its values are the same."""
+    values = torch.rand((time_steps, batch, *shape), generator=torch.Generator().manual_seed(0))
+    time, samples = (Part(Kind.TIME, time_steps),), (Part(Kind.BATCH, batch),)
+
+    def layout(name: str, source: Tensor, *leading: Axis, steps: int = time_steps) -> Layout:
+        return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), steps)
+
+    called = values[:CALLED_STEPS]
+    yield replace(layout("one step", values[0], samples), sources=tuple(called), steps=len(called), by_step=True)
+    yield layout("time first", values, time, samples)
+    yield layout("batch first", values.transpose(0, 1).contiguous(), samples, time)
+    yield layout("one sample for all steps", values[0], samples, steps=0)
+    yield layout("batch and time in one axis", values.transpose(0, 1).flatten(0, 1), (*samples, *time))
+    yield layout("all steps of one sample", values[:, 0], (Part(Kind.BATCH, 1), *time))
+
+
+def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
+    """Run a network in each layout until one is folded; the refusal is that of the layout that came furthest."""
+    shape, time_steps = options.input_shape or (), options.time_steps or 1
+    refused: list[tuple[tuple[int, int, int], str]] = []
+    for layout in _layouts(shape, time_steps, options.batch or BATCH):
+        for module in network.modules():  # from rest, whatever ran before
+            _rest(module)
+        recorder = Recorder(framework, leaves, operate, not_negative=bool(np.min(options.low or 0.0) >= 0))
+        recorder.shapes[INPUT] = shape
+        try:
+            return _folded(network, recorder, layout)
+        except NotConvertible as error:
+            # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
+            likely = "the batch" not in str(error) and not (layout.by_step and "more than once" in str(error))
+            refused.append((_progress(recorder, 2 if likely else 0), f"given {layout.name}: {error}"))
+        except Exception as error:  # the author's own code may raise anything
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            sentence = f"given {layout.name}, its forward fails: {recorder.line_of(error)}: {reason[0]}"
+            hint = "; --batch and --time-steps say how many samples and steps it is tried with"
+            refused.append((_progress(recorder, 1), sentence + hint))
+        finally:
+            for module in network.modules():
+                _rest(module)
+    furthest = max(progress for progress, _ in refused)
+    sentence = next(sentence for progress, sentence in refused if progress == furthest)
+    raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
+
+
+def _progress(recorder: Recorder, trust: int) -> tuple[int, int, int]:
+    """Return how far a run came, to compare with those in other layouts."""
+    return recorder.fold.most_calls, len(recorder.fold.nodes), trust
+
+
+def _rest(module: nn.Module) -> None:
+    for name in ("reset_mem", "reset", "reset_states"):
+        if callable(reset := getattr(module, name, None)):
+            reset()
+
+
+def _folded(network: nn.Module, recorder: Recorder, layout: Layout) -> Graph:
+    """Run a network and return its graph; raises NotConvertible where it is none."""
+    fold, readings = recorder.fold, set[Reading]()
+    for step, source in enumerate(layout.sources):
+        given = source.clone()
+        recorder.mark(given, Signal(layout.axes, _values(layout, step)))
+        answer, returned = _answer(recorder, recorder.run(network, given))
+        if layout.by_step and fold.most_calls > step + 1:
+            raise NotConvertible("it runs its neurons more than once for a step")
+        readings.add(_reading(recorder, layout, answer, returned))
+    if len(readings) > 1:
+        raise NotConvertible("what it returns at its first step and later are not copies of each other")
+    return fold.proven(readings.pop(), recorder.framework)
+
+
+def _values(layout: Layout, step: int) -> tuple[Value, ...]:
+    if layout.by_step:
+        return (Value(INPUT, step),)
+    return tuple(Value(INPUT, place) for place in range(layout.steps)) if layout.steps else (Value(INPUT, None),)
+
+
+def _answer(recorder: Recorder, returned: Any) -> tuple[Signal | Answer, Tensor]:
+    """Return the first of what a network returns that depends on its input."""
+    for tensor in tensors(returned):
+        meaning = recorder.known(tensor)
+        if meaning is not None:
+            return meaning, tensor
+    raise NotConvertible("what it returns does not depend on its input")
+
+
+def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, returned: Tensor) -> Reading:
+    """Return how what a network returns is read of a node; raises NotConvertible where it is of some steps only."""
+    fold, steps = recorder.fold, layout.steps or max(1, recorder.fold.most_calls)
+    if isinstance(answer, Answer):
+        answer = answer.averaged(steps)
+        reading, values = answer.reading, [Value(answer.reading.node, step) for step in answer.steps]
+        reading = replace(reading, factor=answer.factor)
+    else:
+        values = [*answer.values]
+        reading = Reading(values[0].node)
+    if len({value.node for value in values}) > 1:
+        raise NotConvertible("what it returns at its steps are not copies of each other")
+    own = {value.step for value in values}
+    if not layout.by_step and own == {steps - 1} and steps > 1:
+        reading = replace(reading, over=Over.LAST)
+    elif not layout.by_step and own not in ({None}, set(range(steps))):
+        raise NotConvertible(f"what it returns is of {len(own)} of its {steps} steps")
+    fold.require_answer(reading, sorted(step for step in own if step is not None), returned)
+    try:
+        _ = answer.axes.sample  # read flat, in whatever shape
+    except Unclear as error:
+        raise NotConvertible(f"what it returns {error}") from error
+    node = fold.nodes[reading.node]
+    return replace(reading, node=node.sources[0], membrane=True) if node.membrane else reading

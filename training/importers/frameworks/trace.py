@@ -1,0 +1,344 @@
+"""Run an author's forward once, and record what it computes of which tensors and at which line.
+
+Modules that a rule converts are leaves: their calls are recorded with what they take and give. All that the forward
+does between them is seen as functions of torch, through a TorchFunctionMode. So loops over steps, lists, states that
+are handed on and any other Python just run. What a tensor means hangs on the tensor itself, with its version: one that
+something else has written to since is known no more.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from models.spec.parameters import Shape
+from training.errors import NotConvertible
+from training.importers.frameworks.axes import Axes, Unclear
+from training.importers.frameworks.fold import Fold, Value
+from training.importers.frameworks.framework import Framework, Takes
+from training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
+from training.importers.frameworks.graph import INPUT, Node, Over, Reading
+from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+
+TORCH = str(Path(torch.__file__).parent)
+OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
+OURS = str(Path(__file__).parent)
+
+
+class Recorder(TorchFunctionMode):
+    """The record of one run. `operations` says what each function of torch means, by its name."""
+
+    def __init__(
+        self,
+        framework: Framework,
+        leaves: dict[nn.Module, str],
+        operations: Callable[[Recorder, Any, tuple[Any, ...], dict[str, Any]], Any],
+        *,
+        not_negative: bool,
+    ) -> None:
+        super().__init__()
+        self.fold, self.framework = Fold(), framework
+        self.shapes: dict[int, Shape] = {}
+        self.not_negative = {INPUT} if not_negative else set[int]()
+        self._leaves, self._operations = leaves, operations
+        self._inside = 0
+        package = sys.modules.get(framework.name)
+        self._package = str(Path(package.__file__).parent) if package and package.__file__ else OURS
+
+    def run(self, network: nn.Module, *sources: Tensor) -> Any:
+        """Return what the network makes of its input, whose meaning has been given to it."""
+        with ExitStack() as stack:
+            for module, path in self._leaves.items():
+                stack.enter_context(_replaced(module, self._recorded(module, path)))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(self)
+            return network(*sources)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function of torch and record it, unless it runs within a leaf."""
+        if self._inside:
+            return func(*args, **(kwargs or {}))
+        with self._not_recorded():
+            return self._operations(self, func, args, kwargs or {})
+
+    @contextmanager
+    def _not_recorded(self) -> Iterator[None]:
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+    def mark(self, tensor: Tensor, meaning: Meaning) -> None:
+        """Say what a tensor means, as it is now."""
+        tensor._meaning = (self, tensor._version, meaning)  # type: ignore[attr-defined]
+
+    def meaning(self, tensor: object) -> Meaning | None:
+        """Return what a tensor means, None for one that does not depend on the input."""
+        held: tuple[Recorder, int, Meaning] | None = getattr(tensor, "_meaning", None)
+        if held is None or held[0] is not self or not isinstance(tensor, Tensor):
+            return None
+        if held[1] != tensor._version:
+            return Unknown(f"{self.line()}: what it takes was written to in place, through another view of it")
+        return held[2]
+
+    def known(self, tensor: object) -> Signal | Answer | None:
+        """Return what a tensor means; raises NotConvertible where nobody knows."""
+        meaning = self.meaning(tensor)
+        if isinstance(meaning, Unknown):
+            raise NotConvertible(meaning.sentence)
+        return meaning
+
+    def line(self) -> str:
+        """Return the file and line of the author's code that runs: the innermost that is no library's."""
+        frames, frame = [], sys._getframe(1)
+        while frame is not None and frame.f_code is not Recorder.run.__code__:
+            frames.append((frame.f_code.co_filename, frame.f_lineno))
+            frame = frame.f_back  # type: ignore[assignment]
+        return self._innermost(frames)
+
+    def line_of(self, error: Exception) -> str:
+        """Return the same of the code that raised an error."""
+        frames = [(frame.f_code.co_filename, number) for frame, number in walk_tb(error.__traceback__)]
+        return self._innermost(frames[::-1])
+
+    def _innermost(self, frames: Iterable[tuple[str, int]]) -> str:
+        """Return the first that is no library's, or else the first of the framework's own networks."""
+        within = None
+        for name, number in frames:
+            if name.startswith((TORCH, OURS, "<")) or "contextlib" in name:
+                continue
+            here = f"{Path(name).name}, line {number}"
+            if not name.startswith(self._package):
+                return here
+            within = within or here
+        return within or "the network"
+
+    def seen(self, signal: Signal, name: str) -> tuple[list[Value], Shape]:
+        """Return the values of a signal and a sample's shape as whoever takes it sees it, flattened by a node if so."""
+        shape = signal.axes.sample
+        return [self._arranged(value, signal.axes, shape, name) for value in signal.values], shape
+
+    def _arranged(self, value: Value, axes: Axes, shape: Shape, name: str) -> Value:
+        """Return a value with its sample's axes in the order and shape in which they are seen, by nodes if need be."""
+        if value.node < 0:
+            raise Unclear("takes steps of which some are not written yet")
+        refined, order = axes.refined, axes.order
+        if order != tuple(range(len(order))):
+            value = self._reshaped(value, refined, name)
+            permuted = tuple(refined[place] for place in order)
+            value = self._moved(value, ("permute", order), Node(f"{name}_permuted", Permuted(order)), permuted)
+        return self._reshaped(value, shape, name)
+
+    def _reshaped(self, value: Value, shape: Shape, name: str) -> Value:
+        own = self.shapes[value.node]
+        if own == shape:
+            return value
+        if shape == (math.prod(own),):
+            return self._moved(value, "flatten", Node(f"{name}_flat", nn.Flatten()), shape)
+        return self._moved(value, ("reshape", shape), Node(f"{name}_reshaped", Reshaped(shape)), shape)
+
+    def _moved(self, value: Value, key: Hashable, node: Node, shape: Shape) -> Value:
+        moved = self.fold.stateless(key, [value], lambda: replace(node, where=self.line()))
+        self.describe(moved.node, shape, [value])
+        return moved
+
+    def describe(self, node: int, shape: Shape, sources: Iterable[Value]) -> None:
+        """Note the shape that leaves a node, and whether its values are never negative."""
+        self.shapes[node] = shape
+        module = self.fold.nodes[node].module
+        if (module is None or keeps_sign(module)) and all(value.node in self.not_negative for value in sources):
+            self.not_negative.add(node)
+
+    def require_no_membrane(self, values: Iterable[Value]) -> None:
+        """Raise Unclear where a membrane is taken."""
+        if any(self.fold.nodes[value.node].membrane for value in values):
+            raise Unclear("takes a neuron's membrane, which no node does")
+
+    def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
+        """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
+        leading, made_once = signal.axes.leading, make()
+        if isinstance(made_once.module, OVER_LENGTH) and len(signal.axes.sample) == 1:  # as if of one channel
+            place = len(leading)
+            channel = replace(signal, axes=signal.axes.inserted(place))
+            pooled = self.applied(key, make, channel, given.unsqueeze(place), returned.unsqueeze(place))
+            return replace(pooled, axes=pooled.axes.without(place))
+        values, _ = self.seen(signal, made_once.path)
+        self.require_no_membrane(values)
+        if returned.shape[: len(leading)] != given.shape[: len(leading)]:
+            raise Unclear("changes the axes of time or batch")
+        made = [self.fold.stateless(key, [value], make) for value in values]
+        out = Axes.of(leading, returned.shape[len(leading) :])
+        for value, before, taken, given_back in zip(
+            made, values, signal.axes.time_first(given), out.time_first(returned), strict=True
+        ):
+            self.fold.keep(value, taken, given_back)
+            self.describe(value.node, out.sample, [before])
+        return Signal(out, tuple(made))
+
+    def _recorded(self, module: nn.Module, path: str) -> Callable[..., Any]:
+        original = module.forward
+        takes = self.framework.takes(module)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return original(*args, **kwargs)
+            with self._not_recorded():
+                first, *others = [*args, *kwargs.values()]
+                meaning = self.known(first)
+                if meaning is None:
+                    return original(*args, **kwargs)
+                given = first.clone()
+                states = [self.meaning(state) for state in tensors(others)]
+                returned = original(*args, **kwargs)
+                try:
+                    if takes is None:
+                        self.mark(_only(returned), self._stateless(module, path, meaning, given, _only(returned)))
+                    elif isinstance(meaning, Signal):
+                        self._stateful(module, path, takes, meaning, states, given, returned)
+                    else:
+                        self._refuse_answer()
+                except Unclear as error:
+                    raise NotConvertible(f"{self.line()}: '{path}' {error}") from error
+            return returned
+
+        return forward
+
+    def _stateless(
+        self, module: nn.Module, path: str, meaning: Signal | Answer, given: Tensor, returned: Tensor
+    ) -> Signal | Answer:
+        """Record the call of a module without a state.
+
+        A Linear of what is read over time gives the same if it runs at every step, and its output is read: of the
+        last step, of a mean, or without a bias of a sum.
+        """
+        key, where = id(module), self.line()
+        if isinstance(meaning, Signal):
+            return self.applied(key, lambda: Node(path, module, where=where), meaning, given, returned)
+        answer = meaning.averaged(len(meaning.steps))
+        reading, bias = answer.reading, getattr(module, "bias", None)
+        linear = reading.over in (Over.LAST, Over.MEAN) or (reading.over is Over.SUM and bias is None)
+        if not isinstance(module, nn.Linear) or reading.softmax or not linear:
+            self._refuse_answer()
+        at_each_step = Signal(answer.axes, (Value(reading.node, None),))
+        made = self.applied(key, lambda: Node(path, module, where=where), at_each_step, given, returned)
+        return replace(answer, reading=replace(reading, node=made.values[0].node), axes=made.axes)
+
+    @staticmethod
+    def _refuse_answer() -> NoReturn:
+        raise Unclear("takes what is read over time already, which no readout does")
+
+    def _stateful(
+        self,
+        module: nn.Module,
+        path: str,
+        takes: Takes,
+        signal: Signal,
+        states: list[Meaning | None],
+        given: Tensor,
+        returned: Any,
+    ) -> None:
+        """Record the call of a module with a state: one step, or all of them."""
+        spikes, *others = tensors(returned)
+        kinds = tuple("".join(part.kind.value[0] for part in axis) for axis in signal.axes.leading)
+        if kinds != takes.value:
+            expected = " × ".join(takes.value).replace("t", "time").replace("b", "batch")
+            found = " × ".join(kinds).replace("t", "time").replace("b", "batch")
+            raise Unclear(f"takes {expected or 'one sample'}, and is given {found or 'one sample'}")
+        values, _ = self.seen(signal, path)
+        self.require_no_membrane(values)
+        over_time, made = takes is not Takes.STEP, []
+        before = signal.axes.time_first(given)
+        for place, value in enumerate(values):
+            step = value if value.step is not None or not over_time else Value(value.node, place)
+            call = self.fold.calls(module)
+            for state in states:
+                own = isinstance(state, Signal) and state.state == (id(module), call - 1)
+                if not own and (state is not None or call):
+                    which = "a state of its own making" if state is None else "a state that is changed"
+                    raise Unclear(f"is given {which} at its step {call}, not what it returned the step before")
+            made.append(self.fold.stateful(module, step, lambda: Node(path, module, where=self.line())))
+        node, last = made[-1].node, (id(module), self.fold.calls(module) - 1)
+        leading = signal.axes.leading
+        if spikes.shape[: len(leading)] == given.shape[: len(leading)]:
+            out = Axes.of(leading, spikes.shape[len(leading) :])
+            for value, taken, gave in zip(made, before, out.time_first(spikes), strict=True):
+                self.fold.keep(value, taken, gave)
+            self.mark(spikes, Signal(out, tuple(made), last))
+            self.describe(node, out.sample, ())
+            if bool((spikes >= 0).all()) and bool((spikes == spikes.round()).all()):
+                self.not_negative.add(node)
+            else:
+                self.not_negative.discard(node)
+        else:  # a readout that says for itself how it is read over time
+            sample = Axes.of(leading[1:], spikes.shape[1:])
+            self.shapes[node] = sample.sample
+            self.mark(
+                spikes, Answer(Reading(node, where=self.line()), tuple(value.step or 0 for value in made), sample)
+            )
+        others = [state for state in others if state is not spikes]
+        self._mark_states(path, returned, others, Signal(signal.axes, tuple(made), last))
+
+    def _mark_states(self, path: str, returned: Any, states: list[Tensor], spikes: Signal) -> None:
+        """Mark what a module returns beside its spikes: its states; the last, or the one named v, is its membrane."""
+        named = [found.v for found in (returned if isinstance(returned, tuple) else ()) if hasattr(found, "v")]
+        membrane = named[0] if named else (states[-1] if states else None)
+        node = spikes.values[-1].node
+        for state in states:
+            if (
+                state is membrane
+                and len(spikes.values) == 1
+                and state.shape == tuple(part.size for axis in spikes.axes.axes for part in axis)
+            ):
+                made = self.fold.stateless(
+                    "membrane", spikes.values[-1:], lambda: Node(f"{path}_membrane", None, membrane=True)
+                )
+                self.fold.keep(made, state, state)
+                self.shapes[made.node] = self.shapes[node]
+                self.mark(state, Signal(spikes.axes, (made,), spikes.state))
+            else:
+                self.mark(state, Signal(spikes.axes, (Value(-1, None),), spikes.state))
+
+
+def tensors(found: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists and dictionaries, in order."""
+    if isinstance(found, Tensor):
+        return [found]
+    if isinstance(found, dict):
+        found = list(found.values())
+    if isinstance(found, list | tuple):
+        return [tensor for item in found for tensor in tensors(item)]
+    return []
+
+
+def _only(returned: Any) -> Tensor:
+    found = tensors(returned)
+    if len(found) != 1:
+        raise Unclear(f"returns {len(found)} tensors")
+    return found[0]
+
+
+@contextmanager
+def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give one module another forward for a while."""
+    held = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if held is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = held

@@ -1,0 +1,109 @@
+"""`import onnx`: an external model.onnx as a bundle, once it keeps the contract that the file and the options state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from models.bundle.repository import ModelRepository, require_name
+from models.spec import Coding, Scores
+from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
+from training.commands.groups import (
+    LabelsOption,
+    ModelNameOption,
+    RepositoryOption,
+    UnitsOption,
+    console,
+    labels_of,
+    shape_of,
+    units_of,
+)
+from training.commands.input_flags import show_input, with_input_flags
+from training.importers.card import imported_card
+from training.importers.onnx.contract import Said, contract_of
+from training.importers.onnx.file import OnnxFile
+from training.publish.publish import publish_external
+
+OF_FILE = "what the file says"
+
+
+@with_input_flags
+def import_command(
+    file: Annotated[Path, typer.Argument(help="The ONNX file.", show_default=False)],
+    name: ModelNameOption,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Of one sample at one step, such as 2,34,34.", show_default=OF_FILE)
+    ] = None,
+    labels: LabelsOption = None,
+    repository: RepositoryOption = Path("repository"),
+    time_steps: Annotated[
+        int | None, typer.Option(help="Steps per sample.", show_default="what the file says, or 1")
+    ] = None,
+    any_time_steps: Annotated[
+        bool, typer.Option("--any-time-steps", help="A request may ask for others.", show_default="it may not")
+    ] = False,
+    coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.DIRECT,
+    layout: Annotated[
+        AxisLayout, typer.Option(help="The axes of the model's input before a sample's.")
+    ] = AxisLayout.BATCH,
+    output_kind: Annotated[OutputKind, typer.Option(help="What the model's output is.")] = OutputKind.SCORES,
+    scores: Annotated[
+        Scores | None, typer.Option(help="What its scores are.", show_default="probabilities where they add up to 1")
+    ] = None,
+    units: UnitsOption = None,
+    input_name: Annotated[str | None, typer.Option(help="The model's input.", show_default="its only one")] = None,
+    output_name: Annotated[
+        str | None, typer.Option(help="The model's output.", show_default="the only one of numbers for each class")
+    ] = None,
+    *,
+    declared: dict[str, Any],
+) -> None:
+    """Publish an external ONNX model as a model's next version, under a contract of what it takes and gives."""
+    require_name(name)
+    model = OnnxFile.read(file)
+    said = Said(
+        input_shape=None if input_shape is None else shape_of(input_shape),
+        labels=labels_of(labels),
+        time_steps=time_steps,
+        any_time_steps=any_time_steps,
+        coding=coding,
+        declared=declared,
+        layout=layout,
+        output_kind=output_kind,
+        scores=scores,
+        units=units_of(units),
+        input_name=input_name,
+        output_name=output_name,
+    )
+    contract = contract_of(model, said)
+    card = _card(model, contract, name)
+    published = publish_external(contract, model.content, ModelRepository(repository), name, card)
+    for sentence in model.changes:
+        console.print(sentence[0].upper() + sentence[1:], highlight=False, markup=False)
+    show_input(contract.input)
+    kind = contract.scores if contract.output_kind is OutputKind.SCORES else contract.output_kind
+    console.print(
+        f"Output: '{contract.output_name}', {kind}: {', '.join(contract.labels[:20])}"
+        f"{f' and {contract.classes - 20} more' if contract.classes > 20 else ''}",
+        highlight=False,
+        markup=False,
+    )
+    published.show(console)
+
+
+def _card(file: OnnxFile, contract: OnnxContract, name: str) -> str:
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(file.outline.opsets.items()))
+    sees = contract.input_layout.shown(contract.input.shape)
+    gives = contract.output_layout.shown((contract.classes,))
+    facts = {
+        "The model sees": f"`{contract.input_name}`, {sees}",
+        "Output": f"`{contract.output_name}`, {gives}, {contract.output_kind} ({contract.scores})",
+        "Operator sets": opsets,
+        "Operators": ", ".join(sorted({operator for _, operator in file.outline.used})),
+        **({"Changed from the file": "; ".join(file.changes)} if file.changes else {}),
+        "Engine": "only `onnx` runs it, so that nothing was compared spike for spike; its neurons, their spikes and "
+        "synaptic operations are not known",
+    }
+    return imported_card(name, f"An external ONNX model from `{file.name}`", contract, facts, {})
