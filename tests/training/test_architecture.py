@@ -39,6 +39,21 @@ def test_a_membrane_readout_ends_in_a_layer_that_does_not_fire() -> None:
     assert isinstance(build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes[-1], LI)
 
 
+def test_a_readout_of_the_output_ends_in_a_linear() -> None:
+    config = NetworkConfig(architecture="8", readout=Readout.MEAN)
+    assert [node.type for node in build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes] == [
+        "Flatten",
+        "Linear",
+        "LIF",
+        "Linear",
+    ]
+
+
+def test_a_readout_without_a_gradient_is_refused_before_any_training() -> None:
+    with pytest.raises(InvalidConfig, match="readout: is 'first_spike', which has no gradient to train by"):
+        build_architecture(NetworkConfig(architecture="8", readout=Readout.FIRST_SPIKE), IMAGE, ("a", "b"), 4)
+
+
 def test_a_synaptic_current_is_in_every_layer_and_in_the_readout() -> None:
     config = NetworkConfig(architecture="8R", neuron="CubaLIF", syn_decay=0.25, readout=Readout.MAX_MEMBRANE)
     _, _, hidden, _, last = build_architecture(config, IMAGE, ("a", "b"), 4).spec.nodes

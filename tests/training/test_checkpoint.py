@@ -77,6 +77,10 @@ def test_a_prefix_is_found_where_it_gives_all_keys(tmp_path: Path, prefix: str) 
     assert loaded(tmp_path / "w.safetensors") == {0.25}
 
 
+def test_a_prefix_under_which_keys_are_missing_is_none(tmp_path: Path) -> None:
+    assert loaded(saved(tmp_path, prefixed("model.") | {"ema.fc1.weight": torch.ones(2, 3)})) == {0.5}
+
+
 def test_a_prefix_among_several_is_named_or_asked_for(tmp_path: Path) -> None:
     path = saved(tmp_path, {"state_dict": prefixed("model.", 1.0) | prefixed("ema.", 2.0)})
     with pytest.raises(InvalidEntry, match=r"under each of 'model\.', 'ema\.'; say --prefix"):
@@ -212,6 +216,9 @@ def test_a_whole_module_and_what_is_no_file_of_weights_are_refused_with_what_to_
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(InvalidEntry, match="cannot be read as tensors alone"):
         loaded(tmp_path / "text.pt")
+    torch.save({"net": trained(), "acc": np.float64(0.5)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(InvalidEntry, match=r"tensors alone: it holds 'numpy\S+scalar'; save the network's state_dict"):
+        loaded(tmp_path / "old.pt")
     with pytest.raises(InvalidEntry, match="holds a list, expected a dictionary of tensors"):
         loaded(saved(tmp_path, [torch.ones(2)]))
 

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,6 +17,7 @@ from models.bundle.repository import ModelRepository
 from models.engines import EngineName, available, create
 from models.errors import InvalidSpec
 from models.spec import Readout
+from tests.serving import running
 from tests.training.command_line import ROOT, training
 from tests.training.plain_network import Spike, taken_in
 from training.__main__ import main
@@ -177,6 +179,14 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
         bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
     assert create(EngineName.EVENT, bundle.network).run(bundle.golden.inputs)[0].spike_counts.any()
     assert re.search(r"snntorch 1\.\d", bundle.card)
+    assert "\npython -m service --repository repository\n" in GUIDE
+    with running(tmp_path / "repository") as service:
+        assert httpx.get(f"{service.url}/models").json()["default"] == "mine"
+
+
+def test_what_the_guide_installs_is_all_that_its_three_commands_need() -> None:
+    (extras,) = re.findall(r"`\./scripts/install ([a-z ]+)` installs all four", GUIDE)
+    assert extras.split() == ["serve", "train", "peers"]  # the third command is the server's
 
 
 @pytest.fixture

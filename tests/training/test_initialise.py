@@ -97,9 +97,10 @@ def test_recurrent_weights_start_as_a_rotation(rasters: FloatArray) -> None:
     assert torch.allclose(product, RECURRENT**2 * torch.eye(32), atol=1e-6)
 
 
-def test_the_scores_of_a_fresh_network_vary_by_1(rasters: FloatArray) -> None:
-    module = fresh(rasters)
-    scores = class_scores(forward(module, rasters, HardThreshold()).output, Readout.MEAN_MEMBRANE)
+@pytest.mark.parametrize("readout", [Readout.MEAN_MEMBRANE, Readout.MEAN, Readout.LAST])
+def test_the_scores_of_a_fresh_network_vary_by_1(readout: Readout, rasters: FloatArray) -> None:
+    module = fresh(rasters, readout=readout)
+    scores = class_scores(forward(module, rasters, HardThreshold()).output, readout)
     assert float((scores - scores.mean(dim=0)).detach().std()) == pytest.approx(1.0, rel=1e-3)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.spec import Readout
-from training.errors import BrokenGradientChain, InvalidData
+from training.errors import BrokenGradientChain, InvalidConfig, InvalidData
 from training.fit.losses import balancing_weights, membrane_loss, rate_penalty, require_gradient, spike_loss
 
 
@@ -26,12 +26,22 @@ def test_spike_loss_is_the_cross_entropy_of_counts() -> None:
         (Readout.MAX_MEMBRANE, [3.0, 2.0]),
         (Readout.MEAN_MEMBRANE, [1.0, 1.0]),
         (Readout.LAST_MEMBRANE, [-1.0, 0.0]),
+        (Readout.SUM_MEMBRANE, [3.0, 3.0]),
+        (Readout.MAX, [3.0, 2.0]),
+        (Readout.MEAN, [1.0, 1.0]),
+        (Readout.LAST, [-1.0, 0.0]),
+        (Readout.SUM, [3.0, 3.0]),
     ],
 )
 def test_membrane_loss_is_the_cross_entropy_of_its_readout(readout: Readout, scores: list[float]) -> None:
     membrane = torch.tensor([[[1.0, 1.0]], [[3.0, 2.0]], [[-1.0, 0.0]]])
     expected = math.log(1 + math.exp(scores[1] - scores[0]))
     assert float(membrane_loss(membrane, torch.tensor([0]), readout)) == pytest.approx(expected)
+
+
+def test_first_spikes_have_no_gradient_to_train_by() -> None:
+    with pytest.raises(InvalidConfig, match=r"^readout: is 'first_spike', which has no gradient .*: spike_count, sum,"):
+        membrane_loss(torch.zeros(2, 1, 3), torch.tensor([0]), Readout.FIRST_SPIKE)
 
 
 @pytest.mark.parametrize(

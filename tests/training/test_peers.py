@@ -25,6 +25,7 @@ from models.engines.reference import ReferenceEngine
 from models.spec import Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
+from training.errors import NotConvertible
 from training.importers.builder import Options
 from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
 from training.importers.frameworks.convert import Converted, convert
@@ -63,8 +64,9 @@ def linear(rng: Generator, inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def dyadic_recurrence(rng: Generator, connection: nn.Linear) -> None:
+def dyadic_recurrence(rng: Generator, connection: nn.Linear | nn.Conv2d) -> None:
     weight, bias = connection.weight, connection.bias
+    assert bias is not None
     weight.data, bias.data = dyadic(rng, *weight.shape, most=1), dyadic(rng, *bias.shape, most=2)
 
 
@@ -386,7 +388,7 @@ def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
     else:
         parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
     if kind == "LILinearCell":
-        cell = norse.LILinearCell(size, size, parameters, dt=5e-4)
+        cell: nn.Module = norse.LILinearCell(size, size, parameters, dt=5e-4)
         cell.input_weights.data = dyadic(rng, size, size, most=2)
         return cell
     return getattr(norse, kind)(parameters, dt=5e-4)
@@ -548,6 +550,34 @@ CONVOLUTIONAL: dict[str, tuple[str, Callable[[], nn.Module], Callable[[], list[n
         lambda: [of("sinabs.layers").SumPool2d(3, stride=2), of("sinabs.layers").SumPool2d(1)],
     ),
 }
+
+
+@pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
+def test_a_recurrent_convolution_is_the_frameworks_own(kind: str, rng: Generator) -> None:
+    # Each neuron hears the 3×3 around it, in both channels: of 18 weights that meet a spike inside the image at most.
+    fields = {"beta": 0.75, "conv2d_channels": 2, "kernel_size": (3, 3), "init_hidden": True}
+    neuron = getattr(of("snntorch"), kind)(**fields | ({"alpha": 0.5} if kind == "RSynaptic" else {}))
+    dyadic_recurrence(rng, neuron.recurrent)
+    conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+    conv.weight.data = dyadic(rng, *conv.weight.shape)
+    network = nn.Sequential(conv, neuron).eval().requires_grad_(False)
+    framework = peer("snntorch")
+    found = convert(network, framework, Options((2, 6, 7), 40))
+    recurrent = next(tensor for name, tensor in found.network.tensors.items() if name.endswith("recurrent.weight"))
+    assert recurrent.shape == (84, 84)
+    assert np.count_nonzero(recurrent, axis=1).max() <= 18
+    inputs = random_encoded(found.network.spec, 32)
+    theirs = run_framework(found, framework, inputs)
+    for engine in (EngineName.REFERENCE, EngineName.EVENT):
+        (row,) = compare(found, theirs, create(engine, found.network), inputs)
+        assert (row.differing, row.membrane) == (0, 0.0)
+        assert row.spikes
+
+
+def test_a_recurrent_convolution_of_many_neurons_is_refused() -> None:
+    neuron = of("snntorch").RLeaky(0.5, conv2d_channels=1, kernel_size=(3, 3), init_hidden=True)
+    with pytest.raises(NotConvertible, match="the weights of 4225 neurons are written out, at most 4096"):
+        convert(nn.Sequential(neuron).eval(), peer("snntorch"), Options((1, 65, 65), 4))
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONAL)

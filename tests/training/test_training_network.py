@@ -11,11 +11,13 @@ from models.coding import encode
 from models.engines.reference import ReferenceEngine
 from models.engines.torch.network import HardThreshold
 from models.spec import Coding, Input, Readout
+from models.spec.network import Network
 from models.spec.nodes import Delay
 from training.config import NetworkConfig, Surrogate
 from training.fit.architecture import NodeTraining, build_architecture
 from training.fit.forward import forward
 from training.fit.layers import Delays
+from training.fit.losses import membrane_loss
 from training.fit.network import TrainingNetwork
 from training.fit.operators import dense
 from training.fit.surrogate import SurrogateThreshold
@@ -36,7 +38,7 @@ def rasters(samples: int, *shape: int) -> np.ndarray[tuple[int, ...], np.dtype[n
 
 
 @pytest.mark.parametrize("text", ["4C3-BN-MP2-8", "12-BN-DO0.5-8R-BN", "D4-12R:cubalif(syn_decay=0.5)-D3-8:alif"])
-@pytest.mark.parametrize("readout", [Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE])
+@pytest.mark.parametrize("readout", [Readout.SPIKE_COUNT, Readout.MEAN_MEMBRANE, Readout.MEAN])
 def test_the_network_that_is_written_computes_what_evaluation_does(text: str, readout: Readout) -> None:
     shape = (1, 6, 6) if "C" in text else (6,)
     module = network_for(text, shape, readout=readout, learn=("decay", "threshold", "adapt_gain"))
@@ -59,6 +61,32 @@ def test_the_network_that_is_written_computes_what_evaluation_does(text: str, re
         assert np.abs(served.spike_counts - found).sum() <= (found.sum() / 200 if "BN" in text else 0)
     else:
         np.testing.assert_allclose(served.readout, evaluated.output.mean(dim=0), rtol=1e-3, atol=1e-3)
+
+
+def test_a_spiking_layers_membrane_is_read_as_it_is_served_and_can_be_trained() -> None:
+    module = network_for("12", (6,))
+    written = module.network()
+    read = Network(written.spec.model_copy(update={"readout": Readout.MEAN_MEMBRANE}), written.tensors)
+    samples = rasters(16, 6)
+    served, _ = ReferenceEngine(read).run(encode(samples, read.spec))
+    assert served.spike_counts.sum() > 0
+    trained = TrainingNetwork.of(read)
+    activity = forward(trained, samples, SurrogateThreshold(Surrogate.SUPERSPIKE, 5.0))
+    np.testing.assert_allclose(activity.output.detach().mean(dim=0), served.readout, atol=1e-5)
+    membrane_loss(activity.output, torch.arange(16) % 2, read.spec.readout).backward()  # type: ignore[no-untyped-call]
+    assert all(values.grad is not None and values.grad.abs().sum() > 0 for values in trained.parameters())
+
+
+def test_a_current_that_is_the_same_at_every_step_is_read_at_each() -> None:
+    module = TrainingNetwork(
+        build_architecture(NetworkConfig(architecture="", readout=Readout.SUM), Input(shape=(6,)), ("a", "b"), 5)
+    )
+    samples = np.random.default_rng(0).random((3, 6), np.float32)
+    output = forward(module, samples, HardThreshold()).output.detach()
+    assert output.shape == (5, 3, 2)
+    network = module.network()
+    served, _ = ReferenceEngine(network).run(encode(samples, network.spec))
+    np.testing.assert_allclose(output.sum(dim=0), served.readout, rtol=1e-5)
 
 
 def test_dropout_drops_spikes_in_training_only_and_keeps_their_expected_sum() -> None:

@@ -10,7 +10,8 @@
     D16        delays of the layer before, or of the input: one for each neuron, learned, of at most 16 steps
 
 A layer may say what its neurons are: `128R:cubalif(decay=0.9,syn_decay=0.5)`, `64:lif(reset=value)`. The names are
-those of the spec's neurons and fields. The output layer, with one neuron for each class, is added automatically.
+those of the spec's neurons and fields. The output layer is added automatically: a fully connected layer with one output
+for each class, and the neurons that the readout needs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from models.errors import InvalidSpec
-from models.spec import Input, Readout, Spec, describe_first_error
+from models.spec import Input, Spec, describe_first_error
 from models.spec.nodes import (
     LI,
     AvgPool2d,
@@ -45,6 +46,7 @@ from models.spec.nodes import (
 from models.spec.parameters import PER_NEURON, Shape
 from training.config import Initialisation, NetworkConfig
 from training.errors import InvalidConfig
+from training.fit.losses import require_trainable
 
 CONVOLUTION = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?P<options>([spdg]\d+)*)")
 POOL = re.compile(r"(?P<kind>[AMS])P(?P<size>\d+)(s(?P<stride>\d+))?")
@@ -162,11 +164,13 @@ class _Draft:
             raise self._no_layer(token)
 
     def output(self, classes: int) -> None:
-        """Add the output layer."""
+        """Add the output layer: a Linear, with neurons that fire for spikes and such that do not for membranes."""
         self._dense("classes", classes)
         config = self.config
-        if config.readout is Readout.SPIKE_COUNT:
+        require_trainable(config.readout)
+        if config.readout.of_spikes:
             self._add(self._neuron("output", None, None, "output"))
+        if not config.readout.of_membrane:
             return
         decays = {"decay": config.readout_decay if config.readout_decay is not None else config.decay}
         if config.neuron.startswith("Cuba"):

@@ -104,10 +104,15 @@ def _to_membranes(module: TrainingNetwork, samples: FloatArray) -> None:
             _scale(layer, feeding, _arriving(module, layer, samples))
         feeding = []
     last = module.layers[-1]
-    if isinstance(last, Neurons) and isinstance(last.node, Integrating) and _has_own_gain(last):
+    is_readout = isinstance(last, Neurons) and isinstance(last.node, Integrating) and _has_own_gain(last)
+    if is_readout or isinstance(last, Connection):
         scores = class_scores(forward(module, samples, HardThreshold()).output, module.spec.readout)
         spread = (scores - scores.mean(dim=0)).std()
-        if len(samples) > 1 and spread > 0:
+        if len(samples) < 2 or not spread > 0:
+            return
+        if isinstance(last, Connection):
+            last.rescale(1 / spread, torch.zeros(()))
+        elif isinstance(last, Neurons):
             last.set_parameter("gain", last.parameter("gain") / spread)
 
 

@@ -129,15 +129,20 @@ class Neurons(nn.Module):
         threshold: Arithmetic[Tensor],
         state: NeuronState | None,
         whole: WholeBatch | None = None,
+        membranes: list[Tensor] | None = None,
     ) -> tuple[Signal, Signal, NeuronState]:
         """Return the spikes, or a readout's membranes, the same after dropout, and the state after the last step.
+
+        The membranes of a layer that fires are appended to `membranes`, one for each step, where they are asked for.
 
         Dropout draws from the seed of `whole`, or from PyTorch's own random numbers without one.
         """
         parameters = {name: self.parameter(name) for name in self.names}
         device = next(iter(parameters.values())).device
         with torch.autocast(device.type, enabled=False):  # products may be in bfloat16, but neurons are not
-            leaving, after = scan(self.node, parameters, current, time_steps, threshold, self.recurrent, state)
+            leaving, after = scan(
+                self.node, parameters, current, time_steps, threshold, self.recurrent, state, membranes
+            )
         passed = self._drop(dense(leaving), whole) if self.training and self.dropout else leaving
         return leaving, passed, after
 

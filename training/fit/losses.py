@@ -11,12 +11,31 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from models.spec import Readout
-from training.errors import BrokenGradientChain, InvalidData
+from models.spec.readouts import Reduction
+from training.errors import BrokenGradientChain, InvalidConfig, InvalidData
+
+OVER_TIME: dict[Reduction, Callable[[Tensor], Tensor]] = {
+    Reduction.SUM: lambda steps: steps.sum(dim=0),
+    Reduction.MEAN: lambda steps: steps.mean(dim=0),
+    Reduction.MAX: lambda steps: steps.amax(dim=0),
+    Reduction.LAST: lambda steps: steps[-1],
+}
 
 
 def class_scores(output: Tensor, readout: Readout) -> Tensor:
-    """Return the readout, (batch, classes), of the last layer's output (time_steps, batch, classes)."""
-    return READOUTS[readout](output)
+    """Return the readout, (batch, classes), of what is read at each step (time_steps, batch, classes).
+
+    Raises InvalidConfig for first spikes, which have no gradient.
+    """
+    require_trainable(readout)
+    return OVER_TIME[Reduction.SUM if readout is Readout.SPIKE_COUNT else readout.reduction](output)
+
+
+def require_trainable(readout: Readout) -> None:
+    """Raise InvalidConfig for a readout that has no gradient."""
+    if readout is Readout.FIRST_SPIKE:
+        others = ", ".join(each for each in Readout if each is not Readout.FIRST_SPIKE)
+        raise InvalidConfig(f"readout: is '{readout}', which has no gradient to train by, expected one of: {others}")
 
 
 def spike_loss(
@@ -46,9 +65,9 @@ def membrane_loss(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Return the cross-entropy of a membrane readout, a scalar.
+    """Return the cross-entropy of a membrane, or of another output that is read over time, a scalar.
 
-    `membrane` is of a layer that does not fire; its shape and all else are as for `spike_loss`.
+    The shape of `membrane`, and all else, is as for `spike_loss`.
     """
     membrane = membrane.transpose(0, 1) if batch_first and membrane.ndim == 3 else membrane
     _check(membrane, targets, "membrane")
@@ -61,14 +80,6 @@ def _cross_entropy(scores: Tensor, targets: Tensor, class_weights: Tensor | None
     return losses.mean()
 
 
-READOUTS: dict[Readout, Callable[[Tensor], Tensor]] = {
-    Readout.SPIKE_COUNT: lambda spikes: spikes.sum(dim=0),
-    Readout.MAX_MEMBRANE: lambda membrane: membrane.amax(dim=0),
-    Readout.MEAN_MEMBRANE: lambda membrane: membrane.mean(dim=0),
-    Readout.LAST_MEMBRANE: lambda membrane: membrane[-1],
-}
-
-
 def readout_loss(
     output: Tensor,
     targets: Tensor,
@@ -77,7 +88,7 @@ def readout_loss(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Return the loss of the last layer's output, spikes or a membrane, for this readout."""
+    """Return the loss of what is read at each step, spikes, a membrane or another output, for this readout."""
     if readout is Readout.SPIKE_COUNT:
         return spike_loss(output, targets, class_weights=class_weights, label_smoothing=label_smoothing)
     return membrane_loss(output, targets, readout, class_weights=class_weights, label_smoothing=label_smoothing)

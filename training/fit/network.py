@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from models.engines.torch.connections import join
@@ -29,8 +30,8 @@ State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its nam
 class Activity:
     """The result of a forward pass.
 
-    `output` (time_steps, batch, classes): the last layer's spikes, or its membranes. `rasters`: each spiking layer's
-    signal by name. `state`: from which the next steps continue; it carries gradients.
+    `output` (time_steps, batch, classes): what is read, the last layer's spikes, membranes or currents. `rasters`: each
+    spiking layer's signal by name. `state`: from which the next steps continue; it carries gradients.
     """
 
     output: Tensor
@@ -94,12 +95,14 @@ class TrainingNetwork(nn.Module):
         """
         before, after = state or {}, dict[str, NeuronState | Tensor]()
         rasters: dict[str, Signal] = {}
+        membranes: list[Tensor] | None = [] if self.spec.readout.of_membrane else None
         layers = {node.name: layer for node, layer in zip(self.spec.nodes, self.layers, strict=True)}
 
         def apply(node: Node, arriving: Signal) -> Signal:
             layer, carried = layers[node.name], before.get(node.name)
             if isinstance(layer, Neurons):
-                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, whole)
+                traced = membranes if node is self.spec.readout_node and isinstance(node, Spiking) else None
+                leaving, passed, after[node.name] = layer(arriving, time_steps, threshold, carried, whole, traced)
                 if isinstance(node, Spiking):
                     rasters[node.name] = leaving
                 return passed
@@ -118,7 +121,8 @@ class TrainingNetwork(nn.Module):
         source: Signal = steps
         for _, _, leaving in self.spec.propagate(source, apply, _join):  # noqa: B007  (the last one is used)
             pass
-        return Activity(dense(leaving), rasters, after)
+        read = torch.stack(membranes) if membranes else dense(leaving)
+        return Activity(read.expand(time_steps, *read.shape[1:]).flatten(2), rasters, after)
 
 
 def _join(node: Node, inputs: Sequence[Signal]) -> Signal:

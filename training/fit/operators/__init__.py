@@ -163,14 +163,18 @@ def scan(
     threshold: Arithmetic[Tensor],
     recurrent: nn.Linear | None = None,
     state: NeuronState | None = None,
+    membranes: list[Tensor] | None = None,
 ) -> tuple[Signal, NeuronState]:
     """Step a layer of neurons through time, continuing from `state` or from rest.
 
     `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; `parameters` are the
     node's, by name, each a scalar or of the layer's shape. Returns the output (time_steps, batch, *shape), spikes or a
-    readout's membrane, and the state after the last step, with its gradient.
+    readout's membrane, and the state after the last step, with its gradient. The membrane after each step, (batch,
+    *shape), is appended to `membranes` where that is a list; no kernel does that.
     """
     current = dense(current) if isinstance(current, Spikes) else current
+    if membranes is not None:
+        return plain.scan(node, parameters, dense(current), time_steps, threshold, recurrent, state, membranes)
     if isinstance(current, Tensor) and triton_scans.covers(node, parameters, current, threshold, recurrent, state):
         return triton_scans.scan(node, parameters, current, time_steps, threshold, recurrent, state)
     surrogate = threshold if isinstance(threshold, SurrogateThreshold) else None

@@ -35,6 +35,7 @@ def scan(
     threshold: Arithmetic[Tensor],
     recurrent: nn.Linear | None = None,
     state: NeuronState | None = None,
+    membranes: list[Tensor] | None = None,
 ) -> tuple[Tensor, NeuronState]:
     """Step a layer of neurons through time, one operation of PyTorch's after the other; see `operators.scan`."""
     node = learning(node, parameters)
@@ -42,8 +43,10 @@ def scan(
     begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
     last = at_rest(node, parameters.__getitem__, torch.zeros_like(current[0])) if state is None else state
     outputs: list[Tensor] = []
-    for output, last in layer.scan(last, steps, begun=begun):  # noqa: B007, B020
+    for output, last in layer.scan(last, steps, begun=begun):  # noqa: B020
         outputs.append(output)
+        if membranes is not None:
+            membranes.append(last.membrane)
     return torch.stack(outputs), last
 
 

@@ -36,6 +36,7 @@ from training.importers.frameworks.framework import Framework, Run, Takes, folde
 from training.importers.frameworks.layer import Layer
 from training.importers.frameworks.torch_modules import MODULES
 
+CELLS = (SNNCell, SNNRecurrentCell, norse.LILinearCell)
 RESETS = {reset_value: Reset.VALUE, reset_subtract: Reset.SUBTRACT}
 
 
@@ -176,7 +177,7 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         output, states = module(steps)
         module.record_states = recorded
         return Run(output, getattr(states, "lif", states).v)
-    if not isinstance(module, SNNCell | SNNRecurrentCell | norse.LILinearCell):
+    if not isinstance(module, CELLS):
         return folded(module, steps)
     state, outputs, membranes = None, [], []
     for current in steps:
@@ -190,7 +191,7 @@ def takes(module: nn.Module) -> Takes | None:
     """Return what a module with a state takes: a cell one step, a layer all of them."""
     if isinstance(module, SNN | SNNRecurrent):
         return Takes.TIME_FIRST
-    return Takes.STEP if isinstance(module, SNNCell | SNNRecurrentCell | norse.LILinearCell) else None
+    return Takes.STEP if isinstance(module, CELLS) else None
 
 
 FRAMEWORK = Framework(

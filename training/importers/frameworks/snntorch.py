@@ -8,14 +8,17 @@ and so lose that step's input. `reset_delay=False` corrects this within the step
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import snntorch as snn
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (its usual name)
 
 from models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
+from models.spec.parameters import Shape
 from training.importers.builder import Draft
 from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
@@ -132,17 +135,35 @@ def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
     shape = layer.builder.shape
     if isinstance(connection, nn.Linear):
         return layer.recurrent(connection, Joins.CHARGE)
-    if isinstance(connection, nn.Conv2d):
-        layer.refuse("conv2d_channels", "a recurrent connection is full, from every neuron to every neuron")
-        return None, {}
     if shape is None:
         return None, {}
+    if isinstance(connection, nn.Conv2d):
+        return _recurrent_convolution(layer, connection, shape)
     size = int(np.prod(shape))
     if size > MAX_ONE_TO_ONE:
         layer.refuse("all_to_all is False", f"{size} one-to-one weights are written out, at most {MAX_ONE_TO_ONE}")
         return None, {}
     weights = np.broadcast_to(connection.V.detach().numpy(), shape).astype(np.float32)
     return Recurrent(joins=Joins.CHARGE), {"recurrent.weight": np.diag(weights.reshape(-1))}
+
+
+def _recurrent_convolution(
+    layer: Layer, connection: nn.Conv2d, shape: Shape
+) -> tuple[Recurrent | None, dict[str, Any]]:
+    """Write a recurrent convolution out as a full connection: where no kernel reaches, its weights are 0."""
+    size = math.prod(shape)
+    if size > MAX_ONE_TO_ONE:
+        layer.refuse("conv2d_channels", f"the weights of {size} neurons are written out, at most {MAX_ONE_TO_ONE}")
+        return None, {}
+    alone = torch.eye(size).view(size, *shape)  # what one neuron sends is the row of its weights
+    sent = F.conv2d(
+        alone, connection.weight.detach(), None, connection.stride, connection.padding, connection.dilation,
+        connection.groups,
+    )  # fmt: skip
+    tensors = {"recurrent.weight": sent.reshape(size, -1).T}
+    if connection.bias is not None:
+        tensors["recurrent.bias"] = connection.bias.detach().view(-1, 1, 1).expand(shape).reshape(-1)
+    return Recurrent(bias=connection.bias is not None, joins=Joins.CHARGE), tensors
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:

@@ -82,6 +82,15 @@ def leaking(layer: Layer) -> None:
     _decoded(layer)
 
 
+def voting(layer: Layer) -> None:
+    """Convert VotingLayer: the average of each group of `voting_size` neurons, as a Linear."""
+    shape, size = layer.builder.shape, layer.module.voting_size
+    if shape is None or len(shape) != 1 or shape[0] % size:
+        layer.refuse(f"voting_size is {size}", "the neurons before it cannot be split into groups of that many")
+        return
+    layer.builder.add(connections.linear(layer.name, np.kron(np.eye(shape[0] // size), np.full(size, 1 / size)), None))
+
+
 def filtering(layer: Layer) -> None:
     """Convert SynapseFilter, which does not fire: i - (1 - x) * i / tau + x."""
     module = layer.module
@@ -140,15 +149,6 @@ def _add_recurrent(layer: Layer, neurons: nn.Module, weight: Any) -> None:
     fields = {name: getattr(made, name) for name in type(made).model_fields}
     builder.nodes[-1] = type(made)(**fields | {"recurrent": Recurrent()})
     builder.tensors[f"{made.name}.recurrent.weight"] = weight
-
-
-def voting(layer: Layer) -> None:
-    """Convert VotingLayer: the average of each group of `voting_size` neurons, as a Linear."""
-    shape, size = layer.builder.shape, layer.module.voting_size
-    if shape is None or len(shape) != 1 or shape[0] % size:
-        layer.refuse(f"voting_size is {size}", "the neurons before it cannot be split into groups of that many")
-        return
-    layer.builder.add(connections.linear(layer.name, np.kron(np.eye(shape[0] // size), np.full(size, 1 / size)), None))
 
 
 def _decoded(layer: Layer) -> None:
@@ -218,6 +218,13 @@ def _membrane(module: nn.Module, output: Tensor) -> Tensor:
     return membrane
 
 
+def takes(module: nn.Module) -> Takes | None:
+    """Return what a module with a state takes, as its step_mode says."""
+    if not isinstance(module, base.MemoryModule) or isinstance(module, nn.Dropout | layers.Dropout):
+        return None
+    return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
+
+
 SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
     {
         neuron.IFNode: integrate,
@@ -233,14 +240,6 @@ SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
     }
 )
 CONTAINERS = (layers.LinearRecurrentContainer, layers.ElementWiseRecurrentContainer)
-
-
-def takes(module: nn.Module) -> Takes | None:
-    """Return what a module with a state takes, as its step_mode says."""
-    if not isinstance(module, base.MemoryModule) or isinstance(module, nn.Dropout | layers.Dropout):
-        return None
-    return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
-
 
 FRAMEWORK = Framework(
     name="spikingjelly",

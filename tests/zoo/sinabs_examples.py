@@ -1,0 +1,125 @@
+"""Networks in the style of sinabs' tutorials and gallery."""
+
+from __future__ import annotations
+
+import sinabs.layers as sl
+import torch
+from sinabs.activation import MembraneSubtract, SingleSpike
+from sinabs.from_torch import from_model
+from torch import Tensor, nn
+
+from tests.zoo.weights import lively
+
+BATCH = 4
+
+
+def quickstart() -> nn.Module:
+    network = nn.Sequential(nn.Linear(16, 24), sl.LIF(tau_mem=10.0), nn.Linear(24, 4), sl.LIF(tau_mem=10.0))
+    return lively(network, seed=100, gain=16.0)
+
+
+def quickstart_convolutional() -> nn.Module:
+    network = nn.Sequential(
+        nn.Conv2d(2, 4, kernel_size=3),
+        sl.LIFSqueeze(tau_mem=20.0, batch_size=BATCH),
+        nn.Conv2d(4, 8, kernel_size=3),
+        sl.LIFSqueeze(tau_mem=20.0, batch_size=BATCH),
+        nn.Flatten(),
+        nn.Linear(8 * 4 * 4, 4),
+    )
+    return lively(network, seed=101, gain=32.0)
+
+
+def _ann() -> nn.Sequential:
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False),
+        nn.ReLU(),
+        nn.AvgPool2d(2, 2),
+        nn.Conv2d(4, 8, 3, bias=False),
+        nn.ReLU(),
+        nn.AvgPool2d(2, 2),
+        nn.Flatten(),
+        nn.Linear(8 * 2 * 2, 16, bias=False),
+        nn.ReLU(),
+        nn.Linear(16, 10, bias=False),
+    )
+    return lively(network, seed=102)
+
+
+def weight_transfer() -> nn.Module:
+    return from_model(_ann(), input_shape=(1, 14, 14), batch_size=BATCH, add_spiking_output=False)
+
+
+def weight_transfer_spiking() -> nn.Module:
+    return from_model(_ann(), input_shape=(1, 14, 14), batch_size=BATCH, add_spiking_output=True)
+
+
+def backpropagation() -> nn.Module:
+    ann = nn.Sequential(
+        nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 10), nn.ReLU()
+    )  # fmt: skip
+    return from_model(lively(ann, seed=103), spike_layer_class=sl.IAF, min_v_mem=-1.0).spiking_model
+
+
+def nmnist() -> nn.Module:
+    network = nn.Sequential(
+        sl.FlattenTime(),
+        nn.Conv2d(2, 4, kernel_size=3, padding=1, bias=False),
+        sl.IAFSqueeze(batch_size=BATCH, min_v_mem=-1),
+        sl.SumPool2d(2),
+        nn.Conv2d(4, 8, kernel_size=3, padding=1, bias=False),
+        sl.IAFSqueeze(batch_size=BATCH, min_v_mem=-1),
+        sl.SumPool2d(2),
+        nn.Conv2d(8, 10, kernel_size=2, bias=False),
+        sl.IAFSqueeze(batch_size=BATCH, min_v_mem=-1),
+        nn.Flatten(),
+        sl.UnflattenTime(batch_size=BATCH),
+    )
+    return lively(network, seed=104)
+
+
+def recurrent() -> nn.Module:
+    network = nn.Sequential(
+        nn.Linear(12, 10),
+        sl.LIFRecurrent(tau_mem=20.0, rec_connect=nn.Linear(10, 10), spike_fn=SingleSpike),
+        nn.Linear(10, 3),
+        sl.IAF(),
+    )
+    return lively(network, seed=105, gain=4.0)
+
+
+def adaptive() -> nn.Module:
+    network = nn.Sequential(
+        nn.Linear(12, 10), sl.ALIF(tau_mem=10.0, tau_adapt=20.0, adapt_scale=1.2), nn.Linear(10, 3), sl.IAF()
+    )
+    return lively(network, seed=106, gain=6.0)
+
+
+def leaky_readout() -> nn.Module:
+    network = nn.Sequential(
+        nn.Linear(12, 10), sl.LIF(tau_mem=20.0, tau_syn=10.0), nn.Linear(10, 3), sl.ExpLeak(tau_mem=30.0)
+    )
+    return lively(network, seed=107, gain=6.0)
+
+
+class Skipping(nn.Module):
+    """A pooled copy of an earlier layer's spikes is added, by sinabs' Merge, before a later convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        spiking = {"batch_size": BATCH, "min_v_mem": -1.0, "spike_fn": SingleSpike, "reset_fn": MembraneSubtract()}
+        self.conv1, self.iaf1 = nn.Conv2d(2, 4, 2, 1, bias=False), sl.IAFSqueeze(**spiking)
+        self.pool1, self.pool1a = sl.SumPool2d(2, 2), sl.SumPool2d(4, 4)
+        self.conv2, self.iaf2 = nn.Conv2d(4, 4, 2, 1, padding=1, bias=False), sl.IAFSqueeze(**spiking)
+        self.pool2, self.merge = sl.SumPool2d(2, 2), sl.Merge()
+        self.fc, self.iaf3 = nn.Linear(4 * 2 * 2, 5, bias=False), sl.IAFSqueeze(**spiking)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.iaf1(self.conv1(x))
+        second = self.iaf2(self.conv2(self.pool1(first)))
+        joined = self.merge(self.pool2(second), self.pool1a(first))
+        return self.iaf3(self.fc(torch.flatten(joined, 1)))
+
+
+def skip_connection() -> nn.Module:
+    return lively(Skipping(), seed=108)

@@ -1,0 +1,422 @@
+"""Networks in the style of snnTorch's tutorials; README.md says of each which, and what is special about it."""
+
+from __future__ import annotations
+
+import snntorch as snn
+import torch
+from snntorch import surrogate, utils
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (as everybody writes it)
+
+from tests.zoo.weights import lively
+
+BATCH = 4  # a global of the tutorials' scripts
+
+
+class Feedforward(nn.Module):
+    """Two layers that read `x[step]`; the membranes are handed on by the forward."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.fc1, self.fc2 = nn.Linear(36, 24), nn.Linear(24, 5)
+        self.lif1, self.lif2 = snn.Leaky(beta=0.9), snn.Leaky(beta=0.9)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spikes, membranes = [], []
+        for step in range(self.steps):
+            spk1, mem1 = self.lif1(self.fc1(x[step]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            spikes.append(spk2)
+            membranes.append(mem2)
+        return torch.stack(spikes), torch.stack(membranes)
+
+
+def feedforward() -> nn.Module:
+    return lively(Feedforward(steps=20), seed=3)
+
+
+class FullyConnected(nn.Module):
+    """The same image at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(36, 30), nn.Linear(30, 10)
+        self.lif1, self.lif2 = snn.Leaky(beta=0.95), snn.Leaky(beta=0.95)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spikes, membranes = [], []
+        for _ in range(25):
+            current = self.fc1(x)
+            spk1, mem1 = self.lif1(current, mem1)
+            current = self.fc2(spk1)
+            spk2, mem2 = self.lif2(current, mem2)
+            spikes.append(spk2)
+            membranes.append(mem2)
+        return torch.stack(spikes, dim=0), torch.stack(membranes, dim=0)
+
+
+def fully_connected() -> nn.Module:
+    return lively(FullyConnected(), seed=5)
+
+
+class Convolutional(nn.Module):
+    """Convolutions, F.max_pool2d on currents, and a loop over `x[step]`."""
+
+    def __init__(self, batch: int | None) -> None:
+        super().__init__()
+        self.batch = batch
+        grad = surrogate.fast_sigmoid(slope=25)
+        self.conv1, self.conv2 = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 8, 3)
+        self.fc1 = nn.Linear(8 * 2 * 2, 10)
+        self.lif1 = snn.Leaky(beta=0.5, spike_grad=grad)
+        self.lif2 = snn.Leaky(beta=0.5, spike_grad=grad)
+        self.lif3 = snn.Leaky(beta=0.5, spike_grad=grad)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mem1, mem2, mem3 = self.lif1.init_leaky(), self.lif2.init_leaky(), self.lif3.init_leaky()
+        spikes, membranes = [], []
+        for step in range(x.size(0)):
+            spk1, mem1 = self.lif1(F.max_pool2d(self.conv1(x[step]), 2), mem1)
+            spk2, mem2 = self.lif2(F.max_pool2d(self.conv2(spk1), 2), mem2)
+            spk3, mem3 = self.lif3(self.fc1(spk2.view(self.batch or x.size(1), -1)), mem3)
+            spikes.append(spk3)
+            membranes.append(mem3)
+        return torch.stack(spikes), torch.stack(membranes)
+
+
+def convolutional_class() -> nn.Module:
+    return lively(Convolutional(batch=None), seed=6)
+
+
+def convolutional_fixed_batch() -> nn.Module:
+    return lively(Convolutional(batch=BATCH), seed=6)
+
+
+def convolutional_sequential() -> nn.Module:
+    grad = surrogate.fast_sigmoid(slope=25)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.MaxPool2d(2),
+        snn.Leaky(beta=0.5, spike_grad=grad, init_hidden=True),
+        nn.Conv2d(4, 8, 3),
+        nn.MaxPool2d(2),
+        snn.Leaky(beta=0.5, spike_grad=grad, init_hidden=True),
+        nn.Flatten(),
+        nn.Linear(8 * 2 * 2, 10),
+        snn.Leaky(beta=0.5, spike_grad=grad, init_hidden=True, output=True),
+    )
+    return lively(network, seed=7)
+
+
+class ForwardPass(nn.Module):
+    """A Sequential with hidden states in a class whose forward resets and loops, as `forward_pass` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(2, 6, 3),
+            nn.MaxPool2d(2),
+            snn.Leaky(beta=0.5, init_hidden=True),
+            nn.Flatten(),
+            nn.Linear(6 * 4 * 4, 10),
+            snn.Leaky(beta=0.5, init_hidden=True, output=True),
+        )
+
+    def forward(self, data: Tensor) -> Tensor:
+        spikes = []
+        utils.reset(self.net)
+        for step in range(data.size(0)):
+            spk, _ = self.net(data[step])
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
+def neuromorphic() -> nn.Module:
+    return lively(ForwardPass(), seed=8)
+
+
+def tactile() -> nn.Module:
+    network = nn.Sequential(
+        nn.Conv2d(2, 4, kernel_size=4),
+        snn.Leaky(beta=0.95, init_hidden=True),
+        nn.Conv2d(4, 8, kernel_size=3),
+        snn.Leaky(beta=0.95, init_hidden=True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8 * 2 * 2, 10),
+        snn.Leaky(beta=0.95, init_hidden=True, output=True),
+    )
+    return lively(network, seed=9)
+
+
+class Synaptic(nn.Module):
+    """A synaptic current beside each membrane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(36, 24), nn.Linear(24, 10)
+        self.lif1, self.lif2 = snn.Synaptic(alpha=0.9, beta=0.85), snn.Synaptic(alpha=0.9, beta=0.85)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        syn1, mem1 = self.lif1.init_synaptic()
+        syn2, mem2 = self.lif2.init_synaptic()
+        spikes, membranes = [], []
+        for _ in range(20):
+            spk1, syn1, mem1 = self.lif1(self.fc1(x.flatten(1)), syn1, mem1)
+            spk2, syn2, mem2 = self.lif2(self.fc2(spk1), syn2, mem2)
+            spikes.append(spk2)
+            membranes.append(mem2)
+        return torch.stack(spikes, dim=0), torch.stack(membranes, dim=0)
+
+
+def synaptic() -> nn.Module:
+    return lively(Synaptic(), seed=10, gain=1.0)
+
+
+def lapicque() -> nn.Module:
+    network = nn.Sequential(
+        nn.Linear(20, 16),
+        snn.Lapicque(R=1, C=4, time_step=1, init_hidden=True),
+        nn.Linear(16, 4),
+        snn.Lapicque(R=1, C=4, time_step=1, init_hidden=True, output=True),
+    )
+    return lively(network, seed=11, gain=8.0)
+
+
+class Recurrent(nn.Module):
+    """RLeaky layers: the spikes of the step before go in by a Linear of the layer's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(36, 20), nn.Linear(20, 10)
+        self.rlif1 = snn.RLeaky(beta=0.9, linear_features=20)
+        self.rlif2 = snn.RLeaky(beta=0.9, linear_features=10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spk1, mem1 = self.rlif1.init_rleaky()
+        spk2, mem2 = self.rlif2.init_rleaky()
+        spikes = []
+        for _ in range(15):
+            spk1, mem1 = self.rlif1(self.fc1(x), spk1, mem1)
+            spk2, mem2 = self.rlif2(self.fc2(spk1), spk2, mem2)
+            spikes.append(spk2)
+        return torch.stack(spikes)
+
+
+def recurrent_class() -> nn.Module:
+    return lively(Recurrent(), seed=12, gain=1.5)
+
+
+class RecurrentSynaptic(nn.Module):
+    """RSynaptic with one weight a neuron in place of a Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(12, 16), nn.Linear(16, 7)
+        self.lif1 = snn.RSynaptic(alpha=0.6, beta=0.8, linear_features=16)
+        self.lif2 = snn.Synaptic(alpha=0.6, beta=0.8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spk1, syn1, mem1 = self.lif1.init_rsynaptic()
+        syn2, mem2 = self.lif2.init_synaptic()
+        spikes = []
+        for step in range(x.shape[0]):
+            spk1, syn1, mem1 = self.lif1(self.fc1(x[step]), spk1, syn1, mem1)
+            spk2, syn2, mem2 = self.lif2(self.fc2(spk1), syn2, mem2)
+            spikes.append(spk2)
+        return torch.stack(spikes)
+
+
+def recurrent_synaptic() -> nn.Module:
+    return lively(RecurrentSynaptic(), seed=13, gain=1.0)
+
+
+class ConvolutionalRecurrent(nn.Module):
+    """An RLeaky whose recurrent connection is a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3, padding=1)
+        self.rlif = snn.RLeaky(beta=0.8, conv2d_channels=3, kernel_size=3)
+        self.fc, self.lif = nn.Linear(3 * 6 * 6, 4), snn.Leaky(beta=0.8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spk, mem = self.rlif.init_rleaky()
+        last = self.lif.init_leaky()
+        spikes = []
+        for step in range(x.size(0)):
+            spk, mem = self.rlif(self.conv(x[step]), spk, mem)
+            out, last = self.lif(self.fc(spk.flatten(1)), last)
+            spikes.append(out)
+        return torch.stack(spikes)
+
+
+def recurrent_convolutional() -> nn.Module:
+    return lively(ConvolutionalRecurrent(), seed=14)
+
+
+class Regression(nn.Module):
+    """A decay and a threshold of its own for each neuron; the answer is the last layer's membrane, never reset."""
+
+    def __init__(self, hidden: int = 16) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(15)
+        drawn = [torch.rand(hidden, generator=random) for _ in range(4)]
+        self.fc_in, self.fc_hidden = nn.Linear(1, hidden), nn.Linear(hidden, hidden)
+        self.lif_in = snn.Leaky(beta=drawn[0], threshold=drawn[1], learn_beta=True)
+        self.lif_hidden = snn.Leaky(beta=drawn[2], threshold=drawn[3], learn_beta=True)
+        self.fc_out = nn.Linear(hidden, 1)
+        self.li_out = snn.Leaky(beta=torch.tensor([0.7]), learn_beta=True, reset_mechanism="none")
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem1, mem2, mem3 = self.lif_in.init_leaky(), self.lif_hidden.init_leaky(), self.li_out.init_leaky()
+        membranes = []
+        for step in range(x.shape[0]):
+            spk1, mem1 = self.lif_in(self.fc_in(x[step]), mem1)
+            spk2, mem2 = self.lif_hidden(self.fc_hidden(spk1), mem2)
+            _, mem3 = self.li_out(self.fc_out(spk2), mem3)
+            membranes.append(mem3)
+        return torch.stack(membranes)
+
+
+def regression() -> nn.Module:
+    return lively(Regression(), seed=15)
+
+
+def population() -> nn.Module:
+    network = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(36, 24),
+        snn.Leaky(beta=0.9, init_hidden=True),
+        nn.Linear(24, 50),
+        snn.Leaky(beta=0.9, init_hidden=True, output=True),
+    )
+    return lively(network, seed=16)
+
+
+class NormThroughTime(nn.Module):
+    """A batch norm for each step."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.fc1, self.fc2 = nn.Linear(20, 16, bias=False), nn.Linear(16, 4, bias=False)
+        self.norm = snn.BatchNormTT1d(16, steps)
+        self.lif1, self.lif2 = snn.Leaky(beta=0.95), snn.Leaky(beta=0.95)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spikes = []
+        for step in range(self.steps):
+            spk1, mem1 = self.lif1(self.norm[step](self.fc1(x)), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            spikes.append(spk2)
+        return torch.stack(spikes)
+
+
+def batch_norm_through_time() -> nn.Module:
+    return lively(NormThroughTime(steps=6), seed=17)
+
+
+class Alpha(nn.Module):
+    """A membrane that answers a spike by an alpha function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(20, 16), nn.Linear(16, 4)
+        self.lif1, self.lif2 = snn.Alpha(alpha=0.9, beta=0.8), snn.Alpha(alpha=0.9, beta=0.8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        exc1, inh1, mem1 = self.lif1.init_alpha()
+        exc2, inh2, mem2 = self.lif2.init_alpha()
+        spikes = []
+        for step in range(x.size(0)):
+            spk1, exc1, inh1, mem1 = self.lif1(self.fc1(x[step]), exc1, inh1, mem1)
+            spk2, exc2, inh2, mem2 = self.lif2(self.fc2(spk1), exc2, inh2, mem2)
+            spikes.append(spk2)
+        return torch.stack(spikes)
+
+
+def alpha() -> nn.Module:
+    return lively(Alpha(), seed=18)
+
+
+class LightCurve(nn.Module):
+    """F.max_pool1d over the features of a Linear, and a Linear at the end: no neuron gives the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(40, 32), nn.Linear(16, 16), nn.Linear(8, 2)
+        self.lif1, self.lif2 = snn.Leaky(beta=0.5), snn.Leaky(beta=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+        spk1, mem1 = self.lif1(F.max_pool1d(self.fc1(x), 2), mem1)
+        spk2, mem2 = self.lif2(F.max_pool1d(self.fc2(spk1), 2), mem2)
+        return self.fc3(spk2.view(x.size(0), -1))
+
+
+def exoplanet() -> nn.Module:
+    return lively(LightCurve(), seed=19)
+
+
+class Autoencoder(nn.Module):
+    """An encoder of convolutions with batch norms, and a decoder of transposed convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1, stride=2),
+            nn.BatchNorm2d(4),
+            snn.Leaky(beta=0.5, init_hidden=True),
+            nn.Flatten(),
+            nn.Linear(4 * 4 * 4, 8),
+            snn.Leaky(beta=0.5, init_hidden=True),
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(8, 4 * 4 * 4),
+            snn.Leaky(beta=0.5, init_hidden=True),
+            nn.Unflatten(1, (4, 4, 4)),
+            nn.ConvTranspose2d(4, 1, 3, padding=1, stride=2, output_padding=1),
+            snn.Leaky(beta=0.5, init_hidden=True),
+            nn.Flatten(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        utils.reset(self.encoder)
+        utils.reset(self.decoder)
+        return torch.stack([self.decoder(self.encoder(step)) for step in x])
+
+
+def autoencoder() -> nn.Module:
+    return lively(Autoencoder(), seed=20)
+
+
+class Checkpointed(nn.Module):
+    """A network whose weights come from a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(20, 16), snn.Leaky(beta=0.9, init_hidden=True)
+        self.fc2, self.lif2 = nn.Linear(16, 4), snn.Leaky(beta=0.9, init_hidden=True, output=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        utils.reset(self)
+        spikes = []
+        for step in range(x.size(0)):
+            hidden = self.lif1(self.fc1(x[step]))
+            spk, _ = self.lif2(self.fc2(hidden))
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
+def untrained() -> nn.Module:
+    torch.manual_seed(0)
+    return Checkpointed()
+
+
+def trained() -> nn.Module:
+    return lively(Checkpointed(), seed=21)

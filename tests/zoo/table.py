@@ -1,0 +1,55 @@
+"""`python -m tests.zoo.table`: imports the zoo, and writes the table of docs/interop.md anew."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.zoo.imported import Imported, take_in
+from tests.zoo.networks import NETWORKS
+from tests.zoo.registry import Entry
+from tests.zoo.today import expected
+
+PAGE = Path(__file__).parents[2] / "docs/interop.md"
+HEAD = "| network | outcome | differing, per million | import, s | why not |\n|---|---|---|---|---|\n"
+TABLE = re.compile(re.escape(HEAD) + r"(?:\|.*\|\n)*")
+COUNTS = re.compile(r"^\*\*.*networks.*\*\*.*$", re.MULTILINE)
+
+
+def row(entry: Entry, came: Imported) -> str:
+    """Return a network's line of the table; a file is not compared layer by layer, so that nothing is counted."""
+    outcome = expected(entry)
+    if not outcome.comes_in:
+        return f"| `{entry.name}` | {outcome} | | | {outcome.refusal} |\n"
+    differing = f"{1e6 * came.differing / came.neuron_steps:.3g}" if came.neuron_steps else "–"
+    return f"| `{entry.name}` | {outcome} | {differing} | {came.seconds:.2f} | |\n"
+
+
+def told(page: str) -> list[tuple[str, str, str]]:
+    """Return the name, the outcome and the reason of each network in a page's table."""
+    table = TABLE.search(page)
+    lines = table[0].removeprefix(HEAD).splitlines() if table else []
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [(name.strip("`"), outcome, reason) for name, outcome, _, _, reason in cells]
+
+
+def counts() -> str:
+    """Return the sentence above the table: how many networks came in, and how."""
+    outcomes = [str(expected(entry)) for entry in NETWORKS]
+    kinds = ("exact", "close", "exact, another answer", "refused")
+    said = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds if kind in outcomes)
+    return f"**{len(NETWORKS)} networks: {said}.**"
+
+
+def main() -> None:
+    """Import every network and rewrite the page's table and its sentence of counts."""
+    with TemporaryDirectory() as folder:
+        (files := Path(folder) / "files").mkdir()
+        rows = [row(entry, take_in(entry, Path(folder) / "repository", files)) for entry in NETWORKS]
+    page = TABLE.sub(lambda _: HEAD + "".join(rows), PAGE.read_text())
+    PAGE.write_text(COUNTS.sub(counts(), page))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Networks as people write them: each is imported, verified, asked over HTTP and compared with its author's own run.
+
+`networks.py` is the table, README.md says where each is from. The commands of `python -m training` run in this process,
+all models go into one repository, and one service answers for all of them on its default engine.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from models.bundle import Bundle
+from models.bundle.repository import ModelRepository
+from models.coding import EncodedInputs, encode
+from models.engines.reference import ReferenceEngine
+from models.spec import Readout
+from models.spec.network import FloatArray
+from models.spec.onnx_contract import OnnxContract
+from tests.serving import serving
+from training.data.random_samples import random_samples
+
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+for _name in ("snntorch", "spikingjelly", "norse", "sinabs", "nir", "skl2onnx", "onnxscript"):
+    pytest.importorskip(_name, reason=f"{_name} is not installed: ./scripts/install dev peers", exc_type=ImportError)
+
+with warnings.catch_warnings():  # of frameworks, about themselves
+    warnings.simplefilter("ignore")
+    from tests.zoo import runs
+    from tests.zoo.imported import Imported, take_in
+    from tests.zoo.networks import NETWORKS
+    from tests.zoo.registry import FRAMEWORKS, Entry
+    from tests.zoo.table import PAGE, counts, told
+    from tests.zoo.today import TODAY, expected
+
+SAMPLES = 4  # for each network over HTTP, which is also the batch of those that know no other
+CLOSE = 1e-4  # of membranes and probabilities; sums round in another order
+
+COMING = [entry for entry in NETWORKS if expected(entry).comes_in]
+NATIVE = [entry for entry in COMING if entry.framework != "onnx"]
+REFUSED = [entry for entry in NETWORKS if not expected(entry).comes_in]
+RUN_BY_AUTHOR = [entry for entry in NATIVE if entry.run is not None]
+
+
+def each(entries: list[Entry]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("entry", entries, ids=[entry.name for entry in entries])
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """What came of each network, in one repository."""
+
+    repository: ModelRepository
+    imported: dict[str, Imported]
+
+    def bundle(self, entry: Entry) -> Bundle:
+        return self.repository.read(entry.name)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    folder = tmp_path_factory.mktemp("zoo")
+    (files := folder / "files").mkdir()
+    repository = folder / "repository"
+    return Zoo(ModelRepository(repository), {entry.name: take_in(entry, repository, files) for entry in NETWORKS})
+
+
+@pytest.fixture(scope="module")
+def client(zoo: Zoo) -> Iterator[TestClient]:
+    with serving(zoo.repository.root) as client:
+        yield client
+
+
+def drawn(spec: Any) -> FloatArray:
+    """Return random raw samples; spikes are 0 or the range's highest value."""
+    return random_samples(spec, SAMPLES, seed=9)
+
+
+def asked(client: TestClient, name: str, samples: FloatArray) -> list[dict[str, Any]]:
+    answer = client.post(f"/models/{name}/predict", json={"inputs": samples.tolist()})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["predictions"]
+
+
+@each(COMING)
+def test_it_comes_in_and_spikes_as_in_its_framework(entry: Entry, zoo: Zoo) -> None:
+    came = zoo.imported[entry.name]
+    assert came.refusal == ""
+    assert came.differing <= expected(entry).differing
+    assert came.neuron_steps > 0 or entry.framework not in FRAMEWORKS
+
+
+@each(REFUSED)
+def test_it_is_refused_with_its_sentence_and_nothing_is_written(entry: Entry, zoo: Zoo) -> None:
+    sentence = expected(entry).refusal
+    assert sentence in zoo.imported[entry.name].refusal
+    assert zoo.imported[entry.name].refusal.startswith("error: ")
+    assert not (zoo.repository.root / entry.name).exists()
+
+
+@each(NATIVE)
+def test_over_http_the_default_engine_answers_as_the_reference_engine(
+    entry: Entry, zoo: Zoo, client: TestClient
+) -> None:
+    network = zoo.bundle(entry).network
+    samples = drawn(network.spec)
+    result, _ = ReferenceEngine(network).run(encode(samples, network.spec))
+    answers = asked(client, entry.name, samples)
+    assert [answer["spike_counts"] for answer in answers] == result.spike_counts.tolist()
+    scores = network.spec.scores
+    read = scores.probabilities(result.readout) if scores.has_classes else result.readout
+    assert np.allclose(
+        [answer["probabilities" if scores.has_classes else "values"] for answer in answers], read, atol=CLOSE
+    )
+
+
+@each(NATIVE)
+def test_it_is_not_silent(entry: Entry, zoo: Zoo) -> None:
+    network = zoo.bundle(entry).network
+    result, _ = ReferenceEngine(network).run(encode(drawn(network.spec), network.spec))
+    assert all(spikes.any() for spikes in result.spikes_per_node.values())
+
+
+@each(RUN_BY_AUTHOR)
+def test_the_answer_is_that_of_the_network_as_its_author_runs_it(entry: Entry, zoo: Zoo) -> None:
+    network = zoo.bundle(entry).network
+    inputs = encode(drawn(network.spec), network.spec)
+    own = author_run(entry, inputs)
+    result, _ = ReferenceEngine(network).run(inputs)
+    if network.spec.readout is Readout.SPIKE_COUNT:
+        same = bool(np.abs(own - result.spike_counts).sum() <= CLOSE + expected(entry).differing)
+    elif own.shape[1] > 1:  # a log softmax has lost how high its scores were
+        same = np.allclose(softmax(own), softmax(result.readout), atol=CLOSE)
+    else:
+        same = np.allclose(own, result.readout, atol=CLOSE)
+    assert same == expected(entry).answers
+
+
+def author_run(entry: Entry, inputs: EncodedInputs) -> FloatArray:
+    """Return (batch, classes): what the author's own forward makes of inputs, with no part of an importer."""
+    assert entry.run is not None
+    assert entry.read is not None
+    network = (entry.layers or entry.source)() if entry.weights is None else entry.weights[0]()
+    network = network.eval().requires_grad_(requires_grad=False)
+    steps = np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy()
+    runs.reset(network)
+    with torch.no_grad():
+        output = entry.read(entry.run(network, torch.from_numpy(steps)))
+    return np.asarray(output.numpy(), np.float32)
+
+
+def softmax(scores: FloatArray) -> FloatArray:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
+@each([entry for entry in COMING if entry.framework == "onnx"])
+def test_an_onnx_file_answers_over_http_as_in_its_runtime(entry: Entry, zoo: Zoo, client: TestClient) -> None:
+    contract = zoo.repository.read_any(entry.name).task
+    assert isinstance(contract, OnnxContract)
+    samples = drawn(contract)
+    session = onnxruntime.InferenceSession(entry.source())
+    outputs = session.run(None, {session.get_inputs()[0].name: seen(samples, contract)})
+    own = scores_of(outputs)
+    answers = asked(client, entry.name, samples)
+    given = [answer["probabilities"] for answer in answers]
+    same = np.allclose(own if entry.probabilities else softmax(own), given, atol=CLOSE)
+    assert same == expected(entry).answers
+
+
+def scores_of(outputs: list[Any]) -> FloatArray:
+    """Return (batch, classes) of a model's outputs: its last one, which may be a list of dictionaries."""
+    last = outputs[-1]
+    return np.array([list(each.values()) for each in last], np.float32) if isinstance(last, list) else last
+
+
+def seen(samples: FloatArray, contract: Any) -> FloatArray:
+    return samples if contract.time_steps == 1 else encode(samples, contract).steps.swapaxes(0, 1)
+
+
+def test_the_guides_table_is_the_registrys() -> None:
+    page = PAGE.read_text()
+    assert told(page) == [(entry.name, str(expected(entry)), expected(entry).refusal) for entry in NETWORKS]
+    assert counts() in page
+
+
+def test_the_readme_says_of_each_network_where_it_is_from() -> None:
+    rows = re.findall(
+        r"^\| ([\w-]+) \| .+ \| .+ \|$", (PAGE.parents[1] / "tests/zoo/README.md").read_text(), re.MULTILINE
+    )
+    assert [name for name in rows if name != "network"] == [entry.name for entry in NETWORKS]
+
+
+def test_the_list_of_what_is_not_yet_wanted_names_networks_of_the_table() -> None:
+    assert TODAY.keys() <= {entry.name for entry in NETWORKS}
+    assert len({entry.name for entry in NETWORKS}) == len(NETWORKS) >= 40
+    assert all(TODAY.get(entry.name) != entry.wanted for entry in NETWORKS)
