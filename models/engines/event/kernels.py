@@ -25,7 +25,7 @@ from models.engines.event.currents import (
     gather_to_floats,
     rows_at_once,
 )
-from models.engines.event.stepping import ADAPT_CASES, step_any, step_plain
+from models.engines.event.stepping import ADAPT_CASES, step_alpha, step_any, step_plain
 from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
 from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import Adapt
@@ -90,7 +90,7 @@ def run_neurons(
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
     spikes = np.empty(0, np.float32)
     row, membrane = aligned_floats(size), aligned_floats(size)
-    held = aligned_floats(3 * size)  # synaptic currents, then adaptations, then counters of refractory steps
+    held = aligned_floats(4 * size)  # synaptic currents, adaptations, counters of refractory steps, inhibiting currents
     fired = aligned_floats(size)
     feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
@@ -100,6 +100,7 @@ def run_neurons(
     last_spikes = synapses + (samples * size if rule.synapse else 0)
     adaptations = last_spikes + (samples * size if recurrent else 0)
     counters = adaptations + (samples * size if rule.adaptive else 0)
+    inhibitions = counters + (samples * size if rule.refractory else 0)
     count, before = 0, 0
     offset[0] = 0
     for sample in range(samples):
@@ -113,6 +114,8 @@ def run_neurons(
                 copy(held, size, carried, adaptations + at, size)
             if rule.refractory:
                 copy(held, 2 * size, carried, counters + at, size)
+            if rule.alpha:
+                copy(held, 3 * size, carried, inhibitions + at, size)
         else:
             for j in range(size):
                 membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
@@ -153,6 +156,13 @@ def run_neurons(
                     p = j if stride == size else 0
                     bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
                     count = list_bits(index, count, j, bits)
+            elif rule.alpha:
+                for j in range(0, size, LANES):
+                    p = j if stride == size else 0
+                    bits = step_alpha(
+                        membrane, held, size, j, current, c + j, neurons.parameters, p, stride, rule.alpha - 1, fired
+                    )
+                    count = list_bits(index, count, j, bits)
             else:
                 for j in range(0, size, LANES):
                     p = j if stride == size else 0
@@ -175,6 +185,8 @@ def run_neurons(
             copy(carried, adaptations + at, held, size, size)
         if rule.refractory:
             copy(carried, counters + at, held, 2 * size, size)
+        if rule.alpha:
+            copy(carried, inhibitions + at, held, 3 * size, size)
         if recurrent:
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):
