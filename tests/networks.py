@@ -120,6 +120,10 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
     node: dict[str, Any] = {"type": kind, "name": name}
     if inputs:
         node["inputs"] = inputs
+    if kind == "Alpha":
+        node |= {"exc_decay": parameter(unit_floats), "inh_decay": parameter(unit_floats)}
+        node |= {"gain": parameter(st.floats(-2, 2, width=32)), "threshold": parameter(st.floats(0.125, 2, width=32))}
+        return node | {"fire": draw(st.sampled_from([*Fire][:2])), "reset": draw(st.sampled_from(Reset))}
     if kind != "Threshold":
         node["gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
         node["start"] = parameter(st.one_of(st.just(0.0), st.floats(-1, 1, width=32)))
@@ -195,15 +199,16 @@ def factors(draw: st.DrawFn, size: int) -> list[int]:
 
 
 @st.composite
-def connections(draw: st.DrawFn, name: str, shape: Shape, steps: int) -> dict[str, Any]:
-    """Draw a connection that takes `shape` in so many steps; windows of averages are powers of two, to stay dyadic."""
+def connections(draw: st.DrawFn, name: str, shape: Shape, steps: int, *, dyadic: bool = True) -> dict[str, Any]:
+    """Draw a connection that takes `shape` in so many steps; windows of averages are powers of two, where `dyadic`."""
     kind = draw(st.sampled_from(CONNECTIONS[len(shape)]))
     node: dict[str, Any] = {"type": kind, "name": name}
     if kind == "Flatten":
         return node
     if kind == "Scale":
         arrays = st.sampled_from(["per_neuron", "per_channel"])
-        node["scale"] = draw(st.one_of(st.sampled_from([-0.5, 0.0, 1.0, 2.0]), arrays))
+        values = [-0.5, 0.0, 1.0, 2.0] if dyadic else [-0.5, 0.0, 3.0, 0.3]
+        node["scale"] = draw(st.one_of(st.sampled_from(values), arrays))
         node["offset"] = draw(st.one_of(st.just(0.0), st.just(0.25), arrays))
         if "per" in f"{node['scale']} {node['offset']}":
             node["steps"] = draw(st.one_of(st.none(), st.integers(steps, steps + 2)))
@@ -219,8 +224,8 @@ def connections(draw: st.DrawFn, name: str, shape: Shape, steps: int) -> dict[st
     channels, *size = shape
     if kind in ("ConvTranspose1d", "ConvTranspose2d"):
         return node | draw(transposed(channels, size))
-    powers = [1, 2] if kind in ("AvgPool1d", "AvgPool2d") else [1, 2, 3]
-    kernel = [draw(st.sampled_from([k for k in powers if k <= extent])) for extent in size]
+    extents = [1, 2] if dyadic and kind in ("AvgPool1d", "AvgPool2d") else [1, 2, 3]
+    kernel = [draw(st.sampled_from([k for k in extents if k <= extent])) for extent in size]
     swept: dict[str, Any] = {"kernel_size": kernel, "stride": [draw(st.integers(1, 2)) for _ in size]}
     swept["padding"] = [draw(st.integers(0, k // 2)) for k in kernel]
     if kind in ("Conv1d", "Conv2d"):
@@ -318,8 +323,11 @@ def _bits(node: dict[str, Any], given: list[int]) -> int:
 
 
 @st.composite
-def dyadic_cases(draw: st.DrawFn) -> Case:
-    """Draw a network of any of the spec's nodes and resets, recurrent or not, stack or DAG, and a batch for it."""
+def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
+    """Draw a network of any of the spec's nodes and resets, recurrent or not, stack or DAG, and a batch for it.
+
+    Without `dyadic`, weights, biases, scales and inputs that are no spikes are any floats.
+    """
     coding = draw(st.sampled_from([Coding.DIRECT, Coding.SPIKES, Coding.CURRENT]))
     shape: Shape = draw(
         st.one_of(
@@ -347,7 +355,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
             for joined, leaving in draw(joins(f"j{layer}", shapes, bits)):
                 append(joined, leaving)
         if len(shape) in CONNECTIONS:
-            node = draw(connections(f"c{layer}", shape, time_steps))
+            node = draw(connections(f"c{layer}", shape, time_steps, dyadic=dyadic))
             append(node, _leaving(node, shape))
         if draw(st.booleans()):
             filtered = draw(st.integers(0, 3)) == 0
@@ -385,15 +393,15 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
     network = Network(
         spec,
         {
-            name: _tensor(name, wanted, rng, by_name[name.partition(".")[0]])
+            name: _tensor(name, wanted, rng, by_name[name.partition(".")[0]], dyadic)
             for name, wanted in spec.tensor_shapes.items()
         },
     )
     batch = draw(st.sampled_from([0, 1, 2, 7]))
     if coding is Coding.DIRECT:
-        steps = _dyadic(rng, (1, batch, *input_shape))
+        steps = _values(rng, (1, batch, *input_shape), dyadic)
     elif coding is Coding.CURRENT:
-        steps = _dyadic(rng, (spec.time_steps, batch, *input_shape))
+        steps = _values(rng, (spec.time_steps, batch, *input_shape), dyadic)
     else:
         steps = (rng.random((spec.time_steps, batch, *input_shape)) < rng.choice([0.0, 0.1, 0.5, 1.0])).astype(
             np.float32
@@ -416,12 +424,17 @@ def _charges(kind: str) -> list[Charge]:
     return [charge for charge in Charge if kind in FIRING or charge is not Charge.QUADRATIC]
 
 
-def _dyadic(rng: np.random.Generator, shape: Shape) -> FloatArray:
-    return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
+def _values(rng: np.random.Generator, shape: Shape, dyadic: bool) -> FloatArray:
+    if dyadic:
+        return (rng.integers(-8, 9, shape) / 8).astype(np.float32)
+    scale = 2.0 ** rng.uniform(-12, 0, shape)  # small and large ones, which float32 adds up in another way each time
+    return np.clip(rng.normal(0, 1, shape) * scale, -2, 2).astype(np.float32)
 
 
-def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> FloatArray:
+def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic: bool) -> FloatArray:
     match name.rpartition(".")[2]:
+        case "exc_decay" | "inh_decay":
+            return rng.random(shape, np.float32)
         case "decay" | "syn_decay" | "adapt_decay" | "adapt_gain" | "adapt_rate" | "adapt_spike" | "rate" | "syn_rate":
             small = getattr(node, "charge", None) is Charge.FILTER and name.endswith(".rate")
             return rng.random(shape, np.float32) / np.float32(64 if small else 1)
@@ -436,6 +449,6 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> Flo
         case "delay" | "refractory":
             return rng.integers(0, 5, shape).astype(np.float32)
         case "scale" | "offset":
-            return (rng.integers(-2, 3, shape) / 2).astype(np.float32)
+            return (rng.integers(-2, 3, shape) / (2 if dyadic else 3)).astype(np.float32)
         case _:
-            return _dyadic(rng, shape)
+            return _values(rng, shape, dyadic)

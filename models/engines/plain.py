@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce, singledispatch
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
@@ -46,13 +48,15 @@ def _(node: ConvTranspose, network: Network, x: FloatArray) -> FloatArray:
     kernels = weight.reshape(node.groups, node.out_channels // node.groups, *weight.shape[1:])
     # All outputs, with those that the padding takes away on both sides.
     every = [window.outputs(size) + 2 * window.padding for window, size in zip(windows, sizes, strict=True)]
-    spread = np.zeros((len(x), node.out_channels, *every), np.float32)
+    spread = np.zeros((len(x), node.out_channels, *every), np.float64)
     for taps in np.ndindex(*(window.extent for window in windows)):
-        sent = matmul(kernels[(..., *taps)], grouped).reshape(len(x), node.out_channels, *sizes)
+        sent = matmul(kernels[(..., *taps)].astype(np.float64), grouped.astype(np.float64)).reshape(
+            len(x), node.out_channels, *sizes
+        )
         spread[(slice(None), slice(None), *map(_places, windows, taps, sizes))] += sent
     kept = (slice(window.padding, size - window.padding) for window, size in zip(windows, every, strict=True))
     current = spread[(slice(None), slice(None), *kept)]
-    return current if bias is None else current + bias.reshape(-1, *(1 for _ in windows))
+    return rounded(current if bias is None else current + bias.astype(np.float64).reshape(-1, *(1 for _ in windows)))
 
 
 def _places(window: Spread, tap: int, size: int) -> slice:
@@ -63,12 +67,12 @@ def _places(window: Spread, tap: int, size: int) -> slice:
 
 @connect.register
 def _(node: SumPool, _: Network, x: FloatArray) -> FloatArray:
-    return swept(x, node.windows, fill=0.0).sum(axis=_taps(node))
+    return rounded(swept(x, node.windows, fill=0.0).sum(axis=_taps(node), dtype=np.float64))
 
 
 @connect.register
 def _(node: AvgPool, _: Network, x: FloatArray) -> FloatArray:
-    return swept(x, node.windows, fill=0.0).sum(axis=_taps(node)) / np.float32(node.area)
+    return rounded(swept(x, node.windows, fill=0.0).sum(axis=_taps(node), dtype=np.float64)) / np.float32(node.area)
 
 
 @connect.register
@@ -132,25 +136,31 @@ def join(node: Node, inputs: Sequence[FloatArray]) -> FloatArray:
         leading = np.broadcast_shapes(*(x.shape[:2] for x in inputs))
         return np.concatenate([np.broadcast_to(x, (*leading, *x.shape[2:])) for x in inputs], axis=2 + node.axis)
     if isinstance(node, MatMul):
-        return matmul(*inputs)
+        return rounded(matmul(*(x.astype(np.float64) for x in inputs)))
     return reduce(np.add, inputs)
 
 
-def matmul(left: FloatArray, right: FloatArray) -> FloatArray:
+def rounded(sums: NDArray[np.float64]) -> FloatArray:
+    """Return sums in float32, rounded once; what does not fit becomes infinite."""
+    with np.errstate(over="ignore"):
+        return sums.astype(np.float32)
+
+
+def matmul(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the matrix product over the last two axes.
 
     A BLAS may compute lanes that are no part of the product, on whatever lies there, and so set a floating-point flag
     that NumPy reports as an invalid value, once in thousands of products of small finite numbers.
     """
     with np.errstate(invalid="ignore"):
-        product: FloatArray = left @ right
+        product: NDArray[np.float64] = left @ right
     return product
 
 
-def swept(x: FloatArray, windows: tuple[Window, ...], fill: float) -> FloatArray:
+def swept(x: NDArray[Any], windows: tuple[Window, ...], fill: float) -> NDArray[Any]:
     """Return every window of x (samples, channels, *axes) as (samples, channels, *places, *taps)."""
     margins = [(window.before, window.after) for window in windows]
-    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=np.float32(fill))
+    padded = np.pad(x, ((0, 0), (0, 0), *margins), constant_values=fill)
     reach = tuple(window.dilation * (window.extent - 1) + 1 for window in windows)
     every = sliding_window_view(padded, reach, axis=tuple(range(2, x.ndim)))
     hops, taps = (tuple(slice(None, None, step) for step in steps) for steps in (

@@ -1,13 +1,16 @@
 """The reference engine: the equations in NumPy, as plain as possible. All other engines are tested against it.
 
-It is slow and not meant for serving, although it can be used for that.
+Each sum is taken in float64, where it is exact, and rounded once to float32, as `models.spec.sums` defines it.
+
+The engine is slow and not meant for serving, although it can be used for that.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial, singledispatchmethod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,9 @@ from models.spec.nodes import (
     Spiking,
     Weighted,
 )
+from models.spec.sums import sums_of
+
+Doubles: TypeAlias = NDArray[np.float64]
 
 
 class NumpyArithmetic:
@@ -73,6 +79,9 @@ class ReferenceEngine:
 
     def __init__(self, network: Network) -> None:
         self.network = network
+        counted = sums_of(network).weights
+        self.counted = Network(network.spec, {**network.tensors, **counted})
+        self.weights = {name: tensor.astype(np.float64) for name, tensor in counted.items()}
 
     @property
     def spec(self) -> Spec:
@@ -84,14 +93,17 @@ class ReferenceEngine:
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch, inputs.time_steps)
-        return _Run(self.network, inputs, state).result(record)
+        return _Run(self.counted, self.weights, inputs, state).result(record)
 
 
 class _Run:
     """One call of `run` and its arrays; signals are (1 or time_steps, batch, *shape)."""
 
-    def __init__(self, network: Network, inputs: EncodedInputs, state: State | None) -> None:
+    def __init__(
+        self, network: Network, weights: Mapping[str, Doubles], inputs: EncodedInputs, state: State | None
+    ) -> None:
         self.network = network
+        self.weights = weights
         self.inputs = inputs
         self.before = state
         self.after: dict[str, NDArray[Any]] = {}
@@ -144,14 +156,12 @@ class _Run:
 
     @connect.register
     def _(self, node: Linear, x: FloatArray) -> FloatArray:
-        bias = self.network.tensor(node, "bias")
-        current = plain.matmul(x, self.network.tensors[f"{node.name}.weight"].T)
-        return current if bias is None else current + bias
+        return plain.rounded(self.product(node.name, x))
 
     @connect.register
     def _(self, node: Conv1d | Conv2d, x: FloatArray) -> FloatArray:
-        weight, bias = self.network.tensors[f"{node.name}.weight"], self.network.tensor(node, "bias")
-        swept = plain.swept(x, node.windows, fill=0.0)
+        weight, bias = self.weights[f"{node.name}.weight"], self.weights.get(f"{node.name}.bias")
+        swept = plain.swept(x.astype(np.float64), node.windows, fill=0.0)
         groups, axes = node.groups, len(node.windows)
         # For each group and each position of the window: a product over (channels of the group, taps).
         grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
@@ -159,7 +169,7 @@ class _Run:
         places, taps = "hw"[:axes], "kl"[:axes]
         current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
         current = current.reshape(len(x), node.out_channels, *current.shape[3:])
-        return current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows))
+        return plain.rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
 
     def delay(self, node: Delay, x: FloatArray) -> FloatArray:
         """Return each element delayed; `x` may be one step that stands for all."""
@@ -200,11 +210,13 @@ class _Run:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
-        current = plain.matmul(flat, self.network.tensors[f"{node.name}.recurrent.weight"].T)
-        bias = self.network.tensor(node, "recurrent.bias")
-        if bias is not None and biased:
-            current = current + bias
-        return current.reshape(spikes.shape)
+        return plain.rounded(self.product(f"{node.name}.recurrent", flat, biased=biased)).reshape(spikes.shape)
+
+    def product(self, connection: str, x: FloatArray, *, biased: bool = True) -> Doubles:
+        """Return the sums of (samples, inputs), each over a row of a connection's weights and its bias."""
+        product = plain.matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
+        bias = self.weights.get(f"{connection}.bias")
+        return product if bias is None or not biased else product + bias
 
 
 def _per_sample(counts: NDArray[Any]) -> Counts:

@@ -44,6 +44,14 @@ A reset of another timing than "same_step" hangs on r, which is 1 where the memb
                          with reset_delay=False
     "corrected_charged"  the same with "next_step_charged"
 
+snnTorch's Alpha has two synaptic currents, j that excites and k that inhibits, and a membrane that is their difference;
+r is as above, of the membrane u of the step before, and the reset is one of the last three lines:
+
+    j' = exc_decay * j + i,  k' = inh_decay * k - i,  u = gain * (j' + k')
+    "subtract"  j = j' - threshold * r,  k = k' - (inh_decay * k - i) * r,  u = u + k * r (the k of the step before)
+    "value"     j = j' - j' * r,  k = k' - k' * r,  u = u - u * r
+    "none"      j = j',  k = k'
+
 The update is defined to the last bit: each multiplication, addition and division rounds to float32 on its own, in the
 order written. The equations are written over NumPy arrays, PyTorch tensors and ONNX graph values alike, which differ
 only in their `Arithmetic`: how they fire, and so what training's surrogate gradient replaces.
@@ -61,6 +69,7 @@ from models.spec.neuron_parameters import NEUTRAL
 from models.spec.nodes import (
     ALIF,
     Adapt,
+    Alpha,
     Charge,
     CubaALIF,
     CubaLI,
@@ -117,7 +126,7 @@ class NeuronState(NamedTuple):
 
     `synapse`: what is kept of a synaptic current. `spikes`: a recurrent layer's last ones. `adaptation`: the spikes so
     far of neurons that adapt, decayed, or the threshold that they have raised. `waiting`: for how many steps neurons
-    still neither charge nor fire.
+    still neither charge nor fire. `inhibition`: what is kept of a second synaptic current.
     """
 
     membrane: Any
@@ -125,6 +134,7 @@ class NeuronState(NamedTuple):
     spikes: Any = None
     adaptation: Any = None
     waiting: Any = None
+    inhibition: Any = None
 
 
 Parameters: TypeAlias = Callable[[str], Array]  # a parameter's name -> its value in the engine's kind of array
@@ -275,6 +285,41 @@ class SpikingNeuron(Integrator[Array]):
         if self.adaptation is not None:
             adaptation = self.adaptation.after(state.adaptation, threshold, spikes)
         return spikes, NeuronState(after, synapse, None, adaptation, waiting)
+
+
+@dataclass(frozen=True)
+class AlphaNeuron(Generic[Array]):
+    """A layer of Alpha neurons: two synaptic currents, and a membrane that is their difference."""
+
+    exc_decay: Array
+    inh_decay: Array
+    gain: Array | None
+    threshold: Array
+    fire: Fire
+    reset: Reset
+
+    def step(
+        self,
+        state: NeuronState,
+        current: Array,
+        feedback: Array | None,  # noqa: ARG002  (it is not recurrent)
+        arithmetic: Arithmetic[Array],
+    ) -> tuple[Array, NeuronState]:
+        """Take one step and return `(spikes, state)`; the reset is that of the membrane of the step before."""
+        late = arithmetic.held(arithmetic.fire(state.membrane, self.threshold, self.fire))
+        excites = self.exc_decay * state.synapse + current
+        inhibits = self.inh_decay * state.inhibition - current
+        membrane = _times(self.gain, excites + inhibits)
+        if self.reset is Reset.SUBTRACT:
+            excites = excites - self.threshold * late
+            inhibits = inhibits - inhibits * late
+            membrane = membrane + state.inhibition * late
+        elif self.reset is Reset.VALUE:
+            excites = excites - excites * late
+            inhibits = inhibits - inhibits * late
+            membrane = membrane - membrane * late
+        spikes = arithmetic.fire(membrane, self.threshold, self.fire)
+        return spikes, NeuronState(membrane, excites, inhibition=inhibits)
 
 
 @dataclass(frozen=True)
@@ -534,7 +579,7 @@ ADAPTATIONS: Mapping[Adapt, Callable[[Needed[Any]], Adaptation[Any]]] = {
 }
 
 
-def _rules(node: Spiking | Integrating, of: Needed[Array]) -> tuple[ChargeRule[Array], SynapseRule[Array] | None]:
+def _rules(node: Any, of: Needed[Array]) -> tuple[ChargeRule[Array], SynapseRule[Array] | None]:
     if isinstance(node, Threshold):
         return (lambda _, current: current), None
     charge = CHARGES[node.charge](of) if isinstance(node, Leaky) else _decaying(of)
@@ -554,6 +599,11 @@ def has_synapse(node: Spiking | Integrating) -> TypeIs[CubaLIF | CubaALIF | Cuba
 def adapts(node: Spiking | Integrating) -> TypeIs[ALIF | CubaALIF]:
     """Return whether a layer's threshold rises with its spikes, and so is a state too."""
     return isinstance(node, ALIF | CubaALIF)
+
+
+def has_inhibition(node: Spiking | Integrating) -> TypeIs[Alpha]:
+    """Return whether a layer has two synaptic currents, one that excites and one that inhibits."""
+    return isinstance(node, Alpha)
 
 
 def refracts(node: Spiking | Integrating) -> bool:
@@ -576,9 +626,12 @@ def integrator(node: Integrating, parameters: Parameters[Array]) -> Integrator[A
     return Integrator(*_rules(node, _Needed(node, parameters)))
 
 
-def spiking_neuron(node: Spiking, parameters: Parameters[Array]) -> SpikingNeuron[Array]:
+def spiking_neuron(node: Spiking, parameters: Parameters[Array]) -> SpikingNeuron[Array] | AlphaNeuron[Array]:
     """Return the equations of a layer that fires."""
     of: Needed[Array] = _Needed(node, parameters)
+    if isinstance(node, Alpha):
+        decays = parameters("exc_decay"), parameters("inh_decay")
+        return AlphaNeuron(*decays, _unless_neutral(of, "gain"), parameters("threshold"), node.fire, node.reset)
     charge, synapse = _rules(node, of)
     threshold = parameters("threshold")
     return SpikingNeuron(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from models.neurons.equations import (
+    AlphaNeuron,
     Arithmetic,
     Integrator,
     NeuronState,
@@ -19,6 +20,7 @@ from models.neurons.equations import (
     SpikingNeuron,
     adapts,
     feedback_joins_charge,
+    has_inhibition,
     has_synapse,
     integrator,
     is_recurrent,
@@ -42,10 +44,11 @@ def at_rest(node: Neuron, parameters: Parameters[Array], zeros: Array) -> Neuron
         adaptation = zeros + parameters("threshold") if node.adapt is Adapt.RELAX else zeros
     return NeuronState(
         zeros + parameters("start") if starting(node) else zeros,
-        zeros if has_synapse(node) else None,
+        zeros if has_synapse(node) or has_inhibition(node) else None,
         zeros if is_recurrent(node) else None,
         adaptation,
         zeros if refracts(node) else None,
+        zeros if has_inhibition(node) else None,
     )
 
 
@@ -57,7 +60,7 @@ class NeuronLayer(Generic[Array]):
     to ask.
     """
 
-    neuron: Integrator[Array] | SpikingNeuron[Array]
+    neuron: Integrator[Array] | SpikingNeuron[Array] | AlphaNeuron[Array]
     arithmetic: Arithmetic[Array]
     recur: Recurrence[Array] | None
     joins_charge: bool
@@ -82,7 +85,7 @@ class NeuronLayer(Generic[Array]):
 
         `begun`: whether there was a step since rest, true or false, or 1 or 0 in a graph's value.
         """
-        if isinstance(self.neuron, SpikingNeuron):
+        if isinstance(self.neuron, SpikingNeuron | AlphaNeuron):
             feedback = None
             if self.recur is not None:
                 feedback = self.recur(state.spikes, begun if self.counts_steps else True)

@@ -69,6 +69,8 @@ _TABLE = (
     NeuronParameter("syn_gain", "the factor of the input", 1.0, neutral=1.0),
     NeuronParameter("floor", "`v = max(v - floor, 0) + floor` after the reset: sinabs `min_v_mem`"),
     NeuronParameter("start", "the membrane before the first step: `v_reset` in SpikingJelly, `v_leak` in Norse", 0.0),
+    NeuronParameter("exc_decay", "what is left of the exciting current", low=0.0, high=1.0),
+    NeuronParameter("inh_decay", "what is left of the inhibiting current", low=0.0, high=1.0),
     NeuronParameter("adapt_decay", "what is left of the adaptation", low=0.0, high=1.0),
     NeuronParameter("adapt_gain", "what a spike adds to the threshold of the next step", low=0.0),
     NeuronParameter("adapt_rate", "dt / tau of the threshold's way back", low=0.0),

@@ -258,6 +258,29 @@ class CubaALIF(Current, Leaky, Adaptive):
     type: Literal["CubaALIF"] = "CubaALIF"
 
 
+class Alpha(NeuronBase):
+    """A membrane that is the difference of two synaptic currents, which rises and falls after an input (snnTorch)."""
+
+    reset_timing: ClassVar = ResetTiming.NEXT_STEP
+    floor: ClassVar = None
+    refractory: ClassVar = None
+    recurrent: ClassVar = None
+
+    type: Literal["Alpha"] = "Alpha"
+    exc_decay: Parameter = parameter_field("exc_decay", required=True)
+    inh_decay: Parameter = parameter_field("inh_decay", required=True)
+    gain: Parameter = parameter_field("gain")
+    threshold: Parameter = parameter_field("threshold")
+    fire: Fire = Fire.AT_THRESHOLD
+    reset: Reset = Reset.SUBTRACT
+
+    @model_validator(mode="after")
+    def _it_fires_once(self) -> Self:
+        if self.fire is Fire.MULTIPLE:
+            raise ValueError(f"node '{self.name}': fire is 'multiple', but an Alpha fires once")
+        return self
+
+
 class Threshold(NeuronBase):
     """A spike wherever the input reaches a threshold: a neuron without a membrane, and so without a reset."""
 

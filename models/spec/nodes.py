@@ -32,6 +32,7 @@ from models.spec.neurons import (
     LI,
     LIF,
     Adaptive,
+    Alpha,
     CubaALIF,
     CubaLI,
     CubaLIF,
@@ -104,6 +105,7 @@ __all__ = [
     "WHOLE",
     "Adapt",
     "Adaptive",
+    "Alpha",
     "AvgPool",
     "AvgPool1d",
     "AvgPool2d",
@@ -171,7 +173,7 @@ AvgPool = AvgPool1d | AvgPool2d
 MaxPool = MaxPool1d | MaxPool2d
 Pool = SumPool | AvgPool | MaxPool
 Moved = Flatten | Reshape | Permute  # which move values and compute nothing
-Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Threshold
+Spiking = IF | LIF | CubaLIF | ALIF | CubaALIF | Alpha | Threshold
 Integrating = I | LI | CubaLI
 Neuron = Spiking | Integrating
 Node = Annotated[
@@ -199,6 +201,7 @@ Node = Annotated[
     | CubaLIF
     | ALIF
     | CubaALIF
+    | Alpha
     | Threshold
     | I
     | LI

@@ -121,6 +121,36 @@ def test_a_neuron_waits_its_refractory_steps_after_a_spike(
     assert found == (expected_membrane, expected_spikes)
 
 
+@pytest.mark.parametrize(
+    ("reset", "expected_membrane", "expected_spikes"),
+    [
+        # exc_decay 0.5, inh_decay 0, gain 4, threshold 1; a current of 1 and then none. The currents that excite and
+        # inhibit are 1 and -1 at first: a membrane of 0. Then 0.5 and 0, which is 2 and fires; 0.25 and 0 fires again
+        ("none", [0, 2, 1, 0.5], [0, 1, 1, 0]),
+        # what was charged is set to 0, and with it both currents
+        ("value", [0, 2, 0, 0], [0, 1, 0, 0]),
+        # 1 is taken from 0.25, and from the membrane nothing, as k was 0: 1, which fires; then 4 * 0.5 * -0.75
+        ("subtract", [0, 2, 1, -1.5], [0, 1, 1, 0]),
+    ],
+)
+def test_an_alpha_is_the_difference_of_two_currents(
+    engine: EngineName, reset: str, expected_membrane: list[float], expected_spikes: list[int]
+) -> None:
+    node = {"type": "Alpha", "exc_decay": 0.5, "inh_decay": 0.0, "gain": 4.0, "reset": reset}
+    assert membrane_and_spikes(engine, node, [1, 0, 0, 0]) == (expected_membrane, expected_spikes)
+
+
+def test_the_currents_of_an_alpha_go_on_in_a_later_call(engine: EngineName) -> None:
+    # 1 - 1 = 0, then 0.5 * 1 - 0.25 * 1 = 0.25, and 0.25 - 0.0625.
+    network = one({"type": "Alpha", "exc_decay": 0.5, "inh_decay": 0.25})
+    inputs = encode(np.array([[[1], [0], [0], [0]]], np.float32), network.spec)
+    runner = create(engine, network)
+    _, state = runner.run(EncodedInputs(inputs.steps[:1], 1))
+    assert (state.arrays["out.synapse"].tolist(), state.arrays["out.inhibition"].tolist()) == ([[1.0]], [[-1.0]])
+    result, _ = runner.run(EncodedInputs(inputs.steps[1:3], 2), state, record=EVERYTHING)
+    assert result.membranes["out"].ravel().tolist() == [0.25, 0.1875]
+
+
 def test_a_neuron_that_waits_goes_on_waiting_in_a_later_call(engine: EngineName) -> None:
     # The third case above, cut while one of its two steps is left.
     network = one({"type": "LIF", "decay": 0.5, "refractory": 2.0})

@@ -113,6 +113,10 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
             "node 'lif': reset_timing is 'next_step', but a neuron with refractory steps has only same_step",
         ),
         (changed("lif", refractory=-1), "refractory.*greater than or equal to 0, got -1"),
+        (
+            changed("out", type="Alpha", exc_decay=0.5, inh_decay=0.25, fire="multiple"),
+            "node 'out': fire is 'multiple', but an Alpha fires once",
+        ),
         (changed("lif", curvature=0.5), "node 'lif': curvature is 0.5, expected none, since charge is 'decay'"),
         (
             changed("lif", charge="filter", decay=None, rate=0.5, leak=0.5),

@@ -45,6 +45,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
         {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
     ),
+    "alpha": (
+        {"type": "Alpha", "exc_decay": 0.75, "inh_decay": 0.5, "gain": 2.0, "threshold": 0.5},
+        {"trained": ("exc_decay", "inh_decay", "gain"), "begun": True, "detach_reset": False},
+    ),
     "refractory": (
         {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0, "recurrent": {}},
         {"trained": ("decay",), "begun": True, "time_steps": 9},

@@ -108,7 +108,9 @@ def snntorch_neurons(
             "threshold": uniform(rng, 0.5, 2.0, size),
             "reset_mechanism": mechanism,
         }
-        if kind != "Lapicque":
+        if kind == "Alpha":  # whose alpha must be above its beta
+            fields |= {"alpha": uniform(rng, 0.8, 1.05, size), "beta": uniform(rng, 0.2, 0.7, size)}
+        elif kind != "Lapicque":
             fields["reset_delay"] = delay
         else:
             fields |= {"beta": 0.8125, "threshold": uniform(rng, 0.1, 0.5, size)}
@@ -131,9 +133,9 @@ SNNTORCH: dict[str, Neurons] = {
     f"{kind}-{mechanism}-{'late' if delay else 'corrected'}{'' if linear else '-one_to_one'}": snntorch_neurons(
         kind, mechanism, delay=delay, linear=linear
     )
-    for kind in ("Leaky", "Synaptic", "RLeaky", "RSynaptic", "Lapicque")
+    for kind in ("Leaky", "Synaptic", "RLeaky", "RSynaptic", "Lapicque", "Alpha")
     for mechanism in ("subtract", "zero", "none")
-    for delay in ((True,) if kind == "Lapicque" or mechanism == "none" else (True, False))
+    for delay in ((True,) if kind in ("Lapicque", "Alpha") or mechanism == "none" else (True, False))
     for linear in ((True, False) if kind.startswith("R") else (True,))
 } | {
     f"{kind}-{mechanism}-{'late' if delay else 'corrected'}-graded": snntorch_neurons(

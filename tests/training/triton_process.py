@@ -101,6 +101,10 @@ CASES: dict[str, Callable[[], Case]] = {
         {"type": "CubaALIF", "decay": 0.75, "syn_decay": 0.5, "adapt_decay": 0.875, "adapt_gain": "per_neuron"},
         trained=["adapt_gain"],
     ),
+    "Alpha": _case(
+        {"type": "Alpha", "exc_decay": "per_neuron", "inh_decay": 0.5, "gain": 2.0, "threshold": 0.5},
+        trained=["exc_decay", "inh_decay"],
+    ),
     "refractory": _case(
         {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0} | VALUE, trained=["decay"]
     ),

@@ -32,6 +32,7 @@ from models.engines.readout import check_spikes
 from models.spec import INPUT
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Delay, Fire, JoinBase, MaxPool, Neuron, Node, Pool, Spiking, SumPool
+from models.spec.sums import Summation
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
 
@@ -164,11 +165,16 @@ class Chunk:
         return Sparse(layout, self.steps, spikes)
 
     def pool(self, node: Pool, arriving: Signal) -> Signal:
-        """Pool events into events; only a maximum of values other than 0 and 1 needs dense rows, where 0 counts too."""
+        """Pool events into events.
+
+        Two cases need dense rows: a maximum of values other than 0 and 1, where 0 counts too, and a sum that float32
+        cannot hold.
+        """
         layout, windows = self.plan.layouts[node.name], self.plan.windows[node.name]
         largest = isinstance(node, MaxPool)
         divisor = 1.0 if isinstance(node, MaxPool | SumPool) else windows.area
-        if not isinstance(arriving, Sparse) or (largest and arriving.events.value.size):
+        dense = largest or self.plan.sums[node.name].by is not Summation.FLOAT32
+        if not isinstance(arriving, Sparse) or (dense and arriving.events.value.size):
             rows = arriving.dense().rows
             pooled = np.zeros((len(rows), layout.size), np.float32)
             event_kernels.pool_rows.call(windows, largest, divisor, rows, pooled)

@@ -14,10 +14,14 @@ from models.engines.event.layouts import Layout, aligned, padded
 from models.engines.event.vectors import HALF, LANES
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Conv, ConvTranspose, Linear, Pool, Spread, Weighted, Window
+from models.spec.sums import Sum, Summation
 
 Ints = NDArray[np.int32]
 
 NO_FEED, GATHER, SCATTER = 0, 1, 2
+AT_ONCE = 2**18  # weights that are converted at once, in float64
+FLOATS, INTEGERS, DOUBLES = 0, 1, 2  # how sums are added up, by `models.spec.sums`
+SUMMED = {Summation.FLOAT32: FLOATS, Summation.INTEGER: INTEGERS, Summation.FLOAT64: DOUBLES}
 PANEL = 4 * LANES  # neighbouring outputs whose weights are stored as one panel
 
 # The share of a layer's inputs that must spike for reading every weight to beat picking some; measured by
@@ -27,6 +31,9 @@ BUSY = 0.375
 
 class Feed(NamedTuple):
     """A weighted connection for the kernels.
+
+    `summed`: how its sums are added up. INTEGERS: weight and bias hold integers, in the bits of the arrays, which count
+    as multiples of `grid`; they have room for values up to `most`.
 
     GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, unit after unit.
     Where a larger share of the inputs than `busy` spikes, all weights are read.
@@ -50,6 +57,9 @@ class Feed(NamedTuple):
     weight_step: int
     channel_step: int
     halves: int
+    summed: int
+    grid: float
+    most: float
 
 
 NOTHING = Feed(
@@ -63,7 +73,27 @@ NOTHING = Feed(
     weight_step=0,
     channel_step=0,
     halves=0,
+    summed=FLOATS,
+    grid=1.0,
+    most=1.0,
 )
+
+
+def as_integers(values: FloatArray, grid: float) -> FloatArray:
+    """Write multiples of `grid` as the integers that they are multiples by, in the array's bits, and return it."""
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, AT_ONCE):
+        piece = flat[start : start + AT_ONCE]
+        piece.view(np.int32)[...] = np.rint(piece.astype(np.float64) / grid).astype(np.int32)
+    return values
+
+
+def summed_by(rule: Sum, feed: Feed) -> Feed:
+    """Return a connection's tables, just made, for the sums of `rule`."""
+    if rule.by is Summation.INTEGER:
+        weight = as_integers(feed.weight, rule.grid)
+        return feed._replace(weight=weight, summed=INTEGERS, grid=rule.grid, most=rule.most)
+    return feed._replace(summed=SUMMED[rule.by])
 
 
 @singledispatch

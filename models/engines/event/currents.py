@@ -1,7 +1,8 @@
 """What events send through a weighted connection: the compiled functions that the kernels of `kernels` call.
 
-A sum starts with the bias (or what `base` holds) and adds weights in the order of the events, one at a time. So it is
-the same in any batch and on any number of threads; which other order another engine takes is its own affair.
+A sum starts with the bias (or what `base` holds) and adds weights in the order of the events, one at a time. It is
+exact and rounds once, see `models.spec.sums`: it is added up in float32 where that holds every partial sum, else in
+integers or in float64. (Training uses the functions for float32 too, and lets them round.)
 """
 
 from __future__ import annotations
@@ -12,24 +13,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.compiled import inner
-from models.engines.event.connections import PANEL, SCATTER
+from models.engines.event.connections import DOUBLES, INTEGERS, PANEL, SCATTER
 from models.engines.event.vectors import (
     LANES,
     TILE_ROWS,
     TILE_VECTORS,
     add_block,
+    add_block_doubles,
+    add_block_doubles_half,
     add_block_half,
+    add_block_integers,
+    add_block_integers_half,
+    add_block_integers_in_doubles,
+    add_block_integers_in_doubles_half,
     add_block_values,
     add_block_values_half,
     copy,
     gather_1,
     gather_2,
     gather_4,
+    gather_doubles_1,
+    gather_doubles_2,
+    gather_integers_1,
+    gather_integers_2,
+    gather_integers_4,
+    gather_integers_in_doubles_1,
+    gather_integers_in_doubles_2,
+    gather_to_floats_1,
+    gather_to_floats_2,
+    gather_to_floats_4,
     gather_values_1,
     gather_values_2,
     gather_values_4,
     multiply_column,
+    multiply_integers_column,
+    multiply_integers_tile,
     multiply_tile,
+    to_floats,
 )
 
 Array = NDArray[Any]
@@ -75,6 +95,74 @@ def gather(
 
 
 @inner
+def gather_integers(
+    sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, k0: int,
+    k1: int,
+) -> None:  # fmt: skip
+    """Do the same for spikes, where base, weights and sums are integers."""
+    j = 0
+    while j < width:
+        left = width - j
+        if left >= 4 * LANES:
+            gather_integers_4(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, np.float32(1))
+        elif left >= 2 * LANES:
+            gather_integers_2(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, np.float32(1))
+        else:
+            gather_integers_1(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, np.float32(1))
+        j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
+
+
+@inner
+def gather_to_floats(
+    sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, k0: int,
+    k1: int, grid: np.float32,
+) -> None:  # fmt: skip
+    """Do the same, and write the sums as floats, times `grid`."""
+    j = 0
+    while j < width:
+        left = width - j
+        if left >= 4 * LANES:
+            gather_to_floats_4(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, grid)
+        elif left >= 2 * LANES:
+            gather_to_floats_2(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, grid)
+        else:
+            gather_to_floats_1(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, grid)
+        j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
+
+
+@inner
+def gather_doubles(
+    sums: Array, s: int, base: Array, b: int, weight: Array, integers: bool, size: int, units: int, index: Array,
+    value: Array, k0: int, k1: int, grid: float,
+) -> None:  # fmt: skip
+    """Write base[b:] plus the weights of the events k0 to k1 times their values into sums[s:], added up in float64.
+
+    `weight` holds panels, as floats or integers, as `base` does; the sums count `grid` times.
+    """
+    for panel in range(0, size, PANEL):
+        width = min(PANEL, size - panel)
+        j = 0
+        while j < width:
+            at, w = panel + j, units * panel + j
+            if width - j >= 2 * LANES:
+                if integers:
+                    gather_integers_in_doubles_2(
+                        sums, s + at, base, b + at, weight, w, width, index, value, k0, k1, grid
+                    )
+                else:
+                    gather_doubles_2(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1, grid)
+                j += 2 * LANES
+            else:
+                if integers:
+                    gather_integers_in_doubles_1(
+                        sums, s + at, base, b + at, weight, w, width, index, value, k0, k1, grid
+                    )
+                else:
+                    gather_doubles_1(sums, s + at, base, b + at, weight, w, width, index, value, k0, k1, grid)
+                j += LANES
+
+
+@inner
 def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, size: int, units: int) -> None:
     """Write base plus spikes (rows, units) times the weights into sums (rows, size), the rows whole tiles.
 
@@ -95,12 +183,36 @@ def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, 
 
 
 @inner
+def multiply_integers(
+    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, size: int, units: int, grid: np.float32
+) -> None:
+    """Do the same for integers; a spike is one whose bits are all 1."""
+    for j in range(0, size, PANEL):
+        width = min(PANEL, size - j)
+        for r in range(0, rows, TILE_ROWS):
+            column = 0
+            while column < width:
+                s, w = r * size + j + column, units * j + column
+                if column + TILE_VECTORS * LANES <= width:
+                    multiply_integers_tile(
+                        sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width, grid
+                    )
+                    column += TILE_VECTORS * LANES
+                else:
+                    multiply_integers_column(
+                        sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width, grid
+                    )
+                    column += LANES
+
+
+@inner
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
     """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`.
 
     Where there is a `channel_step`, consecutive events of one position are added in one go, so that the
-    outputs are read and written once.
+    outputs are read and written once. Where the weights are integers, so is the row, and all events are spikes.
     """
+    integers = feed.summed == INTEGERS
     weight, output_step, weight_step, unit = feed.weight, feed.output_step, feed.weight_step, feed.channel_step
     first = k0
     while first < k1:
@@ -115,9 +227,17 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
             if end - first > 1:
                 w -= place * unit
                 for _ in range(lines):
-                    gather(row, o, row, o, weight, w, vectors * LANES, unit, index, value, first, end)
+                    if integers:
+                        gather_integers(row, o, row, o, weight, w, vectors * LANES, unit, index, first, end)
+                    else:
+                        gather(row, o, row, o, weight, w, vectors * LANES, unit, index, value, first, end)
                     o += output_step
                     w += weight_step
+            elif integers:
+                if feed.halves:
+                    add_block_integers_half(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
+                else:
+                    add_block_integers(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
             elif value.size:
                 if feed.halves:
                     add_block_values_half(row, o, weight, w, lines, vectors, output_step, weight_step, value[first])
@@ -131,36 +251,134 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
 
 
 @inner
+def scatter_doubles(
+    sums: Array, s: int, base: Array, feed: Any, size: int, index: Array, value: Array, k0: int, k1: int
+) -> None:
+    """Write base (size,) plus what the events k0 to k1 send by a convolution into sums[s:], added up in float64."""
+    integers, start = feed.summed == INTEGERS, base.view(np.int32)
+    totals = np.empty(size + LANES, np.float64)
+    if integers:
+        totals[:size] = start[:size]
+    else:
+        totals[:size] = base[:size]
+    weight, output_step, weight_step = feed.weight, feed.output_step, feed.weight_step
+    for k in range(k0, k1):
+        factor, place = np.float64(value[k]), index[k]
+        position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
+        for block in range(feed.first_block[position], feed.first_block[position + 1]):
+            o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
+            lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
+            if integers:
+                if feed.halves:
+                    add_block_integers_in_doubles_half(
+                        totals, o, weight, w, lines, vectors, output_step, weight_step, factor
+                    )
+                else:
+                    add_block_integers_in_doubles(
+                        totals, o, weight, w, lines, vectors, output_step, weight_step, factor
+                    )
+            elif feed.halves:
+                add_block_doubles_half(totals, o, weight, w, lines, vectors, output_step, weight_step, factor)
+            else:
+                add_block_doubles(totals, o, weight, w, lines, vectors, output_step, weight_step, factor)
+    row, grid = sums[s : s + size], feed.grid
+    for i in range(size):
+        row[i] = np.float32(totals[i] * grid)
+
+
+@inner
+def as_spikes(place: Array, value: Array, most: float) -> Array:
+    """Return the places of events, each as often as its value says, as if it were so many spikes.
+
+    It is empty where a value is no whole number from 1 to `most`.
+    """
+    total = 0
+    for k in range(place.size):
+        if not 1.0 <= value[k] <= most or value[k] != np.floor(value[k]):
+            return np.empty(0, np.int32)
+        total += int(value[k])
+    spikes = np.empty(total, np.int32)
+    count = 0
+    for k in range(place.size):
+        for _ in range(int(value[k])):
+            spikes[count] = place[k]
+            count += 1
+    return spikes
+
+
+@inner
+def connect_values(
+    sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array
+) -> None:
+    """Do what `connect` does for events with values, or for a sum that has to be added up in float64."""
+    integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
+    for r in range(rows):
+        s, k0, k1 = r * size, events.offset[first + r], events.offset[first + r + 1]
+        place = events.index[k0:k1]
+        value = events.value[k0:k1] if events.value.size else np.ones(k1 - k0, np.float32)
+        spikes = as_spikes(place, value, feed.most)
+        if integers and spikes.size:
+            if feed.kind == SCATTER:
+                copy(sums, s, base, 0, size)
+                scatter(sums[s:], feed, spikes, value, 0, spikes.size)
+                to_floats(sums, s, size, grid)
+            else:
+                for j in range(0, size, PANEL):
+                    width, w = min(PANEL, size - j), units * j
+                    gather_to_floats(sums, s + j, base, j, feed.weight, w, width, width, spikes, 0, spikes.size, grid)
+        elif feed.kind == SCATTER:
+            scatter_doubles(sums, s, base, feed, size, place, value, 0, k1 - k0)
+        else:
+            gather_doubles(sums, s, base, 0, feed.weight, integers, size, units, place, value, 0, k1 - k0, feed.grid)
+
+
+@inner
 def connect(
     sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array,
     spikes: Array,
 ) -> Array:  # fmt: skip
     """Write the currents of `rows` rows of events from `first` on into sums (rows, size), and return `spikes`.
 
-    Rows of which a larger share than the connection's `busy` spikes go by `multiply`, which takes them as floats in
-    `spikes`.
+    The currents are floats, whatever they are added up in. Rows of which a larger share than the connection's `busy`
+    spikes go by `multiply`, which takes them in `spikes`.
     """
     index, value, offset = events.index, events.value, events.offset
+    integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
+    if feed.summed == DOUBLES or (integers and value.size):
+        connect_values(sums, feed, size, units, events, first, rows, base)
+        return spikes
     if feed.kind == SCATTER:
         for r in range(rows):
             copy(sums, r * size, base, 0, size)
             scatter(sums[r * size :], feed, index, value, offset[first + r], offset[first + r + 1])
+            if integers:
+                to_floats(sums, r * size, size, grid)
         return spikes
     if not value.size and offset[first + rows] - offset[first] > feed.busy * rows * units:
         tiled = -(-rows // TILE_ROWS) * TILE_ROWS
         if not spikes.size:
             spikes = aligned_floats(tiled * units)
         spikes[: tiled * units] = 0.0
+        bits = spikes.view(np.int32)
         for r in range(rows):
             for k in range(offset[first + r], offset[first + r + 1]):
-                spikes[r * units + index[k]] = 1.0
-        multiply(sums, spikes, tiled, base, feed.weight, size, units)
+                if integers:
+                    bits[r * units + index[k]] = -1
+                else:
+                    spikes[r * units + index[k]] = 1.0
+        if integers:
+            multiply_integers(sums, spikes, tiled, base, feed.weight, size, units, grid)
+        else:
+            multiply(sums, spikes, tiled, base, feed.weight, size, units)
         return spikes
     for j in range(0, size, PANEL):
         for r in range(rows):
             k0, k1 = offset[first + r], offset[first + r + 1]
-            width = min(PANEL, size - j)
-            gather(sums, r * size + j, base, j, feed.weight, units * j, width, width, index, value, k0, k1)
+            width, w = min(PANEL, size - j), units * j
+            if integers:
+                gather_to_floats(sums, r * size + j, base, j, feed.weight, w, width, width, index, k0, k1, grid)
+            else:
+                gather(sums, r * size + j, base, j, feed.weight, w, width, width, index, value, k0, k1)
     return spikes
 
 

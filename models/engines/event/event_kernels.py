@@ -98,20 +98,24 @@ def pool_events(
 
 @kernel
 def pool_rows(windows: Any, take_maximum: bool, divisor: float, rows: Array, pooled: Array) -> None:
-    """Pool dense rows (rows, size) into (rows, pooled size), by the maximum or by the sum divided by `divisor`."""
+    """Pool dense rows (rows, size) into (rows, pooled size), by the maximum or by the sum divided by `divisor`.
+
+    The sum is added up in float64 and rounded once before it is divided.
+    """
     channels = windows.channels
     for r in range(rows.shape[0]):
         for q in range(windows.first_input.size - 1):
             first = windows.first_input[q]
             for channel in range(channels):
-                best = rows[r, windows.inputs[first] * channels + channel]
+                best = np.float64(rows[r, windows.inputs[first] * channels + channel])
                 for w in range(first + 1, windows.first_input[q + 1]):
-                    other = rows[r, windows.inputs[w] * channels + channel]
+                    other = np.float64(rows[r, windows.inputs[w] * channels + channel])
                     if take_maximum:
                         best = max(best, other)
                     else:
                         best += other
-                pooled[r, q * channels + channel] = best if take_maximum else best / np.float32(divisor)
+                found = np.float32(best)
+                pooled[r, q * channels + channel] = found if take_maximum else found / np.float32(divisor)
 
 
 @kernel

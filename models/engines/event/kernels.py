@@ -15,10 +15,18 @@ from typing import Any
 import numpy as np
 
 from models.engines.event.compiled import inner, kernel
-from models.engines.event.connections import GATHER, NO_FEED, PANEL
-from models.engines.event.currents import Array, aligned_floats, connect, gather, rows_at_once
-from models.engines.event.stepping import ADAPT_CASES, step_any, step_plain
-from models.engines.event.vectors import LANES, TILE_ROWS, copy, list_bits, nonzero_bits
+from models.engines.event.connections import DOUBLES, FLOATS, GATHER, INTEGERS, NO_FEED, PANEL
+from models.engines.event.currents import (
+    Array,
+    aligned_floats,
+    connect,
+    gather,
+    gather_doubles,
+    gather_to_floats,
+    rows_at_once,
+)
+from models.engines.event.stepping import ADAPT_CASES, step_alpha, step_any, step_plain
+from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
 from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import Adapt
 
@@ -27,16 +35,34 @@ RELAXES = ADAPT_CASES.index(Adapt.RELAX)
 
 
 @inner
-def feed_back_carried(row: Array, start: Array, s: int, weight: Array, size: int, spikes: Array) -> None:
+def feed_back(
+    row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, index: Array, value: Array,
+    k0: int, k1: int,
+) -> None:  # fmt: skip
+    """Write start[s:] plus what the spikes k0 to k1 of a recurrent layer send back to it into a row (size,)."""
+    integers = summed == INTEGERS
+    if summed == DOUBLES or (integers and value.size):
+        given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
+        gather_doubles(row, 0, start, s, weight, integers, size, size, index[k0:k1], given, 0, k1 - k0, grid)
+        return
+    for j in range(0, size, PANEL):
+        width = min(PANEL, size - j)
+        if integers:
+            gather_to_floats(row, j, start, s + j, weight, size * j, width, width, index, k0, k1, np.float32(grid))
+        else:
+            gather(row, j, start, s + j, weight, size * j, width, width, index, value, k0, k1)
+
+
+@inner
+def feed_back_carried(
+    row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, spikes: Array
+) -> None:
     """Write start[s:] plus what a recurrent layer's spikes (size,) of an earlier run send back to it into a row."""
     index = np.empty(size + LANES, np.int32)
     count = 0
     for j in range(0, size, LANES):
         count = list_bits(index, count, j, nonzero_bits(spikes, j))
-    value = spikes[index[:count]]
-    for j in range(0, size, PANEL):
-        width = min(PANEL, size - j)
-        gather(row, j, start, s + j, weight, size * j, width, width, index, value, 0, count)
+    feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], 0, count)
 
 
 @kernel
@@ -56,12 +82,15 @@ def run_neurons(
     """
     size, rule = neurons.size, neurons.rule
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
+    # What comes back is a sum of its own, unless float32 holds it and the current before it together.
+    weight, summed, grid = neurons.recurrent_weight, neurons.recurrent_summed, neurons.recurrent_grid
+    apart = neurons.joins_charge or summed != FLOATS
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, samples * steps) if connected else 1
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
     spikes = np.empty(0, np.float32)
     row, membrane = aligned_floats(size), aligned_floats(size)
-    held = aligned_floats(3 * size)  # synaptic currents, then adaptations, then counters of refractory steps
+    held = aligned_floats(4 * size)  # synaptic currents, adaptations, counters of refractory steps, inhibiting currents
     fired = aligned_floats(size)
     feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
@@ -71,6 +100,7 @@ def run_neurons(
     last_spikes = synapses + (samples * size if rule.synapse else 0)
     adaptations = last_spikes + (samples * size if recurrent else 0)
     counters = adaptations + (samples * size if rule.adaptive else 0)
+    inhibitions = counters + (samples * size if rule.refractory else 0)
     count, before = 0, 0
     offset[0] = 0
     for sample in range(samples):
@@ -84,6 +114,8 @@ def run_neurons(
                 copy(held, size, carried, adaptations + at, size)
             if rule.refractory:
                 copy(held, 2 * size, carried, counters + at, size)
+            if rule.alpha:
+                copy(held, 3 * size, carried, inhibitions + at, size)
         else:
             for j in range(size):
                 membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
@@ -102,28 +134,34 @@ def run_neurons(
             elif base_steps == 1:
                 c = at
             if recurrent:
-                starts, weight = now == sample * steps, neurons.recurrent_weight
+                starts = now == sample * steps
                 b = 0 if starts and not begun else size
                 start, first = current, c
-                if neurons.joins_charge:
+                if apart:
                     start, first = neurons.recurrent_bias, b
                 if starts and begun:
                     last = carried[last_spikes + at : last_spikes + at + size]
-                    feed_back_carried(row, start, first, weight, size, last)
+                    feed_back_carried(row, start, first, weight, size, summed, grid, last)
                 else:
-                    for j in range(0, size, PANEL):
-                        width = min(PANEL, size - j)
-                        gather(row, j, start, first + j, weight, size * j, width, width, index, value, before, count)
+                    feed_back(row, start, first, weight, size, summed, grid, index, value, before, count)
                 if not neurons.joins_charge:
-                    if neurons.recurrent_bias.size:
-                        for j in range(size):
-                            row[j] += neurons.recurrent_bias[b + j]
+                    if apart:
+                        add_row(row, 0, current, c, size)
+                    elif neurons.recurrent_bias.size:
+                        add_row(row, 0, neurons.recurrent_bias, b, size)
                     current, c = row, 0
             before = count
             if rule.plain:  # in a loop of its own, whose few values stay in registers
                 for j in range(0, size, LANES):
                     p = j if stride == size else 0
                     bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
+                    count = list_bits(index, count, j, bits)
+            elif rule.alpha:
+                for j in range(0, size, LANES):
+                    p = j if stride == size else 0
+                    bits = step_alpha(
+                        membrane, held, size, j, current, c + j, neurons.parameters, p, stride, rule.alpha - 1, fired
+                    )
                     count = list_bits(index, count, j, bits)
             else:
                 for j in range(0, size, LANES):
@@ -147,6 +185,8 @@ def run_neurons(
             copy(carried, adaptations + at, held, size, size)
         if rule.refractory:
             copy(carried, counters + at, held, 2 * size, size)
+        if rule.alpha:
+            copy(carried, inhibitions + at, held, 3 * size, size)
         if recurrent:
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):

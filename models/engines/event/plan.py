@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.carried import CarriedLayout
-from models.engines.event.connections import Feed, Windows, feed_of, panels, windows_of
+from models.engines.event.connections import (
+    FLOATS,
+    INTEGERS,
+    SUMMED,
+    Feed,
+    Windows,
+    as_integers,
+    feed_of,
+    panels,
+    summed_by,
+    windows_of,
+)
 from models.engines.event.joins import moves_of
 from models.engines.event.layouts import Layout, aligned
 from models.engines.event.stepping import Rule, rule_of
@@ -20,6 +31,7 @@ from models.neurons import feedback_joins_charge
 from models.spec.network import FloatArray, Network
 from models.spec.neuron_parameters import NEUTRAL, ROWS
 from models.spec.nodes import Concatenate, Delay, JoinBase, Moved, Neuron, Node, Permute, Pool, Scale, Spiking, Weighted
+from models.spec.sums import Sum, Sums, sums_of
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 
@@ -30,7 +42,8 @@ class Neurons(NamedTuple):
     `parameters` has the rows that `stepping` names: of the layout's `size`, or of one vector where all neurons are
     alike. `recurrent_weight` has panels of a row for each sender, and is empty where there is no such connection;
     `recurrent_bias` (2 * size) is its bias at the first step and at later ones, or empty, and it joins what is charged
-    if `joins_charge`. The layer's state lies from `carried_at` on among the floats of a sample's, see `CarriedLayout`.
+    if `joins_charge`. `recurrent_summed` and `recurrent_grid` are as in a `Feed`. The layer's state lies from
+    `carried_at` on among the floats of a sample's, see `CarriedLayout`.
     """
 
     size: int
@@ -39,6 +52,8 @@ class Neurons(NamedTuple):
     recurrent_weight: FloatArray
     recurrent_bias: FloatArray
     joins_charge: int
+    recurrent_summed: int
+    recurrent_grid: float
     carried_at: int
 
 
@@ -66,11 +81,13 @@ class Plan:
     plain: dict[str, int]  # the nodes for which there is no kernel, and how many places come and go there
     arriving: dict[str, Layout]
     carried: CarriedLayout
+    sums: Sums
 
     @classmethod
     def of(cls, network: Network) -> Plan:
         """Return the plan of a network; a node without tables here is run by its plain function."""
-        spec = network.spec
+        spec, sums = network.spec, sums_of(network)
+        network = Network(spec, {**network.tensors, **sums.weights})
         layouts = {name: Layout.of(shape) for name, shape in spec.output_shapes.items()}
         arriving = {
             node.name: layouts[node.name if isinstance(node, JoinBase) else spec.sources[node.name][0]]
@@ -81,7 +98,7 @@ class Plan:
             for node in spec.nodes
             if not has_kernel(node)
         }
-        plan = cls(layouts, {}, {}, {}, {}, {}, {}, {}, plain, arriving, CarriedLayout.of(network, layouts))
+        plan = cls(layouts, {}, {}, {}, {}, {}, {}, {}, plain, arriving, CarriedLayout.of(network, layouts), sums)
         for node in spec.nodes:
             if isinstance(node, Concatenate):
                 sources = [layouts[name] for name in spec.sources[node.name]]
@@ -90,9 +107,9 @@ class Plan:
                 continue
             before, after = arriving[node.name], layouts[node.name]
             if isinstance(node, Weighted):
-                plan.connections[node.name] = _connection(node, network, before, after)
+                plan.connections[node.name] = _connection(node, network, sums[node.name], before, after)
             elif isinstance(node, Neuron):
-                plan.neurons[node.name] = _neurons(node, network, after, plan.carried)
+                plan.neurons[node.name] = _neurons(node, network, sums[f"{node.name}.recurrent"], after, plan.carried)
             elif isinstance(node, Pool):
                 plan.windows[node.name] = windows_of(node, before, after)
             elif isinstance(node, Scale):
@@ -135,7 +152,7 @@ def _by_place(values: FloatArray, layout: Layout) -> FloatArray:
     return layout.to_rows(np.broadcast_to(values, layout.shape).reshape(-1)) if values.ndim else values.reshape(1)
 
 
-def _connection(node: Weighted, network: Network, before: Layout, after: Layout) -> Connection:
+def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, after: Layout) -> Connection:
     bias = network.tensor(node, "bias")
     per_channel = np.zeros(after.shape[0], np.float32) if bias is None else bias
     spread = np.broadcast_to(per_channel.reshape(-1, *(1 for _ in after.shape[1:])), after.shape)
@@ -145,15 +162,16 @@ def _connection(node: Weighted, network: Network, before: Layout, after: Layout)
     else:
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
-    return Connection(feed_of(node, network, before, after), after.to_rows(spread.reshape(-1)), cost)
+    feed, row = summed_by(rule, feed_of(node, network, before, after)), after.to_rows(spread.reshape(-1))
+    return Connection(feed, as_integers(row, rule.grid) if feed.summed == INTEGERS else row, cost)
 
 
-def _neurons(node: Neuron, network: Network, layout: Layout, carried: CarriedLayout) -> Neurons:
+def _neurons(node: Neuron, network: Network, rule: Sum, layout: Layout, carried: CarriedLayout) -> Neurons:
     return Neurons(
         layout.size,
         rule_of(node),
         _parameters(node, network, layout),
-        *_recurrent(node, network, layout),
+        *_recurrent(node, network, rule, layout),
         carried.rows[f"{node.name}.membrane"][1],
     )
 
@@ -180,15 +198,20 @@ def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
     return rows.ravel()
 
 
-def _recurrent(node: Neuron, network: Network, layout: Layout) -> tuple[FloatArray, FloatArray, int]:
+def _recurrent(
+    node: Neuron, network: Network, rule: Sum, layout: Layout
+) -> tuple[FloatArray, FloatArray, int, int, float]:
     if not isinstance(node, Spiking) or node.recurrent is None:
-        return NO_FLOATS, NO_FLOATS, 0
+        return NO_FLOATS, NO_FLOATS, 0, FLOATS, 1.0
     weight = aligned((layout.size, layout.size))
     weight[np.ix_(layout.places, layout.places)] = network.tensors[f"{node.name}.recurrent.weight"].T
-    joins_charge = feedback_joins_charge(node)
+    by_panel, joins_charge, summed = panels(weight), feedback_joins_charge(node), SUMMED[rule.by]
     bias = network.tensor(node, "recurrent.bias")
-    if bias is None and not joins_charge:
-        return panels(weight), NO_FLOATS, 0
+    if bias is None and not joins_charge and summed == FLOATS:
+        return by_panel, NO_FLOATS, 0, FLOATS, 1.0
     later = layout.to_rows(np.zeros(layout.places.size, np.float32) if bias is None else bias)
     start = later if node.recurrent.bias_at_start else np.zeros_like(later)
-    return panels(weight), np.concatenate([start, later]), int(joins_charge)
+    biases = np.concatenate([start, later])
+    if summed == INTEGERS:
+        by_panel, biases = as_integers(by_panel, rule.grid), as_integers(biases, rule.grid)
+    return by_panel, biases, int(joins_charge), summed, rule.grid if summed == INTEGERS else 1.0

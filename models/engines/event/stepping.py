@@ -22,11 +22,14 @@ from models.neurons import (
     CHARGES,
     RESETS,
     SYNAPSES,
+    AlphaNeuron,
     Needed,
+    NeuronState,
     Refractory,
     ResetRule,
     adapts,
     feedback_joins_charge,
+    has_inhibition,
     has_synapse,
     refracts,
 )
@@ -62,6 +65,7 @@ RESET_CASES = tuple(
 # A plain layer's cases come first, so that they keep their numbers where no others are told apart.
 PLAIN_FIRES = FIRE_CASES[:2]
 PLAIN_RESETS = RESET_CASES[: len(Reset)]
+ALPHA_CASES = tuple((fire, reset) for fire in PLAIN_FIRES for reset in Reset)
 
 
 class Rule(NamedTuple):
@@ -75,6 +79,7 @@ class Rule(NamedTuple):
     floor: int
     adaptive: int
     refractory: int
+    alpha: int  # 0, or the number of an Alpha's case and 1
 
 
 def rule_of(node: Neuron) -> Rule:
@@ -90,6 +95,9 @@ def rule_of(node: Neuron) -> Rule:
     if isinstance(node, Spiking):
         fire, reset = node.fire, (node.reset, node.reset_timing)
         floor, last = node.floor is not None, feedback_joins_charge(node)
+    alpha = 0
+    if has_inhibition(node):
+        synapse, reset, alpha = Synapse.DECAY, RESET_CASES[0], 1 + ALPHA_CASES.index((node.fire, node.reset))
     plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adapt or refracts(node))
     return Rule(
         plain=int(plain and fire in PLAIN_FIRES and reset in PLAIN_RESETS),
@@ -100,6 +108,7 @@ def rule_of(node: Neuron) -> Rule:
         floor=int(floor),
         adaptive=ADAPT_CASES.index(adapt),
         refractory=int(refracts(node)),
+        alpha=alpha,
     )
 
 
@@ -398,3 +407,42 @@ def step_any(
         membrane, held, size, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case,
         fire_case, reset_case, floor_case, adaptive, refractory, spikes,
     ), generate  # fmt: skip
+
+
+@intrinsic
+def step_alpha(
+    _: Any, membrane: Any, held: Any, size: Any, j: Any, current: Any, i: Any, parameters: Any, p: Any, stride: Any,
+    case: Any, spikes: Any,
+) -> Any:  # fmt: skip
+    """Step a vector of Alpha neurons and return which fired, as bits.
+
+    (membrane, held, size, j, current, i, parameters, p, stride, case, spikes): as `step_any`; `case` is a number of
+    ALPHA_CASES. held[j:] are the exciting currents, and held[3 * size + j:] the inhibiting ones.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        _, _, size, j, _, i, _, p, stride, case, _ = arguments
+        membranes, states, currents, parameters, counts = (code.pointer(argument) for argument in (0, 1, 4, 6, 10))
+        step, arithmetic = _Step(code, parameters, p, stride), VectorArithmetic()
+        k = builder.add(j, builder.mul(size, size.type(3)))
+
+        def loaded(pointer: Any, at: Any) -> Vector:
+            return Vector(code, code.load(pointer, at))
+
+        before = NeuronState(loaded(membranes, j), loaded(states, j), inhibition=loaded(states, k))
+        arriving = loaded(currents, i)
+
+        def give(case: tuple[Fire, Reset]) -> tuple[Vector, ...]:
+            exciting, inhibiting = step.parameter("exc_decay"), step.parameter("inh_decay")
+            neuron = AlphaNeuron(exciting, inhibiting, step.parameter("gain"), step.parameter("threshold"), *case)
+            spikes, after = neuron.step(before, arriving, None, arithmetic)
+            return spikes, after.membrane, after.synapse, after.inhibition
+
+        fired, *after = _chosen(code, case, ALPHA_CASES, give)
+        for vector, pointer, at in zip(after, (membranes, states, states), (j, j, k), strict=True):
+            code.store(vector.value, pointer, at)
+        code.store(fired.value, counts, j)
+        return code.bits(arithmetic.compare(">", fired, arithmetic.constant(fired, 0.0)))
+
+    return types.uint64(membrane, held, size, j, current, i, parameters, p, stride, case, spikes), generate

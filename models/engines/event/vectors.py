@@ -1,7 +1,8 @@
 """What the kernels need and Numba's language lacks: vectors of floats in registers, and the bits of their masks.
 
 Each function below is an intrinsic: it writes LLVM code in the place of its call. Arrays are one-dimensional and
-contiguous, float32 or int32; positions count elements. Nothing is checked here: callers stay within bounds by the
+contiguous, float32 or int32; positions count elements. What a function calls integers lies in the bits of an array of
+floats, so that a kernel has one signature for both. Nothing is checked here: callers stay within bounds by the
 padding and the tables that `plan` makes. No fast-math flag is set, so that every operation rounds by itself.
 """
 
@@ -36,6 +37,9 @@ intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba_intrinsic
 _I64 = ir.IntType(64)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _HALF_VECTOR = ir.VectorType(ir.FloatType(), HALF)
+_I32 = ir.IntType(32)
+_INTEGERS = ir.VectorType(_I32, LANES)
+_HALF_INTEGERS = ir.VectorType(_I32, HALF)
 
 
 class Code:
@@ -87,9 +91,16 @@ class Code:
             phi.add_incoming(later, loop)
         return results
 
-    def splat(self, scalar: Any) -> Any:
+    def in_floats(self, integers: Any, grid: Any) -> Any:
+        """Return integers times a power of two, as floats: they round once, as integers become floats."""
+        floats = ir.VectorType(ir.FloatType(), self.vector.count)
+        factor = self.splat(grid, floats)
+        return self.builder.fmul(self.builder.sitofp(integers, floats), factor)
+
+    def splat(self, scalar: Any, vector: Any = None) -> Any:
         """Return a vector of one number."""
-        first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), scalar, ir.IntType(32)(0))
+        vector = vector or self.vector
+        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.vector.count), [0] * self.vector.count)
         return self.builder.shuffle_vector(first, first, zeros)
 
@@ -149,6 +160,125 @@ gather_values_2 = _gather(2, valued=True)
 gather_values_1 = _gather(1, valued=True)
 
 
+def _gather_integers(vectors: int, *, to_floats: bool) -> Any:
+    """Make the intrinsic that does the same for spikes and integers: sums, base and weight hold those.
+
+    (sums, s, base, b, weight, w, width, index, k0, k1, grid): the sums are written as floats, times `grid`, if
+    `to_floats`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments, _INTEGERS)
+        sums, base, weight, index = (code.pointer(argument) for argument in (0, 2, 4, 7))
+        s, b, w, width, k0, k1, grid = (arguments[argument] for argument in (1, 3, 5, 6, 8, 9, 10))
+        before = [code.load(base, b, vector) for vector in range(vectors)]
+
+        def add(k: Any, totals: list[Any]) -> list[Any]:
+            unit = builder.sext(builder.load(builder.gep(index, [k])), _I64)
+            position = builder.add(builder.mul(unit, width), w)
+            return [builder.add(total, code.load(weight, position, at)) for at, total in enumerate(totals)]
+
+        for vector, total in enumerate(code.loop(k0, k1, before, add)):
+            if to_floats:
+                Code(context, builder, signature, arguments).store(code.in_floats(total, grid), sums, s, vector)
+            else:
+                code.store(total, sums, s, vector)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def gather(
+        _: Any, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, index: Any, k0: Any, k1: Any,
+        grid: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(sums, s, base, b, weight, w, width, index, k0, k1, grid), generate
+
+    return gather
+
+
+gather_integers_4 = _gather_integers(4, to_floats=False)
+gather_integers_2 = _gather_integers(2, to_floats=False)
+gather_integers_1 = _gather_integers(1, to_floats=False)
+gather_to_floats_4 = _gather_integers(4, to_floats=True)
+gather_to_floats_2 = _gather_integers(2, to_floats=True)
+gather_to_floats_1 = _gather_integers(1, to_floats=True)
+
+
+def _gather_doubles(vectors: int, *, integers: bool) -> Any:
+    """Make the intrinsic that sums weight rows times values in float64, and writes the sums as floats, times `grid`.
+
+    (sums, s, base, b, weight, w, width, index, value, k0, k1, grid): base and weight are floats, or `integers`.
+    A product may be fused with its addition, which drops fewer bits.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments, _INTEGERS if integers else _VECTOR)
+        floats, doubles = Code(context, builder, signature, arguments), ir.VectorType(ir.DoubleType(), LANES)
+        widen = builder.sitofp if integers else builder.fpext
+        sums, base, weight, index, value = (code.pointer(argument) for argument in (0, 2, 4, 7, 8))
+        s, b, w, width, k0, k1, grid = (arguments[argument] for argument in (1, 3, 5, 6, 9, 10, 11))
+        before = [widen(code.load(base, b, vector), doubles) for vector in range(vectors)]
+
+        def add(k: Any, totals: list[Any]) -> list[Any]:
+            unit = builder.sext(builder.load(builder.gep(index, [k])), _I64)
+            position = builder.add(builder.mul(unit, width), w)
+            factor = code.splat(builder.fpext(builder.load(builder.gep(value, [k])), ir.DoubleType()), doubles)
+            terms = [widen(code.load(weight, position, vector), doubles) for vector in range(vectors)]
+            products = [builder.fmul(factor, term, flags=("contract",)) for term in terms]
+            return [builder.fadd(*pair, flags=("contract",)) for pair in zip(totals, products, strict=True)]
+
+        for vector, total in enumerate(code.loop(k0, k1, before, add)):
+            scaled = builder.fmul(total, code.splat(grid, doubles))
+            floats.store(builder.fptrunc(scaled, floats.vector), sums, s, vector)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def gather(
+        _: Any, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, index: Any, value: Any, k0: Any,
+        k1: Any, grid: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(sums, s, base, b, weight, w, width, index, value, k0, k1, grid), generate
+
+    return gather
+
+
+gather_doubles_2 = _gather_doubles(2, integers=False)
+gather_doubles_1 = _gather_doubles(1, integers=False)
+gather_integers_in_doubles_2 = _gather_doubles(2, integers=True)
+gather_integers_in_doubles_1 = _gather_doubles(1, integers=True)
+
+
+@intrinsic
+def add_row(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
+    """Add whole vectors of floats from source[s:] to row[r:]: (row, r, source, s, count)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        row, source, (_, r, _, s, count) = code.pointer(0), code.pointer(2), arguments
+        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (shift, _):
+            at = builder.add(r, shift)
+            total = builder.fadd(code.load(row, at), code.load(source, builder.add(s, shift)))
+            code.store(total, row, at)
+        return context.get_dummy_value()
+
+    return types.void(row, r, source, s, count), generate
+
+
+@intrinsic
+def to_floats(_: Any, row: Any, r: Any, count: Any, grid: Any) -> Any:
+    """Write whole vectors of integers from row[r:] on as floats, times `grid`: (row, r, count, grid)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments, _INTEGERS)
+        floats = Code(context, builder, signature, arguments)
+        row, (_, r, count, grid) = code.pointer(0), arguments
+        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (shift, _):
+            at = builder.add(r, shift)
+            floats.store(code.in_floats(code.load(row, at), grid), row, at)
+        return context.get_dummy_value()
+
+    return types.void(row, r, count, grid), generate
+
+
 def _multiply(vectors: int, rows: int = TILE_ROWS) -> Any:
     """Make the intrinsic that multiplies a few rows of spikes with a few vectors of weights, sums in registers.
 
@@ -193,13 +323,61 @@ def _multiply(vectors: int, rows: int = TILE_ROWS) -> Any:
 multiply_tile = _multiply(TILE_VECTORS)
 multiply_column = _multiply(1)
 
+
+def _multiply_integers(vectors: int, rows: int = TILE_ROWS) -> Any:
+    """Make the intrinsic that does the same for integers, and writes the sums as floats, times `grid`.
+
+    (sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width, grid): a spike is an integer all of whose
+    bits are 1, and picks the weights that are added.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments, _INTEGERS)
+        floats = Code(context, builder, signature, arguments)
+        sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 7, 9))
+        s, stride, x, x_stride, units, b, w, width, grid = (
+            arguments[argument] for argument in (1, 2, 4, 5, 6, 8, 10, 11, 12)
+        )
+        starts = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
+        before = [code.load(base, b, vector) for vector in range(vectors)] * rows
+
+        def add(unit: Any, totals: list[Any]) -> list[Any]:
+            position = builder.add(builder.mul(unit, width), w)
+            terms = [code.load(weight, position, vector) for vector in range(vectors)]
+            after = []
+            for row, start in enumerate(starts):
+                spike = builder.load(builder.gep(spikes, [builder.add(start, unit)]))
+                mask = code.splat(builder.bitcast(spike, _I32))
+                pairs = zip(totals[row * vectors :], terms, strict=False)
+                after += [builder.add(total, builder.and_(mask, term)) for total, term in pairs]
+            return after
+
+        for at, total in enumerate(code.loop(_I64(0), units, before, add)):
+            row, vector = divmod(at, vectors)
+            there = builder.add(s, builder.mul(stride, _I64(row)))
+            floats.store(code.in_floats(total, grid), sums, there, vector)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def multiply(
+        _: Any, sums: Any, s: Any, stride: Any, spikes: Any, x: Any, x_stride: Any, units: Any, base: Any, b: Any,
+        weight: Any, w: Any, width: Any, grid: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width, grid), generate
+
+    return multiply
+
+
+multiply_integers_tile = _multiply_integers(TILE_VECTORS)
+multiply_integers_column = _multiply_integers(1)
+
 FLOAT_ROWS = 4  # of the same for rows of any floats, whose products round: training's errors
 multiply_floats_tile = _multiply(TILE_VECTORS, FLOAT_ROWS)
 multiply_floats_column = _multiply(1, FLOAT_ROWS)
 
 
 def _add_block(vector_type: Any, *, valued: bool) -> Any:
-    """Make the intrinsic that adds a block of weights to a row of outputs.
+    """Make the intrinsic that adds a block of weights to a row of outputs, floats or integers by the type.
 
     (row, o, weight, w, lines, vectors, output_step, weight_step, factor): row[o:] += weight[w:], times `factor` if
     `valued`, for so many vectors, line after line: the next lies `output_step` and `weight_step` further.
@@ -219,7 +397,8 @@ def _add_block(vector_type: Any, *, valued: bool) -> Any:
                 term = code.load(weight, builder.add(here, shift))
                 if factor is not None:
                     term = builder.fmul(factor, term)
-                code.store(builder.fadd(code.load(row, at), term), row, at)
+                add = builder.add if vector_type.element == _I32 else builder.fadd
+                code.store(add(code.load(row, at), term), row, at)
         return context.get_dummy_value()
 
     @intrinsic
@@ -232,10 +411,51 @@ def _add_block(vector_type: Any, *, valued: bool) -> Any:
     return add_block
 
 
+def _add_block_doubles(vector_type: Any) -> Any:
+    """Make the intrinsic that adds a block of weights, floats or integers, to a row of float64 outputs.
+
+    (row, o, weight, w, lines, vectors, output_step, weight_step, factor): as `_add_block`'s with a value.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        doubles = ir.VectorType(ir.DoubleType(), vector_type.count)
+        code = Code(context, builder, signature, arguments, vector_type)
+        wide = Code(context, builder, signature, arguments, doubles)
+        widen = builder.sitofp if vector_type.element == _I32 else builder.fpext
+        row, weight = code.pointer(0), code.pointer(2)
+        o, w, lines, vectors, output_step, weight_step = (arguments[a] for a in (1, 3, 4, 5, 6, 7))
+        factor = code.splat(arguments[8], doubles)
+        with cgutils.for_range(builder, lines) as line:
+            there = builder.add(o, builder.mul(line.index, output_step))
+            here = builder.add(w, builder.mul(line.index, weight_step))
+            with cgutils.for_range(builder, vectors) as vector:
+                shift = builder.mul(vector.index, _I64(vector_type.count))
+                at = builder.add(there, shift)
+                term = widen(code.load(weight, builder.add(here, shift)), doubles)
+                product = builder.fmul(factor, term, flags=("contract",))
+                wide.store(builder.fadd(wide.load(row, at), product, flags=("contract",)), row, at)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def add_block(
+        _: Any, row: Any, o: Any, weight: Any, w: Any, lines: Any, vectors: Any, output_step: Any, weight_step: Any,
+        factor: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(row, o, weight, w, lines, vectors, output_step, weight_step, factor), generate
+
+    return add_block
+
+
+add_block_doubles = _add_block_doubles(_VECTOR)
+add_block_doubles_half = _add_block_doubles(_HALF_VECTOR)
+add_block_integers_in_doubles = _add_block_doubles(_INTEGERS)
+add_block_integers_in_doubles_half = _add_block_doubles(_HALF_INTEGERS)
 add_block = _add_block(_VECTOR, valued=False)
 add_block_half = _add_block(_HALF_VECTOR, valued=False)
 add_block_values = _add_block(_VECTOR, valued=True)
 add_block_values_half = _add_block(_HALF_VECTOR, valued=True)
+add_block_integers = _add_block(_INTEGERS, valued=False)
+add_block_integers_half = _add_block(_HALF_INTEGERS, valued=False)
 
 
 @intrinsic

@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce, singledispatchmethod
 from typing import Any
@@ -63,6 +64,7 @@ from models.spec.nodes import (
 )
 from models.spec.parameters import Shape
 from models.spec.readouts import Reduction
+from models.spec.sums import Limbs, Summation, names_of, sums_of
 
 OPSET = 21
 IR_VERSION = 10
@@ -141,6 +143,31 @@ class GraphBuilder:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of the parts that a connection's sum is the sum of: its weight and its bias, in this order, by name."""
+
+    type: int
+    tensors: Mapping[str, NDArray[Any]]
+    suffix: str = ""  # of the names of its constants
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is computed in float64."""
+        return self.type == TensorProto.DOUBLE
+
+    def constants(
+        self, graph: GraphBuilder, connection: str, *, transposed: bool = False
+    ) -> tuple[Value, Value | None]:
+        """Return the weight, as (inputs, outputs) if `transposed`, and the bias as constants of a graph."""
+        weight, *bias = self.tensors.values()
+        given = np.ascontiguousarray(weight.T) if transposed else weight
+        return (
+            graph.constant(given, name=f"{connection}.weight{self.suffix}"),
+            graph.constant(bias[0], name=f"{connection}.bias{self.suffix}") if bias else None,
+        )
+
+
+@dataclass(frozen=True)
 class OnnxArithmetic:
     """Firing as ONNX operators, in the graph of a Scan's body."""
 
@@ -203,6 +230,7 @@ class _NetworkBuilder:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.spec: Spec = network.spec
+        self.sums = sums_of(network)
         self.graph = GraphBuilder()
         self.optional: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
@@ -345,41 +373,109 @@ class _NetworkBuilder:
 
     @connect.register
     def _(self, node: Linear, arriving: Value) -> Value:
-        transposed = np.ascontiguousarray(self.network.tensors[f"{node.name}.weight"].T)
-        current = self.graph.op("MatMul", arriving, self.graph.constant(transposed, name=f"{node.name}.weight"))
-        bias = self.network.tensor(node, "bias")
-        return current if bias is None else current + self.graph.constant(bias, name=f"{node.name}.bias")
+        return self.product(self.graph, node.name, arriving, biased=True)
+
+    def parts(self, connection: str) -> tuple[Part, ...]:
+        """Return the parts that a connection's sum is the sum of, each with its weights; see `models.spec.sums`."""
+        names = names_of(self.sums.weights, connection)
+        tensors, rule = {name: self.sums.weights[name] for name in names}, self.sums[connection]
+        if rule.by is Summation.FLOAT32:
+            return (Part(TensorProto.FLOAT, tensors),)
+        limbs = Limbs.of(rule, tensors) if rule.by is Summation.INTEGER else None
+        if limbs is None:
+            return (Part(TensorProto.DOUBLE, {name: tensor.astype(np.float64) for name, tensor in tensors.items()}),)
+        return (Part(TensorProto.FLOAT, limbs.high, ".high"), Part(TensorProto.FLOAT, limbs.low, ".low"))
+
+    def product(self, graph: GraphBuilder, connection: str, arriving: Value, biased: Value | bool) -> Value:
+        """Return the sums over each row of a connection's weights, plus its bias if it is `biased`, in float32."""
+        sums: list[Value] = []
+        for part in self.parts(connection):
+            weight, bias = part.constants(graph, connection, transposed=True)
+            current = graph.op("MatMul", graph.cast(arriving, part.type) if part.wide else arriving, weight)
+            if bias is not None:
+                factor = graph.cast(biased, part.type) if part.wide and isinstance(biased, Value) else biased
+                current = current + (bias * factor if isinstance(factor, Value) else bias)
+            sums.append(graph.cast(current, TensorProto.FLOAT) if part.wide else current)
+        return reduce(Value.__add__, sums)
 
     @connect.register
     def _(self, node: Conv1d | Conv2d, arriving: Value) -> Value:
-        operands = [
-            self.graph.constant(tensor, name=f"{node.name}.{parameter}")
-            for parameter in ("weight", "bias")
-            if (tensor := self.network.tensor(node, parameter)) is not None
-        ]
+        parts = self.parts(node.name)
+        if parts[0].wide:
+            return self.wide_conv(node, arriving, parts[0])
         dilations = [window.dilation for window in node.windows]
-        return self.sweep(node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node))
+        sums: list[Value] = []
+        for part in parts:
+            operands = [each for each in part.constants(self.graph, node.name) if each is not None]
+            sums.append(
+                self.sweep(node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node))
+            )
+        return reduce(Value.__add__, sums)
+
+    def wide_conv(self, node: Conv1d | Conv2d, arriving: Value, part: Part) -> Value:
+        """Convolve in float64, which ONNX Runtime's Conv does not: a product for each tap of the kernel."""
+        graph, (weight, *bias) = self.graph, part.tensors.values()
+        per_group, kernel = node.out_channels // node.groups, weight.shape[2:]
+        by_group = graph.constant([-1, node.groups, node.in_channels // node.groups, self.places(node)], np.int64)
+        total: Value | None = None
+        for tap, swept in self.taps(node, arriving):
+            place: tuple[Any, ...] = (..., *tap)
+            kernels = weight.reshape(1, node.groups, per_group, -1, *kernel)[place]
+            product = graph.op("MatMul", graph.constant(kernels), graph.reshape(swept, by_group))
+            total = product if total is None else total + product
+        for each in bias:
+            total = total and total + graph.constant(each.reshape(1, node.groups, per_group, 1))
+        assert total is not None  # noqa: S101  (a kernel has a tap)
+        flat = graph.cast(total, TensorProto.FLOAT)
+        return self.reshaped(flat, self.spec.output_shapes[node.name], like=arriving)
+
+    def places(self, node: SweptBase) -> int:
+        """Return how many places a window is at."""
+        return math.prod(self.spec.output_shapes[node.name][1:])
+
+    def taps(self, node: SweptBase, arriving: Value) -> Iterator[tuple[tuple[int, ...], Value]]:
+        """Yield, for each place in a window, what all windows have there, (samples, channels, *places) in float64."""
+        graph, windows = self.graph, node.windows
+        flat = graph.reshape(arriving, graph.constant([-1, *self.spec.input_shapes[node.name]], np.int64))
+        margins = [0, 0, *(each.before for each in windows), 0, 0, *(each.after for each in windows)]
+        padded = graph.op("Pad", graph.cast(flat, TensorProto.DOUBLE), graph.constant(margins, np.int64))
+        axes = graph.constant(list(range(2, 2 + len(windows))), np.int64)
+        steps = graph.constant([window.stride for window in windows], np.int64)
+        outputs = self.spec.output_shapes[node.name][1:]
+        for tap in np.ndindex(*(window.extent for window in windows)):
+            starts = [each.dilation * place for each, place in zip(windows, tap, strict=True)]
+            ends = [
+                start + each.stride * (count - 1) + 1
+                for start, each, count in zip(starts, windows, outputs, strict=True)
+            ]
+            bounds = (graph.constant(values, np.int64) for values in (starts, ends))
+            yield tap, graph.op("Slice", padded, *bounds, axes, steps)
 
     @connect.register
     def _(self, node: ConvTranspose, arriving: Value) -> Value:
-        windows, weight = node.windows, self.network.tensors[f"{node.name}.weight"]
-        grouped = weight.reshape(node.groups, -1, *weight.shape[1:]).swapaxes(1, 2)
-        turned = grouped.reshape(node.in_channels, -1, *weight.shape[2:])  # ONNX has the inputs first
-        operands = [self.graph.constant(turned, name=f"{node.name}.weight")]
-        if (bias := self.network.tensor(node, "bias")) is not None:
-            operands.append(self.graph.constant(bias, name=f"{node.name}.bias"))
-        return self.sweep(
-            node,
-            arriving,
-            "ConvTranspose",
-            *operands,
-            kernel_shape=[window.extent for window in windows],
-            strides=[window.stride for window in windows],
-            pads=[window.padding for window in windows] * 2,
-            output_padding=[window.output_padding for window in windows],
-            dilations=[window.dilation for window in windows],
-            group=node.groups,
-        )
+        windows, sums = node.windows, list[Value]()
+        for part in self.parts(node.name):
+            weight, *bias = (tensor.astype(np.float32) for tensor in part.tensors.values())
+            grouped = weight.reshape(node.groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+            turned = grouped.reshape(node.in_channels, -1, *weight.shape[2:])  # ONNX has the inputs first
+            # Real-valued inputs are summed in float32 here, as ONNX Runtime has no other transposed convolution.
+            operands = [self.graph.constant(turned, name=f"{node.name}.weight{part.suffix}")]
+            operands += [self.graph.constant(each, name=f"{node.name}.bias{part.suffix}") for each in bias]
+            sums.append(
+                self.sweep(
+                    node,
+                    arriving,
+                    "ConvTranspose",
+                    *operands,
+                    kernel_shape=[window.extent for window in windows],
+                    strides=[window.stride for window in windows],
+                    pads=[window.padding for window in windows] * 2,
+                    output_padding=[window.output_padding for window in windows],
+                    dilations=[window.dilation for window in windows],
+                    group=node.groups,
+                )
+            )
+        return reduce(Value.__add__, sums)
 
     @connect.register
     def _(self, node: SumPool, arriving: Value) -> Value:
@@ -413,7 +509,10 @@ class _NetworkBuilder:
         if isinstance(node, Concatenate):
             return self.concatenate(node, inputs)
         if isinstance(node, MatMul):
-            return self.graph.op("MatMul", *inputs)
+            if self.sums[node.name].by is Summation.FLOAT32:
+                return self.graph.op("MatMul", *inputs)
+            product = self.graph.op("MatMul", *(self.graph.cast(value, TensorProto.DOUBLE) for value in inputs))
+            return self.graph.cast(product, TensorProto.FLOAT)
         return reduce(Value.__add__, inputs)
 
     def concatenate(self, node: Concatenate, inputs: Sequence[Value]) -> Value:
@@ -428,7 +527,14 @@ class _NetworkBuilder:
         return graph.op("Concat", *spread, axis=2 + node.axis)
 
     def sum_pool(self, node: SumPool | AvgPool, arriving: Value) -> Value:
-        """Sum each window by a convolution with ones, since ONNX has no sum pool and an average would round."""
+        """Sum each window by a convolution with ones, since ONNX has no sum pool and an average would round.
+
+        What float32 cannot hold is added up in float64.
+        """
+        if self.sums[node.name].by is not Summation.FLOAT32:
+            taps = (each for _, each in self.taps(node, arriving))
+            summed = self.graph.cast(reduce(Value.__add__, taps), TensorProto.FLOAT)
+            return self.reshaped(summed, self.spec.output_shapes[node.name], like=arriving)
         channels, kernel = self.spec.input_shapes[node.name][0], [window.extent for window in node.windows]
         ones = self.graph.constant(np.ones((channels, 1, *kernel), np.float32))
         return self.sweep(node, arriving, "Conv", ones, group=channels, **_window(node))
@@ -559,13 +665,8 @@ class _NetworkBuilder:
 
     def recur(self, body: GraphBuilder, node: Neuron, spikes: Value, biased: Value | bool) -> Value:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
-        weight = np.ascontiguousarray(self.network.tensors[f"{node.name}.recurrent.weight"].T)
         flat = body.op("Flatten", spikes, axis=1)
-        current = body.op("MatMul", flat, body.constant(weight, name=f"{node.name}.recurrent.weight"))
-        bias = self.network.tensor(node, "recurrent.bias")
-        if bias is not None:
-            added = body.constant(bias, name=f"{node.name}.recurrent.bias")
-            current = current + (added * biased if isinstance(biased, Value) else added)
+        current = self.product(body, f"{node.name}.recurrent", flat, biased)
         return body.reshape(current, body.op("Shape", spikes))
 
 

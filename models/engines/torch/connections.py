@@ -22,7 +22,8 @@ def join(node: Node, inputs: Sequence[Tensor]) -> Tensor:
         steps = max(len(x) for x in inputs)
         return torch.cat([x.expand(steps, *x.shape[1:]) for x in inputs], dim=2 + node.axis)
     if isinstance(node, MatMul):
-        return torch.matmul(*inputs)
+        left, right = inputs
+        return torch.matmul(left.double(), right.double()).to(left.dtype)  # exact, see `models.spec.sums`
     return reduce(torch.add, inputs)
 
 
@@ -56,15 +57,17 @@ class ConvTransposed(nn.Module):
 
 
 class SumPool(nn.Module):
-    """The sum over each window of (samples, channels, height, width)."""
+    """The sum over each window of (samples, channels, height, width), computed in float64 if `wide`."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__()
         self.pool = pool
+        self.wide = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (samples, channels, rows, columns)."""
-        return F.avg_pool2d(x, *self.pool.spread, divisor_override=1)
+        given = x.double() if self.wide else x
+        return F.avg_pool2d(given, *self.pool.spread, divisor_override=1).to(x.dtype)
 
 
 class AvgPool(SumPool):

@@ -1,7 +1,7 @@
 """The `torch` engine: the modules of training, with the plain threshold and without autograd, on the CPU or CUDA.
 
-PyTorch's matrix product chooses the order of sums by the batch size. So a membrane within rounding of its threshold may
-fire in one batch and not in another, unless the network's sums are exact.
+PyTorch's matrix product chooses the order of sums by the batch size. So a sum that float32 cannot hold exactly is
+computed in float64, and rounded once; see `models.spec.sums`.
 """
 
 from __future__ import annotations

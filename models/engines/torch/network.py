@@ -51,6 +51,7 @@ from models.spec.nodes import (
     Spiking,
 )
 from models.spec.parameters import PER_NEURON, Shape
+from models.spec.sums import Summation, sums_of
 
 
 class HardThreshold:
@@ -156,7 +157,8 @@ class NeuronModule(ParameterisedLayer):
         weight, bias = self.recurrent.weight, self.recurrent.bias  # looked up once: a module takes long to find them
 
         def recur(spikes: Tensor, biased: bool) -> Tensor:
-            return F.linear(spikes.flatten(1), weight, bias if biased else None).view_as(spikes)
+            sent = F.linear(spikes.flatten(1).to(weight.dtype), weight, bias if biased else None)
+            return sent.to(spikes.dtype).view_as(spikes)
 
         return recur
 
@@ -295,11 +297,23 @@ class SpikingNetwork(nn.Module):
 
     @classmethod
     def of(cls, network: Network) -> SpikingNetwork:
-        """Return modules that hold the tensors of `network`."""
-        module = cls(network.spec)
-        module.load_state_dict(
-            {module._key(name): torch.from_numpy(array.copy()) for name, array in network.tensors.items()}
-        )
+        """Return modules that compute what `network` does.
+
+        They hold its tensors, with the weights that count; see `models.spec.sums`. A connection whose sums float32
+        cannot hold is float64.
+        """
+        module, sums = cls(network.spec), sums_of(network)
+        for node, layer in zip(network.spec.nodes, module.layers, strict=True):
+            if sums[node.name].by is not Summation.FLOAT32:
+                pool = layer.pool if isinstance(layer, AlongLength) else layer
+                if isinstance(pool, SumPool):
+                    pool.wide = True
+                else:
+                    layer.double()
+            if sums[f"{node.name}.recurrent"].by is not Summation.FLOAT32:
+                layer.get_submodule("recurrent").double()
+        tensors = {**network.tensors, **sums.weights}
+        module.load_state_dict({module._key(name): torch.from_numpy(array.copy()) for name, array in tensors.items()})
         return module
 
     def network(self) -> Network:
@@ -352,7 +366,9 @@ class SpikingNetwork(nn.Module):
             if isinstance(layer, ScaleLayer) and node.by_step:
                 leaving = layer(arriving, begun, time_steps)
                 return leaving
-            flat: Tensor = layer(arriving.flatten(0, 1))
+            given = arriving.flatten(0, 1)
+            weight = getattr(layer, "weight", given)
+            flat: Tensor = layer(given.to(weight.dtype)).to(given.dtype)
             return flat.view(*arriving.shape[:2], *flat.shape[1:])
 
         for node, arriving, leaving in self.spec.propagate(steps, apply, join):

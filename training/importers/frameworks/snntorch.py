@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
+from models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
 from models.spec.parameters import Shape
 from training.importers.builder import Draft
 from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
@@ -28,6 +28,7 @@ KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothi
 
 LATE = {True: ResetTiming.NEXT_STEP, False: ResetTiming.CORRECTED}
 LATE_CHARGED = {True: ResetTiming.NEXT_STEP_CHARGED, False: ResetTiming.CORRECTED_CHARGED}
+RESETS = {"subtract": Reset.SUBTRACT, "zero": Reset.VALUE, "none": Reset.NONE}
 STATE_FUNCTIONS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
 
 
@@ -49,6 +50,18 @@ def leaky(layer: Layer) -> None:
     )
     layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
     _grade(layer)
+
+
+def alpha(layer: Layer) -> None:
+    """Convert Alpha: two synaptic currents, and tau_alpha times their sum as the membrane."""
+    module = layer.module
+    with torch.no_grad():
+        exc_decay, inh_decay = module.alpha.clamp(0, 1), module.beta.clamp(0, 1)
+        gain = torch.log(exc_decay) / (torch.log(inh_decay) - torch.log(exc_decay)) + 1
+    fields = _spiking(layer, delay=True, zero=LATE_CHARGED)
+    fields = {name: value for name, value in fields.items() if not name.startswith("reset")}
+    reset = RESETS[STATE_FUNCTIONS[module.state_function.__name__]]
+    layer.add(Alpha, exc_decay=exc_decay, inh_decay=inh_decay, gain=gain, reset=reset, **fields)
 
 
 def _grade(layer: Layer) -> None:
@@ -183,6 +196,7 @@ FRAMEWORK = Framework(
             snn.RLeaky: leaky,
             snn.RSynaptic: leaky,
             snn.Lapicque: lapicque,
+            snn.Alpha: alpha,
         },
     ),
     run=run,
