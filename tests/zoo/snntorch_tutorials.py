@@ -341,7 +341,7 @@ class Alpha(nn.Module):
 
 
 def alpha() -> nn.Module:
-    return lively(Alpha(), seed=18)
+    return lively(Alpha(), seed=18, gain=6.0)
 
 
 class LightCurve(nn.Module):
