@@ -174,6 +174,8 @@ def _pooled(node: Node, arriving: Multiples) -> Multiples:
     size = node.area
     if isinstance(node, SumPool):
         return Multiples(arriving.step, arriving.bound * size)
+    if node.uneven:
+        return Multiples(0.0, arriving.bound)
     return Multiples(arriving.step / size if size & (size - 1) == 0 else 0.0, arriving.bound)
 
 

@@ -58,8 +58,8 @@ from models.spec.nodes import (
     Scale,
     Spiking,
     SumPool,
-    SweptBase,
     Weighted,
+    Window,
 )
 from models.spec.parameters import Shape
 from models.spec.readouts import Reduction
@@ -349,7 +349,9 @@ class _NetworkBuilder:
             if (tensor := self.network.tensor(node, parameter)) is not None
         ]
         dilations = [window.dilation for window in node.windows]
-        return self.sweep(node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node))
+        return self.sweep(
+            node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node.windows)
+        )
 
     @connect.register
     def _(self, node: ConvTranspose, arriving: Value) -> Value:
@@ -379,11 +381,12 @@ class _NetworkBuilder:
     @connect.register
     def _(self, node: AvgPool, arriving: Value) -> Value:
         summed = self.sum_pool(node, arriving)
-        return self.graph.op("Div", summed, self.graph.constant(node.area, np.float32))
+        divisor = node.divisors(self.spec.input_shapes[node.name]) if node.uneven else node.area
+        return self.graph.op("Div", summed, self.graph.constant(divisor, np.float32))
 
     @connect.register
     def _(self, node: MaxPool, arriving: Value) -> Value:
-        return self.sweep(node, arriving, "MaxPool", **_window(node))
+        return self.sweep(node, arriving, "MaxPool", **_window(node.fitted(self.spec.input_shapes[node.name])))
 
     @connect.register
     def _(self, node: Flatten | Reshape, arriving: Value) -> Value:
@@ -420,9 +423,9 @@ class _NetworkBuilder:
 
     def sum_pool(self, node: SumPool | AvgPool, arriving: Value) -> Value:
         """Sum each window by a convolution with ones, since ONNX has no sum pool and an average would round."""
-        channels, kernel = self.spec.input_shapes[node.name][0], [window.extent for window in node.windows]
-        ones = self.graph.constant(np.ones((channels, 1, *kernel), np.float32))
-        return self.sweep(node, arriving, "Conv", ones, group=channels, **_window(node))
+        shape = self.spec.input_shapes[node.name]
+        ones = self.graph.constant(np.ones((shape[0], 1, *(window.extent for window in node.windows)), np.float32))
+        return self.sweep(node, arriving, "Conv", ones, group=shape[0], **_window(node.fitted(shape)))
 
     def sweep(self, node: Node, arriving: Value, operator: str, *operands: Value, **attributes: Any) -> Value:
         """Apply an operator that has one batch axis to (1 or time_steps, batch, *shape)."""
@@ -560,8 +563,7 @@ class _NetworkBuilder:
         return body.reshape(current, body.op("Shape", spikes))
 
 
-def _window(node: SweptBase) -> dict[str, Any]:
-    windows = node.windows
+def _window(windows: tuple[Window, ...]) -> dict[str, Any]:
     return {
         "kernel_shape": [window.extent for window in windows],
         "strides": [window.stride for window in windows],
