@@ -97,7 +97,9 @@ def require_parity(rows: list[LayerParity]) -> None:
     assert sum(row.neuron_steps for row in rows) >= LEAST_NEURON_STEPS
 
 
-def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: bool = True) -> Neurons:
+def snntorch_neurons(
+    kind: str, mechanism: str, *, delay: bool = True, linear: bool = True, graded: bool = False
+) -> Neurons:
     """A snnTorch neuron with an array of betas, some of them out of range and so clamped, and one of thresholds."""
 
     def build(rng: Generator, size: int) -> nn.Module:
@@ -110,6 +112,8 @@ def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: b
             fields["reset_delay"] = delay
         else:
             fields |= {"beta": 0.8125, "threshold": uniform(rng, 0.1, 0.5, size)}
+        if graded:
+            fields["graded_spikes_factor"] = torch.from_numpy(rng.integers(1, 13, size).astype(np.float32) / 8)
         if "Synaptic" in kind:
             fields["alpha"] = uniform(rng, 0.0, 0.9, size)
         if kind.startswith("R"):
@@ -131,6 +135,14 @@ SNNTORCH: dict[str, Neurons] = {
     for mechanism in ("subtract", "zero", "none")
     for delay in ((True,) if kind == "Lapicque" or mechanism == "none" else (True, False))
     for linear in ((True, False) if kind.startswith("R") else (True,))
+} | {
+    f"{kind}-{mechanism}-{'late' if delay else 'corrected'}-graded": snntorch_neurons(
+        kind, mechanism, delay=delay, graded=True
+    )
+    for kind, mechanism, delay in (
+        ("Leaky", "subtract", True),
+        ("Leaky", "zero", False),
+    )
 }
 
 
@@ -257,6 +269,9 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
             )
         else:
             parameters = norse.LIFParameters(**membrane, **current, **thresholds, **resets)
+        if "Refrac" in kind:
+            waits = torch.from_numpy(rng.integers(0, 8, size).astype(np.float32) / 2)  # steps, some of them half ones
+            parameters = norse.LIFRefracParameters(parameters, rho_reset=waits)
         if "Recurrent" in kind:
             weights = {
                 "input_weights": dyadic(rng, size, size, most=2),
@@ -275,6 +290,7 @@ NORSE: dict[str, Neurons] = {
     kind: norse_neurons(kind)
     for kind in (
         *("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF"),
+        *("LIFRefracCell", "LIFRefracRecurrentCell", "LIFRefracRecurrent"),
         *("LSNNCell", "LSNN", "LSNNRecurrentCell", "LSNNRecurrent"),
     )
 }  # fmt: skip
@@ -369,13 +385,17 @@ def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
         parameters = of("norse.torch.functional.leaky_integrator_box").LIBoxParameters(tau_mem_inv=membrane)
     else:
         parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
+    if kind == "LILinearCell":
+        cell: nn.Module = norse.LILinearCell(size, size, parameters, dt=5e-4)
+        cell.input_weights.data = dyadic(rng, size, size, most=2)
+        return cell
     return getattr(norse, kind)(parameters, dt=5e-4)
 
 
 READOUTS: list[tuple[str, str, Neurons, Neurons]] = [
     *(
         ("norse", kind, NORSE["LIFBoxCell-value"], partial(norse_readout, kind=kind))
-        for kind in ("LICell", "LI", "LIBoxCell")
+        for kind in ("LICell", "LI", "LIBoxCell", "LILinearCell")
     ),
     *(
         (
@@ -418,7 +438,10 @@ OVER_TIME: dict[Readout, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SNNTORCH if kind.startswith(("Leaky", "Synaptic"))])
+UNGRADED = [kind for kind in SNNTORCH if not kind.endswith("graded")]  # whose last node is the neuron
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UNGRADED if kind.startswith(("Leaky", "Synaptic"))])
 def test_the_membrane_of_a_layer_that_fires_is_read_as_snntorch_returns_it(kind: str, rng: Generator) -> None:
     peer("snntorch")
     connection, neuron = linear(rng, INPUTS, NEURONS), cast("Any", SNNTORCH[kind](rng, NEURONS))

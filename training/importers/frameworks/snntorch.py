@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming
+from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
 from models.spec.parameters import Shape
+from training.importers.builder import Draft
 from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
 from training.importers.frameworks.torch_modules import MODULES
@@ -47,6 +48,21 @@ def leaky(layer: Layer) -> None:
         zero=LATE if kind is snn.Leaky else LATE_CHARGED,
     )
     layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
+    _grade(layer)
+
+
+def _grade(layer: Layer) -> None:
+    """Append a Scale where a spike is not 1 but graded_spikes_factor; the reset knows of no factor."""
+    factor = layer.module.graded_spikes_factor
+    if bool((factor == 1).all()):
+        return
+    hears = isinstance(layer.module, snn.RLeaky | snn.RSynaptic)
+    layer.refuse_unless(
+        not hears, f"graded_spikes_factor is {factor.tolist()}", "a recurrent neuron hears its own spikes as 1"
+    )
+    layer.refuse_unless(bool((factor != 0).all()), "graded_spikes_factor is 0", "a spike is not nothing")
+    scale = layer.array("graded_spikes_factor", factor)
+    layer.builder.add(Draft(f"{layer.name}_graded", Scale, {"scale": scale}, {}))
 
 
 def _require_delay_or_known_version(layer: Layer) -> None:
@@ -77,6 +93,7 @@ def lapicque(layer: Layer) -> None:
         share = 1 / (module.R * module.C)
         gain, decay = module.R * share * module.time_step, 1 - (module.time_step / (module.R * module.C))
     layer.add(LIF, decay=decay.float(), gain=gain.float(), **_spiking(layer, delay=True, zero=LATE_CHARGED))
+    _grade(layer)
 
 
 def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dict[str, Any]:
@@ -84,8 +101,6 @@ def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dic
     module = layer.module
     layer.refuse_unless(not module.inhibition, "inhibition is True", "no node lets only the largest membrane fire")
     layer.refuse_unless(not module.state_quant, "state_quant is set", "no node quantises its membrane")
-    factor = module.graded_spikes_factor
-    layer.refuse_unless(bool((factor == 1).all()), f"graded_spikes_factor is {factor.tolist()}", "a spike is 1")
     layer.refuse_unless(
         is_hard(module.spike_grad, fires_at_zero=False), "spike_grad", "it is not the hard threshold when it runs"
     )
@@ -152,7 +167,8 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         spikes.append(out[0] if isinstance(out, tuple) else out)
         membranes.append(module.mem)
     module.reset_mem()
-    return Run(torch.stack(spikes), torch.stack(membranes))
+    output = torch.stack(spikes)
+    return Run(output, torch.stack(membranes), output / module.graded_spikes_factor)
 
 
 FRAMEWORK = Framework(
