@@ -205,6 +205,65 @@ GRAPHS: dict[str, tuple[Any, list[tuple[str, tuple[str, ...]]]]] = {
         ),
         [("fc1", ()), ("hidden", ())],
     ),
+    "product": (lambda net, x: net.hidden(net.fc1(x) * x), [("fc1", ()), ("mul", ("fc1", "input")), ("hidden", ())]),
+    "one minus": (
+        lambda net, x: net.hidden(x * (1 - net.hidden2(net.fc1(x)))),
+        [("fc1", ()), ("hidden2", ()), ("shift", ()), ("mul", ("input", "shift")), ("hidden", ())],
+    ),
+    "difference": (
+        lambda net, x: net.hidden(x - net.fc1(x)),
+        [("fc1", ()), ("scale", ()), ("hidden", ("input", "scale"))],
+    ),
+    "constant": (lambda net, x: net.hidden(net.fc1(x) + 0.25), [("fc1", ()), ("shift", ()), ("hidden", ())]),
+    "side by side": (
+        lambda net, x: net.hidden(torch.cat([net.fc1(x), x], 1)),
+        [("fc1", ()), ("cat", ("fc1", "input")), ("hidden", ())],
+    ),
+    "moved": (
+        lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 4).transpose(1, 2).reshape(-1, SIZE)),
+        [("fc1", ()), ("hidden_reshaped", ()), ("hidden_permuted", ()), ("hidden_flat", ()), ("hidden", ())],
+    ),
+    "a part": (
+        lambda net, x: net.hidden(net.fc1(x)[:, 4:12]),
+        [("fc1", ()), ("part", ()), ("hidden", ())],
+    ),
+    "parts with heads": (
+        lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 2, 2)[:, 2:].flatten(1)),
+        [
+            ("fc1", ()),
+            ("part_reshaped", ()),
+            ("part_rows", ()),
+            ("part", ()),
+            ("part_shaped", ()),
+            ("hidden_flat", ()),
+            ("hidden", ()),
+        ],
+    ),
+    "sum over an axis, spread again": (
+        lambda net, x: net.hidden(x.view(-1, 4, 2, 2) * net.fc1(x).view(-1, 4, 2, 2).sum(-2, keepdim=True)),
+        [
+            ("fc1", ()),
+            ("sum_pool_reshaped", ()),
+            ("sum_pool", ()),
+            ("spread", ()),
+            ("mul_reshaped", ("input",)),
+            ("mul", ("mul_reshaped", "spread")),
+            ("hidden", ()),
+        ],
+    ),
+    "matrices": (
+        lambda net, x: net.hidden(x.view(-1, 4, 4) @ net.hidden2(net.fc1(x)).view(-1, 4, 4).transpose(1, 2)),
+        [
+            ("fc1", ()),
+            ("hidden2", ()),
+            ("matmul_reshaped", ("input",)),
+            ("matmul_reshaped_2", ("hidden2",)),
+            ("matmul_permuted", ()),
+            ("matmul", ("matmul_reshaped", "matmul_permuted")),
+            ("hidden", ()),
+        ],
+    ),
+    "weights as a matrix": (lambda net, x: net.hidden(x @ net.fc1.weight.t()), [("linear", ()), ("hidden", ())]),
     "weights of its own": (
         lambda net, x: net.hidden(functional.linear(x, net.fc1.weight, net.fc1.bias)),
         [("linear", ()), ("hidden", ())],
@@ -286,12 +345,7 @@ def run_twice(net: Net, x: Tensor) -> Tensor:
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "sort": (each_step(lambda net, x: net.hidden(torch.sort(net.fc1(x))[0])), "LINE: torch.sort has no node"),
-    "product": (each_step(lambda net, x: net.hidden(net.fc1(x) * x)), "LINE: torch.Tensor.mul multiplies two signals"),
-    "constant": (each_step(lambda net, x: net.hidden(net.fc1(x) + 1)), "LINE: torch.Tensor.add adds a constant"),
-    "cat": (
-        each_step(lambda net, x: net.hidden(torch.cat([net.fc1(x), x], 1))),
-        "LINE: torch.cat joins samples side by side",
-    ),
+    "quotient": (each_step(lambda net, x: net.hidden(x / net.fc1(x))), "LINE: torch.Tensor.div takes two values that"),
     "relu": (
         each_step(lambda net, x: net.hidden(functional.relu(net.fc1(x)))),
         "LINE: torch.nn.functional.relu of values that may be negative has no node",
@@ -300,17 +354,9 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         each_step(lambda net, x: net.hidden(net.fc1(x)) if x.sum() > 0 else x),
         "LINE: torch.Tensor.__bool__ reads values of the network into Python",
     ),
-    "permuted": (
-        each_step(lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 4).transpose(1, 2).reshape(-1, SIZE))),
-        "LINE: 'hidden' permutes the axes of a sample",
-    ),
-    "reshaped": (
-        each_step(lambda net, x: net.hidden(net.fc1(x).view(-1, 4, 4))),
-        "LINE: 'hidden' takes samples of 16 reshaped to 4×4",
-    ),
     "one value": (
-        each_step(lambda net, x: net.fc1(x)[:, :3]),
-        "LINE: torch.Tensor.__getitem__ takes a part of a sample",
+        each_step(lambda net, x: net.fc1(x)[:, 3]),
+        "LINE: torch.Tensor.__getitem__ takes one value out of a sample",
     ),
     "backwards": (
         Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x.flip(0)])),
@@ -338,7 +384,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "written in place": (each_step(written_through_a_view), "LINE: what it takes was written to in place"),
     "noise": (
         each_step(lambda net, x: net.hidden(torch.rand_like(x) * net.fc1(x))),
-        "LINE: torch.Tensor.mul scales each",
+        "LINE: torch.Tensor.mul takes a constant for each step or sample",
     ),
     "membrane as a signal": (
         Net(lambda net, x: torch.stack([net.fc2(net.cell(net.fc1(step))[1]) for step in x])),

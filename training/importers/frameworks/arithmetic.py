@@ -1,38 +1,75 @@
-"""Sums, scalings and what follows an answer: the arithmetic of a forward between its modules."""
+"""Sums, products and scalings of a forward between its modules, and what follows an answer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.importers.frameworks.axes import Axes, Unclear
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.fold import Value
+from training.importers.frameworks.function_modules import Affine, Concatenated, MatrixProduct, Product
 from training.importers.frameworks.graph import Node, Reading
 from training.importers.frameworks.meaning import Answer, Meaning, Signal, added_over_time
-from training.importers.frameworks.torch_modules import Scaled
+
+Combine = Callable[[list[Value]], Value]
 
 
 def add(call: Call) -> Meaning:
-    """Return a sum: of two signals in each step, of a step and those before it, or with zeros."""
+    """Return a sum: of two signals in each step, of a step and those before it, or with a constant."""
     if call.kwargs.get("alpha", 1) != 1:
         raise Unclear("adds with an alpha, which has no node")
-    first, second = call.argument(0, "input"), call.argument(1, "other")
-    one, other = call.meaning(first), call.meaning(second)
+    one, other = (call.meaning(call.argument(place, name)) for place, name in ((0, "input"), (1, "other")))
     if one is None or other is None:
         (tensor, held), constant = _with_constant(call)
-        if call.out.shape != tensor.shape or bool(torch.as_tensor(constant).any()):
-            raise Unclear("adds a constant, which has no node")
-        return held
+        return _shifted(call, tensor, held, torch.tensor(1.0), constant)
     for held, more in ((one, other), (other, one)):
         if isinstance(more, Signal) and (summed := added_over_time(held, more, call.where)):
             return summed
     if isinstance(one, Answer) or isinstance(other, Answer):
         raise Unclear("adds to what is read over time, which no readout does")
-    return _summed(call, one, other)
+    return _combined(call, [one, other], lambda values: _sum(call, *values), call.out)
+
+
+def _sum(call: Call, one: Value, other: Value) -> Value:
+    fold = call.recorder.fold
+    if one.node == other.node:
+        factor = torch.tensor(2.0)
+        return fold.stateless(("affine", 2.0), [one], lambda: Node("scale", Affine(factor), where=call.where))
+    return fold.stateless("add", [one, other], lambda: Node("sum", None, where=call.where))
+
+
+def _combined(
+    call: Call, signals: Sequence[Signal], combine: Combine, out: Tensor, sample: tuple[int, ...] | None = None
+) -> Signal:
+    """Return signals combined step by step: all of one shape, but where `sample` says what comes out."""
+    recorder, leading = call.recorder, signals[0].axes.leading
+    seen = [recorder.seen(signal, call.name) for signal in signals]
+    if any(signal.axes.leading != leading for signal in signals):
+        raise Unclear("takes signals whose axes of time or batch differ, which has no node")
+    if sample is None and any(shape != seen[0][1] for _, shape in seen):
+        raise Unclear("takes signals of different shapes, which has no node")
+    axes = Axes.of(leading, sample or seen[0][1])
+    made = []
+    for values, result in zip(zip(*(values for values, _ in seen), strict=True), axes.time_first(out), strict=True):
+        recorder.require_no_membrane(values)
+        value = combine(list(values))
+        recorder.describe(value.node, axes.sample, values)
+        if recorder.fold.nodes[value.node].module is None or recorder.fold.nodes[value.node].joins:
+            recorder.fold.keep(value, result, result)
+        made.append(value)
+    return Signal(axes, tuple(made))
+
+
+def _join(call: Call, signals: Sequence[Signal], key: Hashable, module: nn.Module, sample: tuple[int, ...]) -> Signal:
+    def combine(values: list[Value]) -> Value:
+        return call.recorder.fold.stateless(key, values, lambda: Node(call.name, module, where=call.where, joins=True))
+
+    return _combined(call, signals, combine, call.out, sample)
 
 
 def _with_constant(call: Call) -> tuple[tuple[Tensor, Signal | Answer], Any]:
@@ -42,48 +79,72 @@ def _with_constant(call: Call) -> tuple[tuple[Tensor, Signal | Answer], Any]:
         meaning = call.meaning(held)
         if meaning is not None and call.meaning(constant) is None:
             return (held, meaning), constant
-    raise Unclear("multiplies two signals, which has no node")
-
-
-def _summed(call: Call, one: Signal, other: Signal) -> Signal:
-    recorder = call.recorder
-    if one.axes.leading != other.axes.leading or one.axes.sample != other.axes.sample:
-        raise Unclear("adds signals whose axes differ, which has no node")
-    name = "sum"
-    firsts, sample = recorder.seen(one, name)
-    seconds, _ = recorder.seen(other, name)
-    axes = Axes.of(one.axes.leading, sample)
-    values = []
-    for first, second, summed in zip(firsts, seconds, axes.time_first(call.out), strict=True):
-        if any(recorder.fold.nodes[value.node].membrane for value in (first, second)):
-            raise Unclear("adds to a neuron's membrane, which no node does")
-        if first.node == second.node:
-            values.append(_scaled(call, first, torch.tensor(2.0)))
-            continue
-        value = recorder.fold.stateless("add", [first, second], lambda: Node(name, None, where=call.where))
-        recorder.describe(value.node, sample, [first, second])
-        recorder.fold.keep(value, summed, summed)
-        values.append(value)
-    return Signal(axes, tuple(values))
+    raise Unclear("takes two values that depend on the input, which has no node")
 
 
 def subtract(call: Call) -> Meaning:
-    """Return what zeros are subtracted from."""
-    second = call.argument(1, "other")
-    if call.meaning(second) is None and not bool(torch.as_tensor(second).any()) and call.name == "sub":
-        return call.taken[1]
+    """Return a difference: a sum with what is negated."""
+    first, second = call.argument(0, "input"), call.argument(1, "other")
+    if call.name == "rsub":
+        first, second = second, first
+    one, other = call.meaning(first), call.meaning(second)
+    if call.kwargs.get("alpha", 1) != 1 or isinstance(one, Answer) or isinstance(other, Answer):
+        raise Unclear("subtracts from what is read over time, or with an alpha, which has no node")
+    minus = torch.tensor(-1.0)
+    if isinstance(one, Signal) and isinstance(other, Signal):
+        negated = _affine(call, second, other, minus, None, -second)
+        return _combined(call, [one, negated], lambda values: _sum(call, *values), call.out)
+    if isinstance(one, Signal):
+        return _shifted(call, first, one, torch.tensor(1.0), -torch.as_tensor(second))
+    if isinstance(other, Signal):
+        return _shifted(call, second, other, minus, first)
     raise Unclear("subtracts, which has no node")
 
 
+def _shifted(call: Call, tensor: Tensor, meaning: Signal | Answer, factor: Tensor, constant: Any) -> Meaning:
+    """Return a factor times a signal, plus a constant; zeros change nothing."""
+    offset = torch.as_tensor(constant)
+    if call.out.shape != tensor.shape:
+        raise Unclear("spreads its values over more, which has no node")
+    if not bool(offset.any()) and float(factor) == 1:
+        return meaning
+    if isinstance(meaning, Answer):
+        raise Unclear("adds to what is read over time, which no readout does")
+    return _affine(call, tensor, meaning, factor, offset, call.out)
+
+
 def multiply(call: Call) -> Meaning:
-    """Return what is multiplied by a constant, or divided by one."""
+    """Return a product of two signals, or what is multiplied or divided by a constant."""
+    first, second = call.argument(0, "input"), call.argument(1, "other")
+    one, other = call.meaning(first), call.meaning(second)
+    if call.name == "mul" and isinstance(one, Signal) and isinstance(other, Signal):
+        one, other = (_spread(call, tensor, signal) for tensor, signal in ((first, one), (second, other)))
+        return _join(call, [one, other], "multiply", Product(), one.axes.sample)
     (held, meaning), constant = _with_constant(call)
     factor = torch.as_tensor(constant, dtype=torch.float64)
     if call.name == "div":
-        if held is not call.argument(0, "input"):
+        if held is not first:
             raise Unclear("divides by a signal, which has no node")
         factor = 1 / factor
     return _times(call, held, meaning, factor)
+
+
+def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
+    """Return a signal as it spreads over height or width, by a transposed convolution whose weights are 1."""
+    first, shape = len(signal.axes.leading), signal.axes.sample
+    wanted = tuple(call.out.shape[first:])
+    if shape == wanted:
+        return signal
+    spreads = len(shape) == len(wanted) == 3 and shape[0] == wanted[0]
+    if not spreads or any(own not in (1, other) for own, other in zip(shape, wanted, strict=True)):
+        raise Unclear("takes signals of different shapes, which has no node")
+    kernel = tuple(1 if own == other else other for own, other in zip(shape[1:], wanted[1:], strict=True))
+    ones = nn.ConvTranspose2d(shape[0], shape[0], (kernel[0], kernel[1]), groups=shape[0], bias=False)
+    ones.requires_grad_(False).weight.fill_(1.0)
+    out = tensor.expand(*tensor.shape[:first], *wanted)
+    return call.recorder.applied(
+        ("spread", shape, kernel), lambda: Node("spread", ones, where=call.where), signal, tensor, out
+    )
 
 
 def negate(call: Call) -> Meaning:
@@ -97,27 +158,50 @@ def _times(call: Call, tensor: Tensor, meaning: Signal | Answer, factor: Tensor)
         if factor.numel() != 1 or float(factor) <= 0:
             raise Unclear("scales what is read over time by other than one positive number, which no readout does")
         return meaning.times(float(factor))
-    own = max(0, factor.dim() - tensor.dim() + len(meaning.axes.leading))  # its axes of time and batch
-    if any(size != 1 for size in factor.shape[:own]):
-        raise Unclear("scales each step or sample by its own factor, which has no node")
     if call.out.shape != tensor.shape:
         raise Unclear("spreads its values over more, which has no node")
-    narrow = factor.float().reshape(factor.shape[own:])
-    if bool((narrow == 1).all()):
-        return meaning
-    name, module = "scale", Scaled(narrow)
+    return meaning if bool((factor == 1).all()) else _affine(call, tensor, meaning, factor, None, call.out)
+
+
+def _affine(call: Call, tensor: Tensor, signal: Signal, factor: Tensor, offset: Tensor | None, out: Tensor) -> Signal:
+    constants = [None if given is None else _of_a_sample(given, tensor, signal) for given in (factor, offset)]
+    module = Affine(constants[0] if constants[0] is not None else torch.tensor(1.0), constants[1])
+    key = [None if given is None else (tuple(given.shape), given.numpy().tobytes()) for given in constants]
+    name = "scale" if offset is None else "shift"
     return call.recorder.applied(
-        ("scale", tuple(narrow.shape), narrow.numpy().tobytes()),
-        lambda: Node(name, module, where=call.where), meaning, tensor, call.out,
+        ("affine", *key), lambda: Node(name, module, where=call.where), signal, tensor, out
     )  # fmt: skip
 
 
-def _scaled(call: Call, value: Value, factor: Tensor) -> Value:
-    made = call.recorder.fold.stateless(
-        ("scale", float(factor)), [value], lambda: Node("scale", Scaled(factor), where=call.where)
-    )
-    call.recorder.describe(made.node, call.recorder.shapes[value.node], [value])
-    return made
+def _of_a_sample(constant: Tensor, tensor: Tensor, signal: Signal) -> Tensor:
+    """Return a constant as it spreads over a sample; raises Unclear where each step or sample has its own."""
+    own = max(0, constant.dim() - tensor.dim() + len(signal.axes.leading))  # its axes of time and batch
+    if any(size != 1 for size in constant.shape[:own]):
+        raise Unclear("takes a constant for each step or sample, which has no node")
+    return constant.detach().float().reshape(constant.shape[own:])
+
+
+def matmul(call: Call) -> Meaning:
+    """Return the matrix product of two signals for each head, or with constant weights, which is a Linear."""
+    first, second = call.argument(0, "input"), call.argument(1, "other")
+    one, other = call.meaning(first), call.meaning(second)
+    if isinstance(one, Signal) and isinstance(other, Signal):
+        return _join(call, [one, other], "matmul", MatrixProduct(), call.out.shape[len(one.axes.leading) :])
+    if isinstance(one, Signal) and second.dim() == 2:
+        linear = nn.Linear(second.shape[0], second.shape[1], bias=False).requires_grad_(False)
+        linear.weight.data = second.detach().t().contiguous()
+        key = ("matmul", linear.weight.numpy().tobytes())
+        return call.recorder.applied(key, lambda: Node("linear", linear, where=call.where), one, first, call.out)
+    raise Unclear("multiplies by a signal from the right, which has no node")
+
+
+def concatenate(call: Call, signals: Sequence[Signal], place: int) -> Meaning:
+    """Return signals side by side along an axis of a sample."""
+    leading = len(signals[0].axes.leading)
+    if place < leading:
+        raise Unclear("joins steps or batches of what has time already, which has no node")
+    axis = place - leading
+    return _join(call, signals, ("cat", axis), Concatenated(axis), tuple(call.out.shape[leading:]))
 
 
 def rectify(call: Call) -> Meaning:
@@ -149,8 +233,9 @@ def argmax(call: Call) -> Meaning:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("add", "iadd", "radd"), add),
-    **dict.fromkeys(("sub", "subtract"), subtract),
+    **dict.fromkeys(("sub", "subtract", "rsub"), subtract),
     **dict.fromkeys(("mul", "multiply", "div", "divide", "true_divide"), multiply),
+    **dict.fromkeys(("matmul", "bmm"), matmul),
     **dict.fromkeys(("neg", "negative"), negate),
     **dict.fromkeys(("relu", "relu_"), rectify),
     **dict.fromkeys(("softmax", "log_softmax"), softmax),

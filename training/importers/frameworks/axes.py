@@ -81,15 +81,21 @@ class Axes:
     @property
     def sample(self) -> Shape:
         """The shape of a sample as whoever takes this tensor sees it; raises Unclear where it cannot be told."""
-        own = self.axes[self._split :]
-        places = [part.place for axis in own for part in axis]
-        if any(part.kind is not Kind.SAMPLE for axis in own for part in axis) or any(
-            part.kind is Kind.SAMPLE for axis in self.leading for part in axis
-        ):
+        if any(part.kind is Kind.SAMPLE for axis in self.leading for part in axis):
             raise Unclear("mixes the axes of time or batch with a sample's")
-        if places != sorted(places):
-            raise Unclear("permutes the axes of a sample, which has no node")
-        return tuple(math.prod(part.size for part in axis) for axis in own)
+        return tuple(math.prod(part.size for part in axis) for axis in self.axes[self._split :])
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The order of a sample's parts: which of them, as they lie in memory, comes first, second and so on."""
+        places = [part.place for part in self.parts if part.kind is Kind.SAMPLE]
+        return tuple(sorted(places).index(place) for place in places)
+
+    @property
+    def refined(self) -> Shape:
+        """The sizes of a sample's parts, as they lie in memory."""
+        own = sorted((part for part in self.parts if part.kind is Kind.SAMPLE), key=lambda part: part.place)
+        return tuple(part.size for part in own)
 
     @property
     def _split(self) -> int:
@@ -145,7 +151,7 @@ class Axes:
         """Return a tensor of these axes as (time_steps or 1, batch, *sample)."""
         order = {Kind.TIME: 0, Kind.BATCH: 1, Kind.SAMPLE: 2}
         parts, sample = self.parts, self.sample
-        ordered = sorted(range(len(parts)), key=lambda place: (order[parts[place].kind], parts[place].place))
+        ordered = sorted(range(len(parts)), key=lambda place: order[parts[place].kind])  # a sample's stay as they are
         split = values.reshape([part.size for part in parts]).permute(ordered)
         steps, batch = (math.prod(part.size for part in parts if part.kind is kind) for kind in (Kind.TIME, Kind.BATCH))
         return split.reshape(steps, batch, *sample)

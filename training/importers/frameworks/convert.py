@@ -63,8 +63,10 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
 
 def _sources(graph: Graph, node: GraphNode, outputs: dict[int, list[str]], builder: Builder) -> list[str]:
     """Return the names whose outputs a node sums, in the order in which its author adds them."""
-    (source,) = node.sources
-    return _names(graph, source, outputs, builder)
+    named = [_names(graph, source, outputs, builder) for source in node.sources]
+    if not node.joins:
+        return named[0]
+    return [names[0] if len(names) == 1 else _one_node(names, node.path, builder) for names in named]
 
 
 def _names(graph: Graph, index: int, outputs: dict[int, list[str]], builder: Builder) -> list[str]:

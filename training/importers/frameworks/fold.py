@@ -9,7 +9,7 @@ runs once in each step, in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -68,7 +68,7 @@ class Fold:
             while path in taken:
                 path, number = f"{made.path}_{number}", number + 1
             self._found[full] = len(self.nodes)
-            self.nodes.append(Node(path, made.module, sources, made.where, made.membrane))
+            self.nodes.append(replace(made, path=path, sources=sources))
         return self._found[full]
 
     def stateless(self, key: Hashable, values: Sequence[Value], make: Callable[[], Node]) -> Value:
@@ -138,7 +138,7 @@ class Fold:
         graph = Graph(tuple(self.nodes), reading)
         for index in graph.needed:
             node, kept = graph.nodes[index], self._kept.get(index)
-            if node.module is None or type(node.module) not in framework.rules or not kept:
+            if node.module is None or node.joins or type(node.module) not in framework.rules or not kept:
                 continue  # its class is refused later, with all others
             alone = run_node(Node(node.path, node.module, (INPUT,)), framework, {INPUT: torch.stack(kept.given)}).output
             returned = torch.stack(kept.returned)

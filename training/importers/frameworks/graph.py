@@ -40,7 +40,8 @@ class Node:
     """A module with its path and the nodes before it, whose sum it takes in order.
 
     `module` is None for the network's input, and for a sum. `where` is the author's line that calls it, which names
-    it in a refusal where it is a function and no module of the network; `membrane` marks what holds a neuron's state.
+    it in a refusal where it is a function and no module of the network; `membrane` marks what holds a neuron's state,
+    and `joins` a module that takes its sources one by one and not their sum.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Node:
     sources: tuple[int, ...] = ()
     where: str = ""
     membrane: bool = False
+    joins: bool = False
 
 
 @dataclass(frozen=True)

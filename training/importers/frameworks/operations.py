@@ -107,6 +107,7 @@ OPERATORS = {
     "truediv": "div",
     "itruediv": "div",
     "isub": "sub",
+    "imatmul": "matmul",
 }
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
 

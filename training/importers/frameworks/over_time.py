@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from training.importers.frameworks import arithmetic
 from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.fold import Value
+from training.importers.frameworks.function_modules import Summed, Taken
 from training.importers.frameworks.graph import Node, Over
 from training.importers.frameworks.meaning import Answer, Meaning, Signal, read_over_time
 
@@ -28,6 +30,9 @@ def index(call: Call) -> Meaning:
         wanted = (*(slice(None),) * place, slice(start, start + call.argument(3, "length")))
     else:
         wanted = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+    at = [place for place, item in enumerate(wanted) if item != slice(None)] if Ellipsis not in wanted else []
+    if len(at) == 1 and isinstance(wanted[at[0]], slice) and isinstance(meaning, Signal) and at[0] != meaning.axes.time:
+        return _part(call, tensor, meaning, at[0], wanted[at[0]], call.out)
     named = sum(item is not None and item is not Ellipsis for item in wanted)
     axes, values, place = meaning.axes, _values(meaning), 0
     for item in wanted:
@@ -83,8 +88,21 @@ def split(call: Call) -> Sequence[Meaning]:
     parts, start = [], 0
     for part in call.out:
         kept = slice(start, start := start + part.shape[place])
-        parts.append(Signal(*_sliced(meaning.axes, meaning.values, place, kept)))
+        if place == meaning.axes.time:
+            parts.append(Signal(*_sliced(meaning.axes, meaning.values, place, kept)))
+        else:
+            parts.append(_part(call, tensor, meaning, place, kept, part))
     return parts
+
+
+def _part(call: Call, tensor: Tensor, signal: Signal, place: int, kept: slice, part: Tensor) -> Signal:
+    """Return a part of each sample along its first axis."""
+    if place != len(signal.axes.leading) or kept.step not in (None, 1):
+        raise Unclear("takes a part of the batch, or of a sample along another axis than its first, which has no node")
+    start, stop, _ = kept.indices(tensor.shape[place])
+    return call.recorder.applied(
+        ("part", start, stop), lambda: Node("part", Taken(start, stop), where=call.where), signal, tensor, part
+    )
 
 
 def stack(call: Call) -> Meaning:
@@ -97,7 +115,7 @@ def stack(call: Call) -> Meaning:
 
 
 def cat(call: Call) -> Meaning:
-    """Return steps that are put one after another; samples or batches are not."""
+    """Return steps that are put one after another; or samples side by side."""
     signals = _signals(call)
     place = call.argument(1, "dim", 0) % call.out.dim()
     axes = signals[0].axes
@@ -106,7 +124,7 @@ def cat(call: Call) -> Meaning:
     if place == axes.time:
         return _joined(signals, axes, place)
     if axes.axes[place] or axes.timed:
-        raise Unclear("joins samples side by side, which has no node")
+        return arithmetic.concatenate(call, signals, place)
     return _joined(signals, axes, place)
 
 
@@ -164,22 +182,32 @@ def reduce(call: Call) -> Meaning:
     if isinstance(meaning, Signal) and places == [meaning.axes.time]:
         axes = meaning.axes.without(places[0])
         return read_over_time(over, meaning, axes.inserted(places[0]) if keep else axes, call.where)
-    if isinstance(meaning, Signal) and over is Over.MEAN:
-        return _pooled(call, tensor, meaning, places, keep=keep)
+    if isinstance(meaning, Signal) and over in (Over.MEAN, Over.SUM):
+        return _pooled(call, tensor, meaning, places, over, keep=keep)
     raise Unclear("reduces other axes than time, which has no node")
 
 
-def _pooled(call: Call, tensor: Tensor, signal: Signal, places: Sequence[int], *, keep: bool) -> Signal:
-    """Return the mean over height and width as an average pool of the size of both."""
-    first = len(signal.axes.leading)
-    if len(signal.axes.sample) != 3 or list(places) != [first + 1, first + 2]:
-        raise Unclear("reduces other axes than time or height and width, which has no node")
-    kernel = (tensor.shape[first + 1], tensor.shape[first + 2])
-    shown = call.out if keep else call.out[..., None, None]
-    pooled = call.recorder.applied(
-        ("pool", kernel), lambda: Node("average_pool", nn.AvgPool2d(kernel), where=call.where), signal, tensor, shown
+def _pooled(call: Call, tensor: Tensor, signal: Signal, places: Sequence[int], over: Over, *, keep: bool) -> Signal:
+    """Return the sum or mean over a length, or over height or width or both, as a pool of that size."""
+    first, sizes = len(signal.axes.leading), signal.axes.sample[1:]
+    axes = [place - first - 1 for place in places]
+    if len(sizes) not in (1, 2) or min(axes) < 0:
+        raise Unclear("reduces other axes than time, a length, height and width, which has no node")
+    kernel = tuple(size if axis in axes else 1 for axis, size in enumerate(sizes))
+    means = nn.AvgPool1d(kernel) if len(kernel) == 1 else nn.AvgPool2d((kernel[0], kernel[1]))
+    module, name = (means, "average_pool") if over is Over.MEAN else (Summed(kernel), "sum_pool")
+    shown = (
+        call.out
+        if keep
+        else call.out.reshape([1 if place in places else size for place, size in enumerate(tensor.shape)])
     )
-    return pooled if keep else replace(pooled, axes=pooled.axes.without(first + 2).without(first + 1))
+    pooled = call.recorder.applied(
+        (name, kernel), lambda: Node(name, module, where=call.where), signal, tensor, shown
+    )  # fmt: skip
+    out = pooled.axes
+    for place in reversed(places):
+        out = out if keep else out.without(place)
+    return replace(pooled, axes=out)
 
 
 RULES: dict[str, Rule] = {

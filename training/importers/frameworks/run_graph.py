@@ -30,6 +30,10 @@ def run_graph(graph: Graph, framework: Framework, steps: Tensor) -> Iterator[tup
 
 def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) -> Run:
     """Run one node over all steps on the outputs of those before it."""
+    if node.joins and node.module is not None:
+        inputs = [outputs[source] for source in node.sources]
+        with torch.no_grad():
+            return Run(node.module(*(each.flatten(0, 1) for each in inputs)).unflatten(0, inputs[0].shape[:2]))
     arriving = outputs[node.sources[0]]
     for source in node.sources[1:]:
         arriving = arriving + outputs[source]

@@ -8,36 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from models.spec.nodes import AvgPool2d, Conv, Linear, MaxPool2d
+from models.spec.nodes import AvgPool2d, MaxPool2d, Weighted
 from training.importers import connections
 from training.importers.frameworks import torch_layers
+from training.importers.frameworks.function_modules import FUNCTIONS
 from training.importers.frameworks.layer import Layer, Rule
-
-
-class Scaled(nn.Module):
-    """Values times a constant, which spreads over a sample."""
-
-    def __init__(self, factor: Tensor) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return the values (batch, *shape) times the factor."""
-        return values * self.factor
-
-
-def scaled(layer: Layer) -> None:
-    """Convert a scaling by a constant."""
-    layer.builder.add(connections.scale(layer.name, layer.array("factor", layer.module.factor)))
-
-
-def keeps_sign(module: nn.Module) -> bool:
-    """Return whether what a module gives of values that are not negative is not negative."""
-    if isinstance(module, Scaled):
-        return bool((module.factor >= 0).all())
-    return isinstance(module, KEEP_SIGN) or type(module) in PASSED_ON
 
 
 def linear(layer: Layer) -> None:
@@ -133,7 +110,7 @@ def batch_norm(layer: Layer) -> None:
     with torch.no_grad():
         precise = {name: value.double().numpy() for name, value in module.state_dict().items()}
     scale = precise.get("weight", 1.0) / np.sqrt(precise["running_var"] + module.eps)
-    if not isinstance(before, Linear | Conv) or not layer.alone:
+    if not isinstance(before, Weighted) or not layer.alone:
         builder.add(connections.affine(layer.name, scale, precise.get("bias", 0.0) - precise["running_mean"] * scale))
         layer.findings.notes.append(
             f"The batch norm `{layer.path}` is a factor and an offset of each channel: computed in float64 and rounded "
@@ -168,17 +145,6 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-KEEP_SIGN = (
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.LPPool2d,
-    nn.Flatten,
-    nn.Unflatten,
-)
 PASSED_ON = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 
 MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
@@ -190,7 +156,6 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.MaxPool2d: max_pool,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,
-        Scaled: scaled,
         nn.BatchNorm1d: batch_norm,
         nn.BatchNorm2d: batch_norm,
         nn.AvgPool1d: torch_layers.average_pool1d,
@@ -202,4 +167,5 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Unflatten: torch_layers.unflatten,
     }
     | dict.fromkeys(PASSED_ON, nothing)
+    | dict(FUNCTIONS)
 )

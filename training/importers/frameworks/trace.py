@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.spec.parameters import Shape, show
+from models.spec.parameters import Shape
 from training.errors import NotConvertible
 from training.importers.frameworks.axes import Axes, Unclear
 from training.importers.frameworks.fold import Fold, Value
 from training.importers.frameworks.framework import Framework, Takes
+from training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
 from training.importers.frameworks.graph import INPUT, Node, Over, Reading
 from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
-from training.importers.frameworks.torch_modules import keeps_sign
 
 TORCH = str(Path(torch.__file__).parent)
+OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
 OURS = str(Path(__file__).parent)
 
 
@@ -128,19 +129,31 @@ class Recorder(TorchFunctionMode):
     def seen(self, signal: Signal, name: str) -> tuple[list[Value], Shape]:
         """Return the values of a signal and a sample's shape as whoever takes it sees it, flattened by a node if so."""
         shape = signal.axes.sample
-        return [self._as_shape(value, shape, name) for value in signal.values], shape
+        return [self._arranged(value, signal.axes, shape, name) for value in signal.values], shape
 
-    def _as_shape(self, value: Value, shape: Shape, name: str) -> Value:
+    def _arranged(self, value: Value, axes: Axes, shape: Shape, name: str) -> Value:
+        """Return a value with its sample's axes in the order and shape in which they are seen, by nodes if need be."""
         if value.node < 0:
             raise Unclear("takes steps of which some are not written yet")
+        refined, order = axes.refined, axes.order
+        if order != tuple(range(len(order))):
+            value = self._reshaped(value, refined, name)
+            permuted = tuple(refined[place] for place in order)
+            value = self._moved(value, ("permute", order), Node(f"{name}_permuted", Permuted(order)), permuted)
+        return self._reshaped(value, shape, name)
+
+    def _reshaped(self, value: Value, shape: Shape, name: str) -> Value:
         own = self.shapes[value.node]
         if own == shape:
             return value
-        if shape != (math.prod(own),):
-            raise Unclear(f"takes samples of {show(own)} reshaped to {show(shape)}, which has no node")
-        flat = self.fold.stateless("flatten", [value], lambda: Node(f"{name}_flat", nn.Flatten(), where=self.line()))
-        self.describe(flat.node, shape, [value])
-        return flat
+        if shape == (math.prod(own),):
+            return self._moved(value, "flatten", Node(f"{name}_flat", nn.Flatten()), shape)
+        return self._moved(value, ("reshape", shape), Node(f"{name}_reshaped", Reshaped(shape)), shape)
+
+    def _moved(self, value: Value, key: Hashable, node: Node, shape: Shape) -> Value:
+        moved = self.fold.stateless(key, [value], lambda: replace(node, where=self.line()))
+        self.describe(moved.node, shape, [value])
+        return moved
 
     def describe(self, node: int, shape: Shape, sources: Iterable[Value]) -> None:
         """Note the shape that leaves a node, and whether its values are never negative."""
@@ -149,12 +162,21 @@ class Recorder(TorchFunctionMode):
         if (module is None or keeps_sign(module)) and all(value.node in self.not_negative for value in sources):
             self.not_negative.add(node)
 
-    def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
-        """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
-        leading = signal.axes.leading
-        values, _ = self.seen(signal, make().path)
+    def require_no_membrane(self, values: Iterable[Value]) -> None:
+        """Raise Unclear where a membrane is taken."""
         if any(self.fold.nodes[value.node].membrane for value in values):
             raise Unclear("takes a neuron's membrane, which no node does")
+
+    def applied(self, key: Any, make: Callable[[], Node], signal: Signal, given: Tensor, returned: Tensor) -> Signal:
+        """Record a node without a state on every value of a signal; the axes of time and batch stay as they are."""
+        leading, made_once = signal.axes.leading, make()
+        if isinstance(made_once.module, OVER_LENGTH) and len(signal.axes.sample) == 1:  # as if of one channel
+            place = len(leading)
+            channel = replace(signal, axes=signal.axes.inserted(place))
+            pooled = self.applied(key, make, channel, given.unsqueeze(place), returned.unsqueeze(place))
+            return replace(pooled, axes=pooled.axes.without(place))
+        values, _ = self.seen(signal, made_once.path)
+        self.require_no_membrane(values)
         if returned.shape[: len(leading)] != given.shape[: len(leading)]:
             raise Unclear("changes the axes of time or batch")
         made = [self.fold.stateless(key, [value], make) for value in values]
@@ -236,8 +258,7 @@ class Recorder(TorchFunctionMode):
             found = " × ".join(kinds).replace("t", "time").replace("b", "batch")
             raise Unclear(f"takes {expected or 'one sample'}, and is given {found or 'one sample'}")
         values, _ = self.seen(signal, path)
-        if any(self.fold.nodes[value.node].membrane for value in values):
-            raise Unclear("takes a neuron's membrane, which no node does")
+        self.require_no_membrane(values)
         over_time, made = takes is not Takes.STEP, []
         before = signal.axes.time_first(given)
         for place, value in enumerate(values):
