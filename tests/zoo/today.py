@@ -8,26 +8,7 @@ TODAY: dict[str, Outcome] = {
     "snntorch-rleaky-conv": refused("conv2d_channels: a recurrent connection is full"),
     "snntorch-bntt": refused("'lif1' takes 'norm.0' first and 'norm.1' in its call 1: the steps are not copies of"),
     "snntorch-alpha": refused("Alpha): its class: no rule converts it"),
-    "snntorch-exoplanet": refused("MaxPool1d): its class: no rule converts it"),
-    "snntorch-autoencoder": refused("'decoder.3' takes samples of 64 reshaped to 4×4×4, which has no"),
-    "neurobench-nehar": refused("'conv1' takes samples of 6 reshaped to 6×1, which has no"),
-    "spikingjelly-rsnn-synapse-filter": refused("SynapseFilter): its class: no rule converts it"),
-    "spikingjelly-rsnn-feedback": refused("LinearRecurrentContainer): its class: no rule converts it"),
-    "spikingjelly-element-wise-feedback": refused("ElementWiseRecurrentContainer): its class: no rule converts it"),
-    "spikingjelly-skip-and": refused("torch.Tensor.mul multiplies two signals, which has no"),
-    "spikingjelly-skip-iand": refused("torch.Tensor.__rsub__ has no"),
-    "spikingjelly-shared-cat": refused("torch.cat joins samples side by side, which has no"),
     "spikingjelly-qif-eif": refused("QIFNode): its class: no rule converts it"),
-    "spikingjelly-spikformer": refused(
-        "'blocks.0.attn.qkv_conv_bn.0' takes samples of 16×4×4 reshaped to 16×16, which has"
-    ),
-    "spikingjelly-qkformer": refused(
-        "'stage1.0.attn.qk_conv_bn.0' takes samples of 8×8×8 reshaped to 8×64, which has no"
-    ),
-    "norse-conv-net": refused("torch.Tensor.sub subtracts, which has no"),
-    "norse-speech-commands": refused("torch.Tensor.sub subtracts, which has no"),
-    "norse-lsnn": refused("torch.Tensor.sub subtracts, which has no"),
-    "norse-memory": refused("torch.cat joins samples side by side, which has no"),
     "norse-lif-adex": refused("LIFAdExCell): its class: no rule converts it"),
     "norse-refractory": refused("LIFRefracCell): its class: no rule converts it"),
 }
