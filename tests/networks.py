@@ -107,6 +107,7 @@ CONNECTIONS = {
 }
 JOINS = ["Multiply", "Concatenate", "MatMul"]
 ROOM = 12  # bits of both signals of a product: with those of the layers behind it they stay within a float32's 24
+NOT_DYADIC = 1000  # bits of what no sum is exact of
 
 
 @st.composite
@@ -165,6 +166,8 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
             "floor": draw(st.one_of(st.none(), st.none(), st.floats(-2, 0.5, width=32), st.just("per_neuron"))),
             "recurrent": draw(st.one_of(st.none(), recurrences(sums=sums))),
         }
+        if fire is not Fire.MULTIPLE and node["reset_timing"] is ResetTiming.SAME_STEP:
+            node["refractory"] = draw(st.one_of(st.none(), st.none(), st.floats(0, 3, width=32), st.just("per_neuron")))
         if reset is Reset.VALUE:
             node["reset_value"] = parameter(st.floats(-1, 1, width=32))
     return node
@@ -265,7 +268,8 @@ def joins(
         return [({"type": kind, "name": name, "inputs": [last, draw(st.sampled_from(same))]}, shape)] if same else []
     if kind == "Concatenate":
         axis = draw(st.integers(0, len(shape) - 1))
-        joined = [other for other in shapes if _without(shapes[other], axis) == _without(shape, axis)]
+        dyadic = [other for other in shapes if bits[other] < NOT_DYADIC]
+        joined = [other for other in dyadic if _without(shapes[other], axis) == _without(shape, axis)]
         inputs = draw(st.permutations([last, *draw(st.lists(st.sampled_from(joined), min_size=1, max_size=2))]))
         length = sum(shapes[other][axis] for other in inputs)
         leaving = (*shape[:axis], length, *shape[axis + 1 :])
@@ -305,6 +309,8 @@ def _bits(node: dict[str, Any], given: list[int]) -> int:
             return max(given) + 8
         case "Scale" | "SumPool1d" | "SumPool2d" | "AvgPool1d" | "AvgPool2d":
             return max(given) + 3
+        case kind if kind in INTEGRATING:
+            return NOT_DYADIC
         case kind if kind in FIRING and node["fire"] is not Fire.MULTIPLE:
             return 1
         case _:
@@ -327,7 +333,6 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
     nodes: list[dict[str, Any]] = []
     shapes: dict[str, Shape] = {"input": shape}
     bits = {"input": 5}  # of a signal's values, about: a product has those of both, and needs room for them
-    floats: list[str] = []
 
     def append(node: dict[str, Any], leaving: Shape) -> None:
         nonlocal shape
@@ -339,8 +344,7 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
 
     for layer in range(draw(st.integers(0, 4))):
         if draw(st.integers(0, 3)) == 0:
-            dyadic = {name: other for name, other in shapes.items() if name not in floats}
-            for joined, leaving in draw(joins(f"j{layer}", dyadic, bits)):
+            for joined, leaving in draw(joins(f"j{layer}", shapes, bits)):
                 append(joined, leaving)
         if len(shape) in CONNECTIONS:
             node = draw(connections(f"c{layer}", shape, time_steps))
@@ -348,11 +352,9 @@ def dyadic_cases(draw: st.DrawFn) -> Case:
         if draw(st.booleans()):
             filtered = draw(st.integers(0, 3)) == 0
             if filtered:  # right before neurons that are not recurrent: what it gives is not dyadic, so that no sum is
-                floats.append(f"i{layer}")
                 append(draw(neurons(f"i{layer}", draw(st.sampled_from(INTEGRATING)))), shape)
-            others = [
-                name for name, other in shapes.items() if other == shape and name not in (nodes[-1]["name"], *floats)
-            ]
+            others = [name for name, other in shapes.items() if other == shape and bits[name] < NOT_DYADIC]
+            others = [name for name in others if name != nodes[-1]["name"]]
             shortcut = draw(st.sampled_from([None, *others]))
             inputs = [nodes[-1]["name"], shortcut] if shortcut else None
             neuron = draw(neurons(f"n{layer}", draw(st.sampled_from(FIRING)), inputs))
@@ -431,7 +433,7 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any) -> Flo
             return rng.random(shape, np.float32) / np.float32(64)
         case "gain" | "syn_gain" | "drive" | "leak" | "critical" | "reset_value" | "floor" | "start":
             return rng.random(shape, np.float32) - np.float32(0.5)
-        case "delay":
+        case "delay" | "refractory":
             return rng.integers(0, 5, shape).astype(np.float32)
         case "scale" | "offset":
             return (rng.integers(-2, 3, shape) / 2).astype(np.float32)

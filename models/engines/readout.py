@@ -47,8 +47,9 @@ def read_out(
         counts = _so_far(counts, state, READOUT)
         return ReadoutAnswer(counts, counts.astype(np.float32), {READOUT: counts})
     assert values is not None  # noqa: S101
-    flat = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
-    steps = np.broadcast_to(flat, (time_steps, *flat.shape[1:]))
+    steps = values if values.ndim == 3 else values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
+    if len(steps) != time_steps:
+        steps = np.broadcast_to(steps, (time_steps, *steps.shape[1:]))
     taken = 0 if state is None else state.steps
     before = None if state is None else state.arrays[READOUT]
     if readout is Readout.FIRST_SPIKE:
@@ -58,7 +59,7 @@ def read_out(
         found, carried = REDUCTIONS[readout.reduction](steps, before, taken)
     kept = {READOUT: carried}
     if counts is None:
-        return ReadoutAnswer(np.zeros(flat.shape[1:], np.int64), found.astype(np.float32), kept)
+        return ReadoutAnswer(np.zeros(steps.shape[1:], np.int64), found.astype(np.float32), kept)
     counts = _so_far(counts, state, SPIKE_COUNTS)
     return ReadoutAnswer(counts, found.astype(np.float32), kept | {SPIKE_COUNTS: counts})
 

@@ -57,6 +57,14 @@ class NumpyArithmetic:
         """Return the values, with 0 in place of negative ones."""
         return np.maximum(values, np.float32(0))
 
+    def waiting(self, counter: FloatArray) -> FloatArray:
+        """Return 1 where a counter is above 0, else 0."""
+        return (counter > 0).astype(counter.dtype)
+
+    def still(self, values: FloatArray) -> FloatArray:
+        """Return the values unchanged, since there is no gradient to stop."""
+        return values
+
 
 class ReferenceEngine:
     """Runs a network in NumPy, layer by layer and step by step."""

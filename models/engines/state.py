@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import InvalidInput
-from models.neurons import NeuronState, adapts, has_synapse, is_recurrent
+from models.neurons import NeuronState, adapts, has_synapse, is_recurrent, refracts
 from models.spec import Readout
 from models.spec.network import Network
 from models.spec.nodes import Delay, Neuron, Spiking
@@ -38,6 +38,7 @@ class State:
         <neuron>.synapse     (batch, *shape) float32   what is kept of a synaptic current, where there is one
         <neuron>.spikes      (batch, *shape) float32   of the last step, where the neuron is recurrent
         <neuron>.adaptation  (batch, *shape) float32   the decayed sum of its spikes, where the neuron adapts
+        <neuron>.waiting     (batch, *shape) float32   the steps that it still waits, where it has refractory steps
         <delay>.line         (batch, longest delay, *shape) float32   the last inputs of a Delay, the oldest first
         readout              (batch, classes)          what the answer is read from, over all steps so far: the output
                                                        spikes (int64); the step of each neuron's first (int64), from 0,
@@ -80,6 +81,7 @@ def arrays_of(network: Network) -> dict[str, StateArray]:
             arrays[f"{node.name}.line"] = StateArray((longest_delay(network, node), *shape), np.float32)
         elif isinstance(node, Neuron):
             held = {"synapse": has_synapse(node), "spikes": is_recurrent(node), "adaptation": adapts(node)}
+            held["waiting"] = refracts(node)
             kinds = ["membrane", *(kind for kind, is_held in held.items() if is_held)]
             arrays |= {f"{node.name}.{kind}": StateArray(shape, np.float32) for kind in kinds}
     of_spikes = spec.readout.of_spikes

@@ -10,6 +10,7 @@ from models.neurons.equations import (
     Integrator,
     Needed,
     NeuronState,
+    Refractory,
     ResetRule,
     SpikingNeuron,
     adapts,
@@ -17,6 +18,7 @@ from models.neurons.equations import (
     has_synapse,
     integrator,
     is_recurrent,
+    refracts,
     spiking_neuron,
     starting,
 )
@@ -33,6 +35,7 @@ __all__ = [
     "Needed",
     "NeuronLayer",
     "NeuronState",
+    "Refractory",
     "ResetRule",
     "SpikingNeuron",
     "adapts",
@@ -42,6 +45,7 @@ __all__ = [
     "has_synapse",
     "integrator",
     "is_recurrent",
+    "refracts",
     "spiking_neuron",
     "starting",
 ]

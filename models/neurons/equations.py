@@ -24,10 +24,12 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              v = reset_value where s, else u                  ("value")
              v = u                                            ("none")
     floor    v = max(v - floor, 0) + floor                    (floor, where there is one: sinabs)
+    hold     v stays that of the step before and s = 0 where q > 0; then q = refractory where s, else max(q - 1, 0)
+                                                              (refractory, where there is one: Norse's LIFRefrac)
     adapt    a = adapt_decay * a + adapt_spike * s            (ALIF: a spike counts from the next step on)
              a = h + adapt_gain * s                           ("relax": a is the threshold itself)
 
-Before the first step v = start, j = 0, a = 0 (or the threshold, with "relax") and no neuron has fired.
+Before the first step v = start, j = 0, q = 0, a = 0 (or the threshold, with "relax") and no neuron has fired.
 
 A neuron that adapts is that of Bellec et al., 2018 ("Long short-term memory and learning-to-learn in networks of
 spiking neurons", LSNN), and a reset by subtraction takes h, the threshold that it fired at, as there and in sinabs'
@@ -101,18 +103,28 @@ class Arithmetic(Protocol[Array]):
         """Return the values, and 0 in place of those that are less."""
         ...
 
+    def waiting(self, counter: Array) -> Array:
+        """Return 1 where a counter is above 0, else 0; no gradient passes."""
+        ...
+
+    def still(self, values: Array) -> Array:
+        """Return the values, through which no gradient passes."""
+        ...
+
 
 class NeuronState(NamedTuple):
     """What a layer remembers from one step to the next; what it has not is None.
 
     `synapse`: what is kept of a synaptic current. `spikes`: a recurrent layer's last ones. `adaptation`: the spikes so
-    far of neurons that adapt, decayed, or the threshold that they have raised.
+    far of neurons that adapt, decayed, or the threshold that they have raised. `waiting`: for how many steps neurons
+    still neither charge nor fire.
     """
 
     membrane: Any
     synapse: Any = None
     spikes: Any = None
     adaptation: Any = None
+    waiting: Any = None
 
 
 Parameters: TypeAlias = Callable[[str], Array]  # a parameter's name -> its value in the engine's kind of array
@@ -209,6 +221,25 @@ class RelaxingThreshold(Generic[Array]):
 
 
 @dataclass(frozen=True)
+class Refractory(Generic[Array]):
+    """For how many steps after a spike a neuron holds its membrane and does not fire; a part of a step counts as one.
+
+    Its synaptic current flows on. No gradient passes the counter, nor a neuron that waits.
+    """
+
+    steps: Array
+
+    def held(
+        self, counter: Array, before: Array, after: Array, spikes: Array, arithmetic: Arithmetic[Array]
+    ) -> tuple[Array, Array, Array]:
+        """Return the membrane, the spikes and the counter after a step that began with this counter and membrane."""
+        waiting = arithmetic.waiting(counter)
+        spikes = arithmetic.select(waiting, spikes - spikes, spikes)
+        left = arithmetic.select(arithmetic.waiting(spikes), self.steps, arithmetic.positive(counter - waiting))
+        return arithmetic.select(waiting, before, after), spikes, arithmetic.still(left)
+
+
+@dataclass(frozen=True)
 class SpikingNeuron(Integrator[Array]):
     """A layer of neurons that charge, fire and reset; `threshold` is the base of one that adapts."""
 
@@ -217,6 +248,7 @@ class SpikingNeuron(Integrator[Array]):
     reset: ResetRule[Array]
     floor: Array | None
     adaptation: Adaptation[Array] | None = None
+    refractory: Refractory[Array] | None = None
 
     def step(
         self, state: NeuronState, current: Array, feedback: Array | None, arithmetic: Arithmetic[Array]
@@ -225,22 +257,24 @@ class SpikingNeuron(Integrator[Array]):
 
         `feedback` is a recurrent current that joins what is charged; one that joins the input is part of `current`.
         """
-        threshold, reset, late, adaptation = self.threshold, self.reset, None, None
+        threshold, reset, late, adaptation, waiting = self.threshold, self.reset, None, None, None
         if self.adaptation is not None:
             threshold = self.adaptation.threshold(threshold, state.adaptation)
             reset = reset.at(threshold)
         if reset.is_late:
             late = arithmetic.held(arithmetic.fire(state.membrane, threshold, self.fire))
         before = reset.before(state.membrane, late, arithmetic)
-        membrane, synapse, _, _ = self.charge(NeuronState(before, state.synapse), current, feedback)
+        membrane, synapse, *_ = self.charge(NeuronState(before, state.synapse), current, feedback)
         charged = reset.charged(membrane, late, arithmetic)
         spikes = arithmetic.fire(charged, threshold, self.fire)
         after = reset.after(charged, arithmetic.held(spikes), late, arithmetic)
         if self.floor is not None:
             after = arithmetic.positive(after - self.floor) + self.floor
+        if self.refractory is not None:
+            after, spikes, waiting = self.refractory.held(state.waiting, state.membrane, after, spikes, arithmetic)
         if self.adaptation is not None:
             adaptation = self.adaptation.after(state.adaptation, threshold, spikes)
-        return spikes, NeuronState(after, synapse, None, adaptation)
+        return spikes, NeuronState(after, synapse, None, adaptation, waiting)
 
 
 @dataclass(frozen=True)
@@ -522,6 +556,11 @@ def adapts(node: Spiking | Integrating) -> TypeIs[ALIF | CubaALIF]:
     return isinstance(node, ALIF | CubaALIF)
 
 
+def refracts(node: Spiking | Integrating) -> bool:
+    """Return whether a layer's neurons wait after a spike, and so count steps."""
+    return getattr(node, "refractory", None) is not None
+
+
 def is_recurrent(node: Spiking | Integrating) -> bool:
     """Return whether a layer hears its own spikes of the step before."""
     return isinstance(node, Spiking) and node.recurrent is not None
@@ -552,4 +591,5 @@ def spiking_neuron(node: Spiking, parameters: Parameters[Array]) -> SpikingNeuro
         ),
         floor=of("floor"),
         adaptation=ADAPTATIONS[node.adapt](of) if adapts(node) else None,
+        refractory=Refractory(parameters("refractory")) if refracts(node) else None,
     )

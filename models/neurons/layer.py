@@ -22,6 +22,7 @@ from models.neurons.equations import (
     has_synapse,
     integrator,
     is_recurrent,
+    refracts,
     spiking_neuron,
     starting,
 )
@@ -44,6 +45,7 @@ def at_rest(node: Neuron, parameters: Parameters[Array], zeros: Array) -> Neuron
         zeros if has_synapse(node) else None,
         zeros if is_recurrent(node) else None,
         adaptation,
+        zeros if refracts(node) else None,
     )
 
 
@@ -88,7 +90,7 @@ class NeuronLayer(Generic[Array]):
                     current, feedback = current + feedback, None
             spikes, after = self.neuron.step(state, current, feedback, self.arithmetic)
             if self.recur is not None:
-                after = NeuronState(after.membrane, after.synapse, spikes, after.adaptation)
+                after = after._replace(spikes=spikes)
             return spikes, after
         after = self.neuron.charge(state, current)
         return after.membrane, after

@@ -61,6 +61,7 @@ _TABLE = (
     NeuronParameter("rate", "dt / tau", low=0.0),
     NeuronParameter("tau", "to divide by instead, for `relax`, `leak_then_add` and `quadratic`", low=MIN_POSITIVE),
     NeuronParameter("leak", "where the membrane rests; not with `decay` or `filter`", 0.0),
+    NeuronParameter("refractory", "for how many steps after a spike a neuron neither charges nor fires", low=0.0),
     NeuronParameter("curvature", "the factor of the square; only with `quadratic`", low=0.0),
     NeuronParameter("critical", "from where on the square drives the membrane up; only with `quadratic`"),
     NeuronParameter("syn_decay", "what is left of the current", low=0.0, high=1.0),

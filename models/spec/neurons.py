@@ -143,6 +143,7 @@ class SpikingBase(NeuronBase):
     reset_value: Parameter = parameter_field("reset_value")
     reset_timing: ResetTiming = ResetTiming.SAME_STEP
     floor: Parameter | None = parameter_field("floor")
+    refractory: Parameter | None = parameter_field("refractory")
     recurrent: Recurrent | None = None
 
     @model_validator(mode="after")
@@ -159,6 +160,19 @@ class SpikingBase(NeuronBase):
             )
         if timing is not ResetTiming.SAME_STEP and self.fire is Fire.MULTIPLE:
             raise ValueError(f"node '{self.name}': reset_timing is '{timing}', but fire 'multiple' resets at once")
+        return self
+
+    @model_validator(mode="after")
+    def _a_refractory_neuron_fires_once_and_resets_at_once(self) -> Self:
+        if self.refractory is None:
+            return self
+        if self.fire is Fire.MULTIPLE:
+            raise ValueError(f"node '{self.name}': fire is 'multiple', but a neuron with refractory steps fires once")
+        if self.reset_timing is not ResetTiming.SAME_STEP:
+            raise ValueError(
+                f"node '{self.name}': reset_timing is '{self.reset_timing}', but a neuron with refractory steps has "
+                "only same_step"
+            )
         return self
 
     @model_validator(mode="after")
@@ -250,6 +264,7 @@ class Threshold(NeuronBase):
     reset: ClassVar = Reset.NONE
     reset_timing: ClassVar = ResetTiming.SAME_STEP
     floor: ClassVar = None
+    refractory: ClassVar = None
     recurrent: ClassVar = None
 
     type: Literal["Threshold"] = "Threshold"

@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from models.errors import InvalidInput, InvalidSpec
 from models.spec.input import Input
-from models.spec.nodes import Flatten, Neuron, Node, Scale, Spiking
+from models.spec.nodes import Flatten, Neuron, Node, Reshape, Scale, Spiking
 from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
 from models.spec.readouts import Readout
 from models.spec.scores import Scores
@@ -165,13 +165,13 @@ class Spec(Task):
 
     @cached_property
     def readout_node(self) -> Node:
-        """The node that the answer is read from: the last, or the one before the Flattens at the end.
+        """The node that the answer is read from: the last, or the one before each Flatten and Reshape at the end.
 
-        Its output has one value for each class, in any shape: it is read flat, which a Flatten leaves as it is.
+        Its output has one value for each class, in any shape: it is read flat, which neither of them changes.
         """
         by_name = {node.name: node for node in self.nodes}
         node = self.nodes[-1]
-        while isinstance(node, Flatten):
+        while isinstance(node, Flatten | Reshape):
             first, *others = self.sources[node.name]
             if others or first == INPUT:
                 break

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import encode
+from models.coding import EncodedInputs, encode
 from models.engines import EngineName, Record, RunResult, create
 from models.errors import InvalidInput
 from models.spec.network import Network
@@ -94,6 +94,45 @@ def test_each_way_to_charge(engine: EngineName, kind: str, fields: Node, expecte
     node |= {"syn_decay": 0.0} if "Cuba" in kind else {}  # a synapse that keeps nothing: j = i
     node |= {"threshold": 100} if "IF" in kind else {}
     assert membrane(engine, node, [1, 0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected_membrane", "expected_spikes"),
+    [
+        # 1.5 fires and leaves 0.5, which stays for a step in which 4 does nothing | 0.25 + 1 fires and leaves 0.25
+        ({"refractory": 1.0}, [0.5, 0.5, 0.25, 0.25], [1, 0, 1, 0]),
+        # a part of a step is a step
+        ({"refractory": 0.5}, [0.5, 0.5, 0.25, 0.25], [1, 0, 1, 0]),
+        # two steps, and then 0.25 + 1
+        ({"refractory": 2.0}, [0.5, 0.5, 0.5, 0.25], [1, 0, 0, 1]),
+        # none: 0.25 + 4 fires and leaves 3.25, 1.625 + 1 leaves 1.625, 0.8125 + 1 leaves 0.8125
+        ({"refractory": 0.0}, [0.5, 3.25, 1.625, 0.8125], [1, 1, 1, 1]),
+        # a membrane that is reset stays at its reset value, and decays only after that
+        ({"refractory": 1.0, "reset": "value", "reset_value": 0.5}, [0.5, 0.5, 0.5, 0.5], [1, 0, 1, 0]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["LIF", "CubaLIF", "ALIF"])
+def test_a_neuron_waits_its_refractory_steps_after_a_spike(
+    engine: EngineName, kind: str, fields: Node, expected_membrane: list[float], expected_spikes: list[int]
+) -> None:
+    node = {"type": kind, "decay": 0.5} | fields | ({"syn_decay": 0.0} if "Cuba" in kind else {})
+    node |= {"adapt_decay": 0.5, "adapt_gain": 0.0} if kind == "ALIF" else {}
+    found = membrane_and_spikes(engine, node, [1.5, 4, 1, 1])
+    assert found == (expected_membrane, expected_spikes)
+
+
+def test_a_neuron_that_waits_goes_on_waiting_in_a_later_call(engine: EngineName) -> None:
+    # The third case above, cut while one of its two steps is left.
+    network = one({"type": "LIF", "decay": 0.5, "refractory": 2.0})
+    inputs = encode(np.array([[[1.5], [4], [1], [1]]], np.float32), network.spec)
+    halves = [EncodedInputs(inputs.steps[part], 2) for part in (slice(0, 2), slice(2, 4))]
+    runner = create(engine, network)
+    _, state = runner.run(halves[0])
+    assert state.arrays["out.waiting"].tolist() == [[1.0]]
+    result, end = runner.run(halves[1], state, record=EVERYTHING)
+    assert result.membranes["out"].ravel().tolist() == [0.5, 0.25]
+    assert result.rasters["out"].ravel().tolist() == [0, 1]
+    assert end.arrays["out.waiting"].tolist() == [[2.0]]
 
 
 def test_a_filter_between_nodes_passes_its_membrane_on(engine: EngineName) -> None:

@@ -10,10 +10,12 @@ import pytest
 
 from models.coding import EncodedInputs, encode
 from models.engines import EngineName, create, plain
+from models.engines.event import joins
 from models.engines.event.chunk import Chunk
 from models.engines.event.engine import EventEngine
 from models.engines.event.signals import Dense, Signal, Sparse
 from models.engines.fan_out import fan_out
+from models.engines.reference import ReferenceEngine
 from models.errors import InvalidInput, InvalidSpec
 from models.spec import Spec
 from models.spec.network import Network
@@ -237,6 +239,44 @@ def test_behind_a_node_without_a_kernel_few_values_travel_as_events_again() -> N
     assert isinstance(shifted, Dense)
     assert shifted.rows.sum() == 2 * (64 + 4)
     assert plan.plain.keys() == {"few", "shifted"}
+
+
+@pytest.mark.parametrize("share", [-1.0, 1.0], ids=["by values", "by events"])
+@pytest.mark.parametrize("spikes", [True, False])
+@pytest.mark.parametrize(
+    "join",
+    [{"type": "Multiply", "inputs": ["input", "late"]}, {"type": "Multiply", "inputs": ["late", "late", "input"]}]
+    + [{"type": "Concatenate", "inputs": ["late", "input", "input"], "axis": axis} for axis in range(3)],
+    ids=lambda join: f"{join['type']} {join.get('axis', '')} of {len(join['inputs'])}",
+)
+def test_joins_of_events_are_joins_of_values(
+    join: dict[str, Any], spikes: bool, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joins, "FEW_EVENTS", share)
+    rng = np.random.default_rng(2)
+    steps = (rng.random((6, 3, 3, 4, 5)) < 0.5).astype(np.float32)
+    if not spikes:
+        # The product of the two smallest is 0: no event, which costs nothing behind it.
+        steps *= rng.choice(np.array([-2, 0.5, 1e-30], np.float32), steps.shape)
+    size = 60 * (1 if join["type"] == "Multiply" else 3)
+    network = summed(
+        [
+            {"type": "Delay", "name": "late", "delay": 1},
+            join | {"name": "joined"},
+            {"type": "Flatten", "name": "row"},
+            {"type": "Linear", "name": "fc", "in_features": size, "out_features": 2, "bias": False},
+        ],
+        {"fc.weight": rng.integers(-8, 9, (2, size)) / 8},
+        (3, 4, 5),
+        2,
+        time_steps=6,
+    )
+    found, _ = EventEngine(network).run(EncodedInputs(steps, 6), record=EVERYTHING)
+    expected, _ = ReferenceEngine(network).run(EncodedInputs(steps, 6), record=EVERYTHING)
+    assert found.synaptic_operations is not None
+    assert expected.synaptic_operations is not None
+    assert found.synaptic_operations.tolist() == expected.synaptic_operations.tolist()
+    np.testing.assert_allclose(found.membranes["out"], expected.membranes["out"], rtol=0, atol=0 if spikes else 1e-4)
 
 
 def test_an_input_of_a_transposed_convolution_costs_the_weights_that_it_meets() -> None:

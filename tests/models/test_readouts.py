@@ -91,7 +91,11 @@ def test_a_first_spike_is_that_since_rest_whatever_a_later_call_fires(engine: En
 
 
 @every_engine
-@pytest.mark.parametrize("behind", [[], [{"type": "Flatten", "name": "flat"}]], ids=["bare", "flattened"])
+@pytest.mark.parametrize(
+    "behind",
+    [[], [{"type": "Flatten", "name": "flat"}], [{"type": "Reshape", "name": "shaped", "shape": [1, 2]}]],
+    ids=["bare", "flattened", "reshaped"],
+)
 @pytest.mark.parametrize("readout", ["spike_count", "last", "last_membrane"])
 def test_an_output_of_any_shape_is_read_flat(engine: EngineName, readout: str, behind: list[dict[str, Any]]) -> None:
     # Two channels of one pixel each, as a convolution leaves them; the second fires at its second step.

@@ -104,6 +104,15 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
             changed("lif", charge="quadratic", decay=None, tau=2.0, curvature=0.5),
             "node 'lif': critical is None, expected a value, since charge is 'quadratic'",
         ),
+        (
+            changed("lif", refractory=2, fire="multiple"),
+            "node 'lif': fire is 'multiple', but a neuron with refractory steps fires once",
+        ),
+        (
+            changed("lif", refractory=2, reset_timing="next_step"),
+            "node 'lif': reset_timing is 'next_step', but a neuron with refractory steps has only same_step",
+        ),
+        (changed("lif", refractory=-1), "refractory.*greater than or equal to 0, got -1"),
         (changed("lif", curvature=0.5), "node 'lif': curvature is 0.5, expected none, since charge is 'decay'"),
         (
             changed("lif", charge="filter", decay=None, rate=0.5, leak=0.5),

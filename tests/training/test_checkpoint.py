@@ -216,6 +216,9 @@ def test_a_whole_module_and_what_is_no_file_of_weights_are_refused_with_what_to_
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(InvalidEntry, match="cannot be read as tensors alone"):
         loaded(tmp_path / "text.pt")
+    torch.save({"net": trained(), "acc": np.float64(0.5)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(InvalidEntry, match=r"tensors alone: it holds 'numpy\S+scalar'; save the network's state_dict"):
+        loaded(tmp_path / "old.pt")
     with pytest.raises(InvalidEntry, match="holds a list, expected a dictionary of tensors"):
         loaded(saved(tmp_path, [torch.ones(2)]))
 

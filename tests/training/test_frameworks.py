@@ -95,7 +95,14 @@ def test_a_network_that_the_spec_refuses_is_told_so() -> None:
 
 NOT_SERVED = [
     ("snntorch", "snntorch", "Leaky(0.9, state_quant=lambda x: x)", "state_quant is set"),
-    ("snntorch", "snntorch", "Leaky(0.9, graded_spikes_factor=2.0)", "graded_spikes_factor is 2.0"),
+    ("snntorch", "snntorch", "Leaky(0.9, graded_spikes_factor=0.0)", "graded_spikes_factor is 0"),
+    (
+        "snntorch",
+        "snntorch",
+        "(lambda made: (made.graded_spikes_factor.fill_(2.0), made)[1])(RLeaky(0.9, linear_features=4))",
+        "graded_spikes_factor is 2.0: a recurrent neuron hears its own spikes as 1",
+    ),
+    ("snntorch", "snntorch", "Leaky(0.9, inhibition=True)", "inhibition is True"),
     ("snntorch", "snntorch", "Leaky(0.9, spike_grad=lambda x: x)", "spike_grad"),
     ("snntorch", "snntorch", "Leaky(0.9, threshold=-1.0)", "threshold"),
     ("snntorch", "snntorch", "Lapicque(beta=0.9, R=3)", "R is 3.0"),

@@ -63,6 +63,8 @@ def rules() -> Iterator[dict[str, Any]]:
         yield ADAPTS | {"type": "CubaALIF", "decay": 0.75, "syn_decay": 0.5, "reset": reset}
     yield ADAPTS | {"type": "ALIF", "decay": 0.75, "adapt_spike": 0.5}
     for reset in Reset:
+        yield {"type": "LIF", "decay": 0.75, "refractory": 2.0, "reset": reset}
+    for reset in Reset:
         yield RELAXES | {"type": "ALIF", "decay": 0.75, "reset": reset}
     yield {"type": "IF", "floor": -0.5}
     yield {"type": "I"}

@@ -45,6 +45,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.125, "recurrent": {}},
         {"trained": ("decay", "adapt_decay", "adapt_gain"), "begun": True},
     ),
+    "refractory": (
+        {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0, "recurrent": {}},
+        {"trained": ("decay",), "begun": True, "time_steps": 9},
+    ),
+    "refractory with an attached reset": (
+        {"type": "LIF", "decay": 0.875, "threshold": 0.25, "refractory": 1.0, "reset": "value", "reset_value": 0.125},
+        {"detach_reset": False, "time_steps": 9},
+    ),
     "quadratic": (
         {"type": "LIF", "charge": "quadratic", "tau": 4.0, "curvature": 0.25, "critical": 0.5, "leak": 0.125}
         | {"reset": "value"},

@@ -25,6 +25,7 @@ from models.engines.reference import ReferenceEngine
 from models.spec import Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
+from training.errors import NotConvertible
 from training.importers.builder import Options
 from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
 from training.importers.frameworks.convert import Converted, convert
@@ -63,8 +64,9 @@ def linear(rng: Generator, inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def dyadic_recurrence(rng: Generator, connection: nn.Linear) -> None:
+def dyadic_recurrence(rng: Generator, connection: nn.Linear | nn.Conv2d) -> None:
     weight, bias = connection.weight, connection.bias
+    assert bias is not None
     weight.data, bias.data = dyadic(rng, *weight.shape, most=1), dyadic(rng, *bias.shape, most=2)
 
 
@@ -95,7 +97,9 @@ def require_parity(rows: list[LayerParity]) -> None:
     assert sum(row.neuron_steps for row in rows) >= LEAST_NEURON_STEPS
 
 
-def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: bool = True) -> Neurons:
+def snntorch_neurons(
+    kind: str, mechanism: str, *, delay: bool = True, linear: bool = True, graded: bool = False
+) -> Neurons:
     """A snnTorch neuron with an array of betas, some of them out of range and so clamped, and one of thresholds."""
 
     def build(rng: Generator, size: int) -> nn.Module:
@@ -108,6 +112,8 @@ def snntorch_neurons(kind: str, mechanism: str, *, delay: bool = True, linear: b
             fields["reset_delay"] = delay
         else:
             fields |= {"beta": 0.8125, "threshold": uniform(rng, 0.1, 0.5, size)}
+        if graded:
+            fields["graded_spikes_factor"] = torch.from_numpy(rng.integers(1, 13, size).astype(np.float32) / 8)
         if "Synaptic" in kind:
             fields["alpha"] = uniform(rng, 0.0, 0.9, size)
         if kind.startswith("R"):
@@ -129,6 +135,14 @@ SNNTORCH: dict[str, Neurons] = {
     for mechanism in ("subtract", "zero", "none")
     for delay in ((True,) if kind == "Lapicque" or mechanism == "none" else (True, False))
     for linear in ((True, False) if kind.startswith("R") else (True,))
+} | {
+    f"{kind}-{mechanism}-{'late' if delay else 'corrected'}-graded": snntorch_neurons(
+        kind, mechanism, delay=delay, graded=True
+    )
+    for kind, mechanism, delay in (
+        ("Leaky", "subtract", True),
+        ("Leaky", "zero", False),
+    )
 }
 
 
@@ -255,6 +269,9 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
             )
         else:
             parameters = norse.LIFParameters(**membrane, **current, **thresholds, **resets)
+        if "Refrac" in kind:
+            waits = torch.from_numpy(rng.integers(0, 8, size).astype(np.float32) / 2)  # steps, some of them half ones
+            parameters = norse.LIFRefracParameters(parameters, rho_reset=waits)
         if "Recurrent" in kind:
             weights = {
                 "input_weights": dyadic(rng, size, size, most=2),
@@ -273,6 +290,7 @@ NORSE: dict[str, Neurons] = {
     kind: norse_neurons(kind)
     for kind in (
         *("LIFCell", "LIF", "LIFRecurrentCell", "LIFRecurrent", "IAFCell", "IAF"),
+        *("LIFRefracCell", "LIFRefracRecurrentCell", "LIFRefracRecurrent"),
         *("LSNNCell", "LSNN", "LSNNRecurrentCell", "LSNNRecurrent"),
     )
 }  # fmt: skip
@@ -369,7 +387,7 @@ def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:
         parameters = of("norse.torch.functional.leaky_integrator").LIParameters(current, membrane)
     if kind == "LILinearCell":
         cell: nn.Module = norse.LILinearCell(size, size, parameters, dt=5e-4)
-        cell.input_weights.data = dyadic(rng, size, size, most=4)
+        cell.input_weights.data = dyadic(rng, size, size, most=2)
         return cell
     return getattr(norse, kind)(parameters, dt=5e-4)
 
@@ -420,7 +438,10 @@ OVER_TIME: dict[Readout, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SNNTORCH if kind.startswith(("Leaky", "Synaptic"))])
+UNGRADED = [kind for kind in SNNTORCH if not kind.endswith("graded")]  # whose last node is the neuron
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UNGRADED if kind.startswith(("Leaky", "Synaptic"))])
 def test_the_membrane_of_a_layer_that_fires_is_read_as_snntorch_returns_it(kind: str, rng: Generator) -> None:
     peer("snntorch")
     connection, neuron = linear(rng, INPUTS, NEURONS), cast("Any", SNNTORCH[kind](rng, NEURONS))
@@ -527,6 +548,34 @@ CONVOLUTIONAL: dict[str, tuple[str, Callable[[], nn.Module], Callable[[], list[n
         lambda: [of("sinabs.layers").SumPool2d(3, stride=2), of("sinabs.layers").SumPool2d(1)],
     ),
 }
+
+
+@pytest.mark.parametrize("kind", ["RLeaky", "RSynaptic"])
+def test_a_recurrent_convolution_is_the_frameworks_own(kind: str, rng: Generator) -> None:
+    # Each neuron hears the 3×3 around it, in both channels: of 18 weights that meet a spike inside the image at most.
+    fields = {"beta": 0.75, "conv2d_channels": 2, "kernel_size": (3, 3), "init_hidden": True}
+    neuron = getattr(of("snntorch"), kind)(**fields | ({"alpha": 0.5} if kind == "RSynaptic" else {}))
+    dyadic_recurrence(rng, neuron.recurrent)
+    conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+    conv.weight.data = dyadic(rng, *conv.weight.shape)
+    network = nn.Sequential(conv, neuron).eval().requires_grad_(False)
+    framework = peer("snntorch")
+    found = convert(network, framework, Options((2, 6, 7), 40))
+    recurrent = next(tensor for name, tensor in found.network.tensors.items() if name.endswith("recurrent.weight"))
+    assert recurrent.shape == (84, 84)
+    assert np.count_nonzero(recurrent, axis=1).max() <= 18
+    inputs = random_encoded(found.network.spec, 32)
+    theirs = run_framework(found, framework, inputs)
+    for engine in (EngineName.REFERENCE, EngineName.EVENT):
+        (row,) = compare(found, theirs, create(engine, found.network), inputs)
+        assert (row.differing, row.membrane) == (0, 0.0)
+        assert row.spikes
+
+
+def test_a_recurrent_convolution_of_many_neurons_is_refused() -> None:
+    neuron = of("snntorch").RLeaky(0.5, conv2d_channels=1, kernel_size=(3, 3), init_hidden=True)
+    with pytest.raises(NotConvertible, match="the weights of 4225 neurons are written out, at most 4096"):
+        convert(nn.Sequential(neuron).eval(), peer("snntorch"), Options((1, 65, 65), 4))
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONAL)

@@ -101,6 +101,9 @@ CASES: dict[str, Callable[[], Case]] = {
         {"type": "CubaALIF", "decay": 0.75, "syn_decay": 0.5, "adapt_decay": 0.875, "adapt_gain": "per_neuron"},
         trained=["adapt_gain"],
     ),
+    "refractory": _case(
+        {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0} | VALUE, trained=["decay"]
+    ),
     "charge quadratic": _case(
         {"type": "LIF", "charge": "quadratic", "tau": 1.5, "curvature": "per_neuron", "critical": 0.5} | VALUE,
         trained=["curvature", "critical"],

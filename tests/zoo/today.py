@@ -5,12 +5,10 @@ from __future__ import annotations
 from tests.zoo.registry import Entry, Outcome, refused
 
 TODAY: dict[str, Outcome] = {
-    "snntorch-rleaky-conv": refused("conv2d_channels: a recurrent connection is full"),
     "snntorch-bntt": refused("'lif1' takes 'norm.0' first and 'norm.1' in its call 1: the steps are not copies of"),
     "snntorch-alpha": refused("Alpha): its class: no rule converts it"),
-    "spikingjelly-qif-eif": refused("QIFNode): its class: no rule converts it"),
+    "spikingjelly-qif-eif": refused("EIFNode): its class: no rule converts it"),
     "norse-lif-adex": refused("LIFAdExCell): its class: no rule converts it"),
-    "norse-refractory": refused("LIFRefracCell): its class: no rule converts it"),
 }
 
 

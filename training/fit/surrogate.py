@@ -152,6 +152,14 @@ class SoftThreshold:
         """Return the values, with 0 in place of negative ones."""
         return torch.relu(values)
 
+    def waiting(self, counter: Tensor) -> Tensor:
+        """Return 1 where a counter is above 0, else 0."""
+        return (counter > 0).to(counter.dtype)
+
+    def still(self, values: Tensor) -> Tensor:
+        """Return the values detached."""
+        return values.detach()
+
 
 def threshold_for(
     surrogate: Surrogate, slope: float, *, detach_reset: bool = True

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from models.spec import INPUT, Coding, Input, OutOfRange, Readout, Scores, Spec, describe_first_error
 from models.spec.input import PerFeature
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Spiking
+from models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
 from models.spec.parameters import PER_NEURON, Shape, show
 from training.errors import InvalidGraph
 
@@ -176,8 +176,8 @@ class Builder:
 
     @property
     def _usual_readout(self) -> Readout:
-        """The readout of a source that says none: by the last node, or by the one before a Flatten at the end."""
-        last = next((node for node in reversed(self.nodes) if not isinstance(node, Flatten)), self.nodes[-1])
+        """The readout of a source that says none: by the last node, or the one before a Flatten or Reshape there."""
+        last = next((node for node in reversed(self.nodes) if not isinstance(node, Flatten | Reshape)), self.nodes[-1])
         if isinstance(last, Integrating):
             return Readout.MAX_MEMBRANE
         return Readout.SPIKE_COUNT if isinstance(last, Spiking) else Readout.MEAN

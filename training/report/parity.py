@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.bundle import close_readouts
 from models.engines import EngineName, Record, RunResult, available, create
+from models.spec import Spec
 from models.spec.network import Network
 from training.data.datasets import Split
 from training.errors import ExportRefused
@@ -15,7 +17,7 @@ from training.report.evaluate import run_batches
 
 @dataclass(frozen=True)
 class Parity:
-    """How one engine compares with the reference: samples with another class, and differing spikes of all spikes."""
+    """How one engine compares with the reference: samples with another answer, and differing spikes of all spikes."""
 
     engine: EngineName
     other_predictions: int
@@ -37,7 +39,10 @@ def compare_engines(network: Network, split: Split) -> list[Parity]:
     """Compare every other installed engine with the reference on each sample and each spike of a split."""
     expected = run_batches(create(EngineName.REFERENCE, network), split, Record.RASTER)
     others = [engine for engine in available() if engine is not EngineName.REFERENCE]
-    return [_compare(engine, run_batches(create(engine, network), split, Record.RASTER), expected) for engine in others]
+    return [
+        _compare(network.spec, engine, run_batches(create(engine, network), split, Record.RASTER), expected)
+        for engine in others
+    ]
 
 
 def require_parity(comparisons: list[Parity], samples: int) -> None:
@@ -50,11 +55,19 @@ def require_parity(comparisons: list[Parity], samples: int) -> None:
             )
 
 
-def _compare(engine: EngineName, found: list[RunResult], expected: list[RunResult]) -> Parity:
+def _others(spec: Spec, found: RunResult, expected: RunResult) -> int:
+    """Return how many samples have another class; of a model without classes, values that are not within rounding."""
+    if spec.scores.has_classes:
+        return int((found.class_index != expected.class_index).sum())
+    close = close_readouts(found.readout, expected.readout, spec, spec.time_steps)
+    return int((~close.all(axis=1)).sum())
+
+
+def _compare(spec: Spec, engine: EngineName, found: list[RunResult], expected: list[RunResult]) -> Parity:
     pairs = list(zip(found, expected, strict=True))
     return Parity(
         engine=engine,
-        other_predictions=sum(int((mine.class_index != theirs.class_index).sum()) for mine, theirs in pairs),
+        other_predictions=sum(_others(spec, mine, theirs) for mine, theirs in pairs),
         differing_spikes=sum(
             int(np.count_nonzero(mine.rasters[name] != raster))
             for mine, theirs in pairs

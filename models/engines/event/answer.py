@@ -54,7 +54,7 @@ class Answer:
         """Return what the answer is read from at each step, (1 or time_steps, samples, *shape); None for counts."""
         if self.spec.readout is Readout.SPIKE_COUNT:
             return None
-        if self.spec.readout.of_membrane:
+        if name == self.traced or (name in self.membranes and name not in self.spikes):
             return self.membranes[name]
         assert self.output is not None  # noqa: S101  (the chunk sets it before it asks for the result)
         dense = self.output.dense()

@@ -21,9 +21,9 @@ class CarriedLayout:
     """Where the arrays of a network's state lie.
 
     Those of all neurons lie in one array of floats, in the order of `arrays_of`: a layer's membranes, then its synaptic
-    currents, its last spikes and its adaptation, as far as it has them. For n samples an array of `rows` begins at n
-    times the number given there, and has one row of its layout's size for each sample. `lines` has the layout and the
-    longest delay of each Delay. `floats` is how many one sample takes for its neurons.
+    currents, its last spikes, its adaptation and its refractory steps, as far as it has them. For n samples an array of
+    `rows` begins at n times the number given there, and has one row of its layout's size for each sample. `lines` has
+    the layout and the longest delay of each Delay. `floats` is how many one sample takes for its neurons.
     """
 
     rows: dict[str, tuple[Layout, int]]
@@ -94,9 +94,9 @@ class CarriedArrays(Mapping[str, NDArray[Any]]):
     """The arrays of a `State`, each converted whenever it is looked up, since most runs end without a look.
 
     It holds the state and no other part of the run: no events, inputs or weights. That is, for each sample, 4 bytes
-    for the membrane, the synaptic current, the adaptation and (in a recurrent layer) the last spike of each neuron,
-    with the layout's padding; 4 bytes for each element of a Delay's input and each step of its longest delay; and the
-    readout.
+    for the membrane, the synaptic current, the adaptation, the refractory steps and (in a recurrent layer) the last
+    spike of each neuron, with the layout's padding; 4 bytes for each element of a Delay's input and each step of its
+    longest delay; and the readout.
     """
 
     __slots__ = ("parts",)

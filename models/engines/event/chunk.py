@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from models.engines.event import event_kernels, kernels
 from models.engines.event.answer import Answer
 from models.engines.event.carried import LINE, Carried
 from models.engines.event.connections import NOTHING
+from models.engines.event.joins import join
 from models.engines.event.plan import Plan
 from models.engines.event.signals import (
     NONE,
@@ -23,7 +23,6 @@ from models.engines.event.signals import (
     Pending,
     Signal,
     Sparse,
-    add,
     of_values,
     room_for_index,
     values_of,
@@ -108,10 +107,7 @@ class Chunk:
 
     def join(self, node: Node, inputs: Sequence[Signal]) -> Signal:
         """Return the one input that a node's several become: their sum, or what the node makes of them."""
-        if not isinstance(node, JoinBase):
-            return reduce(add, inputs)
-        # Samples and steps have changed places here, which nothing in a join depends on.
-        return of_values(self.plan.layouts[node.name], plain.join(node, [values_of(signal) for signal in inputs]))
+        return join(node, inputs, self.plan.arriving[node.name], self.plan.joined.get(node.name, ()))
 
     def run_plain(self, node: Node, arriving: Signal) -> Signal:
         """Run a node that has no kernel by its plain function, on every value."""

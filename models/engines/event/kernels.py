@@ -61,7 +61,8 @@ def run_neurons(
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
     spikes = np.empty(0, np.float32)
     row, membrane = aligned_floats(size), aligned_floats(size)
-    held, fired = aligned_floats(2 * size), aligned_floats(size)  # held: synaptic currents, then adaptations
+    held = aligned_floats(3 * size)  # synaptic currents, then adaptations, then counters of refractory steps
+    fired = aligned_floats(size)
     feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
     resting = stride * START
@@ -69,6 +70,7 @@ def run_neurons(
     synapses = membranes + samples * size
     last_spikes = synapses + (samples * size if rule.synapse else 0)
     adaptations = last_spikes + (samples * size if recurrent else 0)
+    counters = adaptations + (samples * size if rule.adaptive else 0)
     count, before = 0, 0
     offset[0] = 0
     for sample in range(samples):
@@ -80,6 +82,8 @@ def run_neurons(
                 copy(held, 0, carried, synapses + at, size)
             if rule.adaptive:
                 copy(held, size, carried, adaptations + at, size)
+            if rule.refractory:
+                copy(held, 2 * size, carried, counters + at, size)
         else:
             for j in range(size):
                 membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
@@ -126,7 +130,8 @@ def run_neurons(
                     p = j if stride == size else 0
                     bits = step_any(
                         membrane, held, size, j, current, c + j, feedback, neurons.parameters, p, stride,
-                        rule.synapse, rule.charge, rule.fire, rule.reset, rule.floor, rule.adaptive, fired,
+                        rule.synapse, rule.charge, rule.fire, rule.reset, rule.floor, rule.adaptive,
+                        rule.refractory, fired,
                     )  # fmt: skip
                     count = list_bits(index, count, j, bits)
             if value.size:
@@ -140,6 +145,8 @@ def run_neurons(
             copy(carried, synapses + at, held, 0, size)
         if rule.adaptive:
             copy(carried, adaptations + at, held, size, size)
+        if rule.refractory:
+            copy(carried, counters + at, held, 2 * size, size)
         if recurrent:
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.engines.event.carried import CarriedLayout
 from models.engines.event.connections import Feed, Windows, feed_of, panels, windows_of
+from models.engines.event.joins import moves_of
 from models.engines.event.layouts import Layout, aligned
 from models.engines.event.stepping import Rule, rule_of
 from models.engines.event.vectors import LANES
@@ -18,7 +19,7 @@ from models.engines.fan_out import fan_out
 from models.neurons import feedback_joins_charge
 from models.spec.network import FloatArray, Network
 from models.spec.neuron_parameters import NEUTRAL, ROWS
-from models.spec.nodes import Delay, JoinBase, Moved, Neuron, Node, Permute, Pool, Scale, Spiking, Weighted
+from models.spec.nodes import Concatenate, Delay, JoinBase, Moved, Neuron, Node, Permute, Pool, Scale, Spiking, Weighted
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 
@@ -61,6 +62,7 @@ class Plan:
     scales: dict[str, FloatArray]
     delays: dict[str, NDArray[np.int64]]
     moves: dict[str, NDArray[np.int32]]  # the place to which a node moves each place
+    joined: dict[str, list[NDArray[np.int32]]]  # of a Concatenate, the same for each of its inputs
     plain: dict[str, int]  # the nodes for which there is no kernel, and how many places come and go there
     arriving: dict[str, Layout]
     carried: CarriedLayout
@@ -79,8 +81,11 @@ class Plan:
             for node in spec.nodes
             if not has_kernel(node)
         }
-        plan = cls(layouts, {}, {}, {}, {}, {}, {}, plain, arriving, CarriedLayout.of(network, layouts))
+        plan = cls(layouts, {}, {}, {}, {}, {}, {}, {}, plain, arriving, CarriedLayout.of(network, layouts))
         for node in spec.nodes:
+            if isinstance(node, Concatenate):
+                sources = [layouts[name] for name in spec.sources[node.name]]
+                plan.joined[node.name] = moves_of(node, sources, layouts[node.name])
             if node.name in plain:
                 continue
             before, after = arriving[node.name], layouts[node.name]

@@ -23,10 +23,12 @@ from models.neurons import (
     RESETS,
     SYNAPSES,
     Needed,
+    Refractory,
     ResetRule,
     adapts,
     feedback_joins_charge,
     has_synapse,
+    refracts,
 )
 from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import (
@@ -72,6 +74,7 @@ class Rule(NamedTuple):
     reset: int
     floor: int
     adaptive: int
+    refractory: int
 
 
 def rule_of(node: Neuron) -> Rule:
@@ -87,7 +90,7 @@ def rule_of(node: Neuron) -> Rule:
     if isinstance(node, Spiking):
         fire, reset = node.fire, (node.reset, node.reset_timing)
         floor, last = node.floor is not None, feedback_joins_charge(node)
-    plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adapt)
+    plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adapt or refracts(node))
     return Rule(
         plain=int(plain and fire in PLAIN_FIRES and reset in PLAIN_RESETS),
         synapse=SYNAPSE_CASES.index(synapse),
@@ -96,6 +99,7 @@ def rule_of(node: Neuron) -> Rule:
         reset=RESET_CASES.index(reset),
         floor=int(floor),
         adaptive=ADAPT_CASES.index(adapt),
+        refractory=int(refracts(node)),
     )
 
 
@@ -146,6 +150,14 @@ class VectorArithmetic:
         """Return the values, and 0 in place of those that are less."""
         zero = self.constant(values, 0.0)
         return self.where(self.compare(">", values, zero), values, zero)
+
+    def waiting(self, counter: Vector) -> Vector:
+        """Return 1 where a counter is above 0, else 0."""
+        return self.fire(counter, self.constant(counter, 0.0), Fire.ABOVE_THRESHOLD)
+
+    def still(self, values: Vector) -> Vector:
+        """Return the values: there is no gradient to hold back."""
+        return values
 
     def constant(self, like: Vector, number: float) -> Vector:
         """Return a vector of one number."""
@@ -234,6 +246,21 @@ class _Step:
 
         _chosen(self.code, adaptive, ADAPT_CASES, give)
 
+    def hold(
+        self, refractory: Any, held: Any, q: Any, before: Vector, after: Vector, fired: Vector
+    ) -> tuple[Vector, ...]:
+        """Return the membrane and the spikes of neurons that may wait after a spike, and count their steps."""
+
+        def give(waits: bool) -> tuple[Vector, ...]:
+            if not waits:
+                return after, fired
+            rule, counter = Refractory(self.parameter("refractory")), Vector(self.code, self.code.load(held, q))
+            membrane, spikes, left = rule.held(counter, before, after, fired, VectorArithmetic())
+            self.code.store(left.value, held, q)
+            return membrane, spikes
+
+        return _chosen(self.code, refractory, (False, True), give)
+
     def fired(self, fire: Any, charged: Vector, threshold: Vector) -> Vector:
         """Return the spikes."""
         arithmetic = VectorArithmetic()
@@ -321,23 +348,23 @@ def step_plain(
 def step_any(
     _: Any, membrane: Any, held: Any, size: Any, j: Any, current: Any, i: Any, feedback: Any, parameters: Any,
     p: Any, stride: Any, synapse_case: Any, charge_case: Any, fire_case: Any, reset_case: Any, floor_case: Any,
-    adaptive: Any, spikes: Any,
+    adaptive: Any, refractory: Any, spikes: Any,
 ) -> Any:  # fmt: skip
     """Step a vector of neurons of any rule and return which fired, as bits.
 
     (membrane, held, size, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case, fire_case,
-    reset_case, floor_case, adaptive, spikes): as `step_plain`; feedback[j:] joins what is charged, and how often each
-    fired goes to spikes[j:]. held[j:] are the synaptic currents, and held[size + j:] the adaptations, which are read
-    and written only where the neurons are `adaptive`.
+    reset_case, floor_case, adaptive, refractory, spikes): as `step_plain`; feedback[j:] joins what is charged, and how
+    often each fired goes to spikes[j:]. held[j:] are the synaptic currents, held[size + j:] the adaptations, which are
+    read and written only where the neurons are `adaptive`, and held[2 * size + j:] the counters of those that are
+    `refractory`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        _, _, size, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, adaptive, _ = (
-            arguments
-        )
+        _, _, size, j, _, i, _, _, p, stride, in_synapse, in_charge, in_fire, in_reset, in_floor, *others = arguments
+        adaptive, refractory, _ = others
         membranes, states, currents, feedbacks, parameters, counts = (
-            code.pointer(argument) for argument in (0, 1, 4, 6, 7, 16)
+            code.pointer(argument) for argument in (0, 1, 4, 6, 7, 17)
         )
         step, arithmetic = _Step(code, parameters, p, stride), VectorArithmetic()
 
@@ -346,6 +373,7 @@ def step_any(
 
         resting, current, feedback = loaded(membranes, j), loaded(currents, i), loaded(feedbacks, j)
         a = builder.add(size, j)
+        q = builder.add(size, a)
         threshold = step.threshold(adaptive, states, a)
 
         def start(rule: ResetRule[Vector]) -> tuple[Vector, ...]:
@@ -358,7 +386,8 @@ def step_any(
         (charged,) = step.by_reset(in_reset, threshold, lambda rule: (rule.charged(joined, late, arithmetic),))
         fired = step.fired(in_fire, charged, threshold)
         (after,) = step.by_reset(in_reset, threshold, lambda rule: (rule.after(charged, fired, late, arithmetic),))
-        remaining = step.lifted(in_floor, after)
+        lifted = step.lifted(in_floor, after)
+        remaining, fired = step.hold(refractory, states, q, resting, lifted, fired)
         step.adapt(adaptive, states, a, threshold, fired)
         code.store(remaining.value, membranes, j)
         code.store(kept.value, states, j)
@@ -367,5 +396,5 @@ def step_any(
 
     return types.uint64(
         membrane, held, size, j, current, i, feedback, parameters, p, stride, synapse_case, charge_case,
-        fire_case, reset_case, floor_case, adaptive, spikes,
+        fire_case, reset_case, floor_case, adaptive, refractory, spikes,
     ), generate  # fmt: skip

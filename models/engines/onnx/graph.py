@@ -168,6 +168,15 @@ class OnnxArithmetic:
         """Return the values, with 0 in place of negative ones."""
         return self.body.op("Relu", values)
 
+    def waiting(self, counter: Value) -> Value:
+        """Return 1 where a counter is above 0, else 0."""
+        above = self.body.op("Greater", counter, self.body.constant(0, np.float32))
+        return self.body.cast(above, TensorProto.FLOAT)
+
+    def still(self, values: Value) -> Value:
+        """Return the values unchanged, since there is no gradient to stop."""
+        return values
+
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
     """Return the checked ONNX model of `network`, with the model's name, version and labels as metadata."""

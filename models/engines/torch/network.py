@@ -75,6 +75,14 @@ class HardThreshold:
         """Return the values, with 0 in place of negative ones."""
         return torch.relu(values)
 
+    def waiting(self, counter: Tensor) -> Tensor:
+        """Return 1 where a counter is above 0, else 0."""
+        return (counter > 0).to(counter.dtype)
+
+    def still(self, values: Tensor) -> Tensor:
+        """Return the values detached."""
+        return values.detach()
+
 
 class ParameterisedLayer(nn.Module):
     """A layer whose node's parameters are buffers; per-neuron arrays are part of the state_dict."""

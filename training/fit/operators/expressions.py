@@ -125,6 +125,14 @@ class ExpressionArithmetic:
         """Return the values, with 0 in place of negative ones."""
         return made("positive", values)
 
+    def waiting(self, counter: Expression) -> Expression:
+        """Return 1 where a counter is above 0, else 0."""
+        return made("held", made("fire", counter, counter - counter, detail=Fire.ABOVE_THRESHOLD))
+
+    def still(self, values: Expression) -> Expression:
+        """Return the values, through which no gradient passes."""
+        return made("held", values)
+
 
 def in_order(roots: Iterable[Expression]) -> list[Expression]:
     """Return every expression that `roots` are made of, operands first."""

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from models.engines.event.connections import PANEL
 from models.engines.event.vectors import LANES
 from models.neurons import counts_steps
+from models.spec.nodes import Spiking
 from training.fit.operators import linear, recurrent_scans, scans
 from training.fit.operators.derivation import Rule, Step
 from training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
@@ -148,7 +149,7 @@ class Scan(torch.autograd.Function):
         ctx.save_for_backward(
             given.weight, given.recurrent_weight, given.spikes, leaving if dense else None, parameters, stored
         )
-        spiking = step.leaving.operation == "fire"
+        spiking = isinstance(layer.rule.node, Spiking)
         mean = torch.zeros(())
         if spiking:
             total = float(leaving.sum()) if layer.lists is None else layer.lists.count

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from models.engines.torch.network import HardThreshold
 from models.neurons import Arithmetic, NeuronState, at_rest, counts_steps, is_recurrent
-from models.spec.nodes import Neuron
+from models.spec.nodes import Neuron, Spiking
 from training.fit.operators import plain
 from training.fit.operators.derivation import Rule
 from training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, Kernels, kernels_of
@@ -157,7 +157,7 @@ class TritonScan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         recurrence = (weight, first_spikes, leaving) if weight is not None else (None, None, None)
         ctx.save_for_backward(*recurrence, *parameters, *stored)
-        if step.leaving.operation == "fire" and settings.rule.surrogate is None:
+        if isinstance(settings.rule.node, Spiking) and settings.rule.surrogate is None:
             ctx.mark_non_differentiable(leaving)
         return leaving, *states
 

@@ -101,13 +101,20 @@ def read(path: Path) -> Mapping[Any, Any]:
         with safe_globals([(_Unread, name) for name in unread]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InvalidEntry(f"state-dict: '{path}' cannot be read as tensors alone: {reason}; {SAVE}") from error
+        raise InvalidEntry(f"state-dict: '{path}' cannot be read as tensors alone: {_reason(error)}; {SAVE}") from error
     if not isinstance(found, Mapping):
         raise InvalidEntry(f"state-dict: '{path}' holds a {type(found).__name__}, expected a dictionary of tensors")
     if unread and not found:
         raise InvalidEntry(f"state-dict: '{path}' cannot be read as tensors alone: it holds {_some(unread)}; {SAVE}")
     return found
+
+
+def _reason(error: Exception) -> str:
+    """Return why PyTorch's reader gives up: what the file holds, or the first line without its advice to trust it."""
+    if held := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it holds '{held[1]}'"
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first.partition(" This file can still be loaded")[0].removesuffix(".")
 
 
 def _other_classes(path: Path) -> list[str]:

@@ -48,7 +48,7 @@ Outputs: TypeAlias = dict[int, tuple[FloatArray, FloatArray | None]]
 
 
 def run_framework(converted: Converted, framework: Framework, inputs: EncodedInputs) -> Outputs:
-    """Return what each neuron's module gives, (time_steps, batch, *shape), and its membrane where it shows one.
+    """Return the spikes of each neuron's module, or what it gives, (time_steps, batch, *shape), and its membrane.
 
     Each runs from rest, by the framework's own code, on what the graph gives it. Raises NotConvertible where a module
     does not take what is before it.
@@ -56,7 +56,10 @@ def run_framework(converted: Converted, framework: Framework, inputs: EncodedInp
     steps = torch.from_numpy(np.broadcast_to(inputs.steps, (inputs.time_steps, *inputs.steps.shape[1:])).copy())
     compared = set(converted.places.values())
     return {
-        index: (result.output.numpy(), None if result.membrane is None else result.membrane.numpy())
+        index: (
+            (result.output if result.spikes is None else result.spikes).numpy(),
+            None if result.membrane is None else result.membrane.numpy(),
+        )
         for index, result in run_graph(converted.graph, framework, steps)
         if index in compared
     }

@@ -27,10 +27,14 @@ class Takes(Enum):
 
 
 class Run(NamedTuple):
-    """What a module made of an input (time_steps, batch, *shape), and its membrane at each step where it shows one."""
+    """What a module made of an input (time_steps, batch, *shape), and its membrane at each step where it shows one.
+
+    `spikes` are those of a neuron whose output is a multiple of them.
+    """
 
     output: Tensor
     membrane: Tensor | None = None
+    spikes: Tensor | None = None
 
 
 @dataclass(frozen=True)

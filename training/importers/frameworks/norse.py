@@ -53,17 +53,37 @@ def box(layer: Layer) -> None:
 
 def leaky(layer: Layer) -> None:
     """Convert LIFCell and LIF: the current jumps by its input, charges v before it decays itself."""
-    layer.refuse_unless(layer.module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
+    _refuse_adjoint(layer)
     layer.add(CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer))
 
 
 def recurrent(layer: Layer) -> None:
     """Convert LIFRecurrentCell and LIFRecurrent, which hold their input's weights too."""
-    layer.refuse_unless(layer.module.p.method != "adjoint", "method is 'adjoint'", "another equation steps it")
+    _refuse_adjoint(layer)
     _weights(layer)
     layer.add(
         CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer), **_recurrent(layer)
     )
+
+
+def refractory(layer: Layer) -> None:
+    """Convert LIFRefracCell, whose membrane stays for rho_reset steps after a spike while its current flows on."""
+    _refuse_adjoint(layer)
+    fields = _membrane(layer) | _current(layer) | _spiking(layer) | {"refractory": layer.module.p.rho_reset}
+    layer.add(CubaLIF, charge=Charge.EULER, **fields)
+
+
+def refractory_recurrent(layer: Layer) -> None:
+    """Convert LIFRefracRecurrentCell and LIFRefracRecurrent, which hold their input's weights too."""
+    _refuse_adjoint(layer)
+    _weights(layer)
+    fields = _membrane(layer) | _current(layer) | _spiking(layer) | {"refractory": layer.module.p.rho_reset}
+    layer.add(CubaLIF, charge=Charge.EULER, **fields, **_recurrent(layer))
+
+
+def _refuse_adjoint(layer: Layer) -> None:
+    method = _parameters(layer).method
+    layer.refuse_unless(method != "adjoint", "method is 'adjoint'", "another equation steps it")
 
 
 def adaptive(layer: Layer) -> None:
@@ -116,9 +136,8 @@ def readout(layer: Layer) -> None:
 
 
 def linear_readout(layer: Layer) -> None:
-    """Convert LILinearCell, which is LICell and holds its input's weights too."""
-    weight = layer.array("input_weights", layer.module.input_weights)
-    layer.builder.add(connections.linear(f"{layer.name}_input", weight, None))
+    """Convert LILinearCell, which holds its input's weights too."""
+    _weights(layer)
     readout(layer)
 
 
@@ -127,23 +146,28 @@ def box_readout(layer: Layer) -> None:
     layer.add(LI, charge=Charge.EULER, **_membrane(layer))
 
 
+def _parameters(layer: Layer) -> Any:
+    """Return the parameters of a neuron; those of a refractory one hold those of the LIF that it else is."""
+    return getattr(layer.module.p, "lif", layer.module.p)
+
+
 def _membrane(layer: Layer) -> dict[str, Any]:
     layer.findings.steps.add(float(layer.module.dt))
-    parameters = layer.module.p
+    parameters = _parameters(layer)
     rate = layer.module.dt * parameters.tau_mem_inv
     return {"rate": rate, "leak": parameters.v_leak, "start": parameters.v_leak}
 
 
 def _current(layer: Layer) -> dict[str, Any]:
-    return {"synapse": Synapse.JUMP, "syn_rate": layer.module.dt * layer.module.p.tau_syn_inv}
+    return {"synapse": Synapse.JUMP, "syn_rate": layer.module.dt * _parameters(layer).tau_syn_inv}
 
 
 def _firing(layer: Layer) -> dict[str, Any]:
-    return {"threshold": layer.module.p.v_th, "fire": Fire.ABOVE_THRESHOLD}
+    return {"threshold": _parameters(layer).v_th, "fire": Fire.ABOVE_THRESHOLD}
 
 
 def _spiking(layer: Layer) -> dict[str, Any]:
-    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": layer.module.p.v_reset}
+    return _firing(layer) | {"reset": Reset.VALUE, "reset_value": _parameters(layer).v_reset}
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:
@@ -152,14 +176,14 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         recorded, module.record_states = module.record_states, True
         output, states = module(steps)
         module.record_states = recorded
-        return Run(output, states.v)
+        return Run(output, getattr(states, "lif", states).v)
     if not isinstance(module, CELLS):
         return folded(module, steps)
     state, outputs, membranes = None, [], []
     for current in steps:
         output, state = module(current, state)
         outputs.append(output)
-        membranes.append(state.v)
+        membranes.append(getattr(state, "lif", state).v)
     return Run(torch.stack(outputs), torch.stack(membranes))
 
 
@@ -182,6 +206,9 @@ FRAMEWORK = Framework(
             norse.LIF: leaky,
             norse.LIFRecurrentCell: recurrent,
             norse.LIFRecurrent: recurrent,
+            norse.LIFRefracCell: refractory,
+            norse.LIFRefracRecurrentCell: refractory_recurrent,
+            norse.LIFRefracRecurrent: refractory_recurrent,
             norse.LSNNCell: adaptive,
             norse.LSNN: adaptive,
             norse.LSNNRecurrentCell: adaptive_recurrent,
@@ -190,8 +217,8 @@ FRAMEWORK = Framework(
             norse.IAF: integrate,
             norse.LICell: readout,
             norse.LI: readout,
-            norse.LIBoxCell: box_readout,
             norse.LILinearCell: linear_readout,
+            norse.LIBoxCell: box_readout,
         },
     ),
     run=run,

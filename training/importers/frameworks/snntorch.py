@@ -8,14 +8,18 @@ and so lose that step's input. `reset_delay=False` corrects this within the step
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import snntorch as snn
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming
+from models.spec.nodes import LIF, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
+from models.spec.parameters import Shape
+from training.importers.builder import Draft
 from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
 from training.importers.frameworks.torch_modules import MODULES
@@ -44,6 +48,21 @@ def leaky(layer: Layer) -> None:
         zero=LATE if kind is snn.Leaky else LATE_CHARGED,
     )
     layer.add(CubaLIF if "syn_decay" in fields else LIF, tensors, **fields)
+    _grade(layer)
+
+
+def _grade(layer: Layer) -> None:
+    """Append a Scale where a spike is not 1 but graded_spikes_factor; the reset knows of no factor."""
+    factor = layer.module.graded_spikes_factor
+    if bool((factor == 1).all()):
+        return
+    hears = isinstance(layer.module, snn.RLeaky | snn.RSynaptic)
+    layer.refuse_unless(
+        not hears, f"graded_spikes_factor is {factor.tolist()}", "a recurrent neuron hears its own spikes as 1"
+    )
+    layer.refuse_unless(bool((factor != 0).all()), "graded_spikes_factor is 0", "a spike is not nothing")
+    scale = layer.array("graded_spikes_factor", factor)
+    layer.builder.add(Draft(f"{layer.name}_graded", Scale, {"scale": scale}, {}))
 
 
 def _require_delay_or_known_version(layer: Layer) -> None:
@@ -74,6 +93,7 @@ def lapicque(layer: Layer) -> None:
         share = 1 / (module.R * module.C)
         gain, decay = module.R * share * module.time_step, 1 - (module.time_step / (module.R * module.C))
     layer.add(LIF, decay=decay.float(), gain=gain.float(), **_spiking(layer, delay=True, zero=LATE_CHARGED))
+    _grade(layer)
 
 
 def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dict[str, Any]:
@@ -81,8 +101,6 @@ def _spiking(layer: Layer, *, delay: bool, zero: dict[bool, ResetTiming]) -> dic
     module = layer.module
     layer.refuse_unless(not module.inhibition, "inhibition is True", "no node lets only the largest membrane fire")
     layer.refuse_unless(not module.state_quant, "state_quant is set", "no node quantises its membrane")
-    factor = module.graded_spikes_factor
-    layer.refuse_unless(bool((factor == 1).all()), f"graded_spikes_factor is {factor.tolist()}", "a spike is 1")
     layer.refuse_unless(
         is_hard(module.spike_grad, fires_at_zero=False), "spike_grad", "it is not the hard threshold when it runs"
     )
@@ -104,17 +122,35 @@ def _recurrent(layer: Layer) -> tuple[Recurrent | None, dict[str, Any]]:
     shape = layer.builder.shape
     if isinstance(connection, nn.Linear):
         return layer.recurrent(connection, Joins.CHARGE)
-    if isinstance(connection, nn.Conv2d):
-        layer.refuse("conv2d_channels", "a recurrent connection is full, from every neuron to every neuron")
-        return None, {}
     if shape is None:
         return None, {}
+    if isinstance(connection, nn.Conv2d):
+        return _recurrent_convolution(layer, connection, shape)
     size = int(np.prod(shape))
     if size > MAX_ONE_TO_ONE:
         layer.refuse("all_to_all is False", f"{size} one-to-one weights are written out, at most {MAX_ONE_TO_ONE}")
         return None, {}
     weights = np.broadcast_to(connection.V.detach().numpy(), shape).astype(np.float32)
     return Recurrent(joins=Joins.CHARGE), {"recurrent.weight": np.diag(weights.reshape(-1))}
+
+
+def _recurrent_convolution(
+    layer: Layer, connection: nn.Conv2d, shape: Shape
+) -> tuple[Recurrent | None, dict[str, Any]]:
+    """Write a recurrent convolution out as a full connection: where no kernel reaches, its weights are 0."""
+    size = math.prod(shape)
+    if size > MAX_ONE_TO_ONE:
+        layer.refuse("conv2d_channels", f"the weights of {size} neurons are written out, at most {MAX_ONE_TO_ONE}")
+        return None, {}
+    alone = torch.eye(size).view(size, *shape)  # what one neuron sends is the row of its weights
+    sent = F.conv2d(
+        alone, connection.weight.detach(), None, connection.stride, connection.padding, connection.dilation,
+        connection.groups,
+    )  # fmt: skip
+    tensors = {"recurrent.weight": sent.reshape(size, -1).T}
+    if connection.bias is not None:
+        tensors["recurrent.bias"] = connection.bias.detach().view(-1, 1, 1).expand(shape).reshape(-1)
+    return Recurrent(bias=connection.bias is not None, joins=Joins.CHARGE), tensors
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:
@@ -131,7 +167,8 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         spikes.append(out[0] if isinstance(out, tuple) else out)
         membranes.append(module.mem)
     module.reset_mem()
-    return Run(torch.stack(spikes), torch.stack(membranes))
+    output = torch.stack(spikes)
+    return Run(output, torch.stack(membranes), output / module.graded_spikes_factor)
 
 
 FRAMEWORK = Framework(

@@ -256,8 +256,8 @@ FRAMEWORK = Framework(
         MODULES,
         {
             **{getattr(layers, kind.__name__): rule for kind, rule in MODULES.items() if kind in WRAPPED},
-            layers.VotingLayer: voting,
             **SPIKING,
+            layers.VotingLayer: voting,
             layers.SynapseFilter: filtering,
             layers.LinearRecurrentContainer: recurrent,
             layers.ElementWiseRecurrentContainer: recurrent_one_to_one,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.spec.nodes import AvgPool2d, Conv, Linear, MaxPool2d
+from models.spec.nodes import AvgPool2d, MaxPool2d, Weighted
 from training.importers import connections
 from training.importers.frameworks import torch_layers
 from training.importers.frameworks.function_modules import FUNCTIONS
@@ -110,7 +110,7 @@ def batch_norm(layer: Layer) -> None:
     with torch.no_grad():
         precise = {name: value.double().numpy() for name, value in module.state_dict().items()}
     scale = precise.get("weight", 1.0) / np.sqrt(precise["running_var"] + module.eps)
-    if not isinstance(before, Linear | Conv) or not layer.alone:
+    if not isinstance(before, Weighted) or not layer.alone:
         builder.add(connections.affine(layer.name, scale, precise.get("bias", 0.0) - precise["running_mean"] * scale))
         layer.findings.notes.append(
             f"The batch norm `{layer.path}` is a factor and an offset of each channel: computed in float64 and rounded "

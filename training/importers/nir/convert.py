@@ -23,6 +23,7 @@ from training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode,
 from training.importers.nir.nesting import flatten
 from training.importers.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
 from training.importers.nir.rules import GivenRules, Rules
+from training.importers.nir.spyx import channels_first
 from training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange
 
 NEURONS = (*SPIKING, *INTEGRATING, "Threshold")
@@ -67,7 +68,8 @@ def convert(graph: NestedGraph, rules: Rules, options: Options) -> Conversion:
     Raises InvalidGraph, or InvalidSpec, with a sentence that names the node where the graph cannot be served.
     """
     warnings: list[str] = []
-    ordered = arrange(flatten(graph), warnings.append)
+    dialect = DIALECTS[rules.dialect]
+    ordered = arrange(dialect.arranged(flatten(graph), warnings.append), warnings.append)
     builder = Builder(options.input_shape or _input_shape(ordered, warnings.append))
     converter = _Converter(builder, rules, warnings.append)
     for node in ordered.nodes:
@@ -126,9 +128,12 @@ class _Converter:
 
     def __post_init__(self) -> None:
         self.names: dict[str | None, str] = {None: INPUT}
+        self.dialect = DIALECTS[self.rules.dialect]
+        self.turned: dict[str, Shape] = {}  # the Flattens that count channels last, and what arrives at each
 
     def add(self, ordered: OrderedNode, *, last: bool) -> None:
         """Add a node, after a Flatten where it or the readout takes a list and something else arrives."""
+        ordered = self._channels_first(ordered)
         node = ordered.node
         inputs = [self.names[source] for source in ordered.sources]
         shape = self.builder.arriving(node.name, inputs) or ()
@@ -140,13 +145,32 @@ class _Converter:
             self.warn(f"node '{node.name}': the last neurons have shape {show(shape)}; a Flatten is put before them")
             inputs = self._flattened(node.name, inputs)
         self.names[node.name] = self.builder.add(draft, inputs, layer=shape)
+        if self.dialect.channels_last and node.type == "Flatten" and len(shape) == 3 and 1 < shape[0] < prod(shape):
+            self.turned[node.name] = shape
+        if node.type in SPIKING and self.dialect.fires_late(Cell(node, shape, self.warn)):
+            self.names[node.name] = self.builder.add(connections.delay(f"{node.name}_late", np.array(1)))
+            if last:  # what an answer counts is spikes
+                self.builder.add(Draft(f"{node.name}_out", nodes.Threshold, {"threshold": 1.0}))
+
+    def _channels_first(self, ordered: OrderedNode) -> OrderedNode:
+        """Return a Linear after a Flatten of channels last as it is with channels first, and others as they are."""
+        turned = [self.turned[source] for source in ordered.sources if source in self.turned]
+        if not turned:
+            return ordered
+        node = ordered.node
+        if node.type not in DENSE or len(ordered.sources) > 1:
+            raise InvalidGraph(
+                f"node '{node.name}': follows a Flatten of {show(turned[0])}, which dialect '{self.rules.dialect}' "
+                "counts channels last; expected a Linear or Affine there"
+            )
+        return replace(ordered, node=channels_first(node, turned[0]))
 
     def _flattened(self, before: str, inputs: list[str]) -> list[str]:
         return [self.builder.add(connections.flatten(f"{before}_flatten"), inputs)]
 
     def _draft(self, ordered: OrderedNode, shape: Shape) -> Draft:
         cell = Cell(ordered.node, shape, self.warn)
-        name, dialect = cell.node.name, DIALECTS[self.rules.dialect]
+        name, dialect = cell.node.name, self.dialect
         if cell.type in WITHOUT_MEMBRANE:
             return WITHOUT_MEMBRANE[cell.type](cell, 1.0 if dialect.counts_in_steps else self.rules.dt)
         for sentence in diagnostics(cell, self.rules):

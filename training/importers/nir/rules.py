@@ -20,6 +20,7 @@ class DialectName(StrEnum):
     NORSE = "norse"
     SINABS = "sinabs"
     SPIKINGJELLY = "spikingjelly"
+    SPYX = "spyx"
 
 
 class GraphReset(StrEnum):

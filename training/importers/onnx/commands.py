@@ -14,9 +14,11 @@ from training.commands.groups import (
     LabelsOption,
     ModelNameOption,
     RepositoryOption,
+    UnitsOption,
     console,
     labels_of,
     shape_of,
+    units_of,
 )
 from training.commands.input_flags import show_input, with_input_flags
 from training.importers.card import imported_card
@@ -50,9 +52,7 @@ def import_command(
     scores: Annotated[
         Scores | None, typer.Option(help="What its scores are.", show_default="probabilities where they add up to 1")
     ] = None,
-    units: Annotated[
-        str | None, typer.Option(help="The units of values, as in rad,m: none has classes.", show_default="none")
-    ] = None,
+    units: UnitsOption = None,
     input_name: Annotated[str | None, typer.Option(help="The model's input.", show_default="its only one")] = None,
     output_name: Annotated[
         str | None, typer.Option(help="The model's output.", show_default="the only one of numbers for each class")
@@ -73,7 +73,7 @@ def import_command(
         layout=layout,
         output_kind=output_kind,
         scores=scores,
-        units=labels_of(units),
+        units=units_of(units),
         input_name=input_name,
         output_name=output_name,
     )

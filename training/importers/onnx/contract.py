@@ -29,7 +29,7 @@ class Said:
     layout: AxisLayout
     output_kind: OutputKind
     scores: Scores | None
-    units: tuple[str, ...]
+    units: tuple[str, ...] | None
     input_name: str | None
     output_name: str | None
 
@@ -42,13 +42,14 @@ def contract_of(model: OnnxFile, said: Said) -> OnnxContract:
     """
     entry = _chosen(model.inputs, said.input_name, "input")
     output = _chosen(_readable(model, said), said.output_name, "output")
+    _require_batch(entry, said.layout)
     fields: dict[str, Any] = {
         "input": {"shape": said.input_shape or _shape(entry, said.layout), **said.declared},
         "coding": said.coding,
         "time_steps": said.time_steps or _time_steps(entry, said.layout) or 1,
         "any_time_steps": said.any_time_steps,
         "labels": said.labels or _labels(model, output),
-        "units": said.units or None,
+        "units": said.units,
         "input_name": entry.name,
         "input_layout": said.layout,
         "output_name": output.name,
@@ -81,6 +82,17 @@ def _readable(model: OnnxFile, said: Said) -> tuple[Value, ...]:
     axes = 3 if said.output_kind is OutputKind.SPIKES_PER_STEP else 2
     found = tuple(value for value in model.outputs if value.type in FLOATS and len(value.shape) in (0, axes))
     return found or model.outputs
+
+
+def _require_batch(entry: Value, layout: AxisLayout) -> None:
+    """Raise InvalidInput where a model takes only several samples at a time, as an exporter's example had them."""
+    axis = layout.names.index("batch")
+    size = entry.shape[axis] if axis < len(entry.shape) else None
+    if isinstance(size, int) and size > 1:
+        raise InvalidInput(
+            f"the model's input {entry.described} takes {size} samples at a time, expected a free axis or one sample; "
+            "export it with dynamic_shapes (or dynamic_axes) or with one sample, or say its --layout"
+        )
 
 
 def _shape(entry: Value, layout: AxisLayout) -> Shape:
