@@ -186,11 +186,11 @@ def skip_add() -> nn.Module:
 
 
 def skip_and() -> nn.Module:
-    return lively(Residual("AND"), seed=49)
+    return lively(Residual("AND"), seed=49, gain=6.0)
 
 
 def skip_iand() -> nn.Module:
-    return lively(Residual("IAND"), seed=49)
+    return lively(Residual("IAND"), seed=49, gain=6.0)
 
 
 class TwoPaths(nn.Module):
@@ -210,7 +210,7 @@ class TwoPaths(nn.Module):
 
 
 def shared_weights_cat() -> nn.Module:
-    return lively(TwoPaths(), seed=50)
+    return lively(TwoPaths(), seed=50, gain=6.0)
 
 
 def converted_ann() -> nn.Module:
