@@ -30,7 +30,10 @@ from training.data.random_samples import random_samples
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # of frameworks, about themselves
+    pytest.mark.timeout(900),  # the first test waits for all imports: under a minute on a core of its own
+]
 for _name in ("snntorch", "spikingjelly", "norse", "sinabs", "nir", "skl2onnx", "onnxscript"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: ./scripts/install dev peers", exc_type=ImportError)
 
