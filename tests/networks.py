@@ -228,6 +228,10 @@ def connections(draw: st.DrawFn, name: str, shape: Shape, steps: int, *, dyadic:
     kernel = [draw(st.sampled_from([k for k in extents if k <= extent])) for extent in size]
     swept: dict[str, Any] = {"kernel_size": kernel, "stride": [draw(st.integers(1, 2)) for _ in size]}
     swept["padding"] = [draw(st.integers(0, k // 2)) for k in kernel]
+    if "Pool" in kind:
+        node["overhang"] = draw(st.booleans())
+    if "AvgPool" in kind:
+        node["count_padding"] = draw(st.booleans())
     if kind in ("Conv1d", "Conv2d"):
         groups = draw(st.sampled_from([g for g in (1, 2, 3) if channels % g == 0]))
         node |= {"in_channels": channels, "out_channels": groups * draw(st.integers(1, 3)), "groups": groups}

@@ -13,8 +13,10 @@ import pytest
 
 from models.bundle.repository import PRETRAINED
 from models.engines import EngineName
+from tests.bundles import publish
+from tests.networks import regression
 from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section
-from tests.serving import Process, running
+from tests.serving import Process, running, serving
 from tests.training.command_line import train_from_page
 
 README = (ROOT / "README.md").read_text()
@@ -37,6 +39,13 @@ def shipped() -> Iterator[Process]:
 def test_a_pages_request_gives_the_pages_answer(shipped: Process, page: str, title: str) -> None:
     (request,), (answer,) = blocks(section(page, title), "sh"), blocks(section(page, title), "json")
     assert curl(request, shipped.url) == json.loads(answer)
+
+
+def test_a_regressions_answer_is_the_pages(tmp_path: Path) -> None:
+    (answer,) = blocks(section(API, "An answer of values"), "json")
+    publish(tmp_path, regression(units=["rad", "m/s"]), "arm")
+    with serving(tmp_path) as client:
+        assert client.post("/predict", json={"inputs": [[0.25, 3]]}).json() == json.loads(answer)
 
 
 def test_the_first_page_of_the_site_sends_the_readmes_request() -> None:

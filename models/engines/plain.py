@@ -67,17 +67,18 @@ def _places(window: Spread, tap: int, size: int) -> slice:
 
 @connect.register
 def _(node: SumPool, _: Network, x: FloatArray) -> FloatArray:
-    return rounded(swept(x, node.windows, fill=0.0).sum(axis=_taps(node), dtype=np.float64))
+    return rounded(swept(x, node.fitted(x.shape[1:]), fill=0.0).sum(axis=_taps(node), dtype=np.float64))
 
 
 @connect.register
 def _(node: AvgPool, _: Network, x: FloatArray) -> FloatArray:
-    return rounded(swept(x, node.windows, fill=0.0).sum(axis=_taps(node), dtype=np.float64)) / np.float32(node.area)
+    summed = rounded(swept(x, node.fitted(x.shape[1:]), fill=0.0).sum(axis=_taps(node), dtype=np.float64))
+    return summed / (node.divisors(x.shape[1:]) if node.uneven else np.float32(node.area))
 
 
 @connect.register
 def _(node: MaxPool, _: Network, x: FloatArray) -> FloatArray:
-    return swept(x, node.windows, fill=-np.inf).max(axis=_taps(node))
+    return swept(x, node.fitted(x.shape[1:]), fill=-np.inf).max(axis=_taps(node))
 
 
 @connect.register

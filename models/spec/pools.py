@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from functools import reduce
 from typing import ClassVar, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 from typing_extensions import override
 
@@ -14,7 +17,12 @@ from models.spec.windows import SweptBase, Window
 
 
 class PoolBase(SweptBase):
-    """The base of the pools. `stride` defaults to the kernel's size; windows that do not fit the input are left out."""
+    """The base of the pools. `stride` defaults to the kernel's size.
+
+    Windows that do not fit the input are left out, unless they begin in it and `overhang` lets them reach over its end.
+    """
+
+    overhang: bool = False
 
     @model_validator(mode="after")
     def _padding_is_at_most_half_a_window(self) -> Self:
@@ -29,6 +37,10 @@ class PoolBase(SweptBase):
     def area(self) -> int:
         """The number of values in a window."""
         return math.prod(window.extent for window in self.windows)
+
+    def fitted(self, shape: Shape) -> tuple[Window, ...]:
+        """Return the windows on an input of `shape`, with padding at the end where they reach over it."""
+        return tuple(window.fitted(size) for window, size in zip(self.windows, shape[1:], strict=True))
 
     @override
     def output_shape(self, shape: Shape) -> Shape:
@@ -57,7 +69,7 @@ class Pool1d(PoolBase):
     @property
     @override
     def windows(self) -> tuple[Window, ...]:
-        return (Window(self.kernel_size, self.hop, self.padding, self.padding),)
+        return (Window(self.kernel_size, self.hop, self.padding, self.padding, overhang=self.overhang),)
 
     @property
     @override
@@ -83,7 +95,7 @@ class Pool2d(PoolBase):
     @override
     def windows(self) -> tuple[Window, ...]:
         return tuple(
-            Window(extent, hop, pad, pad)
+            Window(extent, hop, pad, pad, overhang=self.overhang)
             for extent, hop, pad in zip(self.kernel_size, self.hop, self.padding, strict=True)
         )
 
@@ -91,6 +103,28 @@ class Pool2d(PoolBase):
     @override
     def spread(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         return self.kernel_size, self.hop, self.padding
+
+
+class AvgPoolBase(PoolBase):
+    """The sum over each window, divided by how many values it covers: those of the padding count, or do not.
+
+    What reaches over the padding never counts.
+    """
+
+    count_padding: bool = True
+
+    @property
+    def uneven(self) -> bool:
+        """Whether windows may cover other numbers of values than `area`."""
+        return self.overhang or not (self.count_padding or all(window.before == 0 for window in self.windows))
+
+    def divisors(self, shape: Shape) -> NDArray[np.float32]:
+        """Return the number of values that count in each window on an input of `shape`, (*places)."""
+        covered = (
+            np.array(window.covered(size, padding=self.count_padding), np.float32)
+            for window, size in zip(self.windows, shape[1:], strict=True)
+        )
+        return reduce(np.multiply.outer, covered)
 
 
 class SumPool1d(Pool1d):
@@ -105,14 +139,14 @@ class SumPool2d(Pool2d):
     type: Literal["SumPool2d"] = "SumPool2d"
 
 
-class AvgPool1d(Pool1d):
-    """The sum over each window, divided by the window's size including its padding."""
+class AvgPool1d(AvgPoolBase, Pool1d):
+    """The average over each window."""
 
     type: Literal["AvgPool1d"] = "AvgPool1d"
 
 
-class AvgPool2d(Pool2d):
-    """The sum over each window, divided by the window's size including its padding."""
+class AvgPool2d(AvgPoolBase, Pool2d):
+    """The average over each window."""
 
     type: Literal["AvgPool2d"] = "AvgPool2d"
 

@@ -209,6 +209,8 @@ def passed(network: Network, node: Node, arriving: Multiples) -> Multiples:
         return Multiples(arriving.step, arriving.bound * node.area)
     if isinstance(node, AvgPool):
         size = node.area
+        if node.uneven:  # windows at the edge divide by numbers of their own
+            return Multiples(0.0, arriving.bound)
         return Multiples(arriving.step / size if size & (size - 1) == 0 else 0.0, arriving.bound)
     return ANY
 

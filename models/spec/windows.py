@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from models.errors import InvalidSpec
@@ -13,17 +13,38 @@ from models.spec.parameters import Shape, show
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window along one axis: its size (taps), stride, and the padding before and after the input."""
+    """A sliding window along one axis: its size (taps), stride, and the padding before and after the input.
+
+    With `overhang` its last position may reach behind the padded input, if it begins before the padding at the end.
+    """
 
     extent: int
     stride: int = 1
     before: int = 0
     after: int = 0
     dilation: int = 1
+    overhang: bool = False
 
     def outputs(self, size: int) -> int:
-        """Return the number of its positions on an input of `size`, all of which lie inside the padded input."""
-        return (size + self.before + self.after - self.dilation * (self.extent - 1) - 1) // self.stride + 1
+        """Return the number of its positions on an input of `size`; without `overhang` all lie inside the padding."""
+        room = size + self.before + self.after - self.dilation * (self.extent - 1) - 1
+        if not self.overhang:
+            return room // self.stride + 1
+        positions = -(-room // self.stride) + 1
+        return positions - ((positions - 1) * self.stride >= size + self.before)
+
+    def fitted(self, size: int) -> Window:
+        """Return the same window without an overhang, with as much padding at the end as it reaches over instead."""
+        if not self.overhang:
+            return self
+        reach = (self.outputs(size) - 1) * self.stride + self.dilation * (self.extent - 1) + 1
+        return replace(self, after=max(self.after, reach - size - self.before), overhang=False)
+
+    def covered(self, size: int, *, padding: bool) -> list[int]:
+        """Return how many values of an input of `size` each position covers, with or without those of the padding."""
+        low, high = (-self.before, size + self.after) if padding else (0, size)
+        starts = (position * self.stride - self.before for position in range(self.outputs(size)))
+        return [min(start + self.extent, high) - max(start, low) for start in starts]
 
 
 class SweptBase(NodeBase):

@@ -117,6 +117,28 @@ def test_a_pool_over_a_length_takes_each_channels_windows(engine: EngineName, ki
 
 
 @every_engine
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        # Windows of two with a stride of two: (-1, -2), (-3, -4), and (-5) with one place over the end.
+        ({"type": "SumPool1d", "overhang": True}, [-3, -7, -5]),
+        ({"type": "AvgPool1d", "overhang": True}, [-1.5, -3.5, -5]),
+        ({"type": "MaxPool1d", "overhang": True}, [-1, -3, -5]),
+        # With padding (0, -1), (-2, -3), (-4, -5); a fourth would begin in the padding at the end, and is none.
+        ({"type": "AvgPool1d", "overhang": True, "padding": 1}, [-0.5, -2.5, -4.5]),
+        ({"type": "AvgPool1d", "count_padding": False, "padding": 1}, [-1, -2.5, -4.5]),
+        # With a stride of three (0, -1), (-3, -4); with an overhang no third one, which would begin at the padding.
+        ({"type": "MaxPool1d", "overhang": True, "padding": 1, "stride": 3}, [-1, -3]),
+    ],
+)
+def test_windows_at_an_edge_cover_what_is_there(
+    engine: EngineName, fields: dict[str, Any], expected: list[float]
+) -> None:
+    node = {"name": "pool", "kernel_size": 2} | fields
+    assert leaving(engine, [node], {}, [[[-1, -2, -3, -4, -5]]], len(expected)) == [expected]
+
+
+@every_engine
 def test_ten_neurons_vote_by_an_average_over_a_flat_axis(engine: EngineName) -> None:
     # Four of the first ten spike and one of the last ten: SpikingJelly's VotingLayer, with Reshape before and behind.
     nodes: list[dict[str, Any]] = [

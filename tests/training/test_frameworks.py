@@ -32,7 +32,7 @@ GUIDE = (ROOT / "docs/interop.md").read_text()
 
 def test_all_that_cannot_be_converted_is_named_at_once() -> None:
     network = nn.Sequential(
-        nn.Conv2d(1, 2, 3, padding_mode="circular"), nn.Tanh(), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten(0)
+        nn.Conv2d(1, 2, 3, padding_mode="circular"), nn.Tanh(), nn.MaxPool2d(2, dilation=2), nn.Flatten(0)
     )
     with pytest.raises(NotConvertible) as refused:
         taken_in(network, 1, 8, 8)
@@ -40,7 +40,7 @@ def test_all_that_cannot_be_converted_is_named_at_once() -> None:
         "the network holds 4 things that cannot be converted:",
         "  0 (torch.nn.modules.conv.Conv2d): padding_mode is 'circular': only zeros pad a convolution",
         "  1 (torch.nn.modules.activation.Tanh): its class: no rule converts it",
-        "  2 (torch.nn.modules.pooling.MaxPool2d): ceil_mode is True: windows that overhang are left out",
+        "  2 (torch.nn.modules.pooling.MaxPool2d): dilation is 2: a pool has no gaps",
         "  3 (torch.nn.modules.flatten.Flatten): start_dim is 0: it would flatten the batch",
     ]
 

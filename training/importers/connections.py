@@ -109,9 +109,14 @@ def transposed_convolution(
     return _weighted(name, TRANSPOSED[axes], fields, outputs_first, bias)
 
 
-def pool(name: str, kind: type[Pools], kernel: Shape, stride: Shape, padding: Shape | None = None) -> Draft:
-    """Return a pool over windows of (height, width), or of (length,) for one of the pools over a length."""
-    fields = {"kernel_size": _along(kernel), "stride": _along(stride)}
+def pool(
+    name: str, kind: type[Pools], kernel: Shape, stride: Shape, padding: Shape | None = None, **edges: bool
+) -> Draft:
+    """Return a pool over windows of (height, width), or of (length,) for one of the pools over a length.
+
+    `edges` are its `overhang`, and an average's `count_padding`.
+    """
+    fields = {"kernel_size": _along(kernel), "stride": _along(stride), **edges}
     return Draft(name, kind, fields if padding is None else fields | {"padding": _along(padding)})
 
 

@@ -96,7 +96,7 @@ class Chunk:
             return self.connection(node, arriving)
         if isinstance(node, Neuron):
             return self.neurons(node, arriving)
-        if isinstance(node, Pool):
+        if isinstance(node, Pool) and node.name in self.plan.windows:
             return self.pool(node, arriving)
         if isinstance(node, Delay):
             return self.delay(node, arriving)

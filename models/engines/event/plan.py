@@ -30,7 +30,20 @@ from models.engines.fan_out import fan_out
 from models.neurons import feedback_joins_charge
 from models.spec.network import FloatArray, Network
 from models.spec.neuron_parameters import NEUTRAL, ROWS
-from models.spec.nodes import Concatenate, Delay, JoinBase, Moved, Neuron, Node, Permute, Pool, Scale, Spiking, Weighted
+from models.spec.nodes import (
+    AvgPool,
+    Concatenate,
+    Delay,
+    JoinBase,
+    Moved,
+    Neuron,
+    Node,
+    Permute,
+    Pool,
+    Scale,
+    Spiking,
+    Weighted,
+)
 from models.spec.sums import Sum, Sums, sums_of
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
@@ -136,6 +149,8 @@ def has_kernel(node: Node) -> bool:
     """Return whether kernels run a node, or NumPy moves its events; any other is run by its plain function."""
     if isinstance(node, Scale):
         return node.offset == 0 and not node.by_step
+    if isinstance(node, AvgPool):
+        return not node.uneven
     return isinstance(node, Weighted | Neuron | Pool | Moved | Delay)
 
 

@@ -59,8 +59,8 @@ from models.spec.nodes import (
     Scale,
     Spiking,
     SumPool,
-    SweptBase,
     Weighted,
+    Window,
 )
 from models.spec.parameters import Shape
 from models.spec.readouts import Reduction
@@ -408,7 +408,9 @@ class _NetworkBuilder:
         for part in parts:
             operands = [each for each in part.constants(self.graph, node.name) if each is not None]
             sums.append(
-                self.sweep(node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node))
+                self.sweep(
+                    node, arriving, "Conv", *operands, dilations=dilations, group=node.groups, **_window(node.windows)
+                )
             )
         return reduce(Value.__add__, sums)
 
@@ -418,7 +420,7 @@ class _NetworkBuilder:
         per_group, kernel = node.out_channels // node.groups, weight.shape[2:]
         by_group = graph.constant([-1, node.groups, node.in_channels // node.groups, self.places(node)], np.int64)
         total: Value | None = None
-        for tap, swept in self.taps(node, arriving):
+        for tap, swept in self.taps(node, node.windows, arriving):
             place: tuple[Any, ...] = (..., *tap)
             kernels = weight.reshape(1, node.groups, per_group, -1, *kernel)[place]
             product = graph.op("MatMul", graph.constant(kernels), graph.reshape(swept, by_group))
@@ -429,13 +431,13 @@ class _NetworkBuilder:
         flat = graph.cast(total, TensorProto.FLOAT)
         return self.reshaped(flat, self.spec.output_shapes[node.name], like=arriving)
 
-    def places(self, node: SweptBase) -> int:
+    def places(self, node: Node) -> int:
         """Return how many places a window is at."""
         return math.prod(self.spec.output_shapes[node.name][1:])
 
-    def taps(self, node: SweptBase, arriving: Value) -> Iterator[tuple[tuple[int, ...], Value]]:
+    def taps(self, node: Node, windows: tuple[Window, ...], arriving: Value) -> Iterator[tuple[tuple[int, ...], Value]]:
         """Yield, for each place in a window, what all windows have there, (samples, channels, *places) in float64."""
-        graph, windows = self.graph, node.windows
+        graph = self.graph
         flat = graph.reshape(arriving, graph.constant([-1, *self.spec.input_shapes[node.name]], np.int64))
         margins = [0, 0, *(each.before for each in windows), 0, 0, *(each.after for each in windows)]
         padded = graph.op("Pad", graph.cast(flat, TensorProto.DOUBLE), graph.constant(margins, np.int64))
@@ -484,11 +486,12 @@ class _NetworkBuilder:
     @connect.register
     def _(self, node: AvgPool, arriving: Value) -> Value:
         summed = self.sum_pool(node, arriving)
-        return self.graph.op("Div", summed, self.graph.constant(node.area, np.float32))
+        divisor = node.divisors(self.spec.input_shapes[node.name]) if node.uneven else node.area
+        return self.graph.op("Div", summed, self.graph.constant(divisor, np.float32))
 
     @connect.register
     def _(self, node: MaxPool, arriving: Value) -> Value:
-        return self.sweep(node, arriving, "MaxPool", **_window(node))
+        return self.sweep(node, arriving, "MaxPool", **_window(node.fitted(self.spec.input_shapes[node.name])))
 
     @connect.register
     def _(self, node: Flatten | Reshape, arriving: Value) -> Value:
@@ -531,13 +534,14 @@ class _NetworkBuilder:
 
         What float32 cannot hold is added up in float64.
         """
+        shape = self.spec.input_shapes[node.name]
+        windows = node.fitted(shape)
         if self.sums[node.name].by is not Summation.FLOAT32:
-            taps = (each for _, each in self.taps(node, arriving))
+            taps = (each for _, each in self.taps(node, windows, arriving))
             summed = self.graph.cast(reduce(Value.__add__, taps), TensorProto.FLOAT)
             return self.reshaped(summed, self.spec.output_shapes[node.name], like=arriving)
-        channels, kernel = self.spec.input_shapes[node.name][0], [window.extent for window in node.windows]
-        ones = self.graph.constant(np.ones((channels, 1, *kernel), np.float32))
-        return self.sweep(node, arriving, "Conv", ones, group=channels, **_window(node))
+        ones = self.graph.constant(np.ones((shape[0], 1, *(window.extent for window in windows)), np.float32))
+        return self.sweep(node, arriving, "Conv", ones, group=shape[0], **_window(windows))
 
     def sweep(self, node: Node, arriving: Value, operator: str, *operands: Value, **attributes: Any) -> Value:
         """Apply an operator that has one batch axis to (1 or time_steps, batch, *shape)."""
@@ -670,8 +674,7 @@ class _NetworkBuilder:
         return body.reshape(current, body.op("Shape", spikes))
 
 
-def _window(node: SweptBase) -> dict[str, Any]:
-    windows = node.windows
+def _window(windows: tuple[Window, ...]) -> dict[str, Any]:
     return {
         "kernel_shape": [window.extent for window in windows],
         "strides": [window.stride for window in windows],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
+from models.spec.nodes import AvgPool as AvgPoolNode
 from models.spec.nodes import Concatenate, ConvTranspose, MatMul, Multiply, Node, Permute, Pool, Reshape, Scale
 from models.spec.parameters import PER_CHANNEL, Shape
 
@@ -67,18 +68,24 @@ class SumPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (samples, channels, rows, columns)."""
         given = x.double() if self.wide else x
-        return F.avg_pool2d(given, *self.pool.spread, divisor_override=1).to(x.dtype)
+        spread = F.avg_pool2d(given, *self.pool.spread, ceil_mode=self.pool.overhang, divisor_override=1)
+        return spread.to(x.dtype)
 
 
 class AvgPool(SumPool):
-    """The sum over each window divided by the window's size: a true division, rounded once, as the spec defines it."""
+    """The sum over each window divided by how many values it covers: a true division, rounded once."""
 
     window: Tensor
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: AvgPoolNode, shape: Shape | None = None) -> None:
+        """Average over the windows of a pool; `shape` is its input's, which windows that overhang depend on."""
         super().__init__(pool)
         # A tensor, since a division by a Python number may be computed as a product with its rounded reciprocal.
-        self.register_buffer("window", torch.tensor(float(pool.area)), persistent=False)
+        window = torch.tensor(float(pool.area))
+        if pool.uneven and shape is not None:
+            divisors = torch.from_numpy(pool.divisors(shape))
+            window = divisors if divisors.ndim > 1 else divisors.unsqueeze(0)
+        self.register_buffer("window", window, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (samples, channels, rows, columns)."""

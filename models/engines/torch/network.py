@@ -227,11 +227,11 @@ def _(node: ConvTranspose, _: Shape) -> nn.Module:
 
 
 @build.register
-def _(node: Pool, _: Shape) -> nn.Module:
+def _(node: Pool, shape: Shape) -> nn.Module:
     if isinstance(node, nodes.MaxPool):
-        pool: nn.Module = nn.MaxPool2d(*node.spread)
+        pool: nn.Module = nn.MaxPool2d(*node.spread, ceil_mode=node.overhang)
     else:
-        pool = SumPool(node) if isinstance(node, nodes.SumPool) else AvgPool(node)
+        pool = SumPool(node) if isinstance(node, nodes.SumPool) else AvgPool(node, shape)
     return AlongLength(pool) if len(node.windows) == 1 else pool
 
 

@@ -54,6 +54,8 @@ def test_a_model_is_described(digits_repository: Path) -> None:
         "any_time_steps": True,
         "readout": "spike_count",
         "labels": [str(digit) for digit in range(10)],
+        "scores": "softmax",
+        "units": None,
         "nodes": [
             {"name": "fc1", "type": "Linear", "shape": [32]},
             {"name": "lif1", "type": "LIF", "shape": [32]},

@@ -126,6 +126,8 @@ def _windows(module: nn.Module) -> tuple[tuple[int, int], float | None] | None:
     """
     if type(module) in (SumPool, AvgPool):
         assert isinstance(module, SumPool)  # noqa: S101
+        if module.pool.overhang:
+            return None
         window, hop, padding = module.pool.spread
         divisor = math.prod(window) if isinstance(module, AvgPool) else 1
     elif type(module) in (nn.MaxPool2d, nn.AvgPool2d):

@@ -49,20 +49,23 @@ class Layout:
 def graph_of(network: nn.Module, framework: Framework, options: Options) -> Graph:
     """Return a network's graph of one step; raises NotConvertible by one sentence where it is none."""
     network = framework.unwrap(network)
-    leaves, own = _modules(network, framework)
+    leaves, own = _modules(network, framework, descended=())
     _require_no_hooks(leaves)
     if not own:
         return _chain(leaves)
+    leaves, _ = _modules(network, framework, descended=DESCENDED)
     return _traced(network, framework, {module: path for path, module in reversed(leaves)}, options)
 
 
-def _modules(network: nn.Module, framework: Framework) -> tuple[list[tuple[str, nn.Module]], list[nn.Module]]:
+def _modules(
+    network: nn.Module, framework: Framework, *, descended: tuple[type[nn.Module], ...]
+) -> tuple[list[tuple[str, nn.Module]], list[nn.Module]]:
     """Return the modules that rules convert, in order and repeated, and those with a forward of their own."""
     leaves: list[tuple[str, nn.Module]] = []
     own: list[nn.Module] = []
 
     def collect(module: nn.Module, path: str) -> None:
-        if _is_leaf(module, framework):
+        if _is_leaf(module, framework, descended):
             leaves.append((path, module))
             return
         if type(module) not in framework.containers and type(module).forward is not nn.Sequential.forward:
@@ -75,7 +78,7 @@ def _modules(network: nn.Module, framework: Framework) -> tuple[list[tuple[str, 
     return leaves, own
 
 
-def _is_leaf(module: nn.Module, framework: Framework) -> bool:
+def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.Module], ...]) -> bool:
     kind = type(module)
     if kind in framework.rules:
         return True
@@ -83,7 +86,7 @@ def _is_leaf(module: nn.Module, framework: Framework) -> bool:
         return False
     if framework.takes(module) is not None or isinstance(module, tuple(framework.rules)):
         return True  # without a rule of its own, it is refused by its class
-    return not module._modules and kind.__module__.startswith("torch.") and kind not in DESCENDED
+    return not module._modules and kind.__module__.startswith("torch.") and kind not in descended
 
 
 def _require_no_hooks(leaves: list[tuple[str, nn.Module]]) -> None:

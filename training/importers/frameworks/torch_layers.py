@@ -13,24 +13,18 @@ from training.importers.frameworks.layer import Layer
 
 
 def average_pool1d(layer: Layer) -> None:
-    """Convert nn.AvgPool1d, whose padding counts and whose windows do not overhang."""
+    """Convert nn.AvgPool1d."""
     module = layer.module
-    layer.refuse_unless(not module.ceil_mode, "ceil_mode is True", "windows that overhang are left out")
-    layer.refuse_unless(
-        module.count_include_pad or _single(module.padding) == (0,),
-        "count_include_pad is False",
-        "padding counts in an average",
-    )
-    layer.builder.add(connections.pool(layer.name, AvgPool1d, *_windows(module)))
+    edges = {"overhang": module.ceil_mode, "count_padding": module.count_include_pad}
+    layer.builder.add(connections.pool(layer.name, AvgPool1d, *_windows(module), **edges))
 
 
 def max_pool1d(layer: Layer) -> None:
-    """Convert nn.MaxPool1d, whose windows do not overhang."""
+    """Convert nn.MaxPool1d."""
     module = layer.module
-    layer.refuse_unless(not module.ceil_mode, "ceil_mode is True", "windows that overhang are left out")
     layer.refuse_unless(_single(module.dilation) == (1,), f"dilation is {module.dilation}", "a pool has no gaps")
     layer.refuse_unless(not module.return_indices, "return_indices is True", "a layer gives one thing")
-    layer.builder.add(connections.pool(layer.name, MaxPool1d, *_windows(module)))
+    layer.builder.add(connections.pool(layer.name, MaxPool1d, *_windows(module), overhang=module.ceil_mode))
 
 
 def adaptive_average(layer: Layer) -> None:

@@ -43,35 +43,30 @@ def convolution(layer: Layer) -> None:
 
 
 def average_pool(layer: Layer) -> None:
-    """Convert nn.AvgPool2d, whose padding counts and whose windows do not overhang."""
+    """Convert nn.AvgPool2d."""
     module = layer.module
-    _refuse_overhang(layer)
-    layer.refuse_unless(
-        module.count_include_pad or _pair(module.padding) == (0, 0),
-        "count_include_pad is False",
-        "padding counts in an average",
-    )
     layer.refuse_unless(
         module.divisor_override is None,
         f"divisor_override is {module.divisor_override}",
         "an average divides by its window's size",
     )
-    layer.builder.add(connections.pool(layer.name, AvgPool2d, *_windows(module), _pair(module.padding)))
+    edges = {"overhang": module.ceil_mode, "count_padding": module.count_include_pad}
+    layer.builder.add(connections.pool(layer.name, AvgPool2d, *_windows(module), _pair(module.padding), **edges))
 
 
 def max_pool(layer: Layer) -> None:
-    """Convert nn.MaxPool2d, whose windows do not overhang."""
+    """Convert nn.MaxPool2d."""
     module = layer.module
-    _refuse_overhang(layer)
     layer.refuse_unless(_pair(module.dilation) == (1, 1), f"dilation is {module.dilation}", "a pool has no gaps")
     layer.refuse_unless(not module.return_indices, "return_indices is True", "a layer gives one thing")
-    layer.builder.add(connections.pool(layer.name, MaxPool2d, *_windows(module), _pair(module.padding)))
+    edges = {"overhang": module.ceil_mode}
+    layer.builder.add(connections.pool(layer.name, MaxPool2d, *_windows(module), _pair(module.padding), **edges))
 
 
 def sum_pool(layer: Layer) -> None:
     """Convert nn.LPPool2d of norm 1, the sum pool of sinabs and Norse."""
     module = layer.module
-    _refuse_overhang(layer)
+    layer.refuse_unless(not module.ceil_mode, "ceil_mode is True", "windows that overhang are left out of a sum")
     layer.refuse_unless(module.norm_type == 1, f"norm_type is {module.norm_type}", "only 1, a sum, has a node")
     for draft in connections.sum_by_averaging(layer.name, *_windows(module)):
         layer.builder.add(draft)
@@ -130,10 +125,6 @@ def batch_norm(layer: Layer) -> None:
         f"The batch norm `{layer.path}` is folded into `{before.name}`: computed in float64 and rounded once, where "
         "the framework rounds after each layer, so that a membrane within rounding of its threshold may fall otherwise."
     )
-
-
-def _refuse_overhang(layer: Layer) -> None:
-    layer.refuse_unless(not layer.module.ceil_mode, "ceil_mode is True", "windows that overhang are left out")
 
 
 def _windows(pool: Any) -> tuple[tuple[int, int], tuple[int, int]]:

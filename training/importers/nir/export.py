@@ -149,6 +149,10 @@ class _Writer:
                 return self.dense(node.name)
             case Conv1d() | Conv2d():
                 return node.type, self._convolution(node)
+            case SumPool2d() | AvgPool2d() if node.overhang or (isinstance(node, AvgPool2d) and node.uneven):
+                raise ExportRefused(
+                    f"node '{node.name}': NIR's pools have no windows that cover fewer values at an edge"
+                )
             case SumPool2d() | AvgPool2d():
                 windows = {"kernel_size": node.kernel_size, "stride": node.hop, "padding": node.padding}
                 return node.type, {key: np.array(sizes) for key, sizes in windows.items()}
