@@ -15,7 +15,7 @@ from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
 from models.spec.network import FloatArray, Network
 from models.spec.neuron_parameters import NEURON_PARAMETERS
-from models.spec.nodes import Adaptive, Current, Driven, Leaky, Neuron, Spiking, SpikingBase
+from models.spec.nodes import Adaptive, Alpha, Current, Driven, Leaky, Neuron, Spiking, SpikingBase
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.same import EVERYTHING
@@ -32,7 +32,8 @@ def variants(kind: Any) -> Iterator[dict[str, Any]]:
         charges = [({}, ["drive"])]
     if issubclass(kind, Leaky):
         rates = [({"charge": "euler"}, ["rate", "leak"]), ({"charge": "relax"}, ["tau", "leak"])]
-        charges = [({}, ["decay", "drive"]), *rates]
+        squares = ({"charge": "quadratic"}, ["tau", "leak", "curvature", "critical"])
+        charges = [({}, ["decay", "drive"]), *rates, squares]
     for number, (rule, names) in enumerate(charges):
         fields, arrays = {"type": kind.__name__, "name": "out"} | rule, list(names)
         if issubclass(kind, Driven):
@@ -43,8 +44,14 @@ def variants(kind: Any) -> Iterator[dict[str, Any]]:
         if issubclass(kind, SpikingBase):
             fields |= {"reset": "value"}
             arrays += ["reset_value", "floor"]
+        if "refractory" in kind.model_fields and number != 1:
+            arrays += ["refractory"]
         if issubclass(kind, Adaptive):
-            arrays += ["adapt_decay", "adapt_gain"]
+            fields |= {"adapt": "relax" if number == 1 else "count"}
+            arrays += ["adapt_rate" if number == 1 else "adapt_decay", "adapt_gain"]
+            arrays += [] if number == 1 else ["adapt_spike"]
+        if issubclass(kind, Alpha):
+            arrays += ["gain", "exc_decay", "inh_decay"]
         if issubclass(kind, get_args(Spiking)):
             arrays += ["threshold"]
         yield fields | dict.fromkeys(arrays, "per_neuron")
@@ -73,10 +80,14 @@ def network(node: dict[str, Any], tensors: dict[str, Any], neurons: int) -> Netw
 
 
 def values(node: dict[str, Any]) -> dict[str, FloatArray]:
-    """Return arrays of other values for each neuron, such that layers fire and rest: 0.2 to 0.7, and tau 1.2 to 1.7."""
+    """Return arrays of other values for each neuron, such that layers fire and rest.
+
+    They are 0.2 to 0.7, but tau is 1.2 to 1.7, and a curvature a sixteenth of that, as a membrane squares itself.
+    """
     rng = np.random.default_rng(0)
     arrays = {name: rng.uniform(0.2, 0.7, NEURONS).astype(np.float32) for name in node if node[name] == "per_neuron"}
-    return {name: array + np.float32(name == "tau") for name, array in arrays.items()}
+    arrays = {name: array + np.float32(name == "tau") for name, array in arrays.items()}
+    return {name: array / np.float32(16 if name == "curvature" else 1) for name, array in arrays.items()}
 
 
 @pytest.mark.parametrize("node", CASES)
