@@ -433,3 +433,54 @@ def test_a_batch_norm_is_not_folded_into_a_layer_that_others_take_too() -> None:
     found = taken_in(each_step(forward), SIZE)
     assert shown(found)[1:] == [("norm", ()), ("hidden", ("norm", "fc1"))]
     require_same_spikes(found)
+
+
+def norms_of(steps: int) -> nn.ModuleList:
+    """Batch norms with means and factors of their own."""
+    norms = nn.ModuleList(nn.BatchNorm1d(SIZE) for _ in range(steps))
+    for number, norm in enumerate(norms):
+        norm.running_mean = torch.full((SIZE,), number / 4)
+        norm.weight.data.fill_(1.0 + number)
+    return norms
+
+
+def test_a_batch_norm_for_each_step_is_one_scale_of_each_step() -> None:
+    def forward(net: Net, steps: Tensor) -> Tensor:
+        net.hidden.reset()
+        return torch.stack([net.hidden(net.norms[at](net.fc1(step)) * 2) for at, step in enumerate(steps)])
+
+    network = Net(forward)
+    network.norms = norms_of(8)
+    found = taken_in(network.eval(), SIZE)
+    assert [node.type for node in found.network.spec.nodes] == ["Linear", "Scale", "Scale", "IF"]
+    scale = found.network.tensors["norms_0.scale"]
+    # A factor of 1 + t over the root of a variance of 1 and the smallest number that keeps it from 0.
+    assert scale.shape == (8, SIZE)
+    assert scale[:, 0].tolist() == pytest.approx([(1 + t) / (1 + 1e-5) ** 0.5 for t in range(8)])
+    require_same_spikes(found)
+
+
+def test_each_step_has_the_batch_norm_that_it_takes() -> None:
+    def forward(net: Net, steps: Tensor) -> Tensor:
+        net.hidden.reset()
+        order = [0, 2, 1, 3, 4, 5, 6, 2]
+        return torch.stack([net.hidden(net.norms[at](net.fc1(step))) for at, step in zip(order, steps, strict=True)])
+
+    network = Net(forward)
+    network.norms = norms_of(8)
+    found = taken_in(network.eval(), SIZE)
+    # Whichever module a step takes, that one's values are the step's.
+    assert found.network.tensors["norms_0.scale"][:, 0].tolist() == pytest.approx([1, 3, 2, 4, 5, 6, 7, 3], rel=1e-4)
+    require_same_spikes(found)
+
+
+def test_a_batch_norm_of_each_step_that_something_else_takes_too_is_refused() -> None:
+    def forward(net: Net, steps: Tensor) -> Tensor:
+        net.hidden.reset()
+        net.hidden2.reset()
+        normed = [net.norms[at](net.fc1(step)) for at, step in enumerate(steps)]
+        return torch.stack([net.hidden2(net.fc2(net.hidden(each)) + normed[0]) for each in normed])
+
+    network = Net(forward)
+    network.norms = norms_of(8)
+    assert "takes values of step" in refused(network.eval(), SIZE)

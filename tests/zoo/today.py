@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.zoo.registry import Entry, Outcome, refused
 
 TODAY: dict[str, Outcome] = {
-    "snntorch-bntt": refused("'lif1' takes 'norm.0' first and 'norm.1' in its call 1: the steps are not copies of"),
     "spikingjelly-qif-eif": refused("EIFNode): its class: no rule converts it"),
     "norse-lif-adex": refused("LIFAdExCell): its class: no rule converts it"),
 }

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from training.errors import NotConvertible
 from training.importers.frameworks.axes import Unclear
+from training.importers.frameworks.batch_norms import extended
 from training.importers.frameworks.framework import Framework
 from training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
 from training.importers.frameworks.run_graph import run_node
@@ -53,7 +54,7 @@ class Fold:
     """Nodes as the trace finds them, by what they compute of which others."""
 
     nodes: list[Node] = field(default_factory=lambda: [Node("input", None)])
-    _found: dict[Hashable, int] = field(default_factory=dict)
+    _found: dict[tuple[Hashable, tuple[int, ...]], int] = field(default_factory=dict)
     _calls: dict[int, int] = field(default_factory=dict)
     _kept: dict[int, _Kept] = field(default_factory=dict)
     _outputs: dict[int, dict[int, Tensor]] = field(default_factory=dict)
@@ -88,14 +89,32 @@ class Fold:
             raise NotConvertible(f"'{path}' runs more than once in a step, and would share its state")
         if value.step is not None and value.step > call:
             raise NotConvertible(f"'{path}' takes step {value.step} of its input as its step {call}")
-        if earlier is not None and earlier.sources != (value.node,):
+        if earlier is not None and not self._same(earlier.sources[0], value.node, call):
             before, after = self.nodes[earlier.sources[0]].path, self.nodes[value.node].path
             raise NotConvertible(
                 f"'{path}' takes '{before}' first and '{after}' in its call {call}: the steps are not copies of each "
                 "other, or it would share its state"
             )
         self._calls[id(module)] = call + 1
-        return Value(self.node(id(module), (value.node,), make), call)
+        sources = (value.node,) if earlier is None else earlier.sources
+        return Value(self.node(id(module), sources, make), call)
+
+    def _same(self, first: int, other: int, step: int) -> bool:
+        """Return whether a node computes at a step what another did at those before, as far as batch norms go.
+
+        A network may have batch norms of which it takes another at each step: those become one node.
+        """
+        if first == other:
+            return True
+        one, another = self.nodes[first], self.nodes[other]
+        norms = extended(one.module, step, another.module)
+        if norms is not None and one.sources == another.sources:
+            self.nodes[first] = replace(one, module=norms)
+            return True
+        keys = {index: key for (key, _), index in self._found.items() if index in (first, other)}
+        if len(keys) < 2 or keys[first] != keys[other] or len(one.sources) != len(another.sources):
+            return False
+        return all(self._same(*pair, step) for pair in zip(one.sources, another.sources, strict=True))
 
     def calls(self, module: nn.Module) -> int:
         """Return how many steps a module with a state has run."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from training.errors import NotConvertible
+from training.importers.frameworks.batch_norms import ByStep
 from training.importers.frameworks.framework import Framework, Run
 from training.importers.frameworks.graph import INPUT, Graph, Node
 
@@ -39,6 +40,9 @@ def run_node(node: Node, framework: Framework, outputs: Mapping[int, Tensor]) ->
         arriving = arriving + outputs[source]
     if node.module is None:
         return Run(arriving)
+    if isinstance(node.module, ByStep):
+        with torch.no_grad():
+            return Run(node.module(arriving))
     try:
         with torch.no_grad():
             return framework.run(node.module, arriving)

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from models.spec.nodes import AvgPool2d, MaxPool2d, Weighted
+from models.spec.nodes import AvgPool2d, MaxPool2d
 from training.importers import connections
 from training.importers.frameworks import torch_layers
+from training.importers.frameworks.batch_norms import BATCH_NORMS
 from training.importers.frameworks.function_modules import FUNCTIONS
 from training.importers.frameworks.layer import Layer, Rule
 
@@ -91,42 +90,6 @@ def nothing(_: Layer) -> None:
     """Convert what passes its input on in evaluation: nn.Identity, nn.Dropout."""
 
 
-def batch_norm(layer: Layer) -> None:
-    """Fold a batch norm in evaluation into the connection before it, in float64, rounded once to float32.
-
-    Where no connection comes right before it, it becomes a Scale.
-    """
-    module, builder = layer.module, layer.builder
-    if module.running_mean is None:
-        layer.refuse("track_running_stats is False", "it needs each batch's own statistics")
-        return
-    place = next((place for place, node in enumerate(builder.nodes) if [node.name] == builder.sources), -1)
-    before: Any = builder.nodes[place] if place >= 0 else None
-    with torch.no_grad():
-        precise = {name: value.double().numpy() for name, value in module.state_dict().items()}
-    scale = precise.get("weight", 1.0) / np.sqrt(precise["running_var"] + module.eps)
-    if not isinstance(before, Weighted) or not layer.alone:
-        builder.add(connections.affine(layer.name, scale, precise.get("bias", 0.0) - precise["running_mean"] * scale))
-        layer.findings.notes.append(
-            f"The batch norm `{layer.path}` is a factor and an offset of each channel: computed in float64 and rounded "
-            "once, where the framework may round otherwise."
-        )
-        return
-    weight, bias = (builder.tensors.get(f"{before.name}.{parameter}") for parameter in ("weight", "bias"))
-    if weight is None or len(weight) != module.num_features:
-        layer.refuse(f"num_features is {module.num_features}", f"'{before.name}' before it has another number")
-        return
-    folded = weight.astype(np.float64) * scale.reshape(-1, *(1 for _ in weight.shape[1:]))
-    shift = ((0.0 if bias is None else bias.astype(np.float64)) - precise["running_mean"]) * scale
-    builder.tensors[f"{before.name}.weight"] = folded.astype(np.float32)
-    builder.tensors[f"{before.name}.bias"] = (shift + precise.get("bias", 0.0)).astype(np.float32)
-    builder.nodes[place] = before.model_copy(update={"bias": True})
-    layer.findings.notes.append(
-        f"The batch norm `{layer.path}` is folded into `{before.name}`: computed in float64 and rounded once, where "
-        "the framework rounds after each layer, so that a membrane within rounding of its threshold may fall otherwise."
-    )
-
-
 def _windows(pool: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return a pool's windows and strides, which are as wide as the windows where it has none."""
     return _pair(pool.kernel_size), _pair(pool.stride or pool.kernel_size)
@@ -147,8 +110,6 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.MaxPool2d: max_pool,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,
-        nn.BatchNorm1d: batch_norm,
-        nn.BatchNorm2d: batch_norm,
         nn.AvgPool1d: torch_layers.average_pool1d,
         nn.MaxPool1d: torch_layers.max_pool1d,
         nn.AdaptiveAvgPool1d: torch_layers.adaptive_average,
@@ -158,5 +119,6 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Unflatten: torch_layers.unflatten,
     }
     | dict.fromkeys(PASSED_ON, nothing)
+    | dict(BATCH_NORMS)
     | dict(FUNCTIONS)
 )
