@@ -24,6 +24,8 @@ SIZE = 16
 class Net(nn.Module):
     """Modules that a test's own forward calls as it likes."""
 
+    norms: nn.ModuleList
+
     def __init__(self, way: Callable[[Any, Tensor], Any]) -> None:
         super().__init__()
         torch.manual_seed(3)
@@ -437,11 +439,11 @@ def test_a_batch_norm_is_not_folded_into_a_layer_that_others_take_too() -> None:
 
 def norms_of(steps: int) -> nn.ModuleList:
     """Batch norms with means and factors of their own."""
-    norms = nn.ModuleList(nn.BatchNorm1d(SIZE) for _ in range(steps))
+    norms = [nn.BatchNorm1d(SIZE) for _ in range(steps)]
     for number, norm in enumerate(norms):
         norm.running_mean = torch.full((SIZE,), number / 4)
         norm.weight.data.fill_(1.0 + number)
-    return norms
+    return nn.ModuleList(norms)
 
 
 def test_a_batch_norm_for_each_step_is_one_scale_of_each_step() -> None:
