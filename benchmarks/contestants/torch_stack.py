@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.contestants.base import Job, Run, Stage, stages
 from models.engines.base import Counts
+from models.engines.torch.connections import SumPool
 from models.engines.torch.network import SpikingNetwork
 from models.spec.network import Network
 
@@ -22,8 +23,11 @@ Neurons: TypeAlias = Callable[[Stage], Callable[[Tensor], Tensor]]
 
 
 def layers(network: Network) -> list[tuple[Stage, nn.Module]]:
-    """Return each stage with its connections as a module over (samples, *shape)."""
-    module = SpikingNetwork.of(network).eval().requires_grad_(False)
+    """Return each stage with its connections as a module over (samples, *shape), all in float32 as the libraries do."""
+    module = SpikingNetwork.of(network).eval().requires_grad_(False).float()
+    for pool in module.modules():
+        if isinstance(pool, SumPool):
+            pool.wide = False
     built = dict(zip((node.name for node in network.spec.nodes), module.layers, strict=True))
     return [(stage, nn.Sequential(*(built[node.name] for node, _ in stage.connections))) for stage in stages(network)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,15 @@ def test_an_interrupt_within_an_epoch_keeps_the_best_before_it(
     assert fitted.best in fitted.epochs
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handling of an interrupt, which a shell takes from what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_for_the_end_of_a_batch(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
     written: list[int] = []
 
@@ -129,6 +139,7 @@ def test_an_interrupt_waits_for_the_end_of_a_batch(config: TrainingConfig, data:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_does_not_wait() -> None:
     def interrupt_twice() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -139,6 +150,7 @@ def test_a_second_interrupt_does_not_wait() -> None:
         interrupt_twice()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_of_the_last_epoch_is_not_lost() -> None:
     with pytest.raises(KeyboardInterrupt), held_back():
         signal.raise_signal(signal.SIGINT)

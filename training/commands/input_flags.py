@@ -39,7 +39,7 @@ FLAGS = (
     _option("--offset", "See --scale.", "0"),
     _option("--mean", "In place of --offset: the network sees (value - mean) / std.", "0"),
     _option("--std", "In place of --scale: see --mean.", "1"),
-    _option("--out-of-range", "What happens to a raw value outside of --low to --high.", "refuse", OutOfRange),
+    _option("--out-of-range", "What happens to a raw value outside the range.", "refuse", OutOfRange),
     _option("--resolution", "A power of two: what the network sees is rounded to a multiple.", "not rounded", float),
 )
 

@@ -301,10 +301,13 @@ def onnx_empty_and_hashed(folder: Path) -> None:
     rehash(folder, File.ONNX_MODEL, b"")
 
 
+REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)  # of weights that are added up in either
+
+
 def onnx_of_other_weights(folder: Path) -> None:
     model = onnx.load_model_from_string((folder / File.ONNX_MODEL).read_bytes())
     for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
+        if tensor.data_type in REAL and len(tensor.dims) == 2:
             values = onnx.numpy_helper.to_array(tensor)
             tensor.CopyFrom(onnx.numpy_helper.from_array(-values, tensor.name))
     rehash(folder, File.ONNX_MODEL, model.SerializeToString())
@@ -313,11 +316,12 @@ def onnx_of_other_weights(folder: Path) -> None:
 def onnx_with_weights_elsewhere(folder: Path) -> None:
     # A graph may say that a tensor's values lie in another file: here one outside of the repository.
     secret = folder.parents[2] / "secret.bin"
-    secret.write_bytes(np.eye(2, dtype=np.float32).tobytes())
+    secret.write_bytes(np.eye(2).tobytes())
     model = onnx.load_model_from_string((folder / File.ONNX_MODEL).read_bytes())
     for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and list(tensor.dims) == [2, 2]:
-            onnx.external_data_helper.set_external_data(tensor, str(secret), offset=0, length=16)
+        if tensor.data_type in REAL and list(tensor.dims) == [2, 2]:
+            length = onnx.numpy_helper.to_array(tensor).nbytes
+            onnx.external_data_helper.set_external_data(tensor, str(secret), offset=0, length=length)
             tensor.ClearField("raw_data")
             tensor.ClearField("float_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
