@@ -99,6 +99,7 @@ class Supervisor:
                 self._start(*self.to_start.pop(0))
             self.loop.run_until_complete(self.wake.wait())
             self.wake.clear()
+        self.loop.close()
         return UNFINISHED if self.failed else 0
 
     def _start(self, number: int, replaces: bool) -> None:

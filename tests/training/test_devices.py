@@ -120,6 +120,8 @@ def test_an_interrupt_ends_all_processes_and_keeps_the_best(group: bool, stripes
          "--devices", "2"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell has what it runs in the background ignore interrupts, and a child does so too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         assert process.stdout is not None
