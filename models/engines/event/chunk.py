@@ -129,7 +129,7 @@ class Chunk:
         """Run a layer of neurons, and with it the connection before it where that has an input for every step."""
         layout, parameters = self.plan.layouts[node.name], self.plan.neurons[node.name]
         feed, events, base_steps = NOTHING, NONE, 0
-        if isinstance(arriving, Pending) and arriving.steps == self.steps:
+        if isinstance(arriving, Pending) and arriving.steps == self.steps and not arriving.valued:
             feed, events, base = arriving.feed, arriving.source.events, arriving.bias
         else:
             currents = arriving.dense()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.compiled import inner
-from models.engines.event.connections import DOUBLES, INTEGERS, PANEL, SCATTER
+from models.engines.event.connections import INTEGERS, PANEL, SCATTER
 from models.engines.event.vectors import (
     LANES,
     TILE_ROWS,
@@ -339,14 +339,11 @@ def connect(
 ) -> Array:  # fmt: skip
     """Write the currents of `rows` rows of events from `first` on into sums (rows, size), and return `spikes`.
 
-    The currents are floats, whatever they are added up in. Rows of which a larger share than the connection's `busy`
-    spikes go by `multiply`, which takes them in `spikes`.
+    The currents are floats, whatever they are added up in; see `connect_values` for those of `signals.Pending.valued`.
+    Rows of which a larger share than the connection's `busy` spikes go by `multiply`, which takes them in `spikes`.
     """
     index, value, offset = events.index, events.value, events.offset
     integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
-    if feed.summed == DOUBLES or (integers and value.size):
-        connect_values(sums, feed, size, units, events, first, rows, base)
-        return spikes
     if feed.kind == SCATTER:
         for r in range(rows):
             copy(sums, r * size, base, 0, size)

@@ -20,6 +20,7 @@ from models.engines.event.currents import (
     Array,
     aligned_floats,
     connect,
+    connect_values,
     gather,
     gather_doubles,
     gather_to_floats,
@@ -72,7 +73,8 @@ def run_neurons(
 ) -> int:  # fmt: skip
     """Run a layer of neurons with the connection before it through all steps, and return how many fired.
 
-    With a connection, a step's current is `base` (size,), its bias, and what the events add. Without one it is a row of
+    With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
+    the events add. Without one it is a row of
     `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index` and
     `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset into
     `trace` (samples * steps, size) unless that is empty.
@@ -195,8 +197,8 @@ def run_neurons(
 
 
 @kernel
-def run_connection(feed: Any, events: Any, bias: Array, currents: Array) -> None:
-    """Write a connection's currents (rows, size) for as many rows of events."""
+def run_connection(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
+    """Write a connection's currents (rows, size) for as many rows of events; see `signals.Pending.valued`."""
     rows, size = currents.shape
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, rows)
@@ -204,5 +206,8 @@ def run_connection(feed: Any, events: Any, bias: Array, currents: Array) -> None
     spikes = np.empty(0, np.float32)
     for first in range(0, rows, at_once):
         block = min(at_once, rows - first)
-        spikes = connect(sums, feed, size, units, events, first, block, bias, spikes)
+        if valued:
+            connect_values(sums, feed, size, units, events, first, block, bias)
+        else:
+            spikes = connect(sums, feed, size, units, events, first, block, bias, spikes)
         currents[first : first + block] = sums[: block * size].reshape(block, size)

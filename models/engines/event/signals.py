@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event import event_kernels, kernels
-from models.engines.event.connections import Feed
+from models.engines.event.connections import DOUBLES, INTEGERS, Feed
 from models.engines.event.layouts import Layout
 from models.engines.event.vectors import LANES
 from models.spec.network import FloatArray
@@ -91,10 +91,16 @@ class Pending:
         """As many as the source has."""
         return self.source.steps
 
+    @property
+    def valued(self) -> bool:
+        """Whether its sums take other kernels than those of spikes, which neurons do not run beside their own."""
+        summed = self.feed.summed
+        return summed == DOUBLES or (summed == INTEGERS and self.source.events.value.size > 0)
+
     def dense(self) -> Dense:
         """Run it."""
         rows = np.empty((self.source.events.offset.size - 1, self.layout.size), np.float32)
-        kernels.run_connection.call(self.feed, self.source.events, self.bias, rows)
+        kernels.run_connection.call(self.feed, self.source.events, self.bias, rows, int(self.valued))
         return Dense(self.layout, self.steps, rows)
 
     def sparse(self) -> Sparse:
