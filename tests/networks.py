@@ -279,6 +279,8 @@ def joins(
         axis = draw(st.integers(0, len(shape) - 1))
         dyadic = [other for other in shapes if bits[other] < NOT_DYADIC]
         joined = [other for other in dyadic if _without(shapes[other], axis) == _without(shape, axis)]
+        if not joined or last not in dyadic:
+            return []
         inputs = draw(st.permutations([last, *draw(st.lists(st.sampled_from(joined), min_size=1, max_size=2))]))
         length = sum(shapes[other][axis] for other in inputs)
         leaving = (*shape[:axis], length, *shape[axis + 1 :])
