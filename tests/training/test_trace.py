@@ -374,7 +374,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     ),
     "twice in a step": (each_step(run_twice), "'hidden' runs more than once in a step, and would share its state"),
     "state touched": (Net(halved_state), "LINE: 'cell' is given a state that is changed at its step 1"),
-    "state made anew": (
+    "a state of its own making": (
         Net(lambda net, x: torch.stack([net.cell(net.fc1(step), torch.zeros(SIZE))[0] for step in x])),
         "LINE: 'cell' is given a state of its own making at its step 1",
     ),

@@ -1,4 +1,4 @@
-"""`python -m tests.zoo.table`: imports the zoo, and writes the table of docs/interop.md anew.
+"""`python -m tests.zoo.table`: imports the zoo, and writes the table of docs/interop.md.
 
 With `--changed`, only those networks are imported whose outcome is not the one that stands there.
 """

@@ -17,7 +17,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def lively(network: Network, seed: int, gain: float = 2.0) -> Network:
-    """Draw a network's weights anew, and return it.
+    """Give a network new random weights, and return it.
 
     A weight is drawn from a normal distribution of deviation gain / √(inputs of a neuron), so that a neuron's current
     has a deviation of about `gain` thresholds where all its inputs spike.

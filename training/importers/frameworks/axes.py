@@ -80,7 +80,7 @@ class Axes:
 
     @property
     def sample(self) -> Shape:
-        """The shape of a sample as whoever takes this tensor sees it; raises Unclear where it cannot be told."""
+        """The shape of one sample in this tensor; raises Unclear where the axes do not tell it."""
         if any(part.kind is Kind.SAMPLE for axis in self.leading for part in axis):
             raise Unclear("mixes the axes of time or batch with a sample's")
         return tuple(math.prod(part.size for part in axis) for axis in self.axes[self._split :])
@@ -134,7 +134,7 @@ class Axes:
         return Axes(tuple(axes))
 
     def _fitted(self, parts: list[Part], room: int) -> Part:
-        """Take the first part, or what fits of a sample's: the rest stays, and a sample's places are counted anew."""
+        """Take the first part, or as much of a sample's part as fits; what is left of it is numbered from 0 again."""
         part = parts.pop(0)
         if part.size <= room or part.kind is not Kind.SAMPLE or room == 0 or part.size % room:
             return part

@@ -127,7 +127,7 @@ class Recorder(TorchFunctionMode):
         return within or "the network"
 
     def seen(self, signal: Signal, name: str) -> tuple[list[Value], Shape]:
-        """Return the values of a signal and a sample's shape as whoever takes it sees it, flattened by a node if so."""
+        """Return a signal's values and the shape of a sample; if the forward has flattened it, a node does so first."""
         shape = signal.axes.sample
         return [self._arranged(value, signal.axes, shape, name) for value in signal.values], shape
 
