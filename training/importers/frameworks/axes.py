@@ -134,7 +134,7 @@ class Axes:
         return Axes(tuple(axes))
 
     def _fitted(self, parts: list[Part], room: int) -> Part:
-        """Take the first part, or of a sample's as much as fits: the rest stays, one place before the axes behind it."""
+        """Take the first part, or of a sample's as much as fits; the axes behind the rest move one place on."""
         part = parts.pop(0)
         if part.size <= room or part.kind is not Kind.SAMPLE or room == 0 or part.size % room:
             return part
