@@ -54,6 +54,7 @@ from models.engines.event.vectors import (
 
 Array = NDArray[Any]
 
+ONE = np.float32(1)  # where an intrinsic scales nothing; in place of values that it does not read, `base` is passed
 LINE = 16  # floats of a cache line
 BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at once: half of an L2 cache
 
@@ -80,17 +81,17 @@ def gather(
         left = width - j
         if value.size:
             if left >= 4 * LANES:
-                gather_values_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
+                gather_values_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
             elif left >= 2 * LANES:
-                gather_values_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
+                gather_values_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
             else:
-                gather_values_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
+                gather_values_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
         elif left >= 4 * LANES:
-            gather_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
+            gather_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
         elif left >= 2 * LANES:
-            gather_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
+            gather_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
         else:
-            gather_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1)
+            gather_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
         j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
 
 
@@ -104,11 +105,11 @@ def gather_integers(
     while j < width:
         left = width - j
         if left >= 4 * LANES:
-            gather_integers_4(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, np.float32(1))
+            gather_integers_4(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, ONE)
         elif left >= 2 * LANES:
-            gather_integers_2(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, np.float32(1))
+            gather_integers_2(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, ONE)
         else:
-            gather_integers_1(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, np.float32(1))
+            gather_integers_1(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, ONE)
         j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
 
 
@@ -122,11 +123,11 @@ def gather_to_floats(
     while j < width:
         left = width - j
         if left >= 4 * LANES:
-            gather_to_floats_4(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, grid)
+            gather_to_floats_4(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, grid)
         elif left >= 2 * LANES:
-            gather_to_floats_2(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, grid)
+            gather_to_floats_2(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, grid)
         else:
-            gather_to_floats_1(sums, s + j, base, b + j, weight, w + j, unit, index, k0, k1, grid)
+            gather_to_floats_1(sums, s + j, base, b + j, weight, w + j, unit, index, base, k0, k1, grid)
         j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
 
 
@@ -175,10 +176,14 @@ def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, 
             while column < width:
                 s, w = r * size + j + column, units * j + column
                 if column + TILE_VECTORS * LANES <= width:
-                    multiply_tile(sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width)
+                    multiply_tile(
+                        sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width, ONE
+                    )
                     column += TILE_VECTORS * LANES
                 else:
-                    multiply_column(sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width)
+                    multiply_column(
+                        sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width, ONE
+                    )
                     column += LANES
 
 
@@ -235,18 +240,18 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
                     w += weight_step
             elif integers:
                 if feed.halves:
-                    add_block_integers_half(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
+                    add_block_integers_half(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
                 else:
-                    add_block_integers(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
+                    add_block_integers(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
             elif value.size:
                 if feed.halves:
                     add_block_values_half(row, o, weight, w, lines, vectors, output_step, weight_step, value[first])
                 else:
                     add_block_values(row, o, weight, w, lines, vectors, output_step, weight_step, value[first])
             elif feed.halves:
-                add_block_half(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
+                add_block_half(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
             else:
-                add_block(row, o, weight, w, lines, vectors, output_step, weight_step, np.float32(1))
+                add_block(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
         first = end
 
 

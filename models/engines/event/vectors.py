@@ -9,6 +9,7 @@ padding and the tables that `plan` makes. No fast-math flag is set, so that ever
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import binding as llvm
@@ -35,11 +36,11 @@ TILE_VECTORS = 4 if HOST.get("avx512f") else 1  # across: its sums fill the regi
 intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba_intrinsic
 
 _I64 = ir.IntType(64)
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_HALF_VECTOR = ir.VectorType(ir.FloatType(), HALF)
 _I32 = ir.IntType(32)
+_F32 = ir.FloatType()
+_F64 = ir.DoubleType()
+_VECTOR = ir.VectorType(_F32, LANES)
 _INTEGERS = ir.VectorType(_I32, LANES)
-_HALF_INTEGERS = ir.VectorType(_I32, HALF)
 
 
 class Code:
@@ -54,11 +55,12 @@ class Code:
         array = self.context.make_array(self.kinds[argument])
         return array(self.context, self.builder, self.arguments[argument]).data
 
-    def at(self, pointer: Any, position: Any, offset: int = 0) -> Any:
-        """Return the address of the vector at a position, plus so many vectors."""
+    def at(self, pointer: Any, position: Any, offset: int = 0, vector: Any = None) -> Any:
+        """Return the address of the vector at a position, plus so many vectors; of another type if `vector` is one."""
+        vector = vector or self.vector
         if offset:
-            position = self.builder.add(position, _I64(offset * self.vector.count))
-        return self.builder.bitcast(self.builder.gep(pointer, [position]), self.vector.as_pointer())
+            position = self.builder.add(position, _I64(offset * vector.count))
+        return self.builder.bitcast(self.builder.gep(pointer, [position]), vector.as_pointer())
 
     def load(self, pointer: Any, position: Any, offset: int = 0) -> Any:
         """Load the vector there."""
@@ -67,8 +69,8 @@ class Code:
         return loaded
 
     def store(self, vector: Any, pointer: Any, position: Any, offset: int = 0) -> None:
-        """Store a vector there."""
-        self.builder.store(vector, self.at(pointer, position, offset)).align = 4
+        """Store a vector, of any type, there."""
+        self.builder.store(vector, self.at(pointer, position, offset, vector.type)).align = 4
 
     def loop(self, first: Any, end: Any, before: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
         """Let values pass through `body` for each number from `first` until `end`, and return what comes out."""
@@ -100,8 +102,8 @@ class Code:
     def splat(self, scalar: Any, vector: Any = None) -> Any:
         """Return a vector of one number."""
         vector = vector or self.vector
-        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.vector.count), [0] * self.vector.count)
+        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _I32(0))
+        zeros = ir.Constant(ir.VectorType(_I32, self.vector.count), [0] * self.vector.count)
         return self.builder.shuffle_vector(first, first, zeros)
 
     def call(self, operation: str, vector: Any) -> Any:
@@ -115,120 +117,81 @@ class Code:
         return self.builder.zext(self.builder.bitcast(booleans, ir.IntType(booleans.type.count)), _I64)
 
 
-def _gather(vectors: int, *, valued: bool) -> Any:
+@dataclass(frozen=True)
+class Arithmetic:
+    """How sums of weights are added up: the type that weights are stored in, and the one that their sums are held in.
+
+    The `flags` let a product be fused with its addition: where the product is exact, or where that drops fewer bits.
+    """
+
+    stored: Any
+    held: Any
+    flags: tuple[str, ...] = ()
+
+    def load(self, code: Code, pointer: Any, position: Any, vector: int = 0) -> Any:
+        """Load a vector of weights, as numbers that can be added up."""
+        loaded = code.load(pointer, position, vector)
+        if self.stored == self.held:
+            return loaded
+        widen = code.builder.sitofp if self.stored == _I32 else code.builder.fpext
+        return widen(loaded, ir.VectorType(self.held, code.vector.count))
+
+    def times(self, code: Code, factor: Any, term: Any) -> Any:
+        """Return a float, which is a scalar, times a vector; of integers, one of 0 or of bits that are all 1."""
+        if self.held == _I32:
+            return code.builder.and_(code.splat(code.builder.bitcast(factor, _I32), term.type), term)
+        if self.held == _F64:
+            factor = code.builder.fpext(factor, _F64)
+        return code.builder.fmul(code.splat(factor, term.type), term, flags=self.flags)
+
+    def add(self, code: Code, total: Any, term: Any) -> Any:
+        """Return the sum of two vectors."""
+        if self.held == _I32:
+            return code.builder.add(total, term)
+        return code.builder.fadd(total, term, flags=self.flags)
+
+    def rounded(self, code: Code, total: Any, grid: Any) -> Any:
+        """Return a sum times `grid` as floats, which it rounds to once; a sum of floats is taken as it is."""
+        if self.held == _I32:
+            return code.in_floats(total, grid)
+        if self.held == _F64:
+            scaled = code.builder.fmul(total, code.splat(grid, total.type))
+            return code.builder.fptrunc(scaled, ir.VectorType(_F32, code.vector.count))
+        return total
+
+
+FLOATS = Arithmetic(_F32, _F32)
+SPIKES_OF_FLOATS = Arithmetic(_F32, _F32, ("contract",))  # times 0 or 1, or in training, which lets sums round
+INTEGERS = Arithmetic(_I32, _I32)
+DOUBLES = Arithmetic(_F32, _F64, ("contract",))
+INTEGERS_IN_DOUBLES = Arithmetic(_I32, _F64, ("contract",))
+
+
+def _gather(arithmetic: Arithmetic, vectors: int, *, valued: bool = False, rounded: bool = False) -> Any:
     """Make the intrinsic that sums weight rows into `vectors` vectors, held in registers throughout.
 
-    (sums, s, base, b, weight, w, width, index, value, k0, k1): sums[s:] = base[b:] + the sum of
+    (sums, s, base, b, weight, w, width, index, value, k0, k1, grid): sums[s:] = base[b:] + the sum of
     weight[w + index[k] * width:], times value[k] if `valued`, for k0 <= k < k1, one after the other: the order of the
-    sum is that of the events.
+    sum is that of the events. It is written as floats, times `grid`, if `rounded`, else as the type it is held in.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        sums, base, weight, index, value = (code.pointer(argument) for argument in (0, 2, 4, 7, 8))
-        s, b, w, width, k0, k1 = (arguments[argument] for argument in (1, 3, 5, 6, 9, 10))
-        before = [code.load(base, b, vector) for vector in range(vectors)]
-
-        def add(k: Any, totals: list[Any]) -> list[Any]:
-            unit = builder.sext(builder.load(builder.gep(index, [k])), _I64)
-            position = builder.add(builder.mul(unit, width), w)
-            terms = [code.load(weight, position, vector) for vector in range(vectors)]
-            if valued:
-                factor = code.splat(builder.load(builder.gep(value, [k])))
-                terms = [builder.fmul(factor, term) for term in terms]
-            return [builder.fadd(total, term) for total, term in zip(totals, terms, strict=True)]
-
-        for vector, total in enumerate(code.loop(k0, k1, before, add)):
-            code.store(total, sums, s, vector)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def gather(
-        _: Any, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, index: Any, value: Any, k0: Any,
-        k1: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(sums, s, base, b, weight, w, width, index, value, k0, k1), generate
-
-    return gather
-
-
-gather_4 = _gather(4, valued=False)
-gather_2 = _gather(2, valued=False)
-gather_1 = _gather(1, valued=False)
-gather_values_4 = _gather(4, valued=True)
-gather_values_2 = _gather(2, valued=True)
-gather_values_1 = _gather(1, valued=True)
-
-
-def _gather_integers(vectors: int, *, to_floats: bool) -> Any:
-    """Make the intrinsic that does the same for spikes and integers: sums, base and weight hold those.
-
-    (sums, s, base, b, weight, w, width, index, k0, k1, grid): the sums are written as floats, times `grid`, if
-    `to_floats`.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, _INTEGERS)
-        sums, base, weight, index = (code.pointer(argument) for argument in (0, 2, 4, 7))
-        s, b, w, width, k0, k1, grid = (arguments[argument] for argument in (1, 3, 5, 6, 8, 9, 10))
-        before = [code.load(base, b, vector) for vector in range(vectors)]
-
-        def add(k: Any, totals: list[Any]) -> list[Any]:
-            unit = builder.sext(builder.load(builder.gep(index, [k])), _I64)
-            position = builder.add(builder.mul(unit, width), w)
-            return [builder.add(total, code.load(weight, position, at)) for at, total in enumerate(totals)]
-
-        for vector, total in enumerate(code.loop(k0, k1, before, add)):
-            if to_floats:
-                Code(context, builder, signature, arguments).store(code.in_floats(total, grid), sums, s, vector)
-            else:
-                code.store(total, sums, s, vector)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def gather(
-        _: Any, sums: Any, s: Any, base: Any, b: Any, weight: Any, w: Any, width: Any, index: Any, k0: Any, k1: Any,
-        grid: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(sums, s, base, b, weight, w, width, index, k0, k1, grid), generate
-
-    return gather
-
-
-gather_integers_4 = _gather_integers(4, to_floats=False)
-gather_integers_2 = _gather_integers(2, to_floats=False)
-gather_integers_1 = _gather_integers(1, to_floats=False)
-gather_to_floats_4 = _gather_integers(4, to_floats=True)
-gather_to_floats_2 = _gather_integers(2, to_floats=True)
-gather_to_floats_1 = _gather_integers(1, to_floats=True)
-
-
-def _gather_doubles(vectors: int, *, integers: bool) -> Any:
-    """Make the intrinsic that sums weight rows times values in float64, and writes the sums as floats, times `grid`.
-
-    (sums, s, base, b, weight, w, width, index, value, k0, k1, grid): base and weight are floats, or `integers`.
-    A product may be fused with its addition, which drops fewer bits.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, _INTEGERS if integers else _VECTOR)
-        floats, doubles = Code(context, builder, signature, arguments), ir.VectorType(ir.DoubleType(), LANES)
-        widen = builder.sitofp if integers else builder.fpext
+        code = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.stored, LANES))
         sums, base, weight, index, value = (code.pointer(argument) for argument in (0, 2, 4, 7, 8))
         s, b, w, width, k0, k1, grid = (arguments[argument] for argument in (1, 3, 5, 6, 9, 10, 11))
-        before = [widen(code.load(base, b, vector), doubles) for vector in range(vectors)]
+        before = [arithmetic.load(code, base, b, vector) for vector in range(vectors)]
 
         def add(k: Any, totals: list[Any]) -> list[Any]:
             unit = builder.sext(builder.load(builder.gep(index, [k])), _I64)
             position = builder.add(builder.mul(unit, width), w)
-            factor = code.splat(builder.fpext(builder.load(builder.gep(value, [k])), ir.DoubleType()), doubles)
-            terms = [widen(code.load(weight, position, vector), doubles) for vector in range(vectors)]
-            products = [builder.fmul(factor, term, flags=("contract",)) for term in terms]
-            return [builder.fadd(*pair, flags=("contract",)) for pair in zip(totals, products, strict=True)]
+            terms = [arithmetic.load(code, weight, position, vector) for vector in range(vectors)]
+            if valued:
+                factor = builder.load(builder.gep(value, [k]))
+                terms = [arithmetic.times(code, factor, term) for term in terms]
+            return [arithmetic.add(code, total, term) for total, term in zip(totals, terms, strict=True)]
 
         for vector, total in enumerate(code.loop(k0, k1, before, add)):
-            scaled = builder.fmul(total, code.splat(grid, doubles))
-            floats.store(builder.fptrunc(scaled, floats.vector), sums, s, vector)
+            code.store(arithmetic.rounded(code, total, grid) if rounded else total, sums, s, vector)
         return context.get_dummy_value()
 
     @intrinsic
@@ -241,10 +204,16 @@ def _gather_doubles(vectors: int, *, integers: bool) -> Any:
     return gather
 
 
-gather_doubles_2 = _gather_doubles(2, integers=False)
-gather_doubles_1 = _gather_doubles(1, integers=False)
-gather_integers_in_doubles_2 = _gather_doubles(2, integers=True)
-gather_integers_in_doubles_1 = _gather_doubles(1, integers=True)
+gather_4, gather_2, gather_1 = (_gather(FLOATS, vectors) for vectors in (4, 2, 1))
+gather_values_4, gather_values_2, gather_values_1 = (_gather(FLOATS, vectors, valued=True) for vectors in (4, 2, 1))
+gather_integers_4, gather_integers_2, gather_integers_1 = (_gather(INTEGERS, vectors) for vectors in (4, 2, 1))
+gather_to_floats_4, gather_to_floats_2, gather_to_floats_1 = (
+    _gather(INTEGERS, vectors, rounded=True) for vectors in (4, 2, 1)
+)
+gather_doubles_2, gather_doubles_1 = (_gather(DOUBLES, vectors, valued=True, rounded=True) for vectors in (2, 1))
+gather_integers_in_doubles_2, gather_integers_in_doubles_1 = (
+    _gather(INTEGERS_IN_DOUBLES, vectors, valued=True, rounded=True) for vectors in (2, 1)
+)
 
 
 @intrinsic
@@ -269,93 +238,48 @@ def to_floats(_: Any, row: Any, r: Any, count: Any, grid: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments, _INTEGERS)
-        floats = Code(context, builder, signature, arguments)
         row, (_, r, count, grid) = code.pointer(0), arguments
         with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES)) as (shift, _):
             at = builder.add(r, shift)
-            floats.store(code.in_floats(code.load(row, at), grid), row, at)
+            code.store(code.in_floats(code.load(row, at), grid), row, at)
         return context.get_dummy_value()
 
     return types.void(row, r, count, grid), generate
 
 
-def _multiply(vectors: int, rows: int = TILE_ROWS) -> Any:
+def _multiply(arithmetic: Arithmetic, vectors: int, rows: int = TILE_ROWS) -> Any:
     """Make the intrinsic that multiplies a few rows of spikes with a few vectors of weights, sums in registers.
 
-    (sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width): sums[s + r * stride:] = base[b:] + the sum
-    over unit of spikes[x + r * x_stride + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1, so a
-    product is exact, fused with its addition or not, and adding those that are 0 changes nothing: it is `gather`'s sum.
+    (sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width, grid): sums[s + r * stride:] = base[b:] +
+    the sum over unit of spikes[x + r * x_stride + unit] * weight[w + unit * width:], for each row r. A spike is 0 or 1,
+    or among integers 0 or one whose bits are all 1: adding products that are 0 changes nothing, so that it is
+    `gather`'s sum. Sums of integers are written as floats, times `grid`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 7, 9))
-        s, stride, x, x_stride, units, b, w, width = (arguments[argument] for argument in (1, 2, 4, 5, 6, 8, 10, 11))
-        starts = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
-        before = [code.load(base, b, vector) for vector in range(vectors)] * rows
-
-        def add(unit: Any, totals: list[Any]) -> list[Any]:
-            position = builder.add(builder.mul(unit, width), w)
-            terms = [code.load(weight, position, vector) for vector in range(vectors)]
-            after = []
-            for row, start in enumerate(starts):
-                spike = code.splat(builder.load(builder.gep(spikes, [builder.add(start, unit)])))
-                products = [builder.fmul(spike, term, flags=("contract",)) for term in terms]
-                pairs = zip(totals[row * vectors :], products, strict=False)
-                after += [builder.fadd(*pair, flags=("contract",)) for pair in pairs]
-            return after
-
-        for at, total in enumerate(code.loop(_I64(0), units, before, add)):
-            row, vector = divmod(at, vectors)
-            code.store(total, sums, builder.add(s, builder.mul(stride, _I64(row))), vector)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def multiply(
-        _: Any, sums: Any, s: Any, stride: Any, spikes: Any, x: Any, x_stride: Any, units: Any, base: Any, b: Any,
-        weight: Any, w: Any, width: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width), generate
-
-    return multiply
-
-
-multiply_tile = _multiply(TILE_VECTORS)
-multiply_column = _multiply(1)
-
-
-def _multiply_integers(vectors: int, rows: int = TILE_ROWS) -> Any:
-    """Make the intrinsic that does the same for integers, and writes the sums as floats, times `grid`.
-
-    (sums, s, stride, spikes, x, x_stride, units, base, b, weight, w, width, grid): a spike is an integer all of whose
-    bits are 1, and picks the weights that are added.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, _INTEGERS)
-        floats = Code(context, builder, signature, arguments)
+        code = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.stored, LANES))
         sums, spikes, base, weight = (code.pointer(argument) for argument in (0, 3, 7, 9))
         s, stride, x, x_stride, units, b, w, width, grid = (
             arguments[argument] for argument in (1, 2, 4, 5, 6, 8, 10, 11, 12)
         )
         starts = [builder.add(x, builder.mul(x_stride, _I64(row))) for row in range(rows)]
-        before = [code.load(base, b, vector) for vector in range(vectors)] * rows
+        before = [arithmetic.load(code, base, b, vector) for vector in range(vectors)] * rows
 
         def add(unit: Any, totals: list[Any]) -> list[Any]:
             position = builder.add(builder.mul(unit, width), w)
-            terms = [code.load(weight, position, vector) for vector in range(vectors)]
+            terms = [arithmetic.load(code, weight, position, vector) for vector in range(vectors)]
             after = []
             for row, start in enumerate(starts):
                 spike = builder.load(builder.gep(spikes, [builder.add(start, unit)]))
-                mask = code.splat(builder.bitcast(spike, _I32))
-                pairs = zip(totals[row * vectors :], terms, strict=False)
-                after += [builder.add(total, builder.and_(mask, term)) for total, term in pairs]
+                products = [arithmetic.times(code, spike, term) for term in terms]
+                pairs = zip(totals[row * vectors :], products, strict=False)
+                after += [arithmetic.add(code, *pair) for pair in pairs]
             return after
 
         for at, total in enumerate(code.loop(_I64(0), units, before, add)):
             row, vector = divmod(at, vectors)
             there = builder.add(s, builder.mul(stride, _I64(row)))
-            floats.store(code.in_floats(total, grid), sums, there, vector)
+            code.store(arithmetic.rounded(code, total, grid), sums, there, vector)
         return context.get_dummy_value()
 
     @intrinsic
@@ -368,37 +292,37 @@ def _multiply_integers(vectors: int, rows: int = TILE_ROWS) -> Any:
     return multiply
 
 
-multiply_integers_tile = _multiply_integers(TILE_VECTORS)
-multiply_integers_column = _multiply_integers(1)
+FLOAT_ROWS = 4  # of a tile of any floats, whose products round: training's errors
 
-FLOAT_ROWS = 4  # of the same for rows of any floats, whose products round: training's errors
-multiply_floats_tile = _multiply(TILE_VECTORS, FLOAT_ROWS)
-multiply_floats_column = _multiply(1, FLOAT_ROWS)
+multiply_tile, multiply_column = (_multiply(SPIKES_OF_FLOATS, vectors) for vectors in (TILE_VECTORS, 1))
+multiply_integers_tile, multiply_integers_column = (_multiply(INTEGERS, vectors) for vectors in (TILE_VECTORS, 1))
+multiply_floats_tile, multiply_floats_column = (
+    _multiply(SPIKES_OF_FLOATS, vectors, FLOAT_ROWS) for vectors in (TILE_VECTORS, 1)
+)
 
 
-def _add_block(vector_type: Any, *, valued: bool) -> Any:
-    """Make the intrinsic that adds a block of weights to a row of outputs, floats or integers by the type.
+def _add_block(arithmetic: Arithmetic, lanes: int, *, valued: bool = False) -> Any:
+    """Make the intrinsic that adds a block of weights to a row of outputs, which holds sums as they are held.
 
     (row, o, weight, w, lines, vectors, output_step, weight_step, factor): row[o:] += weight[w:], times `factor` if
-    `valued`, for so many vectors, line after line: the next lies `output_step` and `weight_step` further.
+    `valued`, for so many vectors of `lanes`, line after line: the next lies `output_step` and `weight_step` further.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, vector_type)
+        code = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.stored, lanes))
+        sums = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.held, lanes))
         row, weight = code.pointer(0), code.pointer(2)
-        o, w, lines, vectors, output_step, weight_step = (arguments[a] for a in (1, 3, 4, 5, 6, 7))
-        factor = code.splat(arguments[8]) if valued else None
+        o, w, lines, vectors, output_step, weight_step, factor = (arguments[a] for a in (1, 3, 4, 5, 6, 7, 8))
         with cgutils.for_range(builder, lines) as line:
             there = builder.add(o, builder.mul(line.index, output_step))
             here = builder.add(w, builder.mul(line.index, weight_step))
             with cgutils.for_range(builder, vectors) as vector:
-                shift = builder.mul(vector.index, _I64(vector_type.count))
+                shift = builder.mul(vector.index, _I64(lanes))
                 at = builder.add(there, shift)
-                term = code.load(weight, builder.add(here, shift))
-                if factor is not None:
-                    term = builder.fmul(factor, term)
-                add = builder.add if vector_type.element == _I32 else builder.fadd
-                code.store(add(code.load(row, at), term), row, at)
+                term = arithmetic.load(code, weight, builder.add(here, shift))
+                if valued:
+                    term = arithmetic.times(code, factor, term)
+                code.store(arithmetic.add(code, sums.load(row, at), term), row, at)
         return context.get_dummy_value()
 
     @intrinsic
@@ -411,51 +335,13 @@ def _add_block(vector_type: Any, *, valued: bool) -> Any:
     return add_block
 
 
-def _add_block_doubles(vector_type: Any) -> Any:
-    """Make the intrinsic that adds a block of weights, floats or integers, to a row of float64 outputs.
-
-    (row, o, weight, w, lines, vectors, output_step, weight_step, factor): as `_add_block`'s with a value.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        doubles = ir.VectorType(ir.DoubleType(), vector_type.count)
-        code = Code(context, builder, signature, arguments, vector_type)
-        wide = Code(context, builder, signature, arguments, doubles)
-        widen = builder.sitofp if vector_type.element == _I32 else builder.fpext
-        row, weight = code.pointer(0), code.pointer(2)
-        o, w, lines, vectors, output_step, weight_step = (arguments[a] for a in (1, 3, 4, 5, 6, 7))
-        factor = code.splat(arguments[8], doubles)
-        with cgutils.for_range(builder, lines) as line:
-            there = builder.add(o, builder.mul(line.index, output_step))
-            here = builder.add(w, builder.mul(line.index, weight_step))
-            with cgutils.for_range(builder, vectors) as vector:
-                shift = builder.mul(vector.index, _I64(vector_type.count))
-                at = builder.add(there, shift)
-                term = widen(code.load(weight, builder.add(here, shift)), doubles)
-                product = builder.fmul(factor, term, flags=("contract",))
-                wide.store(builder.fadd(wide.load(row, at), product, flags=("contract",)), row, at)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def add_block(
-        _: Any, row: Any, o: Any, weight: Any, w: Any, lines: Any, vectors: Any, output_step: Any, weight_step: Any,
-        factor: Any,
-    ) -> Any:  # fmt: skip
-        return types.void(row, o, weight, w, lines, vectors, output_step, weight_step, factor), generate
-
-    return add_block
-
-
-add_block_doubles = _add_block_doubles(_VECTOR)
-add_block_doubles_half = _add_block_doubles(_HALF_VECTOR)
-add_block_integers_in_doubles = _add_block_doubles(_INTEGERS)
-add_block_integers_in_doubles_half = _add_block_doubles(_HALF_INTEGERS)
-add_block = _add_block(_VECTOR, valued=False)
-add_block_half = _add_block(_HALF_VECTOR, valued=False)
-add_block_values = _add_block(_VECTOR, valued=True)
-add_block_values_half = _add_block(_HALF_VECTOR, valued=True)
-add_block_integers = _add_block(_INTEGERS, valued=False)
-add_block_integers_half = _add_block(_HALF_INTEGERS, valued=False)
+add_block, add_block_half = (_add_block(FLOATS, lanes) for lanes in (LANES, HALF))
+add_block_values, add_block_values_half = (_add_block(FLOATS, lanes, valued=True) for lanes in (LANES, HALF))
+add_block_integers, add_block_integers_half = (_add_block(INTEGERS, lanes) for lanes in (LANES, HALF))
+add_block_doubles, add_block_doubles_half = (_add_block(DOUBLES, lanes, valued=True) for lanes in (LANES, HALF))
+add_block_integers_in_doubles, add_block_integers_in_doubles_half = (
+    _add_block(INTEGERS_IN_DOUBLES, lanes, valued=True) for lanes in (LANES, HALF)
+)
 
 
 @intrinsic
@@ -478,9 +364,9 @@ def prefetch(_: Any, values: Any, position: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
         address = builder.bitcast(builder.gep(code.pointer(0), [arguments[1]]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [address.type, *[ir.IntType(32)] * 3])
+        kind = ir.FunctionType(ir.VoidType(), [address.type, *[_I32] * 3])
         fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(fetch, [address, *map(ir.IntType(32), (READ, TO_ALL_CACHES, DATA))])
+        builder.call(fetch, [address, *map(_I32, (READ, TO_ALL_CACHES, DATA))])
         return context.get_dummy_value()
 
     return types.void(values, position), generate
@@ -513,9 +399,9 @@ def list_bits(_: Any, index: Any, count: Any, first: Any, bits: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, ir.VectorType(ir.IntType(32), LANES))
+        code = Code(context, builder, signature, arguments, ir.VectorType(_I32, LANES))
         _, count, first, bits = arguments
-        start = code.splat(builder.trunc(first, ir.IntType(32)))
+        start = code.splat(builder.trunc(first, _I32))
         places = builder.add(start, ir.Constant(code.vector, list(range(LANES))))
         mask_type = ir.VectorType(ir.IntType(1), LANES)
         if HOST.get("avx512f"):
@@ -527,7 +413,7 @@ def list_bits(_: Any, index: Any, count: Any, first: Any, bits: Any) -> Any:
 
         after = count
         for lane in range(LANES):
-            builder.store(builder.extract_element(places, ir.IntType(32)(lane)), builder.gep(code.pointer(0), [after]))
+            builder.store(builder.extract_element(places, _I32(lane)), builder.gep(code.pointer(0), [after]))
             after = builder.add(after, builder.and_(builder.lshr(bits, _I64(lane)), _I64(1)))
         return after
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from models.engines.event.currents import Array, aligned_floats, gather, scatter
+from models.engines.event.currents import ONE, Array, aligned_floats, gather, scatter
 from models.engines.event.vectors import (
     LANES,
     add_block,
@@ -75,7 +75,7 @@ def convolution_gradient(
                 elif value.size:
                     add_block_values(gradient, w, row_of, o, lines, vectors, weight_step, step, factor)
                 else:
-                    add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, np.float32(1))
+                    add_block(gradient, w, row_of, o, lines, vectors, weight_step, step, ONE)
 
 
 @kernel

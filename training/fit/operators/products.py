@@ -6,7 +6,7 @@ import numpy as np
 
 from models.engines.event.compiled import inner
 from models.engines.event.connections import PANEL
-from models.engines.event.currents import Array, aligned_floats, gather
+from models.engines.event.currents import ONE, Array, aligned_floats, gather
 from models.engines.event.vectors import (
     FLOAT_ROWS,
     LANES,
@@ -111,10 +111,10 @@ def multiply_block(
     j = 0
     while j < across:
         if j + TILE_VECTORS * LANES <= across:
-            multiply_floats_tile(sums, s + j, stride, rows, x, x_stride, units, zeros, 0, panels, w + j, across)
+            multiply_floats_tile(sums, s + j, stride, rows, x, x_stride, units, zeros, 0, panels, w + j, across, ONE)
             j += TILE_VECTORS * LANES
         else:
-            multiply_floats_column(sums, s + j, stride, rows, x, x_stride, units, zeros, 0, panels, w + j, across)
+            multiply_floats_column(sums, s + j, stride, rows, x, x_stride, units, zeros, 0, panels, w + j, across, ONE)
             j += LANES
 
 
@@ -194,7 +194,7 @@ def weight_gradient(
                     )  # fmt: skip
             if item % ranges == 0:
                 here = block * across - behind
-                add_block(some, 0, source, here, last - block, across // LANES, 0, across, np.float32(1))
+                add_block(some, 0, source, here, last - block, across // LANES, 0, across, ONE)
                 for j in range(across):
                     total[j] += some[j]
                     some[j] = 0.0
