@@ -47,6 +47,7 @@ class Options:
     scores: Scores | None = None
     units: tuple[str, ...] | None = None
     batch: int | None = None
+    answer: str | None = None
 
     @property
     def declared(self) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Axes:
     def sample(self) -> Shape:
         """The shape of one sample in this tensor; raises Unclear where the axes do not tell it."""
         if any(part.kind is Kind.SAMPLE for axis in self.leading for part in axis):
-            raise Unclear("mixes the axes of time or batch with a sample's")
+            raise Unclear("runs along an axis of time or of samples too, and each step has to be by itself")
         return tuple(math.prod(part.size for part in axis) for axis in self.axes[self._split :])
 
     @property

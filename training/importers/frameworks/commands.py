@@ -58,6 +58,12 @@ BatchOption = Annotated[
     int | None,
     typer.Option(min=2, help="Samples that your forward is tried with, where it needs so many.", show_default="3"),
 ]
+AnswerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of what your forward returns is read: its place from 1 on, or its key.", show_default="the first"
+    ),
+]
 
 
 def importer(framework_name: str) -> Callable[..., None]:
@@ -79,6 +85,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         scores: ScoresOption = None,
         units: UnitsOption = None,
         batch: BatchOption = None,
+        answer: AnswerOption = None,
         *,
         declared: dict[str, Any],
     ) -> None:
@@ -89,6 +96,7 @@ def importer(framework_name: str) -> Callable[..., None]:
             "scores": scores,
             "units": units_of(units),
             "batch": batch,
+            "answer": answer,
         }
         options = Options(shape_of(input_shape), time_steps, coding, **given, **declared)
         framework = find(framework_name)
@@ -100,6 +108,8 @@ def importer(framework_name: str) -> Callable[..., None]:
             name,
             lambda parity: _card(name, converted, framework, layers, parity),
         )
+        for note in converted.notes:
+            console.print(note, highlight=False, soft_wrap=True)
         show_input(converted.network.spec.input)
         published.show(console)
 
@@ -120,6 +130,7 @@ def verify(
     rename: RenameOption = None,
     samples: Annotated[int, typer.Option(min=1, help="How many random samples to run.")] = COMPARED,
     batch: BatchOption = None,
+    answer: AnswerOption = None,
 ) -> None:
     """Run a bundle and the framework's own module on the same inputs; exit with 1 if a spike differs."""
     framework_name, _, entry = against.partition(":")
@@ -127,7 +138,14 @@ def verify(
     spec = network.spec
     declared = {name: getattr(spec.input, name) for name in type(spec.input).model_fields if name != "shape"}
     options = Options(
-        spec.input.shape, spec.time_steps, spec.coding, spec.readout, spec.labels, batch=batch, **declared
+        spec.input.shape,
+        spec.time_steps,
+        spec.coding,
+        spec.readout,
+        spec.labels,
+        batch=batch,
+        answer=answer,
+        **declared,
     )
     converted = convert(load_network(entry, _weights(state_dict, key, prefix, rename)), framework, options)
     own = [node.name for node in spec.nodes]

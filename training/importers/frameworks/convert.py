@@ -98,6 +98,8 @@ def _read(graph: Graph, builder: Builder, outputs: dict[int, list[str]], finding
         _one_node(names, "output", builder)
     read = next((node for node in reversed(builder.nodes) if not isinstance(node, Flatten)), builder.nodes[-1])
     findings.readout = findings.readout or _readout(reading, read, findings)
+    if reading.note:
+        findings.notes.append(reading.note)
 
 
 def _readout(reading: Reading, last: Node, findings: Findings) -> Readout | None:

@@ -24,7 +24,8 @@ class Reading:
     """What a forward returns of its last node, and at which of the author's lines.
 
     `over` is how it reads the node over time: None where it returns every step and leaves that to its caller. The
-    `membrane` or the output, times a `factor`, and of that the probabilities where a `softmax` follows.
+    `membrane` or the output, times a `factor`, and of that the probabilities where a `softmax` follows. A `note` says
+    what else might be read.
     """
 
     node: int
@@ -33,6 +34,7 @@ class Reading:
     factor: float = 1.0
     softmax: bool = False
     where: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)

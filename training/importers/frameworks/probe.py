@@ -6,44 +6,26 @@ values in each layout that its forward might take, until one folds into a graph 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from models.spec.parameters import Shape, show
 from training.errors import NotConvertible
 from training.importers.builder import Options
-from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear
+from training.importers.frameworks.answer import answer_of
+from training.importers.frameworks.axes import Unclear
 from training.importers.frameworks.fold import Value
 from training.importers.frameworks.framework import Framework
 from training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
 from training.importers.frameworks.layer import has_hooks
+from training.importers.frameworks.layouts import BATCH, Layout, beside_input, layouts
 from training.importers.frameworks.meaning import Answer, Signal
 from training.importers.frameworks.operations import operate
 from training.importers.frameworks.torch_modules import MODULES
-from training.importers.frameworks.trace import Recorder, tensors
+from training.importers.frameworks.trace import Recorder
 
-BATCH = 3
-CALLED_STEPS = 5  # of a network that is called for each step
 DESCENDED = (nn.ReLU, nn.Softmax, nn.LogSoftmax, nn.Unflatten)  # torch's own that are traced as functions
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a forward is given its input: what of, its axes, and all steps at once or one in each of its calls.
-
-    `steps` is 0 for a sample that is the same at all steps, of which the forward knows the number.
-    """
-
-    name: str
-    sources: tuple[Tensor, ...]
-    axes: Axes
-    steps: int
-    by_step: bool = False
 
 
 def graph_of(network: nn.Module, framework: Framework, options: Options) -> Graph:
@@ -114,38 +96,23 @@ def _chain(leaves: list[tuple[str, nn.Module]]) -> Graph:
     return Graph(tuple(nodes), Reading(len(nodes) - 1))
 
 
-def _layouts(shape: Shape, time_steps: int, batch: int) -> Iterator[Layout]:
-    """Return each way in which a forward may take its input; no two of its values are the same."""
-    values = torch.rand((time_steps, batch, *shape), generator=torch.Generator().manual_seed(0))
-    time, samples = (Part(Kind.TIME, time_steps),), (Part(Kind.BATCH, batch),)
-
-    def layout(name: str, source: Tensor, *leading: Axis, steps: int = time_steps) -> Layout:
-        return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), steps)
-
-    called = values[:CALLED_STEPS]
-    yield replace(layout("one step", values[0], samples), sources=tuple(called), steps=len(called), by_step=True)
-    yield layout("time first", values, time, samples)
-    yield layout("batch first", values.transpose(0, 1).contiguous(), samples, time)
-    yield layout("one sample for all steps", values[0], samples, steps=0)
-    yield layout("batch and time in one axis", values.transpose(0, 1).flatten(0, 1), (*samples, *time))
-    yield layout("all steps of one sample", values[:, 0], (Part(Kind.BATCH, 1), *time))
-
-
 def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:
     """Run a network in each layout until one is folded; the refusal is that of the layout that came furthest."""
     shape, time_steps = options.input_shape or (), options.time_steps or 1
+    beside = beside_input(network, time_steps)
     refused: list[tuple[tuple[int, int, int], str]] = []
-    for layout in _layouts(shape, time_steps, options.batch or BATCH):
+    for layout in layouts(shape, time_steps, options.batch or BATCH):
         for module in network.modules():  # from rest, whatever ran before
             _rest(module)
         recorder = Recorder(framework, leaves, operate, not_negative=bool(np.min(options.low or 0.0) >= 0))
         recorder.shapes[INPUT] = shape
         try:
-            return _folded(network, recorder, layout)
+            return _folded(network, recorder, layout, beside, options)
         except NotConvertible as error:
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
-            likely = "the batch" not in str(error) and not (layout.by_step and "more than once" in str(error))
-            refused.append((_progress(recorder, 2 if likely else 0), f"given {layout.name}: {error}"))
+            told = str(error)
+            other = "the batch" in told or "changes the axes" in told or (layout.by_step and "more than once" in told)
+            refused.append((_progress(recorder, 0 if other else 2), f"given {layout.name}: {told}"))
         except Exception as error:  # the author's own code may raise anything
             reason = str(error).strip().splitlines() or [type(error).__name__]
             sentence = f"given {layout.name}, its forward fails: {recorder.line_of(error)}: {reason[0]}"
@@ -165,21 +132,24 @@ def _progress(recorder: Recorder, trust: int) -> tuple[int, int, int]:
 
 
 def _rest(module: nn.Module) -> None:
-    for name in ("reset_mem", "reset", "reset_states"):
+    for name in ("reset_mem", "reset", "reset_states", "reset_state"):
         if callable(reset := getattr(module, name, None)):
             reset()
 
 
-def _folded(network: nn.Module, recorder: Recorder, layout: Layout) -> Graph:
+def _folded(network: nn.Module, recorder: Recorder, layout: Layout, beside: dict[str, int], options: Options) -> Graph:
     """Run a network and return its graph; raises NotConvertible where it is none."""
     fold, readings = recorder.fold, set[Reading]()
     for step, source in enumerate(layout.sources):
         given = source.clone()
         recorder.mark(given, Signal(layout.axes, _values(layout, step)))
-        answer, returned = _answer(recorder, recorder.run(network, given))
+        output = recorder.run(network, given, **beside)
+        answer, returned, note = answer_of(recorder, output, layout, options.answer)
         if layout.by_step and fold.most_calls > step + 1:
             raise NotConvertible("it runs its neurons more than once for a step")
-        readings.add(_reading(recorder, layout, answer, returned))
+        if not layout.steps and fold.most_calls not in (0, 1, options.time_steps):
+            raise NotConvertible(f"it runs {fold.most_calls} steps, and --time-steps is {options.time_steps}")
+        readings.add(replace(_reading(recorder, layout, answer, returned), note=note))
     if len(readings) > 1:
         raise NotConvertible("what it returns at its first step and later are not copies of each other")
     return fold.proven(readings.pop(), recorder.framework)
@@ -189,15 +159,6 @@ def _values(layout: Layout, step: int) -> tuple[Value, ...]:
     if layout.by_step:
         return (Value(INPUT, step),)
     return tuple(Value(INPUT, place) for place in range(layout.steps)) if layout.steps else (Value(INPUT, None),)
-
-
-def _answer(recorder: Recorder, returned: Any) -> tuple[Signal | Answer, Tensor]:
-    """Return the first of what a network returns that depends on its input."""
-    for tensor in tensors(returned):
-        meaning = recorder.known(tensor)
-        if meaning is not None:
-            return meaning, tensor
-    raise NotConvertible("what it returns does not depend on its input")
 
 
 def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, returned: Tensor) -> Reading:
@@ -216,7 +177,10 @@ def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, return
     if not layout.by_step and own == {steps - 1} and steps > 1:
         reading = replace(reading, over=Over.LAST)
     elif not layout.by_step and own not in ({None}, set(range(steps))):
-        raise NotConvertible(f"what it returns is of {len(own)} of its {steps} steps")
+        raise NotConvertible(
+            f"what it returns is of {len(own)} of its {steps} steps, and a readout is of all or of the last: let your "
+            "factory return what gives every step"
+        )
     fold.require_answer(reading, sorted(step for step in own if step is not None), returned)
     try:
         _ = answer.axes.sample  # read flat, in whatever shape

@@ -55,14 +55,14 @@ class Recorder(TorchFunctionMode):
         package = sys.modules.get(framework.name)
         self._package = str(Path(package.__file__).parent) if package and package.__file__ else OURS
 
-    def run(self, network: nn.Module, *sources: Tensor) -> Any:
-        """Return what the network makes of its input, whose meaning has been given to it."""
+    def run(self, network: nn.Module, source: Tensor, **beside: int) -> Any:
+        """Return what the network makes of its input, whose meaning has been given to it, and of numbers beside it."""
         with ExitStack() as stack:
             for module, path in self._leaves.items():
                 stack.enter_context(_replaced(module, self._recorded(module, path)))
             stack.enter_context(torch.no_grad())
             stack.enter_context(self)
-            return network(*sources)
+            return network(source, **beside)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,0 +1,72 @@
+"""How a forward may be given its input: which axes are time and the batch, and what it takes beside it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from models.spec.parameters import Shape, show
+from training.errors import NotConvertible
+from training.importers.frameworks.axes import Axes, Axis, Kind, Part
+
+BATCH = 3
+CALLED_STEPS = 5  # of a network that is called for each step
+STEP_NAMES = ("t", "timewindow", "seqlength", "seqlen", "duration")  # of a number of steps, and all that end in "steps"
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a forward is given its input: what of, its axes, and all steps at once or one in each of its calls.
+
+    `steps` is 0 for a sample that is the same at all steps, of which the forward knows the number.
+    """
+
+    name: str
+    sources: tuple[Tensor, ...]
+    axes: Axes
+    steps: int
+    by_step: bool = False
+
+
+def layouts(shape: Shape, time_steps: int, batch: int) -> Iterator[Layout]:
+    """Return each way in which a forward may take its input; no two of its values are the same."""
+    values = torch.rand((time_steps, batch, *shape), generator=torch.Generator().manual_seed(0))
+    time, samples = (Part(Kind.TIME, time_steps),), (Part(Kind.BATCH, batch),)
+
+    def layout(name: str, source: Tensor, *leading: Axis, steps: int = time_steps) -> Layout:
+        return Layout(f"{name} of {show(tuple(source.shape))}", (source,), Axes.of(leading, shape), steps)
+
+    called = values[:CALLED_STEPS]
+    yield replace(layout("one step", values[0], samples), sources=tuple(called), steps=len(called), by_step=True)
+    yield layout("time first", values, time, samples)
+    yield layout("batch first", values.transpose(0, 1).contiguous(), samples, time)
+    yield layout("one sample for all steps", values[0], samples, steps=0)
+    yield layout("batch and time in one axis", values.transpose(0, 1).flatten(0, 1), (*samples, *time))
+    yield layout("all steps of one sample", values[:, 0], (Part(Kind.BATCH, 1), *time))
+    for place in range(len(shape), 0, -1):  # time behind the sample's axes, or among them
+        behind = layout("batch first, time later", values.movedim(0, 1 + place).contiguous(), samples)
+        yield replace(behind, axes=behind.axes.inserted(1 + place, time), steps=time_steps)
+
+
+def beside_input(network: nn.Module, time_steps: int) -> dict[str, int]:
+    """Return what a forward is given beside its input: the number of steps, where it takes that.
+
+    Raises NotConvertible where it has to be given anything else.
+    """
+    given = dict[str, int]()
+    for each in list(inspect.signature(network.forward).parameters.values())[1:]:
+        bare = each.name.lower().replace("_", "")
+        needed = each.default is inspect.Parameter.empty and each.kind in NAMED
+        if (bare.endswith("steps") or bare in STEP_NAMES) and (needed or type(each.default) is int):
+            given[each.name] = time_steps
+        elif needed:
+            raise NotConvertible(
+                f"the network ({type(network).__name__}): its forward takes '{each.name}' beside its input, expected "
+                f"the input alone or the number of steps: let your factory return a module that hands '{each.name}' on"
+            )
+    return given
