@@ -27,10 +27,22 @@ NEUTRAL = frozenset(
         *("is_sparse", "is_quantized", "is_meta", "itemsize", "nbytes", "size", "dim", "numel", "nelement", "__len__"),
         *("stride", "is_contiguous", "is_floating_point", "is_complex", "get_device", "element_size", "ndimension"),
         *("storage_offset", "data_ptr", "type", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros"),
-        *("new_ones", "new_empty", "new_full", "new_tensor", "rand_like", "randn_like", "__hash__", "requires_grad_"),
+        *("new_ones", "new_empty", "new_full", "new_tensor", "__hash__", "requires_grad_"),
         *("retain_grad", "register_hook", "_version", "is_signed", "is_same_size"),
     )
 )
+
+RANDOM = frozenset(
+    (
+        *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "poisson"),
+        *("normal", "uniform", "multinomial", "binomial", "exponential", "random"),
+    )
+)
+RANDOM_HINT = (
+    "and the same input has to give the same answer: leave it out of what your factory returns (with --coding rate, "
+    "spikes are drawn from what a client sends)"
+)
+READ_HINT = "leave that line out of what your factory returns"
 
 
 def pool(kind: type[nn.Module], *names: str) -> Callable[[Call], nn.Module]:
@@ -122,12 +134,17 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
         held = (args[0].clone(), *args[1:])  # what is written to in place, as it was before
         before |= {id(held[0]): before[id(args[0])]} if id(args[0]) in before else {}
     out = func(*args, **kwargs)
-    if not before or name in NEUTRAL:
-        return out
     where = recorder.line()
     what = f"{where}: {_shown(func)}"
+    if name in RANDOM:
+        for tensor in tensors(out):
+            recorder.mark(tensor, Unknown(f"{what} draws at random, {RANDOM_HINT}"))
+        return out
+    if not before or name in NEUTRAL:
+        return out
     if isinstance(out, bool | int | float | list) or name in ("numpy", "__array__", "item", "tolist"):
-        raise NotConvertible(f"{what} reads values of the network into Python, which no graph can say")
+        hint = READ_HINT if recorder.fold.most_calls else f"{READ_HINT}, or the encoder that it is part of"
+        raise NotConvertible(f"{what} reads values of the network into Python, which no graph can say: {hint}")
     unknown = next((found for found in before.values() if isinstance(found, Unknown)), None)
     known = {key: found for key, found in before.items() if not isinstance(found, Unknown)}
     if name == "__setitem__":
