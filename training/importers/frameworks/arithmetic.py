@@ -205,11 +205,11 @@ def concatenate(call: Call, signals: Sequence[Signal], place: int) -> Meaning:
 
 
 def rectify(call: Call) -> Meaning:
-    """Return what passes a ReLU unchanged, for it is never negative."""
-    _, meaning = call.signal
-    if not all(value.node in call.recorder.not_negative for value in meaning.values):
-        raise Unclear("of values that may be negative has no node")
-    return meaning
+    """Return what passes a ReLU: unchanged where it is never negative, for which no node is needed."""
+    tensor, meaning = call.signal
+    if all(value.node in call.recorder.not_negative for value in meaning.values):
+        return meaning
+    return call.recorder.applied("relu", lambda: Node("relu", nn.ReLU(), where=call.where), meaning, tensor, call.out)
 
 
 def softmax(call: Call) -> Meaning:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.spec.nodes import Scale, SumPool1d, SumPool2d
+from models.spec.nodes import MaxPool2d, Scale, SumPool1d, SumPool2d
 from models.spec.parameters import Shape
 from training.importers import connections
 from training.importers.builder import Draft
@@ -165,6 +165,19 @@ def concatenated(layer: Layer) -> None:
     layer.builder.add(connections.concatenate(layer.name, layer.module.axis))
 
 
+def rectified(layer: Layer) -> None:
+    """Convert a ReLU: the greater of each value and 0, which is a max pool over the two of them."""
+    shape, name, builder = layer.builder.shape, layer.name, layer.builder
+    if shape is None:
+        return
+    row = builder.add(connections.reshape(f"{name}_row", (1, 1, math.prod(shape))))
+    zeros = builder.add(connections.scale(f"{name}_zeros", np.float64(0.0)))
+    builder.follow([row, zeros])
+    builder.add(connections.concatenate(f"{name}_both", 1))
+    builder.add(connections.pool(f"{name}_greater", MaxPool2d, (2, 1), (2, 1), (0, 0)))
+    builder.add(connections.reshape(name, shape))
+
+
 def matrix_product(layer: Layer) -> None:
     """Convert a matrix product of two inputs."""
     layer.builder.add(connections.matmul(layer.name))
@@ -172,6 +185,7 @@ def matrix_product(layer: Layer) -> None:
 
 FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
     {
+        nn.ReLU: rectified,
         Affine: affine,
         Reshaped: reshaped,
         Permuted: permuted,

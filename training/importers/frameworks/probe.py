@@ -62,7 +62,7 @@ def _modules(
 
 def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.Module], ...]) -> bool:
     kind = type(module)
-    if kind in framework.rules:
+    if kind in framework.rules and kind not in descended:
         return True
     if kind in framework.containers or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return False

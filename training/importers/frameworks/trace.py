@@ -159,7 +159,8 @@ class Recorder(TorchFunctionMode):
         """Note the shape that leaves a node, and whether its values are never negative."""
         self.shapes[node] = shape
         module = self.fold.nodes[node].module
-        if (module is None or keeps_sign(module)) and all(value.node in self.not_negative for value in sources):
+        kept = (module is None or keeps_sign(module)) and all(value.node in self.not_negative for value in sources)
+        if kept or isinstance(module, nn.ReLU):
             self.not_negative.add(node)
 
     def require_no_membrane(self, values: Iterable[Value]) -> None:
