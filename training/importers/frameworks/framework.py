@@ -24,6 +24,7 @@ class Takes(Enum):
     TIME_FIRST = ("t", "b")
     BATCH_FIRST = ("b", "t")
     MERGED = ("bt",)
+    SAMPLE = ()  # a sample that is the same at all steps: it begins from rest, and gives all steps first
 
 
 class Run(NamedTuple):

@@ -10,8 +10,10 @@ from typing import Any
 
 import norse.torch as norse
 import torch
+from norse.torch.functional.lif import lif_current_encoder
 from norse.torch.functional.lsnn import lsnn_feed_forward_step, lsnn_step
 from norse.torch.functional.reset import reset_subtract, reset_value
+from norse.torch.module.encode import ConstantCurrentLIFEncoder
 from norse.torch.module.lif_box import LIFBoxCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
@@ -55,6 +57,11 @@ def leaky(layer: Layer) -> None:
     """Convert LIFCell and LIF: the current jumps by its input, charges v before it decays itself."""
     _refuse_adjoint(layer)
     layer.add(CubaLIF, charge=Charge.EULER, **_membrane(layer), **_current(layer), **_spiking(layer))
+
+
+def encoder(layer: Layer) -> None:
+    """Convert ConstantCurrentLIFEncoder: a sample charges v at every step, without a current; v starts at 0."""
+    layer.add(LIF, charge=Charge.EULER, **(_membrane(layer) | {"start": 0.0}), **_spiking(layer))
 
 
 def recurrent(layer: Layer) -> None:
@@ -152,7 +159,9 @@ def _parameters(layer: Layer) -> Any:
 
 
 def _membrane(layer: Layer) -> dict[str, Any]:
-    layer.findings.steps.add(float(layer.module.dt))
+    lengths = set(torch.as_tensor(layer.module.dt).flatten().tolist())
+    layer.refuse_unless(len(lengths) == 1, f"dt is {sorted(lengths)}", "a step has one length")
+    layer.findings.steps |= lengths
     parameters = _parameters(layer)
     rate = layer.module.dt * parameters.tau_mem_inv
     return {"rate": rate, "leak": parameters.v_leak, "start": parameters.v_leak}
@@ -177,6 +186,8 @@ def run(module: nn.Module, steps: Tensor) -> Run:
         output, states = module(steps)
         module.record_states = recorded
         return Run(output, getattr(states, "lif", states).v)
+    if isinstance(module, ConstantCurrentLIFEncoder):
+        return _encoded(module, steps)
     if not isinstance(module, CELLS):
         return folded(module, steps)
     state, outputs, membranes = None, [], []
@@ -187,10 +198,21 @@ def run(module: nn.Module, steps: Tensor) -> Run:
     return Run(torch.stack(outputs), torch.stack(membranes))
 
 
+def _encoded(module: Any, steps: Tensor) -> Run:
+    membrane, outputs, membranes = torch.zeros_like(steps[0]), [], []
+    for current in steps:
+        output, membrane = lif_current_encoder(current, membrane, module.p, module.dt)
+        outputs.append(output)
+        membranes.append(membrane)
+    return Run(torch.stack(outputs), torch.stack(membranes))
+
+
 def takes(module: nn.Module) -> Takes | None:
     """Return what a module with a state takes: a cell one step, a layer all of them."""
     if isinstance(module, SNN | SNNRecurrent):
         return Takes.TIME_FIRST
+    if isinstance(module, ConstantCurrentLIFEncoder):
+        return Takes.SAMPLE
     return Takes.STEP if isinstance(module, CELLS) else None
 
 
@@ -215,6 +237,7 @@ FRAMEWORK = Framework(
             norse.LSNNRecurrent: adaptive_recurrent,
             norse.IAFCell: integrate,
             norse.IAF: integrate,
+            ConstantCurrentLIFEncoder: encoder,
             norse.LICell: readout,
             norse.LI: readout,
             norse.LILinearCell: linear_readout,

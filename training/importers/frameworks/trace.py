@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from traceback import walk_tb
@@ -23,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.spec.parameters import Shape
 from training.errors import NotConvertible
-from training.importers.frameworks.axes import Axes, Unclear
+from training.importers.frameworks.axes import Axes, Kind, Part, Unclear
 from training.importers.frameworks.fold import Fold, Value
 from training.importers.frameworks.framework import Framework, Takes
 from training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
@@ -207,6 +208,8 @@ class Recorder(TorchFunctionMode):
                 try:
                     if takes is None:
                         self.mark(_only(returned), self._stateless(module, path, meaning, given, _only(returned)))
+                    elif takes is Takes.SAMPLE:
+                        self._encoded(module, path, meaning, given, returned)
                     elif isinstance(meaning, Signal):
                         self._stateful(module, path, takes, meaning, states, given, returned)
                     else:
@@ -291,6 +294,22 @@ class Recorder(TorchFunctionMode):
             )
         others = [state for state in others if state is not spikes]
         self._mark_states(path, returned, others, Signal(signal.axes, tuple(made), last))
+
+    def _encoded(self, module: nn.Module, path: str, meaning: Signal | Answer, given: Tensor, returned: Tensor) -> None:
+        """Record the call of an encoder, which begins from rest at each call: another call is another neuron."""
+        if not isinstance(meaning, Signal) or meaning.axes.timed or meaning.values[0].step is not None:
+            raise Unclear("encodes a sample that is the same at all steps, and is given one of them")
+        (value,), _ = self.seen(meaning, path)
+        alone = copy(module)
+        made = [
+            self.fold.stateful(alone, value, lambda: Node(path, alone, where=self.line())) for _ in range(len(returned))
+        ]
+        axes = meaning.axes.inserted(0, (Part(Kind.TIME, len(returned)),))
+        for each, gave in zip(made, axes.time_first(returned), strict=True):
+            self.fold.keep(each, meaning.axes.time_first(given)[0], gave)
+        self.describe(made[0].node, meaning.axes.sample, ())
+        self.not_negative.add(made[0].node)
+        self.mark(returned, Signal(axes, tuple(made)))
 
     def _mark_states(self, path: str, returned: Any, states: list[Tensor], spikes: Signal) -> None:
         """Mark what a module returns beside its spikes: its states; the last, or the one named v, is its membrane."""
