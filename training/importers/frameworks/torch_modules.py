@@ -90,6 +90,14 @@ def nothing(_: Layer) -> None:
     """Convert what passes its input on in evaluation: nn.Identity, nn.Dropout."""
 
 
+def probabilities(layer: Layer) -> None:
+    """Refuse nn.Softmax and nn.LogSoftmax of each step."""
+    layer.refuse(
+        "its class",
+        "it makes probabilities of each step, and they are made of what is read: leave it out of your network",
+    )
+
+
 def _windows(pool: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return a pool's windows and strides, which are as wide as the windows where it has none."""
     return _pair(pool.kernel_size), _pair(pool.stride or pool.kernel_size)
@@ -119,6 +127,7 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Unflatten: torch_layers.unflatten,
     }
     | dict.fromkeys(PASSED_ON, nothing)
+    | dict.fromkeys((nn.Softmax, nn.LogSoftmax), probabilities)
     | dict(BATCH_NORMS)
     | dict(FUNCTIONS)
 )
