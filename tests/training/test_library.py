@@ -150,8 +150,8 @@ def test_a_wrong_shape_names_the_axes() -> None:
 
 def test_a_module_that_is_no_node_is_named(tmp_path: Path) -> None:
     x, y = moves(8)
-    with pytest.raises(NotConvertible, match=r"1 \(torch.nn.modules.activation.ReLU\): its class: no rule converts it"):
-        publish(nn.Sequential(nn.Linear(8, 2), nn.ReLU(), LIF(2, decay=0.5)), tmp_path, "relu", (x, y))
+    with pytest.raises(NotConvertible, match=r"1 \(torch.nn.modules.activation.Tanh\): its class: no rule converts it"):
+        publish(nn.Sequential(nn.Linear(8, 2), nn.Tanh(), LIF(2, decay=0.5)), tmp_path, "tanh", (x, y))
     assert not list(tmp_path.iterdir())
 
 

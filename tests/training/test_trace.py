@@ -25,6 +25,7 @@ class Net(nn.Module):
     """Modules that a test's own forward calls as it likes."""
 
     norms: nn.ModuleList
+    rectifier: nn.Module
 
     def __init__(self, way: Callable[[Any, Tensor], Any]) -> None:
         super().__init__()
@@ -98,12 +99,12 @@ def written(net: Net, steps: Tensor) -> Tensor:
 
 
 def repeated(net: Net, samples: Tensor) -> Tensor:
-    return net.steps(net.fc1(samples).unsqueeze(0).repeat(4, 1, 1)).mean(0)
+    return net.steps(net.fc1(samples).unsqueeze(0).repeat(8, 1, 1)).mean(0)
 
 
 def looped(net: Net, samples: Tensor) -> Tensor:
     net.hidden.reset()
-    return torch.stack([net.hidden(net.fc1(samples)) for _ in range(4)]).sum(0)
+    return torch.stack([net.hidden(net.fc1(samples)) for _ in range(8)]).sum(0)
 
 
 def called_for_each(net: Net, step: Tensor) -> Tensor:
@@ -348,9 +349,13 @@ def run_twice(net: Net, x: Tensor) -> Tensor:
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "sort": (each_step(lambda net, x: net.hidden(torch.sort(net.fc1(x))[0])), "LINE: torch.sort has no node"),
     "quotient": (each_step(lambda net, x: net.hidden(x / net.fc1(x))), "LINE: torch.Tensor.div takes two values that"),
-    "relu": (
-        each_step(lambda net, x: net.hidden(functional.relu(net.fc1(x)))),
-        "LINE: torch.nn.functional.relu of values that may be negative has no node",
+    "encoder": (
+        Net(lambda net, x: net.steps(net.fc1(torch.bernoulli(torch.clamp(x, 0, 1).repeat(8, 1, 1))))),
+        "LINE: torch.bernoulli draws at random",
+    ),
+    "other steps than it is told": (
+        Net(lambda net, x: net.steps(net.fc1(x).repeat(5, 1, 1)).sum(0)),
+        "it runs 5 steps, and --time-steps is 8",
     ),
     "branch on values": (
         each_step(lambda net, x: net.hidden(net.fc1(x)) if x.sum() > 0 else x),
@@ -381,12 +386,12 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "reset within": (Net(reset_within), "'hidden' gives other values in the forward than when it is stepped from rest"),
     "some steps": (
         Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x])[3:].sum(0)),
-        "what it returns is of 5 of its 8 steps",
+        "what it returns is of 5 of its 8 steps, and a readout is of all or of the last",
     ),
     "written in place": (each_step(written_through_a_view), "LINE: what it takes was written to in place"),
     "noise": (
         each_step(lambda net, x: net.hidden(torch.rand_like(x) * net.fc1(x))),
-        "LINE: torch.Tensor.mul takes a constant for each step or sample",
+        "LINE: torch.rand_like draws at random, and the same input has to give the same answer",
     ),
     "membrane as a signal": (
         Net(lambda net, x: torch.stack([net.fc2(net.cell(net.fc1(step))[1]) for step in x])),
@@ -404,6 +409,116 @@ def test_what_cannot_be_folded_is_refused_by_one_sentence_with_its_line(way: str
     pattern = re.escape(sentence).replace("LINE", r"test_trace\.py, line \d+")
     assert re.search(pattern, found), found
     assert found.startswith("the network (Net) cannot be folded into a graph: given ")
+
+
+class Told(Net):
+    """A network that is told how many steps to run."""
+
+    def forward(self, x: Tensor, num_steps: int) -> Tensor:  # type: ignore[override]
+        self.hidden.reset()
+        return torch.stack([self.hidden(self.fc1(x)) for _ in range(num_steps)])
+
+
+class ToldLess(Told):
+    """The same, with a number of its own that is not the caller's."""
+
+    def forward(self, x: Tensor, num_steps: int = 3) -> Tensor:
+        return super().forward(x, num_steps)
+
+
+class GivenState(Net):
+    """A network whose caller hands it a membrane."""
+
+    def forward(self, x: Tensor, membrane: Tensor) -> Any:  # type: ignore[override]
+        return self.cell(self.fc1(x), membrane)
+
+
+@pytest.mark.parametrize("kind", [Told, ToldLess])
+def test_a_forward_that_takes_a_number_of_steps_is_given_it(kind: type[Told]) -> None:
+    found = taken_in(kind(batch_first), SIZE)
+    require_same_spikes(found)
+    assert found.network.spec.time_steps == 8
+
+
+def test_a_forward_that_takes_anything_else_is_refused_by_its_name() -> None:
+    with pytest.raises(NotConvertible, match=r"\(GivenState\): its forward takes 'membrane' beside its input"):
+        taken_in(GivenState(batch_first), SIZE)
+
+
+def hidden_and_output(net: Net, steps: Tensor) -> dict[str, Tensor]:
+    net.hidden.reset()
+    net.hidden2.reset()
+    first = [net.hidden(net.fc1(step)) for step in steps]
+    return {"hidden": torch.stack(first), "output": torch.stack([net.hidden2(net.fc3(spikes)) for spikes in first])}
+
+
+def test_of_several_values_the_chosen_one_is_read() -> None:
+    first = taken_in(Net(hidden_and_output), SIZE)
+    assert first.network.spec.classes == SIZE
+    note = "Of what its forward returns 'hidden' is read, unless --answer names another: 'output'."
+    assert list(first.notes) == [note]
+    chosen = taken_in(Net(hidden_and_output), SIZE, answer="output")
+    require_same_spikes(chosen)
+    assert chosen.network.spec.classes == 5
+    assert not chosen.notes
+    with pytest.raises(
+        NotConvertible, match=r"answer: '3' is none of what its forward returns, expected hidden, output"
+    ):
+        taken_in(Net(hidden_and_output), SIZE, answer="3")
+
+
+def test_spikes_and_their_own_membrane_need_no_choice() -> None:
+    assert not taken_in(Net(handed_on), SIZE).notes
+
+
+def time_last(net: Net, samples: Tensor) -> list[Tensor]:
+    net.hidden.reset()
+    return [net.hidden(net.fc1(samples[..., step])) for step in range(samples.shape[-1])]
+
+
+def behind_the_channels(net: Net, samples: Tensor) -> Tensor:
+    net.hidden.reset()
+    steps = samples.permute(2, 0, 1, 3)
+    return torch.stack([net.hidden(net.fc1(step.flatten(1))) for step in steps], dim=1).sum(1)
+
+
+@pytest.mark.parametrize(("way", "shape"), [(time_last, (SIZE,)), (behind_the_channels, (2, SIZE // 2))])
+def test_time_may_be_behind_or_among_the_axes_of_a_sample(way: Any, shape: tuple[int, ...]) -> None:
+    found = taken_in(Net(way), *shape)
+    require_same_spikes(found)
+    assert found.network.spec.readout is Readout.SPIKE_COUNT
+
+
+def rectified(net: Net, x: Tensor) -> Tensor:
+    return net.fc3(functional.relu(net.fc1(x)))
+
+
+@pytest.mark.parametrize("way", [rectified, lambda net, x: net.fc3(net.rectifier(net.fc1(x)))])
+def test_a_relu_is_the_greater_of_each_value_and_zero(way: Any) -> None:
+    network = Net(lambda net, steps: torch.stack([way(net, step) for step in steps]))
+    network.rectifier = nn.ReLU()
+    found = taken_in(network, SIZE, readout=Readout.SUM)
+    inputs = random_encoded(found.network.spec, 8)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(inputs.steps.copy())).sum(0)
+    result, _ = ReferenceEngine(found.network).run(inputs)
+    assert torch.allclose(torch.from_numpy(result.readout), expected, atol=1e-4)
+    assert (network.fc1(torch.from_numpy(inputs.steps.copy())) < 0).any()
+
+
+def test_a_relu_of_spikes_needs_no_node() -> None:
+    found = taken_in(each_step(lambda net, x: net.fc3(functional.relu(net.hidden(net.fc1(x))))), SIZE)
+    assert [node.name for node in found.network.spec.nodes] == ["fc1", "hidden", "fc3"]
+
+
+def test_a_layer_that_runs_at_the_last_step_only_is_read_there() -> None:
+    def late(net: Net, steps: Tensor) -> Tensor:
+        net.hidden.reset()
+        return net.fc3([net.hidden(net.fc1(step)) for step in steps][-1])
+
+    found = taken_in(Net(late), SIZE)
+    assert found.network.spec.readout is Readout.LAST
+    assert [node.name for node in found.network.spec.nodes] == ["fc1", "hidden", "fc3"]
 
 
 class Doubled(nn.Module):

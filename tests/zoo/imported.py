@@ -46,12 +46,13 @@ def take_in(entry: Entry, repository: Path, files: Path) -> Imported:
     """Import a network into a repository, and verify it with the framework's modules where it is one of modules."""
     weights = [] if entry.weights is None else ["--state-dict", str(_weights(entry, files))]
     words = [word for name, value in entry.options.items() for word in (f"--{name}", value)]
-    batch = [] if entry.batch is None else ["--batch", str(entry.batch)]
+    given = {"--batch": entry.batch, "--answer": entry.answer}
+    traced = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
     words += ["--repository", str(repository), "--name", entry.name, "--input-shape", ",".join(map(str, entry.shape))]
     words += ["--time-steps", str(entry.time_steps), "--coding", str(entry.coding)]
     source = entry.place if entry.framework in FRAMEWORKS else str(_file(entry, files))
     begun = time.perf_counter()
-    status, _, errors = command("import", entry.framework, source, *words, *weights, *batch)
+    status, _, errors = command("import", entry.framework, source, *words, *weights, *traced)
     seconds = time.perf_counter() - begun
     if status:
         return Imported(refusal=errors, seconds=seconds)
@@ -59,7 +60,7 @@ def take_in(entry: Entry, repository: Path, files: Path) -> Imported:
         return Imported(seconds=seconds)
     bundle = str(repository / entry.name / "1")
     against = f"{entry.framework}:{entry.place}"
-    _, found, errors = command("verify", bundle, "--against", against, "--samples", SAMPLES, *weights, *batch)
+    _, found, errors = command("verify", bundle, "--against", against, "--samples", SAMPLES, *weights, *traced)
     counted = re.search(r"^(\d+) of (\d+) neuron-steps differ", found, re.MULTILINE)
     assert counted, f"{entry.name}: verify counts nothing: {found}{errors}"
     return Imported("", int(counted[1]), int(counted[2]), seconds)

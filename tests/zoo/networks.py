@@ -12,6 +12,7 @@ from tests.zoo import (
     onnx_exports,
     runs,
     sinabs_examples,
+    snntorch_projects,
     snntorch_tutorials,
     spikingjelly_examples,
     spikingjelly_zoo,
@@ -31,7 +32,7 @@ LARGEST: Any = {"run": runs.time_first, "read": runs.largest}
 VOTES: Any = {"run": runs.time_first, "read": runs.mean}
 IMAGE: Any = {"run": runs.image, "read": runs.total, "coding": DIRECT}
 
-tutorials, bench = snntorch_tutorials, neurobench_examples
+tutorials, projects, bench = snntorch_tutorials, snntorch_projects, neurobench_examples
 examples, zoo = spikingjelly_examples, spikingjelly_zoo
 norse, sinabs = norse_examples, sinabs_examples
 
@@ -57,6 +58,14 @@ SNNTORCH = [
     Entry("snntorch-exoplanet", "snntorch", tutorials.exoplanet, (40,), 1,
           coding=CURRENT, run=runs.image, read=runs.itself, options={"readout": "last"}),
     Entry("snntorch-autoencoder", "snntorch", tutorials.autoencoder, (1, 8, 8), 6, **TIME_FIRST),
+    Entry("snntorch-heartbeats", "snntorch", projects.heartbeats, (18,), 20,
+          coding=DIRECT, run=runs.image_for_steps, read=runs.total),
+    Entry("snntorch-electrodes", "snntorch", projects.electrodes, (8,), 20, run=runs.time_last, read=runs.total),
+    Entry("snntorch-voxels", "snntorch", projects.voxels, (2, 8, 8), 6,
+          run=runs.time_behind_channels, read=runs.itself),
+    Entry("snntorch-policy", "snntorch", projects.policy, (6,), 8, coding=CURRENT, run=runs.actions, read=runs.itself,
+          options={"low": "-2", "high": "2"}, answer="action"),
+    Entry("snntorch-rate-coded", "snntorch", projects.rate_coded, (16,), 10, coding=Coding.RATE),
     Entry("weights-safetensors", "snntorch", tutorials.untrained, (20,), 10, **TIME_FIRST,
           weights=(tutorials.trained, weights.safetensors)),
     Entry("weights-lightning", "snntorch", tutorials.untrained, (20,), 10, **TIME_FIRST,
@@ -141,6 +150,8 @@ NORSE = [
     Entry("norse-lsnn-layer", "norse", norse.long_short_layer, (20,), 20, **MEMBRANE),
     Entry("norse-refractory", "norse", norse.refractory, (20,), 20, **MEMBRANE),
     Entry("norse-inverted-residual", "norse", norse.inverted_residual, (1, 6, 6), 12, **LARGEST),
+    Entry("norse-encoded", "norse", norse.encoded, (12,), 16, coding=DIRECT, run=runs.image, read=runs.itself,
+          options={"readout": "last_membrane"}),
 ]  # fmt: skip
 
 SINABS = [

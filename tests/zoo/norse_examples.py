@@ -235,3 +235,28 @@ class Inverted(nn.Module):
 
 def inverted_residual() -> nn.Module:
     return lively(Inverted(), seed=95, gain=4.0)
+
+
+class Encoded(nn.Module):
+    """An encoder of a constant current before the layers, with a skip connection; the last voltage."""
+
+    def __init__(self, steps: int = 16) -> None:
+        super().__init__()
+        self.encoder = norse.ConstantCurrentLIFEncoder(steps, p=norse.LIFParameters(v_th=torch.tensor(0.3)))
+        self.lin1, self.lin2, self.li = nn.Linear(12, 20), nn.Linear(20, 20), norse.LILinearCell(20, 5)
+        self.lif1, self.lif2 = norse.LIFCell(QUICK), norse.LIFCell(QUICK)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = 2 * self.scale * self.encoder(8 * self.scale * x)
+        voltages = torch.empty(len(steps), x.shape[0], 5)
+        s1 = s2 = so = None
+        for ts in range(len(steps)):
+            z1, s1 = self.lif1(self.lin1(steps[ts]), s1)
+            z2, s2 = self.lif2(self.lin2(z1), s2)
+            voltages[ts], so = self.li(z1 + z2, so)
+        return voltages[-1]
+
+
+def encoded() -> nn.Module:
+    return _recurrent(lively(Encoded(), seed=110, gain=4.0), seed=110)

@@ -62,7 +62,8 @@ class Entry:
     """A network of the zoo.
 
     `source` makes the module, the NIR graph, or the bytes of an ONNX file. `shape` is that of one step of one sample,
-    `options` go to `import`. `batch` is the only batch that its author's forward takes. `run` and `read` say how its
+    `options` go to `import`. `batch` is the only batch that its author's forward takes, and `answer` which of what it
+    returns is read. `run` and `read` say how its
     author runs it and what of its output is the answer, None where nobody can: a NIR graph that came from no module.
     `layers` is the module that a NIR graph came from. `probabilities` is set where an ONNX model gives them, and not
     scores. `weights` writes a file of another module's weights. `wanted` is what should come of it; `today.py` says
@@ -77,6 +78,7 @@ class Entry:
     wanted: Outcome = EXACT
     coding: Coding = Coding.SPIKES
     batch: int | None = None
+    answer: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     run: Run | None = None
     read: Read | None = None

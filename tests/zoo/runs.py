@@ -60,6 +60,27 @@ def image(network: nn.Module, inputs: Tensor) -> Tensor:
     return _first(network(inputs[0]))
 
 
+def image_for_steps(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Call a network once, with (batch, *shape) and how many steps it is to run."""
+    return _first(network(inputs[0], len(inputs)))
+
+
+def time_last(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Call a network once, with (batch, *shape, time), for a list of steps."""
+    return torch.stack(network(inputs.movedim(0, -1)))
+
+
+def time_behind_channels(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Call a network once, with (batch, channels, time, *axes)."""
+    return _first(network(inputs.movedim(0, 2)))
+
+
+def actions(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Call a network once, with (batch, time, *shape), for the actions of a policy."""
+    found: Tensor = network(inputs.transpose(0, 1))["action"]
+    return found
+
+
 def total(output: Tensor) -> Tensor:
     """Sum spikes (time, batch, classes) over time."""
     return output.sum(0).flatten(1)
