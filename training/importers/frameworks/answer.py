@@ -19,6 +19,10 @@ def answer_of(
     recorder: Recorder, returned: Any, layout: Layout, chosen: str | None
 ) -> tuple[Signal | Answer, Tensor, str]:
     """Return the first of what a network returns that depends on its input, or the chosen one, and a note on others."""
+    if returned is None:
+        raise NotConvertible(
+            "its forward returns nothing: let your factory return a module whose forward returns the answer"
+        )
     values = _values_of(returned)
     if chosen is not None and chosen not in values:
         raise NotConvertible(f"answer: '{chosen}' is none of what its forward returns, expected {', '.join(values)}")
