@@ -398,7 +398,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         "LINE: 'fc2' takes a neuron's membrane",
     ),
     "nothing of its input": (Net(lambda _, __: torch.zeros(3)), "what it returns does not depend on its input"),
-    "nothing at all": (Net(lambda net, x: None), "its forward returns nothing: let your factory return a module whose"),
+    "nothing at all": (Net(lambda _, __: None), "its forward returns nothing: let your factory return a module whose"),
     "fails": (Net(lambda net, x: net.fc1(x[:, :, :, 0])), "its forward fails"),
 }
 
