@@ -7,6 +7,7 @@ without a rule makes its result unknown, which is refused, by its name and the a
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor, nn
@@ -139,8 +140,10 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
             meanings = _meanings(Call(recorder, name, held, kwargs, known, out, where))
     except Unclear as error:
         meanings = [Unknown(f"{what} {error}")] * len(tensors(out))
-    for tensor, meaning in zip(tensors(out), meanings, strict=False):
-        recorder.mark(tensor, meaning)
+    rest = Unknown(f"{what} gives more than one thing, of which only the first has a node")  # indices of a maximum
+    for tensor, meaning in zip_longest(tensors(out), meanings, fillvalue=rest):
+        if isinstance(tensor, Tensor) and not isinstance(meaning, Tensor):
+            recorder.mark(tensor, meaning)
     return None if name == "__setitem__" else out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -17,8 +18,20 @@ from training.importers.frameworks.layer import Layer, Rule
 
 
 def linear(layer: Layer) -> None:
-    """Convert nn.Linear."""
-    layer.builder.add(connections.linear(layer.name, *layer.weights(layer.module)))
+    """Convert nn.Linear; along the last of several axes, it is a convolution that sees one element at a time."""
+    weight, bias = layer.weights(layer.module)
+    shape, name = layer.builder.shape, layer.name
+    if shape is None or len(shape) < 2 or shape[-1] != weight.shape[1]:
+        layer.builder.add(connections.linear(name, weight, bias))
+        return
+    if len(shape) > 2:
+        layer.builder.add(connections.reshape(f"{name}_rows", (math.prod(shape[:-1]), shape[-1])))
+    layer.builder.add(connections.permute(f"{name}_columns", (1, 0)))
+    along: dict[str, Any] = {"stride": (1,), "padding": (0,), "dilation": (1,), "groups": 1}
+    layer.builder.add(connections.convolution(name, 1, weight[:, :, None], bias, **along))
+    layer.builder.add(connections.permute(f"{name}_back", (1, 0)))
+    if len(shape) > 2:
+        layer.builder.add(connections.reshape(f"{name}_shaped", (*shape[:-1], weight.shape[0])))
 
 
 def convolution(layer: Layer) -> None:
