@@ -6,6 +6,7 @@ without a rule makes its result unknown, which is refused, by its name and the a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
@@ -85,6 +86,21 @@ def batch_norm(kind: type[Any]) -> Callable[[Call], nn.Module]:
     return make
 
 
+def upsampling(call: Call) -> nn.Module:
+    """Return what makes a module of an interpolation."""
+    given = {name: call.argument(place, name) for place, name in enumerate(("size", "scale_factor"), start=1)}
+    return nn.Upsample(**given, mode=call.argument(3, "mode", "nearest"))
+
+
+def padding(call: Call) -> nn.Module:
+    """Return what makes a module of a padding of a sample's last axes."""
+    sizes, mode, value = call.argument(1, "pad"), call.argument(2, "mode", "constant"), call.argument(3, "value")
+    if mode != "constant":
+        raise Unclear(f"pads in mode '{mode}', expected zeros")
+    kind = nn.ConstantPad1d if len(sizes) <= 2 else nn.ConstantPad2d
+    return kind(tuple(sizes), value or 0.0)
+
+
 WINDOW = ("kernel_size", "stride", "padding")
 MODULES: dict[str, Callable[[Call], nn.Module]] = {
     "max_pool2d": pool(nn.MaxPool2d, *WINDOW, "dilation", "ceil_mode", "return_indices"),
@@ -93,6 +109,9 @@ MODULES: dict[str, Callable[[Call], nn.Module]] = {
     "avg_pool1d": pool(nn.AvgPool1d, *WINDOW, "ceil_mode", "count_include_pad"),
     "adaptive_avg_pool2d": pool(nn.AdaptiveAvgPool2d, "output_size"),
     "adaptive_max_pool2d": pool(nn.AdaptiveMaxPool2d, "output_size"),
+    "adaptive_avg_pool1d": pool(nn.AdaptiveAvgPool1d, "output_size"),
+    "interpolate": upsampling,
+    "pad": padding,
     "lp_pool2d": pool(nn.LPPool2d, "norm_type", "kernel_size", "stride", "ceil_mode"),
     "linear": weighted(nn.Linear),
     "conv1d": weighted(nn.Conv1d),
@@ -170,13 +189,18 @@ def _as_module(call: Call, tensor: Tensor, signal: Signal) -> Signal:
     if any(call.meaning(other) is not None for other in tensors([call.args[1:], call.kwargs]) if other is not tensor):
         raise Unclear("takes weights that depend on the input, which has no node")
     settings = [
-        id(value) if isinstance(value, Tensor) else repr(value)
+        _held(value) if isinstance(value, Tensor) else repr(value)
         for value in (*call.args[1:], *(call.kwargs[name] for name in sorted(call.kwargs)))
         if value is not tensor
     ]
     module = MODULES[call.name](call)
     key = (call.name, *settings)
     return call.recorder.applied(key, lambda: Node(call.name, module, where=call.where), signal, tensor, call.out)
+
+
+def _held(weights: Tensor) -> tuple[Any, ...]:
+    """Return what tells weights from others: their values, for a forward may compute the same at each call."""
+    return (*weights.shape, hashlib.sha256(weights.detach().contiguous().numpy().tobytes()).hexdigest())
 
 
 def _name(func: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -75,6 +76,20 @@ def max_pool(layer: Layer) -> None:
     layer.builder.add(connections.pool(layer.name, MaxPool2d, *_windows(module), _pair(module.padding), **edges))
 
 
+def max_pool3d(layer: Layer) -> None:
+    """Convert nn.MaxPool3d of one depth, which takes (time, batch, channels, height, width) as it is."""
+    module, shape = layer.module, layer.builder.shape
+    if shape is None:
+        return
+    depths = [_triple(value)[0] for value in (module.kernel_size, module.stride, module.padding, module.dilation)]
+    if depths != [1, 1, 0, 1] or len(shape) != 3:
+        layer.refuse(f"kernel_size is {module.kernel_size}", "a pool is over height and width, or over a length")
+        return
+    flat = {name: _triple(getattr(module, name))[1:] for name in ("kernel_size", "stride", "padding", "dilation")}
+    pool = nn.MaxPool2d(**flat, ceil_mode=module.ceil_mode, return_indices=module.return_indices)
+    max_pool(replace(layer, module=pool))
+
+
 def sum_pool(layer: Layer) -> None:
     """Convert nn.LPPool2d of norm 1, the sum pool of sinabs and Norse."""
     module = layer.module
@@ -112,6 +127,10 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _triple(value: Any) -> tuple[int, int, int]:
+    return (value, value, value) if isinstance(value, int) else tuple(value)
+
+
 PASSED_ON = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 
 MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
@@ -121,12 +140,21 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Conv2d: convolution,
         nn.AvgPool2d: average_pool,
         nn.MaxPool2d: max_pool,
+        nn.MaxPool3d: max_pool3d,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,
         nn.AvgPool1d: torch_layers.average_pool1d,
         nn.MaxPool1d: torch_layers.max_pool1d,
         nn.AdaptiveAvgPool1d: torch_layers.adaptive_average,
         nn.AdaptiveAvgPool2d: torch_layers.adaptive_average,
+        nn.AdaptiveMaxPool1d: torch_layers.adaptive_maximum,
+        nn.AdaptiveMaxPool2d: torch_layers.adaptive_maximum,
+        nn.ConstantPad1d: torch_layers.zero_pad,
+        nn.ConstantPad2d: torch_layers.zero_pad,
+        nn.ZeroPad1d: torch_layers.zero_pad,
+        nn.ZeroPad2d: torch_layers.zero_pad,
+        nn.Upsample: torch_layers.upsample,
+        nn.UpsamplingNearest2d: torch_layers.upsample,
         nn.ConvTranspose1d: torch_layers.transposed_convolution,
         nn.ConvTranspose2d: torch_layers.transposed_convolution,
         nn.Unflatten: torch_layers.unflatten,
