@@ -7,6 +7,7 @@ also where a LIF rests and where every neuron but the Simple ones starts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +27,8 @@ from training.importers.frameworks.torch_modules import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
 WRAPPED = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.Flatten),
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Flatten, nn.Upsample),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
 DECODERS = {
@@ -85,7 +87,9 @@ def leaking(layer: Layer) -> None:
 def voting(layer: Layer) -> None:
     """Convert VotingLayer: the average of each group of `voting_size` neurons, as a Linear."""
     shape, size = layer.builder.shape, layer.module.voting_size
-    if shape is None or len(shape) != 1 or shape[0] % size:
+    if shape is None:
+        return
+    if len(shape) != 1 or shape[0] % size:
         layer.refuse(f"voting_size is {size}", "the neurons before it cannot be split into groups of that many")
         return
     layer.builder.add(connections.linear(layer.name, np.kron(np.eye(shape[0] // size), np.full(size, 1 / size)), None))
@@ -95,6 +99,19 @@ def filtering(layer: Layer) -> None:
     """Convert SynapseFilter, which does not fire: i - (1 - x) * i / tau + x."""
     module = layer.module
     layer.add(LI, charge=Charge.FILTER, rate=module.w.sigmoid() if module.learnable else 1.0 / module.tau)
+
+
+def delayed(layer: Layer) -> None:
+    """Convert Delay: what arrives, so many steps later."""
+    layer.builder.add(connections.delay(layer.name, np.float32(layer.module.delay_steps)))
+
+
+def standardised(layer: Layer) -> None:
+    """Convert WSConv2d and WSLinear: a connection by the weights that it standardises."""
+    module = copy(layer.module)
+    with torch.no_grad():
+        module._parameters = {**module._parameters, "weight": nn.Parameter(layer.module.get_weight())}
+    MODULES[nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d](replace(layer, module=module))
 
 
 def recurrent(layer: Layer) -> None:
@@ -259,6 +276,9 @@ FRAMEWORK = Framework(
             **SPIKING,
             layers.VotingLayer: voting,
             layers.SynapseFilter: filtering,
+            layers.Delay: delayed,
+            layers.WSConv2d: standardised,
+            layers.WSLinear: standardised,
             layers.LinearRecurrentContainer: recurrent,
             layers.ElementWiseRecurrentContainer: recurrent_one_to_one,
             neuron.NonSpikingIFNode: integrating,
