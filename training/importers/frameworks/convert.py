@@ -123,9 +123,9 @@ def _readout(reading: Reading, last: Node, findings: Findings) -> Readout | None
 
 def _convert(layer: Layer, framework: Framework) -> None:
     try:
-        rule = framework.rules.get(type(layer.module))
-        if rule is not None:
-            rule(layer)
+        kind = framework.kind(layer.module)
+        if kind is not None:
+            framework.rules[kind](layer)
             return
         known = next((kind for kind in framework.rules if isinstance(layer.module, kind)), None)
         if known is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module, metadata
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -56,10 +56,29 @@ class Framework:
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
     installed: str | None = None
 
+    def kind(self, module: nn.Module) -> type[nn.Module] | None:
+        """Return the class whose rule converts a module: its own, or the one that it only constructs otherwise.
+
+        A subclass that defines no method but `__init__` computes what its base does, from fields that the rule reads.
+        """
+        kind: Any = type(module)
+        while kind not in self.rules and len(kind.__bases__) == 1 and not _computes(kind):
+            kind = kind.__bases__[0]
+        return kind if kind in self.rules else None
+
     @property
     def version(self) -> str:
         """The version that is installed."""
         return self.installed or metadata.version(self.name)
+
+
+def _computes(kind: type[Any]) -> bool:
+    """Return whether a class defines more than how it is constructed and shown."""
+    return any(
+        (callable(held) or hasattr(held, "__get__")) and name not in ("__init__", "extra_repr", "__repr__")
+        for name, held in vars(kind).items()
+        if name not in ("__dict__", "__weakref__")
+    )
 
 
 def find(name: str) -> Framework:

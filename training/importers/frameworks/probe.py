@@ -80,12 +80,14 @@ def _modules(
 
 def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.Module], ...]) -> bool:
     kind = type(module)
-    if kind in framework.rules:
+    if framework.kind(module) is not None:
         return True
     if kind in framework.containers or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return False
-    if framework.takes(module) is not None or isinstance(module, tuple(framework.rules)):
+    if framework.takes(module) is not None:
         return True  # without a rule of its own, it is refused by its class
+    if isinstance(module, tuple(framework.rules)):
+        return kind.__module__.partition(".")[0] in ("torch", framework.name)  # an author's own forward is traced
     return not module._modules and kind.__module__.startswith("torch.") and kind not in descended
 
 

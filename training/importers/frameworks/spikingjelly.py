@@ -118,10 +118,10 @@ def recurrent(layer: Layer) -> None:
     """Convert LinearRecurrentContainer: its Linear takes the input beside the neurons' output of the step before."""
     module = layer.module
     parts = _parts(module.sub_module)
-    if type(parts[0]) not in (nn.Linear, layers.Linear):
+    if FRAMEWORK.kind(parts[0]) not in (nn.Linear, layers.Linear):
         parts.insert(0, None)
     inner, neurons = parts[0], parts[1:]
-    if len(neurons) != 1 or type(neurons[0]) not in SPIKING:
+    if len(neurons) != 1 or FRAMEWORK.kind(neurons[0]) not in SPIKING:
         layer.refuse("sub_module", "it is neither a spiking neuron nor a Linear and a spiking neuron")
         return
     whole, bias = layer.weights(module.rc)
@@ -139,7 +139,7 @@ def recurrent_one_to_one(layer: Layer) -> None:
     """Convert ElementWiseRecurrentContainer where it adds the neurons' output of the step before to the input."""
     module, shape = layer.module, layer.builder.shape
     (neuron_module, *others) = _parts(module.sub_module)
-    if others or type(neuron_module) not in SPIKING:
+    if others or FRAMEWORK.kind(neuron_module) not in SPIKING:
         layer.refuse("sub_module", "it is no spiking neuron")
         return
     first, second = torch.rand(2, 64)
@@ -161,7 +161,7 @@ def _parts(module: nn.Module) -> list[Any]:
 def _add_recurrent(layer: Layer, neurons: nn.Module, weight: Any) -> None:
     """Append neurons that hear themselves by these weights."""
     builder = layer.builder
-    SPIKING[type(neurons)](replace(layer, module=neurons))
+    FRAMEWORK.rules[FRAMEWORK.kind(neurons) or type(neurons)](replace(layer, module=neurons))
     made: Any = builder.nodes[-1]
     fields = {name: getattr(made, name) for name in type(made).model_fields}
     builder.nodes[-1] = type(made)(**fields | {"recurrent": Recurrent()})
