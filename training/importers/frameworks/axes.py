@@ -57,6 +57,11 @@ class Axes:
         return math.prod(part.size for part in self.axes[place])
 
     @property
+    def shape(self) -> Shape:
+        """The shape of the tensor."""
+        return tuple(self.size(place) for place in range(len(self.axes)))
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """All parts, outermost first."""
         return tuple(part for axis in self.axes for part in axis)

@@ -43,7 +43,8 @@ class Framework:
 
     `containers` pass a tensor through their children in order. `run` takes one module from rest over all steps of
     (time_steps, batch, *shape), by the module's own code. `takes` says what a module with a state takes, None of one
-    without. `unwrap` takes the network out of what holds it. `installed` is the version of what is no package of its
+    without. `membranes` names the attributes in which its neurons keep theirs, of the last step or of all that they
+    just ran. `unwrap` takes the network out of what holds it. `installed` is the version of what is no package of its
     own.
     """
 
@@ -53,6 +54,7 @@ class Framework:
     rules: Mapping[type[nn.Module], Rule]
     run: Callable[[nn.Module, Tensor], Run]
     takes: Callable[[nn.Module], Takes | None] = lambda _: None
+    membranes: tuple[str, ...] = ()
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
     installed: str | None = None
 

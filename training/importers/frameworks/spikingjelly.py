@@ -31,6 +31,7 @@ WRAPPED = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
+NEVER = 2.0**127  # a threshold that no membrane reaches, in place of an infinite one
 DECODERS = {
     "max-mem": Readout.MAX_MEMBRANE,
     "mean-mem": Readout.MEAN_MEMBRANE,
@@ -195,7 +196,7 @@ def _spiking(layer: Layer) -> dict[str, Any]:
     layer.refuse_unless(
         getattr(module, "_neuron_precision", None) is None, "its precision is set", "membranes are float32"
     )
-    fields = {"threshold": module.v_threshold, "fire": Fire.AT_THRESHOLD}
+    fields = {"threshold": min(module.v_threshold, NEVER), "fire": Fire.AT_THRESHOLD}
     if module.v_reset is None:
         return fields | {"reset": Reset.SUBTRACT}
     if not isinstance(module, neuron.SimpleBaseNode):
@@ -287,4 +288,5 @@ FRAMEWORK = Framework(
     ),
     run=run,
     takes=takes,
+    membranes=("v", "v_seq"),
 )

@@ -278,6 +278,7 @@ class Recorder(TorchFunctionMode):
                 self.fold.keep(value, taken, gave)
             self.mark(spikes, Signal(out, tuple(made), last))
             self.describe(node, out.sample, ())
+            self._mark_held(module, path, Signal(out, tuple(made)))
             if bool((spikes >= 0).all()) and bool((spikes == spikes.round()).all()):
                 self.not_negative.add(node)
             else:
@@ -295,21 +296,34 @@ class Recorder(TorchFunctionMode):
         """Mark what a module returns beside its spikes: its states; the last, or the one named v, is its membrane."""
         named = [found.v for found in (returned if isinstance(returned, tuple) else ()) if hasattr(found, "v")]
         membrane = named[0] if named else (states[-1] if states else None)
-        node = spikes.values[-1].node
         for state in states:
-            if (
-                state is membrane
-                and len(spikes.values) == 1
-                and state.shape == tuple(part.size for axis in spikes.axes.axes for part in axis)
-            ):
-                made = self.fold.stateless(
-                    "membrane", spikes.values[-1:], lambda: Node(f"{path}_membrane", None, membrane=True)
-                )
-                self.fold.keep(made, state, state)
-                self.shapes[made.node] = self.shapes[node]
-                self.mark(state, Signal(spikes.axes, (made,), spikes.state))
+            if state is membrane and len(spikes.values) == 1 and state.shape == spikes.axes.shape:
+                self._mark_membrane(path, state, spikes)
             else:
                 self.mark(state, Signal(spikes.axes, (Value(-1, None),), spikes.state))
+
+    def _mark_held(self, module: nn.Module, path: str, spikes: Signal) -> None:
+        """Mark the membranes that a module keeps as attributes: of all steps that it ran, or of the last."""
+        time = spikes.axes.time
+        last = spikes if time is None else Signal(spikes.axes.without(time), spikes.values[-1:])
+        for name in self.framework.membranes:
+            held = getattr(module, name, None)
+            fitting = [
+                signal for signal in (spikes, last) if isinstance(held, Tensor) and held.shape == signal.axes.shape
+            ]
+            if fitting:
+                self._mark_membrane(path, held, fitting[0])
+
+    def _mark_membrane(self, path: str, membrane: Tensor, spikes: Signal) -> None:
+        """Mark a tensor as the membrane of a neuron at the steps of these spikes of it."""
+        made = [
+            self.fold.stateless("membrane", [value], lambda: Node(f"{path}_membrane", None, membrane=True))
+            for value in spikes.values
+        ]
+        for value, source, state in zip(made, spikes.values, spikes.axes.time_first(membrane), strict=True):
+            self.fold.keep(value, state, state)
+            self.shapes[value.node] = self.shapes[source.node]
+        self.mark(membrane, replace(spikes, values=tuple(made)))
 
 
 def tensors(found: Any) -> list[Tensor]:
