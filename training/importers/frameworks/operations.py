@@ -19,7 +19,7 @@ from training.importers.frameworks import arithmetic, over_time, views
 from training.importers.frameworks.axes import Unclear
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.graph import Node
-from training.importers.frameworks.meaning import Meaning, Signal, Unknown
+from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
 from training.importers.frameworks.trace import Recorder, tensors
 
 # What reads a tensor's shape or kind and not its values, and what makes a new tensor like it.
@@ -175,8 +175,7 @@ def _meanings(call: Call) -> list[Meaning]:
             raise Unclear("drops values at random though the network is evaluated")
         return [call.taken[1]]
     if name in MODULES:
-        tensor, signal = call.signal
-        return [_as_module(call, tensor, signal)]
+        return [_as_module(call, *call.taken)]
     if name not in RULES:
         raise Unclear("has no node")
     meaning = RULES[name](call)
@@ -185,7 +184,7 @@ def _meanings(call: Call) -> list[Meaning]:
     return [meaning]
 
 
-def _as_module(call: Call, tensor: Tensor, signal: Signal) -> Signal:
+def _as_module(call: Call, tensor: Tensor, meaning: Signal | Answer) -> Signal | Answer:
     if any(call.meaning(other) is not None for other in tensors([call.args[1:], call.kwargs]) if other is not tensor):
         raise Unclear("takes weights that depend on the input, which has no node")
     settings = [
@@ -195,7 +194,7 @@ def _as_module(call: Call, tensor: Tensor, signal: Signal) -> Signal:
     ]
     module = MODULES[call.name](call)
     key = (call.name, *settings)
-    return call.recorder.applied(key, lambda: Node(call.name, module, where=call.where), signal, tensor, call.out)
+    return call.recorder.stateless(key, lambda: Node(call.name, module, where=call.where), meaning, tensor, call.out)
 
 
 def _held(weights: Tensor) -> tuple[Any, ...]:

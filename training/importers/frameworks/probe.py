@@ -131,6 +131,8 @@ def _layouts(shape: Shape, time_steps: int, batch: int) -> Iterator[Layout]:
     yield layout("one sample for all steps", values[0], samples, steps=0)
     yield layout("batch and time in one axis", values.transpose(0, 1).flatten(0, 1), (*samples, *time))
     yield layout("all steps of one sample", values[:, 0], (Part(Kind.BATCH, 1), *time))
+    last = layout("time last", values.movedim(0, -1).contiguous(), samples)
+    yield replace(last, axes=last.axes.inserted(len(last.axes.axes), time))
 
 
 def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, str], options: Options) -> Graph:

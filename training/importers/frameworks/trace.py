@@ -32,6 +32,7 @@ from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unkno
 
 TORCH = str(Path(torch.__file__).parent)
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
+LINEAR = (nn.Linear, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 OURS = str(Path(__file__).parent)
 
 
@@ -219,21 +220,27 @@ class Recorder(TorchFunctionMode):
     def _stateless(
         self, module: nn.Module, path: str, meaning: Signal | Answer, given: Tensor, returned: Tensor
     ) -> Signal | Answer:
-        """Record the call of a module without a state.
+        """Record the call of a module without a state."""
+        where = self.line()
+        return self.stateless(id(module), lambda: Node(path, module, where=where), meaning, given, returned)
 
-        A Linear of what is read over time gives the same if it runs at every step, and its output is read: of the
+    def stateless(
+        self, key: Any, make: Callable[[], Node], meaning: Signal | Answer, given: Tensor, returned: Tensor
+    ) -> Signal | Answer:
+        """Record a node without a state on a signal, or on what is read over time.
+
+        A linear layer of what is read over time gives the same if it runs at every step, and its output is read: of the
         last step, of a mean, or without a bias of a sum.
         """
-        key, where = id(module), self.line()
         if isinstance(meaning, Signal):
-            return self.applied(key, lambda: Node(path, module, where=where), meaning, given, returned)
-        answer = meaning.averaged(len(meaning.steps))
+            return self.applied(key, make, meaning, given, returned)
+        answer, module = meaning.averaged(len(meaning.steps)), make().module
         reading, bias = answer.reading, getattr(module, "bias", None)
         linear = reading.over in (Over.LAST, Over.MEAN) or (reading.over is Over.SUM and bias is None)
-        if not isinstance(module, nn.Linear) or reading.softmax or not linear:
+        if not isinstance(module, LINEAR) or reading.softmax or not linear:
             self._refuse_answer()
         at_each_step = Signal(answer.axes, (Value(reading.node, None),))
-        made = self.applied(key, lambda: Node(path, module, where=where), at_each_step, given, returned)
+        made = self.applied(key, make, at_each_step, given, returned)
         return replace(answer, reading=replace(reading, node=made.values[0].node), axes=made.axes)
 
     @staticmethod
