@@ -129,6 +129,7 @@ OPERATORS = {
     "isub": "sub",
     "imatmul": "matmul",
 }
+COMPARISONS = frozenset({"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal", "sign", "heaviside"})
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
 
 
@@ -176,6 +177,11 @@ def _meanings(call: Call) -> list[Meaning]:
         return [call.taken[1]]
     if name in MODULES:
         return [_as_module(call, *call.taken)]
+    if name in COMPARISONS:
+        raise Unclear(
+            f"compares values, as a neuron does that fires; expected a neuron of {call.recorder.framework.name} in its "
+            "place, whose threshold, reset and state are known"
+        )
     if name not in RULES:
         raise Unclear("has no node")
     meaning = RULES[name](call)

@@ -194,8 +194,8 @@ def reduce(call: Call) -> Meaning:
         return read_over_time(over, meaning, axes.inserted(places[0]) if keep else axes, call.where)
     if isinstance(meaning, Answer) or places[0] < len(meaning.axes.leading):
         raise Unclear("reduces other axes than time or a sample's own, which has no node")
-    behind, axes = places[0] > len(meaning.axes.leading), len(meaning.axes.sample) - 1
-    pools = _pooled if behind and axes in (1, 2) and over is not Over.MAX else _reduced
+    behind, lengths = places[0] > len(meaning.axes.leading), len(meaning.axes.sample) - 1
+    pools = _pooled if behind and lengths in (1, 2) and over is not Over.MAX else _reduced
     return pools(call, tensor, meaning, places, over, keep=keep)
 
 

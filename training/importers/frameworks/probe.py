@@ -201,7 +201,7 @@ def _answer(recorder: Recorder, returned: Any) -> tuple[Signal | Answer, Tensor]
         meaning = recorder.known(tensor)
         if meaning is not None:
             return meaning, tensor
-    raise NotConvertible("what it returns does not depend on its input")
+    raise NotConvertible("what it returns does not depend on its input, by anything that is followed")
 
 
 def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, returned: Tensor) -> Reading:
@@ -220,7 +220,11 @@ def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, return
     if not layout.by_step and own == {steps - 1} and steps > 1:
         reading = replace(reading, over=Over.LAST)
     elif not layout.by_step and own not in ({None}, set(range(steps))):
-        raise NotConvertible(f"what it returns is of {len(own)} of its {steps} steps")
+        where = f"{reading.where}: " if reading.where else ""
+        raise NotConvertible(
+            f"{where}what it returns is of {len(own)} of its {steps} steps, expected all of them or the last; leave "
+            "out the choice of steps, or choose them in what a client sends"
+        )
     fold.require_answer(reading, sorted(step for step in own if step is not None), returned)
     try:
         _ = answer.axes.sample  # read flat, in whatever shape

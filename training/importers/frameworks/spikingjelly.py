@@ -104,7 +104,7 @@ def filtering(layer: Layer) -> None:
 
 def delayed(layer: Layer) -> None:
     """Convert Delay: what arrives, so many steps later."""
-    layer.builder.add(connections.delay(layer.name, np.float32(layer.module.delay_steps)))
+    layer.builder.add(connections.delay(layer.name, np.array(layer.module.delay_steps)))
 
 
 def standardised(layer: Layer) -> None:

@@ -261,9 +261,8 @@ class Recorder(TorchFunctionMode):
         spikes, *others = tensors(returned)
         kinds = tuple("".join(part.kind.value[0] for part in axis) for axis in signal.axes.leading)
         if kinds != takes.value:
-            expected = " × ".join(takes.value).replace("t", "time").replace("b", "batch")
-            found = " × ".join(kinds).replace("t", "time").replace("b", "batch")
-            raise Unclear(f"takes {expected or 'one sample'}, and is given {found or 'one sample'}")
+            merged = "; steps and samples in one axis share a state, so reshape before it" if "tb" in kinds else ""
+            raise Unclear(f"takes {_named(takes.value)}, and is given {_named(kinds)}{merged}")
         values, _ = self.seen(signal, path)
         self.require_no_membrane(values)
         over_time, made = takes is not Takes.STEP, []
@@ -315,11 +314,12 @@ class Recorder(TorchFunctionMode):
         last = spikes if time is None else Signal(spikes.axes.without(time), spikes.values[-1:])
         for name in self.framework.membranes:
             held = getattr(module, name, None)
-            fitting = [
-                signal for signal in (spikes, last) if isinstance(held, Tensor) and held.shape == signal.axes.shape
-            ]
-            if fitting:
-                self._mark_membrane(path, held, fitting[0])
+            if not isinstance(held, Tensor):
+                continue
+            for signal in (spikes, last):
+                if held.shape == signal.axes.shape:
+                    self._mark_membrane(path, held, signal)
+                    break
 
     def _mark_membrane(self, path: str, membrane: Tensor, spikes: Signal) -> None:
         """Mark a tensor as the membrane of a neuron at the steps of these spikes of it."""
@@ -331,6 +331,12 @@ class Recorder(TorchFunctionMode):
             self.fold.keep(value, state, state)
             self.shapes[value.node] = self.shapes[source.node]
         self.mark(membrane, replace(spikes, values=tuple(made)))
+
+
+def _named(kinds: tuple[str, ...]) -> str:
+    """Return axes in words, by the first letters of what they are of: `t`, `b` and `s`."""
+    words = {"t": "time", "b": "batch", "s": "sample"}
+    return " × ".join("·".join(words[kind] for kind in axis) for axis in kinds) or "one sample"
 
 
 def tensors(found: Any) -> list[Tensor]:
