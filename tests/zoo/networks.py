@@ -14,10 +14,11 @@ from tests.zoo import (
     sinabs_examples,
     snntorch_tutorials,
     spikingjelly_examples,
+    spikingjelly_projects,
     spikingjelly_zoo,
     weights,
 )
-from tests.zoo.registry import Entry
+from tests.zoo.registry import Entry, refused
 
 DIRECT, CURRENT = Coding.DIRECT, Coding.CURRENT
 
@@ -32,7 +33,7 @@ VOTES: Any = {"run": runs.time_first, "read": runs.mean}
 IMAGE: Any = {"run": runs.image, "read": runs.total, "coding": DIRECT}
 
 tutorials, bench = snntorch_tutorials, neurobench_examples
-examples, zoo = spikingjelly_examples, spikingjelly_zoo
+examples, zoo, projects = spikingjelly_examples, spikingjelly_zoo, spikingjelly_projects
 norse, sinabs = norse_examples, sinabs_examples
 
 SNNTORCH = [
@@ -120,6 +121,20 @@ SPIKINGJELLY = [
           run=runs.image, read=runs.mean, options={"readout": "mean"}),
     Entry("spikingjelly-qkformer", "spikingjelly", zoo.small_qkformer, (3, 32, 32), 2, coding=DIRECT,
           run=runs.image, read=runs.itself),
+    Entry("spikingjelly-tokens", "spikingjelly", projects.tokens, (2, 8, 8), 4, run=runs.time_first, read=runs.itself),
+    Entry("spikingjelly-causal", "spikingjelly", projects.causal, (3, 12), 6, coding=CURRENT,
+          run=runs.time_first, read=runs.itself),
+    Entry("spikingjelly-gated", "spikingjelly", projects.gated, (2, 6, 6), 6, **TIME_FIRST),
+    Entry("spikingjelly-up-and-down", "spikingjelly", projects.up_and_down, (1, 8, 8), 6, **STEPS),
+    Entry("spikingjelly-own-defaults", "spikingjelly", projects.own_defaults, (2, 6, 6), 8, **TIME_FIRST),
+    Entry("spikingjelly-membranes", "spikingjelly", projects.membranes, (12,), 8, run=runs.time_first,
+          read=runs.itself),
+    Entry("spikingjelly-groups-time-last", "spikingjelly", projects.groups_of_last, (10,), 8,
+          run=runs.time_last, read=runs.itself),
+    Entry("spikingjelly-own-neuron", "spikingjelly", projects.own_neuron, (12,), 6,
+          wanted=refused("OwnNeuron): its class: no rule converts it, a neuron written at spikingjelly_projects.py")),
+    Entry("spikingjelly-own-loop", "spikingjelly", projects.own_loop, (12,), 6,
+          wanted=refused("compares values, as a neuron does that fires; expected a neuron of spikingjelly")),
 ]  # fmt: skip
 
 NORSE = [
@@ -172,6 +187,8 @@ NIR = [
           options={"dialect": "sinabs", "dt": "1", "reset": "subtract"}),
     Entry("nir-from-spikingjelly", "nir", nir_files.from_spikingjelly, (12,), 20, **STEPS,
           layers=nir_files.spikingjelly_layers, options={"dialect": "spikingjelly", "dt": "0.0001", "reset": "zero"}),
+    Entry("nir-transferred", "nir", nir_files.transferred, (1, 6, 6), 10, layers=nir_files.transferred_layers,
+          run=runs.batches_of_steps, read=runs.mean, options={"dialect": "sinabs", "dt": "1", "reset": "subtract"}),
     Entry("nir-paper-cnn", "nir", nir_files.paper_cnn, (2, 12, 12), 30,
           options={"dialect": "norse", "dt": "0.0001", "reset": "zero"}),
     Entry("nir-paper-braille", "nir", nir_files.paper_braille, (12,), 30,

@@ -51,7 +51,7 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
         raise InvalidEntry(f"entry: '{entry}' gives a {type(network).__name__}, expected an nn.Module")
     if weights is not None:
         (Weights(weights) if isinstance(weights, Path) else weights).load_into(network)
-    return _with_plain_weights(network.eval().requires_grad_(False))
+    return _with_plain_weights(network.eval()).requires_grad_(False)
 
 
 def _with_plain_weights(network: nn.Module) -> nn.Module:
@@ -61,10 +61,7 @@ def _with_plain_weights(network: nn.Module) -> nn.Module:
             parametrize.remove_parametrizations(module, name)
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, WeightNorm | SpectralNorm):  # as torch.nn.utils.weight_norm did it before
-                hook(module, ())
-                weight = getattr(module, hook.name).detach()
-                delattr(module, hook.name)
-                setattr(module, hook.name, nn.Parameter(weight, requires_grad=False))
+                hook.remove(module)
                 del module._forward_pre_hooks[key]
     return network
 

@@ -91,6 +91,10 @@ def find(name: str) -> Framework:
         framework: Framework = import_module(f"training.importers.frameworks.{name}").FRAMEWORK
     except ImportError as error:
         raise InvalidEntry(f"framework: {name} cannot be imported here: {error}; pip install {name}") from error
+    except AttributeError as error:  # a release that lacks a class which a rule is for
+        raise InvalidEntry(
+            f"framework: {name} {metadata.version(name)} is too old: {error}; pip install --upgrade {name}"
+        ) from error
     return framework
 
 

@@ -114,11 +114,13 @@ def _part(call: Call, tensor: Tensor, signal: Signal, place: int, kept: slice, p
 
 
 def stack(call: Call) -> Meaning:
-    """Return steps that are stacked to an axis of time."""
+    """Return steps that are stacked to an axis of time; or samples, to an axis of a sample."""
     signals = _signals(call)
     place = call.argument(1, "dim", 0) % call.out.dim()
-    if signals[0].axes.timed:
-        raise Unclear("stacks what has time already, which has no node")
+    steps = [value.step for signal in signals for value in signal.values]
+    if signals[0].axes.timed or (len(steps) > 1 and steps[0] is not None and len(set(steps)) == 1):
+        beside = [replace(signal, axes=signal.axes.inserted(place)) for signal in signals]
+        return arithmetic.concatenate(call, beside, place)
     return _joined(signals, signals[0].axes.inserted(place), place)
 
 
