@@ -6,6 +6,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -258,6 +259,15 @@ def test_what_an_authors_code_raises_is_told_with_its_line(
     monkeypatch.delitem(sys.modules, "faulty", raising=False)
     with pytest.raises(InvalidEntry, match=re.escape(sentence)):
         load_network("faulty:net")
+
+
+def test_rules_for_classes_that_a_release_has_not_yet_are_left_out() -> None:
+    spikingjelly = pytest.importorskip(
+        "training.importers.frameworks.spikingjelly", reason="spikingjelly is not installed: ./scripts/install peers"
+    )
+    older, integrate, readout = SimpleNamespace(IFNode=nn.Identity), object(), object()
+    rules = {"IFNode": integrate, "NonSpikingIFNode": readout}
+    assert spikingjelly.named(older, rules) == {nn.Identity: integrate}
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of PyTorch, that the older way is deprecated

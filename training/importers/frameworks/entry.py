@@ -21,7 +21,8 @@ HINTS = {  # what code for an older release of a framework runs into
     "spikingjelly.clock_driven": "since 0.0.0.0.13 its name is spikingjelly.activation_based, and what was "
     "MultiStepLIFNode(…) is LIFNode(…, step_mode='m') there",
     "spikingjelly.cext": "since 0.0.0.0.13 its neurons are in spikingjelly.activation_based.neuron, with step_mode='m'",
-    "unexpected keyword argument 'backend'": "SpikingJelly 2 chooses its backend by itself: leave the argument out",
+    "unexpected keyword argument 'backend'": "SpikingJelly 2 chooses its backend by itself: leave the argument "
+    "out, or install the release that the code is for, from 0.0.0.0.14 on",
 }
 
 

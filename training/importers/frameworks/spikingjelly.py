@@ -32,6 +32,8 @@ WRAPPED = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
 NEVER = 2.0**127  # a threshold that no membrane reaches, in place of an infinite one
+SIMPLE: Any = getattr(neuron, "SimpleBaseNode", ())  # which 0.0.0.0.14 has not, nor the other
+NON_SPIKING: Any = getattr(neuron, "NonSpikingBaseNode", ())
 DECODERS = {
     "max-mem": Readout.MAX_MEMBRANE,
     "mean-mem": Readout.MEAN_MEMBRANE,
@@ -199,14 +201,14 @@ def _spiking(layer: Layer) -> dict[str, Any]:
     fields = {"threshold": min(module.v_threshold, NEVER), "fire": Fire.AT_THRESHOLD}
     if module.v_reset is None:
         return fields | {"reset": Reset.SUBTRACT}
-    if not isinstance(module, neuron.SimpleBaseNode):
+    if not isinstance(module, SIMPLE):
         fields["start"] = module.v_reset
     return fields | {"reset": Reset.VALUE, "reset_value": module.v_reset}
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:
     """Run a module from rest, step by step or at once, as its step_mode says."""
-    if isinstance(module, neuron.NonSpikingBaseNode):
+    if isinstance(module, NON_SPIKING):
         decode, module.decode = module.decode, None
         membrane = torch.stack(module(steps))
         module.decode = decode
@@ -243,19 +245,27 @@ def takes(module: nn.Module) -> Takes | None:
     return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
 
 
+def named(package: Any, rules: Mapping[str, Rule]) -> dict[type[nn.Module], Rule]:
+    """Return rules by the classes that they are for, without those that this release of SpikingJelly has not yet."""
+    return {getattr(package, name): rule for name, rule in rules.items() if hasattr(package, name)}
+
+
 SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
-    {
-        neuron.IFNode: integrate,
-        neuron.SimpleIFNode: integrate,
-        neuron.HalfThresholdIFNode: half_threshold,
-        neuron.LIFNode: leaky,
-        neuron.OTTTLIFNode: leaky,
-        neuron.SLTTLIFNode: leaky,
-        neuron.SimpleLIFNode: leaky,
-        neuron.ParametricLIFNode: parametric,
-        neuron.CUBALIFNode: current_based,
-        neuron.QIFNode: quadratic,
-    }
+    named(
+        neuron,
+        {
+            "IFNode": integrate,
+            "SimpleIFNode": integrate,
+            "HalfThresholdIFNode": half_threshold,
+            "LIFNode": leaky,
+            "OTTTLIFNode": leaky,
+            "SLTTLIFNode": leaky,
+            "SimpleLIFNode": leaky,
+            "ParametricLIFNode": parametric,
+            "CUBALIFNode": current_based,
+            "QIFNode": quadratic,
+        },
+    )
 )
 CONTAINERS = (layers.LinearRecurrentContainer, layers.ElementWiseRecurrentContainer)
 
@@ -272,19 +282,21 @@ FRAMEWORK = Framework(
     ),
     rules=merged(
         MODULES,
-        {
-            **{getattr(layers, kind.__name__): rule for kind, rule in MODULES.items() if kind in WRAPPED},
-            **SPIKING,
-            layers.VotingLayer: voting,
-            layers.SynapseFilter: filtering,
-            layers.Delay: delayed,
-            layers.WSConv2d: standardised,
-            layers.WSLinear: standardised,
-            layers.LinearRecurrentContainer: recurrent,
-            layers.ElementWiseRecurrentContainer: recurrent_one_to_one,
-            neuron.NonSpikingIFNode: integrating,
-            neuron.NonSpikingLIFNode: leaking,
-        },
+        named(layers, {kind.__name__: rule for kind, rule in MODULES.items() if kind in WRAPPED}),
+        SPIKING,
+        named(
+            layers,
+            {
+                "VotingLayer": voting,
+                "SynapseFilter": filtering,
+                "Delay": delayed,
+                "WSConv2d": standardised,
+                "WSLinear": standardised,
+                "LinearRecurrentContainer": recurrent,
+                "ElementWiseRecurrentContainer": recurrent_one_to_one,
+            },
+        ),
+        named(neuron, {"NonSpikingIFNode": integrating, "NonSpikingLIFNode": leaking}),
     ),
     run=run,
     takes=takes,
