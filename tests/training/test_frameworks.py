@@ -6,6 +6,8 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -236,6 +238,82 @@ def test_verify_exits_with_1_where_a_spike_differs(home: Path, capsys: pytest.Ca
     other, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:other")
     assert other == 1
     assert re.search(r"^[1-9]\d* of 10560 neuron-steps differ", found, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("    return nn.Linear(2)", "'faulty:net' fails: faulty.py, line 4: Linear.__init__() missing 1 required"),
+        ("    import spikingjelly.clock_driven", "since 0.0.0.0.13 its name is spikingjelly.activation_based"),
+        ("    return nn.Linear(1, 1, backend='cupy')", "SpikingJelly 2 chooses its backend by itself: leave the argu"),
+        ("    pass\n\nraise RuntimeError('no data')", "'faulty' cannot be imported: faulty.py, line 6: no data"),
+    ],
+)
+def test_what_an_authors_code_raises_is_told_with_its_line(
+    body: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed: ./scripts/install peers")
+    (tmp_path / "faulty.py").write_text(f"from torch import nn\n\ndef net():\n{body}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "faulty", raising=False)
+    with pytest.raises(InvalidEntry, match=re.escape(sentence)):
+        load_network("faulty:net")
+
+
+def test_rules_for_classes_that_a_release_has_not_yet_are_left_out() -> None:
+    spikingjelly = pytest.importorskip(
+        "training.importers.frameworks.spikingjelly", reason="spikingjelly is not installed: ./scripts/install peers"
+    )
+    older, integrate, readout = SimpleNamespace(IFNode=nn.Identity), object(), object()
+    rules = {"IFNode": integrate, "NonSpikingIFNode": readout}
+    assert spikingjelly.named(older, rules) == {nn.Identity: integrate}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PyTorch, that the older way is deprecated
+def test_weights_that_a_parametrization_computes_are_taken_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A direction of (3, 4), whose norm is 5, of length 10: weights of 6 and 8, in the newer way and the older.
+    (tmp_path / "normed.py").write_text(
+        "import torch\nfrom torch import nn\n\n"
+        "def net():\n"
+        "    new, old = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)\n"
+        "    nn.utils.parametrizations.weight_norm(new)\n"
+        "    nn.utils.weight_norm(old)\n"
+        "    with torch.no_grad():\n"
+        "        for size, way in ((new.parametrizations.weight.original0, new.parametrizations.weight.original1),\n"
+        "                          (old.weight_g, old.weight_v)):\n"
+        "            size.fill_(10.0)\n"
+        "            way.copy_(torch.tensor([[3.0, 4.0]]))\n"
+        "    return nn.Sequential(new, old)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    network = load_network("normed:net")
+    assert [value.tolist() for value in network.state_dict().values()] == [[[6.0, 8.0]]] * 2
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_subclass_that_only_constructs_otherwise_is_converted_and_one_that_computes_is_not() -> None:
+    neuron = pytest.importorskip(
+        "spikingjelly.activation_based.neuron", reason="spikingjelly is not installed: ./scripts/install peers"
+    )
+
+    class Mine(neuron.LIFNode):  # type: ignore[misc, name-defined, unused-ignore]
+        def __init__(self) -> None:
+            super().__init__(tau=4.0, v_threshold=float("inf"))
+
+    class Changed(Mine):
+        def neuronal_charge(self, x: torch.Tensor) -> None:
+            self.v = x
+
+    framework, options = find("spikingjelly"), Options(input_shape=(3,), time_steps=4)
+    made: Any = convert(nn.Sequential(Mine()), framework, options).network.spec.nodes[0]
+    # v + (x - v) / tau with a tau of 4; a threshold that is infinite becomes one that nothing reaches.
+    assert (made.type, made.tau, made.threshold) == ("LIF", 4.0, 2.0**127)
+    with pytest.raises(NotConvertible, match=r"Changed.*its class: a subclass of LIFNode may compute something else"):
+        convert(nn.Sequential(Changed()), framework, options)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,14 @@ LAYERS = {
         nn.ConvTranspose2d(4, 6, (2, 3), stride=(1, 2), padding=(0, 1), dilation=(2, 1), groups=2, bias=False),
         (4, 3, 4),
     ),
+    "adaptive maximum": (nn.AdaptiveMaxPool2d((2, 1)), (2, 4, 3)),
+    "maximum over a depth of one": (nn.MaxPool3d((1, 3, 2), (1, 1, 2), (0, 1, 1)), (2, 5, 4)),
+    "zeros around": (nn.ConstantPad2d(2, 0.0), (2, 3, 4)),
+    "zeros at some ends": (nn.ZeroPad2d((0, 2, 3, 1)), (2, 3, 4)),
+    "zeros before a length": (nn.ConstantPad1d((4, 0), 0.0), (2, 5)),
+    "nearest values": (nn.Upsample(scale_factor=(2, 3), mode="nearest"), (2, 3, 4)),
+    "nearest values of a length": (nn.Upsample(size=8), (2, 4)),
+    "linear along the last of three axes": (nn.Linear(4, 3), (2, 3, 4)),
     "unflatten": (nn.Unflatten(1, (2, -1, 3)), (12,)),
     "unflatten of the last axis": (nn.Unflatten(-1, (2, 2)), (3, 4)),
 }
@@ -84,6 +94,15 @@ def test_what_the_nodes_cannot_do_is_refused_by_name() -> None:
         taken_in(nn.Sequential(*network, Spike(), nn.Flatten()), 1, 20)
     for reason in ("dilation is 2: a pool has no gaps",):
         assert reason in str(refused.value)
+    for module, reason in (
+        (nn.ConstantPad2d(1, 0.5), "value is 0.5: only zeros are padded"),
+        (nn.ConstantPad2d(-1, 0.0), "padding is (-1, -1, -1, -1): its input has shape 2×4×6, expected"),
+        (nn.Upsample(scale_factor=2, mode="bilinear"), "mode is 'bilinear': expected 'nearest', or a ConvTranspose2d"),
+        (nn.Upsample(scale_factor=1.5), "it scales 4×6 by (1.5, 1.5): expected whole factors"),
+        (nn.MaxPool3d(2), "kernel_size is 2: a pool is over height and width, or over a length"),
+    ):
+        with pytest.raises(NotConvertible, match=re.escape(reason)):
+            taken_in(nn.Sequential(module, Spike(), nn.Flatten()), 2, 4, 6)
     with pytest.raises(NotConvertible, match="output_size is 3: windows of several sizes would cover an input of sh"):
         taken_in(nn.Sequential(nn.AdaptiveAvgPool1d(3), Spike(), nn.Flatten()), 1, 20)
     with pytest.raises(

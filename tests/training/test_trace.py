@@ -377,6 +377,18 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         Net(differing_steps),
         "'hidden' takes 'fc2' first and 'fc1' in its call 1: the steps are not copies of each other",
     ),
+    "a comparison": (
+        each_step(lambda net, x: net.hidden((net.fc1(x) > 0.5).float())),
+        "LINE: torch.Tensor.gt compares values, as a neuron does that fires; expected a neuron of torch in its place",
+    ),
+    "where a maximum is": (
+        each_step(lambda net, x: net.hidden(net.fc1(x) * net.fc1(x).max(1, keepdim=True).indices)),
+        "LINE: torch.Tensor.max gives more than one thing, of which only the first has a node",
+    ),
+    "steps and samples in one axis": (
+        Net(lambda net, x: net.steps(net.fc1(x.flatten(0, 1)))),
+        "is given time·batch; steps and samples in one axis share a state, so reshape before it",
+    ),
     "twice in a step": (each_step(run_twice), "'hidden' runs more than once in a step, and would share its state"),
     "state touched": (Net(halved_state), "LINE: 'cell' is given a state that is changed at its step 1"),
     "a state of its own making": (
@@ -386,7 +398,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "reset within": (Net(reset_within), "'hidden' gives other values in the forward than when it is stepped from rest"),
     "some steps": (
         Net(lambda net, x: torch.stack([net.hidden(net.fc1(step)) for step in x])[3:].sum(0)),
-        "what it returns is of 5 of its 8 steps, and a readout is of all or of the last",
+        "LINE: what it returns is of 5 of its 8 steps, expected all of them or the last",
     ),
     "written in place": (each_step(written_through_a_view), "LINE: what it takes was written to in place"),
     "noise": (

@@ -15,10 +15,11 @@ from tests.zoo import (
     snntorch_projects,
     snntorch_tutorials,
     spikingjelly_examples,
+    spikingjelly_projects,
     spikingjelly_zoo,
     weights,
 )
-from tests.zoo.registry import Entry
+from tests.zoo.registry import Entry, refused
 
 DIRECT, CURRENT = Coding.DIRECT, Coding.CURRENT
 
@@ -33,7 +34,7 @@ VOTES: Any = {"run": runs.time_first, "read": runs.mean}
 IMAGE: Any = {"run": runs.image, "read": runs.total, "coding": DIRECT}
 
 tutorials, projects, bench = snntorch_tutorials, snntorch_projects, neurobench_examples
-examples, zoo = spikingjelly_examples, spikingjelly_zoo
+examples, zoo, papers = spikingjelly_examples, spikingjelly_zoo, spikingjelly_projects
 norse, sinabs = norse_examples, sinabs_examples
 
 SNNTORCH = [
@@ -60,7 +61,8 @@ SNNTORCH = [
     Entry("snntorch-autoencoder", "snntorch", tutorials.autoencoder, (1, 8, 8), 6, **TIME_FIRST),
     Entry("snntorch-heartbeats", "snntorch", projects.heartbeats, (18,), 20,
           coding=DIRECT, run=runs.image_for_steps, read=runs.total),
-    Entry("snntorch-electrodes", "snntorch", projects.electrodes, (8,), 20, run=runs.time_last, read=runs.total),
+    Entry("snntorch-electrodes", "snntorch", projects.electrodes, (8,), 20,
+          run=runs.time_last_in_a_list, read=runs.total),
     Entry("snntorch-voxels", "snntorch", projects.voxels, (2, 8, 8), 6,
           run=runs.time_behind_channels, read=runs.itself),
     Entry("snntorch-policy", "snntorch", projects.policy, (6,), 8, coding=CURRENT, run=runs.actions, read=runs.itself,
@@ -129,6 +131,20 @@ SPIKINGJELLY = [
           run=runs.image, read=runs.mean, options={"readout": "mean"}),
     Entry("spikingjelly-qkformer", "spikingjelly", zoo.small_qkformer, (3, 32, 32), 2, coding=DIRECT,
           run=runs.image, read=runs.itself),
+    Entry("spikingjelly-tokens", "spikingjelly", papers.tokens, (2, 8, 8), 4, run=runs.time_first, read=runs.itself),
+    Entry("spikingjelly-causal", "spikingjelly", papers.causal, (3, 12), 6, coding=CURRENT,
+          run=runs.time_first, read=runs.itself),
+    Entry("spikingjelly-gated", "spikingjelly", papers.gated, (2, 6, 6), 6, **TIME_FIRST),
+    Entry("spikingjelly-up-and-down", "spikingjelly", papers.up_and_down, (1, 8, 8), 6, **STEPS),
+    Entry("spikingjelly-own-defaults", "spikingjelly", papers.own_defaults, (2, 6, 6), 8, **TIME_FIRST),
+    Entry("spikingjelly-membranes", "spikingjelly", papers.membranes, (12,), 8, run=runs.time_first,
+          read=runs.itself),
+    Entry("spikingjelly-groups-time-last", "spikingjelly", papers.groups_of_last, (10,), 8,
+          run=runs.time_last, read=runs.itself),
+    Entry("spikingjelly-own-neuron", "spikingjelly", papers.own_neuron, (12,), 6,
+          wanted=refused("OwnNeuron): its class: no rule converts it, a neuron written at spikingjelly_projects.py")),
+    Entry("spikingjelly-own-loop", "spikingjelly", papers.own_loop, (12,), 6,
+          wanted=refused("compares values, as a neuron does that fires; expected a neuron of spikingjelly")),
 ]  # fmt: skip
 
 NORSE = [
@@ -183,6 +199,8 @@ NIR = [
           options={"dialect": "sinabs", "dt": "1", "reset": "subtract"}),
     Entry("nir-from-spikingjelly", "nir", nir_files.from_spikingjelly, (12,), 20, **STEPS,
           layers=nir_files.spikingjelly_layers, options={"dialect": "spikingjelly", "dt": "0.0001", "reset": "zero"}),
+    Entry("nir-transferred", "nir", nir_files.transferred, (1, 6, 6), 10, layers=nir_files.transferred_layers,
+          run=runs.batches_of_steps, read=runs.mean, options={"dialect": "sinabs", "dt": "1", "reset": "subtract"}),
     Entry("nir-paper-cnn", "nir", nir_files.paper_cnn, (2, 12, 12), 30,
           options={"dialect": "norse", "dt": "0.0001", "reset": "zero"}),
     Entry("nir-paper-braille", "nir", nir_files.paper_braille, (12,), 30,

@@ -108,6 +108,21 @@ def spikingjelly_layers() -> nn.Module:
     return lively(network, seed=114)
 
 
+def transferred_layers() -> nn.Module:
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), sl.IAFSqueeze(batch_size=4, min_v_mem=-1.0), nn.Flatten(), nn.Linear(4 * 4 * 4, 3)
+    )  # fmt: skip
+    return lively(network, seed=117)
+
+
+def transferred() -> Any:
+    """A network whose weights come from an ANN, and which ends in a Linear, as sinabs exports it."""
+    graph = sinabs.nir.to_nir(transferred_layers(), torch.ones(4, 1, 6, 6))
+    graph.nodes["0"].input_shape = (6, 6)  # left out, and nir writes no None
+    graph.nodes["2"] = nir.Flatten({"input": np.array([4, 4, 4])}, 0, -1)  # the same
+    return graph
+
+
 def from_spikingjelly() -> Any:
     """The graph that SpikingJelly's exporter makes, for a dt of 0.1 ms: an LIF's tau in seconds, an IF's r 1 / dt."""
     children: Any = spikingjelly_layers()

@@ -49,6 +49,11 @@ def batch_first(network: nn.Module, inputs: Tensor) -> Tensor:
     return _first(network(inputs.transpose(0, 1).contiguous()))
 
 
+def time_last(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Call a network once, with (batch, *shape, time)."""
+    return _first(network(inputs.movedim(0, -1).contiguous()))
+
+
 def batches_of_steps(network: nn.Module, inputs: Tensor) -> Tensor:
     """Call a network once, with (batch × time, *shape), as sinabs' squeezing layers want it."""
     output = network(inputs.transpose(0, 1).flatten(0, 1))
@@ -65,7 +70,7 @@ def image_for_steps(network: nn.Module, inputs: Tensor) -> Tensor:
     return _first(network(inputs[0], len(inputs)))
 
 
-def time_last(network: nn.Module, inputs: Tensor) -> Tensor:
+def time_last_in_a_list(network: nn.Module, inputs: Tensor) -> Tensor:
     """Call a network once, with (batch, *shape, time), for a list of steps."""
     return torch.stack(network(inputs.movedim(0, -1)))
 

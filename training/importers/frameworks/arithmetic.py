@@ -130,20 +130,20 @@ def multiply(call: Call) -> Meaning:
 
 
 def _spread(call: Call, tensor: Tensor, signal: Signal) -> Signal:
-    """Return a signal as it spreads over height or width, by a transposed convolution whose weights are 1."""
+    """Return a signal as it spreads over channels, height or width, by a transposed convolution whose weights are 1."""
     first, shape = len(signal.axes.leading), signal.axes.sample
     wanted = tuple(call.out.shape[first:])
     if shape == wanted:
         return signal
-    spreads = len(shape) == len(wanted) == 3 and shape[0] == wanted[0]
+    spreads = len(shape) == len(wanted) == 3
     if not spreads or any(own not in (1, other) for own, other in zip(shape, wanted, strict=True)):
         raise Unclear("takes signals of different shapes, which has no node")
     kernel = tuple(1 if own == other else other for own, other in zip(shape[1:], wanted[1:], strict=True))
-    ones = nn.ConvTranspose2d(shape[0], shape[0], (kernel[0], kernel[1]), groups=shape[0], bias=False)
+    ones = nn.ConvTranspose2d(shape[0], wanted[0], (kernel[0], kernel[1]), groups=shape[0], bias=False)
     ones.requires_grad_(False).weight.fill_(1.0)
     out = tensor.expand(*tensor.shape[:first], *wanted)
     return call.recorder.applied(
-        ("spread", shape, kernel), lambda: Node("spread", ones, where=call.where), signal, tensor, out
+        ("spread", wanted, kernel), lambda: Node("spread", ones, where=call.where), signal, tensor, out
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from torch import Tensor
@@ -55,6 +55,11 @@ class Axes:
     def size(self, place: int) -> int:
         """Return the size of an axis."""
         return math.prod(part.size for part in self.axes[place])
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the tensor."""
+        return tuple(self.size(place) for place in range(len(self.axes)))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -117,7 +122,8 @@ class Axes:
 
     def reshaped(self, shape: Sequence[int]) -> Axes:
         """Return the axes after a reshape to `shape`, which merges parts, and splits none but a sample's."""
-        parts, axes = list(self.parts), list[Axis]()
+        room = len(shape) + 1  # for the places of what is split off, each behind the part that it comes from
+        parts, axes = [replace(part, place=part.place * room) for part in self.parts], list[Axis]()
         for size in shape:
             taken: list[Part] = []
             if size == 1 and parts and parts[0].size == 1:
@@ -125,27 +131,28 @@ class Axes:
             while math.prod(part.size for part in taken) < size:
                 if not parts:
                     raise Unclear(f"reshapes to {show(tuple(shape))}, which has no whole axes")
-                taken.append(self._fitted(parts, size // math.prod(part.size for part in taken)))
+                taken.append(_fitted(parts, size // math.prod(part.size for part in taken)))
             if math.prod(part.size for part in taken) != size:
                 raise Unclear(f"reshapes to {show(tuple(shape))}, which splits the axis of time or batch")
             axes.append(tuple(taken))
         if any(part.kind is not Kind.SAMPLE for part in parts):
             raise Unclear(f"reshapes to {show(tuple(shape))}, in which the axis of time or batch is lost")
-        return Axes(tuple(axes))
+        return Axes(tuple(axes))._numbered()
 
-    def _fitted(self, parts: list[Part], room: int) -> Part:
-        """Take the first part, or of a sample's as much as fits; the axes behind the rest move one place on."""
-        part = parts.pop(0)
-        if part.size <= room or part.kind is not Kind.SAMPLE or room == 0 or part.size % room:
-            return part
-        places = [other.place for other in self.parts if other.kind is Kind.SAMPLE]
-        if places != sorted(places):
-            raise Unclear("splits an axis of a sample whose axes are permuted")
-        for place, other in enumerate(parts):
-            if other.kind is Kind.SAMPLE:
-                parts[place] = Part(Kind.SAMPLE, other.size, other.place + 1)
-        parts.insert(0, Part(Kind.SAMPLE, part.size // room, part.place + 1))
-        return Part(Kind.SAMPLE, room, part.place)
+    def _numbered(self) -> Axes:
+        """Return the axes with the places of a sample's parts counted from 0."""
+        places = sorted(part.place for part in self.parts if part.kind is Kind.SAMPLE)
+        return Axes(
+            tuple(
+                tuple(
+                    replace(part, place=places.index(part.place))
+                    if part.kind is Kind.SAMPLE
+                    else replace(part, place=0)
+                    for part in axis
+                )
+                for axis in self.axes
+            )
+        )
 
     def time_first(self, values: Tensor) -> Tensor:
         """Return a tensor of these axes as (time_steps or 1, batch, *sample)."""
@@ -155,3 +162,12 @@ class Axes:
         split = values.reshape([part.size for part in parts]).permute(ordered)
         steps, batch = (math.prod(part.size for part in parts if part.kind is kind) for kind in (Kind.TIME, Kind.BATCH))
         return split.reshape(steps, batch, *sample)
+
+
+def _fitted(parts: list[Part], room: int) -> Part:
+    """Take the first part, or of a sample's as much as fits; the rest of it comes right behind, in memory too."""
+    part = parts.pop(0)
+    if part.size <= room or part.kind is not Kind.SAMPLE or room == 0 or part.size % room:
+        return part
+    parts.insert(0, Part(Kind.SAMPLE, part.size // room, part.place + 1))
+    return Part(Kind.SAMPLE, room, part.place)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -123,11 +125,23 @@ def _readout(reading: Reading, last: Node, findings: Findings) -> Readout | None
     return chosen
 
 
+def _instead(module: nn.Module, framework: Framework) -> str:
+    """Return where an author wrote a neuron of their own, and what to do about it; nothing of any other module."""
+    kind = type(module)
+    if framework.takes(module) is None or kind.__module__.partition(".")[0] == framework.name:
+        return ""
+    try:
+        file, line = Path(inspect.getfile(kind)).name, inspect.getsourcelines(kind)[1]
+    except (OSError, TypeError):
+        return ""
+    return f", a neuron written at {file}, line {line}; expected one of {framework.name}'s own in its place"
+
+
 def _convert(layer: Layer, framework: Framework) -> None:
     try:
-        rule = framework.rules.get(type(layer.module))
-        if rule is not None:
-            rule(layer)
+        kind = framework.kind(layer.module)
+        if kind is not None:
+            framework.rules[kind](layer)
             return
         known = next((kind for kind in framework.rules if isinstance(layer.module, kind)), None)
         if known is not None:
@@ -135,7 +149,7 @@ def _convert(layer: Layer, framework: Framework) -> None:
                 "its class", f"a subclass of {known.__name__} may compute something else; expected that itself"
             )
         else:
-            layer.refuse("its class", "no rule converts it")
+            layer.refuse("its class", f"no rule converts it{_instead(layer.module, framework)}")
     except (InvalidGraph, InvalidSpec) as error:
         layer.refuse("its parameters" if isinstance(error, InvalidGraph) else "its input", str(error))
     for name in layer.builder.sources:  # what follows may be refused for faults of its own, but for no shape

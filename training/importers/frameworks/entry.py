@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 from pathlib import Path
+from traceback import extract_tb
 
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from training.errors import InvalidEntry
 from training.importers.frameworks.checkpoint import Weights
+
+NOT_THEIRS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parent), "<")
+HINTS = {  # what code for an older release of a framework runs into
+    "spikingjelly.clock_driven": "since 0.0.0.0.13 its name is spikingjelly.activation_based, and what was "
+    "MultiStepLIFNode(…) is LIFNode(…, step_mode='m') there",
+    "spikingjelly.cext": "since 0.0.0.0.13 its neurons are in spikingjelly.activation_based.neuron, with step_mode='m'",
+    "unexpected keyword argument 'backend'": "SpikingJelly 2 chooses its backend by itself: leave the argument "
+    "out, or install the release that the code is for, from 0.0.0.0.14 on",
+}
 
 
 def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module:
@@ -24,14 +38,39 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except ImportError as error:
-        raise InvalidEntry(f"entry: '{module_name}' cannot be imported: {error}") from error
-    except AttributeError as error:
-        raise InvalidEntry(f"entry: '{module_name}' has no '{factory_name}'") from error
-    network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the author's own code may raise anything
+        raise InvalidEntry(f"entry: '{module_name}' cannot be imported: {_told(error)}") from error
+    factory = getattr(module, factory_name, None)
+    if factory is None:
+        raise InvalidEntry(f"entry: '{module_name}' has no '{factory_name}'")
+    try:
+        network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    except Exception as error:
+        raise InvalidEntry(f"entry: '{entry}' fails: {_told(error)}") from error
     if not isinstance(network, nn.Module):
         raise InvalidEntry(f"entry: '{entry}' gives a {type(network).__name__}, expected an nn.Module")
     if weights is not None:
         (Weights(weights) if isinstance(weights, Path) else weights).load_into(network)
-    return network.eval().requires_grad_(False)
+    return _with_plain_weights(network.eval()).requires_grad_(False)
+
+
+def _with_plain_weights(network: nn.Module) -> nn.Module:
+    """Return a network whose weights are tensors, where they were computed at each call, as weight_norm does."""
+    for module in network.modules():
+        for name in list(getattr(module, "parametrizations", ())):
+            parametrize.remove_parametrizations(module, name)
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, WeightNorm | SpectralNorm):  # as torch.nn.utils.weight_norm did it before
+                hook.remove(module)
+                del module._forward_pre_hooks[key]
+    return network
+
+
+def _told(error: Exception) -> str:
+    """Return an error of the author's code in one sentence, with its line, and what to do about an older framework."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    own = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THEIRS)]
+    where = f"{Path(own[-1].filename).name}, line {own[-1].lineno}: " if own else ""
+    hints = [hint for text, hint in HINTS.items() if text in reason]
+    return f"{where}{reason}" + "".join(f"; {hint}" for hint in hints[:1])

@@ -157,13 +157,7 @@ class Fold:
         graph = Graph(tuple(self.nodes), reading)
         for index in graph.needed:
             node, kept = graph.nodes[index], self._kept.get(index)
-            if (
-                node.module is None
-                or node.joins
-                or type(node.module) not in framework.rules
-                or not kept
-                or not kept.given
-            ):
+            if node.module is None or node.joins or framework.kind(node.module) is None or not kept or not kept.given:
                 continue  # its class is refused later, with all others; or it has no state and runs at a late step only
             alone = run_node(Node(node.path, node.module, (INPUT,)), framework, {INPUT: torch.stack(kept.given)}).output
             returned = torch.stack(kept.returned)

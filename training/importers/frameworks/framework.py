@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module, metadata
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -44,7 +44,8 @@ class Framework:
 
     `containers` pass a tensor through their children in order. `run` takes one module from rest over all steps of
     (time_steps, batch, *shape), by the module's own code. `takes` says what a module with a state takes, None of one
-    without. `unwrap` takes the network out of what holds it. `installed` is the version of what is no package of its
+    without. `membranes` names the attributes in which its neurons keep theirs, of the last step or of all that they
+    just ran. `unwrap` takes the network out of what holds it. `installed` is the version of what is no package of its
     own.
     """
 
@@ -54,13 +55,33 @@ class Framework:
     rules: Mapping[type[nn.Module], Rule]
     run: Callable[[nn.Module, Tensor], Run]
     takes: Callable[[nn.Module], Takes | None] = lambda _: None
+    membranes: tuple[str, ...] = ()
     unwrap: Callable[[nn.Module], nn.Module] = lambda module: module
     installed: str | None = None
+
+    def kind(self, module: nn.Module) -> type[nn.Module] | None:
+        """Return the class whose rule converts a module: its own, or the one that it only constructs otherwise.
+
+        A subclass that defines no method but `__init__` computes what its base does, from fields that the rule reads.
+        """
+        kind: Any = type(module)
+        while kind not in self.rules and len(kind.__bases__) == 1 and not _computes(kind):
+            kind = kind.__bases__[0]
+        return kind if kind in self.rules else None
 
     @property
     def version(self) -> str:
         """The version that is installed."""
         return self.installed or metadata.version(self.name)
+
+
+def _computes(kind: type[Any]) -> bool:
+    """Return whether a class defines more than how it is constructed and shown."""
+    return any(
+        (callable(held) or hasattr(held, "__get__")) and name not in ("__init__", "extra_repr", "__repr__")
+        for name, held in vars(kind).items()
+        if name not in ("__dict__", "__weakref__")
+    )
 
 
 def find(name: str) -> Framework:
@@ -71,6 +92,10 @@ def find(name: str) -> Framework:
         framework: Framework = import_module(f"training.importers.frameworks.{name}").FRAMEWORK
     except ImportError as error:
         raise InvalidEntry(f"framework: {name} cannot be imported here: {error}; pip install {name}") from error
+    except AttributeError as error:  # a release that lacks a class which a rule is for
+        raise InvalidEntry(
+            f"framework: {name} {metadata.version(name)} is too old: {error}; pip install --upgrade {name}"
+        ) from error
     return framework
 
 

@@ -198,6 +198,7 @@ FUNCTIONS: Mapping[type[nn.Module], Rule] = MappingProxyType(
 )
 NOT_NEGATIVE = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d, nn.LPPool2d),
+    *(nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ConstantPad1d, nn.ConstantPad2d),
     *(nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.Unflatten),
     *(Reshaped, Permuted, Taken, Summed, Join),
 )

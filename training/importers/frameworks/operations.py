@@ -6,7 +6,9 @@ without a rule makes its result unknown, which is refused, by its name and the a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from training.importers.frameworks import arithmetic, over_time, views
 from training.importers.frameworks.axes import Unclear
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.graph import Node
-from training.importers.frameworks.meaning import Meaning, Signal, Unknown
+from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
 from training.importers.frameworks.trace import Recorder, tensors
 
 # What reads a tensor's shape or kind and not its values, and what makes a new tensor like it.
@@ -96,6 +98,21 @@ def batch_norm(kind: type[Any]) -> Callable[[Call], nn.Module]:
     return make
 
 
+def upsampling(call: Call) -> nn.Module:
+    """Return what makes a module of an interpolation."""
+    given = {name: call.argument(place, name) for place, name in enumerate(("size", "scale_factor"), start=1)}
+    return nn.Upsample(**given, mode=call.argument(3, "mode", "nearest"))
+
+
+def padding(call: Call) -> nn.Module:
+    """Return what makes a module of a padding of a sample's last axes."""
+    sizes, mode, value = call.argument(1, "pad"), call.argument(2, "mode", "constant"), call.argument(3, "value")
+    if mode != "constant":
+        raise Unclear(f"pads in mode '{mode}', expected zeros")
+    kind = nn.ConstantPad1d if len(sizes) <= 2 else nn.ConstantPad2d
+    return kind(tuple(sizes), value or 0.0)
+
+
 WINDOW = ("kernel_size", "stride", "padding")
 MODULES: dict[str, Callable[[Call], nn.Module]] = {
     "max_pool2d": pool(nn.MaxPool2d, *WINDOW, "dilation", "ceil_mode", "return_indices"),
@@ -104,6 +121,9 @@ MODULES: dict[str, Callable[[Call], nn.Module]] = {
     "avg_pool1d": pool(nn.AvgPool1d, *WINDOW, "ceil_mode", "count_include_pad"),
     "adaptive_avg_pool2d": pool(nn.AdaptiveAvgPool2d, "output_size"),
     "adaptive_max_pool2d": pool(nn.AdaptiveMaxPool2d, "output_size"),
+    "adaptive_avg_pool1d": pool(nn.AdaptiveAvgPool1d, "output_size"),
+    "interpolate": upsampling,
+    "pad": padding,
     "lp_pool2d": pool(nn.LPPool2d, "norm_type", "kernel_size", "stride", "ceil_mode"),
     "linear": weighted(nn.Linear),
     "conv1d": weighted(nn.Conv1d),
@@ -121,6 +141,7 @@ OPERATORS = {
     "isub": "sub",
     "imatmul": "matmul",
 }
+COMPARISONS = frozenset({"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal", "sign", "heaviside"})
 IN_EVALUATION = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"})
 
 
@@ -156,8 +177,10 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
             meanings = _meanings(Call(recorder, name, held, kwargs, known, out, where))
     except Unclear as error:
         meanings = [Unknown(f"{what} {error}")] * len(tensors(out))
-    for tensor, meaning in zip(tensors(out), meanings, strict=False):
-        recorder.mark(tensor, meaning)
+    rest = Unknown(f"{what} gives more than one thing, of which only the first has a node")  # indices of a maximum
+    for given, meaning in zip_longest(tensors(out), meanings, fillvalue=rest):
+        if isinstance(given, Tensor) and not isinstance(meaning, Tensor):
+            recorder.mark(given, meaning)
     return None if name == "__setitem__" else out
 
 
@@ -170,8 +193,12 @@ def _meanings(call: Call) -> list[Meaning]:
             raise Unclear("drops values at random though the network is evaluated")
         return [call.taken[1]]
     if name in MODULES:
-        tensor, signal = call.signal
-        return [_as_module(call, tensor, signal)]
+        return [_as_module(call, *call.taken)]
+    if name in COMPARISONS:
+        raise Unclear(
+            f"compares values, as a neuron does that fires; expected a neuron of {call.recorder.framework.name} in its "
+            "place, whose threshold, reset and state are known"
+        )
     if name not in RULES:
         raise Unclear("has no node")
     meaning = RULES[name](call)
@@ -180,17 +207,22 @@ def _meanings(call: Call) -> list[Meaning]:
     return [meaning]
 
 
-def _as_module(call: Call, tensor: Tensor, signal: Signal) -> Signal:
+def _as_module(call: Call, tensor: Tensor, meaning: Signal | Answer) -> Signal | Answer:
     if any(call.meaning(other) is not None for other in tensors([call.args[1:], call.kwargs]) if other is not tensor):
         raise Unclear("takes weights that depend on the input, which has no node")
     settings = [
-        id(value) if isinstance(value, Tensor) else repr(value)
+        _held(value) if isinstance(value, Tensor) else repr(value)
         for value in (*call.args[1:], *(call.kwargs[name] for name in sorted(call.kwargs)))
         if value is not tensor
     ]
     module = MODULES[call.name](call)
     key = (call.name, *settings)
-    return call.recorder.applied(key, lambda: Node(call.name, module, where=call.where), signal, tensor, call.out)
+    return call.recorder.stateless(key, lambda: Node(call.name, module, where=call.where), meaning, tensor, call.out)
+
+
+def _held(weights: Tensor) -> tuple[Any, ...]:
+    """Return what tells weights from others: their values, for a forward may compute the same at each call."""
+    return (*weights.shape, hashlib.sha256(weights.detach().contiguous().numpy().tobytes()).hexdigest())
 
 
 def _name(func: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -96,21 +97,30 @@ def split(call: Call) -> Sequence[Meaning]:
 
 
 def _part(call: Call, tensor: Tensor, signal: Signal, place: int, kept: slice, part: Tensor) -> Signal:
-    """Return a part of each sample along its first axis."""
-    if place != len(signal.axes.leading) or kept.step not in (None, 1):
-        raise Unclear("takes a part of the batch, or of a sample along another axis than its first, which has no node")
+    """Return a part of each sample along one of its axes, which comes first meanwhile."""
+    first = len(signal.axes.leading)
+    if place < first or kept.step not in (None, 1):
+        raise Unclear("takes a part of the batch, or not all between two ends of a sample, which has no node")
     start, stop, _ = kept.indices(tensor.shape[place])
-    return call.recorder.applied(
-        ("part", start, stop), lambda: Node("part", Taken(start, stop), where=call.where), signal, tensor, part
+    order = [*range(first), place, *(axis for axis in range(first, tensor.dim()) if axis != place)]
+    taken = call.recorder.applied(
+        ("part", start, stop),
+        lambda: Node("part", Taken(start, stop), where=call.where),
+        replace(signal, axes=signal.axes.permuted(order)),
+        tensor.permute(order),
+        part.permute(order),
     )
+    return replace(taken, axes=taken.axes.permuted([order.index(axis) for axis in range(tensor.dim())]))
 
 
 def stack(call: Call) -> Meaning:
-    """Return steps that are stacked to an axis of time."""
+    """Return steps that are stacked to an axis of time; or samples, to an axis of a sample."""
     signals = _signals(call)
     place = call.argument(1, "dim", 0) % call.out.dim()
-    if signals[0].axes.timed:
-        raise Unclear("stacks what has time already, which has no node")
+    steps = [value.step for signal in signals for value in signal.values]
+    if signals[0].axes.timed or (len(steps) > 1 and steps[0] is not None and len(set(steps)) == 1):
+        beside = [replace(signal, axes=signal.axes.inserted(place)) for signal in signals]
+        return arithmetic.concatenate(call, beside, place)
     return _joined(signals, signals[0].axes.inserted(place), place)
 
 
@@ -171,10 +181,12 @@ def write(call: Call) -> Meaning:
 
 
 def reduce(call: Call) -> Meaning:
-    """Return what a sum, mean or maximum reads over time; a mean over the whole of a sample's axes is a pool."""
+    """Return what a sum, mean or maximum reads over time; over the whole of axes of a sample it is a pool."""
     tensor, meaning = call.taken
     over = {"sum": Over.SUM, "mean": Over.MEAN, "max": Over.MAX, "amax": Over.MAX}[call.name]
     given = call.argument(1, "dim")
+    if isinstance(given, Tensor):
+        raise Unclear("takes the greater of two values, which has no node")
     places = sorted(
         place % tensor.dim() for place in ((given,) if isinstance(given, int) else given or range(tensor.dim()))
     )
@@ -182,17 +194,17 @@ def reduce(call: Call) -> Meaning:
     if isinstance(meaning, Signal) and places == [meaning.axes.time]:
         axes = meaning.axes.without(places[0])
         return read_over_time(over, meaning, axes.inserted(places[0]) if keep else axes, call.where)
-    if isinstance(meaning, Signal) and over in (Over.MEAN, Over.SUM):
-        return _pooled(call, tensor, meaning, places, over, keep=keep)
-    raise Unclear("reduces other axes than time, which has no node")
+    if isinstance(meaning, Answer) or places[0] < len(meaning.axes.leading):
+        raise Unclear("reduces other axes than time or a sample's own, which has no node")
+    behind, lengths = places[0] > len(meaning.axes.leading), len(meaning.axes.sample) - 1
+    pools = _pooled if behind and lengths in (1, 2) and over is not Over.MAX else _reduced
+    return pools(call, tensor, meaning, places, over, keep=keep)
 
 
 def _pooled(call: Call, tensor: Tensor, signal: Signal, places: Sequence[int], over: Over, *, keep: bool) -> Signal:
     """Return the sum or mean over a length, or over height or width or both, as a pool of that size."""
     first, sizes = len(signal.axes.leading), signal.axes.sample[1:]
     axes = [place - first - 1 for place in places]
-    if len(sizes) not in (1, 2) or min(axes) < 0:
-        raise Unclear("reduces other axes than time, a length, height and width, which has no node")
     kernel = tuple(size if axis in axes else 1 for axis, size in enumerate(sizes))
     means = nn.AvgPool1d(kernel) if len(kernel) == 1 else nn.AvgPool2d((kernel[0], kernel[1]))
     module, name = (means, "average_pool") if over is Over.MEAN else (Summed(kernel), "sum_pool")
@@ -208,6 +220,29 @@ def _pooled(call: Call, tensor: Tensor, signal: Signal, places: Sequence[int], o
     for place in reversed(places):
         out = out if keep else out.without(place)
     return replace(pooled, axes=out)
+
+
+def _reduced(call: Call, tensor: Tensor, signal: Signal, places: Sequence[int], over: Over, *, keep: bool) -> Signal:
+    """Return the sum, mean or maximum over any axes of a sample, which come last meanwhile, as a pool of their size."""
+    first, sizes = len(signal.axes.leading), tensor.shape
+    kept = [axis for axis in range(first, tensor.dim()) if axis not in places]
+    order = [*range(first), *kept, *places]
+    leading, rows = tuple(sizes[:first]), tuple(sizes[axis] for axis in kept)
+    size = math.prod(sizes[axis] for axis in places)
+    shape = (*leading, math.prod(rows), size)
+    pools = {Over.SUM: Summed((size,)), Over.MEAN: nn.AvgPool1d(size), Over.MAX: nn.MaxPool1d(size)}
+    values = call.out if isinstance(call.out, Tensor) else call.out[0]
+    pooled = call.recorder.applied(
+        ("reduced", over, size),
+        lambda: Node(f"{over}_pool", pools[over], where=call.where),
+        replace(signal, axes=signal.axes.permuted(order).reshaped(shape)),
+        tensor.permute(order).reshape(shape),
+        values.reshape(*shape[:-1], 1),
+    )
+    axes = pooled.axes.without(first + 1).reshaped((*leading, *rows))
+    for place in places if keep else ():
+        axes = axes.inserted(place)
+    return replace(pooled, axes=axes)
 
 
 RULES: dict[str, Rule] = {

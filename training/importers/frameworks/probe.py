@@ -62,12 +62,14 @@ def _modules(
 
 def _is_leaf(module: nn.Module, framework: Framework, descended: tuple[type[nn.Module], ...]) -> bool:
     kind = type(module)
-    if kind in framework.rules and kind not in descended:
+    if framework.kind(module) is not None and kind not in descended:
         return True
     if kind in framework.containers or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return False
-    if framework.takes(module) is not None or isinstance(module, tuple(framework.rules)):
+    if framework.takes(module) is not None:
         return True  # without a rule of its own, it is refused by its class
+    if isinstance(module, tuple(framework.rules)):
+        return kind.__module__.partition(".")[0] in ("torch", framework.name)  # an author's own forward is traced
     return not module._modules and kind.__module__.startswith("torch.") and kind not in descended
 
 
@@ -177,9 +179,10 @@ def _reading(recorder: Recorder, layout: Layout, answer: Signal | Answer, return
     if not layout.by_step and own == {steps - 1} and steps > 1:
         reading = replace(reading, over=Over.LAST)
     elif not layout.by_step and own not in ({None}, set(range(steps))):
+        where = f"{reading.where}: " if reading.where else ""
         raise NotConvertible(
-            f"what it returns is of {len(own)} of its {steps} steps, and a readout is of all or of the last: let your "
-            "factory return what gives every step"
+            f"{where}what it returns is of {len(own)} of its {steps} steps, expected all of them or the last; leave "
+            "out the choice of steps, or choose them in what a client sends"
         )
     fold.require_answer(reading, sorted(step for step in own if step is not None), returned)
     try:

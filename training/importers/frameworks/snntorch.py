@@ -34,7 +34,7 @@ STATE_FUNCTIONS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "
 
 def leaky(layer: Layer) -> None:
     """Convert Leaky and Synaptic, and RLeaky and RSynaptic, which hear their own spikes of the step before."""
-    module, kind = layer.module, type(layer.module)
+    module, kind = layer.module, FRAMEWORK.kind(layer.module)
     fields: dict[str, Any] = {"decay": module.beta.clamp(0, 1)}
     tensors: dict[str, Any] = {}
     if kind in (snn.Synaptic, snn.RSynaptic):

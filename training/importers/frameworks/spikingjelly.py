@@ -7,6 +7,7 @@ also where a LIF rests and where every neuron but the Simple ones starts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -26,9 +27,13 @@ from training.importers.frameworks.torch_modules import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
 WRAPPED = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.Flatten),
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Flatten, nn.Upsample),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.MaxPool1d, nn.MaxPool2d),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d),
 )
+NEVER = 2.0**127  # a threshold that no membrane reaches, in place of an infinite one
+SIMPLE: Any = getattr(neuron, "SimpleBaseNode", ())  # which 0.0.0.0.14 has not, nor the other
+NON_SPIKING: Any = getattr(neuron, "NonSpikingBaseNode", ())
 DECODERS = {
     "max-mem": Readout.MAX_MEMBRANE,
     "mean-mem": Readout.MEAN_MEMBRANE,
@@ -85,7 +90,9 @@ def leaking(layer: Layer) -> None:
 def voting(layer: Layer) -> None:
     """Convert VotingLayer: the average of each group of `voting_size` neurons, as a Linear."""
     shape, size = layer.builder.shape, layer.module.voting_size
-    if shape is None or len(shape) != 1 or shape[0] % size:
+    if shape is None:
+        return
+    if len(shape) != 1 or shape[0] % size:
         layer.refuse(f"voting_size is {size}", "the neurons before it cannot be split into groups of that many")
         return
     layer.builder.add(connections.linear(layer.name, np.kron(np.eye(shape[0] // size), np.full(size, 1 / size)), None))
@@ -97,14 +104,27 @@ def filtering(layer: Layer) -> None:
     layer.add(LI, charge=Charge.FILTER, rate=module.w.sigmoid() if module.learnable else 1.0 / module.tau)
 
 
+def delayed(layer: Layer) -> None:
+    """Convert Delay: what arrives, so many steps later."""
+    layer.builder.add(connections.delay(layer.name, np.array(layer.module.delay_steps)))
+
+
+def standardised(layer: Layer) -> None:
+    """Convert WSConv2d and WSLinear: a connection by the weights that it standardises."""
+    module = copy(layer.module)
+    with torch.no_grad():
+        module._parameters = {**module._parameters, "weight": nn.Parameter(layer.module.get_weight())}
+    MODULES[nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d](replace(layer, module=module))
+
+
 def recurrent(layer: Layer) -> None:
     """Convert LinearRecurrentContainer: its Linear takes the input beside the neurons' output of the step before."""
     module = layer.module
     parts = _parts(module.sub_module)
-    if type(parts[0]) not in (nn.Linear, layers.Linear):
+    if FRAMEWORK.kind(parts[0]) not in (nn.Linear, layers.Linear):
         parts.insert(0, None)
     inner, neurons = parts[0], parts[1:]
-    if len(neurons) != 1 or type(neurons[0]) not in SPIKING:
+    if len(neurons) != 1 or FRAMEWORK.kind(neurons[0]) not in SPIKING:
         layer.refuse("sub_module", "it is neither a spiking neuron nor a Linear and a spiking neuron")
         return
     whole, bias = layer.weights(module.rc)
@@ -122,7 +142,7 @@ def recurrent_one_to_one(layer: Layer) -> None:
     """Convert ElementWiseRecurrentContainer where it adds the neurons' output of the step before to the input."""
     module, shape = layer.module, layer.builder.shape
     (neuron_module, *others) = _parts(module.sub_module)
-    if others or type(neuron_module) not in SPIKING:
+    if others or FRAMEWORK.kind(neuron_module) not in SPIKING:
         layer.refuse("sub_module", "it is no spiking neuron")
         return
     first, second = torch.rand(2, 64)
@@ -144,7 +164,7 @@ def _parts(module: nn.Module) -> list[Any]:
 def _add_recurrent(layer: Layer, neurons: nn.Module, weight: Any) -> None:
     """Append neurons that hear themselves by these weights."""
     builder = layer.builder
-    SPIKING[type(neurons)](replace(layer, module=neurons))
+    FRAMEWORK.rules[FRAMEWORK.kind(neurons) or type(neurons)](replace(layer, module=neurons))
     made: Any = builder.nodes[-1]
     fields = {name: getattr(made, name) for name in type(made).model_fields}
     builder.nodes[-1] = type(made)(**fields | {"recurrent": Recurrent()})
@@ -178,17 +198,17 @@ def _spiking(layer: Layer) -> dict[str, Any]:
     layer.refuse_unless(
         getattr(module, "_neuron_precision", None) is None, "its precision is set", "membranes are float32"
     )
-    fields = {"threshold": module.v_threshold, "fire": Fire.AT_THRESHOLD}
+    fields = {"threshold": min(module.v_threshold, NEVER), "fire": Fire.AT_THRESHOLD}
     if module.v_reset is None:
         return fields | {"reset": Reset.SUBTRACT}
-    if not isinstance(module, neuron.SimpleBaseNode):
+    if not isinstance(module, SIMPLE):
         fields["start"] = module.v_reset
     return fields | {"reset": Reset.VALUE, "reset_value": module.v_reset}
 
 
 def run(module: nn.Module, steps: Tensor) -> Run:
     """Run a module from rest, step by step or at once, as its step_mode says."""
-    if isinstance(module, neuron.NonSpikingBaseNode):
+    if isinstance(module, NON_SPIKING):
         decode, module.decode = module.decode, None
         membrane = torch.stack(module(steps))
         module.decode = decode
@@ -225,19 +245,27 @@ def takes(module: nn.Module) -> Takes | None:
     return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
 
 
+def named(package: Any, rules: Mapping[str, Rule]) -> dict[type[nn.Module], Rule]:
+    """Return rules by the classes that they are for, without those that this release of SpikingJelly has not yet."""
+    return {getattr(package, name): rule for name, rule in rules.items() if hasattr(package, name)}
+
+
 SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
-    {
-        neuron.IFNode: integrate,
-        neuron.SimpleIFNode: integrate,
-        neuron.HalfThresholdIFNode: half_threshold,
-        neuron.LIFNode: leaky,
-        neuron.OTTTLIFNode: leaky,
-        neuron.SLTTLIFNode: leaky,
-        neuron.SimpleLIFNode: leaky,
-        neuron.ParametricLIFNode: parametric,
-        neuron.CUBALIFNode: current_based,
-        neuron.QIFNode: quadratic,
-    }
+    named(
+        neuron,
+        {
+            "IFNode": integrate,
+            "SimpleIFNode": integrate,
+            "HalfThresholdIFNode": half_threshold,
+            "LIFNode": leaky,
+            "OTTTLIFNode": leaky,
+            "SLTTLIFNode": leaky,
+            "SimpleLIFNode": leaky,
+            "ParametricLIFNode": parametric,
+            "CUBALIFNode": current_based,
+            "QIFNode": quadratic,
+        },
+    )
 )
 CONTAINERS = (layers.LinearRecurrentContainer, layers.ElementWiseRecurrentContainer)
 
@@ -254,17 +282,23 @@ FRAMEWORK = Framework(
     ),
     rules=merged(
         MODULES,
-        {
-            **{getattr(layers, kind.__name__): rule for kind, rule in MODULES.items() if kind in WRAPPED},
-            **SPIKING,
-            layers.VotingLayer: voting,
-            layers.SynapseFilter: filtering,
-            layers.LinearRecurrentContainer: recurrent,
-            layers.ElementWiseRecurrentContainer: recurrent_one_to_one,
-            neuron.NonSpikingIFNode: integrating,
-            neuron.NonSpikingLIFNode: leaking,
-        },
+        named(layers, {kind.__name__: rule for kind, rule in MODULES.items() if kind in WRAPPED}),
+        SPIKING,
+        named(
+            layers,
+            {
+                "VotingLayer": voting,
+                "SynapseFilter": filtering,
+                "Delay": delayed,
+                "WSConv2d": standardised,
+                "WSLinear": standardised,
+                "LinearRecurrentContainer": recurrent,
+                "ElementWiseRecurrentContainer": recurrent_one_to_one,
+            },
+        ),
+        named(neuron, {"NonSpikingIFNode": integrating, "NonSpikingLIFNode": leaking}),
     ),
     run=run,
     takes=takes,
+    membranes=("v", "v_seq"),
 )

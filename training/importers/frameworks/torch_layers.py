@@ -1,11 +1,13 @@
-"""Rules for PyTorch's pools over a length, adaptive averages, transposed convolutions and Unflatten."""
+"""Rules for PyTorch's pools over a length, adaptive pools, transposed convolutions, paddings, Upsample, Unflatten."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from models.spec.nodes import AvgPool1d, MaxPool1d
+import numpy as np
+
+from models.spec.nodes import AvgPool1d, MaxPool1d, MaxPool2d
 from models.spec.parameters import Shape, show
 from training.errors import InvalidGraph
 from training.importers import connections
@@ -72,6 +74,62 @@ def unflatten(layer: Layer) -> None:
         known = -math.prod(sizes)
         sizes = tuple(shape[axis - 1] // known if size == -1 and known > 0 else size for size in sizes)
     layer.builder.add(connections.reshape(layer.name, (*shape[: axis - 1], *sizes, *shape[axis:])))
+
+
+def adaptive_maximum(layer: Layer) -> None:
+    """Convert nn.AdaptiveMaxPool1d and 2d, whose windows have to be of one size."""
+    before = len(layer.builder.nodes)
+    adaptive_average(layer)
+    for place, node in enumerate(layer.builder.nodes[before:], before):
+        kind = MaxPool1d if isinstance(node, AvgPool1d) else MaxPool2d
+        layer.builder.nodes[place] = kind(**{name: getattr(node, name) for name in kind.model_fields if name != "type"})
+
+
+def zero_pad(layer: Layer) -> None:
+    """Convert nn.ConstantPad1d and 2d of zeros: a convolution of each channel whose one weight of 1 moves it."""
+    shape, module = layer.builder.shape, layer.module
+    if shape is None:
+        return
+    given = module.padding
+    pairs = list(zip(given[::2], given[1::2], strict=True))[::-1]  # the last axis comes first in PyTorch
+    pairs = [(0, 0)] * (len(shape) - 1 - len(pairs)) + pairs
+    layer.refuse_unless(getattr(module, "value", 0) == 0, f"value is {module.value}", "only zeros are padded")
+    if len(shape) not in (2, 3) or len(pairs) != len(shape) - 1 or min(min(pairs)) < 0:
+        layer.refuse(f"padding is {given}", f"its input has shape {show(shape)}, expected channels and 1 or 2 axes")
+        return
+    kernel = tuple(abs(before - after) + 1 for before, after in pairs)
+    around = tuple(max(pair) for pair in pairs)
+    weight = np.zeros((shape[0], 1, *kernel), np.float32)
+    weight[(slice(None), 0, *(most - before for most, (before, _) in zip(around, pairs, strict=True)))] = 1
+    ones = (1,) * len(pairs)
+    along: dict[str, Any] = {"stride": ones, "padding": around, "dilation": ones, "groups": shape[0]}
+    layer.builder.add(connections.convolution(layer.name, len(pairs), weight, None, **along))
+
+
+def upsample(layer: Layer) -> None:
+    """Convert nn.Upsample of the nearest value by whole factors: a transposed convolution whose weights are 1."""
+    shape, module = layer.builder.shape, layer.module
+    if shape is None:
+        return
+    sizes, axes = shape[1:], len(shape) - 1
+    factors = _each(module.scale_factor, axes)
+    if module.size is not None:
+        factors = tuple(out / size for out, size in zip(_each(module.size, axes), sizes, strict=True))
+    whole = all(factor == int(factor) >= 1 for factor in factors)
+    nearest = module.mode in ("nearest", "nearest-exact")
+    layer.refuse_unless(nearest, f"mode is '{module.mode}'", "expected 'nearest', or a ConvTranspose2d in its place")
+    layer.refuse_unless(whole and axes in (1, 2), f"it scales {show(sizes)} by {factors}", "expected whole factors")
+    if not (whole and nearest and axes in (1, 2)):
+        return
+    kernel = tuple(int(factor) for factor in factors)
+    none, ones = (0,) * axes, (1,) * axes
+    along: dict[str, Any] = {"stride": kernel, "padding": none, "output_padding": none, "dilation": ones}
+    weight = np.ones((shape[0], 1, *kernel), np.float32)
+    layer.builder.add(connections.transposed_convolution(layer.name, axes, weight, None, **along, groups=shape[0]))
+
+
+def _each(value: Any, axes: int) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * axes
 
 
 def _windows(pool: Any) -> tuple[Shape, Shape, Shape]:

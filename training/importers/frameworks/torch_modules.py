@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +19,20 @@ from training.importers.frameworks.layer import Layer, Rule
 
 
 def linear(layer: Layer) -> None:
-    """Convert nn.Linear."""
-    layer.builder.add(connections.linear(layer.name, *layer.weights(layer.module)))
+    """Convert nn.Linear; along the last of several axes, it is a convolution that sees one element at a time."""
+    weight, bias = layer.weights(layer.module)
+    shape, name = layer.builder.shape, layer.name
+    if shape is None or len(shape) < 2 or shape[-1] != weight.shape[1]:
+        layer.builder.add(connections.linear(name, weight, bias))
+        return
+    if len(shape) > 2:
+        layer.builder.add(connections.reshape(f"{name}_rows", (math.prod(shape[:-1]), shape[-1])))
+    layer.builder.add(connections.permute(f"{name}_columns", (1, 0)))
+    along: dict[str, Any] = {"stride": (1,), "padding": (0,), "dilation": (1,), "groups": 1}
+    layer.builder.add(connections.convolution(name, 1, weight[:, :, None], bias, **along))
+    layer.builder.add(connections.permute(f"{name}_back", (1, 0)))
+    if len(shape) > 2:
+        layer.builder.add(connections.reshape(f"{name}_shaped", (*shape[:-1], weight.shape[0])))
 
 
 def convolution(layer: Layer) -> None:
@@ -60,6 +74,20 @@ def max_pool(layer: Layer) -> None:
     layer.refuse_unless(not module.return_indices, "return_indices is True", "a layer gives one thing")
     edges = {"overhang": module.ceil_mode}
     layer.builder.add(connections.pool(layer.name, MaxPool2d, *_windows(module), _pair(module.padding), **edges))
+
+
+def max_pool3d(layer: Layer) -> None:
+    """Convert nn.MaxPool3d of one depth, which takes (time, batch, channels, height, width) as it is."""
+    module, shape = layer.module, layer.builder.shape
+    if shape is None:
+        return
+    depths = [_triple(value)[0] for value in (module.kernel_size, module.stride, module.padding, module.dilation)]
+    if depths != [1, 1, 0, 1] or len(shape) != 3:
+        layer.refuse(f"kernel_size is {module.kernel_size}", "a pool is over height and width, or over a length")
+        return
+    flat = {name: _triple(getattr(module, name))[1:] for name in ("kernel_size", "stride", "padding", "dilation")}
+    pool = nn.MaxPool2d(**flat, ceil_mode=module.ceil_mode, return_indices=module.return_indices)
+    max_pool(replace(layer, module=pool))
 
 
 def sum_pool(layer: Layer) -> None:
@@ -107,6 +135,10 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _triple(value: Any) -> tuple[int, int, int]:
+    return (value, value, value) if isinstance(value, int) else tuple(value)
+
+
 PASSED_ON = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 
 MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
@@ -116,12 +148,21 @@ MODULES: Mapping[type[nn.Module], Rule] = MappingProxyType(
         nn.Conv2d: convolution,
         nn.AvgPool2d: average_pool,
         nn.MaxPool2d: max_pool,
+        nn.MaxPool3d: max_pool3d,
         nn.LPPool2d: sum_pool,
         nn.Flatten: flatten,
         nn.AvgPool1d: torch_layers.average_pool1d,
         nn.MaxPool1d: torch_layers.max_pool1d,
         nn.AdaptiveAvgPool1d: torch_layers.adaptive_average,
         nn.AdaptiveAvgPool2d: torch_layers.adaptive_average,
+        nn.AdaptiveMaxPool1d: torch_layers.adaptive_maximum,
+        nn.AdaptiveMaxPool2d: torch_layers.adaptive_maximum,
+        nn.ConstantPad1d: torch_layers.zero_pad,
+        nn.ConstantPad2d: torch_layers.zero_pad,
+        nn.ZeroPad1d: torch_layers.zero_pad,
+        nn.ZeroPad2d: torch_layers.zero_pad,
+        nn.Upsample: torch_layers.upsample,
+        nn.UpsamplingNearest2d: torch_layers.upsample,
         nn.ConvTranspose1d: torch_layers.transposed_convolution,
         nn.ConvTranspose2d: torch_layers.transposed_convolution,
         nn.Unflatten: torch_layers.unflatten,

@@ -33,6 +33,7 @@ from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unkno
 
 TORCH = str(Path(torch.__file__).parent)
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)
+LINEAR = (nn.Linear, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 OURS = str(Path(__file__).parent)
 
 
@@ -223,21 +224,27 @@ class Recorder(TorchFunctionMode):
     def _stateless(
         self, module: nn.Module, path: str, meaning: Signal | Answer, given: Tensor, returned: Tensor
     ) -> Signal | Answer:
-        """Record the call of a module without a state.
+        """Record the call of a module without a state."""
+        where = self.line()
+        return self.stateless(id(module), lambda: Node(path, module, where=where), meaning, given, returned)
 
-        A Linear of what is read over time gives the same if it runs at every step, and its output is read: of the
+    def stateless(
+        self, key: Any, make: Callable[[], Node], meaning: Signal | Answer, given: Tensor, returned: Tensor
+    ) -> Signal | Answer:
+        """Record a node without a state on a signal, or on what is read over time.
+
+        A linear layer of what is read over time gives the same if it runs at every step, and its output is read: of the
         last step, of a mean, or without a bias of a sum.
         """
-        key, where = id(module), self.line()
         if isinstance(meaning, Signal):
-            return self.applied(key, lambda: Node(path, module, where=where), meaning, given, returned)
-        answer = meaning.averaged(len(meaning.steps))
+            return self.applied(key, make, meaning, given, returned)
+        answer, module = meaning.averaged(len(meaning.steps)), make().module
         reading, bias = answer.reading, getattr(module, "bias", None)
         linear = reading.over in (Over.LAST, Over.MEAN) or (reading.over is Over.SUM and bias is None)
-        if not isinstance(module, nn.Linear) or reading.softmax or not linear:
+        if not isinstance(module, LINEAR) or reading.softmax or not linear:
             self._refuse_answer()
         at_each_step = Signal(answer.axes, (Value(reading.node, None),))
-        made = self.applied(key, lambda: Node(path, module, where=where), at_each_step, given, returned)
+        made = self.applied(key, make, at_each_step, given, returned)
         return replace(answer, reading=replace(reading, node=made.values[0].node), axes=made.axes)
 
     @staticmethod
@@ -258,9 +265,8 @@ class Recorder(TorchFunctionMode):
         spikes, *others = tensors(returned)
         kinds = tuple("".join(part.kind.value[0] for part in axis) for axis in signal.axes.leading)
         if kinds != takes.value:
-            expected = " × ".join(takes.value).replace("t", "time").replace("b", "batch")
-            found = " × ".join(kinds).replace("t", "time").replace("b", "batch")
-            raise Unclear(f"takes {expected or 'one sample'}, and is given {found or 'one sample'}")
+            merged = "; steps and samples in one axis share a state, so reshape before it" if "tb" in kinds else ""
+            raise Unclear(f"takes {_named(takes.value)}, and is given {_named(kinds)}{merged}")
         values, _ = self.seen(signal, path)
         self.require_no_membrane(values)
         over_time, made = takes is not Takes.STEP, []
@@ -282,6 +288,7 @@ class Recorder(TorchFunctionMode):
                 self.fold.keep(value, taken, gave)
             self.mark(spikes, Signal(out, tuple(made), last))
             self.describe(node, out.sample, ())
+            self._mark_held(module, path, Signal(out, tuple(made)))
             if bool((spikes >= 0).all()) and bool((spikes == spikes.round()).all()):
                 self.not_negative.add(node)
             else:
@@ -315,21 +322,41 @@ class Recorder(TorchFunctionMode):
         """Mark what a module returns beside its spikes: its states; the last, or the one named v, is its membrane."""
         named = [found.v for found in (returned if isinstance(returned, tuple) else ()) if hasattr(found, "v")]
         membrane = named[0] if named else (states[-1] if states else None)
-        node = spikes.values[-1].node
         for state in states:
-            if (
-                state is membrane
-                and len(spikes.values) == 1
-                and state.shape == tuple(part.size for axis in spikes.axes.axes for part in axis)
-            ):
-                made = self.fold.stateless(
-                    "membrane", spikes.values[-1:], lambda: Node(f"{path}_membrane", None, membrane=True)
-                )
-                self.fold.keep(made, state, state)
-                self.shapes[made.node] = self.shapes[node]
-                self.mark(state, Signal(spikes.axes, (made,), spikes.state))
+            if state is membrane and len(spikes.values) == 1 and state.shape == spikes.axes.shape:
+                self._mark_membrane(path, state, spikes)
             else:
                 self.mark(state, Signal(spikes.axes, (Value(-1, None),), spikes.state))
+
+    def _mark_held(self, module: nn.Module, path: str, spikes: Signal) -> None:
+        """Mark the membranes that a module keeps as attributes: of all steps that it ran, or of the last."""
+        time = spikes.axes.time
+        last = spikes if time is None else Signal(spikes.axes.without(time), spikes.values[-1:])
+        for name in self.framework.membranes:
+            held = getattr(module, name, None)
+            if not isinstance(held, Tensor):
+                continue
+            for signal in (spikes, last):
+                if held.shape == signal.axes.shape:
+                    self._mark_membrane(path, held, signal)
+                    break
+
+    def _mark_membrane(self, path: str, membrane: Tensor, spikes: Signal) -> None:
+        """Mark a tensor as the membrane of a neuron at the steps of these spikes of it."""
+        made = [
+            self.fold.stateless("membrane", [value], lambda: Node(f"{path}_membrane", None, membrane=True))
+            for value in spikes.values
+        ]
+        for value, source, state in zip(made, spikes.values, spikes.axes.time_first(membrane), strict=True):
+            self.fold.keep(value, state, state)
+            self.shapes[value.node] = self.shapes[source.node]
+        self.mark(membrane, replace(spikes, values=tuple(made)))
+
+
+def _named(kinds: tuple[str, ...]) -> str:
+    """Return axes in words, by the first letters of what they are of: `t`, `b` and `s`."""
+    words = {"t": "time", "b": "batch", "s": "sample"}
+    return " × ".join("·".join(words[kind] for kind in axis) for axis in kinds) or "one sample"
 
 
 def tensors(found: Any) -> list[Tensor]:

@@ -74,11 +74,11 @@ def convert(graph: NestedGraph, rules: Rules, options: Options) -> Conversion:
     converter = _Converter(builder, rules, warnings.append)
     for node in ordered.nodes:
         converter.add(node, last=node is ordered.nodes[-1])
-    kind = ordered.nodes[-1].node.type
-    if kind not in NEURONS:
-        raise InvalidGraph(
-            f"node '{builder.last}': the output is what {kind} gives, expected a spiking or integrating node as the "
-            "last one"
+    last = ordered.nodes[-1].node
+    if last.type not in NEURONS and options.readout is None:
+        warnings.append(
+            f"the file does not say how the output of '{last.name}', a {last.type}, is read over time; here it is the "
+            "mean, unless --readout says another"
         )
     return Conversion(builder.network(options, dt=rules.dt), tuple(dict.fromkeys(warnings)))
 
