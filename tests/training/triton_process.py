@@ -108,6 +108,17 @@ CASES: dict[str, Callable[[], Case]] = {
     "refractory": _case(
         {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0} | VALUE, trained=["decay"]
     ),
+    "charge exponential_input_first": _case(
+        {"type": "LIF", "charge": "exponential_input_first", "tau": 1.5, "sharpness": "per_neuron", "critical": 0.75}
+        | VALUE,
+        trained=["sharpness", "critical"],
+    ),
+    "charge exponential, adapt current": _case(
+        {"type": "ALIF", "charge": "exponential", "rate": 0.75, "sharpness": 0.5, "critical": 1.0, "adapt": "current"}
+        | {"adapt_rate": "per_neuron", "adapt_coupling": 0.5, "adapt_gain": 0.25}
+        | VALUE,
+        trained=["adapt_rate", "adapt_coupling", "adapt_gain"],
+    ),
     "charge quadratic": _case(
         {"type": "LIF", "charge": "quadratic", "tau": 1.5, "curvature": "per_neuron", "critical": 0.5} | VALUE,
         trained=["curvature", "critical"],

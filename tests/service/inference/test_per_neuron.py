@@ -33,7 +33,8 @@ def variants(kind: Any) -> Iterator[dict[str, Any]]:
     if issubclass(kind, Leaky):
         rates = [({"charge": "euler"}, ["rate", "leak"]), ({"charge": "relax"}, ["tau", "leak"])]
         squares = ({"charge": "quadratic"}, ["tau", "leak", "curvature", "critical"])
-        charges = [({}, ["decay", "drive"]), *rates, squares]
+        growing = ({"charge": "exponential"}, ["rate", "leak", "sharpness", "critical"])
+        charges = [({}, ["decay", "drive"]), *rates, squares, growing]
     for number, (rule, names) in enumerate(charges):
         fields, arrays = {"type": kind.__name__, "name": "out"} | rule, list(names)
         if issubclass(kind, Driven):
@@ -47,9 +48,9 @@ def variants(kind: Any) -> Iterator[dict[str, Any]]:
         if "refractory" in kind.model_fields and number != 1:
             arrays += ["refractory"]
         if issubclass(kind, Adaptive):
-            fields |= {"adapt": "relax" if number == 1 else "count"}
-            arrays += ["adapt_rate" if number == 1 else "adapt_decay", "adapt_gain"]
-            arrays += [] if number == 1 else ["adapt_spike"]
+            fields |= {"adapt": {1: "relax", 4: "current"}.get(number, "count")}
+            arrays += ["adapt_rate" if number in (1, 4) else "adapt_decay", "adapt_gain"]
+            arrays += {1: [], 4: ["adapt_coupling"]}.get(number, ["adapt_spike"])
         if issubclass(kind, Alpha):
             arrays += ["gain", "exc_decay", "inh_decay"]
         if issubclass(kind, get_args(Spiking)):
