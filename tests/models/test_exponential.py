@@ -82,7 +82,7 @@ def test_onnx_runtime_computes_the_same(arguments: FloatArray) -> None:
     assert same(session.run(None, {"x": arguments})[0], exponential(arguments))
 
 
-@njit
+@njit  # type: ignore[untyped-decorator]
 def vectors(found: FloatArray, values: FloatArray) -> None:
     for place in range(0, values.size, LANES):
         exponentials(found, values, place)

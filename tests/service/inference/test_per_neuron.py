@@ -83,10 +83,11 @@ def network(node: dict[str, Any], tensors: dict[str, Any], neurons: int) -> Netw
 def values(node: dict[str, Any]) -> dict[str, FloatArray]:
     """Return arrays of other values for each neuron, such that layers fire and rest.
 
-    They are 0.2 to 0.7, but tau is 1.2 to 1.7; a curvature is a sixteenth of that, as a membrane squares itself, and
-    the gain of an Alpha eight times, as its membrane is a difference.
+    They are 0.2 to 0.7, but tau is 1.2 to 1.7; a curvature is a sixteenth of that, as a membrane squares itself, from
+    where on one grows exponentially eight times, and the gain of an Alpha too, as its membrane is a difference.
     """
     factors = {"curvature": 1 / 16} | ({"gain": 8.0} if node["type"] == "Alpha" else {})
+    factors |= {"critical": 8.0} if node.get("charge") == "exponential" else {}
     rng = np.random.default_rng(0)
     arrays = {name: rng.uniform(0.2, 0.7, NEURONS).astype(np.float32) for name in node if node[name] == "per_neuron"}
     arrays = {name: array + np.float32(name == "tau") for name, array in arrays.items()}

@@ -16,7 +16,7 @@ from models.spec import exponential as of_spec
 LOWEST, HIGHEST = tl.constexpr(of_spec.LOWEST), tl.constexpr(of_spec.HIGHEST)
 LOG2_E, HALF = tl.constexpr(of_spec.LOG2_E), tl.constexpr(0.5)
 LN2_HIGH, LN2_LOW = tl.constexpr(of_spec.LN2_HIGH), tl.constexpr(of_spec.LN2_LOW)
-COEFFICIENTS = tl.constexpr(of_spec.COEFFICIENTS)
+COEFFICIENTS, TERMS = tl.constexpr(of_spec.COEFFICIENTS), tl.constexpr(len(of_spec.COEFFICIENTS))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -74,7 +74,7 @@ def exponential(values) -> Any:  # type: ignore[no-untyped-def]
     k = tl.floor(c * LOG2_E + HALF)
     r = (c - k * LN2_HIGH) - k * LN2_LOW
     p = r * COEFFICIENTS[0] + COEFFICIENTS[1]
-    for n in tl.static_range(2, len(COEFFICIENTS)):
+    for n in tl.static_range(2, TERMS):
         p = p * r + COEFFICIENTS[n]
     power = ((k.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
     return tl.where(values != values, values, (p * power).to(tl.float32))
