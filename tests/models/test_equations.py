@@ -108,7 +108,7 @@ def test_each_way_to_charge(engine: EngineName, kind: str, fields: Node, expecte
 def test_neurons_that_grow_by_themselves_are_as_many_as_the_layer_has(engine: EngineName) -> None:
     # u = 0 + ((0 - 0) + exp(0)) + 0 = 1 fires at each of four steps: three neurons, whatever fills a register up.
     node = {"type": "LIF", "charge": "exponential", "rate": 1, "sharpness": 1, "critical": 0, "reset": "value"}
-    three = {"input": {"shape": [3], "low": 0, "high": 8}, "labels": list("abc")}
+    three: dict[str, Any] = {"input": {"shape": [3], "low": 0, "high": 8}, "labels": list("abc")}
     result = run(engine, one(node, **three), [[0, 0, 0]] * 4)
     assert result.spike_counts.tolist() == [[4, 4, 4]]
     assert np.asarray(result.spikes_per_node["out"]).tolist() == [12]
