@@ -19,6 +19,7 @@ from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
     FLOWS,
     FORGETS,
+    GROWS,
     LEAKS,
     RESET_TIMINGS,
     RESTS,
@@ -106,6 +107,8 @@ CONNECTIONS = {
     3: ["Conv2d"] * 4 + ["ConvTranspose2d", "SumPool2d", "AvgPool2d", "MaxPool2d", "Flatten", "Permute"] + ANYWHERE,
 }
 JOINS = ["Multiply", "Concatenate", "MatMul"]
+GROWTH = {"curvature": (0, 2**-6), "critical": (0, 2), "sharpness": (1, 4)}
+EXPONENTIALS = (Charge.EXPONENTIAL, Charge.EXPONENTIAL_INPUT_FIRST)
 ROOM = 12  # bits of both signals of a product: with those of the layers behind it they stay within a float32's 24
 NOT_DYADIC = 1000  # bits of what no sum is exact of
 
@@ -134,11 +137,8 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         # A filter that is given much grows by the product, so that its rate is small.
         rates = st.floats(0, 2**-6, width=32) if charge is Charge.FILTER else unit_floats
         node[parameters] = parameter(st.floats(1, 8, width=32) if parameters == "tau" else rates)
-    if charge is Charge.QUADRATIC:
-        node |= {
-            "curvature": parameter(st.floats(0, 2**-6, width=32)),
-            "critical": parameter(st.floats(0, 2, width=32)),
-        }
+    for name in GROWS.get(charge, ()):
+        node[name] = parameter(st.floats(*GROWTH[name], width=32))
     if kind != "Threshold":
         for rest in RESTS[charge]:
             node[rest] = parameter(st.one_of(st.just(0.0), st.floats(-0.5, 0.5, width=32)))
@@ -147,21 +147,24 @@ def neurons(draw: st.DrawFn, name: str, kind: str, inputs: list[str] | None = No
         node |= {"synapse": synapse, FLOWS[synapse]: parameter(unit_floats)}
         node["syn_gain"] = parameter(st.one_of(st.just(1.0), st.floats(-2, 2, width=32)))
     if kind in FIRING:
-        squares = charge is Charge.QUADRATIC  # which only a reset to a value keeps from running away
-        node["fire"] = fire = draw(st.sampled_from([*Fire][:2] if squares else Fire))
+        grows = charge in GROWS  # which only a reset to a value keeps from running away
+        node["fire"] = fire = draw(st.sampled_from([*Fire][:2] if grows else Fire))
         # A large threshold keeps the counts of several spikes, and so the sums over them, within float32.
         node["threshold"] = parameter(
             st.floats(4, 9, width=32) if fire is Fire.MULTIPLE else st.floats(0.125, 2, width=32)
         )
     if kind in ADAPTIVE:
-        adapt = draw(st.sampled_from(Adapt))
+        opposes = charge is Charge.EXPONENTIAL
+        adapt = draw(st.sampled_from([each for each in Adapt if opposes or each is not Adapt.CURRENT]))
         node |= {"adapt": adapt, FORGETS[adapt]: parameter(unit_floats)}
         node["adapt_gain"] = parameter(st.floats(0, 2, width=32))
+        if adapt is Adapt.CURRENT:
+            node["adapt_coupling"] = parameter(st.floats(-1, 2, width=32))
         if adapt is Adapt.COUNT:
             node["adapt_spike"] = parameter(st.one_of(st.just(1.0), st.floats(0, 1, width=32)))
     if kind in FIRING and kind != "Threshold":
-        reset = Reset.VALUE if squares else draw(st.sampled_from(Reset))
-        at_once = fire is Fire.MULTIPLE or kind in ADAPTIVE
+        reset = Reset.VALUE if grows else draw(st.sampled_from(Reset))
+        at_once = fire is Fire.MULTIPLE or kind in ADAPTIVE or charge in EXPONENTIALS
         timings = (ResetTiming.SAME_STEP,) if at_once else RESET_TIMINGS[reset]
         sums = charge is Charge.DECAY if synapse is None else synapse in SUMS
         node |= {
@@ -427,7 +430,7 @@ def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
 
 def _charges(kind: str) -> list[Charge]:
     """Return the charge rules of a kind of neuron that keep its membrane within float32, however it is driven."""
-    return [charge for charge in Charge if kind in FIRING or charge is not Charge.QUADRATIC]
+    return [charge for charge in Charge if kind in FIRING or charge not in GROWS]
 
 
 def _values(rng: np.random.Generator, shape: Shape, dyadic: bool) -> FloatArray:
@@ -450,7 +453,9 @@ def _tensor(name: str, shape: Shape, rng: np.random.Generator, node: Any, dyadic
             return rng.random(shape, np.float32) + np.float32(4 if node.fire is Fire.MULTIPLE else 0.125)
         case "curvature":
             return rng.random(shape, np.float32) / np.float32(64)
-        case "gain" | "syn_gain" | "drive" | "leak" | "critical" | "reset_value" | "floor" | "start":
+        case "sharpness":
+            return 1 + 3 * rng.random(shape, np.float32)
+        case "gain" | "syn_gain" | "drive" | "leak" | "critical" | "reset_value" | "floor" | "start" | "adapt_coupling":
             return rng.random(shape, np.float32) - np.float32(0.5)
         case "delay" | "refractory":
             return rng.integers(0, 5, shape).astype(np.float32)

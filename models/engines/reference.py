@@ -23,6 +23,7 @@ from models.engines.readout import check_spikes, read_out
 from models.engines.state import State, check_state, longest_delay, neuron_arrays, neuron_state
 from models.neurons import NeuronLayer, at_rest
 from models.spec import Spec
+from models.spec.exponential import exponential
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
     Conv1d,
@@ -70,6 +71,10 @@ class NumpyArithmetic:
     def still(self, values: FloatArray) -> FloatArray:
         """Return the values unchanged, since there is no gradient to stop."""
         return values
+
+    def exponential(self, values: FloatArray) -> FloatArray:
+        """Return e to the power of the values."""
+        return exponential(values)
 
 
 class ReferenceEngine:

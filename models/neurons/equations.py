@@ -14,7 +14,10 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
              u = v + (gain * j - (v - leak)) / tau            ("relax": SpikingJelly; times `rate` in ParametricLIF)
              u = (v - (v - leak) / tau) + gain * j            ("leak_then_add": SpikingJelly without decay_input)
              u = v + (gain * j + curvature * (v - leak) * (v - critical)) / tau   ("quadratic": SpikingJelly's QIF)
+             u = v + rate * ((((leak - v) + e) + gain * j) - a)   ("exponential": Norse's LIFEx; a only in AdEx)
+             u = v + (((gain * j + leak) - v) + e) / tau      ("exponential_input_first": SpikingJelly's EIF)
              u = (v - rate * ((1 - gain * j) * v)) + gain * j ("filter": SpikingJelly's SynapseFilter)
+             where e = sharpness * exp((v - critical) / sharpness), exp being that of `models.spec.exponential`
     adapt    h = threshold + adapt_gain * a                   (ALIF: h stands for the threshold in all that follows)
              h = a + adapt_rate * (threshold - a)             (adapt: "relax", Norse's LSNN)
     fire     s = 1 where u >= threshold                       (fire: "at_threshold")
@@ -28,6 +31,8 @@ One step of one neuron, exactly; i is the current that arrives, j the synaptic c
                                                               (refractory, where there is one: Norse's LIFRefrac)
     adapt    a = adapt_decay * a + adapt_spike * s            (ALIF: a spike counts from the next step on)
              a = h + adapt_gain * s                           ("relax": a is the threshold itself)
+             a = (a + adapt_rate * (adapt_coupling * (v - leak) - a)) + adapt_gain * s, of the v that charged
+                                                              ("current": Norse's LIFAdEx; h is the threshold)
 
 Before the first step v = start, j = 0, q = 0, a = 0 (or the threshold, with "relax") and no neuron has fired.
 
@@ -35,6 +40,11 @@ A neuron that adapts is that of Bellec et al., 2018 ("Long short-term memory and
 spiking neurons", LSNN), and a reset by subtraction takes h, the threshold that it fired at, as there and in sinabs'
 ALIF. A spike adds 1 - adapt_decay to their a, which is adapt_spike; by default it adds 1, as in Bellec et al., 2020
 (e-prop, which subtracts the base). adapt_gain is beta of both. Norse's LSNN keeps the threshold in place of the spikes.
+
+The exponential charge is that of Fourcaud-Trocmé et al., 2003 ("How spike generation mechanisms determine the neuronal
+response to fluctuating inputs"). With a current that opposes it (adapt "current") it is the AdEx neuron of Brette and
+Gerstner, 2005 ("Adaptive exponential integrate-and-fire model as an effective description of neuronal activity"):
+adapt_coupling is their a, adapt_gain their b, sharpness their slope factor.
 
 A reset of another timing than "same_step" hangs on r, which is 1 where the membrane of the step before fires: snnTorch.
 
@@ -120,13 +130,18 @@ class Arithmetic(Protocol[Array]):
         """Return the values, through which no gradient passes."""
         ...
 
+    def exponential(self, values: Array) -> Array:
+        """Return e to the power of the values, as `models.spec.exponential` defines it."""
+        ...
+
 
 class NeuronState(NamedTuple):
     """What a layer remembers from one step to the next; what it has not is None.
 
     `synapse`: what is kept of a synaptic current. `spikes`: a recurrent layer's last ones. `adaptation`: the spikes so
-    far of neurons that adapt, decayed, or the threshold that they have raised. `waiting`: for how many steps neurons
-    still neither charge nor fire. `inhibition`: what is kept of a second synaptic current.
+    far of neurons that adapt, decayed, or the threshold that they have raised, or the current that opposes what charges
+    them. `waiting`: for how many steps neurons still neither charge nor fire. `inhibition`: what is kept of a second
+    synaptic current.
     """
 
     membrane: Any
@@ -138,7 +153,8 @@ class NeuronState(NamedTuple):
 
 
 Parameters: TypeAlias = Callable[[str], Array]  # a parameter's name -> its value in the engine's kind of array
-ChargeRule: TypeAlias = Callable[[Array, Array], Array]  # (membrane, current) -> charged
+# (membrane, current, the adaptation that opposes them or None, arithmetic) -> charged
+ChargeRule: TypeAlias = Callable[[Array, Array, Array | None, Arithmetic[Array]], Array]
 SynapseRule: TypeAlias = Callable[[Array, Array, Array | None], tuple[Array, Array]]  # (j, i, feedback) -> (now, kept)
 
 
@@ -149,12 +165,23 @@ class Integrator(Generic[Array]):
     charge_rule: ChargeRule[Array]
     synapse: SynapseRule[Array] | None
 
-    def charge(self, state: NeuronState, current: Array, feedback: Array | None = None) -> NeuronState:
-        """Return what is charged and what is kept of the synaptic current; `feedback` is added last, to their sum."""
+    def charge(
+        self,
+        state: NeuronState,
+        current: Array,
+        arithmetic: Arithmetic[Array],
+        feedback: Array | None = None,
+        opposing: Array | None = None,
+    ) -> NeuronState:
+        """Return what is charged and what is kept of the synaptic current.
+
+        `feedback` is added last, to their sum; `opposing` is an adaptation that is taken from what charges.
+        """
         if self.synapse is None:
-            return NeuronState(_plus(self.charge_rule(state.membrane, current), feedback))
+            charged = self.charge_rule(state.membrane, current, opposing, arithmetic)
+            return NeuronState(_plus(charged, feedback))
         flowing, kept = self.synapse(state.synapse, current, feedback)
-        return NeuronState(self.charge_rule(state.membrane, flowing), kept)
+        return NeuronState(self.charge_rule(state.membrane, flowing, opposing, arithmetic), kept)
 
 
 class ResetRule(Generic[Array]):
@@ -183,17 +210,22 @@ class ResetRule(Generic[Array]):
 
 
 class Adaptation(Protocol[Array]):
-    """How a threshold rises with the spikes of its neuron; no gradient is stopped here, so that training sees far back.
+    """How a neuron adapts to its spikes; no gradient is stopped here, so that training sees far back.
 
-    `adaptation` is that before the step.
+    `adaptation` is that before the step, and `opposes` says whether it is taken from what charges.
     """
+
+    @property
+    def opposes(self) -> bool:
+        """Whether the adaptation is a current."""
+        ...
 
     def threshold(self, base: Array, adaptation: Array) -> Array:
         """Return the threshold of this step."""
         ...
 
-    def after(self, adaptation: Array, threshold: Array, spikes: Array) -> Array:
-        """Return the adaptation that remains, of neurons that had this threshold."""
+    def after(self, adaptation: Array, threshold: Array, membrane: Array, spikes: Array) -> Array:
+        """Return the adaptation that remains, of neurons that had this threshold, and this membrane before the step."""
         ...
 
 
@@ -204,12 +236,13 @@ class CountedSpikes(Generic[Array]):
     decay: Array
     gain: Array
     spike: Array | None
+    opposes = False
 
     def threshold(self, base: Array, adaptation: Array) -> Array:
         """Return the base and what the spikes so far add to it."""
         return base + self.gain * adaptation
 
-    def after(self, adaptation: Array, threshold: Array, spikes: Array) -> Array:  # noqa: ARG002
+    def after(self, adaptation: Array, threshold: Array, membrane: Array, spikes: Array) -> Array:  # noqa: ARG002
         """Return the spikes so far, decayed."""
         return self.decay * adaptation + _times(self.spike, spikes)
 
@@ -220,14 +253,35 @@ class RelaxingThreshold(Generic[Array]):
 
     rate: Array
     gain: Array
+    opposes = False
 
     def threshold(self, base: Array, adaptation: Array) -> Array:
         """Return the threshold on its way back to the base."""
         return adaptation + self.rate * (base - adaptation)
 
-    def after(self, adaptation: Array, threshold: Array, spikes: Array) -> Array:  # noqa: ARG002
+    def after(self, adaptation: Array, threshold: Array, membrane: Array, spikes: Array) -> Array:  # noqa: ARG002
         """Return the threshold with what the spikes add to it."""
         return threshold + self.gain * spikes
+
+
+@dataclass(frozen=True)
+class OpposingCurrent(Generic[Array]):
+    """After the step a = (a + rate * (coupling * (v - leak) - a)) + gain * s."""
+
+    rate: Array
+    coupling: Array
+    leak: Array
+    gain: Array
+    opposes = True
+
+    def threshold(self, base: Array, adaptation: Array) -> Array:  # noqa: ARG002
+        """Return the base, which stays as it is."""
+        return base
+
+    def after(self, adaptation: Array, threshold: Array, membrane: Array, spikes: Array) -> Array:  # noqa: ARG002
+        """Return the current on its way to what the membrane asks for, with what the spikes add to it."""
+        relaxed = adaptation + self.rate * (self.coupling * (membrane - self.leak) - adaptation)
+        return relaxed + self.gain * spikes
 
 
 @dataclass(frozen=True)
@@ -268,13 +322,15 @@ class SpikingNeuron(Integrator[Array]):
         `feedback` is a recurrent current that joins what is charged; one that joins the input is part of `current`.
         """
         threshold, reset, late, adaptation, waiting = self.threshold, self.reset, None, None, None
+        opposing = state.adaptation if self.adaptation is not None and self.adaptation.opposes else None
         if self.adaptation is not None:
             threshold = self.adaptation.threshold(threshold, state.adaptation)
             reset = reset.at(threshold)
         if reset.is_late:
             late = arithmetic.held(arithmetic.fire(state.membrane, threshold, self.fire))
         before = reset.before(state.membrane, late, arithmetic)
-        membrane, synapse, *_ = self.charge(NeuronState(before, state.synapse), current, feedback)
+        resting = NeuronState(before, state.synapse)
+        membrane, synapse, *_ = self.charge(resting, current, arithmetic, feedback, opposing)
         charged = reset.charged(membrane, late, arithmetic)
         spikes = arithmetic.fire(charged, threshold, self.fire)
         after = reset.after(charged, arithmetic.held(spikes), late, arithmetic)
@@ -283,7 +339,7 @@ class SpikingNeuron(Integrator[Array]):
         if self.refractory is not None:
             after, spikes, waiting = self.refractory.held(state.waiting, state.membrane, after, spikes, arithmetic)
         if self.adaptation is not None:
-            adaptation = self.adaptation.after(state.adaptation, threshold, spikes)
+            adaptation = self.adaptation.after(state.adaptation, threshold, state.membrane, spikes)
         return spikes, NeuronState(after, synapse, None, adaptation, waiting)
 
 
@@ -460,39 +516,60 @@ def _times(factor: Array | None, value: Array) -> Array:
 
 def _decaying(of: Needed[Array]) -> ChargeRule[Array]:
     decay, gain, drive = _unless_neutral(of, "decay"), _unless_neutral(of, "gain"), _unless_neutral(of, "drive")
-    return lambda v, j: _plus(_times(decay, v) + _times(gain, j), drive)
+    return lambda v, j, *_: _plus(_times(decay, v) + _times(gain, j), drive)
 
 
 def _euler(of: Needed[Array]) -> ChargeRule[Array]:
     rate, gain, leak = of("rate"), _unless_neutral(of, "gain"), of("leak")
-    return lambda v, j: v + rate * ((leak - v) + _times(gain, j))
+    return lambda v, j, *_: v + rate * ((leak - v) + _times(gain, j))
 
 
 def _euler_input_first(of: Needed[Array]) -> ChargeRule[Array]:
     rate, gain, leak = of("rate"), _unless_neutral(of, "gain"), of("leak")
-    return lambda v, j: v + rate * ((_times(gain, j) + leak) - v)
+    return lambda v, j, *_: v + rate * ((_times(gain, j) + leak) - v)
 
 
 def _relaxing(of: Needed[Array]) -> ChargeRule[Array]:
     gain, leak, share = _unless_neutral(of, "gain"), of("leak"), _share(of)
-    return lambda v, j: v + share(_times(gain, j) - (v - leak))
+    return lambda v, j, *_: v + share(_times(gain, j) - (v - leak))
 
 
 def _leaking(of: Needed[Array]) -> ChargeRule[Array]:
     gain, leak, share = _unless_neutral(of, "gain"), of("leak"), _share(of)
-    return lambda v, j: (v - share(v - leak)) + _times(gain, j)
+    return lambda v, j, *_: (v - share(v - leak)) + _times(gain, j)
 
 
 def _squaring(of: Needed[Array]) -> ChargeRule[Array]:
     gain, leak, share = _unless_neutral(of, "gain"), of("leak"), _share(of)
     curvature, critical = of("curvature"), of("critical")
-    return lambda v, j: v + share(_times(gain, j) + curvature * (v - leak) * (v - critical))
+    return lambda v, j, *_: v + share(_times(gain, j) + curvature * (v - leak) * (v - critical))
+
+
+def _exponential(of: Needed[Array]) -> ChargeRule[Array]:
+    gain, leak, rate, grown = _unless_neutral(of, "gain"), of("leak"), of("rate"), _growth(of)
+
+    def charge(v: Any, j: Any, opposing: Any, arithmetic: Arithmetic[Any]) -> Any:
+        driven = ((leak - v) + grown(v, arithmetic)) + _times(gain, j)
+        return v + rate * (driven if opposing is None else driven - opposing)
+
+    return charge
+
+
+def _exponential_input_first(of: Needed[Array]) -> ChargeRule[Array]:
+    gain, leak, tau, grown = _unless_neutral(of, "gain"), of("leak"), of("tau"), _growth(of)
+    return lambda v, j, _, arithmetic: v + (((_times(gain, j) + leak) - v) + grown(v, arithmetic)) / tau
+
+
+def _growth(of: Needed[Any]) -> Callable[[Any, Arithmetic[Any]], Any]:
+    """Return what an exponential charge adds: sharpness * exp((v - critical) / sharpness)."""
+    sharpness, critical = of("sharpness"), of("critical")
+    return lambda v, arithmetic: sharpness * arithmetic.exponential((v - critical) / sharpness)
 
 
 def _filtering(of: Needed[Array]) -> ChargeRule[Array]:
     gain, rate = _unless_neutral(of, "gain"), of("rate")
 
-    def charge(v: Any, j: Any) -> Any:
+    def charge(v: Any, j: Any, *_: Any) -> Any:
         x = _times(gain, j)
         return (v - rate * ((1.0 - x) * v)) + x
 
@@ -512,6 +589,8 @@ CHARGES: Mapping[Charge, Callable[[Needed[Any]], ChargeRule[Any]]] = {
     Charge.RELAX: _relaxing,
     Charge.LEAK_THEN_ADD: _leaking,
     Charge.QUADRATIC: _squaring,
+    Charge.EXPONENTIAL: _exponential,
+    Charge.EXPONENTIAL_INPUT_FIRST: _exponential_input_first,
     Charge.FILTER: _filtering,
 }
 
@@ -576,12 +655,13 @@ SYNAPSES: Mapping[Synapse, Callable[[Needed[Any]], SynapseRule[Any]]] = {
 ADAPTATIONS: Mapping[Adapt, Callable[[Needed[Any]], Adaptation[Any]]] = {
     Adapt.COUNT: lambda of: CountedSpikes(of("adapt_decay"), of("adapt_gain"), _unless_neutral(of, "adapt_spike")),
     Adapt.RELAX: lambda of: RelaxingThreshold(of("adapt_rate"), of("adapt_gain")),
+    Adapt.CURRENT: lambda of: OpposingCurrent(of("adapt_rate"), of("adapt_coupling"), of("leak"), of("adapt_gain")),
 }
 
 
 def _rules(node: Any, of: Needed[Array]) -> tuple[ChargeRule[Array], SynapseRule[Array] | None]:
     if isinstance(node, Threshold):
-        return (lambda _, current: current), None
+        return (lambda _, current, *__: current), None
     charge = CHARGES[node.charge](of) if isinstance(node, Leaky) else _decaying(of)
     return charge, SYNAPSES[node.synapse](of) if has_synapse(node) else None
 
@@ -597,7 +677,7 @@ def has_synapse(node: Spiking | Integrating) -> TypeIs[CubaLIF | CubaALIF | Cuba
 
 
 def adapts(node: Spiking | Integrating) -> TypeIs[ALIF | CubaALIF]:
-    """Return whether a layer's threshold rises with its spikes, and so is a state too."""
+    """Return whether a layer adapts to its spikes, by a state of its own."""
     return isinstance(node, ALIF | CubaALIF)
 
 

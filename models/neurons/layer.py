@@ -95,7 +95,7 @@ class NeuronLayer(Generic[Array]):
             if self.recur is not None:
                 after = after._replace(spikes=spikes)
             return spikes, after
-        after = self.neuron.charge(state, current)
+        after = self.neuron.charge(state, current, self.arithmetic)
         return after.membrane, after
 
     def scan(self, state: NeuronState, currents: Iterable[Array], begun: bool) -> Iterator[tuple[Array, NeuronState]]:

@@ -59,11 +59,18 @@ _TABLE = (
     NeuronParameter("threshold", "where a neuron fires", 1.0, low=MIN_POSITIVE, neutral=math.inf),
     NeuronParameter("reset_value", "what it is set to; only with `value`", 0.0),
     NeuronParameter("rate", "dt / tau", low=0.0),
-    NeuronParameter("tau", "to divide by instead, for `relax`, `leak_then_add` and `quadratic`", low=MIN_POSITIVE),
+    NeuronParameter(
+        "tau",
+        "to divide by instead, for `relax`, `leak_then_add`, `quadratic` and `exponential_input_first`",
+        low=MIN_POSITIVE,
+    ),
     NeuronParameter("leak", "where the membrane rests; not with `decay` or `filter`", 0.0),
     NeuronParameter("refractory", "for how many steps after a spike a neuron neither charges nor fires", low=0.0),
     NeuronParameter("curvature", "the factor of the square; only with `quadratic`", low=0.0),
-    NeuronParameter("critical", "from where on the square drives the membrane up; only with `quadratic`"),
+    NeuronParameter("critical", "from where on it grows by itself; only with `quadratic` and the exponential charges"),
+    NeuronParameter(
+        "sharpness", "how far the membrane rises while its growth is multiplied by e; only with those", low=MIN_POSITIVE
+    ),
     NeuronParameter("syn_decay", "what is left of the current", low=0.0, high=1.0),
     NeuronParameter("syn_rate", "dt / tau_syn", low=0.0),
     NeuronParameter("syn_gain", "the factor of the input", 1.0, neutral=1.0),
@@ -72,11 +79,12 @@ _TABLE = (
     NeuronParameter("exc_decay", "what is left of the exciting current", low=0.0, high=1.0),
     NeuronParameter("inh_decay", "what is left of the inhibiting current", low=0.0, high=1.0),
     NeuronParameter("adapt_decay", "what is left of the adaptation", low=0.0, high=1.0),
-    NeuronParameter("adapt_gain", "what a spike adds to the threshold of the next step", low=0.0),
-    NeuronParameter("adapt_rate", "dt / tau of the threshold's way back", low=0.0),
+    NeuronParameter("adapt_gain", "what a spike adds to the next step's threshold, or current", low=0.0),
+    NeuronParameter("adapt_rate", "dt / tau of the way back", low=0.0),
     NeuronParameter(
         "adapt_spike", "what a spike counts in the adaptation; only with `count`", 1.0, low=0.0, neutral=1.0
     ),
+    NeuronParameter("adapt_coupling", "how much of `v - leak` the current follows; only with `current`"),
 )
 
 NEURON_PARAMETERS: Mapping[str, NeuronParameter] = {parameter.name: parameter for parameter in _TABLE}

@@ -17,6 +17,7 @@ from models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape
 from models.spec.rules import (
     FLOWS,
     FORGETS,
+    GROWS,
     LEAKS,
     RESET_TIMINGS,
     RESTS,
@@ -69,6 +70,7 @@ class Leaky(Driven):
     leak: Parameter = parameter_field("leak")
     curvature: Parameter | None = parameter_field("curvature")
     critical: Parameter | None = parameter_field("critical")
+    sharpness: Parameter | None = parameter_field("sharpness")
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_charge(self) -> Self:
@@ -88,10 +90,11 @@ class Leaky(Driven):
         return self
 
     @model_validator(mode="after")
-    def _a_square_has_its_parameters(self) -> Self:
-        for name in ("curvature", "critical"):
-            if (getattr(self, name) is not None) != (self.charge is Charge.QUADRATIC):
-                expected = "a value" if self.charge is Charge.QUADRATIC else "none"
+    def _what_grows_has_its_parameters(self) -> Self:
+        needed = GROWS.get(self.charge, ())
+        for name in ("curvature", "critical", "sharpness"):
+            if (getattr(self, name) is not None) != (name in needed):
+                expected = "a value" if name in needed else "none"
                 raise ValueError(
                     f"node '{self.name}': {name} is {getattr(self, name)}, expected {expected}, "
                     f"since charge is '{self.charge}'"
@@ -197,13 +200,14 @@ class SpikingBase(NeuronBase):
 
 
 class Adaptive(SpikingBase):
-    """A threshold that each spike of the neuron raises, and that falls back to its base in between."""
+    """A neuron that adapts: each spike raises its threshold, or a current that opposes it, which falls in between."""
 
     adapt: Adapt = Adapt.COUNT
     adapt_decay: Parameter | None = parameter_field("adapt_decay")
     adapt_rate: Parameter | None = parameter_field("adapt_rate")
     adapt_gain: Parameter = parameter_field("adapt_gain", required=True)
     adapt_spike: Parameter = parameter_field("adapt_spike")
+    adapt_coupling: Parameter | None = parameter_field("adapt_coupling")
 
     @model_validator(mode="after")
     def _parameters_are_those_of_the_adaptation(self) -> Self:
@@ -214,6 +218,21 @@ class Adaptive(SpikingBase):
         if self.adapt is not Adapt.COUNT and self.adapt_spike != 1.0:
             raise ValueError(
                 f"node '{self.name}': adapt_spike is {self.adapt_spike}, expected 1, since adapt is '{self.adapt}'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_current_opposes_an_exponential(self) -> Self:
+        charge, is_current = getattr(self, "charge", None), self.adapt is Adapt.CURRENT
+        if is_current and charge is not Charge.EXPONENTIAL:
+            raise ValueError(
+                f"node '{self.name}': adapt is 'current', which needs charge 'exponential', but charge is '{charge}'"
+            )
+        if (self.adapt_coupling is not None) != is_current:
+            expected = "a value" if is_current else "none"
+            raise ValueError(
+                f"node '{self.name}': adapt_coupling is {self.adapt_coupling}, expected {expected}, "
+                f"since adapt is '{self.adapt}'"
             )
         return self
 

@@ -62,6 +62,7 @@ from models.spec.pools import (
 from models.spec.rules import (
     FLOWS,
     FORGETS,
+    GROWS,
     LEAKS,
     RESET_TIMINGS,
     RESTS,
@@ -95,6 +96,7 @@ __all__ = [
     "ARRAY_RANGES",
     "FLOWS",
     "FORGETS",
+    "GROWS",
     "IF",
     "LEAKS",
     "LI",

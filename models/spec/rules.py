@@ -41,7 +41,8 @@ class ResetTiming(StrEnum):
 class Charge(StrEnum):
     """How a membrane charges. `euler` to `leak_then_add` are one equation in four orders of rounding.
 
-    `quadratic` grows with the square of the membrane. `filter` decays the less the more arrives.
+    `quadratic` grows with the square of the membrane. `exponential` and `exponential_input_first` grow with its
+    exponential, as in Norse and in SpikingJelly. `filter` decays the less the more arrives.
     """
 
     DECAY = "decay"
@@ -50,6 +51,8 @@ class Charge(StrEnum):
     RELAX = "relax"
     LEAK_THEN_ADD = "leak_then_add"
     QUADRATIC = "quadratic"
+    EXPONENTIAL = "exponential"
+    EXPONENTIAL_INPUT_FIRST = "exponential_input_first"
     FILTER = "filter"
 
 
@@ -64,10 +67,15 @@ class Synapse(StrEnum):
 
 
 class Adapt(StrEnum):
-    """How spikes raise a threshold: counted in a sum above its base, or in a threshold that relaxes to it (Norse)."""
+    """How a neuron adapts: its spikes raise its threshold, or a current is taken from what charges it (AdEx).
+
+    `count`: they are counted in a sum above the threshold's base. `relax`: the threshold relaxes to its base (Norse).
+    `current`: the current follows the membrane and jumps with each spike.
+    """
 
     COUNT = "count"
     RELAX = "relax"
+    CURRENT = "current"
 
 
 class Joins(StrEnum):
@@ -85,6 +93,8 @@ LEAKS: Mapping[Charge, tuple[str, ...]] = {
     Charge.RELAX: ("rate", "tau"),
     Charge.LEAK_THEN_ADD: ("rate", "tau"),
     Charge.QUADRATIC: ("rate", "tau"),
+    Charge.EXPONENTIAL: ("rate",),
+    Charge.EXPONENTIAL_INPUT_FIRST: ("tau",),
     Charge.FILTER: ("rate",),
 }
 
@@ -93,6 +103,13 @@ RESTS: Mapping[Charge, tuple[str, ...]] = {
     **dict.fromkeys(Charge, ("leak",)),
     Charge.DECAY: ("drive",),
     Charge.FILTER: (),
+}
+
+# For the charge rules that do not relax alone, the other parameters that they need.
+GROWS: Mapping[Charge, tuple[str, ...]] = {
+    Charge.QUADRATIC: ("curvature", "critical"),
+    Charge.EXPONENTIAL: ("sharpness", "critical"),
+    Charge.EXPONENTIAL_INPUT_FIRST: ("sharpness", "critical"),
 }
 
 # For each synapse rule the one parameter that it needs.
@@ -108,7 +125,11 @@ FLOWS: Mapping[Synapse, str] = {
 SUMS = (Synapse.DECAY, Synapse.JUMP, Synapse.LATE_JUMP)
 
 # For each rule of adaptation the parameter that it needs beside `adapt_gain`.
-FORGETS: Mapping[Adapt, str] = {Adapt.COUNT: "adapt_decay", Adapt.RELAX: "adapt_rate"}
+FORGETS: Mapping[Adapt, str] = {
+    Adapt.COUNT: "adapt_decay",
+    Adapt.RELAX: "adapt_rate",
+    Adapt.CURRENT: "adapt_rate",
+}
 
 # The timings that each reset allows.
 RESET_TIMINGS: Mapping[Reset, tuple[ResetTiming, ...]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from models.coding import EncodedInputs, encode
 from models.engines import EngineName, Record, RunResult, create
 from models.errors import InvalidInput
+from models.spec.exponential import exponential
 from models.spec.network import Network
-from models.spec.nodes import LEAKS, RESTS, Charge
+from models.spec.nodes import GROWS, LEAKS, RESTS, Charge
 from tests.networks import FIRING, network_of
 
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))
@@ -84,6 +86,13 @@ def through(engine: EngineName, node: Node, sample: Any, outputs: int, **tensors
         # 0 + (2 + 0.5 * (0 - 0.5) * (0 - 2)) / 2, then 1.25 + (0 + 0.5 * (1.25 - 0.5) * (1.25 - 2)) / 2
         ({"charge": "quadratic", "tau": 2, "curvature": 0.5, "critical": 2, "leak": 0.5}, [1.25, 1.109375]),
         ({"charge": "quadratic", "rate": 0.5, "curvature": 0.5, "critical": 2, "leak": 0.5}, [1.25, 1.109375]),
+        # exp(0) = 1: 0 + 0.5 * (((0.5 - 0) + 2 * 1) + 2), then exp((2.25 - 0) / 2) = 3.0802169, times 2:
+        # 2.25 + 0.5 * (((0.5 - 2.25) + 6.1604338) + 0)
+        ({"charge": "exponential", "rate": 0.5, "sharpness": 2, "critical": 0, "leak": 0.5}, [2.25, 4.4552169]),
+        (
+            {"charge": "exponential_input_first", "tau": 2, "sharpness": 2, "critical": 0, "leak": 0.5},
+            [2.25, 4.4552169],
+        ),
         # (0 - 0.5 * ((1 - 2) * 0)) + 2, then (2 - 0.5 * ((1 - 0) * 2)) + 0
         ({"charge": "filter", "rate": 0.5}, [2.0, 1.0]),
     ],
@@ -93,7 +102,33 @@ def test_each_way_to_charge(engine: EngineName, kind: str, fields: Node, expecte
     node = {"type": kind, "gain": 2.0} | fields
     node |= {"syn_decay": 0.0} if "Cuba" in kind else {}  # a synapse that keeps nothing: j = i
     node |= {"threshold": 100} if "IF" in kind else {}
-    assert membrane(engine, node, [1, 0]) == expected
+    assert membrane(engine, node, [1, 0]) == np.array(expected, np.float32).tolist()
+
+
+def test_neurons_that_grow_by_themselves_are_as_many_as_the_layer_has(engine: EngineName) -> None:
+    # u = 0 + ((0 - 0) + exp(0)) + 0 = 1 fires at each of four steps: three neurons, whatever fills a register up.
+    node = {"type": "LIF", "charge": "exponential", "rate": 1, "sharpness": 1, "critical": 0, "reset": "value"}
+    three: dict[str, Any] = {"input": {"shape": [3], "low": 0, "high": 8}, "labels": list("abc")}
+    result = run(engine, one(node, **three), [[0, 0, 0]] * 4)
+    assert result.spike_counts.tolist() == [[4, 4, 4]]
+    assert np.asarray(result.spikes_per_node["out"]).tolist() == [12]
+
+
+@pytest.mark.parametrize("kind", ["ALIF", "CubaALIF"])
+def test_a_current_that_follows_the_membrane_and_jumps_with_a_spike_opposes_what_charges(
+    engine: EngineName, kind: str
+) -> None:
+    # The exponential is 0, as critical is far off; rate 0.5, leak 0.5, threshold 2, reset to 0.5, and for the current
+    # rate 0.25, coupling 2 and 3 for each spike, so that a = (a + (2 * (v - 0.5) - a) / 4) + 3 * s of the v before.
+    # v = 0, a = 0:          u = 0 + ((0.5 - 0) + 4 - 0) / 2 = 2.25 fires, v = 0.5;  a = (0 + (-1 - 0) / 4) + 3 = 2.75
+    # v = 0.5, a = 2.75:     u = 0.5 + (0 + 4 - 2.75) / 2 = 1.125;                   a = 2.75 + (0 - 2.75) / 4 = 2.0625
+    # v = 1.125, a = 2.0625: u = 1.125 + (-0.625 + 4 - 2.0625) / 2 = 1.78125;
+    #                        a = 2.0625 + (1.25 - 2.0625) / 4 = 1.859375
+    # v = 1.78125, …:        u = 1.78125 + (-1.28125 + 4 - 1.859375) / 2 = 2.2109375 fires
+    node = {"type": kind, "charge": "exponential", "rate": 0.5, "leak": 0.5, "sharpness": 1, "critical": 200}
+    node |= {"threshold": 2, "reset": "value", "reset_value": 0.5, "adapt": "current", "adapt_rate": 0.25}
+    node |= {"adapt_coupling": 2, "adapt_gain": 3} | ({"syn_decay": 0} if kind == "CubaALIF" else {})
+    assert membrane_and_spikes(engine, node, [4, 4, 4, 4]) == ([0.5, 1.125, 1.78125, 0.5], [1, 0, 0, 1])
 
 
 @pytest.mark.parametrize(
@@ -185,13 +220,16 @@ def test_a_filter_between_nodes_passes_its_membrane_on(engine: EngineName) -> No
 
 
 def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineName) -> None:
-    rate, tau, leak, gain, first, second = map(np.float32, (0.3, 3.7, 0.1, 1.3, 0.9, 0.7))
-    curvature, critical = map(np.float32, (0.6, 0.4))
+    rate, tau, leak, gain, first, second = map(np.float32, (0.3, 3.7, 0.1, 1.3, 0.3, 0.7))
+    curvature, critical, sharpness = map(np.float32, (0.3, 1.4, 0.7))
     zero = np.float32(0)
 
-    def expected(charge: Charge) -> np.float32:
+    def grown(v: np.float32) -> np.float32:
+        return np.float32(sharpness * exponential(np.array((v - critical) / sharpness)))
+
+    def expected(charge: Charge) -> Iterator[np.float32]:
         v = zero
-        for i in (first, second):
+        for i in (first, second) * 8:
             match charge:
                 case Charge.EULER:
                     v = v + rate * ((leak - v) + gain * i)
@@ -201,18 +239,24 @@ def test_each_way_to_charge_rounds_in_the_order_that_is_written(engine: EngineNa
                     v = v + (gain * i - (v - leak)) / tau
                 case Charge.QUADRATIC:
                     v = v + (gain * i + curvature * (v - leak) * (v - critical)) / tau
+                case Charge.EXPONENTIAL:
+                    v = v + rate * (((leak - v) + grown(v)) + gain * i)
+                case Charge.EXPONENTIAL_INPUT_FIRST:
+                    v = v + (((gain * i + leak) - v) + grown(v)) / tau
                 case Charge.FILTER:
                     v = (v - rate * ((np.float32(1) - gain * i) * v)) + gain * i
                 case _:
                     v = (v - (v - leak) / tau) + gain * i
-        return v
+            yield v
 
     for charge in set(Charge) - {Charge.DECAY}:
         by = {"tau": float(tau)} if "tau" in LEAKS[charge] else {"rate": float(rate)}
         node = {"type": "LI", "charge": charge, "gain": float(gain)} | by
         node |= {"leak": float(leak)} if "leak" in RESTS[charge] else {}
-        node |= {"curvature": float(curvature), "critical": float(critical)} if charge is Charge.QUADRATIC else {}
-        assert membrane(engine, node, [float(first), float(second)])[-1] == float(expected(charge)), charge
+        growth = {"curvature": curvature, "critical": critical, "sharpness": sharpness}
+        node |= {name: float(growth[name]) for name in GROWS.get(charge, ())}
+        found = membrane(engine, node, [float(first), float(second)] * 8)
+        assert found == [float(value) for value in expected(charge)], charge
 
 
 @pytest.mark.parametrize(

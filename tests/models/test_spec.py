@@ -105,6 +105,18 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
             "node 'lif': critical is None, expected a value, since charge is 'quadratic'",
         ),
         (
+            changed("lif", charge="exponential", decay=None, rate=0.5, critical=0.5),
+            "node 'lif': sharpness is None, expected a value, since charge is 'exponential'",
+        ),
+        (
+            changed("lif", sharpness=0.5),
+            "node 'lif': sharpness is 0.5, expected none, since charge is 'decay'",
+        ),
+        (
+            changed("lif", charge="exponential_input_first", decay=None, rate=0.5, sharpness=0.5, critical=0.5),
+            "node 'lif': charge is 'exponential_input_first', which needs tau, but it has rate",
+        ),
+        (
             changed("lif", refractory=2, fire="multiple"),
             "node 'lif': fire is 'multiple', but a neuron with refractory steps fires once",
         ),
@@ -137,6 +149,14 @@ def test_per_neuron_parameters_and_recurrence_ask_for_tensors() -> None:
         (
             changed("lif", type="ALIF", adapt_gain=0.5),
             "node 'lif': adapt is 'count', which needs adapt_decay and no adapt_rate",
+        ),
+        (
+            changed("lif", type="ALIF", decay=0.5, adapt="current", adapt_rate=0.5, adapt_coupling=1, adapt_gain=0.5),
+            "node 'lif': adapt is 'current', which needs charge 'exponential', but charge is 'decay'",
+        ),
+        (
+            changed("lif", type="ALIF", adapt_decay=0.5, adapt_coupling=0.5, adapt_gain=0.5),
+            "node 'lif': adapt_coupling is 0.5, expected none, since adapt is 'count'",
         ),
         (
             changed("lif", type="ALIF", adapt="relax", adapt_rate=0.5, adapt_decay=0.5, adapt_gain=0.5),

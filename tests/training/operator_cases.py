@@ -81,7 +81,7 @@ class Case:
                 continue
             low, high = max(parameter.low, -0.5), min(parameter.high, 1.5)
             drawn = low + (high - low) * torch.rand(size, generator=generator)
-            if name in ("tau", "threshold"):
+            if name in ("tau", "threshold", "sharpness"):
                 drawn = 0.5 + drawn.abs()
             if name == "threshold" and getattr(node, "fire", None) is Fire.MULTIPLE:
                 drawn += 8  # few spikes a step, so that their sums are exact

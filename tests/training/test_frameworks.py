@@ -115,7 +115,7 @@ NOT_SERVED = [
         "cannot run",
     ),
     ("spikingjelly", "spikingjelly.activation_based.neuron", "SimpleLIFNode(2.0, False, v_reset=-0.5)", "float64"),
-    ("spikingjelly", "spikingjelly.activation_based.neuron", "EIFNode()", "no rule converts it"),
+    ("spikingjelly", "spikingjelly.activation_based.neuron", "IzhikevichNode()", "no rule converts it"),
     (
         "spikingjelly",
         "spikingjelly.activation_based.layer",

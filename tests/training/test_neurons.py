@@ -27,7 +27,12 @@ from training.publish.export import export
 from training.report.epochs import Watcher
 
 VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
-SQUARES = {Charge.QUADRATIC: {"curvature": 0.125, "critical": 0.5}}
+EXPONENTIAL = {"sharpness": 1.0, "critical": 2.0}
+GROWTH = {
+    Charge.QUADRATIC: {"curvature": 0.125, "critical": 0.5},
+    Charge.EXPONENTIAL: EXPONENTIAL,
+    Charge.EXPONENTIAL_INPUT_FIRST: EXPONENTIAL,
+}
 
 ADAPTS = {"adapt_decay": 0.75, "adapt_gain": 0.25}
 RELAXES = {"adapt": Adapt.RELAX, "adapt_rate": 0.125, "adapt_gain": 0.25}
@@ -37,7 +42,7 @@ def rules() -> Iterator[dict[str, Any]]:
     """Yield every neuron with each of its rules, one at a time."""
     for charge in Charge:
         for parameter in LEAKS[charge]:
-            leaky = {"charge": charge, parameter: VALUES[parameter]} | SQUARES.get(charge, {})
+            leaky = {"charge": charge, parameter: VALUES[parameter]} | GROWTH.get(charge, {})
             yield {"type": "LIF"} | leaky
             yield {"type": "LI"} | leaky
             yield {"type": "CubaLIF", "syn_decay": 0.5} | leaky
@@ -55,8 +60,11 @@ def rules() -> Iterator[dict[str, Any]]:
         yield {"type": "IF", "recurrent": {"bias": True, "bias_at_start": False, "joins": joins}}
     for charge in Charge:
         for parameter in LEAKS[charge]:
-            leaky = {"charge": charge, parameter: VALUES[parameter]} | SQUARES.get(charge, {})
+            leaky = {"charge": charge, parameter: VALUES[parameter]} | GROWTH.get(charge, {})
             yield ADAPTS | {"type": "ALIF"} | leaky
+    opposes = {"adapt": Adapt.CURRENT, "adapt_rate": 0.125, "adapt_coupling": 0.5, "adapt_gain": 0.25}
+    for reset in Reset:
+        yield {"type": "ALIF", "charge": Charge.EXPONENTIAL, "rate": 0.25, "reset": reset} | EXPONENTIAL | opposes
     for fire in Fire:
         yield ADAPTS | {"type": "ALIF", "decay": 0.75, "fire": fire}
     for reset in Reset:

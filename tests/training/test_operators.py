@@ -62,6 +62,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         | {"reset": "value"},
         {"trained": ("curvature", "critical", "tau", "leak"), "begun": True},
     ),
+    "exponential": (
+        {"type": "LIF", "charge": "exponential_input_first", "tau": 4.0, "sharpness": 0.5, "critical": 0.75}
+        | {"leak": 0.125, "reset": "value"},
+        {"trained": ("sharpness", "critical", "tau", "leak"), "begun": True},
+    ),
+    "adaptive exponential": (
+        {"type": "CubaALIF", "synapse": "jump", "syn_rate": 0.25, "charge": "exponential", "rate": 0.25}
+        | {"sharpness": "per_neuron", "critical": 1.0, "reset": "value", "recurrent": {"joins": "charge"}}
+        | {"adapt": "current", "adapt_rate": 0.25, "adapt_coupling": 0.5, "adapt_gain": 0.25},
+        {"trained": ("adapt_rate", "adapt_coupling", "adapt_gain", "sharpness", "critical"), "begun": True},
+    ),
     "filter": ({"type": "LI", "charge": "filter", "rate": 0.25}, {"trained": ("rate",), "begun": True}),
     "adaptive with spikes that count less": (
         {"type": "ALIF", "decay": 0.875, "adapt_decay": 0.9375, "adapt_gain": 0.5, "adapt_spike": "per_neuron"},

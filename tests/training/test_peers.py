@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from models.coding import EncodedInputs
 from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
+from models.engines.torch.exponential import exponential
 from models.spec import Readout, Spec
 from models.spec.network import Network
 from models.spec.nodes import Recurrent, ResetTiming
@@ -33,6 +34,9 @@ from training.importers.frameworks.framework import Framework, find
 
 INPUTS, NEURONS, STEPS, SAMPLES = 24, 130, 40, 100
 LEAST_NEURON_STEPS = 10**6
+MOST_PER_MILLION = (
+    20  # spikes that may differ since torch.exp is not always the nearest float32: none did in 108 million
+)
 
 Generator = np.random.Generator
 Neurons = Callable[[Generator, int], nn.Module]  # a generator and a layer's size -> its neurons
@@ -263,7 +267,15 @@ def norse_neurons(kind: str, **fields: Any) -> Neurons:
             parameters = of("norse.torch.functional.iaf").IAFParameters(**thresholds, v_reset=torch.tensor(-0.25))
             return getattr(norse, kind)(parameters)
         resets = {"v_reset": uniform(rng, -0.5, 0.1, size)}
-        if "LSNN" in kind:  # which start at v_th, as a number for all neurons, and keep its place
+        if "Ex" in kind:
+            growth = {"delta_T": uniform(rng, 0.1, 1.0, size)}
+            if "AdEx" in kind:
+                growth |= {"tau_ada_inv": uniform(rng, 10, 500, size)}
+                growth |= {"adaptation_current": uniform(rng, -0.5, 1, size)}
+                growth |= {"adaptation_spike": uniform(rng, 0.05, 0.5, size)}
+            named = "LIFAdExParameters" if "AdEx" in kind else "LIFExParameters"
+            parameters = getattr(norse, named)(**membrane, **current, **thresholds, **resets, **growth)
+        elif "LSNN" in kind:  # which start at v_th, as a number for all neurons, and keep its place
             thresholds = {"v_th": torch.tensor(float(rng.uniform(0.2, 0.6)))}
             adaptation = {"tau_adapt_inv": uniform(rng, 10, 500, size), "beta": uniform(rng, 0.05, 0.5, size)}
             parameters = of("norse.torch.functional.lsnn").LSNNParameters(
@@ -359,6 +371,24 @@ SINABS: dict[str, Neurons] = {
     )
 }
 
+EIF: dict[str, Any] = {"tau": (1.1, 4.0), "delta_T": (0.1, 1.0), "theta_rh": (0.2, 0.8), "v_rest": (0.0, 0.1)}
+EXPONENTIAL: dict[str, tuple[str, Neurons]] = {
+    f"EIFNode-reset_{reset}-{mode}": ("spikingjelly", spikingjelly_neurons("EIFNode", reset, step_mode=mode, **EIF))
+    for reset, mode in ((0.0, "s"), (-0.3, "m"))
+} | {
+    # A subtraction does not keep a large membrane from growing, so that there it grows late.
+    "EIFNode-reset_None-m": (
+        "spikingjelly",
+        spikingjelly_neurons("EIFNode", None, step_mode="m", **EIF | {"delta_T": (2.0, 4.0), "theta_rh": (20.0, 30.0)}),
+    )
+} | {
+    kind: ("norse", norse_neurons(kind))
+    for kind in (
+        *("LIFExCell", "LIFEx", "LIFExRecurrentCell", "LIFExRecurrent"),
+        *("LIFAdExCell", "LIFAdEx", "LIFAdExRecurrentCell", "LIFAdExRecurrent"),
+    )
+}  # fmt: skip
+
 ROWS = [
     pytest.param(name, neurons, id=f"{name}-{row}")
     for name, rows in (("snntorch", SNNTORCH), ("spikingjelly", SPIKINGJELLY), ("norse", NORSE), ("sinabs", SINABS))
@@ -379,6 +409,33 @@ def test_no_spike_and_no_membrane_differs_from_the_frameworks_own(name: str, neu
     theirs = run_framework(network, framework, inputs)
     for engine in (EngineName.REFERENCE, EngineName.EVENT):
         require_parity(compare(network, theirs, create(engine, network.network), inputs))
+
+
+@pytest.mark.parametrize("kind", EXPONENTIAL)
+def test_with_one_exponential_nothing_differs_from_the_frameworks_own(
+    kind: str, rng: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So every other operation is the framework's, in its order.
+    name, neurons = EXPONENTIAL[kind]
+    peer(name)
+    framework, network = converted(name, sequential(rng, neurons))
+    inputs = spikes(rng)
+    monkeypatch.setattr(torch, "exp", exponential)
+    theirs = run_framework(network, framework, inputs)
+    for engine in (EngineName.REFERENCE, EngineName.EVENT):
+        require_parity(compare(network, theirs, create(engine, network.network), inputs))
+
+
+@pytest.mark.parametrize("kind", EXPONENTIAL)
+def test_the_frameworks_own_exponential_changes_few_spikes(kind: str, rng: Generator) -> None:
+    name, neurons = EXPONENTIAL[kind]
+    peer(name)
+    framework, network = converted(name, sequential(rng, neurons))
+    inputs = spikes(rng)
+    rows = compare(network, run_framework(network, framework, inputs), ReferenceEngine(network.network), inputs)
+    differing, neuron_steps = sum(row.differing for row in rows), sum(row.neuron_steps for row in rows)
+    assert neuron_steps >= LEAST_NEURON_STEPS
+    assert differing <= MOST_PER_MILLION * neuron_steps / 10**6
 
 
 def norse_readout(rng: Generator, size: int, kind: str) -> nn.Module:

@@ -108,6 +108,17 @@ CASES: dict[str, Callable[[], Case]] = {
     "refractory": _case(
         {"type": "LIF", "decay": "per_neuron", "threshold": 0.25, "refractory": 2.0} | VALUE, trained=["decay"]
     ),
+    "charge exponential_input_first": _case(
+        {"type": "LIF", "charge": "exponential_input_first", "tau": 1.5, "sharpness": "per_neuron", "critical": 0.75}
+        | VALUE,
+        trained=["sharpness", "critical"],
+    ),
+    "charge exponential, adapt current": _case(
+        {"type": "ALIF", "charge": "exponential", "rate": 0.75, "sharpness": 0.5, "critical": 1.0, "adapt": "current"}
+        | {"adapt_rate": "per_neuron", "adapt_coupling": 0.5, "adapt_gain": 0.25}
+        | VALUE,
+        trained=["adapt_rate", "adapt_coupling", "adapt_gain"],
+    ),
     "charge quadratic": _case(
         {"type": "LIF", "charge": "quadratic", "tau": 1.5, "curvature": "per_neuron", "critical": 0.5} | VALUE,
         trained=["curvature", "critical"],
@@ -130,9 +141,12 @@ CASES: dict[str, Callable[[], Case]] = {
     ),
 }
 
-# What is divided, rounded, multiplied and added in a step, forward and back.
+# What is divided, rounded, multiplied and added in a step, forward and back, also in float64.
 KERNELS = Rule.of(
-    parse({"type": "CubaLIF", "charge": "relax", "tau": 2.0, "syn_decay": 0.5, "floor": -1.0, "fire": "multiple"}),
+    parse(
+        {"type": "CubaLIF", "charge": "exponential_input_first", "tau": 2.0, "sharpness": 0.5, "critical": 0.5}
+        | {"syn_decay": 0.5, "floor": -1.0, "fire": "multiple"}
+    ),
     ["tau", "threshold"],
     Surrogate.SIGMOID,
     detach_reset=False,
@@ -201,7 +215,7 @@ def compile_kernels() -> dict[str, dict[str, int]]:
             kernel, signature, {(kernel.arg_names.index(name),): value for name, value in constants.items()}
         )
         compiled = compile_for(code, target=GPUTarget("cuda", 80, 32), options=options)
-        operations = re.findall(r"\b(add|sub|mul|div|fma|mad)[\w.]*\.f32", compiled.asm["ptx"])
+        operations = re.findall(r"\b(add|sub|mul|div|fma|mad)[\w.]*\.f(?:32|64)", compiled.asm["ptx"])
         found[choice] = {operation: operations.count(operation) for operation in sorted(set(operations))}
         assert compiled.asm["cubin"]
     return found

@@ -6,8 +6,6 @@ from tests.zoo.registry import Entry, Outcome, refused
 
 TODAY: dict[str, Outcome] = {
     "snntorch-rate-coded": refused("torch.bernoulli draws at random"),
-    "spikingjelly-qif-eif": refused("EIFNode): its class: no rule converts it"),
-    "norse-lif-adex": refused("LIFAdExCell): its class: no rule converts it"),
 }
 
 

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.engines.torch.exponential import exponential
 from models.engines.torch.network import HardThreshold
 from models.spec.nodes import Fire
 from training.config import Surrogate
@@ -159,6 +160,10 @@ class SoftThreshold:
     def still(self, values: Tensor) -> Tensor:
         """Return the values detached."""
         return values.detach()
+
+    def exponential(self, values: Tensor) -> Tensor:
+        """Return e to the power of the values."""
+        return exponential(values)
 
 
 def threshold_for(

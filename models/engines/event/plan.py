@@ -48,6 +48,9 @@ from models.spec.sums import Sum, Sums, sums_of
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 
+# The parameters of padding, where they are not 0: it stays at 0, also where it is divided or grows, and never fires.
+PADDING = {"threshold": np.inf, "tau": 1.0, "sharpness": 1.0, "critical": 1000.0}
+
 
 class Neurons(NamedTuple):
     """A neuron layer's rule and parameters for `kernels.run_neurons`.
@@ -203,13 +206,15 @@ def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
     first = dict(zip(ROWS, rows[:, 0].tolist(), strict=True))
     alike = bool((rows == rows[:, :1]).all())
     # Padding without a current stays at rest, and so below any threshold, unless something else lifts it.
+    grows = getattr(node, "sharpness", None) is not None  # without any current
     if alike and (
-        layout.places.size == layout.size or first["drive"] == first["leak"] == first["start"] == 0 >= first["floor"]
+        layout.places.size == layout.size
+        or (first["drive"] == first["leak"] == first["start"] == 0 >= first["floor"] and not grows)
     ):
         return aligned((len(ROWS), LANES), rows[:, :1]).ravel()
     rows, padding = layout.to_rows(rows), np.setdiff1d(np.arange(layout.size), layout.places)
-    rows[ROWS.index("threshold"), padding] = np.inf
-    rows[ROWS.index("tau"), padding] = 1.0  # by which padding is divided, and stays at 0
+    for name, value in PADDING.items():
+        rows[ROWS.index(name), padding] = value
     return rows.ravel()
 
 

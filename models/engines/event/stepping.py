@@ -33,6 +33,7 @@ from models.neurons import (
     has_synapse,
     refracts,
 )
+from models.spec.exponential import HIGHEST, LOWEST, parts
 from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import (
     LEAKS,
@@ -61,6 +62,9 @@ RESET_CASES = tuple(
         key=lambda case: case[1] is not ResetTiming.SAME_STEP,
     )
 )
+
+EXPONENT_BIAS, MANTISSA_BITS = 1023, 52  # of a float64
+_DOUBLES, _WIDE = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(ir.IntType(64), LANES)
 
 # A plain layer's cases come first, so that they keep their numbers where no others are told apart.
 PLAIN_FIRES = FIRE_CASES[:2]
@@ -168,6 +172,23 @@ class VectorArithmetic:
         """Return the values: there is no gradient to hold back."""
         return values
 
+    def exponential(self, values: Vector) -> Vector:
+        """Return e to the power of the values; 2**k is made of k as the exponent of a float64."""
+        code, builder = values.code, values.code.builder
+        lowest, highest = (self.constant(values, bound) for bound in (LOWEST, HIGHEST))
+        c = self.where(self.compare(">", values, lowest), values, lowest)
+        c = self.where(self.compare("<", c, highest), c, highest)
+        wide = Vector(code, builder.fpext(c.value, _DOUBLES))
+        p, k = parts(
+            wide,
+            lambda number: self.constant(wide, number),
+            lambda given: Vector(code, code.call("llvm.floor", given.value)),
+        )
+        exponent = builder.add(builder.fptosi(k.value, _WIDE), ir.Constant(_WIDE, [EXPONENT_BIAS] * LANES))
+        power = builder.bitcast(builder.shl(exponent, ir.Constant(_WIDE, [MANTISSA_BITS] * LANES)), _DOUBLES)
+        found = Vector(code, builder.fptrunc((p * Vector(code, power)).value, values.value.type))
+        return self.where(builder.fcmp_unordered("uno", values.value, values.value), values, found)
+
     def constant(self, like: Vector, number: float) -> Vector:
         """Return a vector of one number."""
         return Vector(like.code, ir.Constant(like.value.type, [number] * LANES))
@@ -244,13 +265,24 @@ class _Step:
 
         return _chosen(self.code, adaptive, ADAPT_CASES, give)[0]
 
-    def adapt(self, adaptive: Any, held: Any, a: Any, threshold: Vector, spikes: Vector) -> None:
-        """Let the spikes count in the adaptation, where there is one."""
+    def opposing(self, adaptive: Any, held: Any, a: Any) -> Vector:
+        """Return the adaptation that is taken from what charges, or zeros, which change no bit there."""
+
+        def give(case: Adapt | None) -> tuple[Vector, ...]:
+            if case is not None and ADAPTATIONS[case](self.only()).opposes:
+                return (Vector(self.code, self.code.load(held, a)),)
+            return (VectorArithmetic().constant(self.parameter("threshold"), 0.0),)
+
+        return _chosen(self.code, adaptive, ADAPT_CASES, give)[0]
+
+    def adapt(self, adaptive: Any, held: Any, a: Any, threshold: Vector, membrane: Vector, spikes: Vector) -> None:
+        """Let the spikes count in the adaptation, where there is one; `membrane` is that before the step."""
 
         def give(case: Adapt | None) -> tuple[Vector, ...]:
             if case is not None:
                 before = Vector(self.code, self.code.load(held, a))
-                self.code.store(ADAPTATIONS[case](self.only()).after(before, threshold, spikes).value, held, a)
+                after = ADAPTATIONS[case](self.only()).after(before, threshold, membrane, spikes)
+                self.code.store(after.value, held, a)
             return ()
 
         _chosen(self.code, adaptive, ADAPT_CASES, give)
@@ -286,15 +318,15 @@ class _Step:
 
         return _chosen(self.code, reset, self.resets, give)
 
-    def charged(self, charge: Any, membrane: Vector, flowing: Vector) -> Vector:
-        """Return the membrane after the current."""
+    def charged(self, charge: Any, membrane: Vector, flowing: Vector, opposing: Vector) -> Vector:
+        """Return the membrane after the current, less what is `opposing` where the charge has that."""
 
         def give(case: tuple[Charge, str] | None) -> tuple[Vector, ...]:
             if case is None:
                 return (flowing,)
             kind, parameter = case
             others = {name for names in LEAKS.values() for name in names} - {parameter}
-            return (CHARGES[kind](self.only(*others))(membrane, flowing),)
+            return (CHARGES[kind](self.only(*others))(membrane, flowing, opposing, VectorArithmetic()),)
 
         return _chosen(self.code, charge, CHARGE_CASES, give)[0]
 
@@ -343,7 +375,7 @@ def step_plain(
         step = _Step(code, parameters, p, stride, PLAIN_FIRES, PLAIN_RESETS)
         arithmetic = VectorArithmetic()
         before, flowing = (Vector(code, code.load(pointer, at)) for pointer, at in ((membranes, j), (currents, i)))
-        charged = CHARGES[Charge.DECAY](step.only())(before, flowing)
+        charged = CHARGES[Charge.DECAY](step.only())(before, flowing, None, arithmetic)
         threshold = step.parameter("threshold")
         spikes = step.fired(fire, charged, threshold)
         (after,) = step.by_reset(reset, threshold, lambda rule: (rule.after(charged, spikes, None, arithmetic),))
@@ -391,13 +423,14 @@ def step_any(
 
         before, late = step.by_reset(in_reset, threshold, start)
         flowing, kept = step.flowing(in_synapse, loaded(states, j), current, feedback)
-        joined = step.joined(in_synapse, step.charged(in_charge, before, flowing), feedback)
+        opposing = step.opposing(adaptive, states, a)
+        joined = step.joined(in_synapse, step.charged(in_charge, before, flowing, opposing), feedback)
         (charged,) = step.by_reset(in_reset, threshold, lambda rule: (rule.charged(joined, late, arithmetic),))
         fired = step.fired(in_fire, charged, threshold)
         (after,) = step.by_reset(in_reset, threshold, lambda rule: (rule.after(charged, fired, late, arithmetic),))
         lifted = step.lifted(in_floor, after)
         remaining, fired = step.hold(refractory, states, q, resting, lifted, fired)
-        step.adapt(adaptive, states, a, threshold, fired)
+        step.adapt(adaptive, states, a, threshold, resting, fired)
         code.store(remaining.value, membranes, j)
         code.store(kept.value, states, j)
         code.store(fired.value, counts, j)

@@ -109,7 +109,7 @@ class Code:
     def call(self, operation: str, vector: Any) -> Any:
         """Return what one of LLVM's own operations makes of a vector of floats."""
         kind = ir.FunctionType(vector.type, [vector.type])
-        name = f"{operation}.v{vector.type.count}f32"
+        name = f"{operation}.v{vector.type.count}{'f64' if vector.type.element == ir.DoubleType() else 'f32'}"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [vector])
 
     def bits(self, booleans: Any) -> Any:

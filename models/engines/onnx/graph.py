@@ -25,7 +25,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial, reduce, singledispatchmethod
+from functools import cache, cached_property, partial, reduce, singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from models.engines.onnx.outputs import read_at_each_step
 from models.engines.state import longest_delay, neuron_arrays
 from models.neurons import NeuronLayer, NeuronState, at_rest, counts_steps
 from models.spec import Coding, Readout, Spec
+from models.spec.exponential import HIGHEST, HIGHEST_POWER, LOWEST, LOWEST_POWER, parts
 from models.spec.network import Network
 from models.spec.nodes import (
     AvgPool,
@@ -203,6 +204,22 @@ class OnnxArithmetic:
     def still(self, values: Value) -> Value:
         """Return the values unchanged, since there is no gradient to stop."""
         return values
+
+    def exponential(self, values: Value) -> Value:
+        """Return e to the power of the values; ONNX Runtime has all that it is made of for float64."""
+        body = self.body
+        lowest, highest = body.constant(LOWEST, np.float32), body.constant(HIGHEST, np.float32)
+        c = body.op("Where", body.op("Greater", values, lowest), values, lowest)
+        c = body.op("Where", body.op("Less", c, highest), c, highest)
+        p, k = parts(
+            body.cast(c, TensorProto.DOUBLE),
+            lambda number: body.constant(number, np.float64),
+            lambda given: body.op("Floor", given),
+        )
+        powers = body.constant(np.ldexp(1.0, np.arange(LOWEST_POWER, HIGHEST_POWER + 1)), np.float64)
+        place = body.cast(k, TensorProto.INT64) + body.constant(-LOWEST_POWER, np.int64)
+        found = body.cast(p * body.op("Gather", powers, place), TensorProto.FLOAT)
+        return body.op("Where", body.op("IsNaN", values), values, found)
 
 
 def build(network: Network, name: str = "spikeserve", version: int = 1, producer: str = "") -> onnx.ModelProto:
@@ -647,9 +664,14 @@ class _NetworkBuilder:
 
         begun = body.fresh("begun") if counts_steps(node) else None
         current = body.fresh("current")
+
+        @cache  # as several rules may ask for one parameter
+        def parameter(name: str) -> Value:
+            return body.constant(self.network.parameter(node, name), name=f"{node.name}.{name}")
+
         layer = NeuronLayer[Value].of(
             node,
-            lambda name: body.constant(self.network.parameter(node, name), name=f"{node.name}.{name}"),
+            parameter,
             OnnxArithmetic(body),
             partial(self.recur, body, node),
         )

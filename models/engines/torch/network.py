@@ -26,6 +26,7 @@ from models.engines.torch.connections import (
     SumPool,
     join,
 )
+from models.engines.torch.exponential import exponential
 from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
 from models.neurons.layer import Recurrence
 from models.spec import Spec, nodes
@@ -83,6 +84,10 @@ class HardThreshold:
     def still(self, values: Tensor) -> Tensor:
         """Return the values detached."""
         return values.detach()
+
+    def exponential(self, values: Tensor) -> Tensor:
+        """Return e to the power of the values."""
+        return exponential(values)
 
 
 class ParameterisedLayer(nn.Module):

@@ -33,7 +33,8 @@ def variants(kind: Any) -> Iterator[dict[str, Any]]:
     if issubclass(kind, Leaky):
         rates = [({"charge": "euler"}, ["rate", "leak"]), ({"charge": "relax"}, ["tau", "leak"])]
         squares = ({"charge": "quadratic"}, ["tau", "leak", "curvature", "critical"])
-        charges = [({}, ["decay", "drive"]), *rates, squares]
+        growing = ({"charge": "exponential"}, ["rate", "leak", "sharpness", "critical"])
+        charges = [({}, ["decay", "drive"]), *rates, squares, growing]
     for number, (rule, names) in enumerate(charges):
         fields, arrays = {"type": kind.__name__, "name": "out"} | rule, list(names)
         if issubclass(kind, Driven):
@@ -47,9 +48,9 @@ def variants(kind: Any) -> Iterator[dict[str, Any]]:
         if "refractory" in kind.model_fields and number != 1:
             arrays += ["refractory"]
         if issubclass(kind, Adaptive):
-            fields |= {"adapt": "relax" if number == 1 else "count"}
-            arrays += ["adapt_rate" if number == 1 else "adapt_decay", "adapt_gain"]
-            arrays += [] if number == 1 else ["adapt_spike"]
+            fields |= {"adapt": {1: "relax", 4: "current"}.get(number, "count")}
+            arrays += ["adapt_rate" if number in (1, 4) else "adapt_decay", "adapt_gain"]
+            arrays += {1: [], 4: ["adapt_coupling"]}.get(number, ["adapt_spike"])
         if issubclass(kind, Alpha):
             arrays += ["gain", "exc_decay", "inh_decay"]
         if issubclass(kind, get_args(Spiking)):
@@ -82,10 +83,11 @@ def network(node: dict[str, Any], tensors: dict[str, Any], neurons: int) -> Netw
 def values(node: dict[str, Any]) -> dict[str, FloatArray]:
     """Return arrays of other values for each neuron, such that layers fire and rest.
 
-    They are 0.2 to 0.7, but tau is 1.2 to 1.7; a curvature is a sixteenth of that, as a membrane squares itself, and
-    the gain of an Alpha eight times, as its membrane is a difference.
+    They are 0.2 to 0.7, but tau is 1.2 to 1.7; a curvature is a sixteenth of that, as a membrane squares itself, from
+    where on one grows exponentially eight times, and the gain of an Alpha too, as its membrane is a difference.
     """
     factors = {"curvature": 1 / 16} | ({"gain": 8.0} if node["type"] == "Alpha" else {})
+    factors |= {"critical": 8.0} if node.get("charge") == "exponential" else {}
     rng = np.random.default_rng(0)
     arrays = {name: rng.uniform(0.2, 0.7, NEURONS).astype(np.float32) for name in node if node[name] == "per_neuron"}
     arrays = {name: array + np.float32(name == "tau") for name, array in arrays.items()}

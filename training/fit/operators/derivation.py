@@ -176,6 +176,10 @@ def _positive(expression: Expression, gradient: Expression, add: Add, _: Rule) -
     add(expression.operands[0], made("select", expression, gradient, ZERO))
 
 
+def _exponential(expression: Expression, gradient: Expression, add: Add, _: Rule) -> None:
+    add(expression.operands[0], gradient * expression)
+
+
 # What each operation adds to the gradients of its operands; no gradient passes what is held, and leaves have none.
 BACKWARD: Mapping[str, Callable[[Expression, Expression, Add, Rule], None]] = {
     "+": _plus,
@@ -185,6 +189,7 @@ BACKWARD: Mapping[str, Callable[[Expression, Expression, Add, Rule], None]] = {
     "fire": _fire,
     "select": _select,
     "positive": _positive,
+    "exponential": _exponential,
 }
 
 

@@ -25,7 +25,8 @@ class Expression:
 
     The operations: leaf, constant, +, -, *, /; fire (charged, threshold); select (where the first is above 0, the
     second, else the third); held (the first, through which no gradient passes); positive (0 in place of what is less);
-    abs; sigmoid; nearest (how many whole thresholds are nearest to what is charged, at least 1).
+    exponential (as the spec defines it); abs; sigmoid; nearest (how many whole thresholds are nearest to what is
+    charged, at least 1).
     """
 
     operation: str
@@ -132,6 +133,10 @@ class ExpressionArithmetic:
     def still(self, values: Expression) -> Expression:
         """Return the values, through which no gradient passes."""
         return made("held", values)
+
+    def exponential(self, values: Expression) -> Expression:
+        """Return e to the power of the values."""
+        return made("exponential", values)
 
 
 def in_order(roots: Iterable[Expression]) -> list[Expression]:

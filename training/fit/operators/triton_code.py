@@ -40,6 +40,7 @@ OPERATIONS: Mapping[str, str] = {
     "/": "operations.divide({}, {})",
     "select": "operations.select({}, {}, {})",
     "positive": "operations.positive({})",
+    "exponential": "operations.exponential({})",
     "abs": "operations.absolute({})",
     "sigmoid": "operations.sigmoid({})",
     "nearest": "operations.nearest({}, {})",

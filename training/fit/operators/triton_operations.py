@@ -11,6 +11,13 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from models.spec import exponential as of_spec
+
+LOWEST, HIGHEST = tl.constexpr(of_spec.LOWEST), tl.constexpr(of_spec.HIGHEST)
+LOG2_E, HALF = tl.constexpr(of_spec.LOG2_E), tl.constexpr(0.5)
+LN2_HIGH, LN2_LOW = tl.constexpr(of_spec.LN2_HIGH), tl.constexpr(of_spec.LN2_LOW)
+COEFFICIENTS, TERMS = tl.constexpr(of_spec.COEFFICIENTS), tl.constexpr(len(of_spec.COEFFICIENTS))
+
 
 @triton.jit  # type: ignore[untyped-decorator]
 def divide(first, second) -> Any:  # type: ignore[no-untyped-def]
@@ -57,6 +64,20 @@ def select(spikes, fired, silent) -> Any:  # type: ignore[no-untyped-def]
 def positive(values) -> Any:  # type: ignore[no-untyped-def]
     """Return the values, with 0 in place of negative ones."""
     return tl.where(values < 0.0, 0.0, values)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def exponential(values) -> Any:  # type: ignore[no-untyped-def]
+    """Return e to the power of the values by the operations of `models.spec.exponential`, in float64."""
+    c = tl.where(values > LOWEST, values, LOWEST)
+    c = tl.where(c < HIGHEST, c, HIGHEST).to(tl.float64)
+    k = tl.floor(c * LOG2_E + HALF)
+    r = (c - k * LN2_HIGH) - k * LN2_LOW
+    p = r * COEFFICIENTS[0] + COEFFICIENTS[1]
+    for n in tl.static_range(2, TERMS):
+        p = p * r + COEFFICIENTS[n]
+    power = ((k.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
+    return tl.where(values != values, values, (p * power).to(tl.float32))
 
 
 @triton.jit  # type: ignore[untyped-decorator]

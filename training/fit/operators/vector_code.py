@@ -120,15 +120,15 @@ class _Writer:
 
     def _sigmoid(self, values: Vector) -> Vector:
         one = self.arithmetic.constant(values, 1.0)
-        return one / (one + self._exponential(self.arithmetic.constant(values, 0.0) - values))
+        return one / (one + self._rough_exponential(self.arithmetic.constant(values, 0.0) - values))
 
     def _nearest(self, charged: Vector, threshold: Vector) -> Vector:
         one = self.arithmetic.constant(charged, 1.0)
         often = Vector(self.code, self.code.call("llvm.rint", (charged / threshold).value))
         return self.arithmetic.where(self.arithmetic.compare(">", often, one), often, one)
 
-    def _exponential(self, values: Vector) -> Vector:
-        """Return e to the power of `values`, to about one unit in the last place (Cephes' expf).
+    def _rough_exponential(self, values: Vector) -> Vector:
+        """Return e to the power of `values`, to about one unit in the last place (Cephes' expf): for gradients alone.
 
         x = n ln 2 + r; e**r is a polynomial, and 2**n is made of n as a float's exponent.
         """
@@ -160,6 +160,7 @@ OPERATIONS: Mapping[str, Callable[..., Vector]] = {
     "select": lambda writer, spikes, fired, silent: writer.arithmetic.select(spikes, fired, silent),
     "held": lambda _, spikes: spikes,
     "positive": lambda writer, values: writer.arithmetic.positive(values),
+    "exponential": lambda writer, values: writer.arithmetic.exponential(values),
     "abs": _Writer._abs,
     "sigmoid": _Writer._sigmoid,
     "nearest": _Writer._nearest,

@@ -73,6 +73,41 @@ def recurrent(layer: Layer) -> None:
     )
 
 
+def exponential(layer: Layer) -> None:
+    """Convert LIFExCell and LIFEx: a LIF that grows by sharpness * exp((v - v_th) / sharpness) too."""
+    layer.add(CubaLIF, **_growing(layer))
+
+
+def exponential_recurrent(layer: Layer) -> None:
+    """Convert LIFExRecurrentCell and LIFExRecurrent, which hold their input's weights too."""
+    _weights(layer)
+    layer.add(CubaLIF, **_growing(layer), **_recurrent(layer))
+
+
+def adaptive_exponential(layer: Layer) -> None:
+    """Convert LIFAdExCell and LIFAdEx: the same, with a current that opposes it."""
+    layer.add(CubaALIF, **_growing(layer), **_opposing(layer))
+
+
+def adaptive_exponential_recurrent(layer: Layer) -> None:
+    """Convert LIFAdExRecurrentCell and LIFAdExRecurrent, which hold their input's weights too."""
+    _weights(layer)
+    layer.add(CubaALIF, **_growing(layer), **_opposing(layer), **_recurrent(layer))
+
+
+def _growing(layer: Layer) -> dict[str, Any]:
+    _refuse_adjoint(layer)
+    p = layer.module.p
+    growth = {"charge": Charge.EXPONENTIAL, "sharpness": p.delta_T, "critical": p.v_th}
+    return growth | _membrane(layer) | _current(layer) | _spiking(layer)
+
+
+def _opposing(layer: Layer) -> dict[str, Any]:
+    p = layer.module.p
+    adapt = {"adapt": Adapt.CURRENT, "adapt_rate": layer.module.dt * p.tau_ada_inv}
+    return adapt | {"adapt_coupling": p.adaptation_current, "adapt_gain": p.adaptation_spike}
+
+
 def refractory(layer: Layer) -> None:
     """Convert LIFRefracCell, whose membrane stays for rho_reset steps after a spike while its current flows on."""
     _refuse_adjoint(layer)
@@ -228,6 +263,14 @@ FRAMEWORK = Framework(
             norse.LIF: leaky,
             norse.LIFRecurrentCell: recurrent,
             norse.LIFRecurrent: recurrent,
+            norse.LIFExCell: exponential,
+            norse.LIFEx: exponential,
+            norse.LIFExRecurrentCell: exponential_recurrent,
+            norse.LIFExRecurrent: exponential_recurrent,
+            norse.LIFAdExCell: adaptive_exponential,
+            norse.LIFAdEx: adaptive_exponential,
+            norse.LIFAdExRecurrentCell: adaptive_exponential_recurrent,
+            norse.LIFAdExRecurrent: adaptive_exponential_recurrent,
             norse.LIFRefracCell: refractory,
             norse.LIFRefracRecurrentCell: refractory_recurrent,
             norse.LIFRefracRecurrent: refractory_recurrent,

@@ -59,6 +59,13 @@ def quadratic(layer: Layer) -> None:
     layer.add(LIF, charge=Charge.QUADRATIC, tau=module.tau, **square, **_spiking(layer))
 
 
+def exponential(layer: Layer) -> None:
+    """Convert EIFNode: v + (x + v_rest - v + delta_T * exp((v - theta_rh) / delta_T)) / tau."""
+    module = layer.module
+    growth = {"sharpness": module.delta_T, "critical": module.theta_rh, "leak": module.v_rest}
+    layer.add(LIF, charge=Charge.EXPONENTIAL_INPUT_FIRST, tau=module.tau, **growth, **_spiking(layer))
+
+
 def leaky(layer: Layer) -> None:
     """Convert LIFNode and SimpleLIFNode: v + (x - (v - v_reset)) / tau, or without decay_input x added whole."""
     layer.add(LIF, tau=layer.module.tau, **_leaking(layer), **_spiking(layer))
@@ -264,6 +271,7 @@ SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
             "ParametricLIFNode": parametric,
             "CUBALIFNode": current_based,
             "QIFNode": quadratic,
+            "EIFNode": exponential,
         },
     )
 )
