@@ -179,6 +179,7 @@ def test_dropout_is_drawn_for_the_whole_batch_from_its_seed_and_anew_for_each_la
             ParallelConfig(precision=Precision.BFLOAT16),
             "parallel.precision: 'bf16-mixed' needs CUDA, but device is 'cpu'",
         ),
+        (ParallelConfig(devices=9999), "parallel.devices: is 9999, expected at most one for each core here ("),
         (ParallelConfig(devices=2), "parallel.devices: more than 1 in a program that started its processes before"),
     ],
 )

@@ -171,6 +171,8 @@ def launch(config: TrainingConfig) -> Devices:
     if settings.devices not in (1, processes):
         raise InvalidConfig(f"parallel.devices: is {settings.devices}, but torchrun started {processes} processes here")
     _require(device, processes, settings.precision)
+    if not by_torchrun:
+        _require_cores(device, processes)
     started_before = not by_torchrun and processes > 1 and "LOCAL_RANK" in os.environ
     if started_before and os.environ["LOCAL_RANK"] == "0":
         raise InvalidConfig("parallel.devices: more than 1 in a program that started its processes before")
@@ -186,6 +188,13 @@ def launch(config: TrainingConfig) -> Devices:
     )
     fabric.launch()
     return Devices(fabric)
+
+
+def _require_cores(device: torch.device, processes: int) -> None:
+    """Refuse more processes than cores; two may share one, so that a division can be tried anywhere."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device.type == "cpu" and processes > max(cores, 2):
+        raise InvalidConfig(f"parallel.devices: is {processes}, expected at most one for each core here ({cores})")
 
 
 def _require(device: torch.device, processes: int, precision: Precision) -> None:
