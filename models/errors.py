@@ -5,7 +5,8 @@ SpikeserveError
 ├── InvalidInput       a sample, seed or number of steps that the model cannot run
 ├── InvalidBundle      a bundle that is damaged, incomplete or does not reproduce its golden samples
 ├── BundleNotFound     a model or version that is not in the repository
-└── EngineUnavailable  an engine that is not installed, lacks its device or cannot run this network
+├── EngineUnavailable  an engine that is not installed, lacks its device or cannot run this network
+└── Stopped            a run that ended early, as nobody waits for its answer any more
 """
 
 
@@ -31,3 +32,7 @@ class BundleNotFound(SpikeserveError, LookupError):
 
 class EngineUnavailable(SpikeserveError):
     """An engine that is not installed, lacks its device or cannot run this network."""
+
+
+class Stopped(SpikeserveError):
+    """A run that ended early because it was asked to, see `models.engines.stop`."""

@@ -193,7 +193,8 @@ class Settings(BaseSettings):
     stuck_seconds: float = Field(
         30.0,
         gt=0,
-        description="How many seconds may pass without any thread becoming free before the server is not ready.",
+        description="How many seconds may pass without any thread becoming free before the server is not ready. After "
+        "as long beyond request_timeout_ms it is not live either.",
     )
     trace_endpoint: str | None = Field(
         None,

@@ -5,7 +5,7 @@
     card.md       optional
 
 There are no golden samples, since no other engine can run the graph. Instead, when the bundle is loaded, a dry run
-checks the contract with two random samples (`models.bundle.dry_run`).
+checks the contract with samples of the declared range (`models.bundle.dry_run`).
 """
 
 from __future__ import annotations
@@ -78,7 +78,14 @@ class ExternalBundle:
         return ContractEngine(self.task, self.onnx_model)
 
     def verify(self, engine: Runner) -> None:
-        """Run it on random samples; raises InvalidBundle if it breaks its contract."""
+        """Run it on random samples; raises InvalidBundle if it breaks its contract.
+
+        Only after this does an engine run several samples at once, where the contract promises independent rows.
+        """
+        from models.engines.onnx.external import ContractEngine
+
+        if not isinstance(engine, ContractEngine):
+            raise TypeError(f"engine '{engine.name}' does not run an external ONNX model")
         verify(self.task, engine)
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from models.coding import EncodedInputs
 from models.engines.readout import Counts
 from models.engines.state import State
+from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import FloatArray
 
-__all__ = ["Counts", "Engine", "Record", "RunResult", "Runner", "State", "joined"]
+__all__ = ["Counts", "Engine", "Record", "RunResult", "Runner", "State", "Stop", "joined"]
 
 
 class Record(Flag):
@@ -98,14 +99,20 @@ class Runner(Protocol):
         ...
 
     def run(
-        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; return the result and the state after the last step.
 
         Splitting a run into several calls changes no spike. The counts and the readout are those of all steps since
         rest; operations, spikes per node and recorded arrays are those of this call's steps. An input that is the same
         at every step is computed, and so counted, once per call. Several threads may call this at the same time.
-        Raises InvalidInput for a state that does not fit the network and the inputs.
+        Raises InvalidInput for a state that does not fit the network and the inputs, and Stopped soon after `stop` is
+        requested: engines check it between nodes, steps or parts of the batch.
         """
         ...
 

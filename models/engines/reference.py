@@ -21,6 +21,7 @@ from models.engines.base import Counts, Record, RunResult
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
 from models.engines.state import State, check_state, longest_delay, neuron_arrays, neuron_state
+from models.engines.stop import Stop, check
 from models.neurons import NeuronLayer, at_rest
 from models.spec import Spec
 from models.spec.exponential import exponential
@@ -94,23 +95,34 @@ class ReferenceEngine:
         return self.network.spec
 
     def run(
-        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch, inputs.time_steps)
-        return _Run(self.counted, self.weights, inputs, state).result(record)
+        return _Run(self.counted, self.weights, inputs, state, stop).result(record)
 
 
 class _Run:
     """One call of `run` and its arrays; signals are (1 or time_steps, batch, *shape)."""
 
     def __init__(
-        self, network: Network, weights: Mapping[str, Doubles], inputs: EncodedInputs, state: State | None
+        self,
+        network: Network,
+        weights: Mapping[str, Doubles],
+        inputs: EncodedInputs,
+        state: State | None,
+        stop: Stop | None,
     ) -> None:
         self.network = network
         self.weights = weights
         self.inputs = inputs
         self.before = state
+        self.stop = stop
         self.after: dict[str, NDArray[Any]] = {}
         self.operations: Counts = np.zeros(inputs.batch, np.int64)
         self.rasters: dict[str, NDArray[np.int32]] = {}
@@ -119,7 +131,7 @@ class _Run:
     def result(self, record: Record) -> tuple[RunResult, State]:
         spec = self.network.spec
         for _, _, output in spec.propagate(self.inputs.steps, self.apply, plain.join):  # noqa: B007  (the last is read)
-            pass
+            check(self.stop)
         read = spec.readout_node.name
         answer = read_out(
             spec.readout,
@@ -204,6 +216,7 @@ class _Run:
         leaving, membranes = np.empty((2, steps, batch, *shape), np.float32)
         for t, (output, after) in enumerate(layer.scan(state, current, begun=before is not None)):
             leaving[t], membranes[t] = output, after.membrane
+            check(self.stop)
         self.membranes[node.name] = membranes
         self.after |= {name: array.copy() for name, array in neuron_arrays(node, after).items()}
         if isinstance(node, Spiking):

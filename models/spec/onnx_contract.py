@@ -55,13 +55,18 @@ class OutputKind(StrEnum):
 
 
 class OnnxContract(Task):
-    """The contract of an external ONNX model: names, layout and meaning of its input and output."""
+    """The contract of an external ONNX model: names, layout and meaning of its input and output.
+
+    `independent_rows` is its author's promise that a sample's output does not depend on the other samples of a batch.
+    Without it the graph is only ever given one sample at a time.
+    """
 
     input_name: ValueName
     input_layout: AxisLayout = AxisLayout.BATCH
     output_name: ValueName
     output_kind: OutputKind = OutputKind.SCORES
     any_time_steps: bool = False
+    independent_rows: bool = False
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:

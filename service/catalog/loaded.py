@@ -6,6 +6,7 @@ from models.bundle.external import AnyBundle
 from models.bundle.repository import ModelRepository
 from models.engines.base import Runner
 from models.errors import InvalidBundle
+from models.spec.onnx_contract import OnnxContract
 from service.catalog.cost import Cost
 from service.catalog.engine_choice import engine_for
 from service.catalog.limits import ModelLimits
@@ -31,6 +32,8 @@ class LoadedModel:
         self.bundle = bundle
         self.spec = bundle.task
         self.engine = engine
+        # Whether one run may hold samples of several requests; somebody else's graph needs its author's promise.
+        self.shares_runs = not isinstance(self.spec, OnnxContract) or self.spec.independent_rows
         self.layers = self.spec.layers
         self.limits = ModelLimits(self.spec, settings)
         self.cost = Cost.of(engine, self.spec, bundle.sample)

@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple
 
-from service.errors import NotReady
-
 HEARTBEAT_SECONDS = 1.0
 
 Arguments = TypeVarTuple("Arguments")
@@ -48,8 +46,7 @@ class Threads:
             self.heartbeat_since = None
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    def check_alive(self, seconds: float) -> None:
-        """Raise NotReady if a heartbeat has waited for a thread for more than `seconds`."""
+    def stuck(self, seconds: float) -> bool:
+        """Return whether no thread has become free for more than `seconds`: a heartbeat has waited for so long."""
         since = self.heartbeat_since
-        if since is not None and asyncio.get_running_loop().time() - since > seconds:
-            raise NotReady(f"the worker threads have given no sign of life for more than {seconds:g} s")
+        return since is not None and asyncio.get_running_loop().time() - since > seconds

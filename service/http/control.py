@@ -50,8 +50,23 @@ class Control:
     def check_process_ready(self) -> None:
         """Raise NotReady or ShuttingDown if this process is not ready."""
         self.registry.check_ready()
-        if self.registry.first_load_over:  # importing libraries during the first load can block threads for seconds
-            self.threads.check_alive(self.settings.stuck_seconds)
+        self._check_threads(self.settings.stuck_seconds, "")
+
+    def check_live(self) -> None:
+        """Raise NotReady if all threads of this process are held by work that does not end: only a restart helps.
+
+        A run is asked to stop at the deadline of its requests. Each thread has had the longest deadline and
+        `stuck_seconds` more to become free.
+        """
+        deadline = self.settings.request_timeout_ms / 1000
+        self._check_threads(
+            deadline + self.settings.stuck_seconds, ", although no request may take so long: restart the server"
+        )
+
+    def _check_threads(self, seconds: float, addition: str) -> None:
+        # Importing libraries during the first load can block threads for seconds.
+        if self.registry.first_load_over and self.threads.stuck(seconds):
+            raise NotReady(f"the worker threads have given no sign of life for more than {seconds:g} s{addition}")
 
     async def exposition(self) -> bytes:
         """Return the metrics of all processes in Prometheus' text format."""

@@ -39,6 +39,8 @@ ERRORS = {
     504: "The request's time ran out before there was an answer.",
 }
 
+NOT_LIVE = {503: "No worker thread has become free for longer than any request may take; restart the server."}
+
 
 def responses(described: Mapping[int, str], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return FastAPI's `responses` for a route that answers these error `statuses`, with their descriptions."""
@@ -99,9 +101,10 @@ async def model_examples(name: Name, services: InServices) -> Examples:
     return {"inputs": examples(services.registry.get(name))}
 
 
-@router.get("/health/live", tags=["health"])
-async def live() -> Health:
-    """Say that the process is up."""
+@router.get("/health/live", responses=responses(NOT_LIVE, 503), tags=["health"])
+async def live(services: InServices) -> Health:
+    """Say that the process is up, and that its threads are not stuck for good; restart it otherwise."""
+    services.control.check_live()
     return {"status": "live"}
 
 

@@ -104,9 +104,9 @@ class Job(Generic[Content]):
         return samples + (0 if self.inputs is None else self.inputs.steps.nbytes)
 
     @property
-    def records(self) -> bool:
-        """Whether its answer holds more than counts; such a job does not share a run."""
-        return self.query is not None and bool(self.query.returned)
+    def needs_own_run(self) -> bool:
+        """Whether it shares no run: its answer holds more than counts, or the model's samples are run one by one."""
+        return not self.model.shares_runs or (self.query is not None and bool(self.query.returned))
 
     def decode(self) -> None:
         """Decode the body, unless that was done, and encode the samples; raises what the codec and `encode` raise."""
@@ -116,7 +116,7 @@ class Job(Generic[Content]):
 
     def may_share_a_run(self, other: Job[Any]) -> bool:
         """Return whether one run may hold samples of both."""
-        return self.time_steps == other.time_steps and not self.records and not other.records
+        return self.time_steps == other.time_steps and not self.needs_own_run and not other.needs_own_run
 
     def fail(self, error: Exception) -> None:
         """End it with an error, unless it is over."""

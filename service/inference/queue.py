@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from asyncio import TimerHandle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from models.engines import Stop
 from service.catalog.cost import Cost
 from service.inference.batching import Policy
 from service.inference.job import AnyJob
@@ -18,15 +19,21 @@ class Decode:
     job: AnyJob
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """Work for a thread: run these shards, which have equal time steps, through the engine as one batch."""
 
     shards: list[Shard]
+    stop: Stop = field(default_factory=Stop)
+
+    def stop_if_unwanted(self) -> None:
+        """Ask the run to stop if all its jobs are over."""
+        if all(shard.job.over for shard in self.shards):
+            self.stop.request()
 
 
 class Queue:
-    """The jobs that wait, oldest first, and how many runs are in progress. Only the event loop touches it."""
+    """The jobs that wait, oldest first, and the runs in progress. Only the event loop touches it."""
 
     def __init__(self, policy: Policy, cost: Cost, limit: int) -> None:
         self.policy = policy
@@ -36,7 +43,7 @@ class Queue:
         self.waiting: dict[AnyJob, None] = {}
         self.burst: list[AnyJob] | None = None  # the small jobs after the first in this iteration of the event loop
         self.depth = 0  # jobs on which no work has started; `limit` bounds these
-        self.runs = 0
+        self.running: set[Run] = set()  # the runs in progress
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
 
     @property
@@ -68,7 +75,7 @@ class Queue:
         if waiting is None or (undecoded is not None and undecoded.since <= waiting.since):
             return self._decode(undecoded)
         shards, full = self._batch(waiting)
-        delay = self.policy.delay(idle=self.runs == 0, full=full, waited=now - waiting.since)
+        delay = self.policy.delay(idle=not self.running, full=full, waited=now - waiting.since)
         if delay > 0:
             return self._decode(undecoded) or delay
         for shard in shards:
@@ -116,4 +123,4 @@ class Queue:
                 return shards, True
             shards.append(Shard(job, job.started, job.samples))
             room -= left
-        return shards, room <= 0 or bool(first.records)
+        return shards, room <= 0 or first.needs_own_run

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from models.coding import EncodedInputs
+from models.engines import Stop
 from models.errors import InvalidInput, SpikeserveError
 from service.catalog.loaded import LoadedModel
 from service.inference.job import Answer, AnyJob, encoded
@@ -42,8 +43,8 @@ class Computed(NamedTuple):
     seconds: float = 0.0
 
 
-def compute(model: LoadedModel, shards: Sequence[Shard]) -> Computed:
-    """Run shards of equal time steps as one batch. An invalid shard fails alone."""
+def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
+    """Run shards of equal time steps as one batch. An invalid shard fails alone. Raises Stopped."""
     taken: list[Shard] = []
     inputs: list[EncodedInputs] = []
     outcomes: list[Outcome] = []
@@ -62,19 +63,19 @@ def compute(model: LoadedModel, shards: Sequence[Shard]) -> Computed:
     batch = EncodedInputs.joined(inputs)
     started = perf_counter()
     try:
-        result, _ = model.engine.run(batch, record=taken[0].job.query.record)
+        result, _ = model.engine.run(batch, record=taken[0].job.query.record, stop=stop)
     except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
         if len(taken) == 1:
             return Computed([*outcomes, Outcome(taken[0].job, error=error)])
-        alone = [compute(model, [shard]) for shard in taken]
+        alone = [compute(model, [shard], stop) for shard in taken]
         outcomes += [outcome for each in alone for outcome in each.outcomes]
         return Computed(outcomes, sum(each.samples for each in alone), sum(each.seconds for each in alone))
     ended = perf_counter()
-    stop = 0
+    end = 0
     for shard in taken:
         shard.job.times.run_began, shard.job.times.run_ended = started, ended
-        start, stop = stop, stop + shard.stop - shard.start
-        own = result if len(taken) == 1 else result[start:stop]
+        start, end = end, end + shard.stop - shard.start
+        own = result if len(taken) == 1 else result[start:end]
         outcomes.append(Outcome(shard.job, shard.job.complete(shard.start, own)))
     return Computed(outcomes, batch.batch, ended - started)
 

@@ -4,14 +4,14 @@ A small request that comes alone runs on the event loop at once. Small requests 
 loop run as a batch at its end, so that none waits for requests that are not there yet. All others go through the
 bounded queue of their model's version to the worker threads, by the policy of the engine
 (`service.inference.batching`); models are scheduled round-robin. A job whose client has left or whose deadline has
-passed leaves its queue at once.
+passed leaves its queue at once, and a run is stopped once all its jobs are over.
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
@@ -24,7 +24,7 @@ from service.inference.batching import policy_of
 from service.inference.codec import Codec, Q
 from service.inference.job import Answer, AnyJob, Content, Job, encoded
 from service.inference.queue import Decode, Queue, Run
-from service.inference.run import Computed, Shard, compute, failed
+from service.inference.run import Computed, compute, failed
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import Times
@@ -98,6 +98,8 @@ class Scheduler:
         queue = self.queue(job.model)
         queue.drop(job)
         self._begin(queue, job)
+        for run in queue.running:
+            run.stop_if_unwanted()
         if job.decoded_bytes:
             self.decoded_bytes -= job.decoded_bytes
             asyncio.get_running_loop().call_soon(self._dispatch)  # other jobs may have waited to be decoded
@@ -147,11 +149,12 @@ class Scheduler:
                 self._begin(queue, job)
                 self._submit(job.decode).add_done_callback(partial(self._decoded, queue, job))
                 return True
-            case Run(shards):
-                for shard in shards:
+            case Run() as run:
+                for shard in run.shards:
                     self._begin(queue, shard.job)
-                queue.runs += 1
-                self._submit(compute, model, shards).add_done_callback(partial(self._computed, queue, model, shards))
+                queue.running.add(run)
+                computing = self._submit(compute, model, run.shards, run.stop)
+                computing.add_done_callback(partial(self._computed, queue, model, run))
                 return True
             case float(delay):
                 queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
@@ -175,11 +178,11 @@ class Scheduler:
             self.waiting[job.model] = None
         self._dispatch()
 
-    def _computed(self, queue: Queue, model: LoadedModel, shards: Sequence[Shard], running: Future[Computed]) -> None:
+    def _computed(self, queue: Queue, model: LoadedModel, run: Run, computing: Future[Computed]) -> None:
         self.free += 1
-        queue.runs -= 1
-        error = _error(running)
-        self._deliver(queue, model, running.result() if error is None else failed(shards, error))
+        queue.running.discard(run)
+        error = _error(computing)
+        self._deliver(queue, model, computing.result() if error is None else failed(run.shards, error))
         self._dispatch()
 
     def _deliver(self, queue: Queue, model: LoadedModel, computed: Computed) -> None:

@@ -84,7 +84,7 @@ def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: Co
             registry.adopt(desired.versions, desired.unloaded)
         control.attach(connection, number, replaces, timeouts.alive)
         server = Server(app, settings, supervised=True)
-        control.orphaned = server.drain
+        control.drain = server.drain
         return run(server, listener)
 
     return Supervisor(settings.workers, desired, settings.shutdown_seconds, work, timeouts).run()

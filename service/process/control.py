@@ -19,6 +19,7 @@ import structlog
 from pydantic import BaseModel
 
 from models.errors import SpikeserveError
+from service.catalog.threads import HEARTBEAT_SECONDS
 from service.errors import LoadFailed, ModelNotFound, NotReady, ServiceError, ShuttingDown
 from service.http.control import Control
 from service.telemetry.metrics.exposition import merged
@@ -178,7 +179,7 @@ class WorkerControl(Control):
         A worker that replaces another loads its models before it accepts connections.
         """
         self.connection, self.number, self.loads_first, self.silence = connection, number, replaces, silence
-        self.orphaned: Callable[[], None] = lambda: None  # called when the supervisor has died
+        self.drain: Callable[[], None] = lambda: None  # called when the supervisor has died, or the threads are stuck
         self.applying = asyncio.Lock()
         self.known: list[tuple[str, int]] = []  # the versions that were last sent to the supervisor
 
@@ -186,18 +187,32 @@ class WorkerControl(Control):
         """Connect to the supervisor and start to answer its requests."""
         self.supervisor = await Peer.connect(self.connection, self._answer)
         self.following = asyncio.create_task(self._follow())
+        self.watching = asyncio.create_task(self._watch_threads())
 
     async def _follow(self) -> None:
         try:
             await self.supervisor.follow()
         except ValueError:
             log.exception("supervisor_misunderstood")
-        self.orphaned()
+        self.drain()
+
+    async def _watch_threads(self) -> None:
+        """Drain once the threads are stuck for good; the supervisor then replaces this worker."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            try:
+                self.check_live()
+            except NotReady as error:
+                log.error("worker_stuck", number=self.number, error=str(error))  # noqa: TRY400  (the sentence says it all)
+                self.drain()
+                return
 
     async def stop(self) -> None:
         """Stop answering the supervisor's requests."""
-        self.following.cancel()
-        await asyncio.wait([self.following])
+        tasks = [self.following, self.watching]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
     async def _ask(self, request: ControlRequest) -> Reply:
         """Return the supervisor's reply. Raises NotReady if there is none, and the error that the reply holds."""

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.types import Message, Scope
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult, State
+from models.engines import Record, RunResult, State, Stop
 from models.engines.base import Runner
 from service.app import create_app
 from service.catalog.cost import Cost
@@ -121,22 +121,29 @@ async def started(root: Path, **settings: Any) -> AsyncIterator[Client]:
 class Held:
     """An engine that notes each run's samples and steps, and waits in each until it is let go on.
 
-    `entered` counts the runs that have begun; `go_on` releases one run for each time.
+    `entered` counts the runs that have begun; `go_on` releases one run for each time. `stops` are those of the runs.
     """
 
     def __init__(self, engine: Runner) -> None:
         self.engine = engine
         self.name = engine.name
         self.runs: list[tuple[int, int]] = []
+        self.stops: list[Stop | None] = []
         self.entered, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
 
     def run(
-        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         self.runs.append((inputs.batch, inputs.time_steps))
+        self.stops.append(stop)
         self.entered.release()
         assert self.go_on.acquire(timeout=60)
-        return self.engine.run(inputs, state, record=record)
+        return self.engine.run(inputs, state, record=record, stop=stop)
 
     async def begun(self) -> None:
         """Wait until one more run has begun."""
@@ -154,6 +161,7 @@ class Broken:
         __: State | None = None,
         *,
         record: Record = Record.NONE,  # noqa: ARG002
+        stop: Stop | None = None,  # noqa: ARG002
     ) -> tuple[RunResult, State]:
         raise RuntimeError("the secret path")
 

@@ -40,6 +40,7 @@ def test_names_are_taken_from_a_graph_with_one_input_and_one_output(tmp_path: Pa
 def test_every_option_reaches_the_contract(tmp_path: Path) -> None:
     bundle = imported(
         tmp_path, spikes(axis=0), "--labels", "a,b,c", "--coding", "rate", "--time-steps", "7", "--any-time-steps",
+        "--independent-rows",
         "--low", "-1", "--high", "3", "--scale", "0.25", "--offset", "0.25", "--layout", "batch_time",
         "--output-kind", "spikes_per_step", "--input-name", "x", "--output-name", "spikes",
     )  # fmt: skip
@@ -63,6 +64,7 @@ def test_every_option_reaches_the_contract(tmp_path: Path) -> None:
         "output_name": "spikes",
         "output_kind": "spikes_per_step",
         "any_time_steps": True,
+        "independent_rows": True,
     }
 
 

@@ -35,12 +35,16 @@ COMPARED = 16  # random samples on which the engines are compared
 
 @dataclass(frozen=True)
 class Published:
-    """A version that was published, and how the engines compared on the way: not at all for an external model."""
+    """A version that was published, and how the engines compared on the way: not at all for an external model.
+
+    `largest_batch` is how many samples an external model may be given at once.
+    """
 
     name: str
     version: int
     folder: Path
     parity: tuple[Parity, ...] = ()
+    largest_batch: int = 1
 
     def show(self, console: Console) -> None:
         """Print how the engines agree, and where the version lies."""
@@ -90,9 +94,11 @@ def publish_external(
     Raises InvalidBundle where it has not, before anything is written.
     """
     require_name(name)
-    verify(contract, ContractEngine(contract, model))
+    engine = ContractEngine(contract, model)
+    verify(contract, engine)
     version = repository.publish_external(ExternalContents(name, contract, model, card, {}))
-    return Published(name, version, repository.root / name / str(version))
+    folder = repository.root / name / str(version)
+    return Published(name, version, folder, largest_batch=max(engine.batch_sizes))
 
 
 def _publish(

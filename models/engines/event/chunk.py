@@ -29,6 +29,7 @@ from models.engines.event.signals import (
 )
 from models.engines.fan_out import recurrent_fan_out
 from models.engines.readout import check_spikes
+from models.engines.stop import Stop, check
 from models.spec import INPUT
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Delay, Fire, JoinBase, MaxPool, Neuron, Node, Pool, Spiking, SumPool
@@ -41,9 +42,17 @@ class Chunk:
     """A call's work on the samples of `part`, from their `state` or from rest; its arrays live as long as it does."""
 
     def __init__(
-        self, network: Network, plan: Plan, inputs: EncodedInputs, part: slice, state: State | None, record: Record
+        self,
+        network: Network,
+        plan: Plan,
+        inputs: EncodedInputs,
+        part: slice,
+        state: State | None,
+        record: Record,
+        stop: Stop | None = None,
     ) -> None:
         self.network, self.plan, self.inputs, self.part, self.state = network, plan, inputs, part, state
+        self.stop = stop
         self.steps = inputs.time_steps
         self.samples = part.stop - part.start
         self.before = None if state is None else Carried.of(plan.carried, state, self.samples)
@@ -55,9 +64,12 @@ class Chunk:
         self.answer = Answer(network, plan, self.samples, self.steps, record)
 
     def run(self) -> tuple[RunResult, Carried]:
-        """Run every node, and return the answer and the state after the last step; raises InvalidInput."""
+        """Run every node, and return the answer and the state after the last step.
+
+        Raises InvalidInput, and Stopped between two nodes.
+        """
         for _, _, output in self.network.spec.propagate(self.incoming(), self.apply, self.join):  # noqa: B007  (the last)
-            pass
+            check(self.stop)
         self.answer.output = output
         result, read = self.answer.result(self.state)
         return result, Carried(self.plan.carried, self.samples, self.carried, self.lines, read)

@@ -22,6 +22,7 @@ from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
 from models.engines.state import check_state
+from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import Network
 
@@ -46,7 +47,12 @@ class EventEngine:
         return self.network.spec
 
     def run(
-        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         """Run every sample on from `state`, or from rest; see `Runner.run`.
 
@@ -61,14 +67,14 @@ class EventEngine:
         check_state(state, self.network, inputs.batch, inputs.time_steps)
         if inputs.batch <= 1:
             whole = slice(0, inputs.batch)
-            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record).run()
+            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop).run()
             return result, State(steps, CarriedArrays((carried,)))
-        done = self._chunks(inputs, state, record)
+        done = self._chunks(inputs, state, record, stop)
         parts = [done[start] for start in sorted(done)]
         return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
 
     def _chunks(
-        self, inputs: EncodedInputs, state: State | None, record: Record
+        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
     ) -> dict[int, tuple[RunResult, Carried]]:
         """Run all parts of a batch on the engine's threads, and return what was found by each part's first sample."""
         waiting = deque(self._parts(inputs))
@@ -80,7 +86,7 @@ class EventEngine:
                     part = waiting.popleft()
                     # A chunk's arrays go before the next one's come.
                     before = None if state is None else state[part]
-                    done[part.start] = Chunk(self.network, self.plan, inputs, part, before, record).run()
+                    done[part.start] = Chunk(self.network, self.plan, inputs, part, before, record, stop).run()
 
         helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
         run_parts()

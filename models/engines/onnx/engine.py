@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.engines.onnx import fields as onnx_fields
 from models.engines.onnx.outputs import read_at_each_step
 from models.engines.readout import check_spikes, read_out
 from models.engines.state import READ, State, arrays_of, check_from_rest, check_state
+from models.engines.stop import Stop
 from models.errors import EngineUnavailable, InvalidBundle
 from models.neurons import counts_steps
 from models.spec import Coding, Readout, Spec
@@ -28,6 +30,7 @@ import onnxruntime
 BEFORE_STATES = "the bundle's model.onnx was built before there were states"
 COUNTS = ("state.begun", "state.steps")  # inputs of a state that are no arrays of it
 QUIET = 3  # onnxruntime's level for errors only
+FATAL = 4  # its level for what ends the process
 
 
 class OnnxEngine:
@@ -70,7 +73,12 @@ class OnnxEngine:
         self.always = [*counted, *(f"next.{name}" for name in self.carried)]
 
     def run(
-        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         """Run every sample on from `state`, or from rest; see `Runner.run`."""
         if state is not None and self.before_states:
@@ -78,7 +86,7 @@ class OnnxEngine:
         check_state(state, self.network, inputs.batch, inputs.time_steps)
         rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
         wanted = self._wanted(rasters, membranes)
-        found = dict(zip(wanted, self.session.run(wanted, self._feed(inputs, state)), strict=True))
+        found = dict(zip(wanted, run_session(self.session, wanted, self._feed(inputs, state), stop), strict=True))
         for name, most in self.most.items():
             check_spikes(name, float(found[most].max(initial=0)))
         counts, values = ([found[name] for name in names] or [None] for names in (self.counted, self.read))
@@ -159,6 +167,28 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
         raise InvalidBundle(f"model.onnx: ONNX Runtime cannot load it: {first_line(error)}") from error
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, NDArray[Any]], stop: Stop | None
+) -> list[Any]:
+    """Run a session and return its `outputs`; raises Stopped, and what ONNX Runtime raises.
+
+    ONNX Runtime looks whether it is to stop before each node, in the body of a loop as well; a node runs to its end.
+    """
+    if stop is None:
+        found: list[Any] = session.run(outputs, feed)
+        return found
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = FATAL  # a run that is stopped is no fault
+    stop.notify(partial(setattr, options, "terminate", True))
+    stop.check()
+    try:
+        found = session.run(outputs, feed, options)
+    except Exception:  # onnxruntime's exceptions have no common base class but Exception
+        stop.check()
+        raise
+    return found
 
 
 def first_line(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult
-from models.engines.onnx.engine import first_line, open_session
+from models.engines.onnx.engine import first_line, open_session, run_session
 from models.engines.state import State, check_from_rest
-from models.errors import InvalidBundle, InvalidInput
+from models.engines.stop import Stop
+from models.errors import InvalidBundle, InvalidInput, Stopped
 from models.spec import Scores
 from models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
 from models.spec.parameters import MAX_FLOAT32, Shape
@@ -29,7 +31,9 @@ MAX_COUNT = 2**53  # beyond it a float64 cannot hold every whole number
 class ContractEngine:
     """Runs a serialised ONNX model on `threads` threads per call.
 
-    Raises InvalidBundle if the model's input or output is not what the contract says.
+    The graph is given one sample at a time, so that no answer depends on another sample, until `models.bundle.dry_run`
+    has found that it may be given more and sets `batch_sizes`. Raises InvalidBundle if the model's input or output is
+    not what the contract says.
     """
 
     name = "onnx"
@@ -37,9 +41,16 @@ class ContractEngine:
     def __init__(self, contract: OnnxContract, model: bytes, threads: int = 1) -> None:
         self.contract = contract
         self.session = open_session(model, threads)
-        self.one_by_one = False  # whether the graph takes one sample at a time
+        self.batch_sizes: tuple[int, ...] = (1,)  # how many samples the graph may be given at once, ascending
+        self.one_by_one = False  # whether the graph takes no more than one
         self.input_type = self._check_input()
         self._check_output()
+
+    def with_batch_sizes(self, sizes: tuple[int, ...]) -> ContractEngine:
+        """Return an engine of the same session that gives the graph as many samples at once as `sizes` allow."""
+        other = copy(self)
+        other.batch_sizes = sizes
+        return other
 
     def run(
         self,
@@ -47,25 +58,30 @@ class ContractEngine:
         state: State | None = None,
         *,
         record: Record = Record.NONE,  # noqa: ARG002
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         """Run every sample from rest, without recording; the returned state holds no arrays.
 
         It is not known which of the graph's values are spikes or state. Raises InvalidInput for a state, or if the
-        model fails on the inputs, or returns another shape or an invalid value.
+        model fails on the inputs, or returns another shape or an invalid value; and Stopped.
         """
         check_from_rest(state, "nothing is known of an external graph's state, and it runs only from rest")
-        if self.one_by_one:
-            parts = [self._run(inputs[index : index + 1]) for index in range(inputs.batch)]
-            output = np.concatenate(parts)
-        else:
-            output = self._run(inputs)
+        output = np.concatenate([self._run(inputs[part], stop) for part in self._parts(inputs.batch)])
         after = State(inputs.time_steps, {})
         if self.contract.output_kind is OutputKind.SCORES:
             return RunResult(np.zeros(output.shape, np.int64), output.astype(np.float32), None, {}), after
         counts = output.astype(np.int64)
         return RunResult(counts, counts.astype(np.float32), None, {}), after
 
-    def _run(self, inputs: EncodedInputs) -> NDArray[np.float64]:
+    def _parts(self, samples: int) -> Iterator[slice]:
+        """Split a batch into as few parts of the allowed sizes as possible."""
+        start = 0
+        while start < samples:
+            size = max(size for size in self.batch_sizes if size <= samples - start)
+            yield slice(start, start + size)
+            start += size
+
+    def _run(self, inputs: EncodedInputs, stop: Stop | None) -> NDArray[np.float64]:
         """Return the output as (batch, classes); spikes are summed over time."""
         contract, steps = self.contract, inputs.steps
         if contract.input_layout is AxisLayout.BATCH:
@@ -75,7 +91,9 @@ class ContractEngine:
             steps = steps if contract.input_layout is AxisLayout.TIME_BATCH else steps.swapaxes(0, 1)
         try:
             feed = np.ascontiguousarray(steps, self.input_type)
-            (output,) = self.session.run([contract.output_name], {contract.input_name: feed})
+            (output,) = run_session(self.session, [contract.output_name], {contract.input_name: feed}, stop)
+        except Stopped:
+            raise
         except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
             raise InvalidInput(
                 f"model.onnx: ONNX Runtime fails on an input of shape {list(steps.shape)}: {first_line(error)}"
@@ -116,7 +134,7 @@ class ContractEngine:
             raise InvalidInput(f"{named} adds up to {worst:g}, but the contract says that it is probabilities")
 
     def _check_input(self) -> type[np.floating[Any]]:
-        """Return the input's type, and find out whether the graph takes one sample at a time."""
+        """Return the input's type, and find out whether the graph takes no more than one sample."""
         found, name = {value.name: value for value in self.session.get_inputs()}, self.contract.input_name
         if set(found) != {name}:
             raise InvalidBundle(f"model.onnx: its inputs are {_listed(found)}, but the contract feeds only '{name}'")

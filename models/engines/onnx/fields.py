@@ -2,8 +2,9 @@
 
 ONNX Runtime would read a tensor's external data from any file of the serving machine, and the onnx package, which could
 check for that, is not installed there. So these fields are read here from the protobuf encoding: the operators of every
-graph, subgraph and function, and where each tensor keeps its data. Every occurrence of a field is checked, and bytes
-that another protobuf parser might read differently are refused, so that a file cannot mean two things.
+graph, subgraph and function, the outputs of one that may keep state, and where each tensor keeps its data. Every
+occurrence of a field is checked, and bytes that another protobuf parser might read differently are refused, so that a
+file cannot mean two things.
 
 Field numbers: onnx.proto of ONNX 1.23. Encoding: https://protobuf.dev/programming-guides/encoding/
 """
@@ -21,6 +22,9 @@ MAX_FIELDS = 2_000_000  # reading them takes some seconds; a graph of 1,000 node
 MAX_DEPTH = 64  # of nested messages; a subgraph is three of them, and subgraphs are rarely nested more than three deep
 MAX_NAME = 60  # bytes of a name that are shown
 STANDARD = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+# In training mode it has more than one output. ONNX Runtime (1.32) then writes into the mean and variance that it
+# loaded, so that every run changes all later answers, and crashes where an output between them is left out.
+BATCH_NORM = "BatchNormalization"
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 WIDTHS = {FIXED64: 8, FIXED32: 4}
@@ -42,7 +46,8 @@ class Outline:
 def outline(model: bytes) -> Outline:
     """Return the outline of a serialised ModelProto.
 
-    Raises InvalidBundle for bytes that are not a model, are too many, or keep a tensor's data in another file.
+    Raises InvalidBundle for bytes that are not a model, are too many, keep a tensor's data in another file, or hold a
+    batch normalisation in training mode.
     """
     if len(model) > MAX_BYTES:
         raise InvalidBundle(f"model.onnx: has {len(model)} bytes, expected at most {MAX_BYTES}")
@@ -179,7 +184,13 @@ def _graph(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
 
 def _node(walk: _Walk, span: Span) -> Mapping[Message, list[Span]]:
     inner = walk.spans(span)
-    walk.found.used.add((walk.text(inner.get(7, [])), walk.text(inner.get(4, []))))
+    domain, name = walk.text(inner.get(7, [])), walk.text(inner.get(4, []))
+    if domain in STANDARD and name == BATCH_NORM and len(inner.get(2, [])) > 1:
+        raise InvalidBundle(
+            f"model.onnx: has a {BATCH_NORM} with {len(inner[2])} outputs, which is in training mode and keeps state "
+            "from run to run, expected one output; export the model for inference"
+        )
+    walk.found.used.add((domain, name))
     return {_attribute: inner.get(5, [])}
 
 

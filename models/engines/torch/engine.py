@@ -17,6 +17,7 @@ from models.engines.base import Record, RunResult
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
 from models.engines.state import READ, State, check_state, neuron_arrays, neuron_state
+from models.engines.stop import Stop, check
 from models.engines.torch.network import Carried, HardThreshold, SpikingNetwork
 from models.errors import EngineUnavailable
 from models.neurons import NeuronState
@@ -47,7 +48,12 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run(
-        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch, inputs.time_steps)
@@ -61,6 +67,7 @@ class TorchEngine:
         begun = 0 if state is None else state.steps
         activities = self.module(steps, inputs.time_steps, HardThreshold(), before, begun)
         for node, arriving, leaving, trace, carried in activities:
+            check(stop)
             if isinstance(node, Weighted):
                 operations += ((arriving != 0) * self.fan_out[node.name]).flatten(2).sum(dim=(0, 2))
             if isinstance(node, Spiking):

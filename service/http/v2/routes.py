@@ -16,7 +16,7 @@ from service.catalog.version import VersionState
 from service.errors import ServiceError
 from service.http.direct import DirectRoute
 from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
-from service.http.routes import ERRORS, InServices, Name, Version, responses
+from service.http.routes import ERRORS, NOT_LIVE, InServices, Name, Version, responses
 from service.http.services import Services
 from service.http.v2 import metadata, schemas
 from service.inference.v2.codec import InferCodec
@@ -61,9 +61,10 @@ async def server() -> schemas.ServerMetadata:
     return {"name": metadata.PLATFORM, "version": VERSION, "extensions": EXTENSIONS}
 
 
-@router.get("/health/live")
-async def live() -> schemas.ServerLive:
-    """Say that the process is up."""
+@router.get("/health/live", responses=responses(NOT_LIVE, 503))
+async def live(services: InServices) -> schemas.ServerLive:
+    """Say that the process is up, and that its threads are not stuck for good; restart it otherwise."""
+    services.control.check_live()
     return {"live": True}
 
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult, State
+from models.engines import Record, RunResult, State, Stop
 from models.engines.base import Runner
 from service.catalog.loaded import LoadedModel
 from tests.serving import serving
@@ -26,11 +26,16 @@ class Waiting:
         self.begun, self.go_on = threading.Event(), threading.Event()
 
     def run(
-        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         self.begun.set()
         assert self.go_on.wait(timeout=60)
-        return self.engine.run(inputs, state, record=record)
+        return self.engine.run(inputs, state, record=record, stop=stop)
 
 
 def test_the_process_answers_while_a_model_computes(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.coding import EncodedInputs
-from models.engines import EngineName, Record, RunResult, State
+from models.engines import EngineName, Record, RunResult, State, Stop
 from models.spec import Coding
 from service.catalog.cost import Cost
 from service.inference import scheduler
@@ -283,10 +283,9 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
         await held.begun()
         assert held.runs == [(1, 5), (1, 7)]
         assert len(client.queue().undecoded) == 1
-        held.go_on.release(2)
+        held.go_on.release(3)  # the second may begin before both others have gone on
         assert [(await each).status for each in (first, short)] == [200, 200]
         await held.begun()
-        held.go_on.release()
         assert (await second).status == 200
         assert client.app.state.services.pipeline.scheduler.decoded_bytes == 0
 
@@ -335,10 +334,15 @@ async def test_quick_requests_of_one_turn_run_together_and_one_that_comes_alone_
             self.batches: list[int] = []
 
         def run(
-            self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+            self,
+            inputs: EncodedInputs,
+            state: State | None = None,
+            *,
+            record: Record = Record.NONE,
+            stop: Stop | None = None,
         ) -> tuple[RunResult, State]:
             self.batches.append(inputs.batch)
-            return self.engine.run(inputs, state, record=record)
+            return self.engine.run(inputs, state, record=record, stop=stop)
 
     async with started(repository) as client:
         alone = [(await client.post(body)).json for body in (LEFT, RIGHT)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.coding import EncodedInputs
-from models.engines import Record, RunResult, State
+from models.engines import Record, RunResult, State, Stop
 from models.engines.base import Runner
 from models.spec import Coding, Spec
 from service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
@@ -92,10 +92,15 @@ class Watched:
         self.threads: list[str] = []
 
     def run(
-        self, inputs: EncodedInputs, state: State | None = None, *, record: Record = Record.NONE
+        self,
+        inputs: EncodedInputs,
+        state: State | None = None,
+        *,
+        record: Record = Record.NONE,
+        stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
         self.threads.append(threading.current_thread().name)
-        return self.engine.run(inputs, state, record=record)
+        return self.engine.run(inputs, state, record=record, stop=stop)
 
 
 @pytest.mark.parametrize(

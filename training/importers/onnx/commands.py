@@ -44,6 +44,14 @@ def import_command(
     any_time_steps: Annotated[
         bool, typer.Option("--any-time-steps", help="A request may ask for others.", show_default="it may not")
     ] = False,
+    independent_rows: Annotated[
+        bool,
+        typer.Option(
+            "--independent-rows",
+            help="You promise that no sample's output depends on the others of a batch; requests may then share a run.",
+            show_default="samples are run one by one",
+        ),
+    ] = False,
     coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.DIRECT,
     layout: Annotated[
         AxisLayout, typer.Option(help="The axes of the model's input before a sample's.")
@@ -68,6 +76,7 @@ def import_command(
         labels=labels_of(labels),
         time_steps=time_steps,
         any_time_steps=any_time_steps,
+        independent_rows=independent_rows,
         coding=coding,
         declared=declared,
         layout=layout,
@@ -90,6 +99,12 @@ def import_command(
         highlight=False,
         markup=False,
     )
+    if contract.independent_rows:
+        console.print(
+            f"Largest batch: {published.largest_batch}"
+            if published.largest_batch > 1
+            else "Samples are run one by one: in a batch the last bits of their scores differ, or two take long"
+        )
     published.show(console)
 
 

@@ -24,6 +24,7 @@ class Said:
     labels: tuple[str, ...]
     time_steps: int | None
     any_time_steps: bool
+    independent_rows: bool
     coding: Coding
     declared: dict[str, Any]
     layout: AxisLayout
@@ -48,6 +49,7 @@ def contract_of(model: OnnxFile, said: Said) -> OnnxContract:
         "coding": said.coding,
         "time_steps": said.time_steps or _time_steps(entry, said.layout) or 1,
         "any_time_steps": said.any_time_steps,
+        "independent_rows": said.independent_rows,
         "labels": said.labels or _labels(model, output),
         "units": said.units,
         "input_name": entry.name,

@@ -1,0 +1,41 @@
+"""How a run is stopped whose answer nobody waits for any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from models.errors import Stopped
+
+
+class Stop:
+    """A request to end a run early. One thread makes it; the thread of the run finds it at its next check."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._notify: Callable[[], None] | None = None
+
+    def request(self) -> None:
+        """Ask the run to end."""
+        self.requested = True
+        if self._notify is not None:
+            self._notify()
+
+    def notify(self, function: Callable[[], None]) -> None:
+        """Call `function` at the request, from the requesting thread; at once if the request was made already.
+
+        For a library that computes for long and has a way of its own to be stopped. It may be called twice.
+        """
+        self._notify = function  # before the flag is read, as `request` sets the flag before it reads this
+        if self.requested:
+            function()
+
+    def check(self) -> None:
+        """Raise Stopped if the run was asked to end."""
+        if self.requested:
+            raise Stopped("the run was stopped, as nobody waits for its answer any more")
+
+
+def check(stop: Stop | None) -> None:
+    """Raise Stopped if there is a stop and it was requested."""
+    if stop is not None:
+        stop.check()
