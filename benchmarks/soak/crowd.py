@@ -112,7 +112,7 @@ async def _ask(server: Server, kinds: Sequence[Crowd], seconds: float) -> list[S
 
 
 async def crowd(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
-    """Ask small and large requests side by side, wait, and compare the memory with that after one client of each kind."""
+    """Ask small and large requests side by side, wait, and compare the memory with that before."""
     small, large = crowds()
     remote = Server(server.url, None, 0.0)  # type: ignore[arg-type]  # a process cannot be handed to another
     loop = asyncio.get_running_loop()
@@ -141,7 +141,10 @@ async def crowd(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
         await asyncio.sleep(scale.crowd_settles)
         watching.cancel()
     after = server.resident_megabytes
-    return [*_figures(seen, {each.kind: each for each in (*small, *large)}, scale), *_memory(before, after, ended, curve)]
+    return [
+        *_figures(seen, {each.kind: each for each in (*small, *large)}, scale),
+        *_memory(before, after, ended, curve),
+    ]
 
 
 def _figures(seen: Sequence[Seen], kinds: dict[str, Crowd], scale: Scale) -> Iterator[Figure]:

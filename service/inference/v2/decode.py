@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.spec.parameters import Shape
+from service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
 from service.catalog.loaded import LoadedModel
 from service.errors import shown
-from service.inference.codec import one_long_body_at_a_time
 from service.inference.query import Query
 from service.inference.v2.errors import InvalidRequest
 from service.inference.v2.outputs import INPUT, VARIES, Output, outputs_of, sample_shape
 from service.inference.v2.parsing import parse
 from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor
-from service.inference.v2.tensors import Array, Datatype, from_bytes, from_json, to_float32
+from service.inference.v2.tensors import DTYPES, Array, Datatype, from_bytes, from_json, to_float32
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_DIGITS = 19
 MICROSECONDS = 10**6  # in a second
+ESCAPED_BYTES = 6  # of one character in JSON, such as \u0000; more than of one in UTF-8
+LENGTH_BYTES = 4  # before each text in the binary extension
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,24 @@ class RequestedOutput:
     output: Output
     binary: bool
     classes: int | None = None
+
+
+def answer_size(outputs: Sequence[RequestedOutput], samples: int, answer_id: str | None, size: AnswerSize) -> int:
+    """Return the most bytes that an answer with these outputs of so many samples can take."""
+    total = size.envelope + ESCAPED_BYTES * len(answer_id or "") + samples * size.result
+    for each in outputs:
+        columns = size.classes if each.output.per_class else 1
+        if each.classes is not None:
+            value = TEXT_BYTES + COUNT_BYTES + size.label
+            columns = min(columns, each.classes)
+        elif each.output.datatype is Datatype.BYTES:
+            value = size.label + LENGTH_BYTES
+        elif each.binary:
+            value = DTYPES[each.output.datatype].itemsize
+        else:
+            value = NUMBER_BYTES if each.output.datatype is Datatype.FP32 else COUNT_BYTES
+        total += FIELD_BYTES + samples * columns * value
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +69,7 @@ def decode(body: bytes, header_length: str | None, model: LoadedModel) -> InferQ
     if header_length is not None and length == 0:
         return _raw(body, model)
     view = memoryview(body)
-    with one_long_body_at_a_time(length):
-        return _tensors(bytes(view[:length]), view[length:], model)
+    return _tensors(bytes(view[:length]), view[length:], model)
 
 
 def _tensors(text: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
@@ -61,13 +81,15 @@ def _tensors(text: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
     shape = tuple(tensor.shape)
     _check_shape(shape, model)
     time_steps = _time_steps(shape, parameters.time_steps, model)
+    outputs = _requested(request.outputs, model, binary=parameters.binary_data_output)
+    model.limits.check_answer(shape[0], answer_size(outputs, shape[0], request.id, model.limits.answer))
     samples = to_float32(_array(tensor, shape, blobs), "inputs[0]")
     return InferQuery(
         samples,
         time_steps,
         parameters.seed,
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
-        outputs=_requested(request.outputs, model, binary=parameters.binary_data_output),
+        outputs=outputs,
         id=request.id,
     )
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape, show
 from service.errors import shown
+from service.inference.pieces import PIECE_VALUES
 from service.inference.v2.errors import InvalidRequest
 
 Array = NDArray[Any]
@@ -140,14 +141,11 @@ def to_float32(array: Array, where: str) -> FloatArray:
         return array.astype(np.float32, copy=False)
 
 
-def json_values(array: Array) -> list[Any]:
-    """Return the values of an array as a flat list, in row-major order."""
-    return array.ravel().tolist()
-
-
-def to_bytes(array: Array, datatype: Datatype) -> bytes:
-    """Return the bytes of an array; for BYTES it holds text, with dtype object."""
+def to_bytes(array: Array, datatype: Datatype) -> list[bytes]:
+    """Return the bytes of an array, in parts of PIECE_VALUES elements; for BYTES it holds text, with dtype object."""
+    flat = array.ravel()
+    parts = (flat[start : start + PIECE_VALUES] for start in range(0, flat.size, PIECE_VALUES))
     if datatype is Datatype.BYTES:
-        elements = [text.encode() for text in array.ravel()]
-        return b"".join(struct.pack("<I", len(element)) + element for element in elements)
-    return array.astype(DTYPES[datatype], copy=False).tobytes()
+        encoded = ([text.encode() for text in part] for part in parts)
+        return [b"".join(struct.pack("<I", len(each)) + each for each in part) for part in encoded]
+    return [part.astype(DTYPES[datatype], copy=False).tobytes() for part in parts]

@@ -17,6 +17,7 @@ from service.catalog.cost import Cost
 from service.inference import scheduler
 from service.inference.batching import BatchingPolicy, ImmediatePolicy, policy_of
 from service.inference.codec import SMALL_BODY
+from service.inference.queue import Price
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
@@ -235,8 +236,8 @@ async def test_a_large_request_is_split_and_a_small_one_goes_between(repository:
         held.go_on.release(4)
         assert (await small).status == 200
         assert (await split).json["predictions"] == alone
-    # Four samples run; the small request is behind the four that came back into the queue before it.
-    assert held.runs == [(4, 3), (4, 3), (1, 5), (2, 3)]
+    # The small request came while the first four samples ran, and is answered before the next four.
+    assert held.runs == [(4, 3), (1, 5), (4, 3), (2, 3)]
 
 
 @pytest.mark.parametrize("engine", ["event", "onnx"])
@@ -282,13 +283,13 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
         short = asyncio.create_task(client.post(LEFT | {"time_steps": 7}))
         await held.begun()
         assert held.runs == [(1, 5), (1, 7)]
-        assert len(client.queue().undecoded) == 1
+        assert len(client.scheduler.undecoded[Price.SHORT]) == 1
         held.go_on.release(2)
         assert [(await each).status for each in (first, short)] == [200, 200]
         await held.begun()
         held.go_on.release()
         assert (await second).status == 200
-        assert client.app.state.services.pipeline.scheduler.decoded_bytes == 0
+        assert client.scheduler.decoded_bytes == 0
 
 
 @pytest.mark.anyio
@@ -303,7 +304,7 @@ async def test_a_few_events_that_are_a_large_raster_wait_as_events(tmp_path: Pat
         await held.begun()
         waits = asyncio.create_task(client.post(many))
         await settled()
-        (job,) = client.queue().undecoded
+        (job,) = client.scheduler.undecoded[Price.LONG]
         assert job.query is None
         held.go_on.release(1 + 140)
         assert (await one).status == 200
