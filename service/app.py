@@ -26,6 +26,7 @@ from service.http.services import Services
 from service.http.v2.routes import inferring
 from service.http.v2.routes import router as v2
 from service.inference.body import BodyLimits
+from service.inference.heap import heap_trimmer, keep_trimming
 from service.inference.memory import MemoryBudget
 from service.inference.pipeline import Pipeline
 from service.inference.scheduler import Scheduler
@@ -58,7 +59,8 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
             await control.start()
             loading = asyncio.create_task(registry.load_all())
             polling = asyncio.create_task(registry.keep_polling(control.polled))
-            tasks = [loading, polling, asyncio.create_task(workers.keep_heartbeat())]
+            trimming = asyncio.create_task(keep_trimming(budget, heap_trimmer()))
+            tasks = [loading, polling, trimming, asyncio.create_task(workers.keep_heartbeat())]
             try:
                 if control.loads_first:
                     await loading

@@ -13,6 +13,7 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.reserved = 0
+        self.used = False  # whether any were reserved since the heap was last trimmed
         self.lock = Lock()
 
 
@@ -33,6 +34,7 @@ class Reservation:
                     f"the bodies and answers of all requests in progress would have {total} bytes with this one, "
                     f"expected at most {self.budget.limit}"
                 )
+            self.budget.used = True
             if not self.released:
                 self.budget.reserved += size
                 self.size += size

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from models.engines import RunResult
 from models.errors import InvalidInput
+from models.spec.network import FloatArray
 from service.catalog.limits import EVENT_FIELDS
 from service.catalog.loaded import LoadedModel
 from service.errors import MalformedBody, TooLarge
@@ -20,6 +22,7 @@ from service.inference.codec import FEW_VALUES
 from service.inference.native.render import predictions
 from service.inference.native.samples import to_array
 from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
+from service.inference.numbers import cut_array
 from service.inference.pieces import PIECE_BYTES, SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
 from service.inference.query import RECORDED, Query, Returned
 from service.inference.validation import first_error
@@ -49,7 +52,8 @@ class NativeCodec:
     def decode(self, body: bytes) -> Query:
         """Decode a body. Raises MalformedBody, InvalidInput or TooLarge."""
         self.model.limits.check_delimiters(body)
-        return self._query(*self._request(body))
+        cut = cut_array(body, b"inputs", np.float32)
+        return self._query(*(self._request(body) if cut is None else self._request(cut.rest, cut.array)))
 
     def size(self, query: Query) -> int:
         """Return the most bytes that the answer can take."""
@@ -101,8 +105,11 @@ class NativeCodec:
                 yield from json_fragments(made[0])
         yield b"]"
 
-    def _request(self, body: bytes) -> tuple[PredictRequest[Any], int]:
-        """Validate a body; return it with the number of steps to run, both within the model's limits."""
+    def _request(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int]:
+        """Validate a body; return it with the number of steps to run, both within the model's limits.
+
+        `inputs` were cut out of the body, if given, and take the place of its own.
+        """
         quotes, most = body.count(b'"'), 2 * (MAX_STRINGS + EVENT_FIELDS * self.model.limits.samples)
         if quotes > most:
             raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
@@ -113,6 +120,8 @@ class NativeCodec:
             first = first_error(error, fields=_names(kind), hidden=TAGS)
             raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(first.sentence) from error
         _check_names(body)
+        if inputs is not None:
+            request = request.model_copy(update={"inputs": inputs})
         time_steps = self._time_steps(request)
         recorded = [each for each in request.returned if each in RECORDED] if request.returned else []
         limits, samples = self.model.limits, len(request.inputs)
@@ -130,7 +139,7 @@ class NativeCodec:
         if request.time_steps is not None:
             limits.check_steps(request.time_steps, "time_steps")
             return request.time_steps
-        if task.coding.per_step and isinstance(request.inputs[0], list):
+        if task.coding.per_step and isinstance(request.inputs[0], list | np.ndarray):
             steps = len(request.inputs[0])
             if not 1 <= steps <= limits.time_steps:
                 raise InvalidInput(f"inputs[0] has {steps} steps, expected 1 to {limits.time_steps}")

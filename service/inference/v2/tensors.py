@@ -82,19 +82,25 @@ def from_json(data: list[Any], datatype: Datatype, shape: Shape, where: str) -> 
         for value in (min(flat), max(flat)):
             if not limits.min <= value <= limits.max:
                 raise InvalidRequest(f"{where} holds {shown(value)}, expected {limits.min} to {limits.max}")
-    return (_floats(flat, dtype, where) if dtype.kind == "f" else np.array(flat, dtype)).reshape(shape)
+    return (_floats(flat, datatype, where) if dtype.kind == "f" else np.array(flat, dtype)).reshape(shape)
 
 
-def _floats(flat: list[float], dtype: np.dtype[Any], where: str) -> Array:
+def _floats(flat: list[float], datatype: Datatype, where: str) -> Array:
     try:
         doubles = np.array(flat, np.float64)
     except OverflowError as error:  # an integer beyond any float
-        raise InvalidRequest(f"{where} holds an integer beyond ±{np.finfo(dtype).max:g}") from error
+        raise InvalidRequest(f"{where} holds an integer beyond ±{np.finfo(DTYPES[datatype]).max:g}") from error
+    return to_datatype(doubles, datatype, where)
+
+
+def to_datatype(doubles: Array, datatype: Datatype, where: str) -> Array:
+    """Return doubles as an array of a datatype of floats; raises InvalidRequest for one that is beyond it."""
+    dtype = DTYPES[datatype]
     with np.errstate(over="ignore"):
         array = doubles.astype(dtype)
     finite = np.isfinite(array)
     if not finite.all():
-        value = float(doubles[int(finite.argmin())])
+        value = float(doubles.flat[int(finite.argmin())])
         raise InvalidRequest(f"{where} holds {shown(value)}, expected a number within ±{np.finfo(dtype).max:g}")
     return array
 

@@ -293,12 +293,15 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
 
 
 @pytest.mark.anyio
-async def test_a_few_events_that_are_a_large_raster_wait_as_events(tmp_path: Path) -> None:
-    # 140 samples of 1,000 steps and two inputs are 1.1 MB, of some 4 kB. One worker, which is busy.
+async def test_a_few_events_that_are_a_large_raster_wait_as_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 140 samples of 1,000 steps and two inputs are 1.1 MB, of some 4 kB. There is no room for what is decoded.
     publish(tmp_path, toy(Coding.SPIKES))
     many = {"inputs": [{"t": [0, 999], "unit": [0, 1]}] * 140, "time_steps": 1000}
     async with started(tmp_path, threads=1) as client:
         alone = await client.post(many)
+        monkeypatch.setattr(scheduler, "MAX_DECODED_BYTES", 0)
         held = slow(client.model())
         one = asyncio.create_task(client.post({"inputs": [{"t": [0], "unit": [0]}]}))
         await held.begun()
@@ -306,6 +309,7 @@ async def test_a_few_events_that_are_a_large_raster_wait_as_events(tmp_path: Pat
         await settled()
         (job,) = client.scheduler.undecoded[Price.LONG]
         assert job.query is None
+        monkeypatch.undo()
         held.go_on.release(1 + 140)
         assert (await one).status == 200
         assert (await waits).json == alone.json
