@@ -1,4 +1,4 @@
-"""The four soaks by their names, each with what its server is told."""
+"""The five soaks by their names, each with what its server is told."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def json_fragments(value: object) -> Iterator[bytes]:
             yield (b"," if index else b"") + to_json(name) + b":"
             yield from json_fragments(member)
         yield b"}"
-    elif isinstance(value, np.ndarray) and value.ndim > 1:
-        yield from _listed(map(json_fragments, value))
+    elif isinstance(value, np.ndarray | list) and len(value) and isinstance(value[0], np.ndarray | Mapping):
+        yield from _listed(map(json_fragments, value))  # rows, or objects
     elif isinstance(value, np.ndarray | list):
         parts = (value[start : start + PIECE_VALUES] for start in range(0, len(value), PIECE_VALUES))
         yield from _listed([_numbers(part)] for part in parts)
