@@ -26,6 +26,7 @@ from service.http.services import Services
 from service.http.v2.routes import inferring
 from service.http.v2.routes import router as v2
 from service.inference.body import BodyLimits
+from service.inference.heap import heap_trimmer, keep_trimming
 from service.inference.memory import MemoryBudget
 from service.inference.pipeline import Pipeline
 from service.inference.scheduler import Scheduler
@@ -47,17 +48,19 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     workers, loaders = Threads(settings.threads, "worker"), Threads(settings.threads, "loader")
     registry = Registry.of(settings, loaders)
     budget = MemoryBudget(settings.max_pending_bytes)
-    scheduler = Scheduler(workers, metrics, settings)
+    codecs = Threads(1, "codec-short"), Threads(1, "codec-long")
+    scheduler = Scheduler(workers, codecs, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
     control = control_class(registry, workers, metrics, infer_statistics, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with workers, loaders:
+        with workers, loaders, codecs[0], codecs[1]:
             await control.start()
             loading = asyncio.create_task(registry.load_all())
             polling = asyncio.create_task(registry.keep_polling(control.polled))
-            tasks = [loading, polling, asyncio.create_task(workers.keep_heartbeat())]
+            trimming = asyncio.create_task(keep_trimming(budget, heap_trimmer()))
+            tasks = [loading, polling, trimming, asyncio.create_task(workers.keep_heartbeat())]
             try:
                 if control.loads_first:
                     await loading

@@ -143,8 +143,15 @@ class Settings(BaseSettings):
     max_pending_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="The memory budget, in bytes, of the bodies of all requests in progress and all unread answers; a "
-        "request that exceeds it is answered 503 at once. Bodies of at most 64 KiB are not counted.",
+        description="The memory budget, in bytes, of the bodies and answers of all requests in progress; a request "
+        "that exceeds it is answered 503 at once. Bodies and answers of at most 64 KiB are not counted.",
+    )
+    max_answer_bytes: int = Field(
+        64 * 2**20,
+        ge=1,
+        description="The largest answer, in bytes, with the arrays that it is made from, and never more than "
+        "max_pending_bytes. A request whose answer could take more is answered 413, and a model whose answer for one "
+        "sample could is not loaded.",
     )
     header_seconds: float = Field(
         10,

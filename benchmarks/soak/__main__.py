@@ -1,7 +1,8 @@
 """Soak a service of its own on the loopback, and say where a target is missed: `./scripts/soak`.
 
-Four phases, each with a fresh server: hostile and mutated requests; clients that ask, err, hang up and dawdle side by
-side; ten times the load that the server can do; and its memory after many requests. The clients share the cores with
+Five phases, each with a fresh server: hostile and mutated requests; clients that ask, err, hang up and dawdle side by
+side; ten times the load that the server can do; its memory after many requests; and
+small requests beside large ones. The clients share the cores with
 the server, which in the overload has one thread to compute on: what they take, it lacks.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -26,6 +28,7 @@ from benchmarks.soak.figures import Figure
 from benchmarks.soak.networks import HEAVY, SMALL
 from benchmarks.soak.phases import PHASES, Phase
 from benchmarks.soak.scale import FULL, QUICK, Scale
+from models.bundle.repository import PRETRAINED
 
 WIDTH = 120  # of the table, also where there is no terminal
 
@@ -61,6 +64,7 @@ def soak(phases: list[Phase], scale: Scale) -> list[Figure]:
     with Progress(console=console) as progress, tempfile.TemporaryDirectory() as folder:
         for served in (SMALL, HEAVY):
             served.publish(Path(folder))
+        shutil.copytree(PRETRAINED, folder, dirs_exist_ok=True)
         for phase in phases:
             bar = progress.add_task(phase.name, total=1.0)
             with tempfile.TemporaryFile("w+") as log:

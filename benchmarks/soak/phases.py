@@ -1,4 +1,4 @@
-"""The four soaks by their names, each with what its server is told."""
+"""The five soaks by their names, each with what its server is told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.serving.processes import Server
 from benchmarks.soak.abuse import hostile_requests
+from benchmarks.soak.crowd import crowd
 from benchmarks.soak.figures import Figure
 from benchmarks.soak.memory import memory
 from benchmarks.soak.mixed import mixed_clients
@@ -27,4 +28,5 @@ PHASES = (
     Phase("mixed", (), mixed_clients),
     Phase("overload", ("--threads", "1", "--max-queue", str(OVERLOAD_QUEUE)), overload),
     Phase("memory", (), memory),
+    Phase("crowd", (), crowd),
 )

@@ -1,4 +1,4 @@
-"""The limits of one request for a model: samples, time steps, values, and the delimiters of its JSON.
+"""The limits of one request for a model: samples, time steps, values, its answer, and the delimiters of its JSON.
 
 `service.inference.body` limits its bytes. The limits follow from the model and the settings, so that a request is
 refused before any memory of its size is allocated.
@@ -13,6 +13,7 @@ from operator import mul
 
 from models.errors import InvalidInput
 from models.spec import Coding, Spec, Task
+from service.catalog.answer_size import AnswerSize
 from service.errors import TooLarge, shown
 from service.settings import Settings
 
@@ -27,12 +28,14 @@ class ModelLimits:
     membranes can be recorded.
     """
 
-    def __init__(self, task: Task, settings: Settings) -> None:
+    def __init__(self, task: Task, settings: Settings, name: str = "") -> None:
         self.samples = settings.max_samples
         self.time_steps = settings.max_time_steps
         self.values = settings.max_values
         self.neuron_steps = settings.max_neuron_steps
         self.recorded_values = settings.max_recorded_values
+        self.answer_bytes = min(settings.max_answer_bytes, settings.max_pending_bytes)
+        self.answer = AnswerSize(task, name)
         self.widest = task.widest
         self.neurons = task.recordable
         self.known = isinstance(task, Spec)  # whether it is known which values are spikes and membranes
@@ -46,7 +49,8 @@ class ModelLimits:
         steps = self.trained_steps
         by_values = self.values // (steps * self.widest)
         by_neurons = self.neuron_steps // (steps * max(1, self.neurons))  # an external ONNX model has none
-        return max(1, min(self.samples, by_values, by_neurons))
+        by_answer = (self.answer_bytes - self.answer.native(0, steps)) // self.answer.sample
+        return max(1, min(self.samples, by_values, by_neurons, by_answer))
 
     def check_steps(self, steps: int, where: str) -> None:
         """Raise InvalidInput for more time steps than are allowed; `where` names the field that holds them."""
@@ -80,13 +84,26 @@ class ModelLimits:
                     f"values, expected at most {self.recorded_values}"
                 )
 
-    def check_raster(self, spikes: int) -> None:
-        """Raise InvalidInput for a raster of more spikes than may be recorded: a neuron may fire several a step."""
+    def check_answer(self, samples: int, size: int) -> None:
+        """Raise TooLarge for an answer that may take more than max_answer_bytes; `size` is the most that it takes."""
+        if size > self.answer_bytes:
+            raise TooLarge(
+                f"inputs has {samples} samples, whose answer may take {size} bytes, expected at most "
+                f"{self.answer_bytes} in one answer of this model"
+            )
+
+    def check_raster(self, spikes: int, size: int, samples: int, time_steps: int) -> None:
+        """Raise InvalidInput for a raster of more spikes than may be recorded: a neuron may fire several a step.
+
+        `size` is that of the answer with one spike per neuron and step.
+        """
         if spikes > self.recorded_values:
             raise InvalidInput(
                 f"return has 'raster', which for these inputs holds {spikes} spikes, expected at most "
                 f"{self.recorded_values}"
             )
+        more = (spikes - samples * time_steps * self.neurons) * self.answer.event(time_steps)
+        self.check_answer(samples, size + max(0, more))
 
     def check_delimiters(self, body: bytes) -> None:
         """Raise TooLarge for a body with more delimiters than the largest allowed request has.

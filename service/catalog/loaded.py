@@ -35,7 +35,7 @@ class LoadedModel:
         # Whether one run may hold samples of several requests; somebody else's graph needs its author's promise.
         self.shares_runs = not isinstance(self.spec, OnnxContract) or self.spec.independent_rows
         self.layers = self.spec.layers
-        self.limits = ModelLimits(self.spec, settings)
+        self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = Cost.of(engine, self.spec, bundle.sample)
         self.requests = InProgress()
 
@@ -50,6 +50,12 @@ class LoadedModel:
             raise InvalidBundle(
                 f"time_steps: the model runs for {bundle.task.time_steps}, but max_time_steps is "
                 f"{settings.max_time_steps}"
+            )
+        limits = ModelLimits(bundle.task, settings, name)
+        if (size := limits.answer.native(1, bundle.task.time_steps)) > limits.answer_bytes:
+            raise InvalidBundle(
+                f"labels: with the model's {bundle.task.classes}, an answer for one sample may take {size} bytes, but "
+                f"max_answer_bytes is {limits.answer_bytes}"
             )
         engine = engine_for(bundle, settings)
         bundle.verify(engine)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from service.http.answers import answer_response
 from service.http.describe import described
 from service.http.direct import DirectRoute
 from service.http.examples import examples
@@ -18,6 +19,8 @@ from service.http.schemas import ErrorBody, Examples, Health, ModelDescription, 
 from service.http.services import Services, services_of
 from service.inference.native.codec import NativeCodec
 from service.inference.native.schemas import PredictResponse
+
+JSON = {"Content-Type": "application/json"}
 
 router = APIRouter()
 predicting = APIRouter(route_class=DirectRoute)
@@ -80,7 +83,7 @@ async def _answer(request: Request, name: str | None, version: str | None) -> Re
     model = services.registry.get(name, version)
     codec = NativeCodec(model)
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
-    return Response(answer.content, media_type="application/json")
+    return answer_response(answer.content, JSON)
 
 
 @router.get("/models", responses=_errors(401), tags=["models"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from threading import Lock
 from typing import Protocol, TypeVar
 
 from models.engines import RunResult
@@ -14,10 +12,6 @@ Q = TypeVar("Q", bound=Query)
 
 SMALL_BODY = 2**14  # bytes; decoding a longer body takes longer than handing it to another thread
 FEW_VALUES = 2**18  # values of all samples; making more takes longer than handing the request to another thread
-LONG_JSON = 2**20  # bytes; longer bodies are parsed one at a time
-
-_ONE_AT_A_TIME = Lock()
-_AT_ONCE = nullcontext()
 
 
 class Codec(Protocol[Q, Content_co]):
@@ -34,15 +28,10 @@ class Codec(Protocol[Q, Content_co]):
         """Decode a body. Raises MalformedBody, InvalidInput or TooLarge."""
         ...
 
-    def render(self, query: Q, result: RunResult) -> Content_co:
-        """Render the answer's content."""
+    def size(self, query: Q) -> int:
+        """Return the most bytes that the answer can take, which is at most max_answer_bytes."""
         ...
 
-
-def one_long_body_at_a_time(size: int) -> AbstractContextManager[object]:
-    """Context manager that parses bodies over 1 MiB one at a time; enter it until the body has become an array.
-
-    Parsing takes up to sixty times the body's bytes. Python parses on one thread at a time anyway, so that no answer
-    comes later because of it.
-    """
-    return _ONE_AT_A_TIME if size > LONG_JSON else _AT_ONCE
+    def render(self, query: Q, result: RunResult) -> Content_co:
+        """Render the answer's content: at once where its size is at most SHORT_BYTES, else in pieces."""
+        ...

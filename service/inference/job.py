@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 from asyncio import Future
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -17,6 +18,7 @@ from models.engines.base import joined
 from service.catalog.loaded import LoadedModel
 from service.errors import DeadlineExceeded
 from service.inference.codec import Codec, Q
+from service.inference.pieces import SHORT_BYTES
 from service.inference.query import Query
 from service.telemetry.record import AnswerRecord, Times
 
@@ -68,6 +70,7 @@ class Job(Generic[Content]):
         source: bytes | Query,
         now: float,
         times: Times,
+        reserve: Callable[[int], None],
     ) -> None:
         self.model = model
         self.codec = codec
@@ -80,7 +83,11 @@ class Job(Generic[Content]):
         self.started = 0  # how many of its samples are in runs that have started
         self.arrived = self.since = now  # when it came, and since when it has been at its place in the queue
         self.begun = False  # whether any work on it has started
+        self.reserve = reserve  # reserves bytes of the memory budget until the request ends
+        self.answer_size = 0 if self.query is None else codec.size(self.query)
         self.decoded_bytes = 0  # its share of the scheduler's count of decoded bytes
+        self.encoded_bytes = 0  # and of encoded ones
+        self.rendering = False  # whether its long answer is being rendered
 
     @property
     def over(self) -> bool:
@@ -98,21 +105,22 @@ class Job(Generic[Content]):
         return 0 if self.query is None else self.query.time_steps
 
     @property
-    def size(self) -> int:
-        """The bytes of its decoded samples and of its encoded inputs, as far as it has them yet."""
-        samples = 0 if self.query is None else self.query.samples.nbytes
-        return samples + (0 if self.inputs is None else self.inputs.steps.nbytes)
-
-    @property
     def needs_own_run(self) -> bool:
         """Whether it shares no run: its answer holds more than counts, or the model's samples are run one by one."""
         return not self.model.shares_runs or (self.query is not None and bool(self.query.returned))
 
     def decode(self) -> None:
-        """Decode the body, unless that was done, and encode the samples; raises what the codec and `encode` raise."""
-        if self.query is None:
-            self.query, self.body = self.codec.decode(self.body), b""
-        self.inputs = encoded(self.model, self.query, self.times)
+        """Decode the body and reserve the answer's bytes, unless it is over; raises what the codec raises."""
+        if not self.over:
+            query = self.codec.decode(self.body)
+            self.answer_size = self.codec.size(query)
+            reserve_answer(self.reserve, self.answer_size)
+            self.query, self.body = query, b""
+
+    def encode(self) -> None:
+        """Encode all samples, unless it is over. Raises InvalidInput."""
+        if self.query is not None and not self.over:
+            self.inputs = encoded(self.model, self.query, self.times)
 
     def may_share_a_run(self, other: Job[Any]) -> bool:
         """Return whether one run may hold samples of both."""
@@ -128,16 +136,27 @@ class Job(Generic[Content]):
         timer = asyncio.get_running_loop().call_at(deadline, lambda: self.fail(DeadlineExceeded()))
         self.answer.add_done_callback(lambda _: timer.cancel())
 
-    def complete(self, start: int, result: RunResult) -> Answer[Content] | None:
-        """Add the result of the samples from `start` on; return the answer once all results are there.
+    def complete(self, start: int, result: RunResult) -> Answer[Content] | RunResult | None:
+        """Add the result of the samples from `start` on; once all are there, return the answer.
 
-        If two runs end at the same time on two threads, both may return the answer; they are equal.
+        Where the answer is long, the whole result is returned instead, to be rendered elsewhere. If two runs end at the
+        same time on two threads, both may return it; they are equal.
         """
         self.results[start] = result
         results = [each for _, each in sorted(self.results.copy().items())]
         if self.query is None or sum(len(each.readout) for each in results) < self.samples:
             return None
-        return Answer.of(self.codec, self.query, joined(results), self.times)
+        return joined(results) if self.answer_size > SHORT_BYTES else self.render(joined(results))
+
+    def render(self, result: RunResult) -> Answer[Content] | None:
+        """Render the answer, unless the job is over."""
+        return None if self.query is None or self.over else Answer.of(self.codec, self.query, result, self.times)
+
+
+def reserve_answer(reserve: Callable[[int], None], size: int) -> None:
+    """Reserve the bytes of an answer in the memory budget, unless they are few. Raises Overloaded."""
+    if size > SHORT_BYTES:
+        reserve(size)
 
 
 AnyJob: TypeAlias = Job[Any]

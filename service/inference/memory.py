@@ -1,4 +1,4 @@
-"""The memory budget: how many bytes the bodies of all requests in progress may take, each within its own limit."""
+"""The memory budget: how many bytes the bodies and answers of all requests in progress may take."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.reserved = 0
+        self.used = False  # whether any were reserved since the heap was last trimmed
         self.lock = Lock()
 
 
 class Reservation:
-    """The bytes that one request has reserved. A worker thread, which decompresses bodies, may reserve more."""
+    """The bytes that one request has reserved. The thread that decodes its body may reserve more."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.budget = budget
@@ -30,9 +31,10 @@ class Reservation:
             total = self.budget.reserved + size
             if total > self.budget.limit:
                 raise Overloaded(
-                    f"the bodies of all requests in progress would have {total} bytes with this one, expected at "
-                    f"most {self.budget.limit}"
+                    f"the bodies and answers of all requests in progress would have {total} bytes with this one, "
+                    f"expected at most {self.budget.limit}"
                 )
+            self.budget.used = True
             if not self.released:
                 self.budget.reserved += size
                 self.size += size

@@ -16,7 +16,8 @@ from service.catalog.loaded import LoadedModel
 from service.errors import DeadlineExceeded, MalformedHeader, shown
 from service.inference.body import Body
 from service.inference.codec import SMALL_BODY, Codec, Q
-from service.inference.job import Answer, Content, Job
+from service.inference.job import Answer, Content, Job, reserve_answer
+from service.inference.pieces import SHORT_BYTES
 from service.inference.scheduler import Scheduler
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord, Times
@@ -73,12 +74,17 @@ class Pipeline:
         if deadline <= asyncio.get_running_loop().time():
             raise _late(model)
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
-        if query is not None and not query.returned and model.cost.is_small(len(query.samples), query.time_steps):
-            small = self.scheduler.run_small(model, codec, query, times)
-            if isinstance(small, Answer):
-                return small
-            return await small.answer  # which comes at the end of this iteration of the event loop
-        job = self.scheduler.enqueue(model, codec, content if query is None else query, times)
+        if query is not None:
+            size = codec.size(query)
+            reserve_answer(body.reserve, size)
+            short = size <= SHORT_BYTES and not query.returned
+            if short and model.cost.is_small(len(query.samples), query.time_steps):
+                small = self.scheduler.run_small(model, codec, query, times, body.reserve)
+                if isinstance(small, Answer):
+                    return small
+                return await small.answer  # which comes at the end of this iteration of the event loop
+        source = content if query is None else query
+        job = self.scheduler.enqueue(model, codec, source, times, body.reserve)
         return await self._wait(job, deadline, body)
 
     def _deadline(self, headers: Mapping[bytes, bytes]) -> float:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from asyncio import TimerHandle
 from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import chain
 
 from models.engines import Stop
 from service.catalog.cost import Cost
 from service.inference.batching import Policy
 from service.inference.job import AnyJob
+from service.inference.pieces import SHORT_BYTES
 from service.inference.run import Shard
 
 
 @dataclass(frozen=True)
-class Decode:
-    """Work for a thread: decode a job's body, or encode a job that has more samples than one run holds."""
+class Encode:
+    """Work for a thread: encode a job that has more samples than one run holds."""
 
     job: AnyJob
 
@@ -32,54 +35,72 @@ class Run:
             self.stop.request()
 
 
+class Price(IntEnum):
+    """A job's class: SHORT if one run answers it and its answer is short, else LONG; see `Scheduler`."""
+
+    SHORT = 0
+    LONG = 1
+
+
 class Queue:
-    """The jobs that wait, oldest first, and the runs in progress. Only the event loop touches it."""
+    """The decoded jobs that wait, by price and oldest first, and the runs in progress.
+
+    Only the event loop touches it.
+    """
 
     def __init__(self, policy: Policy, cost: Cost, limit: int) -> None:
         self.policy = policy
         self.cost = cost
         self.limit = limit
-        self.undecoded: dict[AnyJob, None] = {}  # ordered sets, since any job may leave at any time
-        self.waiting: dict[AnyJob, None] = {}
+        self.waiting: tuple[dict[AnyJob, None], ...] = ({}, {})  # ordered sets, since any job may leave at any time
         self.burst: list[AnyJob] | None = None  # the small jobs after the first in this iteration of the event loop
         self.depth = 0  # jobs on which no work has started; `limit` bounds these
         self.running: set[Run] = set()  # the runs in progress
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
 
-    @property
-    def empty(self) -> bool:
-        """Whether no job waits to be started."""
-        return not self.undecoded and not self.waiting
-
     def max_samples(self, job: AnyJob) -> int:
         """Return how many samples a run of the job's time steps may hold."""
         return self.policy.max_samples(self.cost, job.time_steps)
 
-    def add(self, job: AnyJob, since: float) -> None:
-        """Append a job that has waited since `since`: to run, if it is encoded or fits one run, else to decode."""
+    def price(self, job: AnyJob) -> Price:
+        """Return the class of a decoded job."""
+        short = job.samples <= self.max_samples(job) and job.answer_size <= SHORT_BYTES
+        return Price.SHORT if short else Price.LONG
+
+    def add(self, job: AnyJob, since: float) -> Price:
+        """Append a decoded job that has waited since `since`; return its class."""
         job.since = since
-        ready = job.query is not None and (job.inputs is not None or job.samples <= self.max_samples(job))
-        (self.waiting if ready else self.undecoded)[job] = None
+        price = self.price(job)
+        self.waiting[price][job] = None
+        return price
 
     def drop(self, job: AnyJob) -> None:
         """Remove a job, wherever it waits."""
-        self.undecoded.pop(job, None)
-        self.waiting.pop(job, None)
+        for waiting in self.waiting:
+            waiting.pop(job, None)
         if self.burst and job in self.burst:
             self.burst.remove(job)
 
-    def take(self, now: float, *, may_decode: bool) -> Decode | Run | float | None:
-        """Return the next work, or for how many seconds to wait for more requests, or None if there is no work."""
-        undecoded = next(iter(self.undecoded), None) if may_decode else None
-        waiting = next(iter(self.waiting), None)
-        if waiting is None or (undecoded is not None and undecoded.since <= waiting.since):
-            return self._decode(undecoded)
-        shards, full = self._batch(waiting)
-        delay = self.policy.delay(idle=not self.running, full=full, waited=now - waiting.since)
-        if delay > 0:
-            return self._decode(undecoded) or delay
+    def take(self, price: Price, now: float, *, may_encode: bool) -> Encode | Run | float | None:
+        """Return the next work of a class, or for how many seconds to wait for more requests, or None if there is none.
+
+        A run that begins with a job of one class may be filled with jobs of the other.
+        """
+        line = self.waiting[price]
+        for first in line:
+            if first.inputs is None and first.samples > self.max_samples(first):
+                if may_encode:
+                    del line[first]
+                    return Encode(first)
+                continue
+            shards, full = self._batch(first)
+            delay = self.policy.delay(idle=not self.running, full=full, waited=now - first.since)
+            return delay if delay > 0 else self._run(shards, now)
+        return None
+
+    def _run(self, shards: list[Shard], now: float) -> Run:
         for shard in shards:
-            del self.waiting[shard.job]
+            self.drop(shard.job)
             shard.job.started = shard.stop
             if shard.stop < shard.job.samples:
                 self.add(shard.job, now)  # at the end, so that a long request does not starve the others
@@ -102,22 +123,18 @@ class Queue:
                 samples += job.samples
         return runs
 
-    def _decode(self, job: AnyJob | None) -> Decode | None:
-        if job is None:
-            return None
-        del self.undecoded[job]
-        return Decode(job)
-
     def _batch(self, first: AnyJob) -> tuple[list[Shard], bool]:
         """Return the shards of a run that begins with `first`, and whether the run is full."""
         limit = self.max_samples(first)
         shards = [Shard(first, first.started, min(first.samples, first.started + limit))]
         room = limit - (shards[0].stop - shards[0].start)
-        for job in self.waiting:
+        for job in chain(*self.waiting):
             if room <= 0:
                 break
             if job is first or not job.may_share_a_run(first):
                 continue
+            if job.inputs is None and job.samples > limit:
+                continue  # it is to be encoded first
             left = job.samples - job.started
             if left > room:
                 return shards, True

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from models.coding import EncodedInputs
-from models.engines import Stop
+from models.engines import RunResult, Stop
 from models.errors import InvalidInput, SpikeserveError
 from service.catalog.loaded import LoadedModel
 from service.inference.job import Answer, AnyJob, encoded
@@ -28,10 +28,10 @@ class Shard:
 
 
 class Outcome(NamedTuple):
-    """The outcome of a run for one job: an answer, an error, or neither while other shards are missing."""
+    """The outcome of a run for one job: an answer, the whole result of a long one, an error, or none of them yet."""
 
     job: AnyJob
-    answer: Answer[Any] | None = None
+    answer: Answer[Any] | RunResult | None = None
     error: Exception | None = None
 
 

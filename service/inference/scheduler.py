@@ -1,10 +1,18 @@
 """The scheduler: when, on which thread and in which batch each request runs.
 
 A small request that comes alone runs on the event loop at once. Small requests that come in the same iteration of the
-loop run as a batch at its end, so that none waits for requests that are not there yet. All others go through the
-bounded queue of their model's version to the worker threads, by the policy of the engine
-(`service.inference.batching`); models are scheduled round-robin. A job whose client has left or whose deadline has
-passed leaves its queue at once, and a run is stopped once all its jobs are over.
+loop run as a batch at its end, so that none waits for requests that are not there yet. All others wait in the bounded
+queue of their model's version for the worker threads, by the policy of the engine (`service.inference.batching`). A
+job whose client has left or whose deadline has passed leaves its queue at once, and a run is stopped once all
+its jobs are over.
+
+A job is SHORT or LONG by its price (`service.inference.queue`). When a thread is free, a short job goes first, but
+after SHORT_TURNS of them a long one that waits has a turn; within a class the models are scheduled round-robin. Long
+jobs run in shards that are expected to take as long as a run may. So a short job waits for a shard, and never for a
+long job's end, and a long one is never starved.
+
+Long bodies are decoded, and long answers rendered, on threads of their own, one for each class: Python runs on one
+thread at a time anyway, and the worker threads are free for the engines, which run without the interpreter.
 """
 
 from __future__ import annotations
@@ -17,19 +25,24 @@ from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
+from models.engines import RunResult
 from service.catalog.loaded import LoadedModel
 from service.catalog.threads import Threads
 from service.errors import Overloaded, ShuttingDown
 from service.inference.batching import policy_of
-from service.inference.codec import Codec, Q
+from service.inference.codec import SMALL_BODY, Codec, Q
 from service.inference.job import Answer, AnyJob, Content, Job, encoded
-from service.inference.queue import Decode, Queue, Run
+from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import Times
 
-MAX_DECODED_BYTES = 2**28  # of samples that are decoded and not answered; beyond it, no other body is decoded
+MAX_DECODED_BYTES = 2**27  # of samples that are decoded and not answered; beyond it, no other body is decoded
+MAX_ENCODED_BYTES = 2**27  # of inputs that were encoded to be split into shards; beyond it, no others are
+SHORT_TURNS = 3  # the most turns of short jobs in a row while a long one waits
+SHORT_BODY = 2**18  # bytes; a longer body is decoded behind other long ones
+SHORT_ANSWER = 2**20  # bytes; a longer answer is rendered behind other long ones
 
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
@@ -38,15 +51,23 @@ T = TypeVar("T")
 class Scheduler:
     """Runs the requests for every model on one thread pool. Its own methods run on the event loop only."""
 
-    def __init__(self, threads: Threads, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self, threads: Threads, codec_threads: tuple[Threads, Threads], metrics: Metrics, settings: Settings
+    ) -> None:
         self.threads = threads
+        self.codec_threads = codec_threads  # by price, one thread each
         self.metrics = metrics
         self.settings = settings
         self.free = threads.size
         metrics.watch_threads(threads.size, lambda: threads.size - self.free)
         self.decoded_bytes = 0  # of all jobs that were decoded on a thread and are not over
+        self.encoded_bytes = 0  # of all jobs that were encoded before their run and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
-        self.waiting: dict[LoadedModel, None] = {}  # an ordered set: the models with jobs waiting; the first is next
+        # Ordered sets, by price: the first is next.
+        self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {})
+        self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
+        self.decoding = [False, False]  # by price, whether a body is being decoded
+        self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
     def queue(self, model: LoadedModel) -> Queue:
         """Return the queue of a model, which lives as long as the model."""
@@ -64,7 +85,7 @@ class Scheduler:
             raise Overloaded(f"model '{model.name}' has {queue.depth} requests waiting, expected fewer than max_queue")
 
     def run_small(
-        self, model: LoadedModel, codec: Codec[Q, Content], query: Q, times: Times
+        self, model: LoadedModel, codec: Codec[Q, Content], query: Q, times: Times, reserve: Callable[[int], None]
     ) -> Answer[Content] | Job[Content]:
         """Run a small query at once, or at the end of this iteration of the event loop if another ran in it already.
 
@@ -72,7 +93,7 @@ class Scheduler:
         """
         queue = self.queue(model)
         if queue.burst is not None:
-            job = self._admit(model, queue, Job(model, codec, _future(), query, _now(), times))
+            job = self._admit(model, queue, Job(model, codec, _future(), query, _now(), times, reserve))
             queue.burst.append(job)
             return job
         queue.burst = []
@@ -84,25 +105,46 @@ class Scheduler:
         self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
         return Answer.of(codec, query, result, times)
 
-    def enqueue(self, model: LoadedModel, codec: Codec[Q, Content], source: bytes | Q, times: Times) -> Job[Content]:
-        """Queue a body, or the query that it was decoded to, for the worker threads. Raises Overloaded."""
+    def enqueue(
+        self,
+        model: LoadedModel,
+        codec: Codec[Q, Content],
+        source: bytes | Q,
+        times: Times,
+        reserve: Callable[[int], None],
+    ) -> Job[Content]:
+        """Queue a body, or the query that it was decoded to, for the threads. Raises Overloaded.
+
+        `reserve` reserves bytes of the memory budget for the answer.
+        """
         queue, now = self.queue(model), _now()
-        job = self._admit(model, queue, Job(model, codec, _future(), source, now, times))
-        queue.add(job, now)
-        self.waiting[model] = None
+        job = self._admit(model, queue, Job(model, codec, _future(), source, now, times, reserve))
+        if job.query is None:
+            # A body so small that it was not decoded at once may stand for much.
+            short = SMALL_BODY < len(job.body) <= SHORT_BODY
+            self.undecoded[Price.SHORT if short else Price.LONG][job] = None
+        else:
+            self._wait(queue, job, now)
         self._dispatch()
         return job
 
     def forget(self, job: AnyJob) -> None:
         """Remove a job that is over."""
         queue = self.queue(job.model)
+        for undecoded in self.undecoded:
+            undecoded.pop(job, None)
         queue.drop(job)
         self._begin(queue, job)
         for run in queue.running:
             run.stop_if_unwanted()
-        if job.decoded_bytes:
+        if job.decoded_bytes or job.encoded_bytes:
             self.decoded_bytes -= job.decoded_bytes
-            asyncio.get_running_loop().call_soon(self._dispatch)  # other jobs may have waited to be decoded
+            self.encoded_bytes -= job.encoded_bytes
+            job.decoded_bytes = job.encoded_bytes = 0
+            asyncio.get_running_loop().call_soon(self._dispatch)  # other jobs may have waited for room
+
+    def _wait(self, queue: Queue, job: AnyJob, since: float) -> None:
+        self.waiting[queue.add(job, since)][job.model] = None
 
     def _admit(self, model: LoadedModel, queue: Queue, job: Job[Content]) -> Job[Content]:
         self.require_room(model)
@@ -130,24 +172,44 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""
-        passed = 0
-        while self.free and passed < len(self.waiting):
-            model = next(iter(self.waiting))
-            del self.waiting[model]  # it goes to the end: round-robin
-            queue = self.queue(model)
-            passed = 0 if self._start(model, queue) else passed + 1
-            if not queue.empty:
-                self.waiting[model] = None
+        for price in Price:
+            self._decode_next(price)
+        while self.free and self._start_next():
+            pass
 
-    def _start(self, model: LoadedModel, queue: Queue) -> bool:
-        """Start the next work of the model's queue; return whether there was any."""
-        if queue.timer is not None:
-            queue.timer.cancel()
-            queue.timer = None
-        match queue.take(_now(), may_decode=self.decoded_bytes < MAX_DECODED_BYTES):
-            case Decode(job):
+    def _decode_next(self, price: Price) -> None:
+        undecoded = self.undecoded[price]
+        if undecoded and not self.decoding[price] and self.decoded_bytes < MAX_DECODED_BYTES:
+            job = next(iter(undecoded))
+            del undecoded[job]
+            self._begin(self.queue(job.model), job)
+            self.decoding[price] = True
+            self.codec_threads[price].submit(job.decode).add_done_callback(partial(self._decoded, price, job))
+
+    def _start_next(self) -> bool:
+        """Start the next work of the class whose turn it is, or else of the other; return whether there was any."""
+        long_turn = self.short_turns >= SHORT_TURNS and self.waiting[Price.LONG]
+        for price in reversed(Price) if long_turn else Price:
+            line = self.waiting[price]
+            for model in list(line):
+                queue = self.queue(model)
+                started = self._start(model, queue, price)
+                del line[model]  # it goes to the end: round-robin
+                for each in Price:
+                    if queue.waiting[each]:
+                        self.waiting[each][model] = None
+                if started:
+                    waits = price is Price.SHORT and self.waiting[Price.LONG]
+                    self.short_turns = self.short_turns + 1 if waits else 0
+                    return True
+        return False
+
+    def _start(self, model: LoadedModel, queue: Queue, price: Price) -> bool:
+        """Start the next work of a class of the model's queue; return whether there was any."""
+        match queue.take(price, _now(), may_encode=self.encoded_bytes < MAX_ENCODED_BYTES):
+            case Encode(job):
                 self._begin(queue, job)
-                self._submit(job.decode).add_done_callback(partial(self._decoded, queue, job))
+                self._submit(job.encode).add_done_callback(partial(self._encoded, queue, job))
                 return True
             case Run() as run:
                 for shard in run.shards:
@@ -157,6 +219,8 @@ class Scheduler:
                 computing.add_done_callback(partial(self._computed, queue, model, run))
                 return True
             case float(delay):
+                if queue.timer is not None:
+                    queue.timer.cancel()
                 queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
         return False
 
@@ -164,19 +228,30 @@ class Scheduler:
         self.free -= 1
         return self.threads.submit(function, *arguments)
 
-    def _decoded(self, queue: Queue, job: AnyJob, decoding: Future[None]) -> None:
+    def _decoded(self, price: Price, job: AnyJob, decoding: Future[None]) -> None:
+        self.decoding[price] = False
+        if self._goes_on(job, decoding) and job.query is not None:
+            if job.query.timeout is not None:
+                job.expire_at(job.arrived + job.query.timeout)
+            job.decoded_bytes = job.query.samples.nbytes
+            self.decoded_bytes += job.decoded_bytes
+            self._wait(self.queue(job.model), job, job.arrived)
+        self._dispatch()
+
+    def _encoded(self, queue: Queue, job: AnyJob, encoding: Future[None]) -> None:
         self.free += 1
-        error = _error(decoding)
+        if self._goes_on(job, encoding) and job.inputs is not None:
+            job.encoded_bytes = job.inputs.steps.nbytes
+            self.encoded_bytes += job.encoded_bytes
+            self._wait(queue, job, job.arrived)
+        self._dispatch()
+
+    def _goes_on(self, job: AnyJob, work: Future[Any]) -> bool:
+        """Return whether a job is not over after a part of its work; an error of that ends it."""
+        error = _error(work)
         if error is not None:
             job.fail(error)
-        if not job.over:
-            if job.query is not None and job.query.timeout is not None:
-                job.expire_at(job.arrived + job.query.timeout)
-            job.decoded_bytes = job.size
-            self.decoded_bytes += job.decoded_bytes
-            queue.add(job, job.arrived)
-            self.waiting[job.model] = None
-        self._dispatch()
+        return not job.over
 
     def _computed(self, queue: Queue, model: LoadedModel, run: Run, computing: Future[Computed]) -> None:
         self.free += 1
@@ -192,8 +267,23 @@ class Scheduler:
             if error is not None:
                 job.fail(error)
                 queue.drop(job)
+            elif isinstance(answer, RunResult):
+                self._render(job, answer)
             elif answer is not None and not job.over:
                 job.answer.set_result(answer)
+
+    def _render(self, job: AnyJob, result: RunResult) -> None:
+        """Render a long answer on a thread."""
+        if job.over or job.rendering:
+            return
+        job.rendering = True
+        job.results.clear()
+        price = Price.SHORT if job.answer_size <= SHORT_ANSWER else Price.LONG
+        self.codec_threads[price].submit(job.render, result).add_done_callback(partial(self._rendered, job))
+
+    def _rendered(self, job: AnyJob, rendering: Future[Any]) -> None:
+        if self._goes_on(job, rendering):
+            job.answer.set_result(rendering.result())
 
 
 def _now() -> float:

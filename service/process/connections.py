@@ -38,6 +38,7 @@ from service.http.middleware.requests import REQUEST_ID, request_id_of
 from service.inference.memory import MemoryBudget, Reservation
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
+UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole
 MAX_PIPELINED = 8  # requests that wait behind the one being answered before reading from the socket pauses
 HTTP_VERSIONS = {"1.0", "1.1"}
 
@@ -74,6 +75,7 @@ class Connection(HttpToolsProtocol):
         self.unanswered: deque[RequestResponseCycle] = deque()  # oldest first; some may be complete by now
         self.refused = False  # the connection is about to close, and what is received is ignored
         self.unread: Reservation | None = None  # the reserved bytes of an answer that the client reads slowly
+        self.writing_paused = False
         self.answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -84,7 +86,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers and tell every unanswered request that its client left; uvicorn tells only the latest."""
         self._stop_header_timer()
-        self._answer_was_read()
+        self._release_unread()
+        self._stop_answer_timer()
         super().connection_lost(exc)
         for cycle in self.unanswered:
             if not cycle.response_complete:
@@ -195,22 +198,37 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Limit the time and the bytes of an answer that is written faster than the client reads it."""
         super().pause_writing()
-        self.answer_timer = self.loop.call_later(self.limits.answer_seconds, self._drop_answer, "not read in time")
-        self.unread = Reservation(self.limits.budget)
-        try:
-            self.unread.reserve(self.transport.get_write_buffer_size())
-        except Overloaded:
-            self._drop_answer("too many bytes pending")
+        self.writing_paused = True
+        if self.answer_timer is None:
+            self.answer_timer = self.loop.call_later(self.limits.answer_seconds, self._drop_answer, "not read in time")
+        size = self.transport.get_write_buffer_size()
+        if size > UNCOUNTED_BYTES:
+            self.unread = Reservation(self.limits.budget)
+            try:
+                self.unread.reserve(size)
+            except Overloaded:
+                self._drop_answer("too many bytes pending")
 
     def resume_writing(self) -> None:
-        """Release the limits once the client has read enough of the answer."""
+        """Release the limits once the client has read enough of the answer; the time is that of the whole answer."""
         super().resume_writing()
-        self._answer_was_read()
+        self.writing_paused = False
+        self._release_unread()
+        if not any(cycle.response_started and not cycle.response_complete for cycle in self.unanswered):
+            self._stop_answer_timer()
 
-    def _answer_was_read(self) -> None:
+    def on_response_complete(self) -> None:
+        """Stop the timer of an answer that was written in pieces, unless the last of them is still to be read."""
+        if not self.writing_paused:
+            self._stop_answer_timer()
+        super().on_response_complete()
+
+    def _release_unread(self) -> None:
         if self.unread is not None:
             self.unread.release()
             self.unread = None
+
+    def _stop_answer_timer(self) -> None:
         if self.answer_timer is not None:
             self.answer_timer.cancel()
             self.answer_timer = None

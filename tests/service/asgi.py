@@ -22,6 +22,7 @@ from service.catalog.cost import Cost
 from service.catalog.loaded import LoadedModel
 from service.http.services import Services
 from service.inference.queue import Queue
+from service.inference.scheduler import Scheduler
 from service.settings import Settings
 
 
@@ -51,6 +52,12 @@ class Client:
         """Return what waits for a model."""
         services: Services = self.app.state.services
         return services.pipeline.scheduler.queue(self.model(name))
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Return the scheduler of all models."""
+        services: Services = self.app.state.services
+        return services.pipeline.scheduler
 
     async def post(
         self,

@@ -14,6 +14,7 @@ from service.catalog.registry import Registry
 from service.catalog.version import Version as ModelVersion
 from service.catalog.version import VersionState
 from service.errors import ServiceError
+from service.http.answers import answer_response
 from service.http.direct import DirectRoute
 from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
 from service.http.routes import ERRORS, NOT_LIVE, InServices, Name, Version, responses
@@ -167,7 +168,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
         raise
     content = answer.content
     services.infer_statistics.count_success(model, answer.record, content.decode_seconds, content.render_seconds)
-    return Response(content.body, headers=content.headers)
+    return answer_response(content.pieces, content.headers)
 
 
 @router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413, 503))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from models.engines import RunResult
 from models.errors import InvalidInput
+from models.spec.network import FloatArray
 from service.catalog.limits import EVENT_FIELDS
 from service.catalog.loaded import LoadedModel
 from service.errors import MalformedBody, TooLarge
-from service.inference.codec import FEW_VALUES, one_long_body_at_a_time
+from service.inference.codec import FEW_VALUES
 from service.inference.native.render import predictions
 from service.inference.native.samples import to_array
 from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
+from service.inference.numbers import cut_array
+from service.inference.pieces import PIECE_BYTES, SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
 from service.inference.query import RECORDED, Query, Returned
 from service.inference.validation import first_error
 
@@ -46,30 +51,65 @@ class NativeCodec:
 
     def decode(self, body: bytes) -> Query:
         """Decode a body. Raises MalformedBody, InvalidInput or TooLarge."""
-        with one_long_body_at_a_time(len(body)):
-            self.model.limits.check_delimiters(body)
-            return self._query(*self._request(body))
+        self.model.limits.check_delimiters(body)
+        cut = cut_array(body, b"inputs", np.float32)
+        return self._query(*(self._request(body) if cut is None else self._request(cut.rest, cut.array)))
 
-    def render(self, query: Query, result: RunResult) -> bytes:
+    def size(self, query: Query) -> int:
+        """Return the most bytes that the answer can take."""
+        return self.model.limits.answer.native(len(query.samples), query.time_steps, query.returned)
+
+    def render(self, query: Query, result: RunResult) -> Pieces:
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
+        size = self.size(query)
         if Returned.RASTER in query.returned:
-            self.model.limits.check_raster(sum(int(spikes.sum()) for spikes in result.spikes_per_node.values()))
+            spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
+            self.model.limits.check_raster(spikes, size, len(query.samples), query.time_steps)
         task = self.model.spec
         response: PredictResponse = {
             "model": self.model.name,
             "version": self.model.version,
             "engine": self.model.engine.name,
             "time_steps": query.time_steps,
-            "predictions": predictions(result, task, query.returned),
+            "predictions": predictions(result, task, query.returned) if size <= SHORT_BYTES else [],
         }
         if not task.scores.has_classes:
             response["names"] = list(task.labels)
             if task.units is not None:
                 response["units"] = list(task.units)
-        return to_json(response, inf_nan_mode="null")
+        if size <= SHORT_BYTES:
+            return [to_json(response, inf_nan_mode="null")]
+        return joined(self._fragments(response, query, result, size))
 
-    def _request(self, body: bytes) -> tuple[PredictRequest[Any], int]:
-        """Validate a body; return it with the number of steps to run, both within the model's limits."""
+    def _fragments(self, response: PredictResponse, query: Query, result: RunResult, size: int) -> Iterator[bytes]:
+        """Yield the JSON of a long answer: predictions of several samples at once or, if each is long, in parts."""
+        for name, member in response.items():
+            yield (b"," if name != "model" else b"{") + to_json(name) + b":"
+            if name == "predictions":
+                yield from self._predictions(query, result, len(query.samples) * PIECE_BYTES // size)
+            else:
+                yield from json_fragments(member)
+        yield b"}"
+
+    def _predictions(self, query: Query, result: RunResult, group: int) -> Iterator[bytes]:
+        """Yield the predictions; `group` is how many samples fit a piece, 0 where one does not."""
+        opening = b"["
+        for start in range(0, len(query.samples), max(1, group)):
+            part = result[start : start + max(1, group)]
+            made = predictions(part, self.model.spec, query.returned, as_list if group else as_array)
+            yield opening
+            opening = b","
+            if group:
+                yield to_json(made, inf_nan_mode="null")[1:-1]
+            else:
+                yield from json_fragments(made[0])
+        yield b"]"
+
+    def _request(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int]:
+        """Validate a body; return it with the number of steps to run, both within the model's limits.
+
+        `inputs` were cut out of the body, if given, and take the place of its own.
+        """
         quotes, most = body.count(b'"'), 2 * (MAX_STRINGS + EVENT_FIELDS * self.model.limits.samples)
         if quotes > most:
             raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
@@ -80,9 +120,13 @@ class NativeCodec:
             first = first_error(error, fields=_names(kind), hidden=TAGS)
             raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(first.sentence) from error
         _check_names(body)
+        if inputs is not None:
+            request = request.model_copy(update={"inputs": inputs})
         time_steps = self._time_steps(request)
         recorded = [each for each in request.returned if each in RECORDED] if request.returned else []
-        self.model.limits.check_size(len(request.inputs), time_steps, recorded)
+        limits, samples = self.model.limits, len(request.inputs)
+        limits.check_size(samples, time_steps, recorded)
+        limits.check_answer(samples, limits.answer.native(samples, time_steps, request.returned))
         return request, time_steps
 
     def _query(self, request: PredictRequest[Any], time_steps: int) -> Query:
@@ -95,7 +139,7 @@ class NativeCodec:
         if request.time_steps is not None:
             limits.check_steps(request.time_steps, "time_steps")
             return request.time_steps
-        if task.coding.per_step and isinstance(request.inputs[0], list):
+        if task.coding.per_step and isinstance(request.inputs[0], list | np.ndarray):
             steps = len(request.inputs[0])
             if not 1 <= steps <= limits.time_steps:
                 raise InvalidInput(f"inputs[0] has {steps} steps, expected 1 to {limits.time_steps}")

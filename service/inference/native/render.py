@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,30 @@ from models.engines import RunResult
 from models.spec import Task
 from models.spec.network import FloatArray
 from service.inference.native.schemas import Prediction, Raster, RecordedFields, ValuesPrediction
+from service.inference.pieces import as_list
 from service.inference.query import Returned
 
+Row = Callable[[NDArray[Any]], list[Any]]
+Predictions = list[Prediction] | list[ValuesPrediction]
 
-def predictions(result: RunResult, task: Task, returned: Set[Returned]) -> list[Prediction] | list[ValuesPrediction]:
-    """Return one prediction for each sample of `result`, in order, with the optional fields that `returned` names."""
+
+def predictions(result: RunResult, task: Task, returned: Set[Returned], row: Row = as_list) -> Predictions:
+    """Return one prediction for each sample of `result`, in order, with the optional fields that `returned` names.
+
+    `row` makes a list of an array.
+    """
     if task.scores.has_classes:
-        classes = list(_classes(result, task))
-        _add_recorded(classes, result, returned)
+        classes = list(_classes(result, task, row))
+        _add_recorded(classes, result, returned, row)
         return classes
-    values = list(_values(result))
-    _add_recorded(values, result, returned)
+    values = list(_values(result, row))
+    _add_recorded(values, result, returned, row)
     return values
 
 
-def _classes(result: RunResult, task: Task) -> Iterator[Prediction]:
+def _classes(result: RunResult, task: Task, row: Row) -> Iterator[Prediction]:
     probabilities = task.scores.probabilities(result.readout)
-    rows = zip(result.class_index.tolist(), result.spike_counts.tolist(), probabilities.tolist(), strict=True)
+    rows = zip(result.class_index.tolist(), row(result.spike_counts), row(probabilities), strict=True)
     for class_index, spike_counts, of_classes in rows:
         yield {
             "class_index": class_index,
@@ -38,19 +45,19 @@ def _classes(result: RunResult, task: Task) -> Iterator[Prediction]:
         }
 
 
-def _values(result: RunResult) -> Iterator[ValuesPrediction]:
-    for values, spike_counts in zip(result.readout.tolist(), result.spike_counts.tolist(), strict=True):
+def _values(result: RunResult, row: Row) -> Iterator[ValuesPrediction]:
+    for values, spike_counts in zip(row(result.readout), row(result.spike_counts), strict=True):
         yield {"values": values, "spike_counts": spike_counts}
 
 
-def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[Returned]) -> None:
+def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[Returned], row: Row) -> None:
     for sample, answer in enumerate(answers):
         if result.synaptic_operations is not None:
             answer["synaptic_operations"] = int(result.synaptic_operations[sample])
         if Returned.RASTER in returned:
-            answer["raster"] = {name: _events(steps) for name, steps in _of(result.rasters, sample).items()}
+            answer["raster"] = {name: _events(steps, row) for name, steps in _of(result.rasters, sample).items()}
         if Returned.MEMBRANE in returned:
-            answer["membrane"] = {name: steps.tolist() for name, steps in _of(result.membranes, sample).items()}
+            answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample).items()}
         if Returned.SPIKES_PER_NODE in returned:
             answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
 
@@ -60,8 +67,8 @@ def _of(recorded: Mapping[str, NDArray[np.int32]] | Mapping[str, FloatArray], sa
     return {name: steps[:, sample].reshape(len(steps), -1) for name, steps in recorded.items()}
 
 
-def _events(raster: NDArray[np.int32]) -> Raster:
+def _events(raster: NDArray[np.int32], row: Row) -> Raster:
     t, unit = raster.nonzero()  # row by row: in order of t and then unit
     if raster.max(initial=0) > 1:  # neurons that fire several times a step
         t, unit = (np.repeat(places, raster[t, unit]) for places in (t, unit))
-    return {"t": t.tolist(), "unit": unit.tolist()}
+    return {"t": row(t), "unit": row(unit)}

@@ -19,12 +19,13 @@ from service.inference.native.schemas import PixelEvents, UnitEvents
 def to_array(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray:
     """Return samples as (batch, *shape), or (batch, time_steps, *shape) for `spikes` and `current` coding.
 
-    Each sample is nested like the task's input, flat, or a list of events. Raises InvalidInput, which names the sample.
+    Each sample is nested like the task's input, flat, or a list of events; or all are one array.
+    Raises InvalidInput, which names the sample.
     """
     shape = task.input.shape
     if task.coding is not Coding.SPIKES:
         return _stacked(samples, shape, (time_steps,) if task.coding.per_step else ())
-    if all(isinstance(sample, list) for sample in samples):
+    if all(isinstance(sample, list | np.ndarray) for sample in samples):
         return _stacked(samples, shape, (time_steps,))
     events = [_events(sample, task, f"inputs[{index}]") for index, sample in enumerate(samples)]
     rasters = rasterise(events, task, time_steps)

@@ -9,8 +9,9 @@ from time import perf_counter
 from models.engines import RunResult
 from service.catalog.loaded import LoadedModel
 from service.inference.body import UNRESERVED_BYTES, Body
+from service.inference.pieces import SHORT_BYTES, Pieces
 from service.inference.v2.compression import Encoding, accepted, encoding_of, pack, unpack
-from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode
+from service.inference.v2.decode import HEADER_LENGTH, InferQuery, answer_size, decode
 from service.inference.v2.render import render
 
 CONTENT_ENCODING, ACCEPT_ENCODING = b"content-encoding", b"accept-encoding"
@@ -19,9 +20,9 @@ HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
 
 @dataclass(frozen=True)
 class InferContent:
-    """An answer's body and headers, and how many seconds it took to decode the request and to render the answer."""
+    """An answer's body and headers, and the seconds that decoding the request and rendering the answer took."""
 
-    body: bytes
+    pieces: Pieces
     headers: Mapping[str, str]
     decode_seconds: float
     render_seconds: float
@@ -52,18 +53,23 @@ class InferCodec:
         query = decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model)
         return replace(query, decode_seconds=perf_counter() - began)
 
+    def size(self, query: InferQuery) -> int:
+        """Return the most bytes that the answer can take, before it is compressed."""
+        return answer_size(query.outputs, len(query.samples), query.id, self.model.limits.answer)
+
     def render(self, query: InferQuery, result: RunResult) -> InferContent:
         """Render the answer, compressed if the client accepts that."""
         began = perf_counter()
-        rendered = render(query, result, self.model)
+        rendered = render(query, result, self.model, short=self.size(query) <= SHORT_BYTES)
         headers = {"Content-Type": "application/json"}
         if rendered.header_length is not None:
             headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(rendered.header_length)}
-        encoding = accepted(self._header(ACCEPT_ENCODING), len(rendered.content))
+        pieces = rendered.content
+        encoding = accepted(self._header(ACCEPT_ENCODING), sum(map(len, pieces)))
         if encoding is not Encoding.IDENTITY:
             headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
-        body = pack(rendered.content, encoding)
-        return InferContent(body, headers, query.decode_seconds, perf_counter() - began)
+            pieces = pack(pieces, encoding)
+        return InferContent(pieces, headers, query.decode_seconds, perf_counter() - began)
 
     def _header(self, name: bytes) -> str | None:
         value = self.headers.get(name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from enum import StrEnum
 
 from service.errors import TooLarge, shown
+from service.inference.pieces import Pieces, joined
 from service.inference.v2.errors import InvalidRequest, UnknownEncoding
 
 MIN_COMPRESSED = 512  # bytes; a shorter answer is not compressed
@@ -47,11 +47,11 @@ def unpack(body: bytes, encoding: Encoding, most: int) -> bytes:
     return unpacked
 
 
-def pack(content: bytes, encoding: Encoding) -> bytes:
-    """Compress `content`."""
-    if encoding is Encoding.GZIP:
-        return gzip.compress(content, LEVEL, mtime=0)
-    return zlib.compress(content, LEVEL) if encoding is Encoding.DEFLATE else content
+def pack(pieces: Pieces, encoding: Encoding) -> Pieces:
+    """Compress the pieces of an answer, by gzip or deflate."""
+    stream = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW if encoding is Encoding.GZIP else ZLIB_WINDOW)
+    packed = [stream.compress(piece) for piece in pieces]
+    return joined([*packed, stream.flush()])
 
 
 def accepted(header: str | None, size: int) -> Encoding:

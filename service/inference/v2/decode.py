@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from models.spec.parameters import Shape
+from service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
 from service.catalog.loaded import LoadedModel
 from service.errors import shown
-from service.inference.codec import one_long_body_at_a_time
+from service.inference.numbers import cut_array
 from service.inference.query import Query
 from service.inference.v2.errors import InvalidRequest
 from service.inference.v2.outputs import INPUT, VARIES, Output, outputs_of, sample_shape
 from service.inference.v2.parsing import parse
 from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor
-from service.inference.v2.tensors import Array, Datatype, from_bytes, from_json, to_float32
+from service.inference.v2.tensors import DTYPES, Array, Datatype, from_bytes, from_json, to_datatype, to_float32
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_DIGITS = 19
+FLOATS = (Datatype.FP16, Datatype.FP32, Datatype.FP64)
 MICROSECONDS = 10**6  # in a second
+ESCAPED_BYTES = 6  # of one character in JSON, such as \u0000; more than of one in UTF-8
+LENGTH_BYTES = 4  # before each text in the binary extension
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,24 @@ class RequestedOutput:
     output: Output
     binary: bool
     classes: int | None = None
+
+
+def answer_size(outputs: Sequence[RequestedOutput], samples: int, answer_id: str | None, size: AnswerSize) -> int:
+    """Return the most bytes that an answer with these outputs of so many samples can take."""
+    total = size.envelope + ESCAPED_BYTES * len(answer_id or "") + samples * size.result
+    for each in outputs:
+        columns = size.classes if each.output.per_class else 1
+        if each.classes is not None:
+            value = TEXT_BYTES + COUNT_BYTES + size.label
+            columns = min(columns, each.classes)
+        elif each.output.datatype is Datatype.BYTES:
+            value = size.label + LENGTH_BYTES
+        elif each.binary:
+            value = DTYPES[each.output.datatype].itemsize
+        else:
+            value = NUMBER_BYTES if each.output.datatype is Datatype.FP32 else COUNT_BYTES
+        total += FIELD_BYTES + samples * columns * value
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +73,31 @@ def decode(body: bytes, header_length: str | None, model: LoadedModel) -> InferQ
     if header_length is not None and length == 0:
         return _raw(body, model)
     view = memoryview(body)
-    with one_long_body_at_a_time(length):
-        return _tensors(bytes(view[:length]), view[length:], model)
+    return _tensors(bytes(view[:length]), view[length:], model)
 
 
 def _tensors(text: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
     model.limits.check_delimiters(text)
-    request = parse(text, InferRequest)
+    cut = cut_array(text, b"data", np.float64)
+    request = parse(text if cut is None else cut.rest, InferRequest)
+    data = None if cut is None else cut.array
+    if data is not None and not _is_data_of(request, data.shape):
+        request, data = parse(text, InferRequest), None
     if request.model_name not in (None, model.name):
         raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
     tensor, parameters = _only_input(request.inputs), request.parameters
     shape = tuple(tensor.shape)
     _check_shape(shape, model)
     time_steps = _time_steps(shape, parameters.time_steps, model)
-    samples = to_float32(_array(tensor, shape, blobs), "inputs[0]")
+    outputs = _requested(request.outputs, model, binary=parameters.binary_data_output)
+    model.limits.check_answer(shape[0], answer_size(outputs, shape[0], request.id, model.limits.answer))
+    samples = to_float32(_array(tensor, shape, blobs, data), "inputs[0]")
     return InferQuery(
         samples,
         time_steps,
         parameters.seed,
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
-        outputs=_requested(request.outputs, model, binary=parameters.binary_data_output),
+        outputs=outputs,
         id=request.id,
     )
 
@@ -100,8 +130,17 @@ def _only_input(inputs: list[InputTensor]) -> InputTensor:
     return inputs[0]
 
 
-def _array(tensor: InputTensor, shape: Shape, blobs: memoryview) -> Array:
-    """Return the input's values, from its data or from the bytes after the JSON."""
+def _is_data_of(request: InferRequest, shape: Shape) -> bool:
+    """Return whether an array of this shape may be the data of the only input, of floats."""
+    if len(request.inputs) != 1:
+        return False
+    tensor = request.inputs[0]
+    expected = tuple(tensor.shape)
+    return tensor.datatype in FLOATS and shape in (expected, (math.prod(expected),))
+
+
+def _array(tensor: InputTensor, shape: Shape, blobs: memoryview, data: Array | None) -> Array:
+    """Return the input's values, from its data (or the array that was cut out of it) or the bytes after the JSON."""
     size = tensor.parameters.binary_data_size
     if tensor.datatype is Datatype.BYTES:
         raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
@@ -110,6 +149,8 @@ def _array(tensor: InputTensor, shape: Shape, blobs: memoryview) -> Array:
             raise InvalidRequest(f"the body has {len(blobs)} bytes after its JSON, but no input says binary_data_size")
         if tensor.data is None:
             raise InvalidRequest("inputs[0].data is missing")
+        if data is not None:
+            return to_datatype(data, tensor.datatype, "inputs[0].data").reshape(shape)
         return from_json(tensor.data, tensor.datatype, shape, "inputs[0].data")
     if tensor.data is not None:
         raise InvalidRequest("inputs[0] has data and binary_data_size, expected one of them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from pydantic_core import to_json
@@ -10,40 +11,42 @@ from pydantic_core import to_json
 from models.engines import RunResult
 from models.spec import Task
 from service.catalog.loaded import LoadedModel
+from service.inference.pieces import Pieces, as_array, as_list, joined, json_fragments
 from service.inference.v2.decode import InferQuery
 from service.inference.v2.schemas import InferResponse, ResultTensor
-from service.inference.v2.tensors import Array, Datatype, json_values, to_bytes
+from service.inference.v2.tensors import Array, Datatype, to_bytes
 
 
 @dataclass(frozen=True)
 class Rendered:
     """An answer's body, and the length of its JSON if bytes follow it."""
 
-    content: bytes
+    content: Pieces
     header_length: int | None
 
 
-def render(query: InferQuery, result: RunResult, model: LoadedModel) -> Rendered:
-    """Render the answer to a query, with the outputs that it requested."""
+def render(query: InferQuery, result: RunResult, model: LoadedModel, *, short: bool) -> Rendered:
+    """Render the answer to a query, with the outputs that it requested: at once if it is `short`, else in pieces."""
     outputs: list[ResultTensor] = []
-    blobs: list[bytes] = []
+    blobs: list[list[bytes]] = []
     for wanted in query.outputs:
-        output, array = wanted.output, wanted.output.of(result, model.spec)
-        datatype = output.datatype
+        output, datatype = wanted.output, wanted.output.datatype
+        array = output.of(result, model.spec)
         if wanted.classes is not None:
             datatype, array = Datatype.BYTES, classified(array, wanted.classes, model.spec)
         tensor: ResultTensor = {"name": output.name, "datatype": datatype, "shape": list(array.shape)}
         if wanted.binary:
             blobs.append(to_bytes(array, datatype))
-            tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
+            tensor["parameters"] = {"binary_data_size": sum(map(len, blobs[-1]))}
         else:
-            tensor["data"] = json_values(array)
+            tensor["data"] = as_list(array.ravel()) if short else as_array(array.ravel())
         outputs.append(tensor)
     response: InferResponse = {"model_name": model.name, "model_version": str(model.version), "outputs": outputs}
     if query.id is not None:
         response["id"] = query.id
-    header = to_json(response, inf_nan_mode="null")
-    return Rendered(b"".join([header, *blobs]), len(header) if blobs else None)
+    header = [to_json(response, inf_nan_mode="null")] if short else list(json_fragments(response))
+    length = sum(map(len, header)) if blobs else None
+    return Rendered(joined(chain(header, *blobs)), length)
 
 
 def classified(values: Array, classes: int, spec: Task) -> Array:
@@ -51,13 +54,10 @@ def classified(values: Array, classes: int, spec: Task) -> Array:
 
     A tie goes to the lower index. Floats are written with six decimals, as Triton does.
     """
-    order = np.argsort(-values, axis=1, kind="stable")[:, :classes]
     form = "d" if values.dtype.kind == "i" else "f"
-    rows = [
-        [
-            f"{value:{form}}:{index}:{spec.labels[index]}"
-            for value, index in zip(row[top].tolist(), top.tolist(), strict=True)
-        ]
-        for row, top in zip(values, order, strict=True)
-    ]
+    rows = []
+    for row in values:  # one sample at a time, since sorting all at once would hold the interpreter
+        top = np.argsort(-row, kind="stable")[:classes]
+        chosen = zip(row[top].tolist(), top.tolist(), strict=True)
+        rows.append([f"{value:{form}}:{index}:{spec.labels[index]}" for value, index in chosen])
     return np.array(rows, object)

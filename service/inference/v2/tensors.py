@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape, show
 from service.errors import shown
+from service.inference.pieces import PIECE_VALUES
 from service.inference.v2.errors import InvalidRequest
 
 Array = NDArray[Any]
@@ -81,19 +82,25 @@ def from_json(data: list[Any], datatype: Datatype, shape: Shape, where: str) -> 
         for value in (min(flat), max(flat)):
             if not limits.min <= value <= limits.max:
                 raise InvalidRequest(f"{where} holds {shown(value)}, expected {limits.min} to {limits.max}")
-    return (_floats(flat, dtype, where) if dtype.kind == "f" else np.array(flat, dtype)).reshape(shape)
+    return (_floats(flat, datatype, where) if dtype.kind == "f" else np.array(flat, dtype)).reshape(shape)
 
 
-def _floats(flat: list[float], dtype: np.dtype[Any], where: str) -> Array:
+def _floats(flat: list[float], datatype: Datatype, where: str) -> Array:
     try:
         doubles = np.array(flat, np.float64)
     except OverflowError as error:  # an integer beyond any float
-        raise InvalidRequest(f"{where} holds an integer beyond ±{np.finfo(dtype).max:g}") from error
+        raise InvalidRequest(f"{where} holds an integer beyond ±{np.finfo(DTYPES[datatype]).max:g}") from error
+    return to_datatype(doubles, datatype, where)
+
+
+def to_datatype(doubles: Array, datatype: Datatype, where: str) -> Array:
+    """Return doubles as an array of a datatype of floats; raises InvalidRequest for one that is beyond it."""
+    dtype = DTYPES[datatype]
     with np.errstate(over="ignore"):
         array = doubles.astype(dtype)
     finite = np.isfinite(array)
     if not finite.all():
-        value = float(doubles[int(finite.argmin())])
+        value = float(doubles.flat[int(finite.argmin())])
         raise InvalidRequest(f"{where} holds {shown(value)}, expected a number within ±{np.finfo(dtype).max:g}")
     return array
 
@@ -140,14 +147,11 @@ def to_float32(array: Array, where: str) -> FloatArray:
         return array.astype(np.float32, copy=False)
 
 
-def json_values(array: Array) -> list[Any]:
-    """Return the values of an array as a flat list, in row-major order."""
-    return array.ravel().tolist()
-
-
-def to_bytes(array: Array, datatype: Datatype) -> bytes:
-    """Return the bytes of an array; for BYTES it holds text, with dtype object."""
+def to_bytes(array: Array, datatype: Datatype) -> list[bytes]:
+    """Return the bytes of an array, in parts of PIECE_VALUES elements; for BYTES it holds text, with dtype object."""
+    flat = array.ravel()
+    parts = (flat[start : start + PIECE_VALUES] for start in range(0, flat.size, PIECE_VALUES))
     if datatype is Datatype.BYTES:
-        elements = [text.encode() for text in array.ravel()]
-        return b"".join(struct.pack("<I", len(element)) + element for element in elements)
-    return array.astype(DTYPES[datatype], copy=False).tobytes()
+        encoded = ([text.encode() for text in part] for part in parts)
+        return [b"".join(struct.pack("<I", len(each)) + each for each in part) for part in encoded]
+    return [part.astype(DTYPES[datatype], copy=False).tobytes() for part in parts]

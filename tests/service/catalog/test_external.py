@@ -96,7 +96,9 @@ def test_a_sample_without_an_answer_is_its_own_requests_fault_alone(tmp_path: Pa
         codec = NativeCodec(model)
         queries = [codec.decode(body) for body in (b'{"inputs": [[1, 0]]}', b'{"inputs": [[0.5, 0.5]]}')]
         with closing(asyncio.new_event_loop()) as loop:
-            jobs = [Job(model, codec, loop.create_future(), query, 0.0, Times(0.0)) for query in queries]
+            jobs = [
+                Job(model, codec, loop.create_future(), query, 0.0, Times(0.0), lambda _: None) for query in queries
+            ]
             ran = compute(model, [Shard(job, 0, 1) for job in jobs])
     assert [outcome.error is None for outcome in ran.outcomes] == [False, True]
     assert ran.samples == 1

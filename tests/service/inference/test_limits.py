@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,8 @@ from fastapi.testclient import TestClient
 
 from models.spec import Coding
 from service.catalog.limits import SPARE, ModelLimits
-from service.catalog.loaded import LoadedModel
-from service.errors import MalformedBody
-from service.inference import codec
-from service.inference.codec import LONG_JSON
-from service.inference.native.codec import NativeCodec
-from service.inference.v2.decode import decode
 from service.settings import Settings
 from tests.networks import network_of
-from tests.service.infer_requests import request
 from tests.serving import serving
 
 
@@ -108,20 +100,3 @@ def test_what_a_body_may_hold_is_just_what_the_largest_samples_do(coding: Coding
 
 def test_a_long_body_of_as_many_values_as_are_allowed_is_answered(client: TestClient) -> None:
     assert client.post("/predict", json={"inputs": [[0.5, 1.25]] * 1024}).status_code == 200
-
-
-@pytest.mark.parametrize("wrong", [False, True])
-def test_no_two_long_bodies_are_parsed_at_once_and_short_ones_wait_for_none(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
-) -> None:
-    model = LoadedModel.load("toy", 1, Settings(repository=repository))
-    lock, alone = codec._ONE_AT_A_TIME, list[bool]()
-    monkeypatch.setattr(model.limits, "check_delimiters", lambda _: alone.append(lock.locked()))
-    native, tensors = json.dumps({"inputs": [[0, 1]]}).encode(), json.dumps(request([[0, 1]])).encode()
-    for size in (LONG_JSON, LONG_JSON + 1):
-        with pytest.raises(MalformedBody) if wrong else nullcontext():
-            NativeCodec(model).decode(native.ljust(size - wrong) + b"x" * wrong)
-        with pytest.raises(MalformedBody) if wrong else nullcontext():
-            decode(tensors.ljust(size - wrong) + b"x" * wrong, None, model)
-    assert alone == [False, False, True, True]
-    assert not lock.locked()

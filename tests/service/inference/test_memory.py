@@ -53,7 +53,9 @@ def test_a_body_too_many_is_refused_before_it_is_read_and_small_ones_are_answere
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1\r\n" in answer
         assert b"connection: close" in answer
-        sentence = "the bodies of all requests in progress would have %d bytes with this one, expected at most %d"
+        sentence = (
+            "the bodies and answers of all requests in progress would have %d bytes with this one, expected at most %d"
+        )
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": sentence % (together, MOST)}
 
 

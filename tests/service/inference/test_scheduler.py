@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from service.catalog.cost import Cost
 from service.inference import scheduler
 from service.inference.batching import BatchingPolicy, ImmediatePolicy, policy_of
 from service.inference.codec import SMALL_BODY
+from service.inference.queue import Price
+from service.inference.scheduler import SHORT_BODY
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
@@ -235,8 +238,50 @@ async def test_a_large_request_is_split_and_a_small_one_goes_between(repository:
         held.go_on.release(4)
         assert (await small).status == 200
         assert (await split).json["predictions"] == alone
-    # Four samples run; the small request is behind the four that came back into the queue before it.
-    assert held.runs == [(4, 3), (4, 3), (1, 5), (2, 3)]
+    # The small request came while the first four samples ran, and is answered before the next four.
+    assert held.runs == [(4, 3), (1, 5), (4, 3), (2, 3)]
+
+
+@pytest.mark.anyio
+async def test_a_long_request_has_a_turn_after_three_short_ones(repository: Path) -> None:
+    # One thread, which is busy. Nine samples are three shards, and six short requests of other steps each wait.
+    async with started(repository, threads=1, max_batch=3) as client:
+        held = slow(client.model())
+        busy = asyncio.create_task(client.post(LEFT))
+        await held.begun()
+        long_one = asyncio.create_task(client.post({"inputs": [[1, 0]] * 9}))
+        await settled()
+        short = [asyncio.create_task(client.post(LEFT | {"time_steps": steps})) for steps in range(4, 10)]
+        await settled()
+        held.go_on.release(10)
+        assert [(await each).status for each in (busy, long_one, *short)] == [200] * 8
+    # To encode its samples is the first turn of the long one.
+    assert held.runs == [(1, 3), (1, 4), (1, 5), (1, 6), (1, 7), (1, 8), (1, 9), (3, 3), (3, 3), (3, 3)]
+
+
+@pytest.mark.anyio
+async def test_a_short_body_is_decoded_while_a_long_one_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with started(repository, threads=1) as client:
+        limits = client.model().limits
+        decoding, go_on = threading.Event(), threading.Event()
+
+        def waits(body: bytes) -> None:
+            if len(body) > SHORT_BODY:
+                decoding.set()
+                assert go_on.wait(60)
+
+        monkeypatch.setattr(limits, "check_delimiters", waits)
+
+        def ask(length: int) -> asyncio.Task[Answered]:
+            body = json.dumps(LEFT).encode().ljust(length)
+            return asyncio.create_task(client.call("POST", "/predict", body, {}, asyncio.Event()))
+
+        large = ask(SHORT_BODY + 1)
+        assert await asyncio.to_thread(decoding.wait, 60)
+        assert (await ask(SHORT_BODY)).status == 200
+        assert not large.done()
+        go_on.set()
+        assert (await large).status == 200
 
 
 @pytest.mark.parametrize("engine", ["event", "onnx"])
@@ -282,28 +327,32 @@ async def test_of_what_is_read_and_not_answered_there_is_so_much_and_what_needs_
         short = asyncio.create_task(client.post(LEFT | {"time_steps": 7}))
         await held.begun()
         assert held.runs == [(1, 5), (1, 7)]
-        assert len(client.queue().undecoded) == 1
+        assert len(client.scheduler.undecoded[Price.SHORT]) == 1
         held.go_on.release(3)  # the second may begin before both others have gone on
         assert [(await each).status for each in (first, short)] == [200, 200]
         await held.begun()
         assert (await second).status == 200
-        assert client.app.state.services.pipeline.scheduler.decoded_bytes == 0
+        assert client.scheduler.decoded_bytes == 0
 
 
 @pytest.mark.anyio
-async def test_a_few_events_that_are_a_large_raster_wait_as_events(tmp_path: Path) -> None:
-    # 140 samples of 1,000 steps and two inputs are 1.1 MB, of some 4 kB. One worker, which is busy.
+async def test_a_few_events_that_are_a_large_raster_wait_as_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 140 samples of 1,000 steps and two inputs are 1.1 MB, of some 4 kB. There is no room for what is decoded.
     publish(tmp_path, toy(Coding.SPIKES))
     many = {"inputs": [{"t": [0, 999], "unit": [0, 1]}] * 140, "time_steps": 1000}
     async with started(tmp_path, threads=1) as client:
         alone = await client.post(many)
+        monkeypatch.setattr(scheduler, "MAX_DECODED_BYTES", 0)
         held = slow(client.model())
         one = asyncio.create_task(client.post({"inputs": [{"t": [0], "unit": [0]}]}))
         await held.begun()
         waits = asyncio.create_task(client.post(many))
         await settled()
-        (job,) = client.queue().undecoded
+        (job,) = client.scheduler.undecoded[Price.LONG]
         assert job.query is None
+        monkeypatch.undo()
         held.go_on.release(1 + 140)
         assert (await one).status == 200
         assert (await waits).json == alone.json

@@ -38,6 +38,7 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "on_headers_complete": (),
         "on_message_begin": (),
         "on_message_complete": (),
+        "on_response_complete": (),
         "pause_writing": (),
         "resume_writing": (),
     },
