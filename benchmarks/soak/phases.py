@@ -1,4 +1,4 @@
-"""The four soaks by their names, each with what its server is told."""
+"""The five soaks by their names, each with what its server is told."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from benchmarks.soak.figures import Figure
 from benchmarks.soak.memory import memory
 from benchmarks.soak.mixed import mixed_clients
 from benchmarks.soak.overload import OVERLOAD_QUEUE, overload
+from benchmarks.soak.pipelined import pipelined
 from benchmarks.soak.scale import Scale, Tick
 
 
@@ -27,4 +28,5 @@ PHASES = (
     Phase("mixed", (), mixed_clients),
     Phase("overload", ("--threads", "1", "--max-queue", str(OVERLOAD_QUEUE)), overload),
     Phase("memory", (), memory),
+    Phase("pipelined", (), pipelined),
 )

@@ -24,10 +24,11 @@ class Scale:
     overload_seconds: float
     memory_first: int
     memory_last: int
+    pipelined_seconds: float  # for each attack
 
 
-FULL = Scale(12_000, 60, 64, 200, 20, 20_000, 200_000)
-QUICK = Scale(3_500, 4, 64, 50, 3, 2_000, 6_000)
+FULL = Scale(12_000, 60, 64, 200, 20, 20_000, 200_000, 5)
+QUICK = Scale(3_500, 4, 64, 50, 3, 2_000, 6_000, 1)
 
 
 def connect(server: Server) -> Connection:
