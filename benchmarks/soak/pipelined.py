@@ -1,19 +1,21 @@
 """The fifth soak: clients that send many requests ahead of their answers, and mostly never read them.
 
-Each attack runs for some seconds. Meanwhile another client asks whether the service is alive, and the resident memory is
-compared with that before the attack, at its peak and once the attackers are gone.
+Each attack runs for some seconds. Meanwhile another client asks whether the service is alive, and the resident memory
+is compared with that before the attack, at its peak and once the attackers are gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
+from multiprocessing.synchronize import Event
 from time import perf_counter
 
 from benchmarks.serving.processes import Server
@@ -51,11 +53,8 @@ async def pipelined(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
     chosen = attacks()
     for index, attack in enumerate(chosen):
         before = server.resident_megabytes
-        attackers = [asyncio.create_task(_attack(server, attack)) for _ in range(attack.connections)]
-        waited, peak = await _watch(server, scale.pipelined_seconds)
-        for each in attackers:
-            each.cancel()
-        await asyncio.gather(*attackers, return_exceptions=True)
+        with _attackers(server, index):
+            waited, peak = await _watch(server, scale.pipelined_seconds)
         await asyncio.sleep(SETTLE_SECONDS)
         after = server.resident_megabytes
         figures += [
@@ -84,10 +83,35 @@ async def _watch(server: Server, seconds: float) -> tuple[list[float], float]:
     return waited, peak
 
 
-async def _attack(server: Server, attack: Attack) -> None:
-    """Run one attacker until it is cancelled."""
+@contextmanager
+def _attackers(server: Server, index: int) -> Iterator[None]:
+    """Run an attack in a process of its own, whose work does not delay the other client's clock."""
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    process = context.Process(target=_attack_all, args=(server.url, index, begun), daemon=True)
+    process.start()
+    begun.wait()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _attack_all(url: str, index: int, begun: Event) -> None:
+    """Run the attack of this index until the process is killed."""
+    attack = attacks()[index]
+
+    async def run() -> None:
+        begun.set()
+        await asyncio.gather(*(_attack(url, attack) for _ in range(attack.connections)))
+
+    asyncio.run(run())
+
+
+async def _attack(url: str, attack: Attack) -> None:
     loop = asyncio.get_running_loop()
-    host, _, port = server.url.removeprefix("http://").partition(":")
+    host, _, port = url.removeprefix("http://").partition(":")
     while True:
         with socket.socket() as connected:
             connected.setblocking(False)

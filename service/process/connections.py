@@ -1,9 +1,10 @@
 """An HTTP connection outside of a request: before its headers are complete and after its answer was written.
 
 uvicorn has no limit on the time or size of headers, reads a chunked body's trailers as headers, drops the body of a
-request with an `Upgrade` header, misses that a client left if that client has already sent its next request, and keeps
-an answer in memory for as long as the client does not read it. `Connection` adds these limits. A refused request gets
-a JSON error, an id, a log line and a metric of its own (it never reached the application), and its connection closes.
+request with an `Upgrade` header, parses every request that a client sends ahead, misses that a client left if that
+client has already sent its next request, and keeps an answer in memory for as long as the client does not read it.
+`Connection` adds these limits. A refused request gets a JSON error, an id, a log line and a metric of its own (it never
+reached the application), and its connection closes.
 
 This is the only file that uses uvicorn's private API, because uvicorn has no public one for any of this;
 docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
@@ -11,11 +12,12 @@ httptools, and tests/service/process/test_private_parts.py fails with a sentence
 
 - `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
   `url`, the method `_unset_keepalive_if_required`, and the callbacks that are overridden below
-- `RequestResponseCycle` (one request and its answer): the attributes `disconnected`, `keep_alive`, `message_event`,
-  `more_body`, `response_complete` and `response_started`
-- `FlowControl.resume_reading`
+- `RequestResponseCycle` (one request and its answer): the attributes `keep_alive`, `more_body`, `response_complete` and
+  `response_started`
+- `FlowControl`: the attribute `write_paused`, and the methods `pause_reading` and `resume_reading`
 - `Server.server_state` with `connections` and `tasks`
-- `httptools.HttpRequestParser`: `HttpParserUpgrade.args[0]` is the number of bytes that were read
+
+httptools accepts CR LF alone as the end of a line; `service.process.backlog` relies on that, and a test holds it.
 """
 
 from __future__ import annotations

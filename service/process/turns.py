@@ -6,14 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-PER_ITERATION = 4  # more of them would delay the others by milliseconds; fewer would wake up the event loop too often
-
 
 class Turns:
-    """A queue of callbacks, of which `PER_ITERATION` are called in each iteration of the event loop.
+    """A queue of callbacks, of which one is called in each iteration of the event loop.
 
-    A request that arrives while its connection is idle is parsed at once and does not wait here. One that was sent ahead
-    waits for its turn, so that a thousand connections full of such requests delay others no more than four do.
+    A request that arrives while its connection is idle is parsed at once and does not wait here. One that was sent
+    ahead waits for its turn, so that a thousand connections full of such requests delay others no more than one does.
     """
 
     def __init__(self) -> None:
@@ -21,13 +19,12 @@ class Turns:
 
     def add(self, callback: Callable[[], None]) -> None:
         """Call back when it is its turn, in a later iteration of the event loop."""
-        if not self.waiting:
-            asyncio.get_running_loop().call_soon(self._run)
         self.waiting.append(callback)
+        if len(self.waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._call_first)
 
-    def _run(self) -> None:
-        called = [self.waiting.popleft() for _ in range(min(PER_ITERATION, len(self.waiting)))]
+    def _call_first(self) -> None:
+        callback = self.waiting.popleft()
         if self.waiting:
-            asyncio.get_running_loop().call_soon(self._run)
-        for callback in called:
-            callback()
+            asyncio.get_running_loop().call_soon(self._call_first)
+        callback()
