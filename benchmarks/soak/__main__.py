@@ -1,7 +1,8 @@
 """Soak a service of its own on the loopback, and say where a target is missed: `./scripts/soak`.
 
-Four phases, each with a fresh server: hostile and mutated requests; clients that ask, err, hang up and dawdle side by
-side; ten times the load that the server can do; and its memory after many requests. The clients share the cores with
+Five phases, each with a fresh server: hostile and mutated requests; clients that ask, err, hang up and dawdle side by
+side; ten times the load that the server can do; its memory after many requests; and clients that send thousands of
+requests ahead of their answers. The clients share the cores with
 the server, which in the overload has one thread to compute on: what they take, it lacks.
 """
 
