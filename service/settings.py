@@ -144,8 +144,8 @@ class Settings(BaseSettings):
         512 * 2**20,
         ge=1,
         description="The memory budget, in bytes, of the bodies of all requests in progress, all unread answers and "
-        "all requests sent ahead of their answers; a request that exceeds it is answered 503 at once. Bodies of at most "
-        "64 KiB are not counted, nor are as many bytes sent ahead.",
+        "all requests sent ahead of their answers; a request that exceeds it is answered 503 at once. Bodies of at "
+        "most 64 KiB are not counted, nor are as many bytes sent ahead.",
     )
     header_seconds: float = Field(
         10,
