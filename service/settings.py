@@ -143,8 +143,9 @@ class Settings(BaseSettings):
     max_pending_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="The memory budget, in bytes, of the bodies and answers of all requests in progress; a request "
-        "that exceeds it is answered 503 at once. Bodies and answers of at most 64 KiB are not counted.",
+        description="The memory budget, in bytes, of the bodies and answers of all requests in progress, and of all "
+        "requests sent ahead of their answers; a request that exceeds it is answered 503 at once. Bodies and answers "
+        "of at most 64 KiB are not counted, nor are as many bytes sent ahead.",
     )
     max_answer_bytes: int = Field(
         64 * 2**20,

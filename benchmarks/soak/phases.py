@@ -12,6 +12,7 @@ from benchmarks.soak.figures import Figure
 from benchmarks.soak.memory import memory
 from benchmarks.soak.mixed import mixed_clients
 from benchmarks.soak.overload import OVERLOAD_QUEUE, overload
+from benchmarks.soak.pipelined import pipelined
 from benchmarks.soak.scale import Scale, Tick
 
 
@@ -28,5 +29,6 @@ PHASES = (
     Phase("mixed", (), mixed_clients),
     Phase("overload", ("--threads", "1", "--max-queue", str(OVERLOAD_QUEUE)), overload),
     Phase("memory", (), memory),
+    Phase("pipelined", (), pipelined),
     Phase("crowd", (), crowd),
 )

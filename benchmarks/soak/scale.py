@@ -24,13 +24,14 @@ class Scale:
     overload_seconds: float
     memory_first: int
     memory_last: int
+    pipelined_seconds: float  # for each attack
     crowd_first: float  # seconds with one client of each kind, which warm the server up
     crowd_seconds: float
     crowd_settles: float  # seconds after a mix, before the memory is read
 
 
-FULL = Scale(12_000, 60, 64, 200, 20, 20_000, 200_000, 10, 30, 30)
-QUICK = Scale(3_500, 4, 64, 50, 3, 2_000, 6_000, 4, 6, 5)
+FULL = Scale(12_000, 60, 64, 200, 20, 20_000, 200_000, 5, 10, 30, 30)
+QUICK = Scale(3_500, 4, 64, 50, 3, 2_000, 6_000, 1, 4, 6, 5)
 
 
 def connect(server: Server) -> Connection:

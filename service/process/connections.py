@@ -1,9 +1,10 @@
 """An HTTP connection outside of a request: before its headers are complete and after its answer was written.
 
 uvicorn has no limit on the time or size of headers, reads a chunked body's trailers as headers, drops the body of a
-request with an `Upgrade` header, misses that a client left if that client has already sent its next request, and keeps
-an answer in memory for as long as the client does not read it. `Connection` adds these limits. A refused request gets
-a JSON error, an id, a log line and a metric of its own (it never reached the application), and its connection closes.
+request with an `Upgrade` header, parses every request that a client sends ahead, misses that a client left if that
+client has already sent its next request, and keeps an answer in memory for as long as the client does not read it.
+`Connection` adds these limits. A refused request gets a JSON error, an id, a log line and a metric of its own (it never
+reached the application), and its connection closes.
 
 This is the only file that uses uvicorn's private API, because uvicorn has no public one for any of this;
 docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
@@ -11,17 +12,17 @@ httptools, and tests/service/process/test_private_parts.py fails with a sentence
 
 - `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
   `url`, the method `_unset_keepalive_if_required`, and the callbacks that are overridden below
-- `RequestResponseCycle` (one request and its answer): the attributes `disconnected`, `keep_alive`, `message_event`,
-  `more_body`, `response_complete` and `response_started`
-- `FlowControl.resume_reading`
+- `RequestResponseCycle` (one request and its answer): the attributes `keep_alive`, `more_body`, `response_complete` and
+  `response_started`
+- `FlowControl`: the attribute `write_paused`, and the methods `pause_reading` and `resume_reading`
 - `Server.server_state` with `connections` and `tasks`
-- `httptools.HttpRequestParser`: `HttpParserUpgrade.args[0]` is the number of bytes that were read
+
+httptools accepts CR LF alone as the end of a line; `service.process.backlog` relies on that, and a test holds it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -30,16 +31,20 @@ from typing import Any, ClassVar
 import httptools
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import Overloaded, shown
 from service.http.errors import error_body
 from service.http.middleware.requests import REQUEST_ID, request_id_of
 from service.inference.memory import MemoryBudget, Reservation
+from service.process.backlog import Backlog
+from service.process.turns import Turns
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
 UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole
-MAX_PIPELINED = 8  # requests that wait behind the one being answered before reading from the socket pauses
+MAX_BACKLOG_BYTES = 2**16  # received behind the request being answered, before reading from the socket pauses
+PARTS_PER_TURN = 64  # of a body full of empty lines, each of which ends a part, before other connections have a turn
 HTTP_VERSIONS = {"1.0", "1.1"}
 
 log = structlog.get_logger()
@@ -59,85 +64,166 @@ class ConnectionLimits:
     count_refused: Callable[[int], None]
 
 
+class Flow(FlowControl):
+    """uvicorn's flow control, which pauses reading for a long body, with a second reason to pause: the backlog."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self.body_is_long = False
+        self.backlog_is_long = False
+
+    def pause_reading(self) -> None:
+        """Pause because of the body."""
+        self.body_is_long = True
+        super().pause_reading()
+
+    def resume_reading(self) -> None:
+        """Resume unless the backlog is long."""
+        self.body_is_long = False
+        if not self.backlog_is_long:
+            super().resume_reading()
+
+    def pause_for_backlog(self) -> None:
+        """Pause because of the backlog."""
+        self.backlog_is_long = True
+        super().pause_reading()
+
+    def resume_after_backlog(self) -> None:
+        """Resume unless the body is long."""
+        self.backlog_is_long = False
+        if not self.body_is_long:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, with `limits`."""
+    """uvicorn's connection, with `limits`.
+
+    It parses one request at a time: the next one once this one is answered and its client reads the answers. What is
+    received meanwhile stays as bytes in the backlog, so that a request sent ahead costs no more than its bytes.
+    """
 
     limits: ClassVar[ConnectionLimits]
+    turns: ClassVar[Turns]
+    flow: Flow
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.in_headers = True  # also before the first request
-        self.header_bytes = 0  # received since the headers began
-        self.check_header_size = False  # whether this chunk may complete headers that are too long
-        self.body_bytes = 0  # received on this connection
-        self.non_body_bytes = 0  # chunk extensions and trailers received since the last byte of a body
+        self.backlog = Backlog(self.limits.budget)
+        self.waits_for_turn = False
+        self.in_headers = True  # from the end of a request to the end of the next one's headers
+        self.body_left = 0  # the bytes to come of a body with a Content-Length
+        self.non_body_bytes = 0  # of headers, or of chunk extensions and trailers since the last byte of a body
         self.header_timer: asyncio.TimerHandle | None = None
-        self.unanswered: deque[RequestResponseCycle] = deque()  # oldest first; some may be complete by now
         self.refused = False  # the connection is about to close, and what is received is ignored
         self.unread: Reservation | None = None  # the reserved bytes of an answer that the client reads slowly
-        self.writing_paused = False
         self.answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first headers."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers and tell every unanswered request that its client left; uvicorn tells only the latest."""
+        """Stop the timers and drop the backlog."""
         self._stop_header_timer()
         self._release_unread()
         self._stop_answer_timer()
+        self.backlog.clear()
         super().connection_lost(exc)
-        for cycle in self.unanswered:
-            if not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data. Headers that arrive in one piece, as most do, start no timer."""
+        """Parse the data, or keep it while an earlier request is being answered."""
         if self.refused:
             return
         self._unset_keepalive_if_required()
-        self.check_header_size = self.header_bytes + len(data) > MAX_HEADER_BYTES
-        body_bytes = self.body_bytes
+        self.backlog.add(data)
+        if not self.waits_for_turn:
+            self._parse()
+        self._limit_backlog()
+
+    def on_response_complete(self) -> None:
+        """Go on with what was received meanwhile; the timer of the answer runs on while its last piece is unread."""
+        if not self.flow.write_paused:
+            self._stop_answer_timer()
+        super().on_response_complete()
+        self._parse_later()
+
+    def _parse_later(self) -> None:
+        if self.backlog and not self.waits_for_turn:
+            self._unset_keepalive_if_required()
+            self.waits_for_turn = True
+            self.turns.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self.waits_for_turn = False
+        if not self.refused and not self.transport.is_closing():
+            self._parse()
+            self._limit_backlog()
+
+    def _parse(self) -> None:
+        """Parse to the end of a request, or what was received of it."""
+        for _ in range(PARTS_PER_TURN):
+            if self._must_wait():
+                return
+            part = self.backlog.take(self.body_left)
+            if not part:
+                break
+            self._parse_part(part)
+            if self.refused:
+                return
+        else:
+            self._parse_later()
+        # Headers that arrive in one piece, as most do, start no timer.
+        if self.in_headers and (self.non_body_bytes or self.backlog) and self.header_timer is None:
+            self._start_header_timer()
+
+    def _must_wait(self) -> bool:
+        """Return whether the next request may not begin yet."""
+        if not self.in_headers or self.non_body_bytes:
+            return False  # it has begun
+        return self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete)
+
+    def _parse_part(self, part: bytes | memoryview) -> None:
+        self.non_body_bytes += len(part)
         try:
-            self._parse(data)
+            try:
+                self.parser.feed_data(part)
+            except httptools.HttpParserUpgrade:
+                self._parse_without_upgrade()
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
             return
-        if self.in_headers:
-            self.header_bytes += len(data)
-            if self.header_bytes > MAX_HEADER_BYTES:
-                self._refuse(*_too_long("headers", self.header_bytes))
-            elif self.header_timer is None:
-                self._start_header_timer()
-        elif self.cycle is not None and self.cycle.more_body:
-            self.non_body_bytes = self.non_body_bytes + len(data) if self.body_bytes == body_bytes else 0
-            if self.non_body_bytes > MAX_HEADER_BYTES:
-                self._refuse(*_too_long("chunk extensions and trailers", self.non_body_bytes))
+        if self.non_body_bytes > MAX_HEADER_BYTES:
+            what = "headers" if self.in_headers else "chunk extensions and trailers"
+            self._refuse(*_too_long(what, self.non_body_bytes))
 
-    def _parse(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._parse_without_upgrade(data[upgrade.args[0] :])
+    def _parse_without_upgrade(self) -> None:
+        """Parse headers again without `Upgrade`, which RFC 9110 (7.8) lets a server ignore.
 
-    def _parse_without_upgrade(self, rest: bytes) -> None:
-        """Parse a request again without its `Upgrade` header, which RFC 9110 (7.8) lets a server ignore.
-
-        The parser stopped after the headers and would take the body, in `rest`, for the next request.
+        The parser stopped after them, and would take the body for the next request.
         """
         start = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         headers = [header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self._parse(b"%s %s HTTP/%s\r\n" % start + b"".join(b"%s: %s\r\n" % each for each in headers) + b"\r\n" + rest)
+        lines = [b"%s %s HTTP/%s\r\n" % start, *(b"%s: %s\r\n" % header for header in headers), b"\r\n"]
+        self.parser.feed_data(b"".join(lines))
 
-    def on_message_begin(self) -> None:
-        """Expect headers."""
-        super().on_message_begin()
-        self.in_headers = True
-        self.header_bytes = self.non_body_bytes = 0
+    def _limit_backlog(self) -> None:
+        """Read no further while much is waiting, and count it in the memory budget."""
+        is_long = len(self.backlog) > MAX_BACKLOG_BYTES
+        if is_long == self.flow.backlog_is_long or self.refused:
+            return
+        if is_long:
+            self.flow.pause_for_backlog()
+            try:
+                self.backlog.reserve()
+            except Overloaded:
+                sentence = "the requests sent ahead on all connections exceed the memory budget, expected fewer of them"
+                self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
+        else:
+            self.backlog.release()
+            self.flow.resume_after_backlog()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; a trailer, which proxies in front may have passed on unchecked, is dropped."""
@@ -152,33 +238,29 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # it is parsed again
         self.in_headers = False
+        self.non_body_bytes = 0
+        self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         self._stop_header_timer()
         super().on_headers_complete()
-        self._forget_answered()
-        self.unanswered.append(self.cycle)
-        if 1 < len(self.unanswered) <= MAX_PIPELINED + 1:
-            self.flow.resume_reading()  # uvicorn paused it, and a socket that is not read from does not tell its end
-
-    def _forget_answered(self) -> None:
-        while self.unanswered and self.unanswered[0].response_complete:
-            self.unanswered.popleft()
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""
-        self.body_bytes += len(body)
+        self.non_body_bytes = 0
+        if self.body_left:
+            self.body_left -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Complete the request, unless it is to be parsed again."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
+            self.in_headers = True
+            self.non_body_bytes = 0
 
     def _header_error(self) -> tuple[HTTPStatus, str] | None:
         """Return the status and the sentence if the complete headers are refused, else None."""
-        if self.check_header_size:  # the chunk may hold a part of the body, so the headers are counted alone
-            length = len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
-            if length > MAX_HEADER_BYTES:
-                return _too_long("headers", length)
+        if self.non_body_bytes > MAX_HEADER_BYTES:
+            return _too_long("headers", self.non_body_bytes)
         version = self.parser.get_http_version()
         if version not in HTTP_VERSIONS:
             return HTTPStatus.BAD_REQUEST, f"the HTTP version is {version}, expected 1.1 or 1.0"
@@ -198,7 +280,6 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Limit the time and the bytes of an answer that is written faster than the client reads it."""
         super().pause_writing()
-        self.writing_paused = True
         if self.answer_timer is None:
             self.answer_timer = self.loop.call_later(self.limits.answer_seconds, self._drop_answer, "not read in time")
         size = self.transport.get_write_buffer_size()
@@ -210,18 +291,12 @@ class Connection(HttpToolsProtocol):
                 self._drop_answer("too many bytes pending")
 
     def resume_writing(self) -> None:
-        """Release the limits once the client has read enough of the answer; the time is that of the whole answer."""
+        """Release the limits once the client has read enough, and go on; the time is that of the whole answer."""
         super().resume_writing()
-        self.writing_paused = False
         self._release_unread()
-        if not any(cycle.response_started and not cycle.response_complete for cycle in self.unanswered):
+        if self.cycle is None or self.cycle.response_complete:
             self._stop_answer_timer()
-
-    def on_response_complete(self) -> None:
-        """Stop the timer of an answer that was written in pieces, unless the last of them is still to be read."""
-        if not self.writing_paused:
-            self._stop_answer_timer()
-        super().on_response_complete()
+        self._parse_later()
 
     def _release_unread(self) -> None:
         if self.unread is not None:
@@ -259,13 +334,13 @@ class Connection(HttpToolsProtocol):
         request_id = request_id_of(dict(self.headers or ()))
         self.limits.count_refused(status)
         log.info("connection_refused", request_id=request_id.decode(), status=int(status), error=sentence)
+        self.backlog.clear()
         cycle = self.cycle
-        if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            cycle.keep_alive = False  # an earlier request is being answered: uvicorn closes after that answer
+        is_answered = cycle is None or cycle.response_complete
+        if not is_answered and not cycle.more_body:
+            cycle.keep_alive = False  # uvicorn closes after the answer to the request before
             return
-        self._forget_answered()
-        own_body = cycle is not None and cycle.more_body and not cycle.response_started and len(self.unanswered) == 1
-        if cycle is None or cycle.response_complete or own_body:
+        if is_answered or not cycle.response_started:
             content = error_body(sentence)
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%s: %s\r\n"
@@ -284,7 +359,7 @@ def _too_long(what: str, length: int) -> tuple[HTTPStatus, str]:
 
 def connection_class(limits: ConnectionLimits) -> type[Connection]:
     """Return the class of connections with these limits, for `uvicorn.Config(http=…)`."""
-    return type("Connection", (Connection,), {"limits": limits})
+    return type("Connection", (Connection,), {"limits": limits, "turns": Turns()})
 
 
 def requests_in_progress(server: uvicorn.Server) -> set[asyncio.Task[None]]:

@@ -36,13 +36,12 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "on_body": ("body",),
         "on_header": ("name", "value"),
         "on_headers_complete": (),
-        "on_message_begin": (),
         "on_message_complete": (),
         "on_response_complete": (),
         "pause_writing": (),
         "resume_writing": (),
     },
-    FlowControl: {"resume_reading": ()},
+    FlowControl: {"__init__": ("transport",), "pause_reading": (), "resume_reading": ()},
     uvicorn.Server: {"handle_exit": ("sig", "frame"), "serve": ("sockets",), "startup": ("sockets",)},
 }
 CONNECTION = {
@@ -55,13 +54,12 @@ CONNECTION = {
     "url": bytes,
 }
 CYCLE = {
-    "disconnected": bool,
     "keep_alive": bool,
-    "message_event": asyncio.Event,
     "more_body": bool,
     "response_complete": bool,
     "response_started": bool,
 }
+FLOW = {"write_paused": bool}
 SERVER = {"should_exit": bool, "started": bool}
 STATE = {"connections": set, "tasks": set}
 INSTALLED = f"uvicorn {version('uvicorn')} with httptools {version('httptools')}"
@@ -126,6 +124,7 @@ async def request_in_progress() -> Seen:
         seen.changes = [
             *changed_attributes(connection, CONNECTION),
             *changed_attributes(connection.cycle, CYCLE),
+            *changed_attributes(connection.flow, FLOW),
             *changed_attributes(server, SERVER),
             *changed_attributes(state, STATE),
         ]
@@ -168,7 +167,7 @@ def test_every_internal_part_that_a_connection_uses_is_checked_here_and_listed_i
             used.add(node.attr)
     used &= seen.attributes
     assert used == {*METHODS[HttpToolsProtocol], *CONNECTION}
-    listed = {*CONNECTION, *CYCLE, *STATE, "_unset_keepalive_if_required", "FlowControl.resume_reading"}
+    listed = {*CONNECTION, *CYCLE, *FLOW, *STATE, "_unset_keepalive_if_required", "pause_reading", "resume_reading"}
     assert {name for name in listed if f"`{name}`" not in (connections.__doc__ or "")} == set()
 
 

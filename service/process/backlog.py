@@ -1,0 +1,69 @@
+"""The bytes that a connection has received and not parsed yet, and how they are divided into parts for the parser."""
+
+from __future__ import annotations
+
+import re
+
+from service.inference.memory import MemoryBudget, Reservation
+
+END = b"\r\n\r\n"
+UNFINISHED_ENDS = (b"\r\n\r", b"\r\n", b"\r")  # what may be the beginning of END, the longest first
+
+# Several times as fast as `bytes.find`, which matters for long chunked bodies.
+_find_end = re.compile(re.escape(END)).search
+
+
+class Backlog:
+    """The received bytes from the first one that was not parsed; `len` is their number."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self.data = b""
+        self.start = 0  # the bytes of `data` before it were parsed
+        self.budget = budget
+        self.reservation: Reservation | None = None
+
+    def __len__(self) -> int:
+        return len(self.data) - self.start
+
+    def add(self, data: bytes) -> None:
+        """Append what was received."""
+        self.data = self.data[self.start :] + data if self else data
+        self.start = 0
+
+    def take(self, body_bytes: int) -> bytes | memoryview:
+        """Remove and return the next part to parse, in which at most one request ends, and that at the part's end.
+
+        `body_bytes` are left of the body that is being received, if its headers told its length: the part is these.
+        Otherwise the part ends with the first empty line (END). Headers end with their first empty line. So does a
+        chunked body: chunk sizes and trailers are not empty, and an empty line inside a chunk only makes the part
+        shorter. The beginning of an END stays here until the rest of it has arrived; the part may then be empty.
+        """
+        data, start = self.data, self.start
+        if body_bytes:
+            end = min(start + body_bytes, len(data))
+        elif found := _find_end(data, start):
+            end = found.end()
+        else:
+            end = len(data) - next((len(each) for each in UNFINISHED_ENDS if data.endswith(each, start)), 0)
+        if end < len(data):
+            self.start = end
+        else:
+            self.data, self.start = b"", 0
+        return data if end - start == len(data) else memoryview(data)[start:end]
+
+    def reserve(self) -> None:
+        """Reserve the bytes in the memory budget; raises Overloaded if it has too few."""
+        self.reservation = Reservation(self.budget)
+        self.reservation.reserve(len(self.data))
+
+    def release(self) -> None:
+        """Give back what was reserved, and the memory of the bytes that were parsed."""
+        self.data, self.start = self.data[self.start :], 0
+        if self.reservation is not None:
+            self.reservation.release()
+            self.reservation = None
+
+    def clear(self) -> None:
+        """Drop the bytes."""
+        self.data, self.start = b"", 0
+        self.release()

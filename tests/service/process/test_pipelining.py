@@ -1,0 +1,323 @@
+"""Requests that are sent ahead of their answers are answered in order, and until then cost no more than their bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from service.inference.memory import MemoryBudget
+from service.process.connections import (
+    MAX_BACKLOG_BYTES,
+    Connection,
+    ConnectionLimits,
+    connection_class,
+)
+
+READ_BYTES = 2**18  # the most that asyncio reads at once
+LAST = b"/last \n\r\n0\r\n\r\n"  # the end of the answer to a request for /last
+
+pytestmark = pytest.mark.anyio
+
+
+class App:
+    """Answers every request with its path and body, or a long answer; a request for /wait first waits for `go`."""
+
+    def __init__(self, answer: bytes = b"") -> None:
+        self.answer = answer
+        self.begun: list[str] = []
+        self.ended = 0
+        self.iterations: list[int] = []  # of the event loop, in which each request began
+        self.iteration = 0
+        self.waiting, self.go = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.begun.append(scope["path"])
+        self.iterations.append(self.iteration)
+        if scope["path"] == "/wait":
+            self.waiting.set()
+            await self.go.wait()
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        answer = self.answer or scope["path"].encode() + b" " + body + b"\n"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-length", b"%d" % len(answer))]})
+        await send({"type": "http.response.body", "body": answer})
+        self.ended += 1
+
+    def count_iterations(self) -> None:
+        """Count the iterations of the event loop from now on."""
+        self.iteration += 1
+        asyncio.get_running_loop().call_soon(self.count_iterations)
+
+
+class Served:
+    """A server of an application, its budget, and the statuses of the requests that it refused."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], budget_bytes: int) -> None:
+        self.budget = MemoryBudget(budget_bytes)
+        self.refused: list[int] = []
+        limits = ConnectionLimits(60, 60, self.budget, self.refused.append)
+        config = uvicorn.Config(app, http=connection_class(limits), lifespan="off", ws="none", log_config=None)
+        self.server = uvicorn.Server(config)
+        self.address: tuple[str, int] = ("", 0)
+
+    @property
+    def connection(self) -> Connection:
+        """The only connection."""
+        (connection,) = self.server.server_state.connections
+        assert isinstance(connection, Connection)
+        return connection
+
+    def connect(self) -> socket.socket:
+        """Return a client's connection, whose receive buffer is small."""
+        connected = socket.socket()
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.connect(self.address)
+        connected.setblocking(False)
+        return connected
+
+
+@asynccontextmanager
+async def serve(
+    app: Callable[[Scope, Receive, Send], Awaitable[None]], budget_bytes: int = 2**30
+) -> AsyncIterator[Served]:
+    served = Served(app, budget_bytes)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served.address = listener.getsockname()
+        serving = asyncio.create_task(served.server.serve([listener]))
+        try:
+            async with asyncio.timeout(60):
+                yield served
+        finally:
+            served.server.should_exit = True
+            served.server.force_exit = True
+            await serving
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def some_iterations() -> None:
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def exchange(connected: socket.socket, sent: list[bytes], last: bytes) -> bytes:
+    """Send the pieces, and return what is received up to `last`."""
+    loop = asyncio.get_running_loop()
+
+    async def send() -> None:
+        for piece in sent:
+            await loop.sock_sendall(connected, piece)
+
+    sending = asyncio.create_task(send())
+    received = b""
+    while not received.endswith(last):
+        part = await loop.sock_recv(connected, 2**20)
+        assert part, received[-1000:]
+        received += part
+    await sending
+    return received
+
+
+def get(path: str, *headers: bytes) -> bytes:
+    return b"\r\n".join((b"GET %s HTTP/1.1" % path.encode(), b"Host: test", *headers, b"\r\n"))
+
+
+def post(path: str, body: bytes, *headers: bytes) -> bytes:
+    return get(path, b"Content-Length: %d" % len(body), *headers) + body
+
+
+def post_in_chunks(path: str, *chunks: bytes, trailers: bytes = b"") -> bytes:
+    framed = b"".join(b"%x;a=b\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return get(path, b"Transfer-Encoding: chunked") + framed + b"0\r\n" + trailers + b"\r\n"
+
+
+UPGRADE = (b"Connection: upgrade", b"Upgrade: h2c")
+# Requests of every form, with bodies that look like the ends of headers, of chunks and of bodies, and their answers.
+FORMS = [
+    (get("/get"), b"/get \n"),
+    (post("/post", b"one"), b"/post one\n"),
+    (post("/lines", b"\r\n\r\n0\r\n\r\n"), b"/lines \r\n\r\n0\r\n\r\n\n"),
+    (post("/none", b""), b"/none \n"),
+    (b"\r\n" + get("/behind-a-line"), b"/behind-a-line \n"),
+    (post_in_chunks("/chunks", b"one", b"two"), b"/chunks onetwo\n"),
+    (post_in_chunks("/trailers", b"one", trailers=b"X: y\r\n"), b"/trailers one\n"),
+    (post_in_chunks("/lines", b"\r\n", b"\r\n\r\n", b"\r", b"0\r\n\r\n"), b"/lines \r\n\r\n\r\n\r0\r\n\r\n\n"),
+    (post_in_chunks("/none"), b"/none \n"),
+    (get("/upgrade", *UPGRADE), b"/upgrade \n"),
+    (post("/upgrade", b"one\r\n\r\n", *UPGRADE), b"/upgrade one\r\n\r\n\n"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 4099, 2**20])
+async def test_five_hundred_requests_at_once_are_answered_in_order_however_they_are_split(size: int) -> None:
+    count = 500 if size > 1000 else 44
+    requests = [FORMS[index % len(FORMS)] for index in range(count)]
+    app = App()
+    async with serve(app) as served:
+        with served.connect() as client:
+            sent = b"".join(request for request, _ in requests) + get("/last")
+            pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+            received = await exchange(client, pieces, LAST)
+    bodies = [answer.split(b"\r\n\r\n", 1)[1] for answer in received.split(b"HTTP/1.1 200 OK")[1:]]
+    expected = [b"%x\r\n%s\r\n0\r\n\r\n" % (len(answer), answer) for _, answer in [*requests, (b"", b"/last \n")]]
+    assert bodies == expected
+    assert served.refused == []
+
+
+async def test_a_thousand_requests_to_upgrade_in_one_piece_are_all_answered() -> None:
+    app = App()
+    async with serve(app) as served:
+        with served.connect() as client:
+            await exchange(client, [get("/", *UPGRADE) * 1000 + get("/last")], LAST)
+    assert len(app.begun) == 1001
+
+
+async def test_what_is_sent_ahead_is_not_parsed_before_the_answer() -> None:
+    app = App()
+    async with serve(app) as served:
+        with served.connect() as client:
+            ahead = get("/") * 500
+            await asyncio.get_running_loop().sock_sendall(client, get("/wait") + ahead)
+            await until(lambda: len(served.server.server_state.connections) == 1)
+            await until(lambda: len(served.connection.backlog) == len(ahead))
+            await app.waiting.wait()
+            await some_iterations()
+            assert app.begun == ["/wait"]
+            assert bytes(served.connection.backlog.data[served.connection.backlog.start :]) == ahead
+            app.go.set()
+            await until(lambda: app.ended == 501)
+
+
+async def test_reading_pauses_at_a_long_backlog_which_counts_in_the_memory_budget() -> None:
+    app = App()
+    async with serve(app) as served:
+        with served.connect() as client:
+            ahead = get("/") * 50_000  # 1.7 MB
+            sending = asyncio.create_task(exchange(client, [get("/wait") + ahead + get("/last")], LAST))
+            await app.waiting.wait()
+            await until(lambda: served.connection.flow.read_paused)
+            await some_iterations()
+            held = len(served.connection.backlog.data)
+            assert MAX_BACKLOG_BYTES < held <= MAX_BACKLOG_BYTES + READ_BYTES
+            assert served.budget.reserved == held
+            served.connection.flow.resume_reading()  # as uvicorn does when an application waits for more of a body
+            assert served.connection.flow.read_paused
+            sending.cancel()
+            client.close()
+            app.go.set()
+            await until(lambda: not served.server.server_state.connections)
+            assert served.budget.reserved == 0
+
+
+async def test_reading_that_pauses_for_a_long_body_too_resumes_once_neither_is_long() -> None:
+    async with serve(App()) as served:
+        with served.connect():
+            await until(lambda: len(served.server.server_state.connections) == 1)
+            flow = served.connection.flow
+            flow.pause_reading()
+            flow.pause_for_backlog()
+            flow.resume_after_backlog()
+            assert flow.read_paused
+            flow.resume_reading()
+            assert not flow.read_paused
+
+
+async def test_a_long_backlog_is_answered_and_then_gives_its_bytes_back() -> None:
+    app = App()
+    async with serve(app) as served:
+        with served.connect() as client:
+            ahead = get("/") * 3000  # 105 kB
+            received = asyncio.create_task(exchange(client, [get("/wait") + ahead + get("/last")], LAST))
+            await app.waiting.wait()
+            await until(lambda: served.connection.flow.read_paused)
+            assert served.budget.reserved > MAX_BACKLOG_BYTES
+            app.go.set()
+            assert (await received).count(b"HTTP/1.1 200 ") == 3002
+            assert served.budget.reserved == 0
+            assert not served.connection.flow.read_paused
+
+
+async def test_a_backlog_for_which_the_budget_has_no_room_closes_the_connection_after_the_answer() -> None:
+    app = App()
+    async with serve(app, budget_bytes=MAX_BACKLOG_BYTES) as served:
+        with served.connect() as client:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(client, get("/wait") + get("/") * 3000)
+            await until(lambda: served.refused == [503])
+            app.go.set()
+            await until(lambda: not served.server.server_state.connections)
+    assert app.begun == ["/wait"]
+    assert served.budget.reserved == 0
+
+
+async def test_no_request_begins_while_the_client_does_not_read() -> None:
+    app = App(answer=bytes(2**20))
+    async with serve(app) as served:
+        with served.connect() as client:
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(client, get("/") * 40)
+            await until(lambda: bool(served.server.server_state.connections))
+            await until(lambda: served.connection.flow.write_paused)
+            await some_iterations()
+            assert len(app.begun) == app.ended < 40
+            while app.ended < 40:
+                await loop.sock_recv(client, 2**20)
+
+
+async def test_of_all_requests_sent_ahead_one_begins_in_each_iteration_of_the_event_loop() -> None:
+    app = App()
+    async with serve(app) as served:
+        clients = [served.connect() for _ in range(20)]
+        loop = asyncio.get_running_loop()
+        for client in clients:
+            await loop.sock_sendall(client, get("/wait") + get("/") * 3)
+        await until(lambda: len(app.begun) == 20)
+        app.count_iterations()
+        app.go.set()
+        await until(lambda: app.ended == 80)
+        ahead = app.iterations[20:]
+        assert len(set(ahead)) == len(ahead) == 60
+        for client in clients:
+            client.close()
+
+
+async def test_a_body_full_of_empty_lines_lets_the_event_loop_run_on() -> None:
+    app = App()
+    lines = b"\r\n\r\n" * 5000
+    async with serve(app) as served:
+        with served.connect() as client:
+            app.count_iterations()
+            sent = post_in_chunks("/lines", lines) + get("/last")
+            received = await exchange(client, [sent], LAST)
+    assert lines in received
+    assert app.iterations[1] - app.iterations[0] >= 5000 // 64  # parts in each turn
+
+
+async def test_a_client_that_leaves_is_noticed_although_it_sent_its_next_request() -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def app(_: Scope, receive: Receive, __: Send) -> None:
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    async with serve(app) as served:
+        client = served.connect()
+        await asyncio.get_running_loop().sock_sendall(client, get("/") * 3)
+        await begun.wait()
+        client.close()
+        await left.wait()
