@@ -7,6 +7,7 @@ ServiceError
 ├── ModelNotFound     404  an unknown model or version
 ├── BodyTooSlow       408  a body that takes longer to arrive than the settings allow
 ├── TooLarge          413  more bytes, samples or work than the limits allow
+├── UnsupportedMedia  415  a Content-Type or Content-Encoding that the route does not take
 ├── NotReady          503  a model that is loading or failed to load, or a worker that does not answer
 ├── Overloaded        503  a full queue, or a full memory budget
 ├── ShuttingDown      503  a server that drains
@@ -77,6 +78,12 @@ class TooLarge(ServiceError):
     """More than a limit allows; the message names the limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedMedia(ServiceError):
+    """A Content-Type or Content-Encoding that the route does not take."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class NotReady(ServiceError):

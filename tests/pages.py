@@ -34,14 +34,14 @@ def curl(command: str, url: str) -> Any:
     """Send what a page's curl command would, but to `url`, and return the JSON of its answer, which is to be a 200."""
     program, *words = shlex.split(command)
     assert program == "curl"
-    address, headers, body = "", {}, ""
+    address, headers, body = "", {"content-type": "application/x-www-form-urlencoded"}, ""  # which curl says of -d
     while words:
         match words.pop(0):
             case "-s":
                 pass
             case "-H":
                 name, _, value = words.pop(0).partition(": ")
-                headers[name] = value
+                headers[name.lower()] = value
             case "-d":
                 body = words.pop(0)
             case word:

@@ -13,11 +13,19 @@ Arrows = Mapping[str, set[str]]
 MODELS: Arrows = {
     "models.errors": set(),
     "models.version": set(),
+    "models.folders": set(),
     "models.spec": {"models.errors"},
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},
     "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors"},
-    "models.bundle": {"models.engines", "models.coding", "models.spec", "models.errors", "models.version"},
+    "models.bundle": {
+        "models.engines",
+        "models.coding",
+        "models.spec",
+        "models.errors",
+        "models.version",
+        "models.folders",
+    },
 }
 SOURCE = {
     *("training.importers", "training.data", "training.publish", "training.report", "training.commands"),

@@ -314,3 +314,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InvalidConfig(f"config: '{path}' cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"config: '{path}' is not TOML: {error}") from error
+    except RecursionError as error:
+        raise InvalidConfig(f"config: '{path}' is nested too deep, expected sections with fields") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InvalidConfig(f"config: '{path}' holds a number out of range, expected fewer digits") from error

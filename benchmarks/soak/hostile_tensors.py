@@ -36,7 +36,9 @@ def hostile_tensors(sound: dict[str, Any], model: str) -> list[Hostile]:
         *_around_inputs(tensor, path),
         *_texts(tensor, path),
         *_binary(tensor, path),
-        *_packed(tensor, path),
+        *_packed("native", "/predict", json.dumps(sound).encode()),
+        *_packed("v2", path, json.dumps({"inputs": [tensor]}).encode()),
+        *_packed_header(json.dumps({"inputs": [tensor]}).encode(), path),
     ]
 
 
@@ -300,9 +302,8 @@ def _binary(tensor: dict[str, Any], path: str) -> Iterator[Hostile]:
         yield of(f"v2: {name}", post(path, raw, {HEADER_LENGTH: "0"}), status)
 
 
-def _packed(tensor: dict[str, Any], path: str) -> Iterator[Hostile]:
+def _packed(protocol: str, path: str, body: bytes) -> Iterator[Hostile]:
     """Yield compressed bodies that are broken, or very long once they are not."""
-    body = json.dumps({"inputs": [tensor]}).encode()
     packed, deflated = gzip.compress(body, mtime=0), zlib.compress(body)
     raw = zlib.compressobj(wbits=-15)
     for encoding, name, content, status in (
@@ -318,6 +319,8 @@ def _packed(tensor: dict[str, Any], path: str) -> Iterator[Hostile]:
         ("gzip", "with a wrong checksum", packed[:-8] + bytes(8), WRONG),
         ("gzip", "with a byte after it", packed + b"\0", WRONG),
         ("gzip", "twice in a row", packed + packed, WRONG),
+        ("gzip", "in two members", gzip.compress(body[:9]) + gzip.compress(body[9:]), FINE),
+        ("gzip", "in very many members", gzip.compress(b"") * LONG, TOO_LARGE),
         ("gzip", "twice, one in the other", gzip.compress(packed, mtime=0), WRONG),
         ("gzip", "deflate instead", deflated, WRONG),
         ("gzip", "a bomb", gzip.compress(BOMB, 9), TOO_LARGE),
@@ -332,7 +335,12 @@ def _packed(tensor: dict[str, Any], path: str) -> Iterator[Hostile]:
         ("gzip, gzip", "several", packed, UNKNOWN_ENCODING),
         ("x" * 5000, "unknown, and long", packed, UNKNOWN_ENCODING),
     ):
-        yield of(f"v2 {encoding[:12]}: {name}", post(path, content, {"Content-Encoding": encoding}), status)
+        yield of(f"{protocol} {encoding[:12]}: {name}", post(path, content, {"Content-Encoding": encoding}), status)
+
+
+def _packed_header(body: bytes, path: str) -> Iterator[Hostile]:
+    """Yield compressed bodies with the length of the JSON in a header."""
+    packed = gzip.compress(body, mtime=0)
     unpacked = {"Content-Encoding": "gzip", HEADER_LENGTH: str(len(body))}
     yield of("v2 gzip: a header length that counts what is unpacked", post(path, packed, unpacked), FINE)
     beyond = {"Content-Encoding": "gzip", HEADER_LENGTH: str(len(body) + 1)}

@@ -19,11 +19,13 @@ from typing import TypeVar
 from models.bundle import MANIFEST, Bundle, Contents
 from models.bundle.external import AnyBundle, ExternalBundle, ExternalContents, read_any
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from models.folders import made
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 DEFAULT = "default"  # the file
 MAX_DEFAULT_BYTES = 1024
+MAX_VERSION = 999_999_999  # a version has at most nine digits
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -129,9 +131,10 @@ class ModelRepository:
         """Write a bundle as the model's next version and return that version.
 
         The bundle appears whole or not at all: it is written to a temporary folder, which is then renamed. Its version
-        is higher than every folder there, valid or not. `onnx_model` makes the model.onnx of a version; None is a
-        bundle without one. `check` is given the bundle as it was written, right before the rename: what it raises is
-        raised here, and nothing is published. Raises InvalidInput for an invalid name.
+        is higher than all that is there by the name of a version, valid or not. `onnx_model` makes the model.onnx of a
+        version; None is a bundle without one. `check` is given the bundle as it was written, right before the rename:
+        what it raises is raised here, and nothing is published. Raises InvalidInput for an invalid name, for a model's
+        folder that is a link or a file, and after version MAX_VERSION.
         """
 
         def write(folder: Path, version: int) -> None:
@@ -148,22 +151,35 @@ class ModelRepository:
     def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:
         require_name(name)
         home = self.root / name
-        home.mkdir(parents=True, exist_ok=True)
-        while True:
-            version = max((int(each.name) for each in home.iterdir() if _VERSION.fullmatch(each.name)), default=0) + 1
-            incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
-            try:
-                write(incoming, version)
-                incoming.chmod(0o755)
-                _flush(incoming)
-                incoming.rename(home / str(version))
-            except OSError:
-                if not (home / str(version)).exists():
-                    raise
-                continue  # another process has just published that version: take the next
-            finally:
-                shutil.rmtree(incoming, ignore_errors=True)
-            return version
+        if _is_link(home) or (home.exists() and not home.is_dir()):
+            raise InvalidInput(f"repository: '{home}' is a link or a file, expected a folder, or nothing yet")
+        with made(home):
+            while True:
+                version = _next_version(home)
+                incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
+                try:
+                    write(incoming, version)
+                    incoming.chmod(0o755)
+                    _flush(incoming)
+                    incoming.rename(home / str(version))
+                except OSError:
+                    if not (home / str(version)).exists():
+                        raise
+                    continue  # another process has just published that version: take the next
+                finally:
+                    shutil.rmtree(incoming, ignore_errors=True)
+                return version
+
+
+def _next_version(home: Path) -> int:
+    """Return a version above all in a model's folder, whatever is there by their names; raises InvalidInput."""
+    version = max((int(each.name) for each in home.iterdir() if _VERSION.fullmatch(each.name)), default=0) + 1
+    if version > MAX_VERSION:
+        raise InvalidInput(
+            f"version: '{home}' has version {MAX_VERSION}, the highest there is, expected lower ones only: remove it, "
+            "or publish by another name"
+        )
+    return version
 
 
 def _is_there(path: Path) -> bool:

@@ -282,6 +282,8 @@ def describe_first_error(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if not where:
         return message
+    sentence = f"{where}: {message[:1].lower()}{message[1:]}"
+    if isinstance(first["input"], dict):  # which may be nested deeper than repr goes
+        return sentence
     given = repr(first["input"])
-    shown = "" if isinstance(first["input"], dict) else f", got {given if len(given) <= 60 else given[:57] + '...'}"
-    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+    return f"{sentence}, got {given if len(given) <= 60 else given[:57] + '...'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import pairwise
 
 import structlog
@@ -9,8 +10,9 @@ import structlog
 from models.bundle.external import AnyBundle
 from models.engines import EngineName
 from models.engines.base import Runner
-from models.engines.declared import check, preferred
+from models.engines.declared import ENGINES, check, preferred
 from models.errors import EngineUnavailable
+from service.errors import Misconfigured
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -40,3 +42,22 @@ def check_device(settings: Settings) -> None:
     """Raise EngineUnavailable, before the server starts, if the engine or device that is set is unavailable."""
     if settings.device != "cpu":
         check(chosen(settings), settings.device)
+
+
+def check_library(settings: Settings) -> None:
+    """Import the engine's library before the server starts; raises Misconfigured where it is there but does not load.
+
+    It maps hundreds of megabytes, which a limit of memory may not allow. A library that is not installed is another
+    matter: `engine_for` may choose another engine.
+    """
+    engine = ENGINES[chosen(settings)]
+    if not engine.installed:
+        return
+    try:
+        import_module(engine.library)
+    except (ImportError, OSError, MemoryError) as error:
+        why = str(error) or type(error).__name__
+        raise Misconfigured(
+            f"engine: {engine.library} cannot be loaded ({why.splitlines()[0]}), expected enough memory for it; see "
+            "ulimit -v"
+        ) from error

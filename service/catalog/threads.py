@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from asyncio import Future
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple
+
+from service.errors import Misconfigured
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -18,7 +21,8 @@ T = TypeVar("T")
 class Threads:
     """A thread pool of fixed size; leaving the context waits for running tasks and cancels those not started.
 
-    Its threads are named "<name>_<number>" and start when tasks are submitted.
+    Its threads are named "<name>_<number>". All of them start when the context is entered, so that the limits of the
+    system are met then and not by a request.
     """
 
     def __init__(self, size: int, name: str) -> None:
@@ -27,7 +31,21 @@ class Threads:
         self.heartbeat_since: float | None = None  # when the heartbeat was submitted that has not run yet
 
     def __enter__(self) -> Self:
+        """Start every thread; raises Misconfigured where the system allows fewer."""
         self.pool = ThreadPoolExecutor(self.size, thread_name_prefix=self.name)
+        all_started = threading.Event()
+        try:
+            for _ in range(self.size):
+                self.pool.submit(all_started.wait)  # while it waits, the next task needs another thread
+        except RuntimeError as error:
+            started = sum(thread.name.startswith(f"{self.name}_") for thread in threading.enumerate())
+            self.pool.shutdown(wait=False)
+            raise Misconfigured(
+                f"threads: the system lets {started} of {self.size} threads start, expected all: set fewer --threads, "
+                "or raise the limit of processes (ulimit -u, a container's pids) or of memory (ulimit -v)"
+            ) from error
+        finally:
+            all_started.set()
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:

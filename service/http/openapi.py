@@ -19,8 +19,8 @@ from service.catalog.registry import Registry
 from service.errors import ModelNotFound, NotReady, ShuttingDown
 from service.http.middleware.keys import KeyRing, is_control
 from service.http.v2.schemas import IndexRequest, LoadRequest, UnloadRequest
+from service.inference.compression import Encoding
 from service.inference.native.schemas import PixelEvents, PredictRequest, UnitEvents
-from service.inference.v2.compression import Encoding
 from service.inference.v2.decode import HEADER_LENGTH
 from service.inference.v2.outputs import INPUT
 from service.inference.v2.schemas import InferRequest
@@ -55,7 +55,10 @@ JSON_LENGTH = _header(
 CONTENT_ENCODING = _header("Content-Encoding", "How the body is compressed.", type="string", enum=list(Encoding))
 ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be compressed: gzip, deflate.", type="string")
 # The request headers of an operation, by the last segment of its path.
-REQUEST_HEADERS = {"predict": (TIMEOUT,), "infer": (TIMEOUT, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING)}
+REQUEST_HEADERS = {
+    "predict": (TIMEOUT, CONTENT_ENCODING),
+    "infer": (TIMEOUT, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING),
+}
 
 # A handwritten 0, eight rows of eight pixels of 0 to 16: the first image of scikit-learn's digits.
 ZERO = [

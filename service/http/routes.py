@@ -17,10 +17,11 @@ from service.http.middleware.requests import EXCHANGE, Exchange
 from service.http.page import page
 from service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
 from service.http.services import Services, services_of
+from service.inference.media import JSON, unpacking
 from service.inference.native.codec import NativeCodec
 from service.inference.native.schemas import PredictResponse
 
-JSON = {"Content-Type": "application/json"}
+JSON_HEADERS = {"Content-Type": "application/json"}
 
 router = APIRouter()
 predicting = APIRouter(route_class=DirectRoute)
@@ -37,6 +38,7 @@ ERRORS = {
     404: "There is no such model or version.",
     408: "The body took longer to arrive than the settings allow.",
     413: "The request has more bytes, samples or work than the limits allow.",
+    415: "The Content-Type or Content-Encoding is not supported.",
     422: "A field is missing, unknown or of the wrong type, shape or value.",
     503: "The model is loading or failed to load, or the server is overloaded or shutting down; see Retry-After.",
     504: "The request's time ran out before there was an answer.",
@@ -54,7 +56,7 @@ _errors = partial(responses, ERRORS)
 
 PREDICTS: dict[str, Any] = {
     "response_model": PredictResponse,
-    "responses": _errors(400, 401, 403, 404, 408, 413, 422, 503, 504),
+    "responses": _errors(400, 401, 403, 404, 408, 413, 415, 422, 503, 504),
     "tags": ["predict"],
 }
 
@@ -81,9 +83,9 @@ async def _answer(request: Request, name: str | None, version: str | None) -> Re
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
     model = services.registry.get(name, version)
-    codec = NativeCodec(model)
+    codec = NativeCodec(model, unpacking(exchange.headers, exchange.body, JSON))
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
-    return answer_response(answer.content, JSON)
+    return answer_response(answer.content, JSON_HEADERS)
 
 
 @router.get("/models", responses=_errors(401), tags=["models"])

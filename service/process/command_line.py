@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from mmap import mmap
 from typing import cast
 
 import structlog
@@ -18,7 +19,8 @@ from pydantic_settings import CliApp, SettingsError
 
 from models.errors import SpikeserveError
 from service.app import create_app
-from service.catalog.engine_choice import check_device
+from service.catalog.engine_choice import check_device, check_library
+from service.catalog.threads import Threads
 from service.errors import Misconfigured
 from service.http.control import Control
 from service.http.middleware.keys import KeyRing, is_loopback, new_key
@@ -37,6 +39,9 @@ TIMEOUTS = ControlTimeouts()
 # How long a thread may keep the interpreter while another waits for it. The event loop gives it up at every read and
 # write of a socket, and then waits that long if a thread decodes a body; Python's 5 ms would add up for each request.
 SWITCH_SECONDS = 5e-4
+HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
+# Beside those that run and load: two for long bodies and answers, the one that ends a late shutdown, and asyncio's own.
+OTHER_THREADS = 4
 
 
 def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
@@ -54,6 +59,8 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
         settings = read_settings(arguments)
         app = create_app(settings, WorkerControl if settings.workers > 1 else Control)
         check_device(settings)
+        check_library(settings)
+        check_limits(settings)
         listener = listen(settings.host, settings.port)
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
@@ -99,6 +106,21 @@ def run(server: Server, listener: Listener) -> int:
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return server.status
+
+
+def check_limits(settings: Settings) -> None:
+    """Start and end as many threads as one worker has, and reserve memory meanwhile; raises Misconfigured.
+
+    A compiler without memory would end the process later, and a thread that cannot start would fail a request.
+    """
+    with Threads(2 * settings.threads + OTHER_THREADS, "check"):
+        try:
+            mmap(-1, HEADROOM_BYTES).close()
+        except OSError as error:
+            raise Misconfigured(
+                f"memory: the system lets this process have less than {HEADROOM_BYTES // 2**20} MiB more, expected as "
+                "much for kernels, models and requests; raise its limit (ulimit -v)"
+            ) from error
 
 
 def raise_file_limit() -> None:

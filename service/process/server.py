@@ -14,8 +14,9 @@ import gc
 import os
 import signal
 import socket
+import time
 from math import ceil
-from threading import Timer
+from threading import Event, Thread
 from time import monotonic
 from types import FrameType
 
@@ -65,6 +66,7 @@ class Server(uvicorn.Server):
         self.supervised = supervised
         self.gc_frozen = False  # whether the garbage collector ignores what was loaded at the start
         self.stopped_at: float | None = None  # when it was asked to stop
+        self.draining = Event()
         self.status = 0  # the exit status
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
@@ -84,16 +86,22 @@ class Server(uvicorn.Server):
         self.stopped_at = monotonic()
         self.registry.draining = True
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closing terminal sends it twice, and so does systemd
-        late = Timer(self.settings.shutdown_seconds + 1, os._exit, (UNFINISHED,))
-        late.daemon = True
-        late.start()
+        self.draining.set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until asked to stop, and return once the port and every connection are closed."""
+        # It starts now: at the end of its life, a server may not be allowed another thread.
+        Thread(target=self._end_late, name="end", daemon=True).start()
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch())
             await super().serve(sockets)
             watching.cancel()
+
+    def _end_late(self) -> None:
+        """End the process a second after the grace period, whatever still runs."""
+        self.draining.wait()
+        time.sleep(self.settings.shutdown_seconds + 1)
+        os._exit(UNFINISHED)
 
     async def _watch(self) -> None:
         """Let uvicorn shut down once all requests are answered, or the grace period is over."""

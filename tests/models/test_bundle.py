@@ -232,7 +232,7 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
         ModelRepository(tmp_path / "nowhere").read("toy")
 
 
-@pytest.mark.parametrize("name", ["0", "01", "-1", "1.0", "1000000000", "one"])
+@pytest.mark.parametrize("name", ["0", "01", "-1", "1.0", "1000000000", "one", "١", "1\n", " 1"])
 def test_a_folder_that_is_no_number_as_versions_have_it_is_none(name: str, tmp_path: Path) -> None:
     publish(tmp_path, toy())
     (tmp_path / "toy" / "1").rename(tmp_path / "toy" / name)
@@ -325,7 +325,7 @@ def test_a_failed_publication_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="no graph today"):
         ModelRepository(tmp_path).publish(contents(toy()), fail)
-    assert list((tmp_path / "toy").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_version_taken_meanwhile_is_left_alone_and_the_next_is_used(tmp_path: Path) -> None:
@@ -357,3 +357,38 @@ def test_a_version_that_holds_no_bundle_is_left_alone_and_the_next_is_used(kind:
     assert publish(tmp_path, toy()) == 3
     assert {entry.name for entry in (tmp_path / "toy").iterdir()} == {"1", "2", "3"}
     assert ModelRepository(tmp_path).versions("toy") == [1, 3]
+
+
+def test_after_the_highest_version_nothing_is_published_and_a_sentence_says_so(tmp_path: Path) -> None:
+    (tmp_path / "toy" / "999999998").mkdir(parents=True)
+    assert publish(tmp_path, toy()) == 999_999_999  # the highest of nine digits, and it is read
+    assert ModelRepository(tmp_path).versions("toy") == [999_999_999]
+    with pytest.raises(InvalidInput, match=r"version: '.*toy' has version 999999999, the highest there is"):
+        publish(tmp_path, toy())
+    assert len(list((tmp_path / "toy").iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "loop"])
+def test_a_models_folder_that_is_none_is_named(tmp_path: Path, kind: str) -> None:
+    home = tmp_path / "toy"
+    match kind:
+        case "file":
+            home.write_text("")
+        case "link":
+            (tmp_path / "elsewhere").mkdir()
+            home.symlink_to(tmp_path / "elsewhere")
+        case _:
+            home.symlink_to(home)
+    with pytest.raises(InvalidInput, match=r"repository: '.*toy' is a link or a file, expected a folder, or nothing"):
+        publish(tmp_path, toy())
+
+
+def test_what_is_not_published_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    def refuse(_: Bundle) -> None:
+        raise InvalidBundle("no")
+
+    (tmp_path / "other").mkdir()
+    for root in ("new/repository", "other"):
+        with pytest.raises(InvalidBundle):
+            ModelRepository(tmp_path / root).publish(contents(toy()), check=refuse)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "other"]

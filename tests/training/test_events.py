@@ -98,11 +98,11 @@ def test_units_are_places_of_one_axis(tmp_path: Path) -> None:
         ("a.csv", "", "has no field 't'"),
         ("a.npy", np.zeros((4, 4)), r"is an array without fields, of shape \(4, 4\), expected t, x, y and p"),
         ("a.npy", np.array([(0.5, 1)], [("t", "<f2"), ("unit", "<i4")]), "t is float16, which holds no whole numbers"),
-        ("a.npy", np.array([{"t": 1}], object), "cannot be read as events: Object arrays cannot be loaded"),
+        ("a.npy", np.array([{"t": 1}], object), "holds Python objects, expected numbers"),
         ("a.npz", {"t": np.arange(3), "unit": np.arange(2)}, "3 t for 2 unit, expected as many of both"),
         ("a.npz", {"t": np.arange(3), "unit": np.array(["a", "b", "c"])}, "unit is <U1 of 1 axes, expected one of num"),
         ("a.npz", {"events": np.arange(3)}, "has no field 't' but events"),
-        ("a.npz", "no zip", "cannot be read as events"),
+        ("a.npz", "no zip", "cannot be read as an .npz of numbers"),
     ],
 )
 def test_a_file_that_holds_no_events_gets_one_sentence(tmp_path: Path, name: str, content: Any, sentence: str) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.config import TrainingConfig
+from training.errors import InvalidConfig
 from training.fit.folder import RunFolder
 from training.report.epochs import Epoch
 from training.report.evaluate import Evaluation
@@ -43,3 +45,22 @@ def test_metrics_have_each_epoch_and_each_warning_once_and_are_json_whatever_the
     assert (first["training_loss"], first["gradient_norm"]) == (None, None)
     assert (second["training_loss"], second["gradient_norm"]) == (0.25, 2.0)
     assert "gradient_norms" not in second
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"exact": true, "validation_accuracy": "x", "seconds": 1}'],
+)
+def test_metrics_that_were_changed_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "metrics.json").write_bytes(content)
+    with pytest.raises(InvalidConfig, match=r"run: '.*metrics\.json'"):
+        _ = RunFolder(tmp_path).metrics
+
+
+@pytest.mark.parametrize(
+    "text", ["x=" + "[" * 5000, "x=" + "{a=" * 3000, "seed=" + "9" * 5000, ".".join("a" * 5000) + "=1"]
+)
+def test_a_configuration_beyond_what_the_parser_takes_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(InvalidConfig, match=r"c\.toml'? ?(is nested too deep|holds a number out of range|: )"):
+        TrainingConfig.read(tmp_path / "c.toml", {})

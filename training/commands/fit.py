@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from models.bundle.repository import require_name
+from models.folders import made
 from training.commands.flags import flags_of, given, typed, with_flags
 from training.commands.runs import NameOption, console, load_data, print_evaluation, publish_run
 from training.config import TrainingConfig
@@ -55,12 +56,13 @@ def fit(
     with launch(settings) as devices:
         if not devices.first:  # it writes nothing, and ends with the fit
             run_job(settings, data, RunFolder(resume or runs), SILENT, resume=resume is not None, devices=devices)
-        run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
-        with (
-            nullcontext() if resume else run.removed_unless_begun(),
-            shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
-        ):
-            job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
+        with nullcontext() if resume else made(runs):
+            run = RunFolder(resume) if resume else RunFolder.fresh(runs, data.name)
+            with (
+                nullcontext() if resume else run.removed_unless_begun(),
+                shown(settings.optimisation.epochs, run.path / "tensorboard", console) as watcher,
+            ):
+                job = run_job(settings, data, run, watcher, resume=resume is not None, devices=devices)
     print_evaluation(job.evaluation, data)
     console.print(f"Run folder: {run.path}", highlight=False)
     if job.fitted.interrupted:

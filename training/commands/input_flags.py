@@ -122,7 +122,7 @@ def _numbers(flag: str, text: str) -> NDArray[np.float64]:
         values = [float(number) for number in text.split(",")]
     except FileNotFoundError:
         raise InvalidInput(f"{source}, but there is no such file") from None
-    except (ValueError, TypeError, EOFError) as error:
+    except (ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"{source}, expected {NUMBERS}") from error
     return np.array(values[0] if len(values) == 1 else values)
 

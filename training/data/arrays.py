@@ -9,7 +9,6 @@ Values are (n, *shape), or (n, time steps, *shape) with coding `spikes` or `curr
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from models.spec.parameters import show
 from training.config import DataConfig
 from training.data.dataset import Dataset, Labels, Split
 from training.data.normalise import declare
+from training.data.numpy_files import open_npz
 from training.data.splits import Groups, hold_out, three_ways
 from training.errors import InvalidData
 
@@ -115,13 +115,10 @@ def _split(found: Arrays, config: DataConfig, coding: Coding) -> tuple[list[Spli
 
 def _read_npz(path: Path) -> Arrays:
     """Return the arrays of a file by the names that this module gives them, whatever of NAMES the file calls them."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            given = {ours: [name for name in file.files if name.lower() in others] for ours, others in NAMES.items()}
-            found = {ours: file[names[0]] for ours, names in given.items() if names}
-            held = ", ".join(file.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InvalidData(f"file: '{path}' cannot be read as an .npz of numbers: {error}") from error
+    with open_npz(path) as file:
+        given = {ours: [name for name in file.names if name.lower() in others] for ours, others in NAMES.items()}
+        found = {ours: file.read(names[0]) for ours, names in given.items() if names}
+        held = ", ".join(file.names)
     for ours, names in given.items():
         if len(names) > 1:
             raise InvalidData(f"file: '{path}' holds '{names[0]}' and '{names[1]}', expected one {ours}")

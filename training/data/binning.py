@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.folders import made
 from models.spec import Coding, Input
 from models.spec.parameters import MAX_STEPS, Shape, show
 from training.config import DataConfig
@@ -152,7 +153,11 @@ def _further(one: NDArray[np.int64] | None, other: NDArray[np.int64]) -> NDArray
 
 def _write(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
     """Bin every split into a temporary folder, which is renamed, so that nobody reads half of it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with made(folder.parent):
+        _bin(folder, splits, grid)
+
+
+def _bin(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
     size, free = sum(map(len, splits)) * grid.steps * math.prod(grid.shape), shutil.disk_usage(folder.parent).free
     if size > free:
         raise InvalidData(f"cache: the rasters are {size:,} bytes, but '{folder.parent}' has {free:,} left; {SMALLER}")

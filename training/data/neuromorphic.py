@@ -26,6 +26,7 @@ from models.spec import Coding
 from training.config import DataConfig
 from training.data.binning import Known, binned
 from training.data.dataset import Dataset
+from training.data.numpy_files import read_npy
 from training.data.recordings import Recording, Recordings
 from training.data.splits import hold_out
 from training.errors import InvalidData
@@ -62,7 +63,7 @@ def read_nmnist(path: Path) -> Recording:
 
 def read_gesture(path: Path) -> Recording:
     """Read a file of DVS-Gesture as tonic has it: an array (events, 4) of x, y, polarity and milliseconds."""
-    array = np.load(path, allow_pickle=False)
+    array = read_npy(path)
     if array.ndim != 2 or array.shape[1] != 4:
         raise InvalidData(f"'{path}': has shape {array.shape}, expected (events, 4) of x, y, p and t")
     x, y, polarity, milliseconds = array.astype(np.int64).T

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Labels
+from training.data.numpy_files import open_npz, read_npy
 from training.errors import InvalidData
 
 MAX_FILE_BYTES = 2**28
@@ -114,17 +115,17 @@ def _whole(column: NDArray[Any], field: str, where: str) -> NDArray[np.int64]:
 
 
 def _read_npy(path: Path) -> Mapping[str, NDArray[Any]]:
-    array = np.load(path, allow_pickle=False)
+    array = read_npy(path)
     if array.dtype.names is None:
         raise InvalidData(f"'{path}': is an array without fields, of shape {array.shape}, {WANTED}")
     return {name: array[name] for name in array.dtype.names}
 
 
 def _read_npz(path: Path) -> Mapping[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as file:
+    with open_npz(path) as file:
         known = {name for names in FIELDS.values() for name in names}
-        found = {name: file[name] for name in file.files if name.strip().lower() in known}
-        return found or dict.fromkeys(file.files, np.empty(0))
+        found = {name: file.read(name) for name in file.names if name.strip().lower() in known}
+        return found or dict.fromkeys(file.names, np.empty(0))
 
 
 def _read_csv(path: Path) -> Mapping[str, NDArray[Any]]:

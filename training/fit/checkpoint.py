@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.spec.parameters import show
 from training.errors import InvalidConfig
 from training.report.epochs import Epoch
 
@@ -53,5 +55,50 @@ class Progress:
             )
         except FileNotFoundError as error:
             raise InvalidConfig(f"run: '{path.parent}' holds no {path.name}, so there is nothing to resume") from error
-        except Exception as error:  # torch.load raises many unrelated types for a damaged file
-            raise InvalidConfig(f"run: '{path}' is not a checkpoint that can be read: {error}") from error
+        except Exception as error:  # torch.load raises many unrelated types for a damaged file, with advice to trust it
+            raise InvalidConfig(
+                f"run: '{path}' is not a checkpoint that can be read, expected the one that the run's fit wrote"
+            ) from error
+
+    def restore(self, module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> None:
+        """Give a network and its optimiser the state of this checkpoint, which was read from `path`.
+
+        Raises InvalidConfig where it is that of another network.
+        """
+        wanted = module.state_dict()
+        require_tensors(self.weights, wanted, f"run: '{path}', weights")
+        if self.best is not None:
+            require_tensors(self.best_weights, wanted, f"run: '{path}', best_weights")
+        module.load_state_dict(self.weights)
+        try:
+            optimiser.load_state_dict(self.optimiser)
+            fits = all(
+                value.ndim == 0 or value.shape == parameter.shape
+                for parameter, state in optimiser.state.items()
+                for value in state.values()
+                if isinstance(value, Tensor)
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _other_optimiser(path) from error
+        if not fits:
+            raise _other_optimiser(path)
+
+
+def require_tensors(given: object, wanted: Mapping[str, Tensor], where: str) -> None:
+    """Raise InvalidConfig, which begins with `where`, unless `given` has the names and shapes of `wanted`."""
+    if not isinstance(given, dict):
+        raise InvalidConfig(f"{where}: is a {type(given).__name__}, expected tensors by name")
+    for name in [*wanted, *given]:
+        found = given.get(name)
+        if name not in wanted or not isinstance(found, Tensor):
+            expected = "none of that name" if name not in wanted else "a tensor"
+            raise InvalidConfig(
+                f"{where}: '{name}' is a {type(found).__name__}, expected {expected}, as in the network"
+            )
+        if found.shape != wanted[name].shape:
+            shapes = f"{show(tuple(found.shape))}, expected {show(tuple(wanted[name].shape))}"
+            raise InvalidConfig(f"{where}: '{name}' has shape {shapes}, as in the network of the run's config.toml")
+
+
+def _other_optimiser(path: Path) -> InvalidConfig:
+    return InvalidConfig(f"run: '{path}', optimiser: is not the state of the network's parameters, expected it to be")

@@ -31,6 +31,7 @@ from training.errors import InvalidConfig
 from training.report.epochs import Epoch
 from training.report.evaluate import Evaluation
 
+METRICS = {"exact": (bool,), "validation_accuracy": (float, int), "seconds": (float, int)}  # those that are read
 PLOTTED = ("gradient_norms",)  # of every batch: in the plot and in TensorBoard, too many to read in metrics.json
 
 
@@ -71,8 +72,18 @@ class RunFolder:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The contents of metrics.json; raises InvalidConfig for a run that has not ended."""
-        content: dict[str, Any] = json.loads(self._read("metrics.json"))
+        """The contents of metrics.json; raises InvalidConfig for a run that has not ended, or a changed file."""
+        path = self.path / "metrics.json"
+        try:
+            content: dict[str, Any] = json.loads(self._read(path.name))
+            for name, kind in METRICS.items():
+                if type(content[name]) not in kind:
+                    raise InvalidConfig(f"run: '{path}', {name}: is {content[name]!r:.60}, expected {kind[0].__name__}")
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            if isinstance(error, InvalidConfig):
+                raise
+            names = ", ".join(METRICS)
+            raise InvalidConfig(f"run: '{path}' cannot be read, expected JSON as fit wrote it, with {names}") from error
         return content
 
     def config(self, overrides: Mapping[str, Any] | None = None) -> TrainingConfig:
@@ -121,6 +132,8 @@ class RunFolder:
             raise InvalidConfig(
                 f"run: '{self.path}' holds no {name}, expected a run that has ended; go on with it by fit --resume"
             ) from error
+        except UnicodeDecodeError as error:
+            raise InvalidConfig(f"run: '{self.path / name}' is not UTF-8, expected the file as fit wrote it") from error
 
 
 def _finite(value: Any) -> Any:

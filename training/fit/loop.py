@@ -29,7 +29,7 @@ from training.data.datasets import Dataset, Labels, Split
 from training.fit.architecture import Architecture
 from training.fit.average import averaged
 from training.fit.batch_norm import WholeBatch
-from training.fit.checkpoint import Progress
+from training.fit.checkpoint import Progress, require_tensors
 from training.fit.devices import Devices, launch
 from training.fit.diagnostics import Diagnostics
 from training.fit.forward import encoded, forward
@@ -133,11 +133,11 @@ def start(
     optimiser = torch.optim.AdamW(_groups(module, settings), lr=settings.learning_rate, fused=True)
     progress = Progress.load(checkpoint) if checkpoint else Progress(module.state_dict(), optimiser.state_dict(), {})
     if checkpoint:
-        module.load_state_dict(progress.weights)
-        optimiser.load_state_dict(progress.optimiser)
+        progress.restore(module, optimiser, checkpoint)
     devices.synchronise(module)
     served = averaged(module, settings.average)
     if progress.average:
+        require_tensors(progress.average, served.state_dict(), f"run: '{checkpoint}', average")
         served.load_state_dict(progress.average)
     optimiser.register_step_post_hook(lambda *_: served.update_parameters(module))
     return Start(module, served, optimiser, progress)

@@ -29,8 +29,10 @@ import onnxruntime
 
 BEFORE_STATES = "the bundle's model.onnx was built before there were states"
 COUNTS = ("state.begun", "state.steps")  # inputs of a state that are no arrays of it
-QUIET = 3  # onnxruntime's level for errors only
-FATAL = 4  # its level for what ends the process
+# ONNX Runtime writes its own lines to standard error, which are no JSON. Its errors all come as exceptions too, so that
+# only what ends the process is still written there.
+FATAL = 4
+onnxruntime.set_default_logger_severity(FATAL)
 
 
 class OnnxEngine:
@@ -162,7 +164,7 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = QUIET
+    options.log_severity_level = FATAL
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class but Exception

@@ -13,13 +13,14 @@ from models.version import VERSION
 from service.catalog.registry import Registry
 from service.catalog.version import Version as ModelVersion
 from service.catalog.version import VersionState
-from service.errors import ServiceError
+from service.errors import ServiceError, UnsupportedMedia
 from service.http.answers import answer_response
 from service.http.direct import DirectRoute
 from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
 from service.http.routes import ERRORS, NOT_LIVE, InServices, Name, Version, responses
 from service.http.services import Services
 from service.http.v2 import metadata, schemas
+from service.inference.media import BYTES, JSON, unpacking
 from service.inference.v2.codec import InferCodec
 from service.inference.v2.errors import InvalidRequest
 from service.inference.v2.parsing import parse_optional
@@ -47,12 +48,11 @@ _errors = partial(
     | {
         400: "The request breaks the protocol, or does not fit the model.",
         403: "A browser sent the request from a page of another origin, or the path needs an admin's key.",
-        415: "The Content-Encoding is not supported.",
     },
 )
 
 MODEL_ERRORS = _errors(401, 404, 503)
-CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 503)
+CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 415, 503)
 
 
 @router.get("", responses=_errors(401))
@@ -156,9 +156,10 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
     model = services.registry.get(name, version)
-    codec = InferCodec(model, exchange.headers, exchange.body)
     began = perf_counter()
     try:
+        unpack = unpacking(exchange.headers, exchange.body, JSON, BYTES)
+        codec = InferCodec(model, exchange.headers, unpack)
         answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
     except InvalidInput as error:
         services.infer_statistics.count_failure(model.name, model.version, perf_counter() - began)
@@ -171,13 +172,13 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     return answer_response(content.pieces, content.headers)
 
 
-@router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413, 503))
+@router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413, 415, 503))
 async def index(request: Request, services: InServices) -> list[schemas.IndexEntry]:
     """List every version with its state and, if it is not ready, the reason; and the models that were unloaded.
 
     With several workers, the one that answers lists its own; they differ only while they load.
     """
-    wanted = parse_optional(await exchange_of(request).body.read(), schemas.IndexRequest)
+    wanted = parse_optional(await _control_body(request), schemas.IndexRequest)
     entries = [_entry(version) for versions in services.registry.models.values() for version in versions.values()]
     entries += [_unloaded(name) for name in sorted(services.registry.unloaded)]
     return [entry for entry in entries if entry["state"] == STATES[VersionState.READY] or not wanted.ready]
@@ -186,7 +187,7 @@ async def index(request: Request, services: InServices) -> list[schemas.IndexEnt
 @router.post("/repository/models/{name}/load", responses=CONTROL_ERRORS)
 async def load(request: Request, name: Name, services: InServices) -> schemas.Controlled:
     """Load a model's versions again; those that are ready go on answering until the new ones are ready."""
-    parse_optional(await exchange_of(request).body.read(), schemas.LoadRequest)
+    parse_optional(await _control_body(request), schemas.LoadRequest)
     await services.control.load(name)
     return {"name": name, "load": True}
 
@@ -194,9 +195,19 @@ async def load(request: Request, name: Name, services: InServices) -> schemas.Co
 @router.post("/repository/models/{name}/unload", responses=CONTROL_ERRORS)
 async def unload(request: Request, name: Name, services: InServices) -> schemas.Controlled:
     """Unload a model; requests that have already arrived are still answered."""
-    parse_optional(await exchange_of(request).body.read(), schemas.UnloadRequest)
+    parse_optional(await _control_body(request), schemas.UnloadRequest)
     await services.control.unload(name)
     return {"name": name, "load": False}
+
+
+async def _control_body(request: Request) -> bytes:
+    """Return the body of a request that controls models; one without a body may have any Content-Type."""
+    exchange = exchange_of(request)
+    if exchange.body.complete:
+        return b""
+    if unpacking(exchange.headers, exchange.body, JSON) is not None:
+        raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
+    return await exchange.body.read()
 
 
 def _ready(registry: Registry, name: str) -> list[int]:

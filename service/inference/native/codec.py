@@ -19,6 +19,7 @@ from service.catalog.limits import EVENT_FIELDS
 from service.catalog.loaded import LoadedModel
 from service.errors import MalformedBody, TooLarge
 from service.inference.codec import FEW_VALUES
+from service.inference.media import Unpack
 from service.inference.native.render import predictions
 from service.inference.native.samples import to_array
 from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
@@ -34,15 +35,18 @@ _NUMBERS = re.compile(rb"\[[-+0-9.eE,\s]*\]")  # an array of nothing but numbers
 
 @dataclass(frozen=True)
 class NativeCodec:
-    """Decodes and answers one request for `model`."""
+    """Decodes and answers one request for `model`; `unpack` decompresses its body, where that is compressed."""
 
     model: LoadedModel
+    unpack: Unpack | None = None
 
     def decode_small(self, body: bytes) -> Query | None:
-        """Decode a short body; return None where its samples have many values, as the raster of a few events may.
+        """Decode a short body; return None where it is compressed, or its samples have many values.
 
-        Raises as `decode` does.
+        The raster of a few events may have many. Raises as `decode` does.
         """
+        if self.unpack is not None:
+            return None
         request, time_steps = self._request(body)
         steps = time_steps if self.model.spec.coding.per_step else 1
         if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
@@ -50,7 +54,9 @@ class NativeCodec:
         return self._query(request, time_steps)
 
     def decode(self, body: bytes) -> Query:
-        """Decode a body. Raises MalformedBody, InvalidInput or TooLarge."""
+        """Decode a body. Raises MalformedBody, InvalidInput, TooLarge or Overloaded."""
+        if self.unpack is not None:
+            body = self.unpack(body)
         self.model.limits.check_delimiters(body)
         cut = cut_array(body, b"inputs", np.float32)
         return self._query(*(self._request(body) if cut is None else self._request(cut.rest, cut.array)))

@@ -8,13 +8,13 @@ from time import perf_counter
 
 from models.engines import RunResult
 from service.catalog.loaded import LoadedModel
-from service.inference.body import UNRESERVED_BYTES, Body
+from service.inference.compression import Encoding, accepted, pack
+from service.inference.media import Unpack
 from service.inference.pieces import SHORT_BYTES, Pieces
-from service.inference.v2.compression import Encoding, accepted, encoding_of, pack, unpack
 from service.inference.v2.decode import HEADER_LENGTH, InferQuery, answer_size, decode
 from service.inference.v2.render import render
 
-CONTENT_ENCODING, ACCEPT_ENCODING = b"content-encoding", b"accept-encoding"
+ACCEPT_ENCODING = b"accept-encoding"
 HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
 
 
@@ -30,26 +30,20 @@ class InferContent:
 
 @dataclass(frozen=True)
 class InferCodec:
-    """Decodes and answers one request for `model`; `headers` are the request's.
-
-    A decompressed body of more than `UNRESERVED_BYTES` is reserved in the memory budget, and has at most `max_bytes`.
-    """
+    """Decodes and answers one request for `model`; `headers` are the request's, `unpack` decompresses its body."""
 
     model: LoadedModel
     headers: Mapping[bytes, bytes]
-    body: Body
+    unpack: Unpack | None
 
     def decode_small(self, body: bytes) -> InferQuery | None:
         """Decode a short body; return None where it is compressed, since it may be long. Raises as `decode` does."""
-        return None if CONTENT_ENCODING in self.headers else self.decode(body)
+        return None if self.unpack is not None else self.decode(body)
 
     def decode(self, body: bytes) -> InferQuery:
-        """Decode a body. Raises UnknownEncoding, MalformedBody, InvalidRequest, TooLarge or Overloaded."""
+        """Decode a body. Raises MalformedBody, InvalidRequest, TooLarge or Overloaded."""
         began = perf_counter()
-        encoding = encoding_of(self._header(CONTENT_ENCODING))
-        unpacked = unpack(body, encoding, self.body.limits.max_bytes)
-        if encoding is not Encoding.IDENTITY and len(unpacked) > UNRESERVED_BYTES:
-            self.body.reserve(len(unpacked))
+        unpacked = body if self.unpack is None else self.unpack(body)
         query = decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model)
         return replace(query, decode_seconds=perf_counter() - began)
 

@@ -1,4 +1,4 @@
-"""The errors that only this protocol has. Where the native routes answer 422, the protocol answers 400."""
+"""The error that only this protocol has. Where the native routes answer 422, the protocol answers 400."""
 
 from __future__ import annotations
 
@@ -11,9 +11,3 @@ class InvalidRequest(ServiceError):
     """A request that breaks the protocol, or does not fit the model."""
 
     status = HTTPStatus.BAD_REQUEST
-
-
-class UnknownEncoding(ServiceError):
-    """A Content-Encoding that is not supported."""
-
-    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE

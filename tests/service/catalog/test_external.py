@@ -7,9 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from models.spec.onnx_contract import OnnxContract
 from service.inference.job import Job
@@ -17,9 +18,9 @@ from service.inference.native.codec import NativeCodec
 from service.inference.run import Shard, compute
 from service.telemetry.record import Times
 from tests.bundles import publish as publish_network
-from tests.external import contract, of_spikes, publish, scores, spikes
+from tests.external import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes
 from tests.networks import toy
-from tests.serving import serving
+from tests.serving import running, serving
 
 
 def predicted(root: Path, body: dict[str, Any], **settings: Any) -> tuple[int, Any]:
@@ -160,3 +161,40 @@ def test_a_breach_of_the_contract_stops_no_other_model(tmp_path: Path) -> None:
         answer = client.post("/models/external/predict", json={"inputs": [[0, 1]]})
     assert answer.status_code == 503
     assert "its output 'scores' has shape ['batch', 3], but the contract says [batch, 2]" in answer.json()["error"]
+
+
+def test_every_line_of_the_log_is_json_where_graphs_fail_at_load_and_in_a_run(tmp_path: Path) -> None:
+    # A table of one row, read at the greatest input, rounded down: 0.5 reads row 0, and 1 a row that is not there.
+    reading = model_of(
+        [
+            helper.make_node("ReduceMax", ["x"], ["greatest"], axes=[0, 1], keepdims=0),
+            helper.make_node("Cast", ["greatest"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "row"], ["read"], axis=0),
+            helper.make_node("Gemm", ["x", "weight"], ["sums"], transB=1),
+            helper.make_node("Mul", ["sums", "read"], ["scores"]),
+        ],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(np.ones((1,), np.float32), "table")],
+    )
+    publish(tmp_path, reading, contract(), "reading")
+    unknown, unfit, odd = scores(), scores(weight=np.zeros((3, 5))), scores()
+    unknown.graph.node[0].op_type = "Nonsense"
+    odd.graph.initializer.append(numpy_helper.from_array(np.zeros(7, np.float32), "unused"))  # which it warns of
+    for name, model in {"unknown": unknown, "unfit": unfit, "odd": odd}.items():
+        publish(tmp_path, model, contract(), name)
+    with running(tmp_path, "--default-model", "reading", until="listening") as service:
+        found: dict[str, str] = {}
+        while len(found) < 4:
+            entry = service.wait_for("model_")
+            found[entry["model"]] = entry["event"]
+        states = {name: event.removeprefix("model_") for name, event in found.items()}
+        assert states == {"odd": "ready", "reading": "ready", "unfit": "failed", "unknown": "failed"}
+        statuses = [
+            httpx.post(f"{service.url}/predict", json={"inputs": [sample]}, timeout=60).status_code
+            for sample in ([0, 0.5], [1, 0])
+        ]
+        assert statuses == [200, 422]
+        assert service.stop() == 0  # which parses every line of standard output
+        assert service.process.stderr is not None
+        assert service.process.stderr.read() == ""

@@ -74,7 +74,7 @@ def test_every_reference_leads_somewhere_and_every_error_has_the_one_body(client
     assert {reference.removeprefix(prefix) for reference in references(document)} == schemas.keys()
     for path in PREDICT:
         responses = document["paths"][path]["post"]["responses"]
-        assert responses.keys() == {"200", "400", "401", "403", "404", "408", "413", "422", "503", "504"}
+        assert responses.keys() == {"200", "400", "401", "403", "404", "408", "413", "415", "422", "503", "504"}
         for status, response in responses.items():
             (content,) = response["content"].values()
             body = "PredictResponse" if status == "200" else "ErrorBody"
@@ -96,7 +96,7 @@ def test_the_headers_that_go_in_and_out_are_named(client: TestClient) -> None:
             named = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
             expected = {"X-Request-ID"}
             if path.endswith(("/predict", "/infer")):
-                expected |= {"X-Request-Timeout-Ms"}
+                expected |= {"X-Request-Timeout-Ms", "Content-Encoding"}
             if path.endswith("/infer"):
                 expected |= of_v2 | {"Accept-Encoding"}
                 answer = operation["responses"]["200"]

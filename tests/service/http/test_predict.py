@@ -299,12 +299,6 @@ def test_a_path_without_a_version_means_the_newest(repository: Path) -> None:
     assert [(answer["version"], answer["time_steps"]) for answer in answers] == [(2, 4), (2, 4), (1, 3)]
 
 
-def test_the_content_type_is_never_asked(client: TestClient) -> None:
-    for content_type in ("application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense"):
-        answer = client.post("/predict", content=b'{"inputs":[[0,1]]}', headers={"Content-Type": content_type})
-        assert answer.status_code == 200
-
-
 @pytest.mark.parametrize("engine", [name.value for name in EngineName])
 def test_every_engine_answers_what_the_reference_computes(
     engine: str, digits_repository: Path, digits_like: Network

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import resource
 import socket
 import subprocess
@@ -167,3 +169,73 @@ def test_that_no_connection_can_be_accepted_is_said_once_at_each_attempt() -> No
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         accepted, _ = listener.accept()
         accepted.close()
+
+
+def ended(repository: Path, *flags: str, limits: str) -> tuple[int, str, str]:
+    """Run the service under a shell's limits; return its exit status, its log and what it wrote to standard error."""
+    command = f'{limits}; exec "$@"'
+    arguments = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository), *flags]
+    done = subprocess.run(
+        ["/bin/bash", "-c", command, "bash", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limits", "flags", "sentence"),
+    [
+        # A thread's stack takes as many addresses as the limit of stacks says: 1 GB each, of 5 GB in all.
+        (
+            "ulimit -s 1000000; ulimit -v 5000000",
+            ("--threads", "8"),
+            r"spikeserve: threads: the system lets [234] of 18 threads start, expected all: set fewer --threads, or "
+            r"raise the limit of processes \(ulimit -u, a container's pids\) or of memory \(ulimit -v\)\n",
+        ),
+        (
+            "ulimit -v 300000",
+            ("--engine", "event"),
+            r"spikeserve: engine: numba cannot be loaded \(.*\), expected enough memory for it; see ulimit -v\n",
+        ),
+        (
+            "ulimit -v 450000",
+            ("--engine", "event", "--threads", "1"),
+            r"spikeserve: memory: the system lets this process have less than 128 MiB more, expected as much for "
+            r"kernels, models and requests; raise its limit \(ulimit -v\)\n",
+        ),
+    ],
+    ids=["threads", "library", "memory"],
+)
+def test_it_does_not_start_under_limits_that_it_cannot_serve_under(
+    repository: Path, limits: str, flags: tuple[str, ...], sentence: str
+) -> None:
+    status, log, written = ended(repository, *flags, limits=limits)
+    assert status == 2
+    assert re.fullmatch(sentence, written)
+    assert log == ""  # it listened nowhere
+
+
+def test_a_shutdown_needs_no_thread_that_was_not_there(repository: Path) -> None:
+    def threads() -> set[Path]:
+        return set(Path(f"/proc/{service.process.pid}/task").iterdir())
+
+    with running(repository, "--drain-seconds", "0.5") as service:
+        before = threads()
+        service.process.terminate()
+        while "shutting down" not in httpx.get(f"{service.url}/health/ready", timeout=60).text:
+            pass
+        assert threads() <= before
+        assert service.ended() == 0
+
+
+def test_every_thread_that_runs_or_loads_is_there_from_the_start(repository: Path) -> None:
+    with running(repository, "--threads", "5", until="listening") as service:
+        httpx.get(f"{service.url}/health/live", timeout=60)
+        names = [path.read_text().strip() for path in Path(f"/proc/{service.process.pid}/task").glob("*/comm")]
+        assert len(names) >= 11  # five of each, and the first
+        assert service.stop() == 0

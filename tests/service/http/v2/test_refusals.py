@@ -47,8 +47,11 @@ def tensor(**fields: Any) -> dict[str, Any]:
     [
         ("", "the body is not JSON: Expecting value at line 1 column 1"),
         ("{", "the body is not JSON"),
-        ("[" * 16_000, "the body is not JSON: it is nested too deep"),
-        ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", "the body is not JSON: it is nested too deep"),
+        ("[" * 16_000, "the body is nested too deep, expected at most 64 lists and objects in each other"),
+        ('{"inputs": ' + "[" * 5000 + "]" * 5000 + "}", "the body is nested too deep"),
+        ('{"inputs": ' + "[" * 64 + "]" * 64 + "}", "the body is nested too deep"),
+        ('{"inputs": ' + "[" * 63 + "]" * 63 + "}", "inputs[0] "),
+        ('{"id": "' + '[{\\"' * 99 + '", "inputs": ' + "[1]" * 1 + "}", "inputs[0] "),
         (b"\xff\xfe{}", "the body is not UTF-8: byte 0 is not"),
         (of().encode("utf-16"), "the body is not UTF-8"),
         ('{"id": "1", "id": "2"}', "the body says the name of a field twice"),

@@ -1,0 +1,193 @@
+"""What a body may be: its Content-Type and Content-Encoding, in both protocols."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from starlette.types import Message
+
+from service.errors import Overloaded, ServiceError, TooLarge
+from service.inference.body import Body, BodyLimits
+from service.inference.compression import MAX_MEMBERS, Encoding, unpack
+from service.inference.memory import MemoryBudget
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.infer_requests import HEADER, INFER, binary_request, request
+from tests.serving import serving
+
+if TYPE_CHECKING:  # its import warns, as `tests.serving` says
+    from fastapi.testclient import TestClient
+
+# Into a decay of 0.5 and a threshold of 1, a constant 1 spikes at each of three steps and 0.5 never.
+NATIVE = json.dumps({"inputs": [[1, 0.5]]}).encode()
+TENSORS = json.dumps(request([[1, 0.5]])).encode()
+PATHS = [("/predict", NATIVE), ("/models/toy/predict", NATIVE), ("/models/toy/versions/1/predict", NATIVE)]
+PATHS += [(INFER, TENSORS)]
+UNLOAD = "/v2/repository/models/toy/unload"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client of the toy model, for all tests here."""
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    with serving(root) as serving_toy:
+        yield serving_toy
+
+
+def counts(answer: Any) -> Any:
+    assert answer.status_code == 200, answer.text
+    if "predictions" in answer.json():
+        return answer.json()["predictions"][0]["spike_counts"]
+    return next(each["data"] for each in answer.json()["outputs"] if each["name"] == "spike_counts")
+
+
+def members(body: bytes) -> bytes:
+    return b"".join(gzip.compress(part) for part in (body[:7], b"", body[7:]))
+
+
+def raw_deflate(body: bytes) -> bytes:
+    return zlib.compress(body, wbits=-15)
+
+
+@pytest.mark.parametrize(("path", "body"), PATHS)
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("GZIP", members),
+        ("deflate", zlib.compress),
+        ("deflate", raw_deflate),
+        ("identity", bytes),
+    ],
+)
+def test_a_compressed_body_is_answered_as_the_same_body_is(
+    client: TestClient, path: str, body: bytes, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    for length in (len(body), 300_000):  # read on the event loop if it were not compressed; in five pieces on a thread
+        content = compress(body.ljust(length))
+        answer = client.post(path, content=content, headers={"Content-Encoding": encoding})
+        assert counts(answer) == [3, 0]
+
+
+@pytest.mark.parametrize(("path", "body"), PATHS)
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("snappy", "'snappy'"), ("gzip, gzip", "'gzip, gzip'"), ("br", "'br'"), ("", "''")]
+)
+def test_another_encoding_is_415(client: TestClient, path: str, body: bytes, encoding: str, shown: str) -> None:
+    answer = client.post(path, content=body, headers={"Content-Encoding": encoding})
+    assert answer.status_code == 415
+    assert answer.json() == {"error": f"Content-Encoding is {shown}, expected gzip, deflate or none"}
+
+
+@pytest.mark.parametrize(("path", "body"), PATHS)
+@pytest.mark.parametrize(
+    ("compress", "encoding", "fault"),
+    [
+        (bytes, "gzip", "the body is not gzip"),
+        (lambda body: gzip.compress(body)[:-1], "gzip", "the body is not one whole gzip stream"),
+        (lambda body: gzip.compress(body) + b"\0", "gzip", "the body is not one whole gzip stream"),
+        (lambda body: gzip.compress(body) + b"more", "gzip", "the body is not one whole gzip stream"),
+        (lambda body: zlib.compress(body) * 2, "deflate", "the body is not one whole deflate stream"),
+        (lambda body: b"", "gzip", "the body is not one whole gzip stream"),  # noqa: ARG005
+        (lambda body: gzip.compress(b"", mtime=0) * (MAX_MEMBERS + 1), "gzip", "the body has more than 16384 gzip"),  # noqa: ARG005
+    ],
+)
+def test_a_body_that_is_not_compressed_as_it_says_is_named(
+    client: TestClient, path: str, body: bytes, compress: Callable[[bytes], bytes], encoding: str, fault: str
+) -> None:
+    answer = client.post(path, content=compress(body), headers={"Content-Encoding": encoding})
+    assert answer.status_code == (413 if "more than" in fault else 400)
+    assert answer.json()["error"].startswith(fault)
+
+
+@pytest.mark.parametrize(("free", "error", "kept"), [(2**24, TooLarge, 2**20), (2**19, Overloaded, 2**19)])
+def test_a_bomb_is_unpacked_no_further_than_the_limit_or_the_memory_that_is_free(
+    free: int, error: type[ServiceError], kept: int
+) -> None:
+    # 100 MB of white space in 100 kB. Of pieces of 64 KiB the 17th is over the limit of 1 MiB for a body, and of the
+    # 512 KiB that all bodies may have here, the ninth; up to there each piece is counted.
+    async def receive() -> Message:
+        raise AssertionError
+
+    budget = MemoryBudget(free)
+    body = Body({}, receive, BodyLimits(2**20, 60, budget))
+    for bomb, encoding in (
+        (gzip.compress(bytes(10**8)), Encoding.GZIP),
+        (zlib.compress(bytes(10**8)), Encoding.DEFLATE),
+    ):
+        assert len(bomb) < 2**17
+        with pytest.raises(error):
+            unpack(bomb, encoding, body)
+        assert budget.reserved == kept
+        body = Body({}, receive, BodyLimits(2**20, 60, budget := MemoryBudget(free)))
+
+
+@pytest.mark.parametrize(("path", "body"), PATHS)
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=utf-8",
+        'application/json;charset="UTF-8"',
+        "application/json; version=1",
+    ],
+)
+def test_json_or_no_content_type_is_answered(
+    client: TestClient, path: str, body: bytes, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    assert counts(client.post(path, content=body, headers=headers)) == [3, 0]
+
+
+@pytest.mark.parametrize(("path", "body"), [*PATHS, (UNLOAD, b"{}")])
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/x-www-form-urlencoded", "text/plain", "application/problem+json", "multipart/form-data; a=b", ""],
+)
+def test_another_content_type_is_415_and_the_sentence_says_what_to_send(
+    client: TestClient, path: str, body: bytes, content_type: str
+) -> None:
+    answer = client.post(path, content=body, headers={"Content-Type": content_type})
+    expected = "application/json, application/octet-stream" if path == INFER else "application/json"
+    assert answer.status_code == 415
+    assert answer.json() == {
+        "error": f"Content-Type is '{content_type}', expected {expected} or none; with curl, add "
+        "-H 'content-type: application/json'"
+    }
+
+
+def test_json_in_another_charset_is_415(client: TestClient) -> None:
+    answer = client.post("/predict", content=NATIVE, headers={"Content-Type": "application/json; charset=latin-1"})
+    assert answer.status_code == 415
+    assert answer.json() == {
+        "error": "Content-Type is 'application/json; charset=latin-1', expected charset=utf-8 or none"
+    }
+
+
+def test_the_bytes_of_tensors_may_come_as_what_they_are(client: TestClient) -> None:
+    body, headers = binary_request(np.array([[1, 0.5]], "<f4"))
+    answer = client.post(INFER, content=body, headers=headers | {"Content-Type": "application/octet-stream"})
+    assert counts(answer) == [3, 0]
+    packed = gzip.compress(body)
+    kind = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip", HEADER: headers[HEADER]}
+    assert counts(client.post(INFER, content=packed, headers=kind)) == [3, 0]
+    assert client.post("/predict", content=NATIVE, headers=kind).status_code == 415
+
+
+def test_what_controls_models_takes_no_compressed_body_and_without_one_any_content_type(client: TestClient) -> None:
+    answer = client.post(UNLOAD, content=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+    assert answer.json()["error"].startswith("Content-Encoding says that the body is compressed, expected one that is")
+    # curl -d '' says that nothing is a form.
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert client.post("/v2/repository/index", headers=form).status_code == 200

@@ -1,0 +1,75 @@
+"""Files of arrays whose headers lie: each is refused with a sentence before memory of that size is taken."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.lib import format as npy
+
+from training.data.numpy_files import open_npz, read_npy
+from training.errors import InvalidData
+
+
+def array(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
+    """Return an .npy that says `shape` and holds `data`."""
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})
+    return file.getvalue() + data
+
+
+LIES = [
+    (array((80, 16), b"\0" * 100), "its shape 80×16 takes 5120 bytes as float32, but the file has 100"),
+    (array((10**12, 4), b"\0" * 100), "takes 16000000000000 bytes as float32, but the file has 100"),
+    (array((10**20, 4), b""), "takes 1600000000000000000000 bytes as float32, but the file has 0"),
+    (array((2,), b"\0" * 9), "its shape 2 takes 8 bytes as float32, but the file has 9"),
+    (array((-1, 4), b""), "its shape is (-1, 4), expected whole sizes"),
+    (array((True, 4), b""), "its shape is (True, 4), expected whole sizes"),
+    (array((1,), b"", "|O"), "holds Python objects, expected numbers, or text for labels"),
+    (b"no array", "cannot be read as an"),
+]
+
+
+@pytest.mark.parametrize(("content", "sentence"), LIES)
+def test_an_array_that_lies_is_refused_in_an_npz_and_alone(tmp_path: Path, content: bytes, sentence: str) -> None:
+    with zipfile.ZipFile(tmp_path / "lies.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+    with pytest.raises(InvalidData) as error, open_npz(tmp_path / "lies.npz") as file:
+        file.read("x")
+    assert sentence in str(error.value)
+    (tmp_path / "lies.npy").write_bytes(content)
+    with pytest.raises(InvalidData) as error:
+        read_npy(tmp_path / "lies.npy")
+    assert sentence in str(error.value)
+    assert "pickle" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "npy", "text", "nothing"])
+def test_what_is_no_npz_is_named_without_advice_to_trust_it(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.npz"
+    match kind:
+        case "pickle":
+            path.write_bytes(pickle.dumps({"x": 1}))
+        case "npy":
+            path.write_bytes(array((1,), b"1234"))
+        case _:
+            path.write_text("" if kind == "nothing" else "hello")
+    with pytest.raises(InvalidData) as error, open_npz(path):
+        pass
+    assert str(error.value) == (
+        f"'{path}': cannot be read as an .npz of numbers (File is not a zip file), expected what np.savez writes"
+    )
+
+
+def test_arrays_come_back_as_they_went(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float64).reshape(2, 3)
+    np.savez_compressed(tmp_path / "x.npz", x=values, fortran=np.asfortranarray(values), y=np.array(["a", "b"]))
+    with open_npz(tmp_path / "x.npz") as file:
+        assert file.names == ["x", "fortran", "y"]
+        np.testing.assert_array_equal(file.read("x"), values)
+        np.testing.assert_array_equal(file.read("fortran"), values)
+        assert file.read("y").tolist() == ["a", "b"]

@@ -1,0 +1,77 @@
+"""Checkpoints of another run, or damaged ones: each ends `fit --resume` with a sentence."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from training.errors import InvalidConfig
+from training.fit.checkpoint import Progress
+
+
+def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:
+    """Return a network of one layer, its optimiser after a step, and their progress."""
+    module = nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    return module, optimiser, Progress(module.state_dict(), optimiser.state_dict(), {})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda saved: setattr(saved, "weights", None), "weights: is a NoneType, expected tensors by name"),
+        (lambda saved: setattr(saved, "weights", {}), "weights: 'weight' is a NoneType, expected a tensor"),
+        (
+            lambda saved: setattr(saved, "weights", {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}),
+            "weights: 'weight' has shape 2×4, expected 2×3, as in the network of the run's config.toml",
+        ),
+        (
+            lambda saved: saved.weights.update(more=torch.zeros(1)),
+            "weights: 'more' is a Tensor, expected none of that name",
+        ),
+        (lambda saved: setattr(saved, "optimiser", {}), "optimiser: is not the state of the network's parameters"),
+        (
+            lambda saved: saved.optimiser["state"][0].update(exp_avg=torch.zeros(7, 7)),
+            "optimiser: is not the state of the network's parameters",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_named(change: Callable[[Progress], Any], sentence: str) -> None:
+    module, optimiser, saved = progress()
+    saved.weights, saved.optimiser = dict(saved.weights), optimiser.state_dict()
+    change(saved)
+    with pytest.raises(InvalidConfig) as error:
+        saved.restore(module, optimiser, Path("checkpoint.pt"))
+    assert str(error.value).startswith(f"run: 'checkpoint.pt', {sentence}")
+
+
+@pytest.mark.parametrize("kind", ["nothing", "pickle", "bomb", "list"])
+def test_a_file_that_is_no_checkpoint_is_named_without_advice_to_trust_it(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    match kind:
+        case "nothing":
+            path.write_bytes(b"")
+        case "pickle":
+            path.write_bytes(pickle.dumps({"weights": print}))
+        case "bomb":
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("archive/data.pkl", bytes(10**7))
+            path.write_bytes(packed.getvalue())
+        case _:
+            torch.save([1], path)
+    with pytest.raises(InvalidConfig) as error:
+        Progress.load(path)
+    assert str(error.value) == (
+        f"run: '{path}' is not a checkpoint that can be read, expected the one that the run's fit wrote"
+    )
