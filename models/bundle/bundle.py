@@ -116,13 +116,17 @@ def close_readouts(found: FloatArray, expected: FloatArray, spec: Spec, time_ste
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: its manifest, its network and its other files."""
+    """A bundle in memory: its manifest, its network and its other files.
+
+    `digest` is the sha256 of bundle.json, which holds those of all other files: two bundles that share it are the same.
+    """
 
     manifest: Manifest
     network: Network
     golden: Golden
     onnx_model: bytes | None
     card: str
+    digest: str
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:
@@ -130,7 +134,7 @@ class Bundle:
 
         Raises InvalidBundle with a sentence that names the file, however the folder is damaged.
         """
-        manifest, files = read_files(folder, Manifest)
+        manifest, files, digest = read_files(folder, Manifest)
         try:
             network = Network(manifest.spec, _tensors(files, File.WEIGHTS))
         except InvalidSpec as error:
@@ -141,6 +145,7 @@ class Bundle:
             golden=_golden(_tensors(files, File.GOLDEN), manifest.spec),
             onnx_model=files.get(File.ONNX_MODEL),
             card=files.get(File.CARD, b"").decode(errors="replace"),
+            digest=digest,
         )
 
     @property
@@ -231,15 +236,19 @@ def write_files(folder: Path, manifest: Header, files: Mapping[File, bytes]) -> 
     (folder / MANIFEST).write_text(text + "\n")
 
 
-def read_files(folder: Path, kind: type[AnyManifest]) -> tuple[AnyManifest, dict[File, bytes]]:
-    """Return a bundle's manifest and the files that it lists, whose hashes are checked; raises InvalidBundle."""
+def read_files(folder: Path, kind: type[AnyManifest]) -> tuple[AnyManifest, dict[File, bytes], str]:
+    """Return a bundle's manifest, the files that it lists, and the manifest's sha256; raises InvalidBundle.
+
+    The hash of each file that is listed is checked.
+    """
     content = _read(folder / MANIFEST)
     try:
         manifest = kind.model_validate_json(content)
     except ValidationError as error:
         raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
     _check_unique_names(MANIFEST, content)
-    return manifest, {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
+    files = {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
+    return manifest, files, hashlib.sha256(content).hexdigest()
 
 
 def read_manifest(folder: Path) -> bytes:

@@ -35,11 +35,12 @@ class ExternalManifest(Header):
 
 @dataclass(frozen=True)
 class ExternalBundle:
-    """A bundle of an external ONNX model, in memory."""
+    """A bundle of an external ONNX model, in memory; `digest` is the sha256 of bundle.json."""
 
     manifest: ExternalManifest
     onnx_model: bytes
     card: str
+    digest: str
 
     @classmethod
     def read(cls, folder: Path) -> ExternalBundle:
@@ -47,10 +48,10 @@ class ExternalBundle:
 
         Raises InvalidBundle with a sentence.
         """
-        manifest, files = read_files(folder, ExternalManifest)
+        manifest, files, digest = read_files(folder, ExternalManifest)
         if File.ONNX_MODEL not in files:
             raise InvalidBundle(f"{File.ONNX_MODEL}: not listed in bundle.json, and a bundle with a contract needs it")
-        return cls(manifest, files[File.ONNX_MODEL], files.get(File.CARD, b"").decode(errors="replace"))
+        return cls(manifest, files[File.ONNX_MODEL], files.get(File.CARD, b"").decode(errors="replace"), digest)
 
     @property
     def task(self) -> OnnxContract:

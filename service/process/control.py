@@ -263,7 +263,7 @@ class WorkerControl(Control):
                 registry.versions_of(name)
             case "unload":
                 async with self.applying:
-                    await registry.forget(name)
+                    registry.forget(name)
             case "metrics":
                 return Reply(metrics=[self._metrics()])
             case "statistics":
