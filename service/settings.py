@@ -18,6 +18,7 @@ from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.bundle.repository import PRETRAINED
+from models.spec.price import LoadLimits
 
 ENVIRONMENT_PREFIX = "SPIKESERVE_"
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's CPU limit: microseconds of CPU time per period, and the period
@@ -184,13 +185,13 @@ class Settings(BaseSettings):
         "is stopped and has failed.",
     )
     max_model_bytes: int = Field(
-        4 * 2**30,
+        LoadLimits.model_bytes,
         ge=1,
         description="The most memory, in bytes, that loading and verifying a version may take, as reckoned from its "
         "spec and as measured in its process.",
     )
     max_load_operations: int = Field(
-        10**13,
+        LoadLimits.operations,
         ge=1,
         description="The most operations that loading and verifying a version may take, as reckoned from its spec.",
     )

@@ -11,6 +11,7 @@ from models.bundle.repository import ModelRepository
 from models.engines.base import Runner
 from models.engines.declared import EngineName
 from models.errors import InvalidBundle
+from models.spec.price import LoadLimits
 from service.catalog.cost import Cost
 from service.catalog.engine_choice import engine_for
 from service.catalog.limits import ModelLimits
@@ -87,7 +88,8 @@ class LoadedModel:
 
 
 def _read(name: str, version: int, settings: Settings) -> AnyBundle:
-    bundle = ModelRepository(settings.repository).read_any(name, version)
+    limits = LoadLimits(settings.max_model_bytes, settings.max_load_operations)
+    bundle = ModelRepository(settings.repository, limits).read_any(name, version)
     if bundle.task.time_steps > settings.max_time_steps:
         raise InvalidBundle(
             f"time_steps: the model runs for {bundle.task.time_steps}, but max_time_steps is {settings.max_time_steps}"

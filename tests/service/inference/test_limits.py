@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from models.spec import Coding
 from service.catalog.limits import SPARE, ModelLimits
-from service.catalog.loaded import LoadedModel
+from service.catalog.loaded import LoadedModel, verify
 from service.errors import MalformedBody
 from service.inference import codec
 from service.inference.codec import LONG_JSON
@@ -114,7 +114,8 @@ def test_a_long_body_of_as_many_values_as_are_allowed_is_answered(client: TestCl
 def test_no_two_long_bodies_are_parsed_at_once_and_short_ones_wait_for_none(
     repository: Path, monkeypatch: pytest.MonkeyPatch, wrong: bool
 ) -> None:
-    model = LoadedModel.load("toy", 1, Settings(repository=repository))
+    settings = Settings(repository=repository)
+    model = LoadedModel.load("toy", 1, settings, verify("toy", 1, settings))
     lock, alone = codec._ONE_AT_A_TIME, list[bool]()
     monkeypatch.setattr(model.limits, "check_delimiters", lambda _: alone.append(lock.locked()))
     native, tensors = json.dumps({"inputs": [[0, 1]]}).encode(), json.dumps(request([[0, 1]])).encode()

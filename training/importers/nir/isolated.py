@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from models.isolated import command, environment
+from models.bundle.isolated import command, environment
 from training.errors import InvalidGraph
 from training.importers.nir.graph import GraphNode, NestedGraph
 from training.importers.nir.limits import MAX_SECONDS
