@@ -86,8 +86,8 @@ def huge() -> list[Attack]:
         ("sums", spec(sums, [1]), "has more than 20000 edges"),
         (
             "delay",
-            spec([{"type": "Delay", "name": "late", "delay": 100_000}, {**pool, "kernel_size": 128}, flat, out], [1, 128, 128]),
-            "node 'late': with its input of 1×128×128 and output of 1×128×128 it takes 6",
+            spec([{"type": "Delay", "name": "late", "delay": 100_000}, {**pool, "kernel_size": 256}, flat, out], [1, 256, 256]),
+            "node 'late': with its input of 1×256×256 and output of 1×256×256 it takes 26",
         ),
         ("steps", spec([{**pool, "kernel_size": 200}, flat, out], [1, 200, 200], 100_000), "its input of 1×200×200"),
         (

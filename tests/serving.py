@@ -30,7 +30,8 @@ def serving(root: Path, *, wait: bool = True, **settings: Any) -> Iterator[TestC
     """Serve the models in `root`, all of them loaded or failed unless `wait` is off."""
     with TestClient(create_app(Settings(repository=root, **settings))) as client:
         while wait and "is still loading" in client.get("/health/ready").text:
-            pass
+            assert client.portal is not None
+            client.portal.call(client.app.state.services.registry.loads_over)  # type: ignore[attr-defined]
         yield client
 
 

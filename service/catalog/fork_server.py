@@ -21,6 +21,7 @@ ended or needs it no more, it kills what still runs and ends.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -221,6 +222,7 @@ def main(engine: str) -> None:
             import models.engines.onnx.engine
         elif engine == EngineName.TORCH:
             import models.engines.torch.engine  # noqa: F401
+    gc.freeze()  # collecting garbage in a forked process would copy the pages of what was imported
     with suppress(BrokenPipeError):  # the parent has ended
         ForkServer().serve()
 

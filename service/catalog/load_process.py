@@ -117,6 +117,7 @@ class Server:
                 if answer is not None and answer.set_running_or_notify_cancel():
                     answer.set_result(line["answer"])
         self.close()
+        self.process.stdout.close()
         self.process.wait()
         while self.awaited:
             with self.lock:

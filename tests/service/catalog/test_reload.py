@@ -210,7 +210,8 @@ async def test_a_model_that_comes_later_does_not_make_the_server_unready(
         publish(repository, toy(), "other")
         damage(repository, 1, "other")
         await registry_of(client).poll()
-        assert len((await client.get("/models")).json["models"]) == 2
+        while len((await client.get("/models")).json["models"]) < 2:
+            await asyncio.sleep(0)
         assert (await client.get("/health/ready")).status == 200  # while it loads
         go_on.set()
         await registry_of(client).loads_over()
