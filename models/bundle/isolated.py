@@ -1,4 +1,4 @@
-"""Processes of their own for work that may never end, or may end the process: how they start, and end with their parent."""
+"""Processes for work that may never end, or may end its process: how they start, and how they end with their parent."""
 
 from __future__ import annotations
 

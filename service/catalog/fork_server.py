@@ -36,9 +36,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from models.bundle.isolated import end_with_parent
 from models.engines.declared import EngineName
 from models.errors import SpikeserveError
-from models.bundle.isolated import end_with_parent
 from service.catalog.loaded import verify
 from service.settings import Settings, available_cores
 
@@ -143,7 +143,7 @@ class ForkServer:
             self._finish(load, f"loading it took at least {excess} bytes more than max_model_bytes and was stopped")
 
     def _finish(self, load: Load, sentence: str | None) -> None:
-        """Kill a process, if it still runs, and write its answer: `sentence`, or its own for ""; None writes nothing."""
+        """Kill a process that still runs, and write its answer: `sentence`, its own for "", and nothing for None."""
         del self.loads[load.number]
         self.selector.unregister(load.pipe)
         os.close(load.pipe)

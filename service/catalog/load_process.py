@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
 from threading import Lock, Thread
-from typing import Any
+from typing import IO, Any, cast
 
 from models.bundle.isolated import command, environment
 from service.catalog.engine_choice import chosen
@@ -64,10 +64,12 @@ class Server:
         self.process = subprocess.Popen(  # noqa: S603
             command("service.catalog.fork_server", engine),
             env=environment(),
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # a signal to the group of this process must not end loads
         )
+        self.requests, self.answers = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
         self.lock = Lock()
         self.numbers = count(1)
         self.awaited: dict[int, Future[dict[str, Any]]] = {}
@@ -75,7 +77,7 @@ class Server:
         Thread(target=self._read, name="loads", daemon=True).start()
 
     def submit(self, request: dict[str, Any]) -> Future[dict[str, Any]] | None:
-        """Send a request and return the future of its answer, or None if the server is closed; raises OSError.
+        """Send a request and return the future of its answer, or None if the server has ended or is about to.
 
         Cancelling the future stops the load.
         """
@@ -84,7 +86,10 @@ class Server:
             if not self.open:
                 return None
             number = next(self.numbers)
-            self._send({"number": number, **request})
+            try:
+                self._send({"number": number, **request})
+            except BrokenPipeError:  # it has just ended
+                return None
             self.awaited[number] = answer
         answer.add_done_callback(lambda _: self._forget(number))
         return answer
@@ -96,14 +101,11 @@ class Server:
                     self._send({"cancel": number})
 
     def _send(self, message: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(message).encode() + b"\n")
-        self.process.stdin.flush()
+        self.requests.write(json.dumps(message).encode() + b"\n")
 
     def _read(self) -> None:
         """Deliver answers until the server has ended."""
-        assert self.process.stdout is not None
-        descriptor, read = self.process.stdout.fileno(), b""
+        descriptor, read = self.answers.fileno(), b""
         while True:
             if not select.select([descriptor], [], [], IDLE_SECONDS)[0]:
                 self.close(if_idle=True)
@@ -117,7 +119,7 @@ class Server:
                 if answer is not None and answer.set_running_or_notify_cancel():
                     answer.set_result(line["answer"])
         self.close()
-        self.process.stdout.close()
+        self.answers.close()
         self.process.wait()
         while self.awaited:
             with self.lock:
@@ -130,8 +132,7 @@ class Server:
         with self.lock:
             if self.open and not (if_idle and self.awaited):
                 self.open = False
-                assert self.process.stdin is not None
-                self.process.stdin.close()
+                self.requests.close()
 
 
 _servers: dict[str, Server] = {}  # by engine: one process may hold several apps, as tests do
@@ -141,13 +142,12 @@ _starting = Lock()
 def _submit(engine: str, request: dict[str, Any]) -> Future[dict[str, Any]]:
     """Send a request to the fork server of an engine, which is started if none is there; raises OSError."""
     with _starting:
-        server = _servers.get(engine)
-        answer = None if server is None else server.submit(request)
-        if answer is None:
-            server = _servers[engine] = Server(engine)
-            answer = server.submit(request)
-    assert answer is not None  # a new server has not been idle yet
-    return answer
+        while True:
+            server = _servers.get(engine) or Server(engine)
+            _servers[engine] = server
+            if (answer := server.submit(request)) is not None:
+                return answer
+            del _servers[engine]
 
 
 @atexit.register

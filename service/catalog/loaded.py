@@ -1,4 +1,4 @@
-"""A loaded model: a bundle that was verified on its engine, in a process of its own, and then made ready in this one."""
+"""A loaded model: a bundle that was verified on its engine, in a process of its own, and then loaded in this one."""
 
 from __future__ import annotations
 

@@ -14,15 +14,17 @@ Only the event loop changes the registry; disk access, and loading what was veri
 from __future__ import annotations
 
 import asyncio
-from asyncio import Task
+from asyncio import Future, Task
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from time import monotonic
 
 import structlog
 
+from models.bundle import File
 from models.bundle.repository import Fingerprint, ModelRepository
 from models.errors import SpikeserveError
+from service.catalog.engine_choice import prepare
 from service.catalog.load_process import LoadProcesses
 from service.catalog.loaded import LoadedModel
 from service.catalog.threads import Threads
@@ -50,6 +52,7 @@ class Registry:
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.loads: dict[Task[None], str] = {}  # the loads in progress or waiting, and the model of each
         self.retired: list[Retired] = []  # replaced versions that may still have requests in progress
+        self.has_networks = any(_is_network(each) for versions in found.values() for each in versions.values())
         self.first_load_over = False  # whether every version of the start is loaded or has failed
         self.never_ready = set(self.models)  # models of the start that have not had a ready version yet
         self.draining = False
@@ -100,7 +103,9 @@ class Registry:
 
     async def load_all(self) -> None:
         """Load every version; one that fails keeps its error and does not stop the others."""
-        loads = [self._begin(name, self._load_at_start(name)) for name in self.models]
+        loads: list[Future[None]] = [self._begin(name, self._load_at_start(name)) for name in self.models]
+        if self.has_networks:
+            loads.append(self.loaders.submit(prepare, self.settings))
         await asyncio.gather(*loads, return_exceptions=True)
         self.first_load_over = True
 
@@ -187,13 +192,17 @@ class Registry:
 
     def forget(self, name: str) -> None:
         """Unload a model, which may not be loaded yet: the supervisor says so to all workers."""
-        for load, loaded in self.loads.items():
-            if loaded == name:
-                load.cancel()
+        self.cancel(name)
         self.models.pop(name, None)
         self.never_ready.discard(name)
         self.unloaded.add(name)
         log.info("model_unloaded", model=name)
+
+    def cancel(self, name: str) -> None:
+        """Cancel the loads of a model."""
+        for load, loaded in self.loads.items():
+            if loaded == name:
+                load.cancel()
 
     async def poll(self) -> None:
         """Look for new versions in the repository and begin to load them, without waiting for that.
@@ -245,6 +254,9 @@ class Registry:
             entry.fingerprint = await asyncio.to_thread(self.repository.fingerprint, entry.name, entry.version)
             verified = await self.processes.verify(entry.name, entry.version)
             model = await self.loaders.submit(LoadedModel.load, entry.name, entry.version, self.settings, verified)
+        except asyncio.CancelledError:
+            entry.error = "the load was cancelled"
+            raise
         except SpikeserveError as error:
             entry.error = str(error)
             log.error("model_failed", **labels, error=entry.error)  # noqa: TRY400  (the sentence says it all)
@@ -367,6 +379,11 @@ def _unloaded_versions(settings: Settings, found: Found) -> dict[str, dict[int, 
         for name, versions in found.items()
         if (wanted := chosen_versions(settings.versions, versions))
     }
+
+
+def _is_network(files: Fingerprint) -> bool:
+    """Return whether a version is a network of nodes, as far as its files say: an external ONNX model has none."""
+    return any(name == File.WEIGHTS for name, _, _ in files)
 
 
 def _may_load_now(entry: Version, found: Mapping[int, Fingerprint]) -> bool:

@@ -29,7 +29,9 @@ class VersionStatus(TypedDict):
     version: int
     state: VersionState
     engine: NotRequired[str]
-    loading_seconds: NotRequired[Annotated[float, Field(description="For how long it has been loaded, or waited to be.")]]
+    loading_seconds: NotRequired[
+        Annotated[float, Field(description="For how long it has been loaded, or waited to be.")]
+    ]
     error: NotRequired[Annotated[str, Field(description="Why it could not be loaded.")]]
 
 

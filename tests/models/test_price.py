@@ -48,7 +48,7 @@ def test_a_small_network_costs_what_is_worked_out_by_hand() -> None:
 
 
 def test_a_convolution_costs_its_padded_input_and_its_windows() -> None:
-    nodes = [
+    nodes: list[dict[str, Any]] = [
         {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3, "kernel_size": 3, "padding": 1},
         {"type": "IF", "name": "fire"},
         {"type": "AvgPool2d", "name": "pool", "kernel_size": 2},
@@ -68,7 +68,7 @@ def test_a_convolution_costs_its_padded_input_and_its_windows() -> None:
 
 
 def test_a_delay_costs_its_longest_for_each_sample_and_each_edge_a_sum() -> None:
-    nodes = [
+    nodes: list[dict[str, Any]] = [
         {"type": "Delay", "name": "late", "delay": "per_neuron"},
         {"type": "IF", "name": "out", "inputs": ["late", "input", "late"]},
     ]
