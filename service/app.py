@@ -68,6 +68,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
             finally:
                 for task in tasks:
                     task.cancel()
+                await registry.close()
                 await control.stop()
                 for task in tasks:
                     with suppress(asyncio.CancelledError):

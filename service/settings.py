@@ -18,6 +18,7 @@ from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.bundle.repository import PRETRAINED
+from models.spec.price import LoadLimits
 
 ENVIRONMENT_PREFIX = "SPIKESERVE_"
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's CPU limit: microseconds of CPU time per period, and the period
@@ -183,6 +184,24 @@ class Settings(BaseSettings):
         1_000_000,
         ge=1,
         description="The most that `return` may record: samples × time steps × neurons, rasters and membranes each.",
+    )
+    load_seconds: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        description="How many seconds a version may take to be loaded and verified, in a process of its own; then it "
+        "is stopped and has failed.",
+    )
+    max_model_bytes: int = Field(
+        LoadLimits.model_bytes,
+        ge=1,
+        description="The most memory, in bytes, that loading and verifying a version may take, as reckoned from its "
+        "spec and as measured in its process.",
+    )
+    max_load_operations: int = Field(
+        LoadLimits.operations,
+        ge=1,
+        description="The most operations that loading and verifying a version may take, as reckoned from its spec.",
     )
     shutdown_seconds: int = Field(
         25, ge=0, description="The grace period: how many seconds a stopping server waits for its requests to end."

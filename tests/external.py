@@ -48,6 +48,39 @@ def spikes(steps: int | str = "steps", axis: int = 1) -> Any:
     )
 
 
+def endless(trips: int = 2**62) -> Any:
+    """Return `scores` of what a loop of so many trips has passed on unchanged."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["before"], ["after"])],
+        "body",
+        [
+            helper.make_tensor_value_info("trip", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, ["batch", 2]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, ["batch", 2]),
+        ],
+    )
+    model = scores()
+    model.graph.node[0].input[0] = "passed"
+    model.graph.node.insert(0, helper.make_node("Loop", ["trips", "", "x"], ["passed"], body=body))
+    model.graph.initializer.append(numpy_helper.from_array(np.int64(trips), "trips"))
+    return model
+
+
+def expanding(values: int) -> Any:
+    """Return `scores` plus the largest of so many zeros, which a session makes when it is created."""
+    model = scores()
+    model.graph.node[0].output[0] = "own"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([values], np.int64), "values"))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["values"], ["zeros"]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["zeros"], ["most"], keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["own", "most"], ["scores"]))
+    return model
+
+
 def contract(**changes: Any) -> OnnxContract:
     """Return the contract of `scores`, or one like it."""
     fields: dict[str, Any] = {

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from service.app import create_app
+from service.catalog.registry import Registry
 from service.settings import Settings
 
 with warnings.catch_warnings():  # Starlette would rather have httpx2, and says so at import
@@ -30,7 +31,9 @@ def serving(root: Path, *, wait: bool = True, **settings: Any) -> Iterator[TestC
     """Serve the models in `root`, all of them loaded or failed unless `wait` is off."""
     with TestClient(create_app(Settings(repository=root, **settings))) as client:
         while wait and "is still loading" in client.get("/health/ready").text:
-            pass
+            registry: Registry = client.app.state.services.registry  # type: ignore[attr-defined]
+            assert client.portal is not None
+            client.portal.call(registry.loads_over)
         yield client
 
 

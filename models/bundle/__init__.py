@@ -1,6 +1,7 @@
 """The bundle, which is one immutable version of one model on disk, and the model repository, which holds bundles."""
 
 from models.bundle.bundle import (
+    DEFAULT_LIMITS,
     MANIFEST,
     READOUT_TOLERANCE,
     Bundle,
@@ -16,6 +17,7 @@ from models.bundle.bundle import (
 )
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "MANIFEST",
     "READOUT_TOLERANCE",
     "Bundle",

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -37,6 +37,7 @@ from models.errors import InvalidBundle, InvalidInput, InvalidSpec
 from models.spec import Spec, describe_first_error
 from models.spec.network import FloatArray, Network
 from models.spec.parameters import Frozen, Name
+from models.spec.price import LoadLimits, Price
 from models.spec.readouts import Reduction
 from models.version import VERSION
 
@@ -65,6 +66,8 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 # How far an engine's readout may be from the reference's, since sums may run in another order; counts must be equal.
 READOUT_TOLERANCE = 1e-4
+
+DEFAULT_LIMITS = LoadLimits()
 
 
 class Header(Frozen):
@@ -116,31 +119,40 @@ def close_readouts(found: FloatArray, expected: FloatArray, spec: Spec, time_ste
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: its manifest, its network and its other files."""
+    """A bundle in memory: its manifest, its network and its other files.
+
+    `digest` is the sha256 of bundle.json, which holds those of all other files: two bundles that share it are the same.
+    """
 
     manifest: Manifest
     network: Network
     golden: Golden
     onnx_model: bytes | None
     card: str
+    digest: str
 
     @classmethod
-    def read(cls, folder: Path) -> Bundle:
-        """Read a bundle and check every hash, name, shape and value.
+    def read(cls, folder: Path, limits: LoadLimits = DEFAULT_LIMITS) -> Bundle:
+        """Read a bundle and check every hash, name, shape and value, and before that what it takes to be loaded.
 
-        Raises InvalidBundle with a sentence that names the file, however the folder is damaged.
+        Raises InvalidBundle with a sentence that names the file, however the folder is damaged, also if it is over the
+        `limits`.
         """
-        manifest, files = read_files(folder, Manifest)
+        manifest, files, digest = read_files(folder, Manifest, lambda manifest: Price.of(manifest.spec).check(limits))
+        spec, tensors = manifest.spec, _tensors(files, File.WEIGHTS)
+        golden = _golden(_tensors(files, File.GOLDEN), spec)
         try:
-            network = Network(manifest.spec, _tensors(files, File.WEIGHTS))
+            Price.of(spec, _longest_delays(tensors)).check(limits, golden.inputs.batch)
+            network = Network(spec, tensors)
         except InvalidSpec as error:
             raise InvalidBundle(f"{File.WEIGHTS}: {error}") from error
         return cls(
             manifest=manifest,
             network=network,
-            golden=_golden(_tensors(files, File.GOLDEN), manifest.spec),
+            golden=golden,
             onnx_model=files.get(File.ONNX_MODEL),
             card=files.get(File.CARD, b"").decode(errors="replace"),
+            digest=digest,
         )
 
     @property
@@ -231,15 +243,26 @@ def write_files(folder: Path, manifest: Header, files: Mapping[File, bytes]) -> 
     (folder / MANIFEST).write_text(text + "\n")
 
 
-def read_files(folder: Path, kind: type[AnyManifest]) -> tuple[AnyManifest, dict[File, bytes]]:
-    """Return a bundle's manifest and the files that it lists, whose hashes are checked; raises InvalidBundle."""
+def read_files(
+    folder: Path, kind: type[AnyManifest], check: Callable[[AnyManifest], None]
+) -> tuple[AnyManifest, dict[File, bytes], str]:
+    """Return a bundle's manifest, the files that it lists, and the manifest's sha256; raises InvalidBundle.
+
+    `check` is given the manifest before the other files are read, and may raise InvalidSpec. The hash of each file that
+    is listed is checked.
+    """
     content = _read(folder / MANIFEST)
     try:
         manifest = kind.model_validate_json(content)
     except ValidationError as error:
         raise InvalidBundle(f"{MANIFEST}: {describe_first_error(error)}") from error
     _check_unique_names(MANIFEST, content)
-    return manifest, {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
+    try:
+        check(manifest)
+    except InvalidSpec as error:
+        raise InvalidBundle(f"{MANIFEST}: {error}") from error
+    files = {name: _read_checked(folder / name, expected) for name, expected in manifest.files.items()}
+    return manifest, files, hashlib.sha256(content).hexdigest()
 
 
 def read_manifest(folder: Path) -> bytes:
@@ -303,6 +326,16 @@ def _tensors(files: Mapping[File, bytes], name: File) -> dict[str, Any]:
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]  # safetensors: a length, then JSON, then the values
     _check_unique_names(name, header)
     return tensors
+
+
+def _longest_delays(tensors: Mapping[str, Any]) -> dict[str, int]:
+    """Return the longest delay of each Delay that has a tensor of them; what is no delay is refused later."""
+    delays = {name.removesuffix(".delay"): values for name, values in tensors.items() if name.endswith(".delay")}
+    return {
+        name: int(values.max())
+        for name, values in delays.items()
+        if values.dtype == np.float32 and values.size and np.isfinite(values).all()
+    }
 
 
 def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:

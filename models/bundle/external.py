@@ -17,14 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from models.bundle import Bundle, File, Header, header_of, read_files, read_manifest, write_files
-from models.bundle.dry_run import random_inputs, verify
+from models.bundle import DEFAULT_LIMITS, Bundle, File, Header, header_of, read_files, read_manifest, write_files
+from models.bundle.dry_run import SAMPLES, random_inputs, verify
 from models.coding import EncodedInputs
 from models.engines.base import Runner
 from models.engines.declared import EngineName, check
 from models.errors import EngineUnavailable, InvalidBundle
 from models.spec import Spec
 from models.spec.onnx_contract import OnnxContract
+from models.spec.price import LoadLimits, Price
 
 
 class ExternalManifest(Header):
@@ -35,22 +36,25 @@ class ExternalManifest(Header):
 
 @dataclass(frozen=True)
 class ExternalBundle:
-    """A bundle of an external ONNX model, in memory."""
+    """A bundle of an external ONNX model, in memory; `digest` is the sha256 of bundle.json."""
 
     manifest: ExternalManifest
     onnx_model: bytes
     card: str
+    digest: str
 
     @classmethod
-    def read(cls, folder: Path) -> ExternalBundle:
+    def read(cls, folder: Path, limits: LoadLimits = DEFAULT_LIMITS) -> ExternalBundle:
         """Read a bundle and check every hash; its engine checks the graph itself.
 
-        Raises InvalidBundle with a sentence.
+        Raises InvalidBundle with a sentence, also if two samples of its input are over the `limits`.
         """
-        manifest, files = read_files(folder, ExternalManifest)
+        manifest, files, digest = read_files(
+            folder, ExternalManifest, lambda manifest: Price.of(manifest.contract).check(limits, SAMPLES)
+        )
         if File.ONNX_MODEL not in files:
             raise InvalidBundle(f"{File.ONNX_MODEL}: not listed in bundle.json, and a bundle with a contract needs it")
-        return cls(manifest, files[File.ONNX_MODEL], files.get(File.CARD, b"").decode(errors="replace"))
+        return cls(manifest, files[File.ONNX_MODEL], files.get(File.CARD, b"").decode(errors="replace"), digest)
 
     @property
     def task(self) -> OnnxContract:
@@ -93,14 +97,14 @@ AnyBundle: TypeAlias = Bundle | ExternalBundle
 AnyTask: TypeAlias = Spec | OnnxContract
 
 
-def read_any(folder: Path) -> AnyBundle:
+def read_any(folder: Path, limits: LoadLimits = DEFAULT_LIMITS) -> AnyBundle:
     """Read a bundle of either kind; the manifest of an external one has a contract. Raises InvalidBundle."""
     try:
         manifest = json.loads(read_manifest(folder))
     except (ValueError, RecursionError):
         manifest = None  # Bundle.read raises an InvalidBundle that explains it
     is_external = isinstance(manifest, dict) and "contract" in manifest
-    return ExternalBundle.read(folder) if is_external else Bundle.read(folder)
+    return (ExternalBundle if is_external else Bundle).read(folder, limits)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from models.bundle import MANIFEST, Bundle, Contents
+from models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
 from models.bundle.external import AnyBundle, ExternalBundle, ExternalContents, read_any
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from models.folders import made
+from models.spec.price import LoadLimits
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
@@ -37,10 +38,14 @@ Fingerprint = tuple[tuple[str, int, int], ...]  # each file's name, size and mod
 
 
 class ModelRepository:
-    """Reads and publishes bundles by name and version; an invalid name is never looked up on the disk."""
+    """Reads and publishes bundles by name and version; an invalid name is never looked up on the disk.
 
-    def __init__(self, root: Path) -> None:
+    A bundle that takes more than the `limits` to be loaded is not read.
+    """
+
+    def __init__(self, root: Path, limits: LoadLimits = DEFAULT_LIMITS) -> None:
         self.root = root
+        self.limits = limits
 
     def names(self) -> list[str]:
         """Return the models' names, sorted: the folders that have a version or cannot be read."""
@@ -92,7 +97,7 @@ class ModelRepository:
         """Read a version of any model, of nodes or an external ONNX model; raises as `read` does."""
         return self._read(name, version, read_any)
 
-    def _read(self, name: str, version: int | None, read: Callable[[Path], ReadBundle]) -> ReadBundle:
+    def _read(self, name: str, version: int | None, read: Callable[[Path, LoadLimits], ReadBundle]) -> ReadBundle:
         try:
             versions = self.versions(name)
         except OSError as error:
@@ -104,7 +109,7 @@ class ModelRepository:
         if chosen not in versions:
             listed = ", ".join(map(str, versions)) or "none"
             raise BundleNotFound(f"model '{name}' has no version {chosen}; it has: {listed}")
-        bundle = read(self.root / name / str(chosen))
+        bundle = read(self.root / name / str(chosen), self.limits)
         if (bundle.manifest.name, bundle.manifest.version) != (name, chosen):
             raise InvalidBundle(
                 f"{MANIFEST}: says it is '{bundle.manifest.name}' version {bundle.manifest.version}, "
@@ -140,7 +145,7 @@ class ModelRepository:
         def write(folder: Path, version: int) -> None:
             contents.write(folder, version, onnx_model(version) if onnx_model else None)
             if check is not None:
-                check(Bundle.read(folder))
+                check(Bundle.read(folder, self.limits))
 
         return self._publish(contents.name, write)
 

@@ -10,11 +10,11 @@ from pydantic import Field
 from typing_extensions import override
 
 from models.errors import InvalidSpec
-from models.spec.node_base import NodeBase
+from models.spec.node_base import MAX_INPUTS, NodeBase
 from models.spec.parameters import Name, Shape, show
 from models.spec.shapes import MAX_AXES
 
-Several = Annotated[tuple[Name, ...], Field(min_length=2)]
+Several = Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_INPUTS)]
 
 
 class JoinBase(NodeBase):

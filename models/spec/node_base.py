@@ -10,6 +10,8 @@ from pydantic import Field
 from models.errors import InvalidSpec
 from models.spec.parameters import Frozen, Name, Shape, show
 
+MAX_INPUTS = 1000  # of one node: as many as a network may have nodes
+
 
 class NodeBase(Frozen, ABC):
     """A node: its name, and the nodes whose outputs are joined into its input, by their sum unless a node says more."""
@@ -18,6 +20,7 @@ class NodeBase(Frozen, ABC):
     inputs: tuple[Name, ...] | None = Field(
         default=None,
         min_length=1,
+        max_length=MAX_INPUTS,
         description="Names of earlier nodes, or 'input'; the node before this one if absent.",
     )
 

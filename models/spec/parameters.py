@@ -39,7 +39,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive32 = Annotated[Float32, Field(gt=0.0)]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 SizePair = Annotated[tuple[Size, Size], BeforeValidator(_pair)]
-Padding = Annotated[int, Field(ge=0)]
+Padding = Annotated[int, Field(ge=0, le=2**31 - 1)]
 PaddingPair = Annotated[tuple[Padding, Padding], BeforeValidator(_pair)]
 MAX_STEPS = 100_000  # of a run, and of a delay
 Steps = Annotated[int, Field(ge=0, le=MAX_STEPS)]

@@ -24,6 +24,8 @@ from models.spec.readouts import Readout
 from models.spec.scores import Scores
 
 INPUT = "input"
+MAX_EDGES = 20_000  # of a network; the densest of a hundred layers, each of which joins all before it, has 5,000
+MAX_VALUES = 2**31 - 1  # of one layer's output in a step: engines number them by 32 bits
 
 Value = TypeVar("Value")
 
@@ -119,6 +121,7 @@ class Spec(Task):
     @model_validator(mode="after")
     def _can_run(self) -> Self:
         self._check_names()
+        self._check_sizes()
         self._check_output(self.output_shapes[self.nodes[-1].name])
         self._check_coding()
         self._check_own_steps()
@@ -146,6 +149,22 @@ class Spec(Task):
         unused = seen - used - {self.nodes[-1].name}
         if unused:
             raise InvalidSpec(f"node '{min(unused)}': nothing takes its output, and it is not the last node")
+
+    def _check_sizes(self) -> None:
+        edges = 0
+        for node in self.nodes:
+            edges += len(self.sources[node.name])
+            if edges > MAX_EDGES:
+                raise InvalidSpec(
+                    f"node '{node.name}': with its {len(self.sources[node.name])} inputs the network has more than "
+                    f"{MAX_EDGES} edges"
+                )
+        for name, shape in self.output_shapes.items():
+            if math.prod(shape) > MAX_VALUES:
+                raise InvalidSpec(
+                    f"node '{name}': its output has shape {show(shape)}, {math.prod(shape)} values, expected at most "
+                    f"{MAX_VALUES}"
+                )
 
     def _check_output(self, shape: Shape) -> None:
         last, read = self.nodes[-1], self.readout_node

@@ -38,6 +38,11 @@ class Cost:
         """Measure `engine` on one real sample, which also warms it up."""
         return cls(_seconds(engine, sample) / sample.time_steps, *operations(task))
 
+    @classmethod
+    def known(cls, task: AnyTask, seconds: float) -> Self:
+        """Return the cost of a model whose seconds for one step of one sample were measured before."""
+        return cls(seconds, *operations(task))
+
     def is_small(self, samples: int, time_steps: int) -> bool:
         """Return whether a request of that size may run on the event loop."""
         operations = samples * (self.operations_once + time_steps * self.operations_per_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from itertools import pairwise
 
@@ -36,6 +37,19 @@ def engine_for(bundle: AnyBundle, settings: Settings) -> Runner:
 def chosen(settings: Settings) -> EngineName:
     """Return the engine that is set, or the device's default."""
     return preferred(settings.device)[0] if settings.engine == "auto" else EngineName(settings.engine)
+
+
+def prepare(settings: Settings) -> None:
+    """Import what the engine needs and fetch its kernels, while another process verifies the first versions.
+
+    Where they are not compiled yet, that process compiles them. What fails here fails again when a version is loaded,
+    and is told there.
+    """
+    if chosen(settings) is EngineName.EVENT:
+        with suppress(ImportError):
+            from models.engines.event.warm import load_kernels
+
+            load_kernels()
 
 
 def check_device(settings: Settings) -> None:

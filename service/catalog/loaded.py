@@ -1,16 +1,56 @@
-"""A loaded model: a bundle that was verified on its engine and warmed up."""
+"""A loaded model: a bundle that was verified on its engine, in a process of its own, and then loaded in this one."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, Field
 
 from models.bundle.external import AnyBundle
 from models.bundle.repository import ModelRepository
 from models.engines.base import Runner
+from models.engines.declared import EngineName
 from models.errors import InvalidBundle
 from models.spec.onnx_contract import OnnxContract
+from models.spec.price import LoadLimits
 from service.catalog.cost import Cost
 from service.catalog.engine_choice import engine_for
 from service.catalog.limits import ModelLimits
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from models.engines.onnx.external import ContractEngine
+
+
+class Verified(BaseModel):
+    """What is known of a version once it was verified: its manifest's sha256, its engine, and a step's seconds.
+
+    `batch_sizes` says how many samples an external ONNX graph may be given at once; see `ContractEngine`.
+    """
+
+    digest: str
+    engine: EngineName
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    batch_sizes: tuple[int, ...] = (1,)
+
+
+def verify(name: str, version: int, settings: Settings) -> Verified:
+    """Read a version from the repository, replay its golden samples on its engine, and measure that.
+
+    It is called in a process of its own, since a bundle can make it take any time and memory, or end the process.
+    Raises BundleNotFound, InvalidBundle or EngineUnavailable.
+    """
+    bundle = _read(name, version, settings)
+    engine = engine_for(bundle, settings)
+    bundle.verify(engine)
+    cost = Cost.of(engine, bundle.task, bundle.sample)
+    external = _external(engine)
+    return Verified(
+        digest=bundle.digest,
+        engine=EngineName(engine.name),
+        seconds=cost.seconds,
+        batch_sizes=(1,) if external is None else external.batch_sizes,
+    )
 
 
 class InProgress:
@@ -26,7 +66,7 @@ class LoadedModel:
     Any number of threads may run its engine at the same time; only the event loop changes `requests`.
     """
 
-    def __init__(self, bundle: AnyBundle, engine: Runner, settings: Settings) -> None:
+    def __init__(self, bundle: AnyBundle, engine: Runner, settings: Settings, cost: Cost) -> None:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
         self.bundle = bundle
@@ -36,27 +76,55 @@ class LoadedModel:
         self.shares_runs = not isinstance(self.spec, OnnxContract) or self.spec.independent_rows
         self.layers = self.spec.layers
         self.limits = ModelLimits(self.spec, settings, self.name)
-        self.cost = Cost.of(engine, self.spec, bundle.sample)
+        self.cost = cost
         self.requests = InProgress()
 
     @classmethod
-    def load(cls, name: str, version: int, settings: Settings) -> LoadedModel:
-        """Read a version from the repository, verify it on its engine and warm it up.
+    def load(cls, name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
+        """Load a version that another process has verified.
 
-        Raises BundleNotFound, InvalidBundle or EngineUnavailable.
+        The same files, on the same engine, of the same code: so reading them, making the engine and running one sample
+        of a network takes no more time and memory than it took there, and its golden samples need not be replayed. An
+        ONNX graph is not run at all: it has nothing to warm up, and what somebody's graph does may depend on chance.
+
+        Raises BundleNotFound, InvalidBundle or EngineUnavailable, also if the files have changed since.
         """
-        bundle = ModelRepository(settings.repository).read_any(name, version)
-        if bundle.task.time_steps > settings.max_time_steps:
+        bundle = _read(name, version, settings)
+        if bundle.digest != verified.digest:
             raise InvalidBundle(
-                f"time_steps: the model runs for {bundle.task.time_steps}, but max_time_steps is "
-                f"{settings.max_time_steps}"
-            )
-        limits = ModelLimits(bundle.task, settings, name)
-        if (size := limits.answer.native(1, bundle.task.time_steps)) > limits.answer_bytes:
-            raise InvalidBundle(
-                f"labels: with the model's {bundle.task.classes}, an answer for one sample may take {size} bytes, but "
-                f"max_answer_bytes is {limits.answer_bytes}"
+                f"bundle.json: its sha256 is {bundle.digest[:12]}…, but it was {verified.digest[:12]}… when it was "
+                "verified, just before"
             )
         engine = engine_for(bundle, settings)
-        bundle.verify(engine)
-        return cls(bundle, engine, settings)
+        if engine.name != verified.engine:
+            raise InvalidBundle(f"engine '{engine.name}' would run it, but it was verified on '{verified.engine}'")
+        if (external := _external(engine)) is not None:
+            external.batch_sizes = verified.batch_sizes
+        if engine.name != EngineName.ONNX:
+            engine.run(bundle.sample)
+        return cls(bundle, engine, settings, Cost.known(bundle.task, verified.seconds))
+
+
+def _external(engine: Runner) -> ContractEngine | None:
+    """Return an engine that runs somebody's ONNX graph, and None for any other."""
+    if engine.name != EngineName.ONNX:
+        return None
+    from models.engines.onnx.external import ContractEngine  # here, since ONNX Runtime may not be installed
+
+    return engine if isinstance(engine, ContractEngine) else None
+
+
+def _read(name: str, version: int, settings: Settings) -> AnyBundle:
+    limits = LoadLimits(settings.max_model_bytes, settings.max_load_operations)
+    bundle = ModelRepository(settings.repository, limits).read_any(name, version)
+    if bundle.task.time_steps > settings.max_time_steps:
+        raise InvalidBundle(
+            f"time_steps: the model runs for {bundle.task.time_steps}, but max_time_steps is {settings.max_time_steps}"
+        )
+    answers = ModelLimits(bundle.task, settings, name)
+    if (size := answers.answer.native(1, bundle.task.time_steps)) > answers.answer_bytes:
+        raise InvalidBundle(
+            f"labels: with the model's {bundle.task.classes}, an answer for one sample may take {size} bytes, but "
+            f"max_answer_bytes is {answers.answer_bytes}"
+        )
+    return bundle

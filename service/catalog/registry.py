@@ -4,19 +4,28 @@ A version is ready once its hashes were checked, its golden samples replayed and
 if that fails, the previous version answers. A request uses the same version from beginning to end: it holds the loaded
 model, which lives until its last request has ended, even if the registry no longer lists it.
 
-Only the event loop changes the registry; disk access and loading run on threads.
+A version is verified in a process of its own (`service.catalog.load_process`), within bounds of time and memory, and
+loaded by this process once that has succeeded. Each load is a task: those of one model wait for each other, and for
+those of no other model. Unloading a model cancels its loads, which kills their processes.
+
+Only the event loop changes the registry; disk access, and loading what was verified, run on threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future, Task
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from time import monotonic
 
 import structlog
 
+from models.bundle import File
 from models.bundle.repository import Fingerprint, ModelRepository
 from models.errors import SpikeserveError
+from service.catalog.engine_choice import prepare
+from service.catalog.load_process import LoadProcesses
 from service.catalog.loaded import LoadedModel
 from service.catalog.threads import Threads
 from service.catalog.version import ModelStatus, Retired, Version, VersionState, VersionStatus
@@ -39,8 +48,11 @@ class Registry:
         self.default = default
         self.models = _unloaded_versions(settings, found)
         self.unloaded: set[str] = set()  # models that a client unloaded; polling does not load them
+        self.processes = LoadProcesses(settings)
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.loads: dict[Task[None], str] = {}  # the loads in progress or waiting, and the model of each
         self.retired: list[Retired] = []  # replaced versions that may still have requests in progress
+        self.has_networks = any(_is_network(each) for versions in found.values() for each in versions.values())
         self.first_load_over = False  # whether every version of the start is loaded or has failed
         self.never_ready = set(self.models)  # models of the start that have not had a ready version yet
         self.draining = False
@@ -49,7 +61,7 @@ class Registry:
     def of(cls, settings: Settings, loaders: Threads) -> Registry:
         """Scan the repository, without loading anything yet; raises Misconfigured if there is nothing to serve.
 
-        Versions are read and loaded on the threads of `loaders`.
+        Versions that were verified are loaded on the threads of `loaders`.
         """
         repository = ModelRepository(settings.repository)
         try:
@@ -91,8 +103,29 @@ class Registry:
 
     async def load_all(self) -> None:
         """Load every version; one that fails keeps its error and does not stop the others."""
-        await asyncio.gather(*(self._load_at_start(name) for name in self.models))
+        loads: list[Future[None]] = [self._begin(name, self._load_at_start(name)) for name in self.models]
+        if self.has_networks:
+            loads.append(self.loaders.submit(prepare, self.settings))
+        await asyncio.gather(*loads, return_exceptions=True)
         self.first_load_over = True
+
+    async def loads_over(self) -> None:
+        """Wait until no load is in progress."""
+        while self.loads:
+            await asyncio.wait(self.loads)
+
+    async def close(self) -> None:
+        """Cancel all loads; their processes are killed."""
+        for load in self.loads:
+            load.cancel()
+        await self.loads_over()
+
+    def _begin(self, name: str, load: Coroutine[None, None, None]) -> Task[None]:
+        """Begin a load of a model as a task, so that it can be cancelled."""
+        task = asyncio.create_task(load)
+        self.loads[task] = name
+        task.add_done_callback(self.loads.pop)
+        return task
 
     async def keep_polling(self, polled: Callable[[], None]) -> None:
         """Poll every `poll_seconds`, if that is set, and call `polled` after each poll."""
@@ -113,12 +146,19 @@ class Registry:
         """Load `versions` of a model, by default those that `choose` returns, even if they are loaded already.
 
         Each replaces its predecessor once it is ready. Raises ModelNotFound if the repository has no such version,
-        LoadFailed with the reason if a version cannot be loaded (its predecessor then goes on answering), and
-        ShuttingDown.
+        LoadFailed with the reason if a version cannot be loaded (its predecessor then goes on answering) or if the
+        model is unloaded meanwhile, and ShuttingDown. If this is cancelled, the load goes on.
         """
         self.check_open()
         if not versions:
             await self.choose(name)  # an unknown name must not leave a lock behind
+        load = self._begin(name, self._load(name, versions))
+        await asyncio.wait([load])
+        if load.cancelled():
+            raise LoadFailed(f"model {shown(name)} was unloaded while it was loading")
+        load.result()
+
+    async def _load(self, name: str, versions: Collection[int]) -> None:
         async with self.locks[name]:
             wanted = versions or await self.choose(name)
             self.unloaded.discard(name)
@@ -135,7 +175,7 @@ class Registry:
         """
         self.check_open()
         try:
-            found = await self.loaders.submit(self.repository.versions, name)
+            found = await asyncio.to_thread(self.repository.versions, name)
         except OSError as error:
             raise LoadFailed(f"model {shown(name)} cannot be read in the repository: {error.strerror}") from error
         if wanted := chosen_versions(self.settings.versions, found):
@@ -146,43 +186,49 @@ class Registry:
         raise ModelNotFound(f"model {shown(name)} has the versions {there}, but `versions` is {self.settings.versions}")
 
     async def unload(self, name: str) -> None:
-        """Unload a model; its requests in progress are still answered. Raises ModelNotFound."""
-        self.versions_of(name)  # an unknown name must not leave a lock behind
-        async with self.locks[name]:
-            self.versions_of(name)
-            self._forget(name)
+        """Unload a model, and cancel its loads; its requests in progress are still answered. Raises ModelNotFound."""
+        self.versions_of(name)
+        self.forget(name)
 
-    async def forget(self, name: str) -> None:
-        """Unload a model because the supervisor says so; this worker may not have loaded it yet."""
-        async with self.locks[name]:
-            self._forget(name)
-
-    def _forget(self, name: str) -> None:
+    def forget(self, name: str) -> None:
+        """Unload a model, which may not be loaded yet: the supervisor says so to all workers."""
+        self.cancel(name)
         self.models.pop(name, None)
         self.never_ready.discard(name)
         self.unloaded.add(name)
         log.info("model_unloaded", model=name)
 
+    def cancel(self, name: str) -> None:
+        """Cancel the loads of a model."""
+        for load, loaded in self.loads.items():
+            if loaded == name:
+                load.cancel()
+
     async def poll(self) -> None:
-        """Load the new versions in the repository.
+        """Look for new versions in the repository and begin to load them, without waiting for that.
 
         A version that failed is loaded again once its files have changed. A model whose folder is gone stays loaded: a
         disk that is unavailable for a moment must not unload it.
         """
         try:
-            found = await self.loaders.submit(scan, self.repository)
+            found = await asyncio.to_thread(scan, self.repository)
         except OSError as error:
             log.warning("poll_failed", error=error.strerror)
             return
-        await asyncio.gather(*(self._poll_model(name, versions) for name, versions in found.items()))
+        for name, versions in found.items():
+            if name not in self.loads.values() and name not in self.unloaded:  # else the next poll looks at it
+                self._poll_model(name, versions)
 
-    async def _poll_model(self, name: str, found: Mapping[int, Fingerprint]) -> None:
+    def _poll_model(self, name: str, found: Mapping[int, Fingerprint]) -> None:
+        wanted = chosen_versions(self.settings.versions, found)
+        entries = self.models.get(name, {})
+        due = [version for version in wanted if version not in entries or _may_load_now(entries[version], found)]
+        if wanted and (due or entries.keys() != set(wanted)):
+            self._begin(name, self._load_new(name, due, wanted))
+
+    async def _load_new(self, name: str, due: Collection[int], wanted: Collection[int]) -> None:
         async with self.locks[name]:
-            wanted = chosen_versions(self.settings.versions, found)
-            entries = self.models.get(name, {})
-            due = [version for version in wanted if version not in entries or _may_load_now(entries[version], found)]
-            if name not in self.unloaded and wanted and (due or entries.keys() != set(wanted)):
-                await self._load_and_retire(name, due, wanted)
+            await self._load_and_retire(name, due, wanted)
 
     async def _load_and_retire(self, name: str, due: Iterable[int], wanted: Collection[int]) -> None:
         """Load the versions that are `due`; once a `wanted` version is ready, retire those that are not wanted."""
@@ -203,10 +249,14 @@ class Registry:
 
     async def _load_version(self, entry: Version) -> None:
         labels = {"model": entry.name, "version": entry.version}
-        entry.error = None
+        entry.error, entry.began = None, monotonic()
         try:
-            entry.fingerprint = await self.loaders.submit(self.repository.fingerprint, entry.name, entry.version)
-            model = await self.loaders.submit(LoadedModel.load, entry.name, entry.version, self.settings)
+            entry.fingerprint = await asyncio.to_thread(self.repository.fingerprint, entry.name, entry.version)
+            verified = await self.processes.verify(entry.name, entry.version)
+            model = await self.loaders.submit(LoadedModel.load, entry.name, entry.version, self.settings, verified)
+        except asyncio.CancelledError:
+            entry.error = "the load was cancelled"
+            raise
         except SpikeserveError as error:
             entry.error = str(error)
             log.error("model_failed", **labels, error=entry.error)  # noqa: TRY400  (the sentence says it all)
@@ -217,6 +267,8 @@ class Registry:
             entry.model = model
             self.never_ready.discard(entry.name)
             log.info("model_ready", **labels, engine=model.engine.name)
+        finally:
+            entry.began = None
 
     def get(self, name: str | None = None, version: str | None = None) -> LoadedModel:
         """Return a loaded model by its name and version, as text; by default the newest version that is ready.
@@ -291,7 +343,7 @@ class Registry:
     def version_records(self) -> list[VersionRecord]:
         """Return the state of every version, for the metrics."""
         return [
-            VersionRecord(name, each["version"], each["state"], "error" in each)
+            VersionRecord(name, each["version"], each["state"], "error" in each, each.get("loading_seconds"))
             for name in self.models
             for each in self.version_statuses(name)
         ]
@@ -327,6 +379,11 @@ def _unloaded_versions(settings: Settings, found: Found) -> dict[str, dict[int, 
         for name, versions in found.items()
         if (wanted := chosen_versions(settings.versions, versions))
     }
+
+
+def _is_network(files: Fingerprint) -> bool:
+    """Return whether a version is a network of nodes, as far as its files say: an external ONNX model has none."""
+    return any(name == File.WEIGHTS for name, _, _ in files)
 
 
 def _may_load_now(entry: Version, found: Mapping[int, Fingerprint]) -> bool:

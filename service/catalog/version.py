@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from time import monotonic
 from typing import Annotated, NotRequired, Self
 
 from pydantic import Field
@@ -28,6 +29,9 @@ class VersionStatus(TypedDict):
     version: int
     state: VersionState
     engine: NotRequired[str]
+    loading_seconds: NotRequired[
+        Annotated[float, Field(description="For how long it has been loaded, or waited to be.")]
+    ]
     error: NotRequired[Annotated[str, Field(description="Why it could not be loaded.")]]
 
 
@@ -50,6 +54,7 @@ class Version:
     model: LoadedModel | None = None
     error: str | None = None
     fingerprint: Fingerprint | None = None  # of the files when they were last loaded
+    began: float | None = None  # when its load began, by `monotonic`; None while it is not being loaded
 
     @property
     def state(self) -> VersionState:
@@ -59,16 +64,26 @@ class Version:
         return VersionState.LOADING if self.error is None else VersionState.FAILED
 
     @property
+    def loading_seconds(self) -> float | None:
+        """For how many seconds it has been loaded, or waited to be; None if it is not."""
+        return None if self.began is None else monotonic() - self.began
+
+    @property
     def why_not_ready(self) -> str:
         """A sentence that says why it is not ready."""
         of = f"model '{self.name}' version {self.version}"
-        return f"{of} is still loading" if self.error is None else f"{of} could not be loaded: {self.error}"
+        if self.error is not None:
+            return f"{of} could not be loaded: {self.error}"
+        seconds = self.loading_seconds
+        return f"{of} is still loading" + ("" if seconds is None else f", for {seconds:.0f} s")
 
     def status(self) -> VersionStatus:
         """Return it as GET /models shows it."""
         status: VersionStatus = {"version": self.version, "state": self.state}
         if self.model is not None:
             status["engine"] = self.model.engine.name
+        if (seconds := self.loading_seconds) is not None:
+            status["loading_seconds"] = round(seconds, 3)
         if self.error is not None:
             status["error"] = self.error
         return status

@@ -51,11 +51,12 @@ class ControlRequest(BaseModel):
     ready                say whether all workers are ready
     check, load          return the versions of a model to load; load these versions
     find, unload         say whether the model exists; unload it
+    cancel               cancel a model's loads, before it is unloaded: that would wait for them
     polled               record the versions that a worker has after polling the repository
     metrics, statistics  return them; the statistics are those of `versions`
     """
 
-    kind: Literal["ping", "ready", "check", "load", "find", "unload", "polled", "metrics", "statistics"]
+    kind: Literal["ping", "ready", "check", "load", "find", "unload", "cancel", "polled", "metrics", "statistics"]
     name: str = ""
     versions: list[tuple[str, int]] = []
 
@@ -278,7 +279,9 @@ class WorkerControl(Control):
                 registry.versions_of(name)
             case "unload":
                 async with self.applying:
-                    await registry.forget(name)
+                    registry.forget(name)
+            case "cancel":
+                registry.cancel(name)
             case "metrics":
                 return Reply(metrics=[self._metrics()])
             case "statistics":

@@ -217,6 +217,9 @@ class Supervisor:
                     statistics=[sums for reply in received for sums in reply.statistics],
                 )
             case "load" | "unload":
+                if request.kind == "unload":
+                    cancel = ControlRequest(kind="cancel", name=request.name)
+                    await self._of_all(lambda peer: peer.ask(cancel, self.timeouts.changing))
                 async with self.changing:
                     return await self._stuck() or await self._change(asker, request)
             case "polled":

@@ -36,6 +36,7 @@ class VersionRecord(NamedTuple):
     version: int
     state: str
     load_failed: bool
+    loading_seconds: float | None  # None if it is not being loaded
 
 
 @dataclass

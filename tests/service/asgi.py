@@ -121,7 +121,8 @@ async def started(root: Path, **settings: Any) -> AsyncIterator[Client]:
     async with app.router.lifespan_context(app):
         client = Client(app)
         while "still loading" in str((await client.get("/health/ready")).json):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # so that the loads begin
+            await app.state.services.registry.loads_over()
         yield client
 
 

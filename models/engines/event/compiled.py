@@ -1,9 +1,10 @@
 """How kernels are compiled and kept: on disk beside their source, where that can be written, for this processor.
 
-This is the one file that uses parts of Numba which its documentation does not promise: a dispatcher's `_cache`, and the
-classes of `numba.core.caching` that it takes. `njit(cache=True)` would do without them, but knows a cache by the time
-at which one source file was written: an image's layers round that time, and a change of an equation or an intrinsic, in
-another file, leaves it as it was, so that an old kernel would run. And it fails where a cache cannot be written.
+This is the one file that uses parts of Numba which its documentation does not promise: a dispatcher's `_cache`, its
+index, and the classes of `numba.core.caching` that it takes. `njit(cache=True)` would do without them, but knows a
+cache by the time at which one source file was written: an image's layers round that time, and a change of an equation
+or an intrinsic, in another file, leaves it as it was, so that an old kernel would run. And it fails where a cache
+cannot be written.
 
 pyproject.toml bounds Numba's version for this file's sake, and tests/models/test_event_compiled.py says in a sentence
 what broke under a newer one.
@@ -75,6 +76,11 @@ class Kernel:
         self.dispatcher: Any = inner(function)
         self.call: Callable[..., Any] = self.dispatcher
         self.every.append(self)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether its cache holds it, as its sources are now, if perhaps for another processor."""
+        return bool(self.dispatcher._cache._cache_file._load_index())
 
     def settle(self) -> None:
         """Take the signature that was called as the only one."""

@@ -118,11 +118,16 @@ class ModelMetrics(Collector):
         versions = GaugeMetricFamily("spikeserve_model_versions", about, labels=(*MODEL, "state"))
         about = "1 for each version whose last load failed, though it may answer as it was before, else 0."
         loads = GaugeMetricFamily("spikeserve_model_load_failed", about, labels=MODEL)
+        about = "For how long each version that is being loaded has been, or has waited to be."
+        loading = GaugeMetricFamily("spikeserve_model_loading_seconds", about, labels=MODEL)
         for each in self.versions:
             versions.add_metric((each.model, str(each.version), each.state), 1)
             loads.add_metric((each.model, str(each.version)), float(each.load_failed))
+            if each.loading_seconds is not None:
+                loading.add_metric((each.model, str(each.version)), each.loading_seconds)
         yield versions
         yield loads
+        yield loading
 
     def _request_families(self) -> Iterator[Metric]:
         about = "Requests for a model, answered."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from models.bundle.repository import ModelRepository
 from models.engines.onnx import graph as onnx_graph
 from models.spec.network import Network
 from service.app import create_app
-from service.catalog.loaded import LoadedModel
+from service.catalog.loaded import LoadedModel, Verified
 from service.errors import Misconfigured
 from service.settings import Settings
 from tests.bundles import contents, publish
@@ -117,10 +118,10 @@ def test_a_fault_that_nobody_foresaw_is_not_told_to_clients_and_stops_no_other(
     publish(repository, toy(), "cursed")
     load = LoadedModel.load
 
-    def cursed(name: str, version: int, settings: Settings) -> LoadedModel:
+    def cursed(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
         if name == "cursed":
             raise RuntimeError("the secret path")
-        return load(name, version, settings)
+        return load(name, version, settings, verified)
 
     monkeypatch.setattr(LoadedModel, "load", cursed)
     with serving(repository) as client:
@@ -135,19 +136,21 @@ def test_while_a_model_loads_the_process_is_live_and_not_ready(
 ) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
-    def slow(name: str, version: int, settings: Settings) -> LoadedModel:
+    def slow(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
         go_on.wait()
-        return load(name, version, settings)
+        return load(name, version, settings, verified)
 
     monkeypatch.setattr(LoadedModel, "load", slow)
     with serving(repository, wait=False) as client:
         assert client.get("/health/live").json() == {"status": "live"}
         (listed,) = client.get("/models").json()["models"]
-        assert listed["versions"] == [{"version": 1, "state": "loading"}]
+        (version,) = listed["versions"]
+        assert version.pop("loading_seconds") >= 0
+        assert version == {"version": 1, "state": "loading"}
         for answer in (client.get("/health/ready"), client.post("/predict", json=BODY), client.get("/models/toy")):
             assert answer.status_code == 503
             assert int(answer.headers["Retry-After"]) > 0
-            assert answer.json() == {"error": "model 'toy' version 1 is still loading"}
+            assert re.fullmatch(r"model 'toy' version 1 is still loading, for \d+ s", answer.json()["error"])
         go_on.set()
         while client.get("/health/ready").status_code == 503:
             pass

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from models.bundle import File
-from service.catalog.loaded import LoadedModel
+from service.catalog.loaded import LoadedModel, Verified
 from service.catalog.registry import Registry
 from service.errors import LoadFailed, ModelNotFound
 from service.settings import Settings
@@ -22,6 +22,12 @@ from tests.networks import network_of, toy
 from tests.service.asgi import LEFT, Client, settled, slow, started
 from tests.service.infer_requests import INFER, request
 from tests.service.versions import COUNTS, HALF, damage, doubled
+
+
+async def poll(registry: Registry) -> None:
+    """Poll, and wait until what that began to load is loaded or has failed."""
+    await registry.poll()
+    await registry.loads_over()
 
 
 def registry_of(client: Client) -> Registry:
@@ -73,9 +79,9 @@ async def test_the_old_version_answers_until_the_new_one_is_ready_and_finishes_w
 ) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
-    def waiting(name: str, version: int, settings: Settings) -> LoadedModel:
+    def waiting(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
         assert go_on.wait(timeout=60)
-        return load(name, version, settings)
+        return load(name, version, settings, verified)
 
     async with started(repository) as client:
         held = slow(client.model())
@@ -157,23 +163,23 @@ async def test_a_poll_finds_new_versions_and_models_and_tries_a_failed_one_again
         registry = registry_of(client)
         publish(repository, doubled())
         damage(repository, 2)
-        await registry.poll()
+        await poll(registry)
         assert await versions(client) == [(1, "ready"), (2, "failed")]
         with structlog.testing.capture_logs() as entries:
-            await registry.poll()
+            await poll(registry)
         assert entries == []
         weights = repository / "toy" / "2" / File.WEIGHTS
         weights.write_bytes(weights.read_bytes()[:-1])
-        await registry.poll()
+        await poll(registry)
         assert await versions(client) == [(2, "ready")]
         publish(repository, toy(), "other")
-        await registry.poll()
+        await poll(registry)
         assert (await client.post(LEFT, "/models/other/predict")).status == 200
         shutil.rmtree(repository / "toy" / "2")  # as one rolls back
-        await registry.poll()
+        await poll(registry)
         assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
         shutil.rmtree(repository / "toy")
-        await registry.poll()
+        await poll(registry)
         assert (await client.post(LEFT, "/models/toy/predict")).json["version"] == 1
 
 
@@ -184,7 +190,7 @@ async def test_a_poll_leaves_a_version_that_answers_alone_though_its_files_were_
         for file in (repository / "toy" / "1").iterdir():
             os.utime(file, (0, 0))
         with structlog.testing.capture_logs() as entries:
-            await registry_of(client).poll()
+            await poll(registry_of(client))
         assert entries == []
         assert client.model() is before
 
@@ -195,20 +201,20 @@ async def test_a_model_that_comes_later_does_not_make_the_server_unready(
 ) -> None:
     load, go_on = LoadedModel.load, threading.Event()
 
-    def waiting(name: str, version: int, settings: Settings) -> LoadedModel:
+    def waiting(name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:
         assert name == "toy" or go_on.wait(timeout=60)
-        return load(name, version, settings)
+        return load(name, version, settings, verified)
 
     monkeypatch.setattr(LoadedModel, "load", waiting)
     async with started(repository) as client:
         publish(repository, toy(), "other")
         damage(repository, 1, "other")
-        polling = asyncio.create_task(registry_of(client).poll())
+        await registry_of(client).poll()
         while len((await client.get("/models")).json["models"]) < 2:
             await asyncio.sleep(0)
         assert (await client.get("/health/ready")).status == 200  # while it loads
         go_on.set()
-        await polling
+        await registry_of(client).loads_over()
         assert (await client.get("/health/ready")).status == 200  # and once it has failed
         failed = await client.post(LEFT, "/models/other/predict")
         assert (failed.status, "sha256" in failed.json["error"]) == (503, True)
@@ -272,7 +278,7 @@ async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(reposit
     async with started(repository) as client:
         registry = registry_of(client)
         await registry.unload("toy")
-        await registry.poll()
+        await poll(registry)
         ready = await client.get("/health/ready")
         assert (ready.status, ready.json) == (503, {"error": "no model is loaded"})
         assert (await client.post(LEFT, "/models/toy/predict")).status == 404
@@ -283,7 +289,7 @@ async def test_a_model_that_is_unloaded_is_not_served_until_it_is_loaded(reposit
         assert (await client.post(LEFT)).status == 200
         assert (await client.get("/health/ready")).status == 200
         publish(repository, doubled())
-        await registry.poll()  # which it is no longer kept from
+        await poll(registry)  # which it is no longer kept from
         assert await versions(client) == [(2, "ready")]
 
 
@@ -313,5 +319,5 @@ async def test_no_name_leads_out_of_the_repository(repository: Path, tmp_path: P
                 with pytest.raises(ModelNotFound):
                     await control(name)
         assert registry_of(client).locks.keys() == {"toy"}  # what is asked for in vain leaves nothing behind
-        await registry_of(client).poll()
+        await poll(registry_of(client))
         assert await versions(client) == [(1, "ready")]

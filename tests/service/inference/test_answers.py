@@ -16,7 +16,7 @@ from starlette.types import Message
 from models.errors import InvalidBundle
 from models.spec.network import Network
 from service.catalog.answer_size import AnswerSize
-from service.catalog.loaded import LoadedModel
+from service.catalog.loaded import LoadedModel, verify
 from service.http.answers import PiecesResponse
 from service.inference.heap import heap_trimmer, keep_trimming
 from service.inference.memory import MemoryBudget, Reservation
@@ -32,6 +32,11 @@ from tests.serving import serving
 # classes of 32 bytes of arrays, a count of 21 and a probability of 25, and 128 bytes around them: 128 + 2 x 78 + 8.
 SAMPLE = 292
 ENVELOPE = 512 + len('"toy"')
+
+
+def loaded(settings: Settings) -> LoadedModel:
+    """Verify and load the model of a repository."""
+    return LoadedModel.load("toy", 1, settings, verify("toy", 1, settings))
 
 
 def wide(classes: int) -> Network:
@@ -61,7 +66,7 @@ def test_the_bytes_of_an_answer_are_those_of_its_labels_counts_and_probabilities
 @pytest.mark.parametrize("returned", [[], ["raster", "membrane", "spikes_per_node"]])
 @pytest.mark.parametrize("samples", [1, 7])
 def test_no_answer_is_longer_than_was_said_before(repository: Path, samples: int, returned: list[str]) -> None:
-    limits = LoadedModel.load("toy", 1, Settings(repository=repository)).limits
+    limits = loaded(Settings(repository=repository)).limits
     body = {"inputs": [[10, 10]] * samples, "time_steps": 50, "return": returned}
     with serving(repository) as client:
         answer = client.post("/predict", json=body)
@@ -93,11 +98,9 @@ def test_the_budget_is_a_bound_of_one_answer_too(repository: Path) -> None:
 
 def test_a_model_whose_answer_for_one_sample_is_too_long_is_not_loaded(repository: Path) -> None:
     most = ENVELOPE + SAMPLE
-    assert (
-        LoadedModel.load("toy", 1, Settings(repository=repository, max_answer_bytes=most)).limits.answer_bytes == most
-    )
+    assert loaded(Settings(repository=repository, max_answer_bytes=most)).limits.answer_bytes == most
     with pytest.raises(InvalidBundle) as refused:
-        LoadedModel.load("toy", 1, Settings(repository=repository, max_answer_bytes=most - 1))
+        loaded(Settings(repository=repository, max_answer_bytes=most - 1))
     assert str(refused.value) == (
         f"labels: with the model's 2, an answer for one sample may take {most} bytes, but max_answer_bytes is "
         f"{most - 1}"
@@ -106,7 +109,7 @@ def test_a_model_whose_answer_for_one_sample_is_too_long_is_not_loaded(repositor
 
 def test_a_request_is_described_with_as_many_samples_as_its_answer_may_have(repository: Path) -> None:
     settings = Settings(repository=repository, max_answer_bytes=ENVELOPE + 5 * SAMPLE + SAMPLE // 2)
-    assert LoadedModel.load("toy", 1, settings).limits.max_request_samples == 5
+    assert loaded(settings).limits.max_request_samples == 5
 
 
 @pytest.mark.parametrize("path", ["/predict", INFER])
@@ -179,7 +182,7 @@ def test_packed_long_answers_are_the_same(tmp_path: Path) -> None:
 async def test_the_bytes_of_an_answer_are_reserved_until_it_was_sent_and_are_then_free(tmp_path: Path) -> None:
     # One sample of 3,000 classes may take 234,000 bytes and a little: two fit the budget, and a third does not.
     publish(tmp_path, wide(3000))
-    size = LoadedModel.load("toy", 1, Settings(repository=tmp_path)).limits.answer.native(1, 3)
+    size = loaded(Settings(repository=tmp_path)).limits.answer.native(1, 3)
     async with started(tmp_path, threads=1, max_body_bytes=1000, max_pending_bytes=2 * size) as client:
         budget = client.app.state.services.budget
         held = slow(client.model())

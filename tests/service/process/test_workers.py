@@ -439,7 +439,7 @@ def test_a_server_is_ready_once_every_worker_is_whichever_is_asked(repository: P
         server = Server(service)
         for answer in server.readiness():
             assert answer.status_code == 503
-            assert answer.json()["error"].endswith("model 'toy' version 1 is still loading")
+            assert "model 'toy' version 1 is still loading, for " in answer.json()["error"]
         (tmp_path / "go_on").touch()
         service.wait_for("model_ready")
         assert [answer.status_code for answer in server.readiness()] == [200] * 4

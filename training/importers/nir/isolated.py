@@ -16,9 +16,7 @@ The process answers with a line of JSON, then arrays in numpy's own format. No p
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
+from models.bundle.isolated import command, environment
 from training.errors import InvalidGraph
 from training.importers.nir.graph import GraphNode, NestedGraph
 from training.importers.nir.limits import MAX_SECONDS
@@ -37,14 +36,11 @@ def read_isolated(path: Path, seconds: float = MAX_SECONDS) -> tuple[NestedGraph
 
     The answer goes by way of a temporary file, which takes as much room as the file's arrays.
     """
-    command = [sys.executable, "-P", "-m", "training.importers.nir.reader", str(path.absolute())]
-    # It finds what this process finds, wherever it was started; numpy's threads would only reserve memory.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as answer:
         try:
             ended = subprocess.run(  # noqa: S603
-                command,
-                env=environment,
+                command("training.importers.nir.reader", str(path.absolute())),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=answer,
                 stderr=subprocess.PIPE,

@@ -1,0 +1,231 @@
+"""What it takes to load a model: memory and operations, reckoned from its spec before anything of that size is made.
+
+A spec of a kilobyte can call for terabytes: a padding of 20000 around one value, a pool over all of it. So a bundle is
+priced first, from whole numbers alone, and refused by a sentence where it is over the limits.
+
+A price is what any engine takes at least, within a factor of two or so: enough to refuse what cannot be loaded. What a
+load then really takes, in memory and time, is watched while it runs (`service.catalog.fork_server`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Self
+
+from models.errors import InvalidSpec
+from models.spec.neuron_parameters import ROWS
+from models.spec.nodes import Conv, ConvTranspose, Delay, JoinBase, Linear, Neuron, Node, Pool, Spiking, SweptBase
+from models.spec.onnx_contract import OnnxContract
+from models.spec.parameters import Shape, show
+from models.spec.spec import INPUT, Spec, Task
+
+WEIGHT = 16  # bytes of a weight: in the file, in the network, as it counts in sums, and in the engine's table
+PLACE = 32  # bytes of a value's place in the tables of a layer, and of a connection that meets it
+PARAMETERS = 5 * len(ROWS)  # bytes of a neuron's parameters: each is a float, and is compared with its neighbours'
+SIGNAL = 12  # bytes of a value at each step: an index, a value, and a float of a row
+FLOAT = 4
+PAIR = 64  # bytes of a (place, window) pair, as Python's lists hold it while tables are made
+INTERPRETED = 100  # operations of a kernel that one of the interpreter's takes as long as
+
+
+@dataclass(frozen=True)
+class LoadLimits:
+    """The most bytes and operations that a model may take to be loaded and verified."""
+
+    model_bytes: int = 8 * 2**30
+    operations: int = 10**13
+
+
+@dataclass(frozen=True)
+class NodePrice:
+    """What one node takes; `about` names what makes it large.
+
+    In bytes: `tables` once, `per_step` for each step of a sample, `carried` for each sample. In operations: `making`
+    the tables, and `running` one step of a sample in which every input and neuron fires.
+    """
+
+    name: str
+    about: str
+    tables: int = 0
+    per_step: int = 0
+    carried: int = 0
+    making: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a model takes to be loaded, node by node; one sample is run at a time, for `time_steps`."""
+
+    nodes: tuple[NodePrice, ...]
+    time_steps: int
+
+    @classmethod
+    def of(cls, task: Task, longest: Mapping[str, int] | None = None) -> Self:
+        """Return the price of a model. `longest` is the longest delay of each Delay whose tensor says it."""
+        return cls(tuple(_nodes(task, longest or {})), task.time_steps)
+
+    def bytes_of(self, node: NodePrice, samples: int) -> int:
+        """Return the bytes that a node takes while so many samples are verified."""
+        return node.tables + self.time_steps * node.per_step + samples * node.carried
+
+    def operations_of(self, node: NodePrice, samples: int) -> int:
+        """Return the operations that a node takes for so many samples."""
+        return node.making + samples * self.time_steps * node.running
+
+    def check(self, limits: LoadLimits, samples: int = 1) -> None:
+        """Raise InvalidSpec, which names the node that takes most, if verifying so many samples is over a limit."""
+        for what, most, limit, taken in (
+            ("bytes of memory", limits.model_bytes, "max_model_bytes", self.bytes_of),
+            ("operations", limits.operations, "max_load_operations", self.operations_of),
+        ):
+            each = {node: taken(node, samples) for node in self.nodes}
+            if (total := sum(each.values())) > most:
+                worst = max(each, key=lambda node: each[node])
+                raise InvalidSpec(
+                    f"node '{worst.name}': {worst.about} takes {each[worst]} of the {total} {what} that loading the "
+                    f"model takes, expected at most {most} in all ({limit})"
+                )
+
+
+@singledispatch
+def _nodes(task: Task, _: Mapping[str, int]) -> Iterator[NodePrice]:
+    """Yield the price of each node of a model."""
+    raise TypeError(f"no price for a {type(task).__name__}")
+
+
+@_nodes.register
+def _(contract: OnnxContract, _: Mapping[str, int]) -> Iterator[NodePrice]:
+    # Only its ends are known. Random samples are drawn in float64, clipped, and read as float32.
+    values = math.prod(contract.input.shape)
+    yield NodePrice(INPUT, f"its shape of {show(contract.input.shape)}", per_step=32 * values, running=values)
+    labels = contract.classes
+    yield NodePrice("output", f"its {labels} labels", per_step=SIGNAL * labels, running=labels)
+
+
+@_nodes.register
+def _(spec: Spec, longest: Mapping[str, int]) -> Iterator[NodePrice]:
+    values = math.prod(spec.input.shape)
+    yield NodePrice(INPUT, f"its shape of {show(spec.input.shape)}", tables=PLACE * values, per_step=SIGNAL * values)
+    for node in spec.nodes:
+        before, after = spec.input_shapes[node.name], spec.output_shapes[node.name]
+        own = _own(node, before, after, longest)
+        sources = spec.sources[node.name]
+        values, joins = math.prod(after), (len(sources) - 1) * math.prod(before)
+        weights = sum(math.prod(shape) for shape in node.tensor_shapes(before).values())
+        if isinstance(node, JoinBase):
+            joins += node.products([spec.output_shapes[name] for name in sources])
+        yield NodePrice(
+            node.name,
+            _about(weights, joins, before, after, len(sources)),
+            tables=own.tables + WEIGHT * weights + PLACE * values,
+            per_step=own.per_step + SIGNAL * values,
+            carried=own.carried,
+            making=own.making + weights,
+            running=own.running + values + joins,
+        )
+
+
+def _about(weights: int, joins: int, before: Shape, after: Shape, sources: int) -> str:
+    """Name what a node's price comes from."""
+    shapes = f"its input of {show(before)} and output of {show(after)}"
+    if weights > math.prod(before) + math.prod(after):
+        return f"with {shapes} and its {weights} parameters it"
+    return f"with {shapes}, to which {sources} are joined, it" if joins else f"with {shapes} it"
+
+
+@singledispatch
+def _own(node: Node, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
+    """Return what a node takes beside its weights, its output and the sum of its inputs."""
+    del before, after, longest
+    return NodePrice(node.name, "")
+
+
+@_own.register
+def _(node: Linear, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+    return NodePrice(node.name, "", running=math.prod(before) * math.prod(after))
+
+
+@_own.register
+def _(node: Conv, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+    taps = math.prod(window.extent for window in node.windows)
+    reached = [
+        min(window.extent, size) * places
+        for window, size, places in zip(node.windows, before[1:], after[1:], strict=True)
+    ]
+    return NodePrice(
+        node.name,
+        "",
+        # Positions that one line of taps reaches are neighbours, so that only those of the last axis are listed.
+        tables=PLACE * math.prod(before) + PAIR * math.prod(before[1:-1]) * reached[-1],
+        per_step=FLOAT * _padded(node, before),
+        making=INTERPRETED * _pairs(node, before, after),
+        running=math.prod(after) * taps * (node.in_channels // node.groups),
+    )
+
+
+@_own.register
+def _(node: ConvTranspose, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+    taps = math.prod(window.extent for window in node.windows)
+    tapped = sum(size * window.extent for window, size in zip(node.windows, before[1:], strict=True))
+    # All outputs, with those that the padding takes away.
+    every = (window.outputs(size) + 2 * window.padding for window, size in zip(node.windows, before[1:], strict=True))
+    last = before[-1] * node.windows[-1].extent
+    return NodePrice(
+        node.name,
+        "",
+        tables=PLACE * math.prod(before) + PAIR * math.prod(before[1:-1]) * last,
+        per_step=FLOAT * after[0] * math.prod(every),
+        making=INTERPRETED * tapped,
+        running=math.prod(before) * taps * (node.out_channels // node.groups),
+    )
+
+
+@_own.register
+def _(node: Pool, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+    covered = math.prod(
+        min(window.extent, size) * places
+        for window, size, places in zip(node.windows, before[1:], after[1:], strict=True)
+    )
+    overlaps = math.prod(-(-window.extent // window.stride) for window in node.windows)
+    counted = math.prod(before) * min(overlaps, math.prod(after[1:]))
+    return NodePrice(
+        node.name,
+        "",
+        tables=PAIR * covered + FLOAT * counted,
+        per_step=FLOAT * _padded(node, before) + 2 * FLOAT * counted,
+        making=INTERPRETED * covered,
+        running=after[0] * covered,
+    )
+
+
+@_own.register
+def _(node: Neuron, before: Shape, after: Shape, _: Mapping[str, int]) -> NodePrice:
+    del after
+    neurons = math.prod(before)
+    recurrent = neurons * neurons if isinstance(node, Spiking) and node.recurrent is not None else 0
+    return NodePrice(node.name, "", tables=PARAMETERS * neurons, carried=FLOAT * neurons, running=recurrent)
+
+
+@_own.register
+def _(node: Delay, before: Shape, after: Shape, longest: Mapping[str, int]) -> NodePrice:
+    del after
+    delay = longest.get(node.name, 0) if isinstance(node.delay, str) else node.delay
+    return NodePrice(node.name, "", carried=FLOAT * delay * math.prod(before))
+
+
+def _padded(node: SweptBase, shape: Shape) -> int:
+    """Return the number of values of an input of `shape` with its padding."""
+    sizes = (size + window.before + window.after for window, size in zip(node.windows, shape[1:], strict=True))
+    return shape[0] * math.prod(sizes)
+
+
+def _pairs(node: Conv, before: Shape, after: Shape) -> int:
+    """Return how many (position, tap) pairs are looked at along the axes, one axis at a time, from either end."""
+    return sum(
+        (size + places) * window.extent
+        for window, size, places in zip(node.windows, before[1:], after[1:], strict=True)
+    )

@@ -1,0 +1,188 @@
+"""What loading takes is reckoned before anything is made: numbers worked out by hand, and bundles that ask too much."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.bundle import Bundle
+from models.bundle.external import ExternalBundle
+from models.errors import InvalidBundle, InvalidSpec
+from models.spec import Spec
+from models.spec.neuron_parameters import ROWS
+from models.spec.price import LoadLimits, Price
+from tests.bundles import huge, publish, rewrite
+from tests.external import contract
+from tests.networks import toy
+
+MAX_ALLOCATED = 2**22  # bytes that a refusal may allocate: a spec's own, and nothing of what it calls for
+
+
+def spec_of(nodes: list[dict[str, Any]], shape: list[int], labels: int = 1, **fields: Any) -> Spec:
+    named = [str(label) for label in range(labels)]
+    return Spec.read({"input": {"shape": shape}, "time_steps": 4, "labels": named, "nodes": nodes, **fields})
+
+
+def test_a_small_network_costs_what_is_worked_out_by_hand() -> None:
+    nodes = [
+        {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 2},
+        {"type": "LIF", "name": "out", "decay": 0.5},
+    ]
+    price = Price.of(spec_of(nodes, [3], 2))
+    arrives, fc, out = price.nodes
+    # 3 inputs: a place of 32 bytes and a signal of 12 for each.
+    assert (arrives.tables, arrives.per_step, arrives.running) == (96, 36, 0)
+    # 6 weights and 2 biases of 16 bytes, 2 outputs of 32; 6 products and 2 outputs at each step.
+    assert (fc.tables, fc.per_step, fc.making, fc.running) == (8 * 16 + 2 * 32, 24, 8, 8)
+    # 2 neurons: five bytes for each possible parameter, a place, and a membrane that is carried.
+    assert (out.tables, out.carried, out.running) == (2 * (5 * len(ROWS) + 32), 8, 2)
+    # Four steps of 36 + 24 + 24 bytes, and for each of three samples 8 bytes.
+    total = sum(price.bytes_of(node, samples=3) for node in price.nodes)
+    assert total == arrives.tables + fc.tables + out.tables + 4 * 84 + 3 * 8
+    # Making: 8 weights. Running: 12 sample-steps of 8 + 2 operations.
+    assert sum(price.operations_of(node, samples=3) for node in price.nodes) == 8 + 12 * 10
+
+
+def test_a_convolution_costs_its_padded_input_and_its_windows() -> None:
+    nodes: list[dict[str, Any]] = [
+        {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3, "kernel_size": 3, "padding": 1},
+        {"type": "IF", "name": "fire"},
+        {"type": "AvgPool2d", "name": "pool", "kernel_size": 2},
+        {"type": "Flatten", "name": "flat"},
+        {"type": "IF", "name": "out"},
+    ]
+    _, conv, _, pool, *_ = Price.of(spec_of(nodes, [2, 4, 4], 12)).nodes
+    # 48 outputs of 9 taps and 2 channels, and the outputs themselves.
+    assert conv.running == 48 * 18 + 48
+    # An output's signal, and an input of 2 channels of 6 by 6 as floats.
+    assert conv.per_step == 48 * 12 + 2 * 36 * 4
+    # 57 parameters, 48 outputs and 32 inputs; on each of 4 rows 3 taps of 4 outputs are listed.
+    assert conv.tables == 57 * 16 + (48 + 32) * 32 + 4 * 12 * 64
+    # Each of 4 windows covers 4 positions, for 3 channels, and each of the 48 inputs counts for one window.
+    assert pool.running == 3 * 16 + 12
+    assert pool.tables == 12 * 32 + 16 * 64 + 48 * 4
+
+
+def test_a_delay_costs_its_longest_for_each_sample_and_each_edge_a_sum() -> None:
+    nodes: list[dict[str, Any]] = [
+        {"type": "Delay", "name": "late", "delay": "per_neuron"},
+        {"type": "IF", "name": "out", "inputs": ["late", "input", "late"]},
+    ]
+    _, late, out = Price.of(spec_of(nodes, [5], 5), {"late": 7}).nodes
+    assert late.carried == 5 * 7 * 4
+    assert out.running == 5 + 2 * 5  # the neurons, and two sums
+
+
+@pytest.mark.parametrize("attack", huge(), ids=lambda attack: str(attack[0]))
+def test_a_bundle_that_asks_for_too_much_is_refused_before_anything_of_that_size_is_made(
+    tmp_path: Path, attack: tuple[str, dict[str, Any], str]
+) -> None:
+    _, spec, sentence = attack
+    publish(tmp_path, toy())
+    folder = tmp_path / "toy" / "1"
+    rewrite(folder, lambda manifest: manifest.update(spec=spec))
+    size = len((folder / "bundle.json").read_bytes())
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidBundle) as refused:
+            Bundle.read(folder)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+    assert peak < MAX_ALLOCATED + 12 * size
+
+
+def test_an_external_model_of_a_huge_input_is_refused_before_a_sample_is_drawn(tmp_path: Path) -> None:
+    from tests.external import publish as publish_external
+    from tests.external import scores
+
+    publish_external(tmp_path, scores(), contract(input={"shape": [2**20, 2**20]}))
+    with pytest.raises(InvalidBundle, match=r"^bundle\.json: node 'input': its shape of 1048576×1048576 takes"):
+        ExternalBundle.read(tmp_path / "external" / "1")
+
+
+def test_golden_samples_cost_their_steps_and_the_limits_are_the_callers() -> None:
+    nodes = [{"type": "IF", "name": "out"}]
+    price = Price.of(spec_of(nodes, [10], 10))
+    # Making is nothing; ten neurons for four steps of each of 100 samples are 4000 operations.
+    price.check(LoadLimits(operations=4000), samples=100)
+    with pytest.raises(InvalidSpec, match=r"takes 4040 of the 4040 operations .* at most 4000 in all"):
+        price.check(LoadLimits(operations=4000), samples=101)
+    # 10 inputs and neurons: places, parameters, signals of four steps, and one sample's membranes.
+    most = 20 * 32 + 10 * 5 * len(ROWS) + 4 * 20 * 12 + 10 * 4
+    price.check(LoadLimits(model_bytes=most))
+    with pytest.raises(InvalidSpec, match=rf"of the {most} bytes of memory .* at most {most - 1} in all"):
+        price.check(LoadLimits(model_bytes=most - 1))
+
+
+def test_the_networks_that_people_use_are_far_below_the_default_limits() -> None:
+    for name, spec in real_networks().items():
+        price = Price.of(spec)
+        limits = LoadLimits()
+        assert sum(price.bytes_of(node, 8) for node in price.nodes) < limits.model_bytes / 2, name
+        assert sum(price.operations_of(node, 8) for node in price.nodes) < limits.operations / 4, name
+
+
+def real_networks() -> dict[str, Spec]:
+    """Return networks like DVSGestureNet, with 128 channels at 128×128, and a SEW ResNet-18 at 3×32×32."""
+
+    def conv(name: str, ins: int, outs: int, source: str | None = None, stride: int = 1, kernel: int = 3) -> Any:
+        node = {"type": "Conv2d", "name": name, "in_channels": ins, "out_channels": outs, "kernel_size": kernel}
+        return node | {"stride": stride, "padding": kernel // 2, "inputs": [source] if source else None}
+
+    gesture: list[Any] = []
+    for layer in range(5):
+        gesture.append(conv(f"conv{layer}", 2 if layer == 0 else 128, 128))
+        gesture.append({"type": "LIF", "name": f"lif{layer}", "decay": 0.5})
+        gesture.append({"type": "MaxPool2d", "name": f"pool{layer}", "kernel_size": 2})
+    gesture += [
+        {"type": "Flatten", "name": "flat"},
+        {"type": "Linear", "name": "fc1", "in_features": 2048, "out_features": 512},
+        {"type": "LIF", "name": "hidden", "decay": 0.5},
+        {"type": "Linear", "name": "fc2", "in_features": 512, "out_features": 110},
+        {"type": "LIF", "name": "out", "decay": 0.5},
+    ]
+    resnet: list[Any] = [conv("stem", 3, 64), {"type": "IF", "name": "stem_if"}]
+    last, channels = "stem_if", 64
+    for block in range(8):
+        wider = 64 * 2 ** (block // 2)
+        stride = 2 if wider != channels else 1
+        resnet += [
+            conv(f"b{block}a", channels, wider, last, stride),
+            {"type": "IF", "name": f"b{block}ia"},
+            conv(f"b{block}b", wider, wider),
+            {"type": "IF", "name": f"b{block}ib"},
+        ]
+        if stride == 2:
+            resnet.append(conv(f"b{block}d", channels, wider, last, 2, 1))
+            resnet.append({"type": "IF", "name": f"b{block}id"})
+            last = f"b{block}id"
+        resnet.append({"type": "Scale", "name": f"b{block}", "scale": 1.0, "inputs": [f"b{block}ib", last]})
+        last, channels = f"b{block}", wider
+    resnet += [
+        {"type": "AvgPool2d", "name": "pool", "kernel_size": 4},
+        {"type": "Flatten", "name": "flat"},
+        {"type": "Linear", "name": "fc", "in_features": 512, "out_features": 10},
+        {"type": "LI", "name": "out", "decay": 0.5},
+    ]
+    return {
+        "gesture": spec_of(gesture, [2, 128, 128], 110, time_steps=20, coding="spikes"),
+        "resnet": spec_of(resnet, [3, 32, 32], 10, readout="max"),
+    }
+
+
+def test_the_limits_are_written_into_no_sentence_as_text_of_its_own() -> None:
+    # A spec whose numbers are long is refused by a short sentence.
+    nodes = [{"type": "Conv1d", "name": "conv", "in_channels": 1, "out_channels": 1, "kernel_size": 1, "padding": 1}]
+    nodes[0]["padding"] = 10**40
+    with pytest.raises(InvalidSpec) as refused:
+        Spec.read(json.dumps({"input": {"shape": [1, 1]}, "time_steps": 1, "labels": ["a"], "nodes": nodes}))
+    assert "padding" in str(refused.value)
+    assert len(str(refused.value)) < 300

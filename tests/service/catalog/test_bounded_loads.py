@@ -1,0 +1,225 @@
+"""A bundle that takes any time or memory to be loaded costs a process of its own, and stops nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.errors import InvalidBundle
+from service.app import create_app
+from service.catalog.load_process import _servers
+from service.catalog.loaded import LoadedModel, verify
+from service.catalog.registry import Registry
+from service.errors import LoadFailed
+from service.settings import Settings
+from tests.bundles import Attack, huge, publish, rewrite
+from tests.external import contract, endless, expanding
+from tests.external import publish as publish_external
+from tests.networks import toy
+from tests.service.asgi import LEFT, Client, metric, started
+from tests.service.versions import doubled
+from tests.serving import running
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="watches processes as Linux shows them")
+
+
+def registry_of(client: Client) -> Registry:
+    registry: Registry = client.app.state.services.registry
+    return registry
+
+
+@asynccontextmanager
+async def beginning(root: Path, **settings: Any) -> AsyncIterator[Client]:
+    """Start an app, and go on at once."""
+    app = create_app(Settings(repository=root, **settings))
+    async with app.router.lifespan_context(app):
+        yield Client(app)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def status(client: Client, name: str) -> dict[str, Any]:
+    """Return the status of a model's newest version."""
+    models = (await client.get("/models")).json["models"]
+    newest: dict[str, Any] = next(model["versions"][-1] for model in models if model["name"] == name)
+    return newest
+
+
+async def until_status(client: Client, name: str, **wanted: Any) -> None:
+    async with asyncio.timeout(60):
+        while not (await status(client, name)).items() >= wanted.items():
+            await asyncio.sleep(0.01)
+
+
+def children(process: int) -> list[int]:
+    """Return the children of a process, which has one thread or forks from its first."""
+    tasks = Path(f"/proc/{process}/task")
+    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+def loading() -> list[int]:
+    """Return the processes in which versions are being verified now."""
+    return children(_servers["event"].process.pid)
+
+
+def gone(process: int) -> bool:
+    """Return whether a process has ended, though nobody may have asked for its status."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def endless_model(root: Path, name: str) -> None:
+    publish_external(root, endless(), contract(), name)
+
+
+@pytest.mark.anyio
+async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(repository: Path) -> None:
+    for name in ("circles", "loops", "rounds"):
+        endless_model(repository, name)
+    async with started(repository, default_model="toy", load_seconds=3) as client:
+        assert (await client.post(LEFT)).status == 200
+        for name in ("circles", "loops", "rounds"):
+            failed = await status(client, name)
+            assert failed["state"] == "failed"
+            assert failed["error"] == "loading it took longer than 3 s (load_seconds) and was stopped"
+        assert loading() == []
+
+
+@pytest.mark.anyio
+async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_how_long(repository: Path) -> None:
+    endless_model(repository, "loops")
+    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
+        await until_status(client, "toy", state="ready")
+        publish(repository, doubled())
+        await registry_of(client).poll()  # which does not wait for anything that loads
+        await until_status(client, "toy", version=2, state="ready")
+        found = await status(client, "loops")
+        assert found["state"] == "loading"
+        assert found["loading_seconds"] > 0
+        assert "model 'loops' version 1 is still loading, for " in (await client.get("/health/ready")).json["error"]
+        assert await metric(client, 'spikeserve_model_loading_seconds{model="loops",version="1"}') > 0
+        (listed,) = [
+            each
+            for each in (await client.call("POST", "/v2/repository/index", b"{}", {}, asyncio.Event())).json
+            if each["name"] == "loops"
+        ]
+        assert "still loading, for " in listed["reason"]
+
+
+@pytest.mark.anyio
+async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits_for_it(repository: Path) -> None:
+    endless_model(repository, "loops")
+    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
+        await until_status(client, "toy", state="ready")
+        await until(lambda: len(loading()) == 1)
+        (process,) = loading()
+        asked = asyncio.create_task(registry_of(client).load("loops"))
+        await until(lambda: len(registry_of(client).loads) == 2)
+        await registry_of(client).unload("loops")
+        with pytest.raises(LoadFailed, match=r"^model 'loops' was unloaded while it was loading$"):
+            await asked
+        await until(lambda: gone(process))
+        assert (await client.post(LEFT, "/models/loops/predict")).status == 404
+        await registry_of(client).poll()
+        assert registry_of(client).loads == {}  # what was unloaded is not loaded again by itself
+
+
+@pytest.mark.anyio
+async def test_an_app_that_stops_kills_what_it_loads(repository: Path) -> None:
+    endless_model(repository, "loops")
+    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
+        await until_status(client, "toy", state="ready")
+        await until(lambda: len(loading()) == 1)
+        (process,) = loading()
+    await until(lambda: gone(process))
+
+
+@pytest.mark.anyio
+async def test_a_graph_that_takes_too_much_memory_is_stopped_by_a_sentence(repository: Path) -> None:
+    publish_external(repository, expanding(1_500_000_000), contract(), "large")  # six gigabytes of zeros
+    async with started(repository, default_model="toy", max_model_bytes=2**28) as client:
+        failed = await status(client, "large")
+        assert failed["state"] == "failed"
+        assert "more than max_model_bytes and was stopped" in failed["error"]
+        assert (await client.post(LEFT)).status == 200
+
+
+@pytest.mark.parametrize("attack", huge()[:2], ids=lambda attack: str(attack[0]))
+@pytest.mark.anyio
+async def test_a_small_bundle_that_calls_for_gigabytes_is_refused(repository: Path, attack: Attack) -> None:
+    publish(repository, toy(), "huge")
+    rewrite(repository / "huge" / "1", lambda manifest: manifest.update(spec=attack[1]))
+    async with started(repository, default_model="toy") as client:
+        failed = await status(client, "huge")
+        assert failed["state"] == "failed"
+        assert attack[2] in failed["error"]
+        assert (await client.post(LEFT)).status == 200
+
+
+@pytest.mark.anyio
+async def test_a_process_that_is_killed_while_it_loads_is_told_of_by_a_sentence(repository: Path) -> None:
+    endless_model(repository, "loops")
+    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
+        await until_status(client, "toy", state="ready")
+        await until(lambda: len(loading()) == 1)
+        os.kill(loading()[0], signal.SIGKILL)
+        await until_status(client, "loops", state="failed")
+        sentence = "the process that loaded it was killed (SIGKILL); most likely the machine ran out of memory"
+        assert (await status(client, "loops"))["error"] == sentence
+        assert (await client.post(LEFT)).status == 200
+
+
+@pytest.mark.anyio
+async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load_has_another(repository: Path) -> None:
+    endless_model(repository, "loops")
+    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
+        await until_status(client, "toy", state="ready")
+        await until(lambda: len(loading()) == 1)
+        (process,) = loading()
+        server = _servers["event"].process.pid
+        os.kill(server, signal.SIGKILL)
+        await until_status(client, "loops", state="failed")
+        assert "the process that loads models has ended" in (await status(client, "loops"))["error"]
+        await until(lambda: gone(process))
+        await registry_of(client).load("toy")
+        assert _servers["event"].process.pid != server
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.anyio
+async def test_a_service_that_is_killed_leaves_no_process_behind(repository: Path, workers: int) -> None:
+    endless_model(repository, "loops")
+    flags = ("--load-seconds", "3600", "--workers", str(workers), "--default-model", "toy")
+    with running(repository, *flags) as service:
+        main = service.process.pid
+        serving = [main] if workers == 1 else children(main)
+        await until(lambda: all(children(each) for each in serving))
+        servers = [child for each in serving for child in children(each)]
+        await until(lambda: all(children(server) for server in servers))
+        below = [child for server in servers for child in children(server)]
+        assert len(below) >= workers
+        for process in (main, *serving):
+            os.kill(process, signal.SIGKILL)
+        await until(lambda: all(gone(process) for process in (*servers, *below)))
+
+
+def test_a_bundle_that_changes_after_it_was_verified_is_not_loaded(repository: Path) -> None:
+    settings = Settings(repository=repository)
+    verified = verify("toy", 1, settings)
+    assert LoadedModel.load("toy", 1, settings, verified).version == 1
+    rewrite(repository / "toy" / "1", lambda manifest: manifest.update(producer="somebody else"))
+    with pytest.raises(InvalidBundle, match=r"^bundle\.json: its sha256 is .* when it was verified, just before$"):
+        LoadedModel.load("toy", 1, settings, verified)
