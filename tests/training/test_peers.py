@@ -691,7 +691,7 @@ class SpikingJellyRepeats(SpikingJellyOwn):
     """The others: one image, shown at every step."""
 
     def forward(self, image: Tensor) -> Tensor:
-        return super().forward(image.unsqueeze(0).repeat(4, 1, 1, 1, 1))
+        return super().forward(image.unsqueeze(0).repeat(12, 1, 1, 1, 1))
 
 
 def sinabs_from_analog() -> nn.Module:
