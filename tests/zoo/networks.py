@@ -141,6 +141,7 @@ SPIKINGJELLY = [
           read=runs.itself),
     Entry("spikingjelly-groups-time-last", "spikingjelly", papers.groups_of_last, (10,), 8,
           run=runs.time_last, read=runs.itself),
+    Entry("spikingjelly-norms-over-time", "spikingjelly", papers.norms_over_time, (2, 6, 6), 6, **TIME_FIRST),
     Entry("spikingjelly-own-neuron", "spikingjelly", papers.own_neuron, (12,), 6,
           wanted=refused("OwnNeuron): its class: no rule converts it, a neuron written at spikingjelly_projects.py")),
     Entry("spikingjelly-own-loop", "spikingjelly", papers.own_loop, (12,), 6,

@@ -226,3 +226,17 @@ class OwnLoop(nn.Module):
 
 def own_loop() -> nn.Module:
     return lively(OwnLoop(), seed=137)
+
+
+def norms_over_time() -> nn.Module:
+    """Return a network with tdBN, TEBN and BNTT, the batch norms that papers on directly trained networks brought."""
+    network: Any = nn.Sequential(
+        *(layer.Conv2d(2, 4, 3, bias=False), layer.ThresholdDependentBatchNorm2d(1.0, 1.0, 4), neuron.LIFNode()),
+        *(layer.Conv2d(4, 4, 3, bias=False), layer.TemporalEffectiveBatchNorm2d(6, 4), neuron.LIFNode()),
+        *(layer.Flatten(), layer.Linear(16, 8), layer.BatchNormThroughTime1d(6, 8), neuron.IFNode(v_threshold=0.5)),
+    )
+    functional.set_step_mode(network, "m")
+    with torch.no_grad():
+        network[4].scale.copy_(torch.linspace(0.5, 1.5, 6))
+    fitted: nn.Module = lively(network, seed=138, gain=4.0)
+    return fitted

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 Network = TypeVar("Network", bound=nn.Module)
 
 CONNECTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMS = nn.modules.batchnorm._BatchNorm  # of SpikingJelly too, whose batch norms over time are no BatchNorm2d
 
 
 def lively(network: Network, seed: int, gain: float = 2.0) -> Network:

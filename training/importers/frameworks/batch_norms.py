@@ -72,11 +72,32 @@ def batch_norm(layer: Layer) -> None:
 
 def by_step(layer: Layer) -> None:
     """Convert a batch norm for each step: a Scale whose factors and offsets are those of the step."""
-    norms = [*layer.module.norms]
+    _of_steps(layer, [*layer.module.norms])
+
+
+def _of_steps(layer: Layer, norms: Sequence[nn.Module]) -> None:
     if any(_uses_statistics_of_its_batch(layer, norm) for norm in norms):
         return
     scales, shifts = zip(*map(_affine, norms), strict=True)
     _add(layer, np.stack(scales), np.stack(shifts))
+
+
+def through_time(layer: Layer) -> None:
+    """Convert SpikingJelly's BatchNormThroughTime (BNTT), which holds a batch norm for each step in `bn_list`."""
+    _of_steps(layer, [*layer.module.bn_list])
+
+
+def temporal(layer: Layer) -> None:
+    """Convert SpikingJelly's TemporalEffectiveBatchNorm: a batch norm times a factor of each step, `scale` (T,).
+
+    TEBN: https://openreview.net/forum?id=fLIgyyQiJqz.
+    """
+    if _uses_statistics_of_its_batch(layer, layer.module):
+        return
+    with torch.no_grad():
+        of_steps = layer.module.scale.double().numpy()
+    scale, shift = _affine(layer.module)
+    _add(layer, np.outer(of_steps, scale), np.outer(of_steps, shift))
 
 
 def _uses_statistics_of_its_batch(layer: Layer, norm: Any) -> bool:

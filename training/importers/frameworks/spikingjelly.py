@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from models.spec import Readout
 from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Recurrent, Reset
 from training.importers import connections
+from training.importers.frameworks.batch_norms import batch_norm, temporal, through_time
 from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
 from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, Rule, is_hard
 from training.importers.frameworks.torch_modules import MODULES
@@ -246,7 +247,9 @@ def _membrane(module: nn.Module, output: Tensor) -> Tensor:
 
 
 def takes(module: nn.Module) -> Takes | None:
-    """Return what a module with a state takes, as its step_mode says."""
+    """Return what a module with a state or factors of its own for each step takes, as its step_mode says."""
+    if isinstance(module, TEMPORAL):
+        return Takes.TIME_FIRST
     if not isinstance(module, base.MemoryModule) or isinstance(module, nn.Dropout | layers.Dropout):
         return None
     return Takes.TIME_FIRST if module.step_mode == "m" else Takes.STEP
@@ -275,6 +278,18 @@ SPIKING: Mapping[type[nn.Module], Rule] = MappingProxyType(
         },
     )
 )
+TEMPORAL = tuple(
+    kind for name in ("1d", "2d") if (kind := getattr(layers, f"TemporalEffectiveBatchNorm{name}", None)) is not None
+)
+BATCH_NORMS: Mapping[str, Rule] = {
+    f"{name}{axes}": rule
+    for name, rule in (
+        ("ThresholdDependentBatchNorm", batch_norm),
+        ("TemporalEffectiveBatchNorm", temporal),
+        ("BatchNormThroughTime", through_time),
+    )
+    for axes in ("1d", "2d")
+}
 CONTAINERS = (layers.LinearRecurrentContainer, layers.ElementWiseRecurrentContainer)
 
 FRAMEWORK = Framework(
@@ -292,6 +307,7 @@ FRAMEWORK = Framework(
         MODULES,
         named(layers, {kind.__name__: rule for kind, rule in MODULES.items() if kind in WRAPPED}),
         SPIKING,
+        named(layers, BATCH_NORMS),
         named(
             layers,
             {
