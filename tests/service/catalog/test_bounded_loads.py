@@ -103,6 +103,7 @@ async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_
     endless_model(repository, "loops")
     async with beginning(repository, default_model="toy", load_seconds=3600) as client:
         await until_status(client, "toy", state="ready")
+        await until(lambda: list(registry_of(client).loads.values()) == ["loops"])  # a poll leaves what loads alone
         publish(repository, doubled())
         await registry_of(client).poll()  # which does not wait for anything that loads
         await until_status(client, "toy", version=2, state="ready")
