@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from models.bundle.repository import PRETRAINED, ModelRepository
 from service.app import create_app
 from service.catalog.registry import Registry
 from service.settings import Settings
@@ -99,3 +100,12 @@ def running(
             if process.poll() is None:
                 process.kill()
             service.read_out()
+
+
+@contextmanager
+def running_shipped() -> Iterator[Process]:
+    """Run the service with the models that ship; go on once all of them are ready."""
+    with running(PRETRAINED) as process:
+        for _ in list(ModelRepository(PRETRAINED).names())[1:]:
+            process.wait_for("model_ready")
+        yield process

@@ -14,9 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-from models.bundle.repository import PRETRAINED
 from models.spec import Coding
-from tests.serving import ROOT, Process, running
+from tests.serving import ROOT, Process, running, running_shipped
 from training.config import DataConfig
 from training.data.datasets import load
 
@@ -24,7 +23,7 @@ from training.data.datasets import load
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Process]:
     """A server of the bundles that ship."""
-    with running(PRETRAINED) as process:
+    with running_shipped() as process:
         yield process
 
 

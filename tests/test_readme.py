@@ -16,7 +16,7 @@ from models.engines import EngineName
 from tests.bundles import publish
 from tests.networks import regression
 from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section
-from tests.serving import Process, running, serving
+from tests.serving import Process, running, running_shipped, serving
 from tests.training.command_line import train_from_page
 
 README = (ROOT / "README.md").read_text()
@@ -31,7 +31,7 @@ def test_the_readme_is_read_in_a_sitting() -> None:
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Process]:
     """The service with the models that ship, which the tests only read from."""
-    with running(PRETRAINED) as service:
+    with running_shipped() as service:
         yield service
 
 

@@ -149,10 +149,6 @@ REFUSED = {
         "the graph has 2 nodes of type Input ('also', 'input')",
     ),
     "no node": (graph(ends((2,), (2,)), [("input", "output")]), "the input is the output"),
-    "an output that is a current": (
-        stack((2,), (2,), fc=nir.Linear(EYE)),
-        "node 'fc': the output is what Linear gives",
-    ),
     "sizes that do not meet": (
         stack((2,), (3,), fc=nir.Linear(np.ones((3, 3))), lif=lif(3)),
         "node 'fc': in_features is 3, but its input has shape 2",

@@ -177,7 +177,7 @@ def test_a_bundle_that_the_default_engine_refuses_is_not_published(
             ExportRefused, match=r"^a server could not serve 'toy', so it is not published: golden\..*'event'"
         ):
             publish_imported(network, repository, "toy", lambda _: "# toy")
-        assert (repository.versions("toy"), list((tmp_path / "toy").iterdir())) == ([], [])
+        assert list(tmp_path.iterdir()) == []
     assert publish_imported(network, repository, "toy", lambda _: "# toy").version == 1
 
 
