@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from models.engines.torch.exponential import exponential
 from models.engines.torch.network import HardThreshold
 from models.neurons import NeuronLayer, NeuronState
 from models.spec.neuron_parameters import NEURON_PARAMETERS
@@ -33,6 +34,7 @@ OPERATIONS: dict[str, Any] = {
     "select": lambda spikes, fired, silent: torch.where(spikes > 0, fired, silent),
     "held": lambda spikes: spikes,
     "positive": torch.relu,
+    "exponential": exponential,
     "abs": torch.abs,
     "sigmoid": torch.sigmoid,
     "nearest": lambda charged, threshold: torch.round(charged / threshold).clamp(min=1),
