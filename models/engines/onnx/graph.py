@@ -472,12 +472,13 @@ class _NetworkBuilder:
 
     @connect.register
     def _(self, node: ConvTranspose, arriving: Value) -> Value:
-        windows, sums = node.windows, list[Value]()
-        for part in self.parts(node.name):
-            weight, *bias = (tensor.astype(np.float32) for tensor in part.tensors.values())
+        windows, parts, sums = node.windows, self.parts(node.name), list[Value]()
+        if parts[0].wide:
+            return self.wide_transposed(node, arriving, parts[0])
+        for part in parts:
+            weight, *bias = part.tensors.values()
             grouped = weight.reshape(node.groups, -1, *weight.shape[1:]).swapaxes(1, 2)
             turned = grouped.reshape(node.in_channels, -1, *weight.shape[2:])  # ONNX has the inputs first
-            # Real-valued inputs are summed in float32 here, as ONNX Runtime has no other transposed convolution.
             operands = [self.graph.constant(turned, name=f"{node.name}.weight{part.suffix}")]
             operands += [self.graph.constant(each, name=f"{node.name}.bias{part.suffix}") for each in bias]
             sums.append(
@@ -495,6 +496,42 @@ class _NetworkBuilder:
                 )
             )
         return reduce(Value.__add__, sums)
+
+    def wide_transposed(self, node: ConvTranspose, arriving: Value, part: Part) -> Value:
+        """Do the same in float64, which ONNX Runtime's ConvTranspose does not: a product for each tap, spread out."""
+        graph, (weight, *bias), windows = self.graph, part.tensors.values(), node.windows
+        channels, *outputs = self.spec.output_shapes[node.name]
+        every = reduce(Value.__add__, self.spread(node, arriving, weight))
+        starts = [window.padding for window in windows]
+        ends = [start + count for start, count in zip(starts, outputs, strict=True)]
+        axes = list(range(2, 2 + len(windows)))
+        total = graph.op("Slice", every, *(graph.constant(values, np.int64) for values in (starts, ends, axes)))
+        for each in bias:
+            total = total + graph.constant(each.reshape(1, channels, *(1 for _ in windows)))
+        return self.reshaped(graph.cast(total, TensorProto.FLOAT), (channels, *outputs), like=arriving)
+
+    def spread(self, node: ConvTranspose, arriving: Value, weight: NDArray[Any]) -> Iterator[Value]:
+        """Yield each tap's products, (samples, channels, *places) in float64, where they are added up.
+
+        Along an axis, what input i sends by tap k is at place `i * stride + k * dilation`; the padding is still there.
+        """
+        graph, windows, channels = self.graph, node.windows, node.out_channels
+        sizes = self.spec.input_shapes[node.name][1:]
+        by_group = [-1, node.groups, node.in_channels // node.groups, math.prod(sizes)]
+        grouped = graph.reshape(graph.cast(arriving, TensorProto.DOUBLE), graph.constant(by_group, np.int64))
+        kernels = weight.reshape(1, node.groups, channels // node.groups, *weight.shape[1:])
+        # With a stride of 3, an axis becomes (size, 1), then (size, 3) by zeros behind each value, then size * 3.
+        apart = graph.constant([-1, channels, *(each for size in sizes for each in (size, 1))], np.int64)
+        behind = [0, 0, *(each for window in windows for each in (0, window.stride - 1))]
+        gaps = graph.constant([0] * len(behind) + behind, np.int64)
+        strided = [size * window.stride for size, window in zip(sizes, windows, strict=True)]
+        together = graph.constant([-1, channels, *strided], np.int64)
+        for tap in np.ndindex(*(window.extent for window in windows)):
+            product = graph.op("MatMul", graph.constant(kernels[(..., *tap)]), grouped)
+            product = graph.reshape(graph.op("Pad", graph.reshape(product, apart), gaps), together)
+            before = [window.dilation * place for window, place in zip(windows, tap, strict=True)]
+            after = [window.dilation * (window.extent - 1) - each for window, each in zip(windows, before, strict=True)]
+            yield graph.op("Pad", product, graph.constant([0, 0, *before, 0, 0, *after], np.int64))
 
     @connect.register
     def _(self, node: SumPool, arriving: Value) -> Value:
