@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial, reduce, singledispatchmethod
 from typing import Any
@@ -511,27 +511,47 @@ class _NetworkBuilder:
         return self.reshaped(graph.cast(total, TensorProto.FLOAT), (channels, *outputs), like=arriving)
 
     def spread(self, node: ConvTranspose, arriving: Value, weight: NDArray[Any]) -> Iterator[Value]:
-        """Yield each tap's products, (samples, channels, *places) in float64, where they are added up.
+        """Yield arrays (samples, channels, *places) in float64 whose sum is the outputs, with the padding around them.
 
-        Along an axis, what input i sends by tap k is at place `i * stride + k * dilation`; the padding is still there.
+        Along an axis, what input i sends by tap k is at place `i * stride + k * dilation`. Taps of the same remainder
+        of `k * dilation` by the stride share their places with no others. So they are added up before the zeros of the
+        other places come between, and are one array.
         """
         graph, windows, channels = self.graph, node.windows, node.out_channels
         sizes = self.spec.input_shapes[node.name][1:]
         by_group = [-1, node.groups, node.in_channels // node.groups, math.prod(sizes)]
         grouped = graph.reshape(graph.cast(arriving, TensorProto.DOUBLE), graph.constant(by_group, np.int64))
         kernels = weight.reshape(1, node.groups, channels // node.groups, *weight.shape[1:])
-        # With a stride of 3, an axis becomes (size, 1), then (size, 3) by zeros behind each value, then size * 3.
-        apart = graph.constant([-1, channels, *(each for size in sizes for each in (size, 1))], np.int64)
-        behind = [0, 0, *(each for window in windows for each in (0, window.stride - 1))]
-        gaps = graph.constant([0] * len(behind) + behind, np.int64)
-        strided = [size * window.stride for size, window in zip(sizes, windows, strict=True)]
-        together = graph.constant([-1, channels, *strided], np.int64)
-        for tap in np.ndindex(*(window.extent for window in windows)):
-            product = graph.op("MatMul", graph.constant(kernels[(..., *tap)]), grouped)
-            product = graph.reshape(graph.op("Pad", graph.reshape(product, apart), gaps), together)
-            before = [window.dilation * place for window, place in zip(windows, tap, strict=True)]
-            after = [window.dilation * (window.extent - 1) - each for window, each in zip(windows, before, strict=True)]
-            yield graph.op("Pad", product, graph.constant([0, 0, *before, 0, 0, *after], np.int64))
+        more = [each.dilation * (each.extent - 1) // each.stride + 1 for each in windows]  # rows of `stride` places
+        rows = [size + added for size, added in zip(sizes, more, strict=True)]
+
+        def constant(values: Iterable[int]) -> Value:
+            return graph.constant(list(values), np.int64)
+
+        def product(tap: tuple[int, ...]) -> Value:
+            before = [each.dilation * place // each.stride for each, place in zip(windows, tap, strict=True)]
+            after = [added - each for added, each in zip(more, before, strict=True)]
+            place: tuple[Any, ...] = (..., *tap)
+            sent = graph.op("MatMul", graph.constant(kernels[place]), grouped)
+            sent = graph.reshape(sent, constant([-1, channels, *sizes]))
+            return graph.op("Pad", sent, constant([0, 0, *before, 0, 0, *after]))
+
+        meeting: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        for tap in np.ndindex(*(each.extent for each in windows)):
+            firsts = tuple(each.dilation * place % each.stride for each, place in zip(windows, tap, strict=True))
+            meeting.setdefault(firsts, []).append(tap)
+        for firsts, taps in meeting.items():
+            # With a stride of 3, an axis becomes (rows, 1), then (rows, 3) by zeros around each value, then rows * 3.
+            apart = graph.reshape(
+                reduce(Value.__add__, map(product, taps)),
+                constant([-1, channels, *(each for row in rows for each in (row, 1))]),
+            )
+            behind = [each.stride - 1 - first for each, first in zip(windows, firsts, strict=True)]
+            zeros = [0, 0, *(each for first in firsts for each in (0, first))]
+            zeros += [0, 0, *(each for last in behind for each in (0, last))]
+            padded = graph.op("Pad", apart, constant(zeros))
+            places = (row * window.stride for row, window in zip(rows, windows, strict=True))
+            yield graph.reshape(padded, constant([-1, channels, *places]))
 
     @connect.register
     def _(self, node: SumPool, arriving: Value) -> Value:
