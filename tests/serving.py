@@ -58,13 +58,13 @@ class Process:
             self._incoming.put(line)
         self._incoming.put(None)
 
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """Read the log up to the next entry whose event begins so; its end instead is a failure."""
+    def wait_for(self, *events: str) -> dict[str, Any]:
+        """Read the log up to the next entry whose event begins as one of `events`; its end instead is a failure."""
         while (line := self._incoming.get(timeout=60)) is not None:
             self.entries.append(json.loads(line))
-            if self.entries[-1]["event"].startswith(event):
+            if self.entries[-1]["event"].startswith(events):
                 return self.entries[-1]
-        pytest.fail(f"the service ended before '{event}': {self.process.stderr and self.process.stderr.read()}")
+        pytest.fail(f"the service ended before {events}: {self.process.stderr and self.process.stderr.read()}")
 
     def stop(self) -> int:
         """Ask it to end, read the rest of its log and return its exit status."""

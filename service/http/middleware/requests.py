@@ -1,6 +1,7 @@
 """The outermost middleware: request id, limits on the body, log line, metrics, and 500 for an unexpected error.
 
-When the grace period of a shutdown is over the remaining requests are cancelled; each is answered 503.
+When the grace period of a shutdown is over the remaining requests are cancelled; each is answered 503. An answer that
+has begun is cut off where it is: the client did not take the rest in time, which is no error of the server.
 """
 
 from __future__ import annotations
@@ -97,8 +98,11 @@ class RequestMiddleware:
         except ClientDisconnect:
             exchange.status = CLIENT_GONE
         except CancelledError:
-            if exchange.status is not None or not self.registry.draining:
+            if not self.registry.draining:
                 raise
+            if exchange.status is not None:  # part of the answer was sent, and the server closes the connection soon
+                await exchange.body.wait_for_disconnect()
+                return
             answer = error_response(
                 ShuttingDown.status,
                 "the server is shutting down and could not wait for this request to end",

@@ -128,10 +128,10 @@ async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits
         await until(lambda: len(loading()) == 1)
         (process,) = loading()
         asked = asyncio.create_task(registry_of(client).load("loops"))
-        await until(lambda: len(registry_of(client).loads) == 2)
+        await until(lambda: list(registry_of(client).loads.values()) == ["loops", "loops"])
         await registry_of(client).unload("loops")
         with pytest.raises(LoadFailed, match=r"^model 'loops' was unloaded while it was loading$"):
-            await asked
+            await asyncio.wait_for(asked, timeout=60)
         await until(lambda: gone(process))
         assert (await client.post(LEFT, "/models/loops/predict")).status == 404
         await registry_of(client).poll()

@@ -124,6 +124,15 @@ class Server:
         self.service.wait_for("model_ready")
         self.note_workers()
 
+    def begin_to_replace(self, number: int) -> None:
+        """Kill a worker, and go on once another one is in its place and is about to load its models.
+
+        The supervisor logs the one and the worker the other, in either order.
+        """
+        os.kill(self.workers[number], signal.SIGKILL)
+        for _ in range(2):
+            self.service.wait_for("worker_started", "Waiting for application startup")
+
     def scrape(self, number: int) -> dict[str, Counter[str]]:
         """Return the metrics that one worker tells, each by worker; one that was too slow is waited for."""
         while True:
@@ -465,9 +474,7 @@ def test_a_server_stays_ready_while_a_worker_in_the_place_of_another_loads(repos
     (tmp_path / "go_on").touch()
     with serving(repository, program=("-c", HELD, str(tmp_path))) as server:
         (tmp_path / "go_on").unlink()
-        os.kill(server.workers[1], signal.SIGKILL)
-        server.service.wait_for("worker_started")
-        server.service.wait_for("Waiting for application startup")
+        server.begin_to_replace(1)
         for _ in range(20):  # it accepts nothing, so the other worker answers
             assert httpx.get(f"{server.service.url}/health/ready", timeout=60).status_code == 200
             assert httpx.post(f"{server.service.url}/predict", json=HALF, timeout=60).status_code == 200
@@ -481,9 +488,7 @@ def test_a_worker_that_is_still_loading_is_not_waited_for_in_the_end(repository:
     (tmp_path / "go_on").touch()
     with serving(repository, program=("-c", HELD, str(tmp_path))) as server:
         (tmp_path / "go_on").unlink()
-        os.kill(server.workers[0], signal.SIGKILL)
-        server.service.wait_for("worker_started")
-        server.service.wait_for("Waiting for application startup")
+        server.begin_to_replace(0)
         assert server.service.stop() == 0
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.inference.codec import SMALL_BODY
+from service.inference.queue import Price
 from tests.service.asgi import LEFT, Client, metric, settled, slow, started
 from tests.service.infer_requests import INFER, request
 
@@ -152,16 +154,25 @@ async def test_a_full_queue_refuses_a_long_body_before_it_is_read(
 
 
 @pytest.mark.anyio
-async def test_a_worker_unpacks_what_is_compressed_however_short(repository: Path) -> None:
+async def test_what_is_compressed_is_unpacked_behind_long_bodies_however_short_and_needs_no_worker(
+    repository: Path,
+) -> None:
     async with started(repository, threads=1, max_batch=1) as client:
         held = slow(client.model())
         first = asyncio.create_task(client.post(LEFT))
         await held.begun()  # the only worker is busy
-        packed = gzip.compress(b"{")
-        headers = {"Content-Encoding": "gzip"}
-        waits = asyncio.create_task(client.call("POST", INFER, packed, headers, asyncio.Event()))
-        await settled()
-        assert not waits.done()
-        held.go_on.release()
-        assert (await waits).status == 400
+        busy = threading.Event()  # and so is the thread of long bodies, until this is set
+        client.scheduler.codec_threads[Price.LONG].submit(busy.wait, 60)
+        try:
+            headers = {"Content-Encoding": "gzip"}
+            waits = asyncio.create_task(client.call("POST", INFER, gzip.compress(b"{"), headers, asyncio.Event()))
+            await settled()
+            assert not waits.done()
+            assert (await post(client, "{")).status == 400  # not compressed, it is read at once
+            busy.set()
+            assert (await waits).status == 400
+            assert not first.done()
+        finally:
+            busy.set()
+            held.go_on.release()
         assert (await first).status == 200
