@@ -203,8 +203,9 @@ def ended(repository: Path, *flags: str, limits: str) -> tuple[int, str, str]:
             ("--engine", "event"),
             r"spikeserve: engine: numba cannot be loaded \(.*\), expected enough memory for it; see ulimit -v\n",
         ),
+        # Each thread may reserve a heap of its own, of 64 MB and as it happens, and leave no room for the last stack.
         (
-            "ulimit -v 450000",
+            "export MALLOC_ARENA_MAX=1; ulimit -v 450000",
             ("--engine", "event", "--threads", "1"),
             r"spikeserve: memory: the system lets this process have less than 128 MiB more, expected as much for "
             r"kernels, models and requests; raise its limit \(ulimit -v\)\n",
