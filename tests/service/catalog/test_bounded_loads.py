@@ -85,6 +85,16 @@ def endless_model(root: Path, name: str) -> None:
     publish_external(root, endless(), contract(), name)
 
 
+@asynccontextmanager
+async def one_endless_load(root: Path) -> AsyncIterator[Client]:
+    """Serve the model toy beside one, loops, whose load does not end; go on once toy is ready and that has begun."""
+    endless_model(root, "loops")
+    async with beginning(root, default_model="toy", load_seconds=3600) as client:
+        await until_status(client, "toy", state="ready")
+        await until(lambda: len(loading()) == 1)
+        yield client
+
+
 @pytest.mark.anyio
 async def test_endless_loads_are_stopped_by_a_sentence_and_delay_no_other_model(repository: Path) -> None:
     for name in ("circles", "loops", "rounds"):
@@ -122,10 +132,7 @@ async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_
 
 @pytest.mark.anyio
 async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits_for_it(repository: Path) -> None:
-    endless_model(repository, "loops")
-    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
-        await until_status(client, "toy", state="ready")
-        await until(lambda: len(loading()) == 1)
+    async with one_endless_load(repository) as client:
         (process,) = loading()
         asked = asyncio.create_task(registry_of(client).load("loops"))
         await until(lambda: list(registry_of(client).loads.values()) == ["loops", "loops"])
@@ -140,10 +147,7 @@ async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits
 
 @pytest.mark.anyio
 async def test_an_app_that_stops_kills_what_it_loads(repository: Path) -> None:
-    endless_model(repository, "loops")
-    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
-        await until_status(client, "toy", state="ready")
-        await until(lambda: len(loading()) == 1)
+    async with one_endless_load(repository):
         (process,) = loading()
     await until(lambda: gone(process))
 
@@ -172,10 +176,7 @@ async def test_a_small_bundle_that_calls_for_gigabytes_is_refused(repository: Pa
 
 @pytest.mark.anyio
 async def test_a_process_that_is_killed_while_it_loads_is_told_of_by_a_sentence(repository: Path) -> None:
-    endless_model(repository, "loops")
-    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
-        await until_status(client, "toy", state="ready")
-        await until(lambda: len(loading()) == 1)
+    async with one_endless_load(repository) as client:
         os.kill(loading()[0], signal.SIGKILL)
         await until_status(client, "loops", state="failed")
         sentence = "the process that loaded it was killed (SIGKILL); most likely the machine ran out of memory"
@@ -185,10 +186,7 @@ async def test_a_process_that_is_killed_while_it_loads_is_told_of_by_a_sentence(
 
 @pytest.mark.anyio
 async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load_has_another(repository: Path) -> None:
-    endless_model(repository, "loops")
-    async with beginning(repository, default_model="toy", load_seconds=3600) as client:
-        await until_status(client, "toy", state="ready")
-        await until(lambda: len(loading()) == 1)
+    async with one_endless_load(repository) as client:
         (process,) = loading()
         server = _servers["event"].process.pid
         os.kill(server, signal.SIGKILL)
