@@ -27,6 +27,7 @@ from fastapi import FastAPI
 from service.http.services import Services
 from service.process.connections import ConnectionLimits, abort_connections, connection_class, requests_in_progress
 from service.process.listener import Listener
+from service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
 from service.settings import Settings
 
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
@@ -55,7 +56,9 @@ class Server(uvicorn.Server):
                     )
                 ),
                 loop="asyncio",  # uvloop was measured to be no faster here
-                ws="none",
+                ws=websocket_class(settings.answer_seconds, services.budget),
+                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_per_message_deflate=False,  # a short message could become long
                 server_header=False,
                 # How many connections asyncio accepts in a row; 1 leaves the waiting ones to the other workers.
                 backlog=1 if supervised else Listener.BACKLOG,
