@@ -25,15 +25,17 @@ from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
-from models.engines import RunResult
+from models.coding import EncodedInputs
+from models.engines import RunResult, State
 from service.catalog.loaded import LoadedModel
 from service.catalog.threads import Threads
-from service.errors import Overloaded, ShuttingDown
+from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inference.batching import policy_of
 from service.inference.codec import SMALL_BODY, Codec, Q
 from service.inference.job import Answer, AnyJob, Content, Job, encoded
 from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
+from service.inference.slices import Slice, Sliced
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import Times
@@ -104,6 +106,30 @@ class Scheduler:
         times.run_ended = perf_counter()
         self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
         return Answer.of(codec, query, result, times)
+
+    async def run_slice(self, model: LoadedModel, inputs: EncodedInputs, state: State | None) -> Sliced:
+        """Run a session's next steps, and return their result and the state after them.
+
+        Small ones that come in the same iteration of the event loop run as a batch at its end; others wait in the
+        model's queue, and share runs there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
+        """
+        queue, now = self.queue(model), _now()
+        job = Slice(model, inputs, state, _future(), now)
+        job.expire_at(now + self.settings.request_timeout_ms / 1000)
+        try:
+            if model.cost.is_small(1, inputs.time_steps):
+                if queue.burst is None:
+                    queue.burst = []
+                    asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
+                queue.burst.append(job)
+            else:
+                self._wait(queue, job, now)
+                self._dispatch()
+            return await job.answer
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error
+        finally:
+            self.forget(job)
 
     def enqueue(
         self,

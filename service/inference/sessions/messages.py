@@ -7,13 +7,16 @@ from typing import Annotated, Literal, NotRequired, TypeAlias
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from models.coding.records import Records, make_records
 from models.errors import InvalidInput
-from service.errors import MalformedBody, shown
+from service.errors import MalformedBody
 from service.inference.native.schemas import Strict
+from service.inference.validation import first_error
 
 _Time = Annotated[int, Field(ge=0, lt=2**63)]
 _Times = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], FailFast()]
-_Places = Annotated[list[Annotated[int, Field(ge=0, lt=2**16)]], FailFast()]
+_Columns = Annotated[list[Annotated[int, Field(ge=0, lt=2**16)]], FailFast()]
+_Places = Annotated[list[Annotated[int, Field(ge=0, lt=2**15)]], FailFast()]  # what a record holds of a row
 
 
 class EventsMessage(Strict):
@@ -21,10 +24,23 @@ class EventsMessage(Strict):
 
     type: Literal["events"]
     t: _Times
-    unit: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], FailFast()] | None = None
-    x: _Places | None = None
+    unit: _Columns | None = None
+    x: _Columns | None = None
     y: _Places | None = None
     p: _Places | None = None
+
+    def records(self) -> Records:
+        """Return them as records; raises InvalidInput for lists of different lengths, and where places are missing."""
+        given = {name: getattr(self, name) for name in ("unit", "x", "y", "p")}
+        listed = {name: values for name, values in given.items() if values is not None}
+        if listed.keys() not in ({"unit"}, {"x", "y"}, {"x", "y", "p"}):
+            raise InvalidInput("events has neither unit nor x and y, expected t and unit, or t, x, y and p")
+        for name, values in listed.items():
+            if len(values) != len(self.t):
+                raise InvalidInput(f"events: {len(self.t)} t for {len(values)} {name}, expected as many of both")
+        if self.unit is not None:
+            return make_records(self.t, self.unit)
+        return make_records(self.t, listed["x"], listed["y"], listed.get("p", 1))
 
 
 class TimeMessage(Strict):
@@ -48,6 +64,7 @@ class EndMessage(Strict):
 
 
 Message: TypeAlias = Annotated[EventsMessage | TimeMessage | StateMessage | EndMessage, Field(discriminator="type")]
+KINDS = frozenset({"events", "time", "state", "end"})
 _READ: TypeAdapter[EventsMessage | TimeMessage | StateMessage | EndMessage] = TypeAdapter(Message)
 
 
@@ -56,16 +73,24 @@ def read_message(text: str | bytes) -> EventsMessage | TimeMessage | StateMessag
     try:
         return _READ.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-    if first["type"] == "json_invalid":
-        raise MalformedBody("a message is not JSON, expected an object with a type, or event records as bytes")
-    if first["type"].startswith("union_tag"):
-        raise InvalidInput("type of a message is missing or unknown, expected events, time, state or end")
-    where = ".".join(str(part) for part in first["loc"][1:] if part not in ("list[int]",))
-    raise InvalidInput(f"{where or 'a message'} is {shown(first['input'])}: {first['msg']}")
+        first = first_error(error, fields="events, time, state or end", hidden=KINDS)
+        raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(f"message: {first.sentence}") from error
 
 
-class WindowLine(TypedDict):
+class Scores(TypedDict):
+    """The class of a window, and what it is read from."""
+
+    scores: NotRequired[
+        Annotated[list[float], Field(description="What the class is read from, where that is not `spike_counts`.")]
+    ]
+    class_index: NotRequired[int]
+    label: NotRequired[str]
+    margin: NotRequired[
+        Annotated[float, Field(description="By how much the greatest score exceeds the second greatest.")]
+    ]
+
+
+class WindowLine(Scores):
     """The answer to one window."""
 
     type: Literal["window"]
@@ -75,15 +100,6 @@ class WindowLine(TypedDict):
     late: Annotated[int, Field(description="The events that came too late, since the line before, and were dropped.")]
     window_counts: Annotated[list[int], Field(description="The output spikes in this window, by class.")]
     spike_counts: Annotated[list[int], Field(description="The output spikes since the session began, by class.")]
-    scores: Annotated[
-        NotRequired[list[float]],
-        Field(description="What the class is read from, where that is not `spike_counts`."),
-    ]
-    class_index: NotRequired[int]
-    label: NotRequired[str]
-    margin: Annotated[
-        NotRequired[float], Field(description="By how much the greatest score exceeds the second greatest.")
-    ]
     synaptic_operations: Annotated[int, Field(description="The weights that spikes met in this window.")]
     lag_ms: Annotated[
         float, Field(description="From the message that closed the window to this line, in milliseconds.")
@@ -97,7 +113,7 @@ class StateLine(TypedDict):
     window: Annotated[int, Field(description="How many windows it has behind it.")]
     t: Annotated[int | None, Field(description="The end of the last of them, in microseconds of the stream.")]
     state: Annotated[str, Field(description="The state, base64.")]
-    reason: Annotated[NotRequired[str], Field(description="Why it is sent, where nobody asked.")]
+    reason: NotRequired[Annotated[str, Field(description="Why it is sent, where nobody asked.")]]
 
 
 class EndLine(TypedDict):

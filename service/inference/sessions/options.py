@@ -11,6 +11,7 @@ from starlette.datastructures import QueryParams
 from models.errors import InvalidInput
 from service.errors import shown
 from service.inference.native.schemas import Strict
+from service.inference.validation import first_error
 
 
 class Reading(StrEnum):
@@ -49,8 +50,4 @@ class StreamOptions(Strict):
         try:
             return cls.model_validate(dict(query))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-        name = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            raise InvalidInput(f"the query has {shown(name)}, expected {', '.join(cls.model_fields)}")
-        raise InvalidInput(f"{name} is {shown(first['input'])}: {first['msg']}")
+            raise InvalidInput(f"query: {first_error(error, fields=', '.join(cls.model_fields)).sentence}") from error

@@ -12,123 +12,127 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models.coding.records import RECORD, Records, Times, unwrapped
 from models.errors import InvalidInput
+from models.spec import EventBinning, Origin
 
 MAX_GAP = 100_000  # windows that one message may close, so that a wrong time stamp does not stand for days of silence
-MAX_PENDING = 2**20  # events of windows that are not closed, in one session; each takes 12 bytes
-WRAP = 2**32  # the time stamps of events are 32 bits of microseconds, and start again after 71 minutes
+MAX_PENDING = 2**20  # events of windows that are not closed, in one session
+PENDING_BYTES = 16  # of each of them
 
 
 @dataclass(frozen=True)
 class Window:
-    """The events of a closed window: at its step `step[k]`, counted from its start, the input `unit[k]` had an event.
+    """A closed window: its events (events,), in order of time, and when it began and ended.
 
-    `end` is in microseconds of the stream, as are all times here.
+    All times are microseconds of the stream.
     """
 
     number: int
+    start: int
     end: int
-    step: NDArray[np.int64]
-    unit: NDArray[np.int32]
+    records: Records
+    times: Times
 
 
 @dataclass
 class Windows:
-    """Closes the windows of one stream. `start` is when the open window begins; None before the first event."""
+    """Closes the windows of one stream, of `steps` steps each.
 
-    step_us: int
+    `start` is when the open window begins, and `now` the latest time heard of; both are None before the first event.
+    """
+
+    events: EventBinning
     steps: int
     start: int | None = None
+    now: int | None = None
     number: int = 0
+    received: int = 0  # events that came in time
     late: int = 0  # events that came after their window was closed
-    events: int = 0  # events that were in time
-    now: int | None = None  # the latest time heard of
-    _t: list[NDArray[np.int64]] = field(default_factory=list)
-    _unit: list[NDArray[np.int32]] = field(default_factory=list)
+    pending: int = 0  # events of windows that are not closed
+    _records: list[Records] = field(default_factory=list)
+    _times: list[Times] = field(default_factory=list)
 
     @property
     def length(self) -> int:
         """The length of a window, in microseconds."""
-        return self.step_us * self.steps
+        return self.events.step_us * self.steps
 
-    @property
-    def pending(self) -> int:
-        """The number of events of windows that are not closed."""
-        return sum(map(len, self._t))
+    def add(self, records: Records) -> None:
+        """Add events (events,), in any order.
 
-    def add(self, t: NDArray[np.uint32], unit: NDArray[np.int32]) -> None:
-        """Add events: `t` (events,) in microseconds, modulo 2**32, and `unit` (events,), the input of each.
-
-        Raises InvalidInput where one is so far ahead that too many windows would close, and where too many events wait.
+        Raises InvalidInput where one is so far ahead that too many windows would close, and where too many wait.
         """
-        if not len(t):
+        if not len(records):
             return
-        times = self._unwrapped(t)
+        times = unwrapped(records["t"], int(records["t"][0]) if self.now is None else self.now)
         if self.start is None:
-            self.start = self.now = int(times[0])
-        in_time = times >= self.start
-        if not in_time.all():
-            self.late += int(len(times) - in_time.sum())
-            times, unit = times[in_time], unit[in_time]
-        if self.pending + len(times) > MAX_PENDING:
-            raise InvalidInput(
-                f"events: {self.pending + len(times)} wait for the end of their windows, expected at most {MAX_PENDING}"
-            )
+            self._begin(int(times[0]))
+        assert self.start is not None
+        earliest, latest = int(times.min()), int(times.max())
+        if earliest < self.start:
+            in_time = times >= self.start
+            self.late += int(len(times) - np.count_nonzero(in_time))
+            records, times = records[in_time], times[in_time]
+        waiting = self.pending + len(times)
+        if waiting > MAX_PENDING:
+            raise InvalidInput(f"events: {waiting} wait for their windows to close, expected at most {MAX_PENDING}")
         if len(times):
-            self.advance(int(times.max()))
-            self.events += len(times)
-            self._t.append(times)
-            self._unit.append(unit)
+            self.advance(latest)
+            self._records.append(records)
+            self._times.append(times)
+            self.pending = waiting
+            self.received += len(times)
 
     def advance(self, t: int) -> None:
         """Take note of the time `t`, so that all windows before it close. Raises InvalidInput where these are many."""
-        if self.start is None or self.now is None:
-            self.start = self.now = t
+        if self.start is None:
+            self._begin(t)
+        assert self.start is not None and self.now is not None
         ahead = (t - self.start) // self.length
         if ahead > MAX_GAP:
-            raise InvalidInput(f"t: {t} would close {ahead} windows, expected at most {MAX_GAP} at once")
+            raise InvalidInput(f"t: {t} would close {ahead} windows at once, expected at most {MAX_GAP}")
         self.now = max(self.now, t)
 
     def close(self) -> Window | None:
         """Return the next window that is closed, or None if none is."""
         if self.start is None or self.now is None or self.now < self.start + self.length:
             return None
-        return self._take()
+        return self._take(self.start)
 
     def flush(self) -> Window | None:
         """Close the open window early, if it holds any event, as if nothing more came before its end."""
-        return self._take() if self.pending else None
+        return self._take(self.start) if self.pending and self.start is not None else None
 
-    def _take(self) -> Window:
-        assert self.start is not None and self.now is not None
-        start, end = self.start, self.start + self.length
-        t, unit = self._sorted()
-        count = int(np.searchsorted(t, end))
-        self._t, self._unit = ([t[count:]], [unit[count:]]) if count < len(t) else ([], [])
-        window = Window(self.number, end, (t[:count] - start) // self.step_us, unit[:count])
-        self.start, self.now = end, max(self.now, end)
-        self.number += 1
+    def go_on(self, number: int, start: int | None) -> None:
+        """Begin with window `number`, which begins at `start`, in place of the first."""
+        self.number, self.start, self.now = number, start, start
+
+    def _begin(self, first: int) -> None:
+        self.start = 0 if self.events.origin is Origin.ZERO else first
+        self.now = max(self.start, first)
+
+    def _take(self, start: int) -> Window:
+        end = start + self.length
+        records, times = self._in_order()
+        count = int(np.searchsorted(times, end))
+        self._records, self._times = [records[count:]], [times[count:]]
+        self.pending = len(times) - count
+        window = Window(self.number, start, end, records[:count], times[:count])
+        self.start, self.number = end, self.number + 1
+        self.now = end if self.now is None else max(self.now, end)
         return window
 
-    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def _in_order(self) -> tuple[Records, Times]:
         """Return the events that wait, by time."""
-        if not self._t:
-            return np.empty(0, np.int64), np.empty(0, np.int32)
-        if len(self._t) == 1:
-            t, unit = self._t[0], self._unit[0]
-        else:
-            t, unit = np.concatenate(self._t), np.concatenate(self._unit)
-        if (t[1:] < t[:-1]).any():
-            order = np.argsort(t, kind="stable")
-            t, unit = t[order], unit[order]
-        self._t, self._unit = [t], [unit]
-        return t, unit
+        if not self.pending:
+            return np.empty(0, RECORD), np.empty(0, np.int64)
+        records, times = (_joined(parts) for parts in (self._records, self._times))
+        if (times[1:] < times[:-1]).any():
+            order = np.argsort(times, kind="stable")
+            records, times = records[order], times[order]
+        return records, times
 
-    def _unwrapped(self, t: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """Return times that go on where 32 bits start again: each is the nearest one to the latest time."""
-        if self.now is None:
-            base = int(t[0])
-        else:
-            base = self.now
-        ahead = (t - np.uint32(base % WRAP)).astype(np.int32)  # modulo 2**32, as a signed number
-        return base + ahead.astype(np.int64)
+
+def _joined(parts: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,143 @@
+"""All open sessions: how many there may be, how much memory they take, and how they end.
+
+A session ends when its client says so or leaves, when it is silent for too long, when its model is unloaded, and when the
+server drains. Unless the client ended it, it is given the state, to go on elsewhere. A version that is replaced goes on
+with the sessions that it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from service.catalog.loaded import LoadedModel
+from service.errors import Overloaded
+from service.inference.memory import MemoryBudget, Reservation
+from service.inference.scheduler import Scheduler
+from service.inference.sessions.options import StreamOptions
+from service.inference.sessions.session import Session
+from service.settings import Settings
+from service.telemetry.metrics.sessions import SessionMetrics
+
+
+UNCOUNTED_BYTES = 2**16  # of events that wait; a session that holds more counts in the memory budget
+
+
+class Ended(StrEnum):
+    """Why a session ended."""
+
+    CLIENT = "client"
+    LEFT = "left"
+    IDLE = "idle"
+    ERROR = "error"
+    UNLOADED = "unloaded"
+    DRAINING = "draining"
+
+
+WHY = {
+    Ended.IDLE: "nothing was sent for {seconds:g} seconds",
+    Ended.UNLOADED: "the model was unloaded",
+    Ended.DRAINING: "the server is shutting down",
+}
+
+
+class OpenSession:
+    """An open session with the task that serves it."""
+
+    def __init__(self, session: Session, task: asyncio.Task[None], budget: MemoryBudget) -> None:
+        self.session = session
+        self.task = task
+        self.ended: Ended | None = None
+        self.budget = budget
+        self.pending = Reservation(budget)
+        self.reserved = 0
+
+    def reserve(self, size: int) -> None:
+        """Hold `size` bytes of the memory budget for events that wait; few are not counted. Raises Overloaded."""
+        if size > max(self.reserved, UNCOUNTED_BYTES):
+            self.pending.reserve(size - self.reserved)
+            self.reserved = size
+        elif self.reserved and size <= UNCOUNTED_BYTES:
+            self.pending.release()
+            self.pending, self.reserved = Reservation(self.budget), 0
+
+    def end(self, why: Ended) -> None:
+        """End it, unless it is ending: its task hands the state back."""
+        if self.ended is None:
+            self.ended = why
+            self.task.cancel()
+
+
+class Sessions:
+    """The open sessions of this process. Only the event loop touches them."""
+
+    def __init__(
+        self, scheduler: Scheduler, budget: MemoryBudget, metrics: SessionMetrics, settings: Settings
+    ) -> None:
+        self.scheduler = scheduler
+        self.budget = budget
+        self.metrics = metrics
+        self.settings = settings
+        self.open: set[OpenSession] = set()
+        self.state_bytes = 0
+        self.by_model = Counter[str]()
+        metrics.state_bytes.set_function(lambda: self.state_bytes)
+
+    @contextmanager
+    def opened(self, model: LoadedModel, options: StreamOptions) -> Iterator[OpenSession]:
+        """Open a session for the current task, and close it at the end. Raises InvalidInput and Overloaded."""
+        session = Session(model, options, self.scheduler)
+        size = session.size
+        self._require_room(model, size)
+        task = asyncio.current_task()
+        assert task is not None
+        opened = OpenSession(session, task, self.budget)
+        self.open.add(opened)
+        self._count(model, 1, size)
+        model.requests.count += 1
+        try:
+            yield opened
+        except BaseException:
+            opened.ended = opened.ended or Ended.LEFT
+            raise
+        finally:
+            opened.pending.release()
+            self.open.discard(opened)
+            self._count(model, -1, -size)
+            model.requests.count -= 1
+            self.metrics.ended.labels(model.name, opened.ended or Ended.CLIENT).inc()
+
+    def end_all(self, why: Ended = Ended.DRAINING) -> None:
+        """End every session: the server drains."""
+        for each in list(self.open):
+            each.end(why)
+
+    def end_model(self, name: str) -> None:
+        """End the sessions of a model that is unloaded."""
+        for each in list(self.open):
+            if each.session.model.name == name:
+                each.end(Ended.UNLOADED)
+
+    def why(self, ended: Ended) -> str:
+        """Return a reason in words."""
+        return WHY[ended].format(seconds=self.settings.session_idle_seconds)
+
+    def _require_room(self, model: LoadedModel, size: int) -> None:
+        limits = self.settings
+        if len(self.open) >= limits.max_sessions:
+            self.metrics.refused.labels(model.name).inc()
+            raise Overloaded(f"{len(self.open)} sessions are open, expected fewer than max_sessions")
+        if self.state_bytes + size > limits.max_session_bytes:
+            self.metrics.refused.labels(model.name).inc()
+            raise Overloaded(
+                f"the states of all sessions would take {self.state_bytes + size} bytes with this one, expected at most "
+                f"{limits.max_session_bytes}"
+            )
+
+    def _count(self, model: LoadedModel, by: int, size: int) -> None:
+        self.by_model[model.name] += by
+        self.state_bytes += size
+        self.metrics.open.labels(model.name).set(self.by_model[model.name])
