@@ -65,6 +65,7 @@ class Server(uvicorn.Server):
             )
         )
         self.registry = services.registry
+        self.sessions = services.sessions
         self.settings = settings
         self.supervised = supervised
         self.gc_frozen = False  # whether the garbage collector ignores what was loaded at the start
@@ -109,6 +110,8 @@ class Server(uvicorn.Server):
     async def _watch(self) -> None:
         """Let uvicorn shut down once all requests are answered, or the grace period is over."""
         while not self._may_close():
+            if self.stopped_at is not None:
+                self.sessions.end_all()
             if self.registry.first_load_over and not self.gc_frozen:
                 # The objects loaded so far live on. Collecting garbage among all of them delayed requests by 50 ms,
                 # several times a second.

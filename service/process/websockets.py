@@ -22,9 +22,9 @@ from websockets.frames import CloseCode, Frame
 from service.errors import Overloaded
 from service.inference.memory import MemoryBudget, Reservation
 
-MAX_MESSAGE_BYTES = 2**16  # of one message; 8,192 events
+MAX_MESSAGE_BYTES = 2**26  # of one message; the longest are states that clients bring
 FEED_BYTES = 2**12  # given to the parser at once: some hundreds of the smallest messages
-UNCOUNTED_BYTES = 2**16  # received and not parsed; more count in the memory budget
+UNCOUNTED_BYTES = 2**16  # received of messages that the application has not taken; more count in the memory budget
 MAX_FRAGMENTS = 256  # of one message
 
 log = structlog.get_logger()
@@ -42,23 +42,26 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.backlog = memoryview(b"")
+        self.parsed = 0  # bytes that the parser was given since the last message was taken
         self.reserved: Reservation | None = None
         self.answer_timer: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop what was not parsed."""
         self._stop_answer_timer()
-        self._keep(memoryview(b""))
+        self._drop_received()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse up to the end of a message, and keep the rest."""
-        self._keep(memoryview(b"".join((self.backlog, data))) if self.backlog else memoryview(data))
+        self.backlog = memoryview(b"".join((self.backlog, data))) if self.backlog else memoryview(data)
         self._feed()
 
     async def receive(self) -> Any:
         """Return the next message, and go on with what was received behind it."""
         message = await super().receive()
+        self.parsed = 0
+        self._count()
         if not self.writable.is_set():
             self.transport.pause_reading()
         elif not self.read_paused and self.backlog:
@@ -90,26 +93,35 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def _feed(self) -> None:
         while self.backlog and not self.read_paused and self.writable.is_set() and not self.transport.is_closing():
-            part, rest = self.backlog[:FEED_BYTES], self.backlog[FEED_BYTES:]
-            self._keep(rest)
+            part, self.backlog = self.backlog[:FEED_BYTES], self.backlog[FEED_BYTES:]
+            self.parsed += len(part)
             super().data_received(bytes(part))
-        if self.transport.is_closing():
-            self._keep(memoryview(b""))
+        self._count()
 
-    def _keep(self, rest: memoryview) -> None:
-        """Keep what is not parsed, and count it in the memory budget where it is much."""
-        self.backlog = rest
+    def _count(self) -> None:
+        """Count what is held of messages in the memory budget, where it is much."""
+        if self.transport.is_closing():
+            self._drop_received()
+            return
+        held = len(self.backlog) + self.parsed
+        counted = 0 if self.reserved is None else self.reserved.size
+        if held <= UNCOUNTED_BYTES:
+            self._release()
+        elif held > counted:
+            self.reserved = self.reserved or Reservation(self.budget)
+            try:
+                self.reserved.reserve(held - counted)
+            except Overloaded:
+                self._drop("too many bytes pending")
+
+    def _release(self) -> None:
         if self.reserved is not None:
             self.reserved.release()
             self.reserved = None
-        if len(rest) > UNCOUNTED_BYTES:
-            self.reserved = Reservation(self.budget)
-            try:
-                self.reserved.reserve(len(rest))
-            except Overloaded:
-                self.reserved = None
-                self.backlog = memoryview(b"")
-                self._drop("too many bytes pending")
+
+    def _drop_received(self) -> None:
+        self.backlog = memoryview(b"")
+        self._release()
 
     def _stop_answer_timer(self) -> None:
         if self.answer_timer is not None:

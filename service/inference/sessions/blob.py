@@ -22,8 +22,8 @@ from hashlib import sha256
 from typing import TypedDict
 
 import numpy as np
-
 from models.engines.blob import from_bytes, to_bytes
+
 from models.engines.state import State
 from models.errors import InvalidInput
 from service.inference.sessions.session import Session
@@ -83,7 +83,11 @@ class Blobs:
         _, version, _, number, until, classes = HEADER.unpack_from(content)
         if version != VERSION:
             raise InvalidInput(f"state: has format {version}, expected {VERSION}")
-        if classes != session.spec.classes or not number < MAX_NUMBER or not (until == NEVER or 0 <= until < MAX_NUMBER):
+        if (
+            classes != session.spec.classes
+            or not number < MAX_NUMBER
+            or not (until == NEVER or 0 <= until < MAX_NUMBER)
+        ):
             raise InvalidInput("state: is damaged, expected it as it was sent")
         end = HEADER.size + 8 * classes
         decayed = np.frombuffer(content[HEADER.size : end], "<f8").astype(np.float64)
@@ -108,4 +112,3 @@ class Blobs:
 def secret_of(digests: tuple[bytes, ...]) -> bytes:
     """Return what signs states, from the digests of all keys; empty where there are none."""
     return sha256(b"spikeserve session state\0" + b"".join(sorted(digests))).digest() if digests else b""
-

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, TypeAlias
 
+from models.coding.records import Records, make_records
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from models.coding.records import Records, make_records
 from models.errors import InvalidInput
 from service.errors import MalformedBody
 from service.inference.native.schemas import Strict

@@ -6,9 +6,9 @@ import math
 from time import perf_counter
 
 import numpy as np
+from models.coding.records import binner
 from numpy.typing import NDArray
 
-from models.coding.records import binner
 from models.engines import State
 from models.engines.state import READOUT, SPIKE_COUNTS
 from models.errors import InvalidInput

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import TypeAlias
 
 from models.coding.records import Records, records_of
+
 from models.errors import InvalidInput
 from service.errors import ServiceError
 from service.inference.sessions.blob import Blobs
@@ -19,6 +20,7 @@ from service.inference.sessions.messages import (
     EndMessage,
     EventsMessage,
     Line,
+    Message,
     StateLine,
     StateMessage,
     TimeMessage,
@@ -30,6 +32,7 @@ from service.inference.sessions.windows import PENDING_BYTES, Window
 Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
 Send: TypeAlias = Callable[[Line], Awaitable[None]]
 
+LONG_TEXT = 2**16  # characters; a longer message is read on a thread
 LONG_WAIT = 0.02  # seconds; a client that is ahead of its rate by less is not slowed down
 
 
@@ -81,7 +84,7 @@ class Stream:
     async def _handle(self, content: bytes | str | None, arrived: float) -> bool:
         """Handle a message, and return whether the session goes on."""
         windows = self.session.windows
-        match read_message(content) if isinstance(content, str) else content:
+        match await _read(content) if isinstance(content, str) else content:
             case bytes() as records:
                 await self._add(records_of(records, "a message"))
             case EventsMessage() as message:
@@ -138,3 +141,7 @@ class Stream:
         if reason is not None:
             line["reason"] = reason
         return line
+
+
+async def _read(text: str) -> Message:
+    return await asyncio.to_thread(read_message, text) if len(text) > LONG_TEXT else read_message(text)

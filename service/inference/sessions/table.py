@@ -22,7 +22,6 @@ from service.inference.sessions.session import Session
 from service.settings import Settings
 from service.telemetry.metrics.sessions import SessionMetrics
 
-
 UNCOUNTED_BYTES = 2**16  # of events that wait; a session that holds more counts in the memory budget
 
 
@@ -74,9 +73,7 @@ class OpenSession:
 class Sessions:
     """The open sessions of this process. Only the event loop touches them."""
 
-    def __init__(
-        self, scheduler: Scheduler, budget: MemoryBudget, metrics: SessionMetrics, settings: Settings
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, budget: MemoryBudget, metrics: SessionMetrics, settings: Settings) -> None:
         self.scheduler = scheduler
         self.budget = budget
         self.metrics = metrics

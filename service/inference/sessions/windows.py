@@ -1,8 +1,8 @@
 """Windows: a stream's events, sorted by their time stamps into windows of equal length.
 
-A window is closed by the first event, or the first word about the time, at or after its end. Nothing waits for the clock
-on the wall. Within a window events may come in any order; an event of a window that is closed comes too late, and is
-counted and dropped. Where events are missing, windows close without events: silence is an input too.
+A window is closed by the first event, or the first word about the time, at or after its end. Nothing waits for the
+clock on the wall. Within a window events may come in any order; an event of a window that is closed comes too late, and
+is counted and dropped. Where events are missing, windows close without events: silence is an input too.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from models.coding.records import RECORD, Records, Times, unwrapped
 from numpy.typing import NDArray
 
-from models.coding.records import RECORD, Records, Times, unwrapped
 from models.errors import InvalidInput
 from models.spec import EventBinning, Origin
 
@@ -66,19 +66,16 @@ class Windows:
         if not len(records):
             return
         times = unwrapped(records["t"], int(records["t"][0]) if self.now is None else self.now)
-        if self.start is None:
-            self._begin(int(times[0]))
-        assert self.start is not None
-        earliest, latest = int(times.min()), int(times.max())
-        if earliest < self.start:
-            in_time = times >= self.start
+        start = self._begun(int(times[0]))
+        if times.min() < start:
+            in_time = times >= start
             self.late += int(len(times) - np.count_nonzero(in_time))
             records, times = records[in_time], times[in_time]
         waiting = self.pending + len(times)
         if waiting > MAX_PENDING:
             raise InvalidInput(f"events: {waiting} wait for their windows to close, expected at most {MAX_PENDING}")
         if len(times):
-            self.advance(latest)
+            self.advance(int(times.max()))
             self._records.append(records)
             self._times.append(times)
             self.pending = waiting
@@ -86,13 +83,10 @@ class Windows:
 
     def advance(self, t: int) -> None:
         """Take note of the time `t`, so that all windows before it close. Raises InvalidInput where these are many."""
-        if self.start is None:
-            self._begin(t)
-        assert self.start is not None and self.now is not None
-        ahead = (t - self.start) // self.length
+        ahead = (t - self._begun(t)) // self.length
         if ahead > MAX_GAP:
             raise InvalidInput(f"t: {t} would close {ahead} windows at once, expected at most {MAX_GAP}")
-        self.now = max(self.now, t)
+        self.now = t if self.now is None else max(self.now, t)
 
     def close(self) -> Window | None:
         """Return the next window that is closed, or None if none is."""
@@ -108,9 +102,11 @@ class Windows:
         """Begin with window `number`, which begins at `start`, in place of the first."""
         self.number, self.start, self.now = number, start, start
 
-    def _begin(self, first: int) -> None:
-        self.start = 0 if self.events.origin is Origin.ZERO else first
-        self.now = max(self.start, first)
+    def _begun(self, first: int) -> int:
+        """Return when the open window begins; the first one of all does at `first`, or at 0 where the model says so."""
+        if self.start is None:
+            self.start = 0 if self.events.origin is Origin.ZERO else first
+        return self.start
 
     def _take(self, start: int) -> Window:
         end = start + self.length
