@@ -57,8 +57,8 @@ class EncodedInputs:
         """Whether the input is the same at every step."""
         return self.steps.shape[0] == 1
 
-    def __getitem__(self, samples: slice) -> EncodedInputs:
-        """Return the inputs of a slice of the samples."""
+    def __getitem__(self, samples: slice | NDArray[np.intp]) -> EncodedInputs:
+        """Return the inputs of some of the samples, which an array of their places may give in any order."""
         return EncodedInputs(self.steps[:, samples], self.time_steps)
 
     @classmethod

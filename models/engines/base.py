@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
 from models.engines.readout import Counts
-from models.engines.state import State
+from models.engines.state import Samples, State
 from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import FloatArray
@@ -53,8 +53,8 @@ class RunResult:
     rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
 
-    def __getitem__(self, samples: slice) -> RunResult:
-        """Return the results of a slice of the samples."""
+    def __getitem__(self, samples: Samples) -> RunResult:
+        """Return the results of some of the samples, which an array of their places may give in any order."""
         return RunResult(
             spike_counts=self.spike_counts[samples],
             readout=self.readout[samples],
@@ -108,7 +108,8 @@ class Runner(Protocol):
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; return the result and the state after the last step.
 
-        Splitting a run into several calls changes no spike. The counts and the readout are those of all steps since
+        The samples of a state may be of any ages, at rest too. Splitting a run into several calls changes no bit, and
+        neither does what runs beside a sample. The counts and the readout are those of all steps since
         rest; operations, spikes per node and recorded arrays are those of this call's steps. An input that is the same
         at every step is computed, and so counted, once per call. Several threads may call this at the same time.
         Raises InvalidInput for a state that does not fit the network and the inputs, and Stopped soon after `stop` is

@@ -29,6 +29,7 @@ from models.engines.event.signals import (
 )
 from models.engines.fan_out import recurrent_fan_out
 from models.engines.readout import check_spikes
+from models.engines.state import Steps, steps_since_rest
 from models.engines.stop import Stop, check
 from models.spec import INPUT
 from models.spec.network import FloatArray, Network
@@ -36,6 +37,7 @@ from models.spec.nodes import Delay, Fire, JoinBase, MaxPool, Neuron, Node, Pool
 from models.spec.sums import Summation
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
+AT_REST: Steps = np.empty(0, np.int64)
 
 
 class Chunk:
@@ -56,6 +58,8 @@ class Chunk:
         self.steps = inputs.time_steps
         self.samples = part.stop - part.start
         self.before = None if state is None else Carried.of(plan.carried, state, self.samples)
+        # The number of steps since rest of each sample: a copy, as the kernels take no strides.
+        self.begun = AT_REST if state is None else np.array(state.steps)
         # The kernels read each layer's state there, if there is one, and write the later one in its place.
         self.carried = (
             np.empty(self.samples * plan.carried.floats, np.float32) if self.before is None else self.before.floats
@@ -125,7 +129,7 @@ class Chunk:
     def run_plain(self, node: Node, arriving: Signal) -> Signal:
         """Run a node that has no kernel by its plain function, on every value."""
         values = values_of(arriving).swapaxes(0, 1)
-        begun = 0 if self.state is None else self.state.steps
+        begun = steps_since_rest(self.state, self.samples)
         leaving = plain.connect_steps(node, self.network, values, begun, self.steps)
         return of_values(self.plan.layouts[node.name], leaving.swapaxes(0, 1))
 
@@ -157,9 +161,8 @@ class Chunk:
         if self.before is not None and parameters.recurrent_weight.size:
             returning = np.count_nonzero(self.before.rows(f"{node.name}.spikes"), axis=1)
             self.answer.operations += returning * recurrent_fan_out(layout.shape)
-        begun = int(self.before is not None)
         found = kernels.run_neurons.call(
-            self.samples, self.steps, feed, events, base, base_steps, parameters, begun, self.carried, trace,
+            self.samples, self.steps, feed, events, base, base_steps, parameters, self.begun, self.carried, trace,
             index, value, offset,
         )  # fmt: skip
         if traced:

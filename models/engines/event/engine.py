@@ -21,7 +21,7 @@ from models.engines.event.carried import Carried, CarriedArrays
 from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
-from models.engines.state import check_state
+from models.engines.state import check_state, steps_since_rest
 from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import Network
@@ -60,11 +60,10 @@ class EventEngine:
         for a state or a number of steps that does not fit, and where a neuron fires more often in a step than can be
         counted.
         """
-        steps = inputs.time_steps
         if state is not None:
             state = State(state.steps, dict(state.arrays))  # converted once, for all chunks
-            steps += state.steps
         check_state(state, self.network, inputs.batch, inputs.time_steps)
+        steps = steps_since_rest(state, inputs.batch) + inputs.time_steps
         if inputs.batch <= 1:
             whole = slice(0, inputs.batch)
             result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop).run()

@@ -67,7 +67,7 @@ class ContractEngine:
         """
         check_from_rest(state, "nothing is known of an external graph's state, and it runs only from rest")
         output = np.concatenate([self._run(inputs[part], stop) for part in self._parts(inputs.batch)])
-        after = State(inputs.time_steps, {})
+        after = State(np.full(inputs.batch, inputs.time_steps), {})
         if self.contract.output_kind is OutputKind.SCORES:
             return RunResult(np.zeros(output.shape, np.int64), output.astype(np.float32), None, {}), after
         counts = output.astype(np.int64)
