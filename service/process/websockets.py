@@ -1,9 +1,9 @@
 """A WebSocket connection: uvicorn's, with bounds on what a client can make it hold.
 
 uvicorn stops reading after each message until the application has taken it. It still parses all that one read from the
-socket brought, which may be tens of thousands of empty messages or fragments; it answers pings without regard to whether
-the client reads the answers; and it waits without end for a client that reads nothing. `WebSocketConnection` feeds its
-parser a little at a time, and reads nothing from a client that does not read.
+socket brought, which may be tens of thousands of empty messages or fragments; it answers pings without regard to
+whether the client reads the answers; and it waits without end for a client that reads nothing. `WebSocketConnection`
+feeds its parser a little at a time, and reads nothing from a client that does not read.
 
 Like `service.process.connections`, this file uses private parts of uvicorn, which pyproject.toml bounds and
 tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `frames`, `loop`,

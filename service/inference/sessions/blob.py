@@ -7,8 +7,8 @@
                                                    32 bytes  HMAC-SHA256 of all before, where the server has keys
 
 all little-endian, and as a whole in base64. What a client brings is checked before it is used, so a forged state can do
-no more than give its client a wrong answer. With keys, only a server with the same keys accepts it: the secret is made of
-the digests of all keys, which no client knows unless it has every key.
+no more than give its client a wrong answer. With keys, only a server with the same keys accepts it: the secret is made
+of the digests of all keys, which no client knows unless it has every key.
 """
 
 from __future__ import annotations

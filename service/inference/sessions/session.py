@@ -32,7 +32,7 @@ class Session:
         spec = model.network.spec
         if spec.coding is not Coding.SPIKES:
             raise InvalidInput(
-                f"model '{model.name}' has coding '{spec.coding}', expected spikes: only such models take streams of events"
+                f"model '{model.name}' has coding '{spec.coding}', expected spikes: only such models have streams"
             )
         if options.scores is not Reading.TOTAL and spec.readout is not Readout.SPIKE_COUNT:
             raise InvalidInput(

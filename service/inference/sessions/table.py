@@ -1,8 +1,8 @@
 """All open sessions: how many there may be, how much memory they take, and how they end.
 
-A session ends when its client says so or leaves, when it is silent for too long, when its model is unloaded, and when the
-server drains. Unless the client ended it, it is given the state, to go on elsewhere. A version that is replaced goes on
-with the sessions that it has.
+A session ends when its client says so or leaves, when it is silent for too long, when its model is unloaded, and when
+the server drains. Unless the client ended it, it is given the state, to go on elsewhere. A version that is replaced
+goes on with the sessions that it has.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from typing import Any
 
 from service.catalog.loaded import LoadedModel
 from service.errors import Overloaded
@@ -46,7 +47,7 @@ WHY = {
 class OpenSession:
     """An open session with the task that serves it."""
 
-    def __init__(self, session: Session, task: asyncio.Task[None], budget: MemoryBudget) -> None:
+    def __init__(self, session: Session, task: asyncio.Task[Any] | None, budget: MemoryBudget) -> None:
         self.session = session
         self.task = task
         self.ended: Ended | None = None
@@ -67,7 +68,8 @@ class OpenSession:
         """End it, unless it is ending: its task hands the state back."""
         if self.ended is None:
             self.ended = why
-            self.task.cancel()
+            if self.task is not None:
+                self.task.cancel()
 
 
 class Sessions:
@@ -89,9 +91,7 @@ class Sessions:
         session = Session(model, options, self.scheduler)
         size = session.size
         self._require_room(model, size)
-        task = asyncio.current_task()
-        assert task is not None
-        opened = OpenSession(session, task, self.budget)
+        opened = OpenSession(session, asyncio.current_task(), self.budget)
         self.open.add(opened)
         self._count(model, 1, size)
         model.requests.count += 1
@@ -130,8 +130,8 @@ class Sessions:
         if self.state_bytes + size > limits.max_session_bytes:
             self.metrics.refused.labels(model.name).inc()
             raise Overloaded(
-                f"the states of all sessions would take {self.state_bytes + size} bytes with this one, expected at most "
-                f"{limits.max_session_bytes}"
+                f"the states of all sessions would take {self.state_bytes + size} bytes with this one, expected at "
+                f"most {limits.max_session_bytes}"
             )
 
     def _count(self, model: LoadedModel, by: int, size: int) -> None:
