@@ -11,7 +11,7 @@ docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml 
 httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
 - `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
-  `url`, the methods `_should_upgrade`, `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the callbacks
+  `scope`, `url`, the methods `_should_upgrade`, `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the callbacks
   that are overridden below
 - `RequestResponseCycle` (one request and its answer): the attributes `keep_alive`, `more_body`, `response_complete` and
   `response_started`
@@ -214,6 +214,7 @@ class Connection(HttpToolsProtocol):
         rest = self.backlog.take(len(self.backlog))
         self.backlog.clear()
         self.refused = True  # nothing else is parsed here
+        self.scope["method"] = "GET"  # which uvicorn sets once headers are complete, and these went no further
         self.handle_websocket_upgrade()
         if rest:
             self.transport.get_protocol().data_received(bytes(rest))  # type: ignore[attr-defined]

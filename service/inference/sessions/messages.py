@@ -24,23 +24,22 @@ class EventsMessage(Strict):
 
     type: Literal["events"]
     t: _Times
-    unit: _Columns | None = None
-    x: _Columns | None = None
-    y: _Places | None = None
-    p: _Places | None = None
+    unit: _Columns = []
+    x: _Columns = []
+    y: _Places = []
+    p: _Places = []
 
     def records(self) -> Records:
         """Return them as records; raises InvalidInput for lists of different lengths, and where places are missing."""
-        given = {name: getattr(self, name) for name in ("unit", "x", "y", "p")}
-        listed = {name: values for name, values in given.items() if values is not None}
+        listed = {name: getattr(self, name) for name in ("unit", "x", "y", "p") if name in self.model_fields_set}
         if listed.keys() not in ({"unit"}, {"x", "y"}, {"x", "y", "p"}):
-            raise InvalidInput("events has neither unit nor x and y, expected t and unit, or t, x, y and p")
+            raise InvalidInput("a message of events has other lists, expected t and unit, or t, x, y and p")
         for name, values in listed.items():
             if len(values) != len(self.t):
                 raise InvalidInput(f"events: {len(self.t)} t for {len(values)} {name}, expected as many of both")
-        if self.unit is not None:
+        if "unit" in listed:
             return make_records(self.t, self.unit)
-        return make_records(self.t, listed["x"], listed["y"], listed.get("p", 1))
+        return make_records(self.t, self.x, self.y, self.p if "p" in listed else 1)
 
 
 class TimeMessage(Strict):

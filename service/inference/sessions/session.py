@@ -6,7 +6,8 @@ import math
 from time import perf_counter
 
 import numpy as np
-from models.coding.records import binner
+from models.coding import EncodedInputs, encode
+from models.coding.records import StepEvents, binner
 from numpy.typing import NDArray
 
 from models.engines import State
@@ -112,6 +113,13 @@ class Session:
                 second, first = np.partition(scores, -2)[-2:].tolist()
                 line["margin"] = first - second
         return line
+
+
+def window_inputs(found: StepEvents, spec: Spec, steps: int) -> EncodedInputs:
+    """Return the inputs of one window."""
+    raster = np.zeros((1, steps, math.prod(spec.input.shape)), np.float32)
+    raster[0, found.t, found.unit] = found.values(spec.input)
+    return encode(raster.reshape(1, steps, *spec.input.shape), spec, steps)
 
 
 def spikes_so_far(state: State, classes: int) -> NDArray[np.int64]:

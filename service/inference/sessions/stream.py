@@ -102,7 +102,7 @@ class Stream:
                 if (window := windows.flush()) is not None:
                     await self._answer(window, arrived)
                 await self.send(
-                    {"type": "end", "windows": windows.number, "events": windows.events, "late": windows.late}
+                    {"type": "end", "windows": windows.number, "events": windows.received, "late": windows.late}
                 )
                 return False
         self.begun = True
