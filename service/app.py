@@ -32,6 +32,7 @@ from service.inference.memory import MemoryBudget
 from service.inference.pipeline import Pipeline
 from service.inference.scheduler import Scheduler
 from service.inference.sessions.blob import Blobs, secret_of
+from service.inference.sessions.sequences import Sequences
 from service.inference.sessions.table import Sessions
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
@@ -56,6 +57,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
     sessions = Sessions(scheduler, budget, metrics.sessions, settings)
     registry.on_unload = sessions.end_model
+    scheduler.enter_sequence = Sequences(sessions, scheduler.resume).enter
     blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
     control = control_class(registry, workers, metrics, infer_statistics, settings)
 

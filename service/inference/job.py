@@ -62,8 +62,6 @@ class Job(Generic[Content]):
     Only the event loop decides what happens to a job; a worker thread only sets `query`, `inputs` and `results`.
     """
 
-    keeps_state = False  # whether it goes on from `state`, and gets the state after its run
-
     def __init__(
         self,
         model: LoadedModel,
@@ -80,7 +78,10 @@ class Job(Generic[Content]):
         self.body = b"" if isinstance(source, Query) else source
         self.query = source if isinstance(source, Query) else None
         self.inputs: EncodedInputs | None = None
+        self.keeps_state = False  # whether it goes on from `state`, where None is rest, and gets the state `after`
         self.state: State | None = None
+        self.after: State | None = None
+        self.owner = b""  # the key that it came with, if any
         self.results: dict[int, RunResult] = {}  # by the index of the first sample of each
         self.times = times
         self.started = 0  # how many of its samples are in runs that have started

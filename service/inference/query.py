@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from models.engines import Record
 from models.spec.network import FloatArray
+from service.errors import shown
 
 
 class Returned(StrEnum):
@@ -21,6 +22,20 @@ RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE} 
 
 
 @dataclass(frozen=True)
+class Sequence:
+    """The sequence that a request belongs to, and whether it is the first or last of it."""
+
+    id: int | str
+    start: bool
+    end: bool
+
+    @property
+    def shown(self) -> str:
+        """The id as a sentence shows it."""
+        return shown(self.id)
+
+
+@dataclass(frozen=True)
 class Query:
     """A decoded request: samples (batch, *shape), or (batch, time_steps, *shape) for `spikes`, not yet encoded."""
 
@@ -29,6 +44,7 @@ class Query:
     seed: int
     returned: frozenset[Returned] = frozenset()
     timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
+    sequence: Sequence | None = None
 
     @property
     def record(self) -> Record:

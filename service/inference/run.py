@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -68,6 +68,8 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
     try:
         before = _joined_states(model, taken)
         result, after = model.engine.run(batch, before, record=taken[0].job.record, stop=stop)
+        if taken[0].job.keeps_state:
+            after = State(after.steps, dict(after.arrays))  # an engine may convert an array each time it is looked up
     except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
         if len(taken) == 1:
             return Computed([*outcomes, Outcome(taken[0].job, error=error)])
@@ -81,9 +83,8 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
         start, end = end, end + shard.stop - shard.start
         own = result if len(taken) == 1 else result[start:end]
         if shard.job.keeps_state:
-            outcomes.append(Outcome(shard.job, Sliced(own, _copied(after, slice(start, end)))))
-        else:
-            outcomes.append(Outcome(shard.job, shard.job.complete(shard.start, own)))
+            shard.job.after = after[np.arange(start, end)]  # a copy: a view would keep the whole batch in memory
+        outcomes.append(Outcome(shard.job, shard.job.complete(shard.start, own)))
     return Computed(outcomes, batch.batch, ended - started)
 
 
@@ -94,12 +95,6 @@ def _joined_states(model: LoadedModel, shards: Sequence[Shard]) -> State | None:
         return None
     network = model.network
     return State.joined([State.rest(network, 1) if state is None else state for state in states])
-
-
-def _copied(state: State, samples: slice) -> State:
-    """Return the state of some samples, as arrays of their own: a view would keep the whole batch in memory."""
-    own = state[samples]
-    return replace(own, arrays={name: np.array(array) for name, array in own.arrays.items()})
 
 
 def failed(shards: Sequence[Shard], error: Exception) -> Computed:

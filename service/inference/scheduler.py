@@ -27,12 +27,14 @@ from weakref import WeakKeyDictionary
 
 from models.coding import EncodedInputs
 from models.engines import RunResult, State
+from models.errors import SpikeserveError
 from service.catalog.loaded import LoadedModel
 from service.catalog.threads import Threads
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inference.batching import policy_of
 from service.inference.codec import SMALL_BODY, Codec, Q
 from service.inference.job import Answer, AnyJob, Content, Job, encoded
+from service.inference.query import Sequence
 from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
 from service.inference.slices import Slice, Sliced
@@ -69,6 +71,7 @@ class Scheduler:
         self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
         self.decoding = [False, False]  # by price, whether a body is being decoded
+        self.enter_sequence: Callable[[AnyJob, Sequence], None] = lambda *_: None  # see `sessions.sequences`
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
     def queue(self, model: LoadedModel) -> Queue:
@@ -138,6 +141,7 @@ class Scheduler:
         source: bytes | Q,
         times: Times,
         reserve: Callable[[int], None],
+        owner: bytes = b"",
     ) -> Job[Content]:
         """Queue a body, or the query that it was decoded to, for the threads. Raises Overloaded.
 
@@ -145,14 +149,22 @@ class Scheduler:
         """
         queue, now = self.queue(model), _now()
         job = self._admit(model, queue, Job(model, codec, _future(), source, now, times, reserve))
-        if job.query is None:
+        job.owner = owner
+        if (query := job.query) is None:
             # A body so small that it was not decoded at once may stand for much.
             short = SMALL_BODY < len(job.body) <= SHORT_BODY
             self.undecoded[Price.SHORT if short else Price.LONG][job] = None
+        elif query.sequence is not None:
+            self.enter_sequence(job, query.sequence)
         else:
             self._wait(queue, job, now)
         self._dispatch()
         return job
+
+    def resume(self, job: AnyJob) -> None:
+        """Let a job wait for its run, now that those of its sequence before it have run."""
+        self._wait(self.queue(job.model), job, _now())
+        self._dispatch()
 
     def forget(self, job: AnyJob) -> None:
         """Remove a job that is over."""
@@ -261,7 +273,13 @@ class Scheduler:
                 job.expire_at(job.arrived + job.query.timeout)
             job.decoded_bytes = job.query.samples.nbytes
             self.decoded_bytes += job.decoded_bytes
-            self._wait(self.queue(job.model), job, job.arrived)
+            if job.query.sequence is None:
+                self._wait(self.queue(job.model), job, job.arrived)
+            else:
+                try:
+                    self.enter_sequence(job, job.query.sequence)
+                except SpikeserveError as error:
+                    job.fail(error)
         self._dispatch()
 
     def _encoded(self, queue: Queue, job: AnyJob, encoding: Future[None]) -> None:

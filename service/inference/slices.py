@@ -28,10 +28,13 @@ class Slice(Job[Sliced]):
     ) -> None:
         super().__init__(model, None, answer, b"", now, Times(perf_counter()), lambda _: None)
         self.inputs = inputs
+        self.keeps_state = True
         self.state = state
         self.begun = True  # there are as many as sessions, which are limited; it counts in no queue
 
-    keeps_state = True
+    def complete(self, start: int, result: RunResult) -> Sliced | None:  # noqa: ARG002  (there is one sample)
+        """Return the result with the state after it."""
+        return None if self.after is None else Sliced(result, self.after)
 
     @property
     def samples(self) -> int:

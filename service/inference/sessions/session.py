@@ -6,10 +6,10 @@ import math
 from time import perf_counter
 
 import numpy as np
-from models.coding import EncodedInputs, encode
 from models.coding.records import StepEvents, binner
 from numpy.typing import NDArray
 
+from models.coding import EncodedInputs, encode
 from models.engines import State
 from models.engines.state import READOUT, SPIKE_COUNTS
 from models.errors import InvalidInput

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -81,6 +81,8 @@ class Sessions:
         self.metrics = metrics
         self.settings = settings
         self.open: set[OpenSession] = set()
+        self.on_end: Callable[[str], None] = lambda _: None  # is told of a model whose sessions end
+        self.count = 0  # of sessions, those of sequences included
         self.state_bytes = 0
         self.by_model = Counter[str]()
         metrics.state_bytes.set_function(lambda: self.state_bytes)
@@ -89,12 +91,9 @@ class Sessions:
     def opened(self, model: LoadedModel, options: StreamOptions) -> Iterator[OpenSession]:
         """Open a session for the current task, and close it at the end. Raises InvalidInput and Overloaded."""
         session = Session(model, options, self.scheduler)
-        size = session.size
-        self._require_room(model, size)
+        self.admit(model)
         opened = OpenSession(session, asyncio.current_task(), self.budget)
         self.open.add(opened)
-        self._count(model, 1, size)
-        model.requests.count += 1
         try:
             yield opened
         except BaseException:
@@ -103,9 +102,17 @@ class Sessions:
         finally:
             opened.pending.release()
             self.open.discard(opened)
-            self._count(model, -1, -size)
-            model.requests.count -= 1
-            self.metrics.ended.labels(model.name, opened.ended or Ended.CLIENT).inc()
+            self.release(model, opened.ended or Ended.CLIENT)
+
+    def admit(self, model: LoadedModel) -> None:
+        """Count one more session of a model. Raises Overloaded, and InvalidInput for a model that has no state."""
+        self._require_room(model, model.state_bytes)
+        self._count(model, 1)
+
+    def release(self, model: LoadedModel, why: Ended) -> None:
+        """Count one session less."""
+        self._count(model, -1)
+        self.metrics.ended.labels(model.name, why).inc()
 
     def end_all(self, why: Ended = Ended.DRAINING) -> None:
         """End every session: the server drains."""
@@ -117,6 +124,7 @@ class Sessions:
         for each in list(self.open):
             if each.session.model.name == name:
                 each.end(Ended.UNLOADED)
+        self.on_end(name)
 
     def why(self, ended: Ended) -> str:
         """Return a reason in words."""
@@ -124,9 +132,9 @@ class Sessions:
 
     def _require_room(self, model: LoadedModel, size: int) -> None:
         limits = self.settings
-        if len(self.open) >= limits.max_sessions:
+        if self.count >= limits.max_sessions:
             self.metrics.refused.labels(model.name).inc()
-            raise Overloaded(f"{len(self.open)} sessions are open, expected fewer than max_sessions")
+            raise Overloaded(f"{self.count} sessions are open, expected fewer than max_sessions")
         if self.state_bytes + size > limits.max_session_bytes:
             self.metrics.refused.labels(model.name).inc()
             raise Overloaded(
@@ -134,7 +142,9 @@ class Sessions:
                 f"most {limits.max_session_bytes}"
             )
 
-    def _count(self, model: LoadedModel, by: int, size: int) -> None:
+    def _count(self, model: LoadedModel, by: int) -> None:
+        self.count += by
+        self.state_bytes += by * model.state_bytes
+        model.requests.count += by
         self.by_model[model.name] += by
-        self.state_bytes += size
         self.metrics.open.labels(model.name).set(self.by_model[model.name])
