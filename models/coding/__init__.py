@@ -1,4 +1,4 @@
-"""Input coding: checks a client's samples and events and encodes them as the network's input at each step."""
+"""Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
 from models.coding.encode import (
     MAX_SEED,
@@ -7,11 +7,29 @@ from models.coding.encode import (
     encode,
     rasterise,
 )
+from models.coding.records import (
+    RECORD,
+    EventBinner,
+    Records,
+    StepEvents,
+    binner,
+    make_records,
+    records_of,
+    unwrapped,
+)
 
 __all__ = [
     "MAX_SEED",
+    "RECORD",
     "EncodedInputs",
+    "EventBinner",
     "Events",
+    "Records",
+    "StepEvents",
+    "binner",
     "encode",
+    "make_records",
     "rasterise",
+    "records_of",
+    "unwrapped",
 ]
