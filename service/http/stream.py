@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
-from starlette.routing import WebSocketRoute
+from starlette.routing import Match, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -49,6 +49,15 @@ STREAMS: dict[str, Any] = {
     },
     "tags": ["stream"],
 }
+
+
+class StreamRoute(WebSocketRoute):
+    """A WebSocket's route, which logs and metrics name as they name those of requests."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match a path."""
+        match, child = super().matches(scope)
+        return match, {**child, "route": self}
 
 
 async def stream_by_websocket(websocket: WebSocket) -> None:
@@ -174,4 +183,4 @@ async def _messages(body: Body) -> AsyncIterator[str]:
 streaming = APIRouter(route_class=DirectRoute)
 for path in ("/models/{name}/stream", "/models/{name}/versions/{version}/stream"):
     streaming.post(path, **STREAMS)(stream_by_post)
-sockets = [WebSocketRoute(route.path, stream_by_websocket) for route in streaming.routes if isinstance(route, APIRoute)]
+sockets = [StreamRoute(route.path, stream_by_websocket) for route in streaming.routes if isinstance(route, APIRoute)]

@@ -22,7 +22,7 @@ RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE} 
 
 
 @dataclass(frozen=True)
-class Sequence:
+class InSequence:
     """The sequence that a request belongs to, and whether it is the first or last of it."""
 
     id: int | str
@@ -44,7 +44,7 @@ class Query:
     seed: int
     returned: frozenset[Returned] = frozenset()
     timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
-    sequence: Sequence | None = None
+    sequence: InSequence | None = None
 
     @property
     def record(self) -> Record:

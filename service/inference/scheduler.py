@@ -34,7 +34,7 @@ from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inference.batching import policy_of
 from service.inference.codec import SMALL_BODY, Codec, Q
 from service.inference.job import Answer, AnyJob, Content, Job, encoded
-from service.inference.query import Sequence
+from service.inference.query import InSequence
 from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
 from service.inference.slices import Slice, Sliced
@@ -71,7 +71,7 @@ class Scheduler:
         self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
         self.decoding = [False, False]  # by price, whether a body is being decoded
-        self.enter_sequence: Callable[[AnyJob, Sequence], None] = lambda *_: None  # see `sessions.sequences`
+        self.enter_sequence: Callable[[AnyJob, InSequence], None] = lambda *_: None  # see `sessions.sequences`
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
     def queue(self, model: LoadedModel) -> Queue:

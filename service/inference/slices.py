@@ -32,7 +32,7 @@ class Slice(Job[Sliced]):
         self.state = state
         self.begun = True  # there are as many as sessions, which are limited; it counts in no queue
 
-    def complete(self, start: int, result: RunResult) -> Sliced | None:  # noqa: ARG002  (there is one sample)
+    def complete(self, start: int, result: RunResult) -> Any:  # noqa: ARG002  (there is one sample)
         """Return the result with the state after it."""
         return None if self.after is None else Sliced(result, self.after)
 

@@ -11,8 +11,8 @@ docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml 
 httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
 - `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
-  `scope`, `url`, the methods `_should_upgrade`, `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the callbacks
-  that are overridden below
+  `scope`, `url`, the methods `_should_upgrade`, `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the
+  callbacks that are overridden below
 - `RequestResponseCycle` (one request and its answer): the attributes `keep_alive`, `more_body`, `response_complete` and
   `response_started`
 - `FlowControl`: the attribute `write_paused`, and the methods `pause_reading` and `resume_reading`

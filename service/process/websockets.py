@@ -13,6 +13,7 @@ tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol`
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, ClassVar
 
 import structlog
@@ -28,6 +29,8 @@ UNCOUNTED_BYTES = 2**16  # received of messages that the application has not tak
 MAX_FRAGMENTS = 256  # of one message
 
 log = structlog.get_logger()
+quiet = logging.getLogger("service.websockets")
+quiet.setLevel(logging.WARNING)
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
@@ -41,6 +44,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.logger = self.conn.logger = quiet  # the service logs each session as it logs a request
         self.backlog = memoryview(b"")
         self.parsed = 0  # bytes that the parser was given since the last message was taken
         self.reserved: Reservation | None = None
@@ -67,6 +71,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         elif not self.read_paused and self.backlog:
             self.loop.call_soon(self._feed)
         return message
+
+    async def send(self, message: Any) -> None:
+        """Send a message; a handshake that was refused is complete, which uvicorn leaves out and then complains of."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True
 
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment to its message; end the connection where there are too many."""

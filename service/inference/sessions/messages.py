@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, TypeAlias
 
-from models.coding.records import Records, make_records
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from models.coding.records import Records, make_records
 from models.errors import InvalidInput
 from service.errors import MalformedBody
 from service.inference.native.schemas import Strict
@@ -24,10 +24,10 @@ class EventsMessage(Strict):
 
     type: Literal["events"]
     t: _Times
-    unit: _Columns = []
-    x: _Columns = []
-    y: _Places = []
-    p: _Places = []
+    unit: _Columns = Field(default=[])
+    x: _Columns = Field(default=[])
+    y: _Places = Field(default=[])
+    p: _Places = Field(default=[])
 
     def records(self) -> Records:
         """Return them as records; raises InvalidInput for lists of different lengths, and where places are missing."""

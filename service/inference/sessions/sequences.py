@@ -1,9 +1,9 @@
 """Sequences: sessions over requests of the Open Inference Protocol, which name theirs by an id.
 
-Triton's extension: `sequence_start` begins a sequence at rest, later requests with the same `sequence_id` go on with its
-state, and `sequence_end` ends it. The requests of a sequence run one after the other, in the order in which they came.
-An id belongs to the key that it came with, so that no client meets another's state. A sequence that is not heard of for
-`session_idle_seconds` is dropped. It lives in one process: several workers share none.
+Triton's extension: `sequence_start` begins a sequence at rest, later requests with the same `sequence_id` go on with
+its state, and `sequence_end` ends it. The requests of a sequence run one after the other, in the order in which they
+came. An id belongs to the key that it came with, so that no client meets another's state. A sequence that is not heard of
+for `session_idle_seconds` is dropped. It lives in one process: several workers share none.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from models.engines import State
 from models.spec import Coding
 from service.catalog.loaded import LoadedModel
 from service.inference.job import AnyJob
-from service.inference.query import Sequence
+from service.inference.query import InSequence
 from service.inference.sessions.table import Ended, Sessions
+from service.inference.v2.codec import InferCodec
 from service.inference.v2.errors import InvalidRequest
 
 CODINGS = (Coding.DIRECT, Coding.SPIKES, Coding.CURRENT)  # in which a run can be cut: the others count a run's steps
@@ -46,7 +47,7 @@ class Sequences:
         self.open: dict[Key, OpenSequence] = {}
         sessions.on_end = self._end_model
 
-    def enter(self, job: AnyJob, named: Sequence) -> None:
+    def enter(self, job: AnyJob, named: InSequence) -> None:
         """Let a decoded job run when the requests of its sequence that came before have run.
 
         Raises InvalidRequest for a sequence that has not begun, and Overloaded for one too many.
@@ -57,8 +58,8 @@ class Sequences:
             _check(job)
         elif sequence is None:
             raise InvalidRequest(
-                f"sequence_id is {named.shown}, but no such sequence of model '{job.model.name}' is open here: begin it "
-                "with sequence_start"
+                f"sequence_id is {named.shown}, but no such sequence of model '{job.model.name}' is open here: begin "
+                "it with sequence_start"
             )
         if sequence is None:
             sequence = self._begin(key, job.model)
@@ -132,7 +133,7 @@ def _check(job: AnyJob) -> None:
 
 def _go_over(job: AnyJob, model: LoadedModel) -> None:
     """Have a job run on the version that its sequence began with, which was replaced since."""
-    if job.codec is None or model.spec.input != job.model.spec.input:
+    if not isinstance(job.codec, InferCodec) or model.spec.input != job.model.spec.input:
         raise InvalidRequest(
             f"sequence_id names a sequence of version {model.version} of the model, which takes other inputs: begin "
             "another with sequence_start"

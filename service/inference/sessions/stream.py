@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import TypeAlias
 
 from models.coding.records import Records, records_of
-
 from models.errors import InvalidInput
 from service.errors import ServiceError
 from service.inference.sessions.blob import Blobs
@@ -137,10 +136,8 @@ class Stream:
 
     async def state_line(self, reason: str | None = None) -> StateLine:
         """Return the state at the end of the last window that was answered."""
-        line: StateLine = {"type": "state", **await self.blobs.told(self.session)}
-        if reason is not None:
-            line["reason"] = reason
-        return line
+        line: StateLine = {"type": "state", **await self.blobs.told(self.session)}  # type: ignore[typeddict-item]
+        return line if reason is None else {**line, "reason": reason}
 
 
 async def _read(text: str) -> Message:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from models.coding.records import RECORD, Records, Times, unwrapped
-from numpy.typing import NDArray
 
+from models.coding.records import RECORD, Records, Times, unwrapped
 from models.errors import InvalidInput
 from models.spec import EventBinning, Origin
 
@@ -123,12 +122,8 @@ class Windows:
         """Return the events that wait, by time."""
         if not self.pending:
             return np.empty(0, RECORD), np.empty(0, np.int64)
-        records, times = (_joined(parts) for parts in (self._records, self._times))
+        records, times = np.concatenate(self._records), np.concatenate(self._times)
         if (times[1:] < times[:-1]).any():
             order = np.argsort(times, kind="stable")
             records, times = records[order], times[order]
         return records, times
-
-
-def _joined(parts: list[NDArray[np.generic]]) -> NDArray[np.generic]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

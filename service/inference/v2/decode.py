@@ -13,7 +13,7 @@ from service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, 
 from service.catalog.loaded import LoadedModel
 from service.errors import shown
 from service.inference.numbers import cut_array
-from service.inference.query import Query, Sequence
+from service.inference.query import InSequence, Query
 from service.inference.v2.errors import InvalidRequest
 from service.inference.v2.outputs import INPUT, VARIES, Output, outputs_of, sample_shape
 from service.inference.v2.parsing import parse
@@ -103,7 +103,7 @@ def _tensors(text: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
     )
 
 
-def _sequence(parameters: RequestParameters, samples: int) -> Sequence | None:
+def _sequence(parameters: RequestParameters, samples: int) -> InSequence | None:
     """Return the sequence that a request belongs to, if any. Raises InvalidRequest."""
     named = parameters.sequence_id
     if named in (0, ""):
@@ -112,7 +112,7 @@ def _sequence(parameters: RequestParameters, samples: int) -> Sequence | None:
         return None
     if samples != 1:
         raise InvalidRequest(f"inputs has {samples} samples, expected 1 in a request of a sequence")
-    return Sequence(named, parameters.sequence_start, parameters.sequence_end)
+    return InSequence(named, parameters.sequence_start, parameters.sequence_end)
 
 
 def _length(header: str | None, size: int) -> int:
