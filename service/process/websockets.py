@@ -6,8 +6,9 @@ whether the client reads the answers; and it waits without end for a client that
 feeds its parser a little at a time, and reads nothing from a client that does not read.
 
 Like `service.process.connections`, this file uses private parts of uvicorn, which pyproject.toml bounds and
-tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `frames`, `loop`,
-`queue`, `read_paused` and `transport`, and the methods that are overridden below.
+tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `conn`, `frames`,
+`handshake_complete`, `logger`, `loop`, `read_paused`, `transport` and `writable`, the method `handle_parser_exception`,
+and those that are overridden below.
 """
 
 from __future__ import annotations
