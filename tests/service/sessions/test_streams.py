@@ -1,6 +1,6 @@
 """Streams over a real server: by WebSocket and by POST, cut anywhere, moved, and ended from both sides.
 
-The model spikes at every second event of a unit, so that its counts are worked out by hand, and a state that is lost shows.
+The model spikes at every second event of a unit, so that its counts are worked out by hand, and a lost state shows.
 """
 
 from __future__ import annotations

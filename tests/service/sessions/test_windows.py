@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -100,7 +102,7 @@ def test_every_event_is_in_its_window_or_late_however_the_stream_is_cut(
 ) -> None:
     windows, found = Windows(BINNING, steps), []
     places = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
-    for first, last in zip(places, places[1:], strict=False):
+    for first, last in pairwise(places):
         windows.add(make_records(*zip(*events[first:last], strict=True)) if last > first else make_records([], []))
         found += closed(windows)
     while (window := windows.flush()) is not None:
