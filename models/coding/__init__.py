@@ -1,12 +1,8 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
-from models.coding.encode import (
-    MAX_SEED,
-    EncodedInputs,
-    Events,
-    encode,
-    rasterise,
-)
+from models.coding.encode import MAX_SEED, encode
+from models.coding.events import Events, encode_events, indices, rasterise
+from models.coding.inputs import EncodedInputs, EventInputs, Inputs, join_inputs
 from models.coding.records import (
     RECORD,
     EventBinner,
@@ -23,11 +19,16 @@ __all__ = [
     "RECORD",
     "EncodedInputs",
     "EventBinner",
+    "EventInputs",
     "Events",
+    "Inputs",
     "Records",
     "StepEvents",
     "binner",
     "encode",
+    "encode_events",
+    "indices",
+    "join_inputs",
     "make_records",
     "rasterise",
     "records_of",

@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import Inputs
+from models.coding.inputs import Samples
 from models.engines.readout import Counts
-from models.engines.state import Samples, State
+from models.engines.state import State
 from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import FloatArray
@@ -100,7 +101,7 @@ class Runner(Protocol):
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -113,7 +114,8 @@ class Runner(Protocol):
         rest; operations, spikes per node and recorded arrays are those of this call's steps. An input that is the same
         at every step is computed, and so counted, once per call. Several threads may call this at the same time.
         Raises InvalidInput for a state that does not fit the network and the inputs, and Stopped soon after `stop` is
-        requested: engines check it between nodes, steps or parts of the batch.
+        requested: engines check it between nodes, steps or parts of the batch. Events give the bits of the dense array
+        that they stand for.
         """
         ...
 

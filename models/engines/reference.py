@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import EncodedInputs, Inputs
 from models.engines import plain
 from models.engines.base import Counts, Record, RunResult
+from models.engines.blocks import run_blocks
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
 from models.engines.state import State, check_state, longest_delay, neuron_arrays, neuron_state
@@ -96,7 +97,7 @@ class ReferenceEngine:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -104,8 +105,9 @@ class ReferenceEngine:
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch, inputs.time_steps)
-        before = State.rest(self.network, inputs.batch) if state is None else state
-        return _Run(self.counted, self.weights, inputs, before, stop).result(record)
+        return run_blocks(
+            lambda dense, before: _Run(self.counted, self.weights, dense, before, stop).result(record), inputs, state
+        )
 
 
 class _Run:
@@ -116,13 +118,13 @@ class _Run:
         network: Network,
         weights: Mapping[str, Doubles],
         inputs: EncodedInputs,
-        state: State,
+        state: State | None,
         stop: Stop | None,
     ) -> None:
         self.network = network
         self.weights = weights
         self.inputs = inputs
-        self.before = state
+        self.before = State.rest(network, inputs.batch) if state is None else state
         self.stop = stop
         self.after: dict[str, NDArray[Any]] = {}
         self.operations: Counts = np.zeros(inputs.batch, np.int64)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from models.coding.inputs import Samples
 from models.errors import InvalidInput
 from models.neurons import NeuronState, adapts, at_rest, has_inhibition, has_synapse, is_recurrent, refracts
 from models.spec import Readout
@@ -38,7 +39,6 @@ REDUCED_AT_REST: Mapping[Reduction, float] = {
 }
 
 Steps: TypeAlias = NDArray[np.int64]
-Samples: TypeAlias = slice | NDArray[np.intp]  # which samples of a batch, by a slice or by their places
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from models.coding import EncodedInputs
+from models.coding import Inputs
 from models.engines.base import Record, RunResult, State, joined
 from models.engines.event.carried import Carried, CarriedArrays
 from models.engines.event.chunk import Chunk
@@ -48,7 +48,7 @@ class EventEngine:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -73,7 +73,7 @@ class EventEngine:
         return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
 
     def _chunks(
-        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+        self, inputs: Inputs, state: State | None, record: Record, stop: Stop | None
     ) -> dict[int, tuple[RunResult, Carried]]:
         """Run all parts of a batch on the engine's threads, and return what was found by each part's first sample."""
         waiting = deque(self._parts(inputs))
@@ -93,7 +93,7 @@ class EventEngine:
             helper.result()
         return done
 
-    def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
+    def _parts(self, inputs: Inputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))
         rounds = -(-inputs.batch // (fit * self.threads))  # so that every thread gets the same number of chunks
         size = -(-inputs.batch // (rounds * self.threads))

@@ -74,10 +74,10 @@ def run_neurons(
     """Run a layer of neurons with the connection before it through all steps, and return how many fired.
 
     With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
-    the events add. Without one it is a row of
-    `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index` and
-    `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset into
-    `trace` (samples * steps, size) unless that is empty.
+    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
+    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index`
+    and `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset
+    into `trace` (samples * steps, size) unless that is empty.
 
     `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
     says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import EncodedInputs, Inputs
 from models.engines.base import Record, RunResult, joined
+from models.engines.blocks import run_blocks
 from models.engines.onnx import fields as onnx_fields
 from models.engines.onnx.outputs import read_at_each_step
 from models.engines.readout import check_spikes, read_out
@@ -76,7 +77,7 @@ class OnnxEngine:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -89,8 +90,13 @@ class OnnxEngine:
         """
         if self.before_states:
             check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
-            state = None
+            inputs, state = inputs.dense(), None
         check_state(state, self.network, inputs.batch, inputs.time_steps)
+        return run_blocks(lambda dense, before: self._run_ages(dense, before, record, stop), inputs, state)
+
+    def _run_ages(
+        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+    ) -> tuple[RunResult, State]:
         if state is None or not (self.begun or self.by_step):
             return self._run(inputs, state, record, stop)
         asked, which = np.unique(state.steps if self.by_step else state.steps > 0, return_inverse=True)
