@@ -101,9 +101,17 @@ class Input(Frozen):
         of_each = ", each feature with its own range" if low.ndim or high.ndim else ""
         return f"{low.min():g} to {high.max():g}{of_each}"
 
-    def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the normalised values of an array (…, *shape); each operation rounds to float32."""
+    def normalise(
+        self, values: NDArray[np.float32], unit: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the normalised values of an array (…, *shape); each operation rounds to float32.
+
+        Where `unit` is given, `values` (n,) are those of these units, indices into the flattened shape.
+        """
         scale, offset = self.factors
+        if unit is not None:
+            spread = (each if each.ndim == 0 else np.broadcast_to(each, self.shape) for each in (scale, offset))
+            scale, offset = (each if each.ndim == 0 else each.reshape(-1)[unit] for each in spread)
         scaled = scale * values + offset
         if self.resolution is None:
             return scaled

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from models.bundle import Bundle
 from models.bundle.external import AnyBundle
 from models.bundle.repository import ModelRepository
 from models.engines.base import Runner
+from models.engines.blob import bytes_per_sample
 from models.engines.declared import EngineName
-from models.engines.state import arrays_of
 from models.errors import InvalidBundle, InvalidInput
 from models.spec.network import Network
 from models.spec.onnx_contract import OnnxContract
@@ -98,8 +96,7 @@ class LoadedModel:
     @cached_property
     def state_bytes(self) -> int:
         """The bytes that a session of it holds; raises InvalidInput for an external ONNX graph."""
-        arrays = arrays_of(self.network).values()
-        return SESSION_BYTES + sum(np.dtype(dtype).itemsize * math.prod(shape) for shape, dtype in arrays)
+        return SESSION_BYTES + bytes_per_sample(self.network)
 
     @classmethod
     def load(cls, name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:

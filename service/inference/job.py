@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from models.coding import EncodedInputs, encode
+from models.coding import EncodedInputs, Inputs, encode
 from models.engines import Record, RunResult, State
 from models.engines.base import joined
 from service.catalog.loaded import LoadedModel
@@ -77,7 +77,7 @@ class Job(Generic[Content]):
         self.answer = answer
         self.body = b"" if isinstance(source, Query) else source
         self.query = source if isinstance(source, Query) else None
-        self.inputs: EncodedInputs | None = None
+        self.inputs: Inputs | None = None
         self.keeps_state = False  # whether it goes on from `state`, where None is rest, and gets the state `after`
         self.state: State | None = None
         self.after: State | None = None
@@ -131,7 +131,7 @@ class Job(Generic[Content]):
         if self.query is not None and not self.over:
             self.inputs = encoded(self.model, self.query, self.times)
 
-    def run_inputs(self) -> EncodedInputs | None:
+    def run_inputs(self) -> Inputs | None:
         """Return all its samples as a run takes them, or None where it has none yet. Raises InvalidInput."""
         if self.inputs is None and self.query is not None:
             return encoded(self.model, self.query, self.times)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.coding import EncodedInputs
+from models.coding import Inputs, join_inputs
 from models.engines import RunResult, State, Stop
 from models.errors import InvalidInput, SpikeserveError
 from service.catalog.loaded import LoadedModel
@@ -25,7 +25,7 @@ class Shard:
     start: int
     stop: int
 
-    def inputs(self, whole: EncodedInputs) -> EncodedInputs:
+    def inputs(self, whole: Inputs) -> Inputs:
         """Return this shard's part of the job's inputs, `whole`."""
         return whole if self.start == 0 and self.stop == whole.batch else whole[self.start : self.stop]
 
@@ -49,7 +49,7 @@ class Computed(NamedTuple):
 def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
     """Run shards of equal time steps as one batch. An invalid shard fails alone. Raises Stopped."""
     taken: list[Shard] = []
-    inputs: list[EncodedInputs] = []
+    inputs: list[Inputs] = []
     outcomes: list[Outcome] = []
     for shard in shards:
         job = shard.job
@@ -63,7 +63,7 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
             outcomes.append(Outcome(job, error=error))
     if not taken:
         return Computed(outcomes)
-    batch = EncodedInputs.joined(inputs)
+    batch = join_inputs(inputs)
     started = perf_counter()
     try:
         before = _joined_states(model, taken)

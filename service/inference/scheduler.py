@@ -25,7 +25,7 @@ from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
-from models.coding import EncodedInputs
+from models.coding import Inputs
 from models.engines import RunResult, State
 from models.errors import SpikeserveError
 from service.catalog.loaded import LoadedModel
@@ -110,7 +110,7 @@ class Scheduler:
         self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
         return Answer.of(codec, query, result, times)
 
-    async def run_slice(self, model: LoadedModel, inputs: EncodedInputs, state: State | None) -> Sliced:
+    async def run_slice(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Sliced:
         """Run a session's next steps, and return their result and the state after them.
 
         Small ones that come in the same iteration of the event loop run as a batch at its end; others wait in the
@@ -285,7 +285,7 @@ class Scheduler:
     def _encoded(self, queue: Queue, job: AnyJob, encoding: Future[None]) -> None:
         self.free += 1
         if self._goes_on(job, encoding) and job.inputs is not None:
-            job.encoded_bytes = job.inputs.steps.nbytes
+            job.encoded_bytes = job.inputs.nbytes
             self.encoded_bytes += job.encoded_bytes
             self._wait(queue, job, job.arrived)
         self._dispatch()

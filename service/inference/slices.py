@@ -6,7 +6,7 @@ from asyncio import Future
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from models.coding import EncodedInputs
+from models.coding import Inputs
 from models.engines import RunResult, State
 from service.catalog.loaded import LoadedModel
 from service.inference.job import Job
@@ -24,7 +24,7 @@ class Slice(Job[Sliced]):
     """One sample's next steps, from `state` on; None is rest."""
 
     def __init__(
-        self, model: LoadedModel, inputs: EncodedInputs, state: State | None, answer: Future[Any], now: float
+        self, model: LoadedModel, inputs: Inputs, state: State | None, answer: Future[Any], now: float
     ) -> None:
         super().__init__(model, None, answer, b"", now, Times(perf_counter()), lambda _: None)
         self.inputs = inputs

@@ -6,8 +6,8 @@ client has already sent its next request, and keeps an answer in memory for as l
 `Connection` adds these limits. A refused request gets a JSON error, an id, a log line and a metric of its own (it never
 reached the application), and its connection closes.
 
-This file and `service.process.websockets` alone use uvicorn's private API, because uvicorn has no public one for any of this;
-docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
+This file and `service.process.websockets` alone use uvicorn's private API, because uvicorn has no public one for any of
+this; docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
 httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
 - `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and

@@ -22,8 +22,8 @@ from hashlib import sha256
 from typing import TypedDict
 
 import numpy as np
-from models.engines.blob import from_bytes, to_bytes
 
+from models.engines.blob import from_bytes, most_bytes, to_bytes
 from models.engines.state import State
 from models.errors import InvalidInput
 from service.inference.sessions.session import Session
@@ -32,7 +32,6 @@ MAGIC, VERSION = b"SPKS", 1
 HEADER = struct.Struct("<4sHHQqI")
 NEVER = -(2**63)  # before the first event
 SIGNATURE_BYTES = 32
-SPARE_BYTES = 2**16  # of a state beside its arrays
 LONG_BYTES = 2**18  # a longer state is written and read on a thread
 MAX_NUMBER = 2**62
 
@@ -59,7 +58,8 @@ class Blobs:
 
     async def restore(self, session: Session, text: str) -> None:
         """Let a new session go on from a state. Raises InvalidInput."""
-        most = (session.size + SPARE_BYTES) * 4 // 3
+        own = HEADER.size + 8 * session.spec.classes + SIGNATURE_BYTES
+        most = -(-(own + most_bytes(session.model.network)) // 3) * 4
         if len(text) > most:
             raise InvalidInput(f"state: has {len(text)} characters, expected at most {most} for this model")
         large = len(text) > LONG_BYTES

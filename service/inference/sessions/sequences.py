@@ -2,8 +2,8 @@
 
 Triton's extension: `sequence_start` begins a sequence at rest, later requests with the same `sequence_id` go on with
 its state, and `sequence_end` ends it. The requests of a sequence run one after the other, in the order in which they
-came. An id belongs to the key that it came with, so that no client meets another's state. A sequence that is not heard of
-for `session_idle_seconds` is dropped. It lives in one process: several workers share none.
+came. An id belongs to the key that it came with, so that no client meets another's state. A sequence that is not heard
+of for `session_idle_seconds` is dropped. It lives in one process: several workers share none.
 """
 
 from __future__ import annotations

@@ -6,10 +6,9 @@ import math
 from time import perf_counter
 
 import numpy as np
-from models.coding.records import StepEvents, binner
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs, encode
+from models.coding import binner, encode_binned
 from models.engines import State
 from models.engines.state import READOUT, SPIKE_COUNTS
 from models.errors import InvalidInput
@@ -74,7 +73,7 @@ class Session:
         steps = self.windows.steps
         where = f"window {window.number}"
         found = binner(self.events).between(window.records, window.times, window.start, steps, where)
-        inputs = window_inputs(found, self.spec, steps)
+        inputs = encode_binned(found, self.spec, steps)
         result, self.state = await self.scheduler.run_slice(self.model, inputs, self.state)
         self.answered, self.answered_until = window.number + 1, window.end
         counts = result.spike_counts[0]
@@ -113,13 +112,6 @@ class Session:
                 second, first = np.partition(scores, -2)[-2:].tolist()
                 line["margin"] = first - second
         return line
-
-
-def window_inputs(found: StepEvents, spec: Spec, steps: int) -> EncodedInputs:
-    """Return the inputs of one window."""
-    raster = np.zeros((1, steps, math.prod(spec.input.shape)), np.float32)
-    raster[0, found.t, found.unit] = found.values(spec.input)
-    return encode(raster.reshape(1, steps, *spec.input.shape), spec, steps)
 
 
 def spikes_so_far(state: State, classes: int) -> NDArray[np.int64]:

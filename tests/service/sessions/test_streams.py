@@ -131,7 +131,7 @@ def test_a_session_goes_on_elsewhere_from_its_state(service: Process) -> None:
         ("AAAA", "state: is no session's state"),
         ("U1BLUwIA" + "A" * 40, "state: has format 2, expected 1"),
         ("U1BLUwEA" + "A" * 40, "state: is damaged"),
-        ("A" * 200_000, "state: has 200000 characters, expected at most"),
+        ("A" * 200_000, "state: has 200000 characters, expected at most 1"),
     ],
 )
 def test_a_state_that_is_none_is_refused_by_a_sentence(service: Process, state: str, sentence: str) -> None:
