@@ -36,6 +36,10 @@ class EncodedInputs:
                 f"expected 1 or {self.time_steps} steps first and then the batch"
             )
 
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self.batch
+
     @property
     def batch(self) -> int:
         """The number of samples."""

@@ -92,7 +92,7 @@ def from_bytes(content: bytes, network: Network, bundle_hash: str) -> State:
 
 def _arrays(content: bytes, known: Set[str]) -> dict[str, NDArray[Any]]:
     try:
-        listed = safetensors.deserialize(content)
+        listed = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise InvalidInput(f"state: holds no safetensors: {str(error).partition(NEW_LINE)[0][:MOST_SHOWN]}") from error
     arrays: dict[str, NDArray[Any]] = {}

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from models.coding import EncodedInputs, Inputs, encode
+from models.coding import Inputs, encode
 from models.engines import Record, RunResult, State
 from models.engines.base import joined
 from service.catalog.loaded import LoadedModel
@@ -48,10 +48,11 @@ class Answer(Generic[Content]):
         return cls(codec.render(query, result), record)
 
 
-def encoded(model: LoadedModel, query: Query, times: Times) -> EncodedInputs:
+def encoded(model: LoadedModel, query: Query, times: Times) -> Inputs:
     """Encode a query's samples and record when that began and ended. Raises InvalidInput."""
     times.encode_began = perf_counter()
-    inputs = encode(query.samples, model.spec, query.time_steps, query.seed)
+    samples = query.samples
+    inputs = encode(samples, model.spec, query.time_steps, query.seed) if isinstance(samples, np.ndarray) else samples
     times.encode_ended = perf_counter()
     return inputs
 

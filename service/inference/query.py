@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from models.coding import Inputs
 from models.engines import Record
 from models.spec.network import FloatArray
 from service.errors import shown
@@ -37,9 +38,13 @@ class InSequence:
 
 @dataclass(frozen=True)
 class Query:
-    """A decoded request: samples (batch, *shape), or (batch, time_steps, *shape) for `spikes`, not yet encoded."""
+    """A decoded request.
 
-    samples: FloatArray
+    `samples`: raw values, not yet encoded, (batch, *shape), or (batch, time_steps, *shape) for `spikes` and `current`
+    coding; or inputs already, where they were sent as events.
+    """
+
+    samples: FloatArray | Inputs
     time_steps: int
     seed: int
     returned: frozenset[Returned] = frozenset()

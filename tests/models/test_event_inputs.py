@@ -12,14 +12,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from models.coding import EncodedInputs, EventInputs, Events, Inputs, encode, encode_events, join_inputs, rasterise
-from models.engines import EngineName, create
-from models.engines import blocks
+from models.engines import EngineName, blocks, create
 from models.engines.event import EventEngine, signals
-from models.engines.reference import ReferenceEngine
-from models.engines.state import State
 from models.errors import InvalidInput
 from models.spec import Coding, OutOfRange, Spec
-from models.spec.network import FloatArray, Network
+from models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of, toy
 from tests.same import EVERYTHING, assert_same, assert_same_state
 
@@ -116,7 +113,9 @@ def test_events_encode_to_what_their_raster_does(
     assert_dense(inputs, encode(rasterise(events, task), task))
 
 
-@pytest.mark.parametrize("declared", [{"offset": 0.5}, {"offset": (0.0, -0.25)}, {"low": 0.5, "out_of_range": OutOfRange.CLIP}])
+@pytest.mark.parametrize(
+    "declared", [{"offset": 0.5}, {"offset": (0.0, -0.25)}, {"low": 0.5, "out_of_range": OutOfRange.CLIP}]
+)
 def test_events_stay_a_dense_raster_where_no_event_is_a_current_too(declared: dict[str, Any]) -> None:
     # An offset of 0.5 makes a current of 0.5 of the 0 at every place without an event; a least value of 0.5 that is
     # clipped to does as well.
@@ -181,14 +180,64 @@ def test_events_give_every_bit_of_the_dense_array(engine: EngineName, case: Case
     assert_same_state(state, expected_state)
 
 
-def camera(first: list[dict[str, Any]], side: int = 32, time_steps: int = 200) -> Network:
-    """Return a network of a camera's events, 2 channels of side × side, that ends in one neuron."""
-    nodes = [*first, {"type": "SumPool2d", "name": "all", "kernel_size": side}, {"type": "IF", "name": "out"}]
-    return network_of(
-        nodes,
-        {"own.scale": np.ones(time_steps)},
-        input={"shape": [2, side, side]},
-        coding="spikes",
-        time_steps=time_steps,
-        labels=["on", "off"],
+SIDE, STEPS = 32, 250
+RASTER_BYTES = 4 * STEPS * 2 * SIDE * SIDE  # 2 MB
+FIRST: dict[str, dict[str, Any]] = {
+    "Conv2d": {"in_channels": 2, "out_channels": 1, "kernel_size": 8, "stride": 8, "bias": False},
+    "SumPool2d": {"kernel_size": 8},
+    "AvgPool2d": {"kernel_size": 8},
+    "AvgPool2d, overhanging": {"kernel_size": 9, "overhang": True},
+    "MaxPool2d": {"kernel_size": 8},
+    "Flatten": {},
+    "Scale": {"scale": 0.5},
+    "Scale, its own for each step": {"scale": "per_channel", "steps": STEPS},
+    "Delay": {"delay": 2},
+    "Permute": {"order": [0, 2, 1]},
+    "two of them": {},
+}
+
+
+def camera(first: str) -> Network:
+    """Return a network of a camera's events, 2 channels of 32 × 32, that ends in two neurons, with any weights."""
+    kind = first.partition(",")[0]
+    nodes: list[dict[str, Any]] = [{"type": kind, "name": "first"} | FIRST[first]]
+    if kind == "two of them":
+        nodes = [
+            {"type": "Scale", "name": "first", "scale": 0.5},
+            {"type": "SumPool2d", "name": "pool", "kernel_size": 8, "inputs": ["first", "input"]},
+        ]
+    pooled = {"Conv2d": 16}.get(kind, 2 * 16 if "Pool" in nodes[-1]["type"] else 2 * SIDE * SIDE)
+    nodes += [] if kind == "Flatten" else [{"type": "Flatten", "name": "flat"}]
+    nodes += [
+        {"type": "Linear", "name": "fc", "in_features": pooled, "out_features": 2},
+        {"type": "IF", "name": "out"},
+    ]
+    spec = Spec.read(
+        {"nodes": nodes, "input": {"shape": [2, SIDE, SIDE]}, "coding": "spikes"}
+        | {"time_steps": STEPS, "labels": ["on", "off"]}
     )
+    rng = np.random.default_rng(0)
+    shapes = spec.tensor_shapes.items()
+    return Network(spec, {name: (rng.integers(-8, 9, shape) / 8).astype(np.float32) for name, shape in shapes})
+
+
+@pytest.mark.parametrize("high", [1.0, 3.0])
+@pytest.mark.parametrize("first", FIRST)
+def test_the_event_engine_makes_no_raster_of_events(first: str, high: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 300 events in 512,000 values: all that a run allocates, one block of a step included, is less than a fifth of the
+    # raster.
+    network = camera(first)
+    monkeypatch.setattr(signals, "BLOCK_FLOATS", 2 * SIDE * SIDE)
+    engine, rng = EventEngine(network), np.random.default_rng(0)
+    sent = Events(rng.integers(0, STEPS, 300), rng.integers(0, 2 * SIDE * SIDE, 300))
+    task = network.spec.model_copy(update={"input": network.spec.input.model_copy(update={"high": high})})
+    inputs = encode_events([sent], task)
+    expected, _ = engine.run(inputs.dense())
+    tracemalloc.start()
+    try:
+        result, _ = engine.run(inputs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert_same(result, expected)
+    assert peak < RASTER_BYTES / 5

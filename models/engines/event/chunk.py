@@ -170,7 +170,7 @@ class Chunk:
         feed, events, base_steps = NOTHING, NONE, 0
         if isinstance(arriving, Pending) and arriving.steps == self.steps and not arriving.valued:
             feed, events, base = arriving.feed, arriving.source.events, arriving.bias
-        elif isinstance(arriving, Sparse) and arriving.steps == self.steps:
+        elif isinstance(arriving, Sparse) and arriving.is_large and arriving.steps == self.steps:
             feed, events, base = PASSED, arriving.events, ONES
         else:
             currents = arriving.dense()

@@ -63,7 +63,7 @@ class EventEngine:
         if state is not None:
             state = State(state.steps, dict(state.arrays))  # converted once, for all chunks
         check_state(state, self.network, inputs.batch, inputs.time_steps)
-        steps = steps_since_rest(state, inputs.batch) + inputs.time_steps
+        steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         if inputs.batch <= 1:
             whole = slice(0, inputs.batch)
             result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop).run()

@@ -75,7 +75,9 @@ class Sparse:
             for step in range(0, self.steps, fit):
                 first = sample * self.steps + step
                 block = self.rows(first, min(first + fit, (sample + 1) * self.steps))
-                found.append(run(sample, step, block.dense()).sparse())
+                part = run(sample, step, block.dense()).sparse()
+                index, value, offset = part.events  # of arrays with room for every value of the block, which end here
+                found.append(Sparse(part.layout, part.steps, Events(index.copy(), value.copy(), offset)))
         return one_after_another(found, self.steps)
 
     def rows(self, first: int, end: int) -> Sparse:

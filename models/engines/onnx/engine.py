@@ -125,7 +125,7 @@ class OnnxEngine:
             rasters={name: found[f"{name}.raster"].astype(np.int32) for name in self.spiking} if rasters else {},
             membranes={name: found[f"{name}.membrane"] for name in self.neurons} if membranes else {},
         )
-        steps = steps_since_rest(state, inputs.batch) + inputs.time_steps
+        steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         if self.before_states:
             return result, State(steps, {})
         arrays = {name: found[f"next.{name}"] for name in self.carried}

@@ -104,7 +104,7 @@ class TorchEngine:
             rasters={name: raster.to(torch.int32).cpu().numpy() for name, raster in rasters.items()},
             membranes={name: membrane.cpu().numpy() for name, membrane in membranes.items()},
         )
-        taken = steps_since_rest(state, inputs.batch) + inputs.time_steps
+        taken = steps_since_rest(state, inputs.batch, inputs.time_steps)
         return result, State(taken, after | answer.carried)
 
     def _carried(self, state: State) -> dict[str, Any]:
