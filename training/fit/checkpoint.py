@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.spec.parameters import show
 from training.errors import InvalidConfig
+from training.files import memory, require_plain
 from training.report.epochs import Epoch
 
 
@@ -44,6 +45,7 @@ class Progress:
     def load(cls, path: Path) -> Progress:
         """Read a checkpoint; raises InvalidConfig if it is missing or damaged."""
         try:
+            require_plain(path, memory())
             content = torch.load(path, weights_only=True)
             return cls(
                 weights=content["weights"],

@@ -20,6 +20,7 @@ from models.engines.onnx import fields as onnx_fields
 from models.engines.onnx.engine import open_session
 from models.engines.onnx.fields import Outline
 from models.errors import InvalidBundle
+from training.files import read_bytes
 
 CLASS_NAMES = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
@@ -57,11 +58,10 @@ class OnnxFile:
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
         """Read a model and refuse what could not be served; raises InvalidBundle."""
-        if path.stat().st_size > onnx_fields.MAX_BYTES:
-            raise InvalidBundle(
-                f"{path.name}: has {path.stat().st_size} bytes, expected at most {onnx_fields.MAX_BYTES}"
-            )
-        content, changes = path.read_bytes(), list[str]()
+        try:
+            content, changes = read_bytes(path, onnx_fields.MAX_BYTES), list[str]()
+        except OSError as error:
+            raise InvalidBundle(f"'{path}' cannot be read: {error.strerror}") from error
         names: tuple[str, ...] = ()
         try:
             model = onnx.ModelProto.FromString(content)
