@@ -35,10 +35,9 @@ TRAINING: Arrows = {
     "training.errors": set(),
     "training.files": set(),
     "training.config": {"training.errors", "training.files"},
-    "training.commands": {
-        "training.config",
-        "training.files",
-    },  # the groups, and the flags of a model: what every command is made with
+    "training.commands": {  # the groups, the flags of a model, and the errors: what every command is made with
+        *("training.config", "training.errors", "training.files"),
+    },
     "training.data": {"training.config", "training.errors", "training.files"},
     "training.report": {"training.data", "training.config", "training.errors"},
     "training.fit": {"training.data", "training.report", "training.config", "training.errors", "training.files"},

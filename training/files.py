@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def require_plain(path: Path, most: int) -> None:
-    """Raise OSError, whose `strerror` says why, unless `path` is a plain file of at most `most` bytes, or a link to one.
+    """Raise OSError, whose `strerror` says why, unless `path` is or links to a plain file of at most `most` bytes.
 
     To be asked before a library opens the path: opening a named pipe waits for its writer for ever.
     """

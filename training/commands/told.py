@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from models.errors import SpikeserveError
+from training.errors import NotConvertible
 
 MOST = 2000  # characters of a sentence; it may quote a value of any length
 
@@ -12,7 +13,7 @@ MOST = 2000  # characters of a sentence; it may quote a value of any length
 def sentence_of(error: Exception) -> str | None:
     """Return what a user is told of an error, None for one that only a fault of the code can raise."""
     if isinstance(error, SpikeserveError):
-        return _shown(str(error))
+        return _shown(str(error), breaks="\n" if isinstance(error, NotConvertible) else "")  # a line for each module
     if _is_of_memory(error):
         return (
             "memory: there is not enough for this command, expected more of it, or smaller layers, batches, time steps "
@@ -31,7 +32,7 @@ def _is_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
-def _shown(sentence: str) -> str:
+def _shown(sentence: str, breaks: str = "") -> str:
     """Return a sentence that fits on a screen and cannot control it, whatever it quotes."""
-    plain = "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in sentence)
+    plain = "".join(each if each.isprintable() or each in breaks else ascii(each)[1:-1] for each in sentence)
     return plain if len(plain) <= MOST else f"{plain[: MOST - 500]} … {plain[-500:]}"

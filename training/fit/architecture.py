@@ -59,7 +59,10 @@ LAYER = re.compile(r"(?P<shape>[^:]*)(:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
 POOLS: dict[str, type[AvgPool2d | MaxPool2d | SumPool2d]] = {"A": AvgPool2d, "M": MaxPool2d, "S": SumPool2d}
 NEURONS: dict[str, type[Spiking]] = {kind.__name__.lower(): kind for kind in get_args(Spiking)}
 MAX_LEARNED_DELAY = 1024
-EXPECTED = "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; none alone is no layer but the output's"
+EXPECTED = (
+    "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; or alone none, for no "
+    "layer but the output's"
+)
 NONE = "none"
 
 

@@ -152,8 +152,9 @@ def select(found: Mapping[Any, Any], key: str | None, path: Path) -> StateDict:
     if own := _tensors(found):
         return own
     level: list[tuple[str, Mapping[Any, Any]]] = [("", found)]
+    seen = {id(found)}
     while level:
-        level = [(f"{place}{name}.", value) for place, part in level for name, value in _children(part)]
+        level = [(f"{place}{name}.", value) for place, part in level for name, value in _children(part, seen)]
         if choices := [(place[:-1], part) for place, part in level if _is_state_dict(part)]:
             break
     else:
@@ -168,8 +169,12 @@ def _parts(found: Mapping[Any, Any], key: str) -> list[str]:
     return [key] if key in found else key.split(".")
 
 
-def _children(part: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    return ((name, value) for name, value in part.items() if isinstance(name, str) and isinstance(value, Mapping))
+def _children(part: Mapping[Any, Any], seen: set[int]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Yield the dictionaries in a dictionary that are not in `seen`, and add them: one may hold itself."""
+    for name, value in part.items():
+        if isinstance(name, str) and isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
 
 
 def _is_state_dict(part: Mapping[Any, Any]) -> bool:

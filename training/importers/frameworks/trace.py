@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.spec.parameters import Shape
-from training.errors import NotConvertible
 from training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
 from training.importers.frameworks.fold import Fold, Value
 from training.importers.frameworks.framework import Framework, Takes
