@@ -85,7 +85,7 @@ def test_a_damaged_cache_is_compiled_again_and_mended(
     assert run(add_one).stats.cache_hits
 
 
-def test_a_cache_that_cannot_be_opened_costs_no_more_than_compiling(add_one: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_opened_costs_only_compiling(add_one: Callable[..., Any], tmp_path: Path) -> None:
     run(add_one)
     for path in [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]:
         path.unlink()

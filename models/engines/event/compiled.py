@@ -57,6 +57,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     """A cache that cannot be written, or was damaged, costs the time to compile, and nothing else."""
 
     _impl_class = _Implementation
+    _cache_file: Any
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
