@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ class Progress:
             "best": asdict(self.best) if self.best else None,
             "best_weights": self.best_weights,
         }
-        torch.save(content, temporary)
+        written = BytesIO()
+        torch.save(content, written)  # to a full disk it would raise a RuntimeError, and not say why
+        temporary.write_bytes(written.getbuffer())
         temporary.replace(path)
 
     @classmethod
