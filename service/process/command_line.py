@@ -41,8 +41,8 @@ TIMEOUTS = ControlTimeouts()
 SWITCH_SECONDS = 5e-4
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
-# reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts threads
-# and processes alike, so the fork server and one process in which it verifies a version are counted as well.
+# reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts
+# threads and processes alike, so the fork server and one process in which it verifies a version are counted as well.
 OTHER_THREADS = 4 + FILE_THREADS + PAGE_THREADS
 OTHER_PROCESSES = 2
 
