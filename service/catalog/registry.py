@@ -102,7 +102,7 @@ class Registry:
         self.unloaded = set(unloaded)
 
     async def load_all(self) -> None:
-        """Load every version, of the default model first; one that fails keeps its error and does not stop the others."""
+        """Load every version, the default model first; one that fails keeps its error and does not stop the others."""
         names = sorted(self.models, key=lambda name: name != self.default)  # loads wait for each other in this order
         loads: list[Future[None]] = [self._begin(name, self._load_at_start(name)) for name in names]
         if self.has_networks:
