@@ -52,4 +52,4 @@ def _of_spec(spec: dict[str, Any], root: Path, name: str) -> None:
 
 
 def _of_graph(graph: HostileGraph, root: Path, name: str) -> None:
-    publish_external(root, graph.make(), graph.contract, name)
+    publish_external(root, graph.make(), graph.said, name)

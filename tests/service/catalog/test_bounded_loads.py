@@ -130,6 +130,15 @@ async def test_while_a_load_goes_on_others_are_found_and_loaded_and_it_says_for_
 
 
 @pytest.mark.anyio
+async def test_the_default_model_is_the_first_that_is_loaded(repository: Path) -> None:
+    for name in ("circles", "loops", "rounds"):
+        endless_model(repository, name)
+    async with beginning(repository, default_model="loops", load_seconds=3600) as client:
+        await until(lambda: "circles" in registry_of(client).loads.values())
+        assert next(iter(registry_of(client).loads.values())) == "loops"
+
+
+@pytest.mark.anyio
 async def test_unloading_a_model_that_loads_kills_its_process_and_ends_who_waits_for_it(repository: Path) -> None:
     async with one_endless_load(repository) as client:
         (process,) = loading()

@@ -33,7 +33,7 @@ def is_the_sentence(found: str, bundle: HostileBundle, root: Path) -> bool:
 def test_a_hostile_bundle_is_refused_by_its_sentence(tmp_path: Path, bundle: HostileBundle) -> None:
     root = tmp_path / "repository"
     bundle.make(root, "hostile")
-    settings = Settings(repository=root, engine=bundle.engine)  # type: ignore[arg-type]
+    settings = Settings(repository=root, engine=bundle.engine)
     if bundle.sentence is None:
         assert verify("hostile", 1, settings).batch_sizes == (1,)
         return
