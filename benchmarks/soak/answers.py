@@ -115,14 +115,9 @@ async def answers(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
     after = server.resident_megabytes
     meant = statuses[200] + statuses[503]
     return [
-        Figure(
-            "answers",
-            "p99 of the refusals of what is too long",
-            percentile(refused, 99),
-            "ms",
-            at_most=REFUSED_MILLISECONDS,
-        ),
-        Figure("answers", "what is too long, not answered 413", otherwise, at_most=0),
+        Figure("answers", "too long: p50 of the refusals", percentile(refused, 50), "ms"),
+        Figure("answers", "too long: p99", percentile(refused, 99), "ms", at_most=REFUSED_MILLISECONDS),
+        Figure("answers", "too long: answered otherwise than 413", otherwise, at_most=0),
         Figure("answers", "clients at once", CLIENTS),
         Figure("answers", "the longest answer", longest / 1e6, "MB", at_least=15),
         Figure("answers", "answered 200", statuses[200], at_least=1),
