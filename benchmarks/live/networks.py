@@ -66,7 +66,7 @@ class Streamed:
         ]
         shapes = {"conv1": (first, 2, 3, 3), "conv2": (second, first, 3, 3), "fc": (CLASSES, flat)}
         tensors = {
-            f"{name}.weight": (rng.normal(0.0, 0.2, shape) * 64).round().astype(np.float32) / 64
+            f"{name}.weight": (rng.normal(0.0, 0.2, shape) * 64).round().astype(np.float32) / np.float32(64)
             for name, shape in shapes.items()
         }
         spec = {

@@ -38,6 +38,7 @@ from service.inference.query import InSequence
 from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
 from service.inference.slices import Slice, Sliced
+from service.inference.switching import ShortSwitches
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import Times
@@ -70,6 +71,7 @@ class Scheduler:
         # Ordered sets, by price: the first is next.
         self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
+        self.switches = ShortSwitches()
         self.decoding = [False, False]  # by price, whether a body is being decoded
         self.enter_sequence: Callable[[AnyJob, InSequence], None] = lambda *_: None  # see `sessions.sequences`
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
@@ -222,7 +224,7 @@ class Scheduler:
             del undecoded[job]
             self._begin(self.queue(job.model), job)
             self.decoding[price] = True
-            self.codec_threads[price].submit(job.decode).add_done_callback(partial(self._decoded, price, job))
+            self._code(price, job.decode).add_done_callback(partial(self._decoded, price, job))
 
     def _start_next(self) -> bool:
         """Start the next work of the class whose turn it is, or else of the other; return whether there was any."""
@@ -265,6 +267,13 @@ class Scheduler:
     def _submit(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
         self.free -= 1
         return self.threads.submit(function, *arguments)
+
+    def _code(self, price: Price, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
+        """Decode or render on the thread of that class."""
+        self.switches.begin()
+        coding = self.codec_threads[price].submit(function, *arguments)
+        coding.add_done_callback(lambda _: self.switches.end())
+        return coding
 
     def _decoded(self, price: Price, job: AnyJob, decoding: Future[None]) -> None:
         self.decoding[price] = False
@@ -323,7 +332,7 @@ class Scheduler:
         job.rendering = True
         job.results.clear()
         price = Price.SHORT if job.answer_size <= SHORT_ANSWER else Price.LONG
-        self.codec_threads[price].submit(job.render, result).add_done_callback(partial(self._rendered, job))
+        self._code(price, job.render, result).add_done_callback(partial(self._rendered, job))
 
     def _rendered(self, job: AnyJob, rendering: Future[Any]) -> None:
         if self._goes_on(job, rendering):

@@ -55,7 +55,8 @@ class Norse(torch.nn.Module):
 
         conv1, pool, conv2, flat, fc = layers
         for layer in (conv1, conv2, fc):
-            layer.weight.data /= 1 - DECAY  # type: ignore[union-attr, operator]
+            for weight in layer.parameters():
+                weight.data /= 1 - DECAY
         parameters = norse.LIFBoxParameters(tau_mem_inv=torch.tensor((1 - DECAY) / 1e-3), v_th=torch.tensor(1.0))
         cells = [norse.LIFBoxCell(parameters, dt=1e-3) for _ in range(3)]
         self.net = norse.SequentialState(conv1, cells[0], pool, conv2, cells[1], pool, flat, fc, cells[2])
