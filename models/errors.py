@@ -9,6 +9,10 @@ SpikeserveError
 └── Stopped            a run that ended early, as nobody waits for its answer any more
 """
 
+from __future__ import annotations
+
+HEAD, TAIL = 400, 150  # characters of a longer sentence that are kept
+
 
 class SpikeserveError(Exception):
     """The base class of all exceptions of this project."""
@@ -23,7 +27,14 @@ class InvalidInput(SpikeserveError, ValueError):
 
 
 class InvalidBundle(SpikeserveError):
-    """A damaged or incomplete bundle; the message names the file or the sample."""
+    """A damaged or incomplete bundle; the message names the file or the sample.
+
+    It is one line of bounded length, whatever names and values the bundle puts into it.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
+        super().__init__(line if len(line) <= HEAD + TAIL else f"{line[:HEAD]} … {line[-TAIL:]}")
 
 
 class BundleNotFound(SpikeserveError, LookupError):

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
+from models.errors import EngineUnavailable
 from models.spec.network import Network
 from tests.networks import network_of
+
+if find_spec("torch") is None:  # as where ./scripts/test-pythons runs them
+
+    def pytest_runtest_setup(item: pytest.Item) -> None:
+        """Skip a test that is run once for each engine, for this one."""
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "torch" in item.callspec.params.values():
+            pytest.skip("PyTorch is not installed for this Python")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call() -> Generator[None]:
+        """Skip a test that goes through all engines itself, once it comes to this one."""
+        try:
+            return (yield)
+        except EngineUnavailable as error:
+            if str(error) == "engine 'torch': the package torch is not installed here":
+                pytest.skip("PyTorch is not installed for this Python")
+            raise
 
 
 @pytest.fixture(scope="session")

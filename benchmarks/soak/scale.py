@@ -24,14 +24,50 @@ class Scale:
     overload_seconds: float
     memory_first: int
     memory_last: int
-    pipelined_seconds: float  # for each attack
-    crowd_first: float  # seconds with one client of each kind, which warm the server up
-    crowd_seconds: float
-    crowd_settles: float  # seconds after a mix, before the memory is read
+    pipelining_seconds: float  # for each attack
+    bundles_step: int  # of the hostile bundles that end by themselves, every how manieth is loaded
+    bundles_stopped: int  # how many of those that have to be stopped
+    answers_seconds: float
+    answers_settles: float  # seconds after the last answer, before the memory is read
+    fairness_first: float  # seconds with one client of each kind, which warm the server up
+    fairness_seconds: float
+    fairness_settles: float  # seconds after a mix, before the memory is read
 
 
-FULL = Scale(12_000, 60, 64, 200, 20, 20_000, 200_000, 5, 10, 30, 30)
-QUICK = Scale(3_500, 4, 64, 50, 3, 2_000, 6_000, 1, 4, 6, 5)
+FULL = Scale(
+    hostile=12_000,
+    mixed_seconds=60,
+    mixed_clients=64,
+    unloaded=200,
+    overload_seconds=20,
+    memory_first=20_000,
+    memory_last=200_000,
+    pipelining_seconds=5,
+    bundles_step=1,
+    bundles_stopped=100,
+    answers_seconds=20,
+    answers_settles=30,
+    fairness_first=10,
+    fairness_seconds=30,
+    fairness_settles=30,
+)
+QUICK = Scale(
+    hostile=3_500,
+    mixed_seconds=4,
+    mixed_clients=64,
+    unloaded=50,
+    overload_seconds=3,
+    memory_first=2_000,
+    memory_last=6_000,
+    pipelining_seconds=1,
+    bundles_step=8,
+    bundles_stopped=3,
+    answers_seconds=4,
+    answers_settles=10,
+    fairness_first=4,
+    fairness_seconds=6,
+    fairness_settles=5,
+)
 
 
 def connect(server: Server) -> Connection:

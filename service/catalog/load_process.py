@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import json
 import os
 import select
@@ -58,7 +59,10 @@ class LoadProcesses:
 
 
 class Server:
-    """A running fork server. Its thread reads the answers, and ends the server when it has been idle."""
+    """A running fork server. Its thread reads the answers, and ends the server when it has been idle.
+
+    Raises OSError where the system lets no process or thread start.
+    """
 
     def __init__(self, engine: str) -> None:
         self.process = subprocess.Popen(  # noqa: S603
@@ -74,7 +78,12 @@ class Server:
         self.numbers = count(1)
         self.awaited: dict[int, Future[dict[str, Any]]] = {}
         self.open = True
-        Thread(target=self._read, name="loads", daemon=True).start()
+        try:
+            Thread(target=self._read, name="loads", daemon=True).start()
+        except RuntimeError as error:
+            self.process.kill()
+            self.process.wait()
+            raise OSError(errno.EAGAIN, "the system lets no other thread start") from error
 
     def submit(self, request: dict[str, Any]) -> Future[dict[str, Any]] | None:
         """Send a request and return the future of its answer, or None if the server has ended or is about to.

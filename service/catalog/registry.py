@@ -102,8 +102,9 @@ class Registry:
         self.unloaded = set(unloaded)
 
     async def load_all(self) -> None:
-        """Load every version; one that fails keeps its error and does not stop the others."""
-        loads: list[Future[None]] = [self._begin(name, self._load_at_start(name)) for name in self.models]
+        """Load every version, the default model first; one that fails keeps its error and does not stop the others."""
+        names = sorted(self.models, key=lambda name: name != self.default)  # loads wait for each other in this order
+        loads: list[Future[None]] = [self._begin(name, self._load_at_start(name)) for name in names]
         if self.has_networks:
             loads.append(self.loaders.submit(prepare, self.settings))
         await asyncio.gather(*loads, return_exceptions=True)

@@ -28,7 +28,7 @@ from service.http.services import Services
 from service.inference.validation import first_error
 from service.process.control import ControlTimeouts, WorkerControl
 from service.process.listener import Listener
-from service.process.server import Server
+from service.process.server import FILE_THREADS, PAGE_THREADS, Server
 from service.process.supervisor import DesiredState, Supervisor
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from service.telemetry import logs
@@ -40,8 +40,11 @@ TIMEOUTS = ControlTimeouts()
 # write of a socket, and then waits that long if a thread decodes a body; Python's 5 ms would add up for each request.
 SWITCH_SECONDS = 5e-4
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
-# Beside those that run and load: two for long bodies and answers, the one that ends a late shutdown, and asyncio's own.
-OTHER_THREADS = 4
+# Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
+# reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts
+# threads and processes alike, so the fork server and one process in which it verifies a version are counted as well.
+OTHER_THREADS = 4 + FILE_THREADS + PAGE_THREADS
+OTHER_PROCESSES = 2
 
 
 def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
@@ -109,11 +112,11 @@ def run(server: Server, listener: Listener) -> int:
 
 
 def check_limits(settings: Settings) -> None:
-    """Start and end as many threads as one worker has, and reserve memory meanwhile; raises Misconfigured.
+    """Start and end as many threads as one worker and its loads need, and reserve memory; raises Misconfigured.
 
     A compiler without memory would end the process later, and a thread that cannot start would fail a request.
     """
-    with Threads(2 * settings.threads + OTHER_THREADS, "check"):
+    with Threads(2 * settings.threads + OTHER_THREADS + OTHER_PROCESSES, "check"):
         try:
             mmap(-1, HEADROOM_BYTES).close()
         except OSError as error:

@@ -22,8 +22,10 @@ from types import FrameType
 
 import structlog
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
+from service.catalog.threads import Threads
 from service.http.services import Services
 from service.process.connections import ConnectionLimits, abort_connections, connection_class, requests_in_progress
 from service.process.listener import Listener
@@ -32,6 +34,10 @@ from service.settings import Settings
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
 LAST_ANSWER_SECONDS = 0.25  # for the 503 answers at the end of the grace period
 WATCH_SECONDS = 0.1  # how often to check whether to shut down
+# The threads that look into the repository (`asyncio.to_thread`), and those that read the files of /docs. Without these
+# bounds asyncio would start up to 32 of its own, and anyio up to 40, whenever it needs them.
+FILE_THREADS = 4
+PAGE_THREADS = 1
 
 log = structlog.get_logger()
 
@@ -92,10 +98,13 @@ class Server(uvicorn.Server):
         """Serve until asked to stop, and return once the port and every connection are closed."""
         # It starts now: at the end of its life, a server may not be allowed another thread.
         Thread(target=self._end_late, name="end", daemon=True).start()
-        async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watch())
-            await super().serve(sockets)
-            watching.cancel()
+        current_default_thread_limiter().total_tokens = PAGE_THREADS
+        with Threads(FILE_THREADS, "files") as files:
+            asyncio.get_running_loop().set_default_executor(files.pool)
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._watch())
+                await super().serve(sockets)
+                watching.cancel()
 
     def _end_late(self) -> None:
         """End the process a second after the grace period, whatever still runs."""

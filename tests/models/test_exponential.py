@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 import pytest
-import torch
 from numba import njit
 from onnx import TensorProto, helper
 
 from models.engines.event.vectors import LANES
 from models.engines.onnx.graph import IR_VERSION, OPSET, GraphBuilder, OnnxArithmetic, Value
-from models.engines.torch.exponential import exponential as of_torch
 from models.spec.exponential import COEFFICIENTS, HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, exponential
 from models.spec.network import FloatArray
 from tests.exponentials import exponentials
@@ -66,6 +64,9 @@ def test_its_constants_leave_no_rounding_where_it_says_that_there_is_none() -> N
 
 
 def test_pytorch_computes_the_same(arguments: FloatArray) -> None:
+    torch = pytest.importorskip("torch")
+    from models.engines.torch.exponential import exponential as of_torch
+
     assert same(of_torch(torch.from_numpy(arguments)).numpy(), exponential(arguments))
 
 
@@ -96,6 +97,9 @@ def test_the_event_engines_vectors_compute_the_same(arguments: FloatArray) -> No
 
 
 def test_its_derivative_is_itself() -> None:
+    torch = pytest.importorskip("torch")
+    from models.engines.torch.exponential import exponential as of_torch
+
     values = torch.tensor([0.0, 1.0, -200.0], requires_grad=True)
     (gradient,) = torch.autograd.grad(of_torch(values).sum(), values)
     assert torch.equal(gradient, of_torch(values.detach()))

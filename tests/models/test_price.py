@@ -15,8 +15,9 @@ from models.errors import InvalidBundle, InvalidSpec
 from models.spec import Spec
 from models.spec.neuron_parameters import ROWS
 from models.spec.price import LoadLimits, Price
-from tests.bundles import huge, publish, rewrite
+from tests.bundles import publish, rewrite
 from tests.external import contract
+from tests.hostile_bundles.specs import HugeSpec, huge_specs
 from tests.networks import toy
 
 MAX_ALLOCATED = 2**22  # bytes that a refusal may allocate: a spec's own, and nothing of what it calls for
@@ -77,9 +78,9 @@ def test_a_delay_costs_its_longest_for_each_sample_and_each_edge_a_sum() -> None
     assert out.running == 5 + 2 * 5  # the neurons, and two sums
 
 
-@pytest.mark.parametrize("attack", huge(), ids=lambda attack: str(attack[0]))
+@pytest.mark.parametrize("attack", huge_specs(), ids=lambda attack: str(attack[0]))
 def test_a_bundle_that_asks_for_too_much_is_refused_before_anything_of_that_size_is_made(
-    tmp_path: Path, attack: tuple[str, dict[str, Any], str]
+    tmp_path: Path, attack: HugeSpec
 ) -> None:
     _, spec, sentence = attack
     publish(tmp_path, toy())

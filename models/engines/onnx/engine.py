@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,10 @@ COUNTS = ("state.begun", "state.steps")  # inputs of a state that are no arrays 
 # ONNX Runtime writes its own lines to standard error, which are no JSON. Its errors all come as exceptions too, so that
 # only what ends the process is still written there.
 FATAL = 4
+CODE_OR_PLACE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ [^(]*\(.*?\) "
+)  # a file, a function
+FAILED_NODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: ")
 onnxruntime.set_default_logger_severity(FATAL)
 
 
@@ -168,7 +173,7 @@ def open_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
-        raise InvalidBundle(f"model.onnx: ONNX Runtime cannot load it: {first_line(error)}") from error
+        raise InvalidBundle(f"model.onnx: ONNX Runtime cannot load it: {said_by(error)}") from error
 
 
 def run_session(
@@ -193,9 +198,10 @@ def run_session(
     return found
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type's name if the message is empty."""
-    return next(itertools.chain(str(error).splitlines(), [type(error).__name__]))
+def said_by(error: Exception) -> str:
+    """Return the first line of what ONNX Runtime says of an error, without its codes and the places in its sources."""
+    line = next(itertools.chain(str(error).splitlines(), [type(error).__name__]))
+    return FAILED_NODE.sub(r"\1 node '\2': ", CODE_OR_PLACE.sub("", line))
 
 
 def build_model(network: Network) -> bytes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.coding import EncodedInputs
 from models.engines.base import Record, RunResult
-from models.engines.onnx.engine import first_line, open_session, run_session
+from models.engines.onnx.engine import open_session, run_session, said_by
 from models.engines.state import State, check_from_rest
 from models.engines.stop import Stop
 from models.errors import InvalidBundle, InvalidInput, Stopped
@@ -96,7 +96,7 @@ class ContractEngine:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base class but Exception
             raise InvalidInput(
-                f"model.onnx: ONNX Runtime fails on an input of shape {list(steps.shape)}: {first_line(error)}"
+                f"model.onnx: ONNX Runtime fails on an input of shape {list(steps.shape)}: {said_by(error)}"
             ) from error
         return self._checked(output, inputs.batch, inputs.time_steps)
 

@@ -1,4 +1,4 @@
-"""The fifth soak: how long small requests wait beside clients whose requests are large, and what memory stays held.
+"""The fairness soak: how long small requests wait beside clients whose requests are large, and what memory stays held.
 
 The small ones and the large ones are asked by processes of their own, so that a client that reads megabytes does not
 delay one that takes the time. Tiny requests are short enough to be answered on the server's event loop; short ones, of
@@ -28,6 +28,7 @@ TINY_MILLISECONDS, HEALTH_MILLISECONDS = 60.0, 30.0  # targets: the 99th percent
 GROWTH_PERCENT = 20.0  # target: the memory some time after the crowd has left, beside that before it came
 HEALTH_PAUSE = 0.02  # seconds between two questions after the server's health
 SAMPLES, RECORDED_SAMPLES = 1000, 36  # of a large request, and of one that asks for rasters
+RASTER_SAMPLES = 600  # of a request whose body is long: a raster of each takes 6 kB as JSON
 TIMEOUT = {"X-Request-Timeout-Ms": "30000"}
 
 
@@ -61,6 +62,7 @@ def crowds() -> tuple[list[Crowd], list[Crowd]]:
     letter = ModelRepository(PRETRAINED).read_any(BRAILLE, 1).sample.steps  # (time_steps, 1, inputs)
     t, unit = letter.reshape(len(letter), -1).nonzero()
     events = {"t": t.tolist(), "unit": unit.tolist()}
+    raster = letter.reshape(len(letter), -1).astype(int).tolist()
     small = [
         Crowd("tiny", 32, _predict(DIGITS, images(1))),
         Crowd("short", 8, _predict(BRAILLE, [events])),
@@ -69,6 +71,7 @@ def crowds() -> tuple[list[Crowd], list[Crowd]]:
     large = [
         Crowd("bulk", 24, _predict(DIGITS, images(SAMPLES)), SAMPLES),
         Crowd("raster", 24, _predict(DIGITS, images(RECORDED_SAMPLES), ["raster"]), RECORDED_SAMPLES),
+        Crowd("megabytes", 6, _predict(BRAILLE, [raster] * RASTER_SAMPLES), RASTER_SAMPLES),
     ]
     return small, large
 
@@ -111,7 +114,7 @@ async def _ask(server: Server, kinds: Sequence[Crowd], seconds: float) -> list[S
     return await asyncio.gather(*(all_of(crowd) for crowd in kinds))
 
 
-async def crowd(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
+async def fairness(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
     """Ask small and large requests side by side, wait, and compare the memory with that before."""
     small, large = crowds()
     remote = Server(server.url, None, 0.0)  # type: ignore[arg-type]  # a process cannot be handed to another
@@ -123,22 +126,22 @@ async def crowd(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
             asked = [loop.run_in_executor(clients, ask, remote, each, seconds) for each in kinds]
             return [each for seen in await asyncio.gather(*asked) for each in seen]
 
-        await mix([[each._replace(clients=1) for each in kinds] for kinds in (small, large)], scale.crowd_first)
-        await asyncio.sleep(scale.crowd_settles)
+        await mix([[each._replace(clients=1) for each in kinds] for kinds in (small, large)], scale.fairness_first)
+        await asyncio.sleep(scale.fairness_settles)
         before = server.resident_megabytes
         began = perf_counter()
 
         async def watch() -> None:
-            whole = scale.crowd_seconds + scale.crowd_settles
+            whole = scale.fairness_seconds + scale.fairness_settles
             while True:
                 curve.append((perf_counter() - began, server.resident_megabytes))
                 tick(min(1.0, curve[-1][0] / whole))
                 await asyncio.sleep(0.25)
 
         watching = asyncio.create_task(watch())
-        seen = await mix((small, large), scale.crowd_seconds)
+        seen = await mix((small, large), scale.fairness_seconds)
         ended = perf_counter() - began
-        await asyncio.sleep(scale.crowd_settles)
+        await asyncio.sleep(scale.fairness_settles)
         watching.cancel()
     after = server.resident_megabytes
     return [
@@ -151,22 +154,22 @@ def _figures(seen: Sequence[Seen], kinds: dict[str, Crowd], scale: Scale) -> Ite
     targets = {"tiny": TINY_MILLISECONDS, "health": HEALTH_MILLISECONDS}
     for each in seen:
         milliseconds = [1000 * seconds for seconds in each.seconds]
-        rate = len(milliseconds) / scale.crowd_seconds
-        yield Figure("crowd", f"{each.kind} p50", percentile(milliseconds, 50), "ms")
-        yield Figure("crowd", f"{each.kind} p99", percentile(milliseconds, 99), "ms", at_most=targets.get(each.kind))
-        yield Figure("crowd", f"{each.kind} requests/s", rate)
+        rate = len(milliseconds) / scale.fairness_seconds
+        yield Figure("fairness", f"{each.kind} p50", percentile(milliseconds, 50), "ms")
+        yield Figure("fairness", f"{each.kind} p99", percentile(milliseconds, 99), "ms", at_most=targets.get(each.kind))
+        yield Figure("fairness", f"{each.kind} requests/s", rate)
         if kinds[each.kind].samples > 1:
-            yield Figure("crowd", f"{each.kind} samples/s", rate * kinds[each.kind].samples)
-        yield Figure("crowd", f"{each.kind} refused", each.refused)
-        yield Figure("crowd", f"{each.kind} without an answer", each.unanswered, at_most=0)
+            yield Figure("fairness", f"{each.kind} samples/s", rate * kinds[each.kind].samples)
+        yield Figure("fairness", f"{each.kind} refused", each.refused)
+        yield Figure("fairness", f"{each.kind} without an answer", each.unanswered, at_most=0)
 
 
 def _memory(before: float, after: float, ended: float, curve: Sequence[tuple[float, float]]) -> Iterator[Figure]:
-    yield Figure("crowd", "resident before", before, "MB")
-    yield Figure("crowd", "resident at most", max(megabytes for _, megabytes in curve), "MB")
+    yield Figure("fairness", "resident before", before, "MB")
+    yield Figure("fairness", "resident at most", max(megabytes for _, megabytes in curve), "MB")
     for seconds in (0.0, 2.0, 5.0, 10.0):
         later = [megabytes for at, megabytes in curve if at >= ended + seconds]
         if later:
-            yield Figure("crowd", f"resident {seconds:g} s after", later[0], "MB")
-    yield Figure("crowd", "resident at the end", after, "MB")
-    yield Figure("crowd", "growth", 100 * (after / before - 1), "%", at_most=GROWTH_PERCENT)
+            yield Figure("fairness", f"resident {seconds:g} s after", later[0], "MB")
+    yield Figure("fairness", "resident at the end", after, "MB")
+    yield Figure("fairness", "growth", 100 * (after / before - 1), "%", at_most=GROWTH_PERCENT)

@@ -1,4 +1,4 @@
-"""The fifth soak: clients that send many requests ahead of their answers, and mostly never read them.
+"""The pipelining soak: clients that send many requests ahead of their answers, and mostly never read them.
 
 Each attack runs for some seconds. Meanwhile another client asks whether the service is alive, and the resident memory
 is compared with that before the attack, at its peak and once the attackers are gone.
@@ -45,16 +45,16 @@ class Attack:
     connections: int = 100
 
 
-async def pipelined(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
+async def pipelining(server: Server, scale: Scale, tick: Tick) -> list[Figure]:
     """Run one attack after the other."""
-    name = "pipelined"
-    alone, _ = await _watch(server, scale.pipelined_seconds)
+    name = "pipelining"
+    alone, _ = await _watch(server, scale.pipelining_seconds)
     figures = [Figure(name, "p99 of the other client, alone", percentile(alone, 99), "ms")]
     chosen = attacks()
     for index, attack in enumerate(chosen):
         before = server.resident_megabytes
         with _attackers(server, index):
-            waited, peak = await _watch(server, scale.pipelined_seconds)
+            waited, peak = await _watch(server, scale.pipelining_seconds)
         await asyncio.sleep(SETTLE_SECONDS)
         after = server.resident_megabytes
         figures += [

@@ -1,0 +1,352 @@
+"""Somebody's ONNX graphs that mean harm, with their contracts, and the sentence that each must give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from models.spec.onnx_contract import OnnxContract
+from tests.external import WEIGHT, contract, endless, expanding, model_of, scores, with_external_data
+
+HUGE = 1_500_000_000  # zeros, which are six gigabytes of floats
+BEYOND = 2**61  # more bytes of them than there are addresses
+STOPPED = "more than max_model_bytes and was stopped"
+RECURSIVE = "ONNX Runtime cannot load it: Model local function definitions must not be recursive"
+TOO_LONG = "(load_seconds) and was stopped"
+
+
+class HostileGraph(NamedTuple):
+    """A graph, its contract, and a part of the sentence, None where it is fine.
+
+    `is_stopped` says that nothing but a bound of time or memory ends its load: it needs a process of its own.
+    """
+
+    name: str
+    make: Callable[[], Any]
+    sentence: str | None
+    said: OnnxContract = contract()
+    is_stopped: bool = False
+
+
+def adding(op: str, inputs: list[Any], **attributes: Any) -> Any:
+    """Return `scores` plus the largest value that a node of this type makes of these constants."""
+    names = [f"c{index}" for index in range(len(inputs))]
+    made = helper.make_node(op, names, ["made"], **attributes)
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in zip(names, inputs, strict=True)]
+    return plus([made], tensors)
+
+
+def plus(nodes: list[Any], tensors: list[Any]) -> Any:
+    """Return `scores` plus the largest value of "made", which these nodes make of `tensors` and of "x"."""
+    model = scores()
+    model.graph.node[0].output[0] = "own"
+    model.graph.initializer.extend(tensors)
+    model.graph.node.extend(nodes)
+    model.graph.node.append(helper.make_node("Cast", ["made"], ["real"], to=TensorProto.FLOAT))
+    model.graph.node.append(helper.make_node("ReduceMax", ["real"], ["most"], keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["own", "most"], ["scores"]))
+    return model
+
+
+def loop(body_nodes: list[Any], trips: int, grows: bool = False) -> Any:
+    """Return a Loop of the value "before", which its body's nodes make into "after"; where it `grows` it keeps each."""
+    info = helper.make_tensor_value_info
+    outputs = [info("go_on", TensorProto.BOOL, []), info("after", TensorProto.FLOAT, None)]
+    outputs += [info("kept", TensorProto.FLOAT, None)] if grows else []
+    nodes = [helper.make_node("Identity", ["go"], ["go_on"]), *body_nodes]
+    nodes += [helper.make_node("Identity", ["after"], ["kept"])] if grows else []
+    inputs = [
+        info("trip", TensorProto.INT64, []),
+        info("go", TensorProto.BOOL, []),
+        info("before", TensorProto.FLOAT, None),
+    ]
+    body = helper.make_graph(nodes, "body", inputs, outputs)
+    return helper.make_node("Loop", ["trips", "", "x"], ["made", "all"] if grows else ["made"], body=body), [
+        numpy_helper.from_array(np.int64(trips), "trips")
+    ]
+
+
+def growing_loop() -> Any:
+    node, tensors = loop([helper.make_node("Concat", ["before", "before"], ["after"], axis=1)], 60)
+    return plus([node], tensors)
+
+
+def keeping_loop() -> Any:
+    node, tensors = loop([helper.make_node("Identity", ["before"], ["after"])], 2**40, grows=True)
+    return plus([node, helper.make_node("Shape", ["all"], ["shape_of_all"])], tensors)
+
+
+def nested_loops() -> Any:
+    inner, _ = loop([helper.make_node("Identity", ["before"], ["after"])], 2**31)
+    inner.input[2] = "before"
+    inner.output[0] = "after"
+    for graph in (inner.attribute[0].g,):
+        for value in (*graph.input, *graph.output, *graph.node):
+            _rename(value)
+    node, tensors = loop([inner], 2**31)
+    return plus([node], tensors)
+
+
+def _rename(value: Any) -> None:
+    """Give what is inside an inner body names of its own."""
+    if hasattr(value, "name") and value.name:
+        value.name = f"inner_{value.name}"
+    for names in (getattr(value, "input", []), getattr(value, "output", [])):
+        for index, name in enumerate(names):
+            names[index] = f"inner_{name}"
+
+
+def branch(condition_node: list[Any]) -> Any:
+    """Return an If whose branches make too much, either way."""
+
+    def side(name: str) -> Any:
+        nodes = [
+            helper.make_node("ConstantOfShape", ["values"], [f"{name}_zeros"]),
+            helper.make_node("ReduceMax", [f"{name}_zeros"], [name], keepdims=0),
+        ]
+        return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, [])])
+
+    taken = helper.make_node("If", ["condition"], ["made"], then_branch=side("yes"), else_branch=side("no"))
+    values = numpy_helper.from_array(np.array([HUGE], np.int64), "values")
+    return plus([*condition_node, taken], [values, numpy_helper.from_array(np.float32(0.5), "half")])
+
+
+def either_branch() -> Any:
+    return branch(
+        [
+            helper.make_node("ReduceMax", ["x"], ["greatest"], keepdims=0),
+            helper.make_node("Greater", ["greatest", "half"], ["condition"]),
+        ]
+    )
+
+
+def doubling() -> Any:
+    """Return a chain of 40 nodes, each of which makes its input twice as long."""
+    names = ["x", *(f"d{index}" for index in range(40))]
+    nodes = [helper.make_node("Concat", [a, a], [b], axis=1) for a, b in pairwise(names)]
+    return plus([*nodes, helper.make_node("Identity", [names[-1]], ["made"])], [])
+
+
+def multiplying() -> Any:
+    """Return 4,000 products of matrices of 2,000 by 2,000, which take an hour."""
+    names = ["m0", *(f"m{index}" for index in range(1, 4001))]
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["greatest"], keepdims=0),
+        helper.make_node("Expand", ["greatest", "square"], ["m0"]),
+    ]
+    nodes += [helper.make_node("MatMul", [a, a], [b]) for a, b in pairwise(names)]
+    square = numpy_helper.from_array(np.array([2000, 2000], np.int64), "square")
+    return plus([*nodes, helper.make_node("Identity", [names[-1]], ["made"])], [square])
+
+
+def random() -> Any:
+    shape = numpy_helper.from_array(np.array([1], np.int64), "shape")
+    return plus([helper.make_node("RandomUniformLike", ["x"], ["made"])], [shape])
+
+
+def random_with_a_seed() -> Any:
+    return plus([helper.make_node("RandomNormalLike", ["x"], ["made"], seed=1.0)], [])
+
+
+def training_batch_norm() -> Any:
+    nodes = [
+        helper.make_node(
+            "BatchNormalization", ["x", "ones", "ones", "ones", "ones"], ["made", "mean", "variance"], training_mode=1
+        )
+    ]
+    return plus(nodes, [numpy_helper.from_array(np.ones(2, np.float32), "ones")])
+
+
+def mixing(op: str) -> Callable[[], Any]:
+    """Return `scores` less what a reduction makes of all samples of a batch."""
+
+    def make() -> Any:
+        model = scores()
+        model.graph.node[0].output[0] = "own"
+        model.graph.node.append(helper.make_node(op, ["own"], ["shared"], axes=[0], keepdims=1))
+        model.graph.node.append(helper.make_node("Sub", ["own", "shared"], ["scores"]))
+        return model
+
+    return make
+
+
+def weights_elsewhere(place: str) -> Callable[[], Any]:
+    def make() -> Any:
+        model = scores()
+        outside = with_external_data(model.graph.initializer[0], place)
+        del model.graph.initializer[:]
+        model.graph.initializer.append(outside)
+        return model
+
+    return make
+
+
+def constant_elsewhere() -> Any:
+    outside = with_external_data(numpy_helper.from_array(np.ones(2, np.float32), "outside"))
+    return plus([helper.make_node("Constant", [], ["made"], value=outside)], [])
+
+
+def elsewhere_in_a_body() -> Any:
+    outside = with_external_data(numpy_helper.from_array(np.ones((1, 2), np.float32), "outside"))
+    node, tensors = loop([helper.make_node("Add", ["before", "outside"], ["after"])], 1)
+    node.attribute[0].g.initializer.append(outside)
+    return plus([node], tensors)
+
+
+def sparse_elsewhere() -> Any:
+    values = with_external_data(numpy_helper.from_array(np.ones(2, np.float32), "made"))
+    indices = numpy_helper.from_array(np.arange(2), "indices")
+    model = plus([], [])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+    return model
+
+
+def of_function(calls: str) -> Any:
+    """Return `scores` plus what a function of the model makes, which calls `calls`."""
+    model = plus([helper.make_node("first", ["x"], ["made"], domain="own")], [])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for name, called in (("first", calls), ("second", "first")):
+        node = helper.make_node(called, ["a"], ["b"], domain="own")
+        model.functions.append(helper.make_function("own", name, ["a"], ["b"], [node], opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return model
+
+
+def exponential_functions() -> Any:
+    """Return a function that calls the next one twice, 40 deep: inlined, a trillion nodes."""
+    model = plus([helper.make_node("f0", ["x"], ["made"], domain="own")], [])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for index in range(40):
+        domain, called = ("own", f"f{index + 1}") if index < 39 else ("", "Identity")
+        nodes = [
+            helper.make_node(called, ["a"], ["b"], domain=domain),
+            helper.make_node(called, ["b"], ["c"], domain=domain),
+        ]
+        model.functions.append(helper.make_function("own", f"f{index}", ["a"], ["c"], nodes, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return model
+
+
+def nested_branches(depth: int) -> Any:
+    """Return branches in branches, this deep."""
+    info = helper.make_tensor_value_info("out0", TensorProto.FLOAT, [])
+    graph = helper.make_graph([helper.make_node("Identity", ["half"], ["out0"])], "g", [], [info])
+    for level in range(1, depth):
+        node = helper.make_node("If", ["yes"], [f"out{level}"], then_branch=graph, else_branch=graph)
+        output = helper.make_tensor_value_info(f"out{level}", TensorProto.FLOAT, [])
+        graph = helper.make_graph([node], "g", [], [output])
+    node = helper.make_node("If", ["yes"], ["made"], then_branch=graph, else_branch=graph)
+    return plus(
+        [node], [numpy_helper.from_array(np.bool_(True), "yes"), numpy_helper.from_array(np.float32(0), "half")]
+    )
+
+
+def chain(nodes: int) -> Any:
+    names = ["x", *(f"n{index}" for index in range(nodes))]
+    made = [helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)]
+    return plus([*made, helper.make_node("Identity", [names[-1]], ["made"])], [])
+
+
+def named(name: str) -> Callable[[], Any]:
+    """Return `scores` with this name of its input."""
+
+    def make() -> Any:
+        model = scores()
+        model.graph.input[0].name = name
+        model.graph.node[0].input[0] = name
+        return model
+
+    return make
+
+
+def of_opset(version: int) -> Any:
+    model = scores()
+    model.opset_import[0].version = version
+    return model
+
+
+def lying_initializer() -> Any:
+    model = scores()
+    model.graph.initializer[0].dims[0] = 2**40
+    return model
+
+
+def huge_input() -> Any:
+    return model_of(
+        [helper.make_node("Gemm", ["x", "weight"], ["scores"], transB=1)],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2**31])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(WEIGHT, "weight")],
+    )
+
+
+def hostile_graphs() -> Iterator[HostileGraph]:
+    """Yield every graph."""
+    one, float_one = np.array([1], np.float32), np.ones((1, 1, 1), np.float32)
+    pads = np.array([0, 0, 0, 0, 0, HUGE], np.int64)
+    resized = [float_one, np.array([], np.float32), np.array([1, 1, HUGE], np.float32)]
+    yield HostileGraph("a sound graph", scores, None)
+    yield HostileGraph("a long chain", lambda: chain(3000), None)
+    yield HostileGraph("an endless loop", endless, TOO_LONG, is_stopped=True)
+    yield HostileGraph("loops in loops", nested_loops, TOO_LONG, is_stopped=True)
+    yield HostileGraph("a loop that doubles", growing_loop, STOPPED, is_stopped=True)
+    yield HostileGraph("a loop that keeps all", keeping_loop, "was stopped", is_stopped=True)
+    yield HostileGraph("a chain that doubles", doubling, STOPPED, is_stopped=True)
+    yield HostileGraph("products", multiplying, TOO_LONG, is_stopped=True)
+    yield HostileGraph("ConstantOfShape", lambda: expanding(HUGE), STOPPED, is_stopped=True)
+    yield HostileGraph("If", either_branch, STOPPED, is_stopped=True)
+    large: list[tuple[str, list[Any]]] = [
+        ("Expand", [one, np.array([HUGE], np.int64)]),
+        ("Pad", [float_one, pads]),
+        ("Resize", resized),
+        ("Range", [np.int64(0), np.int64(HUGE), np.int64(1)]),
+        ("OneHot", [np.array([0, 1, 2], np.int64), np.int64(HUGE), np.array([0, 1], np.float32)]),
+    ]
+    for op, inputs in large:
+        yield HostileGraph(op, partial(adding, op, inputs), STOPPED, is_stopped=True)
+    beyond: list[tuple[str, list[Any]]] = [
+        ("ConstantOfShape", [np.array([BEYOND], np.int64)]),
+        ("Expand", [one, np.array([BEYOND], np.int64)]),
+        ("Tile", [one, np.array([HUGE], np.int64)]),
+        ("Pad", [float_one, np.array([0, 0, 0, 0, 0, BEYOND], np.int64)]),
+        ("Resize", [float_one, np.array([], np.float32), np.array([1, 1, 2.0**61], np.float32)]),
+    ]
+    for op, inputs in beyond:
+        yield HostileGraph(f"{op} beyond", partial(adding, op, inputs), f"an input of shape [1, 2]: {op} node '': ")
+    yield HostileGraph("random", random, "for the same sample twice in a row")
+    yield HostileGraph("random with a seed", random_with_a_seed, "for the same sample twice in a row")
+    yield HostileGraph("training mode", training_batch_norm, "model.onnx: ")
+    promised = contract(independent_rows=True)
+    yield HostileGraph("a mean of the batch", mixing("ReduceMean"), "model.onnx: ", promised)
+    yield HostileGraph("a maximum of the batch", mixing("ReduceMax"), "model.onnx: ", promised)
+    yield HostileGraph("a mean, not promised", mixing("ReduceMean"), None)
+    for place in ("/etc/passwd", "../../secret", "/dev/zero"):
+        yield HostileGraph(f"weights in {place}", weights_elsewhere(place), "keeps the tensor 'weight' in another file")
+    yield HostileGraph("a constant elsewhere", constant_elsewhere, "in another file")
+    yield HostileGraph("elsewhere in a body", elsewhere_in_a_body, "in another file")
+    yield HostileGraph("sparse values elsewhere", sparse_elsewhere, "in another file")
+    yield HostileGraph("a function of itself", lambda: of_function("first"), RECURSIVE)
+    yield HostileGraph("functions in a circle", lambda: of_function("second"), RECURSIVE)
+    yield HostileGraph("functions that double", exponential_functions, "", is_stopped=True)
+    yield HostileGraph("deep branches", lambda: nested_branches(8), None)
+    yield HostileGraph("a name of two lines", named("x\n\x1b[2Jforged"), r"its inputs are 'x\n\x1b[2Jforged', but")
+    yield HostileGraph("a name of a megabyte", named("x" * 2**20), "xxx', but the contract feeds only 'x'")
+    yield HostileGraph("an opset to come", lambda: of_opset(999), "model.onnx: ONNX Runtime cannot load it")
+    yield HostileGraph("weights that lie", lying_initializer, "model.onnx: ONNX Runtime cannot load it")
+    yield HostileGraph("an input of its own", huge_input, "model.onnx: ONNX Runtime cannot load it")
+    yield HostileGraph(
+        "a declared input of terabytes",
+        scores,
+        "node 'input': its shape of ",
+        contract(input={"shape": [2**20, 2**20]}),
+    )
+    labels = [f"l{index}" for index in range(900_000)]
+    yield HostileGraph("labels", scores, "labels: with the model's 900000, an answer for one", contract(labels=labels))
+    yield HostileGraph("time_steps", scores, "time_steps: the model runs for 2000, but", contract(time_steps=2000))
+    nothing = np.full_like(WEIGHT, np.nan)
+    yield HostileGraph("NaN", lambda: scores(weight=nothing), "holds NaN or infinite values")
