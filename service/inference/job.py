@@ -84,7 +84,7 @@ class Job(Generic[Content]):
         self.arrived = self.since = now  # when it came, and since when it has been at its place in the queue
         self.begun = False  # whether any work on it has started
         self.reserve = reserve  # reserves bytes of the memory budget until the request ends
-        self.answer_size = 0 if self.query is None else codec.size(self.query)
+        self.answer_size = 0 if self.query is None else self.query.answer_bytes
         self.decoded_bytes = 0  # its share of the scheduler's count of decoded bytes
         self.encoded_bytes = 0  # and of encoded ones
         self.rendering = False  # whether its long answer is being rendered
@@ -113,8 +113,9 @@ class Job(Generic[Content]):
         """Decode the body and reserve the answer's bytes, unless it is over; raises what the codec raises."""
         if not self.over:
             query = self.codec.decode(self.body)
-            self.answer_size = self.codec.size(query)
-            reserve_answer(self.reserve, self.answer_size)
+            self.answer_size = query.answer_bytes
+            if query.answer_bytes > SHORT_BYTES:
+                self.reserve(query.answer_bytes)
             self.query, self.body = query, b""
 
     def encode(self) -> None:
@@ -151,12 +152,6 @@ class Job(Generic[Content]):
     def render(self, result: RunResult) -> Answer[Content] | None:
         """Render the answer, unless the job is over."""
         return None if self.query is None or self.over else Answer.of(self.codec, self.query, result, self.times)
-
-
-def reserve_answer(reserve: Callable[[int], None], size: int) -> None:
-    """Reserve the bytes of an answer in the memory budget, unless they are few. Raises Overloaded."""
-    if size > SHORT_BYTES:
-        reserve(size)
 
 
 AnyJob: TypeAlias = Job[Any]

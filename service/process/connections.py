@@ -80,7 +80,7 @@ class Flow(FlowControl):
     def resume_reading(self) -> None:
         """Resume unless the backlog is long."""
         self.body_is_long = False
-        if not self.backlog_is_long:
+        if self.read_paused and not self.backlog_is_long:
             super().resume_reading()
 
     def pause_for_backlog(self) -> None:
@@ -140,17 +140,19 @@ class Connection(HttpToolsProtocol):
         self.backlog.add(data)
         if not self.waits_for_turn:
             self._parse()
-        self._limit_backlog()
+        if self.backlog.data or self.flow.backlog_is_long:
+            self._limit_backlog()
 
     def on_response_complete(self) -> None:
         """Go on with what was received meanwhile; the timer of the answer runs on while its last piece is unread."""
-        if not self.flow.write_paused:
+        if self.answer_timer is not None and not self.flow.write_paused:
             self._stop_answer_timer()
         super().on_response_complete()
-        self._parse_later()
+        if self.backlog.data:
+            self._parse_later()
 
     def _parse_later(self) -> None:
-        if self.backlog and not self.waits_for_turn:
+        if self.backlog.data and not self.waits_for_turn:
             self._unset_keepalive_if_required()
             self.waits_for_turn = True
             self.turns.add(self._take_turn)
@@ -163,25 +165,26 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Parse to the end of a request, or what was received of it."""
-        for _ in range(PARTS_PER_TURN):
-            if self._must_wait():
-                return
-            part = self.backlog.take(self.body_left)
+        backlog, parts = self.backlog, 0
+        while backlog.data:
+            if self.in_headers and not self.non_body_bytes and self._must_wait():
+                return  # the next request may not begin yet
+            if parts == PARTS_PER_TURN:
+                self._parse_later()
+                break
+            part = backlog.take(self.body_left)
             if not part:
                 break
             self._parse_part(part)
             if self.refused:
                 return
-        else:
-            self._parse_later()
+            parts += 1
         # Headers that arrive in one piece, as most do, start no timer.
-        if self.in_headers and (self.non_body_bytes or self.backlog) and self.header_timer is None:
+        if self.in_headers and (self.non_body_bytes or backlog.data) and self.header_timer is None:
             self._start_header_timer()
 
     def _must_wait(self) -> bool:
-        """Return whether the next request may not begin yet."""
-        if not self.in_headers or self.non_body_bytes:
-            return False  # it has begun
+        """Return whether the answer before is not complete, or its client does not read."""
         return self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete)
 
     def _parse_part(self, part: bytes | memoryview) -> None:
@@ -239,8 +242,8 @@ class Connection(HttpToolsProtocol):
             return  # it is parsed again
         self.in_headers = False
         self.non_body_bytes = 0
-        self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
-        self._stop_header_timer()
+        if self.header_timer is not None:
+            self._stop_header_timer()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -258,7 +261,7 @@ class Connection(HttpToolsProtocol):
             self.non_body_bytes = 0
 
     def _header_error(self) -> tuple[HTTPStatus, str] | None:
-        """Return the status and the sentence if the complete headers are refused, else None."""
+        """Return the status and the sentence if the complete headers are refused, else None; note the body's length."""
         if self.non_body_bytes > MAX_HEADER_BYTES:
             return _too_long("headers", self.non_body_bytes)
         version = self.parser.get_http_version()
@@ -266,10 +269,12 @@ class Connection(HttpToolsProtocol):
             return HTTPStatus.BAD_REQUEST, f"the HTTP version is {version}, expected 1.1 or 1.0"
         if self.parser.get_method() == b"CONNECT":
             return HTTPStatus.BAD_REQUEST, "CONNECT is not supported"
-        hosts = 0
+        hosts = self.body_left = 0
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
+            elif name == b"content-length":
+                self.body_left = int(value)  # the parser takes one, of digits
             elif name == b"transfer-encoding" and value.lower() != b"chunked":
                 encoding = shown(value.decode("latin-1"))
                 return HTTPStatus.BAD_REQUEST, f"Transfer-Encoding is {encoding}, expected 'chunked' or none"
