@@ -65,7 +65,7 @@ class PredictRequest(Strict, Generic[Sample]):
         default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
     )
     returned: list[Returned] = Field(
-        default=[], alias="return", max_length=len(Returned), description="What each prediction also holds."
+        default=(), alias="return", max_length=len(Returned), description="What each prediction also holds."
     )
 
 

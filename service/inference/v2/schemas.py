@@ -83,7 +83,7 @@ class InferRequest(Strict):
     parameters: RequestParameters = RequestParameters()
     inputs: Annotated[list[InputTensor], FailFast()]
     outputs: Annotated[list[OutputTensor], FailFast()] = Field(
-        default=[], description="The requested outputs; an empty list means all."
+        default=(), description="The requested outputs; an empty list means all."
     )
 
     @field_validator("id")
