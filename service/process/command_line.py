@@ -36,9 +36,6 @@ from service.telemetry import logs
 USAGE = 2
 NEW_KEY = "new-key"  # the one argument that is not a setting
 TIMEOUTS = ControlTimeouts()
-# How long a thread may keep the interpreter while another waits for it. The event loop gives it up at every read and
-# write of a socket, and then waits that long if a thread decodes a body; Python's 5 ms would add up for each request.
-SWITCH_SECONDS = 5e-4
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside those that run and load: two for long bodies and answers, the one that ends a late shutdown, and asyncio's own.
 OTHER_THREADS = 4
@@ -102,7 +99,6 @@ def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: Co
 
 def run(server: Server, listener: Listener) -> int:
     """Run the server, and return the exit status."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return server.status
