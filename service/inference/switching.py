@@ -1,7 +1,8 @@
-"""How long a thread may keep the interpreter while another waits for it: shorter while long bodies and answers are made.
+"""How long a thread may keep the interpreter while another waits for it: shorter while long bodies are decoded.
 
 The event loop gives the interpreter up at every read and write of a socket, and then waits that long if a thread
-decodes a body: Python's 5 ms would add up for each request. Without such threads a shorter time only costs switches.
+decodes a body or renders a long answer: Python's 5 ms would add up for each request. Without such threads a shorter
+time only costs switches.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ _find_end = re.compile(re.escape(END)).search
 
 
 class Backlog:
-    """The received bytes from the first one that was not parsed; `len` is their number, and `data` empty without any."""
+    """The received bytes from the first one that was not parsed; `len` is their number, `data` is empty without any."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.data = b""

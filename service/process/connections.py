@@ -39,7 +39,7 @@ from service.http.errors import error_body
 from service.http.middleware.requests import REQUEST_ID, request_id_of
 from service.inference.memory import MemoryBudget, Reservation
 from service.process.backlog import Backlog
-from service.process.turns import Turns
+from service.process.turns import MAX_TURNS, TimedSelector, Turns
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
 UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole
@@ -103,7 +103,9 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: ClassVar[ConnectionLimits]
-    turns: ClassVar[Turns]
+    selector: ClassVar[TimedSelector]
+    turns: ClassVar[Turns]  # of requests that were sent ahead
+    first_turns: ClassVar[Turns]  # of those that came to an idle connection in a long iteration of the event loop
     flow: Flow
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -139,7 +141,10 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.backlog.add(data)
         if not self.waits_for_turn:
-            self._parse()
+            if self.selector.is_long:
+                self._wait_for_turn(self.first_turns)
+            else:
+                self._parse()
         if self.backlog.data or self.flow.backlog_is_long:
             self._limit_backlog()
 
@@ -154,8 +159,11 @@ class Connection(HttpToolsProtocol):
     def _parse_later(self) -> None:
         if self.backlog.data and not self.waits_for_turn:
             self._unset_keepalive_if_required()
-            self.waits_for_turn = True
-            self.turns.add(self._take_turn)
+            self._wait_for_turn(self.turns)
+
+    def _wait_for_turn(self, turns: Turns) -> None:
+        self.waits_for_turn = True
+        turns.add(self._take_turn)
 
     def _take_turn(self) -> None:
         self.waits_for_turn = False
@@ -362,9 +370,15 @@ def _too_long(what: str, length: int) -> tuple[HTTPStatus, str]:
     )
 
 
-def connection_class(limits: ConnectionLimits) -> type[Connection]:
-    """Return the class of connections with these limits, for `uvicorn.Config(http=…)`."""
-    return type("Connection", (Connection,), {"limits": limits, "turns": Turns()})
+def connection_class(limits: ConnectionLimits, selector: TimedSelector) -> type[Connection]:
+    """Return the class of connections with these limits, for `uvicorn.Config(http=…)`, on the selector's event loop."""
+    shared = {
+        "limits": limits,
+        "selector": selector,
+        "turns": Turns(selector),
+        "first_turns": Turns(selector, MAX_TURNS),
+    }
+    return type("Connection", (Connection,), shared)
 
 
 def requests_in_progress(server: uvicorn.Server) -> set[asyncio.Task[None]]:

@@ -20,7 +20,7 @@ HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
 
 @dataclass(frozen=True)
 class InferContent:
-    """An answer's body and headers, their names in lower case, and the seconds that decoding the request and rendering the answer took."""
+    """An answer's body and headers, their names in lower case, and the seconds of decoding and rendering."""
 
     pieces: Pieces
     headers: Sequence[tuple[bytes, bytes]]

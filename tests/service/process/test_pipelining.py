@@ -18,6 +18,7 @@ from service.process.connections import (
     ConnectionLimits,
     connection_class,
 )
+from service.process.turns import TimedSelector
 
 READ_BYTES = 2**18  # the most that asyncio reads at once
 LAST = b"/last \n\r\n0\r\n\r\n"  # the end of the answer to a request for /last
@@ -64,7 +65,9 @@ class Served:
         self.budget = MemoryBudget(budget_bytes)
         self.refused: list[int] = []
         limits = ConnectionLimits(60, 60, self.budget, self.refused.append)
-        config = uvicorn.Config(app, http=connection_class(limits), lifespan="off", ws="none", log_config=None)
+        config = uvicorn.Config(
+            app, http=connection_class(limits, TimedSelector()), lifespan="off", ws="none", log_config=None
+        )
         self.server = uvicorn.Server(config)
         self.address: tuple[str, int] = ("", 0)
 
