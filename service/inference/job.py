@@ -114,8 +114,7 @@ class Job(Generic[Content]):
         if not self.over:
             query = self.codec.decode(self.body)
             self.answer_size = query.answer_bytes
-            if query.answer_bytes > SHORT_BYTES:
-                self.reserve(query.answer_bytes)
+            reserve_answer(self.reserve, self.answer_size)
             self.query, self.body = query, b""
 
     def encode(self) -> None:
@@ -152,6 +151,12 @@ class Job(Generic[Content]):
     def render(self, result: RunResult) -> Answer[Content] | None:
         """Render the answer, unless the job is over."""
         return None if self.query is None or self.over else Answer.of(self.codec, self.query, result, self.times)
+
+
+def reserve_answer(reserve: Callable[[int], None], size: int) -> None:
+    """Reserve the bytes of an answer in the memory budget, unless they are few. Raises Overloaded."""
+    if size > SHORT_BYTES:
+        reserve(size)
 
 
 AnyJob: TypeAlias = Job[Any]

@@ -16,7 +16,7 @@ from service.catalog.loaded import LoadedModel
 from service.errors import DeadlineExceeded, MalformedHeader, shown
 from service.inference.body import Body
 from service.inference.codec import SMALL_BODY, Codec, Q
-from service.inference.job import Answer, Content, Job
+from service.inference.job import Answer, Content, Job, reserve_answer
 from service.inference.pieces import SHORT_BYTES
 from service.inference.scheduler import Scheduler
 from service.telemetry.metrics.app import Metrics
@@ -76,8 +76,7 @@ class Pipeline:
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
         if query is not None:
             short = query.answer_bytes <= SHORT_BYTES
-            if not short:
-                body.reserve(query.answer_bytes)
+            reserve_answer(body.reserve, query.answer_bytes)
             if short and not query.returned and model.cost.is_small(len(query.samples), query.time_steps):
                 small = self.scheduler.run_small(model, codec, query, times, body.reserve)
                 if isinstance(small, Answer):
