@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.http.answers import answer_response
+from service.http.answers import JSON_HEADERS, PiecesResponse
 from service.http.describe import described
 from service.http.direct import DirectRoute
 from service.http.examples import examples
@@ -20,8 +20,6 @@ from service.http.services import Services, services_of
 from service.inference.media import JSON, unpacking
 from service.inference.native.codec import NativeCodec
 from service.inference.native.schemas import PredictResponse
-
-JSON_HEADERS = {"Content-Type": "application/json"}
 
 router = APIRouter()
 predicting = APIRouter(route_class=DirectRoute)
@@ -85,7 +83,7 @@ async def _answer(request: Request, name: str | None, version: str | None) -> Re
     model = services.registry.get(name, version)
     codec = NativeCodec(model, unpacking(exchange.headers, exchange.body, JSON))
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
-    return answer_response(answer.content, JSON_HEADERS)
+    return PiecesResponse(answer.content, JSON_HEADERS)
 
 
 @router.get("/models", responses=_errors(401), tags=["models"])

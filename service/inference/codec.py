@@ -28,10 +28,6 @@ class Codec(Protocol[Q, Content_co]):
         """Decode a body. Raises MalformedBody, InvalidInput or TooLarge."""
         ...
 
-    def size(self, query: Q) -> int:
-        """Return the most bytes that the answer can take, which is at most max_answer_bytes."""
-        ...
-
     def render(self, query: Q, result: RunResult) -> Content_co:
-        """Render the answer's content: at once where its size is at most SHORT_BYTES, else in pieces."""
+        """Render the answer's content: at once where it takes at most SHORT_BYTES, else in pieces."""
         ...

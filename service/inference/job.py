@@ -84,7 +84,7 @@ class Job(Generic[Content]):
         self.arrived = self.since = now  # when it came, and since when it has been at its place in the queue
         self.begun = False  # whether any work on it has started
         self.reserve = reserve  # reserves bytes of the memory budget until the request ends
-        self.answer_size = 0 if self.query is None else codec.size(self.query)
+        self.answer_size = 0 if self.query is None else self.query.answer_bytes
         self.decoded_bytes = 0  # its share of the scheduler's count of decoded bytes
         self.encoded_bytes = 0  # and of encoded ones
         self.rendering = False  # whether its long answer is being rendered
@@ -113,7 +113,7 @@ class Job(Generic[Content]):
         """Decode the body and reserve the answer's bytes, unless it is over; raises what the codec raises."""
         if not self.over:
             query = self.codec.decode(self.body)
-            self.answer_size = self.codec.size(query)
+            self.answer_size = query.answer_bytes
             reserve_answer(self.reserve, self.answer_size)
             self.query, self.body = query, b""
 

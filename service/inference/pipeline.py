@@ -75,10 +75,9 @@ class Pipeline:
             raise _late(model)
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
         if query is not None:
-            size = codec.size(query)
-            reserve_answer(body.reserve, size)
-            short = size <= SHORT_BYTES and not query.returned
-            if short and model.cost.is_small(len(query.samples), query.time_steps):
+            short = query.answer_bytes <= SHORT_BYTES
+            reserve_answer(body.reserve, query.answer_bytes)
+            if short and not query.returned and model.cost.is_small(len(query.samples), query.time_steps):
                 small = self.scheduler.run_small(model, codec, query, times, body.reserve)
                 if isinstance(small, Answer):
                     return small

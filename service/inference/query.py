@@ -27,6 +27,7 @@ class Query:
     samples: FloatArray
     time_steps: int
     seed: int
+    answer_bytes: int  # the most that the answer can take, before it is compressed; at most max_answer_bytes
     returned: frozenset[Returned] = frozenset()
     timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
 

@@ -34,6 +34,7 @@ from service.inference.codec import SMALL_BODY, Codec, Q
 from service.inference.job import Answer, AnyJob, Content, Job, encoded
 from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
+from service.inference.switching import ShortSwitches
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import Times
@@ -66,6 +67,7 @@ class Scheduler:
         # Ordered sets, by price: the first is next.
         self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
+        self.switches = ShortSwitches()
         self.decoding = [False, False]  # by price, whether a body is being decoded
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
@@ -184,7 +186,7 @@ class Scheduler:
             del undecoded[job]
             self._begin(self.queue(job.model), job)
             self.decoding[price] = True
-            self.codec_threads[price].submit(job.decode).add_done_callback(partial(self._decoded, price, job))
+            self._code(price, job.decode).add_done_callback(partial(self._decoded, price, job))
 
     def _start_next(self) -> bool:
         """Start the next work of the class whose turn it is, or else of the other; return whether there was any."""
@@ -227,6 +229,13 @@ class Scheduler:
     def _submit(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
         self.free -= 1
         return self.threads.submit(function, *arguments)
+
+    def _code(self, price: Price, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
+        """Decode or render on the thread of that class."""
+        self.switches.begin()
+        coding = self.codec_threads[price].submit(function, *arguments)
+        coding.add_done_callback(lambda _: self.switches.end())
+        return coding
 
     def _decoded(self, price: Price, job: AnyJob, decoding: Future[None]) -> None:
         self.decoding[price] = False
@@ -279,7 +288,7 @@ class Scheduler:
         job.rendering = True
         job.results.clear()
         price = Price.SHORT if job.answer_size <= SHORT_ANSWER else Price.LONG
-        self.codec_threads[price].submit(job.render, result).add_done_callback(partial(self._rendered, job))
+        self._code(price, job.render, result).add_done_callback(partial(self._rendered, job))
 
     def _rendered(self, job: AnyJob, rendering: Future[Any]) -> None:
         if self._goes_on(job, rendering):

@@ -14,7 +14,7 @@ _find_end = re.compile(re.escape(END)).search
 
 
 class Backlog:
-    """The received bytes from the first one that was not parsed; `len` is their number."""
+    """The received bytes from the first one that was not parsed; `len` is their number, `data` is empty without any."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.data = b""
@@ -27,7 +27,7 @@ class Backlog:
 
     def add(self, data: bytes) -> None:
         """Append what was received."""
-        self.data = self.data[self.start :] + data if self else data
+        self.data = self.data[self.start :] + data if self.data else data
         self.start = 0
 
     def take(self, body_bytes: int) -> bytes | memoryview:
@@ -39,17 +39,18 @@ class Backlog:
         shorter. The beginning of an END stays here until the rest of it has arrived; the part may then be empty.
         """
         data, start = self.data, self.start
+        length = len(data)
         if body_bytes:
-            end = min(start + body_bytes, len(data))
+            end = start + body_bytes
         elif found := _find_end(data, start):
             end = found.end()
         else:
-            end = len(data) - next((len(each) for each in UNFINISHED_ENDS if data.endswith(each, start)), 0)
-        if end < len(data):
+            end = length - next((len(each) for each in UNFINISHED_ENDS if data.endswith(each, start)), 0)
+        if end < length:
             self.start = end
-        else:
-            self.data, self.start = b"", 0
-        return data if end - start == len(data) else memoryview(data)[start:end]
+            return memoryview(data)[start:end]
+        self.data, self.start = b"", 0
+        return memoryview(data)[start:] if start else data
 
     def reserve(self) -> None:
         """Reserve the bytes in the memory budget; raises Overloaded if it has too few."""

@@ -36,9 +36,6 @@ from service.telemetry import logs
 USAGE = 2
 NEW_KEY = "new-key"  # the one argument that is not a setting
 TIMEOUTS = ControlTimeouts()
-# How long a thread may keep the interpreter while another waits for it. The event loop gives it up at every read and
-# write of a socket, and then waits that long if a thread decodes a body; Python's 5 ms would add up for each request.
-SWITCH_SECONDS = 5e-4
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside the threads that run and load: two for bodies and answers, the one that ends a late shutdown, the one that
 # reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts
@@ -105,7 +102,6 @@ def supervise(app: FastAPI, settings: Settings, listener: Listener, timeouts: Co
 
 def run(server: Server, listener: Listener) -> int:
     """Run the server, and return the exit status."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return server.status

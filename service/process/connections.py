@@ -39,7 +39,7 @@ from service.http.errors import error_body
 from service.http.middleware.requests import REQUEST_ID, request_id_of
 from service.inference.memory import MemoryBudget, Reservation
 from service.process.backlog import Backlog
-from service.process.turns import Turns
+from service.process.turns import MAX_TURNS, TimedSelector, Turns
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
 UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole
@@ -80,7 +80,7 @@ class Flow(FlowControl):
     def resume_reading(self) -> None:
         """Resume unless the backlog is long."""
         self.body_is_long = False
-        if not self.backlog_is_long:
+        if self.read_paused and not self.backlog_is_long:
             super().resume_reading()
 
     def pause_for_backlog(self) -> None:
@@ -103,7 +103,9 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: ClassVar[ConnectionLimits]
-    turns: ClassVar[Turns]
+    selector: ClassVar[TimedSelector]
+    turns: ClassVar[Turns]  # of requests that were sent ahead
+    first_turns: ClassVar[Turns]  # of those that came to an idle connection in a long iteration of the event loop
     flow: Flow
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -139,21 +141,29 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.backlog.add(data)
         if not self.waits_for_turn:
-            self._parse()
-        self._limit_backlog()
+            if self.selector.is_long:
+                self._wait_for_turn(self.first_turns)
+            else:
+                self._parse()
+        if self.backlog.data or self.flow.backlog_is_long:
+            self._limit_backlog()
 
     def on_response_complete(self) -> None:
         """Go on with what was received meanwhile; the timer of the answer runs on while its last piece is unread."""
-        if not self.flow.write_paused:
+        if self.answer_timer is not None and not self.flow.write_paused:
             self._stop_answer_timer()
         super().on_response_complete()
-        self._parse_later()
+        if self.backlog.data:
+            self._parse_later()
 
     def _parse_later(self) -> None:
-        if self.backlog and not self.waits_for_turn:
+        if self.backlog.data and not self.waits_for_turn:
             self._unset_keepalive_if_required()
-            self.waits_for_turn = True
-            self.turns.add(self._take_turn)
+            self._wait_for_turn(self.turns)
+
+    def _wait_for_turn(self, turns: Turns) -> None:
+        self.waits_for_turn = True
+        turns.add(self._take_turn)
 
     def _take_turn(self) -> None:
         self.waits_for_turn = False
@@ -163,25 +173,26 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Parse to the end of a request, or what was received of it."""
-        for _ in range(PARTS_PER_TURN):
-            if self._must_wait():
-                return
-            part = self.backlog.take(self.body_left)
+        backlog, parts = self.backlog, 0
+        while backlog.data:
+            if self.in_headers and not self.non_body_bytes and self._must_wait():
+                return  # the next request may not begin yet
+            if parts == PARTS_PER_TURN:
+                self._parse_later()
+                break
+            part = backlog.take(self.body_left)
             if not part:
                 break
             self._parse_part(part)
             if self.refused:
                 return
-        else:
-            self._parse_later()
+            parts += 1
         # Headers that arrive in one piece, as most do, start no timer.
-        if self.in_headers and (self.non_body_bytes or self.backlog) and self.header_timer is None:
+        if self.in_headers and (self.non_body_bytes or backlog.data) and self.header_timer is None:
             self._start_header_timer()
 
     def _must_wait(self) -> bool:
-        """Return whether the next request may not begin yet."""
-        if not self.in_headers or self.non_body_bytes:
-            return False  # it has begun
+        """Return whether the answer before is not complete, or its client does not read."""
         return self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete)
 
     def _parse_part(self, part: bytes | memoryview) -> None:
@@ -239,8 +250,8 @@ class Connection(HttpToolsProtocol):
             return  # it is parsed again
         self.in_headers = False
         self.non_body_bytes = 0
-        self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
-        self._stop_header_timer()
+        if self.header_timer is not None:
+            self._stop_header_timer()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -258,7 +269,7 @@ class Connection(HttpToolsProtocol):
             self.non_body_bytes = 0
 
     def _header_error(self) -> tuple[HTTPStatus, str] | None:
-        """Return the status and the sentence if the complete headers are refused, else None."""
+        """Return the status and the sentence if the complete headers are refused, else None; note the body's length."""
         if self.non_body_bytes > MAX_HEADER_BYTES:
             return _too_long("headers", self.non_body_bytes)
         version = self.parser.get_http_version()
@@ -266,10 +277,12 @@ class Connection(HttpToolsProtocol):
             return HTTPStatus.BAD_REQUEST, f"the HTTP version is {version}, expected 1.1 or 1.0"
         if self.parser.get_method() == b"CONNECT":
             return HTTPStatus.BAD_REQUEST, "CONNECT is not supported"
-        hosts = 0
+        hosts = self.body_left = 0
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
+            elif name == b"content-length":
+                self.body_left = int(value)  # the parser takes one, of digits
             elif name == b"transfer-encoding" and value.lower() != b"chunked":
                 encoding = shown(value.decode("latin-1"))
                 return HTTPStatus.BAD_REQUEST, f"Transfer-Encoding is {encoding}, expected 'chunked' or none"
@@ -357,9 +370,15 @@ def _too_long(what: str, length: int) -> tuple[HTTPStatus, str]:
     )
 
 
-def connection_class(limits: ConnectionLimits) -> type[Connection]:
-    """Return the class of connections with these limits, for `uvicorn.Config(http=…)`."""
-    return type("Connection", (Connection,), {"limits": limits, "turns": Turns()})
+def connection_class(limits: ConnectionLimits, selector: TimedSelector) -> type[Connection]:
+    """Return the class of connections with these limits, for `uvicorn.Config(http=…)`, on the selector's event loop."""
+    shared = {
+        "limits": limits,
+        "selector": selector,
+        "turns": Turns(selector),
+        "first_turns": Turns(selector, MAX_TURNS),
+    }
+    return type("Connection", (Connection,), shared)
 
 
 def requests_in_progress(server: uvicorn.Server) -> set[asyncio.Task[None]]:

@@ -29,6 +29,7 @@ from service.catalog.threads import Threads
 from service.http.services import Services
 from service.process.connections import ConnectionLimits, abort_connections, connection_class, requests_in_progress
 from service.process.listener import Listener
+from service.process.turns import Paced, TimedSelector
 from service.settings import Settings
 
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
@@ -47,9 +48,11 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
+        self.selector = TimedSelector()
         super().__init__(
             uvicorn.Config(
-                app,
+                Paced(app, self.selector),
+                interface="asgi3",
                 log_config=None,
                 access_log=False,
                 http=connection_class(
@@ -58,11 +61,12 @@ class Server(uvicorn.Server):
                         settings.answer_seconds,
                         services.budget,
                         services.metrics.requests.count_refused,
-                    )
+                    ),
+                    self.selector,
                 ),
-                loop="asyncio",  # uvloop was measured to be no faster here
                 ws="none",
                 server_header=False,
+                proxy_headers=False,  # nothing here asks for the client's address, and their check takes 4 µs
                 # How many connections asyncio accepts in a row; 1 leaves the waiting ones to the other workers.
                 backlog=1 if supervised else Listener.BACKLOG,
             )
@@ -74,6 +78,11 @@ class Server(uvicorn.Server):
         self.stopped_at: float | None = None  # when it was asked to stop
         self.draining = Event()
         self.status = 0  # the exit status
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve on asyncio's own event loop, with the timed selector; uvloop was measured to be no faster here."""
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(self.selector)) as runner:
+            runner.run(self.serve(sockets))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Start to drain; exit at once if it is draining already."""

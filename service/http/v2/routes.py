@@ -14,7 +14,7 @@ from service.catalog.registry import Registry
 from service.catalog.version import Version as ModelVersion
 from service.catalog.version import VersionState
 from service.errors import ServiceError, UnsupportedMedia
-from service.http.answers import answer_response
+from service.http.answers import PiecesResponse
 from service.http.direct import DirectRoute
 from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
 from service.http.routes import ERRORS, NOT_LIVE, InServices, Name, Version, responses
@@ -169,7 +169,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
         raise
     content = answer.content
     services.infer_statistics.count_success(model, answer.record, content.decode_seconds, content.render_seconds)
-    return answer_response(content.pieces, content.headers)
+    return PiecesResponse(content.pieces, content.headers)
 
 
 @router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413, 415, 503))

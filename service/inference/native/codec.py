@@ -47,11 +47,11 @@ class NativeCodec:
         """
         if self.unpack is not None:
             return None
-        request, time_steps = self._request(body)
+        request, time_steps, size = self._request(body)
         steps = time_steps if self.model.spec.coding.per_step else 1
         if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
             return None
-        return self._query(request, time_steps)
+        return self._query(request, time_steps, size)
 
     def decode(self, body: bytes) -> Query:
         """Decode a body. Raises MalformedBody, InvalidInput, TooLarge or Overloaded."""
@@ -61,13 +61,9 @@ class NativeCodec:
         cut = cut_array(body, b"inputs", np.float32)
         return self._query(*(self._request(body) if cut is None else self._request(cut.rest, cut.array)))
 
-    def size(self, query: Query) -> int:
-        """Return the most bytes that the answer can take."""
-        return self.model.limits.answer.native(len(query.samples), query.time_steps, query.returned)
-
     def render(self, query: Query, result: RunResult) -> Pieces:
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
-        size = self.size(query)
+        size = query.answer_bytes
         if Returned.RASTER in query.returned:
             spikes = sum(int(spikes.sum()) for spikes in result.spikes_per_node.values())
             self.model.limits.check_raster(spikes, size, len(query.samples), query.time_steps)
@@ -111,8 +107,8 @@ class NativeCodec:
                 yield from json_fragments(made[0])
         yield b"]"
 
-    def _request(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int]:
-        """Validate a body; return it with the number of steps to run, both within the model's limits.
+    def _request(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int, int]:
+        """Validate a body; return it with the steps to run and the most bytes of its answer, all within the limits.
 
         `inputs` were cut out of the body, if given, and take the place of its own.
         """
@@ -132,12 +128,13 @@ class NativeCodec:
         recorded = [each for each in request.returned if each in RECORDED] if request.returned else []
         limits, samples = self.model.limits, len(request.inputs)
         limits.check_size(samples, time_steps, recorded)
-        limits.check_answer(samples, limits.answer.native(samples, time_steps, request.returned))
-        return request, time_steps
+        size = limits.answer.native(samples, time_steps, request.returned)
+        limits.check_answer(samples, size)
+        return request, time_steps, size
 
-    def _query(self, request: PredictRequest[Any], time_steps: int) -> Query:
+    def _query(self, request: PredictRequest[Any], time_steps: int, size: int) -> Query:
         samples = to_array(request.inputs, self.model.spec, time_steps)
-        return Query(samples, time_steps, request.seed, frozenset(request.returned))
+        return Query(samples, time_steps, request.seed, size, frozenset(request.returned))
 
     def _time_steps(self, request: PredictRequest[Any]) -> int:
         """Return the request's time steps, or else those that its first sample lists, or those of training."""
@@ -162,12 +159,15 @@ def _check_names(body: bytes) -> None:
     found = 1
     while found:
         body, found = _NUMBERS.subn(b"0", body)
-    json.loads(body, object_pairs_hook=_each_name_once)
+    _NAMES.decode(body.decode())
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> None:
     if len(dict(pairs)) != len(pairs):
         raise MalformedBody("the body says the name of a field twice, expected each name once")
+
+
+_NAMES = json.JSONDecoder(object_pairs_hook=_each_name_once)  # once, since making a decoder takes microseconds
 
 
 def _names(model: type[PredictRequest[Any]]) -> str:

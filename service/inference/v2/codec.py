@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 from models.engines import RunResult
 from service.catalog.loaded import LoadedModel
 from service.inference.compression import Encoding, accepted, pack
-from service.inference.media import Unpack
+from service.inference.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, Unpack
 from service.inference.pieces import SHORT_BYTES, Pieces
-from service.inference.v2.decode import HEADER_LENGTH, InferQuery, answer_size, decode
+from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode
 from service.inference.v2.render import render
 
 ACCEPT_ENCODING = b"accept-encoding"
@@ -20,10 +20,10 @@ HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()
 
 @dataclass(frozen=True)
 class InferContent:
-    """An answer's body and headers, and the seconds that decoding the request and rendering the answer took."""
+    """An answer's body and headers, their names in lower case, and the seconds of decoding and rendering."""
 
     pieces: Pieces
-    headers: Mapping[str, str]
+    headers: Sequence[tuple[bytes, bytes]]
     decode_seconds: float
     render_seconds: float
 
@@ -44,25 +44,21 @@ class InferCodec:
         """Decode a body. Raises MalformedBody, InvalidRequest, TooLarge or Overloaded."""
         began = perf_counter()
         unpacked = body if self.unpack is None else self.unpack(body)
-        query = decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model)
-        return replace(query, decode_seconds=perf_counter() - began)
-
-    def size(self, query: InferQuery) -> int:
-        """Return the most bytes that the answer can take, before it is compressed."""
-        return answer_size(query.outputs, len(query.samples), query.id, self.model.limits.answer)
+        return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, began)
 
     def render(self, query: InferQuery, result: RunResult) -> InferContent:
         """Render the answer, compressed if the client accepts that."""
         began = perf_counter()
-        rendered = render(query, result, self.model, short=self.size(query) <= SHORT_BYTES)
-        headers = {"Content-Type": "application/json"}
+        rendered = render(query, result, self.model, short=query.answer_bytes <= SHORT_BYTES)
+        headers = [(CONTENT_TYPE, JSON)]
         if rendered.header_length is not None:
-            headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(rendered.header_length)}
+            headers = [(CONTENT_TYPE, BYTES), (HEADER_LENGTH_BYTES, b"%d" % rendered.header_length)]
         pieces = rendered.content
-        encoding = accepted(self._header(ACCEPT_ENCODING), sum(map(len, pieces)))
-        if encoding is not Encoding.IDENTITY:
-            headers |= {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
-            pieces = pack(pieces, encoding)
+        if ACCEPT_ENCODING in self.headers:
+            encoding = accepted(self._header(ACCEPT_ENCODING), sum(map(len, pieces)))
+            if encoding is not Encoding.IDENTITY:
+                headers += [(CONTENT_ENCODING, encoding.encode()), (b"vary", ACCEPT_ENCODING)]
+                pieces = pack(pieces, encoding)
         return InferContent(pieces, headers, query.decode_seconds, perf_counter() - began)
 
     def _header(self, name: bytes) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
@@ -61,22 +62,22 @@ class InferQuery(Query):
 
     outputs: tuple[RequestedOutput, ...]
     id: str | None = None
-    decode_seconds: float = 0.0
+    decode_seconds: float
 
 
-def decode(body: bytes, header_length: str | None, model: LoadedModel) -> InferQuery:
+def decode(body: bytes, header_length: str | None, model: LoadedModel, began: float) -> InferQuery:
     """Decode a request for `model`; `header_length` is the header with the length of the JSON, where there is one.
 
-    Raises MalformedBody, InvalidRequest or TooLarge.
+    `began` is when decoding began, by perf_counter. Raises MalformedBody, InvalidRequest or TooLarge.
     """
     length = _length(header_length, len(body))
     if header_length is not None and length == 0:
-        return _raw(body, model)
+        return _raw(body, model, began)
     view = memoryview(body)
-    return _tensors(bytes(view[:length]), view[length:], model)
+    return _tensors(bytes(view[:length]), view[length:], model, began)
 
 
-def _tensors(text: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
+def _tensors(text: bytes, blobs: memoryview, model: LoadedModel, began: float) -> InferQuery:
     model.limits.check_delimiters(text)
     cut = cut_array(text, b"data", np.float64)
     request = parse(text if cut is None else cut.rest, InferRequest)
@@ -90,15 +91,18 @@ def _tensors(text: bytes, blobs: memoryview, model: LoadedModel) -> InferQuery:
     _check_shape(shape, model)
     time_steps = _time_steps(shape, parameters.time_steps, model)
     outputs = _requested(request.outputs, model, binary=parameters.binary_data_output)
-    model.limits.check_answer(shape[0], answer_size(outputs, shape[0], request.id, model.limits.answer))
+    size = answer_size(outputs, shape[0], request.id, model.limits.answer)
+    model.limits.check_answer(shape[0], size)
     samples = to_float32(_array(tensor, shape, blobs, data), "inputs[0]")
     return InferQuery(
         samples,
         time_steps,
         parameters.seed,
+        size,
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
         outputs=outputs,
         id=request.id,
+        decode_seconds=perf_counter() - began,
     )
 
 
@@ -111,7 +115,7 @@ def _length(header: str | None, size: int) -> int:
     return int(header)
 
 
-def _raw(body: bytes, model: LoadedModel) -> InferQuery:
+def _raw(body: bytes, model: LoadedModel, began: float) -> InferQuery:
     """Decode a body that is the bytes of one sample; the length gives the time steps where it has a value for each."""
     unit = 4 * math.prod(model.spec.input.shape)
     shape: Shape = (1, *model.spec.input.shape)
@@ -119,7 +123,9 @@ def _raw(body: bytes, model: LoadedModel) -> InferQuery:
         shape = (1, max(1, len(body) // unit), *model.spec.input.shape)
     time_steps = _time_steps(shape, None, model)
     samples = from_bytes(memoryview(body), Datatype.FP32, shape, "the body")
-    return InferQuery(samples, time_steps, 0, outputs=_requested([], model, binary=True))
+    outputs = _requested([], model, binary=True)
+    size = answer_size(outputs, 1, None, model.limits.answer)
+    return InferQuery(samples, time_steps, 0, size, outputs=outputs, decode_seconds=perf_counter() - began)
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:

@@ -210,7 +210,7 @@ async def test_the_bytes_of_an_answer_are_reserved_until_it_was_sent_and_are_the
 
 @pytest.mark.anyio
 async def test_pieces_are_sent_in_order_and_are_not_kept() -> None:
-    response = PiecesResponse([b"a", b"b", b"c"], {"Content-Type": "text/plain"})
+    response = PiecesResponse([b"a", b"b", b"c"], [(b"content-type", b"text/plain")])
     sent: list[Message] = []
     kept: list[int] = []
 

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.inference.memory import MemoryBudget
 from service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
+from service.process.turns import TimedSelector
 from tests.serving import Process, running
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -299,7 +300,9 @@ async def test_an_answer_in_one_part_that_exceeds_the_budget_is_dropped() -> Non
 
     budget = MemoryBudget(2**20)
     limits = ConnectionLimits(60, 60, budget, lambda _: None)
-    server = uvicorn.Server(uvicorn.Config(app, http=connection_class(limits), lifespan="off", log_config=None))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=connection_class(limits, TimedSelector()), lifespan="off", log_config=None)
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve([listener]))
         with await asyncio.to_thread(unread, listener.getsockname()[1], REQUEST) as connection:
