@@ -29,15 +29,18 @@ MODELS: Arrows = {
 }
 SOURCE = {
     *("training.importers", "training.data", "training.publish", "training.report", "training.commands"),
-    "training.errors",
+    *("training.errors", "training.files"),
 }
 TRAINING: Arrows = {
     "training.errors": set(),
-    "training.config": {"training.errors"},
-    "training.commands": {"training.config"},  # the groups, and the flags of a model: what every command is made with
-    "training.data": {"training.config", "training.errors"},
+    "training.files": set(),
+    "training.config": {"training.errors", "training.files"},
+    "training.commands": {  # the groups, the flags of a model, and the errors: what every command is made with
+        *("training.config", "training.errors", "training.files"),
+    },
+    "training.data": {"training.config", "training.errors", "training.files"},
     "training.report": {"training.data", "training.config", "training.errors"},
-    "training.fit": {"training.data", "training.report", "training.config", "training.errors"},
+    "training.fit": {"training.data", "training.report", "training.config", "training.errors", "training.files"},
     "training.publish": {"training.data", "training.fit", "training.report", "training.errors"},
     "training.importers": {"training.report", "training.errors"},  # the builder, connections and card of all sources
     "training.importers.frameworks": {*SOURCE, "training.fit"},  # this project's own modules are among them

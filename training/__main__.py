@@ -6,11 +6,11 @@ import sys
 
 import typer
 
-from models.errors import SpikeserveError
 from training.commands.fit import fit
 from training.commands.groups import RUN, exports, imports
 from training.commands.lr_range import lr_range
 from training.commands.runs import evaluate_run, export_run
+from training.commands.told import sentence_of
 from training.importers.frameworks.commands import verify
 from training.importers.nir.commands import check_command
 from training.importers.onnx.commands import import_command as import_onnx
@@ -31,8 +31,11 @@ def main() -> None:
     """Run the command line; a user's mistake is one sentence on standard error."""
     try:
         app()
-    except (SpikeserveError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -17,18 +17,33 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from models.spec import Coding, Readout, describe_first_error
 from models.spec.nodes import Fire, Reset
-from models.spec.parameters import Fraction, Frozen, Size
+from models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size
 from training.errors import InvalidConfig
+from training.files import read_bytes
+
+MAX_BYTES = 2**20  # of a file; one with every field has two thousand
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share0 = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1)]
+Positive = Positive32
+NonNegative = Annotated[Float32, Field(ge=0.0)]
+Count = Size
+Whole = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy and scikit-learn take
+MAX_ARCHITECTURE = 4096  # characters; int() reads no more than 4,300 digits
+
+
+def _without_null(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("input should be a path without null characters")
+    return path
+
+
+NamedPath = Annotated[Path, AfterValidator(_without_null)]
 
 
 class Surrogate(StrEnum):
@@ -58,16 +73,16 @@ class DataConfig(Frozen):
         description="digits, mnist, fashion-mnist, mnist-5000, spoken-digits, nmnist, dvs-gesture, shd or ssc; arrays "
         "(your own .npz) or events (your own folder).",
     )
-    file: Path | None = Field(
+    file: NamedPath | None = Field(
         default=None,
         description="arrays: the .npz with x and y, or x_train, y_train and so on.",
         json_schema_extra={"chosen": "none"},
     )
-    folder: Path = Field(default=Path("data"), description="Where data sets of their own folder lie.")
+    folder: NamedPath = Field(default=Path("data"), description="Where data sets of their own folder lie.")
     download: bool = Field(default=False, description="Download the data set where it is not there.")
     test_share: Share = Field(default=0.2, description="The share of samples to test on, where the data has no split.")
     validation_share: Share = Field(default=0.1, description="The share of the others to validate on, likewise.")
-    split_seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Which samples are held out.")
+    split_seed: Seed = Field(default=0, description="Which samples are held out.")
     low: float | None = Field(
         default=None, description="The least raw value.", json_schema_extra={"chosen": "the lowest in the data"}
     )
@@ -97,22 +112,20 @@ class DataConfig(Frozen):
     downsample: Count = Field(
         default=1, description="Events: how many pixels of height and of width, or units, become one."
     )
-    cache: Path = Field(default=Path("data/.cache"), description="Events: where their rasters are kept.")
+    cache: NamedPath = Field(default=Path("data/.cache"), description="Events: where their rasters are kept.")
 
 
 class AugmentConfig(Frozen):
     """How training samples are varied at random; each epoch draws its own variations. By default nothing is varied."""
 
-    shift: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Images, event cameras: moved by up to this many pixels."
-    )
+    shift: Whole = Field(default=0, description="Images, event cameras: moved by up to this many pixels.")
     event_drop: Fraction = Field(
         default=0.0, description="Drop up to this share: a span of time, some channels, or events at random."
     )
     time_jitter: NonNegative = Field(
         default=0.0, description="Spikes: moved by normally distributed steps of this deviation."
     )
-    time_shift: Annotated[int, Field(ge=0)] = Field(default=0, description="Sequences: moved by up to this many steps.")
+    time_shift: Whole = Field(default=0, description="Sequences: moved by up to this many steps.")
     mixup: NonNegative = Field(
         default=0.0, description="Mix samples in pairs, by shares from a Beta distribution of this parameter."
     )
@@ -146,7 +159,9 @@ def suited(images: Any, sequences: Any, description: str, *, resumable: bool = F
 class NetworkConfig(Frozen):
     """The network: its layers in short form and the neurons that they all have."""
 
-    architecture: str = suited("32C3-AP2-64C3-AP2-64", "128R", "The layers in short form, such as 32C3-AP2-128R.")
+    architecture: Annotated[str, Field(min_length=1, max_length=MAX_ARCHITECTURE)] = suited(
+        "32C3-AP2-64C3-AP2-64", "128R", "The layers in short form, such as 32C3-AP2-128R."
+    )
     neuron: Literal["IF", "LIF", "CubaLIF", "ALIF", "CubaALIF"] = Field(
         default="LIF", description="The neurons of every layer."
     )
@@ -253,7 +268,7 @@ class ParallelConfig(Frozen):
 class TrainingConfig(Frozen):
     """A whole run. The seed fixes the weights' start, the order of the data and every random number on the way."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Fixes everything that is random.")
+    seed: Seed = Field(default=0, description="Fixes everything that is random.")
     device: str = Field(default="cpu", description="cpu or cuda.", json_schema_extra={"resumable": True})
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
@@ -309,7 +324,7 @@ def _lay_over(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(read_bytes(path, MAX_BYTES).decode())
     except OSError as error:
         raise InvalidConfig(f"config: '{path}' cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -7,6 +7,8 @@ TrainingError
 ├── InvalidRules          a NIR file whose dialect, dt or reset is missing or wrong
 ├── InvalidEntry          a factory, state_dict or framework that cannot be had
 ├── NotConvertible        a network of PyTorch modules that holds what a spec cannot say, module by module
+│   ├── OtherLayout       a forward that takes one of its input's axes for another
+│   └── RepeatedStep      a forward that runs a module with a state more than once in a step
 ├── BrokenGradientChain   a loss that no weight has a part in
 └── ExportRefused         a network whose engines do not agree, or that a server would refuse
 """
@@ -50,6 +52,14 @@ class NotConvertible(TrainingError):
         """Return the error that lists every refusal."""
         modules = "one thing" if len(refusals) == 1 else f"{len(refusals)} things"
         return cls("\n  ".join([f"the network holds {modules} that cannot be converted:", *refusals]))
+
+
+class OtherLayout(NotConvertible):
+    """A forward that treats an axis as if it were another: most likely it takes its input in another layout."""
+
+
+class RepeatedStep(NotConvertible):
+    """A forward that runs a module with a state more than once in a step; given one step, it most likely wants all."""
 
 
 class BrokenGradientChain(TrainingError):

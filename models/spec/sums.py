@@ -186,7 +186,7 @@ def incoming(declared: Input, coding: Coding, *, whole: bool) -> Multiples:
         return Multiples(declared.resolution, bound)
     if not (whole or coding is Coding.SPIKES):
         return Multiples(0.0, bound)
-    factors = np.abs(np.hstack([declared.scale, declared.offset]))
+    factors = np.abs(np.hstack([declared.scale, declared.offset])).astype(np.float32)  # one may become 0
     return Multiples(min((_grid_step(float(factor)) for factor in factors if factor), default=1.0), bound)
 
 

@@ -52,6 +52,8 @@ def run(function: Callable[..., Any]) -> Any:
         (caching.CompileResultCacheImpl, "_locator_classes", "where a cache looks for its folder"),
         (caching.FunctionCache, "_impl_class", "where a function's cache takes its implementation from"),
         (caching.FunctionCache, "save_overload", "called to write a cache, which may fail"),
+        (caching.FunctionCache, "load_overload", "called to read a cache, which may be damaged"),
+        (caching.IndexDataCacheFile, "_load_index", "called to read a cache's index, which may be damaged"),
         (numba.njit(lambda: None), "_cache", "where a compiled function keeps its cache"),
         (numba.njit(lambda: None), "get_overload", "what gives the code for one signature, to be called directly"),
     ],
@@ -69,6 +71,26 @@ def test_a_kernel_is_fetched_from_its_cache_the_second_time(add_one: Callable[..
         f"Numba {numba.__version__} does not ask a dispatcher's `_cache` for compiled code any more: "
         "every start would compile the kernels for ten seconds"
     )
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda held: held[: len(held) // 2], lambda _: b"\xffjunk"])
+def test_a_damaged_cache_is_compiled_again_and_mended(
+    suffix: str, damage: Callable[[bytes], bytes], add_one: Callable[..., Any], tmp_path: Path
+) -> None:
+    run(add_one)
+    (path,) = tmp_path.rglob(f"*{suffix}")  # the index, or the code
+    path.write_bytes(damage(path.read_bytes()))
+    assert not run(add_one).stats.cache_hits
+    assert run(add_one).stats.cache_hits
+
+
+def test_a_cache_that_cannot_be_opened_costs_only_compiling(add_one: Callable[..., Any], tmp_path: Path) -> None:
+    run(add_one)
+    for path in [*tmp_path.rglob("*.nbi"), *tmp_path.rglob("*.nbc")]:
+        path.unlink()
+        path.mkdir()
+    assert not run(add_one).stats.cache_hits
 
 
 def test_a_cache_is_not_taken_for_other_sources(add_one: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

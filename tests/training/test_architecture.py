@@ -29,8 +29,8 @@ def test_the_short_form_reads_as_it_is_written() -> None:
     assert dense.recurrent is not None
 
 
-def test_no_layers_is_a_single_layer_network() -> None:
-    spec = build_architecture(NetworkConfig(architecture=""), IMAGE, ("a", "b"), 4).spec
+def test_none_is_the_output_layer_alone() -> None:
+    spec = build_architecture(NetworkConfig(architecture="none"), IMAGE, ("a", "b"), 4).spec
     assert [node.type for node in spec.nodes] == ["Flatten", "Linear", "LIF"]
 
 

@@ -235,7 +235,7 @@ def test_a_folder_that_is_laid_out_otherwise_is_refused(tmp_path: Path) -> None:
 def test_a_file_larger_than_any_real_one_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.csv").open("wb") as file:
         file.truncate(2**28 + 1)  # sparse: it takes no disk
-    with pytest.raises(InvalidData, match="has 268435457 bytes, expected at most 268435456"):
+    with pytest.raises(InvalidData, match="it has 268,435,457 bytes, expected at most 268,435,456"):
         read_recording(tmp_path / "huge.csv")
 
 

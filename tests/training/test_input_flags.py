@@ -53,7 +53,7 @@ def test_what_is_listed_in_a_command_or_a_file_becomes_a_field_of_the_input(tmp_
     [
         ({"low": "x"}, "--low is 'x', expected one number; or one for each channel or value"),
         ({"low": "1,,2"}, "--low is '1,,2', expected one number"),
-        ({"high": "@nowhere.npy"}, "--high is '@nowhere.npy', but there is no such file"),
+        ({"high": "@nowhere.npy"}, "--high is '@nowhere.npy', which cannot be read: No such file or directory"),
         ({"std": "1,0"}, "--std is 0, expected more than 0"),
         ({"std": "nan"}, "--std is nan, expected more than 0"),
         ({"mean": "1,2", "std": "1,2,3"}, "--mean has 2 numbers and --std 3, expected as many of both, or one"),

@@ -88,7 +88,7 @@ def test_a_name_that_is_no_text_is_refused(path: Path) -> None:
 
 
 def test_what_is_no_nir_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InvalidGraph, match="is not a file"):
+    with pytest.raises(InvalidGraph, match="cannot be read: No such file or directory"):
         read(tmp_path / "nowhere.nir")
     (tmp_path / "text.nir").write_text("no HDF5")
     with pytest.raises(InvalidGraph, match="is not a NIR file"):

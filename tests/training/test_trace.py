@@ -424,6 +424,28 @@ def test_what_cannot_be_folded_is_refused_by_one_sentence_with_its_line(way: str
     assert found.startswith("the network (Net) cannot be folded into a graph: given ")
 
 
+def test_what_an_author_calls_a_module_says_nothing_of_the_layout() -> None:
+    def of_a_membrane(net: Net, x: Tensor) -> Any:
+        _, membrane = net.cell(net.fc1(x if x.dim() == 2 else x[0]), None)
+        if x.dim() == 2:
+            return net.get_submodule("the batch")(membrane)
+        raise ValueError("expected one step")
+
+    # Two layouts come as far. A refusal says more than a failure, unless its kind is that of another layout.
+    network = Net(of_a_membrane)
+    network._modules["the batch"] = network._modules.pop("fc2")
+    assert re.search(r"line \d+: 'the batch' takes a neuron's membrane", found := refused(network, SIZE)), found
+
+
+def test_a_refusal_that_another_layout_explains_counts_less_than_a_failure() -> None:
+    def one_sample(net: Net, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return net.fc1(x[0])  # of the batch, where it is given one step
+        raise ValueError("expected two axes")
+
+    assert "its forward fails: test_trace.py, line" in refused(Net(one_sample), SIZE)
+
+
 class Told(Net):
     """A network that is told how many steps to run."""
 

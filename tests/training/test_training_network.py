@@ -79,7 +79,7 @@ def test_a_spiking_layers_membrane_is_read_as_it_is_served_and_can_be_trained() 
 
 def test_a_current_that_is_the_same_at_every_step_is_read_at_each() -> None:
     module = TrainingNetwork(
-        build_architecture(NetworkConfig(architecture="", readout=Readout.SUM), Input(shape=(6,)), ("a", "b"), 5)
+        build_architecture(NetworkConfig(architecture="none", readout=Readout.SUM), Input(shape=(6,)), ("a", "b"), 5)
     )
     samples = np.random.default_rng(0).random((3, 6), np.float32)
     output = forward(module, samples, HardThreshold()).output.detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,9 @@ from models.errors import InvalidInput
 from models.spec import Input, OutOfRange
 from models.spec.parameters import show
 from training.commands.groups import console
+from training.files import read_bytes
 
+MAX_BYTES = 2**28  # of a file of numbers: JSON has some twenty for each
 PANEL = "what a client sends"
 NUMBERS = "one number; or one for each channel or value, as in 0.5,0.4 or @file.npy or @file.json"
 
@@ -120,15 +123,16 @@ def _numbers(flag: str, text: str) -> NDArray[np.float64]:
             found = np.asarray(_read(Path(text[1:])), np.float64)
             return found.reshape(()) if found.size == 1 else found.reshape(-1)
         values = [float(number) for number in text.split(",")]
-    except FileNotFoundError:
-        raise InvalidInput(f"{source}, but there is no such file") from None
+    except OSError as error:
+        raise InvalidInput(f"{source}, which cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"{source}, expected {NUMBERS}") from error
     return np.array(values[0] if len(values) == 1 else values)
 
 
 def _read(path: Path) -> Any:
-    return np.load(path, allow_pickle=False) if path.suffix == ".npy" else json.loads(path.read_text())
+    content = read_bytes(path, MAX_BYTES)
+    return np.load(BytesIO(content), allow_pickle=False) if path.suffix == ".npy" else json.loads(content)
 
 
 def _standardised(

@@ -22,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import InvalidData
+from training.files import require_plain
 
 Signal: TypeAlias = NDArray[np.float64]
 
 MAX_SECONDS = 60.0
+MAX_BYTES = 2**28  # a minute of eight channels of 32 bits at 96 kHz has 184 million
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def read_wav(path: Path) -> tuple[Signal, int]:
     Files of 8, 16 or 32 bits are read; several channels are averaged.
     """
     try:
+        require_plain(path, MAX_BYTES)
         with wave.open(str(path), "rb") as file:
             rate, channels, width, frames = (
                 file.getframerate(), file.getnchannels(), file.getsampwidth(), file.getnframes(),

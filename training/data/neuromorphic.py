@@ -27,9 +27,10 @@ from training.config import DataConfig
 from training.data.binning import Known, binned
 from training.data.dataset import Dataset
 from training.data.numpy_files import read_npy
-from training.data.recordings import Recording, Recordings
+from training.data.recordings import MAX_FILE_BYTES, Recording, Recordings
 from training.data.splits import hold_out
 from training.errors import InvalidData
+from training.files import read_bytes
 
 GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise",
@@ -50,7 +51,10 @@ def read_nmnist(path: Path) -> Recording:
 
     The format is that of https://www.garrickorchard.com/datasets/n-mnist. Raises InvalidData.
     """
-    content = np.frombuffer(path.read_bytes(), np.uint8)
+    try:
+        content = np.frombuffer(read_bytes(path, MAX_FILE_BYTES), np.uint8)
+    except OSError as error:
+        raise InvalidData(f"'{path}': cannot be read as events: {error.strerror}") from error
     if len(content) % EVENT_BYTES:
         raise InvalidData(f"'{path}': has {len(content)} bytes, expected {EVENT_BYTES} for each event")
     x, y, high, middle, low = content.reshape(-1, EVENT_BYTES).T.astype(np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.spec.parameters import show
 from training.errors import InvalidData
+from training.files import memory, require_plain
 
 SUFFIX = ".npy"
 BROKEN = (
@@ -33,7 +33,7 @@ class Npz:
         self.path = path
         self.archive = archive
         self.names = [name.removesuffix(SUFFIX) for name in archive.namelist() if name.endswith(SUFFIX)]
-        self.room = _memory()
+        self.room = memory()
 
     def read(self, name: str) -> NDArray[Any]:
         """Return an array; raises InvalidData for one that `_check` refuses."""
@@ -50,6 +50,7 @@ class Npz:
 def open_npz(path: Path) -> Iterator[Npz]:
     """Open an .npz; raises InvalidData, also where an array in it cannot be read."""
     try:
+        require_plain(path, memory())
         with zipfile.ZipFile(path) as archive:
             yield Npz(path, archive)
     except InvalidData:
@@ -66,14 +67,16 @@ def open_npz(path: Path) -> Iterator[Npz]:
 def read_npy(path: Path) -> NDArray[Any]:
     """Return the array of an .npy file; raises InvalidData for one that `_check` refuses or cannot be read."""
     try:
+        require_plain(path, memory())
         with path.open("rb") as file:
-            _check(file, path.stat().st_size, _memory(), f"'{path}'")
+            _check(file, path.stat().st_size, memory(), f"'{path}'")
             file.seek(0)
             array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
     except InvalidData:
         raise
-    except BROKEN as error:
-        raise InvalidData(f"'{path}': cannot be read as an array of numbers: {error}") from error
+    except (*BROKEN, OSError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise InvalidData(f"'{path}': cannot be read as an array of numbers: {why}") from error
     return array
 
 
@@ -98,8 +101,3 @@ def _check(file: IO[bytes], size: int, room: int, where: str) -> int:
             f"{where}: has {holds} bytes, expected at most {room}, which is the memory left beside others"
         )
     return holds
-
-
-def _memory() -> int:
-    """Return the bytes of the machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

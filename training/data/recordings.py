@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from training.data.dataset import Labels
 from training.data.numpy_files import open_npz, read_npy
 from training.errors import InvalidData
+from training.files import require_plain
 
 MAX_FILE_BYTES = 2**28
 MAX_PLACE = 2**16  # of a column, a row or a unit
@@ -67,14 +68,13 @@ class Recordings:
 def read_recording(path: Path) -> Recording:
     """Read a file of events; its first event is at time 0. Raises InvalidData with a sentence that names the file."""
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InvalidData(f"'{path}': has {size} bytes, expected at most {MAX_FILE_BYTES}")
+        require_plain(path, MAX_FILE_BYTES)
         columns = READERS[path.suffix.lower()](path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, InvalidData):
             raise
-        raise InvalidData(f"'{path}': cannot be read as events: {error}") from error
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise InvalidData(f"'{path}': cannot be read as events: {why}") from error
     return recording_of(columns, f"'{path}'")
 
 

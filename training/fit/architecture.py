@@ -8,6 +8,7 @@
     BN         batch norm of the currents of the layer before
     DO0.2      dropout: each spike of the layer before is dropped with this probability, in training
     D16        delays of the layer before, or of the input: one for each neuron, learned, of at most 16 steps
+    none       alone: no layer but the output layer
 
 A layer may say what its neurons are: `128R:cubalif(decay=0.9,syn_decay=0.5)`, `64:lif(reset=value)`. The names are
 those of the spec's neurons and fields. The output layer is added automatically: a fully connected layer with one output
@@ -44,6 +45,7 @@ from models.spec.nodes import (
     Weighted,
 )
 from models.spec.parameters import PER_NEURON, Shape
+from models.spec.price import LoadLimits, Price
 from training.config import Initialisation, NetworkConfig
 from training.errors import InvalidConfig
 from training.fit.losses import require_trainable
@@ -57,7 +59,11 @@ LAYER = re.compile(r"(?P<shape>[^:]*)(:(?P<neuron>\w+)(\((?P<fields>.*)\))?)?")
 POOLS: dict[str, type[AvgPool2d | MaxPool2d | SumPool2d]] = {"A": AvgPool2d, "M": MaxPool2d, "S": SumPool2d}
 NEURONS: dict[str, type[Spiking]] = {kind.__name__.lower(): kind for kind in get_args(Spiking)}
 MAX_LEARNED_DELAY = 1024
-EXPECTED = "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16"
+EXPECTED = (
+    "32C3, 32C3s2p1, AP2, MP2, SP2, 128, 128R, 128R:cubalif(syn_decay=0.5), BN, DO0.2 or D16; or alone none, for no "
+    "layer but the output's"
+)
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -115,12 +121,17 @@ def build_architecture(
         raise InvalidConfig(
             f"architecture: '{config.architecture}' is no network: {describe_first_error(error)}"
         ) from error
+    try:
+        Price.of(spec).check(LoadLimits())  # before any weight is made
+    except InvalidSpec as error:
+        raise InvalidConfig(f"architecture: '{config.architecture}' is too large to be served: {error}") from error
     return Architecture(spec, draft.training)
 
 
 def _tokens(architecture: str) -> Iterator[str]:
     """Split at the dashes that are in no parentheses: a field may be 1e-3."""
-    yield from (token for token in re.split(r"-(?![^(]*\))", architecture) if token)
+    if architecture != NONE:
+        yield from re.split(r"-(?![^(]*\))", architecture)
 
 
 class _Draft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from models.spec.parameters import show
 from training.errors import InvalidConfig
+from training.files import memory, require_plain
 from training.report.epochs import Epoch
 
 
@@ -37,13 +39,16 @@ class Progress:
             "best": asdict(self.best) if self.best else None,
             "best_weights": self.best_weights,
         }
-        torch.save(content, temporary)
+        written = BytesIO()
+        torch.save(content, written)  # to a full disk it would raise a RuntimeError, and not say why
+        temporary.write_bytes(written.getbuffer())
         temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Progress:
         """Read a checkpoint; raises InvalidConfig if it is missing or damaged."""
         try:
+            require_plain(path, memory())
             content = torch.load(path, weights_only=True)
             return cls(
                 weights=content["weights"],

@@ -28,10 +28,12 @@ from models.spec import Spec
 from models.spec.network import Network
 from training.config import TrainingConfig
 from training.errors import InvalidConfig
+from training.files import memory, read_bytes, require_plain
 from training.report.epochs import Epoch
 from training.report.evaluate import Evaluation
 
 METRICS = {"exact": (bool,), "validation_accuracy": (float, int), "seconds": (float, int)}  # those that are read
+MAX_BYTES = 2**28  # of a file of JSON: metrics.json has some 500 for each epoch
 PLOTTED = ("gradient_norms",)  # of every batch: in the plot and in TensorBoard, too many to read in metrics.json
 
 
@@ -101,7 +103,9 @@ class RunFolder:
         """Read the spec and the weights."""
         spec = Spec.read(self._read("spec.json"))
         try:
-            return Network(spec, load_file(self.path / "network.safetensors"))
+            weights = self.path / "network.safetensors"
+            require_plain(weights, memory())
+            return Network(spec, load_file(weights))
         except (OSError, SafetensorError) as error:
             raise InvalidConfig(f"run: '{self.path / 'network.safetensors'}' cannot be read: {error}") from error
 
@@ -127,11 +131,13 @@ class RunFolder:
 
     def _read(self, name: str) -> str:
         try:
-            return (self.path / name).read_text()
-        except OSError as error:
+            return read_bytes(self.path / name, MAX_BYTES).decode()
+        except FileNotFoundError as error:
             raise InvalidConfig(
                 f"run: '{self.path}' holds no {name}, expected a run that has ended; go on with it by fit --resume"
             ) from error
+        except OSError as error:
+            raise InvalidConfig(f"run: '{self.path / name}' cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise InvalidConfig(f"run: '{self.path / name}' is not UTF-8, expected the file as fit wrote it") from error
 

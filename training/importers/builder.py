@@ -22,6 +22,7 @@ from models.spec.input import PerFeature
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
 from models.spec.parameters import PER_NEURON, Shape, show
+from models.spec.price import LoadLimits, Price
 from training.errors import InvalidGraph
 
 MAX_VALUES = 2**26  # of a layer, or of a recurrent connection
@@ -114,7 +115,7 @@ class Builder:
             fields[key] = value
             if isinstance(value, np.ndarray | np.generic | float):
                 spread = self._spread(name, key, narrow(value), layer or arriving)
-                same = spread.size and bool((spread == spread.flat[0]).all())
+                same = spread.size > 0 and np.array_equal(spread, np.full_like(spread, spread.flat[0]), equal_nan=True)
                 fields[key] = float(spread.flat[0]) if same else PER_NEURON
                 if not same:
                     tensors[key] = spread.reshape(arriving or spread.shape)
@@ -173,6 +174,7 @@ class Builder:
                 "units": options.units,
             }
         )
+        Price.of(spec).check(LoadLimits())  # before anything is run
         return Network(spec, self.tensors)
 
     @property

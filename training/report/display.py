@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -34,11 +35,15 @@ def shown(epochs: int, events: Path, console: Console) -> Iterator[Watcher]:
     def on_batch(number: int, share: float) -> None:
         bar.update(task, completed=number + share, description=f"epoch {number + 1} of {epochs}")
 
-    with SummaryWriter(str(events)) as writer:
+    with ExitStack() as stack:
+
+        @cache
+        def writer() -> SummaryWriter:  # made once there is something to write: a run that fails before leaves no file
+            return stack.enter_context(SummaryWriter(str(events)))
 
         def on_epoch(epoch: Epoch) -> None:
             table.add(epoch)
-            write_scalars(writer, epoch)
+            write_scalars(writer(), epoch)
 
         watcher = Watcher(on_batch if console.is_terminal else Watcher().batch, on_epoch)
         if console.is_terminal:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from numba import njit
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, InTreeCacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, InTreeCacheLocator
 
 
 class _Locator(InTreeCacheLocator):  # type: ignore[misc]
@@ -42,10 +42,33 @@ class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Locator,)
 
 
+class _Index(IndexDataCacheFile):  # type: ignore[misc]
+    """The index of a cache; a damaged one holds nothing, and is written again."""
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            found: dict[Any, str] = super()._load_index()
+        except Exception:  # unpickling damaged bytes may raise anything
+            found = {}
+        return found
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """A cache that cannot be written costs time at the next start, and nothing else."""
+    """A cache that cannot be written, or was damaged, costs the time to compile, and nothing else."""
 
     _impl_class = _Implementation
+    _cache_file: Any
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        stamp = self._cache_file._source_stamp
+        self._cache_file = _Index(self._cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # as above
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(OSError):

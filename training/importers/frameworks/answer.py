@@ -55,7 +55,7 @@ def _meant(found: list[tuple[Meaning, Tensor]]) -> tuple[Signal | Answer, Tensor
     """Return what the first tensor of a value means, or all together where they are the steps of one node."""
     first, tensor = found[0]
     if isinstance(first, Unknown):
-        raise NotConvertible(first.sentence)
+        raise first.refusal(first.sentence)
     steps = tuple(each for meaning, _ in found if isinstance(meaning, Signal) for each in meaning.values)
     in_order = steps == tuple(Value(steps[0].node, place) for place in range(len(found))) if steps else False
     if isinstance(first, Signal) and len(found) > 1 and in_order:

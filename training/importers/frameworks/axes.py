@@ -15,10 +15,22 @@ from enum import Enum
 from torch import Tensor
 
 from models.spec.parameters import Shape, show
+from training.errors import NotConvertible, OtherLayout
 
 
 class Unclear(Exception):
-    """What a traced operation does that no graph of nodes can say; the message goes on after the operation's name."""
+    """What a traced operation does that no graph of nodes can say; the message goes on after the operation's name.
+
+    `refusal` is the error that it becomes where the network's answer needs it.
+    """
+
+    refusal: type[NotConvertible] = NotConvertible
+
+
+class UnclearAxes(Unclear):
+    """What an operation does to time, the batch or a sample, perhaps since it takes one of them for another."""
+
+    refusal = OtherLayout
 
 
 class Kind(Enum):

@@ -26,9 +26,11 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from models.spec.parameters import show
 from training.errors import InvalidEntry
+from training.files import memory, read_bytes, require_plain
 
 StateDict = Mapping[str, Tensor]
 SHOWN = 5  # keys in a sentence
+MAX_MAP_BYTES = 2**24  # of a file of old and new keys; ten thousand of them have one
 SAVE = "save the network's state_dict() by itself, with torch.save or safetensors"
 DAMAGED = (
     *(SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError),
@@ -95,11 +97,14 @@ def read(path: Path) -> Mapping[Any, Any]:
     """Return what stands in a file, without running what a pickle may hold; raises InvalidEntry."""
     unread: list[str] = []
     try:
+        require_plain(path, memory())
         if path.suffix == ".safetensors":
             return load_file(path)
         unread = _other_classes(path)
         with safe_globals([(_Unread, name) for name in unread]):
             found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InvalidEntry(f"state-dict: '{path}' cannot be read: {error.strerror or error}") from error
     except DAMAGED as error:
         raise InvalidEntry(f"state-dict: '{path}' cannot be read as tensors alone: {_reason(error)}; {SAVE}") from error
     if not isinstance(found, Mapping):
@@ -109,12 +114,20 @@ def read(path: Path) -> Mapping[Any, Any]:
     return found
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its class where it says nothing."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an author's own class
+        lines = []
+    return lines[0] if lines else type(error).__name__
+
+
 def _reason(error: Exception) -> str:
     """Return why PyTorch's reader gives up: what the file holds, or the first line without its advice to trust it."""
     if held := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it holds '{held[1]}'"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return first.partition(" This file can still be loaded")[0].removesuffix(".")
+    return first_line(error).partition(" This file can still be loaded")[0].removesuffix(".")
 
 
 def _other_classes(path: Path) -> list[str]:
@@ -139,8 +152,9 @@ def select(found: Mapping[Any, Any], key: str | None, path: Path) -> StateDict:
     if own := _tensors(found):
         return own
     level: list[tuple[str, Mapping[Any, Any]]] = [("", found)]
+    seen = {id(found)}
     while level:
-        level = [(f"{place}{name}.", value) for place, part in level for name, value in _children(part)]
+        level = [(f"{place}{name}.", value) for place, part in level for name, value in _children(part, seen)]
         if choices := [(place[:-1], part) for place, part in level if _is_state_dict(part)]:
             break
     else:
@@ -155,8 +169,12 @@ def _parts(found: Mapping[Any, Any], key: str) -> list[str]:
     return [key] if key in found else key.split(".")
 
 
-def _children(part: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    return ((name, value) for name, value in part.items() if isinstance(name, str) and isinstance(value, Mapping))
+def _children(part: Mapping[Any, Any], seen: set[int]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Yield the dictionaries in a dictionary that are not in `seen`, and add them: one may hold itself."""
+    for name, value in part.items():
+        if isinstance(name, str) and isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
 
 
 def _is_state_dict(part: Mapping[Any, Any]) -> bool:
@@ -197,7 +215,11 @@ def renamed(named: StateDict, path: Path) -> StateDict:
     not of this form, an old key that fits none, or two keys that get the same name.
     """
     try:
-        rules = json.loads(path.read_text())
+        rules = json.loads(read_bytes(path, MAX_MAP_BYTES))
+    except OSError as error:
+        raise InvalidEntry(f"rename: '{path}' cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise InvalidEntry(f"rename: '{path}' is nested too deep, expected an object of old and new keys") from error
     except ValueError as error:
         raise InvalidEntry(f"rename: '{path}' is not JSON: {error}") from error
     if not isinstance(rules, dict):

@@ -39,6 +39,8 @@ from training.publish.publish import COMPARED, publish_imported
 from training.report import card as report_card
 from training.report.parity import Parity
 
+MAX_SAMPLES = 2**16  # that are compared; all are in memory at once, with every spike of every layer
+
 StateDictOption = Annotated[
     Path | None,
     typer.Option(
@@ -128,7 +130,7 @@ def verify(
     key: KeyOption = None,
     prefix: PrefixOption = None,
     rename: RenameOption = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many random samples to run.")] = COMPARED,
+    samples: Annotated[int, typer.Option(min=1, max=MAX_SAMPLES, help="How many random samples to run.")] = COMPARED,
     batch: BatchOption = None,
     answer: AnswerOption = None,
 ) -> None:

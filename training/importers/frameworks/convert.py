@@ -57,7 +57,8 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
         places |= {made.name: index for made in builder.nodes[before:] if isinstance(made, Spiking | Integrating)}
     if findings.refusals:
         raise NotConvertible.because(findings.refusals)
-    _read(graph, builder, outputs, findings)
+    if builder.nodes:  # a network without any is refused below
+        _read(graph, builder, outputs, findings)
     dt = findings.steps.pop() if len(findings.steps) == 1 else None
     network = builder.network(options, dt=dt, readout=findings.readout)
     return Converted(network, graph, places, tuple(findings.notes))

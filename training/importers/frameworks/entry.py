@@ -9,12 +9,13 @@ from pathlib import Path
 from traceback import extract_tb
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from training.errors import InvalidEntry
-from training.importers.frameworks.checkpoint import Weights
+from training.importers.frameworks.checkpoint import Weights, first_line
 
 NOT_THEIRS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parent), "<")
 HINTS = {  # what code for an older release of a framework runs into
@@ -39,20 +40,29 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # the author's own code may raise anything
+    except (Exception, SystemExit) as error:  # the author's own code may raise anything
         raise InvalidEntry(f"entry: '{module_name}' cannot be imported: {_told(error)}") from error
     factory = getattr(module, factory_name, None)
     if factory is None:
         raise InvalidEntry(f"entry: '{module_name}' has no '{factory_name}'")
     try:
         network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidEntry(f"entry: '{entry}' fails: {_told(error)}") from error
     if not isinstance(network, nn.Module):
         raise InvalidEntry(f"entry: '{entry}' gives a {type(network).__name__}, expected an nn.Module")
+    try:
+        empty = [
+            name for name, tensor in network.state_dict(keep_vars=True).items() if is_lazy(tensor) or tensor.is_meta
+        ]
+        network = network.eval()
+    except Exception as error:  # also a module that holds itself
+        raise InvalidEntry(f"entry: '{entry}' is no network that can be read: {_told(error)}") from error
+    if empty:
+        raise InvalidEntry(f"entry: '{entry}' has no values for '{empty[0]}', expected a network that has run once")
     if weights is not None:
         (Weights(weights) if isinstance(weights, Path) else weights).load_into(network)
-    return _with_plain_weights(network.eval()).requires_grad_(False)
+    return _with_plain_weights(network).requires_grad_(False)
 
 
 def _with_plain_weights(network: nn.Module) -> nn.Module:
@@ -67,9 +77,9 @@ def _with_plain_weights(network: nn.Module) -> nn.Module:
     return network
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """Return an error of the author's code in one sentence, with its line, and what to do about an older framework."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     own = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(NOT_THEIRS)]
     where = f"{Path(own[-1].filename).name}, line {own[-1].lineno}: " if own else ""
     hints = [hint for text, hint in HINTS.items() if text in reason]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.errors import NotConvertible
+from training.errors import NotConvertible, RepeatedStep
 from training.importers.frameworks.axes import Unclear
 from training.importers.frameworks.batch_norms import extended
 from training.importers.frameworks.framework import Framework
@@ -86,7 +86,7 @@ class Fold:
         call, path = self.calls(module), make().path
         earlier = next((node for node in self.nodes if node.module is module), None)
         if value.step is not None and value.step < call:
-            raise NotConvertible(f"'{path}' runs more than once in a step, and would share its state")
+            raise RepeatedStep(f"'{path}' runs more than once in a step, and would share its state")
         if value.step is not None and value.step > call:
             raise NotConvertible(f"'{path}' takes step {value.step} of its input as its step {call}")
         if earlier is not None and not self._same(earlier.sources[0], value.node, call):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from training.errors import NotConvertible
 from training.importers.frameworks.axes import Axes, Unclear
 from training.importers.frameworks.fold import Value
 from training.importers.frameworks.graph import Over, Reading
@@ -46,9 +47,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What cannot be converted, with the sentence that says why; it counts only where the network's answer needs it."""
+    """What cannot be converted, with the sentence that says why; it counts only where the network's answer needs it.
+
+    `refusal` is the error that it is raised as then.
+    """
 
     sentence: str
+    refusal: type[NotConvertible] = NotConvertible
 
 
 Meaning: TypeAlias = Signal | Answer | Unknown

@@ -176,7 +176,7 @@ def operate(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[s
         else:
             meanings = _meanings(Call(recorder, name, held, kwargs, known, out, where))
     except Unclear as error:
-        meanings = [Unknown(f"{what} {error}")] * len(tensors(out))
+        meanings = [Unknown(f"{what} {error}", error.refusal)] * len(tensors(out))
     rest = Unknown(f"{what} gives more than one thing, of which only the first has a node")  # indices of a maximum
     for given, meaning in zip_longest(tensors(out), meanings, fillvalue=rest):
         if isinstance(given, Tensor) and not isinstance(meaning, Tensor):

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.importers.frameworks import arithmetic
-from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear
+from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear, UnclearAxes
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.fold import Value
 from training.importers.frameworks.function_modules import Summed, Taken
@@ -59,7 +59,7 @@ def _sliced(axes: Axes, values: tuple[Value, ...], place: int, item: slice) -> t
     if item.indices(size) == (0, size, 1):
         return axes, values
     if place != axes.time:
-        raise Unclear("takes a part of a sample or of the batch, which has no node")
+        raise UnclearAxes("takes a part of a sample or of the batch, which has no node")
     kept = values[item]
     return axes.without(place).inserted(place, (Part(Kind.TIME, len(kept)),)), kept
 
@@ -70,7 +70,7 @@ def _taken(axes: Axes, values: tuple[Value, ...], place: int, item: Any) -> tupl
     if place == axes.time and values:
         return (values[int(item)],)
     if axes.axes[place]:
-        raise Unclear("takes one value out of a sample or of the batch, which has no node")
+        raise UnclearAxes("takes one value out of a sample or of the batch, which has no node")
     return values
 
 
@@ -100,7 +100,7 @@ def _part(call: Call, tensor: Tensor, signal: Signal, place: int, kept: slice, p
     """Return a part of each sample along one of its axes, which comes first meanwhile."""
     first = len(signal.axes.leading)
     if place < first or kept.step not in (None, 1):
-        raise Unclear("takes a part of the batch, or not all between two ends of a sample, which has no node")
+        raise UnclearAxes("takes a part of the batch, or not all between two ends of a sample, which has no node")
     start, stop, _ = kept.indices(tensor.shape[place])
     order = [*range(first), place, *(axis for axis in range(first, tensor.dim()) if axis != place)]
     taken = call.recorder.applied(

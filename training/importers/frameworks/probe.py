@@ -6,15 +6,17 @@ values in each layout that its forward might take, until one folds into a graph 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 from torch import Tensor, nn
 
-from training.errors import NotConvertible
+from training.errors import NotConvertible, OtherLayout, RepeatedStep
 from training.importers.builder import Options
 from training.importers.frameworks.answer import answer_of
 from training.importers.frameworks.axes import Unclear
+from training.importers.frameworks.checkpoint import first_line
 from training.importers.frameworks.fold import Value
 from training.importers.frameworks.framework import Framework
 from training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
@@ -104,25 +106,22 @@ def _traced(network: nn.Module, framework: Framework, leaves: dict[nn.Module, st
     beside = beside_input(network, time_steps)
     refused: list[tuple[tuple[int, int, int], str]] = []
     for layout in layouts(shape, time_steps, options.batch or BATCH):
-        for module in network.modules():  # from rest, whatever ran before
-            _rest(module)
         recorder = Recorder(framework, leaves, operate, not_negative=bool(np.min(options.low or 0.0) >= 0))
         recorder.shapes[INPUT] = shape
         try:
+            _rest(network)  # whatever ran before
             return _folded(network, recorder, layout, beside, options)
         except NotConvertible as error:
             # A forward that takes a sample out of the batch, or loops over one step, was given another layout than its.
-            told = str(error)
-            other = "the batch" in told or "changes the axes" in told or (layout.by_step and "more than once" in told)
-            refused.append((_progress(recorder, 0 if other else 2), f"given {layout.name}: {told}"))
-        except Exception as error:  # the author's own code may raise anything
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            sentence = f"given {layout.name}, its forward fails: {recorder.line_of(error)}: {reason[0]}"
+            other = isinstance(error, OtherLayout) or (layout.by_step and isinstance(error, RepeatedStep))
+            refused.append((_progress(recorder, 0 if other else 2), f"given {layout.name}: {error}"))
+        except (Exception, SystemExit) as error:  # the author's own code may raise anything
+            sentence = f"given {layout.name}, its forward fails: {recorder.line_of(error)}: {first_line(error)}"
             hint = "; --batch and --time-steps say how many samples and steps it is tried with"
             refused.append((_progress(recorder, 1), sentence + hint))
         finally:
-            for module in network.modules():
-                _rest(module)
+            with suppress(Exception, SystemExit):
+                _rest(network)
     furthest = max(progress for progress, _ in refused)
     sentence = next(sentence for progress, sentence in refused if progress == furthest)
     raise NotConvertible(f"the network ({type(network).__name__}) cannot be folded into a graph: {sentence}")
@@ -133,10 +132,12 @@ def _progress(recorder: Recorder, trust: int) -> tuple[int, int, int]:
     return recorder.fold.most_calls, len(recorder.fold.nodes), trust
 
 
-def _rest(module: nn.Module) -> None:
-    for name in ("reset_mem", "reset", "reset_states", "reset_state"):
-        if callable(reset := getattr(module, name, None)):
-            reset()
+def _rest(network: nn.Module) -> None:
+    """Put every module to rest."""
+    for module in network.modules():
+        for name in ("reset_mem", "reset", "reset_states", "reset_state"):
+            if callable(reset := getattr(module, name, None)):
+                reset()
 
 
 def _folded(network: nn.Module, recorder: Recorder, layout: Layout, beside: dict[str, int], options: Options) -> Graph:
@@ -148,7 +149,7 @@ def _folded(network: nn.Module, recorder: Recorder, layout: Layout, beside: dict
         output = recorder.run(network, given, **beside)
         answer, returned, note = answer_of(recorder, output, layout, options.answer)
         if layout.by_step and fold.most_calls > step + 1:
-            raise NotConvertible("it runs its neurons more than once for a step")
+            raise RepeatedStep("it runs its neurons more than once for a step")
         if not layout.steps and fold.most_calls not in (0, 1, options.time_steps):
             raise NotConvertible(f"it runs {fold.most_calls} steps, and --time-steps is {options.time_steps}")
         readings.add(replace(_reading(recorder, layout, answer, returned), note=note))

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.spec.parameters import Shape
-from training.errors import NotConvertible
-from training.importers.frameworks.axes import Axes, Kind, Part, Unclear
+from training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
 from training.importers.frameworks.fold import Fold, Value
 from training.importers.frameworks.framework import Framework, Takes
 from training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
@@ -100,7 +99,7 @@ class Recorder(TorchFunctionMode):
         """Return what a tensor means; raises NotConvertible where nobody knows."""
         meaning = self.meaning(tensor)
         if isinstance(meaning, Unknown):
-            raise NotConvertible(meaning.sentence)
+            raise meaning.refusal(meaning.sentence)
         return meaning
 
     def line(self) -> str:
@@ -111,7 +110,7 @@ class Recorder(TorchFunctionMode):
             frame = frame.f_back  # type: ignore[assignment]
         return self._innermost(frames)
 
-    def line_of(self, error: Exception) -> str:
+    def line_of(self, error: BaseException) -> str:
         """Return the same of the code that raised an error."""
         frames = [(frame.f_code.co_filename, number) for frame, number in walk_tb(error.__traceback__)]
         return self._innermost(frames[::-1])
@@ -181,7 +180,7 @@ class Recorder(TorchFunctionMode):
         values, _ = self.seen(signal, made_once.path)
         self.require_no_membrane(values)
         if returned.shape[: len(leading)] != given.shape[: len(leading)]:
-            raise Unclear("changes the axes of time or batch")
+            raise UnclearAxes("changes the axes of time or batch")
         made = [self.fold.stateless(key, [value], make) for value in values]
         out = Axes.of(leading, returned.shape[len(leading) :])
         for value, before, taken, given_back in zip(
@@ -216,7 +215,7 @@ class Recorder(TorchFunctionMode):
                     else:
                         self._refuse_answer()
                 except Unclear as error:
-                    raise NotConvertible(f"{self.line()}: '{path}' {error}") from error
+                    raise error.refusal(f"{self.line()}: '{path}' {error}") from error
             return returned
 
         return forward

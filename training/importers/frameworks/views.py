@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from training.importers.frameworks.axes import Axes, Kind, Part, Unclear
+from training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
 from training.importers.frameworks.call import Call, Rule
 from training.importers.frameworks.meaning import Answer, Meaning, Signal
 
@@ -90,7 +90,7 @@ def repeat(call: Call) -> Meaning:
         if before == after:
             continue
         if axes[place] or meaning.axes.timed or any(value.step is not None for value in values):
-            raise Unclear("repeats values of a sample, the batch or some steps, which has no node")
+            raise UnclearAxes("repeats values of a sample, the batch or some steps, which has no node")
         axes[place] = (Part(Kind.TIME, after),)
         values = values * after
     return Signal(Axes(tuple(axes)), values)

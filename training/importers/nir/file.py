@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from training.errors import InvalidGraph
+from training.files import require_plain
 from training.importers.nir.graph import NestedGraph
 from training.importers.nir.isolated import read_isolated
 from training.importers.nir.limits import MAX_BYTES, MAX_SECONDS
@@ -37,11 +38,8 @@ class NirFile:
 
 def read(path: Path, seconds: float = MAX_SECONDS) -> NirFile:
     """Read a NIR file; raises InvalidGraph with one sentence where it is not one, or cannot be read safely."""
-    if not path.is_file():
-        raise InvalidGraph(f"'{path}' is not a file")
-    if path.stat().st_size > MAX_BYTES:
-        raise InvalidGraph(f"'{path}' has more than {MAX_BYTES:,} bytes, which is refused")
     try:
+        require_plain(path, MAX_BYTES)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

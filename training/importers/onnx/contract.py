@@ -13,6 +13,8 @@ from models.errors import InvalidInput
 from models.spec import Coding, Scores
 from models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
 from models.spec.parameters import Shape
+from models.spec.price import LoadLimits, Price
+from training.importers.builder import MAX_CLASSES
 from training.importers.onnx.file import OnnxFile, Value
 
 
@@ -58,12 +60,19 @@ def contract_of(model: OnnxFile, said: Said) -> OnnxContract:
         "output_kind": said.output_kind,
     }
     if said.scores is not None:
-        return OnnxContract.of(fields | {"scores": said.scores})
+        return _priced(fields | {"scores": said.scores})
     if said.units or (said.output_kind is OutputKind.SCORES and len(fields["labels"]) == 1):
-        return OnnxContract.of(fields | {"scores": Scores.VALUES})
-    contract = OnnxContract.of(fields)
+        return _priced(fields | {"scores": Scores.VALUES})
+    contract = _priced(fields)
     if said.output_kind is OutputKind.SCORES and _gives_probabilities(contract, model):
         return OnnxContract.of(fields | {"scores": Scores.PROBABILITIES})
+    return contract
+
+
+def _priced(fields: dict[str, Any]) -> OnnxContract:
+    """Return a contract, once what it takes to be loaded is known, and before anything is run under it."""
+    contract = OnnxContract.of(fields)
+    Price.of(contract).check(LoadLimits())
     return contract
 
 
@@ -123,6 +132,8 @@ def _labels(model: OnnxFile, output: Value) -> tuple[str, ...]:
         raise InvalidInput(
             f"--labels is missing, and the model's output {output.described} does not say how many classes there are"
         )
+    if size > MAX_CLASSES:
+        raise InvalidInput(f"the model's output is {output.described}, expected at most {MAX_CLASSES:,} values")
     return tuple(map(str, range(size)))
 
 

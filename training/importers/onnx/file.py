@@ -20,6 +20,7 @@ from models.engines.onnx import fields as onnx_fields
 from models.engines.onnx.engine import open_session
 from models.engines.onnx.fields import Outline
 from models.errors import InvalidBundle
+from training.files import read_bytes
 
 CLASS_NAMES = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
@@ -57,11 +58,10 @@ class OnnxFile:
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
         """Read a model and refuse what could not be served; raises InvalidBundle."""
-        if path.stat().st_size > onnx_fields.MAX_BYTES:
-            raise InvalidBundle(
-                f"{path.name}: has {path.stat().st_size} bytes, expected at most {onnx_fields.MAX_BYTES}"
-            )
-        content, changes = path.read_bytes(), list[str]()
+        try:
+            content, changes = read_bytes(path, onnx_fields.MAX_BYTES), list[str]()
+        except OSError as error:
+            raise InvalidBundle(f"'{path}' cannot be read: {error.strerror}") from error
         names: tuple[str, ...] = ()
         try:
             model = onnx.ModelProto.FromString(content)
@@ -126,7 +126,7 @@ def _slice(beside: Path, where: dict[str, str], tensor: str, path: Path) -> byte
 def _take_off_zip_maps(graph: Any) -> list[str]:
     """Give out the tensor before each ZipMap that makes an output, under the output's name."""
     outputs = {value.name: value for value in graph.output}
-    zipped = [node for node in graph.node if node.op_type == "ZipMap" and node.output[0] in outputs]
+    zipped = [node for node in _joined(graph, "ZipMap") if node.output[0] in outputs]
     for node in zipped:
         name, classes = node.output[0], len(_names_of(node))
         declared = onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, classes])
@@ -140,12 +140,20 @@ def _class_names(graph: Any) -> tuple[str, ...]:
     found = sorted((node for node in graph.node if _names_of(node)), key=lambda node: node.op_type != "ZipMap")
     if found:
         return _names_of(found[0])
-    picked = {node.input[0] for node in graph.node if node.op_type == "ArrayFeatureExtractor"}
+    picked = {node.input[0] for node in _joined(graph, "ArrayFeatureExtractor")}
     for tensor in graph.initializer:
         if tensor.name in picked and tensor.data_location != TensorProto.EXTERNAL:
-            values = np.ravel(numpy_helper.to_array(tensor))
+            try:
+                values = np.ravel(numpy_helper.to_array(tensor))
+            except (ValueError, KeyError, TypeError):
+                return ()  # a damaged one is for ONNX Runtime to refuse
             return tuple(each.decode() if isinstance(each, bytes) else str(each) for each in values.tolist())
     return ()
+
+
+def _joined(graph: Any, operator: str) -> list[Any]:
+    """Return the nodes of an operator, but those without an input or output, which are for ONNX Runtime to refuse."""
+    return [node for node in graph.node if node.op_type == operator and node.input and node.output]
 
 
 def _names_of(node: Any) -> tuple[str, ...]:

@@ -1,0 +1,310 @@
+"""Hostile arguments and files on the command line: each is one sentence, at once, and leaves nothing behind.
+
+They run in this process. A named pipe stands for all files that are none: who opens it waits for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from models.bundle.repository import PRETRAINED
+from training.__main__ import app, main
+from training.commands.told import sentence_of
+
+FIT = ("fit", "--dataset", "arrays", "--file", "data.npz", "--time-steps", "2", "--epochs", "1")
+RANGE = ("lr-range", *FIT[1:-2])
+IMPORT = ("--repository", "models", "--name", "mine")
+NETWORKS = """
+import sys
+import torch
+from torch import nn
+
+def linear():
+    return nn.Sequential(nn.Linear(4, 3))
+
+def leaves():
+    sys.exit(0)
+
+def empty():
+    return nn.Sequential()
+
+def lazy():
+    return nn.Sequential(nn.LazyLinear(3))
+
+def without_values():
+    return linear().to("meta")
+
+def holds_itself():
+    network = linear()
+    network.add_module("itself", network)
+    return network
+
+class Rest(nn.Module):
+    def reset(self, sample):
+        return sample
+
+    def forward(self, x):
+        return x
+
+class Leaves(nn.Module):
+    def forward(self, x):
+        sys.exit(0)
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+class Fails(nn.Module):
+    def forward(self, x):
+        raise Mute
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files, good and bad, that no command changes."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    np.savez(folder / "data.npz", x=rng.random((40, 4), np.float32), y=np.arange(40) % 2)
+    np.save(folder / "objects.npy", np.array([{}], object), allow_pickle=True)
+    (folder / "hostile_networks.py").write_text(NETWORKS)
+    weights = {"0.weight": torch.zeros(3, 4), "0.bias": torch.zeros(3)}
+    torch.save(weights, folder / "good.pt")
+    circle: dict[str, object] = {"weights": 1}
+    torch.save(circle | {"itself": circle, "again": circle}, folder / "none.pt")
+    circle["itself"] = circle["again"] = circle
+    torch.save(circle, folder / "circle.pt")
+    torch.save(weights | {"a\nb": torch.zeros(1)}, folder / "break.pt")
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "null.toml").write_text('[data]\nfolder = "a\\u0000b"\n')
+    (folder / "escape.toml").write_text('[data]\ndataset = "\\u001b[31m"\n')
+    with (folder / "large.toml").open("wb") as file:
+        file.truncate(2**40)  # sparse: it takes no disk
+    for suffix in (".npz", ".npy", ".toml", ".json", ".pt", ".safetensors", ".onnx", ".nir"):
+        os.mkfifo(folder / f"pipe{suffix}")
+    return folder
+
+
+@pytest.fixture
+def told(files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return a command's sentence; nothing is left beside the files."""
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments: object) -> str:
+        before = set(files.rglob("*"))
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code != 0, result.output
+        left = {path for path in set(files.rglob("*")) - before if "__pycache__" not in path.parts}
+        assert left == set()
+        if isinstance(result.exception, SystemExit):  # typer's own
+            return " ".join(result.output.split())
+        assert isinstance(result.exception, Exception)
+        sentence = sentence_of(result.exception)
+        assert sentence is not None, repr(result.exception)
+        return sentence
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ["--architecture", "1000000000"],
+            "architecture: '1000000000' is too large to be served: node 'neuron1': with",
+        ),
+        (["--architecture", "100000R"], "architecture: '100000R' is too large to be served: node 'neuron1': with"),
+        (["--architecture", "9" * 5000], "configuration: network.architecture: string should have at most 4096 char"),
+        (["--architecture", ""], "configuration: network.architecture: string should have at least 1 character"),
+        (["--architecture", "8--8"], "architecture: '' is not a layer, expected one like 32C3"),
+        (["--architecture", "8-none"], "architecture: 'none' is not a layer, expected one like 32C3"),
+        (["--batch-size", "1" + "0" * 20], "configuration: optimisation.batch_size: input should be less than or equa"),
+        (["--split-seed", "4294967296"], "configuration: data.split_seed: input should be less than 4294967296"),
+        (["--shift", "1" + "0" * 20], "configuration: augment.shift: input should be less than 2147483648"),
+        (["--slope", "1e300"], "configuration: optimisation.slope: 1e+300 does not fit into float32"),
+        (["--mixup", "1e308"], "configuration: augment.mixup: 1e+308 does not fit into float32"),
+        (
+            ["--file", "pipe.npz"],
+            "'pipe.npz': cannot be read as an .npz of numbers: it is a pipe, a socket or a device",
+        ),
+        (["--config", "pipe.toml"], "config: 'pipe.toml' cannot be read: it is a pipe, a socket or a device"),
+        (["--config", "large.toml"], "config: 'large.toml' cannot be read: it has 1,099,511,627,776 bytes, expected a"),
+        (["--config", "null.toml"], "null.toml: data.folder: input should be a path without null characters"),
+        (["--architecture", "4", "--runs", "data.npz"], "'data.npz': cannot be read or written: File exists"),
+    ],
+)
+def test_fit(flags: list[str], sentence: str, told: Callable[..., str]) -> None:
+    assert told(*FIT, *flags).startswith(sentence)
+
+
+def test_a_value_of_a_file_controls_no_terminal(told: Callable[..., str]) -> None:
+    assert told("fit", "--config", "escape.toml").startswith("dataset: '\\x1b[31m' is not one, expected digits")
+
+
+def test_lr_range_prices_the_network_too(told: Callable[..., str]) -> None:
+    assert told(*RANGE, "--architecture", "1000000000").startswith("architecture: '1000000000' is too large to be serv")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--low", "@pipe.npy"], "--low is '@pipe.npy', which cannot be read: it is a pipe, a socket or a device"),
+        (["--low", "@pipe.json"], "--low is '@pipe.json', which cannot be read: it is a pipe, a socket or a device"),
+        (["--low", "@"], "--low is '@', which cannot be read: Is a directory"),
+        (["--low", "@objects.npy"], "--low is '@objects.npy', expected one number; or one for each channel"),
+        (["--state-dict", "pipe.pt"], "state-dict: 'pipe.pt' cannot be read: it is a pipe, a socket or a device"),
+        (["--state-dict", "pipe.safetensors"], "state-dict: 'pipe.safetensors' cannot be read: it is a pipe"),
+        (["--state-dict", "nowhere.pt"], "state-dict: 'nowhere.pt' cannot be read: No such file or directory"),
+        (["--state-dict", "circle.pt"], "state-dict: 'circle.pt' holds no tensors by name, but 'weights' (int)"),
+        (["--state-dict", "none.pt"], "state-dict: 'none.pt' holds no tensors by name, but 'weights' (int)"),
+        (["--state-dict", "break.pt"], "state-dict: 'break.pt' does not fit the network: it has 'a\\nb', which the"),
+        (
+            ["--state-dict", "good.pt", "--rename", "deep.json"],
+            "rename: 'deep.json' is nested too deep, expected an object of old and new keys",
+        ),
+        (
+            ["--state-dict", "good.pt", "--rename", "pipe.json"],
+            "rename: 'pipe.json' cannot be read: it is a pipe, a socket or a device, expected a file",
+        ),
+        (
+            ["--state-dict", "good.pt", "--rename", "nowhere.json"],
+            "rename: 'nowhere.json' cannot be read: No such file or directory",
+        ),
+        (["--repository", "data.npz"], "'data.npz/mine': cannot be read or written: Not a directory"),
+    ],
+)
+def test_import_of_a_framework(flags: list[str], sentence: str, told: Callable[..., str]) -> None:
+    pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
+    given = ("--input-shape", "4", "--time-steps", "2", *IMPORT)
+    assert told("import", "snntorch", "hostile_networks:linear", *given, *flags).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        ("leaves", "entry: 'hostile_networks:leaves' fails: hostile_networks.py, line 10: 0"),
+        ("empty", "the network has no layer"),
+        ("lazy", "entry: 'hostile_networks:lazy' has no values for '0.weight', expected a network that has run once"),
+        ("without_values", "entry: 'hostile_networks:without_values' has no values for '0.weight', expected a network"),
+        ("holds_itself", "entry: 'hostile_networks:holds_itself' is no network that can be read: maximum recursion"),
+        ("Rest", "the network (Rest) cannot be folded into a graph: given one step of 3×4, its forward fails"),
+        (
+            "Leaves",
+            "the network (Leaves) cannot be folded into a graph: given one step of 3×4, its forward fails: host",
+        ),
+        ("Fails", "the network (Fails) cannot be folded into a graph: given one step of 3×4, its forward fails: host"),
+    ],
+)
+def test_import_of_an_authors_own_code(network: str, sentence: str, told: Callable[..., str]) -> None:
+    pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
+    given = ("--input-shape", "4", "--time-steps", "2", *IMPORT)
+    assert told("import", "snntorch", f"hostile_networks:{network}", *given).startswith(sentence)
+
+
+@pytest.mark.parametrize("command", [("import", "nir", "pipe.nir", *IMPORT), ("check", "pipe.nir")])
+def test_a_pipe_is_no_nir_file(command: tuple[str, ...], told: Callable[..., str]) -> None:
+    assert told(*command) == "'pipe.nir' cannot be read: it is a pipe, a socket or a device, expected a file"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("pipe.onnx", "it is a pipe, a socket or a device, expected a file"),
+        ("nowhere.onnx", "No such file or directory"),
+    ],
+)
+def test_what_is_no_onnx_file(name: str, why: str, told: Callable[..., str]) -> None:
+    assert told("import", "onnx", name, *IMPORT) == f"'{name}' cannot be read: {why}"
+
+
+def onnx_file(path: Path, *nodes: onnx.NodeProto, weights: Sequence[onnx.TensorProto] = (), values: int = 4) -> None:
+    """Write a model from x [batch, values] to y, damaged or not."""
+    entry, output = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, values]) for name in ("x", "y")
+    )
+    graph = onnx.helper.make_graph(list(nodes), "graph", [entry], [output], list(weights))
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    path.write_bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "outputs"),
+    [
+        ("ZipMap", ["x"], []),
+        ("ZipMap", [], ["y"]),
+        ("ArrayFeatureExtractor", [], ["y"]),
+        ("ArrayFeatureExtractor", ["classes", "x"], ["y"]),
+    ],
+)
+def test_a_damaged_onnx_graph(
+    operator: str, inputs: list[str], outputs: list[str], tmp_path: Path, told: Callable[..., str]
+) -> None:
+    node = onnx.helper.make_node(operator, inputs, outputs, domain="ai.onnx.ml")
+    if operator == "ZipMap":
+        node.attribute.append(onnx.helper.make_attribute("classlabels_int64s", [1, 2]))
+    # Five bytes are no whole number of float32s, whatever the shape says.
+    classes = onnx.TensorProto(name="classes", data_type=onnx.TensorProto.FLOAT, dims=[2**40], raw_data=bytes(5))
+    onnx_file(tmp_path / "damaged.onnx", node, weights=[classes])
+    assert told("import", "onnx", tmp_path / "damaged.onnx", *IMPORT).startswith("model.onnx: ONNX Runtime cannot load")
+
+
+def test_an_onnx_model_of_too_many_values(tmp_path: Path, told: Callable[..., str]) -> None:
+    onnx_file(tmp_path / "wide.onnx", onnx.helper.make_node("Identity", ["x"], ["y"]), values=2**40)
+    command = ("import", "onnx", tmp_path / "wide.onnx", *IMPORT)
+    assert told(*command) == "the model's output is 'y' [free, 1099511627776], expected at most 1,048,576 values"
+    onnx_file(tmp_path / "wide.onnx", onnx.helper.make_node("Identity", ["x"], ["y"]), values=2**30)
+    assert told(*command, "--labels", "a").startswith("node 'input': its shape of 1073741824 takes")
+
+
+def test_verify_compares_no_more_samples_than_memory_holds(told: Callable[..., str]) -> None:
+    against = ("--against", "snntorch:hostile_networks:linear", "--samples", "1" + "0" * 20)
+    assert "65536" in told("verify", PRETRAINED / "digits" / "1", *against)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
+    """A run that has ended."""
+    folder = tmp_path_factory.mktemp("run")
+    data = ("--file", str(files / "data.npz"))
+    result = CliRunner().invoke(app, [*FIT, *data, "--architecture", "4", "--runs", str(folder)])
+    assert result.exit_code == 0, result.exception
+    return folder / "data-1"
+
+
+@pytest.mark.parametrize("file", ["config.toml", "checkpoint.pt", "spec.json", "network.safetensors", "metrics.json"])
+def test_a_pipe_is_no_file_of_a_run(file: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / file).unlink()
+    os.mkfifo(broken / file)
+    before = {path: path.lstat().st_mtime_ns for path in broken.rglob("*")}
+    needs = {"checkpoint.pt": ("fit", "--resume"), "metrics.json": ("export",)}
+    result = CliRunner().invoke(app, [*needs.get(file, ("evaluate",)), str(broken)])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, Exception)
+    assert file in (sentence_of(result.exception) or "")
+    # A run that cannot be resumed has no events of another start either.
+    now = {path: path.lstat().st_mtime_ns for path in broken.rglob("*") if path.name != "config.toml"}
+    assert now == {path: time for path, time in before.items() if path.name != "config.toml"}
+
+
+def test_the_command_line_itself_tells_the_sentence(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", "fit", "--config", str(files / "pipe.toml")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: config: ")

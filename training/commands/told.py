@@ -1,0 +1,38 @@
+"""What a user is told of an error: one sentence, where the error is no fault of the code."""
+
+from __future__ import annotations
+
+import torch
+
+from models.errors import SpikeserveError
+from training.errors import NotConvertible
+
+MOST = 2000  # characters of a sentence; it may quote a value of any length
+
+
+def sentence_of(error: Exception) -> str | None:
+    """Return what a user is told of an error, None for one that only a fault of the code can raise."""
+    if isinstance(error, SpikeserveError):
+        return _shown(str(error), breaks="\n" if isinstance(error, NotConvertible) else "")  # a line for each module
+    if _is_of_memory(error):
+        return (
+            "memory: there is not enough for this command, expected more of it, or smaller layers, batches, time steps "
+            "or data"
+        )
+    if isinstance(error, OSError):
+        where = "a file" if error.filename is None else f"'{error.filename}'"
+        return _shown(f"{where}: cannot be read or written: {error.strerror or error}")
+    return None
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out; PyTorch raises a plain RuntimeError where it is the CPU's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def _shown(sentence: str, breaks: str = "") -> str:
+    """Return a sentence that fits on a screen and cannot control it, whatever it quotes."""
+    plain = "".join(each if each.isprintable() or each in breaks else ascii(each)[1:-1] for each in sentence)
+    return plain if len(plain) <= MOST else f"{plain[: MOST - 500]} … {plain[-500:]}"
