@@ -25,7 +25,8 @@ def assert_same(result: RunResult, expected: RunResult) -> None:
 
 
 def assert_same_state(state: State, expected: State) -> None:
-    assert state.steps == expected.steps
+    np.testing.assert_array_equal(state.steps, expected.steps)
+    assert state.steps.dtype == expected.steps.dtype
     assert state.arrays.keys() == expected.arrays.keys()
     for name, array in expected.arrays.items():
         assert state.arrays[name].dtype == array.dtype, name

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.coding.inputs import EncodedInputs
 from models.errors import InvalidInput
 from models.spec import Coding, Input, OutOfRange, Task
 from models.spec.network import FloatArray
@@ -31,51 +31,6 @@ MAX_SEED = 2**64 - 1
 
 # Said where a model has the range of a spec that declares none.
 UNDECLARED = ", since its spec declares no other range (import has --low, --high, --mean and --std)"
-
-
-@dataclass(frozen=True)
-class EncodedInputs:
-    """A network's inputs: `steps` (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same."""
-
-    steps: FloatArray
-    time_steps: int
-
-    def __post_init__(self) -> None:
-        if self.steps.ndim < 2 or self.steps.shape[0] not in (1, self.time_steps):
-            raise InvalidInput(
-                f"encoded inputs: shape is {show(self.steps.shape)}, "
-                f"expected 1 or {self.time_steps} steps first and then the batch"
-            )
-
-    @property
-    def batch(self) -> int:
-        """The number of samples."""
-        return self.steps.shape[1]
-
-    @property
-    def constant(self) -> bool:
-        """Whether the input is the same at every step."""
-        return self.steps.shape[0] == 1
-
-    def __getitem__(self, samples: slice) -> EncodedInputs:
-        """Return the inputs of a slice of the samples."""
-        return EncodedInputs(self.steps[:, samples], self.time_steps)
-
-    @classmethod
-    def joined(cls, parts: Sequence[EncodedInputs]) -> EncodedInputs:
-        """Concatenate inputs of the same coding and time steps, at least one, into one batch."""
-        first, *others = parts
-        if not others:
-            return first
-        return cls(np.concatenate([part.steps for part in parts], axis=1), first.time_steps)
-
-
-@dataclass(frozen=True)
-class Events:
-    """A sample as events: at step `t[k]`, input `unit[k]` (the index into the flattened shape) spikes once."""
-
-    t: Sequence[int]
-    unit: Sequence[int]
 
 
 def encode(
@@ -176,27 +131,3 @@ CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any], FloatArray]] = {
     Coding.SPIKES: _per_step,
     Coding.CURRENT: _per_step,
 }
-
-
-def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> NDArray[np.float32]:
-    """Return the rasters (batch, time_steps, *input shape) of samples that were sent as events.
-
-    An event sets its unit at its step to the largest value of the unit's declared range; repeating an event has no
-    effect. Raises InvalidInput for lists of different lengths and for a step or unit out of range.
-    """
-    steps = task.time_steps if time_steps is None else time_steps
-    units = math.prod(task.input.shape)
-    rasters = np.zeros((len(events), steps, units), np.float32)
-    largest = np.broadcast_to(task.input.range[1], task.input.shape).ravel()
-    for sample, event in enumerate(events):
-        if len(event.t) != len(event.unit):
-            raise InvalidInput(
-                f"inputs[{sample}]: {len(event.t)} t for {len(event.unit)} unit, expected as many of both"
-            )
-        for field, values, limit in (("t", event.t, steps), ("unit", event.unit, units)):
-            for place, value in enumerate(values):
-                if not 0 <= value < limit:
-                    raise InvalidInput(f"inputs[{sample}].{field}[{place}] is {value}, expected 0 to {limit - 1}")
-        unit = np.array(event.unit, np.intp)
-        rasters[sample, np.array(event.t, np.intp), unit] = largest[unit]
-    return rasters.reshape(len(events), steps, *task.input.shape)

@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import Inputs
+from models.coding.inputs import Samples
 from models.engines.readout import Counts
 from models.engines.state import State
 from models.engines.stop import Stop
@@ -53,8 +54,8 @@ class RunResult:
     rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
 
-    def __getitem__(self, samples: slice) -> RunResult:
-        """Return the results of a slice of the samples."""
+    def __getitem__(self, samples: Samples) -> RunResult:
+        """Return the results of some of the samples, which an array of their places may give in any order."""
         return RunResult(
             spike_counts=self.spike_counts[samples],
             readout=self.readout[samples],
@@ -100,7 +101,7 @@ class Runner(Protocol):
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -108,11 +109,13 @@ class Runner(Protocol):
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; return the result and the state after the last step.
 
-        Splitting a run into several calls changes no spike. The counts and the readout are those of all steps since
+        The samples of a state may be of any ages, at rest too. Splitting a run into several calls changes no bit, and
+        neither does what runs beside a sample. The counts and the readout are those of all steps since
         rest; operations, spikes per node and recorded arrays are those of this call's steps. An input that is the same
         at every step is computed, and so counted, once per call. Several threads may call this at the same time.
         Raises InvalidInput for a state that does not fit the network and the inputs, and Stopped soon after `stop` is
-        requested: engines check it between nodes, steps or parts of the batch.
+        requested: engines check it between nodes, steps or parts of the batch. Events give the bits of the dense array
+        that they stand for.
         """
         ...
 

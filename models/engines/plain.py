@@ -107,23 +107,34 @@ def _(_: Multiply | Concatenate | MatMul, __: Network, x: FloatArray) -> FloatAr
     return x  # which `join` has joined
 
 
-def connect_steps(node: Node, network: Network, x: FloatArray, begun: int, time_steps: int) -> FloatArray:
+def connect_steps(node: Node, network: Network, x: FloatArray, begun: NDArray[np.int64], time_steps: int) -> FloatArray:
     """Apply a connection to (time_steps, batch, *shape), or to (1, batch, *shape) where every step is the same.
 
-    `begun` is the number of steps since rest before these. The output has one step where every step is the same.
+    `begun` (batch,) is the number of steps since rest before these. The output has one step where every step is the
+    same.
     """
     if isinstance(node, Scale) and node.by_step:
-        return _scale_by_step(node, network, x, slice(begun, begun + time_steps))
+        return _scale_by_step(node, network, x, steps_taken(begun, time_steps))
     flat = connect(node, network, x.reshape(-1, *x.shape[2:]))
     return flat.reshape(*x.shape[:2], *flat.shape[1:])
 
 
-def _scale_by_step(node: Scale, network: Network, x: FloatArray, steps: slice) -> FloatArray:
+def steps_taken(begun: NDArray[np.int64], time_steps: int) -> NDArray[np.int64]:
+    """Return which step since rest each step of each sample is: (time_steps, batch), or (time_steps, 1) of one age.
+
+    `begun` (batch,) is how many steps each has taken before.
+    """
+    if (begun == begun[:1]).all():
+        begun = begun[:1] if begun.size else np.zeros(1, np.int64)
+    return begun + np.arange(time_steps)[:, np.newaxis]
+
+
+def _scale_by_step(node: Scale, network: Network, x: FloatArray, steps: NDArray[np.int64]) -> FloatArray:
     """Scale each step by what is its own; arrays are (steps, *shape), and numbers are the same for all."""
 
     def own(name: str) -> FloatArray:
         values = network.parameter(node, name)
-        return values[steps, np.newaxis] if values.ndim else values
+        return values[steps] if values.ndim else values
 
     scaled = own("scale") * x
     return scaled if node.offset == 0 else scaled + own("offset")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.state import READOUT, SPIKE_COUNTS, State
+from models.engines.state import NO_SPIKE, READOUT, SPIKE_COUNTS, State, Steps, steps_since_rest
 from models.errors import InvalidInput
 from models.spec import Readout
 from models.spec.network import FloatArray
@@ -50,11 +50,11 @@ def read_out(
     steps = values if values.ndim == 3 else values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
     if len(steps) != time_steps:
         steps = np.broadcast_to(steps, (time_steps, *steps.shape[1:]))
-    taken = 0 if state is None else state.steps
+    taken = steps_since_rest(state, steps.shape[1])[:, np.newaxis]
     before = None if state is None else state.arrays[READOUT]
     if readout is Readout.FIRST_SPIKE:
         first = _first_spike(steps, before, taken)
-        found, carried = np.where(first < 0, 0, taken + time_steps - first), first
+        found, carried = np.where(first == NO_SPIKE, 0, taken + time_steps - first), first
     else:
         found, carried = REDUCTIONS[readout.reduction](steps, before, taken)
     kept = {READOUT: carried}
@@ -69,41 +69,41 @@ def _so_far(counts: Counts, state: State | None, name: str) -> Counts:
     return total
 
 
-def _first_spike(spikes: NDArray[Any], before: NDArray[Any] | None, taken: int) -> Counts:
+def _first_spike(spikes: NDArray[Any], before: NDArray[Any] | None, taken: Steps) -> Counts:
     """Return the step of each neuron's first spike since rest, from 0, and -1 for none."""
     fired = spikes > 0
-    first = np.where(fired.any(axis=0), taken + fired.argmax(axis=0), -1)
-    return first if before is None else np.where(before < 0, first, before)
+    first = np.where(fired.any(axis=0), taken + fired.argmax(axis=0), NO_SPIKE)
+    return first if before is None else np.where(before == NO_SPIKE, first, before)
 
 
 # Each takes the values of this call's steps (time_steps, batch, classes), the state's array or None, and how many steps
-# there were before; it returns what is read, and the state's array.
+# there were before (batch, 1); it returns what is read, and the state's array.
 Reduced = tuple[NDArray[Any], NDArray[Any]]
 
 
-def _last(steps: NDArray[Any], _: NDArray[Any] | None, __: int) -> Reduced:
+def _last(steps: NDArray[Any], _: NDArray[Any] | None, __: Steps) -> Reduced:
     now = steps[-1].astype(np.float32)  # a copy: a view would keep all steps in memory
     return now, now
 
 
-def _greatest(steps: NDArray[Any], before: NDArray[Any] | None, _: int) -> Reduced:
+def _greatest(steps: NDArray[Any], before: NDArray[Any] | None, _: Steps) -> Reduced:
     greatest = steps.max(axis=0).astype(np.float32)
     greatest = greatest if before is None else np.maximum(before, greatest)
     return greatest, greatest
 
 
-def _sum(steps: NDArray[Any], before: NDArray[Any] | None, _: int) -> Reduced:
+def _sum(steps: NDArray[Any], before: NDArray[Any] | None, _: Steps) -> Reduced:
     summed = steps if before is None else np.concatenate([before[np.newaxis], steps])
     total = np.add.accumulate(summed, axis=0, dtype=np.float64)[-1].copy()
     return total, total
 
 
-def _mean(steps: NDArray[Any], before: NDArray[Any] | None, taken: int) -> Reduced:
+def _mean(steps: NDArray[Any], before: NDArray[Any] | None, taken: Steps) -> Reduced:
     total, _ = _sum(steps, before, taken)
     return total / (taken + len(steps)), total
 
 
-REDUCTIONS: Mapping[Reduction, Callable[[NDArray[Any], NDArray[Any] | None, int], Reduced]] = {
+REDUCTIONS: Mapping[Reduction, Callable[[NDArray[Any], NDArray[Any] | None, Steps], Reduced]] = {
     Reduction.SUM: _sum,
     Reduction.MEAN: _mean,
     Reduction.MAX: _greatest,

@@ -15,14 +15,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import EncodedInputs, Inputs
 from models.engines import plain
 from models.engines.base import Counts, Record, RunResult
+from models.engines.blocks import run_blocks
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
 from models.engines.state import State, check_state, longest_delay, neuron_arrays, neuron_state
 from models.engines.stop import Stop, check
-from models.neurons import NeuronLayer, at_rest
+from models.neurons import NeuronLayer
 from models.spec import Spec
 from models.spec.exponential import exponential
 from models.spec.network import FloatArray, Network
@@ -96,7 +97,7 @@ class ReferenceEngine:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -104,7 +105,9 @@ class ReferenceEngine:
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch, inputs.time_steps)
-        return _Run(self.counted, self.weights, inputs, state, stop).result(record)
+        return run_blocks(
+            lambda dense, before: _Run(self.counted, self.weights, dense, before, stop).result(record), inputs, state
+        )
 
 
 class _Run:
@@ -121,7 +124,7 @@ class _Run:
         self.network = network
         self.weights = weights
         self.inputs = inputs
-        self.before = state
+        self.before = State.rest(network, inputs.batch) if state is None else state
         self.stop = stop
         self.after: dict[str, NDArray[Any]] = {}
         self.operations: Counts = np.zeros(inputs.batch, np.int64)
@@ -149,8 +152,7 @@ class _Run:
             rasters=self.rasters if Record.RASTER in record else {},
             membranes=self.membranes if Record.MEMBRANE in record else {},
         )
-        steps_before = 0 if self.before is None else self.before.steps
-        return result, State(steps_before + self.inputs.time_steps, self.after)
+        return result, State(self.before.steps + self.inputs.time_steps, self.after)
 
     def apply(self, node: Node, arriving: FloatArray) -> FloatArray:
         """Return the output of `node`."""
@@ -161,8 +163,7 @@ class _Run:
         if isinstance(node, Delay):
             return self.delay(node, arriving)
         if not isinstance(node, Linear | Conv1d | Conv2d):
-            begun = 0 if self.before is None else self.before.steps
-            return plain.connect_steps(node, self.network, arriving, begun, self.inputs.time_steps)
+            return plain.connect_steps(node, self.network, arriving, self.before.steps, self.inputs.time_steps)
         flat = self.connect(node, arriving.reshape(-1, *arriving.shape[2:]))
         return flat.reshape(*arriving.shape[:2], *flat.shape[1:])
 
@@ -192,9 +193,7 @@ class _Run:
         """Return each element delayed; `x` may be one step that stands for all."""
         steps, longest = self.inputs.time_steps, longest_delay(self.network, node)
         x = np.broadcast_to(x, (steps, *x.shape[1:]))
-        line = np.zeros((longest, *x.shape[1:]), np.float32)
-        if self.before is not None:
-            line = self.before.arrays[f"{node.name}.line"].swapaxes(0, 1)
+        line = self.before.arrays[f"{node.name}.line"].swapaxes(0, 1)
         x = np.concatenate([line, x])
         delays = np.broadcast_to(self.network.parameter(node, "delay"), x.shape[2:])
         later = np.empty((steps, *x.shape[1:]), np.float32)
@@ -211,10 +210,9 @@ class _Run:
         layer = NeuronLayer[FloatArray].of(
             node, partial(self.network.parameter, node), NumpyArithmetic(), partial(self.recur, node)
         )
-        before = None if self.before is None else neuron_state(self.before.arrays, node)
-        state = before or at_rest(node, partial(self.network.parameter, node), np.zeros((batch, *shape), np.float32))
+        state, begun = neuron_state(self.before.arrays, node), self.before.steps[:, np.newaxis] > 0
         leaving, membranes = np.empty((2, steps, batch, *shape), np.float32)
-        for t, (output, after) in enumerate(layer.scan(state, current, begun=before is not None)):
+        for t, (output, after) in enumerate(layer.scan(state, current, begun)):
             leaving[t], membranes[t] = output, after.membrane
             check(self.stop)
         self.membranes[node.name] = membranes
@@ -224,17 +222,17 @@ class _Run:
             self.rasters[node.name] = leaving.astype(np.int32)
         return leaving
 
-    def recur(self, node: Neuron, spikes: FloatArray, biased: bool) -> FloatArray:
+    def recur(self, node: Neuron, spikes: FloatArray, biased: NDArray[np.bool_] | bool) -> FloatArray:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
         return plain.rounded(self.product(f"{node.name}.recurrent", flat, biased=biased)).reshape(spikes.shape)
 
-    def product(self, connection: str, x: FloatArray, *, biased: bool = True) -> Doubles:
-        """Return the sums of (samples, inputs), each over a row of a connection's weights and its bias."""
+    def product(self, connection: str, x: FloatArray, *, biased: NDArray[np.bool_] | bool = True) -> Doubles:
+        """Return the sums of (samples, inputs), each over a row of a connection's weights, and its bias if `biased`."""
         product = plain.matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
         bias = self.weights.get(f"{connection}.bias")
-        return product if bias is None or not biased else product + bias
+        return product if bias is None else np.where(biased, product + bias, product)
 
 
 def _per_sample(counts: NDArray[Any]) -> Counts:

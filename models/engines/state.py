@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.coding.inputs import Samples
 from models.errors import InvalidInput
-from models.neurons import NeuronState, adapts, has_inhibition, has_synapse, is_recurrent, refracts
+from models.neurons import NeuronState, adapts, at_rest, has_inhibition, has_synapse, is_recurrent, refracts
 from models.spec import Readout
 from models.spec.network import Network
 from models.spec.nodes import Delay, Neuron, Spiking
@@ -20,19 +22,31 @@ from models.spec.readouts import Reduction
 READOUT = "readout"
 SPIKE_COUNTS = "spike_counts"
 READ = (READOUT, SPIKE_COUNTS)
+NO_SPIKE = -1  # the step of a neuron's first spike, where there has been none
+MOST_STEPS = 2**53  # up to here a float64, by which a mean divides, holds every number of steps
 REDUCED_TYPES: Mapping[Reduction, type[np.generic]] = {
     Reduction.SUM: np.float64,
     Reduction.MEAN: np.float64,
     Reduction.MAX: np.float32,
     Reduction.LAST: np.float32,
 }
+# What a readout is before the first step: the value with which adding or comparing changes no bit of what comes.
+REDUCED_AT_REST: Mapping[Reduction, float] = {
+    Reduction.SUM: -0.0,
+    Reduction.MEAN: -0.0,
+    Reduction.MAX: -np.inf,
+    Reduction.LAST: 0.0,
+}
+
+Steps: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class State:
     """The state of a batch between two steps of a run; None stands for rest. Any engine can continue from it.
 
-    `steps`: the number of steps since rest. `arrays`, each with the batch axis first:
+    `steps` (batch,) int64: the number of steps since rest of each sample, 0 for one at rest. Samples of any number of
+    steps run in one batch, and each gets the bits that it would get alone. `arrays`, each with the batch axis first:
 
         <neuron>.membrane    (batch, *shape) float32   after the reset
         <neuron>.synapse     (batch, *shape) float32   what is kept of a synaptic current, where there is one
@@ -44,25 +58,43 @@ class State:
         readout              (batch, classes)          what the answer is read from, over all steps so far: the output
                                                        spikes (int64); the step of each neuron's first (int64), from 0,
                                                        and -1 before it; the greatest or last value (float32), or the
-                                                       sum of all (float64)
+                                                       sum of all (float64); at rest what `REDUCED_AT_REST` says
         spike_counts         (batch, classes) int64    the output spikes so far, where the last layer fires and the
                                                        answer is read from something else
     """
 
-    steps: int
+    steps: Steps
     arrays: Mapping[str, NDArray[Any]]
 
-    def __getitem__(self, samples: slice) -> State:
-        """Return the state of a slice of the samples."""
-        return State(self.steps, {name: array[samples] for name, array in self.arrays.items()})
+    @classmethod
+    def rest(cls, network: Network, batch: int) -> State:
+        """Return the state of samples that have taken no step."""
+        spec = network.spec
+        arrays: dict[str, NDArray[Any]] = {}
+        for node in spec.nodes:
+            if isinstance(node, Neuron):
+                zeros = np.zeros((batch, *spec.output_shapes[node.name]), np.float32)
+                arrays |= neuron_arrays(node, at_rest(node, partial(network.parameter, node), zeros))
+        reduced = NO_SPIKE if spec.readout is Readout.FIRST_SPIKE else 0.0
+        if not spec.readout.of_spikes:
+            reduced = REDUCED_AT_REST[spec.readout.reduction]
+        for name, (shape, dtype) in arrays_of(network).items():
+            if name not in arrays:  # a delay line, what is read, or spikes so far
+                arrays[name] = np.full((batch, *shape), reduced if name == READOUT else 0, dtype)
+        return cls(np.zeros(batch, np.int64), arrays)
+
+    def __getitem__(self, samples: Samples) -> State:
+        """Return the state of some of the samples, which an array of their places may give in any order."""
+        return State(self.steps[samples], {name: array[samples] for name, array in self.arrays.items()})
 
     @classmethod
     def joined(cls, states: Sequence[State]) -> State:
-        """Concatenate the states of several runs of equal steps, at least one, along the samples."""
+        """Concatenate states of one network, at least one and of any numbers of steps, along the samples."""
         first, *others = states
         if not others:
             return first
-        return cls(first.steps, {name: np.concatenate([each.arrays[name] for each in states]) for name in first.arrays})
+        steps = np.concatenate([each.steps for each in states])
+        return cls(steps, {name: np.concatenate([each.arrays[name] for each in states]) for name in first.arrays})
 
 
 class StateArray(NamedTuple):
@@ -108,19 +140,36 @@ def longest_delay(network: Network, node: Delay) -> int:
     return int(network.parameter(node, "delay").max())
 
 
+def steps_since_rest(state: State | None, batch: int, more: int = 0) -> Steps:
+    """Return how many steps each sample has taken after so many more, (batch,)."""
+    if state is not None:
+        return state.steps + more
+    steps = np.empty(batch, np.int64)
+    steps.fill(more)  # NumPy's `full` takes ten times as long, which a small request would notice
+    return steps
+
+
 def check_state(state: State | None, network: Network, batch: int, time_steps: int) -> None:
     """Raise InvalidInput if `state` does not fit `network` and `batch` samples; None, which is rest, always fits.
 
-    Also where the network has parameters for fewer steps than this run ends with.
+    Also where the network has parameters for fewer steps than a sample ends this run with.
     """
     if state is not None:
         _check_arrays(state, network, batch)
-    network.spec.check_steps(time_steps + (0 if state is None else state.steps))
+        time_steps += int(state.steps.max(initial=0))
+    network.spec.check_steps(time_steps)
 
 
 def _check_arrays(state: State, network: Network, batch: int) -> None:
-    if state.steps < 1:
-        raise InvalidInput(f"state: its steps are {state.steps}, expected at least 1, as no state at all is rest")
+    if state.steps.dtype != np.int64:
+        raise InvalidInput(f"state: the type of its steps is {state.steps.dtype}, expected int64")
+    if state.steps.shape != (batch,):
+        raise InvalidInput(
+            f"state: the shape of its steps is {show(state.steps.shape)}, expected {batch} for {batch} samples"
+        )
+    for steps in (state.steps.min(initial=0), state.steps.max(initial=0)):
+        if not 0 <= steps <= MOST_STEPS:
+            raise InvalidInput(f"state: a sample's steps are {steps}, expected 0 to {MOST_STEPS}")
     wanted, given = arrays_of(network), state.arrays
     for name in sorted(wanted.keys() - given.keys()):
         raise InvalidInput(f"state: lacks '{name}', which the network needs with shape {show(wanted[name].shape)}")
@@ -138,6 +187,6 @@ def _check_arrays(state: State, network: Network, batch: int) -> None:
 
 
 def check_from_rest(state: State | None, why: str) -> None:
-    """Raise InvalidInput for any state, for an engine that only runs from rest; `why` ends the sentence."""
-    if state is not None:
-        raise InvalidInput(f"state: holds {state.steps} steps, but {why}")
+    """Raise InvalidInput for a state after a step, for an engine that only runs from rest; `why` ends the sentence."""
+    if state is not None and state.steps.any():
+        raise InvalidInput(f"state: holds {state.steps.max()} steps, but {why}")

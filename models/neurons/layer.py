@@ -33,7 +33,8 @@ from models.spec.nodes import Adapt, Integrating, Neuron, Spiking
 Array = TypeVar("Array", bound=Any)
 
 # (spikes of the step before, whether the bias counts) -> the current that they send back, of the same shape. Whether
-# the bias counts is true or false where a step is taken at once, and 1 or 0 in a value where a step becomes a graph.
+# the bias counts is true or false for all samples or for each (batch, 1), and 1 or 0 in a value where a step becomes a
+# graph.
 Recurrence: TypeAlias = Callable[[Array, Any], Array]
 
 
@@ -83,7 +84,8 @@ class NeuronLayer(Generic[Array]):
     def step(self, state: NeuronState, current: Array, begun: Any) -> tuple[Array, NeuronState]:
         """Take one step and return what leaves the layer, spikes or a readout's membrane, and the state after it.
 
-        `begun`: whether there was a step since rest, true or false, or 1 or 0 in a graph's value.
+        `begun`: whether there was a step since rest, true or false for all samples or for each (batch, 1), or 1 or 0
+        in a graph's value.
         """
         if isinstance(self.neuron, SpikingNeuron | AlphaNeuron):
             feedback = None
@@ -98,7 +100,7 @@ class NeuronLayer(Generic[Array]):
         after = self.neuron.charge(state, current, self.arithmetic)
         return after.membrane, after
 
-    def scan(self, state: NeuronState, currents: Iterable[Array], begun: bool) -> Iterator[tuple[Array, NeuronState]]:
+    def scan(self, state: NeuronState, currents: Iterable[Array], begun: Any) -> Iterator[tuple[Array, NeuronState]]:
         """Take a step for each of `currents`, on from `state`, and yield what `step` returns."""
         for current in currents:
             leaving, state = self.step(state, current, begun)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from models.coding import EncodedInputs, encode
+from models.coding import Inputs, encode
 from models.engines import RunResult
 from models.engines.base import joined
 from service.catalog.loaded import LoadedModel
@@ -48,10 +48,11 @@ class Answer(Generic[Content]):
         return cls(codec.render(query, result), record)
 
 
-def encoded(model: LoadedModel, query: Query, times: Times) -> EncodedInputs:
+def encoded(model: LoadedModel, query: Query, times: Times) -> Inputs:
     """Encode a query's samples and record when that began and ended. Raises InvalidInput."""
     times.encode_began = perf_counter()
-    inputs = encode(query.samples, model.spec, query.time_steps, query.seed)
+    samples = query.samples
+    inputs = encode(samples, model.spec, query.time_steps, query.seed) if isinstance(samples, np.ndarray) else samples
     times.encode_ended = perf_counter()
     return inputs
 
@@ -77,7 +78,7 @@ class Job(Generic[Content]):
         self.answer = answer
         self.body = b"" if isinstance(source, Query) else source
         self.query = source if isinstance(source, Query) else None
-        self.inputs: EncodedInputs | None = None
+        self.inputs: Inputs | None = None
         self.results: dict[int, RunResult] = {}  # by the index of the first sample of each
         self.times = times
         self.started = 0  # how many of its samples are in runs that have started

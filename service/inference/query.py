@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from models.coding import Inputs
 from models.engines import Record
 from models.spec.network import FloatArray
 
@@ -22,9 +23,13 @@ RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE} 
 
 @dataclass(frozen=True)
 class Query:
-    """A decoded request: samples (batch, *shape), or (batch, time_steps, *shape) for `spikes`, not yet encoded."""
+    """A decoded request.
 
-    samples: FloatArray
+    `samples`: raw values, not yet encoded, (batch, *shape), or (batch, time_steps, *shape) for `spikes` and `current`
+    coding; or inputs already, where they were sent as events.
+    """
+
+    samples: FloatArray | Inputs
     time_steps: int
     seed: int
     answer_bytes: int  # the most that the answer can take, before it is compressed; at most max_answer_bytes

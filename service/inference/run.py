@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from models.coding import EncodedInputs
+from models.coding import Inputs, join_inputs
 from models.engines import RunResult, Stop
 from models.errors import InvalidInput, SpikeserveError
 from service.catalog.loaded import LoadedModel
@@ -22,7 +22,7 @@ class Shard:
     start: int
     stop: int
 
-    def inputs(self, whole: EncodedInputs) -> EncodedInputs:
+    def inputs(self, whole: Inputs) -> Inputs:
         """Return this shard's part of the job's inputs, `whole`."""
         return whole if self.start == 0 and self.stop == whole.batch else whole[self.start : self.stop]
 
@@ -46,7 +46,7 @@ class Computed(NamedTuple):
 def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
     """Run shards of equal time steps as one batch. An invalid shard fails alone. Raises Stopped."""
     taken: list[Shard] = []
-    inputs: list[EncodedInputs] = []
+    inputs: list[Inputs] = []
     outcomes: list[Outcome] = []
     for shard in shards:
         job = shard.job
@@ -60,7 +60,7 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
             outcomes.append(Outcome(job, error=error))
     if not taken or taken[0].job.query is None:
         return Computed(outcomes)
-    batch = EncodedInputs.joined(inputs)
+    batch = join_inputs(inputs)
     started = perf_counter()
     try:
         result, _ = model.engine.run(batch, record=taken[0].job.query.record, stop=stop)

@@ -250,7 +250,7 @@ class Scheduler:
     def _encoded(self, queue: Queue, job: AnyJob, encoding: Future[None]) -> None:
         self.free += 1
         if self._goes_on(job, encoding) and job.inputs is not None:
-            job.encoded_bytes = job.inputs.steps.nbytes
+            job.encoded_bytes = job.inputs.nbytes
             self.encoded_bytes += job.encoded_bytes
             self._wait(queue, job, job.arrived)
         self._dispatch()

@@ -119,7 +119,8 @@ def test_a_neuron_whose_threshold_overflows_falls_silent(engine: EngineName, fir
     # A state of two spikes, each of which adds 3e38: the threshold is infinite, and the membrane no number any more.
     node = ALIF | {"fire": fire, "adapt_decay": 1.0, "adapt_gain": 3e38}
     arrays = {"out.membrane": np.zeros((1, 1)), "out.adaptation": np.full((1, 1), 2.0)}
-    state = State(1, {name: array.astype(np.float32) for name, array in arrays.items()} | {"readout": np.array([[0]])})
+    floats = {name: array.astype(np.float32) for name, array in arrays.items()}
+    state = State(np.ones(1, np.int64), floats | {"readout": np.array([[0]])})
     with np.errstate(all="ignore"):
         _, spikes, _ = run(engine, layer(1, node), [8, 8, 8], state)
     assert spikes.ravel().tolist() == [0, 0, 0]

@@ -274,7 +274,7 @@ def test_nothing_is_known_of_its_state_and_so_none_is_taken() -> None:
     engine = engine_of(scores(), contract())
     inputs = encode(SAMPLES, contract())
     _, state = engine.run(inputs)
-    assert (state.steps, dict(state.arrays)) == (inputs.time_steps, {})
+    assert (state.steps.tolist(), dict(state.arrays)) == ([inputs.time_steps] * inputs.batch, {})
     with pytest.raises(
         InvalidInput, match=r"^state: holds \d+ steps, but nothing is known of an external graph's state"
     ):

@@ -77,7 +77,11 @@ def test_one_file_runs_from_rest_and_goes_on_from_a_state() -> None:
     sample = np.array([[0.75, 0.0]], np.float32)
     first, state = engine.run(encode(sample, engine.spec, 3))
     second, state = engine.run(encode(sample, engine.spec, 1), state)
-    assert (first.spike_counts.tolist(), second.spike_counts.tolist(), state.steps) == ([[1, 0]], [[2, 0]], 4)
+    assert (first.spike_counts.tolist(), second.spike_counts.tolist(), state.steps.tolist()) == (
+        [[1, 0]],
+        [[2, 0]],
+        [4],
+    )
     assert engine.run(encode(sample, engine.spec, 3))[0].spike_counts.tolist() == [[1, 0]]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models.engines import Engine, EngineName, RunResult, State, create
 from models.engines.reference import ReferenceEngine
@@ -122,5 +123,16 @@ def test_a_state_that_does_not_fit_is_refused_in_a_sentence(
     for sentence, held in wrong.items():
         with pytest.raises(ValueError, match=f"^{sentence}[^\n]*$"):
             runner.run(case.inputs, State(state.steps, held))
-    with pytest.raises(ValueError, match=r"^state: its steps are 0, expected at least 1, as no state at all is rest$"):
-        runner.run(case.inputs, State(0, arrays))
+    wrong_steps: list[tuple[NDArray[Any], str]] = [
+        (np.full(case.inputs.batch, -1), "a sample's steps are -1, expected 0 to 9007199254740992"),
+        (
+            np.full(case.inputs.batch, 2**53 + 1),
+            "a sample's steps are 9007199254740993, expected 0 to 9007199254740992",
+        ),
+        (state.steps.astype(np.int32), "the type of its steps is int32, expected int64"),
+        (np.ones(case.inputs.batch + 1, np.int64), r"the shape of its steps is \d, expected \d for \d samples"),
+    ]
+    for steps, sentence in wrong_steps:
+        if case.inputs.batch or "of its steps" in sentence:
+            with pytest.raises(ValueError, match=f"^state: {sentence}$"):
+                runner.run(case.inputs, State(steps, arrays))

@@ -96,9 +96,11 @@ def test_a_state_of_another_type_or_number_of_samples_is_refused(engine: EngineN
     inputs = EncodedInputs(np.zeros((2, 1, 1), np.float32), 2)
     _, state = runner.run(inputs)
     arrays = dict(state.arrays)
-    wrong = State(2, arrays | {"out.membrane": arrays["out.membrane"].astype(np.float64)})
+    wrong = State(state.steps, arrays | {"out.membrane": arrays["out.membrane"].astype(np.float64)})
     with pytest.raises(InvalidInput, match=r"^state: the type of 'out.membrane' is float64, expected float32$"):
         runner.run(inputs, wrong)
-    sentence = r"^state: the shape of 'out.membrane' is 2×1, expected 1×1 for 1 samples$"
-    with pytest.raises(InvalidInput, match=sentence):
-        runner.run(inputs, State.joined([state, state]))
+    two = State.joined([state, state])
+    with pytest.raises(InvalidInput, match=r"^state: the shape of its steps is 2, expected 1 for 1 samples$"):
+        runner.run(inputs, two)
+    with pytest.raises(InvalidInput, match=r"^state: the shape of 'out.membrane' is 2×1, expected 1×1 for 1 samples$"):
+        runner.run(inputs, State(state.steps, two.arrays))

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Message, Scope
 
-from models.coding import EncodedInputs
+from models.coding import Inputs
 from models.engines import Record, RunResult, State, Stop
 from models.engines.base import Runner
 from service.app import create_app
@@ -141,7 +141,7 @@ class Held:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -165,7 +165,7 @@ class Broken:
 
     def run(
         self,
-        _: EncodedInputs,
+        _: Inputs,
         __: State | None = None,
         *,
         record: Record = Record.NONE,  # noqa: ARG002

@@ -36,7 +36,8 @@ class Scales(ScaleLayer):
             flat = self(x.flatten(0, 1))
             return flat.view(*x.shape[:2], *flat.shape[1:]), None
         before = int(begun) if isinstance(begun, Tensor) else 0
-        return self(x, before, time_steps), torch.tensor(before + time_steps)
+        steps = torch.arange(before, before + time_steps, device=x.device).unsqueeze(1)
+        return self(x, steps), torch.tensor(before + time_steps)
 
     def written(self) -> Written:
         """Return the node and its arrays as they are now."""

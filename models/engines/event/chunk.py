@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.coding import EncodedInputs
+from models.coding import EncodedInputs, EventInputs, Inputs
 from models.engines import plain
 from models.engines.base import Record, RunResult, State
 from models.engines.event import event_kernels, kernels
 from models.engines.event.answer import Answer
 from models.engines.event.carried import LINE, Carried
-from models.engines.event.connections import NOTHING
+from models.engines.event.connections import NOTHING, PASSED
 from models.engines.event.joins import join
 from models.engines.event.plan import Plan
 from models.engines.event.signals import (
@@ -29,6 +29,7 @@ from models.engines.event.signals import (
 )
 from models.engines.fan_out import recurrent_fan_out
 from models.engines.readout import check_spikes
+from models.engines.state import Steps, steps_since_rest
 from models.engines.stop import Stop, check
 from models.spec import INPUT
 from models.spec.network import FloatArray, Network
@@ -36,6 +37,7 @@ from models.spec.nodes import Delay, Fire, JoinBase, MaxPool, Neuron, Node, Pool
 from models.spec.sums import Summation
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
+AT_REST: Steps = np.empty(0, np.int64)
 
 
 class Chunk:
@@ -45,7 +47,7 @@ class Chunk:
         self,
         network: Network,
         plan: Plan,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         part: slice,
         state: State | None,
         record: Record,
@@ -56,6 +58,8 @@ class Chunk:
         self.steps = inputs.time_steps
         self.samples = part.stop - part.start
         self.before = None if state is None else Carried.of(plan.carried, state, self.samples)
+        # The number of steps since rest of each sample: a copy, as the kernels take no strides.
+        self.begun = AT_REST if state is None else np.array(state.steps)
         # The kernels read each layer's state there, if there is one, and write the later one in its place.
         self.carried = (
             np.empty(self.samples * plan.carried.floats, np.float32) if self.before is None else self.before.floats
@@ -76,10 +80,25 @@ class Chunk:
 
     def incoming(self) -> Signal:
         """Return the chunk's inputs as events."""
+        if isinstance(self.inputs, EventInputs):
+            return self.given_events(self.inputs)
+        return self.found_events(self.inputs)
+
+    def given_events(self, inputs: EventInputs) -> Sparse:
+        """Return the chunk's part of events at their places; they are copied, as the kernels have one signature."""
         layout = self.plan.layouts[INPUT]
-        steps, batch = self.inputs.steps.shape[:2]
+        offset = inputs.offset[self.part.start * self.steps : self.part.stop * self.steps + 1]
+        first, end = offset[0], offset[-1]
+        index = layout.places[inputs.unit[first:end]]
+        value = inputs.value[first:end].copy() if inputs.value.size else ONES
+        return Sparse(layout, self.steps, Events(index, value, offset - first))
+
+    def found_events(self, inputs: EncodedInputs) -> Sparse:
+        """Return what is not 0 in the chunk's part of a dense array."""
+        layout = self.plan.layouts[INPUT]
+        steps, batch = inputs.steps.shape[:2]
         width = layout.places.size
-        flags, given = self.inputs.steps.flags, self.inputs.steps
+        flags, given = inputs.steps.flags, inputs.steps
         if not (flags.c_contiguous and flags.writeable):  # the kernels have one signature
             given = given.copy()
         flat = given.reshape(-1)
@@ -124,10 +143,18 @@ class Chunk:
 
     def run_plain(self, node: Node, arriving: Signal) -> Signal:
         """Run a node that has no kernel by its plain function, on every value."""
+        layout, begun = self.plan.layouts[node.name], steps_since_rest(self.state, self.samples)
+        if isinstance(arriving, Sparse) and arriving.is_large and arriving.steps == self.steps:
+
+            def run_block(sample: int, step: int, block: Dense) -> Signal:
+                values, taken = values_of(block).swapaxes(0, 1), begun[sample : sample + 1] + step
+                leaving = plain.connect_steps(node, self.network, values, taken, block.steps)
+                return of_values(layout, leaving.swapaxes(0, 1))
+
+            return arriving.in_blocks(run_block)
         values = values_of(arriving).swapaxes(0, 1)
-        begun = 0 if self.state is None else self.state.steps
         leaving = plain.connect_steps(node, self.network, values, begun, self.steps)
-        return of_values(self.plan.layouts[node.name], leaving.swapaxes(0, 1))
+        return of_values(layout, leaving.swapaxes(0, 1))
 
     def connection(self, node: Node, arriving: Signal) -> Signal:
         """Count a weighted connection's operations; its currents are computed by the node that takes them."""
@@ -143,6 +170,8 @@ class Chunk:
         feed, events, base_steps = NOTHING, NONE, 0
         if isinstance(arriving, Pending) and arriving.steps == self.steps and not arriving.valued:
             feed, events, base = arriving.feed, arriving.source.events, arriving.bias
+        elif isinstance(arriving, Sparse) and arriving.is_large and arriving.steps == self.steps:
+            feed, events, base = PASSED, arriving.events, ONES
         else:
             currents = arriving.dense()
             base, base_steps = currents.rows.reshape(-1), currents.steps
@@ -157,9 +186,8 @@ class Chunk:
         if self.before is not None and parameters.recurrent_weight.size:
             returning = np.count_nonzero(self.before.rows(f"{node.name}.spikes"), axis=1)
             self.answer.operations += returning * recurrent_fan_out(layout.shape)
-        begun = int(self.before is not None)
         found = kernels.run_neurons.call(
-            self.samples, self.steps, feed, events, base, base_steps, parameters, begun, self.carried, trace,
+            self.samples, self.steps, feed, events, base, base_steps, parameters, self.begun, self.carried, trace,
             index, value, offset,
         )  # fmt: skip
         if traced:
@@ -187,10 +215,15 @@ class Chunk:
         divisor = 1.0 if isinstance(node, MaxPool | SumPool) else windows.area
         dense = largest or self.plan.sums[node.name].by is not Summation.FLOAT32
         if not isinstance(arriving, Sparse) or (dense and arriving.events.value.size):
-            rows = arriving.dense().rows
-            pooled = np.zeros((len(rows), layout.size), np.float32)
-            event_kernels.pool_rows.call(windows, largest, divisor, rows, pooled)
-            return Dense(layout, arriving.steps, pooled)
+
+            def pool_rows(given: Dense) -> Dense:
+                pooled = np.zeros((len(given.rows), layout.size), np.float32)
+                event_kernels.pool_rows.call(windows, largest, divisor, given.rows, pooled)
+                return Dense(layout, given.steps, pooled)
+
+            if isinstance(arriving, Sparse) and arriving.is_large:
+                return arriving.in_blocks(lambda _, __, block: pool_rows(block))
+            return pool_rows(arriving.dense())
         events = arriving.events
         most = min(events.index.size * windows.overlaps, (events.offset.size - 1) * layout.places.size)
         index, value = room_for_index(most), np.empty(most, np.float32)

@@ -18,7 +18,7 @@ from models.spec.sums import Sum, Summation
 
 Ints = NDArray[np.int32]
 
-NO_FEED, GATHER, SCATTER = 0, 1, 2
+NO_FEED, GATHER, SCATTER, PASS = 0, 1, 2, 3
 AT_ONCE = 2**18  # weights that are converted at once, in float64
 FLOATS, INTEGERS, DOUBLES = 0, 1, 2  # how sums are added up, by `models.spec.sums`
 SUMMED = {Summation.FLOAT32: FLOATS, Summation.INTEGER: INTEGERS, Summation.FLOAT64: DOUBLES}
@@ -37,6 +37,8 @@ class Feed(NamedTuple):
 
     GATHER: `weight` holds panels, each of the weights to PANEL outputs or to those that are left, unit after unit.
     Where a larger share of the inputs than `busy` spikes, all weights are read.
+
+    PASS: no connection; an event is the current at its own place, and there is no bias.
 
     SCATTER: an event at a place sends from the position sender[place, 0], with the weights from sender[place, 1] on, to
     outputs from sender[place, 2] on, its channel's. It adds the position's blocks, first_block[position] to
@@ -77,6 +79,7 @@ NOTHING = Feed(
     grid=1.0,
     most=1.0,
 )
+PASSED = NOTHING._replace(kind=PASS)
 
 
 def as_integers(values: FloatArray, grid: float) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event.compiled import inner
-from models.engines.event.connections import INTEGERS, PANEL, SCATTER
+from models.engines.event.connections import GATHER, INTEGERS, PANEL, PASS, SCATTER
 from models.engines.event.vectors import (
     LANES,
     TILE_ROWS,
@@ -349,6 +349,12 @@ def connect(
     """
     index, value, offset = events.index, events.value, events.offset
     integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
+    if feed.kind == PASS:
+        sums[: rows * size] = 0.0
+        for r in range(rows):
+            for k in range(offset[first + r], offset[first + r + 1]):
+                sums[r * size + index[k]] = value[k] if value.size else np.float32(1.0)
+        return spikes
     if feed.kind == SCATTER:
         for r in range(rows):
             copy(sums, r * size, base, 0, size)
@@ -387,6 +393,6 @@ def connect(
 @inner
 def rows_at_once(feed: Any, size: int, units: int, rows: int) -> int:
     """Return how many rows of a connection's currents are made at once: so many that they and its spikes fit BLOCK."""
-    if feed.kind == SCATTER:
+    if feed.kind != GATHER:
         return 1
     return min(max(rows, 1), max(TILE_ROWS, BLOCK // max(size, units)))

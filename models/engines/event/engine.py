@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from models.coding import EncodedInputs
+from models.coding import Inputs
 from models.engines.base import Record, RunResult, State, joined
 from models.engines.event.carried import Carried, CarriedArrays
 from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
-from models.engines.state import check_state
+from models.engines.state import check_state, steps_since_rest
 from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import Network
@@ -48,7 +48,7 @@ class EventEngine:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -60,11 +60,10 @@ class EventEngine:
         for a state or a number of steps that does not fit, and where a neuron fires more often in a step than can be
         counted.
         """
-        steps = inputs.time_steps
         if state is not None:
             state = State(state.steps, dict(state.arrays))  # converted once, for all chunks
-            steps += state.steps
         check_state(state, self.network, inputs.batch, inputs.time_steps)
+        steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         if inputs.batch <= 1:
             whole = slice(0, inputs.batch)
             result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop).run()
@@ -74,7 +73,7 @@ class EventEngine:
         return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
 
     def _chunks(
-        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+        self, inputs: Inputs, state: State | None, record: Record, stop: Stop | None
     ) -> dict[int, tuple[RunResult, Carried]]:
         """Run all parts of a batch on the engine's threads, and return what was found by each part's first sample."""
         waiting = deque(self._parts(inputs))
@@ -94,7 +93,7 @@ class EventEngine:
             helper.result()
         return done
 
-    def _parts(self, inputs: EncodedInputs) -> Iterator[slice]:
+    def _parts(self, inputs: Inputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))
         rounds = -(-inputs.batch // (fit * self.threads))  # so that every thread gets the same number of chunks
         size = -(-inputs.batch // (rounds * self.threads))

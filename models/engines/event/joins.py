@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.engines import plain
 from models.engines.event.layouts import Layout
-from models.engines.event.signals import ONES, Events, Signal, Sparse, add, of_values, values_of
+from models.engines.event.signals import ONES, Events, Signal, Sparse, add, of_values, values_at, values_of
 from models.spec.nodes import Concatenate, JoinBase, Multiply, Node
 
 FEW_EVENTS = 0.05  # share of places with an event up to which following events is faster than all values
@@ -45,11 +45,11 @@ def moves_of(node: Concatenate, before: Sequence[Layout], after: Layout) -> list
 def _product(first: Sparse, second: Sparse) -> Sparse:
     """Multiply two signals of one layout, which are not 0 only where both have an event."""
     size = first.layout.size
-    one, other = (_rows(signal) * size + signal.events.index for signal in (first, second))
+    one, other = (signal.row * size + signal.events.index for signal in (first, second))
     common, a, b = np.intersect1d(one, other, assume_unique=True, return_indices=True)
     value = ONES
     if first.events.value.size or second.events.value.size:
-        value = _values(first)[a] * _values(second)[b]
+        value = values_at(first.events)[a] * values_at(second.events)[b]
         common, value = common[value != 0], value[value != 0]  # a small product may have become 0
     rows = len(first.events.offset)
     offset = np.searchsorted(common, np.arange(rows, dtype=np.int64) * size)
@@ -58,22 +58,11 @@ def _product(first: Sparse, second: Sparse) -> Sparse:
 
 def _concatenation(inputs: Sequence[Sparse], layout: Layout, moves: Sequence[NDArray[np.int32]]) -> Sparse:
     """Merge the events of each row, moved to their places in the output."""
-    rows = np.concatenate([_rows(signal) for signal in inputs])
+    rows = np.concatenate([signal.row for signal in inputs])
     order = np.argsort(rows, kind="stable")
     index = np.concatenate([move[signal.events.index] for signal, move in zip(inputs, moves, strict=True)])[order]
     value = ONES
     if any(signal.events.value.size for signal in inputs):
-        value = np.concatenate([_values(signal) for signal in inputs])[order]
+        value = np.concatenate([values_at(signal.events) for signal in inputs])[order]
     offset = np.stack([signal.events.offset for signal in inputs]).sum(axis=0)
     return Sparse(layout, inputs[0].steps, Events(index, value, offset))
-
-
-def _rows(signal: Sparse) -> NDArray[np.int64]:
-    """Return the row of each event."""
-    offset = signal.events.offset
-    return np.repeat(np.arange(offset.size - 1, dtype=np.int64), np.diff(offset))
-
-
-def _values(signal: Sparse) -> NDArray[np.float32]:
-    value, index = signal.events.value, signal.events.index
-    return value if value.size else np.ones(index.size, np.float32)

@@ -68,19 +68,20 @@ def feed_back_carried(
 
 @kernel
 def run_neurons(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: int,
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
     carried: Array, trace: Array, index: Array, value: Array, offset: Array,
 ) -> int:  # fmt: skip
     """Run a layer of neurons with the connection before it through all steps, and return how many fired.
 
     With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
-    the events add. Without one it is a row of
-    `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index` and
-    `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset into
-    `trace` (samples * steps, size) unless that is empty.
+    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
+    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index`
+    and `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset
+    into `trace` (samples * steps, size) unless that is empty.
 
-    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read if the samples have
-    `begun`, which start from rest otherwise, and written after the last step.
+    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
+    says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
+    step.
     """
     size, rule = neurons.size, neurons.rule
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
@@ -108,7 +109,7 @@ def run_neurons(
     for sample in range(samples):
         at = sample * size  # of the sample's row in each array of the state
         before = count
-        if begun:
+        if begun.size:
             copy(membrane, 0, carried, membranes + at, size)
             if rule.synapse:
                 copy(held, 0, carried, synapses + at, size)
@@ -137,11 +138,11 @@ def run_neurons(
                 c = at
             if recurrent:
                 starts = now == sample * steps
-                b = 0 if starts and not begun else size
+                b = 0 if starts and (begun.size == 0 or begun[sample] == 0) else size
                 start, first = current, c
                 if apart:
                     start, first = neurons.recurrent_bias, b
-                if starts and begun:
+                if starts and begun.size:
                     last = carried[last_spikes + at : last_spikes + at + size]
                     feed_back_carried(row, start, first, weight, size, summed, grid, last)
                 else:

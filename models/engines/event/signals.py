@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -15,6 +16,7 @@ from models.engines.event.vectors import LANES
 from models.spec.network import FloatArray
 
 ONES: FloatArray = np.empty(0, np.float32)  # the values of events that are all spikes
+BLOCK_FLOATS = 2**22  # of the dense rows that events become at once, where a node needs them dense
 
 
 class Events(NamedTuple):
@@ -50,6 +52,56 @@ class Sparse:
     def sparse(self) -> Sparse:
         """Return itself."""
         return self
+
+    @property
+    def row(self) -> NDArray[np.int64]:
+        """The row of each event."""
+        offset = self.events.offset
+        return np.repeat(np.arange(offset.size - 1), np.diff(offset))
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its dense rows are more than a node may have at once."""
+        return (self.events.offset.size - 1) * self.layout.size > BLOCK_FLOATS
+
+    def in_blocks(self, run: Callable[[int, int, Dense], Signal]) -> Sparse:
+        """Return what `run` makes of the dense rows of some steps of one sample after another, as events.
+
+        It is given the sample, the first of the steps and their rows, of at most BLOCK_FLOATS unless one has more.
+        """
+        fit, rows = max(1, BLOCK_FLOATS // self.layout.size), self.events.offset.size - 1
+        found: list[Sparse] = []
+        for sample in range(rows // self.steps):
+            for step in range(0, self.steps, fit):
+                first = sample * self.steps + step
+                block = self.rows(first, min(first + fit, (sample + 1) * self.steps))
+                part = run(sample, step, block.dense()).sparse()
+                index, value, offset = part.events  # of arrays with room for every value of the block, which end here
+                found.append(Sparse(part.layout, part.steps, Events(index.copy(), value.copy(), offset)))
+        return one_after_another(found, self.steps)
+
+    def rows(self, first: int, end: int) -> Sparse:
+        """Return the rows from `first` up to `end`, all of one sample."""
+        index, value, offset = self.events
+        events = slice(offset[first], offset[end])
+        part = Events(index[events], value[events], offset[first : end + 1] - offset[first])
+        return Sparse(self.layout, end - first, part)
+
+
+def one_after_another(parts: Sequence[Sparse], steps: int) -> Sparse:
+    """Return the rows of several signals of one layout, at least one, as one signal of so many steps."""
+    value = ONES
+    if any(part.events.value.size for part in parts):
+        value = np.concatenate([values_at(part.events) for part in parts])
+    before = np.cumsum([0, *(part.events.index.size for part in parts)])
+    starts = [part.events.offset[:-1] + start for part, start in zip(parts, before, strict=False)]
+    index = np.concatenate([part.events.index for part in parts])
+    return Sparse(parts[0].layout, steps, Events(index, value, np.append(np.concatenate(starts), before[-1])))
+
+
+def values_at(events: Events) -> FloatArray:
+    """Return the value of each event, (events,)."""
+    return events.value if events.value.size else np.ones(events.index.size, np.float32)
 
 
 @dataclass(slots=True)
@@ -130,8 +182,23 @@ def values_of(signal: Signal) -> FloatArray:
 
 def add(first: Signal, second: Signal) -> Signal:
     """Sum two signals of one layout; a constant one counts at every step of the other."""
+    if isinstance(first, Sparse) and isinstance(second, Sparse) and first.steps == second.steps and first.is_large:
+        return _sum_of_events(first, second)
     a, b = first.dense(), second.dense()
     steps = max(a.steps, b.steps)
     samples, size = len(a.rows) // a.steps, a.layout.size
     rows = a.rows.reshape(samples, a.steps, size) + b.rows.reshape(samples, b.steps, size)
     return Dense(a.layout, steps, rows.reshape(samples * steps, size))
+
+
+def _sum_of_events(first: Sparse, second: Sparse) -> Sparse:
+    """Sum events of the same rows and layout, without the rows that they stand for."""
+    size, rows = first.layout.size, first.events.offset.size - 1
+    places = [each.row * size + each.events.index for each in (first, second)]
+    place, where = np.unique(np.concatenate(places), return_inverse=True)
+    value = np.zeros(place.size, np.float32)
+    value[where[: places[0].size]] = values_at(first.events)
+    value[where[places[0].size :]] += values_at(second.events)  # each place is there once
+    place, value = place[value != 0], value[value != 0]
+    offset = np.searchsorted(place, np.arange(rows + 1) * size)
+    return Sparse(first.layout, first.steps, Events((place % size).astype(np.int32), value, offset))

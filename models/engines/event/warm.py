@@ -47,6 +47,7 @@ def compile_kernels() -> None:
     chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), None, Record.RASTER | Record.MEMBRANE)
     chunk.run()
     chunk.answer.count("more_spikes")
+    chunk.incoming().dense()
     for kernel in Kernel.every:
         kernel.settle()
 

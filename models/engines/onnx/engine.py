@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
-from models.engines.base import Record, RunResult
+from models.coding import EncodedInputs, Inputs
+from models.engines.base import Record, RunResult, joined
+from models.engines.blocks import run_blocks
 from models.engines.onnx import fields as onnx_fields
 from models.engines.onnx.outputs import read_at_each_step
 from models.engines.readout import check_spikes, read_out
-from models.engines.state import READ, State, arrays_of, check_from_rest, check_state
+from models.engines.state import READ, State, arrays_of, check_from_rest, check_state, steps_since_rest
 from models.engines.stop import Stop
 from models.errors import EngineUnavailable, InvalidBundle
 from models.neurons import counts_steps
@@ -81,16 +82,39 @@ class OnnxEngine:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
         stop: Stop | None = None,
     ) -> tuple[RunResult, State]:
-        """Run every sample on from `state`, or from rest; see `Runner.run`."""
-        if state is not None and self.before_states:
+        """Run every sample on from `state`, or from rest; see `Runner.run`.
+
+        Where the graph asks how many steps there were, it knows one number for a whole batch: samples of another number
+        are then run apart.
+        """
+        if self.before_states:
             check_from_rest(state, f"{BEFORE_STATES}; export the bundle again, or use engine 'event'")
+            inputs, state = inputs.dense(), None
         check_state(state, self.network, inputs.batch, inputs.time_steps)
+        return run_blocks(lambda dense, before: self._run_ages(dense, before, record, stop), inputs, state)
+
+    def _run_ages(
+        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+    ) -> tuple[RunResult, State]:
+        if state is None or not (self.begun or self.by_step):
+            return self._run(inputs, state, record, stop)
+        asked, which = np.unique(state.steps if self.by_step else state.steps > 0, return_inverse=True)
+        if len(asked) < 2:
+            return self._run(inputs, state, record, stop)
+        parts = [np.flatnonzero(which == each) for each in range(len(asked))]
+        done = [self._run(inputs[part], state[part], record, stop) for part in parts]
+        places = np.argsort(np.concatenate(parts))
+        return joined([result for result, _ in done])[places], State.joined([after for _, after in done])[places]
+
+    def _run(
+        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+    ) -> tuple[RunResult, State]:
         rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
         wanted = self._wanted(rasters, membranes)
         found = dict(zip(wanted, run_session(self.session, wanted, self._feed(inputs, state), stop), strict=True))
@@ -106,10 +130,11 @@ class OnnxEngine:
             rasters={name: found[f"{name}.raster"].astype(np.int32) for name in self.spiking} if rasters else {},
             membranes={name: found[f"{name}.membrane"] for name in self.neurons} if membranes else {},
         )
+        steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         if self.before_states:
-            return result, State(inputs.time_steps, {})
+            return result, State(steps, {})
         arrays = {name: found[f"next.{name}"] for name in self.carried}
-        return result, State(inputs.time_steps + (0 if state is None else state.steps), arrays | answer.carried)
+        return result, State(steps, arrays | answer.carried)
 
     def _wanted(self, rasters: bool, membranes: bool) -> list[str]:
         """Return the names of the outputs that a run needs, each once."""
@@ -125,9 +150,9 @@ class OnnxEngine:
         if state is not None:
             feed |= {f"state.{name}": state.arrays[name] for name in self.carried}
             if self.begun:
-                feed["state.begun"] = np.ones((), np.float32)
+                feed["state.begun"] = np.array(state.steps.any(), np.float32)
             if self.by_step:
-                feed["state.steps"] = np.array([state.steps], np.int64)
+                feed["state.steps"] = np.array([state.steps.max(initial=0)], np.int64)
         return feed
 
     def _carried(self) -> list[str]:

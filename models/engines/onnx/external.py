@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import EncodedInputs, Inputs
 from models.engines.base import Record, RunResult
 from models.engines.onnx.engine import open_session, run_session, said_by
 from models.engines.state import State, check_from_rest
@@ -54,7 +54,7 @@ class ContractEngine:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,  # noqa: ARG002
@@ -66,8 +66,8 @@ class ContractEngine:
         model fails on the inputs, or returns another shape or an invalid value; and Stopped.
         """
         check_from_rest(state, "nothing is known of an external graph's state, and it runs only from rest")
-        output = np.concatenate([self._run(inputs[part], stop) for part in self._parts(inputs.batch)])
-        after = State(inputs.time_steps, {})
+        output = np.concatenate([self._run(inputs[part].dense(), stop) for part in self._parts(inputs.batch)])
+        after = State(np.full(inputs.batch, inputs.time_steps), {})
         if self.contract.output_kind is OutputKind.SCORES:
             return RunResult(np.zeros(output.shape, np.int64), output.astype(np.float32), None, {}), after
         counts = output.astype(np.int64)

@@ -141,20 +141,20 @@ class ScaleLayer(nn.Module):
             value = torch.zeros(arrays[name]) if name in arrays else torch.tensor(getattr(node, name))
             self.register_buffer(name, value, persistent=name in arrays)
 
-    def forward(self, x: Tensor, begun: int = 0, time_steps: int = 1) -> Tensor:
+    def forward(self, x: Tensor, steps: Tensor | None = None) -> Tensor:
         """Return what becomes of `x`: (samples, *shape), or with steps of its own (time_steps or 1, batch, *shape).
 
-        `begun` is the number of steps since rest before these.
+        `steps`, (time_steps, batch) or (time_steps, 1) where all samples are of one age, says which step since rest
+        each is.
         """
-        steps = slice(begun, begun + time_steps)
         scaled = self.spread("scale", steps) * x
         return scaled if self.node.offset == 0 else scaled + self.spread("offset", steps)
 
-    def spread(self, name: str, steps: slice) -> Tensor:
+    def spread(self, name: str, steps: Tensor | None) -> Tensor:
         """Return a parameter such that it spreads over what arrives."""
         values: Tensor = getattr(self, name)
         if not values.ndim:
             return values
         if getattr(self.node, name) == PER_CHANNEL:
             values = values.view(*values.shape, *(1 for _ in range(self.axes - 1)))
-        return values[steps].unsqueeze(1) if self.node.by_step else values
+        return values if steps is None else values[steps]

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.coding import EncodedInputs
+from models.coding import EncodedInputs, Inputs
 from models.engines.base import Record, RunResult
+from models.engines.blocks import run_blocks
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
-from models.engines.state import READ, State, check_state, neuron_arrays, neuron_state
+from models.engines.state import READ, State, check_state, neuron_arrays, neuron_state, steps_since_rest
 from models.engines.stop import Stop, check
 from models.engines.torch.network import Carried, HardThreshold, SpikingNetwork
 from models.errors import EngineUnavailable
@@ -46,10 +47,9 @@ class TorchEngine:
             if isinstance(node, Weighted)
         }
 
-    @torch.inference_mode()
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: Inputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,
@@ -57,6 +57,12 @@ class TorchEngine:
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch, inputs.time_steps)
+        return run_blocks(lambda dense, before: self._run(dense, before, record, stop), inputs, state)
+
+    @torch.inference_mode()
+    def _run(
+        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+    ) -> tuple[RunResult, State]:
         steps = torch.from_numpy(inputs.steps).to(self.device)
         operations = torch.zeros(inputs.batch, dtype=torch.int64, device=self.device)
         per_node: dict[str, Tensor] = {}
@@ -64,7 +70,7 @@ class TorchEngine:
         membranes: dict[str, Tensor] = {}
         before = None if state is None else self._carried(state)
         after: dict[str, NDArray[Any]] = {}
-        begun = 0 if state is None else state.steps
+        begun = None if state is None else torch.tensor(state.steps, device=self.device)
         activities = self.module(steps, inputs.time_steps, HardThreshold(), before, begun)
         for node, arriving, leaving, trace, carried in activities:
             check(stop)
@@ -98,7 +104,7 @@ class TorchEngine:
             rasters={name: raster.to(torch.int32).cpu().numpy() for name, raster in rasters.items()},
             membranes={name: membrane.cpu().numpy() for name, membrane in membranes.items()},
         )
-        taken = inputs.time_steps + (0 if state is None else state.steps)
+        taken = steps_since_rest(state, inputs.batch, inputs.time_steps)
         return result, State(taken, after | answer.carried)
 
     def _carried(self, state: State) -> dict[str, Any]:

@@ -137,20 +137,27 @@ class NeuronModule(ParameterisedLayer):
         self.recurrent = nn.Linear(size, size, bias=recurrent.bias) if recurrent else None
 
     def forward(
-        self, current: Tensor, time_steps: int, arithmetic: Arithmetic[Tensor], state: NeuronState | None
+        self,
+        current: Tensor,
+        time_steps: int,
+        arithmetic: Arithmetic[Tensor],
+        state: NeuronState | None,
+        begun: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], NeuronState]:
         """Step through time, continuing from `state` or from rest.
+
+        `begun` (batch,) is how many steps each sample of a `state` has taken; None is none.
 
         `current` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same. Returns the output
         (time_steps, batch, *shape), spikes or a readout's membrane, the membrane after each step (batch, *shape), and
         the state after the last.
         """
         layer = NeuronLayer[Tensor].of(self.node, self.get_buffer, arithmetic, self.recurrence())
-        begun, steps = state is not None, current.unbind(0) * (time_steps if len(current) == 1 else 1)
+        steps = current.unbind(0) * (time_steps if len(current) == 1 else 1)
         last = at_rest(self.node, self.get_buffer, torch.zeros_like(current[0])) if state is None else state
         outputs: list[Tensor] = []
         membranes: list[Tensor] = []
-        for output, last in layer.scan(last, steps, begun=begun):  # noqa: B020
+        for output, last in layer.scan(last, steps, False if begun is None else begun.unsqueeze(1) > 0):  # noqa: B020
             outputs.append(output)
             membranes.append(last.membrane)
         return torch.stack(outputs), membranes, last
@@ -161,8 +168,12 @@ class NeuronModule(ParameterisedLayer):
             return None
         weight, bias = self.recurrent.weight, self.recurrent.bias  # looked up once: a module takes long to find them
 
-        def recur(spikes: Tensor, biased: bool) -> Tensor:
-            sent = F.linear(spikes.flatten(1).to(weight.dtype), weight, bias if biased else None)
+        def recur(spikes: Tensor, biased: bool | Tensor) -> Tensor:
+            given = spikes.flatten(1).to(weight.dtype)
+            if isinstance(biased, Tensor):
+                sent = torch.where(biased, F.linear(given, weight, bias), F.linear(given, weight))
+            else:
+                sent = F.linear(given, weight, bias if biased else None)
             return sent.to(spikes.dtype).view_as(spikes)
 
         return recur
@@ -343,11 +354,11 @@ class SpikingNetwork(nn.Module):
         time_steps: int,
         arithmetic: Arithmetic[Tensor],
         before: Mapping[str, Carried] | None = None,
-        begun: int = 0,
+        begun: Tensor | None = None,
     ) -> Iterator[NodeActivity]:
         """Run every sample, layer by layer, continuing from each node's state in `before`, by name, or from rest.
 
-        `begun` is the number of steps since rest before these.
+        `begun` (batch,) is the number of steps since rest before these, and None is none.
 
         `steps` is (time_steps, batch, *input shape), or (1, batch, *input shape) where every step is the same. Yields
         each node's input and output; a yielded value is freed as soon as the caller drops it.
@@ -363,13 +374,14 @@ class SpikingNetwork(nn.Module):
             carried = None if before is None else before.get(node.name)
             leaving: Tensor
             if isinstance(layer, NeuronModule):
-                leaving, membranes, after = layer(arriving, time_steps, arithmetic, carried)
+                leaving, membranes, after = layer(arriving, time_steps, arithmetic, carried, begun)
                 return leaving
             if isinstance(layer, DelayLayer):
                 leaving, after = layer(arriving, time_steps, carried)
                 return leaving
             if isinstance(layer, ScaleLayer) and node.by_step:
-                leaving = layer(arriving, begun, time_steps)
+                taken = arriving.new_zeros(1, dtype=torch.int64) if begun is None else begun
+                leaving = layer(arriving, taken + torch.arange(time_steps, device=arriving.device).unsqueeze(1))
                 return leaving
             given = arriving.flatten(0, 1)
             weight = getattr(layer, "weight", given)

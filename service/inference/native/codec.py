@@ -21,7 +21,7 @@ from service.errors import MalformedBody, TooLarge
 from service.inference.codec import FEW_VALUES
 from service.inference.media import Unpack
 from service.inference.native.render import predictions
-from service.inference.native.samples import to_array
+from service.inference.native.samples import to_samples
 from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
 from service.inference.numbers import cut_array
 from service.inference.pieces import PIECE_BYTES, SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
@@ -133,7 +133,7 @@ class NativeCodec:
         return request, time_steps, size
 
     def _query(self, request: PredictRequest[Any], time_steps: int, size: int) -> Query:
-        samples = to_array(request.inputs, self.model.spec, time_steps)
+        samples = to_samples(request.inputs, self.model.spec, time_steps)
         return Query(samples, time_steps, request.seed, size, frozenset(request.returned))
 
     def _time_steps(self, request: PredictRequest[Any]) -> int:

@@ -1,4 +1,4 @@
-"""Turn the samples of a request into arrays."""
+"""Turn the samples of a request into arrays, or into inputs where they are events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from models.coding import Events, rasterise
+from models.coding import Events, Inputs, encode_events, indices, rasterise
 from models.errors import InvalidInput
 from models.spec import Coding, Task
 from models.spec.network import FloatArray
@@ -16,11 +16,12 @@ from models.spec.parameters import Shape, show
 from service.inference.native.schemas import PixelEvents, UnitEvents
 
 
-def to_array(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray:
-    """Return samples as (batch, *shape), or (batch, time_steps, *shape) for `spikes` and `current` coding.
+def to_samples(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray | Inputs:
+    """Return samples of numbers as raw values, and samples of events as inputs, which need no encoding.
 
-    Each sample is nested like the task's input, flat, or a list of events; or all are one array.
-    Raises InvalidInput, which names the sample.
+    Values are (batch, *shape), or (batch, time_steps, *shape) for `spikes` and `current` coding. Each sample is nested
+    like the task's input, flat, or a list of events; or all are one array. Where rasters are among the events, all
+    become rasters. Raises InvalidInput, which names the sample.
     """
     shape = task.input.shape
     if task.coding is not Coding.SPIKES:
@@ -28,6 +29,8 @@ def to_array(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray:
     if all(isinstance(sample, list | np.ndarray) for sample in samples):
         return _stacked(samples, shape, (time_steps,))
     events = [_events(sample, task, f"inputs[{index}]") for index, sample in enumerate(samples)]
+    if not any(isinstance(sample, list) for sample in samples):
+        return encode_events(events, task, time_steps)
     rasters = rasterise(events, task, time_steps)
     for index, sample in enumerate(samples):
         if isinstance(sample, list):
@@ -41,14 +44,13 @@ def _events(sample: UnitEvents | PixelEvents | list[Any], task: Task, where: str
     if isinstance(sample, UnitEvents):
         return Events(sample.t, sample.unit)
     channels, height, width = task.input.shape
+    places = []
     for name, values, limit in (("x", sample.x, width), ("y", sample.y, height), ("p", sample.p, channels)):
         if len(values) != len(sample.t):
             raise InvalidInput(f"{where}: {len(sample.t)} t for {len(values)} {name}, expected as many of both")
-        if values and max(values) >= limit:
-            at = next(k for k, value in enumerate(values) if value >= limit)
-            raise InvalidInput(f"{where}.{name}[{at}] is {values[at]}, expected 0 to {limit - 1}")
-    pixels = zip(sample.p, sample.y, sample.x, strict=True)
-    return Events(sample.t, [(p * height + y) * width + x for p, y, x in pixels])
+        places.append(indices(values, limit, f"{where}.{name}"))
+    x, y, p = places
+    return Events(sample.t, (p * height + y) * width + x)
 
 
 def _stacked(samples: Sequence[Any], shape: Shape, time_steps: Shape = ()) -> FloatArray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import EncodedInputs
+from models.coding import Inputs
 from models.engines import EngineName, Record, RunResult, State, Stop
 from models.spec import Coding
 from service.catalog.cost import Cost
@@ -386,7 +386,7 @@ async def test_quick_requests_of_one_turn_run_together_and_one_that_comes_alone_
 
         def run(
             self,
-            inputs: EncodedInputs,
+            inputs: Inputs,
             state: State | None = None,
             *,
             record: Record = Record.NONE,

@@ -1,0 +1,114 @@
+"""Events as a client sends them, checked and made the inputs of a network of `spikes` coding.
+
+An event sets its unit at its step to the greatest value of the unit's declared range; repeating it has no effect.
+Where no event is, the raw value is 0. If a unit's 0 is a current after the input's normalisation, or is outside the
+declared range, nothing is saved by events: such inputs are encoded as a dense raster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.coding.encode import encode
+from models.coding.inputs import EventInputs, Inputs, Ints, offsets, unless_ones
+from models.errors import InvalidInput
+from models.spec import Input, Task
+from models.spec.network import FloatArray
+
+
+@dataclass(frozen=True)
+class Events:
+    """A sample as events: at step `t[k]`, input `unit[k]` (the index into the flattened shape) spikes once.
+
+    Both are lists of integers, or arrays (events,) of them.
+    """
+
+    t: Sequence[int] | NDArray[np.integer[Any]]
+    unit: Sequence[int] | NDArray[np.integer[Any]]
+
+
+def encode_events(events: Sequence[Events], task: Task, time_steps: int | None = None) -> Inputs:
+    """Encode samples that were sent as events, for as many steps as the task has, if `time_steps` does not say.
+
+    Raises InvalidInput for fields of different lengths, a step or a unit out of range, and a number of steps that the
+    model cannot run.
+    """
+    steps = task.time_steps if time_steps is None else time_steps
+    if steps < 1:
+        raise InvalidInput(f"time_steps is {steps}, expected at least 1")
+    task.check_steps(steps)
+    current = _currents(task.input)
+    if current is None:
+        return encode(rasterise(events, task, steps), task, steps)
+    units = math.prod(task.input.shape)
+    row, unit = np.divmod(_places(events, steps, units), units)
+    value = current if current.ndim == 0 else np.broadcast_to(current, task.input.shape).reshape(-1)[unit]
+    if not current.all():  # an event of a unit whose scale is 0 changes nothing
+        kept = np.broadcast_to(value, unit.shape) != 0
+        row, unit = row[kept], unit[kept]
+        value = value[kept] if value.ndim else value
+    return EventInputs(
+        unit.astype(np.int32),
+        unless_ones(np.broadcast_to(value, unit.shape)),
+        offsets(row, len(events) * steps),
+        steps,
+        task.input.shape,
+    )
+
+
+def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> FloatArray:
+    """Return the rasters (batch, time_steps, *input shape), of raw values, of samples that were sent as events.
+
+    Raises InvalidInput for fields of different lengths and for a step or unit out of range.
+    """
+    steps = task.time_steps if time_steps is None else time_steps
+    units = math.prod(task.input.shape)
+    place = _places(events, steps, units)
+    rasters = np.zeros(len(events) * steps * units, np.float32)
+    rasters[place] = np.broadcast_to(task.input.range[1], task.input.shape).reshape(-1)[place % units]
+    return rasters.reshape(len(events), steps, *task.input.shape)
+
+
+def _currents(declared: Input) -> FloatArray | None:
+    """Return the current of each unit's event, an array that spreads over the shape; None if there are others."""
+    low, high = declared.range
+    zero = np.zeros_like(low)
+    if (low > 0).any() or (high < 0).any() or declared.normalise(zero).any():
+        return None
+    return np.asarray(declared.normalise(high))
+
+
+def _places(events: Sequence[Events], steps: int, units: int) -> Ints:
+    """Return where the events lie in the flattened rasters of all samples, ascending and each once."""
+    found: list[Ints] = []
+    for sample, event in enumerate(events):
+        if len(event.t) != len(event.unit):
+            raise InvalidInput(
+                f"inputs[{sample}]: {len(event.t)} t for {len(event.unit)} unit, expected as many of both"
+            )
+        t = indices(event.t, steps, f"inputs[{sample}].t")
+        found.append((sample * steps + t) * units + indices(event.unit, units, f"inputs[{sample}].unit"))
+    places = np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+    if places.size:
+        again = places[1:] == places[:-1]
+        if again.any():
+            places = places[np.append(True, ~again)]
+    return places
+
+
+def indices(values: Sequence[int] | NDArray[np.integer[Any]], limit: int, where: str) -> Ints:
+    """Return integers from 0 up to `limit`, which is not one of them; raises InvalidInput for the first that is not."""
+    try:
+        given = np.asarray(values, np.int64)
+    except OverflowError:
+        given = None
+    if given is not None and (not given.size or (given.min() >= 0 and given.max() < limit)):
+        return given
+    place = next(k for k, value in enumerate(values) if not 0 <= value < limit)
+    raise InvalidInput(f"{where}[{place}] is {values[place]}, expected 0 to {limit - 1}")

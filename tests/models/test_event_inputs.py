@@ -1,0 +1,243 @@
+"""Inputs as events: sliced, joined and cut like dense ones, and run to the same bits by every engine."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from models.coding import EncodedInputs, EventInputs, Events, Inputs, encode, encode_events, join_inputs, rasterise
+from models.engines import EngineName, blocks, create
+from models.engines.event import EventEngine, signals
+from models.errors import InvalidInput
+from models.spec import Coding, OutOfRange, Spec
+from models.spec.network import Network
+from tests.networks import Case, dyadic_cases, network_of, toy
+from tests.same import EVERYTHING, assert_same, assert_same_state
+
+CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
+
+drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+every_engine = pytest.mark.parametrize("engine", list(EngineName))
+pytestmark = pytest.mark.timeout(max(300, CASES))
+
+
+@st.composite
+def dense_inputs(draw: st.DrawFn, batch: int | None = None, time_steps: int | None = None) -> EncodedInputs:
+    """Draw inputs of shape 2×3 with few values, of which many are 0."""
+    time_steps = time_steps or draw(st.integers(1, 5))
+    batch = draw(st.integers(0, 4)) if batch is None else batch
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    among = np.array(draw(st.sampled_from([[0, 1], [0, 0, 0.5, -1, 3]])))
+    values = rng.choice(among, (time_steps, batch, 2, 3))
+    return EncodedInputs(values.astype(np.float32), time_steps)
+
+
+def assert_dense(inputs: Inputs, expected: EncodedInputs) -> None:
+    assert inputs.time_steps == expected.time_steps
+    assert inputs.batch == expected.batch
+    np.testing.assert_array_equal(inputs.dense().steps, expected.steps)
+    if isinstance(inputs, EventInputs):
+        assert inputs.offset.size == inputs.batch * inputs.time_steps + 1
+        for row in range(inputs.offset.size - 1):
+            assert (np.diff(inputs.unit[inputs.offset[row] : inputs.offset[row + 1]]) > 0).all()
+        assert (inputs.value != 0).all()
+        types = [array.dtype for array in (inputs.unit, inputs.value, inputs.offset)]
+        assert types == [np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.int64)]
+
+
+@given(inputs=dense_inputs(), data=st.data())
+def test_events_are_sliced_and_cut_as_a_dense_array_is(inputs: EncodedInputs, data: st.DataObject) -> None:
+    events = EventInputs.of(inputs)
+    assert_dense(events, inputs)
+    first = data.draw(st.integers(0, inputs.batch))
+    samples = slice(first, data.draw(st.integers(first, inputs.batch)), data.draw(st.sampled_from([None, 1, 2])))
+    assert_dense(events[samples], inputs[samples])
+    kept = data.draw(st.lists(st.integers(0, inputs.batch - 1), max_size=6) if inputs.batch else st.just(list[int]()))
+    assert_dense(events[np.array(kept, np.intp)], inputs[np.array(kept, np.intp)])
+    start = data.draw(st.integers(0, inputs.time_steps - 1))
+    end = data.draw(st.integers(start + 1, inputs.time_steps))
+    assert_dense(events.between(start, end), inputs.between(start, end))
+    assert_dense(events.between(start, end)[samples], inputs[samples].between(start, end))
+
+
+@given(data=st.data(), time_steps=st.integers(1, 4))
+def test_events_and_dense_inputs_are_joined_in_their_order(data: st.DataObject, time_steps: int) -> None:
+    parts = data.draw(st.lists(dense_inputs(time_steps=time_steps), min_size=1, max_size=4))
+    mixed = [EventInputs.of(part) if data.draw(st.booleans()) else part for part in parts]
+    joined = join_inputs(mixed)
+    assert isinstance(joined, EventInputs) == any(isinstance(part, EventInputs) for part in mixed)
+    assert_dense(joined, EncodedInputs.joined(parts))
+
+
+def test_events_count_their_bytes_and_their_samples() -> None:
+    # Three events, two samples of two steps: 3 × 4 bytes of units, no values, as all are 1, and 5 × 8 of offsets.
+    steps = np.zeros((2, 2, 3), np.float32)
+    steps[[0, 1, 1], [0, 0, 1], [2, 0, 1]] = 1
+    events = EventInputs.of(EncodedInputs(steps, 2))
+    assert (len(events), events.batch, events.nbytes) == (2, 2, 3 * 4 + 5 * 8)
+    assert (events.unit.tolist(), events.offset.tolist()) == ([2, 0, 1], [0, 1, 2, 2, 3])
+    assert EncodedInputs(steps, 2).nbytes == 2 * 2 * 3 * 4
+
+
+def test_inputs_of_another_number_of_rows_are_refused() -> None:
+    none = np.empty(0, np.float32)
+    with pytest.raises(InvalidInput, match=r"^event inputs: there are 3 rows, expected 2 for each sample$"):
+        EventInputs(np.empty(0, np.int32), none, np.zeros(4, np.int64), 2, (3,))
+
+
+def spec(high: Any = 1.0, low: Any = 0.0, **declared: Any) -> Spec:
+    plain = toy(Coding.SPIKES, 4).spec
+    return plain.model_copy(update={"input": plain.input.model_copy(update={"high": high, "low": low} | declared)})
+
+
+@given(
+    sent=st.lists(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), max_size=12), max_size=3),
+    high=st.sampled_from([1.0, 3.0, (1.0, 3.0), 0.0]),
+    scale=st.sampled_from([1.0, 0.5, (2.0, 0.0), -1.0]),
+    arrays=st.booleans(),
+)
+def test_events_encode_to_what_their_raster_does(
+    sent: list[list[tuple[int, int]]], high: Any, scale: Any, arrays: bool
+) -> None:
+    task = spec(high, -1.0, scale=scale)
+    make: Any = (lambda values: np.array(values, np.uint16)) if arrays else list
+    events = [Events(make([t for t, _ in one]), make([unit for _, unit in one])) for one in sent]
+    inputs = encode_events(events, task)
+    assert isinstance(inputs, EventInputs)
+    assert_dense(inputs, encode(rasterise(events, task), task))
+
+
+@pytest.mark.parametrize(
+    "declared", [{"offset": 0.5}, {"offset": (0.0, -0.25)}, {"low": 0.5, "out_of_range": OutOfRange.CLIP}]
+)
+def test_events_stay_a_dense_raster_where_no_event_is_a_current_too(declared: dict[str, Any]) -> None:
+    # An offset of 0.5 makes a current of 0.5 of the 0 at every place without an event; a least value of 0.5 that is
+    # clipped to does as well.
+    task, events = spec(**declared), [Events([0, 3], [1, 0])]
+    inputs = encode_events(events, task)
+    assert isinstance(inputs, EncodedInputs)
+    np.testing.assert_array_equal(inputs.steps, encode(rasterise(events, task), task).steps)
+    assert (inputs.steps != 0).sum() > 2
+
+
+@pytest.mark.parametrize(
+    ("events", "sentence"),
+    [
+        (Events([0, 1], [0]), r"inputs\[1\]: 2 t for 1 unit, expected as many of both"),
+        (Events([0, 4, -1], [0, 0, 0]), r"inputs\[1\].t\[1\] is 4, expected 0 to 3"),
+        (Events([0, -1], [0, 5]), r"inputs\[1\].t\[1\] is -1, expected 0 to 3"),
+        (Events([0, 0], [1, 2]), r"inputs\[1\].unit\[1\] is 2, expected 0 to 1"),
+        (Events([0], [2**64]), r"inputs\[1\].unit\[0\] is 18446744073709551616, expected 0 to 1"),
+        (Events(np.array([2**64 - 1], np.uint64), [0]), r"inputs\[1\].t\[0\] is 18446744073709551615, expected 0 to 3"),
+    ],
+)
+def test_events_out_of_range_are_refused_with_their_place(events: Events, sentence: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{sentence}$"):
+        encode_events([Events([], []), events], spec())
+
+
+def test_a_number_of_steps_that_the_model_cannot_run_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"^time_steps is 0, expected at least 1$"):
+        encode_events([Events([], [])], spec(), 0)
+    scale = {"type": "Scale", "name": "own", "scale": "per_channel", "steps": 3}
+    network = network_of(
+        [scale, {"type": "IF", "name": "out"}],
+        {"own.scale": np.ones((3, 1))},
+        input={"shape": [1]},
+        coding="spikes",
+        time_steps=3,
+        labels=["only"],
+    )
+    with pytest.raises(InvalidInput, match=r"^time_steps is 4 since rest, but node 'own' has parameters for 3$"):
+        encode_events([Events([], [])], network.spec, 4)
+
+
+@every_engine
+@drawn
+@given(case=dyadic_cases(), data=st.data())
+def test_events_give_every_bit_of_the_dense_array(engine: EngineName, case: Case, data: st.DataObject) -> None:
+    assume(not case.inputs.constant)
+    runner, events = create(engine, case.network), EventInputs.of(case.inputs)
+    expected, expected_state = runner.run(case.inputs, record=EVERYTHING)
+    with pytest.MonkeyPatch.context() as patched:  # also in several blocks
+        values = data.draw(st.sampled_from([1, 64, 2**22]))
+        patched.setattr(blocks, "BLOCK_BYTES", 4 * values)
+        patched.setattr(signals, "BLOCK_FLOATS", values)
+        result, state = runner.run(events, record=EVERYTHING)
+        first = [*case.cuts, case.inputs.time_steps][0]
+        _, begun = runner.run(events.between(0, first))
+        if first < case.inputs.time_steps:
+            later, end = runner.run(events.between(first, case.inputs.time_steps), begun)
+            np.testing.assert_array_equal(later.readout, expected.readout)
+            assert_same_state(end, expected_state)
+    assert_same(result, expected)
+    assert_same_state(state, expected_state)
+
+
+SIDE, STEPS = 32, 250
+RASTER_BYTES = 4 * STEPS * 2 * SIDE * SIDE  # 2 MB
+FIRST: dict[str, dict[str, Any]] = {
+    "Conv2d": {"in_channels": 2, "out_channels": 1, "kernel_size": 8, "stride": 8, "bias": False},
+    "SumPool2d": {"kernel_size": 8},
+    "AvgPool2d": {"kernel_size": 8},
+    "AvgPool2d, overhanging": {"kernel_size": 9, "overhang": True},
+    "MaxPool2d": {"kernel_size": 8},
+    "Flatten": {},
+    "Scale": {"scale": 0.5},
+    "Scale, its own for each step": {"scale": "per_channel", "steps": STEPS},
+    "Delay": {"delay": 2},
+    "Permute": {"order": [0, 2, 1]},
+    "two of them": {},
+}
+
+
+def camera(first: str) -> Network:
+    """Return a network of a camera's events, 2 channels of 32 × 32, that ends in two neurons, with any weights."""
+    kind = first.partition(",")[0]
+    nodes: list[dict[str, Any]] = [{"type": kind, "name": "first"} | FIRST[first]]
+    if kind == "two of them":
+        nodes = [
+            {"type": "Scale", "name": "first", "scale": 0.5},
+            {"type": "SumPool2d", "name": "pool", "kernel_size": 8, "inputs": ["first", "input"]},
+        ]
+    pooled = {"Conv2d": 16}.get(kind, 2 * 16 if "Pool" in nodes[-1]["type"] else 2 * SIDE * SIDE)
+    nodes += [] if kind == "Flatten" else [{"type": "Flatten", "name": "flat"}]
+    nodes += [
+        {"type": "Linear", "name": "fc", "in_features": pooled, "out_features": 2},
+        {"type": "IF", "name": "out"},
+    ]
+    spec = Spec.read(
+        {"nodes": nodes, "input": {"shape": [2, SIDE, SIDE]}, "coding": "spikes"}
+        | {"time_steps": STEPS, "labels": ["on", "off"]}
+    )
+    rng = np.random.default_rng(0)
+    shapes = spec.tensor_shapes.items()
+    return Network(spec, {name: (rng.integers(-8, 9, shape) / 8).astype(np.float32) for name, shape in shapes})
+
+
+@pytest.mark.parametrize("high", [1.0, 3.0])
+@pytest.mark.parametrize("first", FIRST)
+def test_the_event_engine_makes_no_raster_of_events(first: str, high: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 300 events in 512,000 values: all that a run allocates, one block of a step included, is less than a fifth of the
+    # raster.
+    network = camera(first)
+    monkeypatch.setattr(signals, "BLOCK_FLOATS", 2 * SIDE * SIDE)
+    engine, rng = EventEngine(network), np.random.default_rng(0)
+    sent = Events(rng.integers(0, STEPS, 300), rng.integers(0, 2 * SIDE * SIDE, 300))
+    task = network.spec.model_copy(update={"input": network.spec.input.model_copy(update={"high": high})})
+    inputs = encode_events([sent], task)
+    expected, _ = engine.run(inputs.dense())
+    tracemalloc.start()
+    try:
+        result, _ = engine.run(inputs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert_same(result, expected)
+    assert peak < RASTER_BYTES / 5
