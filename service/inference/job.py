@@ -124,8 +124,7 @@ class Job(Generic[Content]):
         if not self.over and self.codec is not None:
             query = self.codec.decode(self.body)
             self.answer_size = query.answer_bytes
-            if query.answer_bytes > SHORT_BYTES:
-                self.reserve(query.answer_bytes)
+            reserve_answer(self.reserve, self.answer_size)
             self.query, self.body = query, b""
 
     def encode(self) -> None:

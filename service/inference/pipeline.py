@@ -77,8 +77,7 @@ class Pipeline:
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
         if query is not None:
             short = query.answer_bytes <= SHORT_BYTES
-            if not short:
-                body.reserve(query.answer_bytes)
+            reserve_answer(body.reserve, query.answer_bytes)
             alone = query.sequence is None and not query.returned
             if short and alone and model.cost.is_small(len(query.samples), query.time_steps):
                 small = self.scheduler.run_small(model, codec, query, times, body.reserve)

@@ -50,13 +50,13 @@ class Turns:
         self.most = most
         self.waiting: deque[Callable[[], None]] = deque()
         self.turns = 1  # in the next iteration
-        self.last_began = math.inf  # when the iteration before began
+        self.last_began = -math.inf  # when the iteration of the turns before began
 
     def add(self, callback: Callable[[], None]) -> None:
         """Call back when it is its turn, in a later iteration of the event loop."""
         self.waiting.append(callback)
         if len(self.waiting) == 1:
-            self.turns, self.last_began = 1, math.inf
+            self.turns, self.last_began = 1, -math.inf
             asyncio.get_running_loop().call_soon(self._call_first)
 
     def _call_first(self) -> None:
@@ -89,7 +89,7 @@ class Paced:
         return self.app(scope, receive, send)
 
     async def _later(self, scope: Scope, receive: Receive, send: Send) -> None:
-        turn = asyncio.get_running_loop().create_future()
-        self.turns.add(lambda: turn.done() or turn.set_result(None))
-        await turn
+        turn = asyncio.Event()
+        self.turns.add(turn.set)
+        await turn.wait()
         await self.app(scope, receive, send)

@@ -7,7 +7,7 @@ validated when they are sent, and a field that was not asked for is absent.
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, Generic, NotRequired, TypeAlias, TypeVar, Union
+from typing import Annotated, Any, Generic, NotRequired, TypeAlias, TypeVar, Union, cast
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag
@@ -65,7 +65,10 @@ class PredictRequest(Strict, Generic[Sample]):
         default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
     )
     returned: list[Returned] = Field(
-        default=(), alias="return", max_length=len(Returned), description="What each prediction also holds."
+        default=cast("list[Returned]", ()),  # no list, which pydantic would copy for each request
+        alias="return",
+        max_length=len(Returned),
+        description="What each prediction also holds.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NotRequired, cast
 
 from pydantic import FailFast, Field, field_validator
 from typing_extensions import TypedDict
@@ -88,7 +88,8 @@ class InferRequest(Strict):
     parameters: RequestParameters = RequestParameters()
     inputs: Annotated[list[InputTensor], FailFast()]
     outputs: Annotated[list[OutputTensor], FailFast()] = Field(
-        default=(), description="The requested outputs; an empty list means all."
+        default=cast("list[OutputTensor]", ()),  # no list, which pydantic would copy for each request
+        description="The requested outputs; an empty list means all.",
     )
 
     @field_validator("id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from models.coding import Inputs
 from models.engines import EngineName, Record, RunResult, State, Stop
 from models.spec import Coding
 from service.catalog.cost import Cost
+from service.http.services import Services
 from service.inference import scheduler
 from service.inference.batching import BatchingPolicy, ImmediatePolicy, policy_of
 from service.inference.codec import SMALL_BODY
@@ -486,3 +488,13 @@ def test_a_second_run_of_onnx_starts_once_it_is_full(repository: Path, settings:
             assert [(await each).status for each in (first, second, third)] == [200] * 3
 
     asyncio.run(ask())
+
+
+@pytest.mark.anyio
+async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(repository: Path) -> None:
+    async with started(repository) as client:
+        services: Services = client.app.state.services
+        usual = sys.getswitchinterval()
+        async with asyncio.timeout(60):
+            assert await services.pipeline.scheduler._code(Price.LONG, sys.getswitchinterval) == pytest.approx(5e-4)
+        assert sys.getswitchinterval() == usual

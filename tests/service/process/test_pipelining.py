@@ -64,9 +64,10 @@ class Served:
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], budget_bytes: int) -> None:
         self.budget = MemoryBudget(budget_bytes)
         self.refused: list[int] = []
+        self.selector = TimedSelector()  # of no event loop, so that a test says what it tells
         limits = ConnectionLimits(60, 60, self.budget, self.refused.append)
         config = uvicorn.Config(
-            app, http=connection_class(limits, TimedSelector()), lifespan="off", ws="none", log_config=None
+            app, http=connection_class(limits, self.selector), lifespan="off", ws="none", log_config=None
         )
         self.server = uvicorn.Server(config)
         self.address: tuple[str, int] = ("", 0)
@@ -293,6 +294,29 @@ async def test_of_all_requests_sent_ahead_one_begins_in_each_iteration_of_the_ev
         await until(lambda: app.ended == 80)
         ahead = app.iterations[20:]
         assert len(set(ahead)) == len(ahead) == 60
+        for client in clients:
+            client.close()
+
+
+async def test_first_requests_that_come_late_in_a_long_iteration_of_the_event_loop_take_turns() -> None:
+    app = App()
+    async with serve(app) as served:
+        clients = [served.connect() for _ in range(20)]
+        await until(lambda: len(served.server.server_state.connections) == 20)
+        selector = served.selector
+        selector.began = 0.0  # every iteration goes on for long, and so none gives more turns than one
+
+        def begin_iteration() -> None:
+            selector.began += 0.01
+            asyncio.get_running_loop().call_soon(begin_iteration)
+
+        begin_iteration()
+        app.count_iterations()
+        loop = asyncio.get_running_loop()
+        for client in clients:
+            await loop.sock_sendall(client, get("/"))
+        await until(lambda: app.ended == 20)
+        assert len(set(app.iterations)) == 20
         for client in clients:
             client.close()
 

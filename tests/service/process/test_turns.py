@@ -1,0 +1,115 @@
+"""Requests that would begin late in a long iteration of the event loop begin in later ones."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from service.process.turns import LONG_SECONDS, SHORT_SECONDS, Paced, TimedSelector, Turns
+
+pytestmark = pytest.mark.anyio
+
+SCOPE: Scope = {"type": "http"}
+
+
+class Iterations:
+    """Counts the iterations of the event loop; each takes so many seconds on the selector's clock, from 0 on."""
+
+    def __init__(self, selector: TimedSelector, seconds: float) -> None:
+        self.selector, self.seconds = selector, seconds
+        self.number = 0
+        self.begun: list[int] = []  # the iteration in which each request began
+        selector.began = 0.0
+        asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self.number += 1
+        self.selector.began += self.seconds
+        asyncio.get_running_loop().call_soon(self._next)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Note when the request begins."""
+        self.begun.append(self.number)
+
+
+async def nothing() -> Message:
+    return {}
+
+
+async def ignore(_: Message) -> None:
+    pass
+
+
+async def begun(seconds: float, requests: int) -> list[int]:
+    """Return how many requests begin in each iteration, of so many that come in one that goes on for long."""
+    selector = TimedSelector()
+    iterations = Iterations(selector, seconds)
+    paced = Paced(iterations, selector)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        for _ in range(requests):
+            tasks.create_task(_ask(paced))
+    return [iterations.begun.count(number) for number in sorted(set(iterations.begun))]
+
+
+async def _ask(paced: Paced) -> None:
+    await paced(SCOPE, nothing, ignore)
+
+
+async def test_while_iterations_are_long_one_of_the_waiting_requests_begins_in_each() -> None:
+    assert await begun(2 * SHORT_SECONDS, 6) == [1, 1, 1, 1, 1, 1]
+
+
+async def test_while_iterations_are_short_twice_as_many_begin_in_each_as_in_the_one_before() -> None:
+    assert await begun(SHORT_SECONDS / 2, 17) == [1, 2, 4, 8, 2]
+
+
+async def test_in_a_short_iteration_every_request_begins_at_once() -> None:
+    selector = TimedSelector()
+    iterations = Iterations(selector, 0.0)
+    paced = Paced(iterations, selector)
+    selector.began = perf_counter() + 60  # it has not gone on for long within a minute
+    for _ in range(50):
+        await paced(SCOPE, nothing, ignore)
+    assert iterations.begun == [0] * 50
+
+
+async def test_a_request_that_is_cancelled_while_it_waits_holds_up_no_other() -> None:
+    selector = TimedSelector()
+    iterations = Iterations(selector, 0.0)
+    paced = Paced(iterations, selector)
+    asked = [asyncio.create_task(_ask(paced)) for _ in range(3)]
+    await asyncio.sleep(0)
+    asked[0].cancel()
+    await asyncio.wait_for(asyncio.gather(*asked[1:]), 60)
+    assert len(iterations.begun) == 2
+
+
+def test_the_selector_of_a_loop_tells_how_long_an_iteration_goes_on() -> None:
+    selector = TimedSelector()
+    assert not selector.is_long
+
+    async def work() -> tuple[bool, bool]:
+        ends = selector.began + 2 * LONG_SECONDS
+        while perf_counter() < ends:
+            pass
+        late = selector.is_long
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return late, selector.began >= ends
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        assert runner.run(work()) == (True, True)
+
+
+async def test_with_one_turn_short_iterations_give_no_more() -> None:
+    selector = TimedSelector()
+    iterations = Iterations(selector, 0.0)
+    turns, called = Turns(selector), list[int]()
+    for _ in range(5):
+        turns.add(lambda: called.append(iterations.number))
+    while len(called) < 5:
+        await asyncio.sleep(0)
+    assert len(set(called)) == 5
