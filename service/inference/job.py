@@ -172,4 +172,10 @@ class Job(Generic[Content]):
         return Answer.of(self.codec, self.query, result, self.times)
 
 
+def reserve_answer(reserve: Callable[[int], None], size: int) -> None:
+    """Reserve the bytes of an answer in the memory budget, unless they are few. Raises Overloaded."""
+    if size > SHORT_BYTES:
+        reserve(size)
+
+
 AnyJob: TypeAlias = Job[Any]

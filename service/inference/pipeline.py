@@ -16,7 +16,7 @@ from service.catalog.loaded import LoadedModel
 from service.errors import DeadlineExceeded, MalformedHeader, shown
 from service.inference.body import Body
 from service.inference.codec import SMALL_BODY, Codec, Q
-from service.inference.job import Answer, Content, Job
+from service.inference.job import Answer, Content, Job, reserve_answer
 from service.inference.pieces import SHORT_BYTES
 from service.inference.scheduler import Scheduler
 from service.telemetry.metrics.app import Metrics
