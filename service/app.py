@@ -23,6 +23,7 @@ from service.http.middleware.requests import RequestMiddleware
 from service.http.middleware.tracing import TraceMiddleware
 from service.http.routes import predicting, router
 from service.http.services import Services
+from service.http.stream import sockets, streaming
 from service.http.v2.routes import inferring
 from service.http.v2.routes import router as v2
 from service.inference.body import BodyLimits
@@ -30,6 +31,9 @@ from service.inference.heap import heap_trimmer, keep_trimming
 from service.inference.memory import MemoryBudget
 from service.inference.pipeline import Pipeline
 from service.inference.scheduler import Scheduler
+from service.inference.sessions.blob import Blobs, secret_of
+from service.inference.sessions.sequences import Sequences
+from service.inference.sessions.table import Sessions
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.tracing import Tracing
@@ -51,6 +55,10 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     codecs = Threads(1, "codec-short"), Threads(1, "codec-long")
     scheduler = Scheduler(workers, codecs, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
+    sessions = Sessions(scheduler, budget, metrics.sessions, settings)
+    registry.on_unload = sessions.end_model
+    scheduler.enter_sequence = Sequences(sessions, scheduler.resume).enter
+    blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
     control = control_class(registry, workers, metrics, infer_statistics, settings)
 
     @asynccontextmanager
@@ -86,9 +94,11 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
         redirect_slashes=False,  # a redirect would not be our JSON, and would lead to whatever Host the client sent
         telemetry={"tracing": False, "metrics": False, "logs": False},  # else FastAPI looks for a provider per request
         # Routes are listed rather than included as routers, which would match every path twice.
-        routes=[*predicting.routes, *inferring.routes, *router.routes, *v2.routes],
+        routes=[*predicting.routes, *inferring.routes, *streaming.routes, *sockets, *router.routes, *v2.routes],
     )
-    app.state.services = Services(settings, keys, registry, pipeline, control, budget, metrics, infer_statistics)
+    app.state.services = Services(
+        settings, keys, registry, pipeline, control, budget, metrics, infer_statistics, sessions, blobs
+    )
     install_handlers(app)
     document = partial(openapi.document, app, registry, keys)
     # Making the document takes 10 ms. With client keys it names no model and never changes, and strangers may read it.

@@ -203,6 +203,26 @@ class Settings(BaseSettings):
         ge=1,
         description="The most operations that loading and verifying a version may take, as reckoned from its spec.",
     )
+    max_sessions: int = Field(
+        1024, ge=1, description="How many sessions may be open in one process; another one is answered 503."
+    )
+    max_session_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="The memory, in bytes, that the states of all sessions in one process may take; a session that "
+        "exceeds it is answered 503.",
+    )
+    session_idle_seconds: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        description="How many seconds a session may be silent; then it is given its state and ends.",
+    )
+    max_session_events: int = Field(
+        4_000_000,
+        ge=1,
+        description="How many events a second one session may send; beyond that it is read from more slowly.",
+    )
     shutdown_seconds: int = Field(
         25, ge=0, description="The grace period: how many seconds a stopping server waits for its requests to end."
     )

@@ -1,9 +1,9 @@
 """Soak a service of its own on the loopback, and say where a target is missed: `./scripts/soak`.
 
-Eight phases, each with a fresh server: hostile and mutated requests; clients that ask, err, hang up and dawdle side by
+Nine phases, each with a fresh server: hostile and mutated requests; clients that ask, err, hang up and dawdle side by
 side; ten times the load that the server can do; its memory after many requests; clients that send thousands of requests
-ahead of their answers; hostile bundles beside a good model; long answers, and answers that are too long; and small
-requests beside large ones. The clients share the cores with the server, which in the overload has one thread to compute
+ahead of their answers; hostile bundles beside a good model; long answers, and answers that are too long; small
+requests beside large ones; and live sessions. The clients share the cores with the server, which in the overload has one thread to compute
 on: what they take, it lacks.
 """
 

@@ -12,6 +12,7 @@ from benchmarks.soak.answers import answers, publish_labels
 from benchmarks.soak.bundles import BUNDLE_FLAGS, bundles, failing, publish_bundles
 from benchmarks.soak.fairness import fairness
 from benchmarks.soak.figures import Figure
+from benchmarks.soak.live import LIVE_FLAGS, live, publish_streamed
 from benchmarks.soak.memory import memory
 from benchmarks.soak.mixed import mixed_clients
 from benchmarks.soak.overload import OVERLOAD_QUEUE, overload
@@ -43,4 +44,5 @@ PHASES = (
     Phase("bundles", BUNDLE_FLAGS, bundles, publish_bundles, "/health/live", failing),
     Phase("answers", (), answers, publish_labels),
     Phase("fairness", (), fairness),
+    Phase("live", LIVE_FLAGS, live, publish_streamed),
 )

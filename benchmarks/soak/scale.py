@@ -32,6 +32,7 @@ class Scale:
     fairness_first: float  # seconds with one client of each kind, which warm the server up
     fairness_seconds: float
     fairness_settles: float  # seconds after a mix, before the memory is read
+    live_seconds: float
 
 
 FULL = Scale(
@@ -50,6 +51,7 @@ FULL = Scale(
     fairness_first=10,
     fairness_seconds=30,
     fairness_settles=30,
+    live_seconds=60,
 )
 QUICK = Scale(
     hostile=3_500,
@@ -67,6 +69,7 @@ QUICK = Scale(
     fairness_first=4,
     fairness_seconds=6,
     fairness_settles=5,
+    live_seconds=10,
 )
 
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from models.coding.encode import encode
 from models.coding.inputs import EventInputs, Inputs, Ints, offsets, unless_ones
+from models.coding.records import StepEvents
 from models.errors import InvalidInput
-from models.spec import Input, Task
+from models.spec import EventRule, Input, OutOfRange, Task
 from models.spec.network import FloatArray
 
 
@@ -60,6 +61,53 @@ def encode_events(events: Sequence[Events], task: Task, time_steps: int | None =
         steps,
         task.input.shape,
     )
+
+
+def encode_binned(found: StepEvents, task: Task, time_steps: int) -> Inputs:
+    """Encode one sample of event records that were binned, as the input's `events` say, for `time_steps` steps.
+
+    Under the rule `clip` an event is the greatest value of its unit's range; under `count` the number of events is the
+    raw value, which must lie within the range, or is clipped to it where the input clips. Raises InvalidInput.
+    """
+    task.check_steps(time_steps)
+    declared = task.input
+    currents = _currents(declared)
+    if currents is None:
+        raster = np.zeros((time_steps, math.prod(declared.shape)), np.float32)
+        raster[found.t, found.unit] = found.values(declared)
+        return encode(raster.reshape(1, time_steps, *declared.shape), task, time_steps)
+    if declared.events is not None and declared.events.rule is EventRule.COUNT:
+        value = _counted(found, declared)
+    else:
+        value = currents if currents.ndim == 0 else np.broadcast_to(currents, declared.shape).reshape(-1)[found.unit]
+    unit, row = found.unit, found.t
+    if not value.all():
+        kept = np.broadcast_to(value, unit.shape) != 0
+        unit, row = unit[kept], row[kept]
+        value = value[kept] if value.ndim else value
+    return EventInputs(
+        unit.astype(np.int32),
+        unless_ones(np.broadcast_to(value, unit.shape)),
+        offsets(row, time_steps),
+        time_steps,
+        declared.shape,
+    )
+
+
+def _counted(found: StepEvents, declared: Input) -> FloatArray:
+    """Return the current (events,) of as many events as there were at each step and unit."""
+    raw = found.count.astype(np.float32)
+    high = declared.range[1]
+    most = high if high.ndim == 0 else np.broadcast_to(high, declared.shape).reshape(-1)[found.unit]
+    if declared.out_of_range is OutOfRange.CLIP:
+        raw = np.minimum(raw, most)
+    elif (raw > most).any():
+        at = int(np.argmax(raw > most))
+        raise InvalidInput(
+            f"step {found.t[at]} has {found.count[at]} events of input {found.unit[at]}, expected at most "
+            f"{np.broadcast_to(most, raw.shape)[at]:g}, the greatest value of its range"
+        )
+    return declared.normalise(raw, found.unit)
 
 
 def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> FloatArray:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field
 
+from models.bundle import Bundle
 from models.bundle.external import AnyBundle
 from models.bundle.repository import ModelRepository
 from models.engines.base import Runner
+from models.engines.blob import bytes_per_sample
 from models.engines.declared import EngineName
-from models.errors import InvalidBundle
+from models.errors import InvalidBundle, InvalidInput
+from models.spec.network import Network
 from models.spec.onnx_contract import OnnxContract
 from models.spec.price import LoadLimits
 from service.catalog.cost import Cost
@@ -20,6 +24,9 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from models.engines.onnx.external import ContractEngine
+
+
+SESSION_BYTES = 2**13  # that a session takes beside the arrays of its state
 
 
 class Verified(BaseModel):
@@ -78,6 +85,18 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
+
+    @property
+    def network(self) -> Network:
+        """Its network; raises InvalidInput for an external ONNX graph, which has none."""
+        if isinstance(self.bundle, Bundle):
+            return self.bundle.network
+        raise InvalidInput(f"model '{self.name}' is only an ONNX graph, which keeps no state from step to step")
+
+    @cached_property
+    def state_bytes(self) -> int:
+        """The bytes that a session of it holds; raises InvalidInput for an external ONNX graph."""
+        return SESSION_BYTES + bytes_per_sample(self.network)
 
     @classmethod
     def load(cls, name: str, version: int, settings: Settings, verified: Verified) -> LoadedModel:

@@ -56,6 +56,7 @@ class Registry:
         self.first_load_over = False  # whether every version of the start is loaded or has failed
         self.never_ready = set(self.models)  # models of the start that have not had a ready version yet
         self.draining = False
+        self.on_unload: Callable[[str], None] = lambda _: None  # is told the name of a model that is unloaded
 
     @classmethod
     def of(cls, settings: Settings, loaders: Threads) -> Registry:
@@ -197,6 +198,7 @@ class Registry:
         self.models.pop(name, None)
         self.never_ready.discard(name)
         self.unloaded.add(name)
+        self.on_unload(name)
         log.info("model_unloaded", model=name)
 
     def cancel(self, name: str) -> None:

@@ -11,6 +11,8 @@ from service.http.control import Control
 from service.http.middleware.keys import KeyRing
 from service.inference.memory import MemoryBudget
 from service.inference.pipeline import Pipeline
+from service.inference.sessions.blob import Blobs
+from service.inference.sessions.table import Sessions
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.v2_statistics import InferStatistics
@@ -28,6 +30,8 @@ class Services:
     budget: MemoryBudget
     metrics: Metrics
     infer_statistics: InferStatistics
+    sessions: Sessions
+    blobs: Blobs
 
 
 async def services_of(request: Request) -> Services:  # async, since FastAPI runs a plain function on another thread

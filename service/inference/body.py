@@ -45,6 +45,7 @@ class Body:
         self.limits = limits
         self.arrived = 0
         self.complete = self.length == 0
+        self.streamed = False  # it is answered while it comes
         self.refused = False  # it exceeded a limit: the rest of it is not read
         self._receive = receive
         self._reservation: Reservation | None = None  # most bodies are short and need none
@@ -77,6 +78,13 @@ class Body:
                 raise self._late(expired=deadline < latest) from error
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def part(self) -> bytes | None:
+        """Return the next part of a body that has no limits of bytes and seconds, as streams have; None at its end.
+
+        Nothing is read ahead of it but what a connection buffers. Raises ClientDisconnect.
+        """
+        return None if self.complete else await self._next()
 
     def reserve(self, size: int) -> None:
         """Reserve `size` more bytes of the budget, on any thread; raises Overloaded where the budget has too few."""

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 
 from models.coding import Inputs, encode
-from models.engines import RunResult
+from models.engines import Record, RunResult, State
 from models.engines.base import joined
 from service.catalog.loaded import LoadedModel
 from service.errors import DeadlineExceeded
@@ -66,8 +66,8 @@ class Job(Generic[Content]):
     def __init__(
         self,
         model: LoadedModel,
-        codec: Codec[Any, Content],
-        answer: Future[Answer[Content]],
+        codec: Codec[Any, Content] | None,
+        answer: Future[Any],
         source: bytes | Query,
         now: float,
         times: Times,
@@ -79,6 +79,10 @@ class Job(Generic[Content]):
         self.body = b"" if isinstance(source, Query) else source
         self.query = source if isinstance(source, Query) else None
         self.inputs: Inputs | None = None
+        self.keeps_state = False  # whether it goes on from `state`, where None is rest, and gets the state `after`
+        self.state: State | None = None
+        self.after: State | None = None
+        self.owner = b""  # the key that it came with, if any
         self.results: dict[int, RunResult] = {}  # by the index of the first sample of each
         self.times = times
         self.started = 0  # how many of its samples are in runs that have started
@@ -106,13 +110,18 @@ class Job(Generic[Content]):
         return 0 if self.query is None else self.query.time_steps
 
     @property
+    def record(self) -> Record:
+        """What the engine must record for its answer."""
+        return Record.NONE if self.query is None else self.query.record
+
+    @property
     def needs_own_run(self) -> bool:
         """Whether it shares no run: its answer holds more than counts, or the model's samples are run one by one."""
         return not self.model.shares_runs or (self.query is not None and bool(self.query.returned))
 
     def decode(self) -> None:
         """Decode the body and reserve the answer's bytes, unless it is over; raises what the codec raises."""
-        if not self.over:
+        if not self.over and self.codec is not None:
             query = self.codec.decode(self.body)
             self.answer_size = query.answer_bytes
             reserve_answer(self.reserve, self.answer_size)
@@ -123,9 +132,16 @@ class Job(Generic[Content]):
         if self.query is not None and not self.over:
             self.inputs = encoded(self.model, self.query, self.times)
 
+    def run_inputs(self) -> Inputs | None:
+        """Return all its samples as a run takes them, or None where it has none yet. Raises InvalidInput."""
+        if self.inputs is None and self.query is not None:
+            return encoded(self.model, self.query, self.times)
+        return self.inputs
+
     def may_share_a_run(self, other: Job[Any]) -> bool:
         """Return whether one run may hold samples of both."""
-        return self.time_steps == other.time_steps and not self.needs_own_run and not other.needs_own_run
+        alike = self.time_steps == other.time_steps and self.keeps_state is other.keeps_state
+        return alike and not self.needs_own_run and not other.needs_own_run
 
     def fail(self, error: Exception) -> None:
         """End it with an error, unless it is over."""
@@ -151,7 +167,9 @@ class Job(Generic[Content]):
 
     def render(self, result: RunResult) -> Answer[Content] | None:
         """Render the answer, unless the job is over."""
-        return None if self.query is None or self.over else Answer.of(self.codec, self.query, result, self.times)
+        if self.query is None or self.codec is None or self.over:
+            return None
+        return Answer.of(self.codec, self.query, result, self.times)
 
 
 def reserve_answer(reserve: Callable[[int], None], size: int) -> None:

@@ -22,6 +22,7 @@ from service.inference.scheduler import Scheduler
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord, Times
 
+AUTHORIZATION = b"authorization"
 TIMEOUT = b"x-request-timeout-ms"
 MAX_DIGITS = 9  # of that header; a longer number exceeds any setting
 
@@ -50,7 +51,7 @@ class Pipeline:
         record.labels |= {"model": model.name, "version": model.version}
         model.requests.count += 1
         try:
-            answer = await self._answer(model, codec, body, self._deadline(headers))
+            answer = await self._answer(model, codec, body, self._deadline(headers), headers.get(AUTHORIZATION, b""))
         except DeadlineExceeded:
             self.metrics.queues.count_expired(model)
             raise
@@ -65,7 +66,7 @@ class Pipeline:
         return answer
 
     async def _answer(
-        self, model: LoadedModel, codec: Codec[Q, Content], body: Body, deadline: float
+        self, model: LoadedModel, codec: Codec[Q, Content], body: Body, deadline: float, owner: bytes
     ) -> Answer[Content]:
         if not 0 <= body.length <= SMALL_BODY:
             self.scheduler.require_room(model)  # a long body is read only if the queue has room
@@ -77,13 +78,14 @@ class Pipeline:
         if query is not None:
             short = query.answer_bytes <= SHORT_BYTES
             reserve_answer(body.reserve, query.answer_bytes)
-            if short and not query.returned and model.cost.is_small(len(query.samples), query.time_steps):
+            alone = query.sequence is None and not query.returned
+            if short and alone and model.cost.is_small(len(query.samples), query.time_steps):
                 small = self.scheduler.run_small(model, codec, query, times, body.reserve)
                 if isinstance(small, Answer):
                     return small
                 return await small.answer  # which comes at the end of this iteration of the event loop
         source = content if query is None else query
-        job = self.scheduler.enqueue(model, codec, source, times, body.reserve)
+        job = self.scheduler.enqueue(model, codec, source, times, body.reserve, owner)
         return await self._wait(job, deadline, body)
 
     def _deadline(self, headers: Mapping[bytes, bytes]) -> float:

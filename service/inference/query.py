@@ -8,6 +8,7 @@ from enum import StrEnum
 from models.coding import Inputs
 from models.engines import Record
 from models.spec.network import FloatArray
+from service.errors import shown
 
 
 class Returned(StrEnum):
@@ -19,6 +20,20 @@ class Returned(StrEnum):
 
 
 RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE}  # those that the engine must record
+
+
+@dataclass(frozen=True)
+class InSequence:
+    """The sequence that a request belongs to, and whether it is the first or last of it."""
+
+    id: int | str
+    start: bool
+    end: bool
+
+    @property
+    def shown(self) -> str:
+        """The id as a sentence shows it."""
+        return shown(self.id)
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,7 @@ class Query:
     answer_bytes: int  # the most that the answer can take, before it is compressed; at most max_answer_bytes
     returned: frozenset[Returned] = frozenset()
     timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
+    sequence: InSequence | None = None
 
     @property
     def record(self) -> Record:

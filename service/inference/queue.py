@@ -109,11 +109,11 @@ class Queue:
     def take_burst(self) -> list[list[Shard]]:
         """Return the small jobs of this iteration of the event loop as runs, and close the burst."""
         jobs, self.burst = self.burst or [], None
-        by_steps: dict[int, list[AnyJob]] = {}
+        alike: dict[tuple[int, bool], list[AnyJob]] = {}
         for job in jobs:
-            by_steps.setdefault(job.time_steps, []).append(job)
+            alike.setdefault((job.time_steps, job.keeps_state), []).append(job)
         runs: list[list[Shard]] = []
-        for group in by_steps.values():
+        for group in alike.values():
             limit, samples = self.max_samples(group[0]), 0
             for job in group:
                 if job is group[0] or samples + job.samples > limit:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from models.coding import Inputs, join_inputs
-from models.engines import RunResult, Stop
+from models.engines import RunResult, State, Stop
 from models.errors import InvalidInput, SpikeserveError
 from service.catalog.loaded import LoadedModel
-from service.inference.job import Answer, AnyJob, encoded
+from service.inference.job import Answer, AnyJob
+from service.inference.slices import Sliced
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class Shard:
 
 
 class Outcome(NamedTuple):
-    """The outcome of a run for one job: an answer, the whole result of a long one, an error, or none of them yet."""
+    """The outcome of a run for one job: an answer, the whole result of a long one, a slice's, an error, or none yet."""
 
     job: AnyJob
-    answer: Answer[Any] | RunResult | None = None
+    answer: Answer[Any] | RunResult | Sliced | None = None
     error: Exception | None = None
 
 
@@ -50,20 +53,23 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
     outcomes: list[Outcome] = []
     for shard in shards:
         job = shard.job
-        if job.over or job.query is None:
+        if job.over:
             continue
         try:
-            whole = encoded(model, job.query, job.times) if job.inputs is None else job.inputs
-            inputs.append(shard.inputs(whole))
-            taken.append(shard)
+            if (whole := job.run_inputs()) is not None:
+                inputs.append(shard.inputs(whole))
+                taken.append(shard)
         except SpikeserveError as error:
             outcomes.append(Outcome(job, error=error))
-    if not taken or taken[0].job.query is None:
+    if not taken:
         return Computed(outcomes)
     batch = join_inputs(inputs)
     started = perf_counter()
     try:
-        result, _ = model.engine.run(batch, record=taken[0].job.query.record, stop=stop)
+        before = _joined_states(model, taken)
+        result, after = model.engine.run(batch, before, record=taken[0].job.record, stop=stop)
+        if taken[0].job.keeps_state:
+            after = State(after.steps, dict(after.arrays))  # an engine may convert an array each time it is looked up
     except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
         if len(taken) == 1:
             return Computed([*outcomes, Outcome(taken[0].job, error=error)])
@@ -76,8 +82,19 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
         shard.job.times.run_began, shard.job.times.run_ended = started, ended
         start, end = end, end + shard.stop - shard.start
         own = result if len(taken) == 1 else result[start:end]
+        if shard.job.keeps_state:
+            shard.job.after = after[np.arange(start, end)]  # a copy: a view would keep the whole batch in memory
         outcomes.append(Outcome(shard.job, shard.job.complete(shard.start, own)))
     return Computed(outcomes, batch.batch, ended - started)
+
+
+def _joined_states(model: LoadedModel, shards: Sequence[Shard]) -> State | None:
+    """Return the states that slices go on from as those of one batch; None where all begin at rest."""
+    states = [shard.job.state for shard in shards]
+    if all(state is None for state in states):
+        return None
+    network = model.network
+    return State.joined([State.rest(network, 1) if state is None else state for state in states])
 
 
 def failed(shards: Sequence[Shard], error: Exception) -> Computed:

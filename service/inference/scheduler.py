@@ -25,15 +25,19 @@ from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
-from models.engines import RunResult
+from models.coding import Inputs
+from models.engines import RunResult, State
+from models.errors import SpikeserveError
 from service.catalog.loaded import LoadedModel
 from service.catalog.threads import Threads
-from service.errors import Overloaded, ShuttingDown
+from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inference.batching import policy_of
 from service.inference.codec import SMALL_BODY, Codec, Q
 from service.inference.job import Answer, AnyJob, Content, Job, encoded
+from service.inference.query import InSequence
 from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
+from service.inference.slices import Slice, Sliced
 from service.inference.switching import ShortSwitches
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
@@ -69,6 +73,7 @@ class Scheduler:
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
         self.switches = ShortSwitches()
         self.decoding = [False, False]  # by price, whether a body is being decoded
+        self.enter_sequence: Callable[[AnyJob, InSequence], None] = lambda *_: None  # see `sessions.sequences`
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
     def queue(self, model: LoadedModel) -> Queue:
@@ -107,6 +112,30 @@ class Scheduler:
         self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
         return Answer.of(codec, query, result, times)
 
+    async def run_slice(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Sliced:
+        """Run a session's next steps, and return their result and the state after them.
+
+        Small ones that come in the same iteration of the event loop run as a batch at its end; others wait in the
+        model's queue, and share runs there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
+        """
+        queue, now = self.queue(model), _now()
+        job = Slice(model, inputs, state, _future(), now)
+        job.expire_at(now + self.settings.request_timeout_ms / 1000)
+        try:
+            if model.cost.is_small(1, inputs.time_steps):
+                if queue.burst is None:
+                    queue.burst = []
+                    asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
+                queue.burst.append(job)
+            else:
+                self._wait(queue, job, now)
+                self._dispatch()
+            return await job.answer
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error
+        finally:
+            self.forget(job)
+
     def enqueue(
         self,
         model: LoadedModel,
@@ -114,6 +143,7 @@ class Scheduler:
         source: bytes | Q,
         times: Times,
         reserve: Callable[[int], None],
+        owner: bytes = b"",
     ) -> Job[Content]:
         """Queue a body, or the query that it was decoded to, for the threads. Raises Overloaded.
 
@@ -121,14 +151,22 @@ class Scheduler:
         """
         queue, now = self.queue(model), _now()
         job = self._admit(model, queue, Job(model, codec, _future(), source, now, times, reserve))
-        if job.query is None:
+        job.owner = owner
+        if (query := job.query) is None:
             # A body so small that it was not decoded at once may stand for much.
             short = SMALL_BODY < len(job.body) <= SHORT_BODY
             self.undecoded[Price.SHORT if short else Price.LONG][job] = None
+        elif query.sequence is not None:
+            self.enter_sequence(job, query.sequence)
         else:
             self._wait(queue, job, now)
         self._dispatch()
         return job
+
+    def resume(self, job: AnyJob) -> None:
+        """Let a job wait for its run, now that those of its sequence before it have run."""
+        self._wait(self.queue(job.model), job, _now())
+        self._dispatch()
 
     def forget(self, job: AnyJob) -> None:
         """Remove a job that is over."""
@@ -244,7 +282,13 @@ class Scheduler:
                 job.expire_at(job.arrived + job.query.timeout)
             job.decoded_bytes = job.query.samples.nbytes
             self.decoded_bytes += job.decoded_bytes
-            self._wait(self.queue(job.model), job, job.arrived)
+            if job.query.sequence is None:
+                self._wait(self.queue(job.model), job, job.arrived)
+            else:
+                try:
+                    self.enter_sequence(job, job.query.sequence)
+                except SpikeserveError as error:
+                    job.fail(error)
         self._dispatch()
 
     def _encoded(self, queue: Queue, job: AnyJob, encoding: Future[None]) -> None:

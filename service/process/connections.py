@@ -6,12 +6,13 @@ client has already sent its next request, and keeps an answer in memory for as l
 `Connection` adds these limits. A refused request gets a JSON error, an id, a log line and a metric of its own (it never
 reached the application), and its connection closes.
 
-This is the only file that uses uvicorn's private API, because uvicorn has no public one for any of this;
-docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
+This file and `service.process.websockets` alone use uvicorn's private API, because uvicorn has no public one for any of
+this; docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
 httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
 - `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
-  `url`, the method `_unset_keepalive_if_required`, and the callbacks that are overridden below
+  `scope`, `url`, the methods `_should_upgrade`, `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the
+  callbacks that are overridden below
 - `RequestResponseCycle` (one request and its answer): the attributes `keep_alive`, `more_body`, `response_complete` and
   `response_started`
 - `FlowControl`: the attribute `write_paused`, and the methods `pause_reading` and `resume_reading`
@@ -23,6 +24,7 @@ httptools accepts CR LF alone as the end of a line; `service.process.backlog` re
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -46,6 +48,7 @@ UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the b
 MAX_BACKLOG_BYTES = 2**16  # received behind the request being answered, before reading from the socket pauses
 PARTS_PER_TURN = 64  # of a body full of empty lines, each of which ends a part, before other connections have a turn
 HTTP_VERSIONS = {"1.0", "1.1"}
+STREAM_PATH = re.compile(rb"/models/[^/?]+(/versions/[^/?]+)?/stream(\?.*)?")  # where WebSockets are accepted
 
 log = structlog.get_logger()
 
@@ -201,13 +204,31 @@ class Connection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(part)
             except httptools.HttpParserUpgrade:
-                self._parse_without_upgrade()
+                if self._opens_stream():
+                    self._open_stream()
+                else:
+                    self._parse_without_upgrade()
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1")
             return
         if self.non_body_bytes > MAX_HEADER_BYTES:
             what = "headers" if self.in_headers else "chunk extensions and trailers"
             self._refuse(*_too_long(what, self.non_body_bytes))
+
+    def _opens_stream(self) -> bool:
+        """Return whether the headers ask for a WebSocket where there is one; elsewhere `Upgrade` is ignored."""
+        return self.parser.get_method() == b"GET" and bool(STREAM_PATH.fullmatch(self.url)) and self._should_upgrade()
+
+    def _open_stream(self) -> None:
+        """Give the connection to the WebSocket's protocol, with what was received behind the headers."""
+        self._stop_header_timer()
+        rest = self.backlog.take(len(self.backlog))
+        self.backlog.clear()
+        self.refused = True  # nothing else is parsed here
+        self.scope["method"] = "GET"  # which uvicorn sets once headers are complete, and these went no further
+        self.handle_websocket_upgrade()
+        if rest:
+            self.transport.get_protocol().data_received(bytes(rest))  # type: ignore[attr-defined]
 
     def _parse_without_upgrade(self) -> None:
         """Parse headers again without `Upgrade`, which RFC 9110 (7.8) lets a server ignore.

@@ -30,6 +30,7 @@ from service.http.services import Services
 from service.process.connections import ConnectionLimits, abort_connections, connection_class, requests_in_progress
 from service.process.listener import Listener
 from service.process.turns import Paced, TimedSelector
+from service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
 from service.settings import Settings
 
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
@@ -64,7 +65,9 @@ class Server(uvicorn.Server):
                     ),
                     self.selector,
                 ),
-                ws="none",
+                ws=websocket_class(settings.answer_seconds, services.budget),
+                ws_max_size=MAX_MESSAGE_BYTES,
+                ws_per_message_deflate=False,  # a short message could become long
                 server_header=False,
                 proxy_headers=False,  # nothing here asks for the client's address, and their check takes 4 µs
                 # How many connections asyncio accepts in a row; 1 leaves the waiting ones to the other workers.
@@ -72,6 +75,7 @@ class Server(uvicorn.Server):
             )
         )
         self.registry = services.registry
+        self.sessions = services.sessions
         self.settings = settings
         self.supervised = supervised
         self.gc_frozen = False  # whether the garbage collector ignores what was loaded at the start
@@ -124,6 +128,8 @@ class Server(uvicorn.Server):
     async def _watch(self) -> None:
         """Let uvicorn shut down once all requests are answered, or the grace period is over."""
         while not self._may_close():
+            if self.stopped_at is not None:
+                self.sessions.end_all()
             if self.registry.first_load_over and not self.gc_frozen:
                 # The objects loaded so far live on. Collecting garbage among all of them delayed requests by 50 ms,
                 # several times a second.

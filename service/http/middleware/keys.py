@@ -3,7 +3,8 @@
 A fast hash is enough: a key is 256 random bits, so it cannot be guessed as a password can, and a slow hash would only
 let strangers keep the server busy. `python -m service new-key` makes a key and prints it with its digest.
 
-When client keys are set, every path except `PROBES` and `PUBLIC_PAGES` needs `Authorization: Bearer <key>`. When admin
+When client keys are set, every path except `PROBES` and `PUBLIC_PAGES` needs `Authorization: Bearer <key>`; a browser's
+WebSocket offers the subprotocols `spikeserve` and `spikeserve.key.<key>` instead. When admin
 keys are set, every path under `CONTROL` needs an admin key. An admin key also works as a client key. When only client
 keys are set, the control paths are closed to everybody, since no key is known to be an admin's.
 """
@@ -37,6 +38,8 @@ CONTROL = ("/v2/repository",)  # these paths, and all below them, load and unloa
 
 AUTHORIZATION = b"authorization"
 BEARER = b"bearer "
+SUBPROTOCOL = "spikeserve"  # of WebSockets; a browser offers it together with the one that holds its key
+KEY_SUBPROTOCOL = "spikeserve.key."
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 _DIGEST = re.compile(r"sha256:([0-9A-Fa-f]{64})")
@@ -84,7 +87,7 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if its key allows it."""
-        refused = self._refusal(scope) if scope["type"] == "http" else None
+        refused = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
         if refused is None:
             await self.app(scope, receive, send)
             return
@@ -123,6 +126,10 @@ def _key(scope: Scope) -> bytes | None:
     for name, value in scope["headers"]:
         if name == AUTHORIZATION and value[: len(BEARER)].lower() == BEARER:
             return bytes(value[len(BEARER) :]).strip()
+    # A page in a browser can set no header of a WebSocket but this one.
+    for protocol in scope.get("subprotocols", ()):
+        if protocol.startswith(KEY_SUBPROTOCOL):
+            return protocol.removeprefix(KEY_SUBPROTOCOL).encode()
     return None
 
 

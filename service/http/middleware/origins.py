@@ -20,14 +20,14 @@ ALLOWED_SITES = frozenset({b"same-origin", b"none"})  # `none`: the user typed t
 
 
 class OriginCheck:
-    """Middleware that answers 403 to a POST from a page of another origin."""
+    """Middleware that answers 403 to a POST or a WebSocket from a page of another origin."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass the request on unless a page of another origin posts it."""
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] == "POST"):
             headers = scope[EXCHANGE].headers
             if (SITE in headers or ORIGIN in headers) and (sentence := _refusal(headers)):
                 return error_response(HTTPStatus.FORBIDDEN, sentence)(scope, receive, send)

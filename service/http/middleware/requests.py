@@ -54,6 +54,9 @@ class Exchange:
             message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self.record.request_id)]
             if not self.body.complete:
                 await self._end_connection(message)
+        elif message["type"] in ("websocket.accept", "websocket.http.response.start"):
+            self.status = int(message.get("status", HTTPStatus.SWITCHING_PROTOCOLS))
+            message["headers"] = [*message.get("headers", ()), (REQUEST_ID, self.record.request_id)]
         elif self.closes and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await self.body.drain()
@@ -62,7 +65,7 @@ class Exchange:
 
     async def _end_connection(self, message: Message) -> None:
         """Add `Connection: close`, unless the rest of the body is short and can be drained."""
-        if not self.body.refused and 0 < self.body.length <= UNRESERVED_BYTES:
+        if not (self.body.refused or self.body.streamed) and 0 < self.body.length <= UNRESERVED_BYTES:
             await self.body.drain()
         if not self.body.complete:
             self.closes = True
@@ -87,7 +90,7 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with an Exchange in its scope."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         exchange = scope[EXCHANGE] = Exchange(scope, receive, send, self.limits)
@@ -124,7 +127,7 @@ class RequestMiddleware:
     def _finish(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
         """Log the request and count it."""
         status = exchange.status or CLIENT_GONE
-        method, route = scope["method"], getattr(scope.get("route"), "path", UNMATCHED)
+        method, route = scope.get("method", "GET"), getattr(scope.get("route"), "path", UNMATCHED)
         labels = exchange.record.labels
         self.metrics.requests.count_request(method, route, status, seconds)
         if "model" in labels:

@@ -33,6 +33,7 @@ EXTENSIONS = [
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
+    "sequence",
     "statistics",
 ]
 STATES = {VersionState.LOADING: "LOADING", VersionState.READY: "READY", VersionState.FAILED: "UNAVAILABLE"}

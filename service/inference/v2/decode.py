@@ -14,11 +14,11 @@ from service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, 
 from service.catalog.loaded import LoadedModel
 from service.errors import shown
 from service.inference.numbers import cut_array
-from service.inference.query import Query
+from service.inference.query import InSequence, Query
 from service.inference.v2.errors import InvalidRequest
 from service.inference.v2.outputs import INPUT, VARIES, Output, outputs_of, sample_shape
 from service.inference.v2.parsing import parse
-from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor
+from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
 from service.inference.v2.tensors import DTYPES, Array, Datatype, from_bytes, from_json, to_datatype, to_float32
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -100,10 +100,23 @@ def _tensors(text: bytes, blobs: memoryview, model: LoadedModel, began: float) -
         parameters.seed,
         size,
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
+        sequence=_sequence(parameters, shape[0]),
         outputs=outputs,
         id=request.id,
         decode_seconds=perf_counter() - began,
     )
+
+
+def _sequence(parameters: RequestParameters, samples: int) -> InSequence | None:
+    """Return the sequence that a request belongs to, if any. Raises InvalidRequest."""
+    named = parameters.sequence_id
+    if named in (0, ""):
+        if parameters.sequence_start or parameters.sequence_end:
+            raise InvalidRequest("sequence_start or sequence_end is true, but sequence_id is missing")
+        return None
+    if samples != 1:
+        raise InvalidRequest(f"inputs has {samples} samples, expected 1 in a request of a sequence")
+    return InSequence(named, parameters.sequence_start, parameters.sequence_end)
 
 
 def _length(header: str | None, size: int) -> int:

@@ -66,6 +66,11 @@ class RequestParameters(Strict):
     )
     binary_data_output: bool = Field(default=False, description="Whether all outputs are sent as bytes after the JSON.")
     priority: int | None = Field(default=None, ge=0, description="Accepted and ignored: there are no priorities.")
+    sequence_id: Annotated[int, Field(ge=0, lt=2**64)] | Annotated[str, Field(max_length=128)] = Field(
+        default=0, description="The sequence that the request belongs to; 0 and an empty text mean none."
+    )
+    sequence_start: bool = Field(default=False, description="Whether it begins its sequence, at rest.")
+    sequence_end: bool = Field(default=False, description="Whether it ends its sequence.")
     timeout: int | None = Field(
         default=None,
         ge=0,

@@ -10,6 +10,7 @@ from service.telemetry.metrics.exposition import LabelledRegistry
 from service.telemetry.metrics.models import ModelMetrics
 from service.telemetry.metrics.queues import QueueMetrics
 from service.telemetry.metrics.requests import RequestMetrics
+from service.telemetry.metrics.sessions import SessionMetrics
 from service.telemetry.record import VersionRecord
 
 
@@ -24,6 +25,7 @@ class Metrics:
         registry.register(self.models)
         self.requests = RequestMetrics(registry)
         self.queues = QueueMetrics(registry)
+        self.sessions = SessionMetrics(registry)
         self.ready = Gauge("spikeserve_ready", "1 where the server is ready for requests, else 0.", registry=registry)
         self.threads = Gauge("spikeserve_worker_threads", "Threads that requests run on.", registry=registry)
         about = "Threads that are running something, even for a client that has left."

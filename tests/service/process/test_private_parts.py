@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import logging
 import re
 import socket
 import tomllib
@@ -22,17 +23,22 @@ from packaging.requirements import Requirement
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.server import ServerProtocol
 
-from service.process import connections
+from service.process import connections, websockets
 from tests.serving import ROOT
 
 METHODS: dict[type, dict[str, tuple[str, ...]]] = {
     HttpToolsProtocol: {
         "__init__": ("config", "server_state", "app_state", "_loop"),
+        "_should_upgrade": (),
         "_unset_keepalive_if_required": (),
         "connection_lost": ("exc",),
         "connection_made": ("transport",),
         "data_received": ("data",),
+        "handle_websocket_upgrade": (),
         "on_body": ("body",),
         "on_header": ("name", "value"),
         "on_headers_complete": (),
@@ -40,6 +46,17 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "on_response_complete": (),
         "pause_writing": (),
         "resume_writing": (),
+    },
+    WebSocketsSansIOProtocol: {
+        "__init__": ("config", "server_state", "app_state", "_loop"),
+        "connection_lost": ("exc",),
+        "data_received": ("data",),
+        "handle_cont": ("event",),
+        "handle_parser_exception": (),
+        "pause_writing": (),
+        "receive": (),
+        "resume_writing": (),
+        "send": ("message",),
     },
     FlowControl: {"__init__": ("transport",), "pause_reading": (), "resume_reading": ()},
     uvicorn.Server: {"handle_exit": ("sig", "frame"), "serve": ("sockets",), "startup": ("sockets",)},
@@ -50,6 +67,7 @@ CONNECTION = {
     "headers": list,
     "loop": asyncio.AbstractEventLoop,
     "parser": httptools.HttpRequestParser,
+    "scope": dict,
     "transport": asyncio.Transport,
     "url": bytes,
 }
@@ -60,6 +78,15 @@ CYCLE = {
     "response_started": bool,
 }
 FLOW = {"write_paused": bool}
+WEBSOCKET = {
+    "conn": ServerProtocol,
+    "frames": list,
+    "handshake_complete": bool,
+    "logger": logging.Logger,
+    "loop": asyncio.AbstractEventLoop,
+    "read_paused": bool,
+    "writable": asyncio.Event,
+}
 SERVER = {"should_exit": bool, "started": bool}
 STATE = {"connections": set, "tasks": set}
 INSTALLED = f"uvicorn {version('uvicorn')} with httptools {version('httptools')}"
@@ -167,17 +194,36 @@ def test_every_internal_part_that_a_connection_uses_is_checked_here_and_listed_i
             used.add(node.attr)
     used &= seen.attributes
     assert used == {*METHODS[HttpToolsProtocol], *CONNECTION}
-    listed = {*CONNECTION, *CYCLE, *FLOW, *STATE, "_unset_keepalive_if_required", "pause_reading", "resume_reading"}
+    methods = {"_should_upgrade", "_unset_keepalive_if_required", "handle_websocket_upgrade"}
+    listed = {*CONNECTION, *CYCLE, *FLOW, *STATE, *methods, "pause_reading", "resume_reading"}
     assert {name for name in listed if f"`{name}`" not in (connections.__doc__ or "")} == set()
+
+
+def test_every_internal_part_that_a_websocket_uses_is_checked_here_and_listed_in_its_file() -> None:
+    async def made() -> WebSocketsSansIOProtocol:
+        config = uvicorn.Config(lambda: None, lifespan="off", ws="websockets-sansio")
+        return WebSocketsSansIOProtocol(config, ServerState(), {})
+
+    plain = asyncio.run(made())
+    assert changed_attributes(plain, WEBSOCKET) == []
+    used = set()
+    for node in ast.walk(ast.parse(inspect.getsource(websockets.WebSocketConnection))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            used.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            used.add(node.attr)
+    used &= set(dir(plain))
+    assert used == {*METHODS[WebSocketsSansIOProtocol], *WEBSOCKET, "transport"}
+    assert {name for name in WEBSOCKET if f"`{name}`" not in (websockets.__doc__ or "")} == set()
 
 
 def test_no_other_file_of_the_service_uses_internal_parts_of_uvicorn() -> None:
     internal = re.compile(r"uvicorn\._|uvicorn\.protocols|server_state|httptools_impl")
     using = {path.name for path in (ROOT / "service").rglob("*.py") if internal.search(path.read_text())}
-    assert using == {"connections.py"}
+    assert using == {"connections.py", "websockets.py"}
 
 
-@pytest.mark.parametrize("name", ["httptools", "uvicorn"])
+@pytest.mark.parametrize("name", ["httptools", "uvicorn", "websockets"])
 def test_a_newer_version_is_installed_only_once_this_test_has_passed_with_it(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = [Requirement(line) for line in project["optional-dependencies"]["serve"]]

@@ -1,0 +1,186 @@
+"""The endpoints of streams: a WebSocket, and a POST whose body and answer are both sent while they come.
+
+WebSocket    binary messages are event records, texts are JSON messages; each line is a text
+POST         the body is event records, or JSON messages, one a line; the answer is a line of JSON each (NDJSON)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from models.errors import InvalidInput
+from service.errors import UnsupportedMedia, shown
+from service.http.direct import DirectRoute
+from service.http.middleware.keys import SUBPROTOCOL
+from service.http.middleware.requests import exchange_of
+from service.http.routes import ERRORS, Name, Version, responses
+from service.http.services import Services
+from service.inference.body import Body
+from service.inference.sessions.messages import Line
+from service.inference.sessions.options import StreamOptions
+from service.inference.sessions.stream import Stream
+from service.inference.sessions.table import OpenSession
+
+RECORDS = {"application/vnd.spikeserve.events", "application/octet-stream", "application/x-www-form-urlencoded", ""}
+MESSAGES = {"application/x-ndjson", "application/jsonl"}
+LINE_BYTES = 2**26  # of a message in a body
+PART_BYTES = 2**16  # of events that are worked on at once
+NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
+
+
+STREAMS: dict[str, Any] = {
+    "responses": {
+        200: {
+            "content": {"application/x-ndjson": {}},
+            "description": "A line for each window, and others; see the page.",
+        },
+        **responses(ERRORS, 401, 403, 404, 415, 422, 503),
+    },
+    "tags": ["stream"],
+}
+
+
+class StreamRoute(WebSocketRoute):
+    """A WebSocket's route, which logs and metrics name as they name those of requests."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match a path."""
+        match, child = super().matches(scope)
+        return match, {**child, "route": self}
+
+
+async def stream_by_websocket(websocket: WebSocket) -> None:
+    """Serve a session over a WebSocket."""
+    services: Services = websocket.app.state.services
+    name, version = websocket.path_params["name"], websocket.path_params.get("version")
+    model = services.registry.get(name, version)
+    exchange_of(websocket).record.labels |= {"model": model.name, "version": model.version}
+    with services.sessions.opened(model, StreamOptions.read(websocket.query_params)) as opened:
+        offered = websocket.scope["subprotocols"]
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+
+        async def receive() -> bytes | str | None:
+            message = await websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise ClientDisconnect
+            records: bytes | None = message.get("bytes")
+            return message["text"] if records is None else records
+
+        async def send(line: Line) -> None:
+            try:
+                await websocket.send_text(to_json(line, inf_nan_mode="null").decode())
+            except (WebSocketDisconnect, RuntimeError) as error:
+                raise ClientDisconnect from error
+
+        await Stream(opened, services.sessions, services.blobs, send).serve(receive)
+        if websocket.application_state is WebSocketState.CONNECTED:
+            with suppress(WebSocketDisconnect, RuntimeError):
+                await websocket.close(_code(opened))
+
+
+def _code(opened: OpenSession) -> int:
+    match opened.ended:
+        case None:
+            return NORMAL
+        case "error":
+            return REFUSED
+    return GOING_AWAY
+
+
+async def stream_by_post(request: Request, name: Name, version: Version | None = None) -> Response:
+    """Serve a session over a body and an answer that are both sent while they come."""
+    services: Services = request.app.state.services
+    exchange = exchange_of(request)
+    kind = exchange.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+    if kind not in RECORDS | MESSAGES:
+        expected = "application/vnd.spikeserve.events or application/x-ndjson"
+        raise UnsupportedMedia(f"Content-Type is {shown(kind)}, expected {expected}")
+    if exchange.headers.get(b"content-encoding", b"identity") != b"identity":
+        raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
+    model = services.registry.get(name, version)
+    exchange.record.labels |= {"model": model.name, "version": model.version}
+    exchange.body.streamed = True
+    parts = _messages(exchange.body) if kind in MESSAGES else _records(exchange.body)
+    options = StreamOptions.read(request.query_params)
+    return LinesResponse(services.sessions.opened(model, options), parts, services)
+
+
+class LinesResponse(Response):
+    """Serves a session over a POST: its lines are sent as they are made, while the body still comes."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(
+        self,
+        opening: AbstractContextManager[OpenSession],
+        parts: AsyncIterator[bytes] | AsyncIterator[str],
+        services: Services,
+    ) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self.opening = opening
+        self.parts = parts
+        self.services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Serve the session."""
+        with self.opening as opened:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+
+            async def next_part() -> bytes | str | None:
+                return await anext(self.parts, None)
+
+            async def write(line: Line) -> None:
+                content = to_json(line, inf_nan_mode="null") + b"\n"
+                await send({"type": "http.response.body", "body": content, "more_body": True})
+
+            await Stream(opened, self.services.sessions, self.services.blobs, write).serve(next_part)
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _records(body: Body) -> AsyncIterator[bytes]:
+    """Yield a body's event records; a part of one waits for its rest."""
+    rest = b""
+    while (part := await body.part()) is not None:
+        content = rest + part
+        whole = len(content) - len(content) % 8
+        rest = content[whole:]
+        for start in range(0, whole, PART_BYTES):
+            yield content[start : min(whole, start + PART_BYTES)]
+    if rest:
+        raise InvalidInput(f"the body ends with {len(rest)} bytes of an event, expected 8 for each")
+
+
+async def _messages(body: Body) -> AsyncIterator[str]:
+    """Yield a body's messages, one for each line."""
+    rest = bytearray()
+    while (part := await body.part()) is not None:
+        *lines, last = part.split(b"\n")
+        for line in lines:
+            rest += line
+            if rest.strip():
+                yield rest.decode(errors="replace")
+            rest.clear()
+        rest += last
+        if len(rest) > LINE_BYTES:
+            raise InvalidInput(f"a message has {len(rest)} bytes or more, expected at most {LINE_BYTES}")
+    if rest.strip():
+        yield rest.decode(errors="replace")
+
+
+streaming = APIRouter(route_class=DirectRoute)
+for path in ("/models/{name}/stream", "/models/{name}/versions/{version}/stream"):
+    streaming.post(path, **STREAMS)(stream_by_post)
+sockets = [StreamRoute(route.path, stream_by_websocket) for route in streaming.routes if isinstance(route, APIRoute)]

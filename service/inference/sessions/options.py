@@ -1,0 +1,53 @@
+"""The options of a stream, which are its query's parameters."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError
+from starlette.datastructures import QueryParams
+
+from models.errors import InvalidInput
+from service.errors import shown
+from service.inference.native.schemas import Strict
+from service.inference.validation import first_error
+
+
+class Reading(StrEnum):
+    """What the class of a window is read from."""
+
+    TOTAL = "total"  # all that the network has answered since the session began
+    WINDOW = "window"  # the output spikes of this window alone
+    DECAY = "decay"  # the output spikes of all windows, each of which counts `decay` times the one after it
+
+
+class StreamOptions(Strict):
+    """What a client may choose for its stream."""
+
+    step_us: Annotated[int, Field(ge=1, le=2**31, strict=False)] | None = Field(
+        default=None, description="Microseconds of a time step; only for a model whose input does not say it."
+    )
+    window_steps: Annotated[int, Field(ge=1, strict=False)] | None = Field(
+        default=None, description="Time steps of a window; by default as the model's input says, or 1."
+    )
+    scores: Reading = Field(
+        default=Reading.TOTAL,
+        strict=False,
+        description="What the class is read from: total, window (the spikes of each window alone) or decay.",
+    )
+    decay: Annotated[float, Field(gt=0, lt=1, strict=False)] = Field(
+        default=0.9, description="For scores=decay: how much a window counts for the next one."
+    )
+
+    @classmethod
+    def read(cls, query: QueryParams) -> Self:
+        """Read a query; raises InvalidInput."""
+        names = [name for name, _ in query.multi_items()]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidInput(f"{shown(name)} is in the query twice, expected once")
+        try:
+            return cls.model_validate(dict(query))
+        except ValidationError as error:
+            raise InvalidInput(f"query: {first_error(error, fields=', '.join(cls.model_fields)).sentence}") from error

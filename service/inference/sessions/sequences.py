@@ -1,0 +1,141 @@
+"""Sequences: sessions over requests of the Open Inference Protocol, which name theirs by an id.
+
+Triton's extension: `sequence_start` begins a sequence at rest, later requests with the same `sequence_id` go on with
+its state, and `sequence_end` ends it. The requests of a sequence run one after the other, in the order in which they
+came. An id belongs to the key that it came with, so that no client meets another's state. A sequence that is not heard
+of for `session_idle_seconds` is dropped. It lives in one process: several workers share none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from models.engines import State
+from models.spec import Coding
+from service.catalog.loaded import LoadedModel
+from service.inference.job import AnyJob
+from service.inference.query import InSequence
+from service.inference.sessions.table import Ended, Sessions
+from service.inference.v2.codec import InferCodec
+from service.inference.v2.errors import InvalidRequest
+
+CODINGS = (Coding.DIRECT, Coding.SPIKES, Coding.CURRENT)  # in which a run can be cut: the others count a run's steps
+
+Key: TypeAlias = tuple[bytes, str, int | str]  # of whom, of which model, and which
+
+
+@dataclass(eq=False)
+class OpenSequence:
+    """A sequence between its requests: its state is None at rest."""
+
+    model: LoadedModel
+    state: State | None = None
+    waiting: deque[AnyJob] = field(default_factory=deque)  # its requests in order; the first one runs
+    used: float = 0.0  # when it was last heard of, on the event loop's clock
+
+
+class Sequences:
+    """The open sequences of this process. Only the event loop touches them."""
+
+    def __init__(self, sessions: Sessions, resume: Callable[[AnyJob], None]) -> None:
+        self.sessions = sessions
+        self.resume = resume  # lets a job wait for its run
+        self.open: dict[Key, OpenSequence] = {}
+        sessions.on_end = self._end_model
+
+    def enter(self, job: AnyJob, named: InSequence) -> None:
+        """Let a decoded job run when the requests of its sequence that came before have run.
+
+        Raises InvalidRequest for a sequence that has not begun, and Overloaded for one too many.
+        """
+        key = (job.owner, job.model.name, named.id)
+        sequence = self.open.get(key)
+        if named.start:
+            _check(job)
+        elif sequence is None:
+            raise InvalidRequest(
+                f"sequence_id is {named.shown}, but no such sequence of model '{job.model.name}' is open here: begin "
+                "it with sequence_start"
+            )
+        if sequence is None:
+            sequence = self._begin(key, job.model)
+        if job.model is not sequence.model:
+            _go_over(job, sequence.model)
+        job.keeps_state = True
+        sequence.waiting.append(job)
+        job.answer.add_done_callback(lambda _: self._left(key, sequence, job))
+        if sequence.waiting[0] is job:
+            self._run(sequence)
+
+    def _begin(self, key: Key, model: LoadedModel) -> OpenSequence:
+        self.sessions.admit(model)
+        sequence = self.open[key] = OpenSequence(model)
+        self._watch(key, sequence)
+        return sequence
+
+    def _run(self, sequence: OpenSequence) -> None:
+        """Run the first of its requests."""
+        job = sequence.waiting[0]
+        start = job.query is not None and job.query.sequence is not None and job.query.sequence.start
+        job.state = None if start else sequence.state
+        self.resume(job)
+
+    def _left(self, key: Key, sequence: OpenSequence, job: AnyJob) -> None:
+        """Go on after a request that was answered, failed or was abandoned."""
+        was_first = bool(sequence.waiting) and sequence.waiting[0] is job
+        if job in sequence.waiting:
+            sequence.waiting.remove(job)
+        answered = not job.answer.cancelled() and job.answer.exception() is None
+        if was_first and answered:
+            sequence.state = job.after
+        sequence.used = asyncio.get_running_loop().time()
+        named = job.query.sequence if job.query is not None else None
+        if named is not None and named.end and answered and not sequence.waiting:
+            self._close(key, sequence, Ended.CLIENT)
+        elif was_first and sequence.waiting:
+            self._run(sequence)
+
+    def _watch(self, key: Key, sequence: OpenSequence) -> None:
+        """Close a sequence that nobody has asked for long."""
+        loop, idle = asyncio.get_running_loop(), self.sessions.settings.session_idle_seconds
+        sequence.used = sequence.used or loop.time()
+        left = sequence.used + idle - loop.time()
+        if self.open.get(key) is not sequence:
+            return
+        if left > 0 or sequence.waiting:
+            loop.call_later(max(left, idle / 2), self._watch, key, sequence)
+        else:
+            self._close(key, sequence, Ended.IDLE)
+
+    def _end_model(self, name: str) -> None:
+        for key, sequence in list(self.open.items()):
+            if sequence.model.name == name:
+                self._close(key, sequence, Ended.UNLOADED)
+
+    def _close(self, key: Key, sequence: OpenSequence, why: Ended) -> None:
+        if self.open.get(key) is sequence:
+            del self.open[key]
+            self.sessions.release(sequence.model, why)
+
+
+def _check(job: AnyJob) -> None:
+    """Raise InvalidRequest, or InvalidInput, where a model or a request cannot be a sequence's."""
+    spec = job.model.network.spec
+    if spec.coding not in CODINGS:
+        raise InvalidRequest(
+            f"sequence_id is given, but the model's coding is '{spec.coding}', expected one of {', '.join(CODINGS)}"
+        )
+
+
+def _go_over(job: AnyJob, model: LoadedModel) -> None:
+    """Have a job run on the version that its sequence began with, which was replaced since."""
+    if not isinstance(job.codec, InferCodec) or model.spec.input != job.model.spec.input:
+        raise InvalidRequest(
+            f"sequence_id names a sequence of version {model.version} of the model, which takes other inputs: begin "
+            "another with sequence_start"
+        )
+    job.codec, job.model = replace(job.codec, model=model), model

@@ -1,0 +1,143 @@
+"""A session: one network that goes on from window to window, and what is read from it at the end of each."""
+
+from __future__ import annotations
+
+import math
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.coding import binner, encode_binned
+from models.engines import State
+from models.engines.state import READOUT, SPIKE_COUNTS
+from models.errors import InvalidInput
+from models.spec import Coding, EventBinning, Polarity, Readout, Spec
+from service.catalog.loaded import LoadedModel
+from service.inference.scheduler import Scheduler
+from service.inference.sessions.messages import Scores, WindowLine
+from service.inference.sessions.options import Reading, StreamOptions
+from service.inference.sessions.windows import Window, Windows
+
+CAMERA_AXES = 3  # channels, height, width
+
+
+class Session:
+    """One client's session with one model. `state` is None before the first window: rest.
+
+    Raises InvalidInput for a model that has no sessions, and for options that do not fit it.
+    """
+
+    def __init__(self, model: LoadedModel, options: StreamOptions, scheduler: Scheduler) -> None:
+        spec = model.network.spec
+        if spec.coding is not Coding.SPIKES:
+            raise InvalidInput(
+                f"model '{model.name}' has coding '{spec.coding}', expected spikes: only such models have streams"
+            )
+        if options.scores is not Reading.TOTAL and spec.readout is not Readout.SPIKE_COUNT:
+            raise InvalidInput(
+                f"scores is '{options.scores}', but this model's class is read from '{spec.readout}', expected total"
+            )
+        self.model = model
+        self.spec = spec
+        self.options = options
+        self.scheduler = scheduler
+        self.events = binning_of(spec, options)
+        steps = options.window_steps or self.events.window_steps
+        model.limits.check_steps(steps, "window_steps")
+        model.limits.check_size(1, steps)
+        self.windows = Windows(self.events, steps)
+        self.state: State | None = None
+        self.counts: NDArray[np.int64] = np.zeros(spec.classes, np.int64)  # the output spikes since rest
+        self.decayed: NDArray[np.float64] = np.zeros(spec.classes)
+        self.answered = 0  # windows
+        self.answered_until: int | None = None  # the end of the last of them, or when the first begins
+        self.late_told = 0  # of the late events, those that a line has told of
+
+    @property
+    def size(self) -> int:
+        """The bytes that it holds between windows."""
+        return self.model.state_bytes
+
+    def go_on(self, state: State, number: int, start: int | None, decayed: NDArray[np.float64]) -> None:
+        """Go on with window `number`, which begins at `start`, from the state of a session elsewhere."""
+        self.state, self.counts, self.decayed = state, spikes_so_far(state, self.spec.classes), decayed
+        self.answered, self.answered_until = number, start
+        self.windows.go_on(number, start)
+
+    async def answer(self, window: Window, arrived: float) -> WindowLine:
+        """Run a closed window, and return its line; `arrived` is when the message came that closed it.
+
+        Raises InvalidInput, DeadlineExceeded and ShuttingDown; the state is then that of the window before.
+        """
+        steps = self.windows.steps
+        where = f"window {window.number}"
+        found = binner(self.events).between(window.records, window.times, window.start, steps, where)
+        inputs = encode_binned(found, self.spec, steps)
+        result, self.state = await self.scheduler.run_slice(self.model, inputs, self.state)
+        self.answered, self.answered_until = window.number + 1, window.end
+        counts = result.spike_counts[0]
+        of_window, self.counts = counts - self.counts, counts
+        self.decayed = self.options.decay * self.decayed + of_window
+        late, self.late_told = self.windows.late - self.late_told, self.windows.late
+        line: WindowLine = {
+            "type": "window",
+            "window": window.number,
+            "t": window.end,
+            "events": len(window.records),
+            "late": late,
+            "window_counts": of_window.tolist(),
+            "spike_counts": counts.tolist(),
+            **self._scores(result.readout[0], of_window),
+            "synaptic_operations": 0 if result.synaptic_operations is None else int(result.synaptic_operations[0]),
+            "lag_ms": round((perf_counter() - arrived) * 1000, 3),
+        }
+        return line
+
+    def _scores(self, readout: NDArray[np.generic], of_window: NDArray[np.int64]) -> Scores:
+        """Return the class of a window, and what it is read from."""
+        scores: NDArray[np.generic] = readout
+        match self.options.scores:
+            case Reading.WINDOW:
+                scores = of_window
+            case Reading.DECAY:
+                scores = self.decayed
+        line: Scores = {}
+        if self.spec.readout is not Readout.SPIKE_COUNT or self.options.scores is not Reading.TOTAL:
+            line["scores"] = scores.tolist()
+        if self.spec.scores.has_classes:
+            best = int(scores.argmax())
+            line["class_index"], line["label"] = best, self.spec.labels[best]
+            if len(scores) > 1:
+                second, first = np.partition(scores, -2)[-2:].tolist()
+                line["margin"] = first - second
+        return line
+
+
+def spikes_so_far(state: State, classes: int) -> NDArray[np.int64]:
+    """Return the output spikes (classes,) of a state of one sample."""
+    counts = state.arrays.get(SPIKE_COUNTS)
+    if counts is None and state.arrays[READOUT].dtype == np.int64:
+        counts = state.arrays[READOUT]
+    return np.zeros(classes, np.int64) if counts is None else counts[0]
+
+
+def binning_of(spec: Spec, options: StreamOptions) -> EventBinning:
+    """Return how a stream's events become steps: as the model's input says, or else as its shape suggests.
+
+    Raises InvalidInput where nothing says how long a step is.
+    """
+    known = spec.input.events
+    step_us = known.step_us if known else round(spec.dt * 1e6) if spec.dt else None
+    if options.step_us is not None and step_us not in (None, options.step_us):
+        raise InvalidInput(f"step_us is {options.step_us}, but a step of this model is {step_us} microseconds")
+    if known is not None:
+        return known
+    step_us = step_us or options.step_us
+    if step_us is None:
+        raise InvalidInput("step_us is missing: this model does not say how long its steps are, expected ?step_us=…")
+    channels, *area = spec.input.shape if len(spec.input.shape) == CAMERA_AXES else (1, math.prod(spec.input.shape))
+    if channels > 2 or len(area) > 2:
+        channels, area = 1, [math.prod(spec.input.shape)]
+    polarity = Polarity.CHANNELS if channels == 2 else Polarity.MERGED
+    return EventBinning(step_us=step_us, sensor=tuple(reversed(area)), polarity=polarity)

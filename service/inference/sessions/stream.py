@@ -1,0 +1,144 @@
+"""A stream: what a client sends, in order, and the lines that answer it, over whatever carries them.
+
+One message is read, and all that it closes is answered, before the next is read. So a client that sends faster than the
+network runs, or does not read its lines, is read from more slowly, and nothing piles up here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import TypeAlias
+
+from models.coding.records import Records, records_of
+from models.errors import InvalidInput
+from service.errors import ServiceError
+from service.inference.sessions.blob import Blobs
+from service.inference.sessions.messages import (
+    EndMessage,
+    EventsMessage,
+    Line,
+    Message,
+    StateLine,
+    StateMessage,
+    TimeMessage,
+    read_message,
+)
+from service.inference.sessions.table import Ended, OpenSession, Sessions
+from service.inference.sessions.windows import PENDING_BYTES, Window
+
+Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
+Send: TypeAlias = Callable[[Line], Awaitable[None]]
+
+LONG_TEXT = 2**16  # characters; a longer message is read on a thread
+LONG_WAIT = 0.02  # seconds; a client that is ahead of its rate by less is not slowed down
+
+
+class Stream:
+    """Serves one open session."""
+
+    def __init__(self, opened: OpenSession, sessions: Sessions, blobs: Blobs, send: Send) -> None:
+        self.opened = opened
+        self.session = opened.session
+        self.sessions = sessions
+        self.metrics = sessions.metrics
+        self.blobs = blobs
+        self.send = send
+        self.begun = False  # whether any message has come
+        self.free_at = perf_counter()  # when the events so far would have come at the greatest rate
+
+    async def serve(self, receive: Receive) -> None:
+        """Answer messages until the session ends.
+
+        `receive` returns event records as bytes, a message as text, and None at the end. Raises ClientDisconnect where
+        the client has left; every other end has its lines.
+        """
+        try:
+            await self._serve(receive)
+        except asyncio.CancelledError:
+            ended, task = self.opened.ended, asyncio.current_task()
+            if ended is None or task is None:
+                raise
+            task.uncancel()
+            await self.send(await self.state_line(self.sessions.why(ended)))
+        except (ServiceError, InvalidInput) as error:
+            self.opened.ended = Ended.ERROR
+            await self.send(await self.state_line("an error ended the session"))
+            await self.send({"type": "error", "error": str(error)})
+
+    async def _serve(self, receive: Receive) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self.sessions.settings.session_idle_seconds):
+                    content = await receive()
+            except TimeoutError:
+                self.opened.ended = Ended.IDLE
+                await self.send(await self.state_line(self.sessions.why(Ended.IDLE)))
+                return
+            arrived = perf_counter()
+            if not await self._handle(content, arrived):
+                return
+
+    async def _handle(self, content: bytes | str | None, arrived: float) -> bool:
+        """Handle a message, and return whether the session goes on."""
+        windows = self.session.windows
+        match await _read(content) if isinstance(content, str) else content:
+            case bytes() as records:
+                await self._add(records_of(records, "a message"))
+            case EventsMessage() as message:
+                await self._add(message.records())
+            case TimeMessage(t=t):
+                windows.advance(t)
+            case StateMessage(state=None):
+                await self.send(await self.state_line())
+            case StateMessage(state=str() as state):
+                if self.begun:
+                    raise InvalidInput("state: only the first message may bring one")
+                await self.blobs.restore(self.session, state)
+            case EndMessage() | None:
+                await self._close_windows(arrived)
+                if (window := windows.flush()) is not None:
+                    await self._answer(window, arrived)
+                await self.send(
+                    {"type": "end", "windows": windows.number, "events": windows.received, "late": windows.late}
+                )
+                return False
+        self.begun = True
+        await self._close_windows(arrived)
+        return True
+
+    async def _add(self, records: Records) -> None:
+        """Add events, after a wait where they come faster than one session may send them."""
+        now = perf_counter()
+        self.free_at = max(now, self.free_at) + len(records) / self.sessions.settings.max_session_events
+        if self.free_at - now > LONG_WAIT:
+            await asyncio.sleep(self.free_at - now)
+        windows = self.session.windows
+        received, late = windows.received, windows.late
+        windows.add(records)
+        self.opened.reserve(windows.pending * PENDING_BYTES)
+        name = self.session.model.name
+        self.metrics.events.labels(name).inc(windows.received - received)
+        self.metrics.late.labels(name).inc(windows.late - late)
+
+    async def _close_windows(self, arrived: float) -> None:
+        """Answer every window that is closed."""
+        while (window := self.session.windows.close()) is not None:
+            await self._answer(window, arrived)
+
+    async def _answer(self, window: Window, arrived: float) -> None:
+        line = await self.session.answer(window, arrived)
+        name = self.session.model.name
+        self.metrics.windows.labels(name).inc()
+        self.metrics.lag.labels(name).observe(perf_counter() - arrived)
+        await self.send(line)
+
+    async def state_line(self, reason: str | None = None) -> StateLine:
+        """Return the state at the end of the last window that was answered."""
+        line: StateLine = {"type": "state", **await self.blobs.told(self.session)}  # type: ignore[typeddict-item]
+        return line if reason is None else {**line, "reason": reason}
+
+
+async def _read(text: str) -> Message:
+    return await asyncio.to_thread(read_message, text) if len(text) > LONG_TEXT else read_message(text)

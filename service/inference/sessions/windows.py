@@ -1,0 +1,129 @@
+"""Windows: a stream's events, sorted by their time stamps into windows of equal length.
+
+A window is closed by the first event, or the first word about the time, at or after its end. Nothing waits for the
+clock on the wall. Within a window events may come in any order; an event of a window that is closed comes too late, and
+is counted and dropped. Where events are missing, windows close without events: silence is an input too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from models.coding.records import RECORD, Records, Times, unwrapped
+from models.errors import InvalidInput
+from models.spec import EventBinning, Origin
+
+MAX_GAP = 100_000  # windows that one message may close, so that a wrong time stamp does not stand for days of silence
+MAX_PENDING = 2**20  # events of windows that are not closed, in one session
+PENDING_BYTES = 16  # of each of them
+
+
+@dataclass(frozen=True)
+class Window:
+    """A closed window: its events (events,), in order of time, and when it began and ended.
+
+    All times are microseconds of the stream.
+    """
+
+    number: int
+    start: int
+    end: int
+    records: Records
+    times: Times
+
+
+@dataclass
+class Windows:
+    """Closes the windows of one stream, of `steps` steps each.
+
+    `start` is when the open window begins, and `now` the latest time heard of; both are None before the first event.
+    """
+
+    events: EventBinning
+    steps: int
+    start: int | None = None
+    now: int | None = None
+    number: int = 0
+    received: int = 0  # events that came in time
+    late: int = 0  # events that came after their window was closed
+    pending: int = 0  # events of windows that are not closed
+    _records: list[Records] = field(default_factory=list)
+    _times: list[Times] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """The length of a window, in microseconds."""
+        return self.events.step_us * self.steps
+
+    def add(self, records: Records) -> None:
+        """Add events (events,), in any order.
+
+        Raises InvalidInput where one is so far ahead that too many windows would close, and where too many wait.
+        """
+        if not len(records):
+            return
+        times = unwrapped(records["t"], int(records["t"][0]) if self.now is None else self.now)
+        start = self._begun(int(times[0]))
+        if times.min() < start:
+            in_time = times >= start
+            self.late += int(len(times) - np.count_nonzero(in_time))
+            records, times = records[in_time], times[in_time]
+        waiting = self.pending + len(times)
+        if waiting > MAX_PENDING:
+            raise InvalidInput(f"events: {waiting} wait for their windows to close, expected at most {MAX_PENDING}")
+        if len(times):
+            self.advance(int(times.max()))
+            self._records.append(records)
+            self._times.append(times)
+            self.pending = waiting
+            self.received += len(times)
+
+    def advance(self, t: int) -> None:
+        """Take note of the time `t`, so that all windows before it close. Raises InvalidInput where these are many."""
+        ahead = (t - self._begun(t)) // self.length
+        if ahead > MAX_GAP:
+            raise InvalidInput(f"t: {t} would close {ahead} windows at once, expected at most {MAX_GAP}")
+        self.now = t if self.now is None else max(self.now, t)
+
+    def close(self) -> Window | None:
+        """Return the next window that is closed, or None if none is."""
+        if self.start is None or self.now is None or self.now < self.start + self.length:
+            return None
+        return self._take(self.start)
+
+    def flush(self) -> Window | None:
+        """Close the open window early, if it holds any event, as if nothing more came before its end."""
+        return self._take(self.start) if self.pending and self.start is not None else None
+
+    def go_on(self, number: int, start: int | None) -> None:
+        """Begin with window `number`, which begins at `start`, in place of the first."""
+        self.number, self.start, self.now = number, start, start
+
+    def _begun(self, first: int) -> int:
+        """Return when the open window begins; the first one of all does at `first`, or at 0 where the model says so."""
+        if self.start is None:
+            self.start = 0 if self.events.origin is Origin.ZERO else first
+        return self.start
+
+    def _take(self, start: int) -> Window:
+        end = start + self.length
+        records, times = self._in_order()
+        count = int(np.searchsorted(times, end))
+        self._records, self._times = [records[count:]], [times[count:]]
+        self.pending = len(times) - count
+        window = Window(self.number, start, end, records[:count], times[:count])
+        self.start, self.number = end, self.number + 1
+        self.now = end if self.now is None else max(self.now, end)
+        return window
+
+    def _in_order(self) -> tuple[Records, Times]:
+        """Return the events that wait, by time."""
+        if not self.pending:
+            return np.empty(0, RECORD), np.empty(0, np.int64)
+        records, times = np.concatenate(self._records), np.concatenate(self._times)
+        if (times[1:] < times[:-1]).any():
+            order = np.argsort(times, kind="stable")
+            records, times = records[order], times[order]
+        return records, times

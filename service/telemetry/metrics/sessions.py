@@ -1,0 +1,28 @@
+"""The metrics of sessions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+MODEL = ("model",)
+LAGS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+class SessionMetrics:
+    """The metrics of all sessions."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, labelnames=MODEL, registry=registry)
+        self.open = Gauge("spikeserve_sessions", "Sessions that are open.", MODEL, registry=registry)
+        self.state_bytes = Gauge("spikeserve_session_state_bytes", "Bytes of their states.", registry=registry)
+        self.windows = counter("spikeserve_session_windows", "Windows that were answered.")
+        self.events = counter("spikeserve_session_events", "Events that sessions were sent.")
+        self.late = counter("spikeserve_session_late_events", "Events that came after their window was closed.")
+        about = "Sessions that were refused, as too many were open."
+        self.refused = counter("spikeserve_sessions_refused", about)
+        about = "Sessions that have ended, by the reason."
+        self.ended = Counter("spikeserve_sessions_ended", about, (*MODEL, "reason"), registry=registry)
+        about = "Seconds from the message that closed a window to its line."
+        self.lag = Histogram("spikeserve_session_lag_seconds", about, MODEL, buckets=LAGS, registry=registry)

@@ -1,0 +1,116 @@
+"""What a WebSocket's client can make the server hold, written out in frames that no library would send."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.bundles import publish
+from tests.service.sessions.conftest import pairs
+from tests.service.sockets import connect, read_all
+from tests.serving import Process, running
+
+TEXT, BINARY, CONTINUATION, PING = 1, 2, 0, 9
+FINAL = 0x80
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    root: Path = tmp_path_factory.mktemp("repository")
+    publish(root, pairs(), "pairs")
+    with running(root, "--answer-seconds", "2") as process:
+        yield process
+
+
+def frame(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
+    """Return a frame from a client, masked with zeros."""
+    length = (
+        bytes([0x80 | len(payload)]) if len(payload) < 126 else bytes([0x80 | 126]) + struct.pack("!H", len(payload))
+    )
+    return bytes([opcode | (FINAL if final else 0)]) + length + bytes(4) + payload
+
+
+def opened(service: Process, path: str = "/models/pairs/stream") -> tuple[socket.socket, bytes]:
+    """Open a WebSocket; return its connection and the head of the answer."""
+    connection = connect(service)
+    connection.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    return connection, head
+
+
+def resident(service: Process) -> int:
+    """Return the server's resident memory, in bytes."""
+    pages = Path(f"/proc/{service.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_websocket_is_opened_where_there_is_a_stream_alone(service: Process) -> None:
+    connection, head = opened(service)
+    connection.close()
+    assert head.startswith(b"HTTP/1.1 101 ")
+    elsewhere, head = opened(service, "/health/live")
+    elsewhere.close()
+    assert head.startswith(b"HTTP/1.1 200 ")  # as if `Upgrade` were not there
+
+
+def test_many_empty_messages_are_taken_in_turns_with_other_clients(service: Process) -> None:
+    connection, _ = opened(service)
+    with connection:
+        connection.sendall(frame(BINARY) * 200_000)
+        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        connection.sendall(frame(TEXT, b'{"type": "end"}'))
+        assert b'"type":"end","windows":0' in read_all(connection)
+
+
+def test_a_message_of_too_many_fragments_ends_the_connection(service: Process) -> None:
+    connection, _ = opened(service)
+    with connection:
+        connection.sendall(frame(BINARY, final=False) + frame(CONTINUATION, final=False) * 300)
+        assert struct.pack("!H", 1009) in read_all(connection)
+
+
+def test_pings_whose_answers_nobody_reads_fill_no_memory(service: Process) -> None:
+    before = resident(service)
+    connection, _ = opened(service)
+    with connection:
+        connection.settimeout(10)
+        pings = frame(PING, b"x" * 125) * 500
+        sent = 0
+        try:
+            while sent < 64 * 2**20:
+                sent += connection.send(pings)
+        except OSError:
+            pass  # it is not read from any more, and then closed
+    assert sent < 64 * 2**20
+    assert resident(service) - before < 16 * 2**20
+
+
+def test_text_that_is_not_utf8_and_reserved_bits_end_the_connection(service: Process) -> None:
+    for content in (frame(TEXT, b"\xff"), bytes([0xF2, 0x80, 0, 0, 0, 0]), bytes([0x82, 0x00])):
+        connection, _ = opened(service)
+        with connection:
+            connection.sendall(content)
+            assert read_all(connection)[:1] == b"\x88"  # a frame that closes
+    assert httpx.get(f"{service.url}/health/live").status_code == 200
+
+
+def test_what_is_sent_with_the_headers_is_read(service: Process) -> None:
+    connection = connect(service)
+    with connection:
+        connection.sendall(
+            b"GET /models/pairs/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            + frame(TEXT, b'{"type": "end"}')
+        )
+        assert b'"type":"end"' in read_all(connection)

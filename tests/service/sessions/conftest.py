@@ -1,0 +1,40 @@
+"""A server with a model of events, for the tests of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.spec.network import Network
+from tests.bundles import publish
+from tests.networks import network_of
+from tests.serving import Process, running
+
+
+def pairs(**events: object) -> Network:
+    """Two units, each into a neuron of its own that spikes at every second event: weight 0.5, no leak, threshold 1."""
+    return network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
+            {"type": "IF", "name": "out"},
+        ],
+        {"fc.weight": [[0.5, 0], [0, 0.5]]},
+        input={
+            "shape": [2],
+            "events": {"step_us": 1000, "window_steps": 2, "sensor": [2], "polarity": "merged", **events},
+        },
+        coding="spikes",
+        time_steps=4,
+        labels=["left", "right"],
+    )
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server of the model 'pairs', whose windows last 2 ms."""
+    root: Path = tmp_path_factory.mktemp("repository")
+    publish(root, pairs(), "pairs")
+    with running(root, "--session-idle-seconds", "5") as process:
+        yield process

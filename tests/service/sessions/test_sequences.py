@@ -1,0 +1,139 @@
+"""Sequences of the Open Inference Protocol, by requests written out and by Triton's own client."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from models.coding.records import make_records
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.sessions.conftest import pairs
+from tests.serving import Process, running
+
+WHY = "tritonclient is not installed here: it is of the extra 'clients'"
+
+
+def infer(service: Process, events: list[list[float]], model: str = "pairs", **parameters: Any) -> httpx.Response:
+    """Send a slice of steps, each with a value for each of two units."""
+    tensor = {"name": "inputs", "shape": [1, len(events), 2], "datatype": "FP32", "data": [events]}
+    body = {"inputs": [tensor], "parameters": parameters}
+    return httpx.post(f"{service.url}/v2/models/{model}/infer", json=body, timeout=60)
+
+
+def counts(answer: httpx.Response) -> list[int]:
+    assert answer.status_code == 200, answer.text
+    (found,) = [each["data"] for each in answer.json()["outputs"] if each["name"] == "spike_counts"]
+    return [int(value) for value in found]
+
+
+def test_a_sequence_goes_on_with_its_state_until_it_ends(service: Process) -> None:
+    # A unit spikes at every second event: one here and one there make a spike.
+    assert counts(infer(service, [[1, 0]], sequence_id=7, sequence_start=True)) == [0, 0]
+    assert counts(infer(service, [[0, 1], [1, 0]], sequence_id=7)) == [1, 0]
+    assert counts(infer(service, [[1, 1]], sequence_id=7, sequence_end=True)) == [1, 1]
+    gone = infer(service, [[1, 0]], sequence_id=7)
+    assert gone.status_code == 400
+    assert gone.json()["error"] == (
+        "sequence_id is 7, but no such sequence of model 'pairs' is open here: begin it with sequence_start"
+    )
+
+
+def test_sequences_do_not_meet_and_a_start_is_at_rest(service: Process) -> None:
+    for name in ("one", "two"):
+        assert counts(infer(service, [[1, 0]], sequence_id=name, sequence_start=True)) == [0, 0]
+    assert counts(infer(service, [[1, 0]], sequence_id="one")) == [1, 0]
+    assert counts(infer(service, [[1, 0]], sequence_id="two", sequence_start=True)) == [0, 0]
+    assert counts(infer(service, [[1, 0]])) == [0, 0]  # and a request without one begins at rest
+
+
+def test_requests_of_one_sequence_that_come_together_run_one_after_the_other(service: Process) -> None:
+    infer(service, [[0, 0]], sequence_id=9, sequence_start=True)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: counts(infer(service, [[1, 0]], sequence_id=9)), range(20)))
+    assert sorted(answers) == sorted([n // 2, 0] for n in range(1, 21))
+
+
+def test_a_long_body_belongs_to_its_sequence_too(service: Process) -> None:
+    steps = [[1.0, 0.0]] * 1000
+    assert counts(infer(service, [[1, 0]], sequence_id=11, sequence_start=True)) == [0, 0]
+    assert len(str(steps)) > 2**13
+    assert counts(infer(service, steps, sequence_id=11)) == [500, 0]
+    assert counts(infer(service, [[1, 0]], sequence_id=11, sequence_end=True)) == [501, 0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"sequence_start": True}, "sequence_start or sequence_end is true, but sequence_id is missing"),
+        ({"sequence_id": -1}, "parameters.sequence_id"),
+        ({"sequence_id": "x" * 129}, "parameters.sequence_id"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_400(service: Process, parameters: dict[str, Any], sentence: str) -> None:
+    answer = infer(service, [[1, 0]], **parameters)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(sentence)
+
+
+def test_a_failed_request_leaves_the_state_as_it_was(service: Process) -> None:
+    infer(service, [[1, 0]], sequence_id=12, sequence_start=True)
+    assert infer(service, [[9, 0]], sequence_id=12).status_code == 400  # beyond the declared range
+    assert counts(infer(service, [[1, 0]], sequence_id=12)) == [1, 0]
+
+
+def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(tmp_path: Path) -> None:
+    publish(tmp_path, pairs(), "pairs")
+    with running(tmp_path, "--max-sessions", "1", "--session-idle-seconds", "0.5") as service:
+        infer(service, [[1, 0]], sequence_id=1, sequence_start=True)
+        assert infer(service, [[1, 0]], sequence_id=2, sequence_start=True).status_code == 503
+        while 'spikeserve_sessions{model="pairs"} 1.0' in httpx.get(f"{service.url}/metrics").text:
+            pass
+        assert infer(service, [[1, 0]], sequence_id=1).status_code == 400
+        assert counts(infer(service, [[1, 0]], sequence_id=2, sequence_start=True)) == [0, 0]
+
+
+def test_a_constant_current_goes_on_too(tmp_path: Path) -> None:
+    # Decay 0.5, threshold 1, current 0.75: charges 0.75, 1.125 (spike, left 0.125), 0.8125, 1.15625 (spike), …
+    publish(tmp_path, toy(), "toy")
+    with running(tmp_path) as service:
+
+        def one(**parameters: Any) -> list[int]:
+            tensor = {"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.75, 0]}
+            body = {"inputs": [tensor], "parameters": {"time_steps": 1, **parameters}}
+            return counts(httpx.post(f"{service.url}/v2/models/toy/infer", json=body))
+
+        assert one(sequence_id=1, sequence_start=True) == [0, 0]
+        assert [one(sequence_id=1) for _ in range(3)] == [[1, 0], [1, 0], [2, 0]]
+
+
+def test_tritons_own_client_speaks_of_sequences(service: Process) -> None:
+    triton = pytest.importorskip("tritonclient.http", reason=WHY)
+    with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
+
+        def ask(values: list[list[float]], **sequence: Any) -> list[int]:
+            tensor = triton.InferInput("inputs", [1, len(values), 2], "FP32")
+            tensor.set_data_from_numpy(np.array([values], np.float32))
+            answer = client.infer("pairs", [tensor], sequence_id=4711, **sequence)
+            return [int(value) for value in answer.as_numpy("spike_counts")[0]]
+
+        assert ask([[1, 0]], sequence_start=True) == [0, 0]
+        assert ask([[1, 1]]) == [1, 0]
+        assert ask([[0, 1]], sequence_end=True) == [1, 1]
+
+
+def test_a_stream_and_a_sequence_get_the_same_counts(service: Process) -> None:
+    rng = np.random.default_rng(3)
+    raster = rng.integers(0, 2, (20, 2))
+    step, unit = raster.nonzero()
+    records = make_records(step * 1000, unit).tobytes()
+    answer = httpx.post(f"{service.url}/models/pairs/stream", content=records)
+    *_, last, _ = answer.text.splitlines()
+    for number, start in enumerate(range(0, 20, 5)):
+        found = counts(infer(service, raster[start : start + 5].tolist(), sequence_id=20, sequence_start=number == 0))
+    assert httpx.Response(200, text=last).json()["spike_counts"] == found

@@ -1,0 +1,313 @@
+"""Streams over a real server: by WebSocket and by POST, cut anywhere, moved, and ended from both sides.
+
+The model spikes at every second event of a unit, so that its counts are worked out by hand, and a lost state shows.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from socket import SHUT_RDWR
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from models.coding.records import make_records
+from tests.bundles import publish
+from tests.service.sessions.conftest import pairs
+from tests.serving import Process, running
+
+LINES = dict[str, Any]
+
+
+def socket(service: Process, query: str = "", **options: Any) -> ClientConnection:
+    return connect(f"ws{service.url.removeprefix('http')}/models/pairs/stream{query}", **options)
+
+
+def say(connection: ClientConnection, **message: Any) -> None:
+    connection.send(json.dumps(message))
+
+
+def lines(connection: ClientConnection) -> list[LINES]:
+    """Read all lines to the end of the connection, for whatever reason it ends."""
+    found: list[LINES] = []
+    with suppress(ConnectionClosedError):
+        found.extend(json.loads(line) for line in connection)
+    return found
+
+
+def post(
+    service: Process, content: Any, kind: str = "application/vnd.spikeserve.events", query: str = ""
+) -> httpx.Response:
+    url = f"{service.url}/models/pairs/stream{query}"
+    return httpx.post(url, content=content, headers={"content-type": kind}, timeout=60)
+
+
+def told(answer: httpx.Response) -> list[LINES]:
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_each_window_has_its_line_and_the_state_goes_on(service: Process) -> None:
+    # Unit 0 at 0, 1 and 2 ms, unit 1 at 4 ms: its second event is in window 1's step 0, so it spikes in window 0 alone.
+    with socket(service) as connection:
+        connection.send(make_records([0, 1000, 2000, 4000], [0, 0, 0, 1]).tobytes())
+        say(connection, type="end")
+        first, second, third, end = lines(connection)
+    assert [first["window_counts"], second["window_counts"], third["window_counts"]] == [[1, 0], [0, 0], [0, 0]]
+    assert [each["spike_counts"] for each in (first, second, third)] == [[1, 0]] * 3
+    assert [(each["window"], each["t"], each["events"]) for each in (first, second, third)] == [
+        (0, 2000, 2),
+        (1, 4000, 1),
+        (2, 6000, 1),
+    ]
+    assert (first["class_index"], first["label"], first["margin"]) == (0, "left", 1)
+    assert first["synaptic_operations"] == 4  # two events, each of which meets two weights
+    assert end == {"type": "end", "windows": 3, "events": 4, "late": 0}
+
+
+def test_an_event_of_the_next_window_completes_a_pair(service: Process) -> None:
+    answer = post(service, make_records([0, 3000], [1, 1]).tobytes())
+    first, second, _ = told(answer)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert (first["window_counts"], second["window_counts"]) == ([0, 0], [0, 1])
+
+
+def test_a_body_may_come_in_any_pieces_and_is_answered_while_it_comes(service: Process) -> None:
+    records = make_records([0, 1000, 2500, 5000], [0, 0, 1, 1]).tobytes()
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        pieces = iter([records[:3], records[3:27], b"", records[27:]])
+        headers = {"content-type": "application/octet-stream"}
+        with client.stream("POST", "/models/pairs/stream", content=pieces, headers=headers) as answer:
+            found = [json.loads(line) for line in answer.iter_lines()]
+    assert [each.get("window_counts") for each in found] == [[1, 0], [0, 0], [0, 1], None]
+
+
+def test_messages_say_what_records_say(service: Process) -> None:
+    messages = [
+        {"type": "events", "t": [0, 1000], "unit": [0, 0]},
+        {"type": "time", "t": 6000},
+        {"type": "events", "t": [6000], "x": [1], "y": [0], "p": [0]},
+    ]
+    answer = post(service, "\n".join(map(json.dumps, messages)), "application/x-ndjson")
+    assert [each.get("events") for each in told(answer)] == [2, 0, 0, 1, 3]
+
+
+def test_late_events_are_counted_and_dropped(service: Process) -> None:
+    with socket(service) as connection:
+        connection.send(make_records([0, 2000], [0, 0]).tobytes())
+        json.loads(connection.recv())
+        connection.send(make_records([1000, 4000], [0, 0]).tobytes())
+        assert json.loads(connection.recv())["late"] == 1
+        say(connection, type="end")
+        assert lines(connection)[-1] == {"type": "end", "windows": 3, "events": 3, "late": 1}
+
+
+def test_a_session_goes_on_elsewhere_from_its_state(service: Process) -> None:
+    with socket(service) as connection:
+        connection.send(make_records([500, 2500], [0, 0]).tobytes())
+        json.loads(connection.recv())
+        say(connection, type="state")
+        state = json.loads(connection.recv())
+    assert (state["window"], state["t"]) == (1, 2500)
+    with socket(service) as connection:
+        say(connection, type="state", state=state["state"])
+        connection.send(make_records([2500, 4500], [0, 0]).tobytes())
+        line = json.loads(connection.recv())
+    # The event at 500 was half a spike, and it is not forgotten.
+    assert (line["window"], line["t"], line["window_counts"], line["spike_counts"]) == (1, 4500, [1, 0], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ("?", "state: is not base64"),
+        ("AAAA", "state: is no session's state"),
+        ("U1BLUwIA" + "A" * 40, "state: has format 2, expected 1"),
+        ("U1BLUwEA" + "A" * 40, "state: is damaged"),
+        ("A" * 200_000, "state: has 200000 characters, expected at most 1"),
+    ],
+)
+def test_a_state_that_is_none_is_refused_by_a_sentence(service: Process, state: str, sentence: str) -> None:
+    with socket(service) as connection:
+        say(connection, type="state", state=state)
+        *_, last = lines(connection)
+    assert last["type"] == "error"
+    assert last["error"].startswith(sentence)
+
+
+def test_every_byte_of_a_state_that_is_changed_gives_a_sentence_or_an_answer(service: Process) -> None:
+    with socket(service) as connection:
+        connection.send(make_records([0, 2000], [0, 0]).tobytes())
+        connection.recv()
+        say(connection, type="state")
+        state = bytearray(base64.b64decode(json.loads(connection.recv())["state"]))
+    for place in range(0, len(state), 7):
+        changed = state.copy()
+        changed[place] ^= 0xFF
+        message = json.dumps({"type": "state", "state": base64.b64encode(changed).decode()})
+        kinds = [line["type"] for line in told(post(service, message, "application/x-ndjson"))]
+        assert kinds in (["end"], ["state", "error"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [("window", [[1, 0], [0, 1], [0, 0]]), ("decay&decay=0.5", [[1, 0], [0.5, 1], [0.25, 0.5]])],
+)
+def test_the_class_may_be_read_from_the_window_or_from_a_decaying_sum(
+    service: Process, scores: str, expected: list[list[float]]
+) -> None:
+    records = make_records([0, 1000, 2000, 3000, 4000], [0, 0, 1, 1, 0])
+    found = told(post(service, records.tobytes(), query=f"?scores={scores}"))
+    assert [each["scores"] for each in found[:-1]] == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("?step_us=500", "step_us is 500, but a step of this model is 1000 microseconds"),
+        ("?window_steps=0", "query: window_steps is '0', expected at least 1"),
+        ("?window_steps=100000", "window_steps is 100000, expected 1 to 1000"),
+        ("?scores=all", "query: scores is 'all', expected 'total', 'window' or 'decay'"),
+        ("?speed=1", "query: speed is not a field here, expected one of step_us, window_steps, scores, decay"),
+        ("?decay=0.5&decay=0.6", "'decay' is in the query twice, expected once"),
+    ],
+)
+def test_options_that_do_not_fit_are_answered_422(service: Process, query: str, sentence: str) -> None:
+    answer = post(service, b"", query=query)
+    assert (answer.status_code, answer.json()) == (422, {"error": sentence})
+    with pytest.raises(InvalidStatus) as refused, socket(service, query):
+        pass
+    assert (refused.value.response.status_code, json.loads(refused.value.response.body)) == (422, {"error": sentence})
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ("{", "message: the body is not JSON"),
+        ('{"type": "sing"}', "message: the body is an object"),
+        ('{"type": "events", "t": [0]}', "a message of events has other lists"),
+        ('{"type": "events", "t": [0], "unit": [0, 1]}', "events: 1 t for 2 unit, expected as many of both"),
+        ('{"type": "events", "t": [-1], "unit": [0]}', "message: t[0] is -1, expected at least 0"),
+        ('{"type": "time", "t": 1, "now": 2}', "message: now is not a field here"),
+    ],
+)
+def test_messages_that_are_wrong_end_the_session_with_its_state_and_a_sentence(
+    service: Process, message: str, sentence: str
+) -> None:
+    with socket(service) as connection:
+        connection.send(make_records([0, 2000], [0, 0]).tobytes())
+        connection.send(message)
+        window, state, error = lines(connection)
+    assert window["type"] == "window"
+    assert (state["type"], state["window"], state["t"]) == ("state", 1, 2000)
+    assert error["error"].startswith(sentence)
+
+
+def test_an_event_outside_of_the_sensor_is_named(service: Process) -> None:
+    *_, last = told(post(service, make_records([0], [7]).tobytes()))
+    assert last["error"].startswith("window 0: event 0 is at x 7, y 0, expected x 0 to 1")
+
+
+def test_a_part_of_an_event_at_the_end_is_named(service: Process) -> None:
+    *_, last = told(post(service, make_records([0, 1], [0, 1]).tobytes()[:11]))
+    assert last["error"] == "the body ends with 3 bytes of an event, expected 8 for each"
+
+
+def test_other_types_and_encodings_are_415(service: Process) -> None:
+    assert post(service, b"", "text/plain").status_code == 415
+    url = f"{service.url}/models/pairs/stream"
+    assert httpx.post(url, content=b"", headers={"content-encoding": "gzip"}).status_code == 415
+
+
+def test_a_silent_session_is_given_its_state(service: Process) -> None:
+    with socket(service) as connection:
+        connection.send(make_records([0, 2000], [0, 0]).tobytes())
+        _, state = lines(connection)
+        assert state["reason"] == "nothing was sent for 5 seconds"
+        assert connection.protocol.close_rcvd is not None
+        assert connection.protocol.close_rcvd.code == 1001
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Process]:
+    """A server that only this test uses."""
+    publish(tmp_path, pairs(), "pairs")
+    with running(tmp_path, "--max-sessions", "2") as process:
+        yield process
+
+
+def test_one_session_too_many_is_503(other: Process) -> None:
+    with socket(other), socket(other):
+        answer = post(other, b"")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json() == {"error": "2 sessions are open, expected fewer than max_sessions"}
+
+
+def test_a_server_that_drains_hands_every_state_back(other: Process) -> None:
+    with socket(other) as one, socket(other) as two:
+        for connection in (one, two):
+            connection.send(make_records([0, 2000], [0, 0]).tobytes())
+            connection.recv()
+        other.process.terminate()
+        for connection in (one, two):
+            (state,) = lines(connection)
+            assert (state["reason"], state["window"], state["t"]) == ("the server is shutting down", 1, 2000)
+    assert other.ended() == 0
+
+
+def test_a_model_that_is_unloaded_hands_states_back(other: Process) -> None:
+    with socket(other) as connection:
+        connection.send(make_records([0, 2000], [0, 0]).tobytes())
+        connection.recv()
+        httpx.post(f"{other.url}/v2/repository/models/pairs/unload").raise_for_status()
+        (state,) = lines(connection)
+    assert state["reason"] == "the model was unloaded"
+
+
+def test_sessions_are_counted(other: Process) -> None:
+    with socket(other) as connection:
+        connection.send(make_records([0, 0, 2000], [0, 0, 0]).tobytes())
+        connection.recv()
+        open_now = httpx.get(f"{other.url}/metrics").text
+        say(connection, type="end")
+        lines(connection)
+    after = httpx.get(f"{other.url}/metrics").text
+    assert 'spikeserve_sessions{model="pairs"} 1.0' in open_now
+    assert 'spikeserve_sessions{model="pairs"} 0.0' in after
+    assert 'spikeserve_session_events_total{model="pairs"} 3.0' in after
+    assert 'spikeserve_session_windows_total{model="pairs"} 2.0' in after
+    assert 'spikeserve_sessions_ended_total{model="pairs",reason="client"} 1.0' in after
+
+
+def test_a_page_of_another_origin_may_not_open_a_stream(service: Process) -> None:
+    with pytest.raises(InvalidStatus) as refused, socket(service, additional_headers={"Origin": "http://evil.example"}):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_a_stream_answers_as_one_long_request_does(service: Process) -> None:
+    rng = np.random.default_rng(1)
+    t, unit = np.sort(rng.integers(0, 200_000, 300)), rng.integers(0, 2, 300)
+    found = told(post(service, make_records(t, unit).tobytes()))
+    steps = (t - t[0]) // 1000
+    body = {"inputs": [{"t": steps.tolist(), "unit": unit.tolist()}], "time_steps": 2 * (len(found) - 1)}
+    whole = httpx.post(f"{service.url}/models/pairs/predict", json=body).json()["predictions"][0]
+    assert found[-2]["spike_counts"] == whole["spike_counts"]
+    assert sum(each["synaptic_operations"] for each in found[:-1]) == whole["synaptic_operations"]
+
+
+def test_a_client_that_vanishes_leaves_nothing(other: Process) -> None:
+    with suppress(ConnectionClosed), socket(other) as connection:
+        connection.send(make_records([0, 2000], [0, 0]).tobytes())
+        connection.recv()
+        connection.socket.shutdown(SHUT_RDWR)
+        connection.recv()
+    other.wait_for("request")
+    assert 'spikeserve_sessions{model="pairs"} 0.0' in httpx.get(f"{other.url}/metrics").text
