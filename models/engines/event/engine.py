@@ -18,8 +18,8 @@ from contextlib import suppress
 from models.coding import Inputs
 from models.engines.base import Record, RunResult, State, joined
 from models.engines.event.carried import Carried, CarriedArrays
-from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
+from models.engines.event.repeated_chunk import chunk_type
 from models.engines.event.warm import compile_kernels
 from models.engines.state import check_arrays, check_steps, steps_since_rest
 from models.engines.stop import Stop
@@ -66,7 +66,7 @@ class EventEngine:
         steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         if inputs.batch <= 1:
             whole = slice(0, inputs.batch)
-            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop).run()
+            result, carried = chunk_type(inputs)(self.network, self.plan, inputs, whole, state, record, stop).run()
             return result, State(steps, CarriedArrays((carried,)))
         done = self._chunks(inputs, state, record, stop)
         parts = [done[start] for start in sorted(done)]
@@ -91,6 +91,7 @@ class EventEngine:
         """Run all parts of a batch on the engine's threads, and return what was found by each part's first sample."""
         waiting = deque(self._parts(inputs))
         done: dict[int, tuple[RunResult, Carried]] = {}
+        chunk = chunk_type(inputs)  # before any of them runs
 
         def run_parts() -> None:
             with suppress(IndexError):  # none is left
@@ -99,7 +100,7 @@ class EventEngine:
                     # A chunk's arrays go before the next one's come.
                     alone = part.stop - part.start == inputs.batch
                     before = state if state is None or alone else state[part]
-                    done[part.start] = Chunk(self.network, self.plan, inputs, part, before, record, stop).run()
+                    done[part.start] = chunk(self.network, self.plan, inputs, part, before, record, stop).run()
 
         helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
         run_parts()
