@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from training.commands.calibrate import calibrate_model
 from training.commands.fit import fit
 from training.commands.groups import RUN, exports, imports
 from training.commands.lr_range import lr_range
@@ -19,6 +20,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 app.command()(fit)
 app.command("lr-range")(lr_range)
 app.command("evaluate")(evaluate_run)
+app.command("calibrate")(calibrate_model)
 app.add_typer(exports, name="export")
 app.add_typer(imports, name="import")
 app.command("check")(check_command)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from models.coding import EncodedInputs
+from models.engines.anytime import Calibration
 from models.engines.base import Counts, Runner
 from models.engines.declared import EngineName, create, preferred
 from models.errors import InvalidBundle, InvalidInput, InvalidSpec
@@ -83,9 +84,10 @@ class Header(Frozen):
 
 
 class Manifest(Header):
-    """The bundle.json of a network of nodes."""
+    """The bundle.json of a network of nodes; `anytime` is there where the network was calibrated for `confident`."""
 
     spec: Spec
+    anytime: Calibration | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -93,6 +95,14 @@ class Manifest(Header):
         if isinstance(fields, dict) and "contract" in fields:
             raise ValueError("holds a contract, not a spec: the model is only an ONNX graph, which can be served alone")
         return fields
+
+    @model_validator(mode="after")
+    def _is_calibrated_for_its_steps(self) -> Self:
+        if self.anytime is not None and self.anytime.time_steps != self.spec.time_steps:
+            raise ValueError(
+                f"anytime: time_steps is {self.anytime.time_steps}, but the spec has {self.spec.time_steps}"
+            )
+        return self
 
 
 AnyManifest = TypeVar("AnyManifest", bound=Header)
@@ -161,6 +171,11 @@ class Bundle:
         return self.network.spec
 
     @property
+    def calibration(self) -> Calibration | None:
+        """What `confident` does, if the network was calibrated for it."""
+        return self.manifest.anytime
+
+    @property
     def sample(self) -> EncodedInputs:
         """One realistic encoded sample, to warm an engine up with."""
         return self.golden.inputs[:1]
@@ -203,6 +218,7 @@ class Contents:
     golden: Golden
     metrics: Mapping[str, float]
     card: str
+    calibration: Calibration | None = None
 
     def write(self, folder: Path, version: int, onnx_model: bytes | None) -> None:
         """Write the files into `folder`, a temporary one that the caller then renames."""
@@ -220,7 +236,7 @@ class Contents:
         if onnx_model is not None:
             files[File.ONNX_MODEL] = onnx_model
         header = header_of(self.name, version, self.metrics, files)
-        write_files(folder, Manifest(**header, spec=self.network.spec), files)
+        write_files(folder, Manifest(**header, spec=self.network.spec, anytime=self.calibration), files)
 
 
 def header_of(name: str, version: int, metrics: Mapping[str, float], files: Mapping[File, bytes]) -> dict[str, Any]:
@@ -239,7 +255,10 @@ def write_files(folder: Path, manifest: Header, files: Mapping[File, bytes]) -> 
     """Write a bundle's files and then its manifest."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    fields = manifest.model_dump(mode="json")
+    if fields.get("anytime", ...) is None:
+        del fields["anytime"]  # so that older versions of this project read the bundle
+    text = json.dumps(fields, indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n")
 
 

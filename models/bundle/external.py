@@ -61,6 +61,11 @@ class ExternalBundle:
         """The task of the model, which is its contract."""
         return self.manifest.contract
 
+    @property
+    def calibration(self) -> None:
+        """None: a graph runs all its steps at once."""
+        return None
+
     @cached_property
     def sample(self) -> EncodedInputs:
         """One random encoded sample, to warm the engine up with."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.coding import Inputs
 from models.coding.inputs import Samples
 from models.engines.readout import Counts
-from models.engines.state import State
+from models.engines.state import State, Steps
 from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import FloatArray
@@ -45,6 +45,10 @@ class RunResult:
     `rasters` name to (time_steps, batch, *shape) of spikes, 0 or 1 (more if a neuron fires several times a step), and
     `membranes` name to the same shape, after the reset: for each spiking node (and a readout's membrane) where `record`
     asked for them, otherwise empty.
+
+    Of a run that stopped samples early (`models.engines.anytime`):
+    `steps_used` (batch,): the steps that each sample took; the counts and the readout are those after them, and what
+    was recorded is 0 after them.
     """
 
     spike_counts: Counts
@@ -53,6 +57,7 @@ class RunResult:
     spikes_per_node: Mapping[str, Counts]
     rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
+    steps_used: Steps | None = None
 
     def __getitem__(self, samples: Samples) -> RunResult:
         """Return the results of some of the samples, which an array of their places may give in any order."""
@@ -63,6 +68,7 @@ class RunResult:
             spikes_per_node={name: spikes[samples] for name, spikes in self.spikes_per_node.items()},
             rasters={name: raster[:, samples] for name, raster in self.rasters.items()},
             membranes={name: membrane[:, samples] for name, membrane in self.membranes.items()},
+            steps_used=None if self.steps_used is None else self.steps_used[samples],
         )
 
     @property
@@ -77,6 +83,7 @@ def joined(results: Sequence[RunResult]) -> RunResult:
     if not others:
         return first
     operations = [each for result in results if (each := result.synaptic_operations) is not None]
+    used = [each for result in results if (each := result.steps_used) is not None]
     return RunResult(
         spike_counts=np.concatenate([result.spike_counts for result in results]),
         readout=np.concatenate([result.readout for result in results]),
@@ -88,6 +95,7 @@ def joined(results: Sequence[RunResult]) -> RunResult:
         membranes={
             name: np.concatenate([result.membranes[name] for result in results], axis=1) for name in first.membranes
         },
+        steps_used=np.concatenate(used) if used else None,
     )
 
 

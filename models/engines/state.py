@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,14 @@ REDUCED_AT_REST: Mapping[Reduction, float] = {
 }
 
 Steps: TypeAlias = NDArray[np.int64]
+
+
+class EngineArrays(Mapping[str, NDArray[Any]]):
+    """The arrays of a state in the form of the engine that made them, which are converted when they are looked up."""
+
+    @abstractmethod
+    def take(self, samples: Samples) -> EngineArrays:
+        """Return the arrays of some of the samples in the same form, not converted."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ class State:
 
     def __getitem__(self, samples: Samples) -> State:
         """Return the state of some of the samples, which an array of their places may give in any order."""
+        if isinstance(self.arrays, EngineArrays):
+            return State(self.steps[samples], self.arrays.take(samples))
         return State(self.steps[samples], {name: array[samples] for name, array in self.arrays.items()})
 
     @classmethod
@@ -154,13 +165,23 @@ def check_state(state: State | None, network: Network, batch: int, time_steps: i
 
     Also where the network has parameters for fewer steps than a sample ends this run with.
     """
+    check_steps(state, network, batch, time_steps)
     if state is not None:
-        _check_arrays(state, network, batch)
+        check_arrays(state, network, batch)
+
+
+def check_steps(state: State | None, network: Network, batch: int, time_steps: int) -> None:
+    """Raise InvalidInput if the steps of `state`, which may be None for rest, do not fit; its arrays are not looked at.
+
+    Also where the network has parameters for fewer steps than a sample ends this run with.
+    """
+    if state is not None:
+        _check_steps(state, batch)
         time_steps += int(state.steps.max(initial=0))
     network.spec.check_steps(time_steps)
 
 
-def _check_arrays(state: State, network: Network, batch: int) -> None:
+def _check_steps(state: State, batch: int) -> None:
     if state.steps.dtype != np.int64:
         raise InvalidInput(f"state: the type of its steps is {state.steps.dtype}, expected int64")
     if state.steps.shape != (batch,):
@@ -170,6 +191,10 @@ def _check_arrays(state: State, network: Network, batch: int) -> None:
     for steps in (state.steps.min(initial=0), state.steps.max(initial=0)):
         if not 0 <= steps <= MOST_STEPS:
             raise InvalidInput(f"state: a sample's steps are {steps}, expected 0 to {MOST_STEPS}")
+
+
+def check_arrays(state: State, network: Network, batch: int) -> None:
+    """Raise InvalidInput if the arrays of `state` are not those of `network` for `batch` samples."""
     wanted, given = arrays_of(network), state.arrays
     for name in sorted(wanted.keys() - given.keys()):
         raise InvalidInput(f"state: lacks '{name}', which the network needs with shape {show(wanted[name].shape)}")

@@ -10,7 +10,9 @@ from pydantic import BaseModel, Field
 from models.bundle import Bundle
 from models.bundle.external import AnyBundle
 from models.bundle.repository import ModelRepository
-from models.engines.base import Runner
+from models.coding import Inputs
+from models.engines.anytime import AnytimeRunner, StopRule, check_rule
+from models.engines.base import Record, Runner, RunResult, Stop
 from models.engines.blob import bytes_per_sample
 from models.engines.declared import EngineName
 from models.errors import InvalidBundle, InvalidInput
@@ -85,6 +87,21 @@ class LoadedModel:
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
+        # An external ONNX graph runs all its steps at once.
+        anytime = AnytimeRunner(engine, bundle.task, bundle.calibration) if isinstance(bundle, Bundle) else None
+        self.anytime = anytime
+
+    def check_stop(self, rule: StopRule, time_steps: int, where: str = "stop") -> None:
+        """Raise InvalidInput if samples cannot end by a rule, which the field `where` of a request asks for."""
+        check_rule(rule, self.spec, self.bundle.calibration, time_steps, where)
+
+    def run(
+        self, inputs: Inputs, rule: StopRule | None, record: Record = Record.NONE, stop: Stop | None = None
+    ) -> RunResult:
+        """Run every sample from rest: all steps, or until it ends by a rule. Raises what the engine raises."""
+        if rule is None or self.anytime is None:
+            return self.engine.run(inputs, record=record, stop=stop)[0]
+        return self.anytime.run(inputs, rule, record=record, stop=stop)
 
     @property
     def network(self) -> Network:

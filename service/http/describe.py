@@ -29,9 +29,15 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "scores": spec.scores,
         "units": None if spec.units is None else list(spec.units),
         "nodes": _nodes(spec),
+        "calibration": _calibration(model),
         "metrics": manifest.metrics,
         "card": model.bundle.card,
     }
+
+
+def _calibration(model: LoadedModel) -> dict[str, float] | None:
+    calibration = model.bundle.calibration
+    return None if calibration is None else calibration.model_dump()
 
 
 def _input(declared: Input) -> InputDescription:

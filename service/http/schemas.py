@@ -72,6 +72,10 @@ class ModelDescription(TypedDict):
     ]
     units: Annotated[list[str] | None, Field(description="The units of the values, in the order of the labels.")]
     nodes: Annotated[list[NodeDescription], Field(description="The network's nodes; empty for an external ONNX model.")]
+    calibration: Annotated[
+        dict[str, float] | None,
+        Field(description="What `stop` `confident` does, and what it saved and lost; null where it is not there."),
+    ]
     metrics: Annotated[dict[str, float], Field(description="What training measured.")]
     card: Annotated[str, Field(description="The model card, Markdown.")]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from models.coding import Inputs, encode
 from models.engines import Record, RunResult, State
+from models.engines.anytime import StopRule
 from models.engines.base import joined
 from service.catalog.loaded import LoadedModel
 from service.errors import DeadlineExceeded
@@ -35,12 +36,13 @@ class Answer(Generic[Content]):
     @classmethod
     def of(cls, codec: Codec[Q, Content], query: Q, result: RunResult, times: Times) -> Answer[Content]:
         """Render a run's result, and record its times and counts."""
-        operations, samples = result.synaptic_operations, len(query.samples)
+        operations, samples, used = result.synaptic_operations, len(query.samples), result.steps_used
         # Most batches hold one sample, and NumPy's sum takes six times as long as taking the first element.
         total = operator.itemgetter(0) if samples == 1 else np.sum
         record = AnswerRecord(
             samples=samples,
             time_steps=query.time_steps,
+            steps=samples * query.time_steps if used is None else int(used.sum()),
             spikes_per_layer={name: int(total(spikes)) for name, spikes in result.spikes_per_node.items()},
             synaptic_operations=None if operations is None else int(total(operations)),
             times=times,
@@ -115,6 +117,11 @@ class Job(Generic[Content]):
         return Record.NONE if self.query is None else self.query.record
 
     @property
+    def stop(self) -> StopRule | None:
+        """The rule by which its samples end early, if any."""
+        return None if self.query is None else self.query.stop
+
+    @property
     def needs_own_run(self) -> bool:
         """Whether it shares no run: its answer holds more than counts, or the model's samples are run one by one."""
         return not self.model.shares_runs or (self.query is not None and bool(self.query.returned))
@@ -140,7 +147,8 @@ class Job(Generic[Content]):
 
     def may_share_a_run(self, other: Job[Any]) -> bool:
         """Return whether one run may hold samples of both."""
-        alike = self.time_steps == other.time_steps and self.keeps_state is other.keeps_state
+        alike = self.time_steps == other.time_steps and self.stop is other.stop
+        alike = alike and self.keeps_state is other.keeps_state
         return alike and not self.needs_own_run and not other.needs_own_run
 
     def fail(self, error: Exception) -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from models.coding import Inputs
 from models.engines import Record
+from models.engines.anytime import StopRule
 from models.spec.network import FloatArray
 from service.errors import shown
 
@@ -50,6 +51,7 @@ class Query:
     answer_bytes: int  # the most that the answer can take, before it is compressed; at most max_answer_bytes
     returned: frozenset[Returned] = frozenset()
     timeout: float | None = None  # the body's own timeout, in seconds from the request's arrival
+    stop: StopRule | None = None  # the rule by which its samples may end before the last step
     sequence: InSequence | None = None
 
     @property

@@ -8,6 +8,7 @@ from enum import IntEnum
 from itertools import chain
 
 from models.engines import Stop
+from models.engines.anytime import StopRule
 from service.catalog.cost import Cost
 from service.inference.batching import Policy
 from service.inference.job import AnyJob
@@ -24,7 +25,7 @@ class Encode:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Work for a thread: run these shards, which have equal time steps, through the engine as one batch."""
+    """Work for a thread: run these shards as one batch; they have equal time steps and one rule of stopping."""
 
     shards: list[Shard]
     stop: Stop = field(default_factory=Stop)
@@ -109,9 +110,9 @@ class Queue:
     def take_burst(self) -> list[list[Shard]]:
         """Return the small jobs of this iteration of the event loop as runs, and close the burst."""
         jobs, self.burst = self.burst or [], None
-        alike: dict[tuple[int, bool], list[AnyJob]] = {}
+        alike: dict[tuple[int, StopRule | None, bool], list[AnyJob]] = {}
         for job in jobs:
-            alike.setdefault((job.time_steps, job.keeps_state), []).append(job)
+            alike.setdefault((job.time_steps, job.stop, job.keeps_state), []).append(job)
         runs: list[list[Shard]] = []
         for group in alike.values():
             limit, samples = self.max_samples(group[0]), 0

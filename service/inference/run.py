@@ -47,7 +47,7 @@ class Computed(NamedTuple):
 
 
 def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = None) -> Computed:
-    """Run shards of equal time steps as one batch. An invalid shard fails alone. Raises Stopped."""
+    """Run shards of equal time steps and one rule as one batch. An invalid shard fails alone. Raises Stopped."""
     taken: list[Shard] = []
     inputs: list[Inputs] = []
     outcomes: list[Outcome] = []
@@ -66,10 +66,10 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
     batch = join_inputs(inputs)
     started = perf_counter()
     try:
-        before = _joined_states(model, taken)
-        result, after = model.engine.run(batch, before, record=taken[0].job.record, stop=stop)
         if taken[0].job.keeps_state:
-            after = State(after.steps, dict(after.arrays))  # an engine may convert an array each time it is looked up
+            result, after = _run_slices(model, taken, batch, stop)
+        else:
+            result, after = model.run(batch, taken[0].job.stop, taken[0].job.record, stop), None
     except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
         if len(taken) == 1:
             return Computed([*outcomes, Outcome(taken[0].job, error=error)])
@@ -82,10 +82,18 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
         shard.job.times.run_began, shard.job.times.run_ended = started, ended
         start, end = end, end + shard.stop - shard.start
         own = result if len(taken) == 1 else result[start:end]
-        if shard.job.keeps_state:
+        if after is not None:
             shard.job.after = after[np.arange(start, end)]  # a copy: a view would keep the whole batch in memory
         outcomes.append(Outcome(shard.job, shard.job.complete(shard.start, own)))
     return Computed(outcomes, batch.batch, ended - started)
+
+
+def _run_slices(
+    model: LoadedModel, shards: Sequence[Shard], batch: Inputs, stop: Stop | None
+) -> tuple[RunResult, State]:
+    """Run slices on from their states; return the result and the state after it."""
+    result, after = model.engine.run(batch, _joined_states(model, shards), record=shards[0].job.record, stop=stop)
+    return result, State(after.steps, dict(after.arrays))  # an engine may convert an array each time it is looked up
 
 
 def _joined_states(model: LoadedModel, shards: Sequence[Shard]) -> State | None:

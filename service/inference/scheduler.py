@@ -107,7 +107,7 @@ class Scheduler:
         asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
         inputs = encoded(model, query, times)
         times.run_began = perf_counter()
-        result, _ = model.engine.run(inputs)
+        result = model.run(inputs, query.stop)
         times.run_ended = perf_counter()
         self.metrics.models.count_run(model, inputs.batch, times.run_ended - times.run_began)
         return Answer.of(codec, query, result, times)

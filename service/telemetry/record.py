@@ -57,10 +57,14 @@ class Times:
 
 @dataclass(frozen=True)
 class AnswerRecord:
-    """An answer's samples and time steps, the network's spikes and operations, and the times."""
+    """An answer's samples and time steps, the network's spikes and operations, and the times.
+
+    `steps` are those that all samples together took, fewer than `samples` times `time_steps` where some ended early.
+    """
 
     samples: int
     time_steps: int
+    steps: int
     spikes_per_layer: Mapping[str, int]
     synaptic_operations: int | None
     times: Times

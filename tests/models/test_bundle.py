@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from safetensors.numpy import load_file, save
 from models.bundle import Bundle, File
 from models.bundle.repository import PRETRAINED, ModelRepository
 from models.engines import EngineName, create
+from models.engines.anytime import Calibration
 from models.engines.reference import ReferenceEngine
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from models.spec.network import Network
@@ -38,6 +41,36 @@ def test_a_bundle_comes_back_as_it_went(tmp_path: Path, digits_like: Network) ->
     assert bundle.manifest.metrics == {"test_accuracy": 0.5}
     assert bundle.card.startswith("# digits")
     assert bundle.onnx_model is not None
+
+
+CALIBRATION = Calibration(
+    threshold=0.5, first=1, then=1, time_steps=3, samples=9, accuracy=1, target=0, lost=0, changed=0, mean_steps=2
+)
+
+
+def test_a_bundle_holds_a_calibration_only_where_it_has_one(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    assert "anytime" not in json.loads((tmp_path / "toy/1/bundle.json").read_text())
+    repository = ModelRepository(tmp_path)
+    repository.publish(replace(contents(toy()), calibration=CALIBRATION))
+    assert repository.read("toy", 1).calibration is None
+    assert repository.read("toy", 2).calibration == CALIBRATION
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("time_steps", 4, "anytime: time_steps is 4, but the spec has 3"),
+        ("threshold", -1, "anytime.threshold: input should be greater than or equal to 0"),
+        ("first", 0, "anytime.first: input should be greater than or equal to 1"),
+        ("other", 1, "anytime.other: extra inputs are not permitted"),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_a_sentence(tmp_path: Path, field: str, value: float, sentence: str) -> None:
+    ModelRepository(tmp_path).publish(replace(contents(toy()), calibration=CALIBRATION))
+    rewrite(tmp_path / "toy/1", lambda manifest: manifest["anytime"].update({field: value}))
+    with pytest.raises(InvalidBundle, match=sentence):
+        ModelRepository(tmp_path).read("toy")
 
 
 @pytest.mark.parametrize("engine", list(EngineName))

@@ -126,6 +126,27 @@ def test_a_state_goes_from_one_engine_to_another_and_back(dyadic_recurrent: Netw
     np.testing.assert_array_equal(last.spike_counts, whole.spike_counts)
 
 
+def test_a_state_of_another_engine_is_not_taken_as_it_lies(dyadic_recurrent: Network) -> None:
+    # Its arrays are of as many samples, but of other layers.
+    _, other = EventEngine(rounding(Coding.SPIKES)).run(inputs_of(Coding.SPIKES, batch=2))
+    inputs = EncodedInputs(np.zeros((1, 2, 4), np.float32), 1)
+    with pytest.raises(InvalidInput, match=r"state: lacks 'delay\.line'"):
+        EventEngine(dyadic_recurrent).run(inputs, other)
+
+
+def test_samples_of_a_state_are_taken_in_any_order_as_they_lie() -> None:
+    network, inputs = rounding(Coding.SPIKES), inputs_of(Coding.SPIKES)
+    engine, places = EventEngine(network, threads=2), np.array([4, 0, 0])
+    _, state = engine.run(part(inputs, 0, 4))
+    taken = state[places]
+    assert isinstance(taken.arrays, CarriedArrays)
+    for name, array in state.arrays.items():
+        np.testing.assert_array_equal(taken.arrays[name], array[places], err_msg=name)
+    whole, _ = engine.run(inputs)
+    result, _ = engine.run(part(inputs, 4, STEPS)[places], taken)
+    np.testing.assert_array_equal(result.readout, whole.readout[places])
+
+
 @pytest.fixture
 def dyadic_recurrent() -> Network:
     return network_of(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from models.bundle.repository import ModelRepository
-from models.engines import EngineName, create
+from models.engines import EngineName, available, create
 from training.data.datasets import Dataset
 from training.fit.folder import RunFolder
+from training.publish.calibrate import calibrate
 from training.publish.publish import Published, publish_trained
 from training.report.card import training_card
 from training.report.evaluate import Evaluation, evaluate
@@ -14,19 +15,22 @@ from training.report.evaluate import Evaluation, evaluate
 def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str) -> Published:
     """Publish the run's network as the next version of `name`.
 
-    Raises ExportRefused where the engines that are installed here disagree on a test sample.
+    It is calibrated for `confident` on the validation split. Raises ExportRefused where the engines that are installed
+    here disagree on a test sample.
     """
     network, config, metrics = run.network(), run.config(), run.metrics
     evaluation = evaluate(create(EngineName.TORCH, network), data.test)
     sizes = (len(data.training), len(data.validation), len(data.test))
     exact = bool(metrics["exact"])  # `fit` wrote it when it rounded the weights
+    calibration = calibrate(create(available()[0], network), data.validation, data.training)
     return publish_trained(
         network,
         repository,
         name,
         data.test,
-        lambda parity: training_card(name, network, config, sizes, evaluation, parity, exact=exact),
+        lambda parity: training_card(name, network, config, sizes, evaluation, parity, calibration, exact=exact),
         _metrics(run, evaluation),
+        calibration,
     )
 
 

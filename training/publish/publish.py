@@ -17,6 +17,7 @@ from models.bundle import Bundle, Contents
 from models.bundle.dry_run import verify
 from models.bundle.external import ExternalContents
 from models.bundle.repository import ModelRepository, require_name
+from models.engines.anytime import Calibration
 from models.engines.declared import CPU
 from models.engines.onnx import graph as onnx_graph
 from models.engines.onnx.external import ContractEngine
@@ -64,6 +65,7 @@ def publish_trained(
     test: Split,
     card: Callable[[list[Parity]], str],
     metrics: Mapping[str, float],
+    calibration: Calibration | None = None,
 ) -> Published:
     """Publish a network as the next version of `name`, with golden samples of its test split.
 
@@ -72,7 +74,7 @@ def publish_trained(
     """
     parity = compare_engines(network, test)
     require_parity(parity, len(test))
-    return _publish(network, repository, name, test, card, metrics, parity)
+    return _publish(network, repository, name, test, card, metrics, parity, calibration)
 
 
 def publish_imported(
@@ -109,16 +111,32 @@ def _publish(
     card: Callable[[list[Parity]], str],
     metrics: Mapping[str, float],
     parity: list[Parity],
+    calibration: Calibration | None = None,
 ) -> Published:
-    contents = Contents(
-        name=name, network=network, golden=choose_golden(network, samples), metrics=dict(metrics), card=card(parity)
-    )
-    version = repository.publish(
-        contents,
-        lambda version: onnx_graph.build(network, name, version, VERSION).SerializeToString(),
-        require_serves,
-    )
+    golden = choose_golden(network, samples)
+    contents = Contents(name, network, golden, dict(metrics), card(parity), calibration)
+    version = _write(repository, contents)
     return Published(name, version, repository.root / name / str(version), tuple(parity))
+
+
+def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration: Calibration, card: str) -> Published:
+    """Publish a bundle with a calibration and another card as the next version of its model; all else is as it was.
+
+    Raises ExportRefused where the default engine refuses it.
+    """
+    name = bundle.manifest.name
+    contents = Contents(name, bundle.network, bundle.golden, bundle.manifest.metrics, card, calibration)
+    version = _write(repository, contents, graph=bundle.onnx_model is not None)
+    return Published(name, version, repository.root / name / str(version))
+
+
+def _write(repository: ModelRepository, contents: Contents, *, graph: bool = True) -> int:
+    """Write a bundle, with its ONNX graph if asked, and return its version."""
+
+    def build(version: int) -> bytes:
+        return bytes(onnx_graph.build(contents.network, contents.name, version, VERSION).SerializeToString())
+
+    return repository.publish(contents, build if graph else None, require_serves)
 
 
 def require_serves(bundle: Bundle) -> None:

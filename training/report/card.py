@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from models.engines.anytime import Calibration
 from models.spec.network import Network
 from models.spec.parameters import show
 from training.config import TrainingConfig
 from training.report.evaluate import Evaluation
 from training.report.parity import Parity
+
+EARLY = "Answers before the last step"  # the heading of what a calibration does
 
 
 def markdown(title: str, introduction: str, facts: Mapping[str, str], sections: Mapping[str, str]) -> str:
@@ -38,6 +42,47 @@ def parity_table(parity: Sequence[Parity]) -> str:
     return table(("engine", "other predictions", "differing spikes", "in a million"), rows)
 
 
+def calibration_text(calibration: Calibration) -> str:
+    """Return what a calibration was measured to save and to lose, and what so many samples can tell of that."""
+    of, allowed = calibration.samples, 100 * calibration.target
+    *others, last = ["no"] if len(calibration.checks) == 1 else map(str, calibration.checks[:-1])
+    looks = f"{', '.join(others)} and {last}" if others else last
+    lost, changed = round(calibration.lost * of), round(calibration.changed * of)
+    return (
+        f'A request with `"stop": "confident"` ends a sample once its class leads by {calibration.threshold:g} for '
+        f"each remaining step; it looks after {looks} steps. The {of} validation samples, which chose these numbers, "
+        f"took {calibration.mean_steps:.1f} of {calibration.time_steps} steps on average. Of those that a whole run "
+        f"answers right, {lost} were lost ({100 * calibration.lost:.2f} points of accuracy; {allowed:g} were allowed); "
+        f"{changed} got another class than in a whole run. Of {calibration.training_samples} training samples no more "
+        f"than the allowed share was lost. Other samples may lose more: {lost} of {of} rules out, at 95 % confidence, "
+        f"only more than {100 * upper_bound(lost, of):.1f} points."
+    )
+
+
+def with_section(card: str, heading: str, text: str) -> str:
+    """Return a card with a section, in the place of one of that heading or else at the end."""
+    before, found, after = card.partition(f"\n## {heading}\n")
+    following = after.find("\n## ")
+    rest = after[following:] if found and following >= 0 else ""
+    return f"{before.rstrip()}\n\n## {heading}\n\n{text}\n{rest}"
+
+
+def upper_bound(found: int, samples: int, confidence: float = 0.95) -> float:
+    """Return the largest share that is not ruled out by `found` of so many samples (Clopper and Pearson, 1934)."""
+    low, high = found / samples, 1.0
+    while high - low > 1e-9:
+        share = (low + high) / 2
+        at_most = sum(math.exp(_log_binomial(k, samples, share)) for k in range(found + 1))
+        low, high = (share, high) if at_most > 1 - confidence else (low, share)
+    return high
+
+
+def _log_binomial(k: int, samples: int, share: float) -> float:
+    """Return the logarithm of the probability of k among so many samples."""
+    ways = math.lgamma(samples + 1) - math.lgamma(k + 1) - math.lgamma(samples - k + 1)
+    return ways + k * math.log(share) + (samples - k) * math.log1p(-share)
+
+
 def training_card(
     name: str,
     network: Network,
@@ -45,6 +90,7 @@ def training_card(
     sizes: tuple[int, int, int],
     evaluation: Evaluation,
     parity: Sequence[Parity],
+    calibration: Calibration,
     *,
     exact: bool,
 ) -> str:
@@ -79,6 +125,7 @@ def training_card(
             + table(("layer", "rate"), [(node, f"{rate:.2%}") for node, rate in evaluation.firing_rates.items()]),
             "Agreement of the engines": f"Against the reference engine on the test samples. {sums}\n\n"
             + parity_table(parity),
+            EARLY: calibration_text(calibration),
             "Limits": "It knows only what it was trained on: samples from elsewhere (another scanner, another scale, "
             f"no {config.data.dataset} at all) get one of its classes too. The class that it misses most often is "
             f'"{most_missed}".',

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.coding.inputs import Samples
 from models.engines.event.layouts import Layout
-from models.engines.state import READ, State, arrays_of
+from models.engines.state import READ, READOUT, EngineArrays, State, arrays_of
 from models.spec.network import FloatArray, Network
 
 LINE = ".line"
@@ -65,6 +66,8 @@ class Carried:
     @classmethod
     def of(cls, layout: CarriedLayout, state: State, samples: int) -> Carried:
         """Return the state of so many samples; its arrays are copied."""
+        if isinstance(state.arrays, CarriedArrays) and state.arrays.layout is layout:
+            return state.arrays.whole(copied=True)
         floats = np.zeros(samples * layout.floats, np.float32)
         carried = cls(layout, samples, floats, {}, {name: state.arrays[name] for name in READ if name in state.arrays})
         for name, (each, _) in layout.rows.items():
@@ -79,6 +82,27 @@ class Carried:
         first = self.samples * before
         return self.floats[first : first + self.samples * layout.size].reshape(self.samples, layout.size)
 
+    def take(self, samples: Samples) -> Carried:
+        """Return the state of some of the samples, copied."""
+        taken = {name: self.rows(name)[samples] for name in self.layout.rows}
+        floats = np.concatenate([rows.ravel() for rows in taken.values()]) if taken else self.floats
+        read = {name: array[samples] for name, array in self.read.items()}
+        count = len(read[READOUT])
+        return Carried(self.layout, count, floats, {name: line[samples] for name, line in self.lines.items()}, read)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Carried]) -> Carried:
+        """Concatenate the states of several parts of a batch."""
+        layout, first = parts[0].layout, parts[0]
+        rows = [part.rows(name).ravel() for name in layout.rows for part in parts]
+        return cls(
+            layout,
+            sum(part.samples for part in parts),
+            np.concatenate(rows) if rows else first.floats,
+            {name: np.concatenate([part.lines[name] for part in parts]) for name in first.lines},
+            {name: np.concatenate([part.read[name] for part in parts]) for name in first.read},
+        )
+
     def array(self, name: str) -> NDArray[Any]:
         """Return an array as `State` describes it."""
         if name in self.read:
@@ -90,7 +114,7 @@ class Carried:
         return self.rows(name)[:, layout.places].reshape(self.samples, *layout.shape)
 
 
-class CarriedArrays(Mapping[str, NDArray[Any]]):
+class CarriedArrays(EngineArrays):
     """The arrays of a `State`, each converted whenever it is looked up, since most runs end without a look.
 
     It holds the state and no other part of the run: no events, inputs or weights. That is, for each sample, 4 bytes
@@ -108,6 +132,27 @@ class CarriedArrays(Mapping[str, NDArray[Any]]):
         if len(self.parts) == 1:
             return self.parts[0].array(name)
         return np.concatenate([part.array(name) for part in self.parts])
+
+    @property
+    def layout(self) -> CarriedLayout:
+        """The layout, which is that of one engine's plan."""
+        return self.parts[0].layout
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return sum(part.samples for part in self.parts)
+
+    def whole(self, *, copied: bool = False) -> Carried:
+        """Return the state of all samples in one, as arrays of its own if it is `copied`."""
+        if len(self.parts) > 1:
+            return Carried.joined(self.parts)
+        (part,) = self.parts
+        return replace(part, floats=part.floats.copy()) if copied else part  # the kernels write in no other array
+
+    def take(self, samples: Samples) -> CarriedArrays:
+        """Return the arrays of some of the samples as they lie."""
+        return CarriedArrays((self.whole().take(samples),))
 
     def __iter__(self) -> Iterator[str]:
         layout = self.parts[0].layout

@@ -18,10 +18,10 @@ from contextlib import suppress
 from models.coding import Inputs
 from models.engines.base import Record, RunResult, State, joined
 from models.engines.event.carried import Carried, CarriedArrays
-from models.engines.event.chunk import Chunk
 from models.engines.event.plan import Plan
+from models.engines.event.repeated_chunk import chunk_type
 from models.engines.event.warm import compile_kernels
-from models.engines.state import check_state, steps_since_rest
+from models.engines.state import check_arrays, check_steps, steps_since_rest
 from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import Network
@@ -60,17 +60,30 @@ class EventEngine:
         for a state or a number of steps that does not fit, and where a neuron fires more often in a step than can be
         counted.
         """
+        check_steps(state, self.network, inputs.batch, inputs.time_steps)
         if state is not None:
-            state = State(state.steps, dict(state.arrays))  # converted once, for all chunks
-        check_state(state, self.network, inputs.batch, inputs.time_steps)
+            state = self._own(state, inputs.batch)
         steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         if inputs.batch <= 1:
             whole = slice(0, inputs.batch)
-            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop).run()
+            result, carried = chunk_type(inputs)(self.network, self.plan, inputs, whole, state, record, stop).run()
             return result, State(steps, CarriedArrays((carried,)))
         done = self._chunks(inputs, state, record, stop)
         parts = [done[start] for start in sorted(done)]
         return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
+
+    def _own(self, state: State, batch: int) -> State:
+        """Return a state whose arrays each chunk can take its samples of, made ready once for all chunks.
+
+        Arrays that this engine returned stay as they lie, which saves a short run most of its time. Raises InvalidInput
+        for others that do not fit.
+        """
+        arrays = state.arrays
+        if isinstance(arrays, CarriedArrays) and arrays.layout is self.plan.carried and arrays.samples == batch:
+            return State(state.steps, CarriedArrays((arrays.whole(),)))
+        converted = State(state.steps, dict(arrays))
+        check_arrays(converted, self.network, batch)
+        return converted
 
     def _chunks(
         self, inputs: Inputs, state: State | None, record: Record, stop: Stop | None
@@ -78,14 +91,16 @@ class EventEngine:
         """Run all parts of a batch on the engine's threads, and return what was found by each part's first sample."""
         waiting = deque(self._parts(inputs))
         done: dict[int, tuple[RunResult, Carried]] = {}
+        chunk = chunk_type(inputs)  # before any of them runs
 
         def run_parts() -> None:
             with suppress(IndexError):  # none is left
                 while True:
                     part = waiting.popleft()
                     # A chunk's arrays go before the next one's come.
-                    before = None if state is None else state[part]
-                    done[part.start] = Chunk(self.network, self.plan, inputs, part, before, record, stop).run()
+                    alone = part.stop - part.start == inputs.batch
+                    before = state if state is None or alone else state[part]
+                    done[part.start] = chunk(self.network, self.plan, inputs, part, before, record, stop).run()
 
         helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
         run_parts()

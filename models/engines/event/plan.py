@@ -28,6 +28,7 @@ from models.engines.event.stepping import Rule, rule_of
 from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out
 from models.neurons import feedback_joins_charge
+from models.spec import INPUT, Spec
 from models.spec.network import FloatArray, Network
 from models.spec.neuron_parameters import NEUTRAL, ROWS
 from models.spec.nodes import (
@@ -98,6 +99,8 @@ class Plan:
     arriving: dict[str, Layout]
     carried: CarriedLayout
     sums: Sums
+    constant: frozenset[str]  # the nodes whose output is the same at every step, where the input is
+    kept: frozenset[str]  # those of them that feed any other node
 
     @classmethod
     def of(cls, network: Network) -> Plan:
@@ -114,7 +117,11 @@ class Plan:
             for node in spec.nodes
             if not has_kernel(node)
         }
-        plan = cls(layouts, {}, {}, {}, {}, {}, {}, {}, plain, arriving, CarriedLayout.of(network, layouts), sums)
+        carried, constant = CarriedLayout.of(network, layouts), constant_nodes(spec)
+        kept = frozenset(
+            name for node in spec.nodes if node.name not in constant for name in constant & {*spec.sources[node.name]}
+        )
+        plan = cls(layouts, {}, {}, {}, {}, {}, {}, {}, plain, arriving, carried, sums, constant, kept)
         for node in spec.nodes:
             if isinstance(node, Concatenate):
                 sources = [layouts[name] for name in spec.sources[node.name]]
@@ -146,6 +153,15 @@ class Plan:
         places = sum(layout.size for layout in self.layouts.values())
         pooled = sum(windows.outputs.size for windows in self.windows.values())
         return 12 * places + 8 * pooled + 16 * sum(self.plain.values())
+
+
+def constant_nodes(spec: Spec) -> frozenset[str]:
+    """Return the nodes whose output is the same at every step, if the network's input is: those before any neuron."""
+    constant = {INPUT}
+    for node in spec.nodes:
+        if constant.issuperset(spec.sources[node.name]) and not (isinstance(node, Neuron | Delay) or node.by_step):
+            constant.add(node.name)
+    return frozenset(constant - {INPUT})
 
 
 def has_kernel(node: Node) -> bool:

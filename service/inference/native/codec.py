@@ -125,6 +125,8 @@ class NativeCodec:
         if inputs is not None:
             request = request.model_copy(update={"inputs": inputs})
         time_steps = self._time_steps(request)
+        if request.stop is not None:
+            self.model.check_stop(request.stop, time_steps)
         recorded = [each for each in request.returned if each in RECORDED] if request.returned else []
         limits, samples = self.model.limits, len(request.inputs)
         limits.check_size(samples, time_steps, recorded)
@@ -134,7 +136,7 @@ class NativeCodec:
 
     def _query(self, request: PredictRequest[Any], time_steps: int, size: int) -> Query:
         samples = to_samples(request.inputs, self.model.spec, time_steps)
-        return Query(samples, time_steps, request.seed, size, frozenset(request.returned))
+        return Query(samples, time_steps, request.seed, size, frozenset(request.returned), stop=request.stop)
 
     def _time_steps(self, request: PredictRequest[Any]) -> int:
         """Return the request's time steps, or else those that its first sample lists, or those of training."""

@@ -52,19 +52,25 @@ def _values(result: RunResult, row: Row) -> Iterator[ValuesPrediction]:
 
 def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned: Set[Returned], row: Row) -> None:
     for sample, answer in enumerate(answers):
+        used = None if result.steps_used is None else int(result.steps_used[sample])
+        if used is not None:
+            answer["steps_used"] = used
         if result.synaptic_operations is not None:
             answer["synaptic_operations"] = int(result.synaptic_operations[sample])
         if Returned.RASTER in returned:
-            answer["raster"] = {name: _events(steps, row) for name, steps in _of(result.rasters, sample).items()}
+            answer["raster"] = {name: _events(steps, row) for name, steps in _of(result.rasters, sample, used).items()}
         if Returned.MEMBRANE in returned:
-            answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample).items()}
+            answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample, used).items()}
         if Returned.SPIKES_PER_NODE in returned:
             answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
 
 
-def _of(recorded: Mapping[str, NDArray[np.int32]] | Mapping[str, FloatArray], sample: int) -> dict[str, NDArray[Any]]:
-    """Return one sample's part of (time_steps, batch, *shape) arrays, each (time_steps, units)."""
-    return {name: steps[:, sample].reshape(len(steps), -1) for name, steps in recorded.items()}
+def _of(
+    recorded: Mapping[str, NDArray[np.int32]] | Mapping[str, FloatArray], sample: int, used: int | None
+) -> dict[str, NDArray[Any]]:
+    """Return one sample's part of (time_steps, batch, *shape) arrays, each (steps, units): all steps, or those used."""
+    own = {name: steps[:used, sample] for name, steps in recorded.items()}
+    return {name: steps.reshape(len(steps), -1) for name, steps in own.items()}
 
 
 def _events(raster: NDArray[np.int32], row: Row) -> Raster:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fail
 from typing_extensions import TypeAliasType, TypedDict
 
 from models.coding import MAX_SEED
+from models.engines.anytime import StopRule
 from models.spec import Coding, Task
 from service.inference.query import Returned
 
@@ -63,6 +64,12 @@ class PredictRequest(Strict, Generic[Sample]):
     )
     seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
+    )
+    stop: StopRule | None = Field(
+        default=None,
+        strict=False,
+        description="When a sample may end before its last step: `decided` once no remaining step can change its "
+        "class, `confident` once its class leads by what the model was calibrated for. By default all steps run.",
     )
     returned: list[Returned] = Field(
         default=cast("list[Returned]", ()),  # no list, which pydantic would copy for each request
@@ -152,6 +159,15 @@ class RecordedFields(TypedDict):
             Field(
                 description="The weights that non-zero inputs meet, over all steps. Absent for an external ONNX "
                 "model, whose operations are not known."
+            ),
+        ]
+    ]
+    steps_used: NotRequired[
+        Annotated[
+            int,
+            Field(
+                description="Where the request says `stop`: the steps that the sample took. Its counts, and all else "
+                "in the prediction, are those of these steps."
             ),
         ]
     ]

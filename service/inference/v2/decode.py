@@ -16,7 +16,7 @@ from service.errors import shown
 from service.inference.numbers import cut_array
 from service.inference.query import InSequence, Query
 from service.inference.v2.errors import InvalidRequest
-from service.inference.v2.outputs import INPUT, VARIES, Output, outputs_of, sample_shape
+from service.inference.v2.outputs import INPUT, STEPS_USED, VARIES, Output, outputs_of, sample_shape
 from service.inference.v2.parsing import parse
 from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
 from service.inference.v2.tensors import DTYPES, Array, Datatype, from_bytes, from_json, to_datatype, to_float32
@@ -90,7 +90,11 @@ def _tensors(text: bytes, blobs: memoryview, model: LoadedModel, began: float) -
     shape = tuple(tensor.shape)
     _check_shape(shape, model)
     time_steps = _time_steps(shape, parameters.time_steps, model)
-    outputs = _requested(request.outputs, model, binary=parameters.binary_data_output)
+    if parameters.stop is not None:
+        model.check_stop(parameters.stop, time_steps, "parameters.stop")
+    outputs = _requested(
+        request.outputs, model, binary=parameters.binary_data_output, stopped=parameters.stop is not None
+    )
     size = answer_size(outputs, shape[0], request.id, model.limits.answer)
     model.limits.check_answer(shape[0], size)
     samples = to_float32(_array(tensor, shape, blobs, data), "inputs[0]")
@@ -100,6 +104,7 @@ def _tensors(text: bytes, blobs: memoryview, model: LoadedModel, began: float) -
         parameters.seed,
         size,
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
+        stop=parameters.stop,
         sequence=_sequence(parameters, shape[0]),
         outputs=outputs,
         id=request.id,
@@ -116,6 +121,10 @@ def _sequence(parameters: RequestParameters, samples: int) -> InSequence | None:
         return None
     if samples != 1:
         raise InvalidRequest(f"inputs has {samples} samples, expected 1 in a request of a sequence")
+    if parameters.stop is not None:
+        raise InvalidRequest(
+            f"parameters.stop is '{parameters.stop}', but a sequence goes on after the last step, expected no stop"
+        )
     return InSequence(named, parameters.sequence_start, parameters.sequence_end)
 
 
@@ -205,10 +214,15 @@ def _time_steps(shape: Shape, asked: int | None, model: LoadedModel) -> int:
     return steps
 
 
-def _requested(outputs: list[OutputTensor], model: LoadedModel, *, binary: bool) -> tuple[RequestedOutput, ...]:
+def _requested(
+    outputs: list[OutputTensor], model: LoadedModel, *, binary: bool, stopped: bool = False
+) -> tuple[RequestedOutput, ...]:
+    """Return the outputs of the answer: those that are named, or else all, `steps_used` only where samples may end."""
     known = outputs_of(model.spec)
     if not outputs:
-        return tuple(RequestedOutput(output, binary) for output in known.values())
+        return tuple(
+            RequestedOutput(output, binary) for output in known.values() if stopped or output is not STEPS_USED
+        )
     requested: list[RequestedOutput] = []
     for index, asked in enumerate(outputs):
         output = known.get(asked.name)

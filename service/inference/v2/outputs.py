@@ -44,6 +44,7 @@ _OF_CLASSES = (
 _OPERATIONS = Output(
     "synaptic_operations", Datatype.INT64, False, lambda run, _: np.asarray(run.synaptic_operations)[:, np.newaxis]
 )
+STEPS_USED = Output("steps_used", Datatype.INT64, False, lambda result, _: np.asarray(result.steps_used)[:, np.newaxis])
 _OF_VALUES = (Output("values", Datatype.FP32, True, lambda result, _: result.readout), _COUNTS)
 _READOUT = Output("readout", Datatype.FP32, True, lambda result, _: result.readout)
 
@@ -51,12 +52,15 @@ _READOUT = Output("readout", Datatype.FP32, True, lambda result, _: result.reado
 def outputs_of(spec: AnyTask) -> Mapping[str, Output]:
     """Return a model's outputs by name.
 
-    An external ONNX model has no synaptic_operations; `readout` is an output only where it is no other one.
+    An external ONNX model has no synaptic_operations; `readout` is an output only where it is no other one, and
+    `steps_used` where samples can end before their last step.
     """
     outputs = _OF_CLASSES if spec.scores.has_classes else _OF_VALUES
     outputs = (*outputs, _OPERATIONS) if isinstance(spec, Spec) else outputs
     if spec.scores.has_classes and spec.readout is not Readout.SPIKE_COUNT:
         outputs = (*outputs, _READOUT)
+    if spec.scores.has_classes and isinstance(spec, Spec):
+        outputs = (*outputs, STEPS_USED)
     return {output.name: output for output in outputs}
 
 

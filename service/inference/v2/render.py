@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -13,6 +13,7 @@ from models.spec import Task
 from service.catalog.loaded import LoadedModel
 from service.inference.pieces import Pieces, as_array, as_list, joined, json_fragments
 from service.inference.v2.decode import InferQuery
+from service.inference.v2.outputs import STEPS_USED
 from service.inference.v2.schemas import InferResponse, ResultTensor
 from service.inference.v2.tensors import Array, Datatype, to_bytes
 
@@ -27,6 +28,8 @@ class Rendered:
 
 def render(query: InferQuery, result: RunResult, model: LoadedModel, *, short: bool) -> Rendered:
     """Render the answer to a query, with the outputs that it requested: at once if it is `short`, else in pieces."""
+    if result.steps_used is None and any(wanted.output is STEPS_USED for wanted in query.outputs):  # all of them
+        result = replace(result, steps_used=np.full(len(result.readout), query.time_steps))
     outputs: list[ResultTensor] = []
     blobs: list[list[bytes]] = []
     for wanted in query.outputs:

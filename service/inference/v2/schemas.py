@@ -8,6 +8,7 @@ from pydantic import FailFast, Field, field_validator
 from typing_extensions import TypedDict
 
 from models.coding import MAX_SEED
+from models.engines.anytime import StopRule
 from service.inference.native.schemas import Strict
 from service.inference.v2.tensors import Datatype
 
@@ -63,6 +64,12 @@ class RequestParameters(Strict):
     )
     seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding; the same seed draws the same spikes."
+    )
+    stop: StopRule | None = Field(
+        default=None,
+        strict=False,
+        description="When a sample may end before its last step: `decided` or `confident`. The output `steps_used` "
+        "says how many each took. By default all steps run.",
     )
     binary_data_output: bool = Field(default=False, description="Whether all outputs are sent as bytes after the JSON.")
     priority: int | None = Field(default=None, ge=0, description="Accepted and ignored: there are no priorities.")

@@ -46,6 +46,7 @@ class RunCounts:
     neurons: dict[str, int]  # the number of neurons, by layer
     layers: dict[str, LayerCounts]
     samples: int = 0
+    steps_saved: int = 0
     encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
     inference_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
     batch_samples: Distribution = field(default_factory=lambda: Distribution(SAMPLES))
@@ -79,11 +80,11 @@ class ModelMetrics(Collector):
         counts.encode_seconds.observe(answer.times.encode_seconds)
         if answer.synaptic_operations is not None:
             counts.operations.observe(answer.synaptic_operations)
-        steps = answer.samples * answer.time_steps
+        counts.steps_saved += answer.samples * answer.time_steps - answer.steps
         for name, spikes in answer.spikes_per_layer.items():
             layer = counts.layers[name]
             layer.spikes += spikes
-            layer.neuron_steps += steps * layer.neurons
+            layer.neuron_steps += answer.steps * layer.neurons
 
     def _runs_of(self, model: Model) -> RunCounts:
         """Return the counts of a model's runs, made when they are missing."""
@@ -151,6 +152,8 @@ class ModelMetrics(Collector):
         about = "Weights met by non-zero inputs, in one request."
         operations = HistogramMetricFamily("spikeserve_request_synaptic_operations", about, labels=MODEL)
         samples = CounterMetricFamily("spikeserve_samples", "Samples classified.", labels=MODEL)
+        about = "Steps that samples did not take, since they ended before the last one."
+        saved = CounterMetricFamily("spikeserve_steps_saved", about, labels=MODEL)
         for (name, version, engine), counts in self.runs.items():
             model = (name, str(version))
             encode.add_metric(model, counts.encode_seconds.buckets(), counts.encode_seconds.sum)
@@ -158,7 +161,8 @@ class ModelMetrics(Collector):
             batches.add_metric(model, counts.batch_samples.buckets(), counts.batch_samples.sum)
             operations.add_metric(model, counts.operations.buckets(), counts.operations.sum)
             samples.add_metric(model, counts.samples)
-        yield from (encode, inference, batches, operations, samples)
+            saved.add_metric(model, counts.steps_saved)
+        yield from (encode, inference, batches, operations, samples, saved)
 
     def _layer_families(self) -> Iterator[Metric]:
         """Return each layer's spikes and neuron steps, whose ratio is its firing rate."""

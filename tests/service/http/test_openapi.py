@@ -84,7 +84,7 @@ def test_every_reference_leads_somewhere_and_every_error_has_the_one_body(client
 def test_the_documented_request_has_the_fields_of_the_contract(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["properties"].keys() == {"inputs", "time_steps", "seed", "return"}
+    assert schema["properties"].keys() == {"inputs", "time_steps", "seed", "stop", "return"}
     assert schema["required"] == ["inputs"]
     assert schema["additionalProperties"] is False
 

@@ -1,0 +1,29 @@
+"""Constant inputs of a run in slices: what an engine computes of them once is kept for the slices after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from models.coding import EncodedInputs
+from models.coding.inputs import Samples
+from models.spec.network import FloatArray
+
+
+@dataclass(frozen=True)
+class RepeatedInputs(EncodedInputs):
+    """Inputs (1, batch, *shape) that are the same at every step of every slice of a run.
+
+    `kept` are arrays, by node and each with the batch axis first, that the one engine which runs all slices computed of
+    them in the first slice. It fills `kept` and reads it; an engine that has no use for it leaves it empty.
+    """
+
+    kept: dict[str, FloatArray] = field(default_factory=dict)
+
+    def __getitem__(self, samples: Samples) -> RepeatedInputs:
+        """Return the inputs of some of the samples, with what is kept of those."""
+        kept = {name: array[samples] for name, array in self.kept.items()}
+        return RepeatedInputs(self.steps[:, samples], self.time_steps, kept)
+
+    def between(self, first: int, end: int) -> RepeatedInputs:
+        """Return the inputs of a slice of steps, which keeps what is computed of it in the same place."""
+        return RepeatedInputs(self.steps, end - first, self.kept)

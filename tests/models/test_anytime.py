@@ -1,0 +1,279 @@
+"""Anytime answers: a sample ends early, and its answer is that of a run of the steps that it took, to the bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models.coding import EventInputs, encode
+from models.engines import EngineName, RunResult, create
+from models.engines.anytime import (
+    AnytimeRunner,
+    Calibration,
+    Confident,
+    Decided,
+    StopRule,
+    check_rule,
+    checks,
+    lead,
+    run_until,
+)
+from models.engines.event import EventEngine
+from models.engines.reference import ReferenceEngine
+from models.errors import InvalidInput
+from models.spec import Coding
+from models.spec.network import Network
+from tests.networks import Case, dyadic_cases, network_of, regression, toy
+from tests.same import EVERYTHING, assert_same
+
+CASES = int(os.environ.get("SPIKESERVE_PARITY_CASES", "50"))
+
+drawn = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+every_engine = pytest.mark.parametrize("engine", list(EngineName))
+pytestmark = pytest.mark.timeout(max(300, CASES))
+
+
+@dataclass(frozen=True)
+class AnyRule:
+    """Ends samples at random."""
+
+    checks: Sequence[int]
+    data: st.DataObject
+
+    def ended(self, result: RunResult, _: int) -> NDArray[np.bool_]:
+        batch = len(result.readout)
+        return np.array(self.data.draw(st.lists(st.booleans(), min_size=batch, max_size=batch)), np.bool_)
+
+
+@every_engine
+@drawn
+@given(case=dyadic_cases(), data=st.data())
+def test_a_sample_that_ends_early_gets_the_bits_of_a_run_of_its_steps(
+    engine: EngineName, case: Case, data: st.DataObject
+) -> None:
+    time_steps = case.inputs.time_steps
+    looks = data.draw(st.lists(st.integers(1, time_steps), max_size=3, unique=True))
+    rule = AnyRule(sorted({*looks, time_steps}), data)
+    as_events = not case.inputs.constant and data.draw(st.booleans())
+    inputs = EventInputs.of(case.inputs) if as_events else case.inputs
+    result = run_until(create(engine, case.network), inputs, rule, EVERYTHING)
+    used = result.steps_used
+    assert used is not None
+    assert used.dtype == np.int64
+    for sample, steps in enumerate(used.tolist()):
+        alone = slice(sample, sample + 1)
+        expected, _ = ReferenceEngine(case.network).run(case.inputs[alone].between(0, steps), record=EVERYTHING)
+        assert_same(cut(result[alone], steps, expected, engine, constant=case.inputs.constant), expected)
+
+
+def cut(result: RunResult, steps: int, expected: RunResult, engine: EngineName, *, constant: bool) -> RunResult:
+    """Return the steps of one sample that ran, having checked that what was recorded after them is 0.
+
+    Engines but `event` count what they compute of a constant input in each slice.
+    """
+    for recorded in [*result.rasters.values(), *result.membranes.values()]:
+        assert not recorded[steps:].any()
+    operations = result.synaptic_operations
+    if constant and engine is not EngineName.EVENT:
+        assert (np.asarray(operations) >= expected.synaptic_operations).all()
+        operations = expected.synaptic_operations
+    return RunResult(
+        result.spike_counts,
+        result.readout,
+        operations,
+        result.spikes_per_node,
+        {name: raster[:steps] for name, raster in result.rasters.items()},
+        {name: membrane[:steps] for name, membrane in result.membranes.items()},
+    )
+
+
+@every_engine
+@drawn
+@given(case=dyadic_cases())
+def test_a_decided_sample_has_the_class_of_the_whole_run(engine: EngineName, case: Case) -> None:
+    runner = AnytimeRunner(create(engine, case.network), case.network.spec)
+    whole, _ = ReferenceEngine(case.network).run(case.inputs)
+    result = runner.run(case.inputs, StopRule.DECIDED)
+    np.testing.assert_array_equal(result.class_index, whole.class_index)
+
+
+@pytest.mark.parametrize("remaining", [1, 2, 3])
+def test_counts_are_decided_exactly_where_no_spikes_to_come_change_the_class(remaining: int) -> None:
+    # Every count of three classes up to 4, and every number of spikes that each may still fire: none to all steps.
+    counts = np.array(list(product(range(5), repeat=3)), np.int64)
+    futures = np.array(list(product(range(remaining + 1), repeat=3)), np.int64)
+    ends = (counts[:, np.newaxis] + futures).argmax(axis=2)  # (counts, futures), with ties to the lowest index
+    unchanged = (ends == counts.argmax(axis=1)[:, np.newaxis]).all(axis=1)
+    result = RunResult(counts, counts.astype(np.float32), None, {})
+    taken = 4
+    found = Decided(three_classes(), taken + remaining).ended(result, taken)
+    np.testing.assert_array_equal(found, unchanged)
+    assert unchanged.any()
+    assert not unchanged.all()
+
+
+def three_classes(readout: str = "spike_count", fire: str = "at_threshold", time_steps: int = 8) -> Any:
+    """Three inputs straight into three neurons without leak."""
+    return direct(readout, fire, time_steps).spec
+
+
+def direct(readout: str = "spike_count", fire: str = "at_threshold", time_steps: int = 8) -> Network:
+    return network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 3, "bias": False},
+            {"type": "IF", "name": "out", "fire": fire},
+        ],
+        {"fc.weight": np.eye(3)},
+        input={"shape": [3], "low": 0, "high": 4},
+        time_steps=time_steps,
+        readout=readout,
+        labels=["a", "b", "c"],
+    )
+
+
+@pytest.mark.parametrize("readout", ["spike_count", "sum", "mean"])
+@every_engine
+def test_counts_end_once_the_lead_is_more_than_what_remains(engine: EngineName, readout: str) -> None:
+    # Eight steps, looked at after 5, 6 and 8. Neuron a of the first sample and b of the second fire at every step: 5
+    # against 0 with 3 to come. a and b of the third are level to the end, and the tie goes to a. In the fourth, b has 6
+    # after 6 steps and c, which fires at three of four, 4, with 2 to come: a tie would go to b, which is before c. In
+    # the fifth they are the other way round, and c would have to be 3 ahead.
+    network = direct(readout)
+    inputs = encode(np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0.75], [0, 0.75, 1]], np.float32), network.spec)
+    result = AnytimeRunner(create(engine, network), network.spec).run(inputs, StopRule.DECIDED)
+    assert result.steps_used is not None
+    assert result.steps_used.tolist() == [5, 5, 8, 6, 8]
+    assert result.class_index.tolist() == [0, 1, 0, 1, 2]
+    assert result.spike_counts.tolist() == [[5, 0, 0], [0, 5, 0], [8, 8, 0], [0, 6, 4], [0, 6, 8]]
+
+
+@every_engine
+def test_the_first_spike_decides(engine: EngineName) -> None:
+    # b fires first, at the second step, c at the fourth; a run of 8 steps is looked at after 1, 2, 4 and 8.
+    network = direct("first_spike", time_steps=8)
+    inputs = encode(np.array([[0, 0.5, 0.25], [0, 0, 0]], np.float32), network.spec)
+    result = AnytimeRunner(create(engine, network), network.spec).run(inputs, StopRule.DECIDED)
+    assert result.steps_used is not None
+    assert result.steps_used.tolist() == [2, 8]  # the second never fires
+    assert result.class_index.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("readout", "fire"), [("spike_count", "multiple"), ("max_membrane", "at_threshold"), ("last", "at_threshold")]
+)
+def test_what_has_no_bound_runs_to_its_end_at_once(readout: str, fire: str) -> None:
+    rule = Decided(three_classes(readout, fire), 8)
+    assert rule.checks == (8,)
+
+
+def test_a_run_is_decided_only_from_its_half_on() -> None:
+    # No lead is more than the steps taken, so that up to the half of 100 steps it is no more than what remains; then
+    # after an eighth of the run, thirteen steps, and after twice as many.
+    assert tuple(Decided(three_classes(), 100).checks) == (51, 64, 90, 100)
+    assert tuple(Decided(three_classes(), 2).checks) == (2,)
+    assert tuple(Decided(three_classes(), 1).checks) == (1,)
+
+
+def calibration(threshold: float, first: int = 1, then: int = 1, time_steps: int = 8) -> Calibration:
+    return Calibration(
+        threshold=threshold,
+        first=first,
+        then=then,
+        time_steps=time_steps,
+        samples=1,
+        accuracy=1,
+        target=0,
+        lost=0,
+        changed=0,
+        mean_steps=1,
+    )
+
+
+def test_confident_samples_end_where_their_lead_is_enough_for_each_remaining_step() -> None:
+    # A lead of n after n steps, and half of that: with 0.5 for each of the 8 - n that remain, n >= 0.5 * (8 - n) from
+    # 3 on, and floor(n / 2) >= 0.5 * (8 - n) from 4 on, where it is 2 >= 2. It is looked at after 2, 3, 5 and 8 steps.
+    network = direct()
+    inputs = encode(np.array([[1, 0, 0], [0, 0, 0.5]], np.float32), network.spec)
+    result = AnytimeRunner(EventEngine(network), network.spec, calibration(0.5, first=2)).run(
+        inputs, StopRule.CONFIDENT
+    )
+    assert result.steps_used is not None
+    assert result.steps_used.tolist() == [3, 5]
+    looked = AnytimeRunner(EventEngine(network), network.spec, calibration(0.5, 2, 4)).run(inputs, StopRule.CONFIDENT)
+    assert looked.steps_used is not None
+    assert looked.steps_used.tolist() == [6, 6]  # after 2 steps the leads are 2 and 1, and 3 are needed
+
+
+def test_the_lead_of_a_mean_is_that_of_its_sum() -> None:
+    readout = np.array([[0.5, 0.25, 0.0], [0.0, 1.0, 1.0]], np.float32)
+    assert lead(readout, 4, three_classes("mean")).tolist() == [1.0, 0.0]
+    assert lead(readout, 4, three_classes("sum")).tolist() == [0.25, 0.0]
+    assert lead(readout[:, :1], 4, three_classes("sum")).tolist() == [np.inf, np.inf]  # of one class
+
+
+def test_a_run_is_looked_at_from_first_on_and_at_its_end() -> None:
+    assert checks(3, 2, 16) == (3, 5, 9, 16)  # then come 2, 4 and 8 steps, of which 7 are left
+    assert checks(2, 1, 5) == (2, 3, 5)
+    assert checks(8, 1, 8) == (8,)
+
+
+def test_rate_coding_draws_the_spikes_of_a_whole_run() -> None:
+    network = toy(Coding.RATE, time_steps=32)
+    inputs = encode(np.array([[0.9, 0.1], [0.6, 0.5]], np.float32), network.spec, seed=7)
+    result = AnytimeRunner(EventEngine(network), network.spec).run(inputs, StopRule.DECIDED, record=EVERYTHING)
+    whole, _ = EventEngine(network).run(inputs, record=EVERYTHING)
+    assert result.steps_used is not None
+    for sample, steps in enumerate(result.steps_used.tolist()):
+        np.testing.assert_array_equal(result.rasters["out"][:steps, sample], whole.rasters["out"][:steps, sample])
+    assert result.steps_used[0] < 32
+
+
+def test_slices_of_a_constant_input_count_its_first_layer_once() -> None:
+    # Both inputs of the second sample meet 2 weights each, once: 4 operations, however many slices there are; and in
+    # several parts of the batch, on two threads.
+    network = toy(time_steps=8)
+    engine = EventEngine(network, threads=2)
+    inputs = encode(np.array([[1.0, 0.0], [1.0, 0.5], [2.0, 1.0]], np.float32), network.spec)
+    result = AnytimeRunner(engine, network.spec).run(inputs, StopRule.DECIDED)
+    assert result.steps_used is not None
+    assert result.steps_used.tolist() == [5, 5, 8]
+    assert np.asarray(result.synaptic_operations).tolist() == [2, 4, 4]
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches(batch: int) -> None:
+    network = direct()
+    inputs = encode(np.ones((batch, 3), np.float32), network.spec)
+    result = AnytimeRunner(EventEngine(network), network.spec).run(inputs, StopRule.DECIDED)
+    assert result.steps_used is not None
+    assert result.steps_used.tolist() == [8] * batch
+
+
+def test_a_rule_that_a_model_does_not_have_is_a_sentence() -> None:
+    spec, values = three_classes(), regression().spec
+    for rule, task, calibrated, steps, sentence in (
+        (StopRule.DECIDED, values, None, 3, "stop is 'decided', but the model gives values and no classes"),
+        (StopRule.CONFIDENT, spec, None, 8, "no calibration for it, expected 'decided', or no stop"),
+        (StopRule.CONFIDENT, spec, calibration(0.5), 9, "time_steps is 9, and the model is calibrated for 8"),
+    ):
+        with pytest.raises(InvalidInput, match=sentence):
+            check_rule(rule, task, calibrated, steps)
+    check_rule(StopRule.CONFIDENT, spec, calibration(0.5), 8)
+    check_rule(StopRule.DECIDED, spec, None, 9)
+
+
+def test_confident_of_a_threshold_above_all_leads_is_the_whole_run() -> None:
+    network = direct()
+    inputs = encode(np.array([[1, 0, 0]], np.float32), network.spec)
+    result = run_until(EventEngine(network), inputs, Confident(network.spec, calibration(1e9)))
+    assert result.steps_used is not None
+    assert result.steps_used.tolist() == [8]

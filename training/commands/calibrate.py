@@ -1,0 +1,55 @@
+"""The command `calibrate`: give a bundle what `confident` needs, measured on validation samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from models.bundle.repository import ModelRepository
+from models.engines import available, create
+from models.spec.parameters import show
+from training.commands.flags import given, with_flags
+from training.commands.groups import RepositoryOption, console
+from training.config import DataConfig, TrainingConfig
+from training.data.datasets import load
+from training.errors import InvalidData
+from training.publish.calibrate import TARGET, calibrate
+from training.publish.publish import publish_calibrated
+from training.report.card import EARLY, calibration_text, with_section
+
+NameArgument = Annotated[str, typer.Argument(help="The model's name; its newest version is read.", show_default=False)]
+IntoOption = Annotated[Path | None, typer.Option(help="Where to publish to.", show_default="the repository it is in")]
+TargetOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="The share of samples that an early end may answer wrong.")
+]
+
+
+@with_flags(DataConfig)
+def calibrate_model(
+    context: typer.Context,
+    name: NameArgument,
+    repository: RepositoryOption = Path("repository"),
+    into: IntoOption = None,
+    target: TargetOption = TARGET,
+    **_flags: Any,
+) -> None:
+    """Calibrate a model for `confident` on the validation and training samples of its data; publish the next version.
+
+    Give the same data flags as its training had, so that no sample of its test split is looked at.
+    """
+    bundle = ModelRepository(repository).read(name)
+    spec = bundle.network.spec
+    data = load(TrainingConfig.read(None, {"data": given(DataConfig, context)}).data, spec.coding)
+    here, there = (len(data.class_names), data.declared.shape), (spec.classes, spec.input.shape)
+    if here != there:
+        raise InvalidData(
+            f"dataset '{data.name}': has {here[0]} classes and samples of shape {show(here[1])}, but model '{name}' "
+            f"has {there[0]} and {show(there[1])}"
+        )
+    calibration = calibrate(create(available()[0], bundle.network), data.validation, data.training, target)
+    text = calibration_text(calibration)
+    console.print(text, highlight=False, markup=False)
+    card = with_section(bundle.card, EARLY, text)
+    publish_calibrated(bundle, ModelRepository(into or repository), calibration, card).show(console)
