@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -44,7 +45,7 @@ def requirements(*extras: str) -> Iterator[Requirement]:
 
 
 def test_the_first_line_of_every_module_says_what_it_holds() -> None:
-    modules = files("benchmarks", "docs", "models", "service", "tests", "training")
+    modules = files("benchmarks", "docs", "examples", "models", "service", "spikeserve", "tests", "training")
     said = {
         file: (ast.get_docstring(ast.parse((ROOT / file).read_text())) or "").partition("\n")[0] for file in modules
     }
@@ -65,7 +66,12 @@ def test_an_import_is_found_wherever_it_stands_and_however_it_is_spelt() -> None
 
 @pytest.mark.parametrize(
     ("package", "others"),
-    [("models", {"service", "training"}), ("service", {"training", "torch"}), ("training", {"service"})],
+    [
+        ("models", {"service", "spikeserve", "training"}),
+        ("service", {"spikeserve", "training", "torch"}),
+        ("training", {"service", "spikeserve"}),
+        ("spikeserve", {"models", "service", "training"}),
+    ],
 )
 def test_a_package_never_imports_what_it_must_not_know(package: str, others: set[str]) -> None:
     assert {file: found for file in files(package) if (found := imports(file) & others)} == {}
@@ -86,6 +92,16 @@ def test_all_that_serves_imports_where_torch_and_onnx_are_missing(packages: tupl
         "for name in sys.argv[1:]: importlib.import_module(name)",
         *modules,
     )
+
+
+def test_the_client_needs_numpy_httpx_and_websockets_and_is_all_that_is_packaged() -> None:
+    assert {requirement.name for requirement in requirements("client")} == {"numpy", "httpx", "websockets"}
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"] == ["spikeserve"]
+    assert {Path(file).parent.as_posix() for file in files("spikeserve")} == {"spikeserve"}
+    # Each import of it is the standard library's, its own or one of those three, but for the reader of camera files.
+    found = {module.partition(".")[0] for file in files("spikeserve") for module in imports(file)}
+    assert found - sys.stdlib_module_names == {"numpy", "httpx", "websockets", "spikeserve", "faery"}
+    run_python("import sys; sys.modules['faery'] = None; import spikeserve; print(spikeserve.Client)")
 
 
 def test_the_engines_can_be_named_without_loading_torch_or_onnx() -> None:

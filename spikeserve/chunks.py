@@ -1,0 +1,34 @@
+"""What a stream is given, as what its session sends: chunks of events, and times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from spikeserve.answers import SessionState
+from spikeserve.conversation import MESSAGE_EVENTS
+from spikeserve.events import Events, EventsLike, events
+
+Chunk: TypeAlias = EventsLike | int
+
+
+def items(source: Iterable[Chunk] | EventsLike) -> Iterable[Chunk]:
+    """Return the items of a source; events alone are one item."""
+    return [source] if isinstance(source, (Events, np.ndarray, Mapping)) else source
+
+
+def chunks(item: Any, state: SessionState | None, now: int | None) -> Iterator[Events | int]:
+    """Yield what is to be sent of an item, in messages, without the events before the state. Raises InvalidEvents.
+
+    `now` is the latest time that was sent, from which the clock of records goes on.
+    """
+    if isinstance(item, (int, np.integer)):
+        yield int(item)
+        return
+    given = events(item, now)
+    if state is not None and state.t is not None:
+        given = given[given.t >= state.t]
+    for start in range(0, len(given), MESSAGE_EVENTS):
+        yield given[start : start + MESSAGE_EVENTS]

@@ -1,0 +1,66 @@
+"""What a session may choose, and where its WebSocket is."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from spikeserve.answers import SessionState
+from spikeserve.conversation import Conversation
+
+STATE_EVERY = 50  # windows
+RETRIES = 12  # which takes about half a minute where the server is not there
+
+
+class ResumeOptions(TypedDict, total=False):
+    """The options of a session that goes on from a state; each may be left out.
+
+    model         its name; by default the client's, or else the server's default
+    version       of the model; by default the newest. A state goes on only with the version that it is of
+    step_us       microseconds of a time step, for a model whose input does not say it
+    window_steps  time steps of a window; by default as the model says, or 1
+    scores        what the class is read from: all windows ("total", the default), each alone, or a decaying sum
+    decay         for scores="decay": how much a window counts for the next one; 0.9
+    state_every   windows after which the client asks for the state that it would go on from; 50
+    retries       connections in a row that are tried without hearing of a new window; 12
+    """
+
+    model: str | None
+    version: int | None
+    step_us: int | None
+    window_steps: int | None
+    scores: Literal["total", "window", "decay"] | None
+    decay: float | None
+    state_every: int
+    retries: int
+
+
+class SessionOptions(ResumeOptions, total=False):
+    """The options of a session, those of ResumeOptions and the `state` of another session, to go on from."""
+
+    state: SessionState | None
+
+
+def model_of(options: SessionOptions) -> str | None:
+    """Return the model that a session's options name, or its state does."""
+    state = options.get("state")
+    return options.get("model") or (state.model if state else None)
+
+
+def conversation(model: str, options: SessionOptions) -> Conversation:
+    """Return the conversation of a session; what its options leave out is as its state has it."""
+    state = options.get("state")
+    chosen = {
+        "step_us": options.get("step_us"),
+        "window_steps": options.get("window_steps"),
+        "scores": options.get("scores"),
+        "decay": options.get("decay"),
+    }
+    query = {name: str(value) for name, value in chosen.items() if value is not None}
+    return Conversation(
+        model,
+        options.get("version") or (state.version if state else None),
+        {**(state.options if state else {}), **query},
+        state,
+        options.get("state_every", STATE_EVERY),
+        options.get("retries", RETRIES),
+    )

@@ -1,0 +1,226 @@
+"""Events and samples as the client sends them are those that were given, as the server reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as of_numpy
+
+from models.coding.records import make_records, unwrapped
+from models.spec import EventBinning
+from service.inference.sessions.windows import Windows
+from spikeserve import RECORD, InvalidEvents, events, read_events
+from spikeserve.conversation import Conversation
+from spikeserve.requests import Choice, predict_calls, smallest
+
+columns = st.lists(
+    st.tuples(st.integers(0, 2**40), st.integers(0, 2**16 - 1), st.integers(0, 2**15 - 1), st.booleans()), max_size=20
+)
+CHOICE = Choice()
+
+
+def read(content: bytes) -> np.ndarray[Any, Any]:
+    """Return the array of an .npy file."""
+    return np.load(io.BytesIO(content), allow_pickle=False)
+
+
+@given(columns)
+def test_records_are_those_that_the_server_makes_in_order_of_time(rows: list[tuple[int, int, int, bool]]) -> None:
+    found = events(
+        {"t": [r[0] for r in rows], "x": [r[1] for r in rows], "y": [r[2] for r in rows], "p": [r[3] for r in rows]}
+    )
+    rows = sorted(rows, key=lambda row: row[0])
+    t, x, y, p = (np.array([row[n] for row in rows], np.int64) for n in range(4))
+    assert found.t.tolist() == t.tolist()
+    assert found.records.tobytes() == make_records(t, x, y, p).tobytes()
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=30), st.integers(0, 2**50))
+def test_the_server_reads_the_times_that_were_given(gaps: list[int], start: int) -> None:
+    # However long the silences are, and whenever the clock of 32 bits starts again.
+    times = start + np.cumsum(3 * np.array(gaps))
+    session = Conversation("any", None, {}, None, 50, 12)
+    next(session.send(events({"t": times, "unit": np.zeros(len(times), np.int64)})))
+    windows = Windows(EventBinning(step_us=2**31 - 1, sensor=(1,), window_steps=1), 1000)
+    for message in session.kept:
+        if message.events is None:
+            windows.advance(message.t or 0)
+        else:
+            windows.add(np.frombuffer(message.content, RECORD))  # type: ignore[arg-type]
+    assert np.concatenate(windows._times).tolist() == times.tolist()
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), max_size=20), st.integers(0, 2**32 - 1))
+def test_records_whose_clock_starts_again_are_counted_on(gaps: list[int], start: int) -> None:
+    records = make_records(start + np.cumsum(np.array(gaps, np.int64)), 0)
+    assert events(records).t.tolist() == unwrapped(records["t"], int(records["t"][0]) if len(records) else 0).tolist()
+
+
+def test_records_that_come_after_others_are_counted_on_from_these() -> None:
+    assert events(make_records([2**32 - 5], [0]), 3 * 2**32 - 9).t.tolist() == [3 * 2**32 - 5]
+    assert events(make_records([4, 2], [0, 1]), 3 * 2**32 - 5).t.tolist() == [3 * 2**32 + 2, 3 * 2**32 + 4]
+    assert events(make_records([2**32 - 5], [0]), 3 * 2**32 + 2).t.tolist() == [3 * 2**32 - 5]
+    assert events(make_records([2, 2**32 - 3], [0, 1])).t.tolist() == [2**32 - 3, 2**32 + 2]
+
+
+numbers = of_numpy.arrays(
+    st.sampled_from([np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_]),
+    of_numpy.array_shapes(max_side=4),
+)
+
+
+@given(numbers)
+def test_an_array_arrives_as_the_float32_that_the_server_computes_with(array: np.ndarray[Any, Any]) -> None:
+    (call,) = predict_calls(array, "m", None, CHOICE)
+    assert (call.path, call.headers) == ("/models/m/predict", {"content-type": "application/x-npy"})
+    assert call.content is not None
+    with np.errstate(over="ignore"):
+        sent, given = read(call.content).astype(np.float32), array.astype(np.float32)
+    np.testing.assert_array_equal(sent, given)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0.0, 255.0], "uint8"),
+        ([-1.0, 1.0], "int8"),
+        ([0, 256], "uint16"),
+        ([-129, 0], "int16"),
+        ([0, 65536], "int32"),
+        ([0, 2**31], "float32"),
+        ([0.5, 1.0], "float32"),
+        ([np.nan, 1.0], "float32"),
+        ([True, False], "bool"),
+    ],
+)
+def test_an_array_is_sent_in_the_smallest_type_that_holds_it(values: list[float], kind: str) -> None:
+    assert smallest(np.array(values)).dtype == kind
+
+
+def test_a_long_array_that_is_nearly_empty_is_compressed() -> None:
+    raster = np.zeros((8, 256, 12))
+    raster[:, ::9, 3] = 1
+    (call,) = predict_calls(raster, None, None, Choice(time_steps=256, returns=["raster", "membrane"]))
+    assert call.path == "/predict?time_steps=256&return=raster,membrane"
+    assert call.headers["content-encoding"] == "deflate"
+    assert call.content is not None
+    assert len(call.content) < raster.size / 20
+    np.testing.assert_array_equal(read(zlib.decompress(call.content)), raster)
+
+
+def test_samples_of_events_are_json() -> None:
+    sample = {"t": np.array([0, 3]), "unit": [5, 2]}
+    (call,) = predict_calls([sample, [[0, 1], [1, 0]]], "m", 3, Choice(seed=1, stop="decided"))
+    assert call.path == "/models/m/versions/3/predict"
+    assert json.loads(call.content or b"") == {
+        "inputs": [{"t": [0, 3], "unit": [5, 2]}, [[0, 1], [1, 0]]], "seed": 1, "stop": "decided",
+    }  # fmt: skip
+
+
+def test_samples_of_different_lengths_are_json() -> None:
+    (call,) = predict_calls([np.zeros((1, 2)), np.ones((2, 2))], "m", None, CHOICE)
+    assert json.loads(call.content or b"") == {"inputs": [[[0, 0]], [[1, 1], [1, 1]]]}
+
+
+def test_recordings_are_records_a_request_for_each() -> None:
+    recording = events({"t": [1, 0], "unit": [7, 8]})
+    calls = predict_calls([recording, make_records([5], [1])], "m", None, CHOICE)
+    assert [call.content for call in calls] == [
+        make_records([0, 1], [8, 7]).tobytes(),
+        make_records([5], [1]).tobytes(),
+    ]
+    assert calls[0].headers == {"content-type": "application/vnd.spikeserve.events"}
+
+
+def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"t,x,y,p\n1,2,3,1\n")
+    (call,) = predict_calls(tmp_path / "a.csv", "m", None, CHOICE)
+    assert (call.content, call.headers) == (b"t,x,y,p\n1,2,3,1\n", {"content-type": "application/octet-stream"})
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"t": [0.5], "unit": [0]}, "events: t of event 0 is 0.5, expected whole microseconds from 0"),
+        ({"t": [0, -1], "unit": [0, 0]}, "events: t of event 1 is -1, expected whole microseconds from 0"),
+        ({"t": [0], "unit": [65536]}, "events: unit of event 0 is 65536, expected a whole number from 0 to 65535"),
+        ({"t": [0], "x": [0], "y": [2**15]}, "events: y of event 0 is 32768, expected a whole number from 0 to 32767"),
+        ({"t": [0, 1], "unit": [0]}, "events: 2 t for 1 unit, expected as many of both"),
+        ({"t": [[0]], "unit": [0]}, "events: t is int64 of 2 axes, expected one axis of numbers"),
+        ({"t": ["a"], "unit": [0]}, "events: t is <U1 of 1 axes, expected one axis of numbers"),
+        ({"t": [0], "x": [0]}, "events have no field 'y' but t, x, expected t, x, y and p, or t and unit"),
+        (np.zeros(3), "events are an array of float64 without fields, expected t, x, y and p, or t and unit"),
+        ([(0, 1)], "events are a list, expected an array with fields or a mapping of columns"),
+    ],
+)
+def test_events_that_cannot_be_sent_are_named(given: Any, sentence: str) -> None:
+    with pytest.raises(InvalidEvents) as caught:
+        events(given)
+    assert str(caught.value) == sentence
+
+
+def test_samples_that_cannot_be_sent_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidEvents, match="inputs are an array of <U1, expected numbers"):
+        predict_calls(["a"], None, None, CHOICE)
+    with pytest.raises(InvalidEvents, match="inputs cannot be written as JSON"):
+        predict_calls([{"t": [np.nan], "unit": [0]}], None, None, CHOICE)
+    with pytest.raises(InvalidEvents, match="cannot be read: No such file"):
+        predict_calls(tmp_path / "none.npy", None, None, CHOICE)
+    with pytest.raises(InvalidEvents, match="version is 3, but no model is named"):
+        predict_calls([1], None, 3, CHOICE)
+
+
+def camera() -> np.ndarray[Any, Any]:
+    fields = [("timestamp", "<i8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")]
+    return np.array([(5, 1, 2, True), (3, 4, 5, False)], fields)
+
+
+def test_files_of_every_kind_hold_the_same_events(tmp_path: Path) -> None:
+    array = camera()
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "b.npz", t=array["timestamp"], x=array["x"], y=array["y"], p=array["on"])
+    (tmp_path / "c.csv").write_text("timestamp,x,y,polarity\n5,1,2,1\n3,4,5,0\n")
+    (tmp_path / "d.csv").write_text("5;1;2;1\n3;4;5;0\n")
+    for name in ("a.npy", "b.npz", "c.csv", "d.csv"):
+        found = read_events(tmp_path / name)
+        assert found.t.tolist() == [3, 5], name
+        assert found.records.tobytes() == make_records([3, 5], [4, 1], [5, 2], [0, 1]).tobytes(), name
+
+
+@pytest.mark.parametrize("suffix", ["es", "csv"])
+def test_files_of_cameras_are_read_by_faery(tmp_path: Path, suffix: str) -> None:
+    faery = pytest.importorskip("faery", reason="faery is not installed here: it is of the extra 'events'")
+    given = np.zeros(3, faery.EVENTS_DTYPE)
+    given["t"], given["x"], given["y"], given["on"] = [1, 2, 70], [3, 4, 0], [5, 0, 1], [True, False, True]
+    file = tmp_path / f"events.{suffix}"
+    faery.events_stream_from_array(given, (10, 10)).to_file(file)
+    found = read_events(file)
+    assert (found.t - found.t[0]).tolist() == [0, 1, 69]
+    assert found.records["x"].tolist() == [3, 4, 0]
+    assert (found.records["y"] >> 15).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.npy", b"nonsense", "cannot be read"),
+        ("a.csv", b"t,unit\n1,2\n1\n", "event 1 has 1 values, expected 2: t, unit"),
+        ("a.csv", b"t,unit\n1,two\n", "cannot be read: could not convert string to float: 'two'"),
+        ("a.txt", b"", "is of no kind that is known, expected .npy, .npz, .csv or .aedat"),
+        ("a.es", b"", "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidEvents) as caught:
+        read_events(tmp_path / name)
+    assert str(caught.value).startswith(f"'{tmp_path / name}': ")
+    assert sentence in str(caught.value)

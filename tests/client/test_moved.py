@@ -1,0 +1,137 @@
+"""A client whose servers are killed, and drain, while it streams: every window comes once, and no spike differs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from models.coding.records import Records
+from spikeserve import AsyncClient, Client, ConnectionLost, Window
+from tests.bundles import publish
+from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
+from tests.serving import Process, running
+
+WINDOWS = STEPS // WINDOW
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    publish(tmp_path, recurrent(), "net")
+    return tmp_path
+
+
+def undisturbed(service: Process, records: Records) -> list[Window]:
+    with Client(service.url) as client:
+        return list(client.stream(records))
+
+
+def shown(windows: list[Window]) -> list[tuple[int, int, int, list[int], list[int], int]]:
+    return [
+        (each.window, each.t, each.events, each.window_counts, each.spike_counts, each.synaptic_operations)
+        for each in windows
+    ]
+
+
+def by_steps(records: Records) -> Iterator[Records]:
+    """Yield the events of each step, as a sensor would send them."""
+    yield from np.split(records, np.flatnonzero(np.diff(records["t"])) + 1)
+
+
+def test_workers_that_are_killed_again_and_again_change_no_spike(repository: Path) -> None:
+    records, raster = events()
+    with running(repository, "--workers", "2", until="worker_started") as service:
+        service.wait_for("worker_started")
+        killed = {entry["worker"] for entry in service.entries if entry["event"] == "worker_started"}
+        while httpx.get(f"{service.url}/health/ready").status_code != 200:
+            pass
+        expected = undisturbed(service, records)
+        found = []
+        with Client(service.url, model="net") as client:
+            for window in client.stream(by_steps(records), state_every=3, retries=20):
+                found.append(window)
+                if window.window in (5, 13):
+                    for worker in killed:
+                        os.kill(worker, signal.SIGKILL)
+                    killed = {service.wait_for("worker_started")["worker"] for _ in killed}
+        with Client(service.url) as client:
+            (whole,) = client.predict(raster)
+    assert len(found) == WINDOWS
+    assert shown(found) == shown(expected)
+    assert found[-1].spike_counts == whole.spike_counts.tolist()
+    assert sum(found[-1].spike_counts) > 10
+
+
+def test_a_server_that_drains_and_its_successor_change_no_spike(repository: Path) -> None:
+    records, _ = events()
+    with running(repository) as first:
+        expected = undisturbed(first, records)
+        port = first.url.rpartition(":")[2]
+        chunks = list(by_steps(records))
+        found: list[Window] = []
+        with Client(first.url) as client, client.session(model="net", retries=20) as session:
+            for chunk in chunks[:50]:
+                session.send(chunk)
+                found += session
+            assert first.stop() == 0  # it gave the state to the client, which has not read it yet
+            with running(repository, "--port", port):
+                for chunk in chunks[50:]:
+                    session.send(chunk)
+                    found += session
+                found += session.end()
+    assert shown(found) == shown(expected)
+    assert session.summary is not None
+    assert session.summary.events == len(records)
+
+
+def test_the_client_that_is_awaited_goes_on_alike(repository: Path) -> None:
+    records, _ = events()
+
+    async def run(first: Process) -> list[Window]:
+        port = first.url.rpartition(":")[2]
+        chunks = list(by_steps(records))
+        async with AsyncClient(first.url) as client, client.session(model="net", retries=20) as session:
+            for chunk in chunks[:40]:
+                await session.send(chunk)
+            first.process.kill()
+            first.process.wait()
+            with running(repository, "--port", port):
+                for chunk in chunks[40:]:
+                    await session.send(chunk)
+                return await session.end()
+
+    with running(repository) as first:
+        expected = undisturbed(first, records)
+        found = asyncio.run(run(first))
+    assert shown(found) == shown(expected)
+
+
+def test_a_session_whose_server_is_gone_for_good_leaves_its_state(repository: Path) -> None:
+    records, _ = events()
+    with (
+        running(repository) as service,
+        Client(service.url) as client,
+        client.session(model="net", retries=3) as session,
+    ):
+        chunks = list(by_steps(records))
+        for chunk in chunks[:60]:
+            session.send(chunk)
+        found = list(session)
+        state = session.state()
+        service.process.kill()
+        service.process.wait()
+        with pytest.raises(ConnectionLost, match="could not go on after 3 tries"):  # noqa: PT012  (the first may pass)
+            for chunk in chunks[60:]:
+                session.send(chunk)
+        assert session.last_state == state
+    with running(repository) as other, Client(other.url) as client:
+        expected = undisturbed(other, records)
+        rest = list(client.stream(records, state=state))
+    assert shown(found) == shown(expected[: len(found)])
+    assert shown(rest) == shown(expected[state.window :])

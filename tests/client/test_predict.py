@@ -1,0 +1,206 @@
+"""Predictions from a real server: whatever form a sample is sent in, the answer is the same."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.coding.records import make_records
+from service.http.middleware.keys import new_key
+from spikeserve import (
+    AnswerError,
+    AsyncClient,
+    Client,
+    ConnectionLost,
+    InvalidRequest,
+    ModelNotFound,
+    NoKey,
+    Prediction,
+    TooLarge,
+    Unavailable,
+)
+from tests.bundles import publish
+from tests.networks import regression
+from tests.service.sessions.conftest import pairs
+from tests.serving import Process, running
+
+# Unit 0 at steps 0, 1 and 3, unit 1 at step 2: three events of one unit make one spike, and one makes none.
+RASTER = np.array([[1, 0], [1, 0], [0, 1], [1, 0]])
+IN_STEPS = {"t": [0, 1, 2, 3], "unit": [0, 0, 1, 0]}
+RECORDING = make_records([500, 1500, 2500, 3500], [0, 0, 1, 0])
+
+
+def shown(prediction: Prediction) -> tuple[Any, ...]:
+    return (
+        *(prediction.class_index, prediction.label, prediction.spike_counts.tolist(), prediction.synaptic_operations),
+        *(prediction.model, prediction.version, prediction.time_steps, prediction.values),
+    )
+
+
+EXPECTED = (0, "left", [1, 0], 8, "pairs", 1, 4, None)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        RASTER,
+        RASTER[np.newaxis].astype(np.float64),
+        RASTER.tolist(),
+        IN_STEPS,
+        [IN_STEPS],
+        RECORDING,
+        [RECORDING],
+        np.array([(500, 0), (1500, 0), (2500, 1), (3500, 0)], [("t", "<i8"), ("unit", "<i8")]),
+    ],
+)
+def test_a_sample_has_the_same_answer_in_every_form(client: Client, inputs: Any) -> None:
+    (prediction,) = client.predict(inputs, model="pairs")
+    assert shown(prediction) == EXPECTED
+    assert prediction.probabilities is not None
+    np.testing.assert_allclose(prediction.probabilities, [0.7311, 0.2689], atol=1e-4)  # the softmax of 1 and 0
+
+
+def test_a_file_is_answered_as_its_events(client: Client, tmp_path: Path) -> None:
+    lines = [f"{t},{unit}\n" for t, unit in zip([500, 1500, 2500, 3500], [0, 0, 1, 0], strict=True)]
+    (tmp_path / "events.csv").write_text("t,unit\n" + "".join(lines))
+    np.save(tmp_path / "raster.npy", RASTER)
+    for name in ("events.csv", "raster.npy"):
+        (prediction,) = client.predict(tmp_path / name)
+        assert shown(prediction) == EXPECTED
+
+
+def test_a_batch_has_a_prediction_for_each_sample(client: Client) -> None:
+    batch = np.stack([RASTER, 1 - RASTER, 0 * RASTER])
+    found = [each.spike_counts.tolist() for each in client.predict(batch)]
+    assert found == [[1, 0], [0, 1], [0, 0]]
+    recordings = [make_records([0, 0, 1000], [unit, unit, unit]) for unit in (1, 0)]
+    assert [each.label for each in client.predict(recordings)] == ["right", "left"]
+
+
+def test_what_is_asked_for_comes_back(client: Client) -> None:
+    (prediction,) = client.predict(RECORDING, time_steps=2, returns=["raster", "membrane", "spikes_per_node"])
+    assert (prediction.time_steps, prediction.spikes_per_node) == (2, {"out": 1})
+    assert prediction.raster == {"out": {"t": [1], "unit": [0]}}
+    assert prediction.membrane == {"out": [[0.5, 0.0], [0.0, 0.0]]}
+
+
+def test_fields_of_a_newer_server_are_kept() -> None:
+    given = {"class_index": 0, "label": "a", "spike_counts": [2, 0], "steps_used": 3, "certainty": 0.5}
+    answer = {"model": "m", "version": 2, "engine": "event", "time_steps": 8, "predictions": [given]}
+    (prediction,) = Prediction.all_of(answer)
+    assert (prediction.steps_used, prediction.time_steps, prediction.more) == (3, 8, {"certainty": 0.5})
+
+
+def test_the_client_that_is_awaited_has_the_same_answers(service: Process) -> None:
+    async def ask() -> list[Prediction]:
+        async with AsyncClient(service.url, model="pairs") as client:
+            found = await asyncio.gather(*(client.predict(each) for each in (RASTER, IN_STEPS, RECORDING)))
+            assert await client.default_model() == "pairs"
+            return [prediction for predictions in found for prediction in predictions]
+
+    assert [shown(each) for each in asyncio.run(ask())] == [EXPECTED] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "status", "sentence"),
+    [
+        ({"inputs": np.zeros((4, 3))}, InvalidRequest, 422, "the body is an array of shape"),
+        ({"inputs": [{"t": [0], "unit": [2]}]}, InvalidRequest, 422, "inputs[0]"),
+        (
+            {"inputs": RASTER, "model": "none"},
+            ModelNotFound,
+            404,
+            "model 'none' is not served here; this server has: pairs",
+        ),
+        ({"inputs": RASTER, "model": "pairs", "version": 9}, ModelNotFound, 404, ""),
+        ({"inputs": RASTER, "model": "a/b c"}, ModelNotFound, 404, ""),
+        ({"inputs": np.zeros((1025, 1, 2))}, TooLarge, 413, "inputs"),
+        ({"inputs": RASTER, "stop": "someday"}, InvalidRequest, 422, "stop is"),
+    ],
+)
+def test_a_refusal_carries_the_servers_status_and_sentence(
+    client: Client, options: dict[str, Any], kind: type[AnswerError], status: int, sentence: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        client.predict(**options)
+    assert caught.value.status == status
+    assert sentence in caught.value.sentence
+
+
+def test_a_server_that_is_not_there_is_an_error_of_this_client() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(ConnectionLost, match="refused"):
+            client.predict(RASTER)
+
+
+def test_a_server_that_says_nothing_is_waited_for_as_long_as_was_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it listens, and answers nothing
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Client(url, model="pairs", timeout=0.1) as client:
+            with pytest.raises(ConnectionLost, match="timed out"):
+                client.predict(RASTER)
+            with client.session(retries=0) as session, pytest.raises(ConnectionLost, match="did not answer in time"):
+                session.advance(0)
+
+
+def test_an_address_that_is_none_is_an_error_of_this_client() -> None:
+    with Client("localhost:8000") as client, pytest.raises(ConnectionLost):
+        client.predict(RASTER)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
+    """A server with a key, two models and no default one, and the key."""
+    root, (key, digest) = tmp_path_factory.mktemp("repository"), new_key()
+    publish(root, regression(units=["rad", "m/s"]), "arm")
+    publish(root, pairs(), "pairs")
+    with running(root, "--api-keys", digest) as process:
+        process.wait_for("model_ready")
+        yield process, key
+
+
+def test_a_key_is_sent_with_requests_and_with_sessions(guarded: tuple[Process, str]) -> None:
+    service, key = guarded
+    with Client(service.url, key, "pairs") as client:
+        assert client.predict(RASTER)[0].label == "left"
+        assert [each.window_counts for each in client.stream(RECORDING)] == [[1, 0], [0, 0]]
+    with Client(service.url, model="pairs") as client:
+        with pytest.raises(NoKey, match="401: this path takes a key"):
+            client.predict(RASTER)
+        with pytest.raises(NoKey, match="401: this path takes a key"):
+            list(client.stream(RECORDING))
+
+
+def test_a_regression_has_values_and_no_class(guarded: tuple[Process, str]) -> None:
+    service, key = guarded
+    with Client(service.url, key) as client:
+        (prediction,) = client.predict([[0.25, 3]], model="arm")
+    assert prediction.values is not None
+    assert (prediction.values.tolist(), prediction.names, prediction.units) == (
+        [0.25, 2.0],
+        ["angle", "speed"],
+        ["rad", "m/s"],
+    )
+    assert (prediction.class_index, prediction.label, prediction.probabilities) == (None, None, None)
+
+
+def test_an_overloaded_server_says_when_to_come_back(tmp_path: Path) -> None:
+    publish(tmp_path, pairs(), "pairs")
+    with running(tmp_path, "--max-sessions", "1") as service, Client(service.url) as client, client.session() as one:
+        one.advance(0)
+        with (
+            client.session(retries=0) as other,
+            pytest.raises(ConnectionLost, match="503: 1 sessions are open") as caught,
+        ):
+            other.advance(0)
+    assert isinstance(caught.value.__cause__, Exception)
+    assert isinstance(caught.value.__cause__.__cause__, Unavailable)
+    assert caught.value.__cause__.__cause__.retry_after == 1

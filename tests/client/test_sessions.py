@@ -1,0 +1,179 @@
+"""Sessions of the client with real servers: windows, states, ends, and errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import pytest
+
+from models.coding.records import make_records
+from spikeserve import (
+    AsyncClient,
+    Client,
+    InvalidEvents,
+    InvalidRequest,
+    ModelNotFound,
+    SessionError,
+    SessionState,
+    Summary,
+    Window,
+)
+from spikeserve.events import EventsLike
+from tests.serving import Process
+
+UNITS = {"t": [0, 1000, 2000, 4000], "unit": [0, 0, 0, 1]}
+
+
+def seen(windows: list[Window]) -> list[tuple[int, int, list[int]]]:
+    return [(each.window, each.t, each.window_counts) for each in windows]
+
+
+def test_the_windows_of_a_session(client: Client) -> None:
+    # Unit 0 at 0, 1 and 2 ms, unit 1 at 4 ms: two events of unit 0 are in window 0, whose second spikes.
+    with client.session() as session:
+        session.send(UNITS)
+        first, second = list(session)
+        assert list(session) == []
+        session.advance(8000)
+        assert seen(list(session)) == [(2, 6000, [0, 0]), (3, 8000, [0, 0])]
+        session.send({"t": [3000, 9000], "unit": [1, 1]})
+        assert seen(session.end()) == [(4, 10_000, [0, 1])]
+    assert (first.events, first.label, first.margin, first.synaptic_operations) == (2, "left", 1, 4)
+    assert (second.late, second.spike_counts, second.scores) == (0, [1, 0], None)
+    assert session.summary == Summary(windows=5, events=5, late=1)
+
+
+def test_a_stream_of_chunks_and_times(client: Client) -> None:
+    def source() -> Iterator[EventsLike | int]:
+        yield make_records([0], [0])
+        yield 5000
+        yield {"t": [5000, 5001], "unit": [0, 1]}
+
+    stream = client.stream(source(), scores="window")
+    # A window is there as soon as the chunk that closes it was sent.
+    assert [(each.window, each.scores) for each in stream] == [(0, [0, 0]), (1, [0, 0]), (2, [1, 0])]
+
+
+def test_the_client_that_is_awaited_streams_alike(service: Process) -> None:
+    async def source() -> AsyncIterator[EventsLike | int]:
+        yield make_records([0], [0])
+        yield 5000
+        yield {"t": [5000, 5001], "unit": [0, 1]}
+
+    async def run() -> tuple[list[Window], list[Window], SessionState, Summary | None]:
+        async with AsyncClient(service.url, model="pairs") as client:
+            found = [each async for each in client.stream(source())]
+            async with client.session() as session:
+                await session.send(UNITS)
+                early = [each async for each in session]
+                state = await session.state()
+                await session.advance(6000)
+                late = await session.end()
+            async with client.resume(state) as resumed:
+                await resumed.send({"t": [4000], "unit": [1]})
+                await resumed.advance(6000)
+                again = await resumed.end()
+            assert seen(again) == seen(late) == [(2, 6000, [0, 0])]
+            return found, early, state, session.summary
+
+    found, early, state, summary = asyncio.run(run())
+    assert seen(found) == [(0, 2000, [0, 0]), (1, 4000, [0, 0]), (2, 6000, [1, 0])]
+    assert seen(early) == [(0, 2000, [1, 0]), (1, 4000, [0, 0])]
+    assert (state.window, state.t, summary) == (2, 4000, Summary(3, 4, 0))
+
+
+def test_a_task_that_is_cancelled_while_it_waits_loses_no_window(service: Process) -> None:
+    async def run() -> list[Window]:
+        async with AsyncClient(service.url, model="pairs") as client, client.session() as session:
+            await session.send(UNITS)
+            waiting = asyncio.ensure_future(session.end())
+            await asyncio.sleep(0)  # it has begun
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            return await session.end()
+
+    assert seen(asyncio.run(run())) == [(0, 2000, [1, 0]), (1, 4000, [0, 0]), (2, 6000, [0, 0])]
+
+
+def test_a_state_goes_on_with_its_model_and_its_options(client: Client) -> None:
+    recording = make_records([500, 2500, 4500, 5600], [0, 0, 0, 0])
+    with client.session(model="pairs", window_steps=1) as session:
+        session.send(recording[:2])
+        state = SessionState.from_json(session.state().to_json())
+    assert (state.window, state.t, state.model, state.options) == (2, 2500, "pairs", {"window_steps": "1"})
+    # A stream from a state is given the whole recording, of which it leaves out what the state has behind it.
+    found = [each.window_counts for each in client.stream(recording, state=state)]
+    assert found == [[1, 0], [0, 0], [0, 0], [1, 0]]  # at 2500, 3500, 4500 and 5500
+    with client.resume(state, model="pairs") as session:
+        session.send(recording[1:])
+        assert [each.spike_counts for each in session.end()] == [[1, 0], [1, 0], [1, 0], [2, 0]]
+
+
+def test_a_session_that_was_silent_for_too_long_goes_on(client: Client) -> None:
+    with client.session() as session:
+        session.send({"t": [0, 2500], "unit": [0, 1]})
+        assert seen(list(session)) == [(0, 2000, [0, 0])]
+        connection = session._socket.connection
+        assert connection is not None
+        for _ in connection:  # until the server closes it, after a second
+            pass
+        session.send({"t": [3000, 4000], "unit": [1, 0]})
+        assert seen(list(session)) == [(1, 4000, [0, 1])]
+        assert seen(session.end()) == [(2, 6000, [1, 0])]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "sentence"),
+    [
+        ({"model": "none"}, ModelNotFound, "404: "),
+        ({"step_us": 5}, InvalidRequest, "422: step_us is 5, but a step of this model is 1000 microseconds"),
+        ({"decay": 2}, InvalidRequest, "422: query: decay is '2'"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_at_once(
+    client: Client, options: dict[str, object], kind: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(kind, match=sentence):
+        list(client.stream(UNITS, **options))  # type: ignore[arg-type]
+
+
+def test_an_error_comes_after_the_windows_before_it(client: Client) -> None:
+    found = []
+    with pytest.raises(SessionError, match="window 1: event 0 is at x 7") as caught:  # noqa: PT012
+        for window in client.stream(make_records([0, 1000, 2000, 4000], [0, 0, 7, 0])):
+            found.append(window)  # noqa: PERF402
+    assert seen(found) == [(0, 2000, [1, 0])]
+    assert caught.value.state is not None
+    assert (caught.value.state.window, caught.value.state.t) == (1, 2000)
+
+
+def test_a_state_that_is_damaged_is_refused(client: Client) -> None:
+    state = SessionState(state="AAAA", window=1, t=2000, model="pairs")
+    with client.resume(state) as session, pytest.raises(SessionError, match="state: is no session's state"):
+        session.state()
+    with pytest.raises(InvalidEvents, match=r"the state is no text of SessionState\.to_json"):
+        SessionState.from_json(json.dumps({"state": "AAAA"}))
+
+
+def test_a_session_is_used_in_its_block_and_before_its_end(client: Client) -> None:
+    session = client.session()
+    with pytest.raises(InvalidEvents, match="expected it to be used in a `with` block"):
+        session.advance(0)
+    with session:
+        session.end()
+        with pytest.raises(InvalidEvents, match="the session has ended, expected another one"):
+            session.advance(0)
+        assert session.summary == Summary(0, 0, 0)
+
+
+def test_a_whole_recording_answers_as_one_request(client: Client) -> None:
+    rng = np.random.default_rng(3)
+    recording = make_records(np.sort(rng.integers(0, 1_000_000, 60_000)), rng.integers(0, 2, 60_000))
+    *_, last = client.stream(recording)
+    (whole,) = client.predict(recording, time_steps=1000)
+    assert last.spike_counts == whole.spike_counts.tolist()
+    assert whole.spike_counts.tolist() == [500, 500]
