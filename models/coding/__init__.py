@@ -1,18 +1,36 @@
-"""Input coding: checks a client's samples and events and encodes them as the network's input at each step."""
+"""Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
 from models.coding.encode import MAX_SEED, encode
 from models.coding.events import Events, encode_events, indices, rasterise
 from models.coding.inputs import EncodedInputs, EventInputs, Inputs, join_inputs
+from models.coding.records import (
+    RECORD,
+    EventBinner,
+    Records,
+    StepEvents,
+    binner,
+    make_records,
+    records_of,
+    unwrapped,
+)
 
 __all__ = [
     "MAX_SEED",
+    "RECORD",
     "EncodedInputs",
+    "EventBinner",
     "EventInputs",
     "Events",
     "Inputs",
+    "Records",
+    "StepEvents",
+    "binner",
     "encode",
     "encode_events",
     "indices",
     "join_inputs",
+    "make_records",
     "rasterise",
+    "records_of",
+    "unwrapped",
 ]

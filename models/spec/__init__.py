@@ -1,5 +1,6 @@
 """The network as data: nodes, parameters, their validation, and the contract of an external ONNX model."""
 
+from models.spec.events import EventBinning, EventRule, Origin, Polarity
 from models.spec.input import Input, OutOfRange
 from models.spec.readouts import Readout
 from models.spec.scores import Scores
@@ -14,8 +15,12 @@ from models.spec.spec import (
 __all__ = [
     "INPUT",
     "Coding",
+    "EventBinning",
+    "EventRule",
     "Input",
+    "Origin",
     "OutOfRange",
+    "Polarity",
     "Readout",
     "Scores",
     "Spec",

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from models.spec.events import EventBinning
 from models.spec.parameters import Float32, Frozen, Positive32, Shape, Size, show
 
 FEATURE_FIELDS = ("low", "high", "scale", "offset")
@@ -39,7 +40,8 @@ class OutOfRange(StrEnum):
 class Input(Frozen):
     """A sample's shape, the range of its raw values, and their normalisation, `scale * value + offset`.
 
-    Where there is a `resolution`, the normalised value is rounded to a multiple of it, half to even.
+    Where there is a `resolution`, the normalised value is rounded to a multiple of it, half to even. `events` says how
+    what a sensor records becomes the steps of a sample, where the coding is `spikes`; it is not written where absent.
     """
 
     shape: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)]
@@ -49,6 +51,18 @@ class Input(Frozen):
     offset: PerFeature = 0.0
     out_of_range: OutOfRange = OutOfRange.REFUSE
     resolution: Annotated[Positive32, AfterValidator(_power_of_two)] | None = None
+    events: EventBinning | None = None
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if name != "events" or value is not None}
+
+    @model_validator(mode="after")
+    def _events_fit(self) -> Self:
+        if self.events is not None:
+            self.events.check_shape(self.shape)
+        return self
 
     @model_validator(mode="after")
     def _values_fit(self) -> Self:

@@ -69,6 +69,12 @@ class Task(Frozen, ABC):
             raise InvalidSpec(f"units: {len(self.units)} given, expected one for each of the {self.classes} labels")
         return self
 
+    @model_validator(mode="after")
+    def _events_are_spikes(self) -> Self:
+        if self.input.events is not None and self.coding is not Coding.SPIKES:
+            raise InvalidSpec(f"input: has events, but coding is '{self.coding}', expected '{Coding.SPIKES}'")
+        return self
+
     @property
     def classes(self) -> int:
         """The number of classes, or of values."""
@@ -125,6 +131,8 @@ class Spec(Task):
         self._check_output(self.output_shapes[self.nodes[-1].name])
         self._check_coding()
         self._check_own_steps()
+        if self.input.events is not None:
+            self.input.events.check_dt(self.dt)
         return self
 
     def _check_own_steps(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from models.spec import Coding, Input, OutOfRange, Readout, Spec, nodes
+from models.spec import Coding, EventBinning, EventRule, Input, Origin, OutOfRange, Polarity, Readout, Spec, nodes
 from models.spec.neuron_parameters import NEURON_PARAMETERS, NeuronParameter
 from models.spec.nodes import NeuronBase, Node, NodeBase, Recurrent
 
@@ -28,7 +28,7 @@ def tables() -> Iterator[dict[str, str]]:
 
 ROWS = list(tables())
 NODES: tuple[type[NodeBase], ...] = get_args(get_args(Node)[0])
-RULES: list[type[StrEnum]] = [Coding, OutOfRange, Readout] + [
+RULES: list[type[StrEnum]] = [Coding, OutOfRange, Readout, Polarity, EventRule, Origin] + [
     rule
     for rule in vars(nodes).values()
     if isinstance(rule, type) and issubclass(rule, StrEnum) and rule is not StrEnum
@@ -55,7 +55,9 @@ def test_every_value_of_a_rule_is_named(rule: type[StrEnum]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "prefix"), [(Spec, ""), (Input, "input."), (Recurrent, "recurrent.")], ids=["Spec", "Input", "Recurrent"]
+    ("model", "prefix"),
+    [(Spec, ""), (Input, "input."), (EventBinning, "input.events."), (Recurrent, "recurrent.")],
+    ids=["Spec", "Input", "EventBinning", "Recurrent"],
 )
 def test_the_fields_around_the_nodes_are_named(model: Any, prefix: str) -> None:
     assert {prefix + name for name in model.model_fields} - named(PAGE) == set()
@@ -63,9 +65,8 @@ def test_the_fields_around_the_nodes_are_named(model: Any, prefix: str) -> None:
 
 def test_no_row_names_a_field_that_is_none() -> None:
     fields = {name for node in NODES for name in node.model_fields} | set(Spec.model_fields)
-    fields |= {f"input.{name}" for name in Input.model_fields} | {
-        f"recurrent.{name}" for name in Recurrent.model_fields
-    }
+    for model, prefix in ((Input, "input"), (EventBinning, "input.events"), (Recurrent, "recurrent")):
+        fields |= {f"{prefix}.{name}" for name in model.model_fields}
     rules = {value.value for rule in RULES for value in rule}
     heads = {name for row in ROWS for name in named(next(iter(row.values())))}
     assert heads - fields - rules - {node.__name__ for node in NODES} - {"charge", "synapse", "fire"} == set()

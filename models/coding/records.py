@@ -1,0 +1,194 @@
+"""Event records: a sensor's events as bytes, and the spikes that they are at the steps of a sample or a stream.
+
+A record is 8 bytes, little-endian: `t` (32 bits) is microseconds, `x` (16 bits) the column, `y` (15 bits) the row, and
+the highest bit of y the polarity, 1 for on. Of a sensor of units, `x` is the unit and the row is 0. The spec's
+`input.events` (`models.spec.events`) says which step and input an event belongs to.
+
+The clock of 32 bits starts again every 71.6 minutes. Each time is taken for the one nearest to the time before it, so a
+recording or a stream may last for any time, as long as it has an event every half an hour.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.errors import InvalidInput
+from models.spec import EventBinning, EventRule, Input, Origin, Polarity
+from models.spec.network import FloatArray
+
+RECORD = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2")])
+ON = 2**15  # the bit of y that is the polarity
+CLOCK = 2**32  # microseconds after which the clock of a record starts again
+BLOCK = 2**17  # cells, of whole steps, that are worked on at once, so that they stay in the processor's cache
+SPARSE = 64  # cells for each event, beyond which events are sorted rather than marked in an array of all cells
+DROPPED = -(2**62)  # of a column or row outside of the crop; a sum of two of them is negative, and fits 64 bits
+
+Records: TypeAlias = NDArray[np.void]
+Times: TypeAlias = NDArray[np.int64]
+
+
+def records_of(content: bytes | memoryview, where: str = "the body") -> Records:
+    """Return the records (events,) in `content`, without a copy; raises InvalidInput for a part of one at its end."""
+    if len(content) % RECORD.itemsize:
+        raise InvalidInput(f"{where} has {len(content)} bytes, expected {RECORD.itemsize} for each event")
+    return np.frombuffer(content, RECORD)
+
+
+def make_records(t: ArrayLike, x: ArrayLike, y: ArrayLike = 0, p: ArrayLike = 0) -> Records:
+    """Return records of times in microseconds, columns (or units), rows and polarities, all (events,) or one number.
+
+    Times are kept modulo 2**32. Columns beyond 16 bits and rows beyond 15 have no place in a record and must not come.
+    """
+    times, rows = np.asarray(t, np.int64), np.asarray(y, np.int64)
+    records = np.empty(times.shape, RECORD)
+    records["t"] = times & (CLOCK - 1)
+    records["x"] = x
+    records["y"] = rows | np.where(np.asarray(p, np.int64) > 0, ON, 0)
+    return records
+
+
+def unwrapped(t: NDArray[np.uint32], last: int) -> Times:
+    """Return the times (events,) of a clock of 32 bits in microseconds that never start again.
+
+    `last` is such a time, that of the event before: each time is the one nearest to the time before it, so that the
+    difference is that of 32 bits with a sign.
+    """
+    differences = np.diff(t, prepend=np.uint32(last & (CLOCK - 1))).view(np.int32)
+    return np.cumsum(differences, dtype=np.int64) + last
+
+
+@dataclass(frozen=True)
+class StepEvents:
+    """Events at the steps of a sample, in order of step and unit, each pair once; all arrays are (events,) of int64.
+
+    At step `t[k]`, input `unit[k]` (the index into the flattened shape) has `count[k]` events: 1 under the rule `clip`.
+    """
+
+    t: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    def values(self, declared: Input) -> FloatArray:
+        """Return the raw value (events,) of each: the count, or under `clip` the largest of its unit's range."""
+        if declared.events is not None and declared.events.rule is EventRule.COUNT:
+            return self.count.astype(np.float32)
+        return np.broadcast_to(declared.range[1], declared.shape).ravel()[self.unit]
+
+
+class EventBinner:
+    """Bins records by one model's `input.events`. It keeps nothing of what it bins; `binner` returns a shared one."""
+
+    def __init__(self, events: EventBinning) -> None:
+        self.events = events
+        self.units = math.prod(events.shape)
+        self.width = events.sensor[0]
+        self.height = events.sensor[1] if len(events.sensor) == 2 else 1
+        x, y, width, height = events.area
+        across, down = -(-width // events.bin), -(-height // events.bin)
+        self.columns = _cells(x, width, self.width, events.bin)
+        # By y with its polarity, the highest bit: the first half is off, the second on.
+        self.rows = np.full(2 * ON, DROPPED, np.int64)
+        rows = _cells(y, height, self.height, events.bin, across)
+        if events.polarity is not Polarity.ON:
+            self.rows[: self.height] = rows
+        if events.polarity is not Polarity.OFF:
+            second = across * down if events.polarity is Polarity.CHANNELS else 0
+            self.rows[ON : ON + self.height] = np.where(rows == DROPPED, DROPPED, rows + second)
+
+    def between(self, records: Records, times: Times, start: int, steps: int, where: str = "the body") -> StepEvents:
+        """Return the events of the `steps` steps that begin at `start`, counted from there; others are dropped.
+
+        `records` and their unwrapped `times` are (events,), in any order; `start` is of the same clock as `times`, in
+        microseconds. A stream gives its chunk and the start of a window. Raises InvalidInput for an event outside of
+        the sensor, wherever its time is; `where` is how its message begins.
+        """
+        self._check(records, where)
+        if len(times) and not (times[1:] >= times[:-1]).all():
+            order = np.argsort(times, kind="stable")
+            records, times = records[order], times[order]
+        per_block = max(1, BLOCK // self.units)
+        first_steps = np.minimum(np.arange(0, steps + per_block, per_block), steps)
+        edges = np.searchsorted(times, start + first_steps * self.events.step_us)
+        marked = np.zeros(per_block * self.units if edges[-1] > edges[0] else 0, np.bool_)
+        found = [StepEvents(*np.zeros((3, 0), np.int64))]
+        for block in np.flatnonzero(np.diff(edges)):
+            own, first = slice(edges[block], edges[block + 1]), int(first_steps[block])
+            keys = self.columns[records["x"][own]] + self.rows[records["y"][own]]
+            if per_block > 1:
+                keys += (times[own] - (start + first * self.events.step_us)) // self.events.step_us * self.units
+            distinct, counts = self._distinct(keys[keys >= 0], marked)
+            step = distinct // self.units
+            found.append(StepEvents(step + first, distinct - step * self.units, counts))
+        if len(found) <= 2:  # one block at most, as of a stream's window
+            return found[-1]
+        return StepEvents(*(np.concatenate([getattr(part, name) for part in found]) for name in ("t", "unit", "count")))
+
+    def _distinct(
+        self, keys: NDArray[np.int64], marked: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the distinct keys in order, and what each counts by the rule.
+
+        `marked` has a place for each possible key, all False, and is left so: clearing what was marked costs less than
+        an array of all cells for each block.
+        """
+        counting = self.events.rule is EventRule.COUNT
+        if len(marked) > SPARSE * len(keys):
+            distinct, counts = np.unique(keys, return_counts=True)
+            return distinct, counts if counting else np.ones_like(counts)
+        marked[keys] = True
+        distinct = np.flatnonzero(marked)
+        marked[distinct] = False
+        if not counting:
+            return distinct, np.ones_like(distinct)
+        return distinct, np.bincount(keys)[distinct]
+
+    def recording(self, records: Records, steps: int, start: int | None = None, where: str = "the body") -> StepEvents:
+        """Return the events of the first `steps` steps of a whole recording; later ones are dropped.
+
+        It begins at `start`, a time of its clock; by default at its earliest event, or at time 0 where `origin` says
+        so. Raises InvalidInput for an event outside of the sensor, and where events came but none in those steps.
+        """
+        if not len(records):
+            return self.between(records, np.zeros(0, np.int64), 0, steps, where)
+        times = unwrapped(records["t"], int(records["t"][0]))
+        if start is None:
+            start = 0 if self.events.origin is Origin.ZERO else int(times.min())
+        last = start + steps * self.events.step_us
+        found = self.between(records, times, start, steps, where)
+        if not len(found.t) and not ((times >= start) & (times < last)).any():
+            raise InvalidInput(
+                f"{where} has {len(records)} events, but none in the {steps} steps of {self.events.step_us} "
+                f"microseconds from time {start} on: the first is at {times[0]}"
+            )
+        return found
+
+    def _check(self, records: Records, where: str) -> None:
+        """Raise InvalidInput for the first event outside of the sensor."""
+        x, y = records["x"], records["y"] & (ON - 1)
+        if x.max(initial=0) < self.width and y.max(initial=0) < self.height:
+            return
+        at = int(np.argmax((x >= self.width) | (y >= self.height)))
+        sensor = "×".join(str(size) for size in self.events.sensor)
+        raise InvalidInput(
+            f"{where}: event {at} is at x {x[at]}, y {y[at]}, expected x 0 to {self.width - 1} and y 0 to "
+            f"{self.height - 1}, the sensor of {sensor} that this model knows"
+        )
+
+
+@lru_cache(maxsize=32)
+def binner(events: EventBinning) -> EventBinner:
+    """Return the binner of one way to bin; its tables of 0.5 to 1 MB are made once."""
+    return EventBinner(events)
+
+
+def _cells(first: int, size: int, sensor: int, per_cell: int, stride: int = 1) -> NDArray[np.int64]:
+    """Return where the cell of each of a sensor's columns or rows begins: DROPPED outside of `size` from `first` on."""
+    cells = np.full(sensor, DROPPED, np.int64)
+    cells[first : first + size] = np.arange(size) // per_cell * stride
+    return cells
