@@ -11,6 +11,7 @@ from models.coding.records import (
     binner,
     make_records,
     records_of,
+    times_of,
     unwrapped,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "make_records",
     "rasterise",
     "records_of",
+    "times_of",
     "unwrapped",
 ]

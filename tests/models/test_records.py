@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.coding import records as module
-from models.coding.records import EventBinner, StepEvents, binner, make_records, records_of, unwrapped
+from models.coding.records import EventBinner, StepEvents, binner, make_records, records_of, times_of, unwrapped
 from models.errors import InvalidInput
 from models.spec import EventBinning, EventRule, Input, Origin, Polarity
 
@@ -24,7 +24,8 @@ def listed(found: StepEvents) -> list[tuple[int, int, int]]:
 
 def recording(events: EventBinning, *of: tuple[int, int, int, int], steps: int = 3, **keywords: Any) -> Any:
     """Bin events (t, x, y, p) and list what is found."""
-    return listed(EventBinner(events).recording(make_records(*zip(*of, strict=True)), steps, **keywords))
+    records = make_records(*zip(*of, strict=True))
+    return listed(EventBinner(events).recording(records, times_of(records), steps, **keywords))
 
 
 def test_a_record_is_eight_bytes_with_the_polarity_above_the_row() -> None:
@@ -96,10 +97,12 @@ def test_later_events_are_dropped_and_a_recording_begins_at_its_earliest() -> No
 def test_the_origin_may_be_time_zero_and_a_recording_that_has_nothing_in_its_steps_is_refused() -> None:
     zero = CAMERA.model_copy(update={"origin": Origin.ZERO})
     assert recording(zero, (2500, 0, 0, 0)) == [(2, 0, 1)]
-    sentence = r"has 1 events, but none in the 3 steps of 1000 microseconds from time 0 on: the first is at 3000"
+    sentence = r"has 1 events, but none in the 3 steps of 1000 microseconds that begin at time 0: the first is at 3000$"
     with pytest.raises(InvalidInput, match=sentence):
         recording(zero, (3000, 0, 0, 0))
-    assert listed(EventBinner(CAMERA).recording(records_of(b""), 3)) == []
+    nothing = records_of(b"")
+    with pytest.raises(InvalidInput, match="has 0 events, but none in the 3 steps of 1000 microseconds that begin at"):
+        EventBinner(CAMERA).recording(nothing, times_of(nothing), 3)
 
 
 def test_the_clock_starts_again_and_each_time_is_the_nearest_to_the_one_before() -> None:

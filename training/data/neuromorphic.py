@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import Coding
+from models.spec import Coding, Origin
 from training.config import DataConfig
 from training.data.binning import Known, binned
 from training.data.dataset import Dataset
@@ -201,8 +201,8 @@ TRAIN_OR_TEST = {"train": {"train": True}, "test": {"train": False}}
 THREE_SPLITS = {part: {"split": part} for part in ("train", "valid", "test")}
 
 EVENT_SETS = {
-    "nmnist": EventSet("NMNIST", TRAIN_OR_TEST, Known((2, 34, 34), 300_000, 10_000), _nmnist),
+    "nmnist": EventSet("NMNIST", TRAIN_OR_TEST, Known((2, 34, 34), 300_000, 10_000, Origin.ZERO), _nmnist),
     "dvs-gesture": EventSet("DVSGesture", TRAIN_OR_TEST, Known((2, 128, 128), 1_500_000, 25_000), _gestures),
-    "shd": EventSet("SHD", TRAIN_OR_TEST, Known((700,), 1_400_000, 14_000), _heidelberg),
-    "ssc": EventSet("SSC", THREE_SPLITS, Known((700,), 1_000_000, 10_000), _heidelberg),
+    "shd": EventSet("SHD", TRAIN_OR_TEST, Known((700,), 1_400_000, 14_000, Origin.ZERO), _heidelberg),
+    "ssc": EventSet("SSC", THREE_SPLITS, Known((700,), 1_000_000, 10_000, Origin.ZERO), _heidelberg),
 }
