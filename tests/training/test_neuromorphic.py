@@ -99,9 +99,8 @@ def test_a_gesture_is_read_in_milliseconds_from_its_start(tmp_path: Path) -> Non
     assert np.argwhere(data.test.samples[0]).tolist() == [[0, 1, 5, 2], [2, 0, 0, 31]]
     assert data.declared.events == EventBinning(step_us=25_000, sensor=(128, 128), bin=4)
     # The same gesture as records of any clock: units are (1 * 32 + 5) * 32 + 2 and 31.
-    found = binner(data.declared.events).recording(
-        make_records([10**6, 10**6 + 60_000], [10, 127], [20, 0], [1, 0]), 60
-    )
+    records = make_records([10**6, 10**6 + 60_000], [10, 127], [20, 0], [1, 0])
+    found = binner(data.declared.events).recording(records, times_of(records), 60)
     assert (found.t.tolist(), found.unit.tolist()) == ([0, 2], [1186, 31])
     assert data.class_names[:2] == ("hand clapping", "right hand wave")
     np.save(folder / "1.npy", np.zeros((3, 3)))
