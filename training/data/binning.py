@@ -118,11 +118,8 @@ def event_binning(sensor: Shape, window: int, downsample: int, origin: Origin) -
     Return None where records cannot hold its events: of more than two polarities, or of a larger sensor or longer
     window than they have bits for. Of one polarity, every event counts.
     """
-    if len(sensor) == 1:
-        channels, size, most = 1, sensor, (MAX_WIDTH,)
-    else:
-        channels, size, most = sensor[0], sensor[:0:-1], (MAX_WIDTH, MAX_HEIGHT)
-    if channels > 2 or window > MAX_STEP_US or any(map(operator.gt, size, most)):
+    channels, size = (1, sensor) if len(sensor) == 1 else (sensor[0], sensor[:0:-1])
+    if channels > 2 or window > MAX_STEP_US or any(map(operator.gt, size, (MAX_WIDTH, MAX_HEIGHT))):
         return None
     polarity = Polarity.CHANNELS if channels == 2 else Polarity.MERGED
     return EventBinning(step_us=window, sensor=size, bin=downsample, polarity=polarity, origin=origin)
