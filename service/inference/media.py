@@ -15,6 +15,7 @@ from service.errors import UnsupportedMedia, shown
 from service.inference.body import Body
 from service.inference.compression import Encoding, unpack
 from service.inference.event_files.formats import file_format
+from service.inference.npy import MAGIC
 
 CONTENT_TYPE, CONTENT_ENCODING = b"content-type", b"content-encoding"
 JSON, BYTES = b"application/json", b"application/octet-stream"
@@ -22,7 +23,6 @@ RECORDS, NPY = b"application/vnd.spikeserve.events", b"application/x-npy"
 FORM = b"application/x-www-form-urlencoded"
 PREDICT_TYPES = (JSON, NPY, RECORDS, BYTES)  # what the native routes take
 INFER_TYPES = (JSON, BYTES, NPY, RECORDS)  # what the protocol v2 takes, whose bytes are those of tensors
-NPY_MAGIC = b"\x93NUMPY"
 JSON_STARTS = b"{ \t\r\n"
 UTF8 = frozenset({"utf-8", "utf8"})
 ALIASES = {"x-gzip": "gzip"}  # RFC 9110, section 8.4.1.3
@@ -81,7 +81,7 @@ def form_of(kind: bytes | None, content: bytes, types: tuple[bytes, ...], octets
         return Form.JSON
     if kind == RECORDS:
         return Form.RECORDS
-    if kind == NPY or content.startswith(NPY_MAGIC):
+    if kind == NPY or content.startswith(MAGIC):
         return Form.NPY
     if file_format(content) is not None:
         return Form.FILE

@@ -24,7 +24,7 @@ from models.coding.records import Records, Times
 from models.spec import EventBinning, Origin
 from service.errors import MalformedBody, TooLarge, UnsupportedMedia
 from service.inference.event_files.formats import FileFormat, column_names
-from service.inference.event_files.reader import CPU_SECONDS, DAMAGED, MEMORY_BYTES, Wanted
+from service.inference.event_files.reader import DAMAGED, Wanted
 
 SECONDS = 20.0  # that reading one file may take, on a machine that has other work
 FAERY_FIELDS = ("t", "x", "y", "p")
@@ -57,11 +57,11 @@ def read_file(content: bytes, kind: FileFormat, events: EventBinning, steps: int
         fields, wanted = tuple(columns), Wanted(
             kind.value, wanted.microseconds, wanted.from_first, most, separator, tuple(columns.values())
         )  # fmt: skip
-    return from_columns(dict(zip(fields, _read(content, wanted), strict=True)), "the body")
+    return from_columns(dict(zip(fields, read_columns(content, wanted), strict=True)), "the body")
 
 
-def _read(content: bytes, wanted: Wanted, seconds: float = SECONDS) -> list[NDArray[Any]]:
-    """Return the columns that the process reads."""
+def read_columns(content: bytes, wanted: Wanted, seconds: float = SECONDS) -> list[NDArray[Any]]:
+    """Return the columns that the process reads, as `Wanted.types` has them; raises MalformedBody and TooLarge."""
     source, answer = os.memfd_create("recording"), os.memfd_create("events")
     try:
         with os.fdopen(source, "wb", closefd=False) as file:
@@ -82,12 +82,12 @@ def _read(content: bytes, wanted: Wanted, seconds: float = SECONDS) -> list[NDAr
         except subprocess.TimeoutExpired as error:
             raise TooLarge(f"the body cannot be read as {wanted.format} within {seconds:g} s") from error
         if status == -signal.SIGXCPU:
-            raise TooLarge(f"the body cannot be read as {wanted.format} within {CPU_SECONDS} s of a core's time")
+            raise TooLarge(f"the body cannot be read as {wanted.format} within {wanted.cpu_seconds} s of a core's time")
         if status != 0:
             how = f"crashed ({signal.strsignal(-status)})" if status < 0 else f"ended with exit status {status}"
             raise MalformedBody(
                 f"the body cannot be read as {wanted.format}: the process that read it {how}; it is damaged, or takes "
-                f"more than {MEMORY_BYTES} bytes of memory"
+                f"more than {wanted.memory} bytes of memory"
             )
         return _answer(os.pread(answer, os.fstat(answer).st_size, 0), wanted)
     finally:

@@ -41,7 +41,7 @@ class Wanted:
     """What is wanted of a recording in a format: its first microseconds, and at most so many events.
 
     They are counted from its first event, or from time 0. Of a CSV, `separator` and the places of the columns are known
-    already, and all of it is read.
+    already, and all of it is read. `memory` bytes and `cpu_seconds` are what the process may take.
     """
 
     format: str
@@ -50,6 +50,8 @@ class Wanted:
     most: int
     separator: str = ","
     places: Sequence[int] = ()
+    memory: int = MEMORY_BYTES
+    cpu_seconds: int = CPU_SECONDS
 
     @property
     def types(self) -> list[str]:
@@ -79,7 +81,7 @@ def main(question: str) -> None:
     except Refused as error:
         said = {"refused": error.why, "sentence": str(error)}
     except MemoryError:
-        sentence = f"the body takes more than {MEMORY_BYTES} bytes of memory to be read as {wanted.format}"
+        sentence = f"the body takes more than {wanted.memory} bytes of memory to be read as {wanted.format}"
         said = {"refused": LARGE, "sentence": sentence}
     with os.fdopen(answer, "wb", closefd=False) as file:
         file.write(json.dumps(said).encode() + b"\n")
@@ -91,8 +93,8 @@ def _limit(wanted: Wanted) -> None:
     """Limit what this process may take beside what it has already."""
     mapped = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
     answer = FIRST_LINE_BYTES + wanted.most * sum(np.dtype(kind).itemsize for kind in wanted.types)
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))  # first SIGXCPU, then SIGKILL
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + wanted.memory,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted.cpu_seconds, wanted.cpu_seconds + 1))  # first SIGXCPU, then SIGKILL
     resource.setrlimit(resource.RLIMIT_FSIZE, (answer,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
