@@ -1,4 +1,4 @@
-"""Event records, arrays and recordings as bodies of predict: every format gives the spikes that are worked out by hand."""
+"""Event records, arrays and recordings as bodies of predict: every format gives the spikes worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
@@ -25,7 +25,17 @@ from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import settled, started
 from tests.service.http.recordings import (
-    COUNTS, EVENTS, FILES, FORM, FOUR_STEPS, STEP_US, camera, csv, npy, records, structured,
+    COUNTS,
+    EVENTS,
+    FILES,
+    FORM,
+    FOUR_STEPS,
+    STEP_US,
+    camera,
+    csv,
+    npy,
+    records,
+    structured,
 )  # fmt: skip
 from tests.serving import Process, running, serving
 
@@ -167,15 +177,15 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (records(), RECORDS, "?steps=3", 422, "steps is not a field here, expected one of time_steps, seed, return"),
         (records(), RECORDS, "?seed=1&seed=2", 422, "the query says the name of a parameter twice, expected each name"),
         (records(), RECORDS, "?a=" * 20 + "&b=" * 20, 422, "the query has more than 16 parameters"),
-        (b'{"inputs": []}', {}, "?time_steps=3", 422, "time_steps is a parameter of the query, expected a field of the"),
+        (b'{"inputs": []}', {}, "?time_steps=3", 422, "time_steps is a parameter of the query, expected a field of th"),
         (b"a=b", FORM, "", 415, "Content-Type is 'application/x-www-form-urlencoded', expected application/json, app"),
-        (structured("txyq"), NPY, "", 422, "the body has no field 'p' but t, x, y, q, expected t, x, y and p, or t and"),
-        (npy(np.array([(0.5, 1)], [("t", "f4"), ("unit", "u1")])), NPY, "", 422, "the body: t of event 0 is 0.5, expec"),
-        (npy(np.array([(1, -1)], [("t", "i4"), ("unit", "i1")])), NPY, "", 422, "the body: unit of event 0 is -1, expe"),
-        (npy(np.array([(1, "a")], [("t", "i4"), ("unit", "U1")])), NPY, "", 422, "the body: unit is <U1 of 1 axes, exp"),
+        (structured("txyq"), NPY, "", 422, "the body has no field 'p' but t, x, y, q, expected t, x, y and p, or t an"),
+        (npy(np.array([(0.5, 1)], [("t", "f4"), ("unit", "u1")])), NPY, "", 422, "the body: t of event 0 is 0.5, expe"),
+        (npy(np.array([(1, -1)], [("t", "i4"), ("unit", "i1")])), NPY, "", 422, "the body: unit of event 0 is -1, exp"),
+        (npy(np.array([(1, "a")], [("t", "i4"), ("unit", "U1")])), NPY, "", 422, "the body: unit is <U1 of 1 axes, ex"),
         (b"", NPY, "", 400, "the body is no .npy of format 1.0 or 2.0, but begins with "),
         (b"\x93NUMPY\x03\x00" + bytes(99), NPY, "", 400, "the body is no .npy of format 1.0 or 2.0, but begins with "),
-        (b"\x93NUMPY\x01\x00\x05\x00[[[[[", NPY, "", 400, "the body is an .npy whose header is '[[[[[', expected descr, "),
+        (b"\x93NUMPY\x01\x00\x05\x00[[[[[", NPY, "", 400, "the body is an .npy whose header is '[[[[[', expected desc"),
         (b"\x93NUMPY\x01\x00\x0f'" + b"(" * 9999, NPY, "", 400, "the body is an .npy whose header is '(((((((("),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", NPY, "", 400, "the body is an .npy whose header has 2147483647 bytes"),
         (HEADER.replace(b"<f4", b"<q9") % b"1,", NPY, "", 400, "the body is an .npy whose header is '{'descr': '<q9'"),
@@ -184,10 +194,10 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (
             HEADER % b"4611686018427387904,",
             NPY, "", 400,
-            "the body is an .npy whose shape 4611686018427387904 takes 18446744073709551616 bytes as float32, but 0 foll",
+            "the body is an .npy whose shape 4611686018427387904 takes 18446744073709551616 bytes as float32, ",
         ),
         (HEADER % b"-1,", NPY, "", 400, "the body is an .npy whose header is '{'descr': "),
-        (npy(np.zeros((3, 2, 12, 10)))[:-1], NPY, "", 400, "the body is an .npy whose shape 3×2×12×10 takes 5760 bytes"),
+        (npy(np.zeros((3, 2, 12, 10)))[:-1], NPY, "", 400, "the body is an .npy whose shape 3×2×12×10 takes 5760 byte"),
         (npy(np.zeros((3, 2, 12, 9))), NPY, "", 422, f"the body is an array of shape 3×2×12×9, {CAMERA_ARRAY}"),
         (npy(np.zeros((0, 3, 2, 12, 10))), NPY, "", 422, f"the body is an array of shape 0×3×2×12×10, {CAMERA_ARRAY}"),
         (npy(np.zeros(())), NPY, "", 422, "the number of steps of the body is 0, expected 1 to 1000"),
@@ -196,10 +206,10 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (npy(np.full((1, 240), np.nan)), NPY, "", 422, "inputs[0][0][0][0][0] is nan, expected 0 to 1"),
         (npy(np.full((1, 240), 1e300)), NPY, "", 422, "inputs[0][0][0][0][0] is inf, expected 0 to 1"),
         (npy(np.zeros((1, 2**18, 240), np.bool_)), NPY, "", 413, "the body has 62914688 bytes, expected at most"),
-        (csv().replace(b"9", b"x"), FORM, "", 400, "the body cannot be read as CSV of numbers: could not convert string"),
+        (csv().replace(b"9", b"x"), FORM, "", 400, "the body cannot be read as CSV of numbers: could not convert stri"),
         (csv().replace(b",p", b",q"), FORM, "", 422, "the body has no field 'p' but t, x, y, q"),
         (csv().replace(b"12000", b"1.5"), FORM, "", 422, "the body: t of event 2 is 1.5, expected whole microseconds"),
-        (csv().replace(b"9,9", b"9,12"), FORM, "", 422, "the body: event 3 is at x 9, y 12, expected x 0 to 9 and y 0 t"),
+        (csv().replace(b"9,9", b"9,12"), FORM, "", 422, "the body: event 3 is at x 9, y 12, expected x 0 to 9 and y 0"),
         (b"#!AER-DAT4.0\r\n", FORM, "", 400, "the body cannot be read as AEDAT: failed to fill whole buffer"),
         (b"#!AER-DAT2.0\r\n" + bytes(80), FORM, "", 400, "the body cannot be read as AEDAT: "),
         (b"% evt 2.1\n" + bytes(80), FORM, "", 400, "the body cannot be read as EVT: not yet implemented"),
@@ -238,8 +248,8 @@ def test_where_the_package_is_absent_a_sentence_says_what_to_install_and_csv_is_
     answer = client.post(NATIVE, content=content, headers=FORM)
     assert (answer.status_code, answer.json()["error"]) == (
         415,
-        "the body is a recording (ES), but this server lacks the package faery, which reads it: install the extra events "
-        "(./scripts/install events), or send event records or CSV",
+        "the body is a recording (ES), but this server lacks the package faery, which reads it: install the extra "
+        "events (./scripts/install events), or send event records or CSV",
     )
     assert spikes(client.post(NATIVE, content=csv(), headers=FORM)) == COUNTS
 
