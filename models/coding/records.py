@@ -18,9 +18,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models.coding.encode import encode
+from models.coding.events import Events, encode_events
+from models.coding.inputs import EventInputs, Inputs
 from models.errors import InvalidInput
-from models.spec import EventBinning, EventRule, Input, Origin, Polarity
-from models.spec.network import FloatArray
+from models.spec import EventBinning, EventRule, Origin, Polarity, Task
 
 RECORD = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2")])
 ON = 2**15  # the bit of y that is the polarity
@@ -79,11 +81,18 @@ class StepEvents:
     unit: NDArray[np.int64]
     count: NDArray[np.int64]
 
-    def values(self, declared: Input) -> FloatArray:
-        """Return the raw value (events,) of each: the count, or under `clip` the largest of its unit's range."""
-        if declared.events is not None and declared.events.rule is EventRule.COUNT:
-            return self.count.astype(np.float32)
-        return np.broadcast_to(declared.range[1], declared.shape).ravel()[self.unit]
+    def inputs(self, task: Task, time_steps: int) -> Inputs:
+        """Return one sample of these events for a network. Raises InvalidInput for a count out of the declared range.
+
+        Under `clip` an event is the largest raw value of its unit's range, as an event in a request is.
+        """
+        events = task.input.events
+        if events is None or events.rule is not EventRule.COUNT:
+            return encode_events([Events(self.t, self.unit)], task, time_steps)
+        raster = np.zeros((1, time_steps, math.prod(task.input.shape)), np.float32)
+        raster[0, self.t, self.unit] = self.count
+        dense = encode(raster.reshape(1, time_steps, *task.input.shape), task, time_steps)
+        return EventInputs.of(dense)
 
 
 class EventBinner:

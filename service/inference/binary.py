@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.coding import Inputs
 from models.coding.columns import from_columns, named
 from models.coding.records import Records, Times, binner, records_of, times_of
 from models.errors import InvalidInput
@@ -32,11 +33,11 @@ WHERE = "the body"
 
 @dataclass(frozen=True)
 class Sent:
-    """The samples of a body: how many, of how many steps, and what makes them, (samples, *shape), within the limits."""
+    """The samples of a body: how many, of how many steps, and what makes them, which must be within the limits."""
 
     samples: int
     time_steps: int
-    make: Callable[[], FloatArray]
+    make: Callable[[], FloatArray | Inputs]
 
 
 def sent(form: Form, content: bytes, model: LoadedModel, time_steps: int | None) -> Sent:
@@ -108,14 +109,12 @@ def _file(content: bytes, model: LoadedModel, time_steps: int | None) -> Sent:
 
 def _recording(read: Callable[[], tuple[Times, Records]], model: LoadedModel, time_steps: int | None) -> Sent:
     """Return one sample of the events that `read` returns: it has the model's own steps unless others are asked for."""
-    declared, steps = model.spec.input, time_steps or model.spec.time_steps
+    steps = time_steps or model.spec.time_steps
 
-    def make() -> FloatArray:
+    def make() -> Inputs:
         times, records = read()
         events = binner(_events_of(model, "a recording")).recording(records, times, steps, where=WHERE)
-        raster = np.zeros((1, steps, math.prod(declared.shape)), np.float32)
-        raster[0, events.t, events.unit] = events.values(declared)
-        return raster.reshape(1, steps, *declared.shape)
+        return events.inputs(model.spec, steps)
 
     return Sent(1, steps, make)
 
