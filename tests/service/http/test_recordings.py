@@ -23,7 +23,7 @@ from service.inference.event_files.reader import CSV, Wanted
 from service.inference.scheduler import Lane
 from tests.bundles import publish
 from tests.networks import toy
-from tests.service.asgi import settled, started
+from tests.service.asgi import started
 from tests.service.http.recordings import (
     COUNTS,
     EVENTS,
@@ -304,16 +304,22 @@ def test_a_long_recording_is_read_no_further_than_the_steps_take(tmp_path: Path)
 
 
 @pytest.mark.anyio
-async def test_json_is_answered_while_a_file_waits_for_another(repository_of_cameras: Path) -> None:
-    async with started(repository_of_cameras) as client:
-        busy = threading.Event()  # the only thread that waits for files is busy until this is set
-        client.scheduler.codec_threads[Lane.WAITING].submit(busy.wait, 60)
+@pytest.mark.parametrize("held", [(Lane.WAITING,), (Lane.SHORT, Lane.LONG)], ids=["files", "others"])
+async def test_files_do_not_wait_for_long_bodies_nor_those_for_files(
+    repository_of_cameras: Path, held: tuple[Lane, ...]
+) -> None:
+    file, long = csv(), records(EVENTS * 9000)
+    first, second = ((long, RECORDS), (file, {})) if Lane.WAITING in held else ((file, {}), (long, RECORDS))
+    async with started(repository_of_cameras, request_timeout_ms=600_000) as client:
+        busy = threading.Event()  # until this is set, so are the threads that are held
+        for lane in held:
+            client.scheduler.codec_threads[lane].submit(busy.wait, 120)
         try:
-            waits = asyncio.create_task(client.call("POST", NATIVE, csv(), {}, asyncio.Event()))
-            await settled()
+            waits = asyncio.create_task(client.call("POST", NATIVE, *second, asyncio.Event()))
+            async with asyncio.timeout(60):
+                assert (await client.call("POST", NATIVE, *first, asyncio.Event())).status == 200
+                assert (await client.call("POST", NATIVE, ONE_EVENT, {}, asyncio.Event())).status == 200
             assert not waits.done()
-            for body, kind in ((records(), RECORDS), (records(EVENTS * 9000), RECORDS), (ONE_EVENT, {})):
-                assert (await client.call("POST", NATIVE, body, kind, asyncio.Event())).status == 200
             busy.set()
             assert (await waits).status == 200
         finally:
