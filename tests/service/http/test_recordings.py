@@ -116,6 +116,15 @@ def test_event_records_and_arrays_of_events_give_the_same_spikes(client: TestCli
         assert spikes(client.post(path, content=structured(), headers=kind)) == COUNTS
 
 
+def test_a_model_says_how_events_become_its_steps(client: TestClient) -> None:
+    described = client.get("/models/units").json()["input"]["events"]
+    assert described == {
+        "step_us": STEP_US, "window_steps": 1, "sensor": [4], "crop": None, "bin": 1, "polarity": "merged",
+        "rule": "count", "origin": "zero",
+    }  # fmt: skip
+    assert client.get("/models/toy").json()["input"]["events"] is None
+
+
 def test_octets_that_begin_as_nothing_known_are_event_records(client: TestClient) -> None:
     assert spikes(client.post(NATIVE, content=records(), headers=OCTETS)) == COUNTS
     assert client.post(V2, content=records(), headers=OCTETS).status_code == 400  # there they are JSON and tensors
