@@ -255,7 +255,7 @@ def test_no_more_threads_start_than_were_counted_at_the_start(
 
     with running(repository, "--threads", "2", until="listening") as service:
         httpx.get(f"{service.url}/health/live", timeout=60)
-        assert threads() >= 1 + 2 * 2 + 2 + 1 + FILE_THREADS  # the first, those that run and load, codecs, the end
+        assert threads() >= 1 + 2 * 2 + 3 + 1 + FILE_THREADS  # the first, those that run and load, codecs, the end
         for _ in range(20):
             service.wait_for("model_ready")
         asyncio.run(ask_all())
