@@ -2,6 +2,7 @@
 #
 #   docker build -t spikeserve .                          CPU: ONNX Runtime, no PyTorch
 #   docker build -t spikeserve:gpu --target gpu .         CUDA: PyTorch as well; run it with --gpus all
+#   docker build --build-arg EVENT_FILES=1 …              either of them with faery, which reads event cameras' files
 #   docker run --read-only -p 8000:8000 spikeserve
 #
 # It serves the bundles that ship with the project, unless SPIKESERVE_REPOSITORY names another model repository:
@@ -17,6 +18,14 @@ RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
       --require-hashes -r /requirements/serve.txt \
  && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+
+ARG EVENT_FILES=
+COPY requirements/events.txt /requirements/
+RUN if [ -n "$EVENT_FILES" ]; then \
+      pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
+        -r /requirements/events.txt \
+      && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib; \
+    fi
 
 FROM packages AS packages-gpu
 COPY requirements/gpu.txt /requirements/

@@ -52,7 +52,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     workers, loaders = Threads(settings.threads, "worker"), Threads(settings.threads, "loader")
     registry = Registry.of(settings, loaders)
     budget = MemoryBudget(settings.max_pending_bytes)
-    codecs = Threads(1, "codec-short"), Threads(1, "codec-long")
+    codecs = Threads(1, "codec-short"), Threads(1, "codec-long"), Threads(1, "codec-waiting")
     scheduler = Scheduler(workers, codecs, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
     sessions = Sessions(scheduler, budget, metrics.sessions, settings)
@@ -63,7 +63,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with workers, loaders, codecs[0], codecs[1]:
+        with workers, loaders, codecs[0], codecs[1], codecs[2]:
             await control.start()
             loading = asyncio.create_task(registry.load_all())
             polling = asyncio.create_task(registry.keep_polling(control.polled))

@@ -172,6 +172,12 @@ class Settings(BaseSettings):
     )
     max_samples: int = Field(1024, ge=1, description="The most samples in one request.")
     max_time_steps: int = Field(1000, ge=1, description="The most time steps of a request.")
+    max_events: int = Field(
+        2**21,
+        ge=1,
+        description="The most events of a recording, sent as event records, an array or a file: as many records as the "
+        "largest body has by default. Of a file, only those that the model's time steps take are counted.",
+    )
     max_values: int = Field(
         2**26,
         ge=1,

@@ -132,9 +132,10 @@ def test_the_lock_satisfies_every_range_of_the_serve_extra() -> None:
         assert version in requirement.specifier, f"{requirement} is locked to {version}: run ./scripts/lock"
 
 
-def test_the_gpu_image_adds_what_the_torch_extra_says() -> None:
-    lines = (ROOT / "requirements/gpu.txt").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == PROJECT["optional-dependencies"]["torch"]
+@pytest.mark.parametrize(("file", "extra"), [("gpu", "torch"), ("events", "events")])
+def test_an_image_adds_what_the_extra_says(file: str, extra: str) -> None:
+    lines = (ROOT / f"requirements/{file}.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == PROJECT["optional-dependencies"][extra]
 
 
 def test_mlserver_is_measured_with_the_ranges_that_the_project_has_where_it_names_the_same_package() -> None:

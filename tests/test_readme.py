@@ -92,3 +92,14 @@ def test_the_api_pages_client_of_triton_gets_an_answer(shipped: Process) -> None
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     # One sample: its class, then ten counts.
     assert re.fullmatch(r"\[\[\d\]\] \[\[(\d+ ?){10}\]\]\n", done.stdout), done.stderr
+
+
+def test_the_api_pages_array_is_answered_and_its_records_are_the_bytes_that_it_says(shipped: Process) -> None:
+    program = block_with(section(API, "A request"), "python", "np.save").replace(f"http://{LOCAL}", shipped.url)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert (answer["time_steps"], len(answer["predictions"])) == (4, 5)
+    assert "spikes_per_node" in answer["predictions"][0]
+    program = block_with(section(API, "A request"), "python", "tobytes")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert f"# {done.stdout.strip()}\n" in program

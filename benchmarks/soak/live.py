@@ -30,7 +30,7 @@ from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.scale import Scale, Tick
 from benchmarks.soak.watch import LIVE_MILLISECONDS, watching
-from models.coding import binner, encode_binned
+from models.coding import binner
 from models.coding.records import Records
 from models.engines.reference import ReferenceEngine
 
@@ -73,7 +73,7 @@ def streams() -> list[Stream]:
         records, state, counts = SERVED.events(WINDOWS, EVENTS, seed), None, []
         for number in range(WINDOWS):
             of_window = binner(events).between(records, records["t"].astype(np.int64), number * WINDOW_US, 1)
-            result, state = engine.run(encode_binned(of_window, network.spec, 1), state)
+            result, state = engine.run(of_window.inputs(network.spec, 1), state)
             counts.append(result.spike_counts[0])
         found.append(Stream(records, np.array(counts)))
     return found

@@ -1,7 +1,7 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
 from models.coding.encode import MAX_SEED, encode
-from models.coding.events import Events, encode_binned, encode_events, indices, rasterise
+from models.coding.events import Events, encode_events, indices, rasterise
 from models.coding.inputs import EncodedInputs, EventInputs, Inputs, join_inputs
 from models.coding.records import (
     RECORD,
@@ -11,6 +11,7 @@ from models.coding.records import (
     binner,
     make_records,
     records_of,
+    times_of,
     unwrapped,
 )
 
@@ -26,12 +27,12 @@ __all__ = [
     "StepEvents",
     "binner",
     "encode",
-    "encode_binned",
     "encode_events",
     "indices",
     "join_inputs",
     "make_records",
     "rasterise",
     "records_of",
+    "times_of",
     "unwrapped",
 ]

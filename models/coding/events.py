@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from models.coding.encode import encode
 from models.coding.inputs import EventInputs, Inputs, Ints, offsets, unless_ones
-from models.coding.records import StepEvents
 from models.errors import InvalidInput
 from models.spec import EventRule, Input, OutOfRange, Task
 from models.spec.network import FloatArray
@@ -63,51 +62,42 @@ def encode_events(events: Sequence[Events], task: Task, time_steps: int | None =
     )
 
 
-def encode_binned(found: StepEvents, task: Task, time_steps: int) -> Inputs:
-    """Encode one sample of event records that were binned, as the input's `events` say, for `time_steps` steps.
+def encode_binned(t: Ints, unit: Ints, count: Ints, task: Task, time_steps: int) -> Inputs:
+    """Encode one sample of a sensor's events that were binned, as the input's `events` say, for `time_steps` steps.
 
-    Under the rule `clip` an event is the greatest value of its unit's range; under `count` the number of events is the
-    raw value, which must lie within the range, or is clipped to it where the input clips. Raises InvalidInput.
+    At step `t[k]`, the input `unit[k]` had `count[k]` events: all (events,), in order of step and unit, each pair once.
+    Under the rule `clip` an event is the greatest value of its unit's range; under `count` their number is the raw
+    value, which must be within the range, or is clipped to it where the input clips. Raises InvalidInput.
     """
     task.check_steps(time_steps)
     declared = task.input
-    currents = _currents(declared)
-    if currents is None:
-        raster = np.zeros((time_steps, math.prod(declared.shape)), np.float32)
-        raster[found.t, found.unit] = found.values(declared)
-        return encode(raster.reshape(1, time_steps, *declared.shape), task, time_steps)
-    if declared.events is not None and declared.events.rule is EventRule.COUNT:
-        value = _counted(found, declared)
-    else:
-        value = currents if currents.ndim == 0 else np.broadcast_to(currents, declared.shape).reshape(-1)[found.unit]
-    unit, row = found.unit, found.t
-    if not value.all():
-        kept = np.broadcast_to(value, unit.shape) != 0
-        unit, row = unit[kept], row[kept]
-        value = value[kept] if value.ndim else value
-    return EventInputs(
-        unit.astype(np.int32),
-        unless_ones(np.broadcast_to(value, unit.shape)),
-        offsets(row, time_steps),
-        time_steps,
-        declared.shape,
-    )
-
-
-def _counted(found: StepEvents, declared: Input) -> FloatArray:
-    """Return the current (events,) of as many events as there were at each step and unit."""
-    raw = found.count.astype(np.float32)
+    counts = declared.events is not None and declared.events.rule is EventRule.COUNT
     high = declared.range[1]
-    most = high if high.ndim == 0 else np.broadcast_to(high, declared.shape).reshape(-1)[found.unit]
+    most = high if high.ndim == 0 else np.broadcast_to(high, declared.shape).reshape(-1)[unit]
+    raw = _within(t, unit, count, np.broadcast_to(most, unit.shape), declared) if counts else most
+    zero = np.zeros_like(declared.range[0])
+    if (declared.range[0] > 0).any() or (high < 0).any() or declared.normalise(zero).any():
+        raster = np.zeros((time_steps, math.prod(declared.shape)), np.float32)
+        raster[t, unit] = raw
+        return encode(raster.reshape(1, time_steps, *declared.shape), task, time_steps)
+    value = np.broadcast_to(declared.normalise(np.asarray(raw), unit), unit.shape)
+    if not value.all():  # an event of a unit whose scale is 0 changes nothing
+        t, unit, value = t[value != 0], unit[value != 0], value[value != 0]
+    return EventInputs(unit.astype(np.int32), unless_ones(value), offsets(t, time_steps), time_steps, declared.shape)
+
+
+def _within(t: Ints, unit: Ints, count: Ints, most: FloatArray, declared: Input) -> FloatArray:
+    """Return counts as raw values (events,), clipped or refused where they are beyond `most`."""
+    raw = count.astype(np.float32)
     if declared.out_of_range is OutOfRange.CLIP:
-        raw = np.minimum(raw, most)
-    elif (raw > most).any():
+        return np.minimum(raw, most)
+    if (raw > most).any():
         at = int(np.argmax(raw > most))
+        place = "".join(f"[{index}]" for index in np.unravel_index(unit[at], declared.shape))
         raise InvalidInput(
-            f"step {found.t[at]} has {found.count[at]} events of input {found.unit[at]}, expected at most "
-            f"{np.broadcast_to(most, raw.shape)[at]:g}, the greatest value of its range"
+            f"inputs[0][{t[at]}]{place} is {count[at]}, expected {declared.range[0].min():g} to {most[at]:g}"
         )
-    return declared.normalise(raw, found.unit)
+    return raw
 
 
 def rasterise(events: Sequence[Events], task: Task, time_steps: int | None = None) -> FloatArray:

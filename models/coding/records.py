@@ -18,9 +18,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models.coding.events import encode_binned
+from models.coding.inputs import Inputs
 from models.errors import InvalidInput
-from models.spec import EventBinning, EventRule, Input, Origin, Polarity
-from models.spec.network import FloatArray
+from models.spec import EventBinning, EventRule, Origin, Polarity, Task
 
 RECORD = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2")])
 ON = 2**15  # the bit of y that is the polarity
@@ -63,6 +64,11 @@ def unwrapped(t: NDArray[np.uint32], last: int) -> Times:
     return np.cumsum(differences, dtype=np.int64) + last
 
 
+def times_of(records: Records) -> Times:
+    """Return the unwrapped times (events,) of a whole recording, whose first is as its record says."""
+    return unwrapped(records["t"], int(records["t"][0])) if len(records) else np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True)
 class StepEvents:
     """Events at the steps of a sample, in order of step and unit, each pair once; all arrays are (events,) of int64.
@@ -74,11 +80,9 @@ class StepEvents:
     unit: NDArray[np.int64]
     count: NDArray[np.int64]
 
-    def values(self, declared: Input) -> FloatArray:
-        """Return the raw value (events,) of each: the count, or under `clip` the largest of its unit's range."""
-        if declared.events is not None and declared.events.rule is EventRule.COUNT:
-            return self.count.astype(np.float32)
-        return np.broadcast_to(declared.range[1], declared.shape).ravel()[self.unit]
+    def inputs(self, task: Task, time_steps: int) -> Inputs:
+        """Return one sample of these events for a network; see `encode_binned`. Raises InvalidInput."""
+        return encode_binned(self.t, self.unit, self.count, task, time_steps)
 
 
 class EventBinner:
@@ -148,25 +152,23 @@ class EventBinner:
             return distinct, np.ones_like(distinct)
         return distinct, np.bincount(keys)[distinct]
 
-    def recording(self, records: Records, steps: int, start: int | None = None, where: str = "the body") -> StepEvents:
+    def recording(
+        self, records: Records, times: Times, steps: int, start: int | None = None, where: str = "the body"
+    ) -> StepEvents:
         """Return the events of the first `steps` steps of a whole recording; later ones are dropped.
 
         It begins at `start`, a time of its clock; by default at its earliest event, or at time 0 where `origin` says
-        so. Raises InvalidInput for an event outside of the sensor, and where events came but none in those steps.
+        so. Raises InvalidInput for an event outside of the sensor, and where no event is in those steps.
         """
-        if not len(records):
-            return self.between(records, np.zeros(0, np.int64), 0, steps, where)
-        times = unwrapped(records["t"], int(records["t"][0]))
         if start is None:
-            start = 0 if self.events.origin is Origin.ZERO else int(times.min())
-        last = start + steps * self.events.step_us
-        found = self.between(records, times, start, steps, where)
-        if not len(found.t) and not ((times >= start) & (times < last)).any():
+            start = 0 if self.events.origin is Origin.ZERO else int(times.min(initial=2**62))
+        if not ((times >= start) & (times < start + steps * self.events.step_us)).any():
+            first = f": the first is at {times[0]}" if len(times) else ""
             raise InvalidInput(
                 f"{where} has {len(records)} events, but none in the {steps} steps of {self.events.step_us} "
-                f"microseconds from time {start} on: the first is at {times[0]}"
+                f"microseconds that begin at time {start if len(times) else 0}{first}"
             )
-        return found
+        return self.between(records, times, start, steps, where)
 
     def _check(self, records: Records, where: str) -> None:
         """Raise InvalidInput for the first event outside of the sensor."""

@@ -32,6 +32,7 @@ class ModelLimits:
         self.samples = settings.max_samples
         self.time_steps = settings.max_time_steps
         self.values = settings.max_values
+        self.events = settings.max_events
         self.neuron_steps = settings.max_neuron_steps
         self.recorded_values = settings.max_recorded_values
         self.answer_bytes = min(settings.max_answer_bytes, settings.max_pending_bytes)

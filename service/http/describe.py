@@ -48,6 +48,7 @@ def _input(declared: Input) -> InputDescription:
         "low": low if isinstance(low, float) else of_low,
         "high": high if isinstance(high, float) else of_high,
         "out_of_range": declared.out_of_range,
+        "events": declared.events,
     }
 
 

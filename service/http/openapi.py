@@ -14,13 +14,16 @@ from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 from typing_extensions import TypeAliasType
 
+from models.coding import MAX_SEED
 from models.spec import Coding, Task
 from service.catalog.registry import Registry
 from service.errors import ModelNotFound, NotReady, ShuttingDown
 from service.http.middleware.keys import KeyRing, is_control
 from service.http.v2.schemas import IndexRequest, LoadRequest, UnloadRequest
+from service.inference import media
 from service.inference.compression import Encoding
 from service.inference.native.schemas import PixelEvents, PredictRequest, UnitEvents
+from service.inference.query import Returned
 from service.inference.v2.decode import HEADER_LENGTH
 from service.inference.v2.outputs import INPUT
 from service.inference.v2.schemas import InferRequest
@@ -31,11 +34,18 @@ Json: TypeAlias = dict[str, Any]
 KEY = {"type": "http", "scheme": "bearer", "description": "A key whose digest is in the server's settings."}
 NestedNumbers = TypeAliasType("NestedNumbers", "list[float] | list[NestedNumbers]")
 
-BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
+BYTES: Json = {media.BYTES.decode(): BINARY}
+# One .npy array; event records; and the file of a recording, or event records again.
+ARRAYS: Json = {kind.decode(): BINARY for kind in (media.NPY, media.RECORDS, media.BYTES)}
 
 
 def _header(name: str, description: str, **schema: Any) -> Json:
     return {"name": name, "description": description, "schema": schema}
+
+
+def _option(name: str, description: str, **schema: Any) -> Json:
+    return {"in": "query", "name": name, "description": description, "schema": schema}
 
 
 REQUEST_ID = _header(
@@ -54,6 +64,14 @@ JSON_LENGTH = _header(
 )
 CONTENT_ENCODING = _header("Content-Encoding", "How the body is compressed.", type="string", enum=list(Encoding))
 ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be compressed: gzip, deflate.", type="string")
+
+# The parameters of a predict request whose body is not JSON; JSON has them as its fields.
+OPTIONS: list[Json] = [
+    _option("time_steps", "How many steps to run, where the body is not JSON.", type="integer", minimum=1),
+    _option("seed", "The seed of `rate` coding, likewise.", type="integer", minimum=0, maximum=MAX_SEED),
+    _option("return", "What each prediction also holds, likewise.", type="array", items={"enum": list(Returned)})
+    | {"style": "form", "explode": False},
+]
 # The request headers of an operation, by the last segment of its path.
 REQUEST_HEADERS = {
     "predict": (TIMEOUT, CONTENT_ENCODING),
@@ -91,7 +109,8 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
     for path, operations in written["paths"].items():
         last = path.rpartition("/")[2]
         if last == "predict":
-            operations["post"]["requestBody"] = {"required": True, "content": {"application/json": body}}
+            operations["post"]["requestBody"] = {"required": True, "content": {"application/json": body, **ARRAYS}}
+            operations["post"].setdefault("parameters", []).extend(deepcopy(OPTIONS))
         elif path.startswith("/v2/") and last in of_v2:
             operations["post"]["requestBody"] = of_v2[last]
         for operation in operations.values():
@@ -158,7 +177,7 @@ def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
         bodies[last] = {"required": last == "infer", "content": {"application/json": {"schema": schema}}}
     content = bodies["infer"]["content"]
     content["application/json"]["example"] = infer
-    content |= BYTES
+    content |= ARRAYS
     return bodies
 
 

@@ -17,7 +17,7 @@ from service.http.middleware.requests import EXCHANGE, Exchange
 from service.http.page import page
 from service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
 from service.http.services import Services, services_of
-from service.inference.media import JSON, unpacking
+from service.inference.media import PREDICT_TYPES, media_type, unpacking
 from service.inference.native.codec import NativeCodec
 from service.inference.native.schemas import PredictResponse
 
@@ -81,7 +81,8 @@ async def _answer(request: Request, name: str | None, version: str | None) -> Re
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
     model = services.registry.get(name, version)
-    codec = NativeCodec(model, unpacking(exchange.headers, exchange.body, JSON))
+    kind, unpack = media_type(exchange.headers, *PREDICT_TYPES), unpacking(exchange.headers, exchange.body)
+    codec = NativeCodec(model, unpack, kind, request.scope["query_string"])
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
     return PiecesResponse(answer.content, JSON_HEADERS)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from models.spec import Coding, OutOfRange, Readout, Scores
+from models.spec import Coding, EventBinning, OutOfRange, Readout, Scores
 from models.spec.onnx_contract import OutputKind
 from service.catalog.version import ModelStatus, VersionStatus
 
@@ -33,6 +33,10 @@ class InputDescription(TypedDict):
     high: float | list[float]
     out_of_range: Annotated[
         OutOfRange, Field(description="What happens to a value outside: the request is refused, or the end is taken.")
+    ]
+    events: Annotated[
+        EventBinning | None,
+        Field(description="How a sensor's events become steps; null where the model takes no event records."),
     ]
 
 

@@ -24,8 +24,12 @@ class Codec(Protocol[Q, Content_co]):
         """
         ...
 
+    def waits(self, body: bytes) -> bool:
+        """Return whether decoding a body may wait for another process, as for one that reads a recording's file."""
+        ...
+
     def decode(self, body: bytes) -> Q:
-        """Decode a body. Raises MalformedBody, InvalidInput or TooLarge."""
+        """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge."""
         ...
 
     def render(self, query: Q, result: RunResult) -> Content_co:

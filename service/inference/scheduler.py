@@ -12,7 +12,8 @@ jobs run in shards that are expected to take as long as a run may. So a short jo
 long job's end, and a long one is never starved.
 
 Long bodies are decoded, and long answers rendered, on threads of their own, one for each class: Python runs on one
-thread at a time anyway, and the worker threads are free for the engines, which run without the interpreter.
+thread at a time anyway, and the worker threads are free for the engines, which run without the interpreter. A third
+thread waits for the processes that read recordings' files, one at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import Callable
+from enum import IntEnum
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
@@ -53,14 +55,22 @@ Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T")
 
 
+class Lane(IntEnum):
+    """The codec threads: one for short work and one for long, as `Price` has them, and one that waits for processes."""
+
+    SHORT = Price.SHORT
+    LONG = Price.LONG
+    WAITING = 2
+
+
 class Scheduler:
     """Runs the requests for every model on one thread pool. Its own methods run on the event loop only."""
 
     def __init__(
-        self, threads: Threads, codec_threads: tuple[Threads, Threads], metrics: Metrics, settings: Settings
+        self, threads: Threads, codec_threads: tuple[Threads, Threads, Threads], metrics: Metrics, settings: Settings
     ) -> None:
         self.threads = threads
-        self.codec_threads = codec_threads  # by price, one thread each
+        self.codec_threads = codec_threads  # by lane, one thread each
         self.metrics = metrics
         self.settings = settings
         self.free = threads.size
@@ -68,11 +78,11 @@ class Scheduler:
         self.decoded_bytes = 0  # of all jobs that were decoded on a thread and are not over
         self.encoded_bytes = 0  # of all jobs that were encoded before their run and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
-        # Ordered sets, by price: the first is next.
-        self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {})
+        # Ordered sets, by lane and by price: the first is next.
+        self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
         self.switches = ShortSwitches()
-        self.decoding = [False, False]  # by price, whether a body is being decoded
+        self.decoding = [False for _ in Lane]  # whether a body is being decoded there
         self.enter_sequence: Callable[[AnyJob, InSequence], None] = lambda *_: None  # see `sessions.sequences`
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
 
@@ -145,17 +155,19 @@ class Scheduler:
         reserve: Callable[[int], None],
         owner: bytes = b"",
     ) -> Job[Content]:
-        """Queue a body, or the query that it was decoded to, for the threads. Raises Overloaded.
+        """Queue a body, or the query that it was decoded to, for the threads. Raises Overloaded and UnsupportedMedia.
 
         `reserve` reserves bytes of the memory budget for the answer.
         """
         queue, now = self.queue(model), _now()
+        waits = isinstance(source, bytes) and codec.waits(source)
         job = self._admit(model, queue, Job(model, codec, _future(), source, now, times, reserve))
         job.owner = owner
         if (query := job.query) is None:
             # A body so small that it was not decoded at once may stand for much.
             short = SMALL_BODY < len(job.body) <= SHORT_BODY
-            self.undecoded[Price.SHORT if short else Price.LONG][job] = None
+            lane = Lane.WAITING if waits else Lane.SHORT if short else Lane.LONG
+            self.undecoded[lane][job] = None
         elif query.sequence is not None:
             self.enter_sequence(job, query.sequence)
         else:
@@ -212,19 +224,19 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         """Start work on every free thread, as long as any job waits."""
-        for price in Price:
-            self._decode_next(price)
+        for lane in Lane:
+            self._decode_next(lane)
         while self.free and self._start_next():
             pass
 
-    def _decode_next(self, price: Price) -> None:
-        undecoded = self.undecoded[price]
-        if undecoded and not self.decoding[price] and self.decoded_bytes < MAX_DECODED_BYTES:
+    def _decode_next(self, lane: Lane) -> None:
+        undecoded = self.undecoded[lane]
+        if undecoded and not self.decoding[lane] and self.decoded_bytes < MAX_DECODED_BYTES:
             job = next(iter(undecoded))
             del undecoded[job]
             self._begin(self.queue(job.model), job)
-            self.decoding[price] = True
-            self._code(price, job.decode).add_done_callback(partial(self._decoded, price, job))
+            self.decoding[lane] = True
+            self._code(lane, job.decode).add_done_callback(partial(self._decoded, lane, job))
 
     def _start_next(self) -> bool:
         """Start the next work of the class whose turn it is, or else of the other; return whether there was any."""
@@ -268,15 +280,15 @@ class Scheduler:
         self.free -= 1
         return self.threads.submit(function, *arguments)
 
-    def _code(self, price: Price, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
-        """Decode or render on the thread of that class."""
+    def _code(self, lane: Lane, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
+        """Decode or render on the thread of a lane."""
         self.switches.begin()
-        coding = self.codec_threads[price].submit(function, *arguments)
+        coding = self.codec_threads[lane].submit(function, *arguments)
         coding.add_done_callback(lambda _: self.switches.end())
         return coding
 
-    def _decoded(self, price: Price, job: AnyJob, decoding: Future[None]) -> None:
-        self.decoding[price] = False
+    def _decoded(self, lane: Lane, job: AnyJob, decoding: Future[None]) -> None:
+        self.decoding[lane] = False
         if self._goes_on(job, decoding) and job.query is not None:
             if job.query.timeout is not None:
                 job.expire_at(job.arrived + job.query.timeout)
@@ -331,8 +343,8 @@ class Scheduler:
             return
         job.rendering = True
         job.results.clear()
-        price = Price.SHORT if job.answer_size <= SHORT_ANSWER else Price.LONG
-        self._code(price, job.render, result).add_done_callback(partial(self._rendered, job))
+        lane = Lane.SHORT if job.answer_size <= SHORT_ANSWER else Lane.LONG
+        self._code(lane, job.render, result).add_done_callback(partial(self._rendered, job))
 
     def _rendered(self, job: AnyJob, rendering: Future[Any]) -> None:
         if self._goes_on(job, rendering):

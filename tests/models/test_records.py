@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.coding import EventInputs
 from models.coding import records as module
-from models.coding.records import EventBinner, StepEvents, binner, make_records, records_of, unwrapped
+from models.coding.records import EventBinner, StepEvents, binner, make_records, records_of, times_of, unwrapped
 from models.errors import InvalidInput
-from models.spec import EventBinning, EventRule, Input, Origin, Polarity
+from models.spec import Coding, EventBinning, EventRule, Input, Origin, Polarity
+from tests.networks import toy
 
 CAMERA = EventBinning(step_us=1000, sensor=(4, 3))  # 2×3×4: unit = polarity * 12 + row * 4 + column
 
@@ -24,7 +26,8 @@ def listed(found: StepEvents) -> list[tuple[int, int, int]]:
 
 def recording(events: EventBinning, *of: tuple[int, int, int, int], steps: int = 3, **keywords: Any) -> Any:
     """Bin events (t, x, y, p) and list what is found."""
-    return listed(EventBinner(events).recording(make_records(*zip(*of, strict=True)), steps, **keywords))
+    records = make_records(*zip(*of, strict=True))
+    return listed(EventBinner(events).recording(records, times_of(records), steps, **keywords))
 
 
 def test_a_record_is_eight_bytes_with_the_polarity_above_the_row() -> None:
@@ -96,10 +99,12 @@ def test_later_events_are_dropped_and_a_recording_begins_at_its_earliest() -> No
 def test_the_origin_may_be_time_zero_and_a_recording_that_has_nothing_in_its_steps_is_refused() -> None:
     zero = CAMERA.model_copy(update={"origin": Origin.ZERO})
     assert recording(zero, (2500, 0, 0, 0)) == [(2, 0, 1)]
-    sentence = r"has 1 events, but none in the 3 steps of 1000 microseconds from time 0 on: the first is at 3000"
+    sentence = r"has 1 events, but none in the 3 steps of 1000 microseconds that begin at time 0: the first is at 3000$"
     with pytest.raises(InvalidInput, match=sentence):
         recording(zero, (3000, 0, 0, 0))
-    assert listed(EventBinner(CAMERA).recording(records_of(b""), 3)) == []
+    nothing = records_of(b"")
+    with pytest.raises(InvalidInput, match="has 0 events, but none in the 3 steps of 1000 microseconds that begin at"):
+        EventBinner(CAMERA).recording(nothing, times_of(nothing), 3)
 
 
 def test_the_clock_starts_again_and_each_time_is_the_nearest_to_the_one_before() -> None:
@@ -121,12 +126,22 @@ def test_a_stream_gives_its_chunk_and_the_start_of_a_window() -> None:
     assert listed(binning.between(records, times + 2**40, 2**40 + 12_000, 2)) == [(0, 3, 1)]
 
 
-def test_values_are_the_largest_of_the_range_or_the_count() -> None:
-    events = StepEvents(np.array([0, 1]), np.array([0, 1]), np.array([1, 3]))
-    one = Input(shape=(2,), high=(5, 7), events=EventBinning(step_us=1, sensor=(2,), polarity=Polarity.ON))
-    assert events.values(one).tolist() == [5, 7]
-    counting = EventBinning(step_us=1, sensor=(2,), polarity=Polarity.ON, rule=EventRule.COUNT)
-    assert events.values(Input(shape=(2,), high=9, events=counting)).tolist() == [1, 3]
+@pytest.mark.parametrize(
+    ("rule", "steps"), [(EventRule.CLIP, [[2.5, 0], [0, 0], [0, 3.5]]), (EventRule.COUNT, [[0.5, 0], [0, 0], [0, 1.5]])]
+)
+def test_inputs_are_the_largest_of_the_range_or_the_count_both_normalised(rule: EventRule, steps: Any) -> None:
+    # One event of unit 0 at step 0 and three of unit 1 at step 2; ranges end at 5 and 7, and the scale is 0.5.
+    binning = EventBinning(step_us=1, sensor=(2,), polarity=Polarity.ON, rule=rule)
+    declared = Input(shape=(2,), high=(5, 7), scale=0.5, events=binning)
+    task = toy(Coding.SPIKES).spec.model_copy(update={"input": declared})
+    events = StepEvents(np.array([0, 2]), np.array([0, 1]), np.array([1, 3]))
+    inputs = events.inputs(task, 3)
+    assert isinstance(inputs, EventInputs)
+    assert inputs.dense().steps[:, 0].tolist() == steps
+    many = StepEvents(np.array([1]), np.array([0]), np.array([6]))
+    if rule is EventRule.COUNT:
+        with pytest.raises(InvalidInput, match=r"^inputs\[0\]\[1\]\[0\] is 6, expected 0 to 5$"):
+            many.inputs(task, 3)
 
 
 def plainly(events: EventBinning, of: list[tuple[int, int, int, int]], start: int, steps: int) -> dict[Any, int]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.spec import Coding
+from models.coding import binner, make_records, times_of
+from models.spec import Coding, EventBinning, Origin
 from training.config import DataConfig
 from training.data import binning
 from training.data.binning import Grid
@@ -246,3 +247,42 @@ def test_a_damaged_cache_says_what_to_do(tmp_path: Path) -> None:
     (kept / "test.npy").write_bytes(b"short")
     with pytest.raises(InvalidData, match=r"cache: '.*moves-[0-9a-f]{16}' cannot be read, delete it"):
         read(folder)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "window", "expected"),
+    [
+        # A camera's shape is polarity, height and width; a sensor's size is width and height.
+        ((2, 30, 34), 10, {"sensor": (34, 30), "polarity": "channels"}),
+        ((1, 30, 34), 10, {"sensor": (34, 30), "polarity": "merged"}),
+        ((700,), 10, {"sensor": (700,), "polarity": "merged"}),
+        ((3, 30, 34), 10, None),
+        ((2, 2**15 + 1, 34), 10, None),
+        ((2**16 + 1,), 10, None),
+        ((700,), 2**31, None),
+    ],
+)
+def test_what_is_known_of_a_sensor_is_said_as_records_need_it(
+    sensor: tuple[int, ...], window: int, expected: dict[str, Any] | None
+) -> None:
+    found = binning.event_binning(sensor, window, 3, Origin.ZERO)
+    assert found == (expected and EventBinning(step_us=window, bin=3, origin=Origin.ZERO, **expected))
+
+
+@pytest.mark.parametrize("settings", [{}, {"window": 3000, "downsample": 2}, {"sensor": (2, 5, 7), "max_steps": 2}])
+def test_records_of_a_file_are_binned_for_the_bundle_as_in_training(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = folder_of(tmp_path / "moves", each=20)
+    for data in (read(folder, **settings), read(folder, **settings)):  # binned, and from the cache
+        events = data.declared.events
+        assert events is not None
+        assert data.dt == pytest.approx(events.step_us * 1e-6)
+        (path, *_) = sorted((folder / "class1").iterdir())
+        recording = read_recording(path)
+        p, y, x = recording.places.T
+        steps = data.training.samples.shape[1]
+        records = make_records(recording.t + 777, x, y, p)
+        found = binner(events).recording(records, times_of(records), steps)
+        raster = np.zeros((steps, *data.declared.shape), np.uint8)
+        raster.reshape(steps, -1)[found.t, found.unit] = 1
+        of_class = [split.samples[split.labels == 1] for split in (data.training, data.validation, data.test)]
+        assert sum((sample == raster).all() for samples in of_class for sample in samples) >= 1

@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from models.spec import Coding
+from models.coding import binner, make_records, times_of
+from models.spec import Coding, EventBinning, Origin
 from training.config import DataConfig
 from training.data.datasets import Dataset, load
 from training.data.neuromorphic import microseconds, read_gesture, read_heidelberg, read_nmnist
@@ -74,6 +75,11 @@ def test_nmnist_keeps_its_test_split_in_steps_of_10_ms(tmp_path: Path) -> None:
     assert data.test.samples[2].sum() == 2
     assert data.test.samples[2, 2, 1, 1, 7] == 1  # 25 ms is in the third window
     assert read(tmp_path, "nmnist", window=5000, downsample=2).test.samples.shape == (4, 60, 2, 17, 17)
+    # Its recordings begin at time 0 and not at their first event, and so does the bundle's input.
+    events = data.declared.events
+    assert events == EventBinning(step_us=10_000, sensor=(34, 34), origin=Origin.ZERO)
+    records = make_records([25_000], [7], [1], [1])
+    assert binner(events).recording(records, times_of(records), 30).t.tolist() == [2]
 
 
 def test_a_gesture_is_read_in_milliseconds_from_its_start(tmp_path: Path) -> None:
@@ -91,6 +97,11 @@ def test_a_gesture_is_read_in_milliseconds_from_its_start(tmp_path: Path) -> Non
     assert (len(data.training), len(data.validation), len(data.test)) == (8, 2, 2)
     assert data.test.samples.shape == (2, 60, 2, 32, 32)  # the first 1.5 s in windows of 25 ms
     assert np.argwhere(data.test.samples[0]).tolist() == [[0, 1, 5, 2], [2, 0, 0, 31]]
+    assert data.declared.events == EventBinning(step_us=25_000, sensor=(128, 128), bin=4)
+    # The same gesture as records of any clock: units are (1 * 32 + 5) * 32 + 2 and 31.
+    records = make_records([10**6, 10**6 + 60_000], [10, 127], [20, 0], [1, 0])
+    found = binner(data.declared.events).recording(records, times_of(records), 60)
+    assert (found.t.tolist(), found.unit.tolist()) == ([0, 2], [1186, 31])
     assert data.class_names[:2] == ("hand clapping", "right hand wave")
     np.save(folder / "1.npy", np.zeros((3, 3)))
     with pytest.raises(InvalidData, match=r"has shape \(3, 3\), expected \(events, 4\)"):
@@ -123,6 +134,11 @@ def test_shd_is_read_with_its_classes_and_all_of_its_time(tmp_path: Path) -> Non
     expected = {(int(second / 0.014), int(unit)) for second, unit in zip(seconds.astype(float), units, strict=True)}
     found = {(int(step), int(unit)) for step, unit in np.argwhere(data.test.samples[0])}
     assert found == expected
+    # Records of the file's own times become the same, although its first event is later than time 0.
+    assert data.declared.events is not None
+    t = microseconds(seconds, "")
+    binned = binner(data.declared.events).recording(make_records(t, units), t, 100)
+    assert set(zip(binned.t.tolist(), binned.unit.tolist(), strict=True)) == expected
     assert max(step for step, _ in found) > FLOAT16_MAX / 14_000  # later than the last time that float16 would hold
 
 

@@ -1,8 +1,9 @@
 """Binning: recordings of events become rasters of 0 and 1, once; the rasters are kept in a cache on disk.
 
 A time step is a window of so many microseconds. A unit spikes in a step if it has at least one event in that window, as
-in a request that sends its events (a repeated event has no effect). Rasters are bytes, and are read from the disk as
-they are needed, so that a data set may be larger than the memory.
+in a request that sends its events (a repeated event has no effect). The input's `events` say the same for the bundle:
+a recording that is sent to it becomes the raster that it would have been in training. Rasters are bytes, and are read
+from the disk as they are needed, so that a data set may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.folders import made
-from models.spec import Coding, Input
+from models.spec import Coding, EventBinning, Input, Origin, Polarity
+from models.spec.events import MAX_HEIGHT, MAX_STEP_US, MAX_WIDTH
 from models.spec.parameters import MAX_STEPS, Shape, show
 from training.config import DataConfig
 from training.data.dataset import Dataset, Split
@@ -31,8 +34,9 @@ from training.errors import InvalidData
 
 WINDOW = 10_000  # microseconds
 MAX_BYTES = 2**35  # of a data set's rasters
-FORMAT = 1  # changes when the same recordings would give other rasters
+FORMAT = 2  # changes when the same recordings would give other files
 PARTS = ("training", "validation", "test")
+SENSOR = "sensor.npy"  # its shape, before downsampling
 SMALLER = "a longer window, fewer max_steps or a larger downsample make it smaller"
 
 
@@ -40,12 +44,14 @@ SMALLER = "a longer window, fewer max_steps or a larger downsample make it small
 class Known:
     """What is known of a data set: its sensor's shape, how long its recordings last, and the usual window.
 
-    Both times are in microseconds; events after `duration` are dropped.
+    Both times are in microseconds; events after `duration` are dropped. `origin` says whether recordings begin at their
+    first event or at time 0.
     """
 
     sensor: Shape
     duration: int
     window: int
+    origin: Origin = Origin.FIRST_EVENT
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Grid:
     steps: int
     window: int
     downsample: int
+    sensor: Shape = ()
 
     def raster(self, recording: Recording) -> NDArray[np.uint8]:
         """Return a recording's raster (steps, *shape) of 0 and 1; events after the last step are dropped."""
@@ -99,8 +106,23 @@ def binned(
     if not folder.is_dir():
         _write(folder, splits, _grid(splits, config, window, known))
     training, validation, test = (_read(folder, part) for part in PARTS)
-    declared = Input(shape=training.samples.shape[2:], low=0, high=1)
+    origin = known.origin if known else Origin.FIRST_EVENT
+    events = event_binning(_read_sensor(folder), window, config.downsample, origin)
+    declared = Input(shape=training.samples.shape[2:], low=0, high=1, events=events)
     return Dataset(name, declared, class_names, training, validation, test, dt=window * 1e-6)
+
+
+def event_binning(sensor: Shape, window: int, downsample: int, origin: Origin) -> EventBinning | None:
+    """Return how event records become the rasters of a sensor of this shape, (channels, height, width) or (units,).
+
+    Return None where records cannot hold its events: of more than two polarities, or of a larger sensor or longer
+    window than they have bits for. Of one polarity, every event counts.
+    """
+    channels, size = (1, sensor) if len(sensor) == 1 else (sensor[0], sensor[:0:-1])
+    if channels > 2 or window > MAX_STEP_US or any(map(operator.gt, size, (MAX_WIDTH, MAX_HEIGHT))):
+        return None
+    polarity = Polarity.CHANNELS if channels == 2 else Polarity.MERGED
+    return EventBinning(step_us=window, sensor=size, bin=downsample, polarity=polarity, origin=origin)
 
 
 def _grid(splits: Sequence[Recordings], config: DataConfig, window: int, known: Known | None) -> Grid:
@@ -110,7 +132,7 @@ def _grid(splits: Sequence[Recordings], config: DataConfig, window: int, known: 
     else:
         shape, last = _extent(splits, config.sensor)
         steps = last // window + 1
-    steps = min(steps, config.max_steps or steps)
+    steps, sensor = min(steps, config.max_steps or steps), shape
     sizes = _reduced(np.array([shape]) - 1, config.downsample)[0] + 1
     shape = tuple(int(size) for size in sizes)
     if steps > MAX_STEPS:
@@ -123,7 +145,7 @@ def _grid(splits: Sequence[Recordings], config: DataConfig, window: int, known: 
             f"events: {sum(map(len, splits))} rasters of {steps}×{show(shape)} are {size:,} bytes, expected at most "
             f"{MAX_BYTES:,}; {SMALLER}"
         )
-    return Grid(shape, steps, window, config.downsample)
+    return Grid(shape, steps, window, config.downsample, sensor)
 
 
 def _extent(splits: Sequence[Recordings], sensor: Shape | None) -> tuple[Shape, int]:
@@ -163,6 +185,7 @@ def _bin(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
         raise InvalidData(f"cache: the rasters are {size:,} bytes, but '{folder.parent}' has {free:,} left; {SMALLER}")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
+        np.save(temporary / SENSOR, np.array(grid.sensor), allow_pickle=False)
         for part, split in zip(PARTS, splits, strict=True):
             shape = (len(split), grid.steps, *grid.shape)
             rasters = np.lib.format.open_memmap(temporary / f"{part}.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -180,9 +203,16 @@ def _bin(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
 
 
 def _read(folder: Path, part: str) -> Split:
+    return Split(_load(folder / f"{part}.npy", mmap_mode="r"), _load(folder / f"{part}-labels.npy"))
+
+
+def _read_sensor(folder: Path) -> Shape:
+    return tuple(map(int, _load(folder / SENSOR)))
+
+
+def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
     try:
-        rasters = np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(folder / f"{part}-labels.npy", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InvalidData(f"cache: '{folder}' cannot be read, delete it: {error}") from error
-    return Split(rasters, labels)
+        raise InvalidData(f"cache: '{path.parent}' cannot be read, delete it: {error}") from error
+    return array

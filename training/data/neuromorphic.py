@@ -5,8 +5,8 @@
     shd           20 spoken digits in German and English as spikes of 700 channels; 1.4 s in 100 steps
     ssc           35 spoken commands, likewise; 1 s in 100 steps
 
-The package tonic (extra `events`) downloads them, and is needed for nothing else: the files are read here, where tonic
-leaves them below the folder. Their own test split is kept; SSC has its own validation split too.
+The package tonic (extra `datasets`) downloads them, and is needed for nothing else: the files are read here, where
+tonic leaves them below the folder. Their own test split is kept; SSC has its own validation split too.
 
 SHD and SSC hold times as float16 seconds. tonic before 1.7 multiplies them by 1e6 in float16, whose largest number is
 65,504: with NumPy 2 every event after 0.07 s is then at infinity. Here they become float64 first.
@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import Coding
+from models.spec import Coding, Origin
 from training.config import DataConfig
 from training.data.binning import Known, binned
 from training.data.dataset import Dataset
@@ -189,7 +189,7 @@ class EventSet:
             import tonic.datasets  # imported here since it takes a second and only a download needs it
         except ImportError as error:
             raise InvalidData(
-                "download: the package tonic is not installed, which downloads this data set; ./scripts/install events"
+                "download: the package tonic is not installed, which downloads it; ./scripts/install datasets"
             ) from error
         try:
             getattr(tonic.datasets, self.tonic_name)(save_to=str(config.folder), **self.parts[part])
@@ -201,8 +201,8 @@ TRAIN_OR_TEST = {"train": {"train": True}, "test": {"train": False}}
 THREE_SPLITS = {part: {"split": part} for part in ("train", "valid", "test")}
 
 EVENT_SETS = {
-    "nmnist": EventSet("NMNIST", TRAIN_OR_TEST, Known((2, 34, 34), 300_000, 10_000), _nmnist),
+    "nmnist": EventSet("NMNIST", TRAIN_OR_TEST, Known((2, 34, 34), 300_000, 10_000, Origin.ZERO), _nmnist),
     "dvs-gesture": EventSet("DVSGesture", TRAIN_OR_TEST, Known((2, 128, 128), 1_500_000, 25_000), _gestures),
-    "shd": EventSet("SHD", TRAIN_OR_TEST, Known((700,), 1_400_000, 14_000), _heidelberg),
-    "ssc": EventSet("SSC", THREE_SPLITS, Known((700,), 1_000_000, 10_000), _heidelberg),
+    "shd": EventSet("SHD", TRAIN_OR_TEST, Known((700,), 1_400_000, 14_000, Origin.ZERO), _heidelberg),
+    "ssc": EventSet("SSC", THREE_SPLITS, Known((700,), 1_000_000, 10_000, Origin.ZERO), _heidelberg),
 }

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.coding.columns import FIELDS, WANTED
 from training.data.dataset import Labels
 from training.data.numpy_files import open_npz, read_npy
 from training.errors import InvalidData
@@ -27,15 +28,6 @@ from training.files import require_plain
 MAX_FILE_BYTES = 2**28
 MAX_PLACE = 2**16  # of a column, a row or a unit
 
-# What people call each field.
-FIELDS: Mapping[str, tuple[str, ...]] = {
-    "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
-    "x": ("x",),
-    "y": ("y",),
-    "p": ("p", "pol", "polarity"),
-    "unit": ("unit", "units", "channel", "neuron"),
-}
-WANTED = "expected t, x, y and p, or t and unit"
 SEPARATORS = (",", ";", "\t")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from models.spec import INPUT, Coding, Input, OutOfRange, Readout, Scores, Spec, describe_first_error
+from models.spec import INPUT, Coding, EventBinning, Input, OutOfRange, Readout, Scores, Spec, describe_first_error
 from models.spec.input import PerFeature
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
@@ -45,6 +45,7 @@ class Options:
     offset: PerFeature | None = None
     out_of_range: OutOfRange | None = None
     resolution: float | None = None
+    events: EventBinning | None = None
     scores: Scores | None = None
     units: tuple[str, ...] | None = None
     batch: int | None = None

@@ -20,7 +20,7 @@ from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
 from service.http.routes import ERRORS, NOT_LIVE, InServices, Name, Version, responses
 from service.http.services import Services
 from service.http.v2 import metadata, schemas
-from service.inference.media import BYTES, JSON, unpacking
+from service.inference.media import INFER_TYPES, JSON, media_type, unpacking
 from service.inference.v2.codec import InferCodec
 from service.inference.v2.errors import InvalidRequest
 from service.inference.v2.parsing import parse_optional
@@ -159,8 +159,8 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     model = services.registry.get(name, version)
     began = perf_counter()
     try:
-        unpack = unpacking(exchange.headers, exchange.body, JSON, BYTES)
-        codec = InferCodec(model, exchange.headers, unpack)
+        kind, unpack = media_type(exchange.headers, *INFER_TYPES), unpacking(exchange.headers, exchange.body)
+        codec = InferCodec(model, exchange.headers, unpack, kind)
         answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
     except InvalidInput as error:
         services.infer_statistics.count_failure(model.name, model.version, perf_counter() - began)
@@ -206,7 +206,8 @@ async def _control_body(request: Request) -> bytes:
     exchange = exchange_of(request)
     if exchange.body.complete:
         return b""
-    if unpacking(exchange.headers, exchange.body, JSON) is not None:
+    media_type(exchange.headers, JSON)
+    if unpacking(exchange.headers, exchange.body) is not None:
         raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
     return await exchange.body.read()
 

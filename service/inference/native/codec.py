@@ -1,10 +1,10 @@
-"""The codec of the native API's JSON: `POST /predict` and the predict routes of each model."""
+"""The codec of the native API, `POST /predict` and the predict routes of each model: JSON, arrays and recordings."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from models.spec.network import FloatArray
 from service.catalog.limits import EVENT_FIELDS
 from service.catalog.loaded import LoadedModel
 from service.errors import MalformedBody, TooLarge
+from service.inference.binary import Sent, sent
 from service.inference.codec import FEW_VALUES
-from service.inference.media import Unpack
+from service.inference.media import JSON, PREDICT_TYPES, Form, Unpack, form_of
+from service.inference.native.options import Options, read_options, refuse_options
 from service.inference.native.render import predictions
 from service.inference.native.samples import to_samples
 from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
@@ -35,10 +37,15 @@ _NUMBERS = re.compile(rb"\[[-+0-9.eE,\s]*\]")  # an array of nothing but numbers
 
 @dataclass(frozen=True)
 class NativeCodec:
-    """Decodes and answers one request for `model`; `unpack` decompresses its body, where that is compressed."""
+    """Decodes and answers one request for `model`.
+
+    `unpack` decompresses its body, where that is compressed; `kind` is its media type; `query` is the URL's query.
+    """
 
     model: LoadedModel
     unpack: Unpack | None = None
+    kind: bytes | None = JSON
+    query: bytes = b""
 
     def decode_small(self, body: bytes) -> Query | None:
         """Decode a short body; return None where it is compressed, or its samples have many values.
@@ -47,6 +54,8 @@ class NativeCodec:
         """
         if self.unpack is not None:
             return None
+        if self.kind != JSON and (form := self._form(body)) is not Form.JSON:
+            return self._few_of_binary(form, body)
         request, time_steps, size = self._request(body)
         steps = time_steps if self.model.spec.coding.per_step else 1
         if len(request.inputs) * steps * self.model.limits.sample_values > FEW_VALUES:
@@ -54,12 +63,20 @@ class NativeCodec:
         return self._query(request, time_steps, size)
 
     def decode(self, body: bytes) -> Query:
-        """Decode a body. Raises MalformedBody, InvalidInput, TooLarge or Overloaded."""
+        """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput, TooLarge or Overloaded."""
         if self.unpack is not None:
             body = self.unpack(body)
+        if self.kind != JSON and (form := self._form(body)) is not Form.JSON:
+            return self._of_binary(form, body)
         self.model.limits.check_delimiters(body)
         cut = cut_array(body, b"inputs", np.float32)
         return self._query(*(self._request(body) if cut is None else self._request(cut.rest, cut.array)))
+
+    def waits(self, body: bytes) -> bool:
+        """Return whether decoding a body waits for another process; whether a compressed one does is not known."""
+        if self.kind == JSON or (self.kind is None and self.unpack is not None):
+            return False
+        return self.unpack is not None or self._form(body) is Form.FILE
 
     def render(self, query: Query, result: RunResult) -> Pieces:
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
@@ -107,11 +124,49 @@ class NativeCodec:
                 yield from json_fragments(made[0])
         yield b"]"
 
+    def _form(self, body: bytes) -> Form:
+        """Return what an unpacked body is. A compressed one without a media type is JSON."""
+        if self.kind is None and self.unpack is not None:
+            return Form.JSON
+        return form_of(self.kind, body, PREDICT_TYPES, octets=Form.RECORDS)
+
+    def _few_of_binary(self, form: Form, body: bytes) -> Query | None:
+        """Return the query of a short body that is not JSON; None where reading it could take long."""
+        found, options, size = self._sent(form, body)
+        if form is Form.FILE or found.samples * found.time_steps * self.model.limits.sample_values > FEW_VALUES:
+            return None
+        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned))
+
+    def _of_binary(self, form: Form, body: bytes) -> Query:
+        found, options, size = self._sent(form, body)
+        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned))
+
+    def _sent(self, form: Form, body: bytes) -> tuple[Sent, Options, int]:
+        """Return what a body that is not JSON holds, the query's options, and the most bytes of its answer.
+
+        All are within the model's limits.
+        """
+        options = read_options(self.query)
+        if options.time_steps is not None:
+            self.model.limits.check_steps(options.time_steps, "time_steps")
+        found = sent(form, body, self.model, options.time_steps)
+        return found, options, self._checked_size(found.samples, found.time_steps, options.returned)
+
+    def _checked_size(self, samples: int, time_steps: int, returned: Collection[Returned]) -> int:
+        """Return the most bytes of an answer, once that and what is asked for are within the model's limits."""
+        limits = self.model.limits
+        limits.check_size(samples, time_steps, [each for each in returned if each in RECORDED] if returned else [])
+        size = limits.answer.native(samples, time_steps, returned)
+        limits.check_answer(samples, size)
+        return size
+
     def _request(self, body: bytes, inputs: FloatArray | None = None) -> tuple[PredictRequest[Any], int, int]:
         """Validate a body; return it with the steps to run and the most bytes of its answer, all within the limits.
 
         `inputs` were cut out of the body, if given, and take the place of its own.
         """
+        if self.query:
+            refuse_options(self.query)
         quotes, most = body.count(b'"'), 2 * (MAX_STRINGS + EVENT_FIELDS * self.model.limits.samples)
         if quotes > most:
             raise TooLarge(f"the body has {quotes} quotation marks, expected at most {most} in one request")
@@ -127,12 +182,7 @@ class NativeCodec:
         time_steps = self._time_steps(request)
         if request.stop is not None:
             self.model.check_stop(request.stop, time_steps)
-        recorded = [each for each in request.returned if each in RECORDED] if request.returned else []
-        limits, samples = self.model.limits, len(request.inputs)
-        limits.check_size(samples, time_steps, recorded)
-        size = limits.answer.native(samples, time_steps, request.returned)
-        limits.check_answer(samples, size)
-        return request, time_steps, size
+        return request, time_steps, self._checked_size(len(request.inputs), time_steps, request.returned)
 
     def _query(self, request: PredictRequest[Any], time_steps: int, size: int) -> Query:
         samples = to_samples(request.inputs, self.model.spec, time_steps)

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import binner, encode_binned
+from models.coding import binner
 from models.engines import State
 from models.engines.state import READOUT, SPIKE_COUNTS
 from models.errors import InvalidInput
@@ -73,7 +73,7 @@ class Session:
         steps = self.windows.steps
         where = f"window {window.number}"
         found = binner(self.events).between(window.records, window.times, window.start, steps, where)
-        inputs = encode_binned(found, self.spec, steps)
+        inputs = found.inputs(self.spec, steps)
         result, self.state = await self.scheduler.run_slice(self.model, inputs, self.state)
         self.answered, self.answered_until = window.number + 1, window.end
         counts = result.spike_counts[0]

@@ -9,9 +9,18 @@ from time import perf_counter
 from models.engines import RunResult
 from service.catalog.loaded import LoadedModel
 from service.inference.compression import Encoding, accepted, pack
-from service.inference.media import BYTES, CONTENT_ENCODING, CONTENT_TYPE, JSON, Unpack
+from service.inference.media import (
+    BYTES,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    INFER_TYPES,
+    JSON,
+    Form,
+    Unpack,
+    form_of,
+)
 from service.inference.pieces import SHORT_BYTES, Pieces
-from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode
+from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode, decode_binary
 from service.inference.v2.render import render
 
 ACCEPT_ENCODING = b"accept-encoding"
@@ -30,21 +39,47 @@ class InferContent:
 
 @dataclass(frozen=True)
 class InferCodec:
-    """Decodes and answers one request for `model`; `headers` are the request's, `unpack` decompresses its body."""
+    """Decodes and answers one request for `model`.
+
+    `headers` are the request's, `unpack` decompresses its body, and `kind` is its media type.
+    """
 
     model: LoadedModel
     headers: Mapping[bytes, bytes]
     unpack: Unpack | None
+    kind: bytes | None = JSON
 
     def decode_small(self, body: bytes) -> InferQuery | None:
-        """Decode a short body; return None where it is compressed, since it may be long. Raises as `decode` does."""
-        return None if self.unpack is not None else self.decode(body)
+        """Decode a short body; return None where it is compressed, since it may be long, or is a recording's file.
+
+        Raises as `decode` does.
+        """
+        return None if self.unpack is not None or self.waits(body) else self.decode(body)
+
+    def waits(self, body: bytes) -> bool:
+        """Return whether decoding a body waits for another process; whether a compressed one does is not known."""
+        if self._is_tensors:
+            return False
+        return self.unpack is not None or self._form(body) is Form.FILE
 
     def decode(self, body: bytes) -> InferQuery:
-        """Decode a body. Raises MalformedBody, InvalidRequest, TooLarge or Overloaded."""
+        """Decode a body. Raises a ServiceError, such as MalformedBody, or InvalidInput."""
         began = perf_counter()
         unpacked = body if self.unpack is None else self.unpack(body)
-        return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, began)
+        form = Form.JSON if self._is_tensors else self._form(unpacked)
+        if form is Form.JSON:
+            return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, began)
+        return decode_binary(form, unpacked, self.model, began)
+
+    @property
+    def _is_tensors(self) -> bool:
+        """Whether the body is JSON, or has the bytes of tensors, whatever it begins with."""
+        return (
+            self.kind == JSON or HEADER_LENGTH_BYTES in self.headers or (self.kind is None and self.unpack is not None)
+        )
+
+    def _form(self, body: bytes) -> Form:
+        return form_of(self.kind, body, INFER_TYPES, octets=Form.JSON)
 
     def render(self, query: InferQuery, result: RunResult) -> InferContent:
         """Render the answer, compressed if the client accepts that."""

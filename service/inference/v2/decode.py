@@ -1,4 +1,4 @@
-"""Decode an infer request: JSON, JSON followed by tensors' bytes, or bytes alone."""
+"""Decode an infer request: JSON, JSON followed by tensors' bytes, bytes alone, an array or a recording."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from models.spec.parameters import Shape
 from service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
 from service.catalog.loaded import LoadedModel
 from service.errors import shown
+from service.inference.binary import sent
+from service.inference.media import Form
 from service.inference.numbers import cut_array
 from service.inference.query import InSequence, Query
 from service.inference.v2.errors import InvalidRequest
@@ -148,6 +150,19 @@ def _raw(body: bytes, model: LoadedModel, began: float) -> InferQuery:
     outputs = _requested([], model, binary=True)
     size = answer_size(outputs, 1, None, model.limits.answer)
     return InferQuery(samples, time_steps, 0, size, outputs=outputs, decode_seconds=perf_counter() - began)
+
+
+def decode_binary(form: Form, body: bytes, model: LoadedModel, began: float) -> InferQuery:
+    """Decode a body that is an array or a recording: the answer has all outputs, as JSON.
+
+    `began` is when decoding began. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge.
+    """
+    found, outputs = sent(form, body, model, None), _requested([], model, binary=False)
+    model.limits.check_size(found.samples, found.time_steps)
+    size = answer_size(outputs, found.samples, None, model.limits.answer)
+    model.limits.check_answer(found.samples, size)
+    samples = found.make()
+    return InferQuery(samples, found.time_steps, 0, size, outputs=outputs, decode_seconds=perf_counter() - began)
 
 
 def _only_input(inputs: list[InputTensor]) -> InputTensor:

@@ -235,7 +235,7 @@ def test_a_client_sends_raw_values_of_each_features_own_unit_and_no_value_is_too
         answer = client.post("/predict", json={"inputs": [[25, 2000], [99, 0]]}).json()
         described = client.get("/models/toy").json()["input"]
     assert [prediction["spike_counts"] for prediction in answer["predictions"]] == [[1, 2], [2, 0]]
-    assert described == {"shape": [2], "low": [20, 1000], "high": [30, 2000], "out_of_range": "clip"}
+    assert described == {"shape": [2], "low": [20, 1000], "high": [30, 2000], "out_of_range": "clip", "events": None}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from service.inference import scheduler
 from service.inference.batching import BatchingPolicy, ImmediatePolicy, policy_of
 from service.inference.codec import SMALL_BODY
 from service.inference.queue import Price
-from service.inference.scheduler import SHORT_BODY
+from service.inference.scheduler import SHORT_BODY, Lane
 from service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
@@ -496,5 +496,5 @@ async def test_threads_switch_sooner_while_a_long_body_is_decoded_and_no_longer(
         services: Services = client.app.state.services
         usual = sys.getswitchinterval()
         async with asyncio.timeout(60):
-            assert await services.pipeline.scheduler._code(Price.LONG, sys.getswitchinterval) == pytest.approx(5e-4)
+            assert await services.pipeline.scheduler._code(Lane.LONG, sys.getswitchinterval) == pytest.approx(5e-4)
         assert sys.getswitchinterval() == usual

@@ -1,0 +1,61 @@
+"""The query parameters of a predict request whose body is not JSON, and so has no fields."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from models.coding import MAX_SEED
+from models.errors import InvalidInput
+from service.inference.query import Returned
+from service.inference.validation import first_error
+
+MAX_PARAMETERS = 16
+
+
+def _listed(value: object) -> object:
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+class Options(BaseModel):
+    """The fields of a request beside its inputs, as text: `?time_steps=8&seed=1&return=raster,membrane`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    time_steps: int | None = Field(default=None, ge=1, description="How many steps to run.")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding.")
+    returned: Annotated[list[Returned], BeforeValidator(_listed)] = Field(
+        default=[], alias="return", max_length=len(Returned), description="What each prediction also holds, by commas."
+    )
+
+
+NAMES = tuple(field.alias or name for name, field in Options.model_fields.items())
+
+
+def read_options(query: bytes) -> Options:
+    """Return the options of a query string; raises InvalidInput."""
+    if not query:
+        return Options()
+    try:
+        return Options.model_validate(_pairs(query))
+    except ValidationError as error:
+        raise InvalidInput(first_error(error, fields=", ".join(NAMES)).sentence) from error
+
+
+def refuse_options(query: bytes) -> None:
+    """Raise InvalidInput where a query string names one of the options: JSON has them as its fields."""
+    for name in NAMES:
+        if name in _pairs(query):
+            raise InvalidInput(f"{name} is a parameter of the query, expected a field of the JSON body")
+
+
+def _pairs(query: bytes) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError as error:
+        raise InvalidInput(f"the query has more than {MAX_PARAMETERS} parameters, expected at most as many") from error
+    if len(dict(pairs)) != len(pairs):
+        raise InvalidInput("the query says the name of a parameter twice, expected each name once")
+    return dict(pairs)

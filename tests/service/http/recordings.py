@@ -1,0 +1,86 @@
+"""A camera of 10×12 pixels as a model, four events that it saw, and the files that hold them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.coding import make_records
+from models.spec.network import Network
+from tests.networks import network_of
+
+STEP_US = 10_000
+
+# t, x, y, p. After the first, at 1000: 0, 500 and 11,000 microseconds are the steps 0, 0 and 1; 39,000 is step 3.
+EVENTS = [(1000, 3, 2, 1), (1500, 0, 7, 0), (12_000, 5, 1, 1), (40_000, 9, 9, 0)]
+
+# By unit, (p * 12 + y) * 10 + x, its spikes. The model runs three steps, so the last event, 99, is dropped.
+COUNTS = {143: 1, 70: 1, 135: 1}
+FOUR_STEPS = COUNTS | {99: 1}
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl --data-binary says of anything
+
+
+def camera(shape: Sequence[int] = (2, 12, 10), high: float = 1, **events: Any) -> Network:
+    """Return a network that spikes wherever its input does: IF neurons of threshold 1, one for each input."""
+    return network_of(
+        [{"type": "Flatten", "name": "flat"}, {"type": "IF", "name": "out"}],
+        {},
+        input={"shape": shape, "high": high, "events": {"step_us": STEP_US, "sensor": [10, 12]} | events},
+        coding="spikes",
+        time_steps=3,
+        labels=[str(unit) for unit in range(math.prod(shape))],
+    )
+
+
+def records(events: list[tuple[int, int, int, int]] = EVENTS) -> bytes:
+    """Return events as records."""
+    return make_records(*zip(*events, strict=True)).tobytes()
+
+
+def npy(array: np.ndarray[Any, Any]) -> bytes:
+    """Return an array as an .npy."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def structured(names: str = "txyp") -> bytes:
+    """Return the events as a structured array."""
+    return npy(np.array(EVENTS, list(zip(names, ("<i8", ">u2", "<i4", "?"), strict=True))))
+
+
+def csv(separator: str = ",", names: str = "t,x,y,p") -> bytes:
+    """Return the events as text."""
+    lines = [separator.join(map(str, event)) for event in EVENTS]
+    return "\n".join([names.replace(",", separator), *lines, ""]).encode()
+
+
+def by_faery(folder: Path, name: str, **how: Any) -> bytes:
+    """Return what the package faery writes of the events into a file of this name."""
+    import faery
+
+    events = np.array([(t, x, y, p == 1) for t, x, y, p in EVENTS], faery.EVENTS_DTYPE)
+    faery.events_stream_from_array(events, dimensions=(10, 12)).to_file(folder / name, **how)
+    return (folder / name).read_bytes()
+
+
+Written = Callable[[Path], bytes]
+FILES: Mapping[str, Written] = {
+    "AEDAT4, LZ4": lambda folder: by_faery(folder, "a.aedat4"),
+    "AEDAT4, Zstandard": lambda folder: by_faery(folder, "a.aedat4", compression=("zstd", 3)),
+    "AEDAT4": lambda folder: by_faery(folder, "a.aedat4", compression=None),
+    "EVT2": lambda folder: by_faery(folder, "a.raw", version="evt2"),
+    "EVT3": lambda folder: by_faery(folder, "a.raw", version="evt3"),
+    "DAT1": lambda folder: by_faery(folder, "a.dat", version="dat1"),
+    "DAT2": lambda folder: by_faery(folder, "a.dat", version="dat2"),
+    "ES": lambda folder: by_faery(folder, "a.es"),
+    "CSV of faery": lambda folder: by_faery(folder, "a.csv"),
+    "CSV": lambda _: csv(),
+    "CSV, semicolons": lambda _: csv(";", "timestamp,x,y,polarity"),
+}

@@ -1,0 +1,357 @@
+"""Event records, arrays and recordings as bodies of predict: every format gives the spikes worked out by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import numpy as np
+import pytest
+
+from models.coding import make_records
+from models.spec import EventBinning
+from service.errors import MalformedBody, TooLarge
+from service.inference.event_files import isolated
+from service.inference.event_files.formats import FileFormat, file_format
+from service.inference.event_files.reader import CSV, Wanted
+from service.inference.scheduler import Lane
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.asgi import started
+from tests.service.http.recordings import (
+    COUNTS,
+    EVENTS,
+    FILES,
+    FORM,
+    FOUR_STEPS,
+    STEP_US,
+    camera,
+    csv,
+    npy,
+    records,
+    structured,
+)  # fmt: skip
+from tests.serving import Process, running, serving
+
+if TYPE_CHECKING:  # its import warns, as `tests.serving` says
+    from fastapi.testclient import TestClient
+
+RECORDS = {"Content-Type": "application/vnd.spikeserve.events"}
+OCTETS = {"Content-Type": "application/octet-stream"}
+NPY = {"Content-Type": "application/x-npy"}
+ONE_EVENT = b'{"inputs": [{"t": [0], "unit": [7]}]}'
+NATIVE, V2 = "/models/camera/predict", "/v2/models/camera/infer"
+
+
+@pytest.fixture(scope="module")
+def repository_of_cameras(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the camera; with one that counts, in four units of one polarity; and with the toy."""
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, camera(), "camera")
+    counting = {"rule": "count", "polarity": "merged", "sensor": [4], "origin": "zero"}
+    publish(root, camera((4,), high=3, **counting), "units")
+    publish(root, toy(), "toy")
+    return root
+
+
+@pytest.fixture(scope="module")
+def service(repository_of_cameras: Path) -> Iterator[Process]:
+    """A process that serves them."""
+    with running(repository_of_cameras, "--default-model", "camera") as process:
+        for _ in range(2):
+            process.wait_for("model_ready")
+        yield process
+
+
+@pytest.fixture(scope="module")
+def client(repository_of_cameras: Path) -> Iterator[TestClient]:
+    """A client of an app that serves them."""
+    with serving(repository_of_cameras) as serving_cameras:
+        yield serving_cameras
+
+
+def spikes(answer: httpx.Response) -> dict[int, int]:
+    """Return how often each output neuron spiked, of those that did."""
+    assert answer.status_code == 200, answer.text
+    if "predictions" in answer.json():
+        counts = answer.json()["predictions"][0]["spike_counts"]
+    else:
+        counts = next(each["data"] for each in answer.json()["outputs"] if each["name"] == "spike_counts")
+    return {unit: count for unit, count in enumerate(counts) if count}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_known_by_how_it_begins_and_gives_its_spikes(service: Process, tmp_path: Path, name: str) -> None:
+    content = FILES[name](tmp_path)
+    assert file_format(content) == name.split(",")[0].split()[0].rstrip("1234")
+    assert spikes(httpx.post(service.url + "/predict", content=content, headers=FORM, timeout=60)) == COUNTS
+    answer = httpx.post(service.url + "/predict?time_steps=4", content=content, headers=OCTETS, timeout=60)
+    assert spikes(answer) == FOUR_STEPS
+    assert answer.json()["time_steps"] == 4
+
+
+def test_a_file_may_come_without_a_content_type_compressed_and_over_the_other_protocol(
+    client: TestClient, tmp_path: Path
+) -> None:
+    content = FILES["AEDAT4, LZ4"](tmp_path)
+    for path in (NATIVE, V2):
+        assert spikes(client.post(path, content=content)) == COUNTS
+        packed = OCTETS | {"Content-Encoding": "gzip"}
+        assert spikes(client.post(path, content=gzip.compress(content), headers=packed)) == COUNTS
+
+
+@pytest.mark.parametrize("path", [NATIVE, V2])
+def test_event_records_and_arrays_of_events_give_the_same_spikes(client: TestClient, path: str) -> None:
+    assert spikes(client.post(path, content=records(), headers=RECORDS)) == COUNTS
+    # 2**32 - 5000 microseconds are late enough for the clock to start again between the second and the third event.
+    late = [(t + 2**32 - 5000, x, y, p) for t, x, y, p in EVENTS]
+    assert spikes(client.post(path, content=records(late), headers=RECORDS)) == COUNTS
+    for kind in (NPY, OCTETS, FORM, {}):
+        assert spikes(client.post(path, content=structured(), headers=kind)) == COUNTS
+
+
+def test_a_model_says_how_events_become_its_steps(client: TestClient) -> None:
+    described = client.get("/models/units").json()["input"]["events"]
+    assert described == {
+        "step_us": STEP_US, "window_steps": 1, "sensor": [4], "crop": None, "bin": 1, "polarity": "merged",
+        "rule": "count", "origin": "zero",
+    }  # fmt: skip
+    assert client.get("/models/toy").json()["input"]["events"] is None
+
+
+def test_octets_that_begin_as_nothing_known_are_event_records(client: TestClient) -> None:
+    assert spikes(client.post(NATIVE, content=records(), headers=OCTETS)) == COUNTS
+    assert client.post(V2, content=records(), headers=OCTETS).status_code == 400  # there they are JSON and tensors
+
+
+@pytest.mark.parametrize("path", [NATIVE, V2])
+@pytest.mark.parametrize("kind", [NPY, OCTETS, FORM, {}])
+def test_an_array_is_one_sample_or_many_nested_or_flat(client: TestClient, path: str, kind: dict[str, str]) -> None:
+    raster = np.zeros((3, 2, 12, 10), np.uint8)
+    raster[0, 1, 2, 3] = raster[0, 0, 7, 0] = raster[1, 1, 1, 5] = 1
+    for array in (raster, raster[np.newaxis], raster.reshape(3, 240), np.asfortranarray(raster.astype(">f8"))):
+        assert spikes(client.post(path, content=npy(array), headers=kind)) == COUNTS
+
+
+def test_an_array_may_be_a_batch_of_any_coding(client: TestClient) -> None:
+    # Into a decay of 0.5 and a threshold of 1, a constant 1 spikes at each of three steps, 0.5 never.
+    answer = client.post("/models/toy/predict", content=npy(np.array([[1, 0.5], [0.5, 1]])), headers=NPY)
+    assert [each["spike_counts"] for each in answer.json()["predictions"]] == [[3, 0], [0, 3]]
+    answer = client.post("/models/toy/predict?time_steps=5&seed=1", content=npy(np.array([1, 0.5])), headers=NPY)
+    assert answer.json()["predictions"][0]["spike_counts"] == [5, 0]
+
+
+def test_events_add_up_and_begin_at_time_0_where_the_bundle_says_so(client: TestClient) -> None:
+    # Three events of unit 2 in step 0 are a current of 3, of which an IF neuron of threshold 1 that subtracts keeps 2:
+    # it spikes at all of three steps. One of unit 3 at 29,999 spikes in the last step.
+    events = [(5, 2, 0, 0), (6, 2, 0, 1), (7, 2, 0, 0), (29_999, 3, 0, 0)]
+    answer = client.post("/models/units/predict", content=records(events), headers=RECORDS)
+    assert spikes(answer) == {2: 3, 3: 1}
+    columns = np.array([(t, x) for t, x, _, _ in events], [("time", "<i8"), ("channel", "<i8")])
+    assert spikes(client.post("/models/units/predict", content=npy(columns), headers=NPY)) == {2: 3, 3: 1}
+    text = "t,unit\n" + "".join(f"{t},{x}\n" for t, x, _, _ in events)
+    assert spikes(client.post("/models/units/predict", content=text.encode(), headers=FORM)) == {2: 3, 3: 1}
+    # A fourth one would be outside of the declared range of 0 to 3.
+    refused = client.post("/models/units/predict", content=records([(8, 2, 0, 0), *events]), headers=RECORDS)
+    assert (refused.status_code, refused.json()["error"]) == (422, "inputs[0][0][2] is 4, expected 0 to 3")
+
+
+def test_what_is_returned_is_asked_for_in_the_query(client: TestClient) -> None:
+    path = NATIVE + "?return=spikes_per_node,raster"
+    answer = client.post(path, content=records(), headers=RECORDS).json()["predictions"][0]
+    assert answer["spikes_per_node"] == {"out": 3}
+    assert answer["raster"] == {"out": {"t": [0, 0, 1], "unit": [70, 143, 135]}}
+
+
+HEADER = b"\x93NUMPY\x01\x00\x5d\x00{'descr': '<f4', 'fortran_order': False, 'shape': (%-40s)}"  # of 93 bytes
+CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "query", "status", "sentence"),
+    [
+        (records()[:-1], RECORDS, "", 422, "the body has 31 bytes, expected 8 for each event"),
+        (b"", RECORDS, "", 422, "the body has 0 events, but none in the 3 steps of 10000 microseconds that begin at"),
+        (records([(0, 10, 0, 0)]), RECORDS, "", 422, "the body: event 0 is at x 10, y 0, expected x 0 to 9 and y 0 to"),
+        (records(), RECORDS, "?time_steps=0", 422, "time_steps is '0', expected at least 1"),
+        (records(), RECORDS, "?time_steps=1001", 422, "time_steps is 1001, expected 1 to 1000"),
+        (records(), RECORDS, "?time_steps=a", 422, "time_steps is 'a', expected an integer"),
+        (records(), RECORDS, "?return=spikes", 422, "return[0] is 'spikes', expected 'raster', 'membrane' or"),
+        (records(), RECORDS, "?steps=3", 422, "steps is not a field here, expected one of time_steps, seed, return"),
+        (records(), RECORDS, "?seed=1&seed=2", 422, "the query says the name of a parameter twice, expected each name"),
+        (records(), RECORDS, "?a=" * 20 + "&b=" * 20, 422, "the query has more than 16 parameters"),
+        (b'{"inputs": []}', {}, "?time_steps=3", 422, "time_steps is a parameter of the query, expected a field of th"),
+        (b"a=b", FORM, "", 415, "Content-Type is 'application/x-www-form-urlencoded', expected application/json, app"),
+        (structured("txyq"), NPY, "", 422, "the body has no field 'p' but t, x, y, q, expected t, x, y and p, or t an"),
+        (npy(np.array([(0.5, 1)], [("t", "f4"), ("unit", "u1")])), NPY, "", 422, "the body: t of event 0 is 0.5, expe"),
+        (npy(np.array([(1, -1)], [("t", "i4"), ("unit", "i1")])), NPY, "", 422, "the body: unit of event 0 is -1, exp"),
+        (npy(np.array([(1, "a")], [("t", "i4"), ("unit", "U1")])), NPY, "", 422, "the body: unit is <U1 of 1 axes, ex"),
+        (b"", NPY, "", 400, "the body is no .npy of format 1.0 or 2.0, but begins with "),
+        (b"\x93NUMPY\x03\x00" + bytes(99), NPY, "", 400, "the body is no .npy of format 1.0 or 2.0, but begins with "),
+        (b"\x93NUMPY\x01\x00\x05\x00[[[[[", NPY, "", 400, "the body is an .npy whose header is '[[[[[', expected desc"),
+        (b"\x93NUMPY\x01\x00\x0f'" + b"(" * 9999, NPY, "", 400, "the body is an .npy whose header is '(((((((("),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", NPY, "", 400, "the body is an .npy whose header has 2147483647 bytes"),
+        (HEADER.replace(b"<f4", b"<q9") % b"1,", NPY, "", 400, "the body is an .npy whose header is '{'descr': '<q9'"),
+        (HEADER % b"2**60,", NPY, "", 400, "the body is an .npy whose header is '{'descr': "),
+        (HEADER % b"True,", NPY, "", 400, "the body is an .npy whose header is '{'descr': "),
+        (
+            HEADER % b"4611686018427387904,",
+            NPY, "", 400,
+            "the body is an .npy whose shape 4611686018427387904 takes 18446744073709551616 bytes as float32, ",
+        ),
+        (HEADER % b"-1,", NPY, "", 400, "the body is an .npy whose header is '{'descr': "),
+        (npy(np.zeros((3, 2, 12, 10)))[:-1], NPY, "", 400, "the body is an .npy whose shape 3×2×12×10 takes 5760 byte"),
+        (npy(np.zeros((3, 2, 12, 9))), NPY, "", 422, f"the body is an array of shape 3×2×12×9, {CAMERA_ARRAY}"),
+        (npy(np.zeros((0, 3, 2, 12, 10))), NPY, "", 422, f"the body is an array of shape 0×3×2×12×10, {CAMERA_ARRAY}"),
+        (npy(np.zeros(())), NPY, "", 422, "the number of steps of the body is 0, expected 1 to 1000"),
+        (npy(np.zeros((3, 240))), NPY, "?time_steps=2", 422, "time_steps is 2, but the body has 3 steps"),
+        (npy(np.zeros((3, 240), "c8")), NPY, "", 422, "the body is an array of complex64, expected numbers"),
+        (npy(np.full((1, 240), np.nan)), NPY, "", 422, "inputs[0][0][0][0][0] is nan, expected 0 to 1"),
+        (npy(np.full((1, 240), 1e300)), NPY, "", 422, "inputs[0][0][0][0][0] is inf, expected 0 to 1"),
+        (npy(np.zeros((1, 2**18, 240), np.bool_)), NPY, "", 413, "the body has 62914688 bytes, expected at most"),
+        (csv().replace(b"9", b"x"), FORM, "", 400, "the body cannot be read as CSV of numbers: could not convert stri"),
+        (csv().replace(b",p", b",q"), FORM, "", 422, "the body has no field 'p' but t, x, y, q"),
+        (csv().replace(b"12000", b"1.5"), FORM, "", 422, "the body: t of event 2 is 1.5, expected whole microseconds"),
+        (csv().replace(b"9,9", b"9,12"), FORM, "", 422, "the body: event 3 is at x 9, y 12, expected x 0 to 9 and y 0"),
+        (b"#!AER-DAT4.0\r\n", FORM, "", 400, "the body cannot be read as AEDAT: failed to fill whole buffer"),
+        (b"#!AER-DAT2.0\r\n" + bytes(80), FORM, "", 400, "the body cannot be read as AEDAT: "),
+        (b"% evt 2.1\n" + bytes(80), FORM, "", 400, "the body cannot be read as EVT: not yet implemented"),
+        (b"% evt 3.0\n% end\n", FORM, "", 422, "the body has 0 events, but none in the 3 steps of 10000 microseconds"),
+        (b"Event Stream\x02\x00\x00\x07", FORM, "", 400, "the body cannot be read as ES: "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_gets_a_sentence(
+    client: TestClient, content: bytes, headers: dict[str, str], query: str, status: int, sentence: str
+) -> None:
+    answer = client.post(NATIVE + query, content=content, headers=headers)
+    assert answer.json()["error"].startswith(sentence)
+    assert answer.status_code == status
+
+
+def test_an_array_of_objects_is_never_unpickled(client: TestClient) -> None:
+    # A pickle that would say so by ending this process.
+    array = npy(np.zeros(1, "<i8")).replace(b"'<i8'", b"'|O' ")
+    answer = client.post(NATIVE, content=array + b"cos\n_exit\n(I1\ntR.", headers=NPY)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("the body is an .npy of Python objects, expected numbers")
+
+
+@pytest.mark.parametrize("content", [records(), structured(), csv()])
+def test_a_model_that_does_not_say_how_events_become_steps_takes_none(client: TestClient, content: bytes) -> None:
+    answer = client.post("/models/toy/predict", content=content, headers=OCTETS)
+    assert answer.status_code == 415
+    assert "but model 'toy' does not say how recorded events become its input" in answer.json()["error"]
+
+
+def test_where_the_package_is_absent_a_sentence_says_what_to_install_and_csv_is_read(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = FILES["ES"](tmp_path)
+    monkeypatch.setitem(sys.modules, "faery", None)  # which is how Python notes that there is no such module
+    answer = client.post(NATIVE, content=content, headers=FORM)
+    assert (answer.status_code, answer.json()["error"]) == (
+        415,
+        "the body is a recording (ES), but this server lacks the package faery, which reads it: install the extra "
+        "events (./scripts/install events), or send event records or CSV",
+    )
+    assert spikes(client.post(NATIVE, content=csv(), headers=FORM)) == COUNTS
+
+
+def test_a_recording_of_more_events_than_allowed_is_413(repository_of_cameras: Path, tmp_path: Path) -> None:
+    files = [FILES["EVT3"](tmp_path), csv()]
+    with serving(repository_of_cameras, max_events=3) as client:
+        for content in (records(), structured()):
+            answer = client.post(NATIVE, content=content, headers=OCTETS)
+            assert (answer.status_code, answer.json()["error"]) == (
+                413,
+                "the body has 4 events, expected at most 3 (max_events)",
+            )
+        # Of a file, the fourth event counts only where the model's steps take it.
+        assert spikes(client.post(NATIVE, content=files[0], headers=FORM)) == COUNTS
+        for content, query in zip(files, ("?time_steps=4", ""), strict=True):
+            answer = client.post(NATIVE + query, content=content, headers=FORM)
+            assert answer.status_code == 413
+            assert answer.json()["error"].startswith("the body has more than 3 events (max_events)")
+    with serving(repository_of_cameras, max_values=3 * 240 - 1) as client:
+        answer = client.post(NATIVE, content=records(), headers=RECORDS)
+        assert answer.json()["error"].startswith("inputs has 1 samples, which at 3 time_steps are 720 values in this")
+
+
+def test_a_file_that_ends_the_process_that_reads_it_ends_nothing_else(client: TestClient, tmp_path: Path) -> None:
+    # A byte that is no UTF-8 in the header's XML: faery panics, and once more while it cleans up, which aborts.
+    content = FILES["AEDAT4"](tmp_path).replace(b"</dv>", b"</\xd6v>")
+    answer = client.post(NATIVE, content=content, headers=FORM)
+    assert answer.status_code == 400
+    assert "the process that read it crashed (Aborted); it is damaged, or takes more than" in answer.json()["error"]
+    assert spikes(client.post(NATIVE, content=records(), headers=RECORDS)) == COUNTS
+
+
+def test_time_and_memory_of_reading_a_file_are_limited() -> None:
+    content = b"t,unit\n" + b"0,0\n" * 200_000
+    slow = Wanted(CSV, 1, from_first=True, most=10**6, places=(0, 1))
+    with pytest.raises(TooLarge, match=r"^the body cannot be read as CSV within 0\.001 s$"):
+        isolated.read_columns(content, slow, seconds=0.001)
+    large = Wanted(CSV, 1, from_first=True, most=10**6, places=(0, 1), memory=2**20)
+    with pytest.raises(TooLarge, match=r"^the body takes more than 1048576 bytes of memory to be read as CSV$"):
+        isolated.read_columns(content, large)
+    with pytest.raises(MalformedBody, match="ended with exit status 1"):  # what is no format of the reader's
+        isolated.read_columns(content, Wanted("HDF5", 1, from_first=True, most=1))
+
+
+def test_a_long_recording_is_read_no_further_than_the_steps_take(tmp_path: Path) -> None:
+    events = EventBinning(step_us=STEP_US, sensor=(10, 12))
+    for name in ("EVT2", "DAT2", "AEDAT4"):
+        content = FILES[name](tmp_path)
+        times, _ = isolated.read_file(content, file_format(content) or FileFormat.CSV, events, 1, 10)
+        assert times.tolist()[:3] == [1000, 1500]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("held", [(Lane.WAITING,), (Lane.SHORT, Lane.LONG)], ids=["files", "others"])
+async def test_files_do_not_wait_for_long_bodies_nor_those_for_files(
+    repository_of_cameras: Path, held: tuple[Lane, ...]
+) -> None:
+    file, long = csv(), records(EVENTS * 9000)
+    first, second = ((long, RECORDS), (file, {})) if Lane.WAITING in held else ((file, {}), (long, RECORDS))
+    async with started(repository_of_cameras, request_timeout_ms=600_000) as client:
+        busy = threading.Event()  # until this is set, so are the threads that are held
+        for lane in held:
+            client.scheduler.codec_threads[lane].submit(busy.wait, 120)
+        try:
+            waits = asyncio.create_task(client.call("POST", NATIVE, *second, asyncio.Event()))
+            async with asyncio.timeout(60):
+                assert (await client.call("POST", NATIVE, *first, asyncio.Event())).status == 200
+                assert (await client.call("POST", NATIVE, ONE_EVENT, {}, asyncio.Event())).status == 200
+            assert not waits.done()
+            busy.set()
+            assert (await waits).status == 200
+        finally:
+            busy.set()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"#!AER-DAT4.0\r\nIOHE", FileFormat.AEDAT),
+        (b"Event Stream\x02", FileFormat.ES),
+        (b"% date 2020\r\n% format EVT3;height=720;width=1280\r\n\x00\x80", FileFormat.EVT),
+        (b"% evt 2.0\n\x00", FileFormat.EVT),
+        (b"% Data file containing CD events.\n% Version 2\n\x0c\x08", FileFormat.DAT),
+        (b"time,x@10,y@12,on\r\n", FileFormat.CSV),
+        (b'"t"\t"unit"\n1\t2\n', FileFormat.CSV),
+        (b"x,y\n1,2\n", None),  # of no times
+        (b"t\n1\n", None),
+        (b'{"t,x": 1}\n', None),
+        (b"% \xff\n", None),
+        (make_records([0x2025], [0], [0], [0]).tobytes(), None),  # '% ' and then zeros
+        (b"", None),
+    ],
+)
+def test_a_format_is_known_by_its_first_bytes(content: bytes, expected: FileFormat | None) -> None:
+    assert file_format(content) is expected
