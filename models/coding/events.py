@@ -75,8 +75,7 @@ def encode_binned(t: Ints, unit: Ints, count: Ints, task: Task, time_steps: int)
     high = declared.range[1]
     most = high if high.ndim == 0 else np.broadcast_to(high, declared.shape).reshape(-1)[unit]
     raw = _within(t, unit, count, np.broadcast_to(most, unit.shape), declared) if counts else most
-    zero = np.zeros_like(declared.range[0])
-    if (declared.range[0] > 0).any() or (high < 0).any() or declared.normalise(zero).any():
+    if _currents(declared) is None:
         raster = np.zeros((time_steps, math.prod(declared.shape)), np.float32)
         raster[t, unit] = raw
         return encode(raster.reshape(1, time_steps, *declared.shape), task, time_steps)
