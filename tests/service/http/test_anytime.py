@@ -110,7 +110,9 @@ def test_the_steps_that_were_saved_are_counted(client: TestClient) -> None:
 async def test_requests_that_come_together_each_end_by_their_own_rule(repository: Path) -> None:
     bodies = [EARLY, EARLY | {"stop": None}, EARLY, EARLY | {"stop": None}]
     async with started(repository) as client:
-        client.model().cost = Cost(1e-9, 0, 0)  # the first runs at once, and those after it in one iteration of the loop
+        client.model().cost = Cost(
+            1e-9, 0, 0
+        )  # the first runs at once, and those after it in one iteration of the loop
         alone = [(await client.post(body)).json for body in bodies]
         together: list[Answered] = await asyncio.gather(*(client.post(body) for body in bodies))
         assert [each.json for each in together] == alone
