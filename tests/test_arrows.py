@@ -51,6 +51,10 @@ TRAINING: Arrows = {
         *("training.commands", "training.config", "training.data", "training.fit"),
         *("training.publish", "training.report"),
     },
+    "training.commands.calibrate": {
+        *("training.commands", "training.config", "training.data", "training.publish", "training.report"),
+        "training.errors",
+    },
     "training.commands.fit": {
         *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
         "training.errors",
@@ -60,6 +64,7 @@ TRAINING: Arrows = {
     },
     "training.__main__": {
         *("training.commands", "training.commands.fit", "training.commands.lr_range", "training.commands.runs"),
+        "training.commands.calibrate",
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },
 }
