@@ -19,6 +19,7 @@ from models.coding import Inputs
 from models.engines.base import Record, RunResult, State, joined
 from models.engines.event.carried import Carried, CarriedArrays
 from models.engines.event.chunk import Chunk
+from models.engines.event.cores import Cores, shared
 from models.engines.event.plan import Plan
 from models.engines.event.warm import compile_kernels
 from models.engines.state import check_state, steps_since_rest
@@ -34,11 +35,12 @@ class EventEngine:
 
     name = "event"
 
-    def __init__(self, network: Network, threads: int = 1) -> None:
+    def __init__(self, network: Network, threads: int = 1, cores: Cores | None = None) -> None:
         compile_kernels()
         self.network = network
         self.plan = Plan.of(network)
         self.threads = threads
+        self.cores = cores or shared(threads)
         self.pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="event")  # the caller's is one more
 
     @property
@@ -66,7 +68,7 @@ class EventEngine:
         steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         if inputs.batch <= 1:
             whole = slice(0, inputs.batch)
-            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop).run()
+            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop, self.cores).run()
             return result, State(steps, CarriedArrays((carried,)))
         done = self._chunks(inputs, state, record, stop)
         parts = [done[start] for start in sorted(done)]

@@ -10,6 +10,7 @@ from models.coding import EncodedInputs
 from models.engines.base import Record
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
+from models.engines.event.cores import Cores
 from models.engines.event.plan import Plan
 from models.spec import Spec
 from models.spec.network import Network
@@ -23,11 +24,11 @@ EVERY_KERNEL = {
     "nodes": [
         {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 1, "kernel_size": 1},
         {"type": "MaxPool2d", "name": "largest_current", "kernel_size": 1},
-        {"type": "IF", "name": "spikes", "recurrent": {"bias": True}},
+        {"type": "IF", "name": "spikes"},
         {"type": "MaxPool2d", "name": "any_spike", "kernel_size": 2},
         {"type": "SumPool2d", "name": "all_spikes", "kernel_size": 1},
         {"type": "Scale", "name": "scaled", "scale": 2.0},
-        {"type": "IF", "name": "again"},
+        {"type": "IF", "name": "again", "recurrent": {"bias": True}},
         {"type": "Delay", "name": "late", "delay": 1},
         {"type": "Flatten", "name": "flat"},
         {"type": "Linear", "name": "dense", "in_features": 4, "out_features": 4},
@@ -44,7 +45,7 @@ def compile_kernels() -> None:
     spec = Spec.read(EVERY_KERNEL)
     network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
     inputs = EncodedInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)
-    chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), None, Record.RASTER | Record.MEMBRANE)
+    chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), None, Record.RASTER | Record.MEMBRANE, cores=Cores(2, least_work=0))
     chunk.run()
     chunk.answer.count("more_spikes")
     chunk.incoming().dense()
