@@ -187,7 +187,7 @@ class Chunk:
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
         work = ADDED * events.index.size * feed.fan_out + STEPPED * rows * layout.size
         recurrent = parameters.recurrent_weight.size > 0
-        helpers = 0 if recurrent else self.cores.helpers(work)
+        helpers = 0 if recurrent else self.cores.helpers(work, -(-layout.size // feed.step))
         bounds = bounds_of(layout.size, feed.step, helpers)
         begins = rows * bounds[:-1] if helpers else AT_START
         tiles = Tiles.of(begins, rows, rows * layout.size, valued=several)
@@ -234,7 +234,7 @@ class Chunk:
             return pool_rows(arriving.dense())
         events = arriving.events
         rows, places = events.offset.size - 1, layout.places.size
-        helpers = self.cores.helpers(MOVED * events.index.size)
+        helpers = self.cores.helpers(MOVED * events.index.size, rows)
         bounds, begins = bounds_of(rows, 1, helpers), AT_START
         if helpers:
             begins = np.minimum(events.offset[bounds[:-1]] * windows.overlaps, bounds[:-1] * places)

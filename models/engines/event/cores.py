@@ -12,14 +12,14 @@ from collections.abc import Callable
 from functools import cache, partial
 from queue import SimpleQueue
 
-LEAST_WORK = 150.0  # microseconds of a layer's reckoned work, from which on helpers are asked for
+LEAST_WORK = 75.0  # microseconds of reckoned work for each thread; waking one takes some 15 of them
 ADDED, STEPPED, MOVED = 3e-5, 1e-4, 2e-3  # microseconds for a weight, for a neuron's step and for an event of a pool
 
 
 class Cores:
     """So many cores, on which runs and their helpers are counted; the threads of helpers start when they are needed.
 
-    A layer whose reckoned work takes `least_work` microseconds is split.
+    A thread more works on a layer for each `least_work` microseconds that it is reckoned to take.
     """
 
     def __init__(self, count: int, least_work: float = LEAST_WORK) -> None:
@@ -36,19 +36,24 @@ class Cores:
 
     def __enter__(self) -> None:
         """Count the caller's run, which needs the core that it is on, until it leaves."""
-        with self.lock:
-            self.runs += 1
+        if self.count > 1:
+            with self.lock:
+                self.runs += 1
 
     def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.runs -= 1
+        if self.count > 1:
+            with self.lock:
+                self.runs -= 1
 
-    def helpers(self, work: float) -> int:
-        """Take the free cores for a layer of so many microseconds and return how many they are; `share` gives them back."""
-        if self.count == 1 or work < self.least_work:
+    def helpers(self, work: float, parts: int) -> int:
+        """Take free cores for `work` microseconds in so many parts and return how many; `share` gives them back."""
+        if self.count == 1 or work < 2 * self.least_work:
             return 0
+        threads = min(self.count, parts)
+        if work < threads * self.least_work:
+            threads = int(work / self.least_work)
         with self.lock:
-            free = max(0, self.count - self.runs - self.helping)
+            free = max(0, min(threads - 1, self.count - self.runs - self.helping))
             while self.started < self.helping + free:
                 try:
                     threading.Thread(target=self._help, name=f"event_{self.started}", daemon=True).start()
@@ -60,7 +65,7 @@ class Cores:
         return free
 
     def share(self, helpers: int, work: Callable[..., object], *arguments: object) -> None:
-        """Call `work` here and on so many cores that were taken, until each call has returned; raises what one raised."""
+        """Call `work` here and on so many cores that were taken, until all have returned; raises what one raised."""
         if not helpers:
             work(*arguments)
             return
@@ -106,7 +111,7 @@ class Call:
             return
         try:
             self.work()
-        except BaseException as error:  # noqa: BLE001  (the caller raises it)
+        except BaseException as error:  # which the caller raises
             self.errors.append(error)
         self.ended.put(None)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from models.coding import Inputs
@@ -31,7 +30,11 @@ CHUNK_BYTES = 2**25
 
 
 class EventEngine:
-    """Runs a network by its events, on up to `threads` threads per call."""
+    """Runs a network by its events, on up to `threads` threads per call.
+
+    All engines of a process with the same number share their threads, and use no more of them at once: the samples of a
+    batch, or the parts of a large layer, are divided among those that are free. `cores` are others to take them from.
+    """
 
     name = "event"
 
@@ -39,9 +42,7 @@ class EventEngine:
         compile_kernels()
         self.network = network
         self.plan = Plan.of(network)
-        self.threads = threads
         self.cores = cores or shared(threads)
-        self.pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="event")  # the caller's is one more
 
     @property
     def spec(self) -> Spec:
@@ -66,11 +67,12 @@ class EventEngine:
             state = State(state.steps, dict(state.arrays))  # converted once, for all chunks
         check_state(state, self.network, inputs.batch, inputs.time_steps)
         steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
-        if inputs.batch <= 1:
-            whole = slice(0, inputs.batch)
-            result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop, self.cores).run()
-            return result, State(steps, CarriedArrays((carried,)))
-        done = self._chunks(inputs, state, record, stop)
+        with self.cores:
+            if inputs.batch <= 1:
+                whole = slice(0, inputs.batch)
+                result, carried = Chunk(self.network, self.plan, inputs, whole, state, record, stop, self.cores).run()
+                return result, State(steps, CarriedArrays((carried,)))
+            done = self._chunks(inputs, state, record, stop)
         parts = [done[start] for start in sorted(done)]
         return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
 
@@ -87,17 +89,16 @@ class EventEngine:
                     part = waiting.popleft()
                     # A chunk's arrays go before the next one's come.
                     before = None if state is None else state[part]
-                    done[part.start] = Chunk(self.network, self.plan, inputs, part, before, record, stop).run()
+                    chunk = Chunk(self.network, self.plan, inputs, part, before, record, stop, self.cores)
+                    done[part.start] = chunk.run()
 
-        helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
-        run_parts()
-        for helper in helpers:
-            helper.result()
+        work = self.plan.work_per_step * inputs.time_steps * inputs.batch
+        self.cores.share(self.cores.helpers(work, len(waiting)), run_parts)
         return done
 
     def _parts(self, inputs: Inputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))
-        rounds = -(-inputs.batch // (fit * self.threads))  # so that every thread gets the same number of chunks
-        size = -(-inputs.batch // (rounds * self.threads))
+        rounds = -(-inputs.batch // (fit * self.cores.count))  # so that every thread gets the same number of chunks
+        size = -(-inputs.batch // (rounds * self.cores.count))
         for start in range(0, inputs.batch, size):
             yield slice(start, min(start + size, inputs.batch))

@@ -84,7 +84,8 @@ def run_tile(
     within = senders(feed, lo, hi, size, events)
     spikes = np.empty(0, np.float32)
     row, membrane = aligned_floats(width), aligned_floats(width)
-    held = aligned_floats(4 * width)  # synaptic currents, adaptations, counters of refractory steps, inhibiting currents
+    # Synaptic currents, adaptations, counters of refractory steps, inhibiting currents.
+    held = aligned_floats(4 * width)
     fired = aligned_floats(width)
     feedback = row if neurons.joins_charge else np.zeros(width, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
@@ -201,8 +202,8 @@ def run_neurons(
     With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
     the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
     row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into
-    `tiles`, see `tiles.Tiles`, how often too unless its `value` is empty, and the membranes after the reset into `trace`
-    (samples * steps, size) unless that is empty.
+    `tiles`, see `tiles.Tiles`, how often too unless its `value` is empty, and the membranes after the reset into
+    `trace` (samples * steps, size) unless that is empty.
 
     `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
     says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last

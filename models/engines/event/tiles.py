@@ -26,8 +26,10 @@ def bounds_of(size: int, step: int, helpers: int) -> Bounds:
 
     All but the last are multiples of `step`. Without helpers it is one tile.
     """
-    threads, steps = 1 + helpers, -(-size // step)
-    tiles = 1 if threads == 1 else max(1, min(steps, max(threads, min(TILES_PER_THREAD * threads, steps // TILE_STEPS))))
+    steps, tiles = -(-size // step), 1 + helpers
+    if helpers:
+        tiles = max(tiles, min(TILES_PER_THREAD * tiles, steps // TILE_STEPS))
+    tiles = max(1, min(tiles, steps))
     bounds = np.arange(tiles + 1) * steps // tiles * step
     bounds[-1] = size
     return bounds

@@ -10,8 +10,8 @@ from models.coding import EncodedInputs
 from models.engines.base import Record
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
-from models.engines.event.cores import Cores
 from models.engines.event.plan import Plan
+from models.engines.event.tiles import Tiles
 from models.spec import Spec
 from models.spec.network import Network
 
@@ -45,10 +45,13 @@ def compile_kernels() -> None:
     spec = Spec.read(EVERY_KERNEL)
     network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
     inputs = EncodedInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)
-    chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), None, Record.RASTER | Record.MEMBRANE, cores=Cores(2, least_work=0))
+    chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), None, Record.RASTER | Record.MEMBRANE)
     chunk.run()
     chunk.answer.count("more_spikes")
     chunk.incoming().dense()
+    found = Tiles.of(np.zeros(2, np.int64), 0, 0, valued=True)
+    found.offset[:] = 0
+    found.events(valued=True)
     for kernel in Kernel.every:
         kernel.settle()
 
