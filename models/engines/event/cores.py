@@ -13,7 +13,7 @@ from functools import cache, partial
 from queue import SimpleQueue
 
 LEAST_WORK = 75.0  # microseconds of reckoned work for each thread; waking one takes some 15 of them
-ADDED, STEPPED, MOVED = 3e-5, 1e-4, 2e-3  # microseconds for a weight, for a neuron's step and for an event of a pool
+ADDED, STEPPED, MOVED = 5e-5, 2e-4, 2e-3  # microseconds for a weight, for a step of a neuron and for an event of a pool
 
 
 class Cores:
