@@ -75,7 +75,7 @@ def test_the_panels_of_a_wide_layer_are_shared(
 def images(channels: int = 16, groups: int = 1, side: int = 20, **conv: Any) -> Network:
     """Two convolutions of images with a pool of overlapping windows between them, each with many rows of outputs."""
     rng = np.random.default_rng(5)
-    nodes = [
+    nodes: list[dict[str, Any]] = [
         {"type": "Conv2d", "name": "conv1", "in_channels": 4, "out_channels": channels * groups}
         | {"kernel_size": 3, "padding": 1, "groups": groups}
         | conv,
