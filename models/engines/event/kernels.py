@@ -146,11 +146,9 @@ def run_tile(
                         add_row(row, 0, neurons.recurrent_bias, b, size)
                     current, c = row, 0
             before = count
-            if rule.plain:  # in a loop of its own, whose few values stay in registers
-                for j in range(0, width, LANES):
-                    p = lo + j if stride == size else 0
-                    bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
-                    count = list_bits(index, count, lo + j, bits)
+            if rule.plain:
+                p, case = lo if stride == size else 0, rule.plain - 1
+                count = step_plain(membrane, width, current, c, neurons.parameters, p, stride, case, index, count, lo)
             elif rule.alpha:
                 for j in range(0, width, LANES):
                     p = lo + j if stride == size else 0

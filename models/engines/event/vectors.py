@@ -410,22 +410,26 @@ def list_bits(_: Any, index: Any, count: Any, first: Any, bits: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, ir.VectorType(_I32, LANES))
-        _, count, first, bits = arguments
-        start = code.splat(builder.trunc(first, _I32))
-        places = builder.add(start, ir.Constant(code.vector, list(range(LANES))))
-        mask_type = ir.VectorType(ir.IntType(1), LANES)
-        if HOST.get("avx512f"):
-            mask = builder.bitcast(builder.trunc(bits, ir.IntType(LANES)), mask_type)
-            kind = ir.FunctionType(code.vector, [code.vector, code.vector, mask_type])
-            compress = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.compress.v16i32")
-            code.store(builder.call(compress, [places, places, mask]), code.pointer(0), count)
-            return builder.add(count, builder.ctpop(builder.and_(bits, _I64(2**LANES - 1))))
-
-        after = count
-        for lane in range(LANES):
-            builder.store(builder.extract_element(places, _I32(lane)), builder.gep(code.pointer(0), [after]))
-            after = builder.add(after, builder.and_(builder.lshr(bits, _I64(lane)), _I64(1)))
-        return after
+        code = Code(context, builder, signature, arguments)
+        return list_places(code, code.pointer(0), *arguments[1:])
 
     return types.int64(index, count, first, bits), generate
+
+
+def list_places(code: Code, index: Any, count: Any, first: Any, bits: Any) -> Any:
+    """Write the code of `list_bits`; `index` is the address of the array's first element."""
+    builder, vector = code.builder, ir.VectorType(_I32, LANES)
+    start = code.splat(builder.trunc(first, _I32), vector)
+    places = builder.add(start, ir.Constant(vector, list(range(LANES))))
+    mask_type = ir.VectorType(ir.IntType(1), LANES)
+    if HOST.get("avx512f"):
+        mask = builder.bitcast(builder.trunc(bits, ir.IntType(LANES)), mask_type)
+        kind = ir.FunctionType(vector, [vector, vector, mask_type])
+        compress = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.compress.v16i32")
+        code.store(builder.call(compress, [places, places, mask]), index, count)
+        return builder.add(count, builder.ctpop(builder.and_(bits, _I64(2**LANES - 1))))
+    after = count
+    for lane in range(LANES):
+        builder.store(builder.extract_element(places, _I32(lane)), builder.gep(index, [after]))
+        after = builder.add(after, builder.and_(builder.lshr(bits, _I64(lane)), _I64(1)))
+    return after
