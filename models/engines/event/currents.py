@@ -18,6 +18,7 @@ from models.engines.event.vectors import (
     LANES,
     TILE_ROWS,
     TILE_VECTORS,
+    WIDE,
     add_block,
     add_block_doubles,
     add_block_doubles_half,
@@ -32,6 +33,8 @@ from models.engines.event.vectors import (
     gather_1,
     gather_2,
     gather_4,
+    gather_6,
+    gather_12,
     gather_doubles_1,
     gather_doubles_2,
     gather_integers_1,
@@ -80,6 +83,7 @@ def gather(
     j = 0
     while j < width:
         left = width - j
+        step = 4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1
         if value.size:
             if left >= 4 * LANES:
                 gather_values_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
@@ -87,13 +91,19 @@ def gather(
                 gather_values_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
             else:
                 gather_values_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
+        elif WIDE and left >= 12 * LANES:
+            gather_12(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
+            step = 12
+        elif WIDE and left >= 6 * LANES:
+            gather_6(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
+            step = 6
         elif left >= 4 * LANES:
             gather_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
         elif left >= 2 * LANES:
             gather_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
         else:
             gather_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-        j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
+        j += LANES * step
 
 
 @inner

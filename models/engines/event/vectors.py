@@ -31,6 +31,7 @@ READ, TO_ALL_CACHES, DATA = 0, 3, 1  # how LLVM's prefetch is told what it is fo
 
 TILE_ROWS = 5  # of `multiply`
 TILE_VECTORS = 4 if HOST.get("avx512f") else 1  # across: its sums fill the registers that there are
+WIDE = bool(HOST.get("avx512f"))  # whether registers hold the sums of twelve vectors
 
 # As mypy should see it: what calls an intrinsic does not pass the typing context that its definition takes.
 intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba_intrinsic
@@ -204,7 +205,7 @@ def _gather(arithmetic: Arithmetic, vectors: int, *, valued: bool = False, round
     return gather
 
 
-gather_4, gather_2, gather_1 = (_gather(FLOATS, vectors) for vectors in (4, 2, 1))
+gather_12, gather_6, gather_4, gather_2, gather_1 = (_gather(FLOATS, vectors) for vectors in (12, 6, 4, 2, 1))
 gather_values_4, gather_values_2, gather_values_1 = (_gather(FLOATS, vectors, valued=True) for vectors in (4, 2, 1))
 gather_integers_4, gather_integers_2, gather_integers_1 = (_gather(INTEGERS, vectors) for vectors in (4, 2, 1))
 gather_to_floats_4, gather_to_floats_2, gather_to_floats_1 = (
