@@ -47,7 +47,8 @@ def stack(hidden: int = 150, steps: int = 6, **lif: Any) -> Network:
             "fc1.bias": dyadic(rng, hidden) / 8,
             "fc2.weight": dyadic(rng, 10, hidden),
             "fc2.bias": dyadic(rng, 10),
-        },
+        }
+        | ({"lif1.recurrent.weight": dyadic(rng, hidden, hidden) / 8} if "recurrent" in lif else {}),
         input={"shape": [784]},
         coding="spikes",
         time_steps=steps,

@@ -1,11 +1,15 @@
 """The `event` engine: inference whose cost is the spikes, not the weights. The default on the CPU.
 
 A call splits its samples into chunks, as many at once as it has threads, and runs each chunk through the network layer
-by layer. Memory: each thread holds one chunk, of at most `CHUNK_BYTES` or what one sample needs if that is more:
-`time_steps` times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each
-of their inputs and each window over it. Beside it are a layer's currents and inputs of some steps, at most
-4 * `currents.BLOCK` bytes and two tiles of steps each, and seven rows of its neurons. The answer, with what
-`record` asks for, and the state (see `carried.CarriedArrays`) come on top. Nothing is kept between calls.
+by layer. Threads that are free meanwhile (all but one where there is one sample) share the work of its large layers:
+each takes a tile of a layer's neurons after the other, see `cores` and `tiles`.
+
+Memory: each thread holds one chunk, of at most `CHUNK_BYTES` or what one sample needs if that is more: `time_steps`
+times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each of their
+inputs and each window over it; what the tiles of one layer find is there twice. Beside it are, for each thread, a
+layer's currents and inputs of some steps, at most 4 * `currents.BLOCK` bytes and two tiles of steps each, and seven
+rows of its neurons. The answer, with what `record` asks for, and the state (see `carried.CarriedArrays`) come on top.
+Nothing is kept between calls.
 """
 
 from __future__ import annotations

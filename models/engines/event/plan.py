@@ -143,11 +143,13 @@ class Plan:
         """The most that a run allocates for one step of one sample.
 
         An index, a value and a float of a row at each place; an index and a value for each place that a pool takes to a
-        window; four floats for each place on both sides of a node without a kernel, whose values are dense.
+        window; four floats for each place on both sides of a node without a kernel, whose values are dense; and once
+        more an index and a value at each place of the largest layer, whose tiles' events are merged.
         """
         places = sum(layout.size for layout in self.layouts.values())
         pooled = sum(windows.outputs.size for windows in self.windows.values())
-        return 12 * places + 8 * pooled + 16 * sum(self.plain.values())
+        merged = max(layout.size for layout in self.layouts.values())
+        return 12 * places + 8 * pooled + 16 * sum(self.plain.values()) + 8 * merged
 
     @cached_property
     def work_per_step(self) -> float:
