@@ -28,7 +28,7 @@ from models.engines.event.signals import (
     room_for_index,
     values_of,
 )
-from models.engines.event.tiles import AT_START, Tiles, bounds_of
+from models.engines.event.tiles import AT_START, bounds_of, find_events
 from models.engines.fan_out import recurrent_fan_out
 from models.engines.readout import check_spikes
 from models.engines.state import Steps, steps_since_rest
@@ -185,25 +185,24 @@ class Chunk:
         several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
         traced = not spiking or self.answer.keep_membranes or node.name == self.answer.traced
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
-        work = ADDED * events.index.size * feed.fan_out + STEPPED * rows * layout.size
         recurrent = parameters.recurrent_weight.size > 0
-        helpers = 0 if recurrent else self.cores.helpers(work, -(-layout.size // feed.step))
-        bounds = bounds_of(layout.size, feed.step, helpers)
-        begins = rows * bounds[:-1] if helpers else AT_START
-        tiles = Tiles.of(begins, rows, rows * layout.size, valued=several)
         if self.before is not None and recurrent:
             returning = np.count_nonzero(self.before.rows(f"{node.name}.spikes"), axis=1)
             self.answer.operations += returning * recurrent_fan_out(layout.shape)
-        self.cores.share(
-            helpers, kernels.run_neurons.call,
+        helpers = 0
+        if not recurrent and self.cores.count > 1:
+            work = ADDED * events.index.size * feed.fan_out + STEPPED * rows * layout.size
+            helpers = self.cores.helpers(work, -(-layout.size // feed.step))
+        bounds = bounds_of(layout.size, feed.step, helpers)
+        spikes, _ = find_events(
+            self.cores, helpers, bounds, rows * bounds[:-1] if helpers else AT_START, rows, rows * layout.size, several,
+            kernels.run_neurons.call,
             self.samples, self.steps, feed, events, base, base_steps, parameters, self.begun, self.carried, trace,
-            bounds, tiles,
         )  # fmt: skip
         if traced:
             self.answer.add_trace(node.name, trace)
         if not spiking:
             return Dense(layout, self.steps, trace)
-        spikes = tiles.events(valued=several)
         if several:
             check_spikes(node.name, float(spikes.value.max(initial=0)))
         self.answer.spikes[node.name] = spikes
@@ -238,11 +237,14 @@ class Chunk:
         bounds, begins = bounds_of(rows, 1, helpers), AT_START
         if helpers:
             begins = np.minimum(events.offset[bounds[:-1]] * windows.overlaps, bounds[:-1] * places)
-        tiles = Tiles.of(begins, rows, min(events.index.size * windows.overlaps, rows * places), valued=True)
-        self.cores.share(
-            helpers, event_kernels.pool_events.call, windows, events, layout.size, largest, divisor, bounds, tiles
-        )
-        return Sparse(layout, arriving.steps, tiles.events(valued=bool(tiles.turn[1] or divisor != 1.0)))
+        most = min(events.index.size * windows.overlaps, rows * places)
+        pooled, turn = find_events(
+            self.cores, helpers, bounds, begins, rows, most, True,
+            event_kernels.pool_events.call, windows, events, layout.size, largest, divisor,
+        )  # fmt: skip
+        if divisor == 1.0 and not turn[1]:  # all are spikes
+            pooled = pooled._replace(value=ONES)
+        return Sparse(layout, arriving.steps, pooled)
 
     def scale(self, node: Node, arriving: Signal) -> Signal:
         """Multiply each element by its factor."""

@@ -60,9 +60,10 @@ def fill_rows(events: Any, rows: Array) -> None:
 
 @kernel
 def pool_events(
-    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, bounds: Array, tiles: Any
+    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, bounds: Array, begins: Array,
+    turn: Array, indices: Array, values: Array, offsets: Array,
 ) -> None:  # fmt: skip
-    """Pool events into events of rows of `size`, which `tiles.Tiles` describes.
+    """Pool events into events of rows of `size`, which go where `tiles.find_events` says.
 
     By the sum over each window, divided by `divisor`, or by the maximum, where all events must be spikes. A tile is the
     rows from one of the `bounds` (tiles + 1,) to the next; threads share them as those of `kernels.run_neurons`.
@@ -71,11 +72,10 @@ def pool_events(
     row[:] = 0.0
     valued = events.value.size > 0
     while True:
-        tile = take(tiles.turn)
-        if tile >= tiles.begins.size:
+        tile = take(turn)
+        if tile >= begins.size:
             return
-        index, value = tiles.index[tiles.begins[tile] :], tiles.value[tiles.begins[tile] :]
-        offset = tiles.offset[tile]
+        index, value, offset = indices[begins[tile] :], values[begins[tile] :], offsets[tile]
         count = 0
         others = np.uint64(0)
         offset[: bounds[tile] + 1] = 0
@@ -102,7 +102,7 @@ def pool_events(
             offset[r + 1] = count
         offset[bounds[tile + 1] + 1 :] = count
         if others:
-            tiles.turn[1] = 1
+            turn[1] = 1
 
 
 @kernel
@@ -128,17 +128,16 @@ def pool_rows(windows: Any, take_maximum: bool, divisor: float, rows: Array, poo
 
 
 @kernel
-def merge_events(tiles: Any, to: Any) -> None:
-    """Write what tiles have found, see `tiles.Tiles`, as events `to`, row after row and tile after tile."""
+def merge_events(begins: Array, index: Array, value: Array, offset: Array, to: Any) -> None:
+    """Write what tiles have found, see `tiles.find_events`, as events `to`, row after row and tile after tile."""
     count = 0
     to.offset[0] = 0
     for r in range(to.offset.size - 1):
-        for tile in range(tiles.begins.size):
-            first = tiles.begins[tile] + tiles.offset[tile, r]
-            found = tiles.offset[tile, r + 1] - tiles.offset[tile, r]
-            to.index[count : count + found] = tiles.index[first : first + found]
+        for tile in range(begins.size):
+            first, found = begins[tile] + offset[tile, r], offset[tile, r + 1] - offset[tile, r]
+            to.index[count : count + found] = index[first : first + found]
             if to.value.size:
-                to.value[count : count + found] = tiles.value[first : first + found]
+                to.value[count : count + found] = value[first : first + found]
             count += found
         to.offset[r + 1] = count
 

@@ -189,7 +189,7 @@ def run_tile(
 @kernel
 def run_neurons(
     samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
-    carried: Array, trace: Array, bounds: Array, tiles: Any,
+    carried: Array, trace: Array, bounds: Array, begins: Array, turn: Array, index: Array, value: Array, offset: Array,
 ) -> None:  # fmt: skip
     """Run a layer of neurons with the connection before it through all steps, tile by tile.
 
@@ -199,22 +199,22 @@ def run_neurons(
 
     With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
     the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
-    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into
-    `tiles`, see `tiles.Tiles`, how often too unless its `value` is empty, and the membranes after the reset into
-    `trace` (samples * steps, size) unless that is empty.
+    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes where
+    `tiles.find_events` says, how often too unless `value` is empty, and the membranes after the reset into `trace`
+    (samples * steps, size) unless that is empty.
 
     `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
     says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
     step.
     """
     while True:
-        tile = take(tiles.turn)
-        if tile >= tiles.begins.size:
+        tile = take(turn)
+        if tile >= begins.size:
             return
-        begin = tiles.begins[tile]
+        begin = begins[tile]
         run_tile(
             samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, bounds[tile],
-            bounds[tile + 1], tiles.index[begin:], tiles.value[begin:], tiles.offset[tile],
+            bounds[tile + 1], index[begin:], value[begin:], offset[tile],
         )  # fmt: skip
 
 

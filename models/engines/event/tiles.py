@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.engines.event import event_kernels
+from models.engines.event.cores import Cores
 from models.engines.event.signals import ONES, Events, room_for_index
 from models.engines.event.vectors import LANES
 from models.spec.network import FloatArray
@@ -17,6 +18,7 @@ TILES_PER_THREAD = 2  # so that a thread whose tiles have fewer events, or that 
 TILE_STEPS = 16  # but in fewer tiles than that: events beside a bound are followed in both tiles
 
 Bounds = NDArray[np.int64]
+Turn = NDArray[np.int64]
 AT_START: Bounds = np.zeros(1, np.int64)
 
 
@@ -35,43 +37,44 @@ def bounds_of(size: int, step: int, helpers: int) -> Bounds:
     return bounds
 
 
-class Tiles(NamedTuple):
-    """Room for the events of some rows, found by tiles.
+def find_events(
+    cores: Cores,
+    helpers: int,
+    bounds: Bounds,
+    begins: Bounds,
+    rows: int,
+    capacity: int,
+    valued: bool,
+    kernel: Callable[..., object],
+    *arguments: object,
+) -> tuple[Events, Turn]:
+    """Let the caller and its helpers run the tiles of a layer; return the events of its rows, and `turn`.
 
-    Those of a tile go into `index` from its number in `begins` (tiles,) on, as many up to each row as `offset` (tiles,
-    rows + 1) says, and their values into `value`, which may be empty where all are spikes. A thread takes its next tile
-    by turn[0]; turn[1] is not 0 once a value other than 1 was found.
+    `kernel` is called with the arguments and then (bounds, begins, turn, index, value, offset). It takes tile after
+    tile by turn[0], and sets turn[1] where it finds a value other than 1. A tile's events go into `index` from its
+    number in `begins` (tiles,) on, as many up to each row as `offset` (tiles, rows + 1) says, and their values into
+    `value`, which is empty unless they are `valued`. There is room for `capacity` events in all.
     """
+    turn = np.zeros(2, np.int64)
+    if not helpers:  # as most layers are, so that it should cost nothing
+        index, offset = room_for_index(capacity), np.empty((1, rows + 1), np.int64)
+        value = np.empty(capacity, np.float32) if valued else ONES
+        kernel(*arguments, bounds, AT_START, turn, index, value, offset)
+        upto = offset[0]
+        found = upto[-1]
+        return Events(index[:found], value[:found] if valued else ONES, upto), turn
+    begins = begins + LANES * np.arange(begins.size)  # with a vector's room behind each tile's events
+    capacity += LANES * begins.size
+    index, offset = room_for_index(capacity), np.empty((begins.size, rows + 1), np.int64)
+    value = np.empty(capacity, np.float32) if valued else ONES
+    cores.share(helpers, kernel, *arguments, bounds, begins, turn, index, value, offset)
+    return merged(begins, index, value, offset), turn
 
-    begins: Bounds
-    index: NDArray[np.int32]  # type: ignore[assignment]  # a tuple's own method of that name is not used
-    value: FloatArray
-    offset: NDArray[np.int64]
-    turn: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, begins: Bounds, rows: int, capacity: int, *, valued: bool) -> Tiles:
-        """Return room for `capacity` events in all, with a vector's room behind each tile's."""
-        if begins.size > 1:
-            begins = begins + LANES * np.arange(begins.size)
-            capacity += LANES * begins.size
-        return cls(
-            begins,
-            room_for_index(capacity),
-            np.empty(capacity, np.float32) if valued else ONES,
-            np.empty((begins.size, rows + 1), np.int64),
-            np.zeros(2, np.int64),
-        )
-
-    def events(self, *, valued: bool) -> Events:
-        """Return the events of all tiles in the order of their rows, with their values if they are `valued`."""
-        value = self.value if valued else ONES
-        if self.begins.size == 1:
-            offset = self.offset[0]
-            found = offset[-1]
-            return Events(self.index[:found], value[:found], offset)
-        found = int(self.offset[:, -1].sum())
-        offset = np.empty(self.offset.shape[1], np.int64)
-        merged = Events(np.empty(found, np.int32), np.empty(found, np.float32) if valued else ONES, offset)
-        event_kernels.merge_events.call(self, merged)
-        return merged
+def merged(begins: Bounds, index: NDArray[np.int32], value: FloatArray, offset: NDArray[np.int64]) -> Events:
+    """Return what tiles have found as events in the order of their rows."""
+    found = int(offset[:, -1].sum())
+    room = np.empty(found, np.float32) if value.size else ONES
+    events = Events(np.empty(found, np.int32), room, np.empty(offset.shape[1], np.int64))
+    event_kernels.merge_events.call(begins, index, value, offset, events)
+    return events

@@ -11,7 +11,8 @@ from models.engines.base import Record
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
 from models.engines.event.plan import Plan
-from models.engines.event.tiles import Tiles
+from models.engines.event.signals import room_for_index
+from models.engines.event.tiles import merged
 from models.spec import Spec
 from models.spec.network import Network
 
@@ -49,9 +50,7 @@ def compile_kernels() -> None:
     chunk.run()
     chunk.answer.count("more_spikes")
     chunk.incoming().dense()
-    found = Tiles.of(np.zeros(2, np.int64), 0, 0, valued=True)
-    found.offset[:] = 0
-    found.events(valued=True)
+    merged(np.zeros(2, np.int64), room_for_index(0), np.empty(0, np.float32), np.zeros((2, 1), np.int64))
     for kernel in Kernel.every:
         kernel.settle()
 
