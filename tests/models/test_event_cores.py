@@ -177,10 +177,12 @@ def test_what_a_helper_holds_is_free_for_no_other_run_until_it_is_done() -> None
 
 
 def test_work_is_called_on_several_threads_at_the_same_time_and_awaited() -> None:
-    cores, together, done = Cores(3), threading.Barrier(3), list[str]()
+    cores, together, caller, done = Cores(3), threading.Barrier(3), threading.current_thread(), list[str]()
 
     def work() -> None:
         together.wait(timeout=60)  # passes only where all three are here
+        if threading.current_thread() is not caller:
+            sum(range(3_000_000))  # so that the caller is done first
         done.append(threading.current_thread().name)
 
     with cores:
