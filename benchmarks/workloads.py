@@ -126,4 +126,29 @@ WORKLOADS = (
         activities=(1.5,),
         quick=(1.5,),
     ),
+    Workload(
+        name="pools",
+        title="4×(32C3-MP2)-FC10 LIF on 2×64×64",
+        input=(2, 64, 64),
+        nodes=(
+            *(conv(2, 32, 3, padding=1), LIF, pool("Max", 2)),
+            *(conv(32, 32, 3, padding=1), LIF, pool("Max", 2)) * 3,
+            *(FLATTEN, linear(512, 10), LIF),
+        ),
+        time_steps=16,
+        activities=(5,),
+    ),
+    Workload(
+        name="vgg",
+        title="2×64C3-MP2-2×128C3-MP2-2×256C3-MP2-FC512-FC10 LIF on 3×32×32",
+        input=(3, 32, 32),
+        nodes=(
+            *(conv(3, 64, 3, padding=1), LIF, conv(64, 64, 3, padding=1), LIF, pool("Max", 2)),
+            *(conv(64, 128, 3, padding=1), LIF, conv(128, 128, 3, padding=1), LIF, pool("Max", 2)),
+            *(conv(128, 256, 3, padding=1), LIF, conv(256, 256, 3, padding=1), LIF, pool("Max", 2), FLATTEN),
+            *(linear(4096, 512), LIF, linear(512, 10), LIF),
+        ),
+        time_steps=8,
+        activities=("direct",),
+    ),
 )

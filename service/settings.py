@@ -103,7 +103,8 @@ class Settings(BaseSettings):
         default_factory=available_cores,
         ge=1,
         le=1024,
-        description="The number of threads, which is how many runs of the engines go at the same time in one process.",
+        description="The number of threads, which is how many runs of the engines go at the same time in one process; "
+        "on event, a large one is shared by those that no other run needs.",
     )
     api_keys: str | None = Field(
         None, description="The digests of clients' keys, sha256:<hex> each, separated by commas."

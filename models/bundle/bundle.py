@@ -184,9 +184,9 @@ class Bundle:
         """Return the engines that can run it on `device`, the best first."""
         return preferred(device)
 
-    def engine(self, name: EngineName, device: str = "cpu") -> Runner:
-        """Return an engine that runs it; raises EngineUnavailable."""
-        return create(name, self.network, onnx_model=self.onnx_model, device=device)
+    def engine(self, name: EngineName, device: str = "cpu", threads: int = 1) -> Runner:
+        """Return an engine that runs it, each call on so many threads at most; raises EngineUnavailable."""
+        return create(name, self.network, onnx_model=self.onnx_model, device=device, threads=threads)
 
     def verify(self, engine: Runner) -> None:
         """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs."""

@@ -43,14 +43,16 @@ class Declaration:
 
     `library`: the module that it imports. `make`: creates one. `batches`: whether the time per sample falls as a batch
     grows, so that a scheduler should wait for more requests. `chosen_on_cpu`: whether `auto` may choose it on the CPU.
-    `check_device`: raises EngineUnavailable if a device other than the CPU is missing; without it the engine runs on
-    the CPU only.
+    `shares_cores`: whether all its calls in a process together use no more threads than one may, so that a server may
+    let each have all. `check_device`: raises EngineUnavailable if a device other than the CPU is missing; without it
+    the engine runs on the CPU only.
     """
 
     library: str
     make: Callable[[EngineRequest], Engine]
     batches: bool
     chosen_on_cpu: bool = True
+    shares_cores: bool = False
     check_device: Callable[[str], object] | None = None
 
     @property
@@ -91,7 +93,7 @@ def _reference(request: EngineRequest) -> Engine:
 
 
 ENGINES: Mapping[EngineName, Declaration] = {
-    EngineName.EVENT: Declaration("numba", _event, batches=False),
+    EngineName.EVENT: Declaration("numba", _event, batches=False, shares_cores=True),
     EngineName.ONNX: Declaration("onnxruntime", _onnx, batches=True),
     EngineName.TORCH: Declaration("torch", _torch, batches=True, chosen_on_cpu=False, check_device=_torch_device),
     EngineName.REFERENCE: Declaration("numpy", _reference, batches=False),

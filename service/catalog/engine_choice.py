@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import structlog
 
+from models.bundle import Bundle
 from models.bundle.external import AnyBundle
 from models.engines import EngineName
 from models.engines.base import Runner
@@ -19,19 +20,27 @@ from service.settings import Settings
 log = structlog.get_logger()
 
 
-def engine_for(bundle: AnyBundle, settings: Settings) -> Runner:
+def engine_for(bundle: AnyBundle, settings: Settings, threads: int = 1) -> Runner:
     """Return the engine that runs `bundle`: the one that is set, or for `auto` the best for the bundle and the device.
+
+    Where it shares cores with others, it takes up to `threads` threads for a call, as far as no other run needs them.
 
     If an engine is unavailable, `auto` falls back to the next best and logs why. Raises EngineUnavailable.
     """
     wanted = bundle.preferred(settings.device) if settings.engine == "auto" else (EngineName(settings.engine),)
     for engine, fallback in pairwise(wanted):
         try:
-            return bundle.engine(engine, settings.device)
+            return _made(bundle, engine, settings, threads)
         except EngineUnavailable as error:
             name, version = bundle.manifest.name, bundle.manifest.version
             log.warning("engine_fallback", model=name, version=version, engine=fallback, reason=str(error))
-    return bundle.engine(wanted[-1], settings.device)
+    return _made(bundle, wanted[-1], settings, threads)
+
+
+def _made(bundle: AnyBundle, engine: EngineName, settings: Settings, threads: int) -> Runner:
+    if isinstance(bundle, Bundle):
+        return bundle.engine(engine, settings.device, threads if ENGINES[engine].shares_cores else 1)
+    return bundle.engine(engine, settings.device)
 
 
 def chosen(settings: Settings) -> EngineName:

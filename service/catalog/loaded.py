@@ -131,7 +131,7 @@ class LoadedModel:
                 f"bundle.json: its sha256 is {bundle.digest[:12]}…, but it was {verified.digest[:12]}… when it was "
                 "verified, just before"
             )
-        engine = engine_for(bundle, settings)
+        engine = engine_for(bundle, settings, settings.threads)
         if engine.name != verified.engine:
             raise InvalidBundle(f"engine '{engine.name}' would run it, but it was verified on '{verified.engine}'")
         if (external := _external(engine)) is not None:

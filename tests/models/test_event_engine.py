@@ -17,6 +17,7 @@ from models.engines.event.carried import Carried
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
 from models.engines.event.connections import feed_of
+from models.engines.event.cores import Cores
 from models.engines.event.engine import EventEngine
 from models.engines.event.layouts import Layout
 from models.engines.reference import ReferenceEngine
@@ -46,7 +47,8 @@ def stack(hidden: int = 150, steps: int = 6, **lif: Any) -> Network:
             "fc1.bias": dyadic(rng, hidden) / 8,
             "fc2.weight": dyadic(rng, 10, hidden),
             "fc2.bias": dyadic(rng, 10),
-        },
+        }
+        | ({"lif1.recurrent.weight": dyadic(rng, hidden, hidden) / 8} if "recurrent" in lif else {}),
         input={"shape": [784]},
         coding="spikes",
         time_steps=steps,
@@ -188,7 +190,7 @@ def test_no_call_leaves_anything_allocated(digits_like: Network) -> None:
 
 def test_every_kernel_has_one_signature_which_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     EventEngine(stack(8))  # which compiles, or did so before
-    assert len(Kernel.every) == 11
+    assert len(Kernel.every) == 12
     for kernel in Kernel.every:
         assert len(kernel.dispatcher.signatures) == 1, kernel.name
         assert kernel.call is not kernel.dispatcher
@@ -196,6 +198,7 @@ def test_every_kernel_has_one_signature_which_is_called_directly(monkeypatch: py
     # Numba, asked again for each call's types, finds no other: nothing that a run passes is read as what it is not.
     for network, inputs in ((stack(70), raster(0.2, 6, 3, 784)), (every_way(), raster(0.4, 5, 3, 2, 6, 6))):
         EventEngine(network, 2).run(inputs, record=EVERYTHING)
+        EventEngine(network, cores=Cores(2, least_work=0.0)).run(inputs[:1], record=EVERYTHING)
     for kernel in Kernel.every:
         assert len(kernel.dispatcher.signatures) == 1, kernel.name
 

@@ -13,6 +13,7 @@ from models.engines.event import event_kernels, kernels
 from models.engines.event.answer import Answer
 from models.engines.event.carried import LINE, Carried
 from models.engines.event.connections import NOTHING, PASSED
+from models.engines.event.cores import ADDED, MOVED, STEPPED, Cores
 from models.engines.event.joins import join
 from models.engines.event.plan import Plan
 from models.engines.event.signals import (
@@ -27,6 +28,7 @@ from models.engines.event.signals import (
     room_for_index,
     values_of,
 )
+from models.engines.event.tiles import AT_START, bounds_of, find_events
 from models.engines.fan_out import recurrent_fan_out
 from models.engines.readout import check_spikes
 from models.engines.state import Steps, steps_since_rest
@@ -37,6 +39,7 @@ from models.spec.nodes import Delay, Fire, JoinBase, MaxPool, Neuron, Node, Pool
 from models.spec.sums import Summation
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
+ALONE = Cores(1)
 AT_REST: Steps = np.empty(0, np.int64)
 
 
@@ -52,7 +55,9 @@ class Chunk:
         state: State | None,
         record: Record,
         stop: Stop | None = None,
+        cores: Cores = ALONE,
     ) -> None:
+        self.cores = cores
         self.network, self.plan, self.inputs, self.part, self.state = network, plan, inputs, part, state
         self.stop = stop
         self.steps = inputs.time_steps
@@ -180,27 +185,29 @@ class Chunk:
         several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
         traced = not spiking or self.answer.keep_membranes or node.name == self.answer.traced
         trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
-        capacity = rows * layout.places.size
-        index, offset = room_for_index(capacity), np.empty(rows + 1, np.int64)
-        value = np.empty(capacity, np.float32) if several else ONES
-        if self.before is not None and parameters.recurrent_weight.size:
+        recurrent = parameters.recurrent_weight.size > 0
+        if self.before is not None and recurrent:
             returning = np.count_nonzero(self.before.rows(f"{node.name}.spikes"), axis=1)
             self.answer.operations += returning * recurrent_fan_out(layout.shape)
-        found = kernels.run_neurons.call(
+        helpers = 0
+        if not recurrent and self.cores.count > 1:
+            work = ADDED * events.index.size * feed.fan_out + STEPPED * rows * layout.size
+            helpers = self.cores.helpers(work, -(-layout.size // feed.step))
+        bounds = bounds_of(layout.size, feed.step, helpers)
+        spikes, _ = find_events(
+            self.cores, helpers, bounds, rows * bounds[:-1] if helpers else AT_START, rows, rows * layout.size, several,
+            kernels.run_neurons.call,
             self.samples, self.steps, feed, events, base, base_steps, parameters, self.begun, self.carried, trace,
-            index, value, offset,
         )  # fmt: skip
         if traced:
             self.answer.add_trace(node.name, trace)
         if not spiking:
             return Dense(layout, self.steps, trace)
         if several:
-            value = value[:found]
-            check_spikes(node.name, float(value.max(initial=0)))
-        spikes = Events(index[:found], value, offset)
+            check_spikes(node.name, float(spikes.value.max(initial=0)))
         self.answer.spikes[node.name] = spikes
-        if parameters.recurrent_weight.size:  # the last step's spikes come back only in a run that goes on from here
-            returning = offset[self.steps - 1 : -1 : self.steps] - offset[: -1 : self.steps]
+        if recurrent:  # the last step's spikes come back only in a run that goes on from here
+            returning = spikes.offset[self.steps - 1 : -1 : self.steps] - spikes.offset[: -1 : self.steps]
             self.answer.operations += returning * recurrent_fan_out(layout.shape)
         return Sparse(layout, self.steps, spikes)
 
@@ -225,12 +232,19 @@ class Chunk:
                 return arriving.in_blocks(lambda _, __, block: pool_rows(block))
             return pool_rows(arriving.dense())
         events = arriving.events
-        most = min(events.index.size * windows.overlaps, (events.offset.size - 1) * layout.places.size)
-        index, value = room_for_index(most), np.empty(most, np.float32)
-        offset = np.empty_like(events.offset)
-        ones = event_kernels.pool_events.call(windows, events, layout.size, largest, divisor, index, value, offset)
-        found = offset[-1]
-        return Sparse(layout, arriving.steps, Events(index[:found], ONES if ones else value[:found], offset))
+        rows, places = events.offset.size - 1, layout.places.size
+        helpers = self.cores.helpers(MOVED * events.index.size, rows)
+        bounds, begins = bounds_of(rows, 1, helpers), AT_START
+        if helpers:
+            begins = np.minimum(events.offset[bounds[:-1]] * windows.overlaps, bounds[:-1] * places)
+        most = min(events.index.size * windows.overlaps, rows * places)
+        pooled, turn = find_events(
+            self.cores, helpers, bounds, begins, rows, most, True,
+            event_kernels.pool_events.call, windows, events, layout.size, largest, divisor,
+        )  # fmt: skip
+        if divisor == 1.0 and not turn[1]:  # all are spikes
+            pooled = pooled._replace(value=ONES)
+        return Sparse(layout, arriving.steps, pooled)
 
     def scale(self, node: Node, arriving: Signal) -> Signal:
         """Multiply each element by its factor."""

@@ -47,6 +47,9 @@ class Feed(NamedTuple):
     weights to the next one's, or 0 where several channels of a position cannot be added at once (their outputs differ)
     or would gain nothing (their lines are short). The vectors are half ones if `halves`: where channels do not fill
     whole ones, vectors of neighbouring positions would overlap, and each wait for the one before.
+
+    `fan_out` is how many outputs an event adds to, on average and with the padding. A layer is divided at multiples of
+    `step`: there no panel and no line of outputs goes on.
     """
 
     kind: int
@@ -55,6 +58,10 @@ class Feed(NamedTuple):
     sender: Ints
     first_block: Ints
     blocks: Ints
+    reach: Ints
+    channels: int
+    fan_out: float
+    step: int
     output_step: int
     weight_step: int
     channel_step: int
@@ -71,6 +78,10 @@ NOTHING = Feed(
     sender=np.empty((0, 3), np.int32),
     first_block=np.zeros(1, np.int32),
     blocks=np.empty((0, 4), np.int32),
+    reach=np.empty((2, 0), np.int32),
+    channels=0,
+    fan_out=0.0,
+    step=LANES,
     output_step=0,
     weight_step=0,
     channel_step=0,
@@ -108,7 +119,7 @@ def feed_of(node: Weighted, _: Network, __: Layout, ___: Layout) -> Feed:
 @feed_of.register
 def _(node: Linear, network: Network, _: Layout, leaving: Layout) -> Feed:
     weight = leaving.to_rows(network.tensors[f"{node.name}.weight"].T)
-    return NOTHING._replace(kind=GATHER, weight=panels(weight), busy=BUSY)
+    return NOTHING._replace(kind=GATHER, weight=panels(weight), busy=BUSY, fan_out=float(leaving.size), step=PANEL)
 
 
 def panels(weight: FloatArray) -> FloatArray:
@@ -159,6 +170,10 @@ def _(node: Conv | ConvTranspose, network: Network, arriving: Layout, leaving: L
         sender=sender,
         first_block=first_block,
         blocks=blocks,
+        reach=_reach(first_block, place, last + group.max() * per_group),
+        channels=arriving.channels,
+        fan_out=float((lines * vectors).sum() * unit / (len(first_block) - 1)),
+        step=math.lcm(across.outputs * leaving.channels, LANES),
         output_step=output_step,
         weight_step=weight_step,
         channel_step=of_channel if at_once else 0,
@@ -211,6 +226,16 @@ def _blocks(down: _Axis, across: _Axis, leaving: Layout, block: int, vectors: in
                     blocks.append([place, start, len(rows), vectors * (len(columns) if joined else 1)])
             first_block.append(len(blocks))
     return np.array(first_block, np.int32), np.array(blocks, np.int32).reshape(-1, 4)
+
+
+def _reach(first_block: Ints, begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Ints:
+    """Return the `reach` of positions whose blocks begin and end at these outputs."""
+    positions = len(first_block) - 1
+    position = np.repeat(np.arange(positions), np.diff(first_block))
+    reach = np.stack([np.full(positions, np.iinfo(np.int32).max, np.int32), np.zeros(positions, np.int32)])
+    np.minimum.at(reach[0], position, begins.astype(np.int32))
+    np.maximum.at(reach[1], position, ends.astype(np.int32))
+    return np.stack([np.minimum.accumulate(reach[0, ::-1])[::-1], np.maximum.accumulate(reach[1])])
 
 
 def _outputs_of(position: int, window: Window, outputs: int) -> list[tuple[int, int]]:

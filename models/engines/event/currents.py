@@ -18,6 +18,7 @@ from models.engines.event.vectors import (
     LANES,
     TILE_ROWS,
     TILE_VECTORS,
+    WIDE,
     add_block,
     add_block_doubles,
     add_block_doubles_half,
@@ -32,6 +33,8 @@ from models.engines.event.vectors import (
     gather_1,
     gather_2,
     gather_4,
+    gather_6,
+    gather_12,
     gather_doubles_1,
     gather_doubles_2,
     gather_integers_1,
@@ -55,6 +58,7 @@ from models.engines.event.vectors import (
 Array = NDArray[Any]
 
 ONE = np.float32(1)  # where an intrinsic scales nothing; in place of values that it does not read, `base` is passed
+EVERYWHERE = 2**31  # behind any place
 LINE = 16  # floats of a cache line
 BLOCK = 2**17  # floats of the currents, and of the spikes, that a layer has at once: half of an L2 cache
 
@@ -79,6 +83,7 @@ def gather(
     j = 0
     while j < width:
         left = width - j
+        step = 4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1
         if value.size:
             if left >= 4 * LANES:
                 gather_values_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
@@ -86,13 +91,19 @@ def gather(
                 gather_values_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
             else:
                 gather_values_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
+        elif WIDE and left >= 12 * LANES:
+            gather_12(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
+            step = 12
+        elif WIDE and left >= 6 * LANES:
+            gather_6(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
+            step = 6
         elif left >= 4 * LANES:
             gather_4(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
         elif left >= 2 * LANES:
             gather_2(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
         else:
             gather_1(sums, s + j, base, b + j, weight, w + j, unit, index, value, k0, k1, ONE)
-        j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
+        j += LANES * step
 
 
 @inner
@@ -164,48 +175,53 @@ def gather_doubles(
 
 
 @inner
-def multiply(sums: Array, spikes: Array, rows: int, base: Array, weight: Array, size: int, units: int) -> None:
-    """Write base plus spikes (rows, units) times the weights into sums (rows, size), the rows whole tiles.
+def multiply(
+    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int
+) -> None:  # fmt: skip
+    """Write base plus spikes (rows, units) times the weights into sums (rows, hi - lo), the rows whole tiles.
 
     For a layer where so many neurons fire that reading every weight once for several steps beats picking some for each.
     """
-    for j in range(0, size, PANEL):
+    stride = hi - lo
+    for j in range(lo, hi, PANEL):
         width = min(PANEL, size - j)
         for r in range(0, rows, TILE_ROWS):
             column = 0
             while column < width:
-                s, w = r * size + j + column, units * j + column
+                s, w = r * stride + j - lo + column, units * j + column
                 if column + TILE_VECTORS * LANES <= width:
                     multiply_tile(
-                        sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width, ONE
+                        sums, s, stride, spikes, r * units, units, units, base, j + column, weight, w, width, ONE
                     )
                     column += TILE_VECTORS * LANES
                 else:
                     multiply_column(
-                        sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width, ONE
+                        sums, s, stride, spikes, r * units, units, units, base, j + column, weight, w, width, ONE
                     )
                     column += LANES
 
 
 @inner
 def multiply_integers(
-    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, size: int, units: int, grid: np.float32
-) -> None:
+    sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int,
+    grid: np.float32,
+) -> None:  # fmt: skip
     """Do the same for integers; a spike is one whose bits are all 1."""
-    for j in range(0, size, PANEL):
+    stride = hi - lo
+    for j in range(lo, hi, PANEL):
         width = min(PANEL, size - j)
         for r in range(0, rows, TILE_ROWS):
             column = 0
             while column < width:
-                s, w = r * size + j + column, units * j + column
+                s, w = r * stride + j - lo + column, units * j + column
                 if column + TILE_VECTORS * LANES <= width:
                     multiply_integers_tile(
-                        sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width, grid
+                        sums, s, stride, spikes, r * units, units, units, base, j + column, weight, w, width, grid
                     )
                     column += TILE_VECTORS * LANES
                 else:
                     multiply_integers_column(
-                        sums, s, size, spikes, r * units, units, units, base, j + column, weight, w, width, grid
+                        sums, s, stride, spikes, r * units, units, units, base, j + column, weight, w, width, grid
                     )
                     column += LANES
 
@@ -214,14 +230,31 @@ def multiply_integers(
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
     """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`.
 
+    Where the weights are integers, so is the row, and all events are spikes.
+    """
+    scatter_tile(row, feed, index, value, k0, k1, 0, EVERYWHERE, 0, EVERYWHERE)
+
+
+@inner
+def scatter_tile(
+    row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int, lo: int, hi: int, first_sender: int,
+    end_senders: int,
+) -> None:  # fmt: skip
+    """Do the same for the lines of outputs that begin from `lo` to `hi`, the first of which is row[0].
+
+    Events from before `first_sender`, or from `end_senders` on, send nothing there.
+
     Where there is a `channel_step`, consecutive events of one position are added in one go, so that the
-    outputs are read and written once. Where the weights are integers, so is the row, and all events are spikes.
+    outputs are read and written once.
     """
     integers = feed.summed == INTEGERS
     weight, output_step, weight_step, unit = feed.weight, feed.output_step, feed.weight_step, feed.channel_step
     first = k0
     while first < k1:
         place = index[first]
+        if place < first_sender or place >= end_senders:
+            first += 1
+            continue
         position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
         end = first + 1
         while unit and end < k1 and feed.sender[index[end], 0] == position:
@@ -229,6 +262,13 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
         for block in range(feed.first_block[position], feed.first_block[position + 1]):
             o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
             lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
+            while o < lo and lines > 0:
+                o += output_step
+                w += weight_step
+                lines -= 1
+            while o + (lines - 1) * output_step >= hi and lines > 0:
+                lines -= 1
+            o -= lo
             if end - first > 1:
                 w -= place * unit
                 for _ in range(lines):
@@ -253,6 +293,38 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
             else:
                 add_block(row, o, weight, w, lines, vectors, output_step, weight_step, ONE)
         first = end
+
+
+@inner
+def senders(feed: Any, lo: int, hi: int, size: int, events: Any) -> Any:
+    """Return the first place whose events may reach those from `lo` to `hi` of `size`, and that behind the last.
+
+    Beside them stands whether to look for these places among the events of a row, as those ascend in all rows; it is
+    not worth it where all places are reached. A GATHER's events reach all.
+    """
+    first, end = lo, hi
+    if feed.kind == SCATTER:
+        first = np.searchsorted(feed.reach[1], lo, side="right") * feed.channels
+        end = np.searchsorted(feed.reach[0], hi, side="left") * feed.channels
+    if feed.kind == GATHER or hi - lo == size:
+        return first, end, False
+    descents = 0
+    for row in range(events.offset.size - 1):
+        for k in range(events.offset[row] + 1, events.offset[row + 1]):
+            descents += events.index[k] < events.index[k - 1]
+    return first, end, descents == 0
+
+
+@inner
+def first_at_least(index: Array, k0: int, k1: int, place: int) -> int:
+    """Return the first of the events k0 to k1, which ascend, at that place or behind it; k1 where there is none."""
+    while k0 < k1:
+        middle = (k0 + k1) // 2
+        if index[middle] < place:
+            k0 = middle + 1
+        else:
+            k1 = middle
+    return k0
 
 
 @inner
@@ -339,28 +411,34 @@ def connect_values(
 
 @inner
 def connect(
-    sums: Array, feed: Any, size: int, units: int, events: Any, first: int, rows: int, base: Array,
-    spikes: Array,
+    sums: Array, feed: Any, lo: int, hi: int, size: int, units: int, events: Any, first: int, rows: int, base: Array,
+    spikes: Array, within: Any,
 ) -> Array:  # fmt: skip
-    """Write the currents of `rows` rows of events from `first` on into sums (rows, size), and return `spikes`.
+    """Write the currents of the places from `lo` to `hi` for `rows` rows of events from `first` on, return `spikes`.
+
+    They go into sums (rows, hi - lo), with a vector's room behind. The bounds are multiples of the connection's `step`,
+    or the end of a row; `within` is what `senders` says of a convolution.
 
     The currents are floats, whatever they are added up in; see `connect_values` for those of `signals.Pending.valued`.
     Rows of which a larger share than the connection's `busy` spikes go by `multiply`, which takes them in `spikes`.
     """
-    index, value, offset = events.index, events.value, events.offset
+    index, value, offset, stride = events.index, events.value, events.offset, hi - lo
     integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
-    if feed.kind == PASS:
-        sums[: rows * size] = 0.0
-        for r in range(rows):
-            for k in range(offset[first + r], offset[first + r + 1]):
-                sums[r * size + index[k]] = value[k] if value.size else np.float32(1.0)
-        return spikes
-    if feed.kind == SCATTER:
-        for r in range(rows):
-            copy(sums, r * size, base, 0, size)
-            scatter(sums[r * size :], feed, index, value, offset[first + r], offset[first + r + 1])
-            if integers:
-                to_floats(sums, r * size, size, grid)
+    if feed.kind != GATHER:  # whose rows are made one at a time
+        k0, k1, (first_place, end, ascending) = offset[first], offset[first + 1], within
+        if ascending:
+            k0 = first_at_least(index, k0, k1, first_place)
+            k1 = first_at_least(index, k0, k1, end)
+        if feed.kind == PASS:
+            sums[:stride] = 0.0
+            for k in range(k0, k1):
+                if lo <= index[k] < hi:
+                    sums[index[k] - lo] = value[k] if value.size else np.float32(1.0)
+            return spikes
+        copy(sums, 0, base, lo, stride)
+        scatter_tile(sums, feed, index, value, k0, k1, lo, hi, first_place, end)
+        if integers:
+            to_floats(sums, 0, stride, grid)
         return spikes
     if not value.size and offset[first + rows] - offset[first] > feed.busy * rows * units:
         tiled = -(-rows // TILE_ROWS) * TILE_ROWS
@@ -375,24 +453,24 @@ def connect(
                 else:
                     spikes[r * units + index[k]] = 1.0
         if integers:
-            multiply_integers(sums, spikes, tiled, base, feed.weight, size, units, grid)
+            multiply_integers(sums, spikes, tiled, base, feed.weight, lo, hi, size, units, grid)
         else:
-            multiply(sums, spikes, tiled, base, feed.weight, size, units)
+            multiply(sums, spikes, tiled, base, feed.weight, lo, hi, size, units)
         return spikes
-    for j in range(0, size, PANEL):
+    for j in range(lo, hi, PANEL):
         for r in range(rows):
             k0, k1 = offset[first + r], offset[first + r + 1]
-            width, w = min(PANEL, size - j), units * j
+            width, w, s = min(PANEL, size - j), units * j, r * stride + j - lo
             if integers:
-                gather_to_floats(sums, r * size + j, base, j, feed.weight, w, width, width, index, k0, k1, grid)
+                gather_to_floats(sums, s, base, j, feed.weight, w, width, width, index, k0, k1, grid)
             else:
-                gather(sums, r * size + j, base, j, feed.weight, w, width, width, index, value, k0, k1)
+                gather(sums, s, base, j, feed.weight, w, width, width, index, value, k0, k1)
     return spikes
 
 
 @inner
-def rows_at_once(feed: Any, size: int, units: int, rows: int) -> int:
-    """Return how many rows of a connection's currents are made at once: so many that they and its spikes fit BLOCK."""
+def rows_at_once(feed: Any, width: int, units: int, rows: int) -> int:
+    """Return how many rows of so many currents are made at once: so many that they and their spikes fit BLOCK."""
     if feed.kind != GATHER:
         return 1
-    return min(max(rows, 1), max(TILE_ROWS, BLOCK // max(size, units)))
+    return min(max(rows, 1), max(TILE_ROWS, BLOCK // max(width, units)))

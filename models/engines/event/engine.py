@@ -1,23 +1,27 @@
 """The `event` engine: inference whose cost is the spikes, not the weights. The default on the CPU.
 
 A call splits its samples into chunks, as many at once as it has threads, and runs each chunk through the network layer
-by layer. Memory: each thread holds one chunk, of at most `CHUNK_BYTES` or what one sample needs if that is more:
-`time_steps` times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each
-of their inputs and each window over it. Beside it are a layer's currents and inputs of some steps, at most
-4 * `currents.BLOCK` bytes and two tiles of steps each, and seven rows of its neurons. The answer, with what
-`record` asks for, and the state (see `carried.CarriedArrays`) come on top. Nothing is kept between calls.
+by layer. Threads that are free meanwhile (all but one where there is one sample) share the work of its large layers:
+each takes a tile of a layer's neurons after the other, see `cores` and `tiles`.
+
+Memory: each thread holds one chunk, of at most `CHUNK_BYTES` or what one sample needs if that is more: `time_steps`
+times the sum over nodes of 12 bytes for each of their neurons, padded, and over pools of 8 bytes for each of their
+inputs and each window over it; what the tiles of one layer find is there twice. Beside it are, for each thread, a
+layer's currents and inputs of some steps, at most 4 * `currents.BLOCK` bytes and two tiles of steps each, and seven
+rows of its neurons. The answer, with what `record` asks for, and the state (see `carried.CarriedArrays`) come on top.
+Nothing is kept between calls.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from models.coding import Inputs
 from models.engines.base import Record, RunResult, State, joined
 from models.engines.event.carried import Carried, CarriedArrays
+from models.engines.event.cores import Cores, shared
 from models.engines.event.plan import Plan
 from models.engines.event.repeated_chunk import chunk_type
 from models.engines.event.warm import compile_kernels
@@ -30,16 +34,19 @@ CHUNK_BYTES = 2**25
 
 
 class EventEngine:
-    """Runs a network by its events, on up to `threads` threads per call."""
+    """Runs a network by its events, on up to `threads` threads per call.
+
+    All engines of a process with the same number share their threads, and use no more of them at once: the samples of a
+    batch, or the parts of a large layer, are divided among those that are free. `cores` are others to take them from.
+    """
 
     name = "event"
 
-    def __init__(self, network: Network, threads: int = 1) -> None:
+    def __init__(self, network: Network, threads: int = 1, cores: Cores | None = None) -> None:
         compile_kernels()
         self.network = network
         self.plan = Plan.of(network)
-        self.threads = threads
-        self.pool = ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="event")  # the caller's is one more
+        self.cores = cores or shared(threads)
 
     @property
     def spec(self) -> Spec:
@@ -64,11 +71,13 @@ class EventEngine:
         if state is not None:
             state = self._own(state, inputs.batch)
         steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
-        if inputs.batch <= 1:
-            whole = slice(0, inputs.batch)
-            result, carried = chunk_type(inputs)(self.network, self.plan, inputs, whole, state, record, stop).run()
-            return result, State(steps, CarriedArrays((carried,)))
-        done = self._chunks(inputs, state, record, stop)
+        with self.cores:
+            if inputs.batch <= 1:
+                whole = slice(0, inputs.batch)
+                chunk = chunk_type(inputs)(self.network, self.plan, inputs, whole, state, record, stop, self.cores)
+                result, carried = chunk.run()
+                return result, State(steps, CarriedArrays((carried,)))
+            done = self._chunks(inputs, state, record, stop)
         parts = [done[start] for start in sorted(done)]
         return joined([result for result, _ in parts]), State(steps, CarriedArrays([carried for _, carried in parts]))
 
@@ -100,17 +109,16 @@ class EventEngine:
                     # A chunk's arrays go before the next one's come.
                     alone = part.stop - part.start == inputs.batch
                     before = state if state is None or alone else state[part]
-                    done[part.start] = chunk(self.network, self.plan, inputs, part, before, record, stop).run()
+                    of_part = chunk(self.network, self.plan, inputs, part, before, record, stop, self.cores)
+                    done[part.start] = of_part.run()
 
-        helpers = [self.pool.submit(run_parts) for _ in range(min(self.threads, len(waiting)) - 1)]
-        run_parts()
-        for helper in helpers:
-            helper.result()
+        work = self.plan.work_per_step * inputs.time_steps * inputs.batch
+        self.cores.share(self.cores.helpers(work, len(waiting)), run_parts)
         return done
 
     def _parts(self, inputs: Inputs) -> Iterator[slice]:
         fit = max(1, CHUNK_BYTES // (self.plan.bytes_per_step * inputs.time_steps))
-        rounds = -(-inputs.batch // (fit * self.threads))  # so that every thread gets the same number of chunks
-        size = -(-inputs.batch // (rounds * self.threads))
+        rounds = -(-inputs.batch // (fit * self.cores.count))  # so that every thread gets the same number of chunks
+        size = -(-inputs.batch // (rounds * self.cores.count))
         for start in range(0, inputs.batch, size):
             yield slice(start, min(start + size, inputs.batch))

@@ -25,9 +25,10 @@ from models.engines.event.currents import (
     gather_doubles,
     gather_to_floats,
     rows_at_once,
+    senders,
 )
 from models.engines.event.stepping import ADAPT_CASES, step_alpha, step_any, step_plain
-from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
+from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits, take
 from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import Adapt
 
@@ -66,36 +67,27 @@ def feed_back_carried(
     feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], 0, count)
 
 
-@kernel
-def run_neurons(
+@inner
+def run_tile(
     samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
-    carried: Array, trace: Array, index: Array, value: Array, offset: Array,
-) -> int:  # fmt: skip
-    """Run a layer of neurons with the connection before it through all steps, and return how many fired.
-
-    With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
-    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
-    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index`
-    and `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset
-    into `trace` (samples * steps, size) unless that is empty.
-
-    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
-    says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
-    step.
-    """
-    size, rule = neurons.size, neurons.rule
+    carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
+) -> None:  # fmt: skip
+    """Run the neurons at the places from `lo` to `hi`, see `run_neurons`; `index`, `value` and `offset` are theirs."""
+    size, width, rule = neurons.size, hi - lo, neurons.rule
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
     # What comes back is a sum of its own, unless float32 holds it and the current before it together.
     weight, summed, grid = neurons.recurrent_weight, neurons.recurrent_summed, neurons.recurrent_grid
     apart = neurons.joins_charge or summed != FLOATS
     units = feed.weight.size // size if feed.kind == GATHER else 0
-    at_once = rows_at_once(feed, size, units, samples * steps) if connected else 1
-    sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES) if connected else base
+    at_once = rows_at_once(feed, width, units, samples * steps) if connected else 1
+    sums = aligned_floats((at_once + TILE_ROWS - 1) * width + LANES) if connected else base
+    within = senders(feed, lo, hi, size, events)
     spikes = np.empty(0, np.float32)
-    row, membrane = aligned_floats(size), aligned_floats(size)
-    held = aligned_floats(4 * size)  # synaptic currents, adaptations, counters of refractory steps, inhibiting currents
-    fired = aligned_floats(size)
-    feedback = row if neurons.joins_charge else np.zeros(size, np.float32)
+    row, membrane = aligned_floats(width), aligned_floats(width)
+    # Synaptic currents, adaptations, counters of refractory steps, inhibiting currents.
+    held = aligned_floats(4 * width)
+    fired = aligned_floats(width)
+    feedback = row if neurons.joins_charge else np.zeros(width, np.float32)
     stride = neurons.parameters.size // ROW_COUNT
     resting = stride * START
     membranes = samples * neurons.carried_at
@@ -107,33 +99,33 @@ def run_neurons(
     count, before = 0, 0
     offset[0] = 0
     for sample in range(samples):
-        at = sample * size  # of the sample's row in each array of the state
+        at = sample * size + lo  # of the sample's row in each array of the state
         before = count
         if begun.size:
-            copy(membrane, 0, carried, membranes + at, size)
+            copy(membrane, 0, carried, membranes + at, width)
             if rule.synapse:
-                copy(held, 0, carried, synapses + at, size)
+                copy(held, 0, carried, synapses + at, width)
             if rule.adaptive:
-                copy(held, size, carried, adaptations + at, size)
+                copy(held, width, carried, adaptations + at, width)
             if rule.refractory:
-                copy(held, 2 * size, carried, counters + at, size)
+                copy(held, 2 * width, carried, counters + at, width)
             if rule.alpha:
-                copy(held, 3 * size, carried, inhibitions + at, size)
+                copy(held, 3 * width, carried, inhibitions + at, width)
         else:
-            for j in range(size):
-                membrane[j] = neurons.parameters[resting + (j if stride == size else 0)]
+            for j in range(width):
+                membrane[j] = neurons.parameters[resting + (lo + j if stride == size else 0)]
             if not rule.plain:
                 held[:] = 0.0
             if rule.adaptive == RELAXES:  # whose adaptation is the threshold itself
-                for j in range(size):
-                    held[size + j] = neurons.parameters[stride * THRESHOLD + (j if stride == size else 0)]
+                for j in range(width):
+                    held[width + j] = neurons.parameters[stride * THRESHOLD + (lo + j if stride == size else 0)]
         for now in range(sample * steps, (sample + 1) * steps):
-            current, c = sums, now * size
+            current, c = sums, now * size + lo
             if connected:
-                c = now % at_once * size
+                c = now % at_once * width
                 if c == 0:
                     rows = min(at_once, samples * steps - now)
-                    spikes = connect(sums, feed, size, units, events, now, rows, base, spikes)
+                    spikes = connect(sums, feed, lo, hi, size, units, events, now, rows, base, spikes, within)
             elif base_steps == 1:
                 c = at
             if recurrent:
@@ -154,47 +146,76 @@ def run_neurons(
                         add_row(row, 0, neurons.recurrent_bias, b, size)
                     current, c = row, 0
             before = count
-            if rule.plain:  # in a loop of its own, whose few values stay in registers
-                for j in range(0, size, LANES):
-                    p = j if stride == size else 0
-                    bits = step_plain(membrane, j, current, c + j, neurons.parameters, p, stride, rule.fire, rule.reset)
-                    count = list_bits(index, count, j, bits)
+            if rule.plain:
+                p, case = lo if stride == size else 0, rule.plain - 1
+                count = step_plain(membrane, width, current, c, neurons.parameters, p, stride, case, index, count, lo)
             elif rule.alpha:
-                for j in range(0, size, LANES):
-                    p = j if stride == size else 0
+                for j in range(0, width, LANES):
+                    p = lo + j if stride == size else 0
                     bits = step_alpha(
-                        membrane, held, size, j, current, c + j, neurons.parameters, p, stride, rule.alpha - 1, fired
+                        membrane, held, width, j, current, c + j, neurons.parameters, p, stride, rule.alpha - 1, fired
                     )
-                    count = list_bits(index, count, j, bits)
+                    count = list_bits(index, count, lo + j, bits)
             else:
-                for j in range(0, size, LANES):
-                    p = j if stride == size else 0
+                for j in range(0, width, LANES):
+                    p = lo + j if stride == size else 0
                     bits = step_any(
-                        membrane, held, size, j, current, c + j, feedback, neurons.parameters, p, stride,
+                        membrane, held, width, j, current, c + j, feedback, neurons.parameters, p, stride,
                         rule.synapse, rule.charge, rule.fire, rule.reset, rule.floor, rule.adaptive,
                         rule.refractory, fired,
                     )  # fmt: skip
-                    count = list_bits(index, count, j, bits)
+                    count = list_bits(index, count, lo + j, bits)
             if value.size:
                 for k in range(before, count):
-                    value[k] = fired[index[k]]
+                    value[k] = fired[index[k] - lo]
             if trace.size:
-                trace[now] = membrane
+                trace[now, lo:hi] = membrane
             offset[now + 1] = count
-        copy(carried, membranes + at, membrane, 0, size)
+        copy(carried, membranes + at, membrane, 0, width)
         if rule.synapse:
-            copy(carried, synapses + at, held, 0, size)
+            copy(carried, synapses + at, held, 0, width)
         if rule.adaptive:
-            copy(carried, adaptations + at, held, size, size)
+            copy(carried, adaptations + at, held, width, width)
         if rule.refractory:
-            copy(carried, counters + at, held, 2 * size, size)
+            copy(carried, counters + at, held, 2 * width, width)
         if rule.alpha:
-            copy(carried, inhibitions + at, held, 3 * size, size)
+            copy(carried, inhibitions + at, held, 3 * width, width)
         if recurrent:
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):
                 carried[last_spikes + at + index[k]] = value[k] if value.size else 1.0
-    return count
+
+
+@kernel
+def run_neurons(
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
+    carried: Array, trace: Array, bounds: Array, begins: Array, turn: Array, index: Array, value: Array, offset: Array,
+) -> None:  # fmt: skip
+    """Run a layer of neurons with the connection before it through all steps, tile by tile.
+
+    A tile is the places from one of the `bounds` (tiles + 1,) to the next, and no neuron in it needs those outside: a
+    recurrent layer is one tile. Any number of threads may call this with the same arrays: each takes the next tile
+    until none is left. The bounds are multiples of the `step` of the feed, but for the last.
+
+    With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
+    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
+    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes where
+    `tiles.find_events` says, how often too unless `value` is empty, and the membranes after the reset into `trace`
+    (samples * steps, size) unless that is empty.
+
+    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
+    says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
+    step.
+    """
+    while True:
+        tile = take(turn)
+        if tile >= begins.size:
+            return
+        begin = begins[tile]
+        run_tile(
+            samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, bounds[tile],
+            bounds[tile + 1], index[begin:], value[begin:], offset[tile],
+        )  # fmt: skip
 
 
 @kernel
@@ -204,11 +225,12 @@ def run_connection(feed: Any, events: Any, bias: Array, currents: Array, valued:
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, rows)
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
+    within = senders(feed, 0, size, size, events)
     spikes = np.empty(0, np.float32)
     for first in range(0, rows, at_once):
         block = min(at_once, rows - first)
         if valued:
             connect_values(sums, feed, size, units, events, first, block, bias)
         else:
-            spikes = connect(sums, feed, size, units, events, first, block, bias, spikes)
+            spikes = connect(sums, feed, 0, size, size, units, events, first, block, bias, spikes, within)
         currents[first : first + block] = sums[: block * size].reshape(block, size)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from llvmlite import ir
 from numba.core import types
 
-from models.engines.event.vectors import LANES, Code, intrinsic
+from models.engines.event.vectors import LANES, Code, intrinsic, list_places
 from models.neurons import (
     ADAPTATIONS,
     CHARGES,
@@ -69,13 +69,14 @@ _DOUBLES, _WIDE = ir.VectorType(ir.DoubleType(), LANES), ir.VectorType(ir.IntTyp
 # A plain layer's cases come first, so that they keep their numbers where no others are told apart.
 PLAIN_FIRES = FIRE_CASES[:2]
 PLAIN_RESETS = RESET_CASES[: len(Reset)]
+PLAIN_CASES = tuple((fire, reset) for fire in PLAIN_FIRES for reset in PLAIN_RESETS)
 ALPHA_CASES = tuple((fire, reset) for fire in PLAIN_FIRES for reset in Reset)
 
 
 class Rule(NamedTuple):
-    """Which case a layer follows at each place where rules differ; `plain` if all of them are a plain LIF's."""
+    """Which case a layer follows at each place where rules differ."""
 
-    plain: int
+    plain: int  # 0, or the number of a plain LIF's case and 1
     synapse: int
     charge: int
     fire: int
@@ -104,7 +105,7 @@ def rule_of(node: Neuron) -> Rule:
         synapse, reset, alpha = Synapse.DECAY, RESET_CASES[0], 1 + ALPHA_CASES.index((node.fire, node.reset))
     plain = synapse is None and charge == CHARGE_CASES[0] and not (floor or last or adapt or refracts(node))
     return Rule(
-        plain=int(plain and fire in PLAIN_FIRES and reset in PLAIN_RESETS),
+        plain=1 + PLAIN_CASES.index((fire, reset)) if plain and (fire, reset) in PLAIN_CASES else 0,
         synapse=SYNAPSE_CASES.index(synapse),
         charge=CHARGE_CASES.index(charge),
         fire=FIRE_CASES.index(fire),
@@ -360,29 +361,68 @@ class _Step:
 
 @intrinsic
 def step_plain(
-    _: Any, membrane: Any, j: Any, current: Any, i: Any, parameters: Any, p: Any, stride: Any, fire: Any, reset: Any
-) -> Any:
-    """Step a vector of plain LIF neurons and return which fired, as bits.
+    _: Any, membrane: Any, count: Any, current: Any, i: Any, parameters: Any, p: Any, stride: Any, case: Any,
+    index: Any, found: Any, first: Any,
+) -> Any:  # fmt: skip
+    """Step `count` plain LIF neurons, whole vectors of them, list those that fired and return how many are listed.
 
-    (membrane, j, current, i, parameters, p, stride, fire, reset): the neurons from j on charge by current[i:]; their
-    parameters lie from p on, `stride` from row to row; `fire` and `reset` are numbers of cases.
+    (membrane, count, current, i, parameters, p, stride, case, index, found, first): they charge by current[i:]; `case`
+    is a number of PLAIN_CASES. Their parameters lie from p on, `stride` from row to row, or are one vector if that is
+    its length. Who fired goes to index[found:], as numbers that begin with `first`.
+
+    Each case has a loop of its own, with nothing to choose in it: most layers are such.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        _, j, _, i, _, p, stride, fire, reset = arguments
-        membranes, currents, parameters = (code.pointer(argument) for argument in (0, 2, 4))
-        step = _Step(code, parameters, p, stride, PLAIN_FIRES, PLAIN_RESETS)
-        arithmetic = VectorArithmetic()
-        before, flowing = (Vector(code, code.load(pointer, at)) for pointer, at in ((membranes, j), (currents, i)))
-        charged = CHARGES[Charge.DECAY](step.only())(before, flowing, None, arithmetic)
-        threshold = step.parameter("threshold")
-        spikes = step.fired(fire, charged, threshold)
-        (after,) = step.by_reset(reset, threshold, lambda rule: (rule.after(charged, spikes, None, arithmetic),))
-        code.store(after.value, membranes, j)
-        return code.bits(arithmetic.compare(">", spikes, arithmetic.constant(spikes, 0.0)))
+        _, count, _, i, _, p, stride, case, _, found, first = arguments
+        membranes, currents, parameters, index = (code.pointer(argument) for argument in (0, 2, 4, 8))
+        arithmetic, vectors = VectorArithmetic(), builder.udiv(count, count.type(LANES))
+        alike = builder.icmp_signed("==", stride, stride.type(LANES))
+        done, results = builder.append_basic_block("done"), list[tuple[Any, Any]]()
 
-    return types.uint64(membrane, j, current, i, parameters, p, stride, fire, reset), generate
+        def step_row(fire: Fire, of: Reset, timing: ResetTiming, *, alike: bool) -> Any:
+            def rules(at: Any) -> tuple[Any, ...]:
+                step = _Step(code, parameters, at, stride)
+                threshold = step.parameter("threshold")
+                reset = RESETS[of][timing](step.parameter("reset_value") if of is Reset.VALUE else threshold)
+                return CHARGES[Charge.DECAY](step.only()), threshold, reset
+
+            hoisted = rules(p)
+
+            def body(number: Any, listed: list[Any]) -> list[Any]:
+                j = builder.mul(number, number.type(LANES))
+                charge, threshold, reset = hoisted if alike else rules(builder.add(p, j))
+                before = Vector(code, code.load(membranes, j))
+                charged = charge(before, Vector(code, code.load(currents, builder.add(i, j))), None, arithmetic)
+                spikes = arithmetic.fire(charged, threshold, fire)
+                code.store(reset.after(charged, spikes, None, arithmetic).value, membranes, j)
+                bits = code.bits(arithmetic.compare(">", spikes, arithmetic.constant(spikes, 0.0)))
+                return [list_places(code, index, listed[0], builder.add(first, j), bits)]
+
+            return code.loop(vectors.type(0), vectors, [found], body)[0]
+
+        numbered = [(builder.append_basic_block("case"), *each) for each in PLAIN_CASES]
+        switch = builder.switch(case, numbered[0][0])
+        for number, (block, _, _) in enumerate(numbered):
+            if number:
+                switch.add_case(case.type(number), block)
+        for block, fire, reset in numbered:
+            builder.position_at_end(block)
+            with builder.if_else(alike) as (then, otherwise):
+                for branch, same in ((then, True), (otherwise, False)):
+                    with branch:
+                        listed = step_row(fire, *reset, alike=same)
+                        results.append((builder.block, listed))
+                        builder.branch(done)
+            builder.unreachable()
+        builder.position_at_end(done)
+        merged = builder.phi(found.type)
+        for block, listed in results:
+            merged.add_incoming(listed, block)
+        return merged
+
+    return types.int64(membrane, count, current, i, parameters, p, stride, case, index, found, first), generate
 
 
 @intrinsic

@@ -31,6 +31,7 @@ READ, TO_ALL_CACHES, DATA = 0, 3, 1  # how LLVM's prefetch is told what it is fo
 
 TILE_ROWS = 5  # of `multiply`
 TILE_VECTORS = 4 if HOST.get("avx512f") else 1  # across: its sums fill the registers that there are
+WIDE = bool(HOST.get("avx512f"))  # whether registers hold the sums of twelve vectors
 
 # As mypy should see it: what calls an intrinsic does not pass the typing context that its definition takes.
 intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = numba_intrinsic
@@ -204,7 +205,7 @@ def _gather(arithmetic: Arithmetic, vectors: int, *, valued: bool = False, round
     return gather
 
 
-gather_4, gather_2, gather_1 = (_gather(FLOATS, vectors) for vectors in (4, 2, 1))
+gather_12, gather_6, gather_4, gather_2, gather_1 = (_gather(FLOATS, vectors) for vectors in (12, 6, 4, 2, 1))
 gather_values_4, gather_values_2, gather_values_1 = (_gather(FLOATS, vectors, valued=True) for vectors in (4, 2, 1))
 gather_integers_4, gather_integers_2, gather_integers_1 = (_gather(INTEGERS, vectors) for vectors in (4, 2, 1))
 gather_to_floats_4, gather_to_floats_2, gather_to_floats_1 = (
@@ -358,6 +359,17 @@ def copy(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
 
 
 @intrinsic
+def take(_: Any, turn: Any) -> Any:
+    """Return the first number of an array of int64 and leave the next one there; no two threads are given the same."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        return builder.atomic_rmw("add", code.pointer(0), _I64(1), "seq_cst")
+
+    return types.int64(turn), generate
+
+
+@intrinsic
 def prefetch(_: Any, values: Any, position: Any) -> Any:
     """Have the cache line at a position fetched, (values, position), which may lie behind the array's end."""
 
@@ -399,22 +411,26 @@ def list_bits(_: Any, index: Any, count: Any, first: Any, bits: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments, ir.VectorType(_I32, LANES))
-        _, count, first, bits = arguments
-        start = code.splat(builder.trunc(first, _I32))
-        places = builder.add(start, ir.Constant(code.vector, list(range(LANES))))
-        mask_type = ir.VectorType(ir.IntType(1), LANES)
-        if HOST.get("avx512f"):
-            mask = builder.bitcast(builder.trunc(bits, ir.IntType(LANES)), mask_type)
-            kind = ir.FunctionType(code.vector, [code.vector, code.vector, mask_type])
-            compress = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.compress.v16i32")
-            code.store(builder.call(compress, [places, places, mask]), code.pointer(0), count)
-            return builder.add(count, builder.ctpop(builder.and_(bits, _I64(2**LANES - 1))))
-
-        after = count
-        for lane in range(LANES):
-            builder.store(builder.extract_element(places, _I32(lane)), builder.gep(code.pointer(0), [after]))
-            after = builder.add(after, builder.and_(builder.lshr(bits, _I64(lane)), _I64(1)))
-        return after
+        code = Code(context, builder, signature, arguments)
+        return list_places(code, code.pointer(0), *arguments[1:])
 
     return types.int64(index, count, first, bits), generate
+
+
+def list_places(code: Code, index: Any, count: Any, first: Any, bits: Any) -> Any:
+    """Write the code of `list_bits`; `index` is the address of the array's first element."""
+    builder, vector = code.builder, ir.VectorType(_I32, LANES)
+    start = code.splat(builder.trunc(first, _I32), vector)
+    places = builder.add(start, ir.Constant(vector, list(range(LANES))))
+    mask_type = ir.VectorType(ir.IntType(1), LANES)
+    if HOST.get("avx512f"):
+        mask = builder.bitcast(builder.trunc(bits, ir.IntType(LANES)), mask_type)
+        kind = ir.FunctionType(vector, [vector, vector, mask_type])
+        compress = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.compress.v16i32")
+        code.store(builder.call(compress, [places, places, mask]), index, count)
+        return builder.add(count, builder.ctpop(builder.and_(bits, _I64(2**LANES - 1))))
+    after = count
+    for lane in range(LANES):
+        builder.store(builder.extract_element(places, _I32(lane)), builder.gep(index, [after]))
+        after = builder.add(after, builder.and_(builder.lshr(bits, _I64(lane)), _I64(1)))
+    return after

@@ -11,6 +11,8 @@ from models.engines.base import Record
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
 from models.engines.event.plan import Plan
+from models.engines.event.signals import room_for_index
+from models.engines.event.tiles import merged
 from models.spec import Spec
 from models.spec.network import Network
 
@@ -23,11 +25,11 @@ EVERY_KERNEL = {
     "nodes": [
         {"type": "Conv2d", "name": "conv", "in_channels": 1, "out_channels": 1, "kernel_size": 1},
         {"type": "MaxPool2d", "name": "largest_current", "kernel_size": 1},
-        {"type": "IF", "name": "spikes", "recurrent": {"bias": True}},
+        {"type": "IF", "name": "spikes"},
         {"type": "MaxPool2d", "name": "any_spike", "kernel_size": 2},
         {"type": "SumPool2d", "name": "all_spikes", "kernel_size": 1},
         {"type": "Scale", "name": "scaled", "scale": 2.0},
-        {"type": "IF", "name": "again"},
+        {"type": "IF", "name": "again", "recurrent": {"bias": True}},
         {"type": "Delay", "name": "late", "delay": 1},
         {"type": "Flatten", "name": "flat"},
         {"type": "Linear", "name": "dense", "in_features": 4, "out_features": 4},
@@ -48,6 +50,7 @@ def compile_kernels() -> None:
     chunk.run()
     chunk.answer.count("more_spikes")
     chunk.incoming().dense()
+    merged(np.zeros(2, np.int64), room_for_index(0), np.empty(0, np.float32), np.zeros((2, 1), np.int64))
     for kernel in Kernel.every:
         kernel.settle()
 

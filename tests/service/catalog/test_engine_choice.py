@@ -10,8 +10,12 @@ import structlog
 
 from models.bundle.repository import ModelRepository
 from models.engines import EngineName
+from models.engines.event.cores import shared
+from models.engines.event.engine import EventEngine
+from models.engines.onnx.engine import OnnxEngine
 from models.errors import EngineUnavailable
 from service.catalog.engine_choice import check_device, engine_for
+from service.catalog.loaded import LoadedModel, verify
 from service.settings import EngineSetting, Settings
 from tests.bundles import contents
 from tests.networks import toy
@@ -38,6 +42,20 @@ def test_an_engine_that_is_set_is_the_one_that_runs(repository: Path, engine: En
 def test_a_bundle_without_model_onnx_gets_one_built_where_onnx_is(without_onnx_model: ModelRepository) -> None:
     settings = Settings(repository=without_onnx_model.root, engine="onnx")
     assert engine_for(without_onnx_model.read("toy"), settings).name == "onnx"
+
+
+def test_runs_of_the_event_engine_share_the_threads_of_the_server(repository: Path) -> None:
+    settings = Settings(repository=repository, threads=3)
+    engine = LoadedModel.load("toy", 1, settings, verify("toy", 1, settings)).engine
+    assert isinstance(engine, EventEngine)
+    assert engine.cores is shared(3)
+
+
+def test_an_engine_that_counts_no_cores_runs_each_call_on_one_thread(repository: Path) -> None:
+    settings = Settings(repository=repository, threads=3, engine="onnx")
+    engine = engine_for(ModelRepository(repository).read("toy"), settings, settings.threads)
+    assert isinstance(engine, OnnxEngine)
+    assert engine.session.get_session_options().intra_op_num_threads == 1
 
 
 def test_auto_is_event(without_onnx_model: ModelRepository) -> None:

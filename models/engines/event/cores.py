@@ -1,0 +1,128 @@
+"""The cores that the runs of a process share, so that a large layer is worked on by those that no other run uses.
+
+A layer is split where its reckoned work is worth waking another thread. Each thread then takes tile after tile, so
+that a thread that comes late, or never, costs nothing but its help.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import cache, partial
+from queue import SimpleQueue
+
+LEAST_WORK = 75.0  # microseconds of reckoned work for each thread; waking one takes some 15 of them
+ADDED, STEPPED, MOVED = 5e-5, 2e-4, 2e-3  # microseconds for a weight, for a step of a neuron and for an event of a pool
+
+
+class Cores:
+    """So many cores, on which runs and their helpers are counted; the threads of helpers start when they are needed.
+
+    A thread more works on a layer for each `least_work` microseconds that it is reckoned to take.
+    """
+
+    def __init__(self, count: int, least_work: float = LEAST_WORK) -> None:
+        self.count, self.least_work = count, least_work
+        self._forget()
+        if count > 1 and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """Begin without runs and threads, as a forked process does, which has none of its parent's."""
+        self.lock = threading.Lock()
+        self.runs = self.helping = self.started = 0
+        self.calls: SimpleQueue[Call] = SimpleQueue()
+
+    def __enter__(self) -> None:
+        """Count the caller's run, which needs the core that it is on, until it leaves."""
+        if self.count > 1:
+            with self.lock:
+                self.runs += 1
+
+    def __exit__(self, *_: object) -> None:
+        if self.count > 1:
+            with self.lock:
+                self.runs -= 1
+
+    def helpers(self, work: float, parts: int) -> int:
+        """Take free cores for `work` microseconds in so many parts and return how many; `share` gives them back."""
+        if self.count == 1 or work < 2 * self.least_work:
+            return 0
+        threads = min(self.count, parts)
+        if work < threads * self.least_work:
+            threads = int(work / self.least_work)
+        with self.lock:
+            free = max(0, min(threads - 1, self.count - self.runs - self.helping))
+            while self.started < self.helping + free:
+                try:
+                    threading.Thread(target=self._help, name=f"event_{self.started}", daemon=True).start()
+                except RuntimeError:  # the system lets no more threads start
+                    free = self.started - self.helping
+                    break
+                self.started += 1
+            self.helping += free
+        return free
+
+    def share(self, helpers: int, work: Callable[..., object], *arguments: object) -> None:
+        """Call `work` here and on so many cores that were taken, until all have returned; raises what one raised."""
+        if not helpers:
+            work(*arguments)
+            return
+        call = Call(partial(work, *arguments), helpers)
+        for _ in range(helpers):
+            self.calls.put(call)
+        try:
+            call.work()
+        finally:
+            call.end()
+            with self.lock:
+                self.helping -= helpers
+        if call.errors:
+            raise call.errors[0]
+
+    def _help(self) -> None:
+        calls = self.calls
+        while True:
+            calls.get().help()
+
+
+@cache
+def shared(count: int) -> Cores:
+    """Return the cores of all engines of this process that have so many threads."""
+    return Cores(count)
+
+
+class Call:
+    """A function that its caller and some helpers call at the same time."""
+
+    def __init__(self, work: Callable[[], object], helpers: int) -> None:
+        self.work = work
+        self.waiting = [None] * helpers  # one for each helper that has not begun
+        self.helpers = helpers
+        self.ended: SimpleQueue[None] = SimpleQueue()
+        self.errors: list[BaseException] = []
+
+    def help(self) -> None:
+        """Call it, unless the caller is done."""
+        try:
+            self.waiting.pop()
+        except IndexError:
+            return
+        try:
+            self.work()
+        except BaseException as error:  # which the caller raises
+            self.errors.append(error)
+        self.ended.put(None)
+
+    def end(self) -> None:
+        """Wait for the helpers that have begun; the others need not begin any more."""
+        begun = self.helpers
+        while self.waiting:
+            try:
+                self.waiting.pop()
+            except IndexError:  # a helper was quicker
+                break
+            begun -= 1
+        for _ in range(begun):
+            self.ended.get()
