@@ -49,6 +49,10 @@ class EngineArrays(Mapping[str, NDArray[Any]]):
     def take(self, samples: Samples) -> EngineArrays:
         """Return the arrays of some of the samples in the same form, not converted."""
 
+    @abstractmethod
+    def join(self, others: Sequence[Mapping[str, NDArray[Any]]]) -> EngineArrays | None:
+        """Return these and those of other samples in the same form, not converted; None where some have another."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -105,6 +109,10 @@ class State:
         if not others:
             return first
         steps = np.concatenate([each.steps for each in states])
+        if isinstance(first.arrays, EngineArrays):
+            together = first.arrays.join([each.arrays for each in others])
+            if together is not None:
+                return cls(steps, together)
         return cls(steps, {name: np.concatenate([each.arrays[name] for each in states]) for name in first.arrays})
 
 

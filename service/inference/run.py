@@ -67,7 +67,8 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
     started = perf_counter()
     try:
         if taken[0].job.keeps_state:
-            result, after = _run_slices(model, taken, batch, stop)
+            before = _joined_states(model, taken)
+            result, after = model.engine.run(batch, before, record=taken[0].job.record, stop=stop)
         else:
             result, after = model.run(batch, taken[0].job.stop, taken[0].job.record, stop), None
     except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
@@ -83,17 +84,10 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
         start, end = end, end + shard.stop - shard.start
         own = result if len(taken) == 1 else result[start:end]
         if after is not None:
-            shard.job.after = after[np.arange(start, end)]  # a copy: a view would keep the whole batch in memory
+            # A copy: a view would keep the whole batch in memory.
+            shard.job.after = after if len(taken) == 1 else after[np.arange(start, end)]
         outcomes.append(Outcome(shard.job, shard.job.complete(shard.start, own)))
     return Computed(outcomes, batch.batch, ended - started)
-
-
-def _run_slices(
-    model: LoadedModel, shards: Sequence[Shard], batch: Inputs, stop: Stop | None
-) -> tuple[RunResult, State]:
-    """Run slices on from their states; return the result and the state after it."""
-    result, after = model.engine.run(batch, _joined_states(model, shards), record=shards[0].job.record, stop=stop)
-    return result, State(after.steps, dict(after.arrays))  # an engine may convert an array each time it is looked up
 
 
 def _joined_states(model: LoadedModel, shards: Sequence[Shard]) -> State | None:

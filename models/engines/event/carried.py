@@ -133,6 +133,15 @@ class CarriedArrays(EngineArrays):
             return self.parts[0].array(name)
         return np.concatenate([part.array(name) for part in self.parts])
 
+    def join(self, others: Sequence[Mapping[str, NDArray[Any]]]) -> CarriedArrays | None:
+        """Return these and those of other samples, if the same engine made them."""
+        parts = list(self.parts)
+        for each in others:
+            if not isinstance(each, CarriedArrays) or each.layout is not self.layout:
+                return None
+            parts += each.parts
+        return CarriedArrays((Carried.joined(parts),))
+
     @property
     def layout(self) -> CarriedLayout:
         """The layout, which is that of one engine's plan."""
