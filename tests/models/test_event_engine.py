@@ -170,7 +170,7 @@ def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypat
             return super().run()
 
     monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
-    monkeypatch.setattr("models.engines.event.engine.Chunk", Watched)
+    monkeypatch.setattr("models.engines.event.repeated_chunk.Chunk", Watched)
     EventEngine(stack(20), threads).run(raster(0.1, 6, 40, 784))
     assert len(most) == 40
     assert max(most) <= threads

@@ -41,7 +41,7 @@ def test_a_batch_is_left_between_two_chunks(monkeypatch: pytest.MonkeyPatch) -> 
             return done
 
     monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
-    monkeypatch.setattr("models.engines.event.engine.Chunk", Watched)
+    monkeypatch.setattr("models.engines.event.repeated_chunk.Chunk", Watched)
     inputs = EncodedInputs(np.ones((1, 40, 2), np.float32), 3)
     with pytest.raises(Stopped):
         EventEngine(toy()).run(inputs, stop=stop)
