@@ -65,7 +65,7 @@ def tensor(**fields: Any) -> dict[str, Any]:
         (of(id=7), "id is 7, expected"),
         (of(model_name="other"), "model_name is 'other', expected 'toy' as in the path"),
         (of(parameters={"steps": 3}), "parameters.steps is not a field here, expected one of time_steps, seed"),
-        (of(parameters={"sequence_id": 3}), "parameters.sequence_id is not a field here"),
+        (of(parameters={"sequence_flags": 3}), "parameters.sequence_flags is not a field here"),
         (of(parameters={"time_steps": {}}), "parameters.time_steps is an object, expected an integer"),
         (of(parameters={"time_steps": 0}), "parameters.time_steps is 0, expected at least 1"),
         (of(parameters={"time_steps": 10**9}), "parameters.time_steps is 1000000000, expected 1 to 1000"),
