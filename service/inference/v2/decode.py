@@ -124,8 +124,6 @@ def _sequence(parameters: RequestParameters, samples: int) -> InSequence | None:
     if samples != 1:
         raise InvalidRequest(f"inputs has {samples} samples, expected 1 in a request of a sequence")
     if parameters.stop is not None:
-        raise InvalidRequest(f"stop is '{parameters.stop}', but a request of a sequence runs all its steps")
-    if parameters.stop is not None:
         raise InvalidRequest(
             f"parameters.stop is '{parameters.stop}', but a sequence goes on after the last step, expected no stop"
         )
