@@ -55,7 +55,7 @@ class Client:
         a path                   a file, as it is: .npy, .csv, AEDAT4, EVT, DAT or ES
 
         `returns` names what predictions also hold: "raster", "membrane" and "spikes_per_node". `stop` ends samples
-        early ("decided" or "confident"), where the server has it.
+        early ("decided" or "confident").
         """
         choice = Choice(time_steps, seed, stop, returns)
         found: list[Prediction] = []

@@ -157,7 +157,7 @@ def smallest(array: NDArray[Any]) -> NDArray[Any]:
     array = np.ascontiguousarray(array)
     if array.dtype.itemsize == 1 or not array.size:
         return array
-    least, most = array.min(), array.max()
+    least, most = array.min().item(), array.max().item()  # Python's numbers: float16 does not hold the bounds below
     whole = array.dtype.kind != "f" or (np.isfinite(least) and np.isfinite(most) and (array == np.floor(array)).all())
     if whole:
         for kind in INTEGERS:

@@ -95,13 +95,15 @@ def test_an_array_arrives_as_the_float32_that_the_server_computes_with(array: np
         ([0, 256], "uint16"),
         ([-129, 0], "int16"),
         ([0, 65536], "int32"),
+        (np.array([0, 65504], np.float16), "float16"),
+        (np.array([0, np.inf], np.float16), "float16"),
         ([0, 2**31], "float32"),
         ([0.5, 1.0], "float32"),
         ([np.nan, 1.0], "float32"),
         ([True, False], "bool"),
     ],
 )
-def test_an_array_is_sent_in_the_smallest_type_that_holds_it(values: list[float], kind: str) -> None:
+def test_an_array_is_sent_in_the_smallest_type_that_holds_it(values: Any, kind: str) -> None:
     assert smallest(np.array(values)).dtype == kind
 
 

@@ -90,6 +90,18 @@ def test_what_is_asked_for_comes_back(client: Client) -> None:
     assert prediction.membrane == {"out": [[0.5, 0.0], [0.0, 0.0]]}
 
 
+def test_every_form_of_a_sample_may_end_once_its_class_is_decided(client: Client) -> None:
+    # Unit 0 spikes at steps 1 and 3 of ten. After 8 steps, unit 1 has at most two spikes to come: a tie is unit 0's.
+    raster = np.zeros((10, 2))
+    raster[:4, 0] = 1
+    steps, units = raster.nonzero()
+    recording = make_records(1000 * steps, units)
+    forms: list[Any] = [raster, raster.tolist(), {"t": steps, "unit": units}, recording]
+    found = [client.predict(form, time_steps=10, stop="decided")[0] for form in forms]
+    assert [each.steps_used for each in found] == [8] * 4
+    assert [each.spike_counts.tolist() for each in found] == [[2, 0]] * 4
+
+
 def test_fields_of_a_newer_server_are_kept() -> None:
     given = {"class_index": 0, "label": "a", "spike_counts": [2, 0], "steps_used": 3, "certainty": 0.5}
     answer = {"model": "m", "version": 2, "engine": "event", "time_steps": 8, "predictions": [given]}

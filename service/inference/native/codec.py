@@ -135,11 +135,11 @@ class NativeCodec:
         found, options, size = self._sent(form, body)
         if form is Form.FILE or found.samples * found.time_steps * self.model.limits.sample_values > FEW_VALUES:
             return None
-        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned))
+        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
 
     def _of_binary(self, form: Form, body: bytes) -> Query:
         found, options, size = self._sent(form, body)
-        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned))
+        return Query(found.make(), found.time_steps, options.seed, size, frozenset(options.returned), stop=options.stop)
 
     def _sent(self, form: Form, body: bytes) -> tuple[Sent, Options, int]:
         """Return what a body that is not JSON holds, the query's options, and the most bytes of its answer.
@@ -150,6 +150,8 @@ class NativeCodec:
         if options.time_steps is not None:
             self.model.limits.check_steps(options.time_steps, "time_steps")
         found = sent(form, body, self.model, options.time_steps)
+        if options.stop is not None:
+            self.model.check_stop(options.stop, found.time_steps)
         return found, options, self._checked_size(found.samples, found.time_steps, options.returned)
 
     def _checked_size(self, samples: int, time_steps: int, returned: Collection[Returned]) -> int:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.coding import MAX_SEED
+from models.engines.anytime import StopRule
 from models.errors import InvalidInput
 from service.inference.query import Returned
 from service.inference.validation import first_error
@@ -26,6 +27,7 @@ class Options(BaseModel):
 
     time_steps: int | None = Field(default=None, ge=1, description="How many steps to run.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding.")
+    stop: StopRule | None = Field(default=None, description="When a sample may end before its last step.")
     returned: Annotated[list[Returned], BeforeValidator(_listed)] = Field(
         default=[], alias="return", max_length=len(Returned), description="What each prediction also holds, by commas."
     )
