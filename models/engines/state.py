@@ -173,23 +173,19 @@ def check_state(state: State | None, network: Network, batch: int, time_steps: i
 
     Also where the network has parameters for fewer steps than a sample ends this run with.
     """
-    check_steps(state, network, batch, time_steps)
     if state is not None:
+        check_ages(state, batch)
         check_arrays(state, network, batch)
+    check_steps(state, network, time_steps)
 
 
-def check_steps(state: State | None, network: Network, batch: int, time_steps: int) -> None:
-    """Raise InvalidInput if the steps of `state`, which may be None for rest, do not fit; its arrays are not looked at.
-
-    Also where the network has parameters for fewer steps than a sample ends this run with.
-    """
-    if state is not None:
-        _check_steps(state, batch)
-        time_steps += int(state.steps.max(initial=0))
-    network.spec.check_steps(time_steps)
+def check_steps(state: State | None, network: Network, time_steps: int) -> None:
+    """Raise InvalidInput where the network has parameters for fewer steps than a sample ends this run with."""
+    network.spec.check_steps(time_steps + (0 if state is None else int(state.steps.max(initial=0))))
 
 
-def _check_steps(state: State, batch: int) -> None:
+def check_ages(state: State, batch: int) -> None:
+    """Raise InvalidInput if the steps of a state are not those of so many samples; its arrays are not looked at."""
     if state.steps.dtype != np.int64:
         raise InvalidInput(f"state: the type of its steps is {state.steps.dtype}, expected int64")
     if state.steps.shape != (batch,):

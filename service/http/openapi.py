@@ -115,7 +115,7 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
             operations["post"]["requestBody"] = of_v2[last]
         for operation in operations.values():
             _describe_headers(operation, last)
-            if path.startswith("/v2") or last != "predict":
+            if path.startswith("/v2") or last not in ("predict", "stream"):
                 operation["responses"].pop("422", None)  # FastAPI adds it for parameters, which cannot be invalid here
             for parameter in operation["parameters"]:
                 if parameter["in"] == "path" and parameter["name"] in place:

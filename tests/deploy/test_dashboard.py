@@ -41,9 +41,10 @@ LEFT_OUT = {"process_virtual_memory_bytes"}  # exposed and not shown: address sp
 
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, set[str]]:
-    """The labels of each sample that the service exposes after a request that had to wait for a worker."""
+    """The labels of what the service exposes after a request that had to wait for a worker, and a session."""
     with serving(PRETRAINED) as client:
         assert client.post("/predict", json={"inputs": [ZERO] * 256}).status_code == 200
+        assert client.post("/models/braille/stream?step_us=1000", content=bytes(8)).status_code == 200
         families = list(text_string_to_metric_families(client.get("/metrics").text))
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 

@@ -123,5 +123,5 @@ def test_a_convolution_is_scaled_channel_by_channel() -> None:
 
 
 def test_a_network_without_a_layer_that_fires_is_left_as_it_is(rasters: FloatArray) -> None:
-    module = fresh(rasters, "")
+    module = fresh(rasters, "none")
     assert torch.isfinite(neurons(module, "output").parameter("gain")).all()

@@ -25,7 +25,7 @@ from models.engines.event.cores import Cores, shared
 from models.engines.event.plan import Plan
 from models.engines.event.repeated_chunk import chunk_type
 from models.engines.event.warm import compile_kernels
-from models.engines.state import check_arrays, check_steps, steps_since_rest
+from models.engines.state import check_ages, check_arrays, check_steps, steps_since_rest
 from models.engines.stop import Stop
 from models.spec import Spec
 from models.spec.network import Network
@@ -67,9 +67,10 @@ class EventEngine:
         for a state or a number of steps that does not fit, and where a neuron fires more often in a step than can be
         counted.
         """
-        check_steps(state, self.network, inputs.batch, inputs.time_steps)
         if state is not None:
+            check_ages(state, inputs.batch)
             state = self._own(state, inputs.batch)
+        check_steps(state, self.network, inputs.time_steps)
         steps = steps_since_rest(state, inputs.batch, inputs.time_steps)
         with self.cores:
             if inputs.batch <= 1:

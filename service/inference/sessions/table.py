@@ -106,6 +106,7 @@ class Sessions:
 
     def admit(self, model: LoadedModel) -> None:
         """Count one more session of a model. Raises Overloaded, and InvalidInput for a model that has no state."""
+        self.metrics.begin(model.name)
         self._require_room(model, model.state_bytes)
         self._count(model, 1)
 

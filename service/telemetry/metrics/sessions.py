@@ -26,3 +26,8 @@ class SessionMetrics:
         self.ended = Counter("spikeserve_sessions_ended", about, (*MODEL, "reason"), registry=registry)
         about = "Seconds from the message that closed a window to its line."
         self.lag = Histogram("spikeserve_session_lag_seconds", about, MODEL, buckets=LAGS, registry=registry)
+
+    def begin(self, model: str) -> None:
+        """Export all that is counted of a model's sessions, since an alert needs to see an increase from 0."""
+        for metric in (self.windows, self.events, self.late, self.refused, self.lag):
+            metric.labels(model)

@@ -125,7 +125,7 @@ for _name in NAMES:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
-    against: Annotated[str, typer.Option(help="The framework and your own code: snntorch:package.module:factory.")],
+    against: Annotated[str, typer.Option(help="The framework and your own code: snntorch:nets:make.")],
     state_dict: StateDictOption = None,
     key: KeyOption = None,
     prefix: PrefixOption = None,
