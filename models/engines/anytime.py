@@ -91,7 +91,7 @@ def most_spikes(spec: Spec) -> int | None:
     """Return how many spikes a step can add at most to a class of what is read; None where there is no such bound.
 
     There is one where spikes are counted, also as their sum or mean, and a neuron fires at most once a step. A membrane
-    has none that would help: what its inputs could add in a few steps, if all of them fired, is more than it holds.
+    has no bound that would help: if all its inputs fired for a few steps, they could add more than it holds.
     """
     read = spec.readout_node
     if not isinstance(read, Spiking) or read.fire is Fire.MULTIPLE:

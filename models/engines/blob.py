@@ -6,8 +6,8 @@
     content    32 bytes, the sha256 of what follows
     arrays     safetensors: those of the state by their names, and `steps`
 
-Nothing is unpickled. The bytes are bound to the bundle, and a changed one is found; but they are not signed: whoever
-can write them may write any state. So a state that is read has the network's arrays, in their shapes and types, with
+Nothing is unpickled. The bytes name their bundle, and a check sum finds damage. They are not signed, so anybody can
+write a state of their own. A state that is read has the network's arrays all the same, in their shapes and types, with
 values that a run can leave.
 """
 

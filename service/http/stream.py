@@ -19,6 +19,7 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from models.coding import RECORD
 from models.errors import InvalidInput
 from service.errors import UnsupportedMedia, shown
 from service.http.direct import DirectRoute
@@ -27,12 +28,13 @@ from service.http.middleware.requests import exchange_of
 from service.http.routes import ERRORS, Name, Version, responses
 from service.http.services import Services
 from service.inference.body import Body
+from service.inference.media import BYTES, RECORDS
 from service.inference.sessions.messages import Line
 from service.inference.sessions.options import StreamOptions
 from service.inference.sessions.stream import Stream
 from service.inference.sessions.table import OpenSession
 
-RECORDS = {"application/vnd.spikeserve.events", "application/octet-stream", "application/x-www-form-urlencoded", ""}
+RECORD_TYPES = {RECORDS.decode(), BYTES.decode(), "application/x-www-form-urlencoded", ""}  # curl sends the third
 MESSAGES = {"application/x-ndjson", "application/jsonl"}
 LINE_BYTES = 2**26  # of a message in a body
 PART_BYTES = 2**16  # of events that are worked on at once
@@ -103,8 +105,8 @@ async def stream_by_post(request: Request, name: Name, version: Version | None =
     services: Services = request.app.state.services
     exchange = exchange_of(request)
     kind = exchange.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
-    if kind not in RECORDS | MESSAGES:
-        expected = "application/vnd.spikeserve.events or application/x-ndjson"
+    if kind not in RECORD_TYPES | MESSAGES:
+        expected = f"{RECORDS.decode()} or application/x-ndjson"
         raise UnsupportedMedia(f"Content-Type is {shown(kind)}, expected {expected}")
     if exchange.headers.get(b"content-encoding", b"identity") != b"identity":
         raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
@@ -155,12 +157,12 @@ async def _records(body: Body) -> AsyncIterator[bytes]:
     rest = b""
     while (part := await body.part()) is not None:
         content = rest + part
-        whole = len(content) - len(content) % 8
+        whole = len(content) - len(content) % RECORD.itemsize
         rest = content[whole:]
         for start in range(0, whole, PART_BYTES):
             yield content[start : min(whole, start + PART_BYTES)]
     if rest:
-        raise InvalidInput(f"the body ends with {len(rest)} bytes of an event, expected 8 for each")
+        raise InvalidInput(f"the body ends with {len(rest)} bytes of an event, expected {RECORD.itemsize} for each")
 
 
 async def _messages(body: Body) -> AsyncIterator[str]:

@@ -60,7 +60,7 @@ def terabytes_claimed(folder: Path) -> None:
 
 
 def terabytes_of_holes(folder: Path) -> None:
-    os.truncate(folder / File.WEIGHTS, 2**42)  # the disk gives no block to a hole, but whoever reads it gets all zeros
+    os.truncate(folder / File.WEIGHTS, 2**42)  # a hole takes no room on the disk, but reads as 4 TiB of zeros
 
 
 def terabytes_of_parameters(folder: Path) -> None:

@@ -168,6 +168,6 @@ def _lowest(
 
 
 def _rounded_down(score: float) -> float:
-    """Return a score cut to four digits, so that whoever has it reaches it."""
+    """Return a score rounded down to four digits, so that the sample that it comes from still reaches it."""
     scale = 10.0 ** (3 - math.floor(math.log10(score)))
     return math.floor(score * scale) / scale

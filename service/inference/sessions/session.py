@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from time import perf_counter
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from service.inference.sessions.messages import Scores, WindowLine
 from service.inference.sessions.options import Reading, StreamOptions
 from service.inference.sessions.windows import Window, Windows
 
+Kept: TypeAlias = tuple[State | None, NDArray[np.int64], NDArray[np.float64], int, int | None]
 CAMERA_AXES = 3  # channels, height, width
 
 
@@ -64,6 +66,14 @@ class Session:
         self.state, self.counts, self.decayed = state, spikes_so_far(state, self.spec.classes), decayed
         self.answered, self.answered_until = number, start
         self.windows.go_on(number, start)
+
+    def kept(self) -> Kept:
+        """Return what the next window changes, to `go_back` to."""
+        return self.state, self.counts, self.decayed, self.answered, self.answered_until
+
+    def go_back(self, kept: Kept) -> None:
+        """Take the last window back, whose line the client may not have got."""
+        self.state, self.counts, self.decayed, self.answered, self.answered_until = kept
 
     async def answer(self, window: Window, arrived: float) -> WindowLine:
         """Run a closed window, and return its line; `arrived` is when the message came that closed it.

@@ -128,11 +128,16 @@ class Stream:
             await self._answer(window, arrived)
 
     async def _answer(self, window: Window, arrived: float) -> None:
+        kept = self.session.kept()
         line = await self.session.answer(window, arrived)
         name = self.session.model.name
         self.metrics.windows.labels(name).inc()
         self.metrics.lag.labels(name).observe(perf_counter() - arrived)
-        await self.send(line)
+        try:
+            await self.send(line)
+        except asyncio.CancelledError:  # the session ends; its state must not be ahead of the lines that the client has
+            self.session.go_back(kept)
+            raise
 
     async def state_line(self, reason: str | None = None) -> StateLine:
         """Return the state at the end of the last window that was answered."""

@@ -1,0 +1,49 @@
+"""A session that ends while its client does not read: its state is not ahead of the lines that were sent."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from models.coding.records import make_records
+from service.http.services import Services
+from service.inference.sessions.messages import Line
+from service.inference.sessions.options import StreamOptions
+from service.inference.sessions.stream import Stream
+from service.inference.sessions.table import Ended
+from tests.bundles import publish
+from tests.service.asgi import started
+from tests.service.sessions.conftest import pairs
+
+
+@pytest.mark.anyio
+async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(tmp_path: Path) -> None:
+    publish(tmp_path, pairs(), "pairs")
+    async with started(tmp_path) as client:
+        services: Services = client.app.state.services
+        sent: list[Line] = []
+        blocked = asyncio.Event()
+
+        async def receive() -> bytes:
+            return make_records([0, 2000, 4000], [0, 0, 0]).tobytes()
+
+        async def send(line: Line) -> None:
+            if line["type"] == "window" and line["window"] == 1:
+                blocked.set()
+                await asyncio.Event().wait()  # this client reads no further
+            sent.append(line)
+
+        async def serve() -> None:
+            with services.sessions.opened(client.model("pairs"), StreamOptions()) as opened:
+                await Stream(opened, services.sessions, services.blobs, send).serve(receive)
+
+        serving = asyncio.create_task(serve())
+        await blocked.wait()
+        services.sessions.end_all(Ended.DRAINING)
+        await serving
+    first, state = sent
+    assert (first["type"], state["type"]) == ("window", "state")
+    assert state["type"] == "state"
+    assert (state["window"], state["t"]) == (1, 2000)
