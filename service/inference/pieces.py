@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
+from service.inference.interpreter import before_piece
+
 Pieces: TypeAlias = list[bytes]
 
 SHORT_BYTES = 2**16  # the size of an answer that is made at once, on the event loop
@@ -71,12 +73,14 @@ def joined(fragments: Iterable[bytes]) -> Pieces:
     pieces: Pieces = []
     waiting: list[bytes] = []
     size = 0
+    before_piece()
     for fragment in fragments:
         waiting.append(fragment)
         size += len(fragment)
         if size >= PIECE_BYTES:
             pieces.append(b"".join(waiting))
             waiting, size = [], 0
+            before_piece()
     if waiting or not pieces:
         pieces.append(b"".join(waiting))
     return pieces

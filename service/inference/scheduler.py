@@ -35,12 +35,12 @@ from service.catalog.threads import Threads
 from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
 from service.inference.batching import policy_of
 from service.inference.codec import SMALL_BODY, Codec, Q
+from service.inference.interpreter import Interpreter
 from service.inference.job import Answer, AnyJob, Content, Job, encoded
 from service.inference.query import InSequence
 from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
 from service.inference.slices import Slice, Sliced
-from service.inference.switching import ShortSwitches
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import Times
@@ -81,7 +81,7 @@ class Scheduler:
         # Ordered sets, by lane and by price: the first is next.
         self.undecoded: tuple[dict[AnyJob, None], ...] = ({}, {}, {})
         self.waiting: tuple[dict[LoadedModel, None], ...] = ({}, {})  # the models with decoded jobs waiting
-        self.switches = ShortSwitches()
+        self.interpreter = Interpreter()  # of the codec threads
         self.decoding = [False for _ in Lane]  # whether a body is being decoded there
         self.enter_sequence: Callable[[AnyJob, InSequence], None] = lambda *_: None  # see `sessions.sequences`
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
@@ -282,9 +282,9 @@ class Scheduler:
 
     def _code(self, lane: Lane, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
         """Decode or render on the thread of a lane."""
-        self.switches.begin()
-        coding = self.codec_threads[lane].submit(function, *arguments)
-        coding.add_done_callback(lambda _: self.switches.end())
+        self.interpreter.begin()
+        coding = self.codec_threads[lane].submit(self.interpreter.run, function, *arguments)
+        coding.add_done_callback(lambda _: self.interpreter.end())
         return coding
 
     def _decoded(self, lane: Lane, job: AnyJob, decoding: Future[None]) -> None:

@@ -50,6 +50,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, *, supervised: bool = False) -> None:
         services: Services = app.state.services
         self.selector = TimedSelector()
+        services.pipeline.scheduler.interpreter.iteration = self.selector
         super().__init__(
             uvicorn.Config(
                 Paced(app, self.selector),

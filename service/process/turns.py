@@ -23,12 +23,16 @@ MAX_TURNS = 64  # in one iteration
 
 
 class TimedSelector(DefaultSelector):
-    """The selector of the event loop, which notes when each iteration began: asyncio does not tell."""
+    """The selector of the event loop, which notes when the iteration that goes on began: asyncio does not tell.
 
-    began = math.inf  # on the clock of perf_counter; before the first iteration none goes on
+    Other threads may ask as well.
+    """
+
+    began = math.inf  # on the clock of perf_counter; while the event loop waits for files, no iteration goes on
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """Wait for files as any selector does; what asyncio does with those that are ready is an iteration."""
+        self.began = math.inf
         ready = super().select(timeout)
         self.began = perf_counter()
         return ready

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 from time import perf_counter
 
 import pytest
@@ -102,6 +104,32 @@ def test_the_selector_of_a_loop_tells_how_long_an_iteration_goes_on() -> None:
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         assert runner.run(work()) == (True, True)
+
+
+def test_while_an_event_loop_waits_no_iteration_goes_on() -> None:
+    selector = TimedSelector()
+    seen: list[float] = []
+
+    async def wait() -> None:
+        answered = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            ends = perf_counter() + 10
+            while selector.began != math.inf and perf_counter() < ends:  # it is about to wait, for this thread
+                pass
+            seen.append(selector.began)
+            loop.call_soon_threadsafe(answered.set)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        async with asyncio.timeout(60):
+            await answered.wait()
+        thread.join()
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(wait())
+    assert seen == [math.inf]
 
 
 async def test_with_one_turn_short_iterations_give_no_more() -> None:
