@@ -57,6 +57,7 @@ class Registry:
         self.never_ready = set(self.models)  # models of the start that have not had a ready version yet
         self.draining = False
         self.on_unload: Callable[[str], None] = lambda _: None  # is told the name of a model that is unloaded
+        self.before_ready: Callable[[], None] = lambda: None  # is called once the first load is over
 
     @classmethod
     def of(cls, settings: Settings, loaders: Threads) -> Registry:
@@ -109,6 +110,7 @@ class Registry:
         if self.has_networks:
             loads.append(self.loaders.submit(prepare, self.settings))
         await asyncio.gather(*loads, return_exceptions=True)
+        self.before_ready()
         self.first_load_over = True
 
     async def loads_over(self) -> None:

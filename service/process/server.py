@@ -76,10 +76,10 @@ class Server(uvicorn.Server):
             )
         )
         self.registry = services.registry
+        self.registry.before_ready = _keep_from_collector
         self.sessions = services.sessions
         self.settings = settings
         self.supervised = supervised
-        self.gc_frozen = False  # whether the garbage collector ignores what was loaded at the start
         self.stopped_at: float | None = None  # when it was asked to stop
         self.draining = Event()
         self.status = 0  # the exit status
@@ -131,12 +131,6 @@ class Server(uvicorn.Server):
         while not self._may_close():
             if self.stopped_at is not None:
                 self.sessions.end_all()
-            if self.registry.first_load_over and not self.gc_frozen:
-                # The objects loaded so far live on. Collecting garbage among all of them delayed requests by 50 ms,
-                # several times a second.
-                gc.collect()
-                gc.freeze()
-                self.gc_frozen = True
             await asyncio.sleep(WATCH_SECONDS)
         left = self._grace_left()
         if left == 0:
@@ -171,3 +165,12 @@ class Server(uvicorn.Server):
         """Close the connections whose clients have not read their answers."""
         if abort_connections(self):
             self.status = UNFINISHED
+
+
+def _keep_from_collector() -> None:
+    """Keep what was loaded from the garbage collector: it lives on, and looking at it takes 100 ms each time.
+
+    This takes as long, and so it comes before the server is ready.
+    """
+    gc.collect()
+    gc.freeze()
