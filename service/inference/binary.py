@@ -27,6 +27,7 @@ from service.inference.event_files.formats import FileFormat, file_format
 from service.inference.event_files.isolated import read_file, require_reader
 from service.inference.media import Form
 from service.inference.npy import read_npy
+from service.inference.validation import channels_hint
 
 WHERE = "the body"
 
@@ -74,7 +75,10 @@ def _array(array: NDArray[Any], model: LoadedModel, time_steps: int | None) -> S
     if array.shape[1:] not in (one, flat) or not len(array):
         wanted = ("time_steps", *shape) if time else shape
         expected = "×".join(map(str, wanted))
-        raise InvalidInput(f"the body is an array of shape {show(array.shape)}, expected samples×{expected}, or one")
+        raise InvalidInput(
+            f"the body is an array of shape {show(array.shape)}, expected samples×{expected}, or one"
+            f"{channels_hint(array.shape, shape)}"
+        )
 
     def make() -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float32 is beyond the range, which says so

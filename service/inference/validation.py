@@ -1,14 +1,20 @@
-"""Pydantic's validation errors as sentences that name the field, the value and what was expected."""
+"""Errors of validation as sentences that name the field, the value and what was expected, with a hint if one helps."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 from pydantic import ValidationError
 
+from models.spec.parameters import Shape
 from service.errors import cut, shown
 
 MAX_LISTED = 100  # more errors than this are only counted, since listing them makes an object of each
+LONGEST_NAME = 64  # characters of an unknown field that is compared with the known ones
+IMAGE_AXES = 3  # channels, height, width
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class FirstError:
 
 
 def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] = frozenset()) -> FirstError:
-    """Return the first error as a sentence.
+    """Return the first error as a sentence; an unknown field that is nearly a known one comes before all others.
 
     `fields` lists the known fields, for an error about an unknown one. `hidden` are the parts of pydantic's location
     that do not come from the client's JSON (the tags of a union).
@@ -29,13 +35,30 @@ def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] =
         return FirstError(
             "many", f"the body has {error.error_count()} errors, expected an object with the fields {fields}"
         )
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first, hint = _misspelt(errors, fields) or (errors[0], "")
     where = _place([part for part in first["loc"] if part not in hidden])
     expected = _expected(first["msg"])
     template = _TEMPLATES.get(first["type"], "{where} is {given}, expected {expected}")
     most = first.get("ctx", {}).get("max_length")
     sentence = template.format(where=where, given=shown(first["input"]), expected=expected, fields=fields, most=most)
-    return FirstError(first["type"], sentence)
+    return FirstError(first["type"], sentence + hint)
+
+
+def _misspelt(errors: Sequence[Any], fields: str) -> tuple[Any, str] | None:
+    """Return the first unknown field of the body that is nearly a known one, and a hint at that; None without one."""
+    for each in errors:
+        if each["type"] == "extra_forbidden" and len(each["loc"]) == 1 and len(each["loc"][0]) <= LONGEST_NAME:
+            near = get_close_matches(each["loc"][0], fields.split(", "), n=1)
+            if near:
+                return each, f"; did you mean '{near[0]}'?"
+    return None
+
+
+def channels_hint(given: Shape, shape: Shape) -> str:
+    """Return a hint where an array of shape `given` has its channels last, for a model's input of `shape`; else ""."""
+    channels_last = len(shape) == IMAGE_AXES and given[-IMAGE_AXES:] == (*shape[1:], shape[0])
+    return "; the channels come first, as numpy.moveaxis(image, -1, 0) has them" if channels_last else ""
 
 
 def _place(location: list[int | str]) -> str:

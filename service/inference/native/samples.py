@@ -14,6 +14,7 @@ from models.spec import Coding, Task
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape, show
 from service.inference.native.schemas import PixelEvents, UnitEvents
+from service.inference.validation import channels_hint
 
 
 def to_samples(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray | Inputs:
@@ -74,5 +75,7 @@ def _array(sample: Sequence[Any], shape: Shape, time_steps: Shape, where: str) -
     flat = (*time_steps, math.prod(shape))
     if array.shape not in (wanted, flat):
         either = f"{show(wanted)}" if wanted == flat else f"{show(wanted)}, or {show(flat)} flat"
-        raise InvalidInput(f"{where} has shape {show(array.shape)}, expected {either}")
+        raise InvalidInput(
+            f"{where} has shape {show(array.shape)}, expected {either}{channels_hint(array.shape, shape)}"
+        )
     return array.reshape(wanted)

@@ -22,6 +22,7 @@ from service.inference.v2.outputs import INPUT, STEPS_USED, VARIES, Output, outp
 from service.inference.v2.parsing import parse
 from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
 from service.inference.v2.tensors import DTYPES, Array, Datatype, from_bytes, from_json, to_datatype, to_float32
+from service.inference.validation import channels_hint
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_DIGITS = 19
@@ -212,6 +213,7 @@ def _check_shape(shape: Shape, model: LoadedModel) -> None:
     if not fits:
         raise InvalidRequest(
             f"inputs[0].shape is [{', '.join(map(shown, shape))}], expected {list(expected)}, where -1 is 1 or more"
+            f"{channels_hint(shape, model.spec.input.shape)}"
         )
 
 

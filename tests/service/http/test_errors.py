@@ -49,6 +49,9 @@ from tests.serving import serving
         ('{"inputs": [[1, 1%s]]}' % ("0" * 400), 422, "inputs[0][1] is 1000000000"),
         ('{"inputs": [[1, 10.5]]}', 422, "inputs[0][1] is 10.5, expected 0 to 10"),
         ('{"inputs": [[1, 2]], "steps": 1}', 422, "steps is not a field here, expected one of inputs"),
+        ('{"input": [[1, 2]]}', 422, "input is not a field here, expected one of inputs, time_steps, seed, stop, "
+         "return; did you mean 'inputs'?"),
+        ('{"inputs": [[1, "2"]], "Seed": 1}', 422, "did you mean 'seed'?"),
         ('{"inputs": [[1, 2]], "time_steps": 0}', 422, "time_steps is 0, expected at least 1"),
         ('{"inputs": [[1, 2]], "time_steps": 1001}', 422, "time_steps is 1001, expected 1 to 1000"),
         ('{"inputs": [[1, 2]], "time_steps": 1.0}', 422, "time_steps is 1.0, expected an integer"),
@@ -89,6 +92,8 @@ def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, st
         ([], "inputs[0] has 0 steps, expected 1 to 1000"),
         ([[[[1]]]], "inputs[0] has shape 1×1×1×1, expected 1×2×2×3"),
         ("spikes", "inputs[0] is 'spikes', expected an array"),
+        ([[[[0, 1]] * 3] * 2], "inputs[0] has shape 1×2×3×2, expected 1×2×2×3, or 1×12 flat; the channels come first, "
+         "as numpy.moveaxis(image, -1, 0) has them"),
     ],
 )
 def test_a_sample_of_spikes_that_is_wrong_is_named(tmp_path: Path, sample: object, sentence: str) -> None:
