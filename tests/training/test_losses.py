@@ -12,6 +12,7 @@ from torch import Tensor
 from models.spec import Readout
 from training.errors import BrokenGradientChain, InvalidConfig, InvalidData
 from training.fit.losses import balancing_weights, membrane_loss, rate_penalty, require_gradient, spike_loss
+from training.fit.modules import IF
 
 
 def test_spike_loss_is_the_cross_entropy_of_counts() -> None:
@@ -87,6 +88,26 @@ def test_a_loss_without_grad_fn_names_the_cause_that_is_seen() -> None:
         require_gradient(frozen.sum(), [frozen])
     with torch.no_grad(), pytest.raises(BrokenGradientChain, match="gradients are off here"):
         require_gradient(torch.ones(1, requires_grad=True).sum(), [torch.ones(1, requires_grad=True)])
+
+
+def test_a_dead_loss_explains_itself_when_one_goes_backward_from_it() -> None:
+    layer, targets = IF(2), torch.tensor([0])
+    current = torch.ones(3, 1, 2)
+    with pytest.raises(BrokenGradientChain, match=r"^the loss has no grad_fn.*: look for an output that was detached"):
+        spike_loss(layer(current), targets).backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        loss = spike_loss(layer(current.requires_grad_()), targets)
+    with pytest.raises(BrokenGradientChain, match="gradients were off where it was made"):
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_dead_loss_is_a_number_as_any_other_and_may_be_a_term() -> None:
+    loss = spike_loss(torch.zeros(3, 1, 2), torch.tensor([0]))
+    assert float(loss) == pytest.approx(math.log(2))
+    weight = torch.tensor(3.0, requires_grad=True)
+    (loss + weight**2).backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    assert float(weight.grad) == 6.0
 
 
 def test_a_loss_with_a_chain_passes() -> None:

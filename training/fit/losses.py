@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ def spike_loss(
 
     `spikes` (time_steps, batch, classes), or with `batch_first` (batch, time_steps, classes), are summed over time;
     `targets` (batch,) are class indices, int64. Raises InvalidData for a wrong shape or type, or an unknown class.
+    Without a gradient, the loss is a `DeadLoss`.
     """
     spikes = spikes.transpose(0, 1) if batch_first and spikes.ndim == 3 else spikes
     _check(spikes, targets, "spikes")
@@ -77,7 +79,8 @@ def membrane_loss(
 def _cross_entropy(scores: Tensor, targets: Tensor, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
     # The mean is over samples, not over weights, so that the mean of two halves of a batch is that of the whole.
     losses = F.cross_entropy(scores, targets, class_weights, reduction="none", label_smoothing=label_smoothing)
-    return losses.mean()
+    loss = losses.mean()
+    return loss if loss.requires_grad else DeadLoss.of(loss)
 
 
 def readout_loss(
@@ -111,6 +114,27 @@ def rate_penalty(rates: Sequence[Tensor], low: float, high: float) -> Tensor:
     return ((rate - high).clamp(min=0) ** 2 + (low - rate).clamp(min=0) ** 2).mean()
 
 
+class DeadLoss(Tensor):
+    """A loss without a gradient. Its `backward` says why; PyTorch's only says that there is no grad_fn."""
+
+    gradients_were_off = False  # where it was made
+
+    @classmethod
+    def of(cls, loss: Tensor) -> DeadLoss:
+        """Return a loss as one that explains itself."""
+        dead = loss.as_subclass(cls)
+        dead.gradients_were_off = not torch.is_grad_enabled()
+        return dead
+
+    def backward(self, *arguments: Any, **named: Any) -> None:
+        """Raise BrokenGradientChain; where a term with a gradient was added meanwhile, go backward as any tensor."""
+        if self.requires_grad:
+            super().backward(*arguments, **named)  # type: ignore[no-untyped-call]
+            return
+        off = ["gradients were off where it was made (no_grad or inference_mode)"]
+        raise _broken(off if self.gradients_were_off else [])
+
+
 def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:
     """Raise BrokenGradientChain for a loss without grad_fn, naming the usual causes and those found here."""
     if loss.grad_fn is not None:
@@ -120,7 +144,11 @@ def require_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> None:
         seen.append("gradients are off here (no_grad or inference_mode)")
     if not any(parameter.requires_grad for parameter in parameters):
         seen.append("every parameter is frozen (requires_grad is False)")
-    raise BrokenGradientChain(
+    raise _broken(seen)
+
+
+def _broken(seen: Sequence[str]) -> BrokenGradientChain:
+    return BrokenGradientChain(
         "the loss has no grad_fn, so nothing can be trained: "
         + (f"{' and '.join(seen)}; " if seen else "")
         + "look for an output that was detached (detach, item, numpy), a forward pass under no_grad or inference_mode, "
