@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import tomllib
@@ -59,7 +60,7 @@ def test_a_page_of_the_site_links_to_nothing_that_is_not_on_the_site(page: str) 
     place = PurePosixPath(SITE[page])
     on_the_site = set(SITE.values())
     for path, _ in links(pages.moved((ROOT / page).read_text(), page, SITE)):
-        assert not path or (place.parent / path).as_posix() in on_the_site, f"{page} links to {path}"
+        assert not path or os.path.normpath(place.parent / path) in on_the_site, f"{page} links to {path}"
 
 
 def test_a_link_is_made_to_fit_the_site_with_its_anchor_and_others_are_left_alone() -> None:

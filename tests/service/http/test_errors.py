@@ -92,8 +92,11 @@ def test_a_body_that_is_wrong_is_named(client: TestClient, body: str | bytes, st
         ([], "inputs[0] has 0 steps, expected 1 to 1000"),
         ([[[[1]]]], "inputs[0] has shape 1×1×1×1, expected 1×2×2×3"),
         ("spikes", "inputs[0] is 'spikes', expected an array"),
-        ([[[[0, 1]] * 3] * 2], "inputs[0] has shape 1×2×3×2, expected 1×2×2×3, or 1×12 flat; the channels come first, "
-         "as numpy.moveaxis(image, -1, 0) has them"),
+        (
+            [[[[0, 1]] * 3] * 2],
+            "inputs[0] has shape 1×2×3×2, expected 1×2×2×3, or 1×12 flat; the channels come first, "
+            "as numpy.moveaxis(image, -1, 0) has them",
+        ),
     ],
 )
 def test_a_sample_of_spikes_that_is_wrong_is_named(tmp_path: Path, sample: object, sentence: str) -> None:

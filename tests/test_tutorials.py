@@ -1,0 +1,79 @@
+"""The tutorials run as they stand there, and their translations have the same programs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pages import LOCAL, ROOT, block_with, blocks
+from tests.serving import running
+
+GRADIENT = (ROOT / "docs/tutorials/gradient.md").read_text()
+TRANSLATIONS = {"docs/zh-tw/gradient.md": GRADIENT}
+
+
+def run(program: str, folder: Path, expected_status: int = 0) -> str:
+    """Run a program of a page in a folder, with the project's modules, and return what it printed and said."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == expected_status, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", TRANSLATIONS)
+def test_a_translation_has_the_same_programs_commands_and_messages(page: str) -> None:
+    translated = (ROOT / page).read_text()
+    for language in ("python", "sh", "text"):
+        assert blocks(translated, language) == blocks(TRANSLATIONS[page], language)
+
+
+def test_the_broken_program_ends_in_the_error_of_the_title(tmp_path: Path) -> None:
+    (error, _) = blocks(GRADIENT, "text")
+    assert run(block_with(GRADIENT, "python", "(hidden >= 1)"), tmp_path, expected_status=1).endswith(error)
+
+
+def test_the_same_program_learns_with_a_surrogate(tmp_path: Path) -> None:
+    printed = run(block_with(GRADIENT, "python", "class Threshold"), tmp_path)
+    (share,) = re.findall(r"^right on ([\d.]+)% of the images", printed)
+    assert float(share) > 97
+
+
+def test_a_membrane_that_is_kept_leads_into_the_batch_before(tmp_path: Path) -> None:
+    program = block_with(GRADIENT, "python", "class Threshold")
+    start = "hidden, output, counts = torch.zeros(len(x), 128), torch.zeros(len(x), 10), torch.zeros(len(x), 10)"
+    kept = "hidden, output = torch.zeros(64, 128), torch.zeros(64, 10)\n\n\ndef count_spikes"
+    program = program.replace(f"    {start}\n", "    global hidden, output\n    counts = torch.zeros(len(x), 10)\n")
+    program = program.replace("def count_spikes", kept)
+    said = run(program, tmp_path, expected_status=1)
+    assert "Trying to backward through the graph a second time" in said
+
+
+def test_a_published_network_is_served_with_its_own_counts(tmp_path: Path) -> None:
+    trained = block_with(GRADIENT, "python", "published = publish(")
+    counts = "print(network(x[:10].expand(8, -1, -1)).sum(dim=0).int().tolist())"
+    lines = run(trained + counts, tmp_path).splitlines()
+    assert "my-digits version 1" in lines
+    with running(tmp_path / "repository", "--default-model", "my-digits") as service:
+        asked = block_with(GRADIENT, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
+        answers = run(asked, tmp_path).splitlines()
+    assert [answer.partition(" ")[2] for answer in answers] == re.findall(r"\[[\d, ]+\]", lines[-1])
+
+
+def test_a_loss_that_is_dead_says_what_the_page_says(tmp_path: Path) -> None:
+    program = block_with(GRADIENT, "python", "published = publish(").replace(
+        "loss = spike_loss", "with torch.no_grad():\n            loss = spike_loss"
+    )
+    (_, message) = blocks(GRADIENT, "text")
+    said = run(program, tmp_path, expected_status=1)
+    assert " ".join(message.split()) in " ".join(said.split())
