@@ -1,4 +1,4 @@
-"""The messages that the page of questions explains are those that the code has, and the neuron of the concepts is right."""
+"""The messages that the page of questions explains are the code's, and the neuron of the concepts is right."""
 
 from __future__ import annotations
 
