@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests.pages import LOCAL, ROOT, block_with, blocks
 from tests.serving import running
 
+SNNTORCH = (ROOT / "docs/tutorials/snntorch.md").read_text()
 GRADIENT = (ROOT / "docs/tutorials/gradient.md").read_text()
 TRANSLATIONS = {"docs/zh-tw/gradient.md": GRADIENT}
 
@@ -77,3 +79,29 @@ def test_a_loss_that_is_dead_says_what_the_page_says(tmp_path: Path) -> None:
     (_, message) = blocks(GRADIENT, "text")
     said = run(program, tmp_path, expected_status=1)
     assert " ".join(message.split()) in " ".join(said.split())
+
+
+def test_an_snntorch_network_is_served_by_the_pages_commands(tmp_path: Path) -> None:
+    pytest.importorskip("snntorch")
+    program = block_with(SNNTORCH, "python", "def trained()")
+    (tmp_path / "mynet.py").write_text(program)
+    run(program, tmp_path)
+    (commands,) = blocks(SNNTORCH, "sh")
+    imported, verified, served = commands.splitlines()
+    said = [
+        subprocess.run(
+            [sys.executable, *shlex.split(command)[1:]],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ).stdout
+        for command in (imported, verified)
+    ]
+    assert "Published mine version 1" in said[0]
+    assert said[1].endswith("".join(blocks(SNNTORCH, "text")))
+    with running(tmp_path / "repository", *shlex.split(served)[1:]) as service:
+        asked = block_with(SNNTORCH, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
+        answers = [int(answer.split()[0]) for answer in run(asked, tmp_path).splitlines()]
+    assert sum(answer == digit for digit, answer in enumerate(answers)) >= 9  # the first ten digits are 0 to 9
