@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.engines.reference import ReferenceEngine
-from models.spec import Readout
+from models.spec import Coding, Readout
 from tests.training.plain_network import PLAIN, Cell, Hidden, Spike, Steps, taken_in
 from training.errors import NotConvertible
 from training.importers.frameworks.compare import compare, random_encoded, run_framework
@@ -145,7 +145,12 @@ def test_the_styles_of_a_loop_over_time_are_one_graph(style: str) -> None:
     assert shown(found)[0] == ("fc1", ())
     assert len(found.network.spec.nodes) == 2
     assert found.network.spec.readout is readout
+    assert found.network.spec.coding is (Coding.DIRECT if style.startswith("one sample") else Coding.SPIKES)
     require_same_spikes(found)
+
+
+def test_a_coding_that_is_given_counts_also_where_a_forward_repeats_its_sample() -> None:
+    assert taken_in(Net(looped), SIZE, coding=Coding.RATE).network.spec.coding is Coding.RATE
 
 
 def test_steps_and_batch_are_as_many_as_the_forward_wants() -> None:

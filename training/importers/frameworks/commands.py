@@ -60,6 +60,13 @@ BatchOption = Annotated[
     int | None,
     typer.Option(min=2, help="Samples that your forward is tried with, where it needs so many.", show_default="3"),
 ]
+CodingOption = Annotated[
+    Coding | None,
+    typer.Option(
+        help="How a sample becomes steps.",
+        show_default="direct where your forward gives one sample to all steps, else spikes",
+    ),
+]
 AnswerOption = Annotated[
     str | None,
     typer.Option(
@@ -81,7 +88,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         key: KeyOption = None,
         prefix: PrefixOption = None,
         rename: RenameOption = None,
-        coding: Annotated[Coding, typer.Option(help="How a sample becomes steps.")] = Coding.SPIKES,
+        coding: CodingOption = None,
         readout: ReadoutOption = None,
         labels: LabelsOption = None,
         scores: ScoresOption = None,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from models.errors import InvalidInput, InvalidSpec
-from models.spec import Readout
+from models.spec import Coding, Readout
 from models.spec.network import Network
 from models.spec.nodes import Flatten, Integrating, Node, Spiking
 from training.errors import InvalidGraph, NotConvertible
@@ -60,6 +60,8 @@ def convert(module: nn.Module, framework: Framework, options: Options) -> Conver
     if builder.nodes:  # a network without any is refused below
         _read(graph, builder, outputs, findings)
     dt = findings.steps.pop() if len(findings.steps) == 1 else None
+    if options.coding is None and graph.repeats_input:
+        options = replace(options, coding=Coding.DIRECT)
     network = builder.network(options, dt=dt, readout=findings.readout)
     return Converted(network, graph, places, tuple(findings.notes))
 

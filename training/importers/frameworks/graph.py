@@ -56,10 +56,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order in which they run, the network's input first, and what is read."""
+    """Nodes in the order in which they run, the network's input first, and what is read.
+
+    `repeats_input`: the network takes one sample, and gives it to its nodes at every step itself.
+    """
 
     nodes: tuple[Node, ...]
     reading: Reading
+    repeats_input: bool = False
 
     @property
     def needed(self) -> list[int]:

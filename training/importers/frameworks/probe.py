@@ -155,7 +155,7 @@ def _folded(network: nn.Module, recorder: Recorder, layout: Layout, beside: dict
         readings.add(replace(_reading(recorder, layout, answer, returned), note=note))
     if len(readings) > 1:
         raise NotConvertible("what it returns at its first step and later are not copies of each other")
-    return fold.proven(readings.pop(), recorder.framework)
+    return replace(fold.proven(readings.pop(), recorder.framework), repeats_input=not layout.steps)
 
 
 def _values(layout: Layout, step: int) -> tuple[Value, ...]:
