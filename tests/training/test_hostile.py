@@ -85,6 +85,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     circle["itself"] = circle["again"] = circle
     torch.save(circle, folder / "circle.pt")
     torch.save(weights | {"a\nb": torch.zeros(1)}, folder / "break.pt")
+    (folder / "header.npy").write_bytes(np.lib.format.magic(1, 0) + b"\1\0(")
     (folder / "deep.json").write_text("[" * 100_000)
     (folder / "null.toml").write_text('[data]\nfolder = "a\\u0000b"\n')
     (folder / "escape.toml").write_text('[data]\ndataset = "\\u001b[31m"\n')
@@ -162,6 +163,7 @@ def test_lr_range_prices_the_network_too(told: Callable[..., str]) -> None:
         (["--low", "@pipe.npy"], "--low is '@pipe.npy', which cannot be read: it is a pipe, a socket or a device"),
         (["--low", "@pipe.json"], "--low is '@pipe.json', which cannot be read: it is a pipe, a socket or a device"),
         (["--low", "@"], "--low is '@', which cannot be read: Is a directory"),
+        (["--low", "@header.npy"], "--low is '@header.npy', expected one number; or one for each channel"),
         (["--low", "@objects.npy"], "--low is '@objects.npy', expected one number; or one for each channel"),
         (["--state-dict", "pipe.pt"], "state-dict: 'pipe.pt' cannot be read: it is a pipe, a socket or a device"),
         (["--state-dict", "pipe.safetensors"], "state-dict: 'pipe.safetensors' cannot be read: it is a pipe"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,8 @@ from models.errors import InvalidInput
 from models.spec import Input, OutOfRange
 from models.spec.parameters import show
 from training.commands.groups import console
-from training.files import read_bytes
+from training.data.numpy_files import read_npy
+from training.files import read_bytes, require_plain
 
 MAX_BYTES = 2**28  # of a file of numbers: JSON has some twenty for each
 PANEL = "what a client sends"
@@ -131,8 +131,10 @@ def _numbers(flag: str, text: str) -> NDArray[np.float64]:
 
 
 def _read(path: Path) -> Any:
-    content = read_bytes(path, MAX_BYTES)
-    return np.load(BytesIO(content), allow_pickle=False) if path.suffix == ".npy" else json.loads(content)
+    if path.suffix != ".npy":
+        return json.loads(read_bytes(path, MAX_BYTES))
+    require_plain(path, MAX_BYTES)
+    return read_npy(path)
 
 
 def _standardised(
