@@ -5,6 +5,7 @@ They run in this process. A named pipe stands for all files that are none: who o
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ import torch
 from typer.testing import CliRunner
 
 from models.bundle.repository import PRETRAINED
+from tests.hostile_bundles.specs import huge_specs
 from training.__main__ import app, main
 from training.commands.told import sentence_of
 
@@ -300,6 +302,20 @@ def test_a_pipe_is_no_file_of_a_run(file: str, run: Path, tmp_path: Path, monkey
     # A run that cannot be resumed has no events of another start either.
     now = {path: path.lstat().st_mtime_ns for path in broken.rglob("*") if path.name != "config.toml"}
     assert now == {path: time for path, time in before.items() if path.name != "config.toml"}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_the_network_of_a_run_is_priced_before_anything_of_its_size_is_made(
+    command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, tmp_path / "huge")
+    name, spec, sentence = huge_specs()[0]
+    assert name == "padding"
+    (tmp_path / "huge/spec.json").write_text(json.dumps(spec))
+    result = CliRunner().invoke(app, [command, "huge"])
+    assert isinstance(result.exception, Exception)
+    assert (sentence_of(result.exception) or "").startswith(sentence)
 
 
 def test_the_command_line_itself_tells_the_sentence(

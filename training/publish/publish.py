@@ -26,7 +26,8 @@ from models.version import VERSION
 from training.data.datasets import Split
 from training.data.random_samples import random_split
 from training.errors import ExportRefused
-from training.publish.golden import CANDIDATES, choose_golden
+from training.publish.effort import Effort
+from training.publish.golden import choose_golden
 from training.report.parity import Parity, compare_engines, require_parity
 
 COMPARED = 16  # random samples on which the engines are compared
@@ -76,10 +77,13 @@ def publish_imported(
 ) -> Published:
     """Publish a network that came without data: engines are compared, and golden samples chosen, on random samples.
 
-    Raises ExportRefused where engines differ on each of those, or the default engine refuses the bundle.
+    Raises ExportRefused where engines differ on each of those, one of them takes too long to run, or the default engine
+    refuses the bundle.
     """
-    samples = random_split(network.spec, CANDIDATES)
-    return _publish(network, repository, name, samples, card, {}, compare_engines(network, samples[:COMPARED]))
+    effort = Effort.of(network.spec)
+    samples = random_split(network.spec, effort.samples)
+    parity = compare_engines(network, samples[:COMPARED], effort.at_once)
+    return _publish(network, repository, name, samples, card, {}, parity)
 
 
 def publish_external(
