@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -157,6 +158,53 @@ def test_a_value_of_a_file_controls_no_terminal(told: Callable[..., str]) -> Non
 
 def test_lr_range_prices_the_network_too(told: Callable[..., str]) -> None:
     assert told(*RANGE, "--architecture", "1000000000").startswith("architecture: '1000000000' is too large to be serv")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--plot", "y.xyz"], "plot: is 'y.xyz', expected a file that ends in .png or .pdf or .svg"),
+        (["--plot", "."], "plot: is '.', expected a file that ends in .png or .pdf or .svg"),
+        (["--plot", "nowhere/y.png"], "plot: is 'nowhere/y.png', but 'nowhere' is no folder, expected one that is"),
+        (
+            ["--highest", "inf"],
+            "lowest: is 1e-06, expected more than 0 and less than highest, inf, which is to be fini",
+        ),
+    ],
+)
+def test_lr_range(flags: list[str], sentence: str, told: Callable[..., str]) -> None:
+    assert told(*RANGE, "--architecture", "4", *flags).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "sentence"),
+    [
+        ("x.nir", ["--dt", "0"], "--dt is 0, expected a finite number of seconds above 0"),
+        ("x.nir", ["--dt", "nan"], "--dt is nan, expected a finite number of seconds above 0"),
+        (".", [], "'.': cannot be read or written: Is a directory"),
+        ("nowhere/x.nir", [], "'nowhere/x.nir': cannot be read or written: No such file or directory"),
+        ("data.npz/x.nir", [], "'data.npz/x.nir': cannot be read or written: Not a directory"),
+    ],
+)
+def test_export_nir(file: str, flags: list[str], sentence: str, told: Callable[..., str]) -> None:
+    assert told("export", "nir", PRETRAINED / "digits" / "1", file, *flags) == sentence
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bound on a file's size is Linux' here")
+def test_export_nir_to_a_full_disk_is_one_sentence_and_leaves_no_file(tmp_path: Path) -> None:
+    # A process that may write no file over 8 KiB; the digits need some 100.
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192));"
+        "from training.__main__ import main; main()"
+    )
+    command = ["export", "nir", str(PRETRAINED / "digits" / "1"), str(tmp_path / "x.nir")]
+    ended = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        f"error: '{tmp_path}/x.nir': cannot be read or written: File too large\n",
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
