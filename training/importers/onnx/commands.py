@@ -21,6 +21,7 @@ from training.commands.groups import (
     units_of,
 )
 from training.commands.input_flags import show_input, with_input_flags
+from training.commands.told import printable
 from training.importers.card import imported_card
 from training.importers.onnx.isolated import SECONDS, Trial, try_isolated
 from training.importers.onnx.said import Said
@@ -93,12 +94,12 @@ def import_command(
     card = _card(model, file.name, name)
     published = publish_external(contract, model.content, ModelRepository(repository), name, card)
     for sentence in model.changes:
-        console.print(sentence[0].upper() + sentence[1:], highlight=False, markup=False)
+        console.print(printable(sentence[0].upper() + sentence[1:]), highlight=False, markup=False)
     show_input(contract.input)
     kind = contract.scores if contract.output_kind is OutputKind.SCORES else contract.output_kind
     console.print(
-        f"Output: '{contract.output_name}', {kind}: {', '.join(contract.labels[:20])}"
-        f"{f' and {contract.classes - 20} more' if contract.classes > 20 else ''}",
+        printable(f"Output: '{contract.output_name}', {kind}: {', '.join(contract.labels[:20])}")
+        + (f" and {contract.classes - 20} more" if contract.classes > 20 else ""),
         highlight=False,
         markup=False,
     )
