@@ -61,6 +61,7 @@ TRAINING: Arrows = {
     },
     "training.commands.lr_range": {
         *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
+        "training.errors",
     },
     "training.__main__": {
         *("training.commands", "training.commands.fit", "training.commands.lr_range", "training.commands.runs"),

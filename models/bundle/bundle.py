@@ -70,6 +70,9 @@ READOUT_TOLERANCE = 1e-4
 
 DEFAULT_LIMITS = LoadLimits()
 
+# Of the signals of the golden samples that are replayed at once, as priced; what an engine takes is a few times that.
+REPLAYED_BYTES = 2**26
+
 
 class Header(Frozen):
     """The fields of bundle.json that every bundle has."""
@@ -189,23 +192,35 @@ class Bundle:
         return create(name, self.network, onnx_model=self.onnx_model, device=device, threads=threads)
 
     def verify(self, engine: Runner) -> None:
-        """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs."""
+        """Replay the golden samples through `engine`; raises InvalidBundle that names the first sample that differs.
+
+        As many run at once as fit into REPLAYED_BYTES by the bundle's price, so that no number of samples takes more
+        memory than a few do.
+        """
+        golden, bytes_of_step = self.golden, sum(node.per_step for node in Price.of(self.task).nodes)
+        at_once = max(1, REPLAYED_BYTES // (self.task.time_steps * bytes_of_step))
+        for start in range(0, golden.inputs.batch, at_once):
+            part = slice(start, start + at_once)
+            self._verify(engine, start, golden.inputs[part], golden.spike_counts[part], golden.readout[part])
+
+    def _verify(
+        self, engine: Runner, first: int, inputs: EncodedInputs, spike_counts: Counts, readout: FloatArray
+    ) -> None:
+        """Replay some of the golden samples, from the `first` on."""
         try:
-            result, _ = engine.run(self.golden.inputs)
+            result, _ = engine.run(inputs)
         except InvalidInput as error:
             raise InvalidBundle(f"{File.GOLDEN}: cannot be run on engine '{engine.name}': {error}") from error
-        for index, (found, expected) in enumerate(zip(result.spike_counts, self.golden.spike_counts, strict=True)):
-            if not np.array_equal(found, expected):
-                raise InvalidBundle(
-                    f"{File.GOLDEN}: sample {index} gives spike counts {found.tolist()} on engine '{engine.name}', "
-                    f"but the bundle was exported with {expected.tolist()}"
-                )
-        differs = ~close_readouts(result.readout, self.golden.readout, self.task, self.golden.inputs.time_steps)
-        if differs.any():
-            index = int(np.argwhere(differs)[0][0])
+        for index in np.flatnonzero((result.spike_counts != spike_counts).any(axis=1)):
             raise InvalidBundle(
-                f"{File.GOLDEN}: sample {index} reads out {result.readout[index].tolist()} on engine '{engine.name}', "
-                f"but the bundle was exported with {self.golden.readout[index].tolist()}"
+                f"{File.GOLDEN}: sample {first + index} gives spike counts {result.spike_counts[index].tolist()} on "
+                f"engine '{engine.name}', but the bundle was exported with {spike_counts[index].tolist()}"
+            )
+        differs = ~close_readouts(result.readout, readout, self.task, inputs.time_steps)
+        for index in np.flatnonzero(differs.any(axis=1)):
+            raise InvalidBundle(
+                f"{File.GOLDEN}: sample {first + index} reads out {result.readout[index].tolist()} on engine "
+                f"'{engine.name}', but the bundle was exported with {readout[index].tolist()}"
             )
 
 

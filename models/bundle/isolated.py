@@ -1,13 +1,23 @@
-"""Processes for work that may never end, or may end its process: how they start, and how they end with their parent."""
+"""Processes for work that may never end, or may end its process: how they start, what bounds them, and how they end."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
 
 PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a process gets when the thread that forked it has ended
+
+
+class NoAnswer(Exception):
+    """A process that ended without an answer; the message says how."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -21,6 +31,54 @@ def environment() -> dict[str, str]:
     NumPy's threads would only reserve memory, and a process that has threads is not forked safely.
     """
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
+
+
+@contextmanager
+def answered(module: str, *arguments: str, seconds: float, given: bytes = b"") -> Iterator[IO[bytes]]:
+    """Run a module, which is given bytes as its standard input, and yield a file of what it answers.
+
+    What it writes to its standard output goes by way of a temporary file, which takes as much room as that. Raises
+    TimeoutError once it has run for so many seconds, and NoAnswer where it ends with another status than 0.
+    """
+    with tempfile.TemporaryFile() as answer:
+        try:
+            ended = subprocess.run(  # noqa: S603
+                command(module, *arguments),
+                env=environment(),
+                input=given,
+                stdout=answer,
+                stderr=subprocess.PIPE,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+        if ended.returncode != 0:
+            said = ended.stderr.decode(errors="replace").splitlines()[-1:]
+            raise NoAnswer(": ".join([f"exit status {ended.returncode}", *said]))
+        answer.seek(0)
+        yield answer
+
+
+def limit_this_process(memory: int, seconds: float) -> None:
+    """Bound this process's addresses, in bytes, and its processor time; does nothing where not on Linux.
+
+    It leaves no core file, and is the first that the kernel ends where the machine's memory runs out. Whoever waits for
+    it stops waiting before its time is over: that bound ends it where nobody waits any more.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    for kind, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, int(seconds) + 1),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def end_with_parent(parent: int) -> None:

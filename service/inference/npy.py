@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ MAGIC = b"\x93NUMPY"
 LENGTHS = {b"\x01\x00": 2, b"\x02\x00": 4}  # by format, the bytes of the header's length
 MAX_HEADER_BYTES = 10_000  # as many as NumPy allows, since its text is evaluated as a literal
 FIELDS = {"descr", "fortran_order", "shape"}
+# What Python's parser writes a warning of: a backslash, and a number that runs into a keyword, as in `1or 2`.
+WARNED_OF = re.compile(r"\\|\b[0-9][\w.]*(?:and|else|for|i[fns]|not|or)")
 
 
 class Header(NamedTuple):
@@ -59,7 +62,7 @@ def _header(content: bytes) -> Header:
         raise MalformedBody(f"the body is an .npy whose header has {end - start} bytes, expected at most {most} here")
     text = content[start:end].decode("latin-1")
     try:
-        fields = ast.literal_eval("" if "\\" in text else text.strip())
+        fields = ast.literal_eval("" if WARNED_OF.search(text) else text.strip())
         if type(fields) is not dict or fields.keys() != FIELDS or type(fields["fortran_order"]) is not bool:
             raise ValueError  # noqa: TRY301
         shape = fields["shape"]
@@ -72,4 +75,6 @@ def _header(content: bytes) -> Header:
         ) from error
     if dtype.hasobject:
         raise MalformedBody("the body is an .npy of Python objects, expected numbers, which need no pickle")
+    if dtype.subdtype is not None:  # its axes would come on top of the shape
+        raise MalformedBody(f"the body is an .npy of arrays, {cut(str(dtype))}, expected one of numbers and its shape")
     return Header(dtype, shape, fields["fortran_order"], end)

@@ -17,9 +17,12 @@ from safetensors.numpy import load_file, save
 
 from models.bundle import Bundle, File
 from models.bundle.repository import PRETRAINED, ModelRepository
+from models.coding import Inputs
 from models.engines import EngineName, create
 from models.engines.anytime import Calibration
+from models.engines.base import RunResult
 from models.engines.reference import ReferenceEngine
+from models.engines.state import State
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from models.spec.network import Network
 from tests.bundles import contents, publish, rehash, rewrite
@@ -220,6 +223,36 @@ def test_a_damaged_bundle_is_refused_with_a_sentence_that_names_the_file(kind: s
 def test_a_card_that_is_no_utf_8_is_read_all_the_same(folder: Path) -> None:
     rehash(folder, File.CARD, b"# caf\xe9")
     assert Bundle.read(folder).card == "# caf\N{REPLACEMENT CHARACTER}"
+
+
+class Watched(ReferenceEngine):
+    """An engine that keeps how many samples each run had."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network)
+        self.batches: list[int] = []
+
+    def run(self, inputs: Inputs, *given: Any, **said: Any) -> tuple[RunResult, State]:
+        self.batches.append(inputs.batch)
+        return super().run(inputs, *given, **said)
+
+
+def test_golden_samples_are_replayed_a_few_at_a_time_however_many_there_are(tmp_path: Path) -> None:
+    # The toy's 2 inputs, 2 outputs of a Linear and 2 neurons have 72 bytes a step, 216 in its 3 steps: 310,689 samples
+    # fit into 64 MiB. A million of them are three runs of that many, and the rest.
+    publish(tmp_path, toy())
+    folder = tmp_path / "toy" / "1"
+    golden = load_file(folder / File.GOLDEN)
+    first = {"inputs": golden["inputs"][:, :1], **{name: golden[name][:1] for name in ("spike_counts", "readout")}}
+    repeats = {"inputs": (1, 10**6, 1), "spike_counts": (10**6, 1), "readout": (10**6, 1)}
+    many = {name: np.tile(values, repeats[name]) for name, values in first.items()}
+    many["spike_counts"][-1] += 1
+    rehash(folder, File.GOLDEN, save(many))
+    bundle = Bundle.read(folder)
+    engine = Watched(bundle.network)
+    with pytest.raises(InvalidBundle, match=r"golden\.safetensors: sample 999999 gives spike counts"):
+        bundle.verify(engine)
+    assert engine.batches == [310_689, 310_689, 310_689, 67_933]
 
 
 def test_a_golden_sample_that_is_not_reproduced_is_named(folder: Path) -> None:

@@ -5,8 +5,10 @@ They run in this process. A named pipe stands for all files that are none: who o
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ import torch
 from typer.testing import CliRunner
 
 from models.bundle.repository import PRETRAINED
+from tests.hostile_bundles.specs import huge_specs
 from training.__main__ import app, main
 from training.commands.told import sentence_of
 
@@ -85,6 +88,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     circle["itself"] = circle["again"] = circle
     torch.save(circle, folder / "circle.pt")
     torch.save(weights | {"a\nb": torch.zeros(1)}, folder / "break.pt")
+    (folder / "header.npy").write_bytes(np.lib.format.magic(1, 0) + b"\1\0(")
     (folder / "deep.json").write_text("[" * 100_000)
     (folder / "null.toml").write_text('[data]\nfolder = "a\\u0000b"\n')
     (folder / "escape.toml").write_text('[data]\ndataset = "\\u001b[31m"\n')
@@ -159,9 +163,57 @@ def test_lr_range_prices_the_network_too(told: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
+        (["--plot", "y.xyz"], "plot: is 'y.xyz', expected a file that ends in .png or .pdf or .svg"),
+        (["--plot", "."], "plot: is '.', expected a file that ends in .png or .pdf or .svg"),
+        (["--plot", "nowhere/y.png"], "plot: is 'nowhere/y.png', but 'nowhere' is no folder, expected one that is"),
+        (
+            ["--highest", "inf"],
+            "lowest: is 1e-06, expected more than 0 and less than highest, inf, which is to be fini",
+        ),
+    ],
+)
+def test_lr_range(flags: list[str], sentence: str, told: Callable[..., str]) -> None:
+    assert told(*RANGE, "--architecture", "4", *flags).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "sentence"),
+    [
+        ("x.nir", ["--dt", "0"], "--dt is 0, expected a finite number of seconds above 0"),
+        ("x.nir", ["--dt", "nan"], "--dt is nan, expected a finite number of seconds above 0"),
+        (".", [], "'.': cannot be read or written: Is a directory"),
+        ("nowhere/x.nir", [], "'nowhere/x.nir': cannot be read or written: No such file or directory"),
+        ("data.npz/x.nir", [], "'data.npz/x.nir': cannot be read or written: Not a directory"),
+    ],
+)
+def test_export_nir(file: str, flags: list[str], sentence: str, told: Callable[..., str]) -> None:
+    assert told("export", "nir", PRETRAINED / "digits" / "1", file, *flags) == sentence
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bound on a file's size is Linux' here")
+def test_export_nir_to_a_full_disk_is_one_sentence_and_leaves_no_file(tmp_path: Path) -> None:
+    # A process that may write no file over 8 KiB; the digits need some 100.
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192));"
+        "from training.__main__ import main; main()"
+    )
+    command = ["export", "nir", str(PRETRAINED / "digits" / "1"), str(tmp_path / "x.nir")]
+    ended = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        f"error: '{tmp_path}/x.nir': cannot be read or written: File too large\n",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
         (["--low", "@pipe.npy"], "--low is '@pipe.npy', which cannot be read: it is a pipe, a socket or a device"),
         (["--low", "@pipe.json"], "--low is '@pipe.json', which cannot be read: it is a pipe, a socket or a device"),
         (["--low", "@"], "--low is '@', which cannot be read: Is a directory"),
+        (["--low", "@header.npy"], "--low is '@header.npy', expected one number; or one for each channel"),
         (["--low", "@objects.npy"], "--low is '@objects.npy', expected one number; or one for each channel"),
         (["--state-dict", "pipe.pt"], "state-dict: 'pipe.pt' cannot be read: it is a pipe, a socket or a device"),
         (["--state-dict", "pipe.safetensors"], "state-dict: 'pipe.safetensors' cannot be read: it is a pipe"),
@@ -298,6 +350,20 @@ def test_a_pipe_is_no_file_of_a_run(file: str, run: Path, tmp_path: Path, monkey
     # A run that cannot be resumed has no events of another start either.
     now = {path: path.lstat().st_mtime_ns for path in broken.rglob("*") if path.name != "config.toml"}
     assert now == {path: time for path, time in before.items() if path.name != "config.toml"}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_the_network_of_a_run_is_priced_before_anything_of_its_size_is_made(
+    command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, tmp_path / "huge")
+    name, spec, sentence = huge_specs()[0]
+    assert name == "padding"
+    (tmp_path / "huge/spec.json").write_text(json.dumps(spec))
+    result = CliRunner().invoke(app, [command, "huge"])
+    assert isinstance(result.exception, Exception)
+    assert (sentence_of(result.exception) or "").startswith(sentence)
 
 
 def test_the_command_line_itself_tells_the_sentence(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import random
+import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -73,3 +76,61 @@ def test_arrays_come_back_as_they_went(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file.read("x"), values)
         np.testing.assert_array_equal(file.read("fortran"), values)
         assert file.read("y").tolist() == ["a", "b"]
+
+
+HEADERS = [
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,)",  # no bracket closes it
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }\n   x\n y",
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1" * 5000 + b",), }",
+    b"(" * 9000,
+    b"-" * 9000 + b"1",
+    b"'''",
+    b"{'descr': 3, 'fortran_order': False, 'shape': (2,), }",
+    b"",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
+def test_a_header_that_is_no_literal_is_refused_whatever_python_makes_of_it(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(npy.magic(1, 0) + len(header).to_bytes(2, "little") + header + bytes(8))
+    with pytest.raises(InvalidData, match=r"its header is b.*, expected descr, fortran_order and shape"):
+        read_npy(path)
+
+
+def test_damaged_headers_of_any_kind_are_refused_by_a_sentence(tmp_path: Path) -> None:
+    whole, sentences = array((2,), bytes(8)), []
+    drawn, path = random.Random(3), tmp_path / "x.npy"  # noqa: S311
+    for _ in range(500):
+        content = bytearray(whole)
+        for _ in range(drawn.choice([1, 2, 6])):
+            content[drawn.randrange(10, len(whole) - 8)] = drawn.choice(b"()[]{}'\"\\#,:L0-\n\r\0 \xff")
+        path.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's own, of headers that Python 2 could have written
+            sentences.append(refusal(path))
+    assert sum(sentence is not None for sentence in sentences) > 400
+    assert all(sentence is None or sentence.startswith(f"'{path}': ") for sentence in sentences)
+
+
+def refusal(path: Path) -> str | None:
+    """Return why a file is refused, or None where it is read."""
+    try:
+        read_npy(path)
+    except InvalidData as error:
+        return str(error)
+    return None
+
+
+def test_a_header_of_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    length = 2**25
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", npy.magic(2, 0) + length.to_bytes(4, "little") + bytes(length))
+    tracemalloc.start()
+    try:
+        why = r"x: its header has 33,554,432 bytes, expected at most 10,000"
+        with pytest.raises(InvalidData, match=why), open_npz(tmp_path / "x.npz") as file:
+            file.read("x")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()

@@ -132,7 +132,12 @@ def _numbers(flag: str, text: str) -> NDArray[np.float64]:
 
 def _read(path: Path) -> Any:
     content = read_bytes(path, MAX_BYTES)
-    return np.load(BytesIO(content), allow_pickle=False) if path.suffix == ".npy" else json.loads(content)
+    if path.suffix != ".npy":
+        return json.loads(content)
+    try:
+        return np.load(BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy lets out what Python's tokenizer and parser raise for a header
+        raise ValueError("no .npy of numbers") from error
 
 
 def _standardised(

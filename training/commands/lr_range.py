@@ -10,10 +10,13 @@ import typer
 from training.commands.flags import given, with_flags
 from training.commands.runs import console, load_data
 from training.config import TrainingConfig
+from training.errors import InvalidConfig
 from training.fit.devices import launch
 from training.fit.job import architecture_for
 from training.fit.rate_range import find_learning_rate
 from training.report.plots.rate_range import save_rate_range
+
+PLOTS = (".png", ".pdf", ".svg")
 
 
 @with_flags(TrainingConfig)
@@ -31,6 +34,7 @@ def lr_range(
     Each panel below is a section of the TOML file that --config reads, as for `fit`; --learning-rate and --schedule
     have no effect.
     """
+    _require_plot(plot)
     settings = TrainingConfig.read(config, given(TrainingConfig, context)).for_data()
     data = load_data(settings)
     architecture = architecture_for(settings, data)
@@ -42,3 +46,11 @@ def lr_range(
         f"Suggested learning rate {found.suggestion:.2g} (the loss is least at {found.best:.2g})", highlight=False
     )
     console.print(f"Plot: {plot}", highlight=False)
+
+
+def _require_plot(path: Path) -> None:
+    """Raise InvalidConfig for a file that could not be written once all steps are done."""
+    if path.suffix not in PLOTS:
+        raise InvalidConfig(f"plot: is '{path}', expected a file that ends in {' or '.join(PLOTS)}")
+    if not path.parent.is_dir():
+        raise InvalidConfig(f"plot: is '{path}', but '{path.parent}' is no folder, expected one that is there")

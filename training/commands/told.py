@@ -32,7 +32,12 @@ def _is_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
+def printable(text: str, breaks: str = "") -> str:
+    """Return a text that cannot control a terminal: what is not printable, except `breaks`, is written as an escape."""
+    return "".join(each if each.isprintable() or each in breaks else ascii(each)[1:-1] for each in text)
+
+
 def _shown(sentence: str, breaks: str = "") -> str:
     """Return a sentence that fits on a screen and cannot control it, whatever it quotes."""
-    plain = "".join(each if each.isprintable() or each in breaks else ascii(each)[1:-1] for each in sentence)
+    plain = printable(sentence, breaks)
     return plain if len(plain) <= MOST else f"{plain[: MOST - 500]} … {plain[-500:]}"

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from models.spec.parameters import MAX_STEPS, Shape, show
 from training.config import DataConfig
 from training.data.dataset import Dataset, Split
 from training.data.normalise import method_for
+from training.data.numpy_files import read_npy
 from training.data.recordings import Recording, Recordings
 from training.errors import InvalidData
 
@@ -203,16 +204,15 @@ def _bin(folder: Path, splits: Sequence[Recordings], grid: Grid) -> None:
 
 
 def _read(folder: Path, part: str) -> Split:
-    return Split(_load(folder / f"{part}.npy", mmap_mode="r"), _load(folder / f"{part}-labels.npy"))
+    return Split(_load(folder / f"{part}.npy", mapped=True), _load(folder / f"{part}-labels.npy"))
 
 
 def _read_sensor(folder: Path) -> Shape:
     return tuple(map(int, _load(folder / SENSOR)))
 
 
-def _load(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
+def _load(path: Path, *, mapped: bool = False) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return read_npy(path, mapped=mapped)
+    except InvalidData as error:
         raise InvalidData(f"cache: '{path.parent}' cannot be read, delete it: {error}") from error
-    return array

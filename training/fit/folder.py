@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save
 
 from models.spec import Spec
 from models.spec.network import Network
+from models.spec.price import LoadLimits, Price
 from training.config import TrainingConfig
 from training.errors import InvalidConfig
 from training.files import memory, read_bytes, require_plain
@@ -100,8 +101,9 @@ class RunFolder:
         (self.path / "network.safetensors").write_bytes(save(dict(network.tensors)))
 
     def network(self) -> Network:
-        """Read the spec and the weights."""
+        """Read the spec and the weights; raises InvalidSpec for a network that takes too much to be loaded."""
         spec = Spec.read(self._read("spec.json"))
+        Price.of(spec).check(LoadLimits())  # before anything of its size is made
         try:
             weights = self.path / "network.safetensors"
             require_plain(weights, memory())

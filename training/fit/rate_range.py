@@ -63,8 +63,10 @@ def find_learning_rate(
     """
     if steps < 2:
         raise InvalidConfig(f"steps: is {steps}, expected at least 2")
-    if not 0 < lowest < highest:
-        raise InvalidConfig(f"lowest: is {lowest:g}, expected more than 0 and less than highest, {highest:g}")
+    if not 0 < lowest < highest < math.inf:
+        raise InvalidConfig(
+            f"lowest: is {lowest:g}, expected more than 0 and less than highest, {highest:g}, which is to be finite"
+        )
     module, _, optimiser, _ = start(architecture, data, config, devices)
     rates: list[float] = []
     losses: list[float] = []

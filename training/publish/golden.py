@@ -16,27 +16,28 @@ from models.spec.network import Network
 from models.spec.parameters import PER_NEURON
 from training.data.datasets import Split
 from training.errors import ExportRefused
+from training.publish.effort import Effort
 
 NUDGE = 2.0**-18  # about ten times what a float32 sum's order can do to it
-CANDIDATES = 64  # samples that are tried at most
-AT_A_TIME = 16
 THRESHOLDS = ("threshold", "adapt_gain")  # what a neuron's threshold is proportional to
 
 
 def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
     """Return the first samples of a split that every engine answers alike, with thresholds moved a little too.
 
-    Where fewer than `wanted` of the first CANDIDATES stay when thresholds move, the first of the others fill up. A
-    sample on which engines differ is never golden: a server on one of them would refuse the bundle. Raises
-    ExportRefused where engines differ on every sample.
+    Where fewer than `wanted` of the samples that are tried stay when thresholds move, the first of the others fill up;
+    `Effort` says how many are tried. A sample on which engines differ is never golden: a server on one of them would
+    refuse the bundle. Raises ExportRefused where engines differ on every sample, and where one takes too long to run.
     """
-    nudged = [ReferenceEngine(_with_thresholds(network, 1 + n)) for n in (-NUDGE, NUDGE)]
+    effort = Effort.of(network.spec)
+    tried = min(effort.samples, len(split))
+    nudged = [create(available()[0], _with_thresholds(network, 1 + n)) for n in (-NUDGE, NUDGE)]
     others = [create(name, network) for name in available() if name is not EngineName.REFERENCE]
     reference = ReferenceEngine(network)
     steady: list[tuple[NDArray[Any], ...]] = []
     near: list[tuple[NDArray[Any], ...]] = []
-    for start in range(0, min(CANDIDATES, len(split)), AT_A_TIME):
-        inputs = encode(split.samples[start : start + AT_A_TIME], network.spec, network.spec.time_steps)
+    for start in range(0, tried, effort.at_once):
+        inputs = encode(split.samples[start : start + effort.at_once], network.spec, network.spec.time_steps)
         expected, _ = reference.run(inputs)
         found, moved = ([engine.run(inputs)[0] for engine in engines] for engines in (others, nudged))
         agreed = np.all([_same(each, expected, network.spec) for each in [expected, *found]], axis=0)
@@ -49,9 +50,8 @@ def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
     if not steady + near:
         names = ", ".join(f"'{name}'" for name in available())
         raise ExportRefused(
-            f"the engines {names} differ on each of the "
-            f"{min(CANDIDATES, len(split))} samples that were tried, so none can be golden and the network is not "
-            "exported"
+            f"the engines {names} differ on each of the {tried} samples that were tried, so none can be golden and the "
+            "network is not exported"
         )
     steps, spike_counts, readout = zip(*(steady + near)[:wanted], strict=True)
     return Golden(

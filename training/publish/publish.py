@@ -14,13 +14,11 @@ from pathlib import Path
 from rich.console import Console
 
 from models.bundle import Bundle, Contents
-from models.bundle.dry_run import verify
 from models.bundle.external import ExternalContents
-from models.bundle.repository import ModelRepository, require_name
+from models.bundle.repository import ModelRepository
 from models.engines.anytime import Calibration
 from models.engines.declared import CPU
 from models.engines.onnx import graph as onnx_graph
-from models.engines.onnx.external import ContractEngine
 from models.errors import EngineUnavailable, InvalidBundle
 from models.spec.network import Network
 from models.spec.onnx_contract import OnnxContract
@@ -28,7 +26,8 @@ from models.version import VERSION
 from training.data.datasets import Split
 from training.data.random_samples import random_split
 from training.errors import ExportRefused
-from training.publish.golden import CANDIDATES, choose_golden
+from training.publish.effort import Effort
+from training.publish.golden import choose_golden
 from training.report.parity import Parity, compare_engines, require_parity
 
 COMPARED = 16  # random samples on which the engines are compared
@@ -36,16 +35,12 @@ COMPARED = 16  # random samples on which the engines are compared
 
 @dataclass(frozen=True)
 class Published:
-    """A version that was published, and how the engines compared on the way: not at all for an external model.
-
-    `largest_batch` is how many samples an external model may be given at once.
-    """
+    """A version that was published, and how the engines compared on the way: not at all for an external model."""
 
     name: str
     version: int
     folder: Path
     parity: tuple[Parity, ...] = ()
-    largest_batch: int = 1
 
     def show(self, console: Console) -> None:
         """Print how the engines agree, and where the version lies."""
@@ -82,25 +77,21 @@ def publish_imported(
 ) -> Published:
     """Publish a network that came without data: engines are compared, and golden samples chosen, on random samples.
 
-    Raises ExportRefused where engines differ on each of those, or the default engine refuses the bundle.
+    Raises ExportRefused where engines differ on each of those, one of them takes too long to run, or the default engine
+    refuses the bundle.
     """
-    samples = random_split(network.spec, CANDIDATES)
-    return _publish(network, repository, name, samples, card, {}, compare_engines(network, samples[:COMPARED]))
+    effort = Effort.of(network.spec)
+    samples = random_split(network.spec, effort.samples)
+    parity = compare_engines(network, samples[:COMPARED], effort.at_once)
+    return _publish(network, repository, name, samples, card, {}, parity)
 
 
 def publish_external(
     contract: OnnxContract, model: bytes, repository: ModelRepository, name: str, card: str
 ) -> Published:
-    """Publish an external ONNX model as the next version of `name`, once a dry run has kept the contract.
-
-    Raises InvalidBundle where it has not, before anything is written.
-    """
-    require_name(name)
-    engine = ContractEngine(contract, model)
-    verify(contract, engine)
+    """Publish an external ONNX model as the next version of `name`, once a dry run has kept its contract."""
     version = repository.publish_external(ExternalContents(name, contract, model, card, {}))
-    folder = repository.root / name / str(version)
-    return Published(name, version, folder, largest_batch=max(engine.batch_sizes))
+    return Published(name, version, repository.root / name / str(version))
 
 
 def _publish(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from models.coding import encode
-from models.engines import Engine, Record, RunResult
+from models.engines import Engine
 from models.engines.base import Counts
 from models.spec.network import FloatArray
 from training.data.datasets import Labels, Split
@@ -54,18 +54,12 @@ class Evaluation:
         )
 
 
-def run_batches(engine: Engine, split: Split, record: Record = Record.NONE) -> list[RunResult]:
-    """Run a split in batches; rate coding uses seed 0, as a request without a seed does."""
-    return [
-        engine.run(encode(split.samples[start : start + BATCH], engine.spec), record=record)[0]
-        for start in range(0, len(split), BATCH)
-    ]
-
-
 def evaluate(engine: Engine, split: Split) -> Evaluation:
-    """Run a split on `engine` and compare the predictions with its labels."""
-    results = run_batches(engine, split)
+    """Run a split on `engine` in batches; rate coding uses seed 0, as a request without a seed does."""
     spec = engine.spec
+    results = [
+        engine.run(encode(split.samples[start : start + BATCH], spec))[0] for start in range(0, len(split), BATCH)
+    ]
     steps = split.samples.shape[1] if split.samples.ndim > len(spec.input.shape) + 1 else spec.time_steps
     return Evaluation(
         labels=split.labels,

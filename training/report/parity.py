@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.bundle import close_readouts
+from models.coding import encode
 from models.engines import EngineName, Record, RunResult, available, create
 from models.spec import Spec
 from models.spec.network import Network
 from training.data.datasets import Split
 from training.errors import ExportRefused
-from training.report.evaluate import run_batches
+from training.report.evaluate import BATCH
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,20 @@ class Parity:
     """How one engine compares with the reference: samples with another answer, and differing spikes of all spikes."""
 
     engine: EngineName
-    other_predictions: int
-    differing_spikes: int
-    spikes: int
+    other_predictions: int = 0
+    differing_spikes: int = 0
+    spikes: int = 0
+
+    def after(self, found: RunResult, expected: RunResult, spec: Spec) -> Parity:
+        """Return the comparison with more samples, whose results hold rasters."""
+        rasters = expected.rasters.items()
+        differing = sum(int(np.count_nonzero(found.rasters[name] != raster)) for name, raster in rasters)
+        return Parity(
+            self.engine,
+            self.other_predictions + _others(spec, found, expected),
+            self.differing_spikes + differing,
+            self.spikes + sum(int(raster.sum()) for _, raster in rasters),
+        )
 
     @property
     def share(self) -> float:
@@ -35,14 +47,21 @@ class Parity:
         return 1e6 * self.share
 
 
-def compare_engines(network: Network, split: Split) -> list[Parity]:
-    """Compare every other installed engine with the reference on each sample and each spike of a split."""
-    expected = run_batches(create(EngineName.REFERENCE, network), split, Record.RASTER)
-    others = [engine for engine in available() if engine is not EngineName.REFERENCE]
-    return [
-        _compare(network.spec, engine, run_batches(create(engine, network), split, Record.RASTER), expected)
-        for engine in others
-    ]
+def compare_engines(network: Network, split: Split, at_once: int = BATCH) -> list[Parity]:
+    """Compare every other installed engine with the reference on each sample and each spike of a split.
+
+    So many samples run at once, and the spikes of no others are in memory.
+    """
+    reference = create(EngineName.REFERENCE, network)
+    others = {name: create(name, network) for name in available() if name is not EngineName.REFERENCE}
+    found = {name: Parity(name) for name in others}
+    for start in range(0, len(split), at_once):
+        inputs = encode(split.samples[start : start + at_once], network.spec)
+        expected, _ = reference.run(inputs, record=Record.RASTER)
+        for name, engine in others.items():
+            result, _ = engine.run(inputs, record=Record.RASTER)
+            found[name] = found[name].after(result, expected, network.spec)
+    return list(found.values())
 
 
 def require_parity(comparisons: list[Parity], samples: int) -> None:
@@ -61,17 +80,3 @@ def _others(spec: Spec, found: RunResult, expected: RunResult) -> int:
         return int((found.class_index != expected.class_index).sum())
     close = close_readouts(found.readout, expected.readout, spec, spec.time_steps)
     return int((~close.all(axis=1)).sum())
-
-
-def _compare(spec: Spec, engine: EngineName, found: list[RunResult], expected: list[RunResult]) -> Parity:
-    pairs = list(zip(found, expected, strict=True))
-    return Parity(
-        engine=engine,
-        other_predictions=sum(_others(spec, mine, theirs) for mine, theirs in pairs),
-        differing_spikes=sum(
-            int(np.count_nonzero(mine.rasters[name] != raster))
-            for mine, theirs in pairs
-            for name, raster in theirs.rasters.items()
-        ),
-        spikes=sum(int(raster.sum()) for theirs in expected for raster in theirs.rasters.values()),
-    )

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,6 +171,7 @@ def test_what_is_returned_is_asked_for_in_the_query(client: TestClient) -> None:
 
 
 HEADER = b"\x93NUMPY\x01\x00\x5d\x00{'descr': '<f4', 'fortran_order': False, 'shape': (%-40s)}"  # of 93 bytes
+HEADER_OF_ROWS = HEADER.replace(b"'<f4'", b"('f4',3)").replace(b"-40", b"-37")
 CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
 
 
@@ -199,6 +201,7 @@ CAMERA_ARRAY = "expected samples×time_steps×2×12×10, or one"
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f", NPY, "", 400, "the body is an .npy whose header has 2147483647 bytes"),
         (HEADER.replace(b"<f4", b"<q9") % b"1,", NPY, "", 400, "the body is an .npy whose header is '{'descr': '<q9'"),
         (HEADER % b"2**60,", NPY, "", 400, "the body is an .npy whose header is '{'descr': "),
+        (HEADER_OF_ROWS % b"2,", NPY, "", 400, "the body is an .npy of arrays, ('<f4', (3,)), expected one of"),
         (HEADER % b"True,", NPY, "", 400, "the body is an .npy whose header is '{'descr': "),
         (
             HEADER % b"4611686018427387904,",
@@ -232,6 +235,15 @@ def test_what_cannot_be_read_gets_a_sentence(
     answer = client.post(NATIVE + query, content=content, headers=headers)
     assert answer.json()["error"].startswith(sentence)
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize("shape", [b"2or 2,", b"2,*'\\d'"])
+def test_a_header_makes_python_write_no_warning(client: TestClient, shape: bytes) -> None:
+    with warnings.catch_warnings(record=True) as written:
+        warnings.simplefilter("always")
+        answer = client.post(NATIVE, content=HEADER % shape, headers=NPY)
+    assert answer.json()["error"].startswith("the body is an .npy whose header is '{'descr': ")
+    assert written == []
 
 
 def test_an_array_of_objects_is_never_unpickled(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -153,6 +154,8 @@ def export_command(
     dt: Annotated[float | None, typer.Option(help="Seconds per step.", show_default="the bundle's, or 1e-4")] = None,
 ) -> None:
     """Write a bundle as a NIR file, which `import nir` reads back bit for bit."""
+    if dt is not None and not 0 < dt < math.inf:
+        raise InvalidInput(f"--dt is {dt:g}, expected a finite number of seconds above 0")
     bundle = _bundle(model, repository, version)
     write(file, to_graph(bundle.network, dt))
     rules = named_rules(bundle.network, dt)

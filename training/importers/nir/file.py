@@ -9,8 +9,11 @@ A file is not to be trusted: it is read with checks (`reader`) and in a process 
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,15 +55,26 @@ def read(path: Path, seconds: float = MAX_SECONDS) -> NirFile:
 
 
 def write(path: Path, graph: NestedGraph) -> None:
-    """Write a graph as a NIR file; it appears whole or not at all."""
+    """Write a graph as a NIR file; it appears whole or not at all. Raises OSError, also where the disk is full.
+
+    It is made in memory first: HDF5 that cannot write all of a file crashes when it closes it.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        file.create_dataset("version", data=WRITTEN_AS)
+        _write_graph(file.create_group("node"), graph)
+        file.flush()
+        content = file.id.get_file_image()
     incoming = path.with_name(f".{path.name}.incoming")
     try:
-        with h5py.File(incoming, "w") as file:
-            file.create_dataset("version", data=WRITTEN_AS)
-            _write_graph(file.create_group("node"), graph)
+        incoming.write_bytes(content)
         incoming.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        incoming.unlink(missing_ok=True)
+        with suppress(OSError):
+            incoming.unlink(missing_ok=True)
 
 
 def _write_graph(group: h5py.Group, graph: NestedGraph) -> None:

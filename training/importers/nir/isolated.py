@@ -16,8 +16,6 @@ The process answers with a line of JSON, then arrays in numpy's own format. No p
 from __future__ import annotations
 
 import json
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -25,36 +23,21 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from models.bundle.isolated import command, environment
+from models.bundle.isolated import NoAnswer, answered
 from training.errors import InvalidGraph
 from training.importers.nir.graph import GraphNode, NestedGraph
 from training.importers.nir.limits import MAX_SECONDS
 
 
 def read_isolated(path: Path, seconds: float = MAX_SECONDS) -> tuple[NestedGraph, str]:
-    """Return a file's graph and the version that it names; raises InvalidGraph, without the file's name, for any fault.
-
-    The answer goes by way of a temporary file, which takes as much room as the file's arrays.
-    """
-    with tempfile.TemporaryFile() as answer:
-        try:
-            ended = subprocess.run(  # noqa: S603
-                command("training.importers.nir.reader", str(path.absolute())),
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=answer,
-                stderr=subprocess.PIPE,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise InvalidGraph(f"it could not be read within {seconds:g} s: it is damaged, or too large") from error
-        if ended.returncode != 0:
-            said = ended.stderr.decode(errors="replace").splitlines()[-1:]
-            status = ": ".join([f"exit status {ended.returncode}", *said])
-            raise InvalidGraph(f"the process that read it crashed ({status}); most likely it is damaged")
-        answer.seek(0)
-        return _read_answer(answer)
+    """Return a file's graph and the version that it names; raises InvalidGraph without its name, for any fault."""
+    try:
+        with answered("training.importers.nir.reader", str(path.absolute()), seconds=seconds) as answer:
+            return _read_answer(answer)
+    except TimeoutError as error:
+        raise InvalidGraph(f"it could not be read within {seconds:g} s: it is damaged, or too large") from error
+    except NoAnswer as error:
+        raise InvalidGraph(f"the process that read it crashed ({error}); most likely it is damaged") from error
 
 
 def write_answer(answer: dict[str, Any], stream: IO[bytes]) -> None:

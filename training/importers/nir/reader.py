@@ -18,10 +18,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from models.bundle.isolated import limit_this_process
 from training.errors import InvalidGraph
 from training.importers.nir.graph import Array, GraphNode, NestedGraph
 from training.importers.nir.isolated import write_answer
-from training.importers.nir.limits import MAX_BYTES, MAX_DEPTH, MAX_EDGES, MAX_NODES, limit_this_process
+from training.importers.nir.limits import MAX_BYTES, MAX_DEPTH, MAX_EDGES, MAX_MEMORY, MAX_NODES, MAX_SECONDS
 
 _NUMBERS = "biufc"  # numpy's kinds
 
@@ -171,7 +172,7 @@ class Reader:
 
 def main(path: Path) -> None:
     """Read a file within this process's limits, and write what came of it to the standard output."""
-    limit_this_process()
+    limit_this_process(MAX_MEMORY, MAX_SECONDS)
     answer: dict[str, Any]
     try:
         with h5py.File(path, "r") as file:

@@ -9,7 +9,7 @@ import typer
 
 from models.bundle.repository import ModelRepository, require_name
 from models.spec import Coding, Scores
-from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
+from models.spec.onnx_contract import AxisLayout, OutputKind
 from training.commands.groups import (
     LabelsOption,
     ModelNameOption,
@@ -21,9 +21,10 @@ from training.commands.groups import (
     units_of,
 )
 from training.commands.input_flags import show_input, with_input_flags
+from training.commands.told import printable
 from training.importers.card import imported_card
-from training.importers.onnx.contract import Said, contract_of
-from training.importers.onnx.file import OnnxFile
+from training.importers.onnx.isolated import SECONDS, Trial, try_isolated
+from training.importers.onnx.said import Said
 from training.publish.publish import publish_external
 
 OF_FILE = "what the file says"
@@ -65,12 +66,14 @@ def import_command(
     output_name: Annotated[
         str | None, typer.Option(help="The model's output.", show_default="the only one of numbers for each class")
     ] = None,
+    load_seconds: Annotated[
+        float, typer.Option(min=1, help="How long the file may take to be read and run, as of a server that loads it.")
+    ] = SECONDS,
     *,
     declared: dict[str, Any],
 ) -> None:
     """Publish an external ONNX model as a model's next version, under a contract of what it takes and gives."""
     require_name(name)
-    model = OnnxFile.read(file)
     said = Said(
         input_shape=None if input_shape is None else shape_of(input_shape),
         labels=labels_of(labels),
@@ -86,39 +89,41 @@ def import_command(
         input_name=input_name,
         output_name=output_name,
     )
-    contract = contract_of(model, said)
-    card = _card(model, contract, name)
+    model = try_isolated(file, said, load_seconds)
+    contract = model.contract
+    card = _card(model, file.name, name)
     published = publish_external(contract, model.content, ModelRepository(repository), name, card)
     for sentence in model.changes:
-        console.print(sentence[0].upper() + sentence[1:], highlight=False, markup=False)
+        console.print(printable(sentence[0].upper() + sentence[1:]), highlight=False, markup=False)
     show_input(contract.input)
     kind = contract.scores if contract.output_kind is OutputKind.SCORES else contract.output_kind
     console.print(
-        f"Output: '{contract.output_name}', {kind}: {', '.join(contract.labels[:20])}"
-        f"{f' and {contract.classes - 20} more' if contract.classes > 20 else ''}",
+        printable(f"Output: '{contract.output_name}', {kind}: {', '.join(contract.labels[:20])}")
+        + (f" and {contract.classes - 20} more" if contract.classes > 20 else ""),
         highlight=False,
         markup=False,
     )
     if contract.independent_rows:
         console.print(
-            f"Largest batch: {published.largest_batch}"
-            if published.largest_batch > 1
+            f"Largest batch: {model.largest_batch}"
+            if model.largest_batch > 1
             else "Samples are run one by one: in a batch the last bits of their scores differ, or two take long"
         )
     published.show(console)
 
 
-def _card(file: OnnxFile, contract: OnnxContract, name: str) -> str:
-    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(file.outline.opsets.items()))
+def _card(model: Trial, file_name: str, name: str) -> str:
+    contract = model.contract
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(model.opsets.items()))
     sees = contract.input_layout.shown(contract.input.shape)
     gives = contract.output_layout.shown((contract.classes,))
     facts = {
         "The model sees": f"`{contract.input_name}`, {sees}",
         "Output": f"`{contract.output_name}`, {gives}, {contract.output_kind} ({contract.scores})",
         "Operator sets": opsets,
-        "Operators": ", ".join(sorted({operator for _, operator in file.outline.used})),
-        **({"Changed from the file": "; ".join(file.changes)} if file.changes else {}),
+        "Operators": ", ".join(model.operators),
+        **({"Changed from the file": "; ".join(model.changes)} if model.changes else {}),
         "Engine": "only `onnx` runs it, so that nothing was compared spike for spike; its neurons, their spikes and "
         "synaptic operations are not known",
     }
-    return imported_card(name, f"An external ONNX model from `{file.name}`", contract, facts, {})
+    return imported_card(name, f"An external ONNX model from `{file_name}`", contract, facts, {})

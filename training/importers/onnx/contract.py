@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,31 +9,13 @@ import numpy as np
 from models.bundle.dry_run import random_inputs
 from models.engines.onnx.external import FLOATS, ContractEngine
 from models.errors import InvalidInput
-from models.spec import Coding, Scores
+from models.spec import Scores
 from models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
 from models.spec.parameters import Shape
 from models.spec.price import LoadLimits, Price
 from training.importers.builder import MAX_CLASSES
 from training.importers.onnx.file import OnnxFile, Value
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the user says of a model; None is for the file to say. `declared` are fields of the input but its shape."""
-
-    input_shape: Shape | None
-    labels: tuple[str, ...]
-    time_steps: int | None
-    any_time_steps: bool
-    independent_rows: bool
-    coding: Coding
-    declared: dict[str, Any]
-    layout: AxisLayout
-    output_kind: OutputKind
-    scores: Scores | None
-    units: tuple[str, ...] | None
-    input_name: str | None
-    output_name: str | None
+from training.importers.onnx.said import Said
 
 
 def contract_of(model: OnnxFile, said: Said) -> OnnxContract:

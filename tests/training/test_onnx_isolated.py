@@ -1,0 +1,85 @@
+"""ONNX files whose graphs never end, fill the memory or crash: `import onnx` ends with one sentence, within bounds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from models.errors import InvalidBundle
+from models.spec import Coding
+from models.spec.onnx_contract import AxisLayout, OutputKind
+from tests.external import endless, scores
+from tests.hostile_bundles.graphs import exponential_functions, growing_loop
+from training.__main__ import app
+from training.importers.onnx.isolated import try_isolated
+from training.importers.onnx.said import Said
+
+
+def while_true() -> Any:
+    """Return `scores` of what a loop without a number of trips passes on for as long as a constant is true."""
+    model = endless()
+    model.graph.node[0].input[0], model.graph.node[0].input[1] = "", "always"
+    model.graph.initializer[-1].CopyFrom(numpy_helper.from_array(np.bool_(True), "always"))
+    return model
+
+
+@pytest.mark.parametrize("make", [endless, while_true, exponential_functions])
+def test_a_graph_without_an_end_is_stopped_and_nothing_is_written(make: Any, tmp_path: Path) -> None:
+    path, repository = tmp_path / "theirs.onnx", tmp_path / "repository"
+    path.write_bytes(make().SerializeToString())
+    command = ["import", "onnx", str(path), "--name", "theirs", "--repository", str(repository), "--labels", "a,b,c"]
+    outcome = CliRunner().invoke(app, [*command, "--load-seconds", "2"])
+    assert str(outcome.exception) == (
+        f"'{path}': reading and running it took longer than 2 s (--load-seconds) and was stopped"
+    )
+    assert not repository.exists()
+
+
+SAID = Said(
+    input_shape=(2,),
+    labels=("a", "b", "c"),
+    time_steps=None,
+    any_time_steps=False,
+    independent_rows=False,
+    coding=Coding.DIRECT,
+    declared={},
+    layout=AxisLayout.BATCH,
+    output_kind=OutputKind.SCORES,
+    scores=None,
+    units=None,
+    input_name=None,
+    output_name=None,
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a bound on its memory")
+def test_a_graph_that_fills_the_memory_is_refused_by_the_node_that_does(tmp_path: Path) -> None:
+    # Each trip of the loop makes its two values twice as many.
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(growing_loop().SerializeToString())
+    with pytest.raises(InvalidBundle, match=r"Loop node '': Concat node '': Failed to allocate memory for requested"):
+        try_isolated(path, SAID, memory=2**31)
+
+
+def test_a_process_that_crashes_is_one_sentence(tmp_path: Path) -> None:
+    # The line of JSON that it is given has a time that is none, of which its own limits cannot be made.
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(scores().SerializeToString())
+    with pytest.raises(
+        InvalidBundle, match=r"^'.*theirs.onnx': the process that ran its graph crashed \(exit status 1"
+    ):
+        try_isolated(path, SAID, memory="all")  # type: ignore[arg-type]
+
+
+def test_what_was_tried_is_what_is_published(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(scores().SerializeToString())
+    trial = try_isolated(path, SAID)
+    assert (trial.content, trial.operators, trial.opsets) == (path.read_bytes(), ("Gemm",), {"": 17})
+    assert (trial.contract.labels, trial.changes, trial.largest_batch) == (("a", "b", "c"), (), 1)
