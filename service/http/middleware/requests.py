@@ -123,9 +123,8 @@ class RequestMiddleware:
             exchange.body.release()
             self.metrics.requests.in_flight -= 1
             self._finish(scope, exchange, perf_counter() - started)
-            del scope[
-                EXCHANGE
-            ]  # else the scope and the exchange refer to each other, and only a garbage collection frees both
+            # Else the scope and the exchange refer to each other, and only a garbage collection frees both.
+            del scope[EXCHANGE]
 
     def _finish(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
         """Log the request and count it."""
