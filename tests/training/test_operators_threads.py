@@ -83,9 +83,9 @@ def test_no_signal_is_lost_while_threads_work() -> None:
 
     before = signal.signal(signal.SIGALRM, handle)
     try:
-        while turns < 5000:
+        while turns < 2000:
             try:
-                while turns < 5000:
+                while turns < 2000:
                     turns += 1
                     signal.setitimer(signal.ITIMER_REAL, (10 + turns % 90) * 1e-6)
                     together(lambda _: None, 2)
