@@ -207,7 +207,7 @@ def pythons(project: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", environment / ".installed-from")
     (environment / ".installed-extras").write_text("pythons\n")
     tools = project / "few tools"
-    for name in ("bash", "dirname", "cmp", "grep"):
+    for name in ("bash", "dirname", "cmp", "grep", "mkdir", "cat"):
         tools.mkdir(exist_ok=True)
         (tools / name).symlink_to(str(shutil.which(name)))
     executable(tools / "python3.12", "#!/bin/sh\n")
