@@ -51,5 +51,5 @@ def train_from_page(section: str, data: str, folder: Path) -> None:
     """
     subprocess.run([sys.executable, "-c", block_with(section, "python", data)], cwd=folder, check=True)
     (line,) = re.findall(r"^\./scripts/train (.*)$", block_with(section, "sh", "./scripts/train"), re.MULTILINE)
-    fitted = training("fit", "--repository", "repository", *shlex.split(line), cwd=folder)
+    fitted = training_here("fit", "--repository", "repository", *shlex.split(line), cwd=folder)
     assert fitted.returncode == 0, fitted.stderr
