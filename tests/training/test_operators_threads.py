@@ -88,7 +88,7 @@ def test_no_signal_is_lost_while_threads_work() -> None:
                 while turns < 2000:
                     turns += 1
                     signal.setitimer(signal.ITIMER_REAL, (10 + turns % 90) * 1e-6)
-                    together(lambda _: None, 2)
+                    together(lambda _: sum(range(500)), 2)  # long enough for many of them to come within a part
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Alarm:
                 seen += 1
