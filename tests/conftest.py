@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from models.errors import EngineUnavailable
 from models.spec.network import Network
 from service.settings import available_cores
 from tests.networks import network_of
+
+settings.register_profile("any machine", deadline=None)  # by itself Hypothesis fails an example of over 0.2 s
+settings.load_profile("any machine")
 
 # Files that take long, the longest first: one that began last would run on when the other processes are done.
 LONGEST = (
