@@ -81,6 +81,9 @@ def test_no_signal_is_lost_while_threads_work() -> None:
         raised += 1
         raise Alarm
 
+    def work(_: int) -> None:
+        sum(range(500))  # long enough for many of them to come within a part
+
     before = signal.signal(signal.SIGALRM, handle)
     try:
         while turns < 2000:
@@ -88,7 +91,7 @@ def test_no_signal_is_lost_while_threads_work() -> None:
                 while turns < 2000:
                     turns += 1
                     signal.setitimer(signal.ITIMER_REAL, (10 + turns % 90) * 1e-6)
-                    together(lambda _: sum(range(500)), 2)  # long enough for many of them to come within a part
+                    together(work, 2)
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except Alarm:
                 seen += 1
