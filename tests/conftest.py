@@ -4,13 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from models.errors import EngineUnavailable
 from models.spec.network import Network
+from service.settings import available_cores
 from tests.networks import network_of
+
+settings.register_profile("any machine", deadline=None)  # by itself Hypothesis fails an example of over 0.2 s
+settings.load_profile("any machine")
+
+# Files that take long, the longest first: one that began last would run on when the other processes are done.
+LONGEST = (
+    "zoo/test_zoo.py",
+    "service/process/test_workers.py",
+    "training/test_devices.py",
+    "training/test_neurons.py",
+    "service/http/test_fuzz.py",
+    "training/test_nir_export.py",
+    "training/test_operators.py",
+    "benchmarks/test_training.py",
+    "service/process/test_server.py",
+    "training/test_nir_isolated.py",
+    "training/test_command_line.py",
+    "client/test_moved.py",
+    "service/sessions/test_moved.py",
+    "service/process/test_command_line.py",
+    "training/test_nir_convert.py",
+    "test_data_page.py",
+    "test_end_to_end.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have pytest-xdist give files out in our order, and not by how many tests they have."""
+    config.option.loadscopereorder = False
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are cores: tests of servers wait for a part of their time."""
+    return available_cores() + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
 
 if find_spec("torch") is None:  # as where ./scripts/test-pythons runs them
 

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.conftest import LONGEST
 from tests.sources import ROOT, files, imported_by, imports, module_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -50,6 +51,10 @@ def test_the_first_line_of_every_module_says_what_it_holds() -> None:
         file: (ast.get_docstring(ast.parse((ROOT / file).read_text())) or "").partition("\n")[0] for file in modules
     }
     assert [file for file, line in said.items() if not line] == []
+
+
+def test_each_file_that_the_tests_begin_with_is_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def locked() -> dict[str, str]:

@@ -36,9 +36,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from models.bundle.isolated import end_with_parent
 from models.engines.declared import EngineName
 from models.errors import SpikeserveError
+from models.isolated import end_with_parent
 from service.catalog.loaded import verify
 from service.settings import Settings, available_cores
 

@@ -19,7 +19,7 @@ from itertools import count
 from threading import Lock, Thread
 from typing import IO, Any, cast
 
-from models.bundle.isolated import command, environment
+from models.isolated import command, environment
 from service.catalog.engine_choice import chosen
 from service.catalog.loaded import Verified
 from service.errors import LoadFailed

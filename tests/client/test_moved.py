@@ -19,6 +19,7 @@ from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
 from tests.serving import Process, running
 
 WINDOWS = STEPS // WINDOW
+REFERENCE = ("--engine", "reference")  # with which a server starts in half the time of the default
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_workers_that_are_killed_again_and_again_change_no_spike(repository: Pat
 
 def test_a_server_that_drains_and_its_successor_change_no_spike(repository: Path) -> None:
     records, _ = events()
-    with running(repository) as first:
+    with running(repository, *REFERENCE) as first:
         expected = undisturbed(first, records)
         port = first.url.rpartition(":")[2]
         chunks = list(by_steps(records))
@@ -80,7 +81,7 @@ def test_a_server_that_drains_and_its_successor_change_no_spike(repository: Path
                 session.send(chunk)
                 found += session
             assert first.stop() == 0  # it gave the state to the client, which has not read it yet
-            with running(repository, "--port", port):
+            with running(repository, "--port", port, *REFERENCE):
                 for chunk in chunks[50:]:
                     session.send(chunk)
                     found += session
@@ -101,12 +102,12 @@ def test_the_client_that_is_awaited_goes_on_alike(repository: Path) -> None:
                 await session.send(chunk)
             first.process.kill()
             first.process.wait()
-            with running(repository, "--port", port):
+            with running(repository, "--port", port, *REFERENCE):
                 for chunk in chunks[40:]:
                     await session.send(chunk)
                 return await session.end()
 
-    with running(repository) as first:
+    with running(repository, *REFERENCE) as first:
         expected = undisturbed(first, records)
         found = asyncio.run(run(first))
     assert shown(found) == shown(expected)
@@ -115,7 +116,7 @@ def test_the_client_that_is_awaited_goes_on_alike(repository: Path) -> None:
 def test_a_session_whose_server_is_gone_for_good_leaves_its_state(repository: Path) -> None:
     records, _ = events()
     with (
-        running(repository) as service,
+        running(repository, *REFERENCE) as service,
         Client(service.url) as client,
         client.session(model="net", retries=3) as session,
     ):
@@ -130,7 +131,7 @@ def test_a_session_whose_server_is_gone_for_good_leaves_its_state(repository: Pa
             for chunk in chunks[60:]:
                 session.send(chunk)
         assert session.last_state == state
-    with running(repository) as other, Client(other.url) as client:
+    with running(repository, *REFERENCE) as other, Client(other.url) as client:
         expected = undisturbed(other, records)
         rest = list(client.stream(records, state=state))
     assert shown(found) == shown(expected[: len(found)])

@@ -26,6 +26,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def reference_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each server of a test run the reference engine: with it one starts in half the time of the default."""
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}ENGINE", "reference")
+
+
+@pytest.fixture
 def anyio_backend() -> str:
     """The event loop that tests marked `anyio` run on."""
     return "asyncio"

@@ -1,15 +1,20 @@
-"""`python -m training` as a user types it, in a process of its own."""
+"""`python -m training` as a user types it: in a process of its own, or in this one, which has imported all of it."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
+
 from tests.pages import block_with
+from training.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +31,19 @@ def training(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedPr
     )
 
 
+def training_here(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run it in this process, which takes three seconds less: for what does not hang on the process."""
+    words = ["training", *map(str, arguments)]
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.chdir(cwd)
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return subprocess.CompletedProcess(words, int(ended.value.code or 0), output.getvalue(), errors.getvalue())
+
+
 def train_from_page(section: str, data: str, folder: Path) -> None:
     """Run what a section of a page says: the program that writes `data` in `folder`, then ./scripts/train on it.
 
@@ -33,5 +51,5 @@ def train_from_page(section: str, data: str, folder: Path) -> None:
     """
     subprocess.run([sys.executable, "-c", block_with(section, "python", data)], cwd=folder, check=True)
     (line,) = re.findall(r"^\./scripts/train (.*)$", block_with(section, "sh", "./scripts/train"), re.MULTILINE)
-    fitted = training("fit", "--repository", "repository", *shlex.split(line), cwd=folder)
+    fitted = training_here("fit", "--repository", "repository", *shlex.split(line), cwd=folder)
     assert fitted.returncode == 0, fitted.stderr

@@ -17,7 +17,7 @@ from models.bundle.repository import ModelRepository
 from models.coding import encode
 from models.engines import EngineName, create
 from models.errors import SpikeserveError
-from tests.training.command_line import ROOT, training
+from tests.training.command_line import ROOT, training, training_here
 from training.__main__ import app
 from training.config import TrainingConfig
 from training.errors import InvalidConfig
@@ -66,11 +66,11 @@ def test_the_published_bundle_gives_the_counts_of_the_evaluation(finished: Path)
 
 def test_export_publishes_the_next_version_and_evaluate_runs_any_engine(finished: Path) -> None:
     run = finished / "runs" / "stripes-1"
-    exported = training("export", run, "--repository", finished / "other", "--name", "stripes")
-    again = training("export", run, "--repository", finished / "other", "--name", "stripes")
+    exported = training_here("export", run, "--repository", finished / "other", "--name", "stripes")
+    again = training_here("export", run, "--repository", finished / "other", "--name", "stripes")
     assert "Published stripes version 1" in exported.stdout
     assert "Published stripes version 2" in again.stdout
-    results = {training("evaluate", run, "--engine", engine).stdout for engine in ("torch", "onnx")}
+    results = {training_here("evaluate", run, "--engine", engine).stdout for engine in ("torch", "onnx")}
     assert len(results) == 1
     assert "Test accuracy" in results.pop()
 
@@ -79,7 +79,7 @@ def test_resume_goes_on_under_the_runs_own_configuration(finished: Path) -> None
     # All its epochs are done, so it ends where it was.
     run = finished / "runs" / "stripes-1"
     before = RunFolder(run).metrics
-    result = training("fit", "--resume", run)
+    result = training_here("fit", "--resume", run)
     assert result.returncode == 0, result.stderr
     after = RunFolder(run).metrics
     assert after["epochs"] == before["epochs"]
@@ -189,7 +189,14 @@ def test_a_run_that_cannot_start_leaves_nothing(
     ],
 )
 def test_a_users_mistake_is_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    result = training(*arguments, cwd=tmp_path)
+    result = training_here(*arguments, cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith(sentence)
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_process_says_nothing_beside_the_sentence_and_ends_with_1(tmp_path: Path) -> None:
+    result = training("fit", "--dataset", "cifar", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: dataset: 'cifar' is not one")
+    assert len(result.stderr.splitlines()) == 1

@@ -72,7 +72,7 @@ def test_a_loop_of_ones_own_trains_every_parameter_and_publishes_what_was_traine
     )
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-2)
     losses = []
-    for _ in range(100):
+    for _ in range(200):
         loss = spike_loss(network(x), y, batch_first=True)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

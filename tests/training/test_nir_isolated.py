@@ -159,6 +159,6 @@ def test_edges_that_multiply_as_nested_graphs_are_made_flat_are_refused() -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a bound on its memory")
 def test_the_process_that_reads_cannot_take_all_memory() -> None:
-    program = "from models.bundle.isolated import *; limit_this_process(2**31, 9); bytearray(2**31)"
+    program = "from models.isolated import *; limit_this_process(2**31, 9); bytearray(2**31)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.stderr.splitlines()[-1] == "MemoryError"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.spec import Readout
-from tests.training.command_line import training
+from tests.training.command_line import training_here
 from training.config import TrainingConfig
 from training.data.datasets import Dataset
 from training.errors import InvalidConfig
@@ -65,7 +65,7 @@ def test_a_range_that_does_not_rise_is_refused(
 
 
 def test_the_command_prints_the_suggestion_and_draws_it(stripes: Path, tmp_path: Path) -> None:
-    result = training(
+    result = training_here(
         "lr-range", "--dataset", "arrays", "--file", stripes, "--architecture", "8", "--time-steps", "4",
         "--batch-size", "16", "--steps", "12", cwd=tmp_path,
     )  # fmt: skip

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle.isolated import command, environment
 from models.coding.columns import from_columns, named
 from models.coding.records import Records, Times
+from models.isolated import command, environment
 from models.spec import EventBinning, Origin
 from service.errors import MalformedBody, TooLarge, UnsupportedMedia
 from service.inference.event_files.formats import FileFormat, column_names

@@ -13,13 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
+from models.bundle.repository import PRETRAINED
 from models.spec import Coding, Spec
 from models.spec.network import Network
 from service.http.middleware.keys import new_key
 from tests import external
 from tests.bundles import publish
 from tests.networks import regression, toy
-from tests.serving import ROOT, running
+from tests.serving import Process, running, running_shipped
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"
@@ -37,7 +38,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-quic",
 )
-SHIPPED = ROOT / "models" / "pretrained"
+pytestmark = pytest.mark.usefixtures("reference_engine")  # for the servers that a test starts for itself
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,21 @@ def browser() -> Iterator[Any]:
         opened = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Process]:
+    """A server of the models that ship, which the tests only read from."""
+    with running_shipped() as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[tuple[Process, str]]:
+    """A server of the models that ship that asks for a key, and the key."""
+    key, digest = new_key()
+    with running(PRETRAINED, "--api-keys", digest) as service:
+        yield service, key
 
 
 class Visit:
@@ -110,12 +126,12 @@ def visiting(browser: Any, url: str) -> Iterator[Visit]:
     context.close()
 
 
-def test_the_page_opens_on_an_example_with_its_answer(browser: Any) -> None:
-    with running(SHIPPED) as service, visiting(browser, service.url) as visit:
+def test_the_page_opens_on_an_example_with_its_answer(browser: Any, shipped: Process) -> None:
+    with visiting(browser, shipped.url) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
-        document = httpx.get(f"{service.url}/openapi.json").json()
+        document = httpx.get(f"{shipped.url}/openapi.json").json()
         body = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
-        (prediction,) = httpx.post(f"{service.url}/predict", json=body).json()["predictions"]
+        (prediction,) = httpx.post(f"{shipped.url}/predict", json=body).json()["predictions"]
         assert visit.text("#label") == prediction["label"]
         assert visit.counts() == prediction["spike_counts"]
         assert f"{prediction['synaptic_operations']:,} synaptic operations" in visit.text("#facts")
@@ -123,8 +139,8 @@ def test_the_page_opens_on_an_example_with_its_answer(browser: Any) -> None:
         assert visit.text("#error") == ""
 
 
-def test_what_is_drawn_is_asked_and_shown_until_it_is_wiped(browser: Any) -> None:
-    with running(SHIPPED) as service, visiting(browser, service.url) as visit:
+def test_what_is_drawn_is_asked_and_shown_until_it_is_wiped(browser: Any, shipped: Process) -> None:
+    with visiting(browser, shipped.url) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
         visit.page.locator("#clear").click()
         assert (visit.text("#label"), visit.text("#facts"), visit.spikes_drawn()) == ("–", "Draw something.", 0)
@@ -134,15 +150,15 @@ def test_what_is_drawn_is_asked_and_shown_until_it_is_wiped(browser: Any) -> Non
         (pixels,) = asked["inputs"][0]
         inked = {(row, column): ink for row, line in enumerate(pixels) for column, ink in enumerate(line) if ink}
         assert inked == {place: pytest.approx(7.14, abs=0.1) for place in ((3, 3), (3, 4), (4, 3), (4, 4))}
-        (prediction,) = httpx.post(f"{service.url}/predict", json=asked).json()["predictions"]
+        (prediction,) = httpx.post(f"{shipped.url}/predict", json=asked).json()["predictions"]
         expect(visit.page.locator("#bars .count").first).to_have_text(str(prediction["spike_counts"][0]))
         assert visit.counts() == prediction["spike_counts"]
         visit.page.locator("#clear").click()
         assert (visit.text("#label"), visit.spikes_drawn()) == ("–", 0)
 
 
-def test_the_slider_runs_it_for_as_many_steps(browser: Any) -> None:
-    with running(SHIPPED) as service, visiting(browser, service.url) as visit:
+def test_the_slider_runs_it_for_as_many_steps(browser: Any, shipped: Process) -> None:
+    with visiting(browser, shipped.url) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
         with visit.page.expect_response(re.compile("/predict$")) as answer:
             visit.page.locator("#steps").fill("3")
@@ -150,9 +166,9 @@ def test_the_slider_runs_it_for_as_many_steps(browser: Any) -> None:
         assert visit.text("#steps-text") == "3 time steps"
 
 
-def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any) -> None:
-    key, digest = new_key()
-    with running(SHIPPED, "--api-keys", digest) as service, visiting(browser, service.url) as visit:
+def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any, locked: tuple[Process, str]) -> None:
+    service, key = locked
+    with visiting(browser, service.url) as visit:
         fault, field = visit.page.locator("#error"), visit.page.locator("#key")
         expect(fault).to_have_text("This server needs a key.")
         expect(visit.page.get_by_role("link")).to_have_text(["API"])  # a browser would open the others without the key
@@ -230,7 +246,8 @@ def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(br
     own = Spec.read(toy().spec.model_dump(mode="json") | {"input": ranges})
     publish(tmp_path, Network(own, toy().tensors), "ranges")
     external.publish(tmp_path, external.scores(), external.contract(), "fixed")
-    with running(tmp_path, "--default-model", "any", until="listening") as service:
+    flags = ("--engine", "auto", "--default-model", "any")  # for the model of a graph
+    with running(tmp_path, *flags, until="listening") as service:
         for _ in range(5):
             service.wait_for("model_ready")
         with visiting(browser, service.url) as visit:
@@ -256,9 +273,9 @@ def test_labels_that_look_like_html_are_shown_as_they_are(browser: Any, tmp_path
         expect(visit.page.locator("#bars img")).to_have_count(0)
 
 
-def test_a_call_is_tried_out_in_the_documentation_with_a_key(browser: Any) -> None:
-    key, digest = new_key()
-    with running(SHIPPED, "--api-keys", digest) as service, visiting(browser, f"{service.url}/docs") as visit:
+def test_a_call_is_tried_out_in_the_documentation_with_a_key(browser: Any, locked: tuple[Process, str]) -> None:
+    service, key = locked
+    with visiting(browser, f"{service.url}/docs") as visit:
         page = visit.page
         page.get_by_role("button", name="Authorize").first.click()
         page.get_by_label("auth-bearer-value").fill(key)

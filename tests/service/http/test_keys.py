@@ -185,6 +185,7 @@ def test_a_digest_may_be_in_capitals_and_a_file_may_begin_with_a_byte_order_mark
     assert ring.is_admin(ADMIN.encode())
 
 
+@pytest.mark.usefixtures("reference_engine")
 def test_the_log_says_how_many_keys_are_known_and_not_which(repository: Path) -> None:
     keys = f"--api-keys={digest(ALICE)},{digest(BOB)}", f"--admin-keys={digest(ADMIN)}"
     with running(repository, *keys) as service:

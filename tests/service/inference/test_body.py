@@ -14,11 +14,25 @@ from starlette.types import Message
 from service.errors import TooLarge
 from service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
 from service.inference.memory import MemoryBudget
+from tests.bundles import publish
+from tests.networks import toy
 from tests.service.sockets import CHUNK, connect, read_all, read_answer
 from tests.serving import Process, running, serving
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 MEBIBYTE = 2**20
+
+pytestmark = pytest.mark.usefixtures("reference_engine")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A service whose clients have 0.2 seconds for a body, and which no test here makes end."""
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    with running(root, "--engine", "reference", "--body-seconds", "0.2") as process:
+        yield process
+        assert process.stop() == 0
 
 
 def test_a_chunked_body_is_counted_as_it_arrives(repository: Path) -> None:
@@ -80,13 +94,12 @@ def test_ten_gigabytes_are_cut_off_early_and_fill_no_memory(repository: Path) ->
 
 
 @pytest.mark.parametrize("head", [HEAD, HEAD.replace(b"Transfer-Encoding: chunked", b"Content-Length: 40")])
-def test_a_body_that_trickles_is_answered_408_and_its_connection_ends(repository: Path, head: bytes) -> None:
-    with running(repository, "--body-seconds", "0.2") as service, connect(service) as connection:
+def test_a_body_that_trickles_is_answered_408_and_its_connection_ends(service: Process, head: bytes) -> None:
+    with connect(service) as connection:
         connection.sendall(head)
         while not select.select([connection], [], [], 0.02)[0]:  # a byte now and then, and never the last one
             connection.sendall(b"1\r\n \r\n" if head is HEAD else b" ")
         answer = read_all(connection)
-        assert service.stop() == 0
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"connection: close" in answer
     assert b"bytes after 0.2 seconds, expected all of it by then" in answer
@@ -133,9 +146,9 @@ def test_a_client_that_waits_for_its_answer_is_not_slow() -> None:
 
 
 @pytest.mark.parametrize(("size", "kept"), [(10, True), (UNRESERVED_BYTES, True), (UNRESERVED_BYTES + 1, False)])
-def test_a_connection_outlives_an_answer_that_came_before_a_small_body(repository: Path, size: int, kept: bool) -> None:
+def test_a_connection_outlives_an_answer_that_came_before_a_small_body(service: Process, size: int, kept: bool) -> None:
     head = b"POST /models/nobody/predict HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % size
-    with running(repository) as service, connect(service) as connection:
+    with connect(service) as connection:
         connection.sendall(head)
         connection.sendall(b" " * size)
         answer = read_answer(connection)
@@ -146,4 +159,3 @@ def test_a_connection_outlives_an_answer_that_came_before_a_small_body(repositor
             assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
         else:
             assert read_all(connection) == b""
-        assert service.stop() == 0

@@ -31,6 +31,7 @@ BODY = json.dumps(LEFT).encode().ljust(LONG)
 HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\n"
 
 
+@pytest.mark.usefixtures("reference_engine")
 def test_a_body_too_many_is_refused_before_it_is_read_and_small_ones_are_answered(repository: Path) -> None:
     declared = HEAD + b"Content-Length: %d\r\n\r\n" % LONG
     chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n"

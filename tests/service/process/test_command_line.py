@@ -27,6 +27,8 @@ from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import ROOT, running
 
+of_any_engine = pytest.mark.usefixtures("reference_engine")
+
 
 def test_it_starts_answers_many_at_once_as_each_alone_and_ends_with_status_0(digits_repository: Path) -> None:
     samples = np.random.default_rng(17).random((64, 64))
@@ -55,6 +57,7 @@ def test_it_starts_answers_many_at_once_as_each_alone_and_ends_with_status_0(dig
     assert {entry.get("samples") for entry in requests} == {None, 1}
 
 
+@of_any_engine
 def test_it_answers_413_to_a_chunked_body_that_never_ends(repository: Path) -> None:
     async def ask(url: str) -> httpx.Response:
         ended = asyncio.Event()
@@ -83,6 +86,7 @@ def test_it_sends_answers_at_once() -> None:
         assert listener.proto == socket.IPPROTO_TCP
 
 
+@of_any_engine
 def test_its_log_is_json_from_the_first_line_to_the_last(repository: Path) -> None:
     with running(repository) as service:
         httpx.get(f"{service.url}/models")
@@ -91,6 +95,7 @@ def test_its_log_is_json_from_the_first_line_to_the_last(repository: Path) -> No
     assert all({"event", "level", "timestamp"} <= entry.keys() for entry in service.entries)
 
 
+@of_any_engine
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path, workers: str) -> None:
     command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository), "--workers", workers]
@@ -110,6 +115,7 @@ def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path, work
             process.kill()
 
 
+@of_any_engine
 def test_a_variable_that_is_misspelt_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPIKESERVE_MAX_SAMPELS", "3")
     monkeypatch.setenv("SPIKESERVE_MAX_SAMPLES", "3")
@@ -119,6 +125,7 @@ def test_a_variable_that_is_misspelt_is_said(repository: Path, monkeypatch: pyte
     assert (warning["event"], warning["names"]) == ("unknown_variables", ["SPIKESERVE_MAX_SAMPELS"])
 
 
+@of_any_engine
 @pytest.mark.parametrize("level", ["debug", "warning", "error"])
 def test_a_free_port_that_it_chose_is_logged_whatever_else_is(repository: Path, level: str) -> None:
     with running(repository, "--log-level", level, until="listening") as service:
@@ -126,11 +133,13 @@ def test_a_free_port_that_it_chose_is_logged_whatever_else_is(repository: Path, 
         assert service.stop() == 0
 
 
+@of_any_engine
 def test_it_ends_with_status_0_while_it_is_still_loading(repository: Path) -> None:
     with running(repository, until="listening") as service:
         assert service.stop() == 0
 
 
+@of_any_engine
 def test_it_lets_itself_have_as_many_connections_as_it_may(repository: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
@@ -141,6 +150,7 @@ def test_it_lets_itself_have_as_many_connections_as_it_may(repository: Path) -> 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@of_any_engine
 def test_more_connections_than_it_may_have_wait_and_do_not_fill_its_log(repository: Path) -> None:
     with running(repository) as service, ExitStack() as stack:
         address = urlsplit(service.url)

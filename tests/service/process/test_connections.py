@@ -20,15 +20,19 @@ from starlette.types import Receive, Scope, Send
 from service.inference.memory import MemoryBudget
 from service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
 from service.process.turns import TimedSelector
+from tests.bundles import publish
+from tests.networks import toy
 from tests.serving import Process, running
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
-@pytest.fixture
-def service(repository: Path) -> Iterator[Process]:
-    """A service whose clients have half a second for their headers."""
-    with running(repository, "--header-seconds", "0.5") as process:
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A service whose clients have half a second for their headers, and which no test here makes end."""
+    root = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    with running(root, "--header-seconds", "0.5") as process:
         yield process
         assert process.stop() == 0
 

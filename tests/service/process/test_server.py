@@ -25,6 +25,8 @@ from service.process.server import UNFINISHED
 from tests.service.asgi import LEFT, slow, started
 from tests.serving import ROOT, Process, running
 
+pytestmark = pytest.mark.usefixtures("reference_engine")
+
 BODY = json.dumps(LEFT).encode()
 
 

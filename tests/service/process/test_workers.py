@@ -22,6 +22,8 @@ from tests.service.infer_requests import INFER, request
 from tests.service.versions import COUNTS, HALF, damage, doubled
 from tests.serving import Process, running
 
+pytestmark = pytest.mark.usefixtures("reference_engine")
+
 LOAD, UNLOAD = ("/v2/repository/models/toy/load", "/v2/repository/models/toy/unload")
 METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its metrics
 
@@ -178,7 +180,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server
     """Return a server of three workers that serves the toy, and soon takes a process for stuck; and its repository."""
     root = tmp_path_factory.mktemp("impatient")
     publish(root, toy())
-    with serving(root, workers=3, program=("-c", IMPATIENT)) as server:
+    with serving(root, "--engine", "reference", workers=3, program=("-c", IMPATIENT)) as server:
         yield server, root
 
 

@@ -147,6 +147,7 @@ def test_a_client_goes_on_with_another_worker_after_its_own_was_killed(repositor
     assert traveller.lines[STEPS // WINDOW - 1]["spike_counts"] == expected["spike_counts"]
 
 
+@pytest.mark.usefixtures("reference_engine")
 def test_the_state_of_another_bundle_is_refused(repository: Path) -> None:
     records, _ = events()
     publish(repository, recurrent(), "net")  # the same network, but another version of it
@@ -161,6 +162,7 @@ def test_the_state_of_another_bundle_is_refused(repository: Path) -> None:
     assert json.loads(answer.text.splitlines()[-1])["error"].startswith("state: is of the bundle ")
 
 
+@pytest.mark.usefixtures("reference_engine")
 def test_a_state_is_signed_where_there_are_keys(repository: Path) -> None:
     (mine, digest), (_, other) = new_key(), new_key()
     header = {"Authorization": f"Bearer {mine}"}

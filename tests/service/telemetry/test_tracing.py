@@ -128,6 +128,7 @@ def test_one_without_a_parent_begins_a_trace_and_one_that_is_not_sampled_has_non
     assert span.trace_id.hex() != TRACE
 
 
+@pytest.mark.usefixtures("reference_engine")
 def test_a_tracestate_that_is_none_is_dropped_and_not_repeated_in_the_log(
     repository: Path, collector: Collector
 ) -> None:

@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from models.bundle.isolated import NoAnswer, answered
+from models.isolated import NoAnswer, answered
 from training.errors import InvalidGraph
 from training.importers.nir.graph import GraphNode, NestedGraph
 from training.importers.nir.limits import MAX_SECONDS

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from models.bundle.isolated import limit_this_process
+from models.isolated import limit_this_process
 from training.errors import InvalidGraph
 from training.importers.nir.graph import Array, GraphNode, NestedGraph
 from training.importers.nir.isolated import write_answer

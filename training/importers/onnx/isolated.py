@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from models.bundle.isolated import NoAnswer, answered
 from models.errors import InvalidBundle
+from models.isolated import NoAnswer, answered
 from models.spec.onnx_contract import OnnxContract
 from models.spec.price import LoadLimits
 from training.importers.onnx.said import Said

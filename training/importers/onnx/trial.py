@@ -13,9 +13,9 @@ from typing import IO
 from pydantic import TypeAdapter
 
 from models.bundle.dry_run import verify
-from models.bundle.isolated import limit_this_process
 from models.engines.onnx.external import ContractEngine
 from models.errors import SpikeserveError
+from models.isolated import limit_this_process
 from training.importers.onnx.contract import contract_of
 from training.importers.onnx.file import OnnxFile
 from training.importers.onnx.isolated import Trial, write_answer
