@@ -1,6 +1,6 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
-from models.coding.encode import MAX_SEED, encode
+from models.coding.encode import MAX_SEED, encode, encode_next, normalise
 from models.coding.events import Events, encode_events, indices, rasterise
 from models.coding.inputs import EncodedInputs, EventInputs, Inputs, join_inputs
 from models.coding.records import (
@@ -28,9 +28,11 @@ __all__ = [
     "binner",
     "encode",
     "encode_events",
+    "encode_next",
     "indices",
     "join_inputs",
     "make_records",
+    "normalise",
     "rasterise",
     "records_of",
     "times_of",

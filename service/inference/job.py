@@ -50,11 +50,17 @@ class Answer(Generic[Content]):
         return cls(codec.render(query, result), record)
 
 
-def encoded(model: LoadedModel, query: Query, times: Times) -> Inputs:
-    """Encode a query's samples and record when that began and ended. Raises InvalidInput."""
+def encoded(model: LoadedModel, query: Query, times: Times, state: State | None = None) -> Inputs:
+    """Encode a query's samples and record when that began and ended.
+
+    `state` is what its one sample goes on from, if it is of a sequence. Raises InvalidInput.
+    """
     times.encode_began = perf_counter()
-    samples = query.samples
-    inputs = encode(samples, model.spec, query.time_steps, query.seed) if isinstance(samples, np.ndarray) else samples
+    samples, first = query.samples, 0 if state is None else int(state.steps[0])
+    if isinstance(samples, np.ndarray):
+        inputs: Inputs = encode(samples, model.spec, query.time_steps, query.seed, first)
+    else:
+        inputs = samples
     times.encode_ended = perf_counter()
     return inputs
 
@@ -137,12 +143,12 @@ class Job(Generic[Content]):
     def encode(self) -> None:
         """Encode all samples, unless it is over. Raises InvalidInput."""
         if self.query is not None and not self.over:
-            self.inputs = encoded(self.model, self.query, self.times)
+            self.inputs = encoded(self.model, self.query, self.times, self.state)
 
     def run_inputs(self) -> Inputs | None:
         """Return all its samples as a run takes them, or None where it has none yet. Raises InvalidInput."""
         if self.inputs is None and self.query is not None:
-            return encoded(self.model, self.query, self.times)
+            return encoded(self.model, self.query, self.times, self.state)
         return self.inputs
 
     def may_share_a_run(self, other: Job[Any]) -> bool:

@@ -23,8 +23,6 @@ from service.inference.sessions.table import Ended, Sessions
 from service.inference.v2.codec import InferCodec
 from service.inference.v2.errors import InvalidRequest
 
-CODINGS = (Coding.DIRECT, Coding.SPIKES, Coding.CURRENT)  # in which a run can be cut: the others count a run's steps
-
 Key: TypeAlias = tuple[bytes, str, int | str]  # of whom, of which model, and which
 
 
@@ -125,9 +123,10 @@ class Sequences:
 def _check(job: AnyJob) -> None:
     """Raise InvalidRequest, or InvalidInput, where a model or a request cannot be a sequence's."""
     spec = job.model.network.spec
-    if spec.coding not in CODINGS:
+    if spec.coding is Coding.LATENCY:
         raise InvalidRequest(
-            f"sequence_id is given, but the model's coding is '{spec.coding}', expected one of {', '.join(CODINGS)}"
+            f"sequence_id is given, but the model's coding is '{spec.coding}', whose spikes lie in a run of a known "
+            "length, expected another"
         )
 
 

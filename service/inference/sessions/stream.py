@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from models.coding.records import Records, records_of
+from numpy.typing import NDArray
+
 from models.errors import InvalidInput
 from service.errors import ServiceError
 from service.inference.sessions.blob import Blobs
@@ -23,10 +24,12 @@ from service.inference.sessions.messages import (
     StateLine,
     StateMessage,
     TimeMessage,
+    ValuesMessage,
     read_message,
 )
 from service.inference.sessions.table import Ended, OpenSession, Sessions
-from service.inference.sessions.windows import PENDING_BYTES, Window
+from service.inference.sessions.values import ValueWindow, ValueWindows
+from service.inference.sessions.windows import Window, Windows
 
 Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
 Send: TypeAlias = Callable[[Line], Awaitable[None]]
@@ -51,8 +54,8 @@ class Stream:
     async def serve(self, receive: Receive) -> None:
         """Answer messages until the session ends.
 
-        `receive` returns event records as bytes, a message as text, and None at the end. Raises ClientDisconnect where
-        the client has left; every other end has its lines.
+        `receive` returns event records, or values of float32, as bytes, a message as text, and None at the end. Raises
+        ClientDisconnect where the client has left; every other end has its lines.
         """
         try:
             await self._serve(receive)
@@ -83,13 +86,14 @@ class Stream:
     async def _handle(self, content: bytes | str | None, arrived: float) -> bool:
         """Handle a message, and return whether the session goes on."""
         windows = self.session.windows
-        match await _read(content) if isinstance(content, str) else content:
-            case bytes() as records:
-                await self._add(records_of(records, "a message"))
-            case EventsMessage() as message:
-                await self._add(message.records())
+        match await self._read(content) if isinstance(content, str) else content:
+            case bytes() as sent:
+                await self._add(windows.read(sent))
+            case EventsMessage() | ValuesMessage() as message:
+                await self._add(message.array())
             case TimeMessage(t=t):
-                windows.advance(t)
+                if isinstance(windows, Windows):
+                    windows.advance(t)
             case StateMessage(state=None):
                 await self.send(await self.state_line())
             case StateMessage(state=str() as state):
@@ -100,34 +104,35 @@ class Stream:
                 await self._close_windows(arrived)
                 if (window := windows.flush()) is not None:
                     await self._answer(window, arrived)
-                await self.send(
-                    {"type": "end", "windows": windows.number, "events": windows.received, "late": windows.late}
-                )
+                await self.send({"type": "end", "windows": windows.number, **windows.held})
                 return False
         self.begun = True
         await self._close_windows(arrived)
         return True
 
-    async def _add(self, records: Records) -> None:
-        """Add events, after a wait where they come faster than one session may send them."""
+    async def _add(self, sent: NDArray[Any]) -> None:
+        """Add events or values, after a wait where they come faster than one session may send them."""
         now = perf_counter()
-        self.free_at = max(now, self.free_at) + len(records) / self.sessions.settings.max_session_events
+        self.free_at = max(now, self.free_at) + sent.size / self.sessions.settings.max_session_events
         if self.free_at - now > LONG_WAIT:
             await asyncio.sleep(self.free_at - now)
         windows = self.session.windows
-        received, late = windows.received, windows.late
-        windows.add(records)
-        self.opened.reserve(windows.pending * PENDING_BYTES)
-        name = self.session.model.name
-        self.metrics.events.labels(name).inc(windows.received - received)
-        self.metrics.late.labels(name).inc(windows.late - late)
+        if isinstance(windows, Windows):
+            received, late = windows.received, windows.late
+            windows.add(sent)
+            name = self.session.model.name
+            self.metrics.events.labels(name).inc(windows.received - received)
+            self.metrics.late.labels(name).inc(windows.late - late)
+        else:
+            windows.add(sent)
+        self.opened.reserve(windows.pending_bytes)
 
     async def _close_windows(self, arrived: float) -> None:
         """Answer every window that is closed."""
         while (window := self.session.windows.close()) is not None:
             await self._answer(window, arrived)
 
-    async def _answer(self, window: Window, arrived: float) -> None:
+    async def _answer(self, window: Window | ValueWindow, arrived: float) -> None:
         kept = self.session.kept()
         line = await self.session.answer(window, arrived)
         name = self.session.model.name
@@ -144,6 +149,14 @@ class Stream:
         line: StateLine = {"type": "state", **await self.blobs.told(self.session)}  # type: ignore[typeddict-item]
         return line if reason is None else {**line, "reason": reason}
 
-
-async def _read(text: str) -> Message:
-    return await asyncio.to_thread(read_message, text) if len(text) > LONG_TEXT else read_message(text)
+    async def _read(self, text: str) -> Message:
+        windows = self.session.windows
+        axes = len(windows.task.input.shape) if isinstance(windows, ValueWindows) else None
+        if len(text) <= LONG_TEXT:
+            return read_message(text, axes)
+        if text.count(",") > windows.max_numbers:
+            raise InvalidInput(
+                f"a message has {text.count(',')} commas, expected at most {windows.max_numbers}, as it may have as "
+                "many numbers"
+            )
+        return await asyncio.to_thread(read_message, text, axes)

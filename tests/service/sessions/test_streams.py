@@ -175,7 +175,7 @@ def test_the_class_may_be_read_from_the_window_or_from_a_decaying_sum(
         ("?window_steps=0", "query: window_steps is '0', expected at least 1"),
         ("?window_steps=100000", "window_steps is 100000, expected 1 to 1000"),
         ("?scores=all", "query: scores is 'all', expected 'total', 'window' or 'decay'"),
-        ("?speed=1", "query: speed is not a field here, expected one of step_us, window_steps, scores, decay"),
+        ("?speed=1", "query: speed is not a field here, expected one of step_us, window_steps, scores, decay, seed"),
         ("?decay=0.5&decay=0.6", "'decay' is in the query twice, expected once"),
     ],
 )
@@ -217,7 +217,7 @@ def test_an_event_outside_of_the_sensor_is_named(service: Process) -> None:
 
 def test_a_part_of_an_event_at_the_end_is_named(service: Process) -> None:
     *_, last = told(post(service, make_records([0, 1], [0, 1]).tobytes()[:11]))
-    assert last["error"] == "the body ends with 3 bytes of an event, expected 8 for each"
+    assert last["error"] == "the body ends with 3 bytes of its last event, expected 8 for each"
 
 
 def test_other_types_and_encodings_are_415(service: Process) -> None:
