@@ -34,8 +34,10 @@ class Answer(Generic[Content]):
     record: AnswerRecord
 
     @classmethod
-    def of(cls, codec: Codec[Q, Content], query: Q, result: RunResult, times: Times) -> Answer[Content]:
-        """Render a run's result, and record its times and counts."""
+    def of(
+        cls, codec: Codec[Q, Content], query: Q, result: RunResult, times: Times, after: State | None = None
+    ) -> Answer[Content]:
+        """Render a run's result, and record its times and counts; `after` is the state after it, of a sequence."""
         operations, samples, used = result.synaptic_operations, len(query.samples), result.steps_used
         # Most batches hold one sample, and NumPy's sum takes six times as long as taking the first element.
         total = operator.itemgetter(0) if samples == 1 else np.sum
@@ -47,7 +49,7 @@ class Answer(Generic[Content]):
             synaptic_operations=None if operations is None else int(total(operations)),
             times=times,
         )
-        return cls(codec.render(query, result), record)
+        return cls(codec.render(query, result, after), record)
 
 
 def encoded(model: LoadedModel, query: Query, times: Times, state: State | None = None) -> Inputs:
@@ -183,7 +185,7 @@ class Job(Generic[Content]):
         """Render the answer, unless the job is over."""
         if self.query is None or self.codec is None or self.over:
             return None
-        return Answer.of(self.codec, self.query, result, self.times)
+        return Answer.of(self.codec, self.query, result, self.times, self.after)
 
 
 def reserve_answer(reserve: Callable[[int], None], size: int) -> None:
