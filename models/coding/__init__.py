@@ -1,7 +1,7 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
 from models.coding.encode import MAX_SEED, encode, encode_next, normalise
-from models.coding.events import Events, encode_events, indices, rasterise
+from models.coding.events import EventCoder, Events, encode_events, indices, rasterise
 from models.coding.inputs import EncodedInputs, EventInputs, Inputs, join_inputs
 from models.coding.records import (
     RECORD,
@@ -20,6 +20,7 @@ __all__ = [
     "RECORD",
     "EncodedInputs",
     "EventBinner",
+    "EventCoder",
     "EventInputs",
     "Events",
     "Inputs",

@@ -207,6 +207,8 @@ def join_inputs(parts: Sequence[Inputs]) -> Inputs:
 
 def offsets(row: NDArray[Any], rows: int) -> Ints:
     """Return where the events of each of so many rows begin, and where the last ends; `row` is ascending."""
+    if rows == 1:
+        return np.array([0, len(row)])
     return np.searchsorted(row, np.arange(rows + 1)).astype(np.int64, copy=False)
 
 

@@ -6,9 +6,9 @@ whether the client reads the answers; and it waits without end for a client that
 feeds its parser a little at a time, and reads nothing from a client that does not read.
 
 Like `service.process.connections`, this file uses private parts of uvicorn, which pyproject.toml bounds and
-tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `conn`, `frames`,
-`handshake_complete`, `logger`, `loop`, `read_paused`, `transport` and `writable`, the method `handle_parser_exception`,
-and those that are overridden below.
+tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `close_sent`, `conn`,
+`frames`, `handshake_complete`, `logger`, `loop`, `read_paused`, `transport` and `writable`, the method
+`handle_parser_exception`, and those that are overridden below.
 """
 
 from __future__ import annotations
@@ -79,6 +79,18 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
 
+    def send_receive_event_to_app(self) -> None:
+        """Queue a message, and note that it waits.
+
+        uvicorn pauses reading here and resumes it when the message is taken: two system calls for each message. `_feed`
+        pauses it only where more has come.
+        """
+        waits = self.read_paused
+        self.read_paused = True
+        super().send_receive_event_to_app()
+        if self.close_sent:  # it was dropped
+            self.read_paused = waits
+
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment to its message; end the connection where there are too many."""
         if len(self.frames) >= MAX_FRAGMENTS:
@@ -107,6 +119,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             part, self.backlog = self.backlog[:FEED_BYTES], self.backlog[FEED_BYTES:]
             self.parsed += len(part)
             super().data_received(bytes(part))
+        if self.backlog and not self.transport.is_closing():
+            self.transport.pause_reading()
         self._count()
 
     def _count(self) -> None:

@@ -147,6 +147,21 @@ def test_samples_of_a_state_are_taken_in_any_order_as_they_lie() -> None:
     np.testing.assert_array_equal(result.readout, whole.readout[places])
 
 
+@pytest.mark.parametrize("engine", [EventEngine, ReferenceEngine])
+def test_a_part_of_a_state_has_arrays_of_its_own(engine: type[EventEngine] | type[ReferenceEngine]) -> None:
+    runner = engine(rounding(Coding.SPIKES))
+    _, state = runner.run(part(inputs_of(Coding.SPIKES), 0, 4))
+    own, taken = state.copied(1, 3), state[np.arange(1, 3)]
+    assert own.steps.base is None
+    for name, array in taken.arrays.items():
+        np.testing.assert_array_equal(own.arrays[name], array, err_msg=name)
+        assert not np.shares_memory(own.arrays[name], state.arrays[name])
+    if isinstance(own.arrays, CarriedArrays):
+        (mine,), (whole,) = own.arrays.parts, state.arrays.parts  # type: ignore[attr-defined]
+        for array in (mine.floats, *mine.lines.values(), *mine.read.values()):
+            assert not any(np.shares_memory(array, each) for each in (*whole.lines.values(), *whole.read.values()))
+
+
 @pytest.fixture
 def dyadic_recurrent() -> Network:
     return network_of(

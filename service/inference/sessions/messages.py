@@ -14,7 +14,7 @@ from models.errors import InvalidInput
 from models.spec.network import FloatArray
 from service.errors import MalformedBody
 from service.inference.native.schemas import Sample, Strict, nested
-from service.inference.numbers import cut_array
+from service.inference.numbers import LONG_ARRAY, cut_array
 from service.inference.validation import first_error
 
 _Time = Annotated[int, Field(ge=0, lt=2**63)]
@@ -89,16 +89,16 @@ Message: TypeAlias = EventsMessage | ValuesMessage[Any] | TimeMessage | StateMes
 KINDS = frozenset({"events", "values", "time", "state", "end"})
 
 
-def read_message(text: str | bytes, axes: int | None = None) -> Message:
+def read_message(text: str, axes: int | None = None) -> Message:
     """Read a message of a stream of events, or of values of inputs of so many axes.
 
     Raises MalformedBody or InvalidInput.
     """
-    content = text.encode() if isinstance(text, str) else text
-    cut = None if axes is None else cut_array(content, b"values", np.float32)
+    long = axes is not None and len(text) >= LONG_ARRAY
+    cut = cut_array(text.encode(), b"values", np.float32) if long else None
     known = "events, time, state or end" if axes is None else "values, state or end"
     try:
-        message = _adapter(axes).validate_json(content if cut is None else cut.rest)
+        message = _adapter(axes).validate_json(text if cut is None else cut.rest)
     except ValidationError as error:
         first = first_error(error, fields=known, hidden=KINDS)
         raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(f"message: {first.sentence}") from error

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from models.coding import EventCoder
 from models.engines import State
 from models.engines.state import READOUT, SPIKE_COUNTS
 from models.errors import InvalidInput
@@ -46,6 +47,7 @@ class Session:
         self.options = options
         self.scheduler = scheduler
         self.windows = windows_of(model, spec, options)
+        self.coder = EventCoder(spec)
         self.state: State | None = None
         self.counts: NDArray[np.int64] = np.zeros(spec.classes, np.int64)  # the output spikes since rest
         self.decayed: NDArray[np.float64] = np.zeros(spec.classes)
@@ -77,7 +79,7 @@ class Session:
         Raises InvalidInput, DeadlineExceeded and ShuttingDown; the state is then that of the window before.
         """
         behind = 0 if self.state is None else int(self.state.steps[0])
-        inputs = window.inputs(self.spec, behind, self.options.seed)
+        inputs = window.inputs(self.coder, behind, self.options.seed)
         result, self.state = await self.scheduler.run_slice(self.model, inputs, self.state)
         self.answered, self.answered_until = window.number + 1, window.end
         counts = result.spike_counts[0]
@@ -111,7 +113,7 @@ class Session:
             best = int(scores.argmax())
             line["class_index"], line["label"] = best, self.spec.labels[best]
             if len(scores) > 1:
-                second, first = np.partition(scores, -2)[-2:].tolist()
+                *_, second, first = sorted(scores.tolist())
                 line["margin"] = first - second
         return line
 

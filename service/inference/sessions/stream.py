@@ -45,10 +45,14 @@ class Stream:
         self.opened = opened
         self.session = opened.session
         self.sessions = sessions
-        self.metrics = sessions.metrics
+        self.counts = sessions.metrics.counts(self.session.model.name)
         self.blobs = blobs
         self.send = send
         self.begun = False  # whether any message has come
+        windows = self.session.windows
+        self.axes = len(windows.task.input.shape) if isinstance(windows, ValueWindows) else None
+        self.idle_since: float | None = None  # since when it has waited for a message, on the event loop's clock
+        self.idle_timer: asyncio.TimerHandle | None = None
         self.free_at = perf_counter()  # when the events so far would have come at the greatest rate
 
     async def serve(self, receive: Receive) -> None:
@@ -57,6 +61,7 @@ class Stream:
         `receive` returns event records, or values of float32, as bytes, a message as text, and None at the end. Raises
         ClientDisconnect where the client has left; every other end has its lines.
         """
+        self._watch()
         try:
             await self._serve(receive)
         except asyncio.CancelledError:
@@ -69,19 +74,27 @@ class Stream:
             self.opened.ended = Ended.ERROR
             await self.send(await self.state_line("an error ended the session"))
             await self.send({"type": "error", "error": str(error)})
+        finally:
+            if self.idle_timer is not None:
+                self.idle_timer.cancel()
 
     async def _serve(self, receive: Receive) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            try:
-                async with asyncio.timeout(self.sessions.settings.session_idle_seconds):
-                    content = await receive()
-            except TimeoutError:
-                self.opened.ended = Ended.IDLE
-                await self.send(await self.state_line(self.sessions.why(Ended.IDLE)))
+            self.idle_since = loop.time()
+            content = await receive()
+            self.idle_since = None
+            if not await self._handle(content, perf_counter()):
                 return
-            arrived = perf_counter()
-            if not await self._handle(content, arrived):
-                return
+
+    def _watch(self) -> None:
+        """End the session once it has been silent for too long: one timer, since one for each message takes longer."""
+        loop, idle = asyncio.get_running_loop(), self.sessions.settings.session_idle_seconds
+        left = idle if self.idle_since is None else self.idle_since + idle - loop.time()
+        if left > 0:
+            self.idle_timer = loop.call_later(left, self._watch)
+        else:
+            self.opened.end(Ended.IDLE)
 
     async def _handle(self, content: bytes | str | None, arrived: float) -> bool:
         """Handle a message, and return whether the session goes on."""
@@ -120,9 +133,9 @@ class Stream:
         if isinstance(windows, Windows):
             received, late = windows.received, windows.late
             windows.add(sent)
-            name = self.session.model.name
-            self.metrics.events.labels(name).inc(windows.received - received)
-            self.metrics.late.labels(name).inc(windows.late - late)
+            self.counts.events.inc(windows.received - received)
+            if windows.late != late:
+                self.counts.late.inc(windows.late - late)
         else:
             windows.add(sent)
         self.opened.reserve(windows.pending_bytes)
@@ -135,9 +148,8 @@ class Stream:
     async def _answer(self, window: Window | ValueWindow, arrived: float) -> None:
         kept = self.session.kept()
         line = await self.session.answer(window, arrived)
-        name = self.session.model.name
-        self.metrics.windows.labels(name).inc()
-        self.metrics.lag.labels(name).observe(perf_counter() - arrived)
+        self.counts.windows.inc()
+        self.counts.lag.observe(perf_counter() - arrived)
         try:
             await self.send(line)
         except asyncio.CancelledError:  # the session ends; its state must not be ahead of the lines that the client has
@@ -150,13 +162,11 @@ class Stream:
         return line if reason is None else {**line, "reason": reason}
 
     async def _read(self, text: str) -> Message:
-        windows = self.session.windows
-        axes = len(windows.task.input.shape) if isinstance(windows, ValueWindows) else None
         if len(text) <= LONG_TEXT:
-            return read_message(text, axes)
-        if text.count(",") > windows.max_numbers:
+            return read_message(text, self.axes)
+        commas, most = text.count(","), self.session.windows.max_numbers
+        if commas > most:
             raise InvalidInput(
-                f"a message has {text.count(',')} commas, expected at most {windows.max_numbers}, as it may have as "
-                "many numbers"
+                f"a message has {commas} commas, expected at most {most}, as it may have as many numbers"
             )
-        return await asyncio.to_thread(read_message, text, axes)
+        return await asyncio.to_thread(read_message, text, self.axes)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import Inputs, encode_next, normalise
+from models.coding import EventCoder, Inputs, encode_next, normalise
 from models.errors import InvalidInput
 from models.spec import Task
 from models.spec.network import FloatArray
@@ -39,9 +39,9 @@ class ValueWindow:
         """What its line says of what it held."""
         return {"steps": self.steps}
 
-    def inputs(self, task: Task, behind: int, seed: int) -> Inputs:
+    def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:
         """Return it as a network's inputs, of a stream that has so many steps behind it."""
-        return encode_next(self.values, task, self.steps, seed, behind)
+        return encode_next(self.values, coder.task, self.steps, seed, behind)
 
 
 @dataclass

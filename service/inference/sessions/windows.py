@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import Inputs
+from models.coding import EventBinner, EventCoder, Inputs
 from models.coding.records import RECORD, Records, Times, binner, records_of, unwrapped
 from models.errors import InvalidInput
-from models.spec import EventBinning, Origin, Task
+from models.spec import EventBinning, Origin
 from service.inference.sessions.messages import Counted
 
 MAX_GAP = 100_000  # windows that one message may close, so that a wrong time stamp does not stand for days of silence
@@ -37,19 +37,19 @@ class Window:
     records: Records
     times: Times
     late: int
-    events: EventBinning
     steps: int
+    binner: EventBinner
 
     @property
     def held(self) -> Counted:
         """What its line says of what it held."""
         return {"events": len(self.records), "late": self.late}
 
-    def inputs(self, task: Task, behind: int, seed: int) -> Inputs:  # noqa: ARG002  (nothing is drawn of events)
+    def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:  # noqa: ARG002  (nothing is drawn of events)
         """Return it as a network's inputs. Raises InvalidInput for an event outside of the sensor."""
         where = f"window {self.number}"
-        found = binner(self.events).between(self.records, self.times, self.start, self.steps, where)
-        return found.inputs(task, self.steps)
+        found = self.binner.between(self.records, self.times, self.start, self.steps, where, in_order=True)
+        return coder.encode(found.t, found.unit, found.count, self.steps)
 
 
 @dataclass
@@ -71,10 +71,9 @@ class Windows:
     _records: list[Records] = field(default_factory=list)
     _times: list[Times] = field(default_factory=list)
 
-    @property
-    def length(self) -> int:
-        """The length of a window, in microseconds."""
-        return self.events.step_us * self.steps
+    def __post_init__(self) -> None:
+        self.binner = binner(self.events)
+        self.length = self.events.step_us * self.steps  # of a window, in microseconds
 
     @property
     def held(self) -> Counted:
@@ -114,7 +113,7 @@ class Windows:
             return
         times = unwrapped(records["t"], int(records["t"][0]) if self.now is None else self.now)
         start = self._begun(int(times[0]))
-        if times.min() < start:
+        if int(times.min()) < start:
             in_time = times >= start
             self.late += int(len(times) - np.count_nonzero(in_time))
             records, times = records[in_time], times[in_time]
@@ -158,11 +157,11 @@ class Windows:
     def _take(self, start: int) -> Window:
         end = start + self.length
         records, times = self._in_order()
-        count = int(np.searchsorted(times, end))
-        self._records, self._times = [records[count:]], [times[count:]]
+        count = int(times.searchsorted(end))
         self.pending = len(times) - count
+        self._records, self._times = ([records[count:]], [times[count:]]) if self.pending else ([], [])
         late, self.late_told = self.late - self.late_told, self.late
-        window = Window(self.number, start, end, records[:count], times[:count], late, self.events, self.steps)
+        window = Window(self.number, start, end, records[:count], times[:count], late, self.steps, self.binner)
         self.start, self.number = end, self.number + 1
         self.now = end if self.now is None else max(self.now, end)
         return window
@@ -171,7 +170,9 @@ class Windows:
         """Return the events that wait, by time."""
         if not self.pending:
             return np.empty(0, RECORD), np.empty(0, np.int64)
-        records, times = np.concatenate(self._records), np.concatenate(self._times)
+        records, times = self._records[0], self._times[0]
+        if len(self._times) > 1:
+            records, times = np.concatenate(self._records), np.concatenate(self._times)
         if (times[1:] < times[:-1]).any():
             order = np.argsort(times, kind="stable")
             records, times = records[order], times[order]
