@@ -13,7 +13,6 @@ of the digests of all keys, which no client knows unless it has every key.
 
 from __future__ import annotations
 
-import binascii
 import hmac
 import struct
 from asyncio import to_thread
@@ -89,7 +88,7 @@ class Blobs:
             raise InvalidInput(f"state: has {len(text)} characters, expected at most {most} for this model")
         try:
             content = b64decode(text, validate=True)
-        except binascii.Error:
+        except ValueError:  # also for characters that are not ASCII
             raise InvalidInput("state: is not base64, expected what a line of type state holds") from None
         content = self._checked(content)
         if len(content) < HEADER.size or content[: len(MAGIC)] != MAGIC:

@@ -82,8 +82,10 @@ FLOW = {"write_paused": bool}
 WEBSOCKET = {
     "close_sent": bool,
     "conn": ServerProtocol,
+    "curr_msg_data_type": str,
     "frames": list,
     "handshake_complete": bool,
+    "handshake_initiated": bool,
     "logger": logging.Logger,
     "loop": asyncio.AbstractEventLoop,
     "read_paused": bool,

@@ -168,6 +168,8 @@ def test_a_session_goes_on_elsewhere_from_its_state(service: Process) -> None:
     ("state", "sentence"),
     [
         ("?", "state: is not base64"),
+        ("AAA\u00e9", "state: is not base64"),
+        ("AAA\ud800", "message: "),
         ("AAAA", "state: is no session's state"),
         ("U1BLUwIA" + "A" * 40, "state: has format 2, expected 1"),
         ("U1BLUwEA" + "A" * 40, "state: is damaged"),
