@@ -2,7 +2,7 @@
 
 from models.coding.encode import MAX_SEED, encode, encode_next, normalise
 from models.coding.events import EventCoder, Events, encode_events, indices, rasterise
-from models.coding.inputs import EncodedInputs, EventInputs, Inputs, join_inputs
+from models.coding.inputs import DenseInputs, EventInputs, Inputs, join_inputs
 from models.coding.records import (
     RECORD,
     EventBinner,
@@ -18,7 +18,7 @@ from models.coding.records import (
 __all__ = [
     "MAX_SEED",
     "RECORD",
-    "EncodedInputs",
+    "DenseInputs",
     "EventBinner",
     "EventCoder",
     "EventInputs",

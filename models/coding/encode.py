@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.inputs import EncodedInputs
+from models.coding.inputs import DenseInputs
 from models.errors import InvalidInput
 from models.spec import Coding, Input, OutOfRange, Task
 from models.spec.network import FloatArray
@@ -37,7 +37,7 @@ UNDECLARED = ", since its spec declares no other range (import has --low, --high
 
 def encode(
     samples: FloatArray, task: Task, time_steps: int | None = None, seed: int | Sequence[int] = 0, first: int = 0
-) -> EncodedInputs:
+) -> DenseInputs:
     """Encode raw samples by the task's coding.
 
     `samples` holds raw values in the task's declared range: (batch, *input shape), or for `spikes` and `current`
@@ -51,10 +51,10 @@ def encode(
         raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {wanted}")
     steps = _steps(samples, task, time_steps)
     task.check_steps(steps)
-    return EncodedInputs(CODINGS[task.coding](normalise(samples, task.input), steps, seed, first), steps)
+    return DenseInputs(CODINGS[task.coding](normalise(samples, task.input), steps, seed, first), steps)
 
 
-def encode_next(values: FloatArray, task: Task, time_steps: int, seed: int, first: int) -> EncodedInputs:
+def encode_next(values: FloatArray, task: Task, time_steps: int, seed: int, first: int) -> DenseInputs:
     """Encode the next steps of one sample, which has `first` steps behind it.
 
     `values` is what `normalise` returned: (time_steps, *input shape), or (*input shape) where the coding makes the
@@ -65,7 +65,7 @@ def encode_next(values: FloatArray, task: Task, time_steps: int, seed: int, firs
         raise InvalidInput(
             "coding is 'latency', whose spikes lie in a run of a known length, expected another to go on"
         )
-    return EncodedInputs(CODINGS[task.coding](values[np.newaxis], time_steps, seed, first), time_steps)
+    return DenseInputs(CODINGS[task.coding](values[np.newaxis], time_steps, seed, first), time_steps)
 
 
 def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
