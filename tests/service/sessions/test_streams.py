@@ -217,7 +217,7 @@ def test_the_class_may_be_read_from_the_window_or_from_a_decaying_sum(
         ("?window_steps=0", "query: window_steps is '0', expected at least 1"),
         ("?window_steps=100000", "window_steps is 100000, expected 1 to 1000"),
         ("?scores=all", "query: scores is 'all', expected 'total', 'window' or 'decay'"),
-        ("?speed=1", "query: speed is not a field here, expected one of step_us, window_steps, scores, decay, seed"),
+        ("?colour=1", "query: colour is not a field here, expected one of step_us, window_steps, scores, decay, seed"),
         ("?decay=0.5&decay=0.6", "'decay' is in the query twice, expected once"),
     ],
 )
