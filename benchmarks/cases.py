@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.workloads import GRID, THRESHOLD, Activity, Workload, is_dense
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import RunResult
 from models.engines.base import Counts
 from models.engines.torch.engine import TorchEngine
@@ -44,7 +44,7 @@ class Case:
     workload: Workload
     input_activity: Activity
     network: Network
-    inputs: EncodedInputs
+    inputs: DenseInputs
     spike_counts: Counts
     activity: Mapping[str, float]
     synaptic_operations: int
@@ -56,7 +56,7 @@ class Case:
     def only(self, which: NDArray[np.intp]) -> Case:
         """Return the same case with the samples of these indices."""
         steps = np.ascontiguousarray(self.inputs.steps[:, which])
-        return _case(self.workload, self.input_activity, self.network, EncodedInputs(steps, self.inputs.time_steps))
+        return _case(self.workload, self.input_activity, self.network, DenseInputs(steps, self.inputs.time_steps))
 
 
 def build(workload: Workload, activity: Activity, batch: int) -> Case:
@@ -64,10 +64,10 @@ def build(workload: Workload, activity: Activity, batch: int) -> Case:
     network = _network(workload, activity)
     steady = _steady(workload, activity, network, at_once=min(batch, CHUNK))
     samples = np.stack(list(islice(steady, batch)), axis=1)
-    return _case(workload, activity, network, EncodedInputs(samples, workload.time_steps))
+    return _case(workload, activity, network, DenseInputs(samples, workload.time_steps))
 
 
-def _case(workload: Workload, activity: Activity, network: Network, inputs: EncodedInputs) -> Case:
+def _case(workload: Workload, activity: Activity, network: Network, inputs: DenseInputs) -> Case:
     result = _run(network, inputs)
     return Case(
         workload=workload,
@@ -80,7 +80,7 @@ def _case(workload: Workload, activity: Activity, network: Network, inputs: Enco
     )
 
 
-def _run(network: Network, inputs: EncodedInputs) -> RunResult:
+def _run(network: Network, inputs: DenseInputs) -> RunResult:
     engine = TorchEngine(network)
     parts = [engine.run(inputs[start : start + CHUNK])[0] for start in range(0, inputs.batch, CHUNK)]
     return RunResult(
@@ -102,7 +102,7 @@ def _network(workload: Workload, activity: Activity) -> Network:
     spec, target = workload.spec(activity), DENSE if is_dense(activity) else SPARSE
     weights = _weights(spec, workload.seed, mean=0.1 if is_dense(activity) else 0.0)
     trials = np.stack(list(islice(_samples(workload, activity), TRIALS)), axis=1)
-    inputs = EncodedInputs(trials, spec.time_steps)
+    inputs = DenseInputs(trials, spec.time_steps)
     gain, feeding = workload.recurrent_gain, list[str]()
     if gain is not None:
         weights = {name: gain * weight if ".recurrent." in name else weight for name, weight in weights.items()}
@@ -158,7 +158,7 @@ def _steady(workload: Workload, activity: Activity, network: Network, at_once: i
     samples = _samples(workload, activity)
     while True:
         drawn = np.stack(list(islice(samples, at_once)), axis=1)
-        inputs = EncodedInputs(drawn, workload.time_steps)
+        inputs = DenseInputs(drawn, workload.time_steps)
         one, other = _run(low, inputs), _run(high, inputs)
         same = (one.spike_counts == other.spike_counts).all(axis=1)
         for name, spikes in one.spikes_per_node.items():

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.event import EventEngine, connections
 from models.spec import Spec
 from models.spec.network import Network
@@ -51,7 +51,7 @@ def main() -> None:
     table = Table("activity", "read all, µs", "pick, µs", "ratio")
     for activity in ACTIVITIES:
         raster = (np.random.default_rng(1).random((STEPS, 1, UNITS)) < activity).astype(np.float32)
-        inputs = EncodedInputs(raster, STEPS)
+        inputs = DenseInputs(raster, STEPS)
         times: dict[float, list[float]] = {READ_ALL: [], PICK: []}
         for _ in range(CALLS):
             for busy, taken in times.items():

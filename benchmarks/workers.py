@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.contestants.base import Skipped
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.spec.network import Network
 
 # NPROC is XLA's; it has no other way to be told.
@@ -62,7 +62,7 @@ class Worker:
             self._process.start()
         theirs.close()
 
-    def load(self, network: Network, inputs: EncodedInputs, *more: Any) -> None:
+    def load(self, network: Network, inputs: DenseInputs, *more: Any) -> None:
         """Take a network, inputs and what else a job needs for all that follows, and let go of those before."""
         self._pipe.send(("load", network.spec, dict(network.tensors), inputs, *more))
 

@@ -228,7 +228,7 @@ class Settings(BaseSettings):
     max_session_events: int = Field(
         4_000_000,
         ge=1,
-        description="How many events a second one session may send; beyond that it is read from more slowly.",
+        description="How many events or values a second one session may send; beyond that it is read from more slowly.",
     )
     shutdown_seconds: int = Field(
         25, ge=0, description="The grace period: how many seconds a stopping server waits for its requests to end."

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from hypothesis import strategies as st
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.spec import Coding, Input, Readout, Spec
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
@@ -79,15 +79,15 @@ class Case:
     """A network, inputs for it, and the steps before which a run of them is cut."""
 
     network: Network
-    inputs: EncodedInputs
+    inputs: DenseInputs
     cuts: tuple[int, ...]
 
     @property
-    def parts(self) -> list[EncodedInputs]:
+    def parts(self) -> list[DenseInputs]:
         """The inputs of each part of a run that is cut."""
         steps, ends = self.inputs.steps, [*self.cuts, self.inputs.time_steps]
         return [
-            EncodedInputs(steps if self.inputs.constant else steps[start:end], end - start)
+            DenseInputs(steps if self.inputs.constant else steps[start:end], end - start)
             for start, end in zip([0, *self.cuts], ends, strict=True)
         ]
 
@@ -416,7 +416,7 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
             np.float32
         )
     cuts = draw(st.sets(st.integers(1, spec.time_steps - 1), max_size=3)) if spec.time_steps > 1 else set[int]()
-    return Case(network, EncodedInputs(steps, spec.time_steps), tuple(sorted(cuts)))
+    return Case(network, DenseInputs(steps, spec.time_steps), tuple(sorted(cuts)))
 
 
 def _leaving(node: dict[str, Any], shape: Shape) -> Shape:

@@ -10,7 +10,7 @@ from typing import Any
 import nir
 import numpy as np
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.base import Record
 from models.engines.reference import ReferenceEngine
 from models.spec.network import FloatArray, Network
@@ -83,12 +83,12 @@ def converted(folder: Path, made: Any, rules: Rules = EULER, options: Options | 
 def spikes_of(network: Network, steps: Any) -> dict[str, Any]:
     """Return each node's spikes (time_steps, *shape) for one sample (time_steps, *shape) on the reference engine."""
     inputs: FloatArray = np.asarray(steps, np.float32)[:, np.newaxis]
-    result, _ = ReferenceEngine(network).run(EncodedInputs(inputs, len(inputs)), record=Record.RASTER)
+    result, _ = ReferenceEngine(network).run(DenseInputs(inputs, len(inputs)), record=Record.RASTER)
     return {name: raster[:, 0] for name, raster in result.rasters.items()}
 
 
 def membranes_of(network: Network, steps: Any) -> dict[str, Any]:
     """Return each node's membrane after the reset, likewise."""
     inputs: FloatArray = np.asarray(steps, np.float32)[:, np.newaxis]
-    result, _ = ReferenceEngine(network).run(EncodedInputs(inputs, len(inputs)), record=Record.MEMBRANE)
+    result, _ = ReferenceEngine(network).run(DenseInputs(inputs, len(inputs)), record=Record.MEMBRANE)
     return {name: membrane[:, 0] for name, membrane in result.membranes.items()}

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.base import Counts
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import LIF, Fire, Node, Reset, Spiking, Weighted
@@ -26,7 +26,7 @@ class Job:
     """What to run: a network, its inputs, and on how many threads."""
 
     network: Network
-    inputs: EncodedInputs
+    inputs: DenseInputs
     threads: int
 
 

@@ -1,10 +1,10 @@
 """Soak a service of its own on the loopback, and say where a target is missed: `./scripts/soak`.
 
-Nine phases, each with a fresh server: hostile and mutated requests; clients that ask, err, hang up and dawdle side by
-side; ten times the load that the server can do; its memory after many requests; clients that send thousands of requests
-ahead of their answers; hostile bundles beside a good model; long answers, and answers that are too long; small requests
-beside large ones; and live sessions. The clients share the cores with the server, which in the overload has one thread
-to compute on: what they take, it lacks.
+Ten phases, each with a fresh server: hostile and mutated requests; mutated bodies of all kinds, and WebSocket frames;
+clients that ask, err, hang up and dawdle side by side; ten times the load that the server can do; its memory after many
+requests; clients that send thousands of requests ahead of their answers; hostile bundles beside a good model; long
+answers, and answers that are too long; small requests beside large ones; and live sessions. The clients share the cores
+with the server, which in the overload has one thread to compute on: what they take, it lacks.
 """
 
 from __future__ import annotations

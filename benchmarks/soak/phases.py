@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from benchmarks.serving.processes import Server
 from benchmarks.soak.abuse import hostile_requests
 from benchmarks.soak.answers import answers, publish_labels
+from benchmarks.soak.bodies import bodies, publish_bodies
 from benchmarks.soak.bundles import BUNDLE_FLAGS, bundles, failing, publish_bundles
 from benchmarks.soak.fairness import fairness
 from benchmarks.soak.figures import Figure
@@ -37,6 +38,7 @@ class Phase(NamedTuple):
 
 PHASES = (
     Phase("hostile", ("--header-seconds", "1", "--body-seconds", "1"), hostile_requests),
+    Phase("bodies", ("--header-seconds", "1", "--body-seconds", "1"), bodies, publish_bodies),
     Phase("mixed", (), mixed_clients),
     Phase("overload", ("--threads", "1", "--max-queue", str(OVERLOAD_QUEUE)), overload),
     Phase("memory", (), memory),

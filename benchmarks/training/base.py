@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.base import Counts
 from models.spec.network import FloatArray, Network
 
@@ -58,7 +58,7 @@ class Job:
     """
 
     network: Network
-    inputs: EncodedInputs
+    inputs: DenseInputs
     threads: int
     targets: Targets
     learning_rate: float = NO_LEARNING

@@ -18,7 +18,7 @@ from benchmarks.contestants.base import Skipped
 from benchmarks.training.base import Job, Targets
 from benchmarks.training.choose import start
 from benchmarks.workloads import LIF, Workload, linear
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.spec.network import FloatArray
 
 DIGITS = Workload(
@@ -77,7 +77,7 @@ def _accuracies(contestant: str, threads: int, epochs: int, seed: int) -> Iterat
     order = rng.permutation(len(targets))
     held_out, kept = order[:HELD_OUT], order[HELD_OUT:]
     network = build(replace(DIGITS, seed=seed), DIGITS.activities[0], 1).network
-    inputs = EncodedInputs(np.ascontiguousarray(spikes[:, kept]), DIGITS.time_steps)
+    inputs = DenseInputs(np.ascontiguousarray(spikes[:, kept]), DIGITS.time_steps)
     training = start(contestant, Job(network, inputs, threads, targets[kept], LEARNING_RATE))
     test = training.load(np.ascontiguousarray(spikes[:, held_out]), targets[held_out])
     for _ in range(epochs):

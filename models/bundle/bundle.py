@@ -30,7 +30,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.anytime import Calibration
 from models.engines.base import Counts, Runner
 from models.engines.declared import EngineName, create, preferred
@@ -115,7 +115,7 @@ AnyManifest = TypeVar("AnyManifest", bound=Header)
 class Golden:
     """Golden samples: real encoded inputs and the reference engine's counts and readout, both (batch, classes)."""
 
-    inputs: EncodedInputs
+    inputs: DenseInputs
     spike_counts: Counts
     readout: FloatArray
 
@@ -179,7 +179,7 @@ class Bundle:
         return self.manifest.anytime
 
     @property
-    def sample(self) -> EncodedInputs:
+    def sample(self) -> DenseInputs:
         """One realistic encoded sample, to warm an engine up with."""
         return self.golden.inputs[:1]
 
@@ -204,7 +204,7 @@ class Bundle:
             self._verify(engine, start, golden.inputs[part], golden.spike_counts[part], golden.readout[part])
 
     def _verify(
-        self, engine: Runner, first: int, inputs: EncodedInputs, spike_counts: Counts, readout: FloatArray
+        self, engine: Runner, first: int, inputs: DenseInputs, spike_counts: Counts, readout: FloatArray
     ) -> None:
         """Replay some of the golden samples, from the `first` on."""
         try:
@@ -378,7 +378,7 @@ def _golden(tensors: Mapping[str, Any], spec: Spec) -> Golden:
         if name not in tensors or tensors[name].dtype != dtype:
             raise InvalidBundle(f"{File.GOLDEN}: lacks '{name}' of type {np.dtype(dtype)}")
     try:
-        inputs = EncodedInputs(tensors["inputs"], spec.time_steps)
+        inputs = DenseInputs(tensors["inputs"], spec.time_steps)
     except InvalidInput as error:
         raise InvalidBundle(f"{File.GOLDEN}: {error}") from error
     for name, shape in (

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import READOUT_TOLERANCE
-from models.coding import EncodedInputs, encode
+from models.coding import DenseInputs, encode
 from models.engines.base import Runner, RunResult, joined
 from models.errors import InvalidBundle, InvalidInput
 from models.spec import Coding
@@ -35,7 +35,7 @@ MAX_BATCH_VALUES = 2**22  # of a batch's inputs, 16 MiB
 LONG_SECONDS = 0.05  # a larger batch than one that takes so long is not tried: the service would not make it either
 
 
-def random_inputs(contract: OnnxContract, time_steps: int) -> EncodedInputs:
+def random_inputs(contract: OnnxContract, time_steps: int) -> DenseInputs:
     """Return two random samples from the declared range, encoded."""
     declared = contract.input
     low, high = declared.range
@@ -106,7 +106,7 @@ class _Pool:
 
     def __init__(self, contract: OnnxContract, engine: Runner, time_steps: int) -> None:
         extremes = encode(_extremes(contract, time_steps), contract, time_steps, SEED)
-        every = EncodedInputs.joined([extremes, random_inputs(contract, time_steps)])
+        every = DenseInputs.joined([extremes, random_inputs(contract, time_steps)])
         samples, alone = [], []
         for index in range(every.batch):
             sample = every[index : index + 1]
@@ -115,14 +115,14 @@ class _Pool:
                 samples.append(sample)
             except InvalidInput:
                 continue  # a sample that the graph has no answer for, which a client is told as well
-        self.samples, self.alone = EncodedInputs.joined(samples), joined(alone)
+        self.samples, self.alone = DenseInputs.joined(samples), joined(alone)
         self.runs = len(list(self._batches(1)))
 
     def answered_as_alone(self, engine: Runner, size: int) -> bool:
         """Return whether each sample has its bits in batches of `size`; raises InvalidBundle if it is not close."""
         same = True
         for chosen in self._batches(size):
-            batch = EncodedInputs(np.ascontiguousarray(self.samples.steps[:, chosen]), self.samples.time_steps)
+            batch = DenseInputs(np.ascontiguousarray(self.samples.steps[:, chosen]), self.samples.time_steps)
             found = engine.run(batch)[0]
             wanted = RunResult(self.alone.spike_counts[chosen], self.alone.readout[chosen], None, {})
             if not _close(wanted, found):

@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from models.bundle import DEFAULT_LIMITS, Bundle, File, Header, header_of, read_files, read_manifest, write_files
 from models.bundle.dry_run import SAMPLES, random_inputs, verify
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.base import Runner
 from models.engines.declared import EngineName, check
 from models.errors import EngineUnavailable, InvalidBundle
@@ -67,7 +67,7 @@ class ExternalBundle:
         return None
 
     @cached_property
-    def sample(self) -> EncodedInputs:
+    def sample(self) -> DenseInputs:
         """One random encoded sample, to warm the engine up with."""
         return random_inputs(self.task, self.task.time_steps)[:1]
 

@@ -1,8 +1,8 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
-from models.coding.encode import MAX_SEED, encode
-from models.coding.events import Events, encode_events, indices, rasterise
-from models.coding.inputs import EncodedInputs, EventInputs, Inputs, join_inputs
+from models.coding.encode import MAX_SEED, encode, encode_next, normalise
+from models.coding.events import EventCoder, Events, encode_events, indices, rasterise
+from models.coding.inputs import DenseInputs, EventInputs, Inputs, join_inputs
 from models.coding.records import (
     RECORD,
     EventBinner,
@@ -18,8 +18,9 @@ from models.coding.records import (
 __all__ = [
     "MAX_SEED",
     "RECORD",
-    "EncodedInputs",
+    "DenseInputs",
     "EventBinner",
+    "EventCoder",
     "EventInputs",
     "Events",
     "Inputs",
@@ -28,9 +29,11 @@ __all__ = [
     "binner",
     "encode",
     "encode_events",
+    "encode_next",
     "indices",
     "join_inputs",
     "make_records",
+    "normalise",
     "rasterise",
     "records_of",
     "times_of",

@@ -9,7 +9,8 @@
 
 Rate coding draws from a counter-based generator (Philox 4x64, Salmon et al., SC 2011) keyed by the seed, step by step:
 a seed gives the same spikes on any engine and machine and at any place in a batch, and a longer run begins with the
-spikes of a shorter one. Only the raw stream of NumPy's generator is used, which NumPy promises never to change.
+spikes of a shorter one. A run that goes on from a state draws from where the run before it ended. Only the raw stream
+of NumPy's generator is used, which NumPy promises never to change.
 """
 
 from __future__ import annotations
@@ -21,26 +22,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.inputs import EncodedInputs
+from models.coding.inputs import DenseInputs
 from models.errors import InvalidInput
 from models.spec import Coding, Input, OutOfRange, Task
 from models.spec.network import FloatArray
 from models.spec.parameters import Shape, show
 
 MAX_SEED = 2**64 - 1
+PHILOX_WORDS = 4  # numbers that each count of the generator gives
 
 # Said where a model has the range of a spec that declares none.
 UNDECLARED = ", since its spec declares no other range (import has --low, --high, --mean and --std)"
 
 
 def encode(
-    samples: FloatArray, task: Task, time_steps: int | None = None, seed: int | Sequence[int] = 0
-) -> EncodedInputs:
+    samples: FloatArray, task: Task, time_steps: int | None = None, seed: int | Sequence[int] = 0, first: int = 0
+) -> DenseInputs:
     """Encode raw samples by the task's coding.
 
     `samples` holds raw values in the task's declared range: (batch, *input shape), or for `spikes` and `current`
     coding (batch, time_steps, *input shape). `time_steps` defaults to the task's, or for those two to the samples'.
-    `seed` is one unsigned 64-bit integer for all samples, or one for each; only `rate` uses it. Raises InvalidInput.
+    `seed` is one unsigned 64-bit integer for all samples, or one for each; only `rate` uses it, and `first`, which is
+    how many steps the samples have behind them. Raises InvalidInput.
     """
     expected = ("time_steps", *task.input.shape) if task.coding.per_step else task.input.shape
     if samples.ndim != len(expected) + 1 or samples.shape[samples.ndim - len(task.input.shape) :] != task.input.shape:
@@ -48,8 +51,21 @@ def encode(
         raise InvalidInput(f"each sample of inputs has shape {show(samples.shape[1:])}, expected {wanted}")
     steps = _steps(samples, task, time_steps)
     task.check_steps(steps)
-    normalised = _normalised(samples, task.input)
-    return EncodedInputs(CODINGS[task.coding](normalised, steps, seed), steps)
+    return DenseInputs(CODINGS[task.coding](normalise(samples, task.input), steps, seed, first), steps)
+
+
+def encode_next(values: FloatArray, task: Task, time_steps: int, seed: int, first: int) -> DenseInputs:
+    """Encode the next steps of one sample, which has `first` steps behind it.
+
+    `values` is what `normalise` returned: (time_steps, *input shape), or (*input shape) where the coding makes the
+    steps of it. Raises InvalidInput for `latency` coding, whose steps are those of a whole run, and for a seed that is
+    out of range.
+    """
+    if task.coding is Coding.LATENCY:
+        raise InvalidInput(
+            "coding is 'latency', whose spikes lie in a run of a known length, expected another to go on"
+        )
+    return DenseInputs(CODINGS[task.coding](values[np.newaxis], time_steps, seed, first), time_steps)
 
 
 def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
@@ -66,18 +82,22 @@ def _steps(samples: FloatArray, task: Task, time_steps: int | None) -> int:
     return sent
 
 
-def _normalised(samples: FloatArray, declared: Input) -> FloatArray:
-    """Check every value against the declared range, or clip it to that, and return the normalised values, float32."""
+def normalise(samples: FloatArray, declared: Input, where: str = "inputs") -> FloatArray:
+    """Check raw values (…, *input shape) against the declared range, and return them normalised, float32.
+
+    Those beyond the range are clipped to it where the input says so. Raises InvalidInput for the others; `where` is
+    what holds them.
+    """
     low, high = declared.range
     if declared.out_of_range is OutOfRange.CLIP:
-        _require(np.isfinite(samples), samples, declared)
+        _require(np.isfinite(samples), samples, declared, where)
         samples = np.clip(samples, low, high)
     else:
-        _require((samples >= low) & (samples <= high), samples, declared)  # NaN is outside too
+        _require((samples >= low) & (samples <= high), samples, declared, where)  # NaN is outside too
     return declared.normalise(samples.astype(np.float32, copy=False))
 
 
-def _require(right: NDArray[np.bool_], samples: FloatArray, declared: Input) -> None:
+def _require(right: NDArray[np.bool_], samples: FloatArray, declared: Input, name: str) -> None:
     """Raise InvalidInput for the first sample's value that is not right."""
     if right.all():
         return
@@ -87,44 +107,49 @@ def _require(right: NDArray[np.bool_], samples: FloatArray, declared: Input) -> 
     clipped = declared.out_of_range is OutOfRange.CLIP
     expected = "a finite number" if clipped else f"{low:g} to {high:g}"
     hint = UNDECLARED if not clipped and declared == Input(shape=declared.shape) else ""
-    raise InvalidInput(f"inputs{position} is {samples[where]:g}, expected {expected}{hint}")
+    raise InvalidInput(f"{name}{position} is {samples[where]:g}, expected {expected}{hint}")
 
 
-def _direct(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
+def _direct(values: FloatArray, *_: object) -> FloatArray:
     return values[np.newaxis]
 
 
-def _rate(values: FloatArray, time_steps: int, seed: int | Sequence[int]) -> FloatArray:
+def _rate(values: FloatArray, time_steps: int, seed: int | Sequence[int], first: int) -> FloatArray:
     if isinstance(seed, int):
-        return (_uniform(seed, time_steps, values.shape[1:])[:, np.newaxis] < values).astype(np.float32)
+        return (_uniform(seed, time_steps, values.shape[1:], first)[:, np.newaxis] < values).astype(np.float32)
     if len(seed) != len(values):
         raise InvalidInput(f"seed holds {len(seed)} seeds for {len(values)} samples, expected one for each")
     steps = np.empty((time_steps, *values.shape), np.float32)
     for sample, key in enumerate(seed):
-        steps[:, sample] = _uniform(key, time_steps, values.shape[1:]) < values[sample]
+        steps[:, sample] = _uniform(key, time_steps, values.shape[1:], first) < values[sample]
     return steps
 
 
-def _uniform(seed: int, time_steps: int, shape: Shape) -> FloatArray:
-    """Return (time_steps, *shape) random numbers in [0, 1), multiples of 2**-24, which are exact in float32."""
+def _uniform(seed: int, time_steps: int, shape: Shape, first: int) -> FloatArray:
+    """Return (time_steps, *shape) random numbers in [0, 1), multiples of 2**-24, which are exact in float32.
+
+    They are those of the steps from `first` on.
+    """
     if not 0 <= seed <= MAX_SEED:
         raise InvalidInput(f"seed is {seed}, expected an integer from 0 to {MAX_SEED}")
-    raw = np.random.Philox(key=seed).random_raw(time_steps * math.prod(shape))
+    size = math.prod(shape)
+    blocks, behind = divmod(first * size, PHILOX_WORDS)
+    raw = np.random.Philox(key=seed, counter=blocks).random_raw(behind + time_steps * size)[behind:]
     return ((raw >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)).reshape(time_steps, *shape)
 
 
-def _latency(values: FloatArray, time_steps: int, _: int | Sequence[int]) -> FloatArray:
+def _latency(values: FloatArray, time_steps: int, *_: object) -> FloatArray:
     last = np.float32(time_steps - 1)
     first_spike = np.floor((np.float32(1.0) - values) * last + np.float32(0.5))
     step = np.arange(time_steps, dtype=np.float32).reshape(time_steps, *(1 for _ in values.shape))
     return ((step == first_spike) & (values > 0)).astype(np.float32)
 
 
-def _per_step(values: FloatArray, _: int, __: int | Sequence[int]) -> FloatArray:
+def _per_step(values: FloatArray, *_: object) -> FloatArray:
     return np.ascontiguousarray(values.swapaxes(0, 1))
 
 
-CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any], FloatArray]] = {
+CODINGS: Mapping[Coding, Callable[[FloatArray, int, Any, int], FloatArray]] = {
     Coding.DIRECT: _direct,
     Coding.RATE: _rate,
     Coding.LATENCY: _latency,

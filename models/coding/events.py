@@ -62,27 +62,42 @@ def encode_events(events: Sequence[Events], task: Task, time_steps: int | None =
     )
 
 
-def encode_binned(t: Ints, unit: Ints, count: Ints, task: Task, time_steps: int) -> Inputs:
-    """Encode one sample of a sensor's events that were binned, as the input's `events` say, for `time_steps` steps.
+class EventCoder:
+    """Encodes a sensor's events that were binned, for models of `task`; what its input says is worked out once."""
 
-    At step `t[k]`, the input `unit[k]` had `count[k]` events: all (events,), in order of step and unit, each pair once.
-    Under the rule `clip` an event is the greatest value of its unit's range; under `count` their number is the raw
-    value, which must be within the range, or is clipped to it where the input clips. Raises InvalidInput.
-    """
-    task.check_steps(time_steps)
-    declared = task.input
-    counts = declared.events is not None and declared.events.rule is EventRule.COUNT
-    high = declared.range[1]
-    most = high if high.ndim == 0 else np.broadcast_to(high, declared.shape).reshape(-1)[unit]
-    raw = _within(t, unit, count, np.broadcast_to(most, unit.shape), declared) if counts else most
-    if _currents(declared) is None:
-        raster = np.zeros((time_steps, math.prod(declared.shape)), np.float32)
-        raster[t, unit] = raw
-        return encode(raster.reshape(1, time_steps, *declared.shape), task, time_steps)
-    value = np.broadcast_to(declared.normalise(np.asarray(raw), unit), unit.shape)
-    if not value.all():  # an event of a unit whose scale is 0 changes nothing
-        t, unit, value = t[value != 0], unit[value != 0], value[value != 0]
-    return EventInputs(unit.astype(np.int32), unless_ones(value), offsets(t, time_steps), time_steps, declared.shape)
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        declared = task.input
+        self.counts = declared.events is not None and declared.events.rule is EventRule.COUNT
+        self.high = declared.range[1]
+        self.currents = _currents(declared)
+        alike = not self.counts and self.currents is not None and self.currents.ndim == 0 and self.currents != 0
+        self.current = np.float32(self.currents) if alike else None  # of every event, where they are alike
+
+    def encode(self, t: Ints, unit: Ints, count: Ints, time_steps: int) -> Inputs:
+        """Encode one sample of events, as the input's `events` say, for `time_steps` steps.
+
+        At step `t[k]`, the input `unit[k]` had `count[k]` events: all (events,), in order of step and unit, each pair
+        once. Under the rule `clip` an event is the greatest value of its unit's range; under `count` their number is
+        the raw value, which must be within the range, or is clipped to it where the input clips. Raises InvalidInput.
+        """
+        self.task.check_steps(time_steps)
+        declared = self.task.input
+        if self.current is not None:
+            value: FloatArray = np.full(0 if self.current == 1 else len(unit), self.current)
+            return EventInputs(unit.astype(np.int32), value, offsets(t, time_steps), time_steps, declared.shape)
+        most = self.high if self.high.ndim == 0 else np.broadcast_to(self.high, declared.shape).reshape(-1)[unit]
+        raw = _within(t, unit, count, np.broadcast_to(most, unit.shape), declared) if self.counts else most
+        if self.currents is None:
+            raster = np.zeros((time_steps, math.prod(declared.shape)), np.float32)
+            raster[t, unit] = raw
+            return encode(raster.reshape(1, time_steps, *declared.shape), self.task, time_steps)
+        value = np.broadcast_to(declared.normalise(np.asarray(raw), unit), unit.shape)
+        if not value.all():  # an event of a unit whose scale is 0 changes nothing
+            t, unit, value = t[value != 0], unit[value != 0], value[value != 0]
+        return EventInputs(
+            unit.astype(np.int32), unless_ones(value), offsets(t, time_steps), time_steps, declared.shape
+        )
 
 
 def _within(t: Ints, unit: Ints, count: Ints, most: FloatArray, declared: Input) -> FloatArray:

@@ -23,7 +23,7 @@ Ints: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class EncodedInputs:
+class DenseInputs:
     """Dense inputs: `steps` (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same."""
 
     steps: FloatArray
@@ -55,20 +55,20 @@ class EncodedInputs:
         """The bytes of its array."""
         return self.steps.nbytes
 
-    def __getitem__(self, samples: Samples) -> EncodedInputs:
+    def __getitem__(self, samples: Samples) -> DenseInputs:
         """Return the inputs of some of the samples, which an array of their places may give in any order."""
-        return EncodedInputs(self.steps[:, samples], self.time_steps)
+        return DenseInputs(self.steps[:, samples], self.time_steps)
 
-    def between(self, first: int, end: int) -> EncodedInputs:
+    def between(self, first: int, end: int) -> DenseInputs:
         """Return the steps from `first` up to `end`."""
-        return EncodedInputs(self.steps if self.constant else self.steps[first:end], end - first)
+        return DenseInputs(self.steps if self.constant else self.steps[first:end], end - first)
 
-    def dense(self) -> EncodedInputs:
+    def dense(self) -> DenseInputs:
         """Return itself."""
         return self
 
     @classmethod
-    def joined(cls, parts: Sequence[EncodedInputs]) -> EncodedInputs:
+    def joined(cls, parts: Sequence[DenseInputs]) -> DenseInputs:
         """Concatenate inputs of the same coding and time steps, at least one, into one batch."""
         first, *others = parts
         if not others:
@@ -151,12 +151,12 @@ class EventInputs:
         value = self.value[events_at] if self.value.size else self.value
         return EventInputs(self.unit[events_at], value, offset, time_steps, self.shape)
 
-    def dense(self) -> EncodedInputs:
+    def dense(self) -> DenseInputs:
         """Return the same as a dense array, which takes 4 bytes for each value of each step."""
         steps = np.zeros((self.time_steps, self.batch, self.units), np.float32)
         sample, step = np.divmod(self.row, self.time_steps)
         steps[step, sample, self.unit] = self.value if self.value.size else 1
-        return EncodedInputs(steps.reshape(self.time_steps, self.batch, *self.shape), self.time_steps)
+        return DenseInputs(steps.reshape(self.time_steps, self.batch, *self.shape), self.time_steps)
 
     @classmethod
     def of(cls, inputs: Inputs) -> EventInputs:
@@ -191,7 +191,7 @@ class EventInputs:
         )
 
 
-Inputs: TypeAlias = EncodedInputs | EventInputs
+Inputs: TypeAlias = DenseInputs | EventInputs
 
 
 def join_inputs(parts: Sequence[Inputs]) -> Inputs:
@@ -199,14 +199,16 @@ def join_inputs(parts: Sequence[Inputs]) -> Inputs:
 
     Where some are dense and some are events all become events, as a few dense samples could otherwise make many large.
     """
-    dense = [part for part in parts if isinstance(part, EncodedInputs)]
+    dense = [part for part in parts if isinstance(part, DenseInputs)]
     if len(dense) == len(parts):
-        return EncodedInputs.joined(dense)
+        return DenseInputs.joined(dense)
     return EventInputs.joined([EventInputs.of(part) for part in parts])
 
 
 def offsets(row: NDArray[Any], rows: int) -> Ints:
     """Return where the events of each of so many rows begin, and where the last ends; `row` is ascending."""
+    if rows == 1:
+        return np.array([0, len(row)])
     return np.searchsorted(row, np.arange(rows + 1)).astype(np.int64, copy=False)
 
 

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.coding.events import encode_binned
+from models.coding.events import EventCoder
 from models.coding.inputs import Inputs
 from models.errors import InvalidInput
 from models.spec import EventBinning, EventRule, Origin, Polarity, Task
@@ -27,7 +27,7 @@ RECORD = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2")])
 ON = 2**15  # the bit of y that is the polarity
 CLOCK = 2**32  # microseconds after which the clock of a record starts again
 BLOCK = 2**17  # cells, of whole steps, that are worked on at once, so that they stay in the processor's cache
-SPARSE = 64  # cells for each event, beyond which events are sorted rather than marked in an array of all cells
+SPARSE = 8  # cells for each event, beyond which events are sorted rather than marked in an array of all cells
 DROPPED = -(2**62)  # of a column or row outside of the crop; a sum of two of them is negative, and fits 64 bits
 
 Records: TypeAlias = NDArray[np.void]
@@ -60,7 +60,11 @@ def unwrapped(t: NDArray[np.uint32], last: int) -> Times:
     `last` is such a time, that of the event before: each time is the one nearest to the time before it, so that the
     difference is that of 32 bits with a sign.
     """
-    differences = np.diff(t, prepend=np.uint32(last & (CLOCK - 1))).view(np.int32)
+    phase, times = last & (CLOCK - 1), t.astype(np.int64)
+    if len(t) and max(int(times.max()), phase) - min(int(times.min()), phase) < CLOCK // 2:  # all are near each other
+        times += last - phase
+        return times
+    differences = np.diff(t, prepend=np.uint32(phase)).view(np.int32)
     return np.cumsum(differences, dtype=np.int64) + last
 
 
@@ -81,8 +85,8 @@ class StepEvents:
     count: NDArray[np.int64]
 
     def inputs(self, task: Task, time_steps: int) -> Inputs:
-        """Return one sample of these events for a network; see `encode_binned`. Raises InvalidInput."""
-        return encode_binned(self.t, self.unit, self.count, task, time_steps)
+        """Return one sample of these events for a network; see `EventCoder`. Raises InvalidInput."""
+        return EventCoder(task).encode(self.t, self.unit, self.count, time_steps)
 
 
 class EventBinner:
@@ -105,46 +109,59 @@ class EventBinner:
             second = across * down if events.polarity is Polarity.CHANNELS else 0
             self.rows[ON : ON + self.height] = np.where(rows == DROPPED, DROPPED, rows + second)
 
-    def between(self, records: Records, times: Times, start: int, steps: int, where: str = "the body") -> StepEvents:
+    def between(
+        self, records: Records, times: Times, start: int, steps: int, where: str = "the body", *, in_order: bool = False
+    ) -> StepEvents:
         """Return the events of the `steps` steps that begin at `start`, counted from there; others are dropped.
 
-        `records` and their unwrapped `times` are (events,), in any order; `start` is of the same clock as `times`, in
-        microseconds. A stream gives its chunk and the start of a window. Raises InvalidInput for an event outside of
-        the sensor, wherever its time is; `where` is how its message begins.
+        `records` and their unwrapped `times` are (events,), in any order unless they are `in_order`; `start` is of the
+        same clock as `times`, in microseconds. A stream gives its chunk and the start of a window. Raises InvalidInput
+        for an event outside of the sensor, wherever its time is; `where` is how its message begins.
         """
         self._check(records, where)
-        if len(times) and not (times[1:] >= times[:-1]).all():
+        if not in_order and not (times[1:] >= times[:-1]).all():
             order = np.argsort(times, kind="stable")
             records, times = records[order], times[order]
         per_block = max(1, BLOCK // self.units)
-        first_steps = np.minimum(np.arange(0, steps + per_block, per_block), steps)
-        edges = np.searchsorted(times, start + first_steps * self.events.step_us)
-        marked = np.zeros(per_block * self.units if edges[-1] > edges[0] else 0, np.bool_)
-        found = [StepEvents(*np.zeros((3, 0), np.int64))]
-        for block in np.flatnonzero(np.diff(edges)):
-            own, first = slice(edges[block], edges[block + 1]), int(first_steps[block])
+        first_steps = [*range(0, steps, per_block), steps]
+        edges = np.searchsorted(times, [start + step * self.events.step_us for step in first_steps]).tolist()
+        marked = np.zeros(min(steps, per_block) * self.units if edges[-1] > edges[0] else 0, np.bool_)
+        found: list[StepEvents] = []
+        for block, first in enumerate(first_steps[:-1]):
+            if edges[block] == edges[block + 1]:
+                continue
+            own = slice(edges[block], edges[block + 1])
             keys = self.columns[records["x"][own]] + self.rows[records["y"][own]]
-            if per_block > 1:
+            if first_steps[block + 1] - first > 1:
                 keys += (times[own] - (start + first * self.events.step_us)) // self.events.step_us * self.units
-            distinct, counts = self._distinct(keys[keys >= 0], marked)
+            distinct, counts = self._distinct(keys, marked)
             step = distinct // self.units
             found.append(StepEvents(step + first, distinct - step * self.units, counts))
-        if len(found) <= 2:  # one block at most, as of a stream's window
-            return found[-1]
+        if len(found) == 1:  # as of a stream's window
+            return found[0]
+        found.append(StepEvents(*np.zeros((3, 0), np.int64)))
         return StepEvents(*(np.concatenate([getattr(part, name) for part in found]) for name in ("t", "unit", "count")))
 
     def _distinct(
         self, keys: NDArray[np.int64], marked: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the distinct keys in order, and what each counts by the rule.
+        """Return the distinct keys in order without those that are negative, and what each counts by the rule.
 
         `marked` has a place for each possible key, all False, and is left so: clearing what was marked costs less than
-        an array of all cells for each block.
+        an array of all cells for each block. `keys` are sorted in place.
         """
         counting = self.events.rule is EventRule.COUNT
         if len(marked) > SPARSE * len(keys):
-            distinct, counts = np.unique(keys, return_counts=True)
-            return distinct, counts if counting else np.ones_like(counts)
+            keys.sort()
+            differs = np.ones(len(keys), np.bool_)
+            np.not_equal(keys[1:], keys[:-1], out=differs[1:])
+            differs[: np.searchsorted(keys, 0)] = False
+            if not counting:
+                distinct = keys[differs]
+                return distinct, np.ones_like(distinct)
+            places = np.flatnonzero(differs)
+            return keys[places], np.diff(places, append=len(keys))
+        keys = keys[keys >= 0]
         marked[keys] = True
         distinct = np.flatnonzero(marked)
         marked[distinct] = False

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from models.coding import EncodedInputs, Inputs
+from models.coding import DenseInputs, Inputs
 from models.engines.base import Counts, Record, Runner, RunResult, State, Stop
 from models.engines.repeated import RepeatedInputs
 from models.errors import InvalidInput
@@ -235,7 +235,7 @@ def run_until(
 ) -> RunResult:
     """Run samples from rest in slices until each has ended by `rule`; see `AnytimeRunner.run`."""
     waiting = inputs
-    if isinstance(inputs, EncodedInputs) and inputs.constant:
+    if isinstance(inputs, DenseInputs) and inputs.constant:
         waiting = RepeatedInputs(inputs.steps, inputs.time_steps)
     places: NDArray[np.intp] = np.arange(inputs.batch)  # in the batch, of the samples that have not ended
     state: State | None = None

@@ -11,13 +11,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from models.coding import EncodedInputs, EventInputs, Inputs
+from models.coding import DenseInputs, EventInputs, Inputs
 from models.engines.base import RunResult
 from models.engines.state import State
 
 BLOCK_BYTES = 2**24  # of the dense inputs that are there at once, unless one step of a batch takes more
 
-DenseRun: TypeAlias = Callable[[EncodedInputs, State | None], tuple[RunResult, State]]
+DenseRun: TypeAlias = Callable[[DenseInputs, State | None], tuple[RunResult, State]]
 
 
 def run_blocks(run: DenseRun, inputs: Inputs, state: State | None) -> tuple[RunResult, State]:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs, Inputs
+from models.coding import DenseInputs, Inputs
 from models.engines import plain
 from models.engines.base import Counts, Record, RunResult
 from models.engines.blocks import run_blocks
@@ -117,7 +117,7 @@ class _Run:
         self,
         network: Network,
         weights: Mapping[str, Doubles],
-        inputs: EncodedInputs,
+        inputs: DenseInputs,
         state: State | None,
         stop: Stop | None,
     ) -> None:

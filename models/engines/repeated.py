@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.coding.inputs import Samples
 from models.spec.network import FloatArray
 
 
 @dataclass(frozen=True)
-class RepeatedInputs(EncodedInputs):
+class RepeatedInputs(DenseInputs):
     """Inputs (1, batch, *shape) that are the same at every step of every slice of a run.
 
     `kept` are arrays, by node and each with the batch axis first, that the one engine which runs all slices computed of

@@ -102,6 +102,13 @@ class State:
             return State(self.steps[samples], self.arrays.take(samples))
         return State(self.steps[samples], {name: array[samples] for name, array in self.arrays.items()})
 
+    def copied(self, first: int, end: int) -> State:
+        """Return the state of the samples from `first` up to `end`, in arrays of its own."""
+        samples = slice(first, end)
+        if isinstance(self.arrays, EngineArrays):
+            return State(self.steps[samples].copy(), self.arrays.take(samples))
+        return State(self.steps[samples].copy(), {name: array[samples].copy() for name, array in self.arrays.items()})
+
     @classmethod
     def joined(cls, states: Sequence[State]) -> State:
         """Concatenate states of one network, at least one and of any numbers of steps, along the samples."""

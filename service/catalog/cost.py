@@ -13,7 +13,7 @@ from time import thread_time
 from typing import Self
 
 from models.bundle.external import AnyTask
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.base import Runner
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.spec import Coding, Spec, Task
@@ -34,7 +34,7 @@ class Cost:
     operations_per_step: float
 
     @classmethod
-    def of(cls, engine: Runner, task: AnyTask, sample: EncodedInputs) -> Self:
+    def of(cls, engine: Runner, task: AnyTask, sample: DenseInputs) -> Self:
         """Measure `engine` on one real sample, which also warms it up."""
         return cls(_seconds(engine, sample) / sample.time_steps, *operations(task))
 
@@ -49,7 +49,7 @@ class Cost:
         return operations <= OPERATIONS and samples * time_steps * self.seconds <= SECONDS
 
 
-def _seconds(engine: Runner, sample: EncodedInputs) -> float:
+def _seconds(engine: Runner, sample: DenseInputs) -> float:
     engine.run(sample)  # the first run takes longer
     fastest = math.inf
     for _ in range(RUNS):

@@ -1,7 +1,7 @@
 """The endpoints of streams: a WebSocket, and a POST whose body and answer are both sent while they come.
 
-WebSocket    binary messages are event records, texts are JSON messages; each line is a text
-POST         the body is event records, or JSON messages, one a line; the answer is a line of JSON each (NDJSON)
+WebSocket    binary messages are event records, or values of float32; texts are JSON messages; each line is a text
+POST         the body is such bytes, or JSON messages, one a line; the answer is a line of JSON each (NDJSON)
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from models.coding import RECORD
 from models.errors import InvalidInput
+from models.spec import Coding
 from service.errors import UnsupportedMedia, shown
 from service.http.direct import DirectRoute
 from service.http.middleware.keys import SUBPROTOCOL
@@ -33,11 +33,13 @@ from service.inference.sessions.messages import Line
 from service.inference.sessions.options import StreamOptions
 from service.inference.sessions.stream import Stream
 from service.inference.sessions.table import OpenSession
+from service.inference.sessions.values import ValueWindows
+from service.inference.sessions.windows import Windows
 
 RECORD_TYPES = {RECORDS.decode(), BYTES.decode(), "application/x-www-form-urlencoded", ""}  # curl sends the third
 MESSAGES = {"application/x-ndjson", "application/jsonl"}
 LINE_BYTES = 2**26  # of a message in a body
-PART_BYTES = 2**16  # of events that are worked on at once
+PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
 NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
 
 
@@ -113,9 +115,14 @@ async def stream_by_post(request: Request, name: Name, version: Version | None =
     model = services.registry.get(name, version)
     exchange.record.labels |= {"model": model.name, "version": model.version}
     exchange.body.streamed = True
-    parts = _messages(exchange.body) if kind in MESSAGES else _records(exchange.body)
+    if kind == RECORDS.decode() and model.spec.coding is not Coding.SPIKES:
+        raise UnsupportedMedia(
+            f"Content-Type is {shown(kind)}, but this model takes values, expected application/x-ndjson or "
+            f"{BYTES.decode()}"
+        )
     options = StreamOptions.read(request.query_params)
-    return LinesResponse(services.sessions.opened(model, options), parts, services)
+    opening = services.sessions.opened(model, options)
+    return LinesResponse(opening, exchange.body, services, is_messages=kind in MESSAGES)
 
 
 class LinesResponse(Response):
@@ -126,23 +133,30 @@ class LinesResponse(Response):
     def __init__(
         self,
         opening: AbstractContextManager[OpenSession],
-        parts: AsyncIterator[bytes] | AsyncIterator[str],
+        body: Body,
         services: Services,
+        *,
+        is_messages: bool,
     ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self.opening = opening
-        self.parts = parts
+        self.request_body = body
         self.services = services
+        self.is_messages = is_messages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Serve the session."""
         with self.opening as opened:
+            await self.request_body.invite()
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b"", "more_body": True})
 
+            body, windows = self.request_body, opened.session.windows
+            parts: AsyncIterator[bytes | str] = _messages(body) if self.is_messages else _records(body, windows)
+
             async def next_part() -> bytes | str | None:
-                return await anext(self.parts, None)
+                return await anext(parts, None)
 
             async def write(line: Line) -> None:
                 content = to_json(line, inf_nan_mode="null") + b"\n"
@@ -152,17 +166,20 @@ class LinesResponse(Response):
             await send({"type": "http.response.body", "body": b""})
 
 
-async def _records(body: Body) -> AsyncIterator[bytes]:
-    """Yield a body's event records; a part of one waits for its rest."""
-    rest = b""
+async def _records(body: Body, windows: Windows | ValueWindows) -> AsyncIterator[bytes]:
+    """Yield a body's events or values, several at once; a part of one waits for its rest."""
+    rest, size = bytearray(), windows.record_bytes
+    at_once = max(size, PART_BYTES - PART_BYTES % size)
     while (part := await body.part()) is not None:
-        content = rest + part
-        whole = len(content) - len(content) % RECORD.itemsize
-        rest = content[whole:]
-        for start in range(0, whole, PART_BYTES):
-            yield content[start : min(whole, start + PART_BYTES)]
+        rest += part
+        whole = len(rest) - len(rest) % size
+        for start in range(0, whole, at_once):
+            yield bytes(rest[start : min(whole, start + at_once)])
+        del rest[:whole]
     if rest:
-        raise InvalidInput(f"the body ends with {len(rest)} bytes of an event, expected {RECORD.itemsize} for each")
+        raise InvalidInput(
+            f"the body ends with {len(rest)} bytes of its last {windows.record}, expected {size} for each"
+        )
 
 
 async def _messages(body: Body) -> AsyncIterator[str]:

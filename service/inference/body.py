@@ -48,6 +48,8 @@ class Body:
         self.streamed = False  # it is answered while it comes
         self.refused = False  # it exceeded a limit: the rest of it is not read
         self._receive = receive
+        self._expects = b"expect" in headers
+        self._first: asyncio.Task[bytes] | None = None
         self._reservation: Reservation | None = None  # most bodies are short and need none
 
     async def read(self, deadline: float = math.inf) -> bytes:
@@ -79,11 +81,25 @@ class Body:
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    async def invite(self) -> None:
+        """Ask a client that expects `100 Continue` for its body, before the answer begins.
+
+        The server says 100 when the body is first asked for, and not at all once the answer has begun. Such a client
+        would wait for it a while, curl for a second.
+        """
+        if self._expects and not self.complete:
+            self._first = asyncio.ensure_future(self._next())
+            self._first.add_done_callback(lambda first: first.cancelled() or first.exception())  # where nobody takes it
+            await asyncio.sleep(0)  # it begins to run
+
     async def part(self) -> bytes | None:
         """Return the next part of a body that has no limits of bytes and seconds, as streams have; None at its end.
 
         Nothing is read ahead of it but what a connection buffers. Raises ClientDisconnect.
         """
+        if self._first is not None:
+            first, self._first = self._first, None
+            return await first
         return None if self.complete else await self._next()
 
     def reserve(self, size: int) -> None:
@@ -93,7 +109,9 @@ class Body:
         self._reservation.reserve(size)
 
     def release(self) -> None:
-        """Give back what was reserved; later reservations of this body keep nothing."""
+        """Give back what was reserved; later reservations of this body keep nothing. Nothing more is read."""
+        if self._first is not None:
+            self._first.cancel()
         if self._reservation is not None:
             self._reservation.release()
 
@@ -111,7 +129,7 @@ class Body:
         with suppress(TimeoutError, ClientDisconnect):
             async with asyncio.timeout(LINGER_SECONDS):
                 while not self.complete and self.arrived < limit:
-                    await self._next()
+                    await self.part()
 
     async def _next(self) -> bytes:
         message = await self._receive()

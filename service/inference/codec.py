@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from models.engines import RunResult
+from models.engines import RunResult, State
 from service.inference.query import Query
 
 Content_co = TypeVar("Content_co", covariant=True)
@@ -32,6 +32,9 @@ class Codec(Protocol[Q, Content_co]):
         """Decode a body. Raises UnsupportedMedia, MalformedBody, InvalidInput or TooLarge."""
         ...
 
-    def render(self, query: Q, result: RunResult) -> Content_co:
-        """Render the answer's content: at once where it takes at most SHORT_BYTES, else in pieces."""
+    def render(self, query: Q, result: RunResult, after: State | None) -> Content_co:
+        """Render the answer's content: at once where it takes at most SHORT_BYTES, else in pieces.
+
+        `after` is the state after the last step of a request of a sequence.
+        """
         ...

@@ -34,8 +34,10 @@ class Answer(Generic[Content]):
     record: AnswerRecord
 
     @classmethod
-    def of(cls, codec: Codec[Q, Content], query: Q, result: RunResult, times: Times) -> Answer[Content]:
-        """Render a run's result, and record its times and counts."""
+    def of(
+        cls, codec: Codec[Q, Content], query: Q, result: RunResult, times: Times, after: State | None = None
+    ) -> Answer[Content]:
+        """Render a run's result, and record its times and counts; `after` is the state after it, of a sequence."""
         operations, samples, used = result.synaptic_operations, len(query.samples), result.steps_used
         # Most batches hold one sample, and NumPy's sum takes six times as long as taking the first element.
         total = operator.itemgetter(0) if samples == 1 else np.sum
@@ -47,14 +49,20 @@ class Answer(Generic[Content]):
             synaptic_operations=None if operations is None else int(total(operations)),
             times=times,
         )
-        return cls(codec.render(query, result), record)
+        return cls(codec.render(query, result, after), record)
 
 
-def encoded(model: LoadedModel, query: Query, times: Times) -> Inputs:
-    """Encode a query's samples and record when that began and ended. Raises InvalidInput."""
+def encoded(model: LoadedModel, query: Query, times: Times, state: State | None = None) -> Inputs:
+    """Encode a query's samples and record when that began and ended.
+
+    `state` is what its one sample goes on from, if it is of a sequence. Raises InvalidInput.
+    """
     times.encode_began = perf_counter()
-    samples = query.samples
-    inputs = encode(samples, model.spec, query.time_steps, query.seed) if isinstance(samples, np.ndarray) else samples
+    samples, first = query.samples, 0 if state is None else int(state.steps[0])
+    if isinstance(samples, np.ndarray):
+        inputs: Inputs = encode(samples, model.spec, query.time_steps, query.seed, first)
+    else:
+        inputs = samples
     times.encode_ended = perf_counter()
     return inputs
 
@@ -137,12 +145,12 @@ class Job(Generic[Content]):
     def encode(self) -> None:
         """Encode all samples, unless it is over. Raises InvalidInput."""
         if self.query is not None and not self.over:
-            self.inputs = encoded(self.model, self.query, self.times)
+            self.inputs = encoded(self.model, self.query, self.times, self.state)
 
     def run_inputs(self) -> Inputs | None:
         """Return all its samples as a run takes them, or None where it has none yet. Raises InvalidInput."""
         if self.inputs is None and self.query is not None:
-            return encoded(self.model, self.query, self.times)
+            return encoded(self.model, self.query, self.times, self.state)
         return self.inputs
 
     def may_share_a_run(self, other: Job[Any]) -> bool:
@@ -177,7 +185,7 @@ class Job(Generic[Content]):
         """Render the answer, unless the job is over."""
         if self.query is None or self.codec is None or self.over:
             return None
-        return Answer.of(self.codec, self.query, result, self.times)
+        return Answer.of(self.codec, self.query, result, self.times, self.after)
 
 
 def reserve_answer(reserve: Callable[[int], None], size: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from models.coding import Inputs
-from models.engines import Record
+from models.engines import Record, State
 from models.engines.anytime import StopRule
 from models.spec.network import FloatArray
 from service.errors import shown
@@ -25,11 +25,16 @@ RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE} 
 
 @dataclass(frozen=True)
 class InSequence:
-    """The sequence that a request belongs to, and whether it is the first or last of it."""
+    """The sequence that a request belongs to, and whether it is the first or last of it.
+
+    A first one begins at `state`, where None is rest. `tells_state`: whether the answer holds the state after it.
+    """
 
     id: int | str
     start: bool
     end: bool
+    state: State | None = None
+    tells_state: bool = False
 
     @property
     def shown(self) -> str:

@@ -61,7 +61,8 @@ class Queue:
 
     def max_samples(self, job: AnyJob) -> int:
         """Return how many samples a run of the job's time steps may hold."""
-        return self.policy.max_samples(self.cost, job.time_steps)
+        most = self.policy.max_samples(self.cost, job.time_steps)
+        return min(most, self.policy.max_states(job.model.state_bytes)) if job.keeps_state else most
 
     def price(self, job: AnyJob) -> Price:
         """Return the class of a decoded job."""

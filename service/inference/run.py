@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from models.coding import Inputs, join_inputs
 from models.engines import RunResult, State, Stop
 from models.errors import InvalidInput, SpikeserveError
@@ -84,8 +82,7 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
         start, end = end, end + shard.stop - shard.start
         own = result if len(taken) == 1 else result[start:end]
         if after is not None:
-            # A copy: a view would keep the whole batch in memory.
-            shard.job.after = after if len(taken) == 1 else after[np.arange(start, end)]
+            shard.job.after = after if len(taken) == 1 else after.copied(start, end)  # not all the batch is kept
         outcomes.append(Outcome(shard.job, shard.job.complete(shard.start, own)))
     return Computed(outcomes, batch.batch, ended - started)
 

@@ -125,21 +125,27 @@ class Scheduler:
     async def run_slice(self, model: LoadedModel, inputs: Inputs, state: State | None) -> Sliced:
         """Run a session's next steps, and return their result and the state after them.
 
-        Small ones that come in the same iteration of the event loop run as a batch at its end; others wait in the
-        model's queue, and share runs there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
+        A small one runs at once. Where states are so small that sharing a run is worth their copies, only the first in
+        an iteration of the event loop does, and the others run as a batch at its end. Slices that are not small wait in
+        the model's queue, and share runs there. Raises InvalidInput, DeadlineExceeded and ShuttingDown.
         """
-        queue, now = self.queue(model), _now()
+        queue, small = self.queue(model), model.cost.is_small(1, inputs.time_steps)
+        if small and queue.burst is None:
+            queue.burst = []
+            asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
+            began = perf_counter()
+            result, after = model.engine.run(inputs, state)
+            self.metrics.models.count_run(model, 1, perf_counter() - began)
+            return Sliced(result, after)
+        now = _now()
         job = Slice(model, inputs, state, _future(), now)
+        if small and queue.burst is not None:
+            queue.burst.append(job)
+            return await job.answer  # a job that is over by then is left out
         job.expire_at(now + self.settings.request_timeout_ms / 1000)
         try:
-            if model.cost.is_small(1, inputs.time_steps):
-                if queue.burst is None:
-                    queue.burst = []
-                    asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
-                queue.burst.append(job)
-            else:
-                self._wait(queue, job, now)
-                self._dispatch()
+            self._wait(queue, job, now)
+            self._dispatch()
             return await job.answer
         except DeadlineExceeded as error:
             raise DeadlineExceeded(f"model '{model.name}' did not answer a window within request_timeout_ms") from error

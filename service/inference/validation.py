@@ -37,7 +37,10 @@ def first_error(error: ValidationError, *, fields: str, hidden: frozenset[str] =
         )
     errors = error.errors(include_url=False)
     first, hint = _misspelt(errors, fields) or (errors[0], "")
-    where = _place([part for part in first["loc"] if part not in hidden])
+    location = list(first["loc"])
+    for tag in hidden & set(location):
+        location.remove(tag)  # once: a field may be named as a tag is
+    where = _place(location)
     expected = _expected(first["msg"])
     template = _TEMPLATES.get(first["type"], "{where} is {given}, expected {expected}")
     most = first.get("ctx", {}).get("max_length")

@@ -6,15 +6,16 @@ whether the client reads the answers; and it waits without end for a client that
 feeds its parser a little at a time, and reads nothing from a client that does not read.
 
 Like `service.process.connections`, this file uses private parts of uvicorn, which pyproject.toml bounds and
-tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `conn`, `frames`,
-`handshake_complete`, `logger`, `loop`, `read_paused`, `transport` and `writable`, the method `handle_parser_exception`,
-and those that are overridden below.
+tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `close_sent`, `conn`,
+`curr_msg_data_type`, `frames`, `handshake_complete`, `handshake_initiated`, `logger`, `loop`, `read_paused`,
+`transport` and `writable`, the method `handle_parser_exception`, and those that are overridden below.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import structlog
@@ -74,10 +75,32 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
-        """Send a message; a handshake that was refused is complete, which uvicorn leaves out and then complains of."""
+        """Send a message; a handshake that was refused is complete, which uvicorn leaves out and then complains of.
+
+        Once it is accepted, what came behind it is parsed.
+        """
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
+        elif message["type"] == "websocket.accept" and self.backlog and not self.read_paused:
+            self.transport.resume_reading()
+            self.loop.call_soon(self._feed)
+
+    def send_receive_event_to_app(self) -> None:
+        """Queue a message, and note that it waits.
+
+        uvicorn pauses reading here and resumes it when the message is taken: two system calls for each message. `_feed`
+        pauses it only where more has come.
+        """
+        if self.curr_msg_data_type == "text" and not _is_utf8(self.frames):
+            self.conn.fail(CloseCode.INVALID_DATA, "a text is not UTF-8")  # uvicorn logs this as an error of its own
+            self.handle_parser_exception()
+            return
+        waits = self.read_paused
+        self.read_paused = True
+        super().send_receive_event_to_app()
+        if self.close_sent:  # it was dropped
+            self.read_paused = waits
 
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment to its message; end the connection where there are too many."""
@@ -103,11 +126,21 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self._feed()
 
     def _feed(self) -> None:
-        while self.backlog and not self.read_paused and self.writable.is_set() and not self.transport.is_closing():
+        while self.backlog and self._may_parse():
             part, self.backlog = self.backlog[:FEED_BYTES], self.backlog[FEED_BYTES:]
             self.parsed += len(part)
             super().data_received(bytes(part))
+        if self.backlog and not self.transport.is_closing():
+            self.transport.pause_reading()
         self._count()
+
+    def _may_parse(self) -> bool:
+        """Return whether no message waits, the client reads, and no handshake waits for its answer.
+
+        A frame that came before that answer would be an error to the parser, which uvicorn does not expect there.
+        """
+        in_handshake = self.handshake_initiated and not self.handshake_complete
+        return not (self.read_paused or in_handshake or self.transport.is_closing()) and self.writable.is_set()
 
     def _count(self) -> None:
         """Count what is held of messages in the memory budget, where it is much."""
@@ -142,6 +175,14 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def _drop(self, why: str) -> None:
         log.warning("stream_dropped", bytes=self.transport.get_write_buffer_size(), why=why)
         self.transport.abort()
+
+
+def _is_utf8(parts: Sequence[bytes]) -> bool:
+    try:
+        b"".join(parts).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def websocket_class(answer_seconds: float, budget: MemoryBudget) -> type[WebSocketConnection]:

@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 
 import spikeserve
+from models.spec import Coding
 from service.inference.sessions.options import StreamOptions
 from service.settings import Settings
 from spikeserve import errors
 from spikeserve.options import RETRIES, STATE_EVERY, SessionOptions
+from tests.bundles import publish
+from tests.networks import toy
 from tests.pages import LOCAL, ROOT, block_with, blocks, section
-from tests.serving import Process, running_shipped
+from tests.serving import Process, running, running_shipped
 
 STREAMING = (ROOT / "docs/streaming.md").read_text()
 CLIENT = (ROOT / "docs/client.md").read_text()
@@ -89,8 +92,16 @@ def test_a_websocket_by_hand_hears_the_same(shipped: Process, folder: Path) -> N
 
 def test_a_sequence_of_tritons_client_reads_the_same(shipped: Process, folder: Path) -> None:
     pytest.importorskip("tritonclient.http", reason="tritonclient is not installed here: it is of the extra 'clients'")
-    (program,) = blocks(section(STREAMING, "Sequences of the protocol v2"), "python")
-    assert python(program, shipped, folder).splitlines() == LETTERS
+    programs = blocks(section(STREAMING, "Sequences of the protocol v2"), "python")
+    assert python("\n".join(programs), shipped, folder).splitlines() == LETTERS * 2  # held here, and taken along
+
+
+def test_curl_streams_values(tmp_path: Path) -> None:
+    publish(tmp_path, toy(Coding.CURRENT), "mine")
+    with running(tmp_path) as service:
+        found = lines(shell(block_with(STREAMING, "sh", '"values"'), service, tmp_path))
+    assert [(each["t"], each["steps"]) for each in found[:-1]] == [(2, 2), (3, 1)]
+    assert found[-1] == {"type": "end", "windows": 2, "steps": 3}
 
 
 def test_the_blocks_of_the_clients_page_run(shipped: Process, folder: Path) -> None:
@@ -119,7 +130,8 @@ def test_the_page_names_every_option_and_every_limit_of_sessions() -> None:
 
 def test_the_options_of_the_client_are_those_of_a_stream() -> None:
     own = {"model", "version", "state", "state_every", "retries"}
-    assert set(SessionOptions.__annotations__) - own == set(StreamOptions.model_fields)
+    of_values = {"seed"}  # the client streams events only
+    assert set(SessionOptions.__annotations__) - own == set(StreamOptions.model_fields) - of_values
     assert f"every {STATE_EVERY} windows" in CLIENT
     assert f"After {RETRIES} tries" in CLIENT
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import EngineName, RunResult, State, create
 from models.spec.network import FloatArray, Network
 from tests.networks import network_of
@@ -37,7 +37,7 @@ def run(
     """Return the membranes and the spikes of each step, both (time_steps, neurons), and the state after the last."""
     steps = np.array(currents, np.float32).reshape(len(currents), 1, -1)
     result: RunResult
-    result, after = create(engine, network).run(EncodedInputs(steps, len(steps)), state, record=EVERYTHING)
+    result, after = create(engine, network).run(DenseInputs(steps, len(steps)), state, record=EVERYTHING)
     return result.membranes["out"][:, 0], result.rasters["out"][:, 0].astype(np.float32), after
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import Engine, EngineName, RunResult, State, create
 from models.engines.reference import ReferenceEngine
 from models.engines.state import arrays_of
@@ -46,17 +46,17 @@ class Sessions:
 
     def run(self, engine: Engine, samples: list[int], time_steps: int) -> None:
         """Run a slice of some samples in one batch."""
-        inputs = EncodedInputs.joined([self.slice_of(sample, time_steps) for sample in samples])
+        inputs = DenseInputs.joined([self.slice_of(sample, time_steps) for sample in samples])
         result, state = engine.run(inputs, State.joined([self.states[sample] for sample in samples]), record=EVERYTHING)
         for place, sample in enumerate(samples):
             part = slice(place, place + 1)
             self.states[sample] = state[part]
             self.results[sample].append(result[part])
 
-    def slice_of(self, sample: int, time_steps: int) -> EncodedInputs:
+    def slice_of(self, sample: int, time_steps: int) -> DenseInputs:
         inputs = self.case.inputs[sample : sample + 1]
         first = int(self.states[sample].steps[0])
-        return EncodedInputs(inputs.steps if inputs.constant else inputs.steps[first : first + time_steps], time_steps)
+        return DenseInputs(inputs.steps if inputs.constant else inputs.steps[first : first + time_steps], time_steps)
 
 
 @every_engine
@@ -148,11 +148,11 @@ def aged(nodes: list[dict[str, Any]], tensors: dict[str, Any] | None = None, rea
 def two_ages(engine: EngineName, network: Network, old: list[float], then: list[float], new: list[float]) -> RunResult:
     """Run `old` alone, and then `then`, which goes on from it, beside `new`, which starts; as many steps of both."""
     runner = create(engine, network)
-    _, state = runner.run(EncodedInputs(np.array(old, np.float32).reshape(-1, 1, 1), len(old)))
+    _, state = runner.run(DenseInputs(np.array(old, np.float32).reshape(-1, 1, 1), len(old)))
     steps = np.array([then, new], np.float32).T[..., np.newaxis]
     mixed = State.joined([state, State.rest(network, 1)])
     assert mixed.steps.tolist() == [len(old), 0]
-    result, after = runner.run(EncodedInputs(steps, len(then)), mixed, record=EVERYTHING)
+    result, after = runner.run(DenseInputs(steps, len(then)), mixed, record=EVERYTHING)
     assert after.steps.tolist() == [len(old) + len(then), len(then)]
     return result
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.coding import MAX_SEED, Events, encode, rasterise
+from models.coding import MAX_SEED, Events, encode, encode_next, rasterise
 from models.errors import InvalidInput
 from models.spec import Coding, Spec
 from tests.networks import toy
@@ -41,6 +43,18 @@ def test_rate_coding_fires_with_the_values_probability() -> None:
     assert rates[0].tolist() == [0.0, 1.0]
     # Three standard deviations of a mean of 20,000 draws at 0.25 and 0.5 are 0.0092 and 0.0106.
     assert rates[1] == pytest.approx([0.25, 0.5], abs=0.011)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 5), st.lists(st.integers(0, 7), max_size=4))
+def test_rate_coding_draws_the_same_spikes_wherever_a_run_is_cut(seed: int, units: int, lengths: list[int]) -> None:
+    sample, ends = np.full((1, units), 0.5, np.float32), np.cumsum([1, *lengths])
+    plain = spec(Coding.RATE)
+    task = plain.model_copy(update={"input": plain.input.model_copy(update={"shape": (units,)})})
+    whole = encode(sample, task, int(ends[-1]), seed).steps
+    for first, end in pairwise([0, *ends.tolist()]):
+        if end > first:
+            assert np.array_equal(encode(sample, task, end - first, seed, first).steps, whole[first:end])
+            assert np.array_equal(encode_next(sample[0], task, end - first, seed, first).steps, whole[first:end])
 
 
 def test_rate_coding_spikes_where_a_draw_is_below_the_value_and_not_where_it_is_the_value() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.coding import EncodedInputs, encode
+from models.coding import DenseInputs, encode
 from models.engines import EngineName, create
 from models.spec.network import Network
 from tests.networks import network_of, toy
@@ -139,4 +139,4 @@ def test_a_sample_gets_the_same_answer_alone_and_in_any_batch(engine: EngineName
 
 def test_one_step_stands_for_all_only_where_it_is_one_or_all() -> None:
     with pytest.raises(ValueError, match=r"shape is 2×1×4, expected 1 or 3 steps"):
-        EncodedInputs(np.zeros((2, 1, 4), np.float32), 3)
+        DenseInputs(np.zeros((2, 1, 4), np.float32), 3)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import EncodedInputs, encode
+from models.coding import DenseInputs, encode
 from models.engines import EngineName, Record, RunResult, create
 from models.errors import InvalidInput
 from models.spec.exponential import exponential
@@ -180,9 +180,9 @@ def test_the_currents_of_an_alpha_go_on_in_a_later_call(engine: EngineName) -> N
     network = one({"type": "Alpha", "exc_decay": 0.5, "inh_decay": 0.25})
     inputs = encode(np.array([[[1], [0], [0], [0]]], np.float32), network.spec)
     runner = create(engine, network)
-    _, state = runner.run(EncodedInputs(inputs.steps[:1], 1))
+    _, state = runner.run(DenseInputs(inputs.steps[:1], 1))
     assert (state.arrays["out.synapse"].tolist(), state.arrays["out.inhibition"].tolist()) == ([[1.0]], [[-1.0]])
-    result, _ = runner.run(EncodedInputs(inputs.steps[1:3], 2), state, record=EVERYTHING)
+    result, _ = runner.run(DenseInputs(inputs.steps[1:3], 2), state, record=EVERYTHING)
     assert result.membranes["out"].ravel().tolist() == [0.25, 0.1875]
 
 
@@ -190,7 +190,7 @@ def test_a_neuron_that_waits_goes_on_waiting_in_a_later_call(engine: EngineName)
     # The third case above, cut while one of its two steps is left.
     network = one({"type": "LIF", "decay": 0.5, "refractory": 2.0})
     inputs = encode(np.array([[[1.5], [4], [1], [1]]], np.float32), network.spec)
-    halves = [EncodedInputs(inputs.steps[part], 2) for part in (slice(0, 2), slice(2, 4))]
+    halves = [DenseInputs(inputs.steps[part], 2) for part in (slice(0, 2), slice(2, 4))]
     runner = create(engine, network)
     _, state = runner.run(halves[0])
     assert state.arrays["out.waiting"].tolist() == [[1.0]]

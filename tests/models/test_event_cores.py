@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.event.cores import Cores, shared
 from models.engines.event.engine import EventEngine
 from models.engines.event.tiles import bounds_of
@@ -115,7 +115,7 @@ def test_the_rows_of_images_are_shared(
     network = images(channels, groups, stride)
     rng, cores = np.random.default_rng(6), SPLIT[count]
     helpers = taken(monkeypatch, cores)
-    for inputs in (raster(0.3, 5, 2, 4, 20, 20), EncodedInputs(dyadic(rng, 5, 1, 4, 20, 20), 5)):
+    for inputs in (raster(0.3, 5, 2, 4, 20, 20), DenseInputs(dyadic(rng, 5, 1, 4, 20, 20), 5)):
         result, state = EventEngine(network, cores=cores).run(inputs, record=EVERYTHING)
         expected, expected_state = ReferenceEngine(network).run(inputs, record=EVERYTHING)
         assert_same(result, expected)

@@ -10,7 +10,7 @@ import pytest
 from numba.core.runtime import _nrt_python, rtsys
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import EngineName, Record, RunResult, create
 from models.engines.event import currents
 from models.engines.event.carried import Carried
@@ -56,9 +56,9 @@ def stack(hidden: int = 150, steps: int = 6, **lif: Any) -> Network:
     )
 
 
-def raster(activity: float, steps: int, batch: int, *shape: int) -> EncodedInputs:
+def raster(activity: float, steps: int, batch: int, *shape: int) -> DenseInputs:
     rng = np.random.default_rng(1)
-    return EncodedInputs((rng.random((steps, batch, *shape)) < activity).astype(np.float32), steps)
+    return DenseInputs((rng.random((steps, batch, *shape)) < activity).astype(np.float32), steps)
 
 
 @pytest.mark.parametrize("activity", [0.0, 0.02, 0.2, 0.36, 0.39, 0.5, 1.0])
@@ -98,7 +98,7 @@ def test_a_convolution_of_any_width_is_exact(channels: int, groups: int, stride:
         time_steps=5,
         labels=["a", "b", "c"],
     )
-    for inputs in (raster(0.4, 5, 3, 4, 6, 6), EncodedInputs(dyadic(rng, 5, 3, 4, 6, 6), 5)):
+    for inputs in (raster(0.4, 5, 3, 4, 6, 6), DenseInputs(dyadic(rng, 5, 3, 4, 6, 6), 5)):
         assert_same(
             EventEngine(network).run(inputs, record=EVERYTHING)[0],
             ReferenceEngine(network).run(inputs, record=EVERYTHING)[0],
@@ -134,8 +134,8 @@ def test_reading_all_weights_and_picking_some_give_the_same_bits() -> None:
     )
     sparse = raster(0.24, 6, 1, 784).steps
     crowded = np.concatenate([sparse, np.ones((2, 1, 784), np.float32)])
-    picked, _ = EventEngine(network).run(EncodedInputs(sparse, 6), record=Record.MEMBRANE)
-    read, _ = EventEngine(network).run(EncodedInputs(crowded, 8), record=Record.MEMBRANE)
+    picked, _ = EventEngine(network).run(DenseInputs(sparse, 6), record=Record.MEMBRANE)
+    read, _ = EventEngine(network).run(DenseInputs(crowded, 8), record=Record.MEMBRANE)
     np.testing.assert_array_equal(read.membranes["lif1"][:6], picked.membranes["lif1"])
 
 
@@ -144,9 +144,9 @@ def test_the_answer_is_the_same_alone_in_any_batch_and_on_any_number_of_threads(
     threads: int, digits_like: Network
 ) -> None:
     samples = np.random.default_rng(0).random((1, 29, 64), np.float32)
-    whole, _ = EventEngine(digits_like, threads).run(EncodedInputs(samples, 12), record=EVERYTHING)
+    whole, _ = EventEngine(digits_like, threads).run(DenseInputs(samples, 12), record=EVERYTHING)
     for index in range(29):
-        alone, _ = EventEngine(digits_like).run(EncodedInputs(samples[:, index : index + 1], 12), record=EVERYTHING)
+        alone, _ = EventEngine(digits_like).run(DenseInputs(samples[:, index : index + 1], 12), record=EVERYTHING)
         for name, membrane in alone.membranes.items():
             np.testing.assert_array_equal(whole.membranes[name][:, index : index + 1], membrane)
 
@@ -178,7 +178,7 @@ def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypat
 
 def test_no_call_leaves_anything_allocated(digits_like: Network) -> None:
     engine = EventEngine(digits_like)
-    inputs = EncodedInputs(np.ones((1, 4, 64), np.float32), 12)
+    inputs = DenseInputs(np.ones((1, 4, 64), np.float32), 12)
     engine.run(inputs)
     _nrt_python.memsys_enable_stats()
     before = rtsys.get_allocation_stats()
@@ -256,7 +256,7 @@ def test_a_convolutions_tables_stay_within_its_arrays(fields: dict[str, Any]) ->
     assert (place + (lines - 1) * feed.output_step + unit * vectors).max() + group_at.max() <= after.size + 16
 
 
-def assert_exact(network: Network, *inputs: EncodedInputs) -> None:
+def assert_exact(network: Network, *inputs: DenseInputs) -> None:
     for each in inputs:
         found, _ = EventEngine(network).run(each, record=EVERYTHING)
         expected, _ = ReferenceEngine(network).run(each, record=EVERYTHING)
@@ -270,7 +270,7 @@ def test_a_busy_layer_over_more_than_one_block_keeps_no_stale_spikes() -> None:
     assert steps > 2 * currents.BLOCK // 784
     spikes = np.ones((steps, 1, 784), np.float32)
     spikes[300:, :, ::2] = 0.0
-    assert_exact(stack(8, steps), EncodedInputs(spikes, steps))
+    assert_exact(stack(8, steps), DenseInputs(spikes, steps))
 
 
 def test_averages_of_windows_whose_sums_are_all_1_are_no_spikes() -> None:
@@ -289,7 +289,7 @@ def test_averages_of_windows_whose_sums_are_all_1_are_no_spikes() -> None:
     )
     spikes = np.zeros((4, 1, 1, 2, 4), np.float32)
     spikes[:, 0, 0, 0, [0, 3]] = 1.0
-    result, _ = EventEngine(network).run(EncodedInputs(spikes, 4), record=EVERYTHING)
+    result, _ = EventEngine(network).run(DenseInputs(spikes, 4), record=EVERYTHING)
     assert result.membranes["out"][:, 0].tolist() == [[0.25, 0.25], [0.5, 0.5], [0.75, 0.75], [0.0, 0.0]]
     assert result.spike_counts.tolist() == [[1, 1]]
 
@@ -308,7 +308,7 @@ def test_events_scaled_by_zero_cost_nothing() -> None:
         time_steps=3,
         labels=["a", "b", "c", "d"],
     )
-    result, _ = EventEngine(network).run(EncodedInputs(np.ones((3, 1, 2), np.float32), 3), record=EVERYTHING)
+    result, _ = EventEngine(network).run(DenseInputs(np.ones((3, 1, 2), np.float32), 3), record=EVERYTHING)
     assert result.synaptic_operations is not None
     assert result.synaptic_operations.tolist() == [12]
     assert result.membranes["out"][-1].tolist() == [[6.0, 6.0, 6.0, 6.0]]
@@ -384,7 +384,7 @@ def test_the_maximum_of_values_is_taken_before_anything_else() -> None:
         labels=["left", "right"],
     )
     values = np.array([[[[[-1, -0.5, 0.5, 2], [-0.25, -2, 0, 1]]]]], np.float32)
-    result, _ = EventEngine(network).run(EncodedInputs(values, 2))
+    result, _ = EventEngine(network).run(DenseInputs(values, 2))
     assert result.readout.tolist() == [[-0.5, 4.0]]
 
 
@@ -399,7 +399,7 @@ def test_a_constant_and_a_stepped_signal_add_up_at_every_step(inputs: list[str])
         readout="last_membrane",
         labels=["only"],
     )
-    result, _ = EventEngine(network).run(EncodedInputs(np.full((1, 1, 1), 0.5, np.float32), 4), record=EVERYTHING)
+    result, _ = EventEngine(network).run(DenseInputs(np.full((1, 1, 1), 0.5, np.float32), 4), record=EVERYTHING)
     assert result.membranes["out"][:, 0, 0].tolist() == [0.5, 2.0, 2.5, 4.0]
 
 

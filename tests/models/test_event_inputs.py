@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from models.coding import EncodedInputs, EventInputs, Events, Inputs, encode, encode_events, join_inputs, rasterise
+from models.coding import DenseInputs, EventInputs, Events, Inputs, encode, encode_events, join_inputs, rasterise
 from models.engines import EngineName, blocks, create
 from models.engines.event import EventEngine, signals
 from models.errors import InvalidInput
@@ -28,17 +28,17 @@ pytestmark = pytest.mark.timeout(max(300, CASES))
 
 
 @st.composite
-def dense_inputs(draw: st.DrawFn, batch: int | None = None, time_steps: int | None = None) -> EncodedInputs:
+def dense_inputs(draw: st.DrawFn, batch: int | None = None, time_steps: int | None = None) -> DenseInputs:
     """Draw inputs of shape 2×3 with few values, of which many are 0."""
     time_steps = time_steps or draw(st.integers(1, 5))
     batch = draw(st.integers(0, 4)) if batch is None else batch
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     among = np.array(draw(st.sampled_from([[0, 1], [0, 0, 0.5, -1, 3]])))
     values = rng.choice(among, (time_steps, batch, 2, 3))
-    return EncodedInputs(values.astype(np.float32), time_steps)
+    return DenseInputs(values.astype(np.float32), time_steps)
 
 
-def assert_dense(inputs: Inputs, expected: EncodedInputs) -> None:
+def assert_dense(inputs: Inputs, expected: DenseInputs) -> None:
     assert inputs.time_steps == expected.time_steps
     assert inputs.batch == expected.batch
     np.testing.assert_array_equal(inputs.dense().steps, expected.steps)
@@ -52,7 +52,7 @@ def assert_dense(inputs: Inputs, expected: EncodedInputs) -> None:
 
 
 @given(inputs=dense_inputs(), data=st.data())
-def test_events_are_sliced_and_cut_as_a_dense_array_is(inputs: EncodedInputs, data: st.DataObject) -> None:
+def test_events_are_sliced_and_cut_as_a_dense_array_is(inputs: DenseInputs, data: st.DataObject) -> None:
     events = EventInputs.of(inputs)
     assert_dense(events, inputs)
     first = data.draw(st.integers(0, inputs.batch))
@@ -72,17 +72,17 @@ def test_events_and_dense_inputs_are_joined_in_their_order(data: st.DataObject, 
     mixed = [EventInputs.of(part) if data.draw(st.booleans()) else part for part in parts]
     joined = join_inputs(mixed)
     assert isinstance(joined, EventInputs) == any(isinstance(part, EventInputs) for part in mixed)
-    assert_dense(joined, EncodedInputs.joined(parts))
+    assert_dense(joined, DenseInputs.joined(parts))
 
 
 def test_events_count_their_bytes_and_their_samples() -> None:
     # Three events, two samples of two steps: 3 × 4 bytes of units, no values, as all are 1, and 5 × 8 of offsets.
     steps = np.zeros((2, 2, 3), np.float32)
     steps[[0, 1, 1], [0, 0, 1], [2, 0, 1]] = 1
-    events = EventInputs.of(EncodedInputs(steps, 2))
+    events = EventInputs.of(DenseInputs(steps, 2))
     assert (len(events), events.batch, events.nbytes) == (2, 2, 3 * 4 + 5 * 8)
     assert (events.unit.tolist(), events.offset.tolist()) == ([2, 0, 1], [0, 1, 2, 2, 3])
-    assert EncodedInputs(steps, 2).nbytes == 2 * 2 * 3 * 4
+    assert DenseInputs(steps, 2).nbytes == 2 * 2 * 3 * 4
 
 
 def test_inputs_of_another_number_of_rows_are_refused() -> None:
@@ -121,7 +121,7 @@ def test_events_stay_a_dense_raster_where_no_event_is_a_current_too(declared: di
     # clipped to does as well.
     task, events = spec(**declared), [Events([0, 3], [1, 0])]
     inputs = encode_events(events, task)
-    assert isinstance(inputs, EncodedInputs)
+    assert isinstance(inputs, DenseInputs)
     np.testing.assert_array_equal(inputs.steps, encode(rasterise(events, task), task).steps)
     assert (inputs.steps != 0).sum() > 2
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import State
 from models.engines.event.carried import CarriedArrays
 from models.engines.event.engine import EventEngine
@@ -71,13 +71,13 @@ def rounding(coding: Coding) -> Network:
     )
 
 
-def inputs_of(coding: Coding, batch: int = 5) -> EncodedInputs:
+def inputs_of(coding: Coding, batch: int = 5) -> DenseInputs:
     values = np.random.default_rng(1).random((1 if coding is Coding.DIRECT else STEPS, batch, 2, 4, 4), np.float32)
-    return EncodedInputs(values if coding is Coding.DIRECT else (values < 0.4).astype(np.float32), STEPS)
+    return DenseInputs(values if coding is Coding.DIRECT else (values < 0.4).astype(np.float32), STEPS)
 
 
-def part(inputs: EncodedInputs, first: int, end: int) -> EncodedInputs:
-    return EncodedInputs(inputs.steps if inputs.constant else inputs.steps[first:end], end - first)
+def part(inputs: DenseInputs, first: int, end: int) -> DenseInputs:
+    return DenseInputs(inputs.steps if inputs.constant else inputs.steps[first:end], end - first)
 
 
 @pytest.mark.parametrize("coding", [Coding.SPIKES, Coding.DIRECT])
@@ -116,7 +116,7 @@ def test_operations_of_a_cut_run_add_up_to_those_of_a_whole_one() -> None:
 
 
 def test_a_state_goes_from_one_engine_to_another_and_back(dyadic_recurrent: Network) -> None:
-    inputs = EncodedInputs((np.random.default_rng(2).random((6, 3, 4)) < 0.5).astype(np.float32), 6)
+    inputs = DenseInputs((np.random.default_rng(2).random((6, 3, 4)) < 0.5).astype(np.float32), 6)
     event, reference = EventEngine(dyadic_recurrent), ReferenceEngine(dyadic_recurrent)
     whole, _ = reference.run(inputs, record=EVERYTHING)
     _, first = event.run(part(inputs, 0, 2))
@@ -129,7 +129,7 @@ def test_a_state_goes_from_one_engine_to_another_and_back(dyadic_recurrent: Netw
 def test_a_state_of_another_engine_is_not_taken_as_it_lies(dyadic_recurrent: Network) -> None:
     # Its arrays are of as many samples, but of other layers.
     _, other = EventEngine(rounding(Coding.SPIKES)).run(inputs_of(Coding.SPIKES, batch=2))
-    inputs = EncodedInputs(np.zeros((1, 2, 4), np.float32), 1)
+    inputs = DenseInputs(np.zeros((1, 2, 4), np.float32), 1)
     with pytest.raises(InvalidInput, match=r"state: lacks 'delay\.line'"):
         EventEngine(dyadic_recurrent).run(inputs, other)
 
@@ -145,6 +145,21 @@ def test_samples_of_a_state_are_taken_in_any_order_as_they_lie() -> None:
     whole, _ = engine.run(inputs)
     result, _ = engine.run(part(inputs, 4, STEPS)[places], taken)
     np.testing.assert_array_equal(result.readout, whole.readout[places])
+
+
+@pytest.mark.parametrize("engine", [EventEngine, ReferenceEngine])
+def test_a_part_of_a_state_has_arrays_of_its_own(engine: type[EventEngine] | type[ReferenceEngine]) -> None:
+    runner = engine(rounding(Coding.SPIKES))
+    _, state = runner.run(part(inputs_of(Coding.SPIKES), 0, 4))
+    own, taken = state.copied(1, 3), state[np.arange(1, 3)]
+    assert own.steps.base is None
+    for name, array in taken.arrays.items():
+        np.testing.assert_array_equal(own.arrays[name], array, err_msg=name)
+        assert not np.shares_memory(own.arrays[name], state.arrays[name])
+    if isinstance(own.arrays, CarriedArrays):
+        (mine,), (whole,) = own.arrays.parts, state.arrays.parts  # type: ignore[attr-defined]
+        for array in (mine.floats, *mine.lines.values(), *mine.read.values()):
+            assert not any(np.shares_memory(array, each) for each in (*whole.lines.values(), *whole.read.values()))
 
 
 @pytest.fixture
@@ -180,7 +195,7 @@ def test_going_on_leaves_the_state_that_it_began_with_as_it_was() -> None:
 def test_a_state_keeps_no_other_part_of_its_run_in_memory(dyadic_recurrent: Network) -> None:
     # Four neurons are one row of 16 floats: a membrane and a spike are 2 × 64 bytes a sample; a line of one step is
     # 64 more, and four counts are 32, whatever the number of steps.
-    inputs = EncodedInputs(np.ones((6, 3, 4), np.float32), 6)
+    inputs = DenseInputs(np.ones((6, 3, 4), np.float32), 6)
     _, state = EventEngine(dyadic_recurrent).run(inputs)
     assert isinstance(state.arrays, CarriedArrays)
     (carried,) = state.arrays.parts
@@ -191,18 +206,16 @@ def test_a_state_keeps_no_other_part_of_its_run_in_memory(dyadic_recurrent: Netw
 
 def test_a_state_of_another_batch_is_refused(dyadic_recurrent: Network) -> None:
     engine = EventEngine(dyadic_recurrent)
-    _, state = engine.run(EncodedInputs(np.ones((6, 3, 4), np.float32), 6))
+    _, state = engine.run(DenseInputs(np.ones((6, 3, 4), np.float32), 6))
     with pytest.raises(InvalidInput, match="state"):
-        engine.run(EncodedInputs(np.ones((6, 2, 4), np.float32), 6), state)
+        engine.run(DenseInputs(np.ones((6, 2, 4), np.float32), 6), state)
     with pytest.raises(InvalidInput, match="state: lacks"):
-        engine.run(EncodedInputs(np.ones((6, 3, 4), np.float32), 6), State(np.full(3, 6), {}))
+        engine.run(DenseInputs(np.ones((6, 3, 4), np.float32), 6), State(np.full(3, 6), {}))
 
 
 def test_a_recurrent_layer_runs_for_one_step(dyadic_recurrent: Network) -> None:
     # Nothing has come through the delay: only the recurrent bias charges, 0.25, 0, 0.5 and 0.
-    result, state = EventEngine(dyadic_recurrent).run(
-        EncodedInputs(np.ones((1, 2, 4), np.float32), 1), record=EVERYTHING
-    )
+    result, state = EventEngine(dyadic_recurrent).run(DenseInputs(np.ones((1, 2, 4), np.float32), 1), record=EVERYTHING)
     assert result.membranes["out"].tolist() == [[[0.25, 0, 0.5, 0]] * 2]
     assert result.synaptic_operations is not None
     assert result.synaptic_operations.tolist() == [0, 0]
@@ -222,7 +235,7 @@ def test_no_samples_are_an_empty_answer_of_a_membrane_readout(readout: str) -> N
         readout=readout,
         labels=["a", "b"],
     )
-    result, state = EventEngine(network).run(EncodedInputs(np.ones((1, 0, 4), np.float32), 3))
+    result, state = EventEngine(network).run(DenseInputs(np.ones((1, 0, 4), np.float32), 3))
     assert result.readout.shape == (0, 2)
     assert state.arrays["out.membrane"].shape == (0, 2)
 
@@ -238,7 +251,7 @@ def test_more_spikes_in_a_step_than_can_be_counted_are_refused() -> None:
             labels=["only"],
         )
 
-    one = EncodedInputs(np.ones((1, 2, 1), np.float32), 3)
+    one = DenseInputs(np.ones((1, 2, 1), np.float32), 3)
     result, _ = EventEngine(network(2.0**-24)).run(one)
     assert result.spike_counts.tolist() == [[3 * 2**24]] * 2
     for threshold in (2.0**-30, 1e-40):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import Engine, EngineName, State, create
 from models.engines.reference import ReferenceEngine
 from models.spec import Spec, sums
@@ -65,10 +65,10 @@ def wide_network(recurrent: Any = None, inputs: int = WIDE) -> Network:
     return network_of(nodes, {name: rng.normal(0, 0.07, shape) for name, shape in shapes.items()}, **spec)
 
 
-def raster(density: float, batch: int, network: Network, seed: int = 0) -> EncodedInputs:
+def raster(density: float, batch: int, network: Network, seed: int = 0) -> DenseInputs:
     steps = network.spec.time_steps
     random = np.random.default_rng(seed).random((steps, batch, *network.spec.input.shape))
-    return EncodedInputs((random < density).astype(np.float32), steps)
+    return DenseInputs((random < density).astype(np.float32), steps)
 
 
 @pytest.mark.parametrize("engine", OTHERS)
@@ -119,7 +119,7 @@ def test_a_sum_rounds_once(engine: EngineName) -> None:
     # 1 + 2**-24 lies halfway between two floats and rounds to 1; the third weight, 2**-28, decides for the upper one.
     # A float32 sum loses either small weight beside the 1. Weights of up to 2 leave a grid of 2**-29.
     network, _ = one_sum([[1, 2**-24, 2**-28]])
-    result, _ = create(engine, network).run(EncodedInputs(np.ones((1, 1, 1, 1, 3), np.float32), 1))
+    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1, 1, 3), np.float32), 1))
     assert result.readout.item() == 1 + 2**-23
 
 
@@ -155,7 +155,7 @@ def test_a_transposed_convolution_of_real_values_rounds_once(
     assert sums_of(network)["up"].by is Summation.FLOAT64
     inputs = np.zeros((2, 5, *shape), np.float32)
     inputs[1, 3] = 1  # the last step of one sample of five
-    result, _ = create(engine, network).run(EncodedInputs(inputs, 2), record=EVERYTHING)
+    result, _ = create(engine, network).run(DenseInputs(inputs, 2), record=EVERYTHING)
     # How many taps reach a place along an axis.
     reached = np.zeros(3 * parts["stride"] + parts["dilation"] + 1 + parts["output_padding"])
     for value in range(4):
@@ -174,7 +174,7 @@ def test_the_largest_sum_fits_its_integer(engine: EngineName, sign: int) -> None
     # to 2**16 of it. 4096 inputs of 4 reach 2**30 or -2**30. Half that grid would make it 2**31, which is no int32.
     network, rule = one_sum(sign * np.full((1, 4096), 2.0**-14 * (1 - 2.0**-24)), most=4)
     assert (rule.by, rule.grid) == (Summation.INTEGER, 2.0**-30)
-    result, _ = create(engine, network).run(EncodedInputs(np.ones((1, 1, 1, 1, 4 * 4096), np.float32), 1))
+    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1, 1, 4 * 4096), np.float32), 1))
     assert result.readout.item() == sign * 1.0
 
 
@@ -226,7 +226,7 @@ def test_no_division_leaves_room_for_the_averages_of_many_weights() -> None:
 def test_a_connection_without_any_weight_but_0_is_its_bias(bias: float) -> None:
     network, rule = one_sum(np.zeros((1, 3)), [bias])
     assert rule.by is Summation.FLOAT32
-    inputs = EncodedInputs(np.full((1, 1, 1, 1, 3), 0.3, np.float32), 1)
+    inputs = DenseInputs(np.full((1, 1, 1, 1, 3), 0.3, np.float32), 1)
     assert [create(name, network).run(inputs)[0].readout.item() for name in EngineName] == [bias] * len(EngineName)
 
 

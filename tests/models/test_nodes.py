@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import EncodedInputs, encode
+from models.coding import DenseInputs, encode
 from models.engines import EngineName, create, plain
 from models.engines.event import joins
 from models.engines.event.chunk import Chunk
@@ -48,7 +48,7 @@ def leaving(
     """Return what leaves nodes at each step of one sample's `values`, each of which is one step's, as nested lists."""
     steps = np.array(values, np.float32)[:, np.newaxis]
     network = summed(nodes, tensors, shape or steps.shape[2:], outputs, time_steps=len(steps))
-    result, _ = create(engine, network).run(EncodedInputs(steps, len(steps)), record=EVERYTHING)
+    result, _ = create(engine, network).run(DenseInputs(steps, len(steps)), record=EVERYTHING)
     return np.diff(result.membranes["out"][:, 0], axis=0, prepend=np.float32(0)).tolist()
 
 
@@ -85,10 +85,10 @@ def test_each_step_takes_the_parameters_of_its_number_even_after_a_cut(engine: E
     # 1 * 1 + 0.5, then 2 * 1 + 0.5 and 4 * 1 + 0.5, of an input that is the same at every step.
     network = summed([PER_STEP], STEPS, (1, 1), 1, coding="direct", time_steps=3)
     runner, sample = create(engine, network), np.ones((1, 1, 1, 1), np.float32)
-    whole, _ = runner.run(EncodedInputs(sample, 3), record=EVERYTHING)
+    whole, _ = runner.run(DenseInputs(sample, 3), record=EVERYTHING)
     assert whole.membranes["out"].ravel().tolist() == [1.5, 4.0, 8.5]
-    _, state = runner.run(EncodedInputs(sample, 1))
-    later, _ = runner.run(EncodedInputs(sample, 2), state, record=EVERYTHING)
+    _, state = runner.run(DenseInputs(sample, 1))
+    later, _ = runner.run(DenseInputs(sample, 2), state, record=EVERYTHING)
     assert later.membranes["out"].ravel().tolist() == [4.0, 8.5]
 
 
@@ -96,10 +96,10 @@ def test_each_step_takes_the_parameters_of_its_number_even_after_a_cut(engine: E
 def test_more_steps_than_there_are_parameters_for_are_refused_in_a_sentence(engine: EngineName) -> None:
     network = summed([PER_STEP], STEPS, (1, 1), 1, coding="direct", time_steps=3)
     runner, sample = create(engine, network), np.ones((1, 1, 1, 1), np.float32)
-    _, state = runner.run(EncodedInputs(sample, 2))
+    _, state = runner.run(DenseInputs(sample, 2))
     sentence = "^time_steps is 4 since rest, but node 'norm' has parameters for 3$"
     with pytest.raises(InvalidInput, match=sentence):
-        runner.run(EncodedInputs(sample, 2), state)
+        runner.run(DenseInputs(sample, 2), state)
     with pytest.raises(InvalidInput, match=sentence):
         encode(sample[0], network.spec, 4)
     with pytest.raises(InvalidSpec, match=sentence[1:]):
@@ -206,7 +206,7 @@ def test_a_concatenation_has_its_inputs_in_order_even_where_one_is_constant(engi
         {"type": "Concatenate", "name": "both", "inputs": ["spikes", "input"], "axis": 1},
     ]
     network = summed(nodes, {}, (1, 1), 2, coding="direct", time_steps=4)
-    run, _ = create(engine, network).run(EncodedInputs(np.full((1, 1, 1, 1), 0.5, np.float32), 4), record=EVERYTHING)
+    run, _ = create(engine, network).run(DenseInputs(np.full((1, 1, 1, 1), 0.5, np.float32), 4), record=EVERYTHING)
     assert np.diff(run.membranes["out"][:, 0], axis=0, prepend=0).tolist() == [[0, 0.5], [1, 0.5], [0, 0.5], [1, 0.5]]
 
 
@@ -254,7 +254,7 @@ def test_behind_a_node_without_a_kernel_few_values_travel_as_events_again() -> N
             signals[node.name] = super().apply(node, arriving)
             return signals[node.name]
 
-    Followed(network, plan, EncodedInputs(inputs, 2), slice(0, 1), None, EVERYTHING).run()
+    Followed(network, plan, DenseInputs(inputs, 2), slice(0, 1), None, EVERYTHING).run()
     few, shifted = signals["few"], signals["shifted"]
     assert isinstance(few, Sparse)
     assert few.events.value.tolist() == [4.0, 4.0]
@@ -293,8 +293,8 @@ def test_joins_of_events_are_joins_of_values(
         2,
         time_steps=6,
     )
-    found, _ = EventEngine(network).run(EncodedInputs(steps, 6), record=EVERYTHING)
-    expected, _ = ReferenceEngine(network).run(EncodedInputs(steps, 6), record=EVERYTHING)
+    found, _ = EventEngine(network).run(DenseInputs(steps, 6), record=EVERYTHING)
+    expected, _ = ReferenceEngine(network).run(DenseInputs(steps, 6), record=EVERYTHING)
     assert found.synaptic_operations is not None
     assert expected.synaptic_operations is not None
     assert found.synaptic_operations.tolist() == expected.synaptic_operations.tolist()

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import EngineName, create
 from models.engines.onnx.graph import build
 from models.errors import InvalidSpec
@@ -32,7 +32,7 @@ def reading(readout: str, nodes: list[dict[str, Any]], **spec: Any) -> Network:
 def read(engine: EngineName, network: Network, steps: list[Any]) -> tuple[list[float], list[int]]:
     """Return the readout and the counts of one sample, run in one call."""
     shape = (len(steps), 1, *network.spec.input.shape)
-    result, _ = create(engine, network).run(EncodedInputs(np.array(steps, np.float32).reshape(shape), len(steps)))
+    result, _ = create(engine, network).run(DenseInputs(np.array(steps, np.float32).reshape(shape), len(steps)))
     return result.readout[0].tolist(), result.spike_counts[0].tolist()
 
 
@@ -85,7 +85,7 @@ def test_a_first_spike_is_that_since_rest_whatever_a_later_call_fires(engine: En
     runner, state = create(engine, reading("first_spike", FIRING)), None
     answers = []
     for steps in ([[0, 0], [1, 0]], [[1, 0], [0, 1]]):
-        result, state = runner.run(EncodedInputs(np.array(steps, np.float32)[:, np.newaxis], 2), state)
+        result, state = runner.run(DenseInputs(np.array(steps, np.float32)[:, np.newaxis], 2), state)
         answers.append(result.readout[0].tolist())
     assert answers == [[1, 0], [3, 1]]
 
@@ -115,9 +115,9 @@ def test_votes_are_the_mean_over_the_neurons_of_each_class(engine: EngineName) -
 @every_engine
 def test_an_output_that_is_the_same_at_every_step_counts_at_every_step(engine: EngineName) -> None:
     network = reading("sum", PASSED_ON, coding="direct")
-    result, state = create(engine, network).run(EncodedInputs(np.array([[[1, 2]]], np.float32), 3))
+    result, state = create(engine, network).run(DenseInputs(np.array([[[1, 2]]], np.float32), 3))
     assert result.readout[0].tolist() == [3, 6]
-    result, _ = create(engine, network).run(EncodedInputs(np.array([[[1, 0]]], np.float32), 2), state)
+    result, _ = create(engine, network).run(DenseInputs(np.array([[[1, 0]]], np.float32), 2), state)
     assert result.readout[0].tolist() == [5, 6]
 
 
@@ -135,7 +135,7 @@ def test_a_bundles_onnx_graph_reads_out_by_itself(readout: Readout) -> None:
     steps = np.array([[0.5, 0], [0.5, 0], [0.25, 1]], np.float32)[:, np.newaxis]
     session = onnxruntime.InferenceSession(build(network).SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(["readout"], {"inputs": steps})
-    expected, _ = create(EngineName.REFERENCE, network).run(EncodedInputs(steps, 3))
+    expected, _ = create(EngineName.REFERENCE, network).run(DenseInputs(steps, 3))
     np.testing.assert_array_equal(found, expected.readout)
 
 

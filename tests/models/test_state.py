@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import EngineName, Record, RunResult, State, create
 from models.errors import InvalidInput
 from models.spec.network import Network
@@ -34,7 +34,7 @@ def in_two_calls(engine: EngineName, network: Network, first: list[float], then:
     results = []
     for currents in (first, then):
         steps = np.array(currents, np.float32).reshape(-1, 1, 1)
-        result, state = runner.run(EncodedInputs(steps, len(currents)), state, record=Record.MEMBRANE)
+        result, state = runner.run(DenseInputs(steps, len(currents)), state, record=Record.MEMBRANE)
         results.append(result)
     return results
 
@@ -93,7 +93,7 @@ def test_what_a_delay_holds_leaves_in_a_later_call(engine: EngineName) -> None:
 
 def test_a_state_of_another_type_or_number_of_samples_is_refused(engine: EngineName) -> None:
     runner = create(engine, one([{"type": "IF", "name": "out"}]))
-    inputs = EncodedInputs(np.zeros((2, 1, 1), np.float32), 2)
+    inputs = DenseInputs(np.zeros((2, 1, 1), np.float32), 2)
     _, state = runner.run(inputs)
     arrays = dict(state.arrays)
     wrong = State(state.steps, arrays | {"out.membrane": arrays["out.membrane"].astype(np.float64)})

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from models.coding import EncodedInputs, encode
+from models.coding import DenseInputs, encode
 from models.engines import EngineName, RunResult, Stop, create
 from models.engines.event import EventEngine
 from models.engines.event.carried import Carried
@@ -42,7 +42,7 @@ def test_a_batch_is_left_between_two_chunks(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
     monkeypatch.setattr("models.engines.event.repeated_chunk.Chunk", Watched)
-    inputs = EncodedInputs(np.ones((1, 40, 2), np.float32), 3)
+    inputs = DenseInputs(np.ones((1, 40, 2), np.float32), 3)
     with pytest.raises(Stopped):
         EventEngine(toy()).run(inputs, stop=stop)
     assert begun == [0, 1, 2]

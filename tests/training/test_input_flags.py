@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from models.bundle.repository import ModelRepository
 from models.errors import InvalidInput, SpikeserveError
-from models.spec import Input, OutOfRange
+from models.spec import EventBinning, Input, OutOfRange
 from tests.external import scores
 from tests.nir_graphs import lif, stack, written
 from tests.serving import serving
@@ -158,6 +158,55 @@ def test_every_import_takes_every_flag_of_the_input(nets: Path) -> None:
     }  # fmt: skip
     for name, shape in (("onnx", (2,)), ("nir", (2,)), ("snntorch", (2, 3, 3))):
         assert ModelRepository(Path("r")).read_any(name).task.input == Input.model_validate({"shape": shape, **fields})
+
+
+def test_every_import_takes_how_events_become_steps(nets: Path) -> None:
+    events = {"step_us": 5000, "window_steps": 4, "sensor": [2], "polarity": "merged", "origin": "zero"}
+    (nets / "events.json").write_text(json.dumps(events))
+    (nets / "s.onnx").write_bytes(scores().SerializeToString())
+    graph = written(nets, stack((2,), (2,), lif=lif(2)))
+    flags = ("--coding", "spikes", "--repository", "r", "--events")
+    rules = ("--dialect", "nir", "--dt", "0.005", "--reset", "zero", "--time-steps", "4")
+    run("nir", graph, "--name", "nir", *rules, *flags, "@events.json")
+    camera = json.dumps({"step_us": 1000, "sensor": [6, 6], "bin": 2, "rule": "count"})
+    shape = ("--input-shape", "2,3,3", "--time-steps", "6")
+    run("snntorch", "own_nets:factory", *shape, "--name", "snntorch", "--high", "3", *flags, camera)
+    for name, expected in (("nir", events), ("snntorch", json.loads(camera))):
+        declared = ModelRepository(Path("r")).read_any(name).task.input
+        assert declared.events == EventBinning.model_validate(expected)
+
+
+@pytest.mark.parametrize(
+    ("events", "sentence"),
+    [
+        ("{", "--events is '{': Invalid JSON: EOF"),
+        ("{}", "--events is '{}': step_us: field required"),
+        ('{"step_us": 0, "sensor": [2]}', "step_us: input should be greater than or equal to 1, got 0"),
+        ('{"step_us": 1, "sensor": [2], "speed": 1}', "speed: extra inputs are not permitted"),
+        ("@nowhere.json", "--events is '@nowhere.json', which cannot be read: No such file or directory"),
+    ],
+)
+def test_events_that_are_none_are_refused_by_a_sentence(events: str, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        input_fields(events=events)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.usefixtures("nets")
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ("--coding", "direct", "--events", '{"step_us": 1, "sensor": [3, 3]}'),
+            "input: has events, but coding is 'direct'",
+        ),
+        (("--coding", "spikes", "--events", '{"step_us": 1, "sensor": [4, 4]}'), "events of a sensor of 4×4"),
+    ],
+)
+def test_events_that_do_not_fit_the_model_are_refused(flags: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(SpikeserveError, match=sentence):
+        run("snntorch", "own_nets:factory", "--input-shape", "2,3,3", "--time-steps", 6, "--repository", "r", "--name",
+            "m", *flags)  # fmt: skip
 
 
 @pytest.mark.usefixtures("nets")

@@ -15,7 +15,7 @@ from torch import nn
 
 import training.library
 from models.bundle import Bundle
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.reference import ReferenceEngine
 from tests.pages import ROOT, block_with, section
 from training.errors import InvalidConfig, InvalidData, NotConvertible
@@ -85,7 +85,7 @@ def test_a_loop_of_ones_own_trains_every_parameter_and_publishes_what_was_traine
     published = publish(network, tmp_path, "moves", (x, y), labels=("up", "down"))
     bundle = Bundle.read(published.folder)
     assert bundle.network.spec.labels == ("up", "down")
-    answer, _ = ReferenceEngine(bundle.network).run(EncodedInputs(x.transpose(0, 1).contiguous().numpy(), 8))
+    answer, _ = ReferenceEngine(bundle.network).run(DenseInputs(x.transpose(0, 1).contiguous().numpy(), 8))
     with torch.no_grad():
         trained = network(x).sum(dim=1)
     # The weights were rounded to their grid: at most a spike in a hundred may fall otherwise.
@@ -115,7 +115,7 @@ def test_convolutions_and_pools_run_step_by_step_and_batch_norm_is_folded_in(tmp
     assert [node.type for node in bundle.network.spec.nodes] == [
         "Conv2d", "LIF", "MaxPool2d", "Flatten", "Linear", "LI",
     ]  # fmt: skip
-    answer, _ = ReferenceEngine(bundle.network).run(EncodedInputs(x.transpose(0, 1).contiguous().numpy(), 5))
+    answer, _ = ReferenceEngine(bundle.network).run(DenseInputs(x.transpose(0, 1).contiguous().numpy(), 5))
     np.testing.assert_allclose(answer.readout, expected, atol=1e-3)
 
 

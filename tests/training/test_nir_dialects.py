@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import EngineName, Record, create
 from models.errors import InvalidSpec
 from tests.nir_graphs import converted, full, integrate_and_fire, lif, stack, written
@@ -192,7 +192,7 @@ def test_random_dyadic_graphs_are_forward_euler_on_every_engine(tmp_path: Path, 
     steps = rng.integers(0, 2, (5, 5)).astype(np.float32)
     expected = euler(weights, steps, subtract=reset is SUBTRACT)
     for engine in EngineName:
-        result, _ = create(engine, network).run(EncodedInputs(steps[:, np.newaxis], 5), record=Record.RASTER)
+        result, _ = create(engine, network).run(DenseInputs(steps[:, np.newaxis], 5), record=Record.RASTER)
         found = np.concatenate([result.rasters[name][:, 0] for name in ("lif1", "lif2")], axis=1)
         np.testing.assert_array_equal(found, expected)
     assert expected.any()

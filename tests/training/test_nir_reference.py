@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.bundle.repository import ModelRepository
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import EngineName, Record, create
 from models.spec.nodes import ResetTiming
 from tests.reference_data import reference_data
@@ -35,7 +35,7 @@ def run(root: Path, name: str, engine: EngineName, steps: NDArray[Any], record: 
     bundle = ModelRepository(root).read(name)
     runner = create(engine, bundle.network, onnx_model=bundle.onnx_model)
     bundle.verify(runner)
-    return runner.run(EncodedInputs(steps[:, np.newaxis].astype(np.float32), len(steps)), record=record)[0]
+    return runner.run(DenseInputs(steps[:, np.newaxis].astype(np.float32), len(steps)), record=record)[0]
 
 
 @pytest.mark.parametrize("dialect", [DialectName.NIR, DialectName.NORSE])

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.bundle.repository import ModelRepository
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import available, create
 from models.engines.base import Record
 from models.engines.reference import ReferenceEngine
@@ -163,7 +163,7 @@ def theirs(network: Any, steps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def ours(conversion: Conversion, steps: NDArray[np.float32]) -> NDArray[Any]:
     network = conversion.network
-    result, _ = ReferenceEngine(network).run(EncodedInputs(steps, len(steps)), record=Record.RASTER)
+    result, _ = ReferenceEngine(network).run(DenseInputs(steps, len(steps)), record=Record.RASTER)
     return result.rasters[network.spec.nodes[-1].name]
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
 from models.engines.torch.exponential import exponential
@@ -81,9 +81,9 @@ def sequential(rng: Generator, neurons: Neurons) -> nn.Sequential:
     )
 
 
-def spikes(rng: Generator) -> EncodedInputs:
+def spikes(rng: Generator) -> DenseInputs:
     rates = rng.uniform(0, 0.6, (1, SAMPLES, 1))
-    return EncodedInputs((rng.random((STEPS, SAMPLES, INPUTS)) < rates).astype(np.float32), STEPS)
+    return DenseInputs((rng.random((STEPS, SAMPLES, INPUTS)) < rates).astype(np.float32), STEPS)
 
 
 def converted(name: str, network: nn.Module) -> tuple[Framework, Converted]:

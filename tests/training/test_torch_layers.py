@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.event.engine import EventEngine
 from models.spec.nodes import IF
 from tests.same import EVERYTHING
@@ -68,7 +68,7 @@ def test_a_layer_becomes_the_node_that_computes_the_same(layer: str) -> None:
     steps = (rng.random((5, 3, *shape)) < 0.1).astype(np.float32)
     expected = torch.stack([network(torch.from_numpy(step)) for step in steps]).detach().numpy()
     found = taken_in(network, *shape).network
-    run, _ = EventEngine(found).run(EncodedInputs(steps, 5), record=EVERYTHING)
+    run, _ = EventEngine(found).run(DenseInputs(steps, 5), record=EVERYTHING)
     assert 0 < expected.mean() < 1
     assert run.rasters[found.spec.readout_node.name].reshape(expected.shape).tolist() == expected.tolist()
 
@@ -126,7 +126,7 @@ def test_joins_are_added_with_the_names_of_their_inputs() -> None:
     builder.add(Draft("out", IF))
     network = builder.network(Options(time_steps=1), dt=None)
     # (3, 3; 1, 1) times its transposed is (18, 6; 6, 2), each scaled by its own.
-    run, _ = EventEngine(network).run(EncodedInputs(np.ones((1, 1, 2), np.float32), 1), record=EVERYTHING)
+    run, _ = EventEngine(network).run(DenseInputs(np.ones((1, 1, 2), np.float32), 1), record=EVERYTHING)
     assert run.membranes["out"][0, 0].tolist() == [17, 11, 17, 7]
     with pytest.raises(InvalidGraph, match="node 'one': inputs"):
         builder.add(connections.multiply("one"), ["out"])
@@ -140,5 +140,5 @@ def test_a_batch_norm_behind_a_transposed_convolution_scales_its_outputs() -> No
     module = nn.Sequential(nn.ConvTranspose2d(2, 2, 2), norm, Spike())
     converted = taken_in(module, 2, 3, 3)
     x = torch.randint(0, 2, (1, 4, 2, 3, 3)).float()
-    result, _ = EventEngine(converted.network).run(EncodedInputs(x.numpy(), 1), record=EVERYTHING)
+    result, _ = EventEngine(converted.network).run(DenseInputs(x.numpy(), 1), record=EVERYTHING)
     np.testing.assert_array_equal(list(result.rasters.values())[-1][0], module(x[0]).detach().numpy())

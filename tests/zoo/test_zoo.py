@@ -19,7 +19,7 @@ import torch
 
 from models.bundle import Bundle
 from models.bundle.repository import ModelRepository
-from models.coding import EncodedInputs, encode
+from models.coding import DenseInputs, encode
 from models.engines.reference import ReferenceEngine
 from models.spec import Readout
 from models.spec.network import FloatArray
@@ -149,7 +149,7 @@ def test_the_answer_is_that_of_the_network_as_its_author_runs_it(entry: Entry, z
     assert same == expected(entry).answers
 
 
-def author_run(entry: Entry, inputs: EncodedInputs) -> FloatArray:
+def author_run(entry: Entry, inputs: DenseInputs) -> FloatArray:
     """Return (batch, classes): what the author's own forward makes of inputs, with no part of an importer."""
     assert entry.run is not None
     assert entry.read is not None

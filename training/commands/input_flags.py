@@ -12,22 +12,26 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from models.errors import InvalidInput
-from models.spec import Input, OutOfRange
+from models.spec import EventBinning, Input, OutOfRange
 from models.spec.parameters import show
+from models.spec.spec import describe_first_error
 from training.commands.groups import console
 from training.files import read_bytes
 
 MAX_BYTES = 2**28  # of a file of numbers: JSON has some twenty for each
+MAX_EVENTS_BYTES = 2**16  # of a file with the fields of input.events, which has some hundred
+MAX_SHOWN = 100  # characters of what somebody wrote that a sentence shows
 PANEL = "what a client sends"
 NUMBERS = "one number; or one for each channel or value, as in 0.5,0.4 or @file.npy or @file.json"
 
 Command = Callable[..., None]
 
 
-def _option(flag: str, said: str, shown: str, kind: Any = str) -> inspect.Parameter:
-    metavar = "<numbers>" if kind is str else None
+def _option(flag: str, said: str, shown: str, kind: Any = str, metavar: str | None = "<numbers>") -> inspect.Parameter:
+    metavar = metavar if kind is str else None
     option = typer.Option(flag, help=said, show_default=shown, metavar=metavar, rich_help_panel=PANEL)
     name = flag.removeprefix("--").replace("-", "_")
     return inspect.Parameter(
@@ -44,6 +48,13 @@ FLAGS = (
     _option("--std", "In place of --scale: see --mean.", "1"),
     _option("--out-of-range", "What happens to a raw value outside the range.", "refuse", OutOfRange),
     _option("--resolution", "A power of two: what the network sees is rounded to a multiple.", "not rounded", float),
+    _option(
+        "--events",
+        "How a sensor's events become steps, with coding spikes: the fields of the spec's input.events as JSON, such "
+        'as {"step_us": 5000, "sensor": [12], "polarity": "merged"}, or as @file.json.',
+        "the model takes no recordings",
+        metavar="<json>",
+    ),
 )
 
 
@@ -78,6 +89,7 @@ def input_fields(
     std: str | None = None,
     out_of_range: OutOfRange | None = None,
     resolution: float | None = None,
+    events: str | None = None,
 ) -> dict[str, Any]:
     """Return the fields of `Input` that the flags name; raises InvalidInput with one sentence.
 
@@ -96,7 +108,11 @@ def input_fields(
     fields: dict[str, Any] = {
         name: float(values) if values.ndim == 0 else tuple(values.tolist()) for name, values in given.items()
     }
-    choices = {"out_of_range": out_of_range, "resolution": resolution}
+    choices = {
+        "out_of_range": out_of_range,
+        "resolution": resolution,
+        "events": None if events is None else _events(events),
+    }
     return fields | {name: value for name, value in choices.items() if value is not None}
 
 
@@ -128,6 +144,18 @@ def _numbers(flag: str, text: str) -> NDArray[np.float64]:
     except (ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"{source}, expected {NUMBERS}") from error
     return np.array(values[0] if len(values) == 1 else values)
+
+
+def _events(text: str) -> EventBinning:
+    """Return what the flag --events says."""
+    source = f"--events is '{text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}'"
+    try:
+        content = read_bytes(Path(text[1:]), MAX_EVENTS_BYTES) if text.startswith("@") else text
+        return EventBinning.model_validate_json(content)
+    except OSError as error:
+        raise InvalidInput(f"{source}, which cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise InvalidInput(f"{source}: {describe_first_error(error)}") from error
 
 
 def _read(path: Path) -> Any:

@@ -84,11 +84,11 @@ class Carried:
 
     def take(self, samples: Samples) -> Carried:
         """Return the state of some of the samples, copied."""
-        taken = {name: self.rows(name)[samples] for name in self.layout.rows}
-        floats = np.concatenate([rows.ravel() for rows in taken.values()]) if taken else self.floats
-        read = {name: array[samples] for name, array in self.read.items()}
-        count = len(read[READOUT])
-        return Carried(self.layout, count, floats, {name: line[samples] for name, line in self.lines.items()}, read)
+        taken = [self.rows(name)[samples].ravel() for name in self.layout.rows]
+        floats = np.concatenate(taken) if taken else self.floats
+        read = {name: np.array(array[samples]) for name, array in self.read.items()}
+        lines = {name: np.array(line[samples]) for name, line in self.lines.items()}
+        return Carried(self.layout, len(read[READOUT]), floats, lines, read)
 
     @classmethod
     def joined(cls, parts: Sequence[Carried]) -> Carried:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.coding import EncodedInputs, EventInputs, Inputs
+from models.coding import DenseInputs, EventInputs, Inputs
 from models.engines import plain
 from models.engines.base import Record, RunResult, State
 from models.engines.event import event_kernels, kernels
@@ -98,7 +98,7 @@ class Chunk:
         value = inputs.value[first:end].copy() if inputs.value.size else ONES
         return Sparse(layout, self.steps, Events(index, value, offset - first))
 
-    def found_events(self, inputs: EncodedInputs) -> Sparse:
+    def found_events(self, inputs: DenseInputs) -> Sparse:
         """Return what is not 0 in the chunk's part of a dense array."""
         layout = self.plan.layouts[INPUT]
         steps, batch = inputs.steps.shape[:2]

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines.base import Record
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
@@ -45,7 +45,7 @@ def compile_kernels() -> None:
     """Make every kernel ready; it takes twenty seconds the first time on a machine, and then some tenths of one."""
     spec = Spec.read(EVERY_KERNEL)
     network = Network(spec, {name: np.ones(shape, np.float32) for name, shape in spec.tensor_shapes.items()})
-    inputs = EncodedInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)
+    inputs = DenseInputs(np.ones((spec.time_steps, 1, *spec.input.shape), np.float32), spec.time_steps)
     chunk = Chunk(network, Plan.of(network), inputs, slice(0, 1), None, Record.RASTER | Record.MEMBRANE)
     chunk.run()
     chunk.answer.count("more_spikes")

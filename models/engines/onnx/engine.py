@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs, Inputs
+from models.coding import DenseInputs, Inputs
 from models.engines.base import Record, RunResult, joined
 from models.engines.blocks import run_blocks
 from models.engines.onnx import fields as onnx_fields
@@ -100,7 +100,7 @@ class OnnxEngine:
         return run_blocks(lambda dense, before: self._run_ages(dense, before, record, stop), inputs, state)
 
     def _run_ages(
-        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+        self, inputs: DenseInputs, state: State | None, record: Record, stop: Stop | None
     ) -> tuple[RunResult, State]:
         if state is None or not (self.begun or self.by_step):
             return self._run(inputs, state, record, stop)
@@ -113,7 +113,7 @@ class OnnxEngine:
         return joined([result for result, _ in done])[places], State.joined([after for _, after in done])[places]
 
     def _run(
-        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+        self, inputs: DenseInputs, state: State | None, record: Record, stop: Stop | None
     ) -> tuple[RunResult, State]:
         rasters, membranes = Record.RASTER in record, Record.MEMBRANE in record
         wanted = self._wanted(rasters, membranes)
@@ -143,7 +143,7 @@ class OnnxEngine:
         wanted += [f"{name}.membrane" for name in self.neurons] if membranes else []
         return list(dict.fromkeys(wanted)) if rasters or membranes else wanted
 
-    def _feed(self, inputs: EncodedInputs, state: State | None) -> dict[str, NDArray[Any]]:
+    def _feed(self, inputs: DenseInputs, state: State | None) -> dict[str, NDArray[Any]]:
         feed: dict[str, NDArray[Any]] = {"inputs": inputs.steps}
         if self.spec.coding is Coding.DIRECT:
             feed = {"inputs": inputs.steps[0], "time_steps": np.array(inputs.time_steps, np.int64)}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs, Inputs
+from models.coding import DenseInputs, Inputs
 from models.engines.base import Record, RunResult
 from models.engines.onnx.engine import open_session, run_session, said_by
 from models.engines.state import State, check_from_rest
@@ -81,7 +81,7 @@ class ContractEngine:
             yield slice(start, start + size)
             start += size
 
-    def _run(self, inputs: EncodedInputs, stop: Stop | None) -> NDArray[np.float64]:
+    def _run(self, inputs: DenseInputs, stop: Stop | None) -> NDArray[np.float64]:
         """Return the output as (batch, classes); spikes are summed over time."""
         contract, steps = self.contract, inputs.steps
         if contract.input_layout is AxisLayout.BATCH:

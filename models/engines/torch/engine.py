@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.coding import EncodedInputs, Inputs
+from models.coding import DenseInputs, Inputs
 from models.engines.base import Record, RunResult
 from models.engines.blocks import run_blocks
 from models.engines.fan_out import fan_out, recurrent_fan_out
@@ -61,7 +61,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _run(
-        self, inputs: EncodedInputs, state: State | None, record: Record, stop: Stop | None
+        self, inputs: DenseInputs, state: State | None, record: Record, stop: Stop | None
     ) -> tuple[RunResult, State]:
         steps = torch.from_numpy(inputs.steps).to(self.device)
         operations = torch.zeros(inputs.batch, dtype=torch.int64, device=self.device)

@@ -160,7 +160,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     began = perf_counter()
     try:
         kind, unpack = media_type(exchange.headers, *INFER_TYPES), unpacking(exchange.headers, exchange.body)
-        codec = InferCodec(model, exchange.headers, unpack, kind)
+        codec = InferCodec(model, exchange.headers, unpack, services.blobs, kind)
         answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
     except InvalidInput as error:
         services.infer_statistics.count_failure(model.name, model.version, perf_counter() - began)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from models.engines import RunResult
+from models.engines import RunResult, State
 from models.errors import InvalidInput
 from models.spec.network import FloatArray
 from service.catalog.limits import EVENT_FIELDS
@@ -78,7 +78,7 @@ class NativeCodec:
             return False
         return self.unpack is not None or self._form(body) is Form.FILE
 
-    def render(self, query: Query, result: RunResult) -> Pieces:
+    def render(self, query: Query, result: RunResult, after: State | None = None) -> Pieces:  # noqa: ARG002
         """Return the JSON of the answer. Raises InvalidInput where a raster would hold too many spikes."""
         size = query.answer_bytes
         if Returned.RASTER in query.returned:

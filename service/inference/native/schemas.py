@@ -104,7 +104,7 @@ def _request_type(axes: int, coding: Coding) -> type[PredictRequest[Any]]:
     if spikes and axes == CAMERA_AXES:
         forms["pixel_events"] = PixelEvents
     if len(forms) == 1:
-        return request[_without_events(_nested(axes + time), coding)]
+        return request[_without_events(nested(axes + time), coding)]
 
     def form_of(sample: object) -> str:
         if isinstance(sample, dict) and spikes:
@@ -129,7 +129,8 @@ def _no_events(sample: object) -> object:
     return sample
 
 
-def _nested(depth: int) -> Any:
+def nested(depth: int) -> Any:
+    """Return the type of numbers in lists nested so deep."""
     sample: Any = _Number
     for _ in range(depth):
         sample = Annotated[list[sample], FailFast()]
@@ -137,7 +138,7 @@ def _nested(depth: int) -> Any:
 
 
 def _named(name: str, depth: int) -> Any:
-    return TypeAliasType(name, _nested(depth))  # an alias, since the types in a union must be hashable
+    return TypeAliasType(name, nested(depth))  # an alias, since the types in a union must be hashable
 
 
 class Raster(TypedDict):

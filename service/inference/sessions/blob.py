@@ -13,19 +13,20 @@ of the digests of all keys, which no client knows unless it has every key.
 
 from __future__ import annotations
 
-import binascii
 import hmac
 import struct
 from asyncio import to_thread
 from base64 import b64decode, b64encode
 from hashlib import sha256
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.engines.blob import from_bytes, most_bytes, to_bytes
 from models.engines.state import State
 from models.errors import InvalidInput
+from service.catalog.loaded import LoadedModel
 from service.inference.sessions.session import Session
 
 MAGIC, VERSION = b"SPKS", 1
@@ -44,6 +45,15 @@ class Told(TypedDict):
     state: str
 
 
+class Carried(NamedTuple):
+    """What a text holds: the state of the run, the number of the next window, its begin, and scores that decay."""
+
+    state: State
+    number: int
+    until: int | None
+    decayed: NDArray[np.float64]
+
+
 class Blobs:
     """Writes and reads states. `secret` signs them, unless it is empty."""
 
@@ -52,49 +62,49 @@ class Blobs:
 
     async def told(self, session: Session) -> Told:
         """Return the state at the end of the last window that was answered."""
-        state, large = session.state, session.size > LONG_BYTES
-        text = await to_thread(self._written, session, state) if large else self._written(session, state)
-        return {"window": session.answered, "t": session.answered_until, "state": text}
+        model, state = session.model, session.state
+        state = State.rest(model.network, 1) if state is None else state
+        carried = Carried(state, session.answered, session.answered_until, session.decayed)
+        large = session.size > LONG_BYTES
+        text = await to_thread(self.write, model, carried) if large else self.write(model, carried)
+        return {"window": carried.number, "t": carried.until, "state": text}
 
     async def restore(self, session: Session, text: str) -> None:
         """Let a new session go on from a state. Raises InvalidInput."""
-        own = HEADER.size + 8 * session.spec.classes + SIGNATURE_BYTES
-        most = -(-(own + most_bytes(session.model.network)) // 3) * 4
-        if len(text) > most:
-            raise InvalidInput(f"state: has {len(text)} characters, expected at most {most} for this model")
-        large = len(text) > LONG_BYTES
-        await to_thread(self._read, session, text) if large else self._read(session, text)
+        model, large = session.model, len(text) > LONG_BYTES
+        session.go_on(*(await to_thread(self.read, model, text) if large else self.read(model, text)))
 
-    def _written(self, session: Session, state: State | None) -> str:
-        state = State.rest(session.model.network, 1) if state is None else state
-        until = NEVER if session.answered_until is None else session.answered_until
-        header = HEADER.pack(MAGIC, VERSION, 0, session.answered, until, len(session.decayed))
-        content = header + session.decayed.astype("<f8").tobytes() + to_bytes(state, session.model.bundle.digest)
+    def write(self, model: LoadedModel, carried: Carried) -> str:
+        """Return a state as text. Raises InvalidInput for one from which no run could go on."""
+        until = NEVER if carried.until is None else carried.until
+        header = HEADER.pack(MAGIC, VERSION, 0, carried.number, until, len(carried.decayed))
+        content = header + carried.decayed.astype("<f8").tobytes() + to_bytes(carried.state, model.bundle.digest)
         return b64encode(content + self._signature(content)).decode()
 
-    def _read(self, session: Session, text: str) -> None:
+    def read(self, model: LoadedModel, text: str) -> Carried:
+        """Read a text that a server wrote for the same bundle. Raises InvalidInput."""
+        most = most_characters(model)
+        if len(text) > most:
+            raise InvalidInput(f"state: has {len(text)} characters, expected at most {most} for this model")
         try:
             content = b64decode(text, validate=True)
-        except binascii.Error:
+        except ValueError:  # also for characters that are not ASCII
             raise InvalidInput("state: is not base64, expected what a line of type state holds") from None
         content = self._checked(content)
         if len(content) < HEADER.size or content[: len(MAGIC)] != MAGIC:
             raise InvalidInput("state: is no session's state, expected what a line of type state holds")
+        spec = model.network.spec
         _, version, _, number, until, classes = HEADER.unpack_from(content)
         if version != VERSION:
             raise InvalidInput(f"state: has format {version}, expected {VERSION}")
-        if (
-            classes != session.spec.classes
-            or not number < MAX_NUMBER
-            or not (until == NEVER or 0 <= until < MAX_NUMBER)
-        ):
+        if classes != spec.classes or not number < MAX_NUMBER or not (until == NEVER or 0 <= until < MAX_NUMBER):
             raise InvalidInput("state: is damaged, expected it as it was sent")
         end = HEADER.size + 8 * classes
         decayed = np.frombuffer(content[HEADER.size : end], "<f8").astype(np.float64)
         if len(decayed) != classes or not (np.isfinite(decayed) & (decayed >= 0)).all():
             raise InvalidInput("state: is damaged, expected it as it was sent")
-        state = from_bytes(content[end:], session.model.network, session.model.bundle.digest)
-        session.go_on(state, int(number), None if until == NEVER else int(until), decayed)
+        state = from_bytes(content[end:], model.network, model.bundle.digest)
+        return Carried(state, int(number), None if until == NEVER else int(until), decayed)
 
     def _signature(self, content: bytes) -> bytes:
         return hmac.digest(self.secret, content, "sha256") if self.secret else b""
@@ -107,6 +117,12 @@ class Blobs:
         if not hmac.compare_digest(signature, self._signature(content)):
             raise InvalidInput("state: was not signed by a server with the keys of this one")
         return content
+
+
+def most_characters(model: LoadedModel) -> int:
+    """Return the most characters of a state of a model. Raises InvalidInput for one that has no state."""
+    own = HEADER.size + 8 * model.network.spec.classes + SIGNATURE_BYTES
+    return -(-(own + most_bytes(model.network)) // 3) * 4
 
 
 def secret_of(digests: tuple[bytes, ...]) -> bytes:

@@ -1,16 +1,20 @@
-"""What a stream's client says, and what it hears: JSON objects with a `type`, and event records as bytes."""
+"""What a stream's client says, and what it hears: JSON objects with a `type`, and event records or values as bytes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired, TypeAlias
+from functools import cache
+from typing import Annotated, Any, Generic, Literal, NotRequired, TypeAlias
 
+import numpy as np
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from models.coding.records import Records, make_records
 from models.errors import InvalidInput
+from models.spec.network import FloatArray
 from service.errors import MalformedBody
-from service.inference.native.schemas import Strict
+from service.inference.native.schemas import Sample, Strict, nested
+from service.inference.numbers import LONG_ARRAY, cut_array
 from service.inference.validation import first_error
 
 _Time = Annotated[int, Field(ge=0, lt=2**63)]
@@ -29,8 +33,11 @@ class EventsMessage(Strict):
     y: _Places = Field(default=[])
     p: _Places = Field(default=[])
 
-    def records(self) -> Records:
-        """Return them as records; raises InvalidInput for lists of different lengths, and where places are missing."""
+    def array(self) -> Records:
+        """Return them as records (events,).
+
+        Raises InvalidInput for lists of different lengths, and where places are missing.
+        """
         listed = {name: getattr(self, name) for name in ("unit", "x", "y", "p") if name in self.model_fields_set}
         if listed.keys() not in ({"unit"}, {"x", "y"}, {"x", "y", "p"}):
             raise InvalidInput("a message of events has other lists, expected t and unit, or t, x, y and p")
@@ -40,6 +47,22 @@ class EventsMessage(Strict):
         if "unit" in listed:
             return make_records(self.t, self.unit)
         return make_records(self.t, self.x, self.y, self.p if "p" in listed else 1)
+
+
+class ValuesMessage(Strict, Generic[Sample]):
+    """Values for the next steps, or windows: each an array of the input's shape."""
+
+    type: Literal["values"]
+    values: Annotated[list[Sample], FailFast()]
+
+    def array(self) -> FloatArray:
+        """Return them as an array (entries, *input shape); raises InvalidInput where their shapes differ."""
+        try:
+            return np.asarray(self.values, np.float32)
+        except ValueError:
+            raise InvalidInput(
+                "values: the lists have different lengths, expected those of the input's shape"
+            ) from None
 
 
 class TimeMessage(Strict):
@@ -62,18 +85,30 @@ class EndMessage(Strict):
     type: Literal["end"]
 
 
-Message: TypeAlias = Annotated[EventsMessage | TimeMessage | StateMessage | EndMessage, Field(discriminator="type")]
-KINDS = frozenset({"events", "time", "state", "end"})
-_READ: TypeAdapter[EventsMessage | TimeMessage | StateMessage | EndMessage] = TypeAdapter(Message)
+Message: TypeAlias = EventsMessage | ValuesMessage[Any] | TimeMessage | StateMessage | EndMessage
+KINDS = frozenset({"events", "values", "time", "state", "end"})
 
 
-def read_message(text: str | bytes) -> EventsMessage | TimeMessage | StateMessage | EndMessage:
-    """Read a message; raises MalformedBody or InvalidInput."""
+def read_message(text: str, axes: int | None = None) -> Message:
+    """Read a message of a stream of events, or of values of inputs of so many axes.
+
+    Raises MalformedBody or InvalidInput.
+    """
+    long = axes is not None and len(text) >= LONG_ARRAY
+    cut = cut_array(text.encode(), b"values", np.float32) if long else None
+    known = "events, time, state or end" if axes is None else "values, state or end"
     try:
-        return _READ.validate_json(text)
+        message = _adapter(axes).validate_json(text if cut is None else cut.rest)
     except ValidationError as error:
-        first = first_error(error, fields="events, time, state or end", hidden=KINDS)
+        first = first_error(error, fields=known, hidden=KINDS)
         raise (MalformedBody if first.kind == "json_invalid" else InvalidInput)(f"message: {first.sentence}") from error
+    return message if cut is None else message.model_copy(update={"values": cut.array})
+
+
+@cache
+def _adapter(axes: int | None) -> TypeAdapter[Message]:
+    input_messages: Any = EventsMessage | TimeMessage if axes is None else ValuesMessage[nested(axes)]  # type: ignore[misc]
+    return TypeAdapter(Annotated[input_messages | StateMessage | EndMessage, Field(discriminator="type")])
 
 
 class Scores(TypedDict):
@@ -89,14 +124,22 @@ class Scores(TypedDict):
     ]
 
 
-class WindowLine(Scores):
+class Counted(TypedDict):
+    """What a window held: events, or steps of values."""
+
+    events: NotRequired[Annotated[int, Field(description="The events that it held.")]]
+    late: NotRequired[
+        Annotated[int, Field(description="The events that came too late, since the line before, and were dropped.")]
+    ]
+    steps: NotRequired[Annotated[int, Field(description="Of a stream of values: the steps that it had.")]]
+
+
+class WindowLine(Scores, Counted):
     """The answer to one window."""
 
     type: Literal["window"]
     window: Annotated[int, Field(description="The number of the window, from 0.")]
-    t: Annotated[int, Field(description="Its end, in microseconds of the stream.")]
-    events: Annotated[int, Field(description="The events that it held.")]
-    late: Annotated[int, Field(description="The events that came too late, since the line before, and were dropped.")]
+    t: Annotated[int, Field(description="Its end, in microseconds of the stream; of a stream of values, in steps.")]
     window_counts: Annotated[list[int], Field(description="The output spikes in this window, by class.")]
     spike_counts: Annotated[list[int], Field(description="The output spikes since the session began, by class.")]
     synaptic_operations: Annotated[int, Field(description="The weights that spikes met in this window.")]
@@ -106,22 +149,20 @@ class WindowLine(Scores):
 
 
 class StateLine(TypedDict):
-    """A state, to go on from. Events from `t` on are to be sent again."""
+    """A state, to go on from. Events, or values, from `t` on are to be sent again."""
 
     type: Literal["state"]
     window: Annotated[int, Field(description="How many windows it has behind it.")]
-    t: Annotated[int | None, Field(description="The end of the last of them, in microseconds of the stream.")]
+    t: Annotated[int | None, Field(description="The end of the last of them, as its line said.")]
     state: Annotated[str, Field(description="The state, base64.")]
     reason: NotRequired[Annotated[str, Field(description="Why it is sent, where nobody asked.")]]
 
 
-class EndLine(TypedDict):
-    """The end of a session that its client ended."""
+class EndLine(Counted):
+    """The end of a session that its client ended, with what all its windows held."""
 
     type: Literal["end"]
     windows: int
-    events: int
-    late: int
 
 
 class ErrorLine(TypedDict):

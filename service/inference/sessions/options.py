@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError
 from starlette.datastructures import QueryParams
 
+from models.coding import MAX_SEED
 from models.errors import InvalidInput
 from service.errors import shown
 from service.inference.native.schemas import Strict
@@ -26,10 +27,12 @@ class StreamOptions(Strict):
     """What a client may choose for its stream."""
 
     step_us: Annotated[int, Field(ge=1, le=2**31, strict=False)] | None = Field(
-        default=None, description="Microseconds of a time step; only for a model whose input does not say it."
+        default=None, description="Microseconds of a time step; only for a model of events whose input does not say it."
     )
     window_steps: Annotated[int, Field(ge=1, strict=False)] | None = Field(
-        default=None, description="Time steps of a window; by default as the model's input says, or 1."
+        default=None,
+        description="Time steps of a window; by default as the model's input says, or 1, or for `direct` and `rate` "
+        "coding as many as the model was trained with.",
     )
     scores: Reading = Field(
         default=Reading.TOTAL,
@@ -38,6 +41,10 @@ class StreamOptions(Strict):
     )
     decay: Annotated[float, Field(gt=0, lt=1, strict=False)] = Field(
         default=0.9, description="For scores=decay: how much a window counts for the next one."
+    )
+
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=False)] = Field(
+        default=0, description="The seed of `rate` coding; the same seed draws the same spikes."
     )
 
     @classmethod

@@ -3,7 +3,8 @@
 Triton's extension: `sequence_start` begins a sequence at rest, later requests with the same `sequence_id` go on with
 its state, and `sequence_end` ends it. The requests of a sequence run one after the other, in the order in which they
 came. An id belongs to the key that it came with, so that no client meets another's state. A sequence that is not heard
-of for `session_idle_seconds` is dropped. It lives in one process: several workers share none.
+of for `session_idle_seconds` is dropped. It lives in one process: several workers share none. A client that may reach
+another one asks for the state with each answer (`sequence_state`), and begins a sequence there with that.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from service.inference.query import InSequence
 from service.inference.sessions.table import Ended, Sessions
 from service.inference.v2.codec import InferCodec
 from service.inference.v2.errors import InvalidRequest
-
-CODINGS = (Coding.DIRECT, Coding.SPIKES, Coding.CURRENT)  # in which a run can be cut: the others count a run's steps
 
 Key: TypeAlias = tuple[bytes, str, int | str]  # of whom, of which model, and which
 
@@ -58,9 +57,12 @@ class Sequences:
             _check(job)
         elif sequence is None:
             raise InvalidRequest(
-                f"sequence_id is {named.shown}, but no such sequence of model '{job.model.name}' is open here: begin "
-                "it with sequence_start"
+                f"sequence_id is {named.shown}, but no such sequence of model '{job.model.name}' is open in this "
+                "process: begin one of another id with sequence_start, at rest or from the sequence_state of an answer"
             )
+        if sequence is not None and named.start and sequence.model is not job.model:
+            self._close(key, sequence, Ended.CLIENT)  # one of a version that was replaced since; what waits there runs
+            sequence = None
         if sequence is None:
             sequence = self._begin(key, job.model)
         if job.model is not sequence.model:
@@ -80,8 +82,10 @@ class Sequences:
     def _run(self, sequence: OpenSequence) -> None:
         """Run the first of its requests."""
         job = sequence.waiting[0]
-        start = job.query is not None and job.query.sequence is not None and job.query.sequence.start
-        job.state = None if start else sequence.state
+        named = job.query.sequence if job.query is not None else None
+        if named is not None and named.start:
+            sequence.state = named.state
+        job.state = sequence.state
         self.resume(job)
 
     def _left(self, key: Key, sequence: OpenSequence, job: AnyJob) -> None:
@@ -125,9 +129,10 @@ class Sequences:
 def _check(job: AnyJob) -> None:
     """Raise InvalidRequest, or InvalidInput, where a model or a request cannot be a sequence's."""
     spec = job.model.network.spec
-    if spec.coding not in CODINGS:
+    if spec.coding is Coding.LATENCY:
         raise InvalidRequest(
-            f"sequence_id is given, but the model's coding is '{spec.coding}', expected one of {', '.join(CODINGS)}"
+            f"sequence_id is given, but the model's coding is '{spec.coding}', whose spikes lie in a run of a known "
+            "length, expected another"
         )
 
 

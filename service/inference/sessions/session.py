@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import binner
+from models.coding import EventCoder
 from models.engines import State
 from models.engines.state import READOUT, SPIKE_COUNTS
 from models.errors import InvalidInput
@@ -18,6 +18,7 @@ from service.catalog.loaded import LoadedModel
 from service.inference.scheduler import Scheduler
 from service.inference.sessions.messages import Scores, WindowLine
 from service.inference.sessions.options import Reading, StreamOptions
+from service.inference.sessions.values import ValueWindow, ValueWindows
 from service.inference.sessions.windows import Window, Windows
 
 Kept: TypeAlias = tuple[State | None, NDArray[np.int64], NDArray[np.float64], int, int | None]
@@ -32,9 +33,10 @@ class Session:
 
     def __init__(self, model: LoadedModel, options: StreamOptions, scheduler: Scheduler) -> None:
         spec = model.network.spec
-        if spec.coding is not Coding.SPIKES:
+        if spec.coding is Coding.LATENCY:
             raise InvalidInput(
-                f"model '{model.name}' has coding '{spec.coding}', expected spikes: only such models have streams"
+                f"model '{model.name}' has coding '{spec.coding}', whose spikes lie in a run of a known length, "
+                "expected another: such a model has no streams"
             )
         if options.scores is not Reading.TOTAL and spec.readout is not Readout.SPIKE_COUNT:
             raise InvalidInput(
@@ -44,17 +46,13 @@ class Session:
         self.spec = spec
         self.options = options
         self.scheduler = scheduler
-        self.events = binning_of(spec, options)
-        steps = options.window_steps or self.events.window_steps
-        model.limits.check_steps(steps, "window_steps")
-        model.limits.check_size(1, steps)
-        self.windows = Windows(self.events, steps)
+        self.windows = windows_of(model, spec, options)
+        self.coder = EventCoder(spec)
         self.state: State | None = None
         self.counts: NDArray[np.int64] = np.zeros(spec.classes, np.int64)  # the output spikes since rest
         self.decayed: NDArray[np.float64] = np.zeros(spec.classes)
         self.answered = 0  # windows
         self.answered_until: int | None = None  # the end of the last of them, or when the first begins
-        self.late_told = 0  # of the late events, those that a line has told of
 
     @property
     def size(self) -> int:
@@ -75,27 +73,23 @@ class Session:
         """Take the last window back, whose line the client may not have got."""
         self.state, self.counts, self.decayed, self.answered, self.answered_until = kept
 
-    async def answer(self, window: Window, arrived: float) -> WindowLine:
+    async def answer(self, window: Window | ValueWindow, arrived: float) -> WindowLine:
         """Run a closed window, and return its line; `arrived` is when the message came that closed it.
 
         Raises InvalidInput, DeadlineExceeded and ShuttingDown; the state is then that of the window before.
         """
-        steps = self.windows.steps
-        where = f"window {window.number}"
-        found = binner(self.events).between(window.records, window.times, window.start, steps, where)
-        inputs = found.inputs(self.spec, steps)
+        behind = 0 if self.state is None else int(self.state.steps[0])
+        inputs = window.inputs(self.coder, behind, self.options.seed)
         result, self.state = await self.scheduler.run_slice(self.model, inputs, self.state)
         self.answered, self.answered_until = window.number + 1, window.end
         counts = result.spike_counts[0]
         of_window, self.counts = counts - self.counts, counts
         self.decayed = self.options.decay * self.decayed + of_window
-        late, self.late_told = self.windows.late - self.late_told, self.windows.late
         line: WindowLine = {
             "type": "window",
             "window": window.number,
             "t": window.end,
-            "events": len(window.records),
-            "late": late,
+            **window.held,
             "window_counts": of_window.tolist(),
             "spike_counts": counts.tolist(),
             **self._scores(result.readout[0], of_window),
@@ -119,7 +113,7 @@ class Session:
             best = int(scores.argmax())
             line["class_index"], line["label"] = best, self.spec.labels[best]
             if len(scores) > 1:
-                second, first = np.partition(scores, -2)[-2:].tolist()
+                *_, second, first = sorted(scores.tolist())
                 line["margin"] = first - second
         return line
 
@@ -130,6 +124,22 @@ def spikes_so_far(state: State, classes: int) -> NDArray[np.int64]:
     if counts is None and state.arrays[READOUT].dtype == np.int64:
         counts = state.arrays[READOUT]
     return np.zeros(classes, np.int64) if counts is None else counts[0]
+
+
+def windows_of(model: LoadedModel, spec: Spec, options: StreamOptions) -> Windows | ValueWindows:
+    """Return the windows of a stream. Raises InvalidInput and TooLarge for options that do not fit the model."""
+    if spec.coding is Coding.SPIKES:
+        events = binning_of(spec, options)
+        steps = options.window_steps or events.window_steps
+    else:
+        if options.step_us is not None:
+            raise InvalidInput(
+                f"step_us is {options.step_us}, but this model takes a stream of values, whose time is counted in steps"
+            )
+        steps = options.window_steps or (1 if spec.coding.per_step else spec.time_steps)
+    model.limits.check_steps(steps, "window_steps")
+    model.limits.check_size(1, steps)
+    return Windows(events, steps) if spec.coding is Coding.SPIKES else ValueWindows(spec, steps)
 
 
 def binning_of(spec: Spec, options: StreamOptions) -> EventBinning:

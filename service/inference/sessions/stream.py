@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from models.coding.records import Records, records_of
+from numpy.typing import NDArray
+
 from models.errors import InvalidInput
 from service.errors import ServiceError
 from service.inference.sessions.blob import Blobs
@@ -23,10 +24,12 @@ from service.inference.sessions.messages import (
     StateLine,
     StateMessage,
     TimeMessage,
+    ValuesMessage,
     read_message,
 )
 from service.inference.sessions.table import Ended, OpenSession, Sessions
-from service.inference.sessions.windows import PENDING_BYTES, Window
+from service.inference.sessions.values import ValueWindow, ValueWindows
+from service.inference.sessions.windows import Window, Windows
 
 Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
 Send: TypeAlias = Callable[[Line], Awaitable[None]]
@@ -42,18 +45,23 @@ class Stream:
         self.opened = opened
         self.session = opened.session
         self.sessions = sessions
-        self.metrics = sessions.metrics
+        self.counts = sessions.metrics.counts(self.session.model.name)
         self.blobs = blobs
         self.send = send
         self.begun = False  # whether any message has come
+        windows = self.session.windows
+        self.axes = len(windows.task.input.shape) if isinstance(windows, ValueWindows) else None
+        self.idle_since: float | None = None  # since when it has waited for a message, on the event loop's clock
+        self.idle_timer: asyncio.TimerHandle | None = None
         self.free_at = perf_counter()  # when the events so far would have come at the greatest rate
 
     async def serve(self, receive: Receive) -> None:
         """Answer messages until the session ends.
 
-        `receive` returns event records as bytes, a message as text, and None at the end. Raises ClientDisconnect where
-        the client has left; every other end has its lines.
+        `receive` returns event records, or values of float32, as bytes, a message as text, and None at the end. Raises
+        ClientDisconnect where the client has left; every other end has its lines.
         """
+        self._watch()
         try:
             await self._serve(receive)
         except asyncio.CancelledError:
@@ -66,30 +74,39 @@ class Stream:
             self.opened.ended = Ended.ERROR
             await self.send(await self.state_line("an error ended the session"))
             await self.send({"type": "error", "error": str(error)})
+        finally:
+            if self.idle_timer is not None:
+                self.idle_timer.cancel()
 
     async def _serve(self, receive: Receive) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            try:
-                async with asyncio.timeout(self.sessions.settings.session_idle_seconds):
-                    content = await receive()
-            except TimeoutError:
-                self.opened.ended = Ended.IDLE
-                await self.send(await self.state_line(self.sessions.why(Ended.IDLE)))
+            self.idle_since = loop.time()
+            content = await receive()
+            self.idle_since = None
+            if not await self._handle(content, perf_counter()):
                 return
-            arrived = perf_counter()
-            if not await self._handle(content, arrived):
-                return
+
+    def _watch(self) -> None:
+        """End the session once it has been silent for too long: one timer, since one for each message takes longer."""
+        loop, idle = asyncio.get_running_loop(), self.sessions.settings.session_idle_seconds
+        left = idle if self.idle_since is None else self.idle_since + idle - loop.time()
+        if left > 0:
+            self.idle_timer = loop.call_later(left, self._watch)
+        else:
+            self.opened.end(Ended.IDLE)
 
     async def _handle(self, content: bytes | str | None, arrived: float) -> bool:
         """Handle a message, and return whether the session goes on."""
         windows = self.session.windows
-        match await _read(content) if isinstance(content, str) else content:
-            case bytes() as records:
-                await self._add(records_of(records, "a message"))
-            case EventsMessage() as message:
-                await self._add(message.records())
+        match await self._read(content) if isinstance(content, str) else content:
+            case bytes() as sent:
+                await self._add(windows.read(sent))
+            case EventsMessage() | ValuesMessage() as message:
+                await self._add(message.array())
             case TimeMessage(t=t):
-                windows.advance(t)
+                if isinstance(windows, Windows):
+                    windows.advance(t)
             case StateMessage(state=None):
                 await self.send(await self.state_line())
             case StateMessage(state=str() as state):
@@ -100,39 +117,39 @@ class Stream:
                 await self._close_windows(arrived)
                 if (window := windows.flush()) is not None:
                     await self._answer(window, arrived)
-                await self.send(
-                    {"type": "end", "windows": windows.number, "events": windows.received, "late": windows.late}
-                )
+                await self.send({"type": "end", "windows": windows.number, **windows.held})
                 return False
         self.begun = True
         await self._close_windows(arrived)
         return True
 
-    async def _add(self, records: Records) -> None:
-        """Add events, after a wait where they come faster than one session may send them."""
+    async def _add(self, sent: NDArray[Any]) -> None:
+        """Add events or values, after a wait where they come faster than one session may send them."""
         now = perf_counter()
-        self.free_at = max(now, self.free_at) + len(records) / self.sessions.settings.max_session_events
+        self.free_at = max(now, self.free_at) + sent.size / self.sessions.settings.max_session_events
         if self.free_at - now > LONG_WAIT:
             await asyncio.sleep(self.free_at - now)
         windows = self.session.windows
-        received, late = windows.received, windows.late
-        windows.add(records)
-        self.opened.reserve(windows.pending * PENDING_BYTES)
-        name = self.session.model.name
-        self.metrics.events.labels(name).inc(windows.received - received)
-        self.metrics.late.labels(name).inc(windows.late - late)
+        if isinstance(windows, Windows):
+            received, late = windows.received, windows.late
+            windows.add(sent)
+            self.counts.events.inc(windows.received - received)
+            if windows.late != late:
+                self.counts.late.inc(windows.late - late)
+        else:
+            windows.add(sent)
+        self.opened.reserve(windows.pending_bytes)
 
     async def _close_windows(self, arrived: float) -> None:
         """Answer every window that is closed."""
         while (window := self.session.windows.close()) is not None:
             await self._answer(window, arrived)
 
-    async def _answer(self, window: Window, arrived: float) -> None:
+    async def _answer(self, window: Window | ValueWindow, arrived: float) -> None:
         kept = self.session.kept()
         line = await self.session.answer(window, arrived)
-        name = self.session.model.name
-        self.metrics.windows.labels(name).inc()
-        self.metrics.lag.labels(name).observe(perf_counter() - arrived)
+        self.counts.windows.inc()
+        self.counts.lag.observe(perf_counter() - arrived)
         try:
             await self.send(line)
         except asyncio.CancelledError:  # the session ends; its state must not be ahead of the lines that the client has
@@ -144,6 +161,12 @@ class Stream:
         line: StateLine = {"type": "state", **await self.blobs.told(self.session)}  # type: ignore[typeddict-item]
         return line if reason is None else {**line, "reason": reason}
 
-
-async def _read(text: str) -> Message:
-    return await asyncio.to_thread(read_message, text) if len(text) > LONG_TEXT else read_message(text)
+    async def _read(self, text: str) -> Message:
+        if len(text) <= LONG_TEXT:
+            return read_message(text, self.axes)
+        commas, most = text.count(","), self.session.windows.max_numbers
+        if commas > most:
+            raise InvalidInput(
+                f"a message has {commas} commas, expected at most {most}, as it may have as many numbers"
+            )
+        return await asyncio.to_thread(read_message, text, self.axes)

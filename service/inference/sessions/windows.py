@@ -8,12 +8,16 @@ is counted and dropped. Where events are missing, windows close without events: 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.coding.records import RECORD, Records, Times, unwrapped
+from models.coding import EventBinner, EventCoder, Inputs
+from models.coding.records import RECORD, Records, Times, binner, records_of, unwrapped
 from models.errors import InvalidInput
 from models.spec import EventBinning, Origin
+from service.inference.sessions.messages import Counted
 
 MAX_GAP = 100_000  # windows that one message may close, so that a wrong time stamp does not stand for days of silence
 MAX_PENDING = 2**20  # events of windows that are not closed, in one session
@@ -24,7 +28,7 @@ PENDING_BYTES = 16  # of each of them
 class Window:
     """A closed window: its events (events,), in order of time, and when it began and ended.
 
-    All times are microseconds of the stream.
+    All times are microseconds of the stream. `late` events came since the window before, and were dropped.
     """
 
     number: int
@@ -32,6 +36,20 @@ class Window:
     end: int
     records: Records
     times: Times
+    late: int
+    steps: int
+    binner: EventBinner
+
+    @property
+    def held(self) -> Counted:
+        """What its line says of what it held."""
+        return {"events": len(self.records), "late": self.late}
+
+    def inputs(self, coder: EventCoder, behind: int, seed: int) -> Inputs:  # noqa: ARG002  (nothing is drawn of events)
+        """Return it as a network's inputs. Raises InvalidInput for an event outside of the sensor."""
+        where = f"window {self.number}"
+        found = self.binner.between(self.records, self.times, self.start, self.steps, where, in_order=True)
+        return coder.encode(found.t, found.unit, found.count, self.steps)
 
 
 @dataclass
@@ -48,16 +66,45 @@ class Windows:
     number: int = 0
     received: int = 0  # events that came in time
     late: int = 0  # events that came after their window was closed
+    late_told: int = 0  # of those, the ones that a window has told of
     pending: int = 0  # events of windows that are not closed
     _records: list[Records] = field(default_factory=list)
     _times: list[Times] = field(default_factory=list)
 
-    @property
-    def length(self) -> int:
-        """The length of a window, in microseconds."""
-        return self.events.step_us * self.steps
+    def __post_init__(self) -> None:
+        self.binner = binner(self.events)
+        self.length = self.events.step_us * self.steps  # of a window, in microseconds
 
-    def add(self, records: Records) -> None:
+    @property
+    def held(self) -> Counted:
+        """What all windows held."""
+        return {"events": self.received, "late": self.late}
+
+    @property
+    def pending_bytes(self) -> int:
+        """The bytes of the events that wait for their window to close."""
+        return self.pending * PENDING_BYTES
+
+    @property
+    def max_numbers(self) -> int:
+        """The most numbers of one message: t, x, y and p of as many events as may wait."""
+        return 4 * MAX_PENDING
+
+    @property
+    def record(self) -> str:
+        """What the smallest part of a binary message is."""
+        return "event"
+
+    @property
+    def record_bytes(self) -> int:
+        """The bytes of the smallest part of a binary message: an event."""
+        return RECORD.itemsize
+
+    def read(self, content: bytes) -> Records:
+        """Return a binary message's events (events,); raises InvalidInput for a part of one at its end."""
+        return records_of(content, "a message")
+
+    def add(self, records: NDArray[Any]) -> None:
         """Add events (events,), in any order.
 
         Raises InvalidInput where one is so far ahead that too many windows would close, and where too many wait.
@@ -66,7 +113,7 @@ class Windows:
             return
         times = unwrapped(records["t"], int(records["t"][0]) if self.now is None else self.now)
         start = self._begun(int(times[0]))
-        if times.min() < start:
+        if int(times.min()) < start:
             in_time = times >= start
             self.late += int(len(times) - np.count_nonzero(in_time))
             records, times = records[in_time], times[in_time]
@@ -110,10 +157,11 @@ class Windows:
     def _take(self, start: int) -> Window:
         end = start + self.length
         records, times = self._in_order()
-        count = int(np.searchsorted(times, end))
-        self._records, self._times = [records[count:]], [times[count:]]
+        count = int(times.searchsorted(end))
         self.pending = len(times) - count
-        window = Window(self.number, start, end, records[:count], times[:count])
+        self._records, self._times = ([records[count:]], [times[count:]]) if self.pending else ([], [])
+        late, self.late_told = self.late - self.late_told, self.late
+        window = Window(self.number, start, end, records[:count], times[:count], late, self.steps, self.binner)
         self.start, self.number = end, self.number + 1
         self.now = end if self.now is None else max(self.now, end)
         return window
@@ -122,7 +170,9 @@ class Windows:
         """Return the events that wait, by time."""
         if not self.pending:
             return np.empty(0, RECORD), np.empty(0, np.int64)
-        records, times = np.concatenate(self._records), np.concatenate(self._times)
+        records, times = self._records[0], self._times[0]
+        if len(self._times) > 1:
+            records, times = np.concatenate(self._records), np.concatenate(self._times)
         if (times[1:] < times[:-1]).any():
             order = np.argsort(times, kind="stable")
             records, times = records[order], times[order]

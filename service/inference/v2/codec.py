@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-from models.engines import RunResult
+import numpy as np
+
+from models.engines import RunResult, State
 from service.catalog.loaded import LoadedModel
 from service.inference.compression import Encoding, accepted, pack
 from service.inference.media import (
@@ -20,6 +22,7 @@ from service.inference.media import (
     form_of,
 )
 from service.inference.pieces import SHORT_BYTES, Pieces
+from service.inference.sessions.blob import Blobs, Carried
 from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode, decode_binary
 from service.inference.v2.render import render
 
@@ -41,12 +44,14 @@ class InferContent:
 class InferCodec:
     """Decodes and answers one request for `model`.
 
-    `headers` are the request's, `unpack` decompresses its body, and `kind` is its media type.
+    `headers` are the request's, `unpack` decompresses its body, and `kind` is its media type. `blobs` writes and reads
+    the states of sequences.
     """
 
     model: LoadedModel
     headers: Mapping[bytes, bytes]
     unpack: Unpack | None
+    blobs: Blobs
     kind: bytes | None = JSON
 
     def decode_small(self, body: bytes) -> InferQuery | None:
@@ -68,7 +73,7 @@ class InferCodec:
         unpacked = body if self.unpack is None else self.unpack(body)
         form = Form.JSON if self._is_tensors else self._form(unpacked)
         if form is Form.JSON:
-            return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, began)
+            return decode(unpacked, self._header(HEADER_LENGTH_BYTES), self.model, self.blobs, began)
         return decode_binary(form, unpacked, self.model, began)
 
     @property
@@ -81,10 +86,13 @@ class InferCodec:
     def _form(self, body: bytes) -> Form:
         return form_of(self.kind, body, INFER_TYPES, octets=Form.JSON)
 
-    def render(self, query: InferQuery, result: RunResult) -> InferContent:
-        """Render the answer, compressed if the client accepts that."""
+    def render(self, query: InferQuery, result: RunResult, after: State | None) -> InferContent:
+        """Render the answer, compressed if the client accepts that; with the state `after` it where that was asked."""
         began = perf_counter()
-        rendered = render(query, result, self.model, short=query.answer_bytes <= SHORT_BYTES)
+        state = None
+        if after is not None and query.sequence is not None and query.sequence.tells_state:
+            state = self.blobs.write(self.model, Carried(after, 0, None, np.zeros(self.model.spec.classes)))
+        rendered = render(query, result, self.model, state, short=query.answer_bytes <= SHORT_BYTES)
         headers = [(CONTENT_TYPE, JSON)]
         if rendered.header_length is not None:
             headers = [(CONTENT_TYPE, BYTES), (HEADER_LENGTH_BYTES, b"%d" % rendered.header_length)]

@@ -17,6 +17,7 @@ from service.inference.binary import sent
 from service.inference.media import Form
 from service.inference.numbers import cut_array
 from service.inference.query import InSequence, Query
+from service.inference.sessions.blob import Blobs, most_characters
 from service.inference.v2.errors import InvalidRequest
 from service.inference.v2.outputs import INPUT, STEPS_USED, VARIES, Output, outputs_of, sample_shape
 from service.inference.v2.parsing import parse
@@ -68,19 +69,20 @@ class InferQuery(Query):
     decode_seconds: float
 
 
-def decode(body: bytes, header_length: str | None, model: LoadedModel, began: float) -> InferQuery:
+def decode(body: bytes, header_length: str | None, model: LoadedModel, blobs: Blobs, began: float) -> InferQuery:
     """Decode a request for `model`; `header_length` is the header with the length of the JSON, where there is one.
 
-    `began` is when decoding began, by perf_counter. Raises MalformedBody, InvalidRequest or TooLarge.
+    `blobs` reads the state of a sequence. `began` is when decoding began, by perf_counter. Raises MalformedBody,
+    InvalidRequest, InvalidInput or TooLarge.
     """
     length = _length(header_length, len(body))
     if header_length is not None and length == 0:
         return _raw(body, model, began)
     view = memoryview(body)
-    return _tensors(bytes(view[:length]), view[length:], model, began)
+    return _tensors(bytes(view[:length]), view[length:], model, blobs, began)
 
 
-def _tensors(text: bytes, blobs: memoryview, model: LoadedModel, began: float) -> InferQuery:
+def _tensors(text: bytes, binary: memoryview, model: LoadedModel, blobs: Blobs, began: float) -> InferQuery:
     model.limits.check_delimiters(text)
     cut = cut_array(text, b"data", np.float64)
     request = parse(text if cut is None else cut.rest, InferRequest)
@@ -98,9 +100,12 @@ def _tensors(text: bytes, blobs: memoryview, model: LoadedModel, began: float) -
     outputs = _requested(
         request.outputs, model, binary=parameters.binary_data_output, stopped=parameters.stop is not None
     )
+    sequence = _sequence(parameters, shape[0], model, blobs)
     size = answer_size(outputs, shape[0], request.id, model.limits.answer)
+    if sequence is not None and sequence.tells_state:
+        size += FIELD_BYTES + most_characters(model)
     model.limits.check_answer(shape[0], size)
-    samples = to_float32(_array(tensor, shape, blobs, data), "inputs[0]")
+    samples = to_float32(_array(tensor, shape, binary, data), "inputs[0]")
     return InferQuery(
         samples,
         time_steps,
@@ -108,19 +113,21 @@ def _tensors(text: bytes, blobs: memoryview, model: LoadedModel, began: float) -
         size,
         timeout=parameters.timeout / MICROSECONDS if parameters.timeout else None,
         stop=parameters.stop,
-        sequence=_sequence(parameters, shape[0]),
+        sequence=sequence,
         outputs=outputs,
         id=request.id,
         decode_seconds=perf_counter() - began,
     )
 
 
-def _sequence(parameters: RequestParameters, samples: int) -> InSequence | None:
-    """Return the sequence that a request belongs to, if any. Raises InvalidRequest."""
-    named = parameters.sequence_id
+def _sequence(parameters: RequestParameters, samples: int, model: LoadedModel, blobs: Blobs) -> InSequence | None:
+    """Return the sequence that a request belongs to, if any. Raises InvalidRequest, and InvalidInput for a state."""
+    named, state = parameters.sequence_id, parameters.sequence_state
     if named in (0, ""):
         if parameters.sequence_start or parameters.sequence_end:
             raise InvalidRequest("sequence_start or sequence_end is true, but sequence_id is missing")
+        if state is not False:
+            raise InvalidRequest("sequence_state is given, but sequence_id is missing")
         return None
     if samples != 1:
         raise InvalidRequest(f"inputs has {samples} samples, expected 1 in a request of a sequence")
@@ -128,7 +135,13 @@ def _sequence(parameters: RequestParameters, samples: int) -> InSequence | None:
         raise InvalidRequest(
             f"parameters.stop is '{parameters.stop}', but a sequence goes on after the last step, expected no stop"
         )
-    return InSequence(named, parameters.sequence_start, parameters.sequence_end)
+    if isinstance(state, str) and not parameters.sequence_start:
+        raise InvalidRequest(
+            "sequence_state is a state, but sequence_start is not true, expected both: a sequence that has begun goes "
+            "on from its own"
+        )
+    before = blobs.read(model, state).state if isinstance(state, str) else None
+    return InSequence(named, parameters.sequence_start, parameters.sequence_end, before, state is not False)
 
 
 def _length(header: str | None, size: int) -> int:
@@ -183,14 +196,14 @@ def _is_data_of(request: InferRequest, shape: Shape) -> bool:
     return tensor.datatype in FLOATS and shape in (expected, (math.prod(expected),))
 
 
-def _array(tensor: InputTensor, shape: Shape, blobs: memoryview, data: Array | None) -> Array:
+def _array(tensor: InputTensor, shape: Shape, binary: memoryview, data: Array | None) -> Array:
     """Return the input's values, from its data (or the array that was cut out of it) or the bytes after the JSON."""
     size = tensor.parameters.binary_data_size
     if tensor.datatype is Datatype.BYTES:
         raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
     if size is None:
-        if len(blobs):
-            raise InvalidRequest(f"the body has {len(blobs)} bytes after its JSON, but no input says binary_data_size")
+        if len(binary):
+            raise InvalidRequest(f"the body has {len(binary)} bytes after its JSON, but no input says binary_data_size")
         if tensor.data is None:
             raise InvalidRequest("inputs[0].data is missing")
         if data is not None:
@@ -198,11 +211,11 @@ def _array(tensor: InputTensor, shape: Shape, blobs: memoryview, data: Array | N
         return from_json(tensor.data, tensor.datatype, shape, "inputs[0].data")
     if tensor.data is not None:
         raise InvalidRequest("inputs[0] has data and binary_data_size, expected one of them")
-    if size != len(blobs):
+    if size != len(binary):
         raise InvalidRequest(
-            f"inputs[0].parameters.binary_data_size is {shown(size)}, but {len(blobs)} bytes follow the JSON"
+            f"inputs[0].parameters.binary_data_size is {shown(size)}, but {len(binary)} bytes follow the JSON"
         )
-    return from_bytes(blobs, tensor.datatype, shape, "inputs[0]")
+    return from_bytes(binary, tensor.datatype, shape, "inputs[0]")
 
 
 def _check_shape(shape: Shape, model: LoadedModel) -> None:

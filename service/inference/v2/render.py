@@ -26,8 +26,13 @@ class Rendered:
     header_length: int | None
 
 
-def render(query: InferQuery, result: RunResult, model: LoadedModel, *, short: bool) -> Rendered:
-    """Render the answer to a query, with the outputs that it requested: at once if it is `short`, else in pieces."""
+def render(
+    query: InferQuery, result: RunResult, model: LoadedModel, state: str | None = None, *, short: bool
+) -> Rendered:
+    """Render the answer to a query, with the outputs that it requested: at once if it is `short`, else in pieces.
+
+    `state` is that of its sequence, where it asked for it.
+    """
     if result.steps_used is None and any(wanted.output is STEPS_USED for wanted in query.outputs):  # all of them
         result = replace(result, steps_used=np.full(len(result.readout), query.time_steps))
     outputs: list[ResultTensor] = []
@@ -47,6 +52,8 @@ def render(query: InferQuery, result: RunResult, model: LoadedModel, *, short: b
     response: InferResponse = {"model_name": model.name, "model_version": str(model.version), "outputs": outputs}
     if query.id is not None:
         response["id"] = query.id
+    if state is not None:
+        response["parameters"] = {"sequence_state": state}
     header = [to_json(response, inf_nan_mode="null")] if short else list(json_fragments(response))
     length = sum(map(len, header)) if blobs else None
     return Rendered(joined(chain(header, *blobs)), length)

@@ -78,6 +78,11 @@ class RequestParameters(Strict):
     )
     sequence_start: bool = Field(default=False, description="Whether it begins its sequence, at rest.")
     sequence_end: bool = Field(default=False, description="Whether it ends its sequence.")
+    sequence_state: bool | Annotated[str, Field(max_length=2**26)] = Field(
+        default=False,
+        description="Whether the answer's `parameters` hold the sequence's state after this request, as text; or, with "
+        "`sequence_start`, such a text, from which the sequence goes on. The answer then holds the next one.",
+    )
     timeout: int | None = Field(
         default=None,
         ge=0,
@@ -117,10 +122,17 @@ class ResultTensor(TypedDict):
     data: NotRequired[list[Any]]
 
 
+class ResponseParameters(TypedDict):
+    """What an answer holds of its sequence."""
+
+    sequence_state: Annotated[str, Field(description="The state after this request.")]
+
+
 class InferResponse(TypedDict):
     """The answer."""
 
     model_name: str
     model_version: str
     id: NotRequired[str]
+    parameters: NotRequired[ResponseParameters]
     outputs: list[ResultTensor]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import Record, RunResult, State, Stop
 from models.engines.base import Runner
 from service.catalog.loaded import LoadedModel
@@ -27,7 +27,7 @@ class Waiting:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: DenseInputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import EncodedInputs, EventInputs, encode
+from models.coding import DenseInputs, EventInputs, encode
 from models.errors import InvalidInput
 from models.spec import Coding, Spec
 from service.inference.native.samples import to_samples
@@ -51,7 +51,7 @@ def test_a_raster_among_events_makes_all_of_them_rasters() -> None:
 
 def test_events_of_an_input_with_an_offset_come_as_the_currents_of_their_raster() -> None:
     inputs = sent(camera(offset=0.25), {"t": [3], "unit": [11]})
-    assert isinstance(inputs, EncodedInputs)
+    assert isinstance(inputs, DenseInputs)
     raster = np.zeros((1, 4, 2, 3, 3), np.float32)
     raster[0, 3, 1, 0, 2] = 1
     np.testing.assert_array_equal(inputs.steps, encode(raster, camera(offset=0.25)).steps)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.bundle.repository import ModelRepository
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import EngineName, create
 from models.engines.reference import ReferenceEngine
 from models.spec.network import FloatArray, Network
@@ -101,7 +101,7 @@ def test_a_layer_with_arrays_is_as_many_neurons_with_numbers(tmp_path: Path, nod
     steps = (rng.integers(-8, 17, (STEPS, 1, NEURONS)) / 8).astype(np.float32)
     alone = [
         ReferenceEngine(network(node | {name: float(array[n]) for name, array in arrays.items()}, {}, 1)).run(
-            EncodedInputs(steps[:, :, n : n + 1], STEPS), record=EVERYTHING
+            DenseInputs(steps[:, :, n : n + 1], STEPS), record=EVERYTHING
         )[0]
         for n in range(NEURONS)
     ]
@@ -114,7 +114,7 @@ def test_a_layer_with_arrays_is_as_many_neurons_with_numbers(tmp_path: Path, nod
     bundle = ModelRepository(tmp_path).read("toy")
     for engine in EngineName:
         runner = create(engine, bundle.network, onnx_model=bundle.onnx_model)
-        result, _ = runner.run(EncodedInputs(steps, STEPS), record=EVERYTHING)
+        result, _ = runner.run(DenseInputs(steps, STEPS), record=EVERYTHING)
         np.testing.assert_array_equal(result.membranes["out"], membranes, err_msg=engine)
         np.testing.assert_array_equal(result.spike_counts, counts, err_msg=engine)
     with serving(tmp_path) as client:

@@ -432,6 +432,13 @@ def test_side_by_side_never_waits_and_holds_what_is_over_soon() -> None:
     assert [policy.max_samples(Cost(1e-4, 0, 0), steps) for steps in (1, 10, 50, 1000)] == [64, 10, 2, 1]
 
 
+def test_few_large_states_share_a_run_and_many_small_ones() -> None:
+    # 512 KiB of states, copied in and out, are worth a run's fixed cost.
+    policy = ImmediatePolicy(max_batch=64)
+    assert [policy.max_states(size) for size in (2**30, 2**18, 90_000, 2**13)] == [1, 2, 5, 64]
+    assert BatchingPolicy(max_batch=64, max_delay=0.002).max_states(2**30) == 64
+
+
 def test_batched_waits_only_while_another_run_goes_and_more_would_fit() -> None:
     policy = BatchingPolicy(max_batch=64, max_delay=0.002)
     assert policy.delay(idle=True, full=False, waited=0.0) <= 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.coding import EncodedInputs
+from models.coding import DenseInputs
 from models.engines import Record, RunResult, State, Stop
 from models.engines.base import Runner
 from models.spec import Coding, Spec
@@ -93,7 +93,7 @@ class Watched:
 
     def run(
         self,
-        inputs: EncodedInputs,
+        inputs: DenseInputs,
         state: State | None = None,
         *,
         record: Record = Record.NONE,

@@ -57,6 +57,7 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "receive": (),
         "resume_writing": (),
         "send": ("message",),
+        "send_receive_event_to_app": (),
     },
     FlowControl: {"__init__": ("transport",), "pause_reading": (), "resume_reading": ()},
     uvicorn.Server: {"handle_exit": ("sig", "frame"), "serve": ("sockets",), "startup": ("sockets",)},
@@ -79,9 +80,12 @@ CYCLE = {
 }
 FLOW = {"write_paused": bool}
 WEBSOCKET = {
+    "close_sent": bool,
     "conn": ServerProtocol,
+    "curr_msg_data_type": str,
     "frames": list,
     "handshake_complete": bool,
+    "handshake_initiated": bool,
     "logger": logging.Logger,
     "loop": asyncio.AbstractEventLoop,
     "read_paused": bool,

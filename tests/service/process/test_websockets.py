@@ -18,6 +18,11 @@ from tests.serving import Process, running
 
 TEXT, BINARY, CONTINUATION, PING = 1, 2, 0, 9
 FINAL = 0x80
+STREAM = "/models/pairs/stream"
+HANDSHAKE = (
+    f"GET {STREAM} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +41,10 @@ def frame(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
     return bytes([opcode | (FINAL if final else 0)]) + length + bytes(4) + payload
 
 
-def opened(service: Process, path: str = "/models/pairs/stream") -> tuple[socket.socket, bytes]:
+def opened(service: Process, path: str = STREAM) -> tuple[socket.socket, bytes]:
     """Open a WebSocket; return its connection and the head of the answer."""
     connection = connect(service)
-    connection.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-    )
+    connection.sendall(HANDSHAKE.replace(STREAM, path).encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += connection.recv(1)
@@ -114,3 +116,26 @@ def test_what_is_sent_with_the_headers_is_read(service: Process) -> None:
             + frame(TEXT, b'{"type": "end"}')
         )
         assert b'"type":"end"' in read_all(connection)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (bytes([0xF1, 0x80]) + bytes(4), 1002),
+        (frame(TEXT, b"\xff"), 1007),
+        (frame(0xB), 1002),
+        (b"\x81\x05hello", 1002),
+    ],
+)
+def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error_of_the_server(
+    tmp_path: Path, content: bytes, code: int
+) -> None:
+    publish(tmp_path, pairs(), "pairs")
+    with running(tmp_path) as service:
+        with connect(service) as connection:
+            connection.sendall(HANDSHAKE.encode() + content)
+            head, _, rest = read_all(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101")
+        assert (rest[0], struct.unpack("!H", rest[2:4])) == (FINAL | 8, (code,))
+        assert service.stop() == 0
+    assert [entry for entry in service.entries if entry["level"] == "error"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def test_a_sequence_goes_on_with_its_state_until_it_ends(service: Process) -> No
     gone = infer(service, [[1, 0]], sequence_id=7)
     assert gone.status_code == 400
     assert gone.json()["error"] == (
-        "sequence_id is 7, but no such sequence of model 'pairs' is open here: begin it with sequence_start"
+        "sequence_id is 7, but no such sequence of model 'pairs' is open in this process: begin one of another id with "
+        "sequence_start, at rest or from the sequence_state of an answer"
     )
 
 
@@ -73,12 +75,84 @@ def test_a_long_body_belongs_to_its_sequence_too(service: Process) -> None:
         ({"sequence_start": True}, "sequence_start or sequence_end is true, but sequence_id is missing"),
         ({"sequence_id": -1}, "parameters.sequence_id"),
         ({"sequence_id": "x" * 129}, "parameters.sequence_id"),
+        ({"sequence_state": True}, "sequence_state is given, but sequence_id is missing"),
+        ({"sequence_id": 1, "sequence_state": "AAAA"}, "sequence_state is a state, but sequence_start is not true"),
+        ({"sequence_id": 1, "sequence_start": True, "sequence_state": "?"}, "state: is not base64"),
+        ({"sequence_id": 1, "sequence_start": True, "sequence_state": "AAA\u00e9"}, "state: is not base64"),
+        (
+            {"sequence_id": 1, "sequence_start": True, "sequence_state": "A" * 20_000},
+            "state: has 20000 characters, exp",
+        ),
+        ({"sequence_id": 1, "sequence_state": 1}, "parameters.sequence_state"),
     ],
 )
 def test_parameters_that_do_not_fit_are_400(service: Process, parameters: dict[str, Any], sentence: str) -> None:
     answer = infer(service, [[1, 0]], **parameters)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(sentence)
+
+
+def state_of(answer: httpx.Response) -> str:
+    found: str = answer.json()["parameters"]["sequence_state"]
+    return found
+
+
+def test_a_sequence_goes_on_from_a_state_in_any_process(tmp_path: Path) -> None:
+    # A unit spikes at every second event. Each request opens a connection, which may reach either of the two workers.
+    publish(tmp_path, pairs(), "pairs")
+    with running(tmp_path, "--workers", "2") as service:
+        service.wait_for("model_ready")
+        whole: dict[str, Any] = {"sequence_id": 5, "sequence_start": True, "sequence_end": True}
+        answer = infer(service, [[1, 0]], **whole, sequence_state=True)
+        found = [counts(answer)]
+        slices: list[list[list[float]]] = [[[1, 1]], [[0, 1]], [[1, 0], [1, 0]], [[0, 0]], [[1, 1]]]
+        for events in slices:
+            answer = infer(service, events, **whole, sequence_state=state_of(answer))
+            found.append(counts(answer))
+        assert found == [[0, 0], [1, 0], [1, 1], [2, 1], [2, 1], [2, 1]]
+        assert counts(infer(service, [[1, 1]], **whole, sequence_state=state_of(answer))) == [3, 2]
+
+
+def test_a_state_is_told_where_it_is_asked_for_and_goes_on_as_a_stream_too(service: Process) -> None:
+    assert "parameters" not in infer(service, [[1, 0]], sequence_id=30, sequence_start=True).json()
+    told = infer(service, [[0, 1]], sequence_id=30, sequence_end=True, sequence_state=True)
+    # Each unit has half a spike behind it; a stream makes both whole.
+    messages = [{"type": "state", "state": state_of(told)}, {"type": "events", "t": [0, 0], "unit": [0, 1]}]
+    body, kind = "\n".join(map(json.dumps, messages)), {"content-type": "application/x-ndjson"}
+    window, _ = httpx.post(f"{service.url}/models/pairs/stream", content=body, headers=kind).text.splitlines()
+    assert json.loads(window)["spike_counts"] == [1, 1]
+
+
+def test_a_state_that_was_changed_or_is_of_another_model_is_400(service: Process, tmp_path: Path) -> None:
+    told = state_of(infer(service, [[1, 0]], sequence_id=31, sequence_start=True, sequence_state=True))
+    middle = len(told) // 2
+    changed = told[:middle] + ("A" if told[middle] != "A" else "B") + told[middle + 1 :]
+    refused = infer(service, [[1, 0]], sequence_id=32, sequence_start=True, sequence_state=changed)
+    assert (refused.status_code, refused.json()["error"][:6]) == (400, "state:")
+    publish(tmp_path, pairs(window_steps=3), "pairs")
+    with running(tmp_path) as other:
+        refused = infer(other, [[1, 0]], sequence_id=32, sequence_start=True, sequence_state=told)
+    assert refused.status_code == 400
+    assert refused.json()["error"].startswith("state: is of the bundle")
+
+
+def test_a_start_that_fails_leaves_the_sequence_at_its_state(service: Process) -> None:
+    told = state_of(infer(service, [[1, 0]], sequence_id=33, sequence_start=True, sequence_state=True))
+    begin: dict[str, Any] = {"sequence_id": 34, "sequence_start": True, "sequence_state": told}
+    assert infer(service, [[9, 0]], **begin).status_code == 400  # beyond the declared range
+    assert counts(infer(service, [[1, 0]], sequence_id=34)) == [1, 0]
+
+
+def test_a_start_takes_the_newest_version(tmp_path: Path) -> None:
+    publish(tmp_path, pairs(), "pairs")
+    with running(tmp_path) as service:
+        infer(service, [[1, 0]], sequence_id=1, sequence_start=True)
+        publish(tmp_path, pairs(), "pairs")
+        httpx.post(f"{service.url}/v2/repository/models/pairs/load").raise_for_status()
+        assert infer(service, [[1, 0]], sequence_id=1).json()["model_version"] == "1"
+        assert infer(service, [[1, 0]], sequence_id=1, sequence_start=True).json()["model_version"] == "2"
+        assert counts(infer(service, [[1, 0]], sequence_id=1, sequence_end=True)) == [1, 0]
+        assert 'spikeserve_sessions{model="pairs"} 0.0' in httpx.get(f"{service.url}/metrics").text
 
 
 def test_a_failed_request_leaves_the_state_as_it_was(service: Process) -> None:
@@ -125,6 +199,19 @@ def test_tritons_own_client_speaks_of_sequences(service: Process) -> None:
         assert ask([[1, 0]], sequence_start=True) == [0, 0]
         assert ask([[1, 1]]) == [1, 0]
         assert ask([[0, 1]], sequence_end=True) == [1, 1]
+
+
+def test_tritons_own_client_takes_a_state_along(service: Process) -> None:
+    triton = pytest.importorskip("tritonclient.http", reason=WHY)
+    with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
+        tensor = triton.InferInput("inputs", [1, 1, 2], "FP32")
+        tensor.set_data_from_numpy(np.array([[[1, 0]]], np.float32))
+        whole: dict[str, Any] = {"sequence_id": 4712, "sequence_start": True, "sequence_end": True}
+        told: Any = True
+        for expected in ([0, 0], [1, 0], [1, 0], [2, 0]):
+            answer = client.infer("pairs", [tensor], **whole, parameters={"sequence_state": told})
+            assert answer.as_numpy("spike_counts")[0].tolist() == expected
+            told = answer.get_response()["parameters"]["sequence_state"]
 
 
 def test_a_stream_and_a_sequence_get_the_same_counts(service: Process) -> None:

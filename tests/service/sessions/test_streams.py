@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, create_connection
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -89,6 +92,43 @@ def test_a_body_may_come_in_any_pieces_and_is_answered_while_it_comes(service: P
     assert [each.get("window_counts") for each in found] == [[1, 0], [0, 0], [0, 1], None]
 
 
+def test_a_client_that_expects_100_continue_has_it_before_the_answer_begins(service: Process) -> None:
+    address = urlsplit(service.url)
+    with create_connection((address.hostname, address.port), timeout=60) as connection:
+        head = "POST /models/pairs/stream HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue"
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        reader = connection.makefile("rb")
+        assert reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert reader.readline() == b"\r\n"
+        assert reader.readline() == b"HTTP/1.1 200 OK\r\n"  # although no byte of the body has come
+        records = make_records([0, 2000], [0, 0]).tobytes()
+        connection.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(records), records))
+        assert b'"type":"end","windows":2,"events":2' in reader.read()
+
+
+def test_a_client_that_expects_100_continue_and_leaves_is_forgotten(other: Process) -> None:
+    address = urlsplit(other.url)
+    with create_connection((address.hostname, address.port), timeout=60) as connection:
+        head = "POST /models/pairs/stream HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue"
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+    assert other.wait_for("request")["status"] == 499
+    assert 'spikeserve_sessions{model="pairs"} 0.0' in httpx.get(f"{other.url}/metrics").text
+    assert other.stop() == 0
+    assert not [entry for entry in other.entries if entry.get("level") == "error"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed here")
+def test_curl_need_not_wait_before_it_sends(service: Process) -> None:
+    url = f"{service.url}/models/pairs/stream"
+    curl = ["curl", "-sNv", "-X", "POST", "-T", "-", url]
+    done = subprocess.run(curl, input=make_records([0, 2000], [0, 0]).tobytes(), capture_output=True, check=True)
+    assert b"> Expect: 100-continue" in done.stderr
+    assert b"< HTTP/1.1 100 Continue" in done.stderr
+    assert b"Done waiting for 100-continue" not in done.stderr
+    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["window", "window", "end"]
+
+
 def test_messages_say_what_records_say(service: Process) -> None:
     messages = [
         {"type": "events", "t": [0, 1000], "unit": [0, 0]},
@@ -128,6 +168,8 @@ def test_a_session_goes_on_elsewhere_from_its_state(service: Process) -> None:
     ("state", "sentence"),
     [
         ("?", "state: is not base64"),
+        ("AAA\u00e9", "state: is not base64"),
+        ("AAA\ud800", "message: "),
         ("AAAA", "state: is no session's state"),
         ("U1BLUwIA" + "A" * 40, "state: has format 2, expected 1"),
         ("U1BLUwEA" + "A" * 40, "state: is damaged"),
@@ -175,7 +217,7 @@ def test_the_class_may_be_read_from_the_window_or_from_a_decaying_sum(
         ("?window_steps=0", "query: window_steps is '0', expected at least 1"),
         ("?window_steps=100000", "window_steps is 100000, expected 1 to 1000"),
         ("?scores=all", "query: scores is 'all', expected 'total', 'window' or 'decay'"),
-        ("?speed=1", "query: speed is not a field here, expected one of step_us, window_steps, scores, decay"),
+        ("?colour=1", "query: colour is not a field here, expected one of step_us, window_steps, scores, decay, seed"),
         ("?decay=0.5&decay=0.6", "'decay' is in the query twice, expected once"),
     ],
 )
@@ -217,7 +259,7 @@ def test_an_event_outside_of_the_sensor_is_named(service: Process) -> None:
 
 def test_a_part_of_an_event_at_the_end_is_named(service: Process) -> None:
     *_, last = told(post(service, make_records([0, 1], [0, 1]).tobytes()[:11]))
-    assert last["error"] == "the body ends with 3 bytes of an event, expected 8 for each"
+    assert last["error"] == "the body ends with 3 bytes of its last event, expected 8 for each"
 
 
 def test_other_types_and_encodings_are_415(service: Process) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from models.bundle import READOUT_TOLERANCE
-from models.coding import EncodedInputs, encode
+from models.coding import DenseInputs, encode
 from models.engines import Engine, Record
 from models.spec import Spec
 from models.spec.network import FloatArray
@@ -39,7 +39,7 @@ class LayerParity:
     membrane: float | None
 
 
-def random_encoded(spec: Spec, samples: int, seed: int = 0) -> EncodedInputs:
+def random_encoded(spec: Spec, samples: int, seed: int = 0) -> DenseInputs:
     """Return random samples as the network sees them."""
     return encode(random_samples(spec, samples, seed), spec)
 
@@ -47,7 +47,7 @@ def random_encoded(spec: Spec, samples: int, seed: int = 0) -> EncodedInputs:
 Outputs: TypeAlias = dict[int, tuple[FloatArray, FloatArray | None]]
 
 
-def run_framework(converted: Converted, framework: Framework, inputs: EncodedInputs) -> Outputs:
+def run_framework(converted: Converted, framework: Framework, inputs: DenseInputs) -> Outputs:
     """Return the spikes of each neuron's module, or what it gives, (time_steps, batch, *shape), and its membrane.
 
     Each runs from rest, by the framework's own code, on what the graph gives it. Raises NotConvertible where a module
@@ -65,7 +65,7 @@ def run_framework(converted: Converted, framework: Framework, inputs: EncodedInp
     }
 
 
-def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: EncodedInputs) -> list[LayerParity]:
+def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: DenseInputs) -> list[LayerParity]:
     """Compare every neuron of an engine of ours with what the framework's modules made of the same inputs."""
     result, _ = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)
     rows = []

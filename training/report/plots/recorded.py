@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs, encode
+from models.coding import DenseInputs, encode
 from models.engines import Engine, Record
 from models.spec import Spec
 from models.spec.network import FloatArray, Network
@@ -38,7 +38,7 @@ class RecordedSample:
     @classmethod
     def of(cls, engine: Engine, network: Network, sample: FloatArray) -> RecordedSample:
         """Run one raw sample and record it."""
-        encoded: EncodedInputs = encode(sample[np.newaxis], network.spec)
+        encoded: DenseInputs = encode(sample[np.newaxis], network.spec)
         result, _ = engine.run(encoded, record=Record.RASTER | Record.MEMBRANE)
         return cls(
             network=network,
