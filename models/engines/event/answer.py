@@ -23,7 +23,6 @@ class Answer:
     def __init__(self, network: Network, plan: Plan, samples: int, steps: int, record: Record) -> None:
         self.spec, self.plan, self.samples, self.steps = network.spec, plan, samples, steps
         self.keep_rasters = self.keep_membranes = False
-        self.traced = self.spec.readout_node.name if self.spec.readout.of_membrane else None
         if record:  # looking for a flag takes as long as a small kernel
             self.keep_rasters, self.keep_membranes = Record.RASTER in record, Record.MEMBRANE in record
         self.operations: Counts = np.zeros(samples, np.int64)
@@ -54,7 +53,7 @@ class Answer:
         """Return what the answer is read from at each step, (1 or time_steps, samples, *shape); None for counts."""
         if self.spec.readout is Readout.SPIKE_COUNT:
             return None
-        if name == self.traced or (name in self.membranes and name not in self.spikes):
+        if name == self.plan.traced or (name in self.membranes and name not in self.spikes):
             return self.membranes[name]
         assert self.output is not None  # noqa: S101  (the chunk sets it before it asks for the result)
         dense = self.output.dense()

@@ -28,7 +28,7 @@ from models.engines.event.currents import (
     senders,
 )
 from models.engines.event.stepping import ADAPT_CASES, step_alpha, step_any, step_plain
-from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits, take
+from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
 from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import Adapt
 
@@ -67,12 +67,27 @@ def feed_back_carried(
     feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], 0, count)
 
 
-@inner
-def run_tile(
+@kernel
+def run_neurons(
     samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
     carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
-) -> None:  # fmt: skip
-    """Run the neurons at the places from `lo` to `hi`, see `run_neurons`; `index`, `value` and `offset` are theirs."""
+) -> int:  # fmt: skip
+    """Run a layer of neurons with the connection before it through all steps, and return how often any fired.
+
+    Only the neurons at the places from `lo` to `hi` are run, so that several threads may share a layer: none of them
+    needs those outside. All of a recurrent layer are run at once. The bounds are multiples of the `step` of the feed,
+    or the layer's end.
+
+    With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
+    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
+    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index`
+    and `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset
+    into `trace` (samples * steps, size) unless that is empty.
+
+    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
+    says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
+    step.
+    """
     size, width, rule = neurons.size, hi - lo, neurons.rule
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
     # What comes back is a sum of its own, unless float32 holds it and the current before it together.
@@ -184,38 +199,7 @@ def run_tile(
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):
                 carried[last_spikes + at + index[k]] = value[k] if value.size else 1.0
-
-
-@kernel
-def run_neurons(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
-    carried: Array, trace: Array, bounds: Array, begins: Array, turn: Array, index: Array, value: Array, offset: Array,
-) -> None:  # fmt: skip
-    """Run a layer of neurons with the connection before it through all steps, tile by tile.
-
-    A tile is the places from one of the `bounds` (tiles + 1,) to the next, and no neuron in it needs those outside: a
-    recurrent layer is one tile. Any number of threads may call this with the same arrays: each takes the next tile
-    until none is left. The bounds are multiples of the `step` of the feed, but for the last.
-
-    With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
-    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
-    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes where
-    `tiles.find_events` says, how often too unless `value` is empty, and the membranes after the reset into `trace`
-    (samples * steps, size) unless that is empty.
-
-    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
-    says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
-    step.
-    """
-    while True:
-        tile = take(turn)
-        if tile >= begins.size:
-            return
-        begin = begins[tile]
-        run_tile(
-            samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, bounds[tile],
-            bounds[tile + 1], index[begin:], value[begin:], offset[tile],
-        )  # fmt: skip
+    return count
 
 
 @kernel

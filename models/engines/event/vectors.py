@@ -359,17 +359,6 @@ def copy(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
 
 
 @intrinsic
-def take(_: Any, turn: Any) -> Any:
-    """Return the first number of an array of int64 and leave the next one there; no two threads are given the same."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        return builder.atomic_rmw("add", code.pointer(0), _I64(1), "seq_cst")
-
-    return types.int64(turn), generate
-
-
-@intrinsic
 def prefetch(_: Any, values: Any, position: Any) -> Any:
     """Have the cache line at a position fetched, (values, position), which may lie behind the array's end."""
 
