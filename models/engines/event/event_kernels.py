@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from models.engines.event.compiled import inner, kernel
+from models.engines.event.compiled import borrowing, inner, kernel
 from models.engines.event.currents import Array, aligned_floats
-from models.engines.event.vectors import LANES, list_bits, nonzero_bits, prefetch
+from models.engines.event.vectors import LANES, copy, list_bits, nonzero_bits, prefetch
 
 
 @kernel
@@ -68,8 +68,27 @@ def pool_events(
     By the sum over each window, divided by `divisor`, or by the maximum, where all events must be spikes. Only the rows
     from `lo` to `hi` are pooled, so that several threads may share a pool; the others get no event.
     """
+    return pool_rows_of_events(windows, events, size, take_maximum, divisor, lo, hi, index, value, offset)
+
+
+@inner
+def pool_rows_of_events(
+    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
+    value: Array, offset: Array,
+) -> bool:  # fmt: skip
+    """Do the work of `pool_events`, with a row for the sums or maxima."""
     row = aligned_floats(size)
     row[:] = 0.0
+    return pool_into(row, windows, events, take_maximum, divisor, lo, hi, index, value, offset)
+
+
+@borrowing
+def pool_into(
+    row: Array, windows: Any, events: Any, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
+    value: Array, offset: Array,
+) -> bool:  # fmt: skip
+    """Do the same with a row of zeros."""
+    size = row.size
     valued = events.value.size > 0
     count = 0
     others = np.uint64(0)
@@ -129,9 +148,9 @@ def merge_events(begins: Array, index: Array, value: Array, offset: Array, to: A
     for r in range(to.offset.size - 1):
         for tile in range(begins.size):
             first, found = begins[tile] + offset[tile, r], offset[tile, r + 1] - offset[tile, r]
-            to.index[count : count + found] = index[first : first + found]
+            copy(to.index, count, index, first, found)
             if to.value.size:
-                to.value[count : count + found] = value[first : first + found]
+                copy(to.value, count, value, first, found)
             count += found
         to.offset[r + 1] = count
 
@@ -250,7 +269,8 @@ def delay_events(
                             value[offset[now]] = given
                         offset[now] += 1
         if not writing:
-            offset[1:] = np.cumsum(offset)[1:]
+            for now in range(offset.size - 1):
+                offset[now + 1] += offset[now]
     # Writing has moved each row's start to the next one's.
     for now in range(offset.size - 1, 0, -1):
         offset[now] = offset[now - 1]

@@ -10,11 +10,11 @@ makes: channels last, padded to whole vectors. A dense signal is float32 rows of
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.engines.event.compiled import inner, kernel
+from models.engines.event.compiled import borrowing, inner, kernel
 from models.engines.event.connections import DOUBLES, FLOATS, GATHER, INTEGERS, NO_FEED, PANEL
 from models.engines.event.currents import (
     Array,
@@ -24,6 +24,7 @@ from models.engines.event.currents import (
     gather,
     gather_doubles,
     gather_to_floats,
+    room_for_spikes,
     rows_at_once,
     senders,
 )
@@ -36,7 +37,7 @@ ROW_COUNT, START, THRESHOLD = len(ROWS), ROWS.index("start"), ROWS.index("thresh
 RELAXES = ADAPT_CASES.index(Adapt.RELAX)
 
 
-@inner
+@borrowing
 def feed_back(
     row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, index: Array, value: Array,
     k0: int, k1: int,
@@ -44,8 +45,7 @@ def feed_back(
     """Write start[s:] plus what the spikes k0 to k1 of a recurrent layer send back to it into a row (size,)."""
     integers = summed == INTEGERS
     if summed == DOUBLES or (integers and value.size):
-        given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
-        gather_doubles(row, 0, start, s, weight, integers, size, size, index[k0:k1], given, 0, k1 - k0, grid)
+        feed_back_doubles(row, start, s, weight, size, integers, grid, index, value, k0, k1)
         return
     for j in range(0, size, PANEL):
         width = min(PANEL, size - j)
@@ -53,6 +53,16 @@ def feed_back(
             gather_to_floats(row, j, start, s + j, weight, size * j, width, width, index, k0, k1, np.float32(grid))
         else:
             gather(row, j, start, s + j, weight, size * j, width, width, index, value, k0, k1)
+
+
+@inner
+def feed_back_doubles(
+    row: Array, start: Array, s: int, weight: Array, size: int, integers: bool, grid: float, index: Array,
+    value: Array, k0: int, k1: int,
+) -> None:  # fmt: skip
+    """Do the same, added up in float64."""
+    given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
+    gather_doubles(row, 0, start, s, weight, integers, size, size, index[k0:k1], given, 0, k1 - k0, grid)
 
 
 @inner
@@ -65,6 +75,23 @@ def feed_back_carried(
     for j in range(0, size, LANES):
         count = list_bits(index, count, j, nonzero_bits(spikes, j))
     feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], 0, count)
+
+
+class Room(NamedTuple):
+    """What `run_steps` works in.
+
+    `sums` (rows at once * width) are currents and `spikes` what `currents.connect` needs for them. `row`, `membrane`,
+    `fired` and `feedback` have a float for each neuron, and `held` has four: synaptic currents, adaptations, counters
+    of refractory steps, inhibiting currents.
+    """
+
+    sums: Array
+    spikes: Array
+    row: Array
+    membrane: Array
+    held: Array
+    fired: Array
+    feedback: Array
 
 
 @kernel
@@ -88,21 +115,52 @@ def run_neurons(
     says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
     step.
     """
+    return run_in_room(
+        samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, lo, hi, index, value, offset
+    )
+
+
+@inner
+def run_in_room(
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
+    carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
+) -> int:  # fmt: skip
+    """Do the work of `run_neurons` in a room that is made for it."""
+    size, width, rows = neurons.size, hi - lo, samples * steps
+    connected = feed.kind != NO_FEED
+    units = feed.weight.size // size if feed.kind == GATHER else 0
+    at_once = rows_at_once(feed, width, units, rows) if connected else 1
+    row = aligned_floats(width)
+    room = Room(
+        sums=aligned_floats((at_once + TILE_ROWS - 1) * width + LANES) if connected else base,
+        spikes=room_for_spikes(feed, units, events, rows, at_once),
+        row=row,
+        membrane=aligned_floats(width),
+        held=aligned_floats(4 * width),
+        fired=aligned_floats(width),
+        feedback=row if neurons.joins_charge else np.zeros(width, np.float32),
+    )
+    within = senders(feed, lo, hi, size, events)
+    return run_steps(
+        samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, lo, hi, index, value, offset,
+        room, at_once, within,
+    )  # fmt: skip
+
+
+@borrowing
+def run_steps(
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
+    carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array, room: Any, at_once: int,
+    within: Any,
+) -> int:  # fmt: skip
+    """Do the same in that room, with currents of `at_once` rows at a time, from the `senders` that are `within`."""
     size, width, rule = neurons.size, hi - lo, neurons.rule
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
     # What comes back is a sum of its own, unless float32 holds it and the current before it together.
     weight, summed, grid = neurons.recurrent_weight, neurons.recurrent_summed, neurons.recurrent_grid
     apart = neurons.joins_charge or summed != FLOATS
     units = feed.weight.size // size if feed.kind == GATHER else 0
-    at_once = rows_at_once(feed, width, units, samples * steps) if connected else 1
-    sums = aligned_floats((at_once + TILE_ROWS - 1) * width + LANES) if connected else base
-    within = senders(feed, lo, hi, size, events)
-    spikes = np.empty(0, np.float32)
-    row, membrane = aligned_floats(width), aligned_floats(width)
-    # Synaptic currents, adaptations, counters of refractory steps, inhibiting currents.
-    held = aligned_floats(4 * width)
-    fired = aligned_floats(width)
-    feedback = row if neurons.joins_charge else np.zeros(width, np.float32)
+    sums, spikes, row, membrane, held, fired, feedback = room
     stride = neurons.parameters.size // ROW_COUNT
     resting = stride * START
     membranes = samples * neurons.carried_at
@@ -140,7 +198,7 @@ def run_neurons(
                 c = now % at_once * width
                 if c == 0:
                     rows = min(at_once, samples * steps - now)
-                    spikes = connect(sums, feed, lo, hi, size, units, events, now, rows, base, spikes, within)
+                    connect(sums, feed, lo, hi, size, units, events, now, rows, base, spikes, within)
             elif base_steps == 1:
                 c = at
             if recurrent:
@@ -184,7 +242,7 @@ def run_neurons(
                 for k in range(before, count):
                     value[k] = fired[index[k] - lo]
             if trace.size:
-                trace[now, lo:hi] = membrane
+                copy(trace, now * size + lo, membrane, 0, width)
             offset[now + 1] = count
         copy(carried, membranes + at, membrane, 0, width)
         if rule.synapse:
@@ -205,16 +263,22 @@ def run_neurons(
 @kernel
 def run_connection(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
     """Write a connection's currents (rows, size) for as many rows of events; see `signals.Pending.valued`."""
+    make_currents(feed, events, bias, currents, valued)
+
+
+@inner
+def make_currents(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
+    """Do the work of `run_connection`."""
     rows, size = currents.shape
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, rows)
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
     within = senders(feed, 0, size, size, events)
-    spikes = np.empty(0, np.float32)
+    spikes = room_for_spikes(feed, units, events, rows, at_once)
     for first in range(0, rows, at_once):
         block = min(at_once, rows - first)
         if valued:
             connect_values(sums, feed, size, units, events, first, block, bias)
         else:
-            spikes = connect(sums, feed, 0, size, size, units, events, first, block, bias, spikes, within)
+            connect(sums, feed, 0, size, size, units, events, first, block, bias, spikes, within)
         currents[first : first + block] = sums[: block * size].reshape(block, size)

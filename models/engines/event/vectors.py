@@ -347,7 +347,7 @@ add_block_integers_in_doubles, add_block_integers_in_doubles_half = (
 
 @intrinsic
 def copy(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
-    """Write source[s:] to row[r:], so many floats: (row, r, source, s, count)."""
+    """Write source[s:] to row[r:], so many floats, or int32: (row, r, source, s, count)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
