@@ -61,7 +61,8 @@ class Answer:
 
     def by_step(self, rows: FloatArray, layout: Layout, steps: int) -> FloatArray:
         """Return rows of a layout, one for each step of each sample, as (steps, samples, *shape)."""
-        by_sample = rows[:, layout.places].reshape(self.samples, steps, *layout.shape)
+        taken = rows[:, : layout.places.size] if layout.is_flat else rows[:, layout.places]
+        by_sample = taken.reshape(self.samples, steps, *layout.shape)
         return np.ascontiguousarray(by_sample.swapaxes(0, 1))
 
     def per_sample(self, events: Events) -> Counts:
@@ -74,10 +75,9 @@ class Answer:
     def count(self, name: str) -> Counts:
         """Return how often each neuron of a layer fired, (samples, neurons)."""
         layout, events = self.plan.layouts[name], self.spikes[name]
-        flat = len(layout.shape) == 1  # then the neurons lie in their order
-        counts: Counts = np.zeros((self.samples, layout.places.size if flat else layout.size), np.int64)
+        counts: Counts = np.zeros((self.samples, layout.places.size if layout.is_flat else layout.size), np.int64)
         event_kernels.count_units.call(events.index, events.value, events.offset, self.steps, counts)
-        return counts if flat else counts[:, layout.places]
+        return counts if layout.is_flat else counts[:, layout.places]
 
     def raster(self, name: str) -> NDArray[np.int32]:
         """Return a layer's spikes as (time_steps, samples, *shape)."""

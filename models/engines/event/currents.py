@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from models.engines.event.compiled import borrowing, inner
 from models.engines.event.connections import GATHER, INTEGERS, PANEL, PASS, SCATTER
 from models.engines.event.vectors import (
+    ACROSS,
     LANES,
+    LINES,
     TILE_ROWS,
     TILE_VECTORS,
     WIDE,
@@ -29,6 +31,8 @@ from models.engines.event.vectors import (
     add_block_integers_in_doubles_half,
     add_block_values,
     add_block_values_half,
+    add_lines,
+    add_lines_of_integers,
     copy,
     gather_1,
     gather_2,
@@ -257,8 +261,10 @@ def scatter_tile(
             continue
         position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
         end = first + 1
-        while unit and end < k1 and feed.sender[index[end], 0] == position:
-            end += 1
+        if unit:  # the places of a position are neighbours
+            here = position * feed.channels
+            while end < k1 and here <= index[end] < here + feed.channels:
+                end += 1
         for block in range(feed.first_block[position], feed.first_block[position + 1]):
             o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
             lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
@@ -271,6 +277,17 @@ def scatter_tile(
             o -= lo
             if end - first > 1:
                 w -= place * unit
+                while WIDE and lines >= LINES and vectors % ACROSS == 0 and not value.size:
+                    for j in range(0, vectors * LANES, ACROSS * LANES):
+                        if integers:
+                            add_lines_of_integers(
+                                row, o + j, weight, w + j, unit, index, first, end, output_step, weight_step
+                            )
+                        else:
+                            add_lines(row, o + j, weight, w + j, unit, index, first, end, output_step, weight_step)
+                    o += LINES * output_step
+                    w += LINES * weight_step
+                    lines -= LINES
                 for _ in range(lines):
                     if integers:
                         gather_integers(row, o, row, o, weight, w, vectors * LANES, unit, index, first, end)

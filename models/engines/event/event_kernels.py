@@ -8,7 +8,7 @@ import numpy as np
 
 from models.engines.event.compiled import borrowing, inner, kernel
 from models.engines.event.currents import Array, aligned_floats
-from models.engines.event.vectors import LANES, copy, list_bits, nonzero_bits, prefetch
+from models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
 
 
 @kernel
@@ -33,10 +33,10 @@ def find_events(
                 bits = nonzero_bits(values, start + j)
                 others |= bits >> np.uint64(LANES)
                 count = list_bits(index, count, j, bits)
-            for j in range(whole, width):
-                index[count] = j
-                count += values[start + j] != 0.0
-                others |= np.uint64(values[start + j] != 0.0 and values[start + j] != 1.0)
+            if whole < width:
+                bits = first_nonzero_bits(values, start + whole, width - whole)
+                others |= bits >> np.uint64(LANES)
+                count = list_bits(index, count, whole, bits)
             offset[sample * steps + step + 1] = count
     if others:
         for sample in range(samples):
