@@ -180,7 +180,7 @@ class Chunk:
             returning = np.count_nonzero(self.before.rows(f"{layer.name}.spikes"), axis=1)
             answer.operations += returning * layer.fan_out
         helpers = 0
-        if self.cores.count > 1 and not layer.fan_out:
+        if rows * layer.most_work >= self.cores.enough and not layer.fan_out:
             work = ADDED * events.index.size * feed.fan_out + STEPPED * rows * size
             helpers = self.cores.helpers(work, -(-size // feed.step))
         given = (
@@ -226,7 +226,9 @@ class Chunk:
         rows, places = events.offset.size - 1, layout.places.size
         most = min(events.index.size * windows.overlaps, rows * places)
         given = windows, events, layout.size, pool.largest, pool.divisor
-        helpers = self.cores.helpers(MOVED * events.index.size, rows)
+        helpers = 0
+        if rows * pool.most_work >= self.cores.enough:
+            helpers = self.cores.helpers(MOVED * events.index.size, rows)
         if helpers:
             bounds, others = bounds_of(rows, 1, helpers), list[bool]()
             begins = np.minimum(events.offset[bounds[:-1]] * windows.overlaps, bounds[:-1] * places)

@@ -22,7 +22,7 @@ from models.engines.event.connections import (
     summed_by,
     windows_of,
 )
-from models.engines.event.cores import ADDED, STEPPED
+from models.engines.event.cores import ADDED, MOVED, STEPPED
 from models.engines.event.joins import moves_of
 from models.engines.event.layouts import Layout, aligned
 from models.engines.event.stepping import Rule, rule_of
@@ -91,7 +91,10 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer of neurons: if it fires, or several times a step, if its membranes are read, a recurrent spike's cost."""
+    """A layer of neurons: if it fires, or several times a step, if its membranes are read, a recurrent spike's cost.
+
+    `most_work` is about how many microseconds a row takes at most, where all inputs of its connection spike.
+    """
 
     name: str
     layout: Layout
@@ -100,6 +103,7 @@ class Layer:
     several: bool
     traced: bool
     fan_out: int  # 0 where it is not recurrent
+    most_work: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Pooling:
     """A pool: its windows, whether it takes the maximum or what it divides by, and if values other than 1 go densely.
 
     Two cases need dense rows: a maximum of values other than 0 and 1, where 0 counts too, and a sum that float32
-    cannot hold.
+    cannot hold. `most_work` is about how many microseconds a row of events takes at most.
     """
 
     layout: Layout
@@ -115,6 +119,7 @@ class Pooling:
     largest: bool
     divisor: float
     dense: bool
+    most_work: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +200,12 @@ class Plan:
         if isinstance(node, Weighted):
             return _connection(node, network, sums[node.name], before, after)
         if isinstance(node, Neuron):
-            traced = node.name == self.traced
-            return _layer(node, network, sums[f"{node.name}.recurrent"], after, self.carried, traced=traced)
+            return self._layer(node, network, sums[f"{node.name}.recurrent"], after)
         if isinstance(node, Pool):
             windows, largest = windows_of(node, before, after), isinstance(node, MaxPool)
             divisor = 1.0 if isinstance(node, MaxPool | SumPool) else windows.area
-            return Pooling(after, windows, largest, divisor, largest or sums[node.name].by is not Summation.FLOAT32)
+            dense = largest or sums[node.name].by is not Summation.FLOAT32
+            return Pooling(after, windows, largest, divisor, dense, MOVED * before.size)
         if isinstance(node, Scale):
             return Scaling(_by_place(network.parameter(node, "scale"), after))
         if isinstance(node, Moved):
@@ -208,6 +213,29 @@ class Plan:
         if isinstance(node, Delay):
             return Delaying(node.name, _by_place(network.parameter(node, "delay"), after).astype(np.int64))
         raise TypeError(f"no kernel for a {type(node).__name__}")  # a fault of `has_kernel`
+
+    def _layer(self, node: Neuron, network: Network, rule: Sum, layout: Layout) -> Layer:
+        neurons = Neurons(
+            layout.size,
+            rule_of(node),
+            _parameters(node, network, layout),
+            *_recurrent(node, network, rule, layout),
+            self.carried.rows[f"{node.name}.membrane"][1],
+        )
+        (source, *_) = network.spec.sources[node.name]
+        connection = self.nodes.get(source)
+        added = self.arriving[source].size * connection.feed.fan_out if isinstance(connection, Connection) else 0.0
+        spiking = isinstance(node, Spiking)
+        return Layer(
+            node.name,
+            layout,
+            neurons,
+            spiking=spiking,
+            several=isinstance(node, Spiking) and node.fire is Fire.MULTIPLE,
+            traced=node.name == self.traced or not spiking,
+            fan_out=recurrent_fan_out(layout.shape) if neurons.recurrent_weight.size else 0,
+            most_work=ADDED * added + STEPPED * layout.size,
+        )
 
     @cached_property
     def bytes_per_step(self) -> int:
@@ -277,20 +305,6 @@ def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, aft
         cost[before.places] = by_element
     feed, row = summed_by(rule, feed_of(node, network, before, after)), after.to_rows(spread.reshape(-1))
     return Connection(after, feed, as_integers(row, rule.grid) if feed.summed == INTEGERS else row, cost)
-
-
-def _layer(node: Neuron, network: Network, rule: Sum, layout: Layout, carried: CarriedLayout, *, traced: bool) -> Layer:
-    neurons = Neurons(
-        layout.size,
-        rule_of(node),
-        _parameters(node, network, layout),
-        *_recurrent(node, network, rule, layout),
-        carried.rows[f"{node.name}.membrane"][1],
-    )
-    spiking = isinstance(node, Spiking)
-    several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
-    cost = recurrent_fan_out(layout.shape) if neurons.recurrent_weight.size else 0
-    return Layer(node.name, layout, neurons, spiking, several, traced or not spiking, cost)
 
 
 def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:
