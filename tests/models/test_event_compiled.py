@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 from numba.core import caching
+from numba.core.options import DefaultOptions
 
 from models.engines.event import compiled
 
@@ -54,6 +55,7 @@ def run(function: Callable[..., Any]) -> Any:
         (caching.FunctionCache, "save_overload", "called to write a cache, which may fail"),
         (caching.FunctionCache, "load_overload", "called to read a cache, which may be damaged"),
         (caching.IndexDataCacheFile, "_load_index", "called to read a cache's index, which may be damaged"),
+        (DefaultOptions, "_nrt", "what keeps a function from counting references to its arrays"),
         (numba.njit(lambda: None), "_cache", "where a compiled function keeps its cache"),
         (numba.njit(lambda: None), "get_overload", "what gives the code for one signature, to be called directly"),
     ],

@@ -16,10 +16,11 @@ from models.engines.event import currents
 from models.engines.event.carried import Carried
 from models.engines.event.chunk import Chunk
 from models.engines.event.compiled import Kernel
-from models.engines.event.connections import feed_of
+from models.engines.event.connections import FLOATS, INTEGERS, feed_of
 from models.engines.event.cores import Cores
 from models.engines.event.engine import EventEngine
 from models.engines.event.layouts import Layout
+from models.engines.event.plan import Connection
 from models.engines.reference import ReferenceEngine
 from models.spec import Spec
 from models.spec.network import Network
@@ -176,16 +177,98 @@ def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypat
     assert max(most) <= threads
 
 
-def test_no_call_leaves_anything_allocated(digits_like: Network) -> None:
-    engine = EventEngine(digits_like)
-    inputs = DenseInputs(np.ones((1, 4, 64), np.float32), 12)
-    engine.run(inputs)
+@pytest.mark.parametrize("kind", ["constant", "every way", "any weights"])
+def test_no_call_leaves_anything_allocated(kind: str, digits_like: Network) -> None:
+    # A function that counts no references must not call one that returns an array: nobody would free it.
+    network, inputs = digits_like, DenseInputs(np.ones((1, 4, 64), np.float32), 12)
+    if kind == "every way":
+        network, inputs = every_way(), raster(0.4, 5, 3, 2, 6, 6)
+    elif kind == "any weights":  # whose sums are integers, or float64 behind values
+        network = lines_of(32, dyadic_weights=False)
+        inputs = DenseInputs(dyadic(np.random.default_rng(2), 5, 2, 4, 7, 7), 5)
+    engine = EventEngine(network)
+    _, state = engine.run(inputs)
     _nrt_python.memsys_enable_stats()
     before = rtsys.get_allocation_stats()
     for _ in range(50):
-        engine.run(inputs)
+        engine.run(inputs, state)
     after = rtsys.get_allocation_stats()
     assert after.alloc - before.alloc == after.free - before.free > 0
+
+
+def lines_of(channels: int, *, dyadic_weights: bool) -> Network:
+    """A convolution of 3 x 3, behind it one of 5 x 3 whose lines are three times so many channels, and a pool."""
+    rng = np.random.default_rng(8)
+
+    def weight(*shape: int) -> NDArray[Any]:
+        return dyadic(rng, *shape) if dyadic_weights else rng.normal(0, 0.3, shape)
+
+    return network_of(
+        [
+            {"type": "Conv2d", "name": "first", "in_channels": 4, "out_channels": 8, "kernel_size": 3, "padding": 1},
+            {"type": "LIF", "name": "spikes", "decay": 0.75},
+            {"type": "Conv2d", "name": "conv", "in_channels": 8, "out_channels": channels}
+            | {"kernel_size": [5, 3], "padding": [2, 1]},
+            {"type": "LIF", "name": "lif", "decay": 0.75},
+            {"type": "MaxPool2d", "name": "pool", "kernel_size": 2},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "Linear", "name": "fc", "in_features": channels * 9, "out_features": 3},
+            {"type": "IF", "name": "out", "threshold": 4.0},
+        ],
+        {
+            "first.weight": weight(8, 4, 3, 3),
+            "first.bias": weight(8),
+            "conv.weight": weight(channels, 8, 5, 3),
+            "conv.bias": weight(channels),
+            "fc.weight": weight(3, channels * 9),
+            "fc.bias": weight(3),
+        },
+        input={"shape": [4, 7, 7]},
+        coding="spikes",
+        time_steps=5,
+        labels=["a", "b", "c"],
+    )
+
+
+@pytest.mark.parametrize("dyadic_weights", [True, False], ids=["floats", "integers"])
+@pytest.mark.parametrize("channels", [16, 32, 64, 80, 96])
+def test_three_lines_of_a_kernel_are_added_together_where_they_fill_the_registers(
+    channels: int, dyadic_weights: bool
+) -> None:
+    # Inside the image a spike reaches five lines of 3 x channels: with 32 channels six vectors, with 64 twice and with
+    # 96 three times six. At its edges lines are shorter and fewer, and lines of 16 and 80 channels are no multiple.
+    network, inputs = lines_of(channels, dyadic_weights=dyadic_weights), raster(0.5, 5, 3, 4, 7, 7)
+    connection = EventEngine(network).plan.nodes["conv"]
+    assert isinstance(connection, Connection)
+    assert connection.feed.summed == (FLOATS if dyadic_weights else INTEGERS)
+    expected, _ = ReferenceEngine(network).run(inputs, record=EVERYTHING)
+    assert expected.rasters["spikes"].mean() > 0.2  # so that a position has several spikes
+    assert_same(EventEngine(network).run(inputs, record=EVERYTHING)[0], expected)
+
+
+@pytest.mark.parametrize("width", [1, 2, 15, 16, 17, 31, 33])
+def test_rows_of_any_width_are_searched_to_their_end_and_no_further(width: int) -> None:
+    # The last value of each row, of which the first sample's is a spike and the second's is not; NaN lies behind them.
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": width, "out_features": 1, "bias": False},
+            {"type": "LI", "name": "out", "decay": 0.0},
+        ],
+        {"fc.weight": np.ones((1, width), np.float32)},
+        input={"shape": [width], "low": 0, "high": 2},
+        coding="current",
+        time_steps=1,
+        labels=["only"],
+        readout="last_membrane",
+    )
+    held = np.full(2 * width + 16, np.nan, np.float32)
+    steps = held[: 2 * width].reshape(1, 2, width)
+    steps[...] = 0.0
+    steps[0, :, -1] = 1.0, 1.5
+    result, _ = EventEngine(network).run(DenseInputs(steps, 1))
+    assert result.readout.tolist() == [[1.0], [1.5]]
+    assert result.synaptic_operations is not None
+    assert result.synaptic_operations.tolist() == [1, 1]
 
 
 def test_every_kernel_has_one_signature_which_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,6 @@ class Answer:
     def __init__(self, network: Network, plan: Plan, samples: int, steps: int, record: Record) -> None:
         self.spec, self.plan, self.samples, self.steps = network.spec, plan, samples, steps
         self.keep_rasters = self.keep_membranes = False
-        self.traced = self.spec.readout_node.name if self.spec.readout.of_membrane else None
         if record:  # looking for a flag takes as long as a small kernel
             self.keep_rasters, self.keep_membranes = Record.RASTER in record, Record.MEMBRANE in record
         self.operations: Counts = np.zeros(samples, np.int64)
@@ -54,7 +53,7 @@ class Answer:
         """Return what the answer is read from at each step, (1 or time_steps, samples, *shape); None for counts."""
         if self.spec.readout is Readout.SPIKE_COUNT:
             return None
-        if name == self.traced or (name in self.membranes and name not in self.spikes):
+        if name == self.plan.traced or (name in self.membranes and name not in self.spikes):
             return self.membranes[name]
         assert self.output is not None  # noqa: S101  (the chunk sets it before it asks for the result)
         dense = self.output.dense()
@@ -62,7 +61,8 @@ class Answer:
 
     def by_step(self, rows: FloatArray, layout: Layout, steps: int) -> FloatArray:
         """Return rows of a layout, one for each step of each sample, as (steps, samples, *shape)."""
-        by_sample = rows[:, layout.places].reshape(self.samples, steps, *layout.shape)
+        taken = rows[:, : layout.places.size] if layout.is_flat else rows[:, layout.places]
+        by_sample = taken.reshape(self.samples, steps, *layout.shape)
         return np.ascontiguousarray(by_sample.swapaxes(0, 1))
 
     def per_sample(self, events: Events) -> Counts:
@@ -75,10 +75,9 @@ class Answer:
     def count(self, name: str) -> Counts:
         """Return how often each neuron of a layer fired, (samples, neurons)."""
         layout, events = self.plan.layouts[name], self.spikes[name]
-        flat = len(layout.shape) == 1  # then the neurons lie in their order
-        counts: Counts = np.zeros((self.samples, layout.places.size if flat else layout.size), np.int64)
+        counts: Counts = np.zeros((self.samples, layout.places.size if layout.is_flat else layout.size), np.int64)
         event_kernels.count_units.call(events.index, events.value, events.offset, self.steps, counts)
-        return counts if flat else counts[:, layout.places]
+        return counts if layout.is_flat else counts[:, layout.places]
 
     def raster(self, name: str) -> NDArray[np.int32]:
         """Return a layer's spikes as (time_steps, samples, *shape)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from models.engines.event.carried import LINE, Carried
 from models.engines.event.connections import NOTHING, PASSED
 from models.engines.event.cores import ADDED, MOVED, STEPPED, Cores
 from models.engines.event.joins import join
-from models.engines.event.plan import Plan
+from models.engines.event.plan import Connection, Delaying, Layer, Moving, Plan, Planned, Pooling, Scaling
 from models.engines.event.signals import (
     NONE,
     ONES,
@@ -28,15 +30,14 @@ from models.engines.event.signals import (
     room_for_index,
     values_of,
 )
-from models.engines.event.tiles import AT_START, bounds_of, find_events
-from models.engines.fan_out import recurrent_fan_out
+from models.engines.event.tiles import bounds_of, find_in_tiles
+from models.engines.event.vectors import LANES
 from models.engines.readout import check_spikes
 from models.engines.state import Steps, steps_since_rest
 from models.engines.stop import Stop, check
 from models.spec import INPUT
 from models.spec.network import FloatArray, Network
-from models.spec.nodes import Delay, Fire, JoinBase, MaxPool, Neuron, Node, Pool, Spiking, SumPool
-from models.spec.sums import Summation
+from models.spec.nodes import JoinBase, Node
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
 ALONE = Cores(1)
@@ -128,18 +129,9 @@ class Chunk:
 
     def apply(self, node: Node, arriving: Signal) -> Signal:
         """Return what leaves `node`."""
-        if node.name in self.plan.connections:
-            return self.connection(node, arriving)
-        if isinstance(node, Neuron):
-            return self.neurons(node, arriving)
-        if isinstance(node, Pool) and node.name in self.plan.windows:
-            return self.pool(node, arriving)
-        if isinstance(node, Delay):
-            return self.delay(node, arriving)
-        if node.name in self.plan.scales:
-            return self.scale(node, arriving)
-        if node.name in self.plan.moves:
-            return self.move(node, arriving)
+        planned = self.plan.nodes.get(node.name)
+        if planned is not None:
+            return METHODS[type(planned)](self, planned, arriving)
         return arriving if isinstance(node, JoinBase) else self.run_plain(node, arriving)
 
     def join(self, node: Node, inputs: Sequence[Signal]) -> Signal:
@@ -161,71 +153,70 @@ class Chunk:
         leaving = plain.connect_steps(node, self.network, values, begun, self.steps)
         return of_values(layout, leaving.swapaxes(0, 1))
 
-    def connection(self, node: Node, arriving: Signal) -> Signal:
+    def connection(self, connection: Connection, arriving: Signal) -> Signal:
         """Count a weighted connection's operations; its currents are computed by the node that takes them."""
-        connection, source = self.plan.connections[node.name], arriving.sparse()
+        source = arriving.sparse()
+        events = source.events
         event_kernels.count_operations.call(
-            source.events.index, source.events.offset, source.steps, connection.cost, self.answer.operations
+            events.index, events.offset, source.steps, connection.cost, self.answer.operations
         )
-        return Pending(self.plan.layouts[node.name], source, connection.feed, connection.bias)
+        return Pending(connection.layout, source, connection.feed, connection.bias)
 
-    def neurons(self, node: Neuron, arriving: Signal) -> Signal:
+    def neurons(self, layer: Layer, arriving: Signal) -> Signal:
         """Run a layer of neurons, and with it the connection before it where that has an input for every step."""
-        layout, parameters = self.plan.layouts[node.name], self.plan.neurons[node.name]
+        layout, steps, answer = layer.layout, self.steps, self.answer
         feed, events, base_steps = NOTHING, NONE, 0
-        if isinstance(arriving, Pending) and arriving.steps == self.steps and not arriving.valued:
+        if isinstance(arriving, Pending) and arriving.steps == steps and not arriving.valued:
             feed, events, base = arriving.feed, arriving.source.events, arriving.bias
-        elif isinstance(arriving, Sparse) and arriving.is_large and arriving.steps == self.steps:
+        elif isinstance(arriving, Sparse) and arriving.is_large and arriving.steps == steps:
             feed, events, base = PASSED, arriving.events, ONES
         else:
             currents = arriving.dense()
             base, base_steps = currents.rows.reshape(-1), currents.steps
-        rows = self.samples * self.steps
-        spiking = isinstance(node, Spiking)
-        several = isinstance(node, Spiking) and node.fire is Fire.MULTIPLE
-        traced = not spiking or self.answer.keep_membranes or node.name == self.answer.traced
-        trace = np.empty((rows, layout.size), np.float32) if traced else NO_ROWS
-        recurrent = parameters.recurrent_weight.size > 0
-        if self.before is not None and recurrent:
-            returning = np.count_nonzero(self.before.rows(f"{node.name}.spikes"), axis=1)
-            self.answer.operations += returning * recurrent_fan_out(layout.shape)
+        rows, size = self.samples * steps, layout.size
+        traced = layer.traced or answer.keep_membranes
+        trace = np.empty((rows, size), np.float32) if traced else NO_ROWS
+        if self.before is not None and layer.fan_out:
+            returning = np.count_nonzero(self.before.rows(f"{layer.name}.spikes"), axis=1)
+            answer.operations += returning * layer.fan_out
         helpers = 0
-        if not recurrent and self.cores.count > 1:
-            work = ADDED * events.index.size * feed.fan_out + STEPPED * rows * layout.size
-            helpers = self.cores.helpers(work, -(-layout.size // feed.step))
-        bounds = bounds_of(layout.size, feed.step, helpers)
-        spikes, _ = find_events(
-            self.cores, helpers, bounds, rows * bounds[:-1] if helpers else AT_START, rows, rows * layout.size, several,
-            kernels.run_neurons.call,
-            self.samples, self.steps, feed, events, base, base_steps, parameters, self.begun, self.carried, trace,
+        if rows * layer.most_work >= self.cores.enough and not layer.fan_out:
+            work = ADDED * events.index.size * feed.fan_out + STEPPED * rows * size
+            helpers = self.cores.helpers(work, -(-size // feed.step))
+        given = (
+            self.samples, steps, feed, events, base, base_steps, layer.neurons, self.begun, self.carried, trace
         )  # fmt: skip
+        if helpers:
+            bounds = bounds_of(size, feed.step, helpers)
+            run = partial(kernels.run_neurons.call, *given)
+            spikes = find_in_tiles(
+                self.cores, helpers, bounds, rows * bounds[:-1], rows, rows * size, layer.several, run
+            )
+        else:
+            index, offset = np.empty(rows * size + LANES, np.int32), np.empty(rows + 1, np.int64)
+            value = np.empty(rows * size, np.float32) if layer.several else ONES
+            found = kernels.run_neurons.call(*given, 0, size, index, value, offset)
+            spikes = Events(index[:found], value[:found] if layer.several else ONES, offset)
         if traced:
-            self.answer.add_trace(node.name, trace)
-        if not spiking:
-            return Dense(layout, self.steps, trace)
-        if several:
-            check_spikes(node.name, float(spikes.value.max(initial=0)))
-        self.answer.spikes[node.name] = spikes
-        if recurrent:  # the last step's spikes come back only in a run that goes on from here
-            returning = spikes.offset[self.steps - 1 : -1 : self.steps] - spikes.offset[: -1 : self.steps]
-            self.answer.operations += returning * recurrent_fan_out(layout.shape)
-        return Sparse(layout, self.steps, spikes)
+            answer.add_trace(layer.name, trace)
+        if not layer.spiking:
+            return Dense(layout, steps, trace)
+        if layer.several:
+            check_spikes(layer.name, float(spikes.value.max(initial=0)))
+        answer.spikes[layer.name] = spikes
+        if layer.fan_out:  # the last step's spikes come back only in a run that goes on from here
+            returning = spikes.offset[steps - 1 : -1 : steps] - spikes.offset[:-1:steps]
+            answer.operations += returning * layer.fan_out
+        return Sparse(layout, steps, spikes)
 
-    def pool(self, node: Pool, arriving: Signal) -> Signal:
-        """Pool events into events.
-
-        Two cases need dense rows: a maximum of values other than 0 and 1, where 0 counts too, and a sum that float32
-        cannot hold.
-        """
-        layout, windows = self.plan.layouts[node.name], self.plan.windows[node.name]
-        largest = isinstance(node, MaxPool)
-        divisor = 1.0 if isinstance(node, MaxPool | SumPool) else windows.area
-        dense = largest or self.plan.sums[node.name].by is not Summation.FLOAT32
-        if not isinstance(arriving, Sparse) or (dense and arriving.events.value.size):
+    def pool(self, pool: Pooling, arriving: Signal) -> Signal:
+        """Pool events into events, or rows into rows."""
+        layout, windows = pool.layout, pool.windows
+        if not isinstance(arriving, Sparse) or (pool.dense and arriving.events.value.size):
 
             def pool_rows(given: Dense) -> Dense:
                 pooled = np.zeros((len(given.rows), layout.size), np.float32)
-                event_kernels.pool_rows.call(windows, largest, divisor, given.rows, pooled)
+                event_kernels.pool_rows.call(windows, pool.largest, pool.divisor, given.rows, pooled)
                 return Dense(layout, given.steps, pooled)
 
             if isinstance(arriving, Sparse) and arriving.is_large:
@@ -233,31 +224,43 @@ class Chunk:
             return pool_rows(arriving.dense())
         events = arriving.events
         rows, places = events.offset.size - 1, layout.places.size
-        helpers = self.cores.helpers(MOVED * events.index.size, rows)
-        bounds, begins = bounds_of(rows, 1, helpers), AT_START
-        if helpers:
-            begins = np.minimum(events.offset[bounds[:-1]] * windows.overlaps, bounds[:-1] * places)
         most = min(events.index.size * windows.overlaps, rows * places)
-        pooled, turn = find_events(
-            self.cores, helpers, bounds, begins, rows, most, True,
-            event_kernels.pool_events.call, windows, events, layout.size, largest, divisor,
-        )  # fmt: skip
-        if divisor == 1.0 and not turn[1]:  # all are spikes
+        given = windows, events, layout.size, pool.largest, pool.divisor
+        helpers = 0
+        if rows * pool.most_work >= self.cores.enough:
+            helpers = self.cores.helpers(MOVED * events.index.size, rows)
+        if helpers:
+            bounds, others = bounds_of(rows, 1, helpers), list[bool]()
+            begins = np.minimum(events.offset[bounds[:-1]] * windows.overlaps, bounds[:-1] * places)
+
+            def find(*tile: Any) -> None:
+                if not event_kernels.pool_events.call(*given, *tile):
+                    others.append(True)
+
+            pooled = find_in_tiles(self.cores, helpers, bounds, begins, rows, most, True, find)
+            ones = not others
+        else:
+            index, value = np.empty(most + LANES, np.int32), np.empty(most, np.float32)
+            offset = np.empty(rows + 1, np.int64)
+            ones = event_kernels.pool_events.call(*given, 0, rows, index, value, offset)
+            found = offset[-1]
+            pooled = Events(index[:found], value[:found], offset)
+        if pool.divisor == 1.0 and ones:  # all are spikes
             pooled = pooled._replace(value=ONES)
         return Sparse(layout, arriving.steps, pooled)
 
-    def scale(self, node: Node, arriving: Signal) -> Signal:
+    def scale(self, scaling: Scaling, arriving: Signal) -> Signal:
         """Multiply each element by its factor."""
-        source, scale = arriving.sparse(), self.plan.scales[node.name]
+        source = arriving.sparse()
         size = source.events.index.size
         index, value, offset = np.empty(size, np.int32), np.empty(size, np.float32), np.empty_like(source.events.offset)
-        event_kernels.scale_events.call(source.events, scale, index, value, offset)
+        event_kernels.scale_events.call(source.events, scaling.scale, index, value, offset)
         found = offset[-1]
         return Sparse(source.layout, source.steps, Events(index[:found], value[:found], offset))
 
-    def delay(self, node: Node, arriving: Signal) -> Signal:
+    def delay(self, delaying: Delaying, arriving: Signal) -> Signal:
         """Delay each element by its steps, and keep the last inputs for the state."""
-        source, delay, name = arriving.sparse(), self.plan.delays[node.name], node.name + LINE
+        source, delay, name = arriving.sparse(), delaying.delay, delaying.name + LINE
         layout, longest = self.plan.carried.lines[name]
         past = NONE
         if self.before is not None:
@@ -274,9 +277,9 @@ class Chunk:
         found = offset[-1]
         return Sparse(layout, self.steps, Events(index[:found], value[:found], offset))
 
-    def move(self, node: Node, arriving: Signal) -> Signal:
+    def move(self, moving: Moving, arriving: Signal) -> Signal:
         """Move each value to its place in another shape or another order of the axes."""
-        after, moves, before = self.plan.layouts[node.name], self.plan.moves[node.name], arriving.layout
+        after, moves, before = moving.layout, moving.moves, arriving.layout
         if isinstance(arriving, Sparse):
             index, value, offset = arriving.events
             return Sparse(after, arriving.steps, Events(moves[index], value, offset))
@@ -284,3 +287,13 @@ class Chunk:
         rows = np.zeros((len(dense.rows), after.size), np.float32)
         rows[:, moves[before.places]] = dense.rows[:, before.places]
         return Dense(after, dense.steps, rows)
+
+
+METHODS: Mapping[type[Planned], Callable[[Chunk, Any, Signal], Signal]] = {
+    Connection: Chunk.connection,
+    Layer: Chunk.neurons,
+    Pooling: Chunk.pool,
+    Scaling: Chunk.scale,
+    Delaying: Chunk.delay,
+    Moving: Chunk.move,
+}

@@ -1,10 +1,10 @@
 """How kernels are compiled and kept: on disk beside their source, where that can be written, for this processor.
 
-This is the one file that uses parts of Numba which its documentation does not promise: a dispatcher's `_cache`, its
-index, and the classes of `numba.core.caching` that it takes. `njit(cache=True)` would do without them, but knows a
-cache by the time at which one source file was written: an image's layers round that time, and a change of an equation
-or an intrinsic, in another file, leaves it as it was, so that an old kernel would run. And it fails where a cache
-cannot be written.
+This is the one file that uses parts of Numba which its documentation does not promise: njit's option `_nrt`, see
+`borrowing`, a dispatcher's `_cache`, its index, and the classes of `numba.core.caching` that it takes.
+`njit(cache=True)` would do without these, but knows a cache by the time at which one source file was written: an
+image's layers round that time, and a change of an equation or an intrinsic, in another file, leaves it as it was, so
+that an old kernel would run. And it fails where a cache cannot be written.
 
 pyproject.toml bounds Numba's version for this file's sake, and tests/models/test_event_compiled.py says in a sentence
 what broke under a newer one.
@@ -75,28 +75,39 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def inner(function: Callable[..., Any]) -> Callable[..., Any]:
+def inner(function: Callable[..., Any], *, counted: bool = True) -> Callable[..., Any]:
     """Compile a function that kernels call, at its first call, or fetch it from its cache.
 
-    mypy sees numbers as anything: inside a kernel they are the machine's.
+    It may make arrays, and return them to another such function. mypy sees numbers as anything: inside a kernel they
+    are the machine's.
     """
-    dispatcher: Any = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
+    dispatcher: Any = njit(nogil=True, boundscheck=False, error_model="numpy", _nrt=counted)(function)
     dispatcher._cache = _Cache(function)  # what njit's `cache=True` does, with another class
     return dispatcher
+
+
+def borrowing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that kernels call and that makes no array, nor calls what returns one.
+
+    It borrows its caller's arrays without counting references to them. Numba's counters are atomic: counting took most
+    of a small layer's time wherever a loop over steps or events gave an array another name.
+    """
+    return inner(function, counted=False)
 
 
 class Kernel:
     """A compiled function that Python calls, through `call`; it runs without the interpreter's lock.
 
     Numba looks at the types of all arguments at each call, which takes longer than a small layer does. Our kernels have
-    one signature each: once that is compiled, `call` goes straight to it.
+    one signature each: once that is compiled, `call` goes straight to it. They are `borrowing`, which makes a call
+    shorter too: a counted array is given an owner on its way in. What a kernel needs for itself, an `inner` makes.
     """
 
     every: ClassVar[list[Kernel]] = []
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = function.__name__
-        self.dispatcher: Any = inner(function)
+        self.dispatcher: Any = borrowing(function)
         self.call: Callable[..., Any] = self.dispatcher
         self.every.append(self)
 

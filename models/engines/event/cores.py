@@ -6,6 +6,7 @@ that a thread that comes late, or never, costs nothing but its help.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -19,11 +20,12 @@ ADDED, STEPPED, MOVED = 5e-5, 2e-4, 2e-3  # microseconds for a weight, for a ste
 class Cores:
     """So many cores, on which runs and their helpers are counted; the threads of helpers start when they are needed.
 
-    A thread more works on a layer for each `least_work` microseconds that it is reckoned to take.
+    A thread more works on a layer for each `least_work` microseconds that it is reckoned to take: two do from `enough`.
     """
 
     def __init__(self, count: int, least_work: float = LEAST_WORK) -> None:
         self.count, self.least_work = count, least_work
+        self.enough = 2 * least_work if count > 1 else math.inf
         self._forget()
         if count > 1 and hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
@@ -47,7 +49,7 @@ class Cores:
 
     def helpers(self, work: float, parts: int) -> int:
         """Take free cores for `work` microseconds in so many parts and return how many; `share` gives them back."""
-        if self.count == 1 or work < 2 * self.least_work:
+        if work < self.enough:
             return 0
         threads = min(self.count, parts)
         if work < threads * self.least_work:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.compiled import inner
+from models.engines.event.compiled import borrowing, inner
 from models.engines.event.connections import GATHER, INTEGERS, PANEL, PASS, SCATTER
 from models.engines.event.vectors import (
+    ACROSS,
     LANES,
+    LINES,
     TILE_ROWS,
     TILE_VECTORS,
     WIDE,
@@ -29,6 +31,8 @@ from models.engines.event.vectors import (
     add_block_integers_in_doubles_half,
     add_block_values,
     add_block_values_half,
+    add_lines,
+    add_lines_of_integers,
     copy,
     gather_1,
     gather_2,
@@ -71,7 +75,7 @@ def aligned_floats(count: int) -> Array:
     return room[start : start + count]
 
 
-@inner
+@borrowing
 def gather(
     sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, value: Array,
     k0: int, k1: int,
@@ -106,7 +110,7 @@ def gather(
         j += LANES * step
 
 
-@inner
+@borrowing
 def gather_integers(
     sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, k0: int,
     k1: int,
@@ -124,7 +128,7 @@ def gather_integers(
         j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
 
 
-@inner
+@borrowing
 def gather_to_floats(
     sums: Array, s: int, base: Array, b: int, weight: Array, w: int, width: int, unit: int, index: Array, k0: int,
     k1: int, grid: np.float32,
@@ -142,7 +146,7 @@ def gather_to_floats(
         j += LANES * (4 if left >= 4 * LANES else 2 if left >= 2 * LANES else 1)
 
 
-@inner
+@borrowing
 def gather_doubles(
     sums: Array, s: int, base: Array, b: int, weight: Array, integers: bool, size: int, units: int, index: Array,
     value: Array, k0: int, k1: int, grid: float,
@@ -174,7 +178,7 @@ def gather_doubles(
                 j += LANES
 
 
-@inner
+@borrowing
 def multiply(
     sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int
 ) -> None:  # fmt: skip
@@ -201,7 +205,7 @@ def multiply(
                     column += LANES
 
 
-@inner
+@borrowing
 def multiply_integers(
     sums: Array, spikes: Array, rows: int, base: Array, weight: Array, lo: int, hi: int, size: int, units: int,
     grid: np.float32,
@@ -226,7 +230,7 @@ def multiply_integers(
                     column += LANES
 
 
-@inner
+@borrowing
 def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int) -> None:
     """Add what the events k0 to k1 send through a convolution to a row of its output; see `connections.Feed`.
 
@@ -235,7 +239,7 @@ def scatter(row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int)
     scatter_tile(row, feed, index, value, k0, k1, 0, EVERYWHERE, 0, EVERYWHERE)
 
 
-@inner
+@borrowing
 def scatter_tile(
     row: Array, feed: Any, index: Array, value: Array, k0: int, k1: int, lo: int, hi: int, first_sender: int,
     end_senders: int,
@@ -257,8 +261,10 @@ def scatter_tile(
             continue
         position, weights_at, group_at = feed.sender[place, 0], feed.sender[place, 1], feed.sender[place, 2]
         end = first + 1
-        while unit and end < k1 and feed.sender[index[end], 0] == position:
-            end += 1
+        if unit:  # the places of a position are neighbours
+            here = position * feed.channels
+            while end < k1 and here <= index[end] < here + feed.channels:
+                end += 1
         for block in range(feed.first_block[position], feed.first_block[position + 1]):
             o, w = np.int64(feed.blocks[block, 0] + group_at), np.int64(feed.blocks[block, 1] + weights_at)
             lines, vectors = np.int64(feed.blocks[block, 2]), np.int64(feed.blocks[block, 3])
@@ -271,6 +277,17 @@ def scatter_tile(
             o -= lo
             if end - first > 1:
                 w -= place * unit
+                while WIDE and lines >= LINES and vectors % ACROSS == 0 and not value.size:
+                    for j in range(0, vectors * LANES, ACROSS * LANES):
+                        if integers:
+                            add_lines_of_integers(
+                                row, o + j, weight, w + j, unit, index, first, end, output_step, weight_step
+                            )
+                        else:
+                            add_lines(row, o + j, weight, w + j, unit, index, first, end, output_step, weight_step)
+                    o += LINES * output_step
+                    w += LINES * weight_step
+                    lines -= LINES
                 for _ in range(lines):
                     if integers:
                         gather_integers(row, o, row, o, weight, w, vectors * LANES, unit, index, first, end)
@@ -315,7 +332,7 @@ def senders(feed: Any, lo: int, hi: int, size: int, events: Any) -> Any:
     return first, end, descents == 0
 
 
-@inner
+@borrowing
 def first_at_least(index: Array, k0: int, k1: int, place: int) -> int:
     """Return the first of the events k0 to k1, which ascend, at that place or behind it; k1 where there is none."""
     while k0 < k1:
@@ -409,18 +426,18 @@ def connect_values(
             gather_doubles(sums, s, base, 0, feed.weight, integers, size, units, place, value, 0, k1 - k0, feed.grid)
 
 
-@inner
+@borrowing
 def connect(
     sums: Array, feed: Any, lo: int, hi: int, size: int, units: int, events: Any, first: int, rows: int, base: Array,
     spikes: Array, within: Any,
-) -> Array:  # fmt: skip
-    """Write the currents of the places from `lo` to `hi` for `rows` rows of events from `first` on, return `spikes`.
+) -> None:  # fmt: skip
+    """Write the currents of the places from `lo` to `hi` for `rows` rows of events from `first` on.
 
     They go into sums (rows, hi - lo), with a vector's room behind. The bounds are multiples of the connection's `step`,
     or the end of a row; `within` is what `senders` says of a convolution.
 
     The currents are floats, whatever they are added up in; see `connect_values` for those of `signals.Pending.valued`.
-    Rows of which a larger share than the connection's `busy` spikes go by `multiply`, which takes them in `spikes`.
+    Rows that are `busy` go by `multiply`, which takes them in `spikes`, see `room_for_spikes`.
     """
     index, value, offset, stride = events.index, events.value, events.offset, hi - lo
     integers, grid = feed.summed == INTEGERS, np.float32(feed.grid)
@@ -434,16 +451,14 @@ def connect(
             for k in range(k0, k1):
                 if lo <= index[k] < hi:
                     sums[index[k] - lo] = value[k] if value.size else np.float32(1.0)
-            return spikes
+            return
         copy(sums, 0, base, lo, stride)
         scatter_tile(sums, feed, index, value, k0, k1, lo, hi, first_place, end)
         if integers:
             to_floats(sums, 0, stride, grid)
-        return spikes
-    if not value.size and offset[first + rows] - offset[first] > feed.busy * rows * units:
+        return
+    if busy(feed, units, events, first, rows):
         tiled = -(-rows // TILE_ROWS) * TILE_ROWS
-        if not spikes.size:
-            spikes = aligned_floats(tiled * units)
         spikes[: tiled * units] = 0.0
         bits = spikes.view(np.int32)
         for r in range(rows):
@@ -456,7 +471,7 @@ def connect(
             multiply_integers(sums, spikes, tiled, base, feed.weight, lo, hi, size, units, grid)
         else:
             multiply(sums, spikes, tiled, base, feed.weight, lo, hi, size, units)
-        return spikes
+        return
     for j in range(lo, hi, PANEL):
         for r in range(rows):
             k0, k1 = offset[first + r], offset[first + r + 1]
@@ -465,10 +480,26 @@ def connect(
                 gather_to_floats(sums, s, base, j, feed.weight, w, width, width, index, k0, k1, grid)
             else:
                 gather(sums, s, base, j, feed.weight, w, width, width, index, value, k0, k1)
-    return spikes
+
+
+@borrowing
+def busy(feed: Any, units: int, events: Any, first: int, rows: int) -> bool:
+    """Return whether more of the inputs spike in `rows` rows from `first` on than the connection's `busy` share."""
+    if feed.kind != GATHER or events.value.size:
+        return False
+    return events.offset[first + rows] - events.offset[first] > feed.busy * rows * units
 
 
 @inner
+def room_for_spikes(feed: Any, units: int, events: Any, rows: int, at_once: int) -> Array:
+    """Return what `connect` needs as `spikes` where it is given `at_once` of the rows at a time: often nothing."""
+    for first in range(0, rows, at_once):
+        if busy(feed, units, events, first, min(at_once, rows - first)):
+            return aligned_floats(-(-at_once // TILE_ROWS) * TILE_ROWS * units)
+    return np.empty(0, np.float32)
+
+
+@borrowing
 def rows_at_once(feed: Any, width: int, units: int, rows: int) -> int:
     """Return how many rows of so many currents are made at once: so many that they and their spikes fit BLOCK."""
     if feed.kind != GATHER:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from models.engines.event.compiled import inner, kernel
+from models.engines.event.compiled import borrowing, inner, kernel
 from models.engines.event.currents import Array, aligned_floats
-from models.engines.event.vectors import LANES, list_bits, nonzero_bits, prefetch, take
+from models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
 
 
 @kernel
@@ -33,10 +33,10 @@ def find_events(
                 bits = nonzero_bits(values, start + j)
                 others |= bits >> np.uint64(LANES)
                 count = list_bits(index, count, j, bits)
-            for j in range(whole, width):
-                index[count] = j
-                count += values[start + j] != 0.0
-                others |= np.uint64(values[start + j] != 0.0 and values[start + j] != 1.0)
+            if whole < width:
+                bits = first_nonzero_bits(values, start + whole, width - whole)
+                others |= bits >> np.uint64(LANES)
+                count = list_bits(index, count, whole, bits)
             offset[sample * steps + step + 1] = count
     if others:
         for sample in range(samples):
@@ -60,49 +60,62 @@ def fill_rows(events: Any, rows: Array) -> None:
 
 @kernel
 def pool_events(
-    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, bounds: Array, begins: Array,
-    turn: Array, indices: Array, values: Array, offsets: Array,
-) -> None:  # fmt: skip
-    """Pool events into events of rows of `size`, which go where `tiles.find_events` says.
+    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
+    value: Array, offset: Array,
+) -> bool:  # fmt: skip
+    """Pool events into events of rows of `size`, and return if the sums or maxima are all 1.
 
-    By the sum over each window, divided by `divisor`, or by the maximum, where all events must be spikes. A tile is the
-    rows from one of the `bounds` (tiles + 1,) to the next; threads share them as those of `kernels.run_neurons`.
+    By the sum over each window, divided by `divisor`, or by the maximum, where all events must be spikes. Only the rows
+    from `lo` to `hi` are pooled, so that several threads may share a pool; the others get no event.
     """
+    return pool_rows_of_events(windows, events, size, take_maximum, divisor, lo, hi, index, value, offset)
+
+
+@inner
+def pool_rows_of_events(
+    windows: Any, events: Any, size: int, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
+    value: Array, offset: Array,
+) -> bool:  # fmt: skip
+    """Do the work of `pool_events`, with a row for the sums or maxima."""
     row = aligned_floats(size)
     row[:] = 0.0
+    return pool_into(row, windows, events, take_maximum, divisor, lo, hi, index, value, offset)
+
+
+@borrowing
+def pool_into(
+    row: Array, windows: Any, events: Any, take_maximum: bool, divisor: float, lo: int, hi: int, index: Array,
+    value: Array, offset: Array,
+) -> bool:  # fmt: skip
+    """Do the same with a row of zeros."""
+    size = row.size
     valued = events.value.size > 0
-    while True:
-        tile = take(turn)
-        if tile >= begins.size:
-            return
-        index, value, offset = indices[begins[tile] :], values[begins[tile] :], offsets[tile]
-        count = 0
-        others = np.uint64(0)
-        offset[: bounds[tile] + 1] = 0
-        for r in range(bounds[tile], bounds[tile + 1]):
-            for k in range(events.offset[r], events.offset[r + 1]):
-                given = events.value[k] if valued else np.float32(1.0)
-                for w in range(windows.overlaps):
-                    place = windows.outputs[events.index[k], w]
-                    if place < 0:
-                        break
-                    row[place] = given if take_maximum else row[place] + given
-            first = count
-            for j in range(0, size, LANES):
-                bits = nonzero_bits(row, j)
-                others |= bits >> np.uint64(LANES)
-                count = list_bits(index, count, j, bits)
+    count = 0
+    others = np.uint64(0)
+    offset[: lo + 1] = 0
+    for r in range(lo, hi):
+        for k in range(events.offset[r], events.offset[r + 1]):
+            given = events.value[k] if valued else np.float32(1.0)
+            for w in range(windows.overlaps):
+                place = windows.outputs[events.index[k], w]
+                if place < 0:
+                    break
+                row[place] = given if take_maximum else row[place] + given
+        first = count
+        for j in range(0, size, LANES):
+            bits = nonzero_bits(row, j)
+            others |= bits >> np.uint64(LANES)
+            count = list_bits(index, count, j, bits)
+        for k in range(first, count):
+            if not take_maximum:
+                value[k] = row[index[k]]
+            row[index[k]] = 0.0
+        if divisor != 1.0:
             for k in range(first, count):
-                if not take_maximum:
-                    value[k] = row[index[k]]
-                row[index[k]] = 0.0
-            if divisor != 1.0:
-                for k in range(first, count):
-                    value[k] /= np.float32(divisor)
-            offset[r + 1] = count
-        offset[bounds[tile + 1] + 1 :] = count
-        if others:
-            turn[1] = 1
+                value[k] /= np.float32(divisor)
+        offset[r + 1] = count
+    offset[hi + 1 :] = count
+    return not others
 
 
 @kernel
@@ -129,15 +142,15 @@ def pool_rows(windows: Any, take_maximum: bool, divisor: float, rows: Array, poo
 
 @kernel
 def merge_events(begins: Array, index: Array, value: Array, offset: Array, to: Any) -> None:
-    """Write what tiles have found, see `tiles.find_events`, as events `to`, row after row and tile after tile."""
+    """Write what tiles have found, see `tiles.find_in_tiles`, as events `to`, row after row and tile after tile."""
     count = 0
     to.offset[0] = 0
     for r in range(to.offset.size - 1):
         for tile in range(begins.size):
             first, found = begins[tile] + offset[tile, r], offset[tile, r + 1] - offset[tile, r]
-            to.index[count : count + found] = index[first : first + found]
+            copy(to.index, count, index, first, found)
             if to.value.size:
-                to.value[count : count + found] = value[first : first + found]
+                copy(to.value, count, value, first, found)
             count += found
         to.offset[r + 1] = count
 
@@ -256,7 +269,8 @@ def delay_events(
                             value[offset[now]] = given
                         offset[now] += 1
         if not writing:
-            offset[1:] = np.cumsum(offset)[1:]
+            for now in range(offset.size - 1):
+                offset[now + 1] += offset[now]
     # Writing has moved each row's start to the next one's.
     for now in range(offset.size - 1, 0, -1):
         offset[now] = offset[now - 1]

@@ -10,11 +10,11 @@ makes: channels last, padded to whole vectors. A dense signal is float32 rows of
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.engines.event.compiled import inner, kernel
+from models.engines.event.compiled import borrowing, inner, kernel
 from models.engines.event.connections import DOUBLES, FLOATS, GATHER, INTEGERS, NO_FEED, PANEL
 from models.engines.event.currents import (
     Array,
@@ -24,11 +24,12 @@ from models.engines.event.currents import (
     gather,
     gather_doubles,
     gather_to_floats,
+    room_for_spikes,
     rows_at_once,
     senders,
 )
 from models.engines.event.stepping import ADAPT_CASES, step_alpha, step_any, step_plain
-from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits, take
+from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
 from models.spec.neuron_parameters import ROWS
 from models.spec.nodes import Adapt
 
@@ -36,7 +37,7 @@ ROW_COUNT, START, THRESHOLD = len(ROWS), ROWS.index("start"), ROWS.index("thresh
 RELAXES = ADAPT_CASES.index(Adapt.RELAX)
 
 
-@inner
+@borrowing
 def feed_back(
     row: Array, start: Array, s: int, weight: Array, size: int, summed: int, grid: float, index: Array, value: Array,
     k0: int, k1: int,
@@ -44,8 +45,7 @@ def feed_back(
     """Write start[s:] plus what the spikes k0 to k1 of a recurrent layer send back to it into a row (size,)."""
     integers = summed == INTEGERS
     if summed == DOUBLES or (integers and value.size):
-        given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
-        gather_doubles(row, 0, start, s, weight, integers, size, size, index[k0:k1], given, 0, k1 - k0, grid)
+        feed_back_doubles(row, start, s, weight, size, integers, grid, index, value, k0, k1)
         return
     for j in range(0, size, PANEL):
         width = min(PANEL, size - j)
@@ -53,6 +53,16 @@ def feed_back(
             gather_to_floats(row, j, start, s + j, weight, size * j, width, width, index, k0, k1, np.float32(grid))
         else:
             gather(row, j, start, s + j, weight, size * j, width, width, index, value, k0, k1)
+
+
+@inner
+def feed_back_doubles(
+    row: Array, start: Array, s: int, weight: Array, size: int, integers: bool, grid: float, index: Array,
+    value: Array, k0: int, k1: int,
+) -> None:  # fmt: skip
+    """Do the same, added up in float64."""
+    given = value[k0:k1] if value.size else np.ones(k1 - k0, np.float32)
+    gather_doubles(row, 0, start, s, weight, integers, size, size, index[k0:k1], given, 0, k1 - k0, grid)
 
 
 @inner
@@ -67,27 +77,90 @@ def feed_back_carried(
     feed_back(row, start, s, weight, size, summed, grid, index, spikes[index[:count]], 0, count)
 
 
-@inner
-def run_tile(
+class Room(NamedTuple):
+    """What `run_steps` works in.
+
+    `sums` (rows at once * width) are currents and `spikes` what `currents.connect` needs for them. `row`, `membrane`,
+    `fired` and `feedback` have a float for each neuron, and `held` has four: synaptic currents, adaptations, counters
+    of refractory steps, inhibiting currents.
+    """
+
+    sums: Array
+    spikes: Array
+    row: Array
+    membrane: Array
+    held: Array
+    fired: Array
+    feedback: Array
+
+
+@kernel
+def run_neurons(
     samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
     carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
-) -> None:  # fmt: skip
-    """Run the neurons at the places from `lo` to `hi`, see `run_neurons`; `index`, `value` and `offset` are theirs."""
+) -> int:  # fmt: skip
+    """Run a layer of neurons with the connection before it through all steps, and return how often any fired.
+
+    Only the neurons at the places from `lo` to `hi` are run, so that several threads may share a layer: none of them
+    needs those outside. All of a recurrent layer are run at once. The bounds are multiples of the `step` of the feed,
+    or the layer's end.
+
+    With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
+    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
+    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes into `index`
+    and `offset` (samples * steps + 1), how often into `value` unless that is empty, and the membranes after the reset
+    into `trace` (samples * steps, size) unless that is empty.
+
+    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
+    says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
+    step.
+    """
+    return run_in_room(
+        samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, lo, hi, index, value, offset
+    )
+
+
+@inner
+def run_in_room(
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
+    carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array,
+) -> int:  # fmt: skip
+    """Do the work of `run_neurons` in a room that is made for it."""
+    size, width, rows = neurons.size, hi - lo, samples * steps
+    connected = feed.kind != NO_FEED
+    units = feed.weight.size // size if feed.kind == GATHER else 0
+    at_once = rows_at_once(feed, width, units, rows) if connected else 1
+    row = aligned_floats(width)
+    room = Room(
+        sums=aligned_floats((at_once + TILE_ROWS - 1) * width + LANES) if connected else base,
+        spikes=room_for_spikes(feed, units, events, rows, at_once),
+        row=row,
+        membrane=aligned_floats(width),
+        held=aligned_floats(4 * width),
+        fired=aligned_floats(width),
+        feedback=row if neurons.joins_charge else np.zeros(width, np.float32),
+    )
+    within = senders(feed, lo, hi, size, events)
+    return run_steps(
+        samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, lo, hi, index, value, offset,
+        room, at_once, within,
+    )  # fmt: skip
+
+
+@borrowing
+def run_steps(
+    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
+    carried: Array, trace: Array, lo: int, hi: int, index: Array, value: Array, offset: Array, room: Any, at_once: int,
+    within: Any,
+) -> int:  # fmt: skip
+    """Do the same in that room, with currents of `at_once` rows at a time, from the `senders` that are `within`."""
     size, width, rule = neurons.size, hi - lo, neurons.rule
     connected, recurrent = feed.kind != NO_FEED, neurons.recurrent_weight.size > 0
     # What comes back is a sum of its own, unless float32 holds it and the current before it together.
     weight, summed, grid = neurons.recurrent_weight, neurons.recurrent_summed, neurons.recurrent_grid
     apart = neurons.joins_charge or summed != FLOATS
     units = feed.weight.size // size if feed.kind == GATHER else 0
-    at_once = rows_at_once(feed, width, units, samples * steps) if connected else 1
-    sums = aligned_floats((at_once + TILE_ROWS - 1) * width + LANES) if connected else base
-    within = senders(feed, lo, hi, size, events)
-    spikes = np.empty(0, np.float32)
-    row, membrane = aligned_floats(width), aligned_floats(width)
-    # Synaptic currents, adaptations, counters of refractory steps, inhibiting currents.
-    held = aligned_floats(4 * width)
-    fired = aligned_floats(width)
-    feedback = row if neurons.joins_charge else np.zeros(width, np.float32)
+    sums, spikes, row, membrane, held, fired, feedback = room
     stride = neurons.parameters.size // ROW_COUNT
     resting = stride * START
     membranes = samples * neurons.carried_at
@@ -125,7 +198,7 @@ def run_tile(
                 c = now % at_once * width
                 if c == 0:
                     rows = min(at_once, samples * steps - now)
-                    spikes = connect(sums, feed, lo, hi, size, units, events, now, rows, base, spikes, within)
+                    connect(sums, feed, lo, hi, size, units, events, now, rows, base, spikes, within)
             elif base_steps == 1:
                 c = at
             if recurrent:
@@ -169,7 +242,7 @@ def run_tile(
                 for k in range(before, count):
                     value[k] = fired[index[k] - lo]
             if trace.size:
-                trace[now, lo:hi] = membrane
+                copy(trace, now * size + lo, membrane, 0, width)
             offset[now + 1] = count
         copy(carried, membranes + at, membrane, 0, width)
         if rule.synapse:
@@ -184,53 +257,28 @@ def run_tile(
             carried[last_spikes + at : last_spikes + at + size] = 0.0
             for k in range(before, count):
                 carried[last_spikes + at + index[k]] = value[k] if value.size else 1.0
-
-
-@kernel
-def run_neurons(
-    samples: int, steps: int, feed: Any, events: Any, base: Array, base_steps: int, neurons: Any, begun: Array,
-    carried: Array, trace: Array, bounds: Array, begins: Array, turn: Array, index: Array, value: Array, offset: Array,
-) -> None:  # fmt: skip
-    """Run a layer of neurons with the connection before it through all steps, tile by tile.
-
-    A tile is the places from one of the `bounds` (tiles + 1,) to the next, and no neuron in it needs those outside: a
-    recurrent layer is one tile. Any number of threads may call this with the same arrays: each takes the next tile
-    until none is left. The bounds are multiples of the `step` of the feed, but for the last.
-
-    With a connection, which may not be `signals.Pending.valued`, a step's current is `base` (size,), its bias, and what
-    the events add; with events that come without a connection, `connections.PASS`, it is the events. Otherwise it is a
-    row of `base` (rows * size): one for each sample (`base_steps` 1) or one for each step. What fired goes where
-    `tiles.find_events` says, how often too unless `value` is empty, and the membranes after the reset into `trace`
-    (samples * steps, size) unless that is empty.
-
-    `carried` holds the state of all layers, see `carried.CarriedLayout`: this one's is read where `begun` (samples,)
-    says how many steps each sample has taken; where that is empty, all start from rest. It is written after the last
-    step.
-    """
-    while True:
-        tile = take(turn)
-        if tile >= begins.size:
-            return
-        begin = begins[tile]
-        run_tile(
-            samples, steps, feed, events, base, base_steps, neurons, begun, carried, trace, bounds[tile],
-            bounds[tile + 1], index[begin:], value[begin:], offset[tile],
-        )  # fmt: skip
+    return count
 
 
 @kernel
 def run_connection(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
     """Write a connection's currents (rows, size) for as many rows of events; see `signals.Pending.valued`."""
+    make_currents(feed, events, bias, currents, valued)
+
+
+@inner
+def make_currents(feed: Any, events: Any, bias: Array, currents: Array, valued: int) -> None:
+    """Do the work of `run_connection`."""
     rows, size = currents.shape
     units = feed.weight.size // size if feed.kind == GATHER else 0
     at_once = rows_at_once(feed, size, units, rows)
     sums = aligned_floats((at_once + TILE_ROWS - 1) * size + LANES)
     within = senders(feed, 0, size, size, events)
-    spikes = np.empty(0, np.float32)
+    spikes = room_for_spikes(feed, units, events, rows, at_once)
     for first in range(0, rows, at_once):
         block = min(at_once, rows - first)
         if valued:
             connect_values(sums, feed, size, units, events, first, block, bias)
         else:
-            spikes = connect(sums, feed, 0, size, size, units, events, first, block, bias, spikes, within)
+            connect(sums, feed, 0, size, size, units, events, first, block, bias, spikes, within)
         currents[first : first + block] = sums[: block * size].reshape(block, size)

@@ -59,6 +59,11 @@ class Layout:
         return cls(shape, size, places, elements)
 
     @property
+    def is_flat(self) -> bool:
+        """Whether the elements lie in their order, with all padding behind them."""
+        return len(self.shape) == 1
+
+    @property
     def image(self) -> tuple[int, int]:
         """Height and width of (channels, height, width), or of (channels, length), which is one row."""
         *rows, width = self.shape[1:]

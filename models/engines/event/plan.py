@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,12 @@ from models.engines.event.connections import (
     summed_by,
     windows_of,
 )
-from models.engines.event.cores import ADDED, STEPPED
+from models.engines.event.cores import ADDED, MOVED, STEPPED
 from models.engines.event.joins import moves_of
 from models.engines.event.layouts import Layout, aligned
 from models.engines.event.stepping import Rule, rule_of
 from models.engines.event.vectors import LANES
-from models.engines.fan_out import fan_out
+from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.neurons import feedback_joins_charge
 from models.spec import INPUT, Spec
 from models.spec.network import FloatArray, Network
@@ -36,7 +36,9 @@ from models.spec.nodes import (
     AvgPool,
     Concatenate,
     Delay,
+    Fire,
     JoinBase,
+    MaxPool,
     Moved,
     Neuron,
     Node,
@@ -44,9 +46,10 @@ from models.spec.nodes import (
     Pool,
     Scale,
     Spiking,
+    SumPool,
     Weighted,
 )
-from models.spec.sums import Sum, Sums, sums_of
+from models.spec.sums import Sum, Summation, Sums, sums_of
 
 USUAL = 0.05  # share of inputs that are not 0
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
@@ -76,31 +79,90 @@ class Neurons(NamedTuple):
     carried_at: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Connection:
     """A weighted connection: its tables, its bias (size,) and an event's cost at each place (size,), or at all (1,)."""
 
+    layout: Layout
     feed: Feed
     bias: FloatArray
     cost: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of neurons: if it fires, or several times a step, if its membranes are read, a recurrent spike's cost.
+
+    `most_work` is about how many microseconds a row takes at most, where all inputs of its connection spike.
+    """
+
+    name: str
+    layout: Layout
+    neurons: Neurons
+    spiking: bool
+    several: bool
+    traced: bool
+    fan_out: int  # 0 where it is not recurrent
+    most_work: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """A pool: its windows, whether it takes the maximum or what it divides by, and if values other than 1 go densely.
+
+    Two cases need dense rows: a maximum of values other than 0 and 1, where 0 counts too, and a sum that float32
+    cannot hold. `most_work` is about how many microseconds a row of events takes at most.
+    """
+
+    layout: Layout
+    windows: Windows
+    largest: bool
+    divisor: float
+    dense: bool
+    most_work: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """The factor of each place, or of all (1,)."""
+
+    scale: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Delaying:
+    """The delay of each place in steps, or of all (1,)."""
+
+    name: str
+    delay: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """The place to which each place is moved."""
+
+    layout: Layout
+    moves: NDArray[np.int32]
+
+
+Planned: TypeAlias = Connection | Layer | Pooling | Scaling | Delaying | Moving
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A network made ready: what each of its nodes needs, by name."""
+    """A network made ready: what each of its nodes needs, by name.
+
+    Whatever a node's fields decide is decided here: asking a pydantic model for its type takes as long as a small
+    kernel does.
+    """
 
     layouts: dict[str, Layout]
-    connections: dict[str, Connection]
-    neurons: dict[str, Neurons]
-    windows: dict[str, Windows]
-    scales: dict[str, FloatArray]
-    delays: dict[str, NDArray[np.int64]]
-    moves: dict[str, NDArray[np.int32]]  # the place to which a node moves each place
-    joined: dict[str, list[NDArray[np.int32]]]  # of a Concatenate, the same for each of its inputs
+    nodes: dict[str, Planned]  # those that kernels run
+    joined: dict[str, list[NDArray[np.int32]]]  # of a Concatenate, where each place of each of its inputs goes
     plain: dict[str, int]  # the nodes for which there is no kernel, and how many places come and go there
     arriving: dict[str, Layout]
     carried: CarriedLayout
-    sums: Sums
+    traced: str | None  # the layer whose membrane is the answer
     constant: frozenset[str]  # the nodes whose output is the same at every step, where the input is
     kept: frozenset[str]  # those of them that feed any other node
 
@@ -123,27 +185,57 @@ class Plan:
         kept = frozenset(
             name for node in spec.nodes if node.name not in constant for name in constant & {*spec.sources[node.name]}
         )
-        plan = cls(layouts, {}, {}, {}, {}, {}, {}, {}, plain, arriving, carried, sums, constant, kept)
+        traced = spec.readout_node.name if spec.readout.of_membrane else None
+        plan = cls(layouts, {}, {}, plain, arriving, carried, traced, constant, kept)
         for node in spec.nodes:
             if isinstance(node, Concatenate):
                 sources = [layouts[name] for name in spec.sources[node.name]]
                 plan.joined[node.name] = moves_of(node, sources, layouts[node.name])
-            if node.name in plain:
-                continue
-            before, after = arriving[node.name], layouts[node.name]
-            if isinstance(node, Weighted):
-                plan.connections[node.name] = _connection(node, network, sums[node.name], before, after)
-            elif isinstance(node, Neuron):
-                plan.neurons[node.name] = _neurons(node, network, sums[f"{node.name}.recurrent"], after, plan.carried)
-            elif isinstance(node, Pool):
-                plan.windows[node.name] = windows_of(node, before, after)
-            elif isinstance(node, Scale):
-                plan.scales[node.name] = _by_place(network.parameter(node, "scale"), after)
-            elif isinstance(node, Moved):
-                plan.moves[node.name] = _moves(node, before, after)
-            elif isinstance(node, Delay):
-                plan.delays[node.name] = _by_place(network.parameter(node, "delay"), after).astype(np.int64)
+            if node.name not in plain:
+                plan.nodes[node.name] = plan._planned(node, network, sums)
         return plan
+
+    def _planned(self, node: Node, network: Network, sums: Sums) -> Planned:
+        before, after = self.arriving[node.name], self.layouts[node.name]
+        if isinstance(node, Weighted):
+            return _connection(node, network, sums[node.name], before, after)
+        if isinstance(node, Neuron):
+            return self._layer(node, network, sums[f"{node.name}.recurrent"], after)
+        if isinstance(node, Pool):
+            windows, largest = windows_of(node, before, after), isinstance(node, MaxPool)
+            divisor = 1.0 if isinstance(node, MaxPool | SumPool) else windows.area
+            dense = largest or sums[node.name].by is not Summation.FLOAT32
+            return Pooling(after, windows, largest, divisor, dense, MOVED * before.size)
+        if isinstance(node, Scale):
+            return Scaling(_by_place(network.parameter(node, "scale"), after))
+        if isinstance(node, Moved):
+            return Moving(after, _moves(node, before, after))
+        if isinstance(node, Delay):
+            return Delaying(node.name, _by_place(network.parameter(node, "delay"), after).astype(np.int64))
+        raise TypeError(f"no kernel for a {type(node).__name__}")  # a fault of `has_kernel`
+
+    def _layer(self, node: Neuron, network: Network, rule: Sum, layout: Layout) -> Layer:
+        neurons = Neurons(
+            layout.size,
+            rule_of(node),
+            _parameters(node, network, layout),
+            *_recurrent(node, network, rule, layout),
+            self.carried.rows[f"{node.name}.membrane"][1],
+        )
+        (source, *_) = network.spec.sources[node.name]
+        connection = self.nodes.get(source)
+        added = self.arriving[source].size * connection.feed.fan_out if isinstance(connection, Connection) else 0.0
+        spiking = isinstance(node, Spiking)
+        return Layer(
+            node.name,
+            layout,
+            neurons,
+            spiking=spiking,
+            several=isinstance(node, Spiking) and node.fire is Fire.MULTIPLE,
+            traced=node.name == self.traced or not spiking,
+            fan_out=recurrent_fan_out(layout.shape) if neurons.recurrent_weight.size else 0,
+            most_work=ADDED * added + STEPPED * layout.size,
+        )
 
     @cached_property
     def bytes_per_step(self) -> int:
@@ -154,15 +246,20 @@ class Plan:
         more an index and a value at each place of the largest layer, whose tiles' events are merged.
         """
         places = sum(layout.size for layout in self.layouts.values())
-        pooled = sum(windows.outputs.size for windows in self.windows.values())
+        pooled = sum(each.windows.outputs.size for each in self.nodes.values() if isinstance(each, Pooling))
         merged = max(layout.size for layout in self.layouts.values())
         return 12 * places + 8 * pooled + 16 * sum(self.plain.values()) + 8 * merged
 
     @cached_property
     def work_per_step(self) -> float:
         """About how many microseconds a step of one sample takes, where as few inputs are not 0 as is usual."""
-        added = sum(each.feed.fan_out * self.arriving[name].size for name, each in self.connections.items())
-        return ADDED * USUAL * added + STEPPED * sum(each.size for each in self.neurons.values())
+        added = stepped = 0.0
+        for name, each in self.nodes.items():
+            if isinstance(each, Connection):
+                added += each.feed.fan_out * self.arriving[name].size
+            elif isinstance(each, Layer):
+                stepped += each.layout.size
+        return ADDED * USUAL * added + STEPPED * stepped
 
 
 def constant_nodes(spec: Spec) -> frozenset[str]:
@@ -207,17 +304,7 @@ def _connection(node: Weighted, network: Network, rule: Sum, before: Layout, aft
         cost = np.zeros(before.size, np.int64)
         cost[before.places] = by_element
     feed, row = summed_by(rule, feed_of(node, network, before, after)), after.to_rows(spread.reshape(-1))
-    return Connection(feed, as_integers(row, rule.grid) if feed.summed == INTEGERS else row, cost)
-
-
-def _neurons(node: Neuron, network: Network, rule: Sum, layout: Layout, carried: CarriedLayout) -> Neurons:
-    return Neurons(
-        layout.size,
-        rule_of(node),
-        _parameters(node, network, layout),
-        *_recurrent(node, network, rule, layout),
-        carried.rows[f"{node.name}.membrane"][1],
-    )
+    return Connection(after, feed, as_integers(row, rule.grid) if feed.summed == INTEGERS else row, cost)
 
 
 def _parameters(node: Neuron, network: Network, layout: Layout) -> FloatArray:

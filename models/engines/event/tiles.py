@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -18,15 +20,13 @@ TILES_PER_THREAD = 2  # so that a thread whose tiles have fewer events, or that 
 TILE_STEPS = 16  # but in fewer tiles than that: events beside a bound are followed in both tiles
 
 Bounds = NDArray[np.int64]
-Turn = NDArray[np.int64]
-AT_START: Bounds = np.zeros(1, np.int64)
 
 
 @cache
 def bounds_of(size: int, step: int, helpers: int) -> Bounds:
-    """Return where tiles of `size` places begin and end, (tiles + 1,), for one thread and its helpers.
+    """Return where tiles of `size` places begin and end, (tiles + 1,), for a thread and its helpers.
 
-    All but the last are multiples of `step`. Without helpers it is one tile.
+    All but the last are multiples of `step`.
     """
     steps, tiles = -(-size // step), 1 + helpers
     if helpers:
@@ -37,38 +37,31 @@ def bounds_of(size: int, step: int, helpers: int) -> Bounds:
     return bounds
 
 
-def find_events(
-    cores: Cores,
-    helpers: int,
-    bounds: Bounds,
-    begins: Bounds,
-    rows: int,
-    capacity: int,
-    valued: bool,
-    kernel: Callable[..., object],
-    *arguments: object,
-) -> tuple[Events, Turn]:
-    """Let the caller and its helpers run the tiles of a layer; return the events of its rows, and `turn`.
+def find_in_tiles(
+    cores: Cores, helpers: int, bounds: Bounds, begins: Bounds, rows: int, capacity: int, valued: bool,
+    find: Callable[..., object],
+) -> Events:  # fmt: skip
+    """Let the caller and its helpers run the tiles of a layer, and return the events of its `rows`.
 
-    `kernel` is called with the arguments and then (bounds, begins, turn, index, value, offset). It takes tile after
-    tile by turn[0], and sets turn[1] where it finds a value other than 1. A tile's events go into `index` from its
-    number in `begins` (tiles,) on, as many up to each row as `offset` (tiles, rows + 1) says, and their values into
-    `value`, which is empty unless they are `valued`. There is room for `capacity` events in all.
+    Each takes tile after tile until none is left, and calls `find` with where the tile begins and ends, of `bounds`
+    (tiles + 1,), and with its (index, value, offset): the tile's events, as many up to each row as its `offset` (rows +
+    1,) says. There is room for `capacity` events in all, and for a tile's from its number in `begins` (tiles,) on;
+    `value` is empty unless they are `valued`.
     """
-    turn = np.zeros(2, np.int64)
-    if not helpers:  # as most layers are, so that it should cost nothing
-        index, offset = room_for_index(capacity), np.empty((1, rows + 1), np.int64)
-        value = np.empty(capacity, np.float32) if valued else ONES
-        kernel(*arguments, bounds, AT_START, turn, index, value, offset)
-        upto = offset[0]
-        found = upto[-1]
-        return Events(index[:found], value[:found] if valued else ONES, upto), turn
     begins = begins + LANES * np.arange(begins.size)  # with a vector's room behind each tile's events
     capacity += LANES * begins.size
     index, offset = room_for_index(capacity), np.empty((begins.size, rows + 1), np.int64)
     value = np.empty(capacity, np.float32) if valued else ONES
-    cores.share(helpers, kernel, *arguments, bounds, begins, turn, index, value, offset)
-    return merged(begins, index, value, offset), turn
+    waiting = deque(enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), begins.tolist(), strict=True)))
+
+    def run_tiles() -> None:
+        with suppress(IndexError):  # none is left
+            while True:
+                tile, (lo, hi, begin) = waiting.popleft()
+                find(lo, hi, index[begin:], value[begin:], offset[tile])
+
+    cores.share(helpers, run_tiles)
+    return merged(begins, index, value, offset)
 
 
 def merged(begins: Bounds, index: NDArray[np.int32], value: FloatArray, offset: NDArray[np.int64]) -> Events:

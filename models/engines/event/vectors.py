@@ -345,9 +345,51 @@ add_block_integers_in_doubles, add_block_integers_in_doubles_half = (
 )
 
 
+LINES, ACROSS = 3, 6  # of `add_lines`: the sums of a 3x3 kernel's positions with 32 channels fill 18 of 32 registers
+
+
+def _add_lines(arithmetic: Arithmetic) -> Any:
+    """Make the intrinsic that adds the weights of a position's spikes to LINES lines of ACROSS vectors each.
+
+    (row, o, weight, w, unit, index, k0, k1, output_step, weight_step): row[o:] += weight[w + index[k] * unit:] for k0
+    <= k < k1, line after line as in `add_block`. All sums are held in registers meanwhile.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments, ir.VectorType(arithmetic.stored, LANES))
+        row, weight, index = (code.pointer(argument) for argument in (0, 2, 5))
+        o, w, unit, k0, k1, output_step, weight_step = (arguments[a] for a in (1, 3, 4, 6, 7, 8, 9))
+        lines = [builder.add(o, builder.mul(output_step, _I64(line))) for line in range(LINES)]
+        kernels = [builder.add(w, builder.mul(weight_step, _I64(line))) for line in range(LINES)]
+        places = [(line, vector) for line in range(LINES) for vector in range(ACROSS)]
+
+        def add(k: Any, totals: list[Any]) -> list[Any]:
+            shift = builder.mul(builder.sext(builder.load(builder.gep(index, [k])), _I64), unit)
+            here = [builder.add(kernel, shift) for kernel in kernels]
+            terms = [arithmetic.load(code, weight, here[line], vector) for line, vector in places]
+            return [arithmetic.add(code, total, term) for total, term in zip(totals, terms, strict=True)]
+
+        before = [arithmetic.load(code, row, lines[line], vector) for line, vector in places]
+        for (line, vector), total in zip(places, code.loop(k0, k1, before, add), strict=True):
+            code.store(total, row, lines[line], vector)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def add_lines(
+        _: Any, row: Any, o: Any, weight: Any, w: Any, unit: Any, index: Any, k0: Any, k1: Any, output_step: Any,
+        weight_step: Any,
+    ) -> Any:  # fmt: skip
+        return types.void(row, o, weight, w, unit, index, k0, k1, output_step, weight_step), generate
+
+    return add_lines
+
+
+add_lines, add_lines_of_integers = (_add_lines(arithmetic) for arithmetic in (FLOATS, INTEGERS))
+
+
 @intrinsic
 def copy(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
-    """Write source[s:] to row[r:], so many floats: (row, r, source, s, count)."""
+    """Write source[s:] to row[r:], so many floats, or int32: (row, r, source, s, count)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
@@ -356,17 +398,6 @@ def copy(_: Any, row: Any, r: Any, source: Any, s: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(row, r, source, s, count), generate
-
-
-@intrinsic
-def take(_: Any, turn: Any) -> Any:
-    """Return the first number of an array of int64 and leave the next one there; no two threads are given the same."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = Code(context, builder, signature, arguments)
-        return builder.atomic_rmw("add", code.pointer(0), _I64(1), "seq_cst")
-
-    return types.int64(turn), generate
 
 
 @intrinsic
@@ -384,6 +415,15 @@ def prefetch(_: Any, values: Any, position: Any) -> Any:
     return types.void(values, position), generate
 
 
+def _bits(code: Code, found: Any) -> Any:
+    """Return which of a vector of values are not 0, as bits; those from LANES on say which of them are no 1 either."""
+    builder = code.builder
+    zeros, ones = (ir.Constant(_VECTOR, [number] * LANES) for number in (0.0, 1.0))
+    nonzero = builder.fcmp_unordered("!=", found, zeros)
+    other = builder.and_(nonzero, builder.fcmp_unordered("!=", found, ones))
+    return builder.or_(code.bits(nonzero), builder.shl(code.bits(other), _I64(LANES)))
+
+
 @intrinsic
 def nonzero_bits(_: Any, values: Any, position: Any) -> Any:
     """Return which of a vector of values are not 0, as bits from 0 on, (values, position).
@@ -393,13 +433,26 @@ def nonzero_bits(_: Any, values: Any, position: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code = Code(context, builder, signature, arguments)
-        found = code.load(code.pointer(0), arguments[1])
-        zeros, ones = (ir.Constant(_VECTOR, [number] * LANES) for number in (0.0, 1.0))
-        nonzero = builder.fcmp_unordered("!=", found, zeros)
-        other = builder.and_(nonzero, builder.fcmp_unordered("!=", found, ones))
-        return builder.or_(code.bits(nonzero), builder.shl(code.bits(other), _I64(LANES)))
+        return _bits(code, code.load(code.pointer(0), arguments[1]))
 
     return types.uint64(values, position), generate
+
+
+@intrinsic
+def first_nonzero_bits(_: Any, values: Any, position: Any, count: Any) -> Any:
+    """Do the same for the first `count` values of a vector, whose others may lie behind the array's end."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = Code(context, builder, signature, arguments)
+        _, position, count = arguments
+        lanes = ir.Constant(ir.VectorType(_I64, LANES), list(range(LANES)))
+        mask = builder.icmp_signed("<", lanes, code.splat(count, lanes.type))
+        address, zeros = code.at(code.pointer(0), position), ir.Constant(_VECTOR, [0.0] * LANES)
+        kind = ir.FunctionType(_VECTOR, [address.type, _I32, mask.type, _VECTOR])
+        load = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0v16f32")
+        return _bits(code, builder.call(load, [address, _I32(FLOAT_BYTES), mask, zeros]))
+
+    return types.uint64(values, position, count), generate
 
 
 @intrinsic
