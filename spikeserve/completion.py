@@ -1,7 +1,7 @@
 """Scripts that complete the command `spikeserve`. They hold every word and flag, so that a shell need not ask Python.
 
-To import the commands of training takes seconds, too long for each press of Tab. Of a command that is not installed when
-a script is printed, only the name is completed.
+To import the commands of training takes seconds, too long for each press of Tab. A command whose packages are missing
+when a script is printed is completed by its name only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `pip install` gives: a wheel of all that the packages hold, and a command that needs only what it is asked for."""
+"""What `pip install` gives: a wheel of all that the packages hold, and a command that needs only what it is asked."""
 
 from __future__ import annotations
 
