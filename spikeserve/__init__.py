@@ -12,8 +12,8 @@
 Both are imported when they are first asked for: the command `spikeserve`, which lies here too, needs no httpx.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 from spikeserve.answers import Prediction, SessionState, Summary, Window
 from spikeserve.errors import (
@@ -32,7 +32,7 @@ from spikeserve.errors import (
 from spikeserve.events import RECORD, Events, events
 from spikeserve.files import read_events
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from spikeserve.async_client import AsyncClient, AsyncSession
     from spikeserve.client import Client, Session
 
@@ -65,12 +65,12 @@ __all__ = [
 _CLIENTS = {"AsyncClient": "async_client", "AsyncSession": "async_client", "Client": "client", "Session": "client"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     """Import a client; raises ImportError where the extra `client` is not installed."""
     if name not in _CLIENTS:
         raise AttributeError(f"module 'spikeserve' has no attribute '{name}'")
     try:
-        module = import_module(f"spikeserve.{_CLIENTS[name]}")
+        module = _importlib.import_module(f"spikeserve.{_CLIENTS[name]}")
     except ModuleNotFoundError as error:
         raise ImportError(
             f"{name} needs the extra client: pip install 'spikeserve[client]' (there is no module '{error.name}')"

@@ -15,7 +15,8 @@ from typer.core import TyperGroup
 
 from spikeserve import completion
 from spikeserve.__main__ import COMMANDS, main, package_of
-from tests.sources import ROOT
+from tests.pages import section
+from tests.sources import PROJECT, ROOT
 from training.__main__ import app
 
 SCRIPTS = {"bash": completion.bash, "zsh": completion.zsh, "fish": completion.fish}
@@ -40,6 +41,15 @@ def test_help_has_a_line_for_each_command_and_a_wrong_one_is_a_sentence(capsys: 
     assert main(["sevre"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("spikeserve: 'sevre' is no command, expected one of serve, check, keys, fit, evaluate,")
+
+
+def test_the_page_of_the_command_has_a_row_for_each_and_each_example() -> None:
+    page = (ROOT / "docs/command.md").read_text()
+    assert re.findall(r"^\| `([\w-]+)` \|", section(page, "Sub-commands"), re.MULTILINE) == [*COMMANDS]
+    named = re.findall(r"^\| `(examples/\w+\.py)` \|", section(page, "Five short programs"), re.MULTILINE)
+    assert {ROOT / path for path in named} == set((ROOT / "examples").glob("*.py"))
+    extras = re.findall(r"^\| (.*?) \|", section(page, "Install").rpartition("|---|---|---|")[2], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(extras))) <= PROJECT["optional-dependencies"].keys()
 
 
 def test_the_top_of_the_command_loads_no_library_of_serving_or_training() -> None:

@@ -101,11 +101,6 @@ async def verify(settings: Settings, versions: Versions) -> int:
             outcome = f"ok, on the engine {(await task).engine}"
             right += 1
         except LoadFailed as error:
-            outcome = printable(str(error))
+            outcome = str(error)
         print(f"{name} {version}: {outcome}", flush=True)
     return right
-
-
-def printable(sentence: str) -> str:
-    """Return a sentence that cannot control a terminal, whatever it quotes of a bundle."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in sentence)

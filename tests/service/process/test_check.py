@@ -96,7 +96,7 @@ def test_a_limit_that_a_model_is_over_refuses_it_and_a_flag_that_there_is_not_is
 
 def test_what_a_bundle_says_cannot_control_the_terminal(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = ModelRepository(repository).root / "good/1/bundle.json"
-    manifest.write_text(manifest.read_text().replace('"Linear"', '"\\u001b[2J"'))
+    manifest.write_text(manifest.read_text().replace('"spec"', '"\\u001b[2J": 1, "spec"', 1))
     _, (line, _), _ = run(capsys, repository / "good")
     assert line.isprintable()
     assert "[2J" in line
