@@ -18,10 +18,10 @@ HEAD = f"""\
 
 <!-- Written by `python -m docs.configuration` from service/settings.py: change the settings there and run it again. -->
 
-Each setting is a flag of `./scripts/serve` and `python -m service`, such as `--max-samples 64`, or an environment
-variable, such as `{ENVIRONMENT_PREFIX}MAX_SAMPLES=64`. A flag wins. An empty variable counts as not set, except for
-keys, where it stops the start. A mistake in a setting is one sentence and exit status 2. `python -m service --help`
-prints the same list.
+Each setting is a flag of `spikeserve serve`, such as `--max-samples 64`, or an environment variable, such as
+`{ENVIRONMENT_PREFIX}MAX_SAMPLES=64`. A flag wins. An empty variable counts as not set, except for keys, where it
+stops the start. A mistake in a setting is one sentence and exit status 2. `spikeserve serve --help` prints the same
+list. `./scripts/serve` and `python -m service` take the same flags.
 
 | flag | default | values | meaning |
 |---|---|---|---|

@@ -1,18 +1,25 @@
-"""`python -m service`. Signal handlers are set first, since the imports take a second."""
+"""`python -m service`, which is `spikeserve serve`. Signal handlers are set first, since the imports take a second."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
-if __name__ == "__main__":
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line of the service, and return its exit status."""
     # The first process of a container ignores signals that it has no handler for, so SIGTERM would not stop it.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # A closed terminal (SIGHUP) stops it like SIGTERM, unless SIGHUP is ignored, for example by nohup.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
-    from service.process.command_line import main
+    from service.process.command_line import main as run
 
+    return run(arguments)
+
+
+if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

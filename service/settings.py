@@ -1,6 +1,6 @@
 """The settings: flags, and environment variables of the same names; a flag overrides the variable.
 
-`python -m service --help` and docs/configuration.md are made from the fields below. The field `max_samples` is the flag
+`spikeserve serve --help` and docs/configuration.md are made from the fields below. The field `max_samples` is the flag
 `--max-samples` and the variable `SPIKESERVE_MAX_SAMPLES`.
 """
 
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
         frozen=True,
-        cli_prog_name="python -m service",
+        cli_prog_name="spikeserve serve",
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_avoid_json=True,

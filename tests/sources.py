@@ -1,11 +1,16 @@
-"""The project's own source files, and what each imports."""
+"""The project's own source files, what each imports, and what pyproject.toml requires."""
 
 from __future__ import annotations
 
 import ast
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def files(*packages: str) -> list[str]:
@@ -34,3 +39,16 @@ def imports(file: str) -> set[str]:
 def module_name(file: str) -> str:
     """Return the name that a file is imported by."""
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def requirements(*extras: str) -> Iterator[Requirement]:
+    """Return what the project requires with `extras`, its own extras followed."""
+    for line in [
+        *PROJECT["dependencies"],
+        *(line for name in extras for line in PROJECT["optional-dependencies"][name]),
+    ]:
+        requirement = Requirement(line)
+        if requirement.name == PROJECT["name"]:
+            yield from requirements(*requirement.extras)
+        else:
+            yield requirement

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from docs import configuration, pages
 from service.settings import Settings
+from spikeserve.__main__ import COMMANDS
 from tests.bundles import publish
 from tests.networks import toy
 from tests.pages import ROOT, blocks
@@ -118,7 +119,7 @@ def test_the_page_of_operations_names_every_metric_and_no_other(tmp_path: Path) 
 
 
 EVERYTHING = ["README.md", *PAGES]
-FOLDERS = "benchmarks|deploy|docs|models|requirements|scripts|service|tests|training"
+FOLDERS = "benchmarks|deploy|docs|examples|models|requirements|scripts|service|spikeserve|tests|training"
 
 
 @pytest.mark.parametrize("page", [page for page in EVERYTHING if page != "CHANGELOG.md"])
@@ -144,13 +145,26 @@ def commands(*beginnings: str) -> Iterator[tuple[str, str]]:
                     yield page, line.removeprefix(beginning).partition("  #")[0]
 
 
-@pytest.mark.parametrize(("page", "arguments"), [*commands("./scripts/serve", "python -m service")])
+def by_training(arguments: str) -> bool:
+    """Return whether a command of `spikeserve` is one of training, as is the check of a NIR file."""
+    name = shlex.split(arguments)[0]
+    return name != "--help" and (COMMANDS[name].package == "training" or arguments.strip().endswith(".nir"))
+
+
+@pytest.mark.parametrize(("page", "arguments"), [*commands("./scripts/serve", "spikeserve serve", "spikeserve check")])
 def test_a_page_serves_with_flags_that_there_are(page: str, arguments: str) -> None:
     given = {word[2:].replace("-", "_") for word in shlex.split(arguments) if word.startswith("--")}
     assert given - Settings.model_fields.keys() == set(), page
 
 
-@pytest.mark.parametrize(("page", "arguments"), [*commands(".venv/bin/python -m training", "python -m training")])
+@pytest.mark.parametrize(
+    ("page", "arguments"),
+    [
+        (page, arguments)
+        for page, arguments in commands("spikeserve", ".venv/bin/python -m training", "python -m training")
+        if by_training(arguments)
+    ],
+)
 def test_a_page_trains_and_imports_with_commands_that_parse(page: str, arguments: str) -> None:
     command: Any = typer.main.get_command(app)
     words = shlex.split(arguments)

@@ -30,7 +30,7 @@ def test_the_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monke
     (answer,) = blocks(example, "json")
     Path("make.py").write_text(program)
     subprocess.run([sys.executable, "make.py"], check=True)
-    (importing,) = re.findall(r"^python -m training (.*)$", commands, re.MULTILINE)
+    (importing,) = re.findall(r"^spikeserve (import .*)$", commands, re.MULTILINE)
     outcome = CliRunner().invoke(app, shlex.split(importing), catch_exceptions=False)
     assert outcome.exit_code == 0, outcome.output
     (body,) = re.findall(r"-d '(.*)'", request)
@@ -47,7 +47,7 @@ def test_a_model_of_scikit_learn_comes_in_by_one_command(tmp_path: Path, monkeyp
     part = section(PAGE, "From scikit-learn and PyTorch")
     (program,), (command,) = blocks(part, "python"), blocks(part, "sh")
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
-    outcome = CliRunner().invoke(app, shlex.split(command)[3:], catch_exceptions=False)
+    outcome = CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False)
     assert "Output: 'output_probability', probabilities: 0, 1, 2" in outcome.output
     # A flower with short petals is a setosa, the first kind; scikit-learn gives it 0.98.
     with serving(tmp_path / "repository") as client:

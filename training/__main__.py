@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -29,10 +30,10 @@ exports.command(RUN)(export_run)
 imports.command("onnx")(import_onnx)
 
 
-def main() -> None:
-    """Run the command line; a user's mistake is one sentence on standard error."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, by default that of this process, and exit; a user's mistake is one sentence."""
     try:
-        app()
+        app(arguments)
     except Exception as error:
         sentence = sentence_of(error)
         if sentence is None:

@@ -1,4 +1,4 @@
-"""The command `python -m service`: serve until a signal. A wrong setting prints one sentence and exits with 2."""
+"""The command `spikeserve serve`: serve until a signal. A wrong setting prints one sentence and exits with 2."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import cast
 
 import structlog
 from fastapi import FastAPI
-from pydantic import ValidationError
-from pydantic_settings import CliApp, SettingsError
 
 from models.errors import SpikeserveError
 from service.app import create_app
@@ -23,10 +21,11 @@ from service.catalog.engine_choice import check_device, check_library
 from service.catalog.threads import Threads
 from service.errors import Misconfigured
 from service.http.control import Control
-from service.http.middleware.keys import KeyRing, is_loopback, new_key
+from service.http.middleware.keys import KeyRing, is_loopback
 from service.http.services import Services
-from service.inference.validation import first_error
+from service.process import check, new_key
 from service.process.control import ControlTimeouts, WorkerControl
+from service.process.flags import read_settings
 from service.process.listener import Listener
 from service.process.server import FILE_THREADS, PAGE_THREADS, Server
 from service.process.supervisor import DesiredState, Supervisor
@@ -34,7 +33,7 @@ from service.settings import ENVIRONMENT_PREFIX, Settings
 from service.telemetry import logs
 
 USAGE = 2
-NEW_KEY = "new-key"  # the one argument that is not a setting
+NEW_KEY, CHECK = "new-key", "check"  # first arguments that are not a setting
 TIMEOUTS = ControlTimeouts()
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside the threads that run and load: three for bodies and answers, the one that ends a late shutdown, the one that
@@ -46,13 +45,12 @@ OTHER_PROCESSES = 3
 
 
 def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
-    """Serve, or make a key, and return the exit status; `timeouts` are for several workers."""
-    if list(arguments) == [NEW_KEY]:
-        key, digest = new_key()
-        print(
-            f"key     {key}     for the client; it is shown only here\ndigest  {digest}     for the server's settings"
-        )
-        return 0
+    """Serve, make a key, or check bundles, and return the exit status; `timeouts` are for several workers."""
+    match list(arguments):
+        case [command, *others] if command == NEW_KEY:
+            return new_key.main(others)
+        case [command, *others] if command == CHECK:
+            return check.main(others)
     raise_file_limit()
     # Until there is a server to drain, SIGTERM ends the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -152,16 +150,6 @@ def warn_if_unknown(environment: Iterable[str]) -> None:
     unknown = sorted(each for each in alike if each.upper() not in known)
     if unknown:
         structlog.get_logger().warning("unknown_variables", names=unknown, meaning="no setting has such a name")
-
-
-def read_settings(arguments: Sequence[str]) -> Settings:
-    """Return the settings from flags and the environment; raises Misconfigured."""
-    try:
-        return CliApp.run(Settings, cli_args=list(arguments))
-    except ValidationError as error:
-        raise Misconfigured(first_error(error, fields=", ".join(Settings.model_fields)).sentence) from error
-    except SettingsError as error:
-        raise Misconfigured(f"{str(error).removeprefix('error parsing CLI: ')}; --help lists the flags") from error
 
 
 def listen(host: str, port: int) -> Listener:

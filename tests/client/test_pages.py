@@ -116,8 +116,8 @@ def test_the_blocks_of_the_clients_page_run(shipped: Process, folder: Path) -> N
 
 
 def test_the_pages_examples_are_there() -> None:
-    assert {ROOT / path for path in re.findall(r"`(examples/\w+\.py)`", STREAMING)} == set(
-        (ROOT / "examples").glob("[a-z]*.py")
+    assert {ROOT / path for path in re.findall(r"`(examples/live/\w+\.py)`", STREAMING)} == set(
+        (ROOT / "examples/live").glob("*.py")
     )
 
 

@@ -19,7 +19,7 @@ from kubernetes import client as kubernetes
 from models.bundle.repository import PRETRAINED
 from models.version import VERSION
 from service.app import create_app
-from service.process.command_line import read_settings
+from service.process.flags import read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]

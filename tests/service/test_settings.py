@@ -10,7 +10,8 @@ import pytest
 
 from models.bundle.repository import PRETRAINED
 from service.http.middleware.keys import KeyRing
-from service.process.command_line import main, read_settings
+from service.process.command_line import main
+from service.process.flags import read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings, available_cores
 
 

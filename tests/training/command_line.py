@@ -45,11 +45,8 @@ def training_here(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.Comple
 
 
 def train_from_page(section: str, data: str, folder: Path) -> None:
-    """Run what a section of a page says: the program that writes `data` in `folder`, then ./scripts/train on it.
-
-    What scripts/train makes of its arguments is written out here; tests/test_scripts.py holds it to that.
-    """
+    """Run what a section of a page says: the program that writes `data` in `folder`, then `spikeserve fit` on it."""
     subprocess.run([sys.executable, "-c", block_with(section, "python", data)], cwd=folder, check=True)
-    (line,) = re.findall(r"^\./scripts/train (.*)$", block_with(section, "sh", "./scripts/train"), re.MULTILINE)
-    fitted = training_here("fit", "--repository", "repository", *shlex.split(line), cwd=folder)
+    (line,) = re.findall(r"^spikeserve (fit .*)$", block_with(section, "sh", "spikeserve fit"), re.MULTILINE)
+    fitted = training_here(*shlex.split(line), cwd=folder)
     assert fitted.returncode == 0, fitted.stderr

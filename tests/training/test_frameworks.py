@@ -169,7 +169,7 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
     pytest.importorskip("snntorch", reason="snntorch is not installed: ./scripts/install peers")
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     (tmp_path / "mynet.py").write_text(code)
-    commands = re.findall(r"^python -m training (import snntorch .*|verify .*)$", GUIDE, re.MULTILINE)
+    commands = re.findall(r"^spikeserve (import snntorch .*|verify .*)$", GUIDE, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
         result = training(*command.split(), cwd=tmp_path)
@@ -181,14 +181,14 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
         bundle.verify(create(engine, bundle.network, onnx_model=bundle.onnx_model))
     assert create(EngineName.EVENT, bundle.network).run(bundle.golden.inputs)[0].spike_counts.any()
     assert re.search(r"snntorch 1\.\d", bundle.card)
-    assert "\npython -m service --repository repository\n" in GUIDE
+    assert "\nspikeserve serve --repository repository\n" in GUIDE
     with running(tmp_path / "repository") as service:
         assert httpx.get(f"{service.url}/models").json()["default"] == "mine"
 
 
 def test_what_the_guide_installs_is_all_that_its_three_commands_need() -> None:
-    (extras,) = re.findall(r"`\./scripts/install ([a-z ]+)` installs all four", GUIDE)
-    assert extras.split() == ["serve", "train", "peers"]  # the third command is the server's
+    (extras,) = re.findall(r"`pip install '\.\[([a-z,]+)\]'` installs all four", GUIDE)
+    assert extras.split(",") == ["serve", "train", "peers"]  # the third command is the server's
 
 
 @pytest.fixture
@@ -259,6 +259,20 @@ def test_what_an_authors_code_raises_is_told_with_its_line(
     monkeypatch.delitem(sys.modules, "faulty", raising=False)
     with pytest.raises(InvalidEntry, match=re.escape(sentence)):
         load_network("faulty:net")
+
+
+@pytest.mark.parametrize("entry", ["models:make", "models.net:make", "of_mine:make"])
+def test_a_module_whose_name_a_package_of_ours_has_is_told_so(
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the current directory is put before it
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/net.py").write_text("def make():\n    pass\n")
+    (tmp_path / "of_mine.py").write_text("from models.net import make\n")
+    hidden = "'models' is a package of Spikeserve's own, which hides yours of that name: give yours another"
+    with pytest.raises(InvalidEntry, match=hidden):
+        load_network(entry)
 
 
 def test_rules_for_classes_that_a_release_has_not_yet_are_left_out() -> None:

@@ -1,7 +1,7 @@
 """API keys, which the server knows only by their SHA-256 digests.
 
 A fast hash is enough: a key is 256 random bits, so it cannot be guessed as a password can, and a slow hash would only
-let strangers keep the server busy. `python -m service new-key` makes a key and prints it with its digest.
+let strangers keep the server busy. `spikeserve keys` makes a key and prints it with its digest.
 
 When client keys are set, every path except `PROBES` and `PUBLIC_PAGES` needs `Authorization: Bearer <key>`; a browser's
 WebSocket offers the subprotocols `spikeserve` and `spikeserve.key.<key>` instead. When admin
@@ -170,7 +170,7 @@ def _digest(entry: str, where: str) -> bytes:
     if match is None:
         # The entry may be a key that somebody forgot to hash, so the sentence must not repeat it.
         raise Misconfigured(
-            f"{where} is not a digest, expected sha256:<64 hexadecimal digits>; `python -m service new-key` makes them"
+            f"{where} is not a digest, expected sha256:<64 hexadecimal digits>; `spikeserve keys` makes them"
         )
     return bytes.fromhex(match[1])
 

@@ -21,6 +21,7 @@ from service.app import create_app
 from service.errors import Misconfigured
 from service.http.middleware.keys import KeyRing, is_control, is_loopback, new_key
 from service.process.command_line import main, warn_if_open
+from service.process.new_key import main as new_key_command
 from service.settings import Settings
 from tests.serving import ROOT, running, serving
 
@@ -227,11 +228,20 @@ def test_a_new_key_is_opened_by_its_digest_alone(repository: Path) -> None:
     assert not ring.is_admin(other.encode())
 
 
-def test_the_command_prints_a_key_and_its_digest() -> None:
-    command = [sys.executable, "-m", "service", "new-key"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    (_, key, *_), (_, printed, *_) = (line.split() for line in done.stdout.splitlines())
-    assert digest(key) == printed
+def test_the_command_prints_a_key_and_the_line_that_lets_it_in_from_a_file(repository: Path, tmp_path: Path) -> None:
+    for program in (["-m", "service", "new-key"], ["-m", "spikeserve", "keys", "alice", "of the lab"]):
+        done = subprocess.run([sys.executable, *program], cwd=ROOT, capture_output=True, text=True, check=True)
+        _, key, _, line = done.stdout.splitlines()
+        (tmp_path / "keys").write_text(f"{line}\n")
+        ring = KeyRing.of(Settings(repository=repository, api_keys_file=tmp_path / "keys"))
+        assert ring.clients == (bytes.fromhex(digest(key).removeprefix("sha256:")),)
+    assert line.endswith("  # alice of the lab")
+
+
+def test_a_keys_name_is_one_short_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("two\nlines", "x" * 65):
+        assert new_key_command(["two", name]) == 2
+        assert capsys.readouterr().err.startswith("spikeserve: NAME is 'two ")
 
 
 @pytest.mark.parametrize(

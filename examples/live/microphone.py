@@ -1,7 +1,7 @@
 """Stream a microphone's sound as spikes of mel bands, or a .wav file's, and print a line for each window.
 
-    python -m examples.microphone --model digits-spoken              # needs the package sounddevice
-    python -m examples.microphone --model digits-spoken --wav seven.wav
+    python -m examples.live.microphone --model digits-spoken              # needs the package sounddevice
+    python -m examples.live.microphone --model digits-spoken --wav seven.wav
 
 The spikes are those that training makes of recordings (training/data/audio.py): a band's up or down channel spikes
 where its level crosses a threshold. A recording's levels are relative to its loudest band; as a microphone's loudest

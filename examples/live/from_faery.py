@@ -1,6 +1,6 @@
 """Take the events that faery sends over UDP, and stream them to a model: faery reads cameras and files, and filters.
 
-python examples/from_faery.py --port 7777 --model gestures
+python examples/live/from_faery.py --port 7777 --model gestures
 faery input file recording.raw output udp 127.0.0.1:7777 --format t32_x16_y15_on1
 """
 

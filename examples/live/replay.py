@@ -1,7 +1,7 @@
 """Stream a recorded file of events at its own pace, and print a line for each window.
 
-    python examples/replay.py recording.csv --model gestures
-    python examples/replay.py recording.aedat4 --model gestures --speed 0      # as fast as the server answers
+    python examples/live/replay.py recording.csv --model gestures
+    python examples/live/replay.py recording.aedat4 --model gestures --speed 0      # as fast as the server answers
 
 It reads .npy, .npz and .csv, and with the package faery what cameras write: AEDAT, EVT (.raw), DAT and ES.
 """

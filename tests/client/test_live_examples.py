@@ -1,4 +1,4 @@
-"""Each example runs against a real server, from the command line, as its first lines say."""
+"""Each example of live input runs against a real server, from the command line, as its first lines say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples.microphone import LiveEncoder, of_wav
+from examples.live.microphone import LiveEncoder, of_wav
 from models.spec.network import Network
 from spikeserve import Client
 from tests.bundles import publish
@@ -26,7 +26,7 @@ BANDS = 2 * AudioToSpikes().bands
 
 
 def command(example: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"examples.{example}", *arguments]
+    return [sys.executable, "-m", f"examples.live.{example}", *arguments]
 
 
 def run(example: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -142,7 +142,7 @@ def test_a_wav_file_is_streamed_as_a_microphone_is(service: Process, tmp_path: P
 
 
 def test_without_a_microphone_it_says_what_is_missing(service: Process) -> None:
-    program = "import sys; sys.modules['sounddevice'] = None; from examples.microphone import main; main()"
+    program = "import sys; sys.modules['sounddevice'] = None; from examples.live.microphone import main; main()"
     arguments = ["--url", service.url, "--model", "sound"]
     done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1

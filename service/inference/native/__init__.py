@@ -1,0 +1,1 @@
+"""The native protocol: requests of samples, and their answers."""

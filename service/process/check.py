@@ -1,0 +1,106 @@
+"""The command `spikeserve check`: verify bundles as a server does before it serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from models.bundle import MANIFEST
+from models.bundle.repository import ModelRepository
+from models.errors import SpikeserveError
+from service.catalog.engine_choice import check_device, check_library
+from service.catalog.load_process import LoadProcesses
+from service.errors import LoadFailed, Misconfigured
+from service.process.flags import read_settings
+from service.settings import Settings, chosen_versions
+
+REFUSED, USAGE, INTERRUPTED = 1, 2, 130
+HELP = """\
+usage: spikeserve check PATH [flags]
+
+Verifies a repository, one model of it (<repository>/<name>) or one bundle (<repository>/<name>/<version>) as a server
+does before it serves them, and exits with 1 if any version is refused. Flags are those of `spikeserve serve`, such as
+--engine, --max-model-bytes or --load-seconds; --versions is `all` here unless you give it.
+
+A NIR file is checked before its import: `spikeserve check FILE --help` lists the flags for it.
+"""
+
+Versions = list[tuple[str, int]]  # models' names and versions
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Verify what lies at a path, print a line for each version, and return the exit status."""
+    if not arguments or arguments[0].startswith("-"):
+        asked = list(arguments[:1]) in (["-h"], ["--help"])
+        print(HELP, end="", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else USAGE
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # not 0: nothing is known to be right
+    path, *flags = arguments
+    if not any(flag.partition("=")[0] == "--versions" for flag in flags):
+        flags += ["--versions", "all"]
+    try:
+        repository, listed = found(Path(path))
+        settings = read_settings([*flags, "--repository", str(repository)])
+        check_device(settings)
+        check_library(settings)
+        versions = chosen(settings, listed)
+    except SpikeserveError as error:
+        print(f"spikeserve: {error}", file=sys.stderr)
+        return USAGE
+    try:
+        right = asyncio.run(verify(settings, versions))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    print(f"{right} of {len(versions)} can be served")
+    return 0 if right == len(versions) else REFUSED
+
+
+def found(path: Path) -> tuple[Path, Versions]:
+    """Return the repository that a path is, or lies in, and the versions that the path means; raises Misconfigured."""
+    path = path.resolve()
+    if not path.is_dir():
+        raise Misconfigured(f"path: '{path}' is no folder, expected a repository, or a model or a bundle in one")
+    try:
+        if (path / MANIFEST).exists():
+            name, version = path.parent.name, path.name
+            known = map(str, ModelRepository(path.parent.parent).versions(name))
+            if version not in known:
+                raise Misconfigured(f"path: '{path}' holds a bundle, expected it in <repository>/<name>/<version>/")
+            return path.parent.parent, [(name, int(version))]
+        for repository, names in ((path, ModelRepository(path).names()), (path.parent, [path.name])):
+            opened = ModelRepository(repository)
+            if versions := [(name, version) for name in names for version in opened.versions(name)]:
+                return repository, versions
+    except OSError as error:
+        raise Misconfigured(f"path: '{error.filename}' cannot be read: {error.strerror}") from error
+    raise Misconfigured(f"path: '{path}' holds no model, expected <name>/<version>/ with a {MANIFEST}")
+
+
+def chosen(settings: Settings, listed: Iterable[tuple[str, int]]) -> Versions:
+    """Return those of the versions that the setting `versions` selects; raises Misconfigured where there is none."""
+    by_name: dict[str, list[int]] = {}
+    for name, version in listed:
+        by_name.setdefault(name, []).append(version)
+    versions = [
+        (name, version) for name, each in by_name.items() for version in chosen_versions(settings.versions, each)
+    ]
+    if not versions:
+        raise Misconfigured(f"versions: no model there has one of {settings.versions}")
+    return versions
+
+
+async def verify(settings: Settings, versions: Versions) -> int:
+    """Verify versions side by side, print a line for each in their order, and return how many can be served."""
+    processes, right = LoadProcesses(settings), 0
+    tasks = [asyncio.create_task(processes.verify(name, version)) for name, version in versions]
+    for (name, version), task in zip(versions, tasks, strict=True):
+        try:
+            outcome = f"ok, on the engine {(await task).engine}"
+            right += 1
+        except LoadFailed as error:
+            outcome = str(error)
+        print(f"{name} {version}: {outcome}", flush=True)
+    return right

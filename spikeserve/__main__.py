@@ -1,0 +1,128 @@
+"""The command `spikeserve`, and `python -m spikeserve`: it imports only what the sub-command that is given needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+REFUSED, USAGE = 1, 2
+VERSION = "--version"
+EXTRAS = {"service": "serve", "training": "train"}  # what each package needs, an extra of pyproject.toml
+HOME = Path(__file__).resolve().parents[1]  # the folder that holds this package and the others
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: `package` runs it by its `main`, which is given `words` and then the user's arguments."""
+
+    summary: str
+    package: str
+    words: tuple[str, ...] = ()
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command("serve the models of a repository over HTTP", "service"),
+    "check": Command("verify a repository, a bundle or a NIR file without serving it", "service", ("check",)),
+    "keys": Command("make an API key and the line for the file of keys", "service", ("new-key",)),
+    "fit": Command("train a network, and publish it as a bundle", "training", ("fit",)),
+    "evaluate": Command("run a trained network on its test samples, through any engine", "training", ("evaluate",)),
+    "export": Command("publish a run as a bundle, or write a bundle as NIR", "training", ("export",)),
+    "import": Command("make a bundle of a network from elsewhere", "training", ("import",)),
+    "verify": Command("compare a bundle with the framework's own module, spike for spike", "training", ("verify",)),
+    "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
+    "lr-range": Command("find a learning rate", "training", ("lr-range",)),
+    "completion": Command("print a script that completes this command in bash, zsh or fish", "spikeserve.completion"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sub-command, by default that of this process, and return its exit status."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name not in COMMANDS and name != VERSION:
+        return _refused(f"'{name}' is no command, expected one of {', '.join(COMMANDS)}", USAGE)
+    try:
+        return run(name, rest)
+    except ModuleNotFoundError as error:
+        sentence = missing(name, rest, error.name or "")
+        if sentence is None:
+            raise
+        return _refused(sentence)
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Run a sub-command, or print the version; raises ModuleNotFoundError where a package that it needs is missing."""
+    package = package_of(name, arguments)
+    for each in ("models", *({package} & EXTRAS.keys())):
+        if place := other_place(each):
+            return _refused(
+                f"'{each}' is {place} here, expected the package that Spikeserve has in {HOME}; it is found first "
+                "because of PYTHONPATH, or because `python -m` looks in the current folder: take it off that path"
+            )
+    if name == VERSION:
+        print(import_module("models.version").VERSION)
+        return 0
+    module = import_module(f"{package}.__main__" if package in EXTRAS else package)
+    return int(module.main([*COMMANDS[name].words, *arguments]) or 0)
+
+
+def package_of(name: str, arguments: Sequence[str]) -> str:
+    """Return the package that runs a sub-command: for `check`, that of a NIR file where no folder is given."""
+    paths = [Path(each) for each in arguments] if name == "check" else []
+    if any(path.is_file() for path in paths) and not any(path.is_dir() for path in paths):
+        return "training"
+    return COMMANDS[name].package if name in COMMANDS else "models"
+
+
+def other_place(package: str) -> str | None:
+    """Return where Python finds `package` if that is not beside this one; None where it is ours, or there is none."""
+    found = find_spec(package)  # which runs no code
+    if found is None:
+        return None
+    places = [*(found.submodule_search_locations or ()), *([found.origin] if found.origin else [])]
+    ours = any(Path(place).resolve().is_relative_to(HOME / package) for place in places)
+    return None if ours else places[-1]
+
+
+def missing(name: str, arguments: Sequence[str], module: str) -> str | None:
+    """Return what a user is told of a module that is not there; None where only a fault of the code can be why."""
+    top = module.partition(".")[0]
+    if top in ("models", *EXTRAS):
+        return (
+            f"{name} needs the module '{module}', which is not in {HOME}: if another package has put its '{top}' "
+            "there, install spikeserve in an environment of its own"
+        )
+    extra = EXTRAS.get(package_of(name, arguments))
+    if extra is None or top == "spikeserve":
+        return None
+    return f"{name} needs the extra {extra}: pip install 'spikeserve[{extra}]' (there is no module '{module}')"
+
+
+def usage() -> str:
+    """Return what `--help` prints."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: spikeserve COMMAND [arguments]",
+            "",
+            *rows,
+            "",
+            "`spikeserve COMMAND --help` lists its arguments, `spikeserve --version` prints the version.",
+        ]
+    )
+
+
+def _refused(sentence: str, status: int = REFUSED) -> int:
+    print(f"spikeserve: {sentence}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

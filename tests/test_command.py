@@ -1,0 +1,124 @@
+"""The command `spikeserve`: each sub-command is the code that `python -m service` or `python -m training` runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from spikeserve import completion
+from spikeserve.__main__ import COMMANDS, main, package_of
+from tests.pages import section
+from tests.sources import PROJECT, ROOT
+from training.__main__ import app
+
+SCRIPTS = {"bash": completion.bash, "zsh": completion.zsh, "fish": completion.fish}
+
+
+@pytest.fixture(scope="module")
+def table() -> completion.Table:
+    return completion.table()
+
+
+def test_every_command_of_training_is_one_of_the_command() -> None:
+    program = typer.main.get_command(app)
+    assert isinstance(program, TyperGroup)
+    ours = {name for name, command in COMMANDS.items() if command.package == "training"}
+    assert program.commands.keys() - ours == {"check"}  # a NIR file's, which `check` of the service is as well
+    assert {command.words for name, command in COMMANDS.items() if name in ours} == {(name,) for name in ours}
+
+
+def test_help_has_a_line_for_each_command_and_a_wrong_one_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == main([]) == 0
+    assert re.findall(r"^  ([\w-]+)  ", capsys.readouterr().out, re.MULTILINE) == [*COMMANDS] * 2
+    assert main(["sevre"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("spikeserve: 'sevre' is no command, expected one of serve, check, keys, fit, evaluate,")
+
+
+def test_the_page_of_the_command_has_a_row_for_each_and_each_example() -> None:
+    page = (ROOT / "docs/command.md").read_text()
+    assert re.findall(r"^\| `([\w-]+)` \|", section(page, "Sub-commands"), re.MULTILINE) == [*COMMANDS]
+    named = re.findall(r"^\| `(examples/\w+\.py)` \|", section(page, "Five short programs"), re.MULTILINE)
+    assert {ROOT / path for path in named} == set((ROOT / "examples").glob("*.py"))
+    extras = re.findall(r"^\| (.*?) \|", section(page, "Install").rpartition("|---|---|---|")[2], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(extras))) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_top_of_the_command_loads_no_library_of_serving_or_training() -> None:
+    program = "import sys; from spikeserve.__main__ import main; main(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert "spikeserve" in loaded
+    assert loaded & {"models", "service", "training", "torch", "typer", "fastapi", "pydantic", "httpx"} == set()
+
+
+def test_a_folder_is_checked_by_the_service_and_a_file_by_training(tmp_path: Path) -> None:
+    file, folder = tmp_path / "graph.nir", str(tmp_path)
+    file.touch()
+    assert package_of("check", [folder, "--api-keys-file", str(file)]) == "service"
+    assert package_of("check", [str(file)]) == package_of("check", ["--dt", "0.1", str(file)]) == "training"
+    assert package_of("check", [str(tmp_path / "nothing")]) == "service"
+    assert package_of("verify", [str(file)]) == "training"
+    assert package_of("keys", [str(file)]) == "service"
+
+
+TYPED = [
+    (["ex"], ["export"]),
+    (["import", "sn"], ["snntorch"]),
+    (["import", "snntorch", "nets:make", "--inp"], ["--input-shape"]),
+    (["export", "runs/mine-1", "--na"], ["--name"]),
+    (["verify", "repository/mine/1", "--aga"], ["--against"]),
+    (["serve", "--max-b"], ["--max-batch", "--max-batch-delay-ms", "--max-body-bytes"]),
+    (["check", "repository", "--load-s"], ["--load-seconds"]),
+    (["completion", "z"], ["zsh"]),
+]
+
+
+@pytest.mark.parametrize(("typed", "expected"), TYPED, ids=lambda words: " ".join(words))
+def test_bash_completes(table: completion.Table, tmp_path: Path, typed: Sequence[str], expected: Sequence[str]) -> None:
+    (tmp_path / "script").write_text(completion.bash(table))
+    program = (
+        f'source ./script; COMP_WORDS=(spikeserve "$@"); COMP_CWORD={len(typed)}; _spikeserve; echo "${{COMPREPLY[@]}}"'
+    )
+    command = ["bash", "-c", program, "bash", *typed]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == expected
+
+
+@pytest.mark.parametrize(("typed", "expected"), TYPED, ids=lambda words: " ".join(words))
+def test_fish_completes(table: completion.Table, tmp_path: Path, typed: Sequence[str], expected: Sequence[str]) -> None:
+    if (shell := shutil.which("fish")) is None:
+        pytest.skip("fish is not installed here")
+    (tmp_path / "script").write_text(completion.fish(table))
+    command = [shell, "--no-config", "-c", f"source ./script; complete -C 'spikeserve {' '.join(typed)}'"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    begun = [word for word in done.stdout.split() if word.startswith(typed[-1])]  # fish also finds words that hold it
+    assert sorted(begun) == sorted(expected)
+
+
+def test_zsh_reads_its_script(table: completion.Table, tmp_path: Path) -> None:
+    if (shell := shutil.which("zsh")) is None:
+        pytest.skip("zsh is not installed here")
+    (tmp_path / "script").write_text(completion.zsh(table))
+    program = "source ./script; print -r -- $_comps[spikeserve]"
+    done = subprocess.run([shell, "-f", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "_spikeserve" in done.stdout
+
+
+def test_a_flag_is_completed_for_each_setting_and_each_option(table: completion.Table) -> None:
+    assert {"--port", "--engine", "--max-model-bytes"} <= set(table["serve"].flags)
+    assert {"--epochs", "--recurrent", "--no-recurrent", "--help"} & set(table["fit"].flags) >= {"--epochs", "--help"}
+    assert {"snntorch", "nir", "onnx"} <= set(table["import"].commands)
+
+
+def test_a_shell_that_is_not_known_is_told_which_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "tcsh"]) == 2
+    assert "Prints a script for bash, zsh or fish." in capsys.readouterr().err
