@@ -19,6 +19,7 @@ MODELS: Arrows = {
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},
     "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors"},
+    "models.complexity": {"models.engines", "models.coding", "models.spec", "models.errors"},
     "models.bundle": {
         "models.engines",
         "models.coding",

@@ -28,8 +28,8 @@ from models.engines.event.layouts import Layout, aligned
 from models.engines.event.stepping import Rule, rule_of
 from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out
+from models.engines.repeated import constant_nodes
 from models.neurons import feedback_joins_charge
-from models.spec import INPUT, Spec
 from models.spec.network import FloatArray, Network
 from models.spec.neuron_parameters import NEUTRAL, ROWS
 from models.spec.nodes import (
@@ -163,15 +163,6 @@ class Plan:
         """About how many microseconds a step of one sample takes, where as few inputs are not 0 as is usual."""
         added = sum(each.feed.fan_out * self.arriving[name].size for name, each in self.connections.items())
         return ADDED * USUAL * added + STEPPED * sum(each.size for each in self.neurons.values())
-
-
-def constant_nodes(spec: Spec) -> frozenset[str]:
-    """Return the nodes whose output is the same at every step, if the network's input is: those before any neuron."""
-    constant = {INPUT}
-    for node in spec.nodes:
-        if constant.issuperset(spec.sources[node.name]) and not (isinstance(node, Neuron | Delay) or node.by_step):
-            constant.add(node.name)
-    return frozenset(constant - {INPUT})
 
 
 def has_kernel(node: Node) -> bool:
