@@ -57,6 +57,9 @@ TRAINING: Arrows = {
         *("training.commands", "training.config", "training.data", "training.publish", "training.report"),
         "training.errors",
     },
+    "training.commands.report": {
+        *("training.commands", "training.config", "training.data", "training.report", "training.errors"),
+    },
     "training.commands.fit": {
         *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
         "training.errors",
@@ -67,7 +70,7 @@ TRAINING: Arrows = {
     },
     "training.__main__": {
         *("training.commands", "training.commands.fit", "training.commands.lr_range", "training.commands.runs"),
-        "training.commands.calibrate",
+        *("training.commands.calibrate", "training.commands.report"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },
 }

@@ -20,7 +20,7 @@ from models.spec.network import Network
 from models.spec.nodes import Neuron, Threshold
 
 FLOAT_BYTES = 4
-GROUP_BYTES = 2**26  # of what is recorded at once, unless one sample has more
+GROUP_BYTES = 2**25  # of what is recorded at once, unless one sample has more
 
 Recording = Callable[[Inputs, Record], RunResult]
 
@@ -103,7 +103,7 @@ class Complexity:
             "Dense": self.dense * work.steps,
             "MembraneUpdates": work.membrane_updates,
             "ActivationSparsity": (neuron_steps - fired) / np.maximum(1, neuron_steps),
-            **self.energy.estimates(work.acs, work.macs, work.steps),
+            **self.energy.estimates(work.acs, work.macs, work.steps, np.ones_like(work.steps)),
         }
 
     def group(self, time_steps: int) -> int:

@@ -55,6 +55,16 @@ DRAM = Constant("access of 64 bits in DRAM", 1300.0)  # the lower end of 1.3 to 
 CONSTANTS = (INT8_MULTIPLY, INT32_ADD, FLOAT32_ADD, FLOAT32_MULTIPLY, SRAM_8K, SRAM_32K, SRAM_1M, DRAM)
 SRAM = ((2**13, SRAM_8K), (2**15, SRAM_32K), (2**20, SRAM_1M))
 
+ASSUMPTIONS = (
+    "an estimate from published constants, not a measurement, and not of the machine that ran the network",
+    "each operation reads its weight, and reads and writes the sum that it adds to; a write takes what a read does",
+    "each neuron takes a multiplication and an addition at each step, and its state is read and written",
+    "each connection and each layer has memories of its own: the smallest SRAM that holds them, or else DRAM",
+    "without spikes, every operation of a pass is done, and sums stay in a register; a pass takes a whole sample, or "
+    "one step of it where it has a value for each step",
+    "moving spikes, reading the input, biases, pools, joins, delays, control and leakage are left out",
+)
+
 # Each estimate by its name, and what it is of.
 ESTIMATES: Mapping[str, str] = {
     "operations": "this network in float32: its effective ACs and MACs alone",
@@ -110,24 +120,24 @@ class Energy:
             network.spec.coding.per_step,
         )
 
-    def estimates(self, acs: Mapping[str, Any], macs: Mapping[str, Any], steps: Any) -> dict[str, Any]:
+    def estimates(self, acs: Mapping[str, Any], macs: Mapping[str, Any], steps: Any, samples: Any) -> dict[str, Any]:
         """Return each estimate, in picojoules, by the names of `ESTIMATES`.
 
-        `acs` and `macs` are the effective operations by connection, and `steps` the steps that were taken: numbers, or
-        arrays (batch,) with one for each sample.
+        `acs` and `macs` are effective operations by connection, and `steps` the steps that `samples` samples took, all
+        of some samples together; or each is an array (batch,), with `samples` 1 for each.
         """
         estimates: dict[str, Any] = {}
         for kind, name in ((FLOAT32, ""), (INT8, "int8_")):
-            operations = sum(kind.add * acs[each] + (kind.add + kind.multiply) * macs[each] for each in acs)
+            operations = sum(
+                (kind.add * acs[each] + (kind.add + kind.multiply) * macs[each] for each in acs), 0 * steps
+            )
             traffic = sum(per_one * (acs[each] + macs[each]) for each, per_one in self.traffic[kind].items())
-            estimates[f"{name}operations"] = operations + 0.0 * steps  # of the steps' shape, without any connection too
+            estimates[f"{name}operations"] = operations
             estimates[f"{name}with_memory"] = operations + traffic + self.neurons[kind] * steps
-        passes = steps if self.per_step else 1 + 0 * steps
-        alone, with_memory = self.passes
-        return estimates | {
-            "without_spikes_operations": alone * passes,
-            "without_spikes_with_memory": with_memory * passes,
-        }
+        passes = steps if self.per_step else samples
+        estimates["without_spikes_operations"] = self.passes[0] * passes
+        estimates["without_spikes_with_memory"] = self.passes[1] * passes
+        return estimates
 
 
 def _traffic(connection: Connection, kind: Arithmetic) -> float:

@@ -85,6 +85,20 @@ class ModelLimits:
                     f"values, expected at most {self.recorded_values}"
                 )
 
+    def check_report(self, time_steps: int) -> None:
+        """Raise InvalidInput where a report of one sample would record more than is allowed, or nothing is known.
+
+        A report records the spikes and membranes of some samples at a time, and keeps numbers alone.
+        """
+        if not self.known:
+            raise InvalidInput("return has 'report', but this model is only an ONNX graph, whose neurons are not known")
+        values = time_steps * self.neurons
+        if values > self.recorded_values:
+            raise InvalidInput(
+                f"return has 'report', which for one sample at {time_steps} time_steps records {values} values, "
+                f"expected at most {self.recorded_values}"
+            )
+
     def check_answer(self, samples: int, size: int) -> None:
         """Raise TooLarge for an answer that may take more than max_answer_bytes; `size` is the most that it takes."""
         if size > self.answer_bytes:
