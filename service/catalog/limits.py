@@ -75,10 +75,7 @@ class ModelLimits:
                 f"neurons are {neuron_steps} neuron steps, expected at most {self.neuron_steps}"
             )
         for each in recorded:
-            if not self.known:
-                raise InvalidInput(
-                    f"return has '{each}', but this model is only an ONNX graph, whose neurons are not known"
-                )
+            self._check_known(each)
             if neuron_steps > self.recorded_values:
                 raise InvalidInput(
                     f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {neuron_steps} "
@@ -90,13 +87,19 @@ class ModelLimits:
 
         A report records the spikes and membranes of some samples at a time, and keeps numbers alone.
         """
-        if not self.known:
-            raise InvalidInput("return has 'report', but this model is only an ONNX graph, whose neurons are not known")
+        self._check_known("report")
         values = time_steps * self.neurons
         if values > self.recorded_values:
             raise InvalidInput(
                 f"return has 'report', which for one sample at {time_steps} time_steps records {values} values, "
                 f"expected at most {self.recorded_values}"
+            )
+
+    def _check_known(self, asked: str) -> None:
+        """Raise InvalidInput for what only a model whose neurons are known can return."""
+        if not self.known:
+            raise InvalidInput(
+                f"return has '{asked}', but this model is only an ONNX graph, whose neurons are not known"
             )
 
     def check_answer(self, samples: int, size: int) -> None:

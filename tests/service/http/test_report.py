@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +14,12 @@ from fastapi.testclient import TestClient
 
 from models.complexity import ESTIMATES
 from service.catalog.answer_size import AnswerSize
+from service.catalog.cost import Cost
+from service.inference.batching import RUN_SECONDS, ImmediatePolicy
+from service.inference.job import Job
+from service.inference.native.codec import NativeCodec
+from service.inference.queue import Queue
+from service.telemetry.record import Times
 from tests.bundles import publish
 from tests.external import contract, scores
 from tests.external import publish as publish_external
@@ -136,3 +145,18 @@ def test_the_bytes_of_a_report_are_known_before() -> None:
     names = ["Effective_MACs", "Effective_ACs", "Dense", "MembraneUpdates", "ActivationSparsity", *ESTIMATES]
     longest = sum(len(f'"{name}":,') + 24 for name in names) + len('"report":{"energy_estimate_pj":{}},')
     assert longest < one
+
+
+def test_a_run_with_reports_holds_a_twelfth_of_the_samples(client: TestClient) -> None:
+    model = client.app.state.services.registry.get()  # type: ignore[attr-defined]
+    codec = NativeCodec(model)
+    # Three steps of 24 samples take the time that a run may, and so do those of 2 with reports.
+    queue = Queue(ImmediatePolicy(64), Cost(RUN_SECONDS / 24 / 3 * 0.99, 0, 0), limit=1)
+    with closing(asyncio.new_event_loop()) as loop:
+        most = [
+            queue.max_samples(
+                Job(model, codec, loop.create_future(), codec.decode(json.dumps(body).encode()), 0.0, Times(0.0), print)
+            )
+            for body in ({"inputs": [[1, 0]]}, {"inputs": [[1, 0]]} | ASKED)
+        ]
+    assert most == [24, 2]
