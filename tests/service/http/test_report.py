@@ -103,6 +103,14 @@ def test_a_model_whose_neurons_are_not_known_has_no_report(tmp_path: Path) -> No
     }
 
 
+def test_the_document_of_the_service_describes_every_number_of_a_report(client: TestClient) -> None:
+    answer = client.post("/predict", json={"inputs": [[1, 0]]} | ASKED).json()
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    report = answer["predictions"][0]["report"]
+    assert schemas["Report"]["properties"].keys() == report.keys()
+    assert schemas["EnergyEstimate"]["properties"].keys() == report["energy_estimate_pj"].keys()
+
+
 def test_every_engine_gives_the_same_report(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     network = network_of(
