@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
-from models.coding import EncodedInputs, EventInputs, Inputs
+from models.coding import DenseInputs, EventInputs, Inputs
 from models.complexity import ESTIMATES, Complexity, operations
 from models.complexity.energy import DRAM, SRAM_1M, SRAM_8K, SRAM_32K, access
 from models.engines import Record, RunResult, plain
@@ -28,10 +28,10 @@ from tests.same import EVERYTHING
 Report = dict[str, NDArray[Any]]
 
 
-def inputs_of(*samples: Any) -> EncodedInputs:
+def inputs_of(*samples: Any) -> DenseInputs:
     """Return samples of (time_steps, *shape)."""
     steps = np.array(samples, np.float32).swapaxes(0, 1).copy()
-    return EncodedInputs(steps, len(steps))
+    return DenseInputs(steps, len(steps))
 
 
 def reported(network: Network, inputs: Inputs) -> Report:
@@ -88,7 +88,7 @@ def test_a_step_multiplies_where_one_of_its_inputs_is_neither_0_nor_1_nor_minus_
 
 def test_a_constant_input_counts_at_every_step_though_the_engine_computes_it_once() -> None:
     network = one_layer([[0.5, 0.5]], "direct")
-    inputs = EncodedInputs(np.array([[[1.5, 1]]], np.float32), 3)
+    inputs = DenseInputs(np.array([[[1.5, 1]]], np.float32), 3)
     report = reported(network, inputs)
     assert (report["Effective_MACs"].tolist(), report["Dense"].tolist()) == ([3 * 2], [3 * 2])
     assert EventEngine(network).run(inputs)[0].synaptic_operations == [2]
@@ -135,7 +135,7 @@ def test_a_membrane_counts_in_the_first_step_and_where_a_step_changes_it() -> No
     no_membrane = network_of(
         [{"type": "Threshold", "name": "out"}], {}, input={"shape": [2]}, time_steps=3, labels=["a", "b"]
     )
-    assert reported(no_membrane, EncodedInputs(np.ones((1, 1, 2), np.float32), 3))["MembraneUpdates"].tolist() == [0]
+    assert reported(no_membrane, DenseInputs(np.ones((1, 1, 2), np.float32), 3))["MembraneUpdates"].tolist() == [0]
 
 
 def test_activation_sparsity_is_the_share_of_outputs_that_are_0_however_often_a_neuron_fires() -> None:
@@ -171,10 +171,10 @@ def test_only_what_was_run_counts_for_a_sample_that_ended_early() -> None:
     assert result.report["Dense"].tolist() == [4 * 9, 6 * 9]
 
 
-def steps_apart(inputs: Inputs) -> EncodedInputs:
+def steps_apart(inputs: Inputs) -> DenseInputs:
     """Return inputs whose steps are all there, so that none is computed once for all."""
     dense = inputs.dense()
-    return EncodedInputs(
+    return DenseInputs(
         np.broadcast_to(dense.steps, (dense.time_steps, *dense.steps.shape[1:])).copy(), dense.time_steps
     )
 
@@ -284,5 +284,5 @@ def test_an_estimate_is_its_constants_times_what_was_counted() -> None:
 
 
 def test_a_network_without_spikes_takes_one_pass_for_a_sample_that_is_the_same_at_every_step() -> None:
-    report = reported(one_layer([[1, 1]], "direct"), EncodedInputs(np.ones((1, 2, 2), np.float32), 3))
+    report = reported(one_layer([[1, 1]], "direct"), DenseInputs(np.ones((1, 2, 2), np.float32), 3))
     assert report["without_spikes_operations"].tolist() == pytest.approx([2 * 0.3] * 2)
