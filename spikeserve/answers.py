@@ -34,6 +34,7 @@ class Prediction:
     spikes_per_node: dict[str, int] | None = None
     raster: dict[str, dict[str, list[int]]] | None = None
     membrane: dict[str, list[list[float]]] | None = None
+    report: Json | None = None
     more: Json = field(default_factory=dict)  # fields of a newer server
 
     @classmethod
@@ -61,6 +62,7 @@ class Prediction:
             spikes_per_node=rest.pop("spikes_per_node", None),
             raster=rest.pop("raster", None),
             membrane=rest.pop("membrane", None),
+            report=rest.pop("report", None),
             more=rest,
         )
 

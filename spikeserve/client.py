@@ -54,8 +54,8 @@ class Client:
         of mappings              where few inputs spike
         a path                   a file, as it is: .npy, .csv, AEDAT4, EVT, DAT or ES
 
-        `returns` names what predictions also hold: "raster", "membrane" and "spikes_per_node". `stop` ends samples
-        early ("decided" or "confident").
+        `returns` names what predictions also hold: "raster", "membrane", "spikes_per_node" and "report". `stop` ends
+        samples early ("decided" or "confident").
         """
         choice = Choice(time_steps, seed, stop, returns)
         found: list[Prediction] = []

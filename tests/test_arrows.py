@@ -19,6 +19,7 @@ MODELS: Arrows = {
     "models.neurons": {"models.spec"},
     "models.coding": {"models.spec", "models.errors"},
     "models.engines": {"models.neurons", "models.coding", "models.spec", "models.errors"},
+    "models.complexity": {"models.engines", "models.coding", "models.spec", "models.errors"},
     "models.bundle": {
         "models.engines",
         "models.coding",
@@ -56,6 +57,9 @@ TRAINING: Arrows = {
         *("training.commands", "training.config", "training.data", "training.publish", "training.report"),
         "training.errors",
     },
+    "training.commands.report": {
+        *("training.commands", "training.config", "training.data", "training.report", "training.errors"),
+    },
     "training.commands.fit": {
         *("training.commands", "training.commands.runs", "training.config", "training.fit", "training.report"),
         "training.errors",
@@ -66,7 +70,7 @@ TRAINING: Arrows = {
     },
     "training.__main__": {
         *("training.commands", "training.commands.fit", "training.commands.lr_range", "training.commands.runs"),
-        "training.commands.calibrate",
+        *("training.commands.calibrate", "training.commands.report"),
         *("training.importers", "training.importers.frameworks", "training.importers.nir", "training.importers.onnx"),
     },
 }

@@ -11,6 +11,7 @@ from training.commands.calibrate import calibrate_model
 from training.commands.fit import fit
 from training.commands.groups import RUN, exports, imports
 from training.commands.lr_range import lr_range
+from training.commands.report import report
 from training.commands.runs import evaluate_run, export_run
 from training.commands.told import sentence_of
 from training.importers.frameworks.commands import verify
@@ -26,6 +27,7 @@ app.add_typer(exports, name="export")
 app.add_typer(imports, name="import")
 app.command("check")(check_command)
 app.command()(verify)
+app.command()(report)
 exports.command(RUN)(export_run)
 imports.command("onnx")(import_onnx)
 

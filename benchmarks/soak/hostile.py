@@ -66,7 +66,7 @@ def _bodies(sound: dict[str, Any]) -> Iterator[Hostile]:
         "steps that are not whole": sound | {"time_steps": 1.5},
         "a seed that is too large": sound | {"seed": 2**64},
         "a return that is unknown": sound | {"return": ["everything"]},
-        "a return said four times": sound | {"return": ["raster"] * 4},
+        "a return said five times": sound | {"return": ["raster"] * 5},
         "thousands of unknown fields": {f"field{index}": index for index in range(1000)},
     }
     for name, body in wrong.items():

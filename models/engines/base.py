@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,8 @@ class RunResult:
     Of a run that stopped samples early (`models.engines.anytime`):
     `steps_used` (batch,): the steps that each sample took; the counts and the readout are those after them, and what
     was recorded is 0 after them.
+
+    `report` name to (batch,): where one was asked for, the columns of a report (`models.complexity`).
     """
 
     spike_counts: Counts
@@ -58,6 +60,7 @@ class RunResult:
     rasters: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     membranes: Mapping[str, FloatArray] = field(default_factory=dict)
     steps_used: Steps | None = None
+    report: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __getitem__(self, samples: Samples) -> RunResult:
         """Return the results of some of the samples, which an array of their places may give in any order."""
@@ -69,6 +72,7 @@ class RunResult:
             rasters={name: raster[:, samples] for name, raster in self.rasters.items()},
             membranes={name: membrane[:, samples] for name, membrane in self.membranes.items()},
             steps_used=None if self.steps_used is None else self.steps_used[samples],
+            report={name: column[samples] for name, column in self.report.items()},
         )
 
     @property
@@ -96,6 +100,7 @@ def joined(results: Sequence[RunResult]) -> RunResult:
             name: np.concatenate([result.membranes[name] for result in results], axis=1) for name in first.membranes
         },
         steps_used=np.concatenate(used) if used else None,
+        report={name: np.concatenate([result.report[name] for result in results]) for name in first.report},
     )
 
 

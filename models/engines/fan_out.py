@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec.nodes import Conv, ConvTranspose, Linear, Spread, Weighted, Window
+from models.engines.repeated import constant_nodes
+from models.spec import Coding, Spec
+from models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Spread, Weighted, Window
 from models.spec.parameters import Shape
 
 
@@ -40,6 +43,27 @@ def _windows_over(size: int, window: Window | Spread) -> NDArray[np.int64]:
     starts, taps = np.arange(window.outputs(size)) * window.stride, np.arange(window.extent) * window.dilation
     read = np.add.outer(starts, taps).ravel() - window.before
     return np.bincount(read[(read >= 0) & (read < size)], minlength=size).astype(np.int64)
+
+
+class DenseOperations(NamedTuple):
+    """What `synaptic_operations` of one sample would be if no input were 0: counted once, and at each step."""
+
+    once: int
+    per_step: int
+
+
+def dense_operations(spec: Spec) -> DenseOperations:
+    """Return the operations of a network whose every input and neuron is other than 0 at every step."""
+    constant = constant_nodes(spec) if spec.coding is Coding.DIRECT else frozenset()
+    once = per_step = 0
+    for node in spec.nodes:
+        shape = spec.input_shapes[node.name]
+        if isinstance(node, Weighted):
+            operations = int(fan_out(node, shape).sum())
+            once, per_step = (once + operations, per_step) if node.name in constant else (once, per_step + operations)
+        elif isinstance(node, Spiking) and node.recurrent is not None:
+            per_step += math.prod(shape) * recurrent_fan_out(shape)
+    return DenseOperations(once, per_step)
 
 
 def recurrent_fan_out(shape: Shape) -> int:

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from models.engines.state import longest_delay
 from models.spec.network import FloatArray, Network
 from models.spec.nodes import (
     AvgPool,
     Concatenate,
     ConvTranspose,
+    Delay,
     Flatten,
     MatMul,
     MaxPool,
@@ -138,6 +140,23 @@ def _scale_by_step(node: Scale, network: Network, x: FloatArray, steps: NDArray[
 
     scaled = own("scale") * x
     return scaled if node.offset == 0 else scaled + own("offset")
+
+
+def delayed(
+    node: Delay, network: Network, x: FloatArray, line: FloatArray, time_steps: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return each element delayed (time_steps, batch, *shape), and the line after these steps.
+
+    `x` is (time_steps, batch, *shape), or (1, batch, *shape) where every step is the same; `line` (longest delay,
+    batch, *shape) are the inputs before it, the oldest first.
+    """
+    x = np.concatenate([line, np.broadcast_to(x, (time_steps, *x.shape[1:]))])
+    longest, delays = longest_delay(network, node), np.broadcast_to(network.parameter(node, "delay"), x.shape[2:])
+    later = np.empty((time_steps, *x.shape[1:]), np.float32)
+    for delay in np.unique(delays).astype(int):
+        start = longest - delay
+        later[:, :, delays == delay] = x[start : start + time_steps][:, :, delays == delay]
+    return later, x[time_steps:]
 
 
 def join(node: Node, inputs: Sequence[FloatArray]) -> FloatArray:

@@ -8,7 +8,6 @@ The engine is slow and not meant for serving, although it can be used for that.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import partial, singledispatchmethod
 from typing import Any, TypeAlias
 
@@ -21,7 +20,7 @@ from models.engines.base import Counts, Record, RunResult
 from models.engines.blocks import run_blocks
 from models.engines.fan_out import fan_out, recurrent_fan_out
 from models.engines.readout import check_spikes, read_out
-from models.engines.state import State, check_state, longest_delay, neuron_arrays, neuron_state
+from models.engines.state import State, check_state, neuron_arrays, neuron_state
 from models.engines.stop import Stop, check
 from models.neurons import NeuronLayer
 from models.spec import Spec
@@ -105,24 +104,43 @@ class ReferenceEngine:
     ) -> tuple[RunResult, State]:
         """Run every sample, continuing from `state` or from rest; see `Runner.run`."""
         check_state(state, self.network, inputs.batch, inputs.time_steps)
-        return run_blocks(
-            lambda dense, before: _Run(self.counted, self.weights, dense, before, stop).result(record), inputs, state
-        )
+        return run_blocks(lambda dense, before: _Run(self, dense, before, stop).result(record), inputs, state)
+
+    @singledispatchmethod
+    def connect(self, node: Node, _: FloatArray) -> FloatArray:
+        """Apply a Linear or a convolution to (samples, *shape); the samples may be all steps of all of a batch."""
+        raise TypeError(f"no connection of type {type(node).__name__}")
+
+    @connect.register
+    def _(self, node: Linear, x: FloatArray) -> FloatArray:
+        return plain.rounded(self.product(node.name, x))
+
+    @connect.register
+    def _(self, node: Conv1d | Conv2d, x: FloatArray) -> FloatArray:
+        weight, bias = self.weights[f"{node.name}.weight"], self.weights.get(f"{node.name}.bias")
+        swept = plain.swept(x.astype(np.float64), node.windows, fill=0.0)
+        groups, axes = node.groups, len(node.windows)
+        # For each group and each position of the window: a product over (channels of the group, taps).
+        grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
+        kernels = weight.reshape(groups, node.out_channels // groups, *weight.shape[1:])
+        places, taps = "hw"[:axes], "kl"[:axes]
+        current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
+        current = current.reshape(len(x), node.out_channels, *current.shape[3:])
+        return plain.rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
+
+    def product(self, connection: str, x: FloatArray, *, biased: NDArray[np.bool_] | bool = True) -> Doubles:
+        """Return the sums of (samples, inputs), each over a row of a connection's weights, and its bias if `biased`."""
+        product = plain.matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
+        bias = self.weights.get(f"{connection}.bias")
+        return product if bias is None else np.where(biased, product + bias, product)
 
 
 class _Run:
     """One call of `run` and its arrays; signals are (1 or time_steps, batch, *shape)."""
 
-    def __init__(
-        self,
-        network: Network,
-        weights: Mapping[str, Doubles],
-        inputs: DenseInputs,
-        state: State | None,
-        stop: Stop | None,
-    ) -> None:
-        self.network = network
-        self.weights = weights
+    def __init__(self, engine: ReferenceEngine, inputs: DenseInputs, state: State | None, stop: Stop | None) -> None:
+        self.engine = engine
+        self.network = network = engine.counted
         self.inputs = inputs
         self.before = State.rest(network, inputs.batch) if state is None else state
         self.stop = stop
@@ -164,43 +182,14 @@ class _Run:
             return self.delay(node, arriving)
         if not isinstance(node, Linear | Conv1d | Conv2d):
             return plain.connect_steps(node, self.network, arriving, self.before.steps, self.inputs.time_steps)
-        flat = self.connect(node, arriving.reshape(-1, *arriving.shape[2:]))
+        flat = self.engine.connect(node, arriving.reshape(-1, *arriving.shape[2:]))
         return flat.reshape(*arriving.shape[:2], *flat.shape[1:])
-
-    @singledispatchmethod
-    def connect(self, node: Node, _: FloatArray) -> FloatArray:
-        """Apply a connection to (samples, *shape), where the samples are all steps of all samples of the batch."""
-        raise TypeError(f"no connection of type {type(node).__name__}")
-
-    @connect.register
-    def _(self, node: Linear, x: FloatArray) -> FloatArray:
-        return plain.rounded(self.product(node.name, x))
-
-    @connect.register
-    def _(self, node: Conv1d | Conv2d, x: FloatArray) -> FloatArray:
-        weight, bias = self.weights[f"{node.name}.weight"], self.weights.get(f"{node.name}.bias")
-        swept = plain.swept(x.astype(np.float64), node.windows, fill=0.0)
-        groups, axes = node.groups, len(node.windows)
-        # For each group and each position of the window: a product over (channels of the group, taps).
-        grouped = swept.reshape(len(x), groups, node.in_channels // groups, *swept.shape[2:])
-        kernels = weight.reshape(groups, node.out_channels // groups, *weight.shape[1:])
-        places, taps = "hw"[:axes], "kl"[:axes]
-        current = np.einsum(f"ngc{places}{taps},goc{taps}->ngo{places}", grouped, kernels, optimize=True)
-        current = current.reshape(len(x), node.out_channels, *current.shape[3:])
-        return plain.rounded(current if bias is None else current + bias.reshape(-1, *(1 for _ in node.windows)))
 
     def delay(self, node: Delay, x: FloatArray) -> FloatArray:
         """Return each element delayed; `x` may be one step that stands for all."""
-        steps, longest = self.inputs.time_steps, longest_delay(self.network, node)
-        x = np.broadcast_to(x, (steps, *x.shape[1:]))
         line = self.before.arrays[f"{node.name}.line"].swapaxes(0, 1)
-        x = np.concatenate([line, x])
-        delays = np.broadcast_to(self.network.parameter(node, "delay"), x.shape[2:])
-        later = np.empty((steps, *x.shape[1:]), np.float32)
-        for delay in np.unique(delays).astype(int):
-            start = longest - delay
-            later[:, :, delays == delay] = x[start : start + steps][:, :, delays == delay]
-        self.after[f"{node.name}.line"] = x[steps:].swapaxes(0, 1).copy()
+        later, line = plain.delayed(node, self.network, x, line, self.inputs.time_steps)
+        self.after[f"{node.name}.line"] = line.swapaxes(0, 1).copy()
         return later
 
     def run_neuron(self, node: Neuron, current: FloatArray) -> FloatArray:
@@ -226,13 +215,7 @@ class _Run:
         """Return the recurrent current of a layer's spikes of the previous step, (batch, *shape)."""
         flat = spikes.reshape(len(spikes), math.prod(spikes.shape[1:]))
         self.operations += np.count_nonzero(flat, axis=1) * recurrent_fan_out(spikes.shape[1:])
-        return plain.rounded(self.product(f"{node.name}.recurrent", flat, biased=biased)).reshape(spikes.shape)
-
-    def product(self, connection: str, x: FloatArray, *, biased: NDArray[np.bool_] | bool = True) -> Doubles:
-        """Return the sums of (samples, inputs), each over a row of a connection's weights, and its bias if `biased`."""
-        product = plain.matmul(x.astype(np.float64), self.weights[f"{connection}.weight"].T)
-        bias = self.weights.get(f"{connection}.bias")
-        return product if bias is None else np.where(biased, product + bias, product)
+        return plain.rounded(self.engine.product(f"{node.name}.recurrent", flat, biased=biased)).reshape(spikes.shape)
 
 
 def _per_sample(counts: NDArray[Any]) -> Counts:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from models.coding import DenseInputs
 from models.coding.inputs import Samples
+from models.spec import INPUT, Spec
 from models.spec.network import FloatArray
+from models.spec.nodes import Delay, Neuron
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,12 @@ class RepeatedInputs(DenseInputs):
     def between(self, first: int, end: int) -> RepeatedInputs:
         """Return the inputs of a slice of steps, which keeps what is computed of it in the same place."""
         return RepeatedInputs(self.steps, end - first, self.kept)
+
+
+def constant_nodes(spec: Spec) -> frozenset[str]:
+    """Return the nodes whose output is the same at every step, if the network's input is: those before any neuron."""
+    constant = {INPUT}
+    for node in spec.nodes:
+        if constant.issuperset(spec.sources[node.name]) and not (isinstance(node, Neuron | Delay) or node.by_step):
+            constant.add(node.name)
+    return frozenset(constant - {INPUT})

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from pydantic_core import to_json
 
+from models.complexity import ESTIMATES
 from models.spec import Task
 
 COUNT_BYTES = 21  # of a 64-bit integer as JSON, with its comma
@@ -17,6 +18,7 @@ TEXT_BYTES = 50  # of a value in "value:index:label", six decimals of the larges
 RESULT_BYTES = 32  # per class: its count (8) and readout (4), twice while shards are joined, and their order (8)
 RECORDED_BYTES = 8  # per recorded value, 4 bytes of its array, twice while shards are joined
 FIELD_BYTES = 128  # the names and marks around one prediction, or one tensor
+REPORT_BYTES = 2 * FIELD_BYTES + (5 + len(ESTIMATES)) * 64  # of a report: the names of its numbers, and the numbers
 ENVELOPE_BYTES = 512  # the same around a whole answer
 
 
@@ -48,6 +50,8 @@ class AnswerSize:
         size = self.sample
         if "spikes_per_node" in returned:
             size += self.spikes_per_node
+        if "report" in returned:
+            size += REPORT_BYTES
         if "raster" in returned:
             size += self.node_names + time_steps * self.neurons * (RECORDED_BYTES + self.event(time_steps))
         if "membrane" in returned:

@@ -75,15 +75,32 @@ class ModelLimits:
                 f"neurons are {neuron_steps} neuron steps, expected at most {self.neuron_steps}"
             )
         for each in recorded:
-            if not self.known:
-                raise InvalidInput(
-                    f"return has '{each}', but this model is only an ONNX graph, whose neurons are not known"
-                )
+            self._check_known(each)
             if neuron_steps > self.recorded_values:
                 raise InvalidInput(
                     f"return has '{each}', which for {samples} samples at {time_steps} time_steps is {neuron_steps} "
                     f"values, expected at most {self.recorded_values}"
                 )
+
+    def check_report(self, time_steps: int) -> None:
+        """Raise InvalidInput where a report of one sample would record more than is allowed, or nothing is known.
+
+        A report records the spikes and membranes of some samples at a time, and keeps numbers alone.
+        """
+        self._check_known("report")
+        values = time_steps * self.neurons
+        if values > self.recorded_values:
+            raise InvalidInput(
+                f"return has 'report', which for one sample at {time_steps} time_steps records {values} values, "
+                f"expected at most {self.recorded_values}"
+            )
+
+    def _check_known(self, asked: str) -> None:
+        """Raise InvalidInput for what only a model whose neurons are known can return."""
+        if not self.known:
+            raise InvalidInput(
+                f"return has '{asked}', but this model is only an ONNX graph, whose neurons are not known"
+            )
 
     def check_answer(self, samples: int, size: int) -> None:
         """Raise TooLarge for an answer that may take more than max_answer_bytes; `size` is the most that it takes."""

@@ -11,11 +11,14 @@ from models.bundle import Bundle
 from models.bundle.external import AnyBundle
 from models.bundle.repository import ModelRepository
 from models.coding import Inputs
+from models.complexity import Complexity
 from models.engines.anytime import AnytimeRunner, StopRule, check_rule
 from models.engines.base import Record, Runner, RunResult, Stop
 from models.engines.blob import bytes_per_sample
 from models.engines.declared import EngineName
+from models.engines.fan_out import dense_operations
 from models.errors import InvalidBundle, InvalidInput
+from models.spec import Spec
 from models.spec.network import Network
 from models.spec.onnx_contract import OnnxContract
 from models.spec.price import LoadLimits
@@ -84,6 +87,7 @@ class LoadedModel:
         # Whether one run may hold samples of several requests; somebody else's graph needs its author's promise.
         self.shares_runs = not isinstance(self.spec, OnnxContract) or self.spec.independent_rows
         self.layers = self.spec.layers
+        self.dense: tuple[int, int] | None = dense_operations(self.spec) if isinstance(self.spec, Spec) else None
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost
         self.requests = InProgress()
@@ -102,6 +106,19 @@ class LoadedModel:
         if rule is None or self.anytime is None:
             return self.engine.run(inputs, record=record, stop=stop)[0]
         return self.anytime.run(inputs, rule, record=record, stop=stop)
+
+    def run_reported(
+        self, inputs: Inputs, rule: StopRule | None, record: Record = Record.NONE, stop: Stop | None = None
+    ) -> RunResult:
+        """Run as `run` does, and add a report of each sample; raises InvalidInput for an external ONNX graph too."""
+        return self.complexity.reported(
+            lambda part, recorded: self.run(part, rule, recorded, stop), inputs, record, stop
+        )
+
+    @cached_property
+    def complexity(self) -> Complexity:
+        """The complexity of its network, for reports; raises InvalidInput for an external ONNX graph."""
+        return Complexity(self.network)
 
     @property
     def network(self) -> Network:

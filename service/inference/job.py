@@ -20,7 +20,7 @@ from service.catalog.loaded import LoadedModel
 from service.errors import DeadlineExceeded
 from service.inference.codec import Codec, Q
 from service.inference.pieces import SHORT_BYTES
-from service.inference.query import Query
+from service.inference.query import Query, Returned
 from service.telemetry.record import AnswerRecord, Times
 
 Content = TypeVar("Content")
@@ -123,6 +123,11 @@ class Job(Generic[Content]):
     def record(self) -> Record:
         """What the engine must record for its answer."""
         return Record.NONE if self.query is None else self.query.record
+
+    @property
+    def reports(self) -> bool:
+        """Whether its answer has a report of each sample."""
+        return self.query is not None and Returned.REPORT in self.query.returned
 
     @property
     def stop(self) -> StopRule | None:

@@ -18,6 +18,7 @@ class Returned(StrEnum):
     RASTER = "raster"
     MEMBRANE = "membrane"
     SPIKES_PER_NODE = "spikes_per_node"
+    REPORT = "report"
 
 
 RECORDED = {Returned.RASTER: Record.RASTER, Returned.MEMBRANE: Record.MEMBRANE}  # those that the engine must record

@@ -15,6 +15,8 @@ from service.inference.job import AnyJob
 from service.inference.pieces import SHORT_BYTES
 from service.inference.run import Shard
 
+REPORT_RUNS = 12  # runs that a run with reports takes as long as, at most, as measured: docs/report.md
+
 
 @dataclass(frozen=True)
 class Encode:
@@ -60,8 +62,8 @@ class Queue:
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
 
     def max_samples(self, job: AnyJob) -> int:
-        """Return how many samples a run of the job's time steps may hold."""
-        most = self.policy.max_samples(self.cost, job.time_steps)
+        """Return how many samples a run of the job's time steps may hold; fewer where it makes a report of each."""
+        most = self.policy.max_samples(self.cost, job.time_steps * (REPORT_RUNS if job.reports else 1))
         return min(most, self.policy.max_states(job.model.state_bytes)) if job.keeps_state else most
 
     def price(self, job: AnyJob) -> Price:

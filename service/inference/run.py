@@ -68,7 +68,9 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
             before = _joined_states(model, taken)
             result, after = model.engine.run(batch, before, record=taken[0].job.record, stop=stop)
         else:
-            result, after = model.run(batch, taken[0].job.stop, taken[0].job.record, stop), None
+            job, after = taken[0].job, None
+            run = model.run_reported if job.reports else model.run
+            result = run(batch, job.stop, job.record, stop)
     except InvalidInput as error:  # raised by an external ONNX model that cannot answer one of the samples
         if len(taken) == 1:
             return Computed([*outcomes, Outcome(taken[0].job, error=error)])

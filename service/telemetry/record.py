@@ -17,11 +17,16 @@ class Named(Protocol):
 
 
 class Model(Protocol):
-    """A loaded model, as far as telemetry sees it. `layers` has the neurons of each layer that spikes, by its name."""
+    """A loaded model, as far as telemetry sees it.
+
+    `layers` has the neurons of each layer that spikes, by its name; `dense` the synaptic operations of a sample whose
+    every input and neuron is other than 0, once and for each step, where they are known.
+    """
 
     name: str
     version: int
     layers: Mapping[str, int]
+    dense: tuple[int, int] | None
 
     @property
     def engine(self) -> Named:

@@ -9,12 +9,10 @@ import typer
 
 from models.bundle.repository import ModelRepository
 from models.engines import available, create
-from models.spec.parameters import show
 from training.commands.flags import given, with_flags
 from training.commands.groups import RepositoryOption, console
 from training.config import DataConfig, TrainingConfig
-from training.data.datasets import load
-from training.errors import InvalidData
+from training.data.datasets import load_for
 from training.publish.calibrate import TARGET, calibrate
 from training.publish.publish import publish_calibrated
 from training.report.card import EARLY, calibration_text, with_section
@@ -40,14 +38,8 @@ def calibrate_model(
     Give the same data flags as its training had, so that no sample of its test split is looked at.
     """
     bundle = ModelRepository(repository).read(name)
-    spec = bundle.network.spec
-    data = load(TrainingConfig.read(None, {"data": given(DataConfig, context)}).data, spec.coding)
-    here, there = (len(data.class_names), data.declared.shape), (spec.classes, spec.input.shape)
-    if here != there:
-        raise InvalidData(
-            f"dataset '{data.name}': has {here[0]} classes and samples of shape {show(here[1])}, but model '{name}' "
-            f"has {there[0]} and {show(there[1])}"
-        )
+    config = TrainingConfig.read(None, {"data": given(DataConfig, context)}).data
+    data = load_for(config, bundle.network.spec, name)
     calibration = calibrate(create(available()[0], bundle.network), data.validation, data.training, target)
     text = calibration_text(calibration)
     console.print(text, highlight=False, markup=False)

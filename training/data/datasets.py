@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from models.spec import Coding
+from models.spec import Coding, Spec
+from models.spec.parameters import show
 from training.config import DataConfig
 from training.data import images
 from training.data.arrays import arrays
@@ -25,7 +26,7 @@ from training.data.neuromorphic import EVENT_SETS
 from training.data.spoken_digits import spoken_digits
 from training.errors import InvalidData
 
-__all__ = ["LOADERS", "Dataset", "Labels", "Split", "load"]
+__all__ = ["LOADERS", "Dataset", "Labels", "Split", "load", "load_for"]
 
 
 def load(config: DataConfig, coding: Coding) -> Dataset:
@@ -35,6 +36,18 @@ def load(config: DataConfig, coding: Coding) -> Dataset:
     except KeyError:
         raise InvalidData(f"dataset: '{config.dataset}' is not one, expected {', '.join(LOADERS)}") from None
     return loader(config, coding)
+
+
+def load_for(config: DataConfig, spec: Spec, name: str) -> Dataset:
+    """Load a data set for the model `name`; raises InvalidData where its classes or samples are not the model's."""
+    data = load(config, spec.coding)
+    here, there = (len(data.class_names), data.declared.shape), (spec.classes, spec.input.shape)
+    if here != there:
+        raise InvalidData(
+            f"dataset '{data.name}': has {here[0]} classes and samples of shape {show(here[1])}, but model '{name}' "
+            f"has {there[0]} and {show(there[1])}"
+        )
+    return data
 
 
 LOADERS: dict[str, Callable[[DataConfig, Coding], Dataset]] = {

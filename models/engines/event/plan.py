@@ -28,8 +28,8 @@ from models.engines.event.layouts import Layout, aligned
 from models.engines.event.stepping import Rule, rule_of
 from models.engines.event.vectors import LANES
 from models.engines.fan_out import fan_out, recurrent_fan_out
+from models.engines.repeated import constant_nodes
 from models.neurons import feedback_joins_charge
-from models.spec import INPUT, Spec
 from models.spec.network import FloatArray, Network
 from models.spec.neuron_parameters import NEUTRAL, ROWS
 from models.spec.nodes import (
@@ -260,15 +260,6 @@ class Plan:
             elif isinstance(each, Layer):
                 stepped += each.layout.size
         return ADDED * USUAL * added + STEPPED * stepped
-
-
-def constant_nodes(spec: Spec) -> frozenset[str]:
-    """Return the nodes whose output is the same at every step, if the network's input is: those before any neuron."""
-    constant = {INPUT}
-    for node in spec.nodes:
-        if constant.issuperset(spec.sources[node.name]) and not (isinstance(node, Neuron | Delay) or node.by_step):
-            constant.add(node.name)
-    return frozenset(constant - {INPUT})
 
 
 def has_kernel(node: Node) -> bool:

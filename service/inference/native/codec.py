@@ -158,6 +158,8 @@ class NativeCodec:
         """Return the most bytes of an answer, once that and what is asked for are within the model's limits."""
         limits = self.model.limits
         limits.check_size(samples, time_steps, [each for each in returned if each in RECORDED] if returned else [])
+        if Returned.REPORT in returned:
+            limits.check_report(time_steps)
         size = limits.answer.native(samples, time_steps, returned)
         limits.check_answer(samples, size)
         return size

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.complexity import ESTIMATES
 from models.engines import RunResult
 from models.spec import Task
 from models.spec.network import FloatArray
-from service.inference.native.schemas import Prediction, Raster, RecordedFields, ValuesPrediction
+from service.inference.native.schemas import Prediction, Raster, RecordedFields, Report, ValuesPrediction
 from service.inference.pieces import as_list
 from service.inference.query import Returned
 
@@ -63,6 +64,20 @@ def _add_recorded(answers: Sequence[RecordedFields], result: RunResult, returned
             answer["membrane"] = {name: row(steps) for name, steps in _of(result.membranes, sample, used).items()}
         if Returned.SPIKES_PER_NODE in returned:
             answer["spikes_per_node"] = {name: int(spikes[sample]) for name, spikes in result.spikes_per_node.items()}
+        if Returned.REPORT in returned:
+            answer["report"] = _report({name: column[sample].item() for name, column in result.report.items()})
+
+
+def _report(numbers: Mapping[str, Any]) -> Report:
+    estimates: Any = {name: numbers[name] for name in ESTIMATES}
+    return {
+        "Effective_MACs": numbers["Effective_MACs"],
+        "Effective_ACs": numbers["Effective_ACs"],
+        "Dense": numbers["Dense"],
+        "MembraneUpdates": numbers["MembraneUpdates"],
+        "ActivationSparsity": numbers["ActivationSparsity"],
+        "energy_estimate_pj": estimates,
+    }
 
 
 def _of(

@@ -47,6 +47,7 @@ class RunCounts:
     layers: dict[str, LayerCounts]
     samples: int = 0
     steps_saved: int = 0
+    dense_operations: int = 0
     encode_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
     inference_seconds: Distribution = field(default_factory=lambda: Distribution(SHORT_SECONDS))
     batch_samples: Distribution = field(default_factory=lambda: Distribution(SAMPLES))
@@ -80,6 +81,9 @@ class ModelMetrics(Collector):
         counts.encode_seconds.observe(answer.times.encode_seconds)
         if answer.synaptic_operations is not None:
             counts.operations.observe(answer.synaptic_operations)
+        if model.dense is not None:
+            once, per_step = model.dense
+            counts.dense_operations += once * answer.samples + per_step * answer.steps
         counts.steps_saved += answer.samples * answer.time_steps - answer.steps
         for name, spikes in answer.spikes_per_layer.items():
             layer = counts.layers[name]
@@ -151,6 +155,8 @@ class ModelMetrics(Collector):
         batches = HistogramMetricFamily("spikeserve_batch_samples", about, labels=MODEL)
         about = "Weights met by non-zero inputs, in one request."
         operations = HistogramMetricFamily("spikeserve_request_synaptic_operations", about, labels=MODEL)
+        about = "What the synaptic operations of the same requests would be if no input and no spike were 0."
+        dense = CounterMetricFamily("spikeserve_dense_synaptic_operations", about, labels=MODEL)
         samples = CounterMetricFamily("spikeserve_samples", "Samples classified.", labels=MODEL)
         about = "Steps that samples did not take, since they ended before the last one."
         saved = CounterMetricFamily("spikeserve_steps_saved", about, labels=MODEL)
@@ -160,9 +166,10 @@ class ModelMetrics(Collector):
             inference.add_metric((*model, engine), counts.inference_seconds.buckets(), counts.inference_seconds.sum)
             batches.add_metric(model, counts.batch_samples.buckets(), counts.batch_samples.sum)
             operations.add_metric(model, counts.operations.buckets(), counts.operations.sum)
+            dense.add_metric(model, counts.dense_operations)
             samples.add_metric(model, counts.samples)
             saved.add_metric(model, counts.steps_saved)
-        yield from (encode, inference, batches, operations, samples, saved)
+        yield from (encode, inference, batches, operations, dense, samples, saved)
 
     def _layer_families(self) -> Iterator[Metric]:
         """Return each layer's spikes and neuron steps, whose ratio is its firing rate."""

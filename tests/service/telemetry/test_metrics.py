@@ -50,6 +50,10 @@ def test_a_layers_firing_rate_is_its_spikes_by_its_neuron_steps(client: TestClie
     # A direct input meets its two weights once each; both samples make one request.
     assert samples(client, "spikeserve_request_synaptic_operations_sum") == {(): 8}
     assert samples(client, "spikeserve_request_synaptic_operations_count") == {(): 1}
+    assert samples(client, "spikeserve_dense_synaptic_operations_total") == {(): 8}  # no input was 0
+    client.post("/predict", json={"inputs": [[0.75, 0.0]]})
+    assert samples(client, "spikeserve_request_synaptic_operations_sum") == {(): 8 + 2}
+    assert samples(client, "spikeserve_dense_synaptic_operations_total") == {(): 8 + 4}
 
 
 def test_each_layer_has_its_own_rate(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The weighted connections of a network, and the weights that are not 0 which each of their inputs meets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.engines.fan_out import fan_out
+from models.spec.network import Network
+from models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Spread, Weighted, Window
+from models.spec.parameters import Shape
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A weighted connection; the recurrent one of a neuron is a connection of its own, named "<neuron>.recurrent".
+
+    `fan_out` (inputs,) int64 is how many weights that are not 0 each element of its flattened input meets. `dense` is
+    how many operations one step takes where every input and every weight counts; padding is no input. `weights`,
+    `zeros`, `inputs` and `outputs` are numbers of values: its weights, those of them that are 0, and one step's inputs
+    and outputs.
+    """
+
+    name: str
+    fan_out: NDArray[np.int64]
+    dense: int
+    weights: int
+    zeros: int
+    inputs: int
+    outputs: int
+
+
+def connections_of(network: Network) -> dict[str, Connection]:
+    """Return the weighted connections of a network by name, in the order of its nodes."""
+    return {each.name: each for each in _connections(network)}
+
+
+def _connections(network: Network) -> Iterator[Connection]:
+    spec = network.spec
+    for node in spec.nodes:
+        before, after = spec.input_shapes[node.name], spec.output_shapes[node.name]
+        if isinstance(node, Weighted):
+            there = network.tensors[f"{node.name}.weight"] != 0
+            met = there.sum(axis=0, dtype=np.int64) if isinstance(node, Linear) else _met(node, there, before)
+            dense = int(fan_out(node, before).sum())
+            yield _connection(node.name, there, met, dense, math.prod(after))
+        elif isinstance(node, Spiking) and node.recurrent is not None:
+            there = network.tensors[f"{node.name}.recurrent.weight"] != 0
+            met = there.sum(axis=0, dtype=np.int64)
+            yield _connection(f"{node.name}.recurrent", there, met, there.size, math.prod(after))
+
+
+def _connection(name: str, there: NDArray[np.bool_], met: NDArray[np.int64], dense: int, outputs: int) -> Connection:
+    zeros = there.size - int(np.count_nonzero(there))
+    return Connection(name, met.reshape(-1), dense, there.size, zeros, met.size, outputs)
+
+
+def _met(node: Conv | ConvTranspose, there: NDArray[np.bool_], shape: Shape) -> NDArray[np.int64]:
+    """Return how many weights that are not 0 each element of a convolution's input meets, an array of `shape`.
+
+    For each channel and tap, the weights to all outputs of its group; for each place of an axis and tap, whether an
+    output reads the place by that tap. Their products, summed over the taps, are the numbers.
+    """
+    groups = node.groups
+    kernels = there.reshape(groups, node.out_channels // groups, *there.shape[1:])
+    met = kernels.sum(axis=1, dtype=np.int64).reshape(node.in_channels, *there.shape[2:])
+    windows: tuple[Window | Spread, ...] = node.windows
+    for window, size in zip(windows, shape[1:], strict=True):
+        met = np.tensordot(met, _read(size, window), axes=(1, 0))  # the axis of its taps becomes the last, of places
+    return met
+
+
+def _read(size: int, window: Window | Spread) -> NDArray[np.int64]:
+    """Return 1 for each tap and place of one axis where an output reads the place by the tap, (taps, size)."""
+    places, taps = np.arange(size), np.arange(window.extent)[:, np.newaxis] * window.dilation
+    if isinstance(window, Spread):
+        reached = places * window.stride + taps - window.padding
+        return ((reached >= 0) & (reached < window.outputs(size))).astype(np.int64)
+    output, off = np.divmod(places + window.before - taps, window.stride)
+    return ((off == 0) & (output >= 0) & (output < window.outputs(size))).astype(np.int64)

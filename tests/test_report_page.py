@@ -1,0 +1,54 @@
+"""docs/report.md tells the truth: its commands run as they stand there, and its tables are those of the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from models.complexity import CONSTANTS, ESTIMATES
+from tests.pages import ROOT, block_with, curl, section
+from tests.serving import running_shipped
+from training.__main__ import app
+
+PAGE = (ROOT / "docs/report.md").read_text()
+
+
+def test_the_command_writes_every_metric_and_estimate_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (arguments,) = re.findall(
+        r"^\.venv/bin/python -m training (.*)$", block_with(PAGE, "sh", "-m training"), re.MULTILINE
+    )
+    words = [str(ROOT / word) if word.startswith("models/") else word for word in shlex.split(arguments)]
+    monkeypatch.chdir(tmp_path)
+    outcome = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    written = json.loads(Path("report.json").read_text())
+    named = set(re.findall(r"`(\w+)`", section(PAGE, "NeuroBench's metrics")))
+    metrics = written["NeuroBench"]
+    assert [name for name in (*metrics, *metrics["SynapticOperations"]) if name not in named] == []
+    assert [name for name in metrics if name not in outcome.output] == []
+    assert written["energy_estimate"]["estimates"].keys() == ESTIMATES.keys()
+    # The README says how many of the 360 held-out digits the model gets right: 99.7 %.
+    assert (written["counted"]["samples"], written["counted"]["right"]) == (360, 359)
+
+
+def test_the_tables_have_every_estimate_and_every_constant_of_the_code() -> None:
+    part = section(PAGE, "Estimates of energy")
+    assert [name for name in ESTIMATES if f"`{name}`" not in part] == []
+    rows = dict(re.findall(r"^\| ((?:multiplication|addition|access)[^|]*) \| ([\d.]+) \|$", part, re.MULTILINE))
+    assert {of: float(value) for of, value in rows.items()} == {each.of: each.picojoules for each in CONSTANTS}
+
+
+def test_the_request_of_the_page_is_answered_with_a_report() -> None:
+    with running_shipped() as service:
+        answer = curl(block_with(PAGE, "sh", "curl"), service.url)
+    report = answer["predictions"][0]["report"]
+    assert report["energy_estimate_pj"].keys() == ESTIMATES.keys()
+    # Of 8 steps; the dense operations of one are those that the command prints, divided by 8.
+    assert report["Dense"] == 1_898_496

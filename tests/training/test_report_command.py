@@ -1,0 +1,107 @@
+"""The command `report`: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from models.complexity import Complexity
+from models.engines import EngineName, create
+from models.spec.network import Network
+from tests.bundles import publish
+from tests.networks import network_of
+from training.__main__ import app
+from training.data.datasets import Split
+from training.errors import InvalidData
+from training.report.neurobench import measure
+
+
+def votes() -> Network:
+    """Return two neurons that fire where their input does, at each of two steps; a weight of each is 0."""
+    return network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2, "bias": False},
+            {"type": "IF", "name": "out"},
+        ],
+        {"fc.weight": np.eye(2)},
+        input={"shape": [2], "low": 0, "high": 1},
+        coding="spikes",
+        time_steps=2,
+        labels=["a", "b"],
+    )
+
+
+def arrays(path: Path, labels: list[int]) -> Path:
+    """Write three test samples, whose first input fires at both steps, their second at both, and none."""
+    x = np.array([[[1, 0], [1, 0]], [[0, 1], [0, 1]], [[0, 0], [0, 0]]], np.float32)
+    y_train = np.array([0, 1, 0] * 4)
+    np.savez(path / "data.npz", x_test=x, y_test=np.array(labels), x_train=x.repeat(4, 0), y_train=y_train)
+    return path / "data.npz"
+
+
+@pytest.mark.parametrize("engine", ["event", "reference"])
+def test_what_is_written_is_worked_out_by_hand(tmp_path: Path, engine: str) -> None:
+    publish(tmp_path, votes())
+    file = arrays(tmp_path, [0, 1, 1])
+    words = ["report", str(tmp_path / "toy" / "1"), "--dataset", "arrays", "--file", str(file), "--engine", engine]
+    outcome = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out.json")], catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert (written["model"], written["version"], written["engine"], written["samples"]) == ("toy", 1, engine, 3)
+    # Four of the twelve outputs fire, and each was met by one weight that is not 0. The third sample is no spikes: its
+    # class is the first, and so wrong. All six membranes count in the first step, and none is changed later, since a
+    # neuron that fires is reset to 0.
+    assert written["counted"] == {
+        "samples": 3,
+        "Effective_MACs": 0,
+        "Effective_ACs": 4,
+        "Dense": 3 * 2 * 4,
+        "MembraneUpdates": 6,
+        "activations": 12,
+        "activations_not_0": 4,
+        "right": 2,
+    }
+    assert written["NeuroBench"]["ActivationSparsityByLayer"] == {"out": pytest.approx(8 / 12)}
+    assert written["NeuroBench"]["ClassificationAccuracy"] == pytest.approx(2 / 3)
+    assert written["synaptic_operations"]["per_sample"] == pytest.approx(8 / 3)  # both weights of each input that fired
+    assert written["energy_estimate"]["estimates"]["operations"]["value"] == pytest.approx(4 * 0.9 / 3)
+
+
+def test_a_call_is_a_batch_of_samples_of_which_one_value_makes_all_multiply() -> None:
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 1, "out_features": 1, "bias": False},
+            {"type": "IF", "name": "out"},
+        ],
+        {"fc.weight": [[1]]},
+        input={"shape": [1], "low": 0, "high": 1},
+        coding="current",
+        time_steps=1,
+        labels=["a"],
+    )
+    split = Split(np.array([[[1]], [[0.5]], [[1]]], np.float32), np.zeros(3, np.int64))
+    engine = create(EngineName.REFERENCE, network)
+    # Alone, one of three samples multiplies; in batches of two, the first two do; in one batch, all.
+    found = [measure(Complexity(network), engine, split, batch).counted["Effective_MACs"] for batch in (1, 2, 3)]
+    assert found == [1, 2, 3]
+
+
+def test_the_parts_that_a_batch_is_run_in_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = votes()
+    split = Split(np.random.default_rng(0).integers(0, 2, (9, 2, 2)).astype(np.float32), np.zeros(9, np.int64))
+    engine = create(EngineName.REFERENCE, network)
+    whole = measure(Complexity(network), engine, split, 4)
+    monkeypatch.setattr("models.complexity.complexity.GROUP_BYTES", 1)
+    assert measure(Complexity(network), engine, split, 4).counted == whole.counted
+
+
+def test_data_of_other_samples_is_refused_by_a_sentence(tmp_path: Path) -> None:
+    publish(tmp_path, votes())
+    with pytest.raises(
+        InvalidData, match=r"dataset 'digits': has 10 classes and samples of shape .*, but model 'toy' has"
+    ):
+        CliRunner().invoke(app, ["report", str(tmp_path / "toy" / "1")], catch_exceptions=False)

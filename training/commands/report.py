@@ -1,0 +1,71 @@
+"""The command `report`: NeuroBench's metrics of a bundle on its test samples, and estimates of its energy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from models.bundle import Bundle
+from models.complexity import ESTIMATES, Complexity
+from models.engines import EngineName, available, create
+from training.commands.flags import given, with_flags
+from training.commands.groups import console
+from training.config import DataConfig, TrainingConfig
+from training.data.datasets import load_for
+from training.errors import InvalidData
+from training.report.neurobench import BATCH, Measured, measure
+
+
+@with_flags(DataConfig)
+def report(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    engine: Annotated[
+        EngineName | None, typer.Option(help="The engine that runs the samples.", show_default="the fastest here")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="How many samples a call of a layer has; see docs/report.md.")
+    ] = BATCH,
+    output: Annotated[
+        Path | None, typer.Option(help="Write all of it to this file, as JSON.", show_default="only print it")
+    ] = None,
+    **_flags: Any,
+) -> None:
+    """Print NeuroBench's metrics of a bundle on the test samples of its data, and estimates of its energy.
+
+    Give the same data flags as its training had, so that the test samples are those that it was not trained on.
+    """
+    read = Bundle.read(bundle)
+    name, spec = read.manifest.name, read.network.spec
+    data = load_for(TrainingConfig.read(None, {"data": given(DataConfig, context)}).data, spec, name)
+    if not len(data.test):
+        raise InvalidData(f"dataset '{data.name}': has no test samples, expected at least one")
+    runner = create(engine or available()[0], read.network)
+    measured = measure(Complexity(read.network), runner, data.test, batch)
+    document = measured.document(name, read.manifest.version, data.name)
+    if output is not None:
+        output.write_text(json.dumps(document, indent=2) + "\n")
+    console.print(_metrics(measured, f"{name} version {read.manifest.version}, {data.name}"))
+    console.print(_energy(measured))
+
+
+def _metrics(measured: Measured, title: str) -> Table:
+    table = Table("metric", "value", title=f"{title}: {measured.samples} test samples", title_justify="left")
+    for name, value in measured.metrics.items():
+        if not isinstance(value, dict):
+            table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:,.4f}")
+            continue
+        for part, own in value.items():
+            table.add_row(f"{name} {part}", f"{own:,.4f}" if "Sparsity" in name else f"{own:,.2f}")
+    return table
+
+
+def _energy(measured: Measured) -> Table:
+    table = Table("estimate of energy", "nJ per sample", title="Not measured: docs/report.md", title_justify="left")
+    for name, value in measured.energy.items():
+        table.add_row(ESTIMATES[name], f"{value / 1000:,.3f}")
+    return table

@@ -1,0 +1,176 @@
+"""NeuroBench's metrics of a bundle on the samples of a split, and the estimates of energy beside them.
+
+A metric has the name and the meaning that it has in NeuroBench's harness, version 2.3; docs/report.md says where it is
+defined. The harness calls a layer with a batch, and counts the call's operations as ACs only where all inputs of the
+batch are 0, 1 or -1, so that their division into ACs and MACs may depend on the batch size: it is taken here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from models.coding import encode
+from models.complexity import CONSTANTS, ESTIMATES, Complexity
+from models.complexity.complexity import active, membrane_updates
+from models.complexity.energy import ASSUMPTIONS, SOURCE
+from models.engines import Engine, Record, RunResult
+from models.engines.base import Counts
+from training.data.datasets import Split
+
+BATCH = 128
+OWN_OPERATIONS = (
+    "weights met by inputs other than 0, zeros among the weights included; a connection whose input is the same at "
+    "every step is computed, and counted, once"
+)
+FOOTPRINT = "bytes of the bundle's tensors; the harness adds the buffers that a framework's modules have beside them"
+
+
+@dataclass
+class Calls:
+    """The calls of one connection in one batch: for each step its operations, and whether an input is a value."""
+
+    count: Counts
+    valued: np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass
+class Totals:
+    """What all samples of a split took together; `acs`, `macs` and `active` are by name."""
+
+    acs: dict[str, int]
+    macs: dict[str, int]
+    active: dict[str, int]
+    membrane_updates: int = 0
+    steps: int = 0
+    right: int = 0
+    synaptic_operations: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of a network on `samples` samples, which a harness would be given in batches of `batch`."""
+
+    complexity: Complexity
+    engine: str
+    samples: int
+    batch: int
+    totals: Totals = field(repr=False)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """NeuroBench's metrics by their names; those of a workload are for each sample, as the harness has them."""
+        totals, spec = self.totals, self.complexity.network.spec
+        outputs = {name: neurons * totals.steps for name, neurons in spec.layers.items()}
+        sparsity = {
+            name: 1 - totals.active[name] / all_outputs if all_outputs else 0.0 for name, all_outputs in outputs.items()
+        }
+        everything = sum(outputs.values())
+        accuracy = {"ClassificationAccuracy": totals.right / self.samples} if spec.scores.has_classes else {}
+        return {
+            "Footprint": self.complexity.footprint,
+            "ConnectionSparsity": self.complexity.connection_sparsity,
+            "ParameterCount": self.complexity.parameter_count,
+            "ActivationSparsity": 1 - sum(totals.active.values()) / everything if everything else 0.0,
+            "ActivationSparsityByLayer": sparsity,
+            "SynapticOperations": {
+                "Effective_MACs": sum(totals.macs.values()) / self.samples,
+                "Effective_ACs": sum(totals.acs.values()) / self.samples,
+                "Dense": self.complexity.dense * totals.steps / self.samples,
+            },
+            "MembraneUpdates": totals.membrane_updates / self.samples,
+            **accuracy,
+        }
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """The whole numbers, over all samples, that the metrics of the workload are made of."""
+        totals, spec = self.totals, self.complexity.network.spec
+        return {
+            "samples": self.samples,
+            "Effective_MACs": sum(totals.macs.values()),
+            "Effective_ACs": sum(totals.acs.values()),
+            "Dense": self.complexity.dense * totals.steps,
+            "MembraneUpdates": totals.membrane_updates,
+            "activations": sum(spec.layers.values()) * totals.steps,
+            "activations_not_0": sum(totals.active.values()),
+            "right": totals.right,
+        }
+
+    @property
+    def energy(self) -> dict[str, float]:
+        """Each estimate, in picojoules per sample."""
+        totals = self.totals
+        whole = self.complexity.energy.estimates(totals.acs, totals.macs, totals.steps, self.samples)
+        return {name: whole[name] / self.samples for name in ESTIMATES}
+
+    def document(self, name: str, version: int, data: str) -> Mapping[str, Any]:
+        """Return all of it as JSON can hold it."""
+        return {
+            "model": name,
+            "version": version,
+            "engine": self.engine,
+            "data": data,
+            "samples": self.samples,
+            "batch": self.batch,
+            "time_steps": self.totals.steps // self.samples,
+            "NeuroBench": self.metrics,
+            "counted": self.counted,
+            "notes": {"Footprint": FOOTPRINT},
+            "synaptic_operations": {"per_sample": self.totals.synaptic_operations / self.samples, "of": OWN_OPERATIONS},
+            "energy_estimate": {
+                "unit": "pJ per sample",
+                "estimates": {name: {"value": value, "of": ESTIMATES[name]} for name, value in self.energy.items()},
+                "assumptions": list(ASSUMPTIONS),
+                "constants": {each.of: each.picojoules for each in CONSTANTS},
+                "source": SOURCE,
+            },
+        }
+
+
+def measure(complexity: Complexity, engine: Engine, split: Split, batch: int = BATCH) -> Measured:
+    """Run a split, at least one sample, and return its metrics; rate coding uses seed 0.
+
+    Each batch is run in parts, so that no more is recorded at once than some samples take.
+    """
+    names = complexity.connections
+    totals = Totals(dict.fromkeys(names, 0), dict.fromkeys(names, 0), dict.fromkeys(engine.spec.layers, 0))
+    for start in range(0, len(split), batch):
+        calls: dict[str, Calls] = {}
+        for part in _parts(split, start, min(start + batch, len(split)), complexity):
+            _add(part, complexity, engine, totals, calls)
+        for name, each in calls.items():
+            multiplied = int(each.count[each.valued].sum())
+            totals.macs[name] += multiplied
+            totals.acs[name] += int(each.count.sum()) - multiplied
+    return Measured(complexity, engine.name, len(split), batch, totals)
+
+
+def _parts(split: Split, start: int, end: int, complexity: Complexity) -> Iterator[Split]:
+    spec = complexity.network.spec
+    time_steps = split.samples.shape[1] if spec.coding.per_step else spec.time_steps
+    fit = complexity.group(time_steps)
+    for first in range(start, end, fit):
+        yield split[first : min(first + fit, end)]
+
+
+def _add(part: Split, complexity: Complexity, engine: Engine, totals: Totals, calls: dict[str, Calls]) -> None:
+    """Run some samples of a batch, and add what they took to the totals and to the batch's calls."""
+    inputs = encode(part.samples, engine.spec)
+    result: RunResult = engine.run(inputs, record=Record.RASTER | Record.MEMBRANE)[0]
+    steps = np.full(inputs.batch, inputs.time_steps)
+    for each in complexity.replay.operations(inputs, result):
+        empty = Calls(np.zeros(inputs.time_steps, np.int64), np.zeros(inputs.time_steps, np.bool_))
+        call, block = calls.setdefault(each.connection, empty), slice(each.first, each.first + len(each.count))
+        call.count[block] += each.count.sum(axis=1)
+        call.valued[block] |= each.valued.any(axis=1)
+    for name, fired in active(result).items():
+        totals.active[name] += int(fired.sum())
+    totals.membrane_updates += int(membrane_updates(complexity.network, result, steps).sum())
+    totals.steps += int(steps.sum())
+    totals.right += int((result.class_index == part.labels).sum())
+    if result.synaptic_operations is not None:
+        totals.synaptic_operations += int(result.synaptic_operations.sum())
