@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command("publish a run as a bundle, or write a bundle as NIR", "training", ("export",)),
     "import": Command("make a bundle of a network from elsewhere", "training", ("import",)),
     "verify": Command("compare a bundle with the framework's own module, spike for spike", "training", ("verify",)),
+    "report": Command("count a bundle's operations, and estimate their energy", "training", ("report",)),
     "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
     "lr-range": Command("find a learning rate", "training", ("lr-range",)),
     "completion": Command("print a script that completes this command in bash, zsh or fish", "spikeserve.completion"),

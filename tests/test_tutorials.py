@@ -16,7 +16,7 @@ from tests.serving import running
 
 SNNTORCH = (ROOT / "docs/tutorials/snntorch.md").read_text()
 GRADIENT = (ROOT / "docs/tutorials/gradient.md").read_text()
-TRANSLATIONS = {"docs/zh-tw/gradient.md": GRADIENT}
+TRANSLATIONS = {"docs/zh-tw/gradient.md": GRADIENT, "docs/zh-tw/README.md": (ROOT / "README.md").read_text()}
 
 
 def run(program: str, folder: Path, expected_status: int = 0) -> str:
@@ -36,7 +36,7 @@ def run(program: str, folder: Path, expected_status: int = 0) -> str:
 @pytest.mark.parametrize("page", TRANSLATIONS)
 def test_a_translation_has_the_same_programs_commands_and_messages(page: str) -> None:
     translated = (ROOT / page).read_text()
-    for language in ("python", "sh", "text"):
+    for language in ("python", "sh", "text", "json"):
         assert blocks(translated, language) == blocks(TRANSLATIONS[page], language)
 
 
