@@ -1,4 +1,4 @@
-"""The fan-out: how many weights each input of a connection meets, which is the cost of one spike there."""
+"""The fan-out: how many weights each input of a connection meets, which is the cost of one spike there; and their sum."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from models.spec import Spec
 from models.spec.nodes import Conv, ConvTranspose, Linear, Spread, Weighted, Window
 from models.spec.parameters import Shape
 
@@ -45,3 +46,14 @@ def _windows_over(size: int, window: Window | Spread) -> NDArray[np.int64]:
 def recurrent_fan_out(shape: Shape) -> int:
     """Return the number of recurrent weights that one spike of a layer of `shape` meets."""
     return math.prod(shape)
+
+
+def dense_operations(spec: Spec) -> int:
+    """Return the synaptic operations of one step of one sample in which no input of any connection is zero.
+
+    It is what a network that multiplies by every weight does at each step, recurrent weights included.
+    """
+    connections = [node for node in spec.nodes if isinstance(node, Weighted)]
+    recurrent = [spec.output_shapes[node.name] for node in spec.nodes if getattr(node, "recurrent", None) is not None]
+    forward = sum(int(fan_out(node, spec.input_shapes[node.name]).sum()) for node in connections)
+    return forward + sum(math.prod(shape) * recurrent_fan_out(shape) for shape in recurrent)

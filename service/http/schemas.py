@@ -46,10 +46,17 @@ class NodeDescription(TypedDict):
     name: str
     type: str
     shape: list[int]
+    threshold: Annotated[
+        float | list[float] | None,
+        Field(
+            description="Where its neurons fire, before any adaptation: one number for all, or one for each. Null where "
+            "none fire, and for a layer of more than 20,000 neurons that each have their own."
+        ),
+    ]
 
 
 class ModelDescription(TypedDict):
-    """A model's newest ready version."""
+    """One version of a model, by default its newest that is ready."""
 
     name: str
     version: int
@@ -76,6 +83,13 @@ class ModelDescription(TypedDict):
     ]
     units: Annotated[list[str] | None, Field(description="The units of the values, in the order of the labels.")]
     nodes: Annotated[list[NodeDescription], Field(description="The network's nodes; empty for an external ONNX model.")]
+    dense_operations: Annotated[
+        int | None,
+        Field(
+            description="The synaptic operations of one step if no input of any connection were zero; null for an "
+            "external ONNX model."
+        ),
+    ]
     calibration: Annotated[
         dict[str, float] | None,
         Field(description="What `stop` `confident` does, and what it saved and lost; null where it is not there."),
@@ -91,10 +105,13 @@ class EventsExample(TypedDict):
     unit: list[int]
 
 
-class Examples(TypedDict):
-    """A model's golden samples, as the body of a request; none where they are not spikes."""
+ValuesExample = list[float] | list[list[float]]  # raw values row by row, flat; for `current` coding, of each step
 
-    inputs: list[EventsExample]
+
+class Examples(TypedDict):
+    """A model's golden samples, as the body of a request."""
+
+    inputs: list[EventsExample] | list[ValuesExample]
 
 
 class Health(TypedDict):

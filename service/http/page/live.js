@@ -1,0 +1,1 @@
+export function showLive(host) { host.textContent = 'soon'; } export function stopLive() {}

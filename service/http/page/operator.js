@@ -1,0 +1,1 @@
+export function showOperator(host) { host.textContent = 'soon'; } export function stopOperator() {}
