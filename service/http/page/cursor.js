@@ -35,7 +35,7 @@ export function move(to) {
 }
 
 function showStep() {
-  const text = `step ${step} of 0 to ${steps - 1}`;
+  const text = `step ${step} (0 to ${steps - 1})`;
   at("cursor-text").textContent = text;
   at("cursor").setAttribute("aria-valuetext", `${text}. ${textOf(step)}`);
   followers = followers.filter(({ element }) => element.isConnected);

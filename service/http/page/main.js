@@ -39,22 +39,22 @@ async function ask() {
   if (!currentSample()) return showNothing();
   if (asking) return;
   asking = true;
-  while (stale) {
-    stale = false;
-    await askOnce(model, currentSample());
-  }
-  asking = false;
+  try {
+    while (stale) {
+      stale = false;
+      await askOnce(model, currentSample());
+    }
+  } finally { asking = false; }
 }
 
 async function askOnce(asked, sample) {
   details = new AbortController();
   const { signal } = details;
-  const wanted = () => !signal.aborted && asked === model && currentSample() === sample;
   if (!sample) return;
   try {
     const returned = asked.nodes.length > 0 ? ["spikes_per_node", "raster"] : ["spikes_per_node"];  // else no neuron is known
     const exchange = await predict(asked, sample, { ...fields(), return: returned });
-    if (asked !== model || !currentSample()) return;
+    if (asked !== model || currentSample() !== sample) return;
     const { predictions, time_steps: steps } = exchange.body;
     [prediction, ends] = [{ ...predictions[0], steps, exchange, of: predictions.length }, {}];
     showError(null);
@@ -63,20 +63,20 @@ async function askOnce(asked, sample) {
     if (asked === model) showError(error);
     return;
   }
-  if (asked.nodes.length > 0) await askDetails(asked, sample, signal, wanted);
+  if (asked.nodes.length > 0) await askDetails(asked, sample, prediction, signal);
 }
 
 // Asks when the sample would have ended early, and for the membranes. What is refused is said in their place.
-async function askDetails(asked, sample, signal, wanted) {
+async function askDetails(asked, sample, answer, signal) {
+  const wanted = () => !signal.aborted && prediction === answer;
   const one = async (more) => (await predict(asked, sample, { ...fields(), ...more, signal })).body.predictions[0];
-  const ownSteps = prediction.steps === asked.calibration?.time_steps;
+  const ownSteps = answer.steps === asked.calibration?.time_steps;
   for (const rule of !hasClasses(asked) ? [] : ownSteps ? ["decided", "confident"] : ["decided"]) {
     const found = wanted() && (await one({ stop: rule }).catch(() => null));
     if (found && wanted()) ends[rule] = found.steps_used;
   }
   if (!wanted()) return;
-  try { prediction.membrane = (await one({ return: ["membrane"] })).membrane; }
-  catch (error) { prediction.membraneError = error.message; }
+  try { answer.membrane = (await one({ return: ["membrane"] })).membrane; } catch (error) { answer.membraneError = error.message; }
   if (wanted()) showDetails();
 }
 
@@ -104,7 +104,7 @@ function showRasters() {
   host.replaceChildren();
   const input = overTime();
   if (input?.events) {
-    const layer = { name: "input", type: "inputs", shape: model.input.shape, axis: "input" };
+    const layer = { name: "input", shape: model.input.shape, axis: "input" };
     addRaster(host, layer, inOrder(input.events, steps), steps, { colour: colours().at(-1), time });
   } else if (input) addSeries(host, "input", input.series, { colour: colours().at(-1), time });
   const layers = firing(model), starts = [];

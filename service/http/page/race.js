@@ -6,7 +6,7 @@ import { Plot, figure } from "./plot.js";
 
 const HEIGHT = 170;
 const DASHES = [[], [7, 3], [2, 3]]; // of the first three, which are told apart without colours too
-const RULES = { decided: "decided", confident: "confident" };
+const RULES = ["decided", "confident"];
 
 // Draws the race of a prediction; `ends` says after how many steps each rule would have ended it, { decided: 5 }.
 export function drawRace(host, model, prediction, ends, time) {
@@ -21,7 +21,7 @@ export function drawRace(host, model, prediction, ends, time) {
   const order = lines.map((_, k) => k).sort((a, b) => lines[b].at(-1) - lines[a].at(-1) || a - b);
   const { figure: made, note } = figure(host, axis[0].toUpperCase() + axis.slice(1));
   const label = `Line plot of ${axis} for ${lines.length} classes over ${prediction.steps} steps. At the end: ` +
-    `${order.slice(0, 3).map((k) => `${model.labels[k]} ${rounded(lines[k][last])}`).join(", ")}. ${ended(ends, last + 1)}`;
+    `${order.slice(0, 3).map((k) => `${model.labels[k]} has ${rounded(lines[k][last])}`).join(", ")}. ${ended(ends, last + 1)}`;
   const plot = new Plot(made, { steps: prediction.steps, height: HEIGHT, label, time });
   const [least, most] = extent(lines.flat());
   const low = Math.min(0, least), high = Math.max(most, low + 1e-9);
@@ -37,12 +37,12 @@ export function drawRace(host, model, prediction, ends, time) {
   });
   if (lines.length > DASHES.length) legend.append(make("span", {}, "grey: all others"));
   made.append(legend);
-  drawEnds(plot, ends);
+  drawEnds(plot, ends, last + 1);
   made.append(make("p", { className: "quiet" }, ended(ends, last + 1)));
   follow(made, (step) => {
     if (step > last) return;
     const first = lines.map((_, k) => k).sort((a, b) => lines[b][step] - lines[a][step] || a - b).slice(0, 3);
-    note.textContent = `after step ${step}: ${first.map((k) => `${model.labels[k]} ${rounded(lines[k][step])}`).join(", ")}`;
+    note.textContent = `after step ${step}: ${first.map((k) => `${model.labels[k]} has ${rounded(lines[k][step])}`).join(", ")}`;
   });
 }
 
@@ -53,8 +53,8 @@ function why(model, prediction) {
   return `The answer is read as ${model.readout} of what is not recorded, so that its course is not known.`;
 }
 
-function drawEnds(plot, ends) {
-  Object.keys(RULES).filter((rule) => ends[rule] !== undefined).forEach((rule, row) => {
+function drawEnds(plot, ends, steps) {
+  RULES.filter((rule) => ends[rule] < steps).forEach((rule, row) => {
     const { pen } = plot, x = plot.left + ends[rule] * plot.across;
     pen.save();
     pen.strokeStyle = pen.fillStyle = theme("--text");
@@ -65,7 +65,11 @@ function drawEnds(plot, ends) {
     pen.stroke();
     pen.textAlign = x > plot.left + plot.width / 2 ? "right" : "left";
     pen.textBaseline = "top";
-    pen.fillText(RULES[rule], x + (pen.textAlign === "left" ? 5 : -5), plot.top + 4 + 15 * row);
+    pen.strokeStyle = theme("--paper");  // so that it can be read on a line
+    pen.setLineDash([]);
+    pen.lineWidth = 4;
+    pen.strokeText(rule, x + (pen.textAlign === "left" ? 5 : -5), plot.top + 4 + 15 * row);
+    pen.fillText(rule, x + (pen.textAlign === "left" ? 5 : -5), plot.top + 4 + 15 * row);
     pen.restore();
   });
 }

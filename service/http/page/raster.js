@@ -34,7 +34,7 @@ export function addRaster(host, layer, spikes, steps, { colour, time, onPick }) 
   paint(plot, spikes, units, colour);
   plot.axis(layer.axis ?? "neuron", [["0", plot.top + height / units / 2], [plain(units - 1), plot.top + height - height / units / 2]]);
   follow(made, (step) => {
-    if (step < steps) note.textContent = `${size} × ${layer.type}; ${counted(starts[step + 1] - starts[step], "spike")} at step ${step}`;
+    if (step < steps) note.textContent = `${size}${layer.type ? ` × ${layer.type}` : " inputs"}; ${counted(starts[step + 1] - starts[step], "spike")} at step ${step}`;
   });
   if (onPick) {
     plot.element.title = "Click: the step. Double-click: the membrane of that neuron.";
@@ -87,7 +87,7 @@ function addMaps(host, layer, { unit }, starts, steps, colour) {
   const canvas = make("canvas", { className: "maps", role: "img" });
   host.append(canvas);
   const room = host.clientWidth;
-  const cell = Math.max(1, Math.min(5, Math.floor(Math.sqrt(room * 150 / (shown * (height + 1) * (width + 1))))));
+  const cell = Math.max(1, Math.min(6, Math.floor(Math.sqrt(room * 200 / (shown * (height + 1) * (width + 1))))));
   const columns = Math.max(1, Math.min(shown, Math.floor(room / (cell * (width + 1)))));
   const image = new ImageData(columns * (width + 1), Math.ceil(shown / columns) * (height + 1));
   const pen = context(canvas, image.width * cell, image.height * cell);
