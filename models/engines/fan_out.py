@@ -1,4 +1,4 @@
-"""The fan-out: how many weights each input of a connection meets, which is the cost of one spike there; and their sum."""
+"""The fan-out: how many weights each input of a connection meets, the cost of one spike there; and their sum."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import Spec
-from models.spec.nodes import Conv, ConvTranspose, Linear, Spread, Weighted, Window
+from models.spec import Coding, Spec
+from models.spec.nodes import Conv, ConvTranspose, Delay, Linear, Neuron, Node, Spiking, Spread, Weighted, Window
 from models.spec.parameters import Shape
 
 
@@ -48,12 +48,22 @@ def recurrent_fan_out(shape: Shape) -> int:
     return math.prod(shape)
 
 
-def dense_operations(spec: Spec) -> int:
-    """Return the synaptic operations of one step of one sample in which no input of any connection is zero.
+def dense_operations(spec: Spec) -> tuple[int, int]:
+    """Return a sample's synaptic operations if no input of any connection were zero, as (once, per step).
 
-    It is what a network that multiplies by every weight does at each step, recurrent weights included.
+    It is what a network does that multiplies by every weight, recurrent weights included. Connections whose input is
+    the same at every step, which are those before the first neurons of `direct` coding, count once.
     """
-    connections = [node for node in spec.nodes if isinstance(node, Weighted)]
-    recurrent = [spec.output_shapes[node.name] for node in spec.nodes if getattr(node, "recurrent", None) is not None]
-    forward = sum(int(fan_out(node, spec.input_shapes[node.name]).sum()) for node in connections)
-    return forward + sum(math.prod(shape) * recurrent_fan_out(shape) for shape in recurrent)
+    totals = {True: 0, False: 0}
+
+    def apply(node: Node, constant: bool) -> bool:
+        if isinstance(node, Weighted):
+            totals[constant] += int(fan_out(node, spec.input_shapes[node.name]).sum())
+        if isinstance(node, Spiking) and node.recurrent:
+            shape = spec.output_shapes[node.name]
+            totals[False] += math.prod(shape) * recurrent_fan_out(shape)
+        return constant and not (isinstance(node, Neuron | Delay) or node.by_step)
+
+    for _ in spec.propagate(spec.coding is Coding.DIRECT, apply, lambda _, inputs: all(inputs)):
+        pass
+    return totals[True], totals[False]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from models.bundle import Bundle
+from models.bundle.external import AnyTask
 from models.engines.fan_out import dense_operations
 from models.spec import Input, Spec
 from models.spec.nodes import Node, Spiking
 from models.spec.parameters import PER_NEURON
 from service.catalog.loaded import LoadedModel
 from service.catalog.version import VersionStatus
-from service.http.schemas import InputDescription, ModelDescription, NodeDescription
+from service.http.schemas import DenseOperations, InputDescription, ModelDescription, NodeDescription
 
 MOST_THRESHOLDS = 20_000  # of one layer whose neurons have their own, so that a description stays small
 
@@ -34,11 +35,18 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "scores": spec.scores,
         "units": None if spec.units is None else list(spec.units),
         "nodes": _nodes(model),
-        "dense_operations": dense_operations(spec) if isinstance(spec, Spec) else None,
+        "dense_operations": _dense(spec),
         "calibration": _calibration(model),
         "metrics": manifest.metrics,
         "card": model.bundle.card,
     }
+
+
+def _dense(spec: AnyTask) -> DenseOperations | None:
+    if not isinstance(spec, Spec):
+        return None
+    once, per_step = dense_operations(spec)
+    return {"once": once, "per_step": per_step}
 
 
 def _calibration(model: LoadedModel) -> dict[str, float] | None:

@@ -49,10 +49,17 @@ class NodeDescription(TypedDict):
     threshold: Annotated[
         float | list[float] | None,
         Field(
-            description="Where its neurons fire, before any adaptation: one number for all, or one for each. Null where "
-            "none fire, and for a layer of more than 20,000 neurons that each have their own."
+            description="Where its neurons fire, before any adaptation: one number for all, or one for each. Null "
+            "where none fire, and for a layer of more than 20,000 neurons that each have their own."
         ),
     ]
+
+
+class DenseOperations(TypedDict):
+    """A sample's synaptic operations if no input of any connection were zero."""
+
+    once: Annotated[int, Field(description="Of connections whose input is the same at every step.")]
+    per_step: int
 
 
 class ModelDescription(TypedDict):
@@ -84,11 +91,7 @@ class ModelDescription(TypedDict):
     units: Annotated[list[str] | None, Field(description="The units of the values, in the order of the labels.")]
     nodes: Annotated[list[NodeDescription], Field(description="The network's nodes; empty for an external ONNX model.")]
     dense_operations: Annotated[
-        int | None,
-        Field(
-            description="The synaptic operations of one step if no input of any connection were zero; null for an "
-            "external ONNX model."
-        ),
+        DenseOperations | None, Field(description="What a dense network does; null for an external ONNX model.")
     ]
     calibration: Annotated[
         dict[str, float] | None,

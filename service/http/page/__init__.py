@@ -1,4 +1,4 @@
-"""The web page: plain HTML, CSS and ES modules, under a Content-Security-Policy that allows only this server's files."""
+"""The web page: plain HTML, CSS and ES modules, under a Content-Security-Policy that allows this server alone."""
 
 from __future__ import annotations
 

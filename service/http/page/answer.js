@@ -64,13 +64,13 @@ export function showAnswer(model, prediction) {
 // The synaptic operations beside those of a network that multiplies by every weight at every step.
 export function work(model, { synaptic_operations: operations, steps }) {
   if (operations === undefined || !model.dense_operations) return [];
-  const dense = model.dense_operations * steps;
+  const { once, per_step: each } = model.dense_operations, dense = once + each * steps;
   const bar = make("div", { className: "bar" });
   bar.style.width = `${Math.min(100, 100 * operations / dense)}%`;
   const item = make("div", { className: "item best", role: "img", "aria-label": `${percent(operations / dense)} of the dense network's work` },
     make("div", { className: "name" }, "work"), make("div", { className: "track" }, bar), make("div", { className: "count" }, percent(operations / dense)));
   return [make("h3", {}, "Work"), item, make("p", { className: "quiet" },
-    `${plain(operations)} synaptic operations, of ${plain(dense)} in a dense network: every weight at each of ${plain(steps)} steps.`)];
+    `${plain(operations)} synaptic operations, of ${plain(dense)} in a dense network: ${once ? `${plain(once)} once, ` : ""}${plain(each)} at each of ${plain(steps)} steps.`)];
 }
 
 // The parts that the server tells in the header Server-Timing, and the total as seen from here.

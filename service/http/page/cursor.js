@@ -11,8 +11,11 @@ let textOf = () => "";
 
 export const cursor = { get step() { return step; }, get steps() { return steps; } };
 
-// Calls follow(step) at every move, until the element has left the page.
-export function follow(element, follow) { followers.push({ element, follow }); }
+// Calls follow(step) soon, and at every move, until the element has left the page.
+export function follow(element, follow) {
+  followers.push({ element, follow });
+  showSoon();
+}
 
 // Begins a new run of so many steps. The cursor stays where it was, or at the end if it was there.
 export function setSteps(count, text) {
@@ -26,6 +29,11 @@ export function setSteps(count, text) {
 export function move(to) {
   step = Math.max(0, Math.min(steps - 1, Math.round(to)));
   at("cursor").value = step;
+  showSoon();
+}
+
+// Shows the step in the next frame, however often it was moved before.
+function showSoon() {
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(() => {

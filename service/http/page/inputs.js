@@ -18,7 +18,6 @@ let changed = () => {};
 let failed = () => {};
 
 export const currentSample = () => sample;
-export const exampleCount = () => examples.length;
 
 // The fields of a request beside its sample.
 export const fields = () => (allowsSteps(model) ? { time_steps: at("steps").valueAsNumber } : {});

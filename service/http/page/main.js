@@ -2,9 +2,9 @@
 import { describe, examplesOf, get, hasKey, predict, useKey, whenAKeyIsNeeded } from "./api.js";
 import { showAnswer, showLabels, showNoAnswer } from "./answer.js";
 import { showCard } from "./card.js";
-import { cursor, move, setSteps, setUpCursor } from "./cursor.js";
+import { setSteps, setUpCursor } from "./cursor.js";
 import { at, colours, counted, make, sum } from "./dom.js";
-import { currentSample, drawInput, exampleCount, fields, overTime, setUpInputs, showInputs } from "./inputs.js";
+import { currentSample, drawInput, fields, overTime, setUpInputs, showInputs } from "./inputs.js";
 import { showLive, stopLive } from "./live.js";
 import { pickNeuron, setUpMembranes, showMembranes } from "./membrane.js";
 import { firing, hasClasses, imageOf } from "./model.js";
@@ -23,6 +23,8 @@ let ends = {};         // after how many steps each rule would have ended it
 let asking = false, stale = false;
 let details = null;    // stops the requests for what is shown after the answer
 
+const setBusy = (busy) => at("answer").setAttribute("aria-busy", String(busy));
+
 function showError(error) { at("error").textContent = error ? error.message : ""; }
 
 // Shows the field for the key, and hides the links that a browser would follow without the key.
@@ -37,6 +39,7 @@ async function ask() {
   stale = true;
   details?.abort();
   if (!currentSample()) return showNothing();
+  setBusy(true);
   if (asking) return;
   asking = true;
   try {
@@ -44,7 +47,10 @@ async function ask() {
       stale = false;
       await askOnce(model, currentSample());
     }
-  } finally { asking = false; }
+  } finally {
+    asking = false;
+    setBusy(false);
+  }
 }
 
 async function askOnce(asked, sample) {
@@ -91,7 +97,6 @@ function show() {
 function showDetails() {
   drawRace(at("race"), model, prediction, ends, timeAxis());
   showMembranes(at("membranes"), model, prediction, timeAxis());
-  move(cursor.step);
 }
 
 function timeAxis() {
@@ -128,12 +133,17 @@ function showNothing() {
 // Fetches all that is shown of a model before anything is: nothing that is typed in then is overwritten.
 async function choose(name) {
   let found, golden;
-  try { [found, golden] = await Promise.all([describe(name), examplesOf(name)]); } catch (error) { return showError(error); }
+  setBusy(true);
+  try { [found, golden] = await Promise.all([describe(name), examplesOf(name)]); } catch (error) {
+    setBusy(false);
+    return showError(error);
+  }
   if (name !== at("models").value) return;  // another was chosen meanwhile
   [model, examples, prediction] = [found, golden, null];
   showError(null);
   showLabels(model);
   showNothing();
+  setBusy(false);
   showInputs(model, examples);
   openTab(tab());
 }

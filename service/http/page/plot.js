@@ -4,7 +4,7 @@
 import { follow, move, stop } from "./cursor.js";
 import { make, plain, rounded, theme } from "./dom.js";
 
-const LEFT = 58, RIGHT = 10, TOP = 6, FOOT = 34; // pixels around the drawing, the same in all plots
+export const LEFT = 58, RIGHT = 10, TOP = 6, FOOT = 34; // pixels around the drawing, the same in all plots
 const FONT = "12px system-ui, sans-serif";
 const TICK = 46; // the fewest pixels between two numbers of the time axis
 

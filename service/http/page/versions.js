@@ -1,7 +1,7 @@
 // Two versions of one model on one input, side by side.
 import { describe, predict } from "./api.js";
 import { answerOf, work } from "./answer.js";
-import { cursor, move, setSteps } from "./cursor.js";
+import { setSteps } from "./cursor.js";
 import { make, milliseconds, percent, plain, table } from "./dom.js";
 import { drawRace } from "./race.js";
 
@@ -31,11 +31,10 @@ export function showVersions(host, model, sample, fields) {
       if (mine !== newest || !results.isConnected) return;
       results.replaceChildren();
       setSteps(Math.max(...answers.map(({ prediction }) => prediction.steps)), () => "");
-      const sides = answers.map(sideOf);
-      results.append(...sides.map(({ side }) => side));  // both first, since a plot is as wide as its place then is
-      sides.forEach(({ race }, k) => drawRace(race, answers[k].described, answers[k].prediction, {}, "time step"));
+      const made = answers.map(sideOf);
+      results.append(...made.map(({ side }) => side));  // both first, since a plot is as wide as its place then is
+      made.forEach(({ race }, k) => drawRace(race, answers[k].described, answers[k].prediction, {}, "time step"));
       if (answers.length > 1) results.after(difference(results, answers));
-      move(cursor.step);
     } catch (fault) { error.textContent = fault.message; }
   }
   return compare();
