@@ -10,12 +10,12 @@ from models.bundle import Bundle
 from models.spec import Coding, Input
 from models.spec.network import FloatArray
 from service.catalog.loaded import LoadedModel
-from service.http.schemas import EventsExample, ValuesExample
+from service.http.schemas import EventsExample
 
 MOST_EVENTS = 20_000  # or values, of one example, so that an answer stays small
 
 
-def examples(model: LoadedModel) -> list[EventsExample] | list[ValuesExample]:
+def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | list[list[list[float]]]:
     """Return golden samples, each an input for `predict`: as events for `spikes` coding, else as raw values.
 
     A bundle keeps golden samples as the network gets them. Left out are those from which the sample cannot be told:

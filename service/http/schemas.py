@@ -108,13 +108,13 @@ class EventsExample(TypedDict):
     unit: list[int]
 
 
-ValuesExample = list[float] | list[list[float]]  # raw values row by row, flat; for `current` coding, of each step
-
-
 class Examples(TypedDict):
-    """A model's golden samples, as the body of a request."""
+    """A model's golden samples, as the body of a request.
 
-    inputs: list[EventsExample] | list[ValuesExample]
+    They are events, or raw values, flat and row by row; for `current` coding, the values of each step.
+    """
+
+    inputs: list[EventsExample] | list[list[float]] | list[list[list[float]]]
 
 
 class Health(TypedDict):

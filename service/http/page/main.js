@@ -66,7 +66,10 @@ async function askOnce(asked, sample) {
     showError(null);
     show();
   } catch (error) {
-    if (asked === model) showError(error);
+    if (asked === model && currentSample() === sample) {
+      showError(error);
+      showNothing("");
+    }
     return;
   }
   if (asked.nodes.length > 0) await askDetails(asked, sample, prediction, signal);
@@ -122,9 +125,9 @@ function showRasters() {
   setSteps(steps, (step) => `${counted(sum(starts.map((of) => of[step + 1] - of[step])), "spike")} in all layers`);
 }
 
-function showNothing() {
+function showNothing(text = imageOf(model) ? "Draw something." : "") {
   prediction = null;
-  showNoAnswer(imageOf(model) ? "Draw something." : "");
+  showNoAnswer(text);
   at("rasters").replaceChildren(make("p", { className: "quiet" }, "There is no answer yet."));
   ends = {};
   showDetails();

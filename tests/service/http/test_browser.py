@@ -378,9 +378,11 @@ def test_a_file_is_an_input_an_image_an_array_or_a_recording(visit: Visit, url: 
     assert visit.counts() == prediction["spike_counts"]
 
     recording = np.zeros(3, [("t", "<u4"), ("x", "<u2"), ("y", "<u2")]).tobytes()
-    sentence = httpx.post(f"{url}/models/digits/predict", content=recording).json()["error"]
+    kind = {"Content-Type": "application/octet-stream"}
+    sentence = httpx.post(f"{url}/models/digits/predict", content=recording, headers=kind).json()["error"]
     opened.set_input_files(file("three.events", recording))
     expect(page.locator("#error")).to_have_text(sentence)
+    expect(page.locator("#label")).to_have_text("–")  # the answer to another input is not left there
     visit.complaints.clear()  # of the status, which was meant
 
 
