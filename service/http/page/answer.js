@@ -68,7 +68,7 @@ export function work(model, { synaptic_operations: operations, steps }) {
   const bar = make("div", { className: "bar" });
   bar.style.width = `${Math.min(100, 100 * operations / dense)}%`;
   const item = make("div", { className: "item best", role: "img", "aria-label": `${percent(operations / dense)} of the dense network's work` },
-    make("div", { className: "name" }, "work"), make("div", { className: "track" }, bar), make("div", { className: "count" }, percent(operations / dense)));
+    make("div", { className: "name" }, "of dense"), make("div", { className: "track" }, bar), make("div", { className: "count" }, percent(operations / dense)));
   return [make("h3", {}, "Work"), item, make("p", { className: "quiet" },
     `${plain(operations)} synaptic operations, of ${plain(dense)} in a dense network: ${once ? `${plain(once)} once, ` : ""}${plain(each)} at each of ${plain(steps)} steps.`)];
 }

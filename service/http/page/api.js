@@ -20,7 +20,10 @@ export async function exchange(path, { headers = {}, as = "json", ...options } =
   const text = await response.text();
   const total = performance.now() - began;
   if (response.status === 401) onKeyNeeded();
-  if (!response.ok) throw new Error(response.status === 401 && !key ? "This server needs a key." : sentence(text, response));
+  if (!response.ok) {
+    const error = new Error(response.status === 401 && !key ? "This server needs a key." : sentence(text, response));
+    throw Object.assign(error, { status: response.status });
+  }
   return { body: as === "json" ? JSON.parse(text) : text, total, bytes: text.length, parts: serverTiming(response) };
 }
 

@@ -46,7 +46,7 @@ export function showInputs(chosen, found) {
 
 function asked() {
   const { shape, low, high } = model.input;
-  const size = shape.join(" × "), range = `from ${Math.min(...[low].flat())} to ${Math.max(...[high].flat())}`;
+  const size = shape.join(" × "), range = `from ${extent([low].flat())[0]} to ${extent([high].flat())[1]}`;
   const click = examples.length > 0 ? "Click an example. " : "";
   if (drawable()) return `${click}${click ? "Or draw" : "Draw"} here, ${image.height} × ${image.width}.`;
   if (model.coding === "spikes") return `${click}Spikes: events, or a raster of steps × ${size}.`;

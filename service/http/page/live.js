@@ -31,7 +31,9 @@ function layOut(host, model, examples) {
   const given = model.input.events;
   const step = make("input", { type: "number", min: 1, value: given?.step_us ?? Math.max(1, Math.round(SAMPLE_US / model.time_steps)), disabled: Boolean(given) });
   const windowSteps = make("input", { type: "number", min: 1, value: given && given.window_steps > 1 ? given.window_steps : Math.max(1, Math.round(model.time_steps / WINDOWS)) });
-  const scores = make("select", {}, ...["total", "window", "decay"].map((name) => new Option(name, name)));
+  // Others are made of output spikes, which only some models are read by.
+  const readings = model.readout === "spike_count" ? ["total", "window", "decay"] : ["total"];
+  const scores = make("select", {}, ...readings.map((name) => new Option(name, name)));
   const start = make("button", { type: "button" }, "Start");
   const example = make("select", {}, ...examples.map((_, k) => new Option(`example ${k + 1}`, k)));
   const replay = make("button", { type: "button" }, "Stream it");

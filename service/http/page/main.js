@@ -13,6 +13,7 @@ import { drawRace } from "./race.js";
 import { addRaster, addSeries, inOrder, startsOf } from "./raster.js";
 import { showVersions } from "./versions.js";
 
+const TOO_LARGE = 413;
 const AGAIN_MS = 2000; // until the server is asked again whose models are still loading
 
 let models = [];       // as GET /models lists them
@@ -58,11 +59,10 @@ async function askOnce(asked, sample) {
   const { signal } = details;
   if (!sample) return;
   try {
-    const returned = asked.nodes.length > 0 ? ["spikes_per_node", "raster"] : ["spikes_per_node"];  // else no neuron is known
-    const exchange = await predict(asked, sample, { ...fields(), return: returned });
+    const { exchange, rasterError } = await askWithRaster(asked, sample);
     if (asked !== model || currentSample() !== sample) return;
     const { predictions, time_steps: steps } = exchange.body;
-    [prediction, ends] = [{ ...predictions[0], steps, exchange, of: predictions.length }, {}];
+    [prediction, ends] = [{ ...predictions[0], steps, exchange, rasterError, of: predictions.length }, {}];
     showError(null);
     show();
   } catch (error) {
@@ -73,6 +73,16 @@ async function askOnce(asked, sample) {
     return;
   }
   if (asked.nodes.length > 0) await askDetails(asked, sample, prediction, signal);
+}
+
+// Asks for an answer with its raster, and without it where it would be too long: then `rasterError` says so.
+async function askWithRaster(asked, sample) {
+  const answer = (returned) => predict(asked, sample, { ...fields(), return: returned });
+  const known = asked.nodes.length > 0;  // the neurons of an external ONNX model are not
+  try { return { exchange: await answer(known ? ["spikes_per_node", "raster"] : ["spikes_per_node"]) }; } catch (error) {
+    if (error.status !== TOO_LARGE || !known) throw error;
+    return { exchange: await answer(["spikes_per_node"]), rasterError: error.message };
+  }
 }
 
 // Asks when the sample would have ended early, and for the membranes. What is refused is said in their place.
@@ -117,11 +127,12 @@ function showRasters() {
   } else if (input) addSeries(host, "input", input.series, { colour: colours().at(-1), time });
   const layers = firing(model), starts = [];
   layers.forEach((layer, index) => {
-    const spikes = prediction.raster[layer.name];
+    const spikes = prediction.raster?.[layer.name];
+    if (!spikes) return;
     starts.push(startsOf(spikes.t, steps));
     addRaster(host, layer, spikes, steps, { colour: colours()[index % (colours().length - 1)], time, onPick: pickNeuron });
   });
-  if (layers.length === 0) host.append(make("p", { className: "quiet" }, "No layer's spikes are known."));
+  if (starts.length === 0) host.append(make("p", { className: "quiet" }, prediction.rasterError ?? "No layer's spikes are known."));
   setSteps(steps, (step) => `${counted(sum(starts.map((of) => of[step + 1] - of[step])), "spike")} in all layers`);
 }
 

@@ -80,7 +80,7 @@ function drawn(image) {
   return canvas;
 }
 
-// The feature maps of a convolution, one for each channel: pale what spiked up to the cursor, dark what spikes at it.
+// The feature maps of a convolution, one for each channel: tinted what spiked up to the cursor, strongest what spikes at it.
 function addMaps(host, layer, { unit }, starts, steps, colour) {
   const [channels, height, width] = layer.shape;
   const shown = Math.max(1, Math.min(channels, Math.floor(MOST_IN_MAPS / (height * width))));
@@ -122,7 +122,7 @@ function addMaps(host, layer, { unit }, starts, steps, colour) {
       `${plain(starts[step + 1])} up to it.`);
   });
   host.append(make("p", { className: "quiet" }, `Feature maps, ${shown < channels ? `the first ${shown} of ` : ""}${channels} ` +
-    "channels: dark where a neuron spikes at the cursor, coloured where it spiked up to it."));
+    "channels: strongest where a neuron spikes at the cursor, tinted where it spiked up to it."));
 }
 
 // Adds the figure of a time series, values[step][unit], as an image: the greater, the darker.

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -187,6 +188,28 @@ def test_the_page_opens_on_the_default_models_first_example_with_its_answer(visi
     assert visit.text("#error") == ""
 
 
+def test_it_opens_on_a_model_that_can_be_clicked(browser: Any, tmp_path: Path) -> None:
+    publish(tmp_path, toy(Coding.RATE), "first")  # has no examples
+    publish(tmp_path, toy(Coding.SPIKES), "second")
+    with running(tmp_path, "--default-model", "first") as service:
+        service.wait_for("model_ready")  # the second one
+        with visiting(browser, service.url) as visit:
+            expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
+            expect(visit.page.locator("#models")).to_have_value("second")
+            expect(visit.page.get_by_role("button", name="Example 1")).to_have_attribute("aria-pressed", "true")
+
+
+def test_an_answer_that_may_not_hold_the_raster_is_shown_without_it(browser: Any, repository: Path) -> None:
+    with running(repository, "--max-answer-bytes", "1000") as service, visiting(browser, service.url) as visit:
+        body = {"inputs": [example(service.url, "toy", 0)], "return": ["spikes_per_node", "raster"], "time_steps": 3}
+        sentence = httpx.post(f"{service.url}/predict", json=body).json()["error"]
+        expect(visit.page.locator("#rasters")).to_have_text(sentence)
+        visit.settle()
+        assert visit.counts() == asked(service.url, "toy", {"inputs": body["inputs"]})["spike_counts"]
+        assert visit.text("#error") == ""
+        visit.complaints.clear()  # of each 413, which were meant
+
+
 def test_every_models_examples_are_clicked(visit: Visit, url: str) -> None:
     for model in ("digits", "braille", "any", "raster", "series"):
         visit.choose(model)
@@ -230,6 +253,35 @@ def test_one_cursor_moves_all_plots_and_says_the_step(visit: Visit, url: str) ->
     page.locator("#play").click()
     expect(page.locator("#cursor-text")).to_have_text("step 7 (0 to 7)")
     expect(page.locator("#play")).to_have_text("Play")
+
+
+def test_a_move_of_the_cursor_draws_no_raster_again(visit: Visit) -> None:
+    # 80,000 spikes of 1,000 neurons in 200 steps: 400 a step. Drawing them calls the canvas, moving the mark does not.
+    drawn = visit.page.evaluate(
+        """async () => {
+          const { addRaster } = await import("/page/raster.js");
+          const { setSteps, move } = await import("/page/cursor.js");
+          const host = document.getElementById("rasters"), places = Array.from({ length: 80000 }, (_, k) => k);
+          document.getElementById("race").replaceChildren();
+          document.getElementById("membranes").replaceChildren();
+          host.replaceChildren();
+          const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+          let calls = 0;
+          const pen = CanvasRenderingContext2D.prototype;
+          for (const name of ["drawImage", "putImageData", "fillRect", "stroke", "fillText"]) {
+            const own = pen[name];
+            pen[name] = function (...given) { calls += 1; return own.apply(this, given); };
+          }
+          const spikes = { t: places.map((k) => Math.floor(k / 400)), unit: places.map((k) => 7 * k % 1000) };
+          addRaster(host, { name: "many", type: "LIF", shape: [1000] }, spikes, 200, { colour: "#c2410c" });
+          setSteps(200, () => "");
+          await frame();
+          const once = calls;
+          for (let step = 0; step < 200; step += 50) { move(step); await frame(); }
+          return [once > 0, calls - once, host.querySelector("figcaption span").textContent];
+        }"""
+    )
+    assert drawn == [True, 0, "1,000 × LIF; 400 spikes at step 150"]
 
 
 def test_the_race_says_when_the_answer_was_decided(visit: Visit, url: str) -> None:

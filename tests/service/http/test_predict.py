@@ -327,20 +327,20 @@ def test_the_examples_of_a_model_are_its_golden_samples_as_a_request(tmp_path: P
 
 @pytest.mark.parametrize("coding", [Coding.DIRECT, Coding.CURRENT])
 def test_examples_that_are_no_spikes_are_the_raw_values(coding: Coding, tmp_path: Path) -> None:
-    # Normalised as 0.1 × value − 0.3, in float32, which rounds; told back as the values that were encoded.
-    spec = Spec.read(
-        toy(coding).spec.model_dump(mode="json") | {"input": {"shape": [2], "high": 10, "scale": 0.1, "offset": -0.3}}
-    )
-    network = Network(spec, toy().tensors)
-    raw = np.random.default_rng(3).integers(0, 11, (4, 3, 2) if coding is Coding.CURRENT else (4, 2)).astype(np.float32)
-    bundle = contents(network, samples=raw)
+    # Normalised as 3.7 × value − 1.1, each operation in float32, whose inverse often rounds to a neighbour.
+    normalised = {"shape": [2], "high": 10, "scale": 3.7, "offset": -1.1}
+    spec = Spec.read(toy(coding).spec.model_dump(mode="json") | {"input": normalised})
+    raw = np.random.default_rng(3).random((20, 3, 2) if coding is Coding.CURRENT else (20, 2), np.float32) * 10
+    bundle = contents(Network(spec, toy().tensors), samples=raw)
     ModelRepository(tmp_path).publish(bundle)
     with serving(tmp_path) as client:
         examples = client.get("/models/toy/examples").json()
         answer = client.post("/predict", json=examples).json()
         assert client.get("/models/other/examples").status_code == 404
+    np.testing.assert_allclose(examples["inputs"], raw, rtol=1e-5)
+    told = encode(np.array(examples["inputs"], np.float32), spec)
+    np.testing.assert_array_equal(told.steps, bundle.golden.inputs.steps)
     assert [prediction["spike_counts"] for prediction in answer["predictions"]] == bundle.golden.spike_counts.tolist()
-    np.testing.assert_allclose(examples["inputs"], raw, atol=1e-5)
 
 
 @pytest.mark.parametrize("coding", [Coding.RATE, Coding.LATENCY])
