@@ -65,6 +65,7 @@ export function showAnswer(model, prediction) {
 export function work(model, { synaptic_operations: operations, steps }) {
   if (operations === undefined || !model.dense_operations) return [];
   const { once, per_step: each } = model.dense_operations, dense = once + each * steps;
+  if (dense === 0) return [];
   const bar = make("div", { className: "bar" });
   bar.style.width = `${Math.min(100, 100 * operations / dense)}%`;
   const item = make("div", { className: "item best", role: "img", "aria-label": `${percent(operations / dense)} of the dense network's work` },

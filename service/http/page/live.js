@@ -35,7 +35,7 @@ function layOut(host, model, examples) {
   const readings = model.readout === "spike_count" ? ["total", "window", "decay"] : ["total"];
   const scores = make("select", {}, ...readings.map((name) => new Option(name, name)));
   const start = make("button", { type: "button" }, "Start");
-  const example = make("select", {}, ...examples.map((_, k) => new Option(`example ${k + 1}`, k)));
+  const example = make("select", {}, ...examples.map((_, k) => new Option(k + 1, k)));
   const replay = make("button", { type: "button" }, "Stream it");
   const state = make("p", { className: "quiet", role: "status" }, "No session is open.");
   const board = make("canvas", { tabIndex: 0, role: "img" });
@@ -50,7 +50,7 @@ function layOut(host, model, examples) {
   host.replaceChildren(
     make("section", {}, make("h2", {}, "Events"), make("p", {}, "Start a session, then move the pointer over the field with a button held down. By keyboard: arrow keys move, Space fires."),
       make("div", { className: "row" }, make("label", {}, "Step, µs ", step), make("label", {}, "Steps a window ", windowSteps), make("label", {}, "Scores ", scores)),
-      make("div", { className: "row" }, start, ...(examples.length ? [make("label", {}, "Or ", example), replay] : [])),
+      make("div", { className: "row" }, start, ...(examples.length ? [make("label", {}, "Example ", example), replay] : [])),
       state, make("div", { className: "board" }, board)),
     make("section", {}, make("h2", {}, "The answer to each window"), answer, bars, log),
     make("section", { className: "wide" }, make("h2", {}, "Events of the last two seconds"), strip),

@@ -22,6 +22,7 @@ from service.http.middleware.keys import new_key
 from tests import external
 from tests.bundles import publish, rewrite
 from tests.networks import regression, toy
+from tests.service.http.recordings import camera
 from tests.serving import ROOT, running
 
 sync_api = pytest.importorskip(
@@ -71,6 +72,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     publish(root, Network(own, toy().tensors), "ranges")
     publish(root, regression(units=["rad", ""]), "values")
     publish(root, regression("probabilities"), "odds")
+    publish(root, camera(), "camera")
     external.publish(root, external.scores(), external.contract(), "fixed")
     with running(root, "--versions", "all", until="listening") as service:
         for _ in range(len(list(root.glob("*/*/bundle.json")))):
@@ -553,6 +555,34 @@ def test_the_pointer_and_the_keyboard_make_events_of_a_session(visit: Visit) -> 
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status")).to_contain_text("The session has ended after")
     expect(page.get_by_role("button", name="Start")).to_be_visible()
+
+
+def test_a_cameras_events_are_streamed_as_its_sensor_tells_them(visit: Visit, url: str) -> None:
+    # Its model has an IF for each pixel and polarity, and so counts the events of each.
+    page = visit.page
+    visit.choose("camera")
+    events = example(url, "camera", 1)
+    page.get_by_role("tab", name="Live").click()
+    page.locator("#live").get_by_label("Example").select_option("2")
+    page.get_by_role("button", name="Stream it").click()
+    expect(page.get_by_role("status")).to_have_text(
+        f"The session has ended after 3 windows and {len(events['t'])} events; 0 came too late."
+    )
+    counts = np.bincount(events["unit"], minlength=240)
+    assert [int(count) for count in page.locator("#live .count").all_inner_texts()] == counts.tolist()
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("status")).to_have_text("The session is open.")
+    box = page.locator(".board canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.5)  # column 4 of 10, row 6 of 12
+    page.mouse.down()
+    # What was at 0, 0 becomes darker, and what is at 4, 6 brighter, each with the pixels around.
+    page.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("windows and 13 events; 0 came too late.")
+    fired = [index for index, count in enumerate(page.locator("#live .count").all_inner_texts()) if count != "0"]
+    off = {row * 10 + column for row in (0, 1) for column in (0, 1)}
+    on = {120 + row * 10 + column for row in (5, 6, 7) for column in (3, 4, 5)}
+    assert set(fired) == off | on
 
 
 def test_why_a_session_is_refused_is_said_in_the_servers_sentence(visit: Visit, url: str) -> None:
