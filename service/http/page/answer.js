@@ -1,5 +1,5 @@
 // The answer: the class, what each class got, the work beside a dense network's, and where the time went.
-import { at, make, milliseconds, percent, plain, rounded, sum, table } from "./dom.js";
+import { at, make, milliseconds, percent, plain, rounded, showBest, sum, table } from "./dom.js";
 import { firing } from "./model.js";
 
 // How long each bar is, and what is written beside it: spike counts where they are what is read out, else probabilities,
@@ -58,6 +58,7 @@ export function showAnswer(model, prediction) {
   at("facts").textContent = quiet ? "Nothing spikes." : facts.join(" · ");
   const most = Math.max(...amounts) || 1;
   [...at("bars").children].forEach((item, k) => fill(item, amounts[k] / most, texts[k], !quiet && k === best));
+  showBest(at("bars"));
   at("work").replaceChildren(...work(model, prediction), ...latency(prediction.exchange));
 }
 

@@ -39,5 +39,11 @@ export const rounded = (number) => Number(number).toLocaleString("en", { maximum
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 export const milliseconds = (value) => `${value < 10 ? value.toFixed(2) : value.toFixed(0)} ms`;
 
+// Scrolls a list of bars to the best of them, where not all have room.
+export function showBest(bars) {
+  const best = bars.querySelector(".best");
+  if (best) bars.scrollTop = best.offsetTop - bars.clientHeight / 2;
+}
+
 // "1 spike", "2 spikes".
 export const counted = (number, noun) => `${plain(number)} ${noun}${number === 1 ? "" : "s"}`;

@@ -35,6 +35,7 @@ export function showInputs(chosen, found) {
   at("steps").value = model.time_steps;
   showSteps();
   at("asked").textContent = asked();
+  at("drop").textContent = `Or drop ${image ? "an image or " : ""}a .npy array${model.input.events ? " or a recording of events" : ""} here.`;
   at("file").value = at("file-name").textContent = "";
   at("json").value = JSON.stringify(examples[0] ?? firstSample(model));
   at("typed").open = !image && examples.length === 0;

@@ -1,6 +1,6 @@
 // A live session: the pointer makes events, which are streamed to the model; each window's answer comes back at once.
 import { openStream, whyNoStream } from "./api.js";
-import { colours, extent, make, plain, rounded, theme } from "./dom.js";
+import { colours, extent, make, plain, rounded, showBest, theme } from "./dom.js";
 import { eventsOf } from "./model.js";
 import { context } from "./plot.js";
 import { Sensor } from "./sensor.js";
@@ -42,7 +42,7 @@ function layOut(host, model, examples) {
   const strip = make("canvas", { role: "img", "aria-label": "The events of the last two seconds" });
   const label = make("div", { className: "answer-of" }, "–");
   const answer = make("div", { "aria-live": "polite" }, label);
-  const bars = make("div", { role: "list", "aria-label": "What each class has" });
+  const bars = make("div", { className: "bars", role: "list", tabIndex: 0, "aria-label": "What each class has" });
   const lines = make("tbody");
   const heads = ["window", "until", "events", "late", "class", "margin", "operations", "lag"];
   const log = make("div", { className: "scroll", tabIndex: 0, role: "group", "aria-label": "The last windows" },
@@ -57,7 +57,7 @@ function layOut(host, model, examples) {
   );
   bars.replaceChildren(...model.labels.map((name) => make("div", { className: "item", role: "listitem" }, make("div", { className: "name", title: name }, name),
     make("div", { className: "track" }, make("div", { className: "bar" })), make("div", { className: "count" }))));
-  const live = { step, windowSteps, scores, start, example, replay, state, board, strip, label, bars, lines, running: false };
+  const live = { step, windowSteps, scores, start, example, replay, state, board, strip, label, bars, lines, windows: [], running: false };
   live.sensor = new Sensor(board, model);
   live.sensor.draw();
   drawStrip(live, [], 0);
@@ -89,12 +89,15 @@ function begin(live, model, example, showError) {
     clearInterval(timer);
     live.running = false;
     live.start.textContent = "Start";
+    if (socket.readyState === WebSocket.OPEN) {
+      flush();
+      socket.send(JSON.stringify({ type: "end" }));
+    } else socket.close();
     live.sensor.listen(false);
-    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "end" }));
-    else socket.close();
   };
 
-  const tick = () => {
+  // Sends the events until now, and the time.
+  const flush = () => {
     const now = Math.min(end, Math.floor((performance.now() - opened) * 1000));
     const events = recorded ? recorded.until(now) : live.sensor.take(now);
     if (events.length > 0) socket.send(records(events));
@@ -102,8 +105,9 @@ function begin(live, model, example, showError) {
     drawn.push(...events.map(({ t, row }) => ({ t, row })));
     while (drawn.length && drawn[0].t < now - SHOWN_US) drawn.shift();
     drawStrip(live, drawn, now);
-    if (now >= end) stop();
+    return now;
   };
+  const tick = () => { if (flush() >= end) stop(); };
 
   socket.addEventListener("open", () => {
     opened = performance.now();
@@ -114,7 +118,7 @@ function begin(live, model, example, showError) {
   socket.addEventListener("message", ({ data }) => {
     if (live.socket !== socket) return;
     const line = JSON.parse(data);
-    if (line.type === "window") showWindow(live, model, line);
+    if (line.type === "window") showWindow(live, line);
     else if (line.type === "end") live.state.textContent = `The session has ended after ${plain(line.windows)} windows and ${plain(line.events)} events; ${plain(line.late)} came too late.`;
     else if (line.type === "error") showError(new Error(line.error));
     else if (line.reason) live.state.textContent = `The session has ended: ${line.reason}.`;
@@ -152,7 +156,14 @@ export function records(events) {
   return view.buffer;
 }
 
-function showWindow(live, model, line) {
+// Shows the newest windows in the next frame: there may be more of them than frames.
+function showWindow(live, line) {
+  live.windows.push(line);
+  if (live.windows.length === 1) requestAnimationFrame(() => showWindows(live, live.windows.splice(0).slice(-WINDOWS)));
+}
+
+function showWindows(live, windows) {
+  const line = windows.at(-1);
   const scores = line.scores ?? line.spike_counts;
   const [low, high] = extent([0, ...scores]);
   if (live.label.textContent !== (line.label ?? "–")) live.label.textContent = line.label ?? "–";
@@ -161,9 +172,12 @@ function showWindow(live, model, line) {
     item.querySelector(".bar").style.width = `${100 * (scores[k] - low) / (high - low || 1)}%`;
     item.querySelector(".count").textContent = rounded(scores[k]);
   });
-  const cells = [line.window, `${(line.t / 1e6).toFixed(2)} s`, line.events, line.late, line.label ?? "", rounded(line.margin ?? 0),
-    plain(line.synaptic_operations), `${rounded(line.lag_ms)} ms`];
-  live.lines.prepend(make("tr", {}, ...cells.map((text) => make("td", {}, String(text)))));
+  showBest(live.bars);
+  for (const each of windows) {
+    const cells = [each.window, `${(each.t / 1e6).toFixed(2)} s`, each.events, each.late, each.label ?? "", rounded(each.margin ?? 0),
+      plain(each.synaptic_operations), `${rounded(each.lag_ms)} ms`];
+    live.lines.prepend(make("tr", {}, ...cells.map((text) => make("td", {}, String(text)))));
+  }
   while (live.lines.children.length > WINDOWS) live.lines.lastChild.remove();
 }
 

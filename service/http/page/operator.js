@@ -1,6 +1,6 @@
 // The operator's view: each version's state, accuracy, traffic and latency, and how far firing rates have drifted.
 import { describe, get } from "./api.js";
-import { make, milliseconds, percent, plain, rounded, table } from "./dom.js";
+import { counted, make, milliseconds, percent, plain, table } from "./dom.js";
 import { quantile, readMetrics, samplesOf, totalOf } from "./metrics.js";
 
 const DRIFT = 0.25;          // of a firing rate, from which on it is marked
@@ -63,9 +63,9 @@ function trafficOf({ name, version }, metrics) {
     return seconds === null ? "" : seconds === Infinity ? "more" : milliseconds(1000 * seconds);
   };
   const operations = totalOf(metrics, "spikeserve_request_synaptic_operations_sum", labels);
-  const counted = totalOf(metrics, "spikeserve_request_synaptic_operations_count", labels);
+  const answers = totalOf(metrics, "spikeserve_request_synaptic_operations_count", labels);
   return [all(requests), all(errors), totalOf(metrics, "spikeserve_samples_total", labels), time(0.5), time(0.95),
-    counted ? plain(Math.round(operations / counted)) : ""];
+    answers ? plain(Math.round(operations / answers)) : ""];
 }
 
 // A layer's firing rate in training, and since the server started.
@@ -84,7 +84,7 @@ function rateRows(rates) {
   return rates.map(({ name, version, layer, rate, served, samples }) => {
     const drift = served === null || rate === 0 ? null : served / rate - 1;
     const few = samples < FEWEST_SAMPLES;
-    const text = drift === null ? "nothing was served" : `${drift > 0 ? "+" : ""}${(100 * drift).toFixed(0)} %${few ? ` of ${rounded(samples)} samples only` : ""}`;
+    const text = drift === null ? "nothing was served" : `${drift > 0 ? "+" : ""}${(100 * drift).toFixed(0)} %${few ? ` (${counted(samples, "sample")} only)` : ""}`;
     const mark = make("span", { className: drift !== null && !few && Math.abs(drift) > DRIFT ? "bad" : "" }, text);
     return [name, String(version), layer, percent(rate), served === null ? "" : percent(served), mark];
   });
