@@ -19,7 +19,7 @@ export function showLive(host, model, examples, showError) {
   stopLive();
   if (model.coding !== "spikes") {
     host.replaceChildren(make("section", { className: "wide" }, make("h2", {}, "A live session"),
-      make("p", {}, `${model.name} takes no events: its coding is ${model.coding}, and a session needs spikes. Choose another model.`)));
+      make("p", {}, `This view streams events, and ${model.name} takes values: its coding is ${model.coding}. Choose a model of spikes coding.`)));
     return;
   }
   const live = layOut(host, model, examples);

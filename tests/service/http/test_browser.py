@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
+from models.bundle.repository import PRETRAINED
 from models.spec import Coding, Spec
 from models.spec.network import Network
 from service.http.middleware.keys import new_key
@@ -23,7 +24,7 @@ from tests import external
 from tests.bundles import publish, rewrite
 from tests.networks import regression, toy
 from tests.service.http.recordings import camera
-from tests.serving import ROOT, running
+from tests.serving import Process, running
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"
@@ -41,7 +42,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-quic",
 )
-SHIPPED = ROOT / "models" / "pretrained"
+pytestmark = pytest.mark.usefixtures("reference_engine")  # for the servers that a test starts for itself
 HTML = "<img src=x onerror=alert(1)>"
 TABS = ("try", "live", "versions", "card", "operator")
 
@@ -61,7 +62,7 @@ def browser() -> Iterator[Any]:
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One server of the shipped models, digits as two versions, and small networks of other kinds."""
     root = tmp_path_factory.mktemp("models") / "repository"
-    shutil.copytree(SHIPPED, root)
+    shutil.copytree(PRETRAINED, root)
     shutil.copytree(root / "digits" / "1", root / "digits" / "2")
     rewrite(root / "digits" / "2", lambda manifest: manifest.update(version=2))
     publish(root, toy(), "any")
@@ -78,6 +79,15 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for _ in range(len(list(root.glob("*/*/bundle.json")))):
             service.wait_for("model_ready")
         yield service.url
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[tuple[Process, str]]:
+    """A server of the models that ship that asks for a key, and the key."""
+    key, digest = new_key()
+    with running(PRETRAINED, "--api-keys", digest) as service:
+        service.wait_for("model_ready")  # the second of two
+        yield service, key
 
 
 class Visit:
@@ -598,7 +608,7 @@ def test_why_a_session_is_refused_is_said_in_the_servers_sentence(visit: Visit, 
 
 def test_a_model_without_events_says_so_where_it_would_be_streamed_to(visit: Visit) -> None:
     visit.page.get_by_role("tab", name="Live").click()
-    expect(visit.page.locator("#live")).to_contain_text("digits takes no events: its coding is direct")
+    expect(visit.page.locator("#live")).to_contain_text("digits takes values: its coding is direct")
 
 
 def test_two_versions_answer_one_input_side_by_side(visit: Visit, url: str) -> None:
@@ -710,12 +720,16 @@ def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, sch
             assert unnamed == []
 
 
-def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any) -> None:
-    key, digest = new_key()
-    with (
-        running(SHIPPED, "--api-keys", digest, until="listening") as service,
-        visiting(browser, service.url) as visit,
-    ):
+def test_while_models_load_the_page_asks_again(browser: Any, repository: Path) -> None:
+    with running(repository, until="listening") as service, visiting(browser, service.url) as visit:
+        expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
+        expect(visit.page.locator("#error")).to_be_empty()
+        visit.complaints.clear()  # of a 503, where it was early
+
+
+def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any, locked: tuple[Process, str]) -> None:
+    service, key = locked
+    with visiting(browser, service.url) as visit:
         fault, field = visit.page.locator("#error"), visit.page.locator("#key")
         expect(fault).to_have_text("This server needs a key.")
         expect(visit.page.get_by_role("link")).to_have_text(["API"])  # a browser would open the others without the key
@@ -724,12 +738,9 @@ def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any) -
         expect(fault).to_contain_text("is not one that this server knows")
         field.fill(key)
         field.press("Enter")
-        # Its models may still be loading: the page asks again until one of them is there.
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
         expect(field).to_be_hidden()
         expect(fault).to_be_empty()
-        for _ in ("braille", "digits"):
-            service.wait_for("model_ready")
         visit.choose("braille")
         visit.page.get_by_role("tab", name="Live").click()
         visit.page.get_by_role("button", name="Start").click()  # a WebSocket, which has no header for the key
@@ -739,12 +750,9 @@ def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any) -
         visit.complaints.clear()  # a browser complains of each 401, which were meant
 
 
-def test_a_call_is_tried_out_in_the_documentation_with_a_key(browser: Any) -> None:
-    key, digest = new_key()
-    with (
-        running(SHIPPED, "--api-keys", digest, until="listening") as service,
-        visiting(browser, f"{service.url}/docs") as visit,
-    ):
+def test_a_call_is_tried_out_in_the_documentation_with_a_key(browser: Any, locked: tuple[Process, str]) -> None:
+    service, key = locked
+    with visiting(browser, f"{service.url}/docs") as visit:
         page = visit.page
         page.get_by_role("button", name="Authorize").first.click()
         page.get_by_label("auth-bearer-value").fill(key)
