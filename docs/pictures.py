@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import expect, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
-WIDTH, HEIGHT = 1100, 1500
+WIDTH, HEIGHT = 1100, 2600
 
 
 def take(url: str) -> None:
@@ -22,7 +22,8 @@ def take(url: str) -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(url)
         expect(page.locator("#facts")).to_contain_text("synaptic operations", timeout=60_000)
-        raster = page.locator("section", has=page.locator("#raster"))
+        expect(page.locator("#answer")).to_have_attribute("aria-busy", "false", timeout=60_000)
+        raster = page.locator("section", has=page.locator("#rasters"))
         box = raster.bounding_box()
         if box is None:
             raise SystemExit(f"{url}: the page shows no raster")

@@ -1,4 +1,4 @@
-"""The fan-out: how many weights each input of a connection meets, which is the cost of one spike there."""
+"""The fan-out: how many weights each input of a connection meets, the cost of one spike there; and their sum."""
 
 from __future__ import annotations
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.bundle import Bundle
 from models.bundle.external import AnyTask
+from models.engines.fan_out import dense_operations
 from models.spec import Input, Spec
+from models.spec.nodes import Node, Spiking
+from models.spec.parameters import PER_NEURON
 from service.catalog.loaded import LoadedModel
 from service.catalog.version import VersionStatus
-from service.http.schemas import InputDescription, ModelDescription, NodeDescription
+from service.http.schemas import DenseOperations, InputDescription, ModelDescription, NodeDescription
+
+MOST_THRESHOLDS = 20_000  # of one layer whose neurons have their own, so that a description stays small
 
 
 def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescription:
@@ -28,11 +34,19 @@ def described(model: LoadedModel, versions: list[VersionStatus]) -> ModelDescrip
         "labels": list(spec.labels),
         "scores": spec.scores,
         "units": None if spec.units is None else list(spec.units),
-        "nodes": _nodes(spec),
+        "nodes": _nodes(model),
+        "dense_operations": _dense(spec),
         "calibration": _calibration(model),
         "metrics": manifest.metrics,
         "card": model.bundle.card,
     }
+
+
+def _dense(spec: AnyTask) -> DenseOperations | None:
+    if not isinstance(spec, Spec):
+        return None
+    once, per_step = dense_operations(spec)
+    return {"once": once, "per_step": per_step}
 
 
 def _calibration(model: LoadedModel) -> dict[str, float] | None:
@@ -52,8 +66,26 @@ def _input(declared: Input) -> InputDescription:
     }
 
 
-def _nodes(spec: AnyTask) -> list[NodeDescription]:
+def _nodes(model: LoadedModel) -> list[NodeDescription]:
     """Return the network's nodes; those of an external ONNX model are not known."""
-    if not isinstance(spec, Spec):
+    spec, bundle = model.spec, model.bundle
+    if not isinstance(spec, Spec) or not isinstance(bundle, Bundle):
         return []
-    return [{"name": node.name, "type": node.type, "shape": list(spec.output_shapes[node.name])} for node in spec.nodes]
+    return [
+        {
+            "name": node.name,
+            "type": node.type,
+            "shape": list(spec.output_shapes[node.name]),
+            "threshold": _threshold(node, bundle),
+        }
+        for node in spec.nodes
+    ]
+
+
+def _threshold(node: Node, bundle: Bundle) -> float | list[float] | None:
+    if not isinstance(node, Spiking):
+        return None
+    if node.threshold != PER_NEURON:
+        return float(node.threshold)
+    own = bundle.network.tensors[f"{node.name}.threshold"]
+    return own.ravel().tolist() if own.size <= MOST_THRESHOLDS else None

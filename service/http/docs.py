@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -10,8 +13,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
-
-from service.http.page import source_of
 
 PATH = "/docs"
 FILES = f"{PATH}/files"
@@ -66,3 +67,9 @@ def _page(title: str) -> tuple[str, dict[str, str]]:
         )
     )
     return html, {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+
+
+def source_of(tag: str, html: str) -> str:
+    """Return the Content-Security-Policy source of the page's one inline element of that tag."""
+    (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from models.bundle import Bundle
-from models.spec import Coding
+from models.spec import Coding, Input
+from models.spec.network import FloatArray
 from service.catalog.loaded import LoadedModel
 from service.http.schemas import EventsExample
 
-MOST_EVENTS = 20_000  # of one example, so that an answer stays small
+MOST_EVENTS = 20_000  # or values, of one example, so that an answer stays small
 
 
-def examples(model: LoadedModel) -> list[EventsExample]:
-    """Return golden samples as events, each an input for `predict`.
+def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | list[list[list[float]]]:
+    """Return golden samples, each an input for `predict`: as events for `spikes` coding, else as raw values.
 
-    There are none for other codings than `spikes`, whose golden samples are kept as currents; for spikes that are not
-    sent as the greatest value of their range; and for samples of more than MOST_EVENTS events.
+    A bundle keeps golden samples as the network gets them. Left out are those from which the sample cannot be told:
+    those of `rate` and `latency` coding; values that no raw value is normalised to; and spikes that are not sent as the
+    greatest value of their range. So are samples of more than MOST_EVENTS events or values.
     """
     bundle = model.bundle
-    if not isinstance(bundle, Bundle) or model.spec.coding is not Coding.SPIKES:
+    if not isinstance(bundle, Bundle):
         return []
-    declared = model.spec.input
+    inputs, declared = bundle.golden.inputs, model.spec.input
+    encoded = inputs.steps  # (time steps, batch, *shape), or 1 step that is the same for all
+    if model.spec.coding is Coding.SPIKES:
+        return list(_events(encoded, declared))
+    if model.spec.coding is Coding.DIRECT and inputs.constant:
+        return [sample.ravel().tolist() for sample in _raw(encoded[0], declared)]
+    if model.spec.coding is Coding.CURRENT:
+        return [sample.reshape(len(sample), -1).tolist() for sample in _raw(encoded.swapaxes(0, 1), declared)]
+    return []
+
+
+def _events(encoded: FloatArray, declared: Input) -> Iterator[EventsExample]:
     greatest = declared.normalise(np.broadcast_to(declared.range[1], declared.shape)).ravel()
-    rasters = bundle.golden.inputs.steps.swapaxes(0, 1)
-    found: list[EventsExample] = []
+    rasters = encoded.swapaxes(0, 1)
     for raster in rasters.reshape(*rasters.shape[:2], -1):
         t, unit = np.nonzero(raster)
         if len(t) <= MOST_EVENTS and (raster[t, unit] == greatest[unit]).all():
-            found.append({"t": t.tolist(), "unit": unit.tolist()})
-    return found
+            yield {"t": t.tolist(), "unit": unit.tolist()}
+
+
+def _raw(samples: FloatArray, declared: Input) -> Iterator[FloatArray]:
+    """Yield the raw values of each normalised sample that has some."""
+    scale, offset = declared.factors
+    low, high = declared.range
+    for sample in samples:
+        if sample.size > MOST_EVENTS or not scale.all():
+            continue
+        exact = (sample.astype(np.float64) - offset) / scale
+        raw = np.clip(exact.astype(np.float32), low, high)
+        for near in (np.nextafter(raw, low), np.nextafter(raw, high)):  # where a float32 rounded to the other side
+            raw = np.where(declared.normalise(raw) == sample, raw, np.clip(near, low, high))
+        if (declared.normalise(raw) == sample).all():
+            yield raw

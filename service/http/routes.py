@@ -14,7 +14,7 @@ from service.http.describe import described
 from service.http.direct import DirectRoute
 from service.http.examples import examples
 from service.http.middleware.requests import EXCHANGE, Exchange
-from service.http.page import page
+from service.http.page import FILES, page, page_file
 from service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
 from service.http.services import Services, services_of
 from service.inference.media import PREDICT_TYPES, media_type, unpacking
@@ -99,9 +99,15 @@ async def model(name: Name, services: InServices) -> ModelDescription:
     return described(services.registry.get(name), services.registry.version_statuses(name))
 
 
+@router.get("/models/{name}/versions/{version}", responses=_errors(401, 404, 503), tags=["models"])
+async def model_version(name: Name, version: Version, services: InServices) -> ModelDescription:
+    """Describe one version of a model."""
+    return described(services.registry.get(name, version), services.registry.version_statuses(name))
+
+
 @router.get("/models/{name}/examples", responses=_errors(401, 404, 503), tags=["models"])
 async def model_examples(name: Name, services: InServices) -> Examples:
-    """Return the model's golden samples, where they are spikes, as a request that predict takes."""
+    """Return the model's golden samples as a request that predict takes."""
     return {"inputs": examples(services.registry.get(name))}
 
 
@@ -134,3 +140,9 @@ async def metrics(services: InServices) -> Response:
 async def web_page() -> Response:
     """Show the web page."""
     return page()
+
+
+@router.get(f"{FILES}/{{name}}", include_in_schema=False)
+async def web_page_file(name: str) -> Response:
+    """Return a file of the web page."""
+    return page_file(name)

@@ -46,10 +46,24 @@ class NodeDescription(TypedDict):
     name: str
     type: str
     shape: list[int]
+    threshold: Annotated[
+        float | list[float] | None,
+        Field(
+            description="Where its neurons fire, before any adaptation: one number for all, or one for each. Null "
+            "where none fire, and for a layer of more than 20,000 neurons that each have their own."
+        ),
+    ]
+
+
+class DenseOperations(TypedDict):
+    """A sample's synaptic operations if no input of any connection were zero."""
+
+    once: Annotated[int, Field(description="Of connections whose input is the same at every step.")]
+    per_step: int
 
 
 class ModelDescription(TypedDict):
-    """A model's newest ready version."""
+    """One version of a model, by default its newest that is ready."""
 
     name: str
     version: int
@@ -76,6 +90,9 @@ class ModelDescription(TypedDict):
     ]
     units: Annotated[list[str] | None, Field(description="The units of the values, in the order of the labels.")]
     nodes: Annotated[list[NodeDescription], Field(description="The network's nodes; empty for an external ONNX model.")]
+    dense_operations: Annotated[
+        DenseOperations | None, Field(description="What a dense network does; null for an external ONNX model.")
+    ]
     calibration: Annotated[
         dict[str, float] | None,
         Field(description="What `stop` `confident` does, and what it saved and lost; null where it is not there."),
@@ -92,9 +109,12 @@ class EventsExample(TypedDict):
 
 
 class Examples(TypedDict):
-    """A model's golden samples, as the body of a request; none where they are not spikes."""
+    """A model's golden samples, as the body of a request.
 
-    inputs: list[EventsExample]
+    They are events, or raw values, flat and row by row; for `current` coding, the values of each step.
+    """
+
+    inputs: list[EventsExample] | list[list[float]] | list[list[list[float]]]
 
 
 class Health(TypedDict):

@@ -25,7 +25,7 @@ from typing import Self
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Misconfigured
-from service.http import docs
+from service.http import docs, page
 from service.http.errors import error_response
 from service.settings import Settings
 
@@ -98,7 +98,7 @@ class KeyCheck:
     def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
         path = scope["path"]
         control = is_control(path)
-        is_open = path in self.open or path.startswith(f"{docs.FILES}/")
+        is_open = path in self.open or path.startswith((f"{docs.FILES}/", f"{page.FILES}/"))
         if not control and (is_open or not self.keys.clients):
             return None
         key = _key(scope)

@@ -1,49 +1,54 @@
-"""The web page: one HTML file, whose Content-Security-Policy allows only its own script and style, and this server."""
+"""The web page: plain HTML, CSS and ES modules, under a Content-Security-Policy that allows this server alone."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
+from collections.abc import Mapping
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 
-from fastapi import Response
+from fastapi import HTTPException, Response
 
-_FILE = Path(__file__).parent / "index.html"
+FILES = "/page"  # below which the page's files are
+TYPES = {".css": "text/css", ".js": "text/javascript"}
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src data: blob:",  # an image that somebody drops
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+_FOLDER = Path(__file__).parent
 
 
 def page() -> Response:
     """Return the page."""
-    html, headers = _read()
-    return Response(html, headers=headers, media_type="text/html")
+    return Response(_files()["index.html"], headers=HEADERS, media_type="text/html")
+
+
+def page_file(name: str) -> Response:
+    """Return one of the page's style sheets and modules; raises HTTPException for any other name."""
+    suffix = Path(name).suffix
+    if suffix not in TYPES or name not in _files():
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return Response(_files()[name], headers=HEADERS, media_type=TYPES[suffix])
 
 
 @cache
-def _read() -> tuple[str, dict[str, str]]:
-    """Return the file and its headers; it is read once."""
-    html = _FILE.read_text()
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src '{source_of('script', html)}'",
-            f"style-src '{source_of('style', html)}'",
-            "img-src data:",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    )
-    return html, {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",
-    }
-
-
-def source_of(tag: str, html: str) -> str:
-    """Return the Content-Security-Policy source of the page's one inline element of that tag."""
-    (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+def _files() -> Mapping[str, str]:
+    """Return the content of the page's files, by name; they are read once, and no other path is ever opened."""
+    found = (file for file in _FOLDER.iterdir() if file.suffix in (".html", *TYPES))
+    return MappingProxyType({file.name: file.read_text("utf-8") for file in found})

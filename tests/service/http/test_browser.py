@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from models.bundle.repository import PRETRAINED
@@ -18,9 +21,10 @@ from models.spec import Coding, Spec
 from models.spec.network import Network
 from service.http.middleware.keys import new_key
 from tests import external
-from tests.bundles import publish
+from tests.bundles import publish, rewrite
 from tests.networks import regression, toy
-from tests.serving import Process, running, running_shipped
+from tests.service.http.recordings import camera
+from tests.serving import Process, running
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"
@@ -39,6 +43,8 @@ FLAGS = (
     "--disable-quic",
 )
 pytestmark = pytest.mark.usefixtures("reference_engine")  # for the servers that a test starts for itself
+HTML = "<img src=x onerror=alert(1)>"
+TABS = ("try", "live", "versions", "card", "operator")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +59,26 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Iterator[Process]:
-    """A server of the models that ship, which the tests only read from."""
-    with running_shipped() as service:
-        yield service
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server of the shipped models, digits as two versions, and small networks of other kinds."""
+    root = tmp_path_factory.mktemp("models") / "repository"
+    shutil.copytree(PRETRAINED, root)
+    shutil.copytree(root / "digits" / "1", root / "digits" / "2")
+    rewrite(root / "digits" / "2", lambda manifest: manifest.update(version=2))
+    publish(root, toy(), "any")
+    publish(root, toy(Coding.SPIKES), "raster")  # brings its own time steps
+    publish(root, toy(Coding.CURRENT), "series")  # likewise
+    ranges = {"shape": [2], "low": [-1, 0.5], "high": [1, 30], "out_of_range": "clip"}
+    own = Spec.read(toy().spec.model_dump(mode="json") | {"input": ranges, "labels": [HTML, "b"]})
+    publish(root, Network(own, toy().tensors), "ranges")
+    publish(root, regression(units=["rad", ""]), "values")
+    publish(root, regression("probabilities"), "odds")
+    publish(root, camera(), "camera")
+    external.publish(root, external.scores(), external.contract(), "fixed")
+    with running(root, "--versions", "all", until="listening") as service:
+        for _ in range(len(list(root.glob("*/*/bundle.json")))):
+            service.wait_for("model_ready")
+        yield service.url
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +86,7 @@ def locked() -> Iterator[tuple[Process, str]]:
     """A server of the models that ship that asks for a key, and the key."""
     key, digest = new_key()
     with running(PRETRAINED, "--api-keys", digest) as service:
+        service.wait_for("model_ready")  # the second of two
         yield service, key
 
 
@@ -88,34 +111,57 @@ class Visit:
     def counts(self) -> list[int]:
         return [int(text) for text in self.page.locator("#bars .count").all_inner_texts()]
 
-    def spikes_drawn(self) -> int:
-        """Return how many pixels of the raster have the colour of a layer's spikes."""
-        return int(
-            self.page.evaluate(
-                """() => {
-                  const canvas = document.getElementById("raster");
-                  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-                  const colours = theme("--layers").split(",").map((colour) => parseInt(colour.trim().slice(1), 16));
-                  let drawn = 0;
-                  for (let at = 0; at < data.length; at += 4)
-                    drawn += colours.includes(data[at] << 16 | data[at + 1] << 8 | data[at + 2]);
-                  return drawn;
-                }"""
+    def choose(self, model: str) -> None:
+        """Choose a model, and wait until the page shows it."""
+        self.page.locator("#models").select_option(model)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the page shows all that it asked for."""
+        expect(self.page.locator("#answer")).to_have_attribute("aria-busy", "false")
+
+    def ask(self, action: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Do what makes the page ask, and return its first request and the answer's first prediction."""
+        with self.page.expect_response(re.compile("/predict$")) as answer:
+            action()
+        request: dict[str, Any] = answer.value.request.post_data_json
+        return request, answer.value.json()["predictions"][0]
+
+    def figure(self, title: str) -> Any:
+        """Return the figure of the rasters that has this title."""
+        return self.page.locator("#rasters figure", has=self.page.get_by_text(title, exact=True))
+
+    def cells(self, title: str, units: int, steps: int) -> set[tuple[int, int]]:
+        """Return the (step, unit) of a raster in whose middle there is the colour of a layer's spikes."""
+        found = (
+            self.figure(title)
+            .locator("canvas")
+            .first.evaluate(
+                """async (canvas, { units, steps }) => {
+              const { LEFT, RIGHT, TOP, FOOT } = await import("/page/plot.js");
+              const { colours } = await import("/page/dom.js");
+              const wanted = colours().map((colour) => parseInt(colour.slice(1), 16));
+              const across = (canvas.clientWidth - LEFT - RIGHT) / steps;
+              const down = (canvas.clientHeight - TOP - FOOT) / units;
+              const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              const cells = [];
+              for (let t = 0; t < steps; t += 1) for (let unit = 0; unit < units; unit += 1) {
+                const x = Math.floor(LEFT + (t + 0.5) * across), y = Math.floor(TOP + (unit + 0.5) * down);
+                const at = 4 * (y * canvas.width + x);
+                if (wanted.includes(data[at] << 16 | data[at + 1] << 8 | data[at + 2])) cells.push([t, unit]);
+              }
+              return cells;
+            }""",
+                {"units": units, "steps": steps},
             )
         )
-
-    def click_the_pad(self) -> dict[str, Any]:
-        """Paint one dot in the middle of the pad, and return the request that the page makes of it."""
-        with self.page.expect_response(re.compile("/predict$")) as answer:
-            self.page.locator("#pad").click()
-        asked: dict[str, Any] = answer.value.request.post_data_json
-        return asked
+        return {(step, unit) for step, unit in found}
 
 
 @contextmanager
-def visiting(browser: Any, url: str) -> Iterator[Visit]:
+def visiting(browser: Any, url: str, **options: Any) -> Iterator[Visit]:
     """Open `url`, and see to it in the end that nothing but its server was asked and that no script failed."""
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}} | options)
     context.set_default_timeout(WAIT)
     visit = Visit(context.new_page())
     visit.page.goto(url)
@@ -126,44 +172,559 @@ def visiting(browser: Any, url: str) -> Iterator[Visit]:
     context.close()
 
 
-def test_the_page_opens_on_an_example_with_its_answer(browser: Any, shipped: Process) -> None:
-    with visiting(browser, shipped.url) as visit:
+@pytest.fixture
+def visit(browser: Any, url: str) -> Iterator[Visit]:
+    """A visit of the page, which shows an answer already."""
+    with visiting(browser, url) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
-        document = httpx.get(f"{shipped.url}/openapi.json").json()
-        body = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
-        (prediction,) = httpx.post(f"{shipped.url}/predict", json=body).json()["predictions"]
-        assert visit.text("#label") == prediction["label"]
-        assert visit.counts() == prediction["spike_counts"]
-        assert f"{prediction['synaptic_operations']:,} synaptic operations" in visit.text("#facts")
-        assert visit.spikes_drawn() > 0
+        visit.settle()
+        yield visit
+
+
+def asked(url: str, model: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the first prediction of the server's own answer."""
+    answer = httpx.post(f"{url}/models/{model}/predict", json=body).json()
+    prediction: dict[str, Any] = answer["predictions"][0]
+    return prediction
+
+
+def example(url: str, model: str, index: int) -> Any:
+    return httpx.get(f"{url}/models/{model}/examples").json()["inputs"][index]
+
+
+def test_the_page_opens_on_the_default_models_first_example_with_its_answer(visit: Visit, url: str) -> None:
+    prediction = asked(url, "digits", {"inputs": [example(url, "digits", 0)]})
+    assert visit.text("#label") == prediction["label"]
+    assert visit.counts() == prediction["spike_counts"]
+    assert f"{prediction['synaptic_operations']:,} synaptic operations" in visit.text("#facts")
+    assert visit.text("#error") == ""
+
+
+def test_it_opens_on_a_model_that_can_be_clicked(browser: Any, tmp_path: Path) -> None:
+    publish(tmp_path, toy(Coding.RATE), "first")  # has no examples
+    publish(tmp_path, toy(Coding.SPIKES), "second")
+    with running(tmp_path, "--default-model", "first") as service:
+        service.wait_for("model_ready")  # the second one
+        with visiting(browser, service.url) as visit:
+            expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
+            expect(visit.page.locator("#models")).to_have_value("second")
+            expect(visit.page.get_by_role("button", name="Example 1")).to_have_attribute("aria-pressed", "true")
+
+
+def test_an_answer_that_may_not_hold_the_raster_is_shown_without_it(browser: Any, repository: Path) -> None:
+    with running(repository, "--max-answer-bytes", "1000") as service, visiting(browser, service.url) as visit:
+        body = {"inputs": [example(service.url, "toy", 0)], "return": ["spikes_per_node", "raster"], "time_steps": 3}
+        sentence = httpx.post(f"{service.url}/predict", json=body).json()["error"]
+        expect(visit.page.locator("#rasters")).to_have_text(sentence)
+        visit.settle()
+        assert visit.counts() == asked(service.url, "toy", {"inputs": body["inputs"]})["spike_counts"]
         assert visit.text("#error") == ""
+        visit.complaints.clear()  # of each 413, which were meant
 
 
-def test_what_is_drawn_is_asked_and_shown_until_it_is_wiped(browser: Any, shipped: Process) -> None:
-    with visiting(browser, shipped.url) as visit:
+def test_every_models_examples_are_clicked(visit: Visit, url: str) -> None:
+    for model in ("digits", "braille", "any", "raster", "series"):
+        visit.choose(model)
+        third = visit.page.get_by_role("button", name="Example 3", exact=True)
+        request, prediction = visit.ask(third.click)
+        assert request["inputs"] == [example(url, model, 2)]
+        expect(third).to_have_attribute("aria-pressed", "true")
+        silent = not any(prediction["spikes_per_node"].values())
+        expect(visit.page.locator("#label")).to_have_text("–" if silent else prediction["label"])
+
+
+def test_a_rasters_marks_stand_on_their_steps(visit: Visit) -> None:
+    _, prediction = visit.ask(visit.page.get_by_role("button", name="Example 2", exact=True).click)
+    spikes = prediction["raster"]["output"]
+    expect(visit.page.locator("#label")).to_have_text(prediction["label"])
+    assert visit.cells("output", 10, 8) == set(zip(spikes["t"], spikes["unit"], strict=True)) != set()
+    label = visit.figure("output").locator("canvas").get_attribute("aria-label")
+    assert label.startswith(f"Raster of output: 10 neurons over 8 steps; {len(spikes['t'])} spikes")
+
+
+def test_one_cursor_moves_all_plots_and_says_the_step(visit: Visit, url: str) -> None:
+    page = visit.page
+    spikes = asked(url, "digits", {"inputs": [example(url, "digits", 0)], "return": ["raster"]})["raster"]
+    expect(page.locator("#cursor-text")).to_have_text("step 7 (0 to 7)")
+    page.locator("#cursor").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#cursor-text")).to_have_text("step 4 (0 to 7)")
+    at_4 = {layer: each["t"].count(4) for layer, each in spikes.items()}
+    expect(page.locator("#cursor")).to_have_attribute(
+        "aria-valuetext", re.compile(f"step 4 .* {sum(at_4.values())} spikes in all layers")
+    )
+    for layer, count in at_4.items():
+        expect(visit.figure(layer).locator("figcaption")).to_contain_text(re.compile(f"; {count} spikes? at step 4"))
+        x = visit.figure(layer).locator(".mark").evaluate("(mark) => new DOMMatrix(mark.style.transform).e")
+        width = visit.figure(layer).locator(".plot").evaluate("(plot) => plot.clientWidth")
+        assert x == pytest.approx(58 + 4 * (width - 68) / 8, abs=0.5)  # between the margins of 58 and 10 pixels
+    maps = visit.figure("neuron1").locator("canvas.maps")
+    upto_4 = sum(step <= 4 for step in spikes["neuron1"]["t"])
+    expect(maps).to_have_attribute("aria-label", re.compile(f"{at_4['neuron1']} spikes at step 4, {upto_4:,} up to it"))
+    page.locator("#play").click()
+    expect(page.locator("#cursor-text")).to_have_text("step 7 (0 to 7)")
+    expect(page.locator("#play")).to_have_text("Play")
+
+
+def test_a_move_of_the_cursor_draws_no_raster_again(visit: Visit) -> None:
+    # 80,000 spikes of 1,000 neurons in 200 steps: 400 a step. Drawing them calls the canvas, moving the mark does not.
+    drawn = visit.page.evaluate(
+        """async () => {
+          const { addRaster } = await import("/page/raster.js");
+          const { setSteps, move } = await import("/page/cursor.js");
+          const host = document.getElementById("rasters"), places = Array.from({ length: 80000 }, (_, k) => k);
+          document.getElementById("race").replaceChildren();
+          document.getElementById("membranes").replaceChildren();
+          host.replaceChildren();
+          const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+          let calls = 0;
+          const pen = CanvasRenderingContext2D.prototype;
+          for (const name of ["drawImage", "putImageData", "fillRect", "stroke", "fillText"]) {
+            const own = pen[name];
+            pen[name] = function (...given) { calls += 1; return own.apply(this, given); };
+          }
+          const spikes = { t: places.map((k) => Math.floor(k / 400)), unit: places.map((k) => 7 * k % 1000) };
+          addRaster(host, { name: "many", type: "LIF", shape: [1000] }, spikes, 200, { colour: "#c2410c" });
+          setSteps(200, () => "");
+          await frame();
+          const once = calls;
+          for (let step = 0; step < 200; step += 50) { move(step); await frame(); }
+          return [once > 0, calls - once, host.querySelector("figcaption span").textContent];
+        }"""
+    )
+    assert drawn == [True, 0, "1,000 × LIF; 400 spikes at step 150"]
+
+
+def test_the_race_says_when_the_answer_was_decided(visit: Visit, url: str) -> None:
+    body = {"inputs": [example(url, "digits", 0)]}
+    used = {rule: asked(url, "digits", body | {"stop": rule})["steps_used"] for rule in ("decided", "confident")}
+    assert used["decided"] < 8  # or there would be no mark to speak of
+    race = visit.page.locator("#race")
+    expect(race).to_contain_text(f"Decided after {used['decided']} of 8 steps")
+    expect(race).to_contain_text(f"it ends after {used['confident']} of 8 steps")
+    best = asked(url, "digits", body)
+    first = f"{best['label']} has {max(best['spike_counts'])}"
+    expect(race.locator("canvas")).to_have_attribute("aria-label", re.compile(f"At the end: {first}, "))
+    expect(race.locator("figcaption").first).to_contain_text(f"after step 7: {first}")
+
+
+def test_a_race_of_membranes_ends_at_what_is_read_out(visit: Visit, url: str) -> None:
+    visit.choose("braille")
+    body = {"inputs": [example(url, "braille", 0)], "return": ["membrane"]}
+    prediction = asked(url, "braille", body)
+    mean = np.mean(prediction["membrane"]["output"], axis=0)
+    best = int(np.argmax(mean))
+    expect(visit.page.locator("#race figcaption").first).to_contain_text(
+        f"after step 255: {prediction['label']} has {float(f'{mean[best]:.4g}'):g}, "
+    )
+    expect(visit.figure("input").locator("canvas")).to_have_attribute(
+        "aria-label", re.compile("Raster of input: 12 inputs over 256 steps; 659 spikes")
+    )
+
+
+def test_membranes_of_chosen_neurons_are_drawn_with_their_threshold(visit: Visit, url: str) -> None:
+    page, membranes = visit.page, visit.page.locator("#membranes")
+    body = {"inputs": [example(url, "digits", 0)], "return": ["membrane"]}
+    values = asked(url, "digits", body)["membrane"]["neuron5"]
+    page.locator("#membrane-layer").select_option("neuron5")
+    page.locator("#membrane-neurons").fill("3, 60")
+    page.locator("#membrane-neurons").press("Enter")
+    last = ", ".join(f"{float(f'{values[7][neuron]:.4g}'):g}" for neuron in (3, 60))
+    expect(membranes.locator("figcaption").first).to_contain_text(f"after step 7: {last}")
+    expect(membranes.locator("canvas")).to_have_attribute(
+        "aria-label", re.compile("^Membranes of neuron5 .*: neuron 3 from .*, threshold 1; neuron 60 from")
+    )
+    page.locator("#membrane-neurons").fill("64")
+    page.locator("#membrane-neurons").press("Enter")
+    expect(membranes).to_have_text("A neuron is 64, expected a whole number from 0 to 63.")
+    visit.figure("output").locator(".plot").dblclick(position={"x": 100, "y": 7})  # in the first of ten rows
+    expect(membranes.locator("canvas")).to_have_attribute("aria-label", re.compile("Membranes of output .* neuron 0 "))
+
+
+def test_the_work_stands_beside_that_of_a_dense_network(visit: Visit, url: str) -> None:
+    dense = httpx.get(f"{url}/models/digits").json()["dense_operations"]
+    everything = dense["once"] + 8 * dense["per_step"]
+    operations = asked(url, "digits", {"inputs": [example(url, "digits", 0)]})["synaptic_operations"]
+    expect(visit.page.locator("#work")).to_contain_text(
+        f"{operations:,} synaptic operations, of {everything:,} in a dense"
+    )
+    expect(visit.page.locator("#work .count")).to_have_text(f"{100 * operations / everything:.1f} %")
+
+
+def test_the_parts_of_the_time_are_those_of_the_header_server_timing(visit: Visit) -> None:
+    parts = visit.page.evaluate(
+        """async () => {
+          const { serverTiming } = await import("/page/api.js");
+          const timing = 'queue;dur=0.5, run;desc="the run";dur=1.25, hit';
+          return serverTiming(new Response("", { headers: { "Server-Timing": timing } }));
+        }"""
+    )
+    assert parts == [{"name": "queue", "milliseconds": 0.5}, {"name": "the run", "milliseconds": 1.25}]
+
+
+def test_what_is_drawn_is_asked_and_shown_until_it_is_wiped(visit: Visit, url: str) -> None:
+    page = visit.page
+    page.locator("#clear").click()
+    assert (visit.text("#label"), visit.text("#facts")) == ("–", "Draw something.")
+    request, _ = visit.ask(page.locator("#pad").click)
+    # A dot in the middle of 8 × 8 pixels, of radius 1.1, is √0.5 from the middle of the four around it, and so has
+    # 1.25 × (1 − √0.5 / 1.1) = 0.4465 of the ink there: 7.14 of the 16 that this model takes.
+    (pixels,) = request["inputs"][0]
+    inked = {(row, column): ink for row, line in enumerate(pixels) for column, ink in enumerate(line) if ink}
+    assert inked == {place: pytest.approx(7.14, abs=0.1) for place in ((3, 3), (3, 4), (4, 3), (4, 4))}
+    prediction = asked(url, "digits", request)
+    expect(page.locator("#bars .count").first).to_have_text(str(prediction["spike_counts"][0]))
+    assert visit.counts() == prediction["spike_counts"]
+    page.locator("#clear").click()
+    assert visit.text("#label") == "–"
+    expect(page.locator("#rasters")).to_have_text("There is no answer yet.")
+
+
+def test_the_pad_is_drawn_on_by_keyboard(visit: Visit) -> None:
+    visit.page.locator("#clear").click()
+    visit.page.locator("#pad").focus()
+    visit.page.keyboard.press("ArrowDown")
+    visit.page.keyboard.press("ArrowRight")
+    request, _ = visit.ask(lambda: visit.page.keyboard.press("Space"))
+    assert np.argwhere(np.array(request["inputs"][0][0]) == 16).tolist() == [[1, 1]]
+
+
+def test_the_slider_runs_it_for_as_many_steps(visit: Visit) -> None:
+    request, _ = visit.ask(lambda: visit.page.locator("#steps").fill("3"))
+    assert request["time_steps"] == 3
+    assert visit.text("#steps-text") == "3 time steps"
+    expect(visit.page.locator("#cursor-text")).to_have_text("step 2 (0 to 2)")
+
+
+def png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    """Return a grey image (height, width) as a PNG file: a signature, and chunks of length, name, content and CRC."""
+    height, width = pixels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+
+
+def file(name: str, content: bytes, kind: str = "") -> dict[str, Any]:
+    return {"name": name, "mimeType": kind, "buffer": content}
+
+
+def npy(array: np.ndarray[Any, Any]) -> bytes:
+    saved = BytesIO()
+    np.save(saved, array)
+    return saved.getvalue()
+
+
+def test_a_file_is_an_input_an_image_an_array_or_a_recording(visit: Visit, url: str) -> None:
+    page, opened = visit.page, visit.page.locator("#file")
+    # Black ink on white paper, 8 × 8 squares of 10 × 10 pixels, whose column 4 is ink: the model has 16 for ink.
+    paper = np.full((80, 80), 255, np.uint8)
+    paper[10:70, 40:50] = 0
+    request, _ = visit.ask(lambda: opened.set_input_files(file("one.png", png(paper), "image/png")))
+    pixels = np.array(request["inputs"][0][0])
+    assert pixels[1:7, 4].min() > 12
+    assert np.delete(pixels, 4, axis=1).max() < 3
+
+    sample = np.array(example(url, "digits", 1), np.uint8)
+    with page.expect_response(re.compile(r"/predict\?")) as answer:
+        opened.set_input_files(file("two.npy", npy(sample.reshape(1, 8, 8))))
+    assert answer.value.request.headers["content-type"] == "application/x-npy"
+    prediction = asked(url, "digits", {"inputs": [sample.tolist()]})
+    expect(page.locator("#label")).to_have_text(prediction["label"])
+    expect(page.locator("#file-name")).to_contain_text("two.npy")
+    assert visit.counts() == prediction["spike_counts"]
+
+    recording = np.zeros(3, [("t", "<u4"), ("x", "<u2"), ("y", "<u2")]).tobytes()
+    kind = {"Content-Type": "application/octet-stream"}
+    sentence = httpx.post(f"{url}/models/digits/predict", content=recording, headers=kind).json()["error"]
+    opened.set_input_files(file("three.events", recording))
+    expect(page.locator("#error")).to_have_text(sentence)
+    expect(page.locator("#label")).to_have_text("–")  # the answer to another input is not left there
+    visit.complaints.clear()  # of the status, which was meant
+
+
+def test_a_file_that_is_dropped_is_an_input(visit: Visit, url: str) -> None:
+    visit.choose("braille")
+    events = example(url, "braille", 4)
+    raster = np.zeros((256, 12), np.uint8)
+    raster[events["t"], events["unit"]] = 1
+    with visit.page.expect_response(re.compile(r"/predict\?")) as answer:
+        visit.page.evaluate(
+            """(bytes) => {
+              const dropped = new DataTransfer();
+              dropped.items.add(new File([new Uint8Array(bytes)], "letter.npy"));
+              const event = new DragEvent("drop", { dataTransfer: dropped, bubbles: true });
+              document.getElementById("drop").dispatchEvent(event);
+            }""",
+            list(npy(raster)),
+        )
+    prediction = asked(url, "braille", {"inputs": [events]})
+    assert answer.value.json()["predictions"][0]["label"] == prediction["label"]
+    expect(visit.page.locator("#label")).to_have_text(prediction["label"])
+    expect(visit.figure("input").locator("canvas")).to_have_attribute(
+        "aria-label", re.compile(f"; {len(events['t'])} spikes")
+    )
+
+
+def test_what_is_wrong_with_a_typed_sample_is_said_in_the_servers_sentence(visit: Visit, url: str) -> None:
+    visit.choose("any")
+    typed, run = visit.page.locator("#json"), visit.page.locator("#run")
+    visit.page.get_by_text("Type a sample").click()
+    typed.fill("[0, 1]")
+    visit.ask(run.click)
+    prediction = asked(url, "any", {"inputs": [[0, 1]]})
+    expect(visit.page.locator("#label")).to_have_text(prediction["label"])
+    assert visit.counts() == prediction["spike_counts"]
+    typed.fill("[0, 1, 2]")
+    run.click()
+    sentence = httpx.post(f"{url}/models/any/predict", json={"inputs": [[0, 1, 2]]}).json()["error"]
+    expect(visit.page.locator("#error")).to_have_text(sentence)
+    typed.fill("[0, 1")
+    run.click()
+    expect(visit.page.locator("#error")).to_contain_text("The sample is not JSON")
+    visit.complaints.clear()  # of the 422, which was meant
+
+
+def test_a_regressions_values_are_shown_with_their_names_and_units(visit: Visit) -> None:
+    # A Linear that passes both on and takes 1 from the second.
+    visit.choose("values")
+    visit.page.get_by_text("Type a sample").click()
+    visit.page.locator("#json").fill("[0.123456, 3]")
+    visit.ask(visit.page.locator("#run").click)
+    expect(visit.page.locator("#label")).to_have_text("2 values")
+    assert visit.page.locator("#bars .name").all_inner_texts() == ["angle", "speed"]
+    expect(visit.page.locator("#bars .count")).to_have_text(["0.1235 rad", "2"])
+    assert visit.page.locator("#bars .best").count() == 0
+
+
+def test_probabilities_are_shown_where_no_spikes_are_counted(visit: Visit) -> None:
+    visit.choose("odds")
+    visit.page.get_by_text("Type a sample").click()
+    visit.page.locator("#json").fill("[0.25, 1.75]")
+    visit.ask(visit.page.locator("#run").click)
+    expect(visit.page.locator("#label")).to_have_text("speed")
+    expect(visit.page.locator("#bars .count")).to_have_text(["25.0 %", "75.0 %"])
+
+
+def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(visit: Visit) -> None:
+    steps = {"time_steps": 3}
+    for model, asked_for in {"any": steps, "ranges": steps, "raster": {}, "series": {}, "fixed": {}}.items():
+        visit.choose(model)
+        expect(visit.page.locator("#steps")).to_be_visible(visible="time_steps" in asked_for)
+        visit.page.locator("#typed").evaluate("(typed) => { typed.open = true; }")
+        request, _ = visit.ask(visit.page.locator("#run").click)
+        assert {field: request[field] for field in request.keys() & {"time_steps"}} == asked_for
+
+
+def test_labels_that_look_like_html_are_shown_as_they_are(visit: Visit) -> None:
+    visit.choose("ranges")
+    expect(visit.page.locator("#bars .name").first).to_have_text(HTML)
+    expect(visit.page.locator("#race figcaption").last).to_contain_text(HTML)
+    expect(visit.page.locator("main img")).to_have_count(0)
+
+
+def test_an_example_is_streamed_and_read_window_by_window(visit: Visit, url: str) -> None:
+    page = visit.page
+    visit.choose("braille")
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_label("Step, µs").fill("1000")
+    page.get_by_label("Steps a window").fill("64")
+    page.get_by_role("button", name="Stream it").click()
+    # A session's last window has seen what one request has.
+    prediction = asked(url, "braille", {"inputs": [example(url, "braille", 0)]})
+    expect(page.get_by_role("status")).to_have_text(
+        "The session has ended after 4 windows and 659 events; 0 came too late."
+    )
+    expect(page.locator("#live .answer-of")).to_have_text(prediction["label"])
+    windows = page.locator("#live tbody tr")
+    expect(windows).to_have_count(4)
+    assert windows.first.locator("td").all_inner_texts()[:2] == ["3", "0.26 s"]
+
+
+def test_the_pointer_and_the_keyboard_make_events_of_a_session(visit: Visit) -> None:
+    page = visit.page
+    visit.choose("braille")
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("status")).to_have_text("The session is open.")
+    board = page.locator(".board canvas")
+    board.hover(position={"x": 20, "y": 100})
+    page.mouse.down()
+    expect(page.locator("#live tbody tr td:nth-child(3)").filter(has_text=re.compile("[1-9]")).first).to_be_visible()
+    page.mouse.up()
+    board.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_contain_text("The session has ended after")
+    expect(page.get_by_role("button", name="Start")).to_be_visible()
+
+
+def test_a_cameras_events_are_streamed_as_its_sensor_tells_them(visit: Visit, url: str) -> None:
+    # Its model has an IF for each pixel and polarity, and so counts the events of each.
+    page = visit.page
+    visit.choose("camera")
+    events = example(url, "camera", 1)
+    page.get_by_role("tab", name="Live").click()
+    page.locator("#live").get_by_label("Example").select_option("2")
+    page.get_by_role("button", name="Stream it").click()
+    expect(page.get_by_role("status")).to_have_text(
+        f"The session has ended after 3 windows and {len(events['t'])} events; 0 came too late."
+    )
+    counts = np.bincount(events["unit"], minlength=240)
+    expect(page.locator("#live .count")).to_have_text([str(count) for count in counts])
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("status")).to_have_text("The session is open.")
+    box = page.locator(".board canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.5)  # column 4 of 10, row 6 of 12
+    page.mouse.down()
+    # What was at 0, 0 becomes darker, and what is at 4, 6 brighter, each with the pixels around.
+    page.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("windows and 13 events; 0 came too late.")
+    off = {row * 10 + column for row in (0, 1) for column in (0, 1)}
+    on = {120 + row * 10 + column for row in (5, 6, 7) for column in (3, 4, 5)}
+    expect(page.locator("#live .count")).to_have_text([str(int(unit in off | on)) for unit in range(240)])
+
+
+def test_why_a_session_is_refused_is_said_in_the_servers_sentence(visit: Visit, url: str) -> None:
+    page = visit.page
+    visit.choose("braille")
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_label("Step, µs").fill("0")
+    page.get_by_role("button", name="Start").click()
+    query = "window_steps=32&scores=total&step_us=0"
+    sentence = httpx.post(f"{url}/models/braille/stream?{query}", content=b"").json()["error"]
+    expect(page.locator("#error")).to_have_text(sentence)
+    visit.complaints.clear()  # of the 422, which was meant
+
+
+def test_a_model_without_events_says_so_where_it_would_be_streamed_to(visit: Visit) -> None:
+    visit.page.get_by_role("tab", name="Live").click()
+    expect(visit.page.locator("#live")).to_contain_text("digits takes values: its coding is direct")
+
+
+def test_two_versions_answer_one_input_side_by_side(visit: Visit, url: str) -> None:
+    visit.page.get_by_role("tab", name="Versions").click()
+    body = {"inputs": [example(url, "digits", 0)]}
+    for version in (1, 2):
+        answer = httpx.post(f"{url}/models/digits/versions/{version}/predict", json=body).json()
+        side = visit.page.get_by_role("group", name=f"Version {version}", exact=True)
+        expect(side.locator(".answer-of")).to_have_text(answer["predictions"][0]["label"])
+        expect(side.locator("canvas")).to_have_count(1)
+    expect(visit.page.locator(".difference")).to_have_text(
+        "Both give the same answer. Version 2 takes 100.0 % of the synaptic operations of version 1."
+    )
+
+
+def test_the_model_card_is_rendered(visit: Visit) -> None:
+    visit.page.get_by_role("tab", name="Model card").click()
+    card = visit.page.locator("#card .prose")
+    expect(card.get_by_role("heading", name="Firing rates")).to_be_visible()
+    expect(card.locator("strong").first).to_have_text("Input")
+    expect(card.get_by_role("cell", name="12.05%")).to_be_visible()
+    expect(visit.page.get_by_role("group", name="Layers").get_by_role("row")).to_have_count(12)  # and the head
+
+
+def test_markdown_is_rendered_without_ever_being_html(visit: Visit) -> None:
+    markdown = (
+        f"# A *b* {HTML}\n\n1. one\n2. `x < y`\n\n- **bold\n  on**\n\n"
+        f"| a | b |\n|---|---|\n| {HTML} | [l](javascript:1) |\n\n```\n# code\n```\n"
+    )
+    rendered = visit.page.evaluate(
+        """async (text) => {
+          const { render } = await import("/page/markdown.js");
+          const host = document.createElement("div");
+          host.append(...render(text));
+          const tags = [...host.querySelectorAll("*")].map(({ tagName }) => tagName.toLowerCase());
+          return [host.textContent, [...new Set(tags)].sort()];
+        }""",
+        markdown,
+    )
+    text, tags = rendered
+    assert tags == sorted(
+        ["h2", "em", "ol", "ul", "li", "code", "strong", "div", "table", "thead", "tbody", "tr", "th", "td", "pre"]
+    )
+    assert text == f"A b {HTML}onex < ybold onab{HTML}[l](javascript:1)# code"
+
+
+def test_an_operator_sees_versions_traffic_and_firing_rates(visit: Visit, url: str) -> None:
+    page = visit.page
+    page.get_by_role("tab", name="Operator").click()
+    rows = page.get_by_role("group", name="Models and versions").locator("tbody tr")
+    expect(rows).to_have_count(sum(len(each["versions"]) for each in httpx.get(f"{url}/models").json()["models"]))
+    digits = rows.filter(has_text="digits").filter(has_text=re.compile("default")).last
+    cells = digits.locator("td").all_inner_texts()
+    assert cells[1:5] == ["2", "ready", "event", "99.7 %"]
+    metrics = httpx.get(f"{url}/metrics").text
+    requests = re.findall(r'spikeserve_model_requests_total\{model="digits",.*version="2"\} (\S+)', metrics)
+    assert int(cells[5].replace(",", "")) == sum(map(float, requests)) > 0
+    rates = page.get_by_role("group", name="Firing rates").locator("tbody tr").filter(has_text="braille")
+    assert rates.first.locator("td").all_inner_texts()[:4] == ["braille", "1", "neuron1", "2.4 %"]
+
+
+def test_metrics_are_read_as_they_are_written(visit: Visit) -> None:
+    # Of 10 requests 5 took at most 0.1 s, and all of them at most 1 s; two workers tell 4 and 6 of them.
+    text = "\n".join(
+        f'm_bucket{{le="{end}",model="a\\"b",worker="{worker}"}} {count}'
+        for worker, counts in (("1", (2, 4, 4)), ("2", (3, 6, 6)))
+        for end, count in zip(("0.1", "1.0", "+Inf"), counts, strict=True)
+    )
+    read = visit.page.evaluate(
+        """async (text) => {
+          const { readMetrics, quantile, totalOf } = await import("/page/metrics.js");
+          const metrics = readMetrics(text), labels = { model: 'a"b' };
+          const quantiles = [0.5, 0.95].map((share) => quantile(metrics, "m", labels, share));
+          const total = totalOf(metrics, "m_bucket", { le: "+Inf" });
+          return [...quantiles, quantile(metrics, "m", { model: "c" }, 0.5), total];
+        }""",
+        f"# HELP m of a test\n{text}\n",
+    )
+    assert read == [0.1, 1, None, 10]
+
+
+def test_tabs_are_reached_by_arrow_keys(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_role("tab", name="Try").focus()
+    for name in (*TABS[1:], TABS[0]):
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(f"#tab-{name}")).to_be_focused()
+        expect(page.locator(f"#{name}")).to_be_visible()
+        expect(page.get_by_role("tabpanel")).to_have_count(1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_names_all_that_it_shows(browser: Any, url: str, scheme: str) -> None:
+    with visiting(browser, url, viewport={"width": 360, "height": 740}, color_scheme=scheme) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
-        visit.page.locator("#clear").click()
-        assert (visit.text("#label"), visit.text("#facts"), visit.spikes_drawn()) == ("–", "Draw something.", 0)
-        asked = visit.click_the_pad()
-        # A dot in the middle of 8 × 8 pixels, of radius 1.1, is √0.5 from the middle of the four around it, and so has
-        # 1.25 × (1 − √0.5 / 1.1) = 0.4465 of the ink there: 7.14 of the 16 that this model takes.
-        (pixels,) = asked["inputs"][0]
-        inked = {(row, column): ink for row, line in enumerate(pixels) for column, ink in enumerate(line) if ink}
-        assert inked == {place: pytest.approx(7.14, abs=0.1) for place in ((3, 3), (3, 4), (4, 3), (4, 4))}
-        (prediction,) = httpx.post(f"{shipped.url}/predict", json=asked).json()["predictions"]
-        expect(visit.page.locator("#bars .count").first).to_have_text(str(prediction["spike_counts"][0]))
-        assert visit.counts() == prediction["spike_counts"]
-        visit.page.locator("#clear").click()
-        assert (visit.text("#label"), visit.spikes_drawn()) == ("–", 0)
+        expect(visit.page.locator("#membranes canvas")).to_be_visible()
+        visit.choose("braille")
+        for name in TABS:
+            visit.page.locator(f"#tab-{name}").click()
+            panel = visit.page.locator(f"#{name}")
+            expect(panel.locator("section").first).to_be_visible()
+            assert visit.page.evaluate("document.documentElement.scrollWidth") == 360
+            unnamed = panel.evaluate(
+                """(panel) => [...panel.querySelectorAll("canvas[role=img], input, select, textarea, [role=group]")]
+                  .filter((each) => each.checkVisibility())
+                  .filter((each) => !(each.getAttribute("aria-label") || each.labels?.[0]?.textContent.trim()))
+                  .map((each) => each.outerHTML)"""
+            )
+            assert unnamed == []
 
 
-def test_the_slider_runs_it_for_as_many_steps(browser: Any, shipped: Process) -> None:
-    with visiting(browser, shipped.url) as visit:
+def test_while_models_load_the_page_asks_again(browser: Any, repository: Path) -> None:
+    with running(repository, until="listening") as service, visiting(browser, service.url) as visit:
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
-        with visit.page.expect_response(re.compile("/predict$")) as answer:
-            visit.page.locator("#steps").fill("3")
-        assert answer.value.json()["time_steps"] == 3
-        assert visit.text("#steps-text") == "3 time steps"
+        expect(visit.page.locator("#error")).to_be_empty()
+        visit.complaints.clear()  # of a 503, where it was early
 
 
 def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any, locked: tuple[Process, str]) -> None:
@@ -177,100 +738,16 @@ def test_where_keys_are_set_the_page_asks_for_one_and_forgets_it(browser: Any, l
         expect(fault).to_contain_text("is not one that this server knows")
         field.fill(key)
         field.press("Enter")
-        expect(visit.page.locator("#asked")).to_have_text("Draw here, 8 × 8")
-        expect(field).to_be_hidden()
-        visit.click_the_pad()
         expect(visit.page.locator("#facts")).to_contain_text("synaptic operations")
+        expect(field).to_be_hidden()
+        expect(fault).to_be_empty()
+        visit.choose("braille")
+        visit.page.get_by_role("tab", name="Live").click()
+        visit.page.get_by_role("button", name="Start").click()  # a WebSocket, which has no header for the key
+        expect(visit.page.get_by_role("status")).to_have_text("The session is open.")
         visit.page.reload()
         expect(fault).to_have_text("This server needs a key.")
         visit.complaints.clear()  # a browser complains of each 401, which were meant
-
-
-def test_a_sample_that_is_no_picture_is_typed_in_and_what_is_wrong_with_it_is_said(
-    browser: Any, repository: Path
-) -> None:
-    with running(repository) as service, visiting(browser, service.url) as visit:
-        typed, run = visit.page.locator("#json"), visit.page.locator("#run")
-        typed.fill("[0, 1]")
-        run.click()
-        expect(visit.page.locator("#bars .count").first).not_to_be_empty()
-        (prediction,) = httpx.post(f"{service.url}/predict", json={"inputs": [[0, 1]]}).json()["predictions"]
-        assert visit.counts() == prediction["spike_counts"]
-        typed.fill("[0, 1, 2]")
-        run.click()
-        sentence = httpx.post(f"{service.url}/predict", json={"inputs": [[0, 1, 2]]}).json()["error"]
-        expect(visit.page.locator("#error")).to_have_text(sentence)
-        visit.complaints.clear()  # of the 422, which was meant
-
-
-def test_examples_of_spikes_are_offered_and_the_first_is_asked_at_once(browser: Any, tmp_path: Path) -> None:
-    publish(tmp_path, toy(Coding.SPIKES))
-    with running(tmp_path) as service, visiting(browser, service.url) as visit:
-        examples = httpx.get(f"{service.url}/models/toy/examples").json()
-        counts = [
-            each["spike_counts"] for each in httpx.post(f"{service.url}/predict", json=examples).json()["predictions"]
-        ]
-        expect(visit.page.locator("#bars .count").first).to_have_text(str(counts[0][0]))
-        assert visit.counts() == counts[0]
-        visit.page.locator("#examples").select_option(index=2)
-        expect(visit.page.locator("#json")).to_have_value(re.sub(r"\s", "", json.dumps(examples["inputs"][2])))
-        expect(visit.page.locator("#bars .count").first).to_have_text(str(counts[2][0]))
-
-
-def test_a_regressions_values_are_shown_with_their_names_and_units(browser: Any, tmp_path: Path) -> None:
-    # A Linear that passes both on and takes 1 from the second.
-    publish(tmp_path, regression(units=["rad", ""]))
-    with running(tmp_path) as service, visiting(browser, service.url) as visit:
-        visit.page.locator("#json").fill("[0.123456, 3]")
-        visit.page.locator("#run").click()
-        expect(visit.page.locator("#label")).to_have_text("2 values")
-        assert visit.page.locator("#bars .name").all_inner_texts() == ["angle", "speed"]
-        assert visit.page.locator("#bars .count").all_inner_texts() == ["0.1235 rad", "2"]
-        assert visit.page.locator("#bars .best").count() == 0
-
-
-def test_probabilities_are_shown_where_no_spikes_are_counted(browser: Any, tmp_path: Path) -> None:
-    publish(tmp_path, regression("probabilities"))
-    with running(tmp_path) as service, visiting(browser, service.url) as visit:
-        visit.page.locator("#json").fill("[0.25, 1.75]")
-        visit.page.locator("#run").click()
-        expect(visit.page.locator("#label")).to_have_text("speed")
-        assert visit.page.locator("#bars .count").all_inner_texts() == ["25.0 %", "75.0 %"]
-
-
-def test_time_steps_are_offered_and_asked_for_only_where_a_model_takes_others(browser: Any, tmp_path: Path) -> None:
-    publish(tmp_path, toy(), "any")
-    publish(tmp_path, toy(Coding.SPIKES), "raster")  # brings its own
-    publish(tmp_path, toy(Coding.CURRENT), "series")  # likewise
-    ranges = {"shape": [2], "low": [-1, 0.5], "high": [1, 30], "out_of_range": "clip"}
-    own = Spec.read(toy().spec.model_dump(mode="json") | {"input": ranges})
-    publish(tmp_path, Network(own, toy().tensors), "ranges")
-    external.publish(tmp_path, external.scores(), external.contract(), "fixed")
-    flags = ("--engine", "auto", "--default-model", "any")  # for the model of a graph
-    with running(tmp_path, *flags, until="listening") as service:
-        for _ in range(5):
-            service.wait_for("model_ready")
-        with visiting(browser, service.url) as visit:
-            steps = {"time_steps": 3}
-            for name, asked in {"any": steps, "ranges": steps, "raster": {}, "series": {}, "fixed": {}}.items():
-                visit.page.locator("#models").select_option(name)
-                expect(visit.page.locator("#about")).to_contain_text(f"{name}, version 1")
-                expect(visit.page.locator("#steps")).to_be_visible(visible="time_steps" in asked)
-                with visit.page.expect_response(re.compile("/predict$")) as answer:
-                    visit.page.locator("#run").click()
-                assert answer.value.status == 200
-                body = answer.value.request.post_data_json
-                assert {field: body[field] for field in body.keys() & {"time_steps"}} == asked
-
-
-def test_labels_that_look_like_html_are_shown_as_they_are(browser: Any, tmp_path: Path) -> None:
-    label = "<img src=x onerror=alert(1)>"
-    network = toy()
-    spec = Spec.read(network.spec.model_dump(mode="json") | {"labels": [label, "b"]})
-    publish(tmp_path, Network(spec, network.tensors))
-    with running(tmp_path) as service, visiting(browser, service.url) as visit:
-        expect(visit.page.locator("#bars .name").first).to_have_text(label)
-        expect(visit.page.locator("#bars img")).to_have_count(0)
 
 
 def test_a_call_is_tried_out_in_the_documentation_with_a_key(browser: Any, locked: tuple[Process, str]) -> None:

@@ -63,7 +63,7 @@ def test_each_key_that_is_set_opens_the_models(locked: TestClient, key: str) -> 
 )
 @pytest.mark.parametrize(
     "path",
-    ["/predict", "/models", "/models/toy", "/metrics", "/docs/x", "/x", "/v2", "/v2/models/toy"],
+    ["/predict", "/models", "/models/toy", "/metrics", "/docs/x", "/page", "/x", "/v2", "/v2/models/toy"],
 )
 def test_without_one_nothing_is_told(locked: TestClient, path: str, headers: dict[str, str]) -> None:
     answer = locked.get(path, headers=headers)
@@ -84,7 +84,7 @@ def test_a_probe_needs_no_key_and_metrics_only_where_that_is_set(repository: Pat
 
 
 def test_what_a_browser_shows_needs_no_key_and_names_no_model(locked: TestClient) -> None:
-    for path in ("/", "/docs", "/openapi.json"):
+    for path in ("/", "/page/main.js", "/page/style.css", "/docs", "/openapi.json"):
         answer = locked.get(path)
         assert answer.status_code == 200
         assert "toy" not in answer.text

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from models.bundle.repository import ModelRepository
 from models.coding import encode
 from models.engines import EngineName
 from models.engines.reference import ReferenceEngine
-from models.spec import Coding
+from models.spec import Coding, Spec
 from models.spec.network import Network
 from tests.bundles import contents, publish
 from tests.networks import network_of, regression, toy
@@ -325,8 +326,62 @@ def test_the_examples_of_a_model_are_its_golden_samples_as_a_request(tmp_path: P
 
 
 @pytest.mark.parametrize("coding", [Coding.DIRECT, Coding.CURRENT])
-def test_a_model_whose_inputs_are_no_spikes_has_no_examples(coding: Coding, tmp_path: Path) -> None:
+def test_examples_that_are_no_spikes_are_the_raw_values(coding: Coding, tmp_path: Path) -> None:
+    # Normalised as 3.7 × value − 1.1, each operation in float32, whose inverse often rounds to a neighbour.
+    normalised = {"shape": [2], "high": 10, "scale": 3.7, "offset": -1.1}
+    spec = Spec.read(toy(coding).spec.model_dump(mode="json") | {"input": normalised})
+    raw = np.random.default_rng(3).random((20, 3, 2) if coding is Coding.CURRENT else (20, 2), np.float32) * 10
+    bundle = contents(Network(spec, toy().tensors), samples=raw)
+    ModelRepository(tmp_path).publish(bundle)
+    with serving(tmp_path) as client:
+        examples = client.get("/models/toy/examples").json()
+        answer = client.post("/predict", json=examples).json()
+        assert client.get("/models/other/examples").status_code == 404
+    np.testing.assert_allclose(examples["inputs"], raw, rtol=1e-5)
+    told = encode(np.array(examples["inputs"], np.float32), spec)
+    np.testing.assert_array_equal(told.steps, bundle.golden.inputs.steps)
+    assert [prediction["spike_counts"] for prediction in answer["predictions"]] == bundle.golden.spike_counts.tolist()
+
+
+@pytest.mark.parametrize("coding", [Coding.RATE, Coding.LATENCY])
+def test_there_are_no_examples_where_the_raw_values_cannot_be_told(coding: Coding, tmp_path: Path) -> None:
     publish(tmp_path, toy(coding))
     with serving(tmp_path) as client:
         assert client.get("/models/toy/examples").json() == {"inputs": []}
-        assert client.get("/models/other/examples").status_code == 404
+
+
+def test_a_description_says_the_thresholds_and_what_a_dense_network_does(tmp_path: Path) -> None:
+    # A Linear of 2 × 3 weights that sees the same current at each step, and so counts once; a recurrent LIF of 3
+    # neurons, 9 weights at each step, with a threshold of each; and a Linear of 3 × 2.
+    network = network_of(
+        [
+            {"type": "Linear", "name": "in", "in_features": 2, "out_features": 3, "bias": False},
+            {"type": "LIF", "name": "own", "decay": 0.5, "threshold": "per_neuron", "recurrent": {}},
+            {"type": "Linear", "name": "out", "in_features": 3, "out_features": 2, "bias": False},
+            {"type": "LIF", "name": "same", "decay": 0.5, "threshold": 2},
+        ],
+        {
+            "in.weight": np.ones((3, 2)),
+            "own.threshold": [1, 2, 0.5],
+            "own.recurrent.weight": np.ones((3, 3)),
+            "out.weight": np.ones((2, 3)),
+        },
+        input={"shape": [2], "low": 0, "high": 10},
+        time_steps=3,
+        labels=["left", "right"],
+    )
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        described = client.get("/models/toy").json()
+    assert [node["threshold"] for node in described["nodes"]] == [None, [1, 2, 0.5], None, 2]
+    assert described["dense_operations"] == {"once": 6, "per_step": 9 + 6}
+
+
+def test_each_version_has_a_description(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    publish(tmp_path, toy(time_steps=5))
+    with serving(tmp_path, versions="all") as client:
+        described = [client.get(f"/models/toy/versions/{version}") for version in (1, 2, 3)]
+        assert described[1].json() == client.get("/models/toy").json()
+    assert [each.status_code for each in described] == [200, 200, 404]
+    assert [(each.json()["version"], each.json()["time_steps"]) for each in described[:2]] == [(1, 3), (2, 5)]
