@@ -41,7 +41,10 @@ def test_a_quick_run_meets_its_targets_and_writes_its_figures(tmp_path: Path) ->
 def test_a_phase_that_is_not_there_is_refused_with_those_that_are() -> None:
     result = soak("--phase", "sleep")
     assert result.returncode == 1
-    assert "error: --phase is 'sleep', expected one of hostile, mixed, overload, memory, pipelining" in result.stderr
+    assert (
+        "error: --phase is 'sleep', expected one of hostile, bodies, mixed, overload, memory, pipelining"
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,13 @@ def test_a_model_is_described(digits_repository: Path) -> None:
         "scores": "softmax",
         "units": None,
         "nodes": [
-            {"name": "fc1", "type": "Linear", "shape": [32]},
-            {"name": "lif1", "type": "LIF", "shape": [32]},
-            {"name": "fc2", "type": "Linear", "shape": [10]},
-            {"name": "lif2", "type": "LIF", "shape": [10]},
+            {"name": "fc1", "type": "Linear", "shape": [32], "threshold": None},
+            {"name": "lif1", "type": "LIF", "shape": [32], "threshold": 1.0},
+            {"name": "fc2", "type": "Linear", "shape": [10], "threshold": None},
+            {"name": "lif2", "type": "LIF", "shape": [10], "threshold": 1.0},
         ],
+        # 64 × 32 weights meet the constant input, counted once; 32 × 10 meet spikes, at each step.
+        "dense_operations": {"once": 2048, "per_step": 320},
         "metrics": {"test_accuracy": 0.5},
         "card": "# digits\n\nA network for tests.\n",
     }
