@@ -62,7 +62,7 @@ from tests.serving import serving
         ('{"inputs": [[1, 2]], "seed": 18446744073709551616}', 422, "expected at most 18446744073709551615"),
         ('{"inputs": [[1, 2]], "seed": true}', 422, "seed is true, expected an integer"),
         ('{"inputs": [[1, 2]], "return": "raster"}', 422, "return is 'raster', expected an array"),
-        ('{"inputs": [[1, 2]], "return": ["spikes"]}', 422, "return[0] is 'spikes', expected 'raster', 'membrane', 'spikes_per_node' or"),
+        ('{"inputs": [[1, 2]], "return": ["spikes"]}', 422, "return[0] is 'spikes', expected 'raster', 'membrane',"),
         ('{"inputs": [{"t": [0], "unit": [0]}]}', 422, "inputs[0] is an object, expected an array"),
         (json.dumps(dict.fromkeys(map(str, range(1000)))), 422, "the body has 1001 errors, expected an object"),
     ],
