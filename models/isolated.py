@@ -63,8 +63,8 @@ def answered(module: str, *arguments: str, seconds: float, given: bytes = b"") -
 def limit_this_process(memory: int, seconds: float) -> None:
     """Bound this process's addresses, in bytes, and its processor time; does nothing where not on Linux.
 
-    It leaves no core file, and is the first that the kernel ends where the machine's memory runs out. Whoever waits for
-    it stops waiting before its time is over: that bound ends it where nobody waits any more.
+    It also leaves no core file, and if the machine runs out of memory, the kernel ends it before any other process. The
+    process that waits for its answer has a limit of its own; the one here ends it if that process is gone.
     """
     if sys.platform != "linux":
         return
