@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,6 +26,7 @@ from tests.training.plain_network import Spike, taken_in
 from training.__main__ import main
 from training.errors import InvalidEntry, NotConvertible
 from training.importers.builder import Options
+from training.importers.frameworks.compare import LayerParity, Origin, origins
 from training.importers.frameworks.convert import convert
 from training.importers.frameworks.entry import load_network
 from training.importers.frameworks.framework import find
@@ -237,7 +239,53 @@ def test_verify_exits_with_1_where_a_spike_differs(home: Path, capsys: pytest.Ca
     assert (same, "0 of 2640 neuron-steps differ" in found) == (0, True)
     other, found, _ = run_here(capsys, "verify", "r/m/1", "--against", "snntorch:nets:other")
     assert other == 1
-    assert re.search(r"^[1-9]\d* of 10560 neuron-steps differ", found, re.MULTILINE)
+    assert re.search(
+        r"^[1-9]\d* of 10560 neuron-steps differ\nin 16 of 16 samples: sample 0 first differs in step \d+, unit \d+ of "
+        r"'leaky_\d'; other membranes differ before that by more than rounding, so the rules or weights differ$",
+        found,
+        re.MULTILINE,
+    )
+
+
+def layer(node: str, strayed: list[list[bool]], apart: list[list[bool]] | None) -> LayerParity:
+    """Return a layer of one sample whose neurons stray, and whose membranes are apart, at these (step, unit)."""
+    where = np.array(strayed)[:, None]
+    held = None if apart is None else np.array(apart)[:, None]
+    return LayerParity(node, node, where.size, 0, int(where.sum()), None, where, held)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "output", "origin"),
+    [
+        # Unit 1 fires in one of the two only, in step 1; what follows, in both layers, comes of that.
+        (
+            layer("hidden", [[False, False], [False, True]], [[False, False], [False, True]]),
+            layer("output", [[False], [True]], [[False], [True]]),
+            Origin(0, 1, "hidden", 1, alike=True),
+        ),
+        # The output's membrane is apart in step 0 already.
+        (
+            layer("hidden", [[False, False], [True, False]], [[False, False], [True, False]]),
+            layer("output", [[False], [False]], [[True], [False]]),
+            Origin(0, 1, "hidden", 0, alike=False),
+        ),
+        # Another unit's membrane is apart in the very step.
+        (
+            layer("hidden", [[True, False]], [[True, True]]),
+            layer("output", [[False]], None),
+            Origin(0, 0, "hidden", 0, alike=False),
+        ),
+        (layer("hidden", [[False]], None), layer("output", [[True]], None), Origin(0, 0, "output", 0, alike=None)),
+    ],
+)
+def test_a_sample_differs_first_where_its_first_step_and_layer_do(
+    hidden: LayerParity, output: LayerParity, origin: Origin
+) -> None:
+    assert origins([hidden, output]) == [origin]
+
+
+def test_samples_that_agree_have_no_origin() -> None:
+    assert origins([layer("hidden", [[False]], [[False]])]) == []
 
 
 @pytest.mark.parametrize(

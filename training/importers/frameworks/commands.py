@@ -31,7 +31,14 @@ from training.errors import InvalidEntry
 from training.importers.builder import Options
 from training.importers.card import imported_card
 from training.importers.frameworks.checkpoint import Weights
-from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework, table
+from training.importers.frameworks.compare import (
+    LayerParity,
+    compare,
+    origins,
+    random_encoded,
+    run_framework,
+    table,
+)
 from training.importers.frameworks.convert import Converted, convert
 from training.importers.frameworks.entry import load_network
 from training.importers.frameworks.framework import NAMES, Framework, find
@@ -166,6 +173,8 @@ def verify(
     differing = sum(row.differing for row in parity)
     console.print(f"{differing} of {sum(row.neuron_steps for row in parity)} neuron-steps differ", highlight=False)
     if differing:
+        parted = origins(parity)
+        console.print(f"in {len(parted)} of {samples} samples: {parted[0]}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 

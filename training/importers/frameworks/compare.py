@@ -28,7 +28,8 @@ class LayerParity:
 
     `differing` of all `neuron_steps`: those in which the spikes are not the same, or a readout's membrane strays by
     more than a sum's rounding. `spikes` are those that the framework gives, None for a readout. `membrane` is the
-    largest difference, and None where the module does not show its membrane.
+    largest difference, and None where the module does not show its membrane. `strayed` (time_steps, batch, units) is
+    where they differ, and `apart`, of the same shape, where their membranes do by more than a sum's rounding.
     """
 
     node: str
@@ -37,6 +38,33 @@ class LayerParity:
     spikes: int | None
     differing: int
     membrane: float | None
+    strayed: NDArray[np.bool_]
+    apart: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where two runs of a sample part: the first neuron-step that differs, counted from 0.
+
+    `alike` is whether the membranes of all other neurons agree until then, but for rounding; None where none is shown.
+    """
+
+    sample: int
+    step: int
+    node: str
+    unit: int
+    alike: bool | None
+
+    def __str__(self) -> str:
+        place = f"sample {self.sample} first differs in step {self.step}, unit {self.unit} of '{self.node}'"
+        if self.alike is None:
+            return place
+        if self.alike:
+            return (
+                f"{place}; all other membranes agree until then, so this one was so near its threshold that the "
+                "rounding of sums decided"
+            )
+        return f"{place}; other membranes differ before that by more than rounding, so the rules or weights differ"
 
 
 def random_encoded(spec: Spec, samples: int, seed: int = 0) -> DenseInputs:
@@ -81,9 +109,42 @@ def compare(converted: Converted, theirs: Outputs, engine: Engine, inputs: Dense
                 spikes=None if raster is None else int(output.sum()),
                 differing=int(np.count_nonzero(strayed)),
                 membrane=None if membrane is None else float(np.abs(held - membrane).max(initial=0.0)),
+                strayed=_units(strayed),
+                apart=None if membrane is None else _units(~_close(held, membrane)),
             )
         )
     return rows
+
+
+def origins(rows: Sequence[LayerParity]) -> list[Origin]:
+    """Return where each sample that differs does so first; the rows are in the order of the layers."""
+    found = []
+    for sample in range(rows[0].strayed.shape[1] if rows else 0):
+        firsts = [
+            (int(row.strayed[:, sample].any(axis=1).argmax()), place)
+            for place, row in enumerate(rows)
+            if row.strayed[:, sample].any()
+        ]
+        if firsts:
+            step, place = min(firsts)
+            unit = int(rows[place].strayed[step, sample].argmax())
+            found.append(Origin(sample, step, rows[place].node, unit, _alike(rows, sample, step, place)))
+    return found
+
+
+def _alike(rows: Sequence[LayerParity], sample: int, step: int, place: int) -> bool | None:
+    """Return whether a sample's membranes agree before the layer at `place` differs in `step`, None if not shown."""
+    shown = [
+        (row.apart & ~row.strayed)[: step + (index <= place), sample].any()
+        for index, row in enumerate(rows)
+        if row.apart is not None
+    ]
+    return not any(shown) if shown else None
+
+
+def _units(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (time_steps, batch, *shape) as (time_steps, batch, units)."""
+    return values.reshape(*values.shape[:2], -1)
 
 
 def _close(found: FloatArray, expected: FloatArray) -> NDArray[np.bool_]:
