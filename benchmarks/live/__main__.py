@@ -63,7 +63,7 @@ def servers(folder: Path, served: Streamed) -> Iterator[dict[str, Server]]:
             command = [*bound, sys.executable, *program]
             return stack.enter_context(running(command, port, log, "/health/ready"))
 
-        flags = (
+        flags = [
             "--repository",
             str(folder),
             "--threads",
@@ -72,7 +72,9 @@ def servers(folder: Path, served: Streamed) -> Iterator[dict[str, Server]]:
             "2000",
             "--session-idle-seconds",
             "600",
-        )
+        ]
+        # What is measured is how many events it can take, and not how many it lets a session send.
+        flags += ["--max-session-events", "1000000000"]
         found = {"spikeserve": start("-m", "service", *flags, "--port", str(free_port()))}
         for framework in ("spikingjelly", "norse"):
             if find_spec(framework):
