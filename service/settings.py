@@ -17,6 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.bundle.remote import Url, cache_of
 from models.bundle.repository import PRETRAINED
 from models.spec.price import LoadLimits
 
@@ -81,9 +82,19 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one and logs it.")
-    repository: Path = Field(
+    repository: Path | Url = Field(
         PRETRAINED,
-        description="The model repository, a folder of <name>/<version>/; by default the models of this package.",
+        description="The model repository: a folder of <name>/<version>/, or a URL such as s3://bucket/models; by "
+        "default the models of this package.",
+    )
+    repository_cache: Path | None = Field(
+        None,
+        description="Where the bundles of a repository at a URL are copied to; by default ~/.cache/spikeserve.",
+    )
+    repository_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="How many seconds it may take to look into a repository at a URL and to copy what is new there.",
     )
     default_model: str | None = Field(
         None,
@@ -287,6 +298,18 @@ class Settings(BaseSettings):
         if budget < info.data.get("max_body_bytes", 0):
             raise ValueError(f"Input should be at least max_body_bytes, which is {info.data['max_body_bytes']}")
         return budget
+
+    @property
+    def url(self) -> str | None:
+        """The URL of the repository, None where it is a folder."""
+        return self.repository if isinstance(self.repository, str) else None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of bundles on this machine: the repository, or the copies of one that is elsewhere."""
+        if isinstance(self.repository, Path):
+            return self.repository
+        return cache_of(self.repository, self.repository_cache)
 
     @field_validator("device")
     @classmethod

@@ -109,13 +109,21 @@ class ModelRepository:
         if chosen not in versions:
             listed = ", ".join(map(str, versions)) or "none"
             raise BundleNotFound(f"model '{name}' has no version {chosen}; it has: {listed}")
-        bundle = read(self.root / name / str(chosen), self.limits)
+        bundle = read(self.folder(name, chosen), self.limits)
         if (bundle.manifest.name, bundle.manifest.version) != (name, chosen):
             raise InvalidBundle(
                 f"{MANIFEST}: says it is '{bundle.manifest.name}' version {bundle.manifest.version}, "
                 f"but it lies in the folder of '{name}' version {chosen}"
             )
         return bundle
+
+    def folder(self, name: str, version: int) -> Path:
+        """Return the folder of a version that there is."""
+        return self.root / name / str(version)
+
+    def place(self, name: str, version: int) -> str:
+        """Return where a version lies, as a person reads it."""
+        return str(self.root / name / str(version))
 
     def fingerprint(self, name: str, version: int) -> Fingerprint:
         """Return a value that changes when a version's files change; empty if there are none."""
@@ -165,7 +173,7 @@ class ModelRepository:
                 try:
                     write(incoming, version)
                     incoming.chmod(0o755)
-                    _flush(incoming)
+                    flush(incoming)
                     incoming.rename(home / str(version))
                 except OSError:
                     if not (home / str(version)).exists():
@@ -213,7 +221,7 @@ def require_name(name: str) -> None:
         )
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
     """Sync a folder's files to the disk, so that after a power cut a renamed folder has whole files."""
     for path in [*folder.iterdir(), folder]:
         descriptor = os.open(path, os.O_RDONLY)

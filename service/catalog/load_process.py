@@ -36,7 +36,7 @@ class LoadProcesses:
     def __init__(self, settings: Settings) -> None:
         self.engine = chosen(settings)
         self.settings = settings.model_dump(mode="json", include=NEEDED)
-        self.settings["repository"] = str(settings.repository.absolute())
+        self.settings["repository"] = str(settings.folder.absolute())
         self.places = asyncio.Semaphore(AT_ONCE)
 
     async def verify(self, name: str, version: int) -> Verified:

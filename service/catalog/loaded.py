@@ -169,7 +169,7 @@ def _external(engine: Runner) -> ContractEngine | None:
 
 def _read(name: str, version: int, settings: Settings) -> AnyBundle:
     limits = LoadLimits(settings.max_model_bytes, settings.max_load_operations)
-    bundle = ModelRepository(settings.repository, limits).read_any(name, version)
+    bundle = ModelRepository(settings.folder, limits).read_any(name, version)
     if bundle.task.time_steps > settings.max_time_steps:
         raise InvalidBundle(
             f"time_steps: the model runs for {bundle.task.time_steps}, but max_time_steps is {settings.max_time_steps}"

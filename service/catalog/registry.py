@@ -22,11 +22,13 @@ from time import monotonic
 import structlog
 
 from models.bundle import File
+from models.bundle.remote import RemoteFailed
 from models.bundle.repository import Fingerprint, ModelRepository
 from models.errors import SpikeserveError
 from service.catalog.engine_choice import prepare
 from service.catalog.load_process import LoadProcesses
 from service.catalog.loaded import LoadedModel
+from service.catalog.mirror import refresh
 from service.catalog.threads import Threads
 from service.catalog.version import ModelStatus, Retired, Version, VersionState, VersionStatus
 from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown, shown
@@ -34,6 +36,8 @@ from service.settings import Settings, chosen_versions
 from service.telemetry.record import VersionRecord
 
 log = structlog.get_logger()
+
+AT_START = 10.0  # seconds for which what one worker found in a repository elsewhere is enough for the others
 
 Found = Mapping[str, Mapping[int, Fingerprint]]  # the versions in the repository, by model and version
 
@@ -44,7 +48,7 @@ class Registry:
     def __init__(self, settings: Settings, loaders: Threads, found: Found, default: str | None) -> None:
         self.settings = settings
         self.loaders = loaders
-        self.repository = ModelRepository(settings.repository)
+        self.repository = ModelRepository(settings.folder)
         self.default = default
         self.models = _unloaded_versions(settings, found)
         self.unloaded: set[str] = set()  # models that a client unloaded; polling does not load them
@@ -65,7 +69,8 @@ class Registry:
 
         Versions that were verified are loaded on the threads of `loaders`.
         """
-        repository = ModelRepository(settings.repository)
+        repository = ModelRepository(settings.folder)
+        unreachable = _refresh(settings, AT_START)
         try:
             found = scan(repository)
             of_repository = repository.default()
@@ -73,7 +78,8 @@ class Registry:
             raise Misconfigured(f"repository: '{settings.repository}' cannot be read: {error.strerror}") from error
         if not found:
             raise Misconfigured(
-                f"repository: '{settings.repository}' holds no model, expected <name>/<version>/ with a bundle.json"
+                unreachable
+                or f"repository: '{settings.repository}' holds no model, expected <name>/<version>/ with a bundle.json"
             )
         default = settings.default_model or (of_repository if of_repository in found else None)
         if default is None and len(found) == 1:
@@ -154,6 +160,7 @@ class Registry:
         model is unloaded meanwhile, and ShuttingDown. If this is cancelled, the load goes on.
         """
         self.check_open()
+        await asyncio.to_thread(_refresh, self.settings)
         if not versions:
             await self.choose(name)  # an unknown name must not leave a lock behind
         load = self._begin(name, self._load(name, versions))
@@ -215,6 +222,7 @@ class Registry:
         A version that failed is loaded again once its files have changed. A model whose folder is gone stays loaded: a
         disk that is unavailable for a moment must not unload it.
         """
+        await asyncio.to_thread(_refresh, self.settings, self.settings.poll_seconds / 2)
         try:
             found = await asyncio.to_thread(scan, self.repository)
         except OSError as error:
@@ -359,6 +367,16 @@ class Registry:
         listed = self.models[name]
         draining = {each.version: each for each in self.retired if each.name == name}
         return [each.status() for _, each in sorted((draining | listed).items())]
+
+
+def _refresh(settings: Settings, fresh: float = 0.0) -> str | None:
+    """Copy what is new in a repository that is elsewhere; return why that failed, which is logged."""
+    try:
+        refresh(settings, fresh)
+    except RemoteFailed as error:
+        log.warning("repository_unreachable", error=str(error))
+        return str(error)
+    return None
 
 
 def scan(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:

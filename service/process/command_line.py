@@ -56,6 +56,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = read_settings(arguments)
+        logs.configure(settings.log_level, sys.stdout)
         app = create_app(settings, WorkerControl if settings.workers > 1 else Control)
         check_device(settings)
         check_library(settings)
@@ -64,7 +65,6 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
-    logs.configure(settings.log_level, sys.stdout)
     host, port = listener.getsockname()[:2]
     log = structlog.get_logger()
     # A port that the system chose is logged at every log level, since nobody would know it otherwise.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from models.bundle.repository import ModelRepository
+from models.bundle.remote import repository_at
 from models.engines import available, create
 from training.commands.flags import given, with_flags
 from training.commands.groups import RepositoryOption, console
@@ -18,7 +17,7 @@ from training.publish.publish import publish_calibrated
 from training.report.card import EARLY, calibration_text, with_section
 
 NameArgument = Annotated[str, typer.Argument(help="The model's name; its newest version is read.", show_default=False)]
-IntoOption = Annotated[Path | None, typer.Option(help="Where to publish to.", show_default="the repository it is in")]
+IntoOption = Annotated[str | None, typer.Option(help="Where to publish to.", show_default="the repository it is in")]
 TargetOption = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="The share of samples that an early end may answer wrong.")
 ]
@@ -28,7 +27,7 @@ TargetOption = Annotated[
 def calibrate_model(
     context: typer.Context,
     name: NameArgument,
-    repository: RepositoryOption = Path("repository"),
+    repository: RepositoryOption = "repository",
     into: IntoOption = None,
     target: TargetOption = TARGET,
     **_flags: Any,
@@ -37,11 +36,11 @@ def calibrate_model(
 
     Give the same data flags as its training had, so that no sample of its test split is looked at.
     """
-    bundle = ModelRepository(repository).read(name)
+    bundle = repository_at(repository).read(name)
     config = TrainingConfig.read(None, {"data": given(DataConfig, context)}).data
     data = load_for(config, bundle.network.spec, name)
     calibration = calibrate(create(available()[0], bundle.network), data.validation, data.training, target)
     text = calibration_text(calibration)
     console.print(text, highlight=False, markup=False)
     card = with_section(bundle.card, EARLY, text)
-    publish_calibrated(bundle, ModelRepository(into or repository), calibration, card).show(console)
+    publish_calibrated(bundle, repository_at(into or repository), calibration, card).show(console)

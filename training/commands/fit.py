@@ -33,7 +33,10 @@ def fit(
         Path | None, typer.Option(help="Go on with this run, under its own configuration.", show_default="a new run")
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(help="Publish to this model repository at the end.", show_default="do not publish")
+        str | None,
+        typer.Option(
+            help="Publish to this model repository at the end, a folder or URL.", show_default="do not publish"
+        ),
     ] = None,
     name: NameOption = None,
     **_flags: Any,

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,9 @@ RUN = "run"
 
 console = Console(soft_wrap=True)  # a path or a sentence stays on one line
 
-RepositoryOption = Annotated[Path, typer.Option(help="The model repository to publish to.")]
+RepositoryOption = Annotated[
+    str, typer.Option(help="The model repository to publish to: a folder, or a URL such as s3://bucket/models.")
+]
 ModelNameOption = Annotated[str, typer.Option(help="The model's name.", show_default=False)]
 ReadoutOption = Annotated[
     Readout | None,

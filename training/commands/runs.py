@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.bundle.repository import ModelRepository, require_name
+from models.bundle.remote import repository_at
+from models.bundle.repository import require_name
 from models.engines import EngineName, create
 from training.commands.groups import RepositoryOption
 from training.config import TrainingConfig
@@ -35,7 +36,7 @@ def evaluate_run(
     print_evaluation(evaluate(create(engine, folder.network()), data.test), data)
 
 
-def export_run(run: RunArgument, repository: RepositoryOption = Path("repository"), name: NameOption = None) -> None:
+def export_run(run: RunArgument, repository: RepositoryOption = "repository", name: NameOption = None) -> None:
     """Compare the engines on the test set and publish the run as the next version of a model."""
     folder = RunFolder(run)
     if name:
@@ -63,6 +64,6 @@ def print_evaluation(evaluation: Evaluation, data: Dataset) -> None:
     console.print(f"Synaptic operations per sample {evaluation.synaptic_operations.mean():.0f}", highlight=False)
 
 
-def publish_run(run: RunFolder, data: Dataset, repository: Path, name: str) -> None:
+def publish_run(run: RunFolder, data: Dataset, repository: str, name: str) -> None:
     """Publish a run as the next version of the model `name`, and print what was compared."""
-    export(run, data, ModelRepository(repository), name).show(console)
+    export(run, data, repository_at(repository), name).show(console)

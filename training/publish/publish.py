@@ -7,7 +7,7 @@ rename, so a reader sees the whole version or none of it, and no version that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +35,23 @@ COMPARED = 16  # random samples on which the engines are compared
 
 @dataclass(frozen=True)
 class Published:
-    """A version that was published, and how the engines compared on the way: not at all for an external model."""
+    """A version that was published, and how the engines compared on the way: not at all for an external model.
+
+    `place` is the folder or URL that it was published to, and `folder` what was read back from there.
+    """
 
     name: str
     version: int
+    place: str
     folder: Path
     parity: tuple[Parity, ...] = ()
+
+    @classmethod
+    def read_back(
+        cls, repository: ModelRepository, name: str, version: int, parity: Sequence[Parity] = ()
+    ) -> Published:
+        """Return what a repository holds now; from one that is elsewhere, its files are copied and verified."""
+        return cls(name, version, repository.place(name, version), repository.folder(name, version), tuple(parity))
 
     def show(self, console: Console) -> None:
         """Print how the engines agree, and where the version lies."""
@@ -50,7 +61,7 @@ class Published:
                 f"{parity.differing_spikes} of {parity.spikes} spikes differ ({parity.per_million:.3g} in a million)",
                 highlight=False,
             )
-        console.print(f"Published {self.name} version {self.version}: {self.folder}", highlight=False)
+        console.print(f"Published {self.name} version {self.version}: {self.place}", highlight=False)
 
 
 def publish_trained(
@@ -91,7 +102,7 @@ def publish_external(
 ) -> Published:
     """Publish an external ONNX model as the next version of `name`, once a dry run has kept its contract."""
     version = repository.publish_external(ExternalContents(name, contract, model, card, {}))
-    return Published(name, version, repository.root / name / str(version))
+    return Published.read_back(repository, name, version)
 
 
 def _publish(
@@ -107,7 +118,7 @@ def _publish(
     golden = choose_golden(network, samples)
     contents = Contents(name, network, golden, dict(metrics), card(parity), calibration)
     version = _write(repository, contents)
-    return Published(name, version, repository.root / name / str(version), tuple(parity))
+    return Published.read_back(repository, name, version, parity)
 
 
 def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration: Calibration, card: str) -> Published:
@@ -118,7 +129,7 @@ def publish_calibrated(bundle: Bundle, repository: ModelRepository, calibration:
     name = bundle.manifest.name
     contents = Contents(name, bundle.network, bundle.golden, bundle.manifest.metrics, card, calibration)
     version = _write(repository, contents, graph=bundle.onnx_model is not None)
-    return Published(name, version, repository.root / name / str(version))
+    return Published.read_back(repository, name, version)
 
 
 def _write(repository: ModelRepository, contents: Contents, *, graph: bool = True) -> int:

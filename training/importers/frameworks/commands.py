@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from models.bundle import Bundle
-from models.bundle.repository import ModelRepository, require_name
+from models.bundle.remote import repository_at
+from models.bundle.repository import require_name
 from models.engines.reference import ReferenceEngine
 from models.spec import Coding
 from models.spec.network import Network
@@ -120,7 +121,7 @@ def importer(framework_name: str) -> Callable[..., None]:
         layers = _compared(converted, framework, converted.network, COMPARED)
         published = publish_imported(
             converted.network,
-            ModelRepository(repository),
+            repository_at(repository),
             name,
             lambda parity: _card(name, converted, framework, layers, parity),
         )

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
-from models.bundle.repository import ModelRepository, require_name
+from models.bundle.remote import repository_at
+from models.bundle.repository import require_name
 from models.engines import EngineName, create
 from models.spec import Coding, Readout
 from models.spec.parameters import show
@@ -72,7 +73,7 @@ def publish(
     evaluation = evaluate(create(EngineName.TORCH, rounded.network), split)
     return publish_trained(
         rounded.network,
-        ModelRepository(Path(repository)),
+        repository_at(repository),
         name,
         split,
         lambda parity: _card(name, rounded, evaluation, parity),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from models.bundle import Bundle
+from models.bundle.remote import repository_at
 from models.bundle.repository import ModelRepository, require_name
 from models.errors import InvalidInput
 from models.spec import Coding
@@ -68,7 +69,7 @@ def import_command(
     dt: DtOption = None,
     reset: ResetOption = None,
     reset_timing: TimingOption = None,
-    repository: RepositoryOption = Path("repository"),
+    repository: RepositoryOption = "repository",
     time_steps: Annotated[int | None, typer.Option(help="Steps per sample.", show_default="100")] = None,
     coding: Annotated[Coding | None, typer.Option(help="How a sample becomes steps.", show_default="spikes")] = None,
     readout: ReadoutOption = None,
@@ -88,7 +89,7 @@ def import_command(
     }
     options = Options(_shape(input_shape), time_steps, coding, **answer, **declared)
     given = GivenRules(dialect, dt, reset, reset_timing)
-    published, conversion = import_nir(file, given, options, ModelRepository(repository), name)
+    published, conversion = import_nir(file, given, options, repository_at(repository), name)
     for sentence in conversion.warnings:
         typer.echo(f"warning: {sentence}", err=True)
     show_input(conversion.network.spec.input)
@@ -148,7 +149,7 @@ def export_command(
     model: Annotated[str, typer.Argument(help="A model's name, or a bundle's folder.", show_default=False)],
     file: Annotated[Path, typer.Argument(help="The NIR file to write.", show_default=False)],
     repository: Annotated[
-        Path | None, typer.Option(help="The repository of the model, if it is a name.", show_default="none")
+        str | None, typer.Option(help="The repository of the model, if it is a name.", show_default="none")
     ] = None,
     version: Annotated[int | None, typer.Option(help="The model's version.", show_default="its newest")] = None,
     dt: Annotated[float | None, typer.Option(help="Seconds per step.", show_default="the bundle's, or 1e-4")] = None,
@@ -165,9 +166,9 @@ def export_command(
     )
 
 
-def _bundle(model: str, repository: Path | None, version: int | None) -> Bundle:
+def _bundle(model: str, repository: str | None, version: int | None) -> Bundle:
     if repository is not None:
-        return ModelRepository(repository).read(model, version)
+        return repository_at(repository).read(model, version)
     if not Path(model).is_dir():
         raise InvalidInput(f"'{model}' is not a bundle's folder; a model's name needs --repository")
     if version is not None:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from models.bundle.repository import ModelRepository, require_name
+from models.bundle.remote import repository_at
+from models.bundle.repository import require_name
 from models.spec import Coding, Scores
 from models.spec.onnx_contract import AxisLayout, OutputKind
 from training.commands.groups import (
@@ -38,7 +39,7 @@ def import_command(
         str | None, typer.Option(help="Of one sample at one step, such as 2,34,34.", show_default=OF_FILE)
     ] = None,
     labels: LabelsOption = None,
-    repository: RepositoryOption = Path("repository"),
+    repository: RepositoryOption = "repository",
     time_steps: Annotated[
         int | None, typer.Option(help="Steps per sample.", show_default="what the file says, or 1")
     ] = None,
@@ -92,7 +93,7 @@ def import_command(
     model = try_isolated(file, said, load_seconds)
     contract = model.contract
     card = _card(model, file.name, name)
-    published = publish_external(contract, model.content, ModelRepository(repository), name, card)
+    published = publish_external(contract, model.content, repository_at(repository), name, card)
     for sentence in model.changes:
         console.print(printable(sentence[0].upper() + sentence[1:]), highlight=False, markup=False)
     show_input(contract.input)

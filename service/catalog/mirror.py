@@ -1,0 +1,123 @@
+"""The copies of a model repository that is elsewhere, brought up to date by a process of its own.
+
+That process has the storage's packages in memory, and not the server; and however long the storage takes, it ends after
+`--repository-seconds`. What is wanted of the repository are the versions that the setting `versions` selects. Copies of
+versions that are gone from there are removed; of a repository that holds no version at all, they are kept.
+
+    python -m service.catalog.mirror URL FOLDER VERSIONS    # prints what it did, as JSON
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel
+
+from models.bundle.remote import Remote, RemoteFailed, locked
+from models.bundle.repository import DEFAULT, ModelRepository
+from models.errors import InvalidBundle, InvalidInput
+from models.isolated import NoAnswer, answered
+from service.settings import Settings, chosen_versions
+
+LOOKED = ".looked"  # the file that was written last when the copies were brought up to date
+
+log = structlog.get_logger()
+
+
+class Refreshed(BaseModel):
+    """What a process did: versions as `name/version`, and why those that were refused were."""
+
+    copied: list[str] = []
+    removed: list[str] = []
+    refused: dict[str, str] = {}
+    failed: str | None = None
+
+
+def refresh(settings: Settings, fresh: float = 0.0) -> None:
+    """Bring the copies up to date, where the repository is elsewhere; takes as long as the copying does.
+
+    Nothing is done where a process of this machine has done so in the last `fresh` seconds, such as another worker.
+    What was copied, and what was refused, is logged. Raises RemoteFailed where the repository cannot be used, or its
+    URL is of no kind that is known.
+    """
+    if settings.url is None or _age(settings.folder / LOOKED) < fresh:
+        return
+    try:
+        with answered(
+            __name__, settings.url, str(settings.folder), settings.versions, seconds=settings.repository_seconds
+        ) as answer:
+            done = Refreshed.model_validate_json(answer.read())
+    except TimeoutError as error:
+        raise RemoteFailed(
+            f"repository: {settings.url} took longer than repository_seconds, {settings.repository_seconds:g}"
+        ) from error
+    except (NoAnswer, OSError) as error:
+        raise RemoteFailed(f"repository: {settings.url} cannot be copied: {error}") from error
+    for place in done.copied:
+        log.info("bundle_copied", bundle=place, repository=settings.url)
+    for place, reason in done.refused.items():
+        log.warning("bundle_refused", bundle=place, repository=settings.url, error=reason)
+    for place in done.removed:
+        log.info("bundle_removed", bundle=place, repository=settings.url)
+    if done.failed is not None:
+        raise RemoteFailed(done.failed)
+
+
+def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed:
+    """Copy to `folder` what a repository elsewhere has, and remove what it has no longer."""
+    done, there = Refreshed(), remote.versions()
+    if not there:
+        raise RemoteFailed(f"repository: {remote.url} holds no model, expected <name>/<version>/ with a bundle.json")
+    with locked(folder):
+        here = ModelRepository(folder)
+        for name, found in there.items():
+            for version in set(chosen_versions(versions, found)) - set(here.versions(name)):
+                try:
+                    remote.copy(name, version, folder)
+                    done.copied.append(f"{name}/{version}")
+                except InvalidBundle as error:
+                    done.refused[f"{name}/{version}"] = str(error)
+                except RemoteFailed as error:
+                    done.failed = str(error)
+                    return done
+        for name, version in _gone(here, there):
+            shutil.rmtree(folder / name / str(version))
+            done.removed.append(f"{name}/{version}")
+        default = remote.default()
+        (folder / DEFAULT).write_text(default or "")
+        (folder / LOOKED).touch()
+    return done
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a file was written, infinite where there is none."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return math.inf
+
+
+def _gone(here: ModelRepository, there: Mapping[str, list[int]]) -> list[tuple[str, int]]:
+    return [(name, each) for name in here.names() for each in here.versions(name) if each not in there.get(name, ())]
+
+
+def main() -> None:
+    """Bring the copies up to date, and print what was done."""
+    url, folder, versions = sys.argv[1:]
+    try:
+        done = brought_up_to_date(Remote(url), Path(folder), versions)
+    except (RemoteFailed, InvalidInput) as error:
+        done = Refreshed(failed=str(error))
+    except OSError as error:
+        done = Refreshed(failed=f"repository_cache: {folder} cannot be written: {error.strerror}")
+    print(done.model_dump_json())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A repository elsewhere: what is published there arrives whole and verified, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from models.bundle.remote import CLAIM, Remote, RemoteFailed, RemoteRepository, cache_of, repository_at
+from models.bundle.repository import PRETRAINED, ModelRepository
+from models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from tests.bundles import contents, publish
+from tests.networks import toy
+from tests.storage import BUCKET, s3
+
+DIGITS = PRETRAINED / "digits/1"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3(tmp_path_factory.mktemp("cache")) as url:
+        yield url
+
+
+@pytest.fixture
+def url(server: str, request: pytest.FixtureRequest) -> str:
+    """A repository of this test's own."""
+    return f"{server}/{abs(hash(request.node.nodeid))}"
+
+
+def change(url: str, path: str, content: bytes) -> None:
+    fsspec.filesystem("s3").pipe_file(f"{url}/{path}", content)
+
+
+def test_what_is_published_is_read_back_with_the_same_digest(url: str) -> None:
+    repository = repository_at(url)
+    assert [repository.publish(contents(toy())), repository.publish(contents(toy()))] == [1, 2]
+    assert (repository.names(), repository.versions("toy")) == (["toy"], [1, 2])
+    read = repository.read("toy")
+    assert (read.manifest.version, read.digest) == (2, RemoteRepository(url).read("toy", 2).digest)
+    assert repository.place("toy", 2) == f"{url}/toy/2"
+    assert not [path for path in fsspec.filesystem("s3").find(url) if path.endswith(CLAIM)]
+
+
+def test_a_bundle_that_is_pushed_keeps_its_version_and_its_bytes(url: str, tmp_path: Path) -> None:
+    remote = Remote(url)
+    assert remote.push("digits", 1, DIGITS)
+    assert not remote.push("digits", 1, DIGITS)  # it is there
+    remote.copy("digits", 1, tmp_path)
+    files = {path.name for path in DIGITS.iterdir()}
+    assert {path.name for path in (tmp_path / "digits/1").iterdir()} == files
+    assert all((tmp_path / "digits/1" / name).read_bytes() == (DIGITS / name).read_bytes() for name in files)
+
+
+def test_another_bundle_does_not_take_a_version_that_is_there(url: str, tmp_path: Path) -> None:
+    for each in ("one", "two"):
+        publish(tmp_path / each, toy(time_steps=3 + (each == "two")))
+    remote = Remote(url)
+    assert remote.push("toy", 1, tmp_path / "one/toy/1")
+    with pytest.raises(InvalidInput, match="has another bundle as 'toy' version 1"):
+        remote.push("toy", 1, tmp_path / "two/toy/1")
+    assert Remote(url).versions() == {"toy": [1]}
+
+
+def test_publishers_at_the_same_time_take_versions_of_their_own(url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        versions = list(threads.map(lambda _: RemoteRepository(url).publish(contents(toy())), range(4)))
+    assert sorted(versions) == [1, 2, 3, 4]
+    assert all(repository_at(url).read("toy", version) for version in versions)
+
+
+def test_a_version_that_somebody_began_to_write_is_neither_listed_nor_taken(url: str) -> None:
+    change(url, f"toy/1/{CLAIM}", b"")
+    change(url, "toy/1/weights.safetensors", b"half of them")
+    repository = repository_at(url)
+    assert repository.names() == []
+    assert repository.publish(contents(toy())) == 2
+
+
+def test_what_a_publisher_may_not_write_leaves_nothing(url: str) -> None:
+    with pytest.raises(RuntimeError, match="refused"):
+        repository_at(url).publish(contents(toy()), check=_refuse)
+    assert fsspec.filesystem("s3").find(url) == []
+
+
+def _refuse(_: object) -> None:
+    raise RuntimeError("refused")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("weights.safetensors", b"other weights", "weights.safetensors: its sha256 is "),
+        ("card.md", b"x" * (2**20 + 1), "card.md: has more than 1048576 bytes"),
+        ("bundle.json", b"[]", "bundle.json: files: Input should be a valid dictionary"),
+        ("bundle.json", b"no JSON", "bundle.json: is not the JSON of a bundle"),
+        ("bundle.json", b'{"files": {"../../evil": "00"}}', "bundle.json: files"),
+    ],
+)
+def test_a_file_that_is_not_what_bundle_json_says_is_not_copied(
+    url: str, tmp_path: Path, file: str, content: bytes, sentence: str
+) -> None:
+    Remote(url).push("digits", 1, DIGITS)
+    change(url, f"digits/1/{file}", content)
+    with pytest.raises(InvalidBundle, match=sentence):
+        Remote(url).copy("digits", 1, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_missing_is_named(url: str, tmp_path: Path) -> None:
+    Remote(url).push("digits", 1, DIGITS)
+    fsspec.filesystem("s3").rm_file(f"{url}/digits/1/golden.safetensors")
+    with pytest.raises(InvalidBundle, match=r"golden\.safetensors: missing from the bundle"):
+        Remote(url).copy("digits", 1, tmp_path)
+
+
+def test_places_that_are_no_versions_are_left_alone(url: str) -> None:
+    Remote(url).push("digits", 1, DIGITS)
+    for path in ("digits/0/bundle.json", "digits/x/bundle.json", "2/1/bundle.json", "digits/bundle.json", "a/b/c/d"):
+        change(url, path, b"{}")
+    assert Remote(url).versions() == {"digits": [1]}
+    with pytest.raises(BundleNotFound, match="model 'braille' is not in the repository; it holds: digits"):
+        repository_at(url).read("braille")
+
+
+def test_a_url_that_nothing_opens_is_refused_with_its_name() -> None:
+    with pytest.raises(InvalidInput, match=r"repository: 'nowhere://bucket' is no URL that fsspec opens"):
+        Remote("nowhere://bucket")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_bucket_that_is_not_there_is_named() -> None:
+    with pytest.raises(RemoteFailed, match="repository: s3://none-such/models"):
+        Remote("s3://none-such/models").push("digits", 1, DIGITS)
+
+
+def test_a_server_that_cannot_be_reached_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(RemoteFailed, match=f"repository: s3://{BUCKET} cannot be used: .*127.0.0.1:9"):
+        Remote(f"s3://{BUCKET}").versions()
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_urls_have_folders_of_their_own(tmp_path: Path) -> None:
+    folders = {cache_of(url, tmp_path) for url in ("s3://a/b", "s3://a-b", "gs://a/b", "s3://a/b/")}
+    assert len(folders) == 4
+    assert all(folder.parent == tmp_path for folder in folders)
+
+
+def test_a_folder_is_an_ordinary_repository(tmp_path: Path) -> None:
+    assert type(repository_at(str(tmp_path))) is ModelRepository
+    assert repository_at(PRETRAINED).read("digits").manifest.version == 1
+    assert json.loads((DIGITS / "bundle.json").read_text())["name"] == "digits"
