@@ -3,6 +3,7 @@
 #   docker build -t spikeserve .                          CPU: ONNX Runtime, no PyTorch
 #   docker build -t spikeserve:gpu --target gpu .         CUDA: PyTorch as well; run it with --gpus all
 #   docker build --build-arg EVENT_FILES=1 …              either of them with faery, which reads event cameras' files
+#   docker build --build-arg REMOTE=1 …                   with what opens repositories at URLs such as s3://…
 #   docker run --read-only -p 8000:8000 spikeserve
 #
 # It serves the bundles that ship with the project, unless SPIKESERVE_REPOSITORY names another model repository:
@@ -20,12 +21,13 @@ RUN python -m venv --without-pip /opt/venv \
  && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
 
 ARG EVENT_FILES=
-COPY requirements/events.txt /requirements/
-RUN if [ -n "$EVENT_FILES" ]; then \
+ARG REMOTE=
+COPY requirements/events.txt requirements/remote.txt /requirements/
+RUN for extra in ${EVENT_FILES:+events} ${REMOTE:+remote}; do \
       pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
-        -r /requirements/events.txt \
-      && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib; \
-    fi
+        -r "/requirements/$extra.txt" \
+      && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib || exit 1; \
+    done
 
 FROM packages AS packages-gpu
 COPY requirements/gpu.txt /requirements/

@@ -280,9 +280,9 @@ class Settings(BaseSettings):
 
     @field_validator("repository")
     @classmethod
-    def _is_a_folder(cls, repository: Path) -> Path:
-        if not repository.is_dir():
-            raise ValueError("Input should be a folder that exists")
+    def _is_a_folder_or_url(cls, repository: Path | str) -> Path | str:
+        if isinstance(repository, Path) and not repository.is_dir():
+            raise ValueError("Input should be a folder that exists, or a URL such as s3://bucket/models")
         return repository
 
     @field_validator("versions")

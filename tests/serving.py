@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def serving(root: Path, *, wait: bool = True, **settings: Any) -> Iterator[TestClient]:
+def serving(root: Path | str, *, wait: bool = True, **settings: Any) -> Iterator[TestClient]:
     """Serve the models in `root`, all of them loaded or failed unless `wait` is off."""
     with TestClient(create_app(Settings(repository=root, **settings))) as client:
         while wait and "is still loading" in client.get("/health/ready").text:
@@ -84,7 +84,7 @@ class Process:
 
 @contextmanager
 def running(
-    root: Path, *flags: str, until: str = "model_ready", program: Sequence[str] = ("-m", "service")
+    root: Path | str, *flags: str, until: str = "model_ready", program: Sequence[str] = ("-m", "service")
 ) -> Iterator[Process]:
     """Run the service, or a Python program like it, as a process; go on once it listens and has logged `until`."""
     command = [sys.executable, *program, "--port", "0", "--repository", str(root), *flags]

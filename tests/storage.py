@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import fsspec
 import pytest
@@ -16,9 +17,9 @@ BUCKET = "bundles"
 
 @contextmanager
 def s3(cache: Path) -> Iterator[str]:
-    """Run a server with an empty bucket, and yield the URL of a repository in it.
+    """Run a server and yield the URL of an empty repository in a bucket.
 
-    This process and those that it starts find it by the variables of Amazon's clients, and keep their copies in `cache`.
+    This process and those that it starts find it by the variables of Amazon's clients, and keep copies in `cache`.
     """
     with warnings.catch_warnings():  # of the packages that the server is made of
         warnings.simplefilter("ignore")
@@ -34,7 +35,10 @@ def s3(cache: Path) -> Iterator[str]:
             patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
             patch.setenv("SPIKESERVE_REPOSITORY_CACHE", str(cache))
-            fsspec.filesystem("s3", skip_instance_cache=True).mkdir(BUCKET)
-            yield f"s3://{BUCKET}/repository"
+            fsspec.filesystem("s3").clear_instance_cache()  # it may hold a client of another server
+            if not fsspec.filesystem("s3").exists(BUCKET):  # servers of one process hold the same buckets
+                fsspec.filesystem("s3").mkdir(BUCKET)
+            yield f"s3://{BUCKET}/{uuid4().hex}"
     finally:
         server.stop()
+        fsspec.filesystem("s3").clear_instance_cache()

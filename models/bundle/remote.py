@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -70,6 +71,7 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # it logs tracebacks of what it raises as well
         try:
             from fsspec.core import url_to_fs  # here, since only a repository elsewhere needs it
         except ImportError as error:
@@ -77,7 +79,8 @@ class Remote:
                 f"repository: '{url}' needs fsspec, expected the extra `remote`: pip install 'spikeserve[remote]'"
             ) from error
         try:
-            self.files, root = url_to_fs(self.url, **OPTIONS.get(url.partition("://")[0], {}))
+            with self._failing(ImportError, ValueError):
+                self.files, root = url_to_fs(self.url, **OPTIONS.get(url.partition("://")[0], {}))
         except ImportError as error:
             raise InvalidInput(
                 f"repository: '{url}' needs a package: {error}; the extra `remote` has those of s3, gs and hf: "
@@ -218,11 +221,11 @@ class Remote:
                 yield chunk
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
-        """Turn any error of the storage's package into RemoteFailed: each has a tree of exceptions of its own."""
+    def _failing(self, *passed: type[Exception]) -> Iterator[None]:
+        """Turn any other error of a storage's package into RemoteFailed: each has a tree of exceptions of its own."""
         try:
             yield
-        except (SpikeserveError, FileExistsError):
+        except (SpikeserveError, FileExistsError, *passed):
             raise
         except FileNotFoundError as error:
             raise RemoteFailed(f"repository: {self.url} is not there, expected a bucket or folder: {error}") from error

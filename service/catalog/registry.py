@@ -17,6 +17,7 @@ import asyncio
 from asyncio import Future, Task
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from multiprocessing import parent_process
 from time import monotonic
 
 import structlog
@@ -37,7 +38,9 @@ from service.telemetry.record import VersionRecord
 
 log = structlog.get_logger()
 
-AT_START = 10.0  # seconds for which what one worker found in a repository elsewhere is enough for the others
+AT_START = (
+    60.0  # seconds for which it is enough for a worker that its supervisor has looked into a repository elsewhere
+)
 
 Found = Mapping[str, Mapping[int, Fingerprint]]  # the versions in the repository, by model and version
 
@@ -70,7 +73,7 @@ class Registry:
         Versions that were verified are loaded on the threads of `loaders`.
         """
         repository = ModelRepository(settings.folder)
-        unreachable = _refresh(settings, AT_START)
+        unreachable = _refresh(settings, AT_START if parent_process() else 0.0)
         try:
             found = scan(repository)
             of_repository = repository.default()
