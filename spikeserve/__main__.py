@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, Command] = {
     "verify": Command("compare a bundle with the framework's own module, spike for spike", "training", ("verify",)),
     "report": Command("count a bundle's operations, and estimate their energy", "training", ("report",)),
     "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
-    "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "spikeserve.push"),
+    "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "models.bundle.push"),
     "lr-range": Command("find a learning rate", "training", ("lr-range",)),
     "completion": Command("print a script that completes this command in bash, zsh or fish", "spikeserve.completion"),
 }

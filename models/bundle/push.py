@@ -6,6 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.bundle.external import read_any
+from models.bundle.remote import Remote
+from models.errors import SpikeserveError
+
 HELP = """\
 usage: spikeserve push BUNDLE URL
 
@@ -21,10 +25,6 @@ def main(arguments: Sequence[str]) -> int:
         asked = list(arguments) in (["-h"], ["--help"])
         print(HELP, end="", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    from models.bundle.external import read_any
-    from models.bundle.remote import Remote
-    from models.errors import SpikeserveError
-
     folder, url = Path(arguments[0]), arguments[1]
     try:
         manifest = read_any(folder).manifest
