@@ -225,7 +225,9 @@ class Remote:
         """Turn any other error of a storage's package into RemoteFailed: each has a tree of exceptions of its own."""
         try:
             yield
-        except (SpikeserveError, FileExistsError, *passed):
+        except (SpikeserveError, FileExistsError):
+            raise
+        except passed:
             raise
         except FileNotFoundError as error:
             raise RemoteFailed(f"repository: {self.url} is not there, expected a bucket or folder: {error}") from error

@@ -1,0 +1,57 @@
+"""The processor time of processes, read from /proc: of one, of a group, or of all that one has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeAlias
+
+Processes: TypeAlias = tuple[int, ...]
+
+
+def seconds(processes: Processes) -> float:
+    """Return the processor time that processes have used, in user mode and in the kernel."""
+    ticks = 0
+    for process in processes:
+        with suppress(OSError):
+            fields = _fields(process)
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def of_group(leader: int) -> Processes:
+    """Return the processes of a process group."""
+    return tuple(process for process, fields in _all() if int(fields[2]) == leader)
+
+
+def below(ancestor: int) -> Processes:
+    """Return all processes that a process has started, and those that they have."""
+    parents = {process: int(fields[1]) for process, fields in _all()}
+    found: list[int] = []
+    wanted = {ancestor}
+    while wanted:
+        wanted = {process for process, parent in parents.items() if parent in wanted}
+        found += sorted(wanted)
+    return tuple(found)
+
+
+def command_line(process: int) -> str:
+    """Return what a process calls itself, empty once it is gone."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _all() -> Iterator[tuple[int, list[str]]]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):
+                yield int(folder.name), _fields(int(folder.name))
+
+
+def _fields(process: int) -> list[str]:
+    """Return the fields of `stat` from the state on: parent, group, … as proc(5) numbers them from 3."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
