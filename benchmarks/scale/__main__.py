@@ -4,9 +4,9 @@
 
 needs `wrk` and `haproxy` (Debian's packages) on PATH; Ray is measured where the extra ray is installed. The digits
 model on the loopback, one thread of the engine in each process, in three loads: one client with one sample, whose p50
-tells what a layer adds to each request; 16 clients with one sample, whose cost is that of serving; and 16 clients with 64
-samples, whose cost is the engine's. Client, proxy and servers share the machine's cores, so requests a second cannot grow
-with more processes than there are cores. What tells is the processor time of a request, in the servers and in what
+tells what a layer adds to each request; 16 clients with one sample, whose cost is that of serving; and 16 clients with
+64 samples, whose cost is the engine's. Client, proxy and servers share the machine's cores, so requests a second cannot
+grow with more processes than there are cores. What tells is the processor time of a request, in the servers and in what
 stands between: how much of one process's work a core does in that layout is its efficiency.
 """
 

@@ -83,8 +83,8 @@ class Remote:
                 self.files, root = url_to_fs(self.url, **OPTIONS.get(url.partition("://")[0], {}))
         except ImportError as error:
             raise InvalidInput(
-                f"repository: '{url}' needs a package: {error}; the extra `remote` has those of s3, gs and hf: "
-                "pip install 'spikeserve[remote]'"
+                f"repository: '{url}' needs a package: {error}; the extra `remote` has those of s3 and gs, "
+                "`hub` that of hf: pip install 'spikeserve[remote,hub]'"
             ) from error
         except ValueError as error:
             raise InvalidInput(f"repository: '{url}' is no URL that fsspec opens: {error}") from error
