@@ -6,6 +6,7 @@ whole microseconds, from any start.
     .npy   a structured array with those fields
     .npz   an array for each field
     .csv   a line of the fields' names, then a line for each event
+    .aedat4, .raw, .dat, .es   what event cameras write: AEDAT4, EVT2 or EVT3, DAT, ES
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.coding.columns import FIELDS, WANTED
+from training.data.camera_files import SUFFIXES, read_camera_file
 from training.data.dataset import Labels
 from training.data.numpy_files import open_npz, read_npy
 from training.errors import InvalidData
@@ -124,7 +126,7 @@ def _read_csv(path: Path) -> Mapping[str, NDArray[Any]]:
     with path.open() as file:
         head = file.readline().strip()
         separator = next((each for each in SEPARATORS if each in head), None)
-        names = [name.strip().strip('"') for name in head.split(separator)]
+        names = [name.strip().strip('"').partition("@")[0] for name in head.split(separator)]  # faery's x@640
         rows = [line for line in file if line.strip()]
     if not rows:
         return {name: np.empty(0, np.int64) for name in names}
@@ -138,4 +140,5 @@ READERS: Mapping[str, Callable[[Path], Mapping[str, NDArray[Any]]]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".csv": _read_csv,
+    **dict.fromkeys(SUFFIXES, read_camera_file),
 }
