@@ -1,0 +1,264 @@
+"""The tutorials from a camera's events to a cluster run as they stand there: one trained network serves both pages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition, Thread
+from typing import Any, NamedTuple
+
+import httpx
+import matplotlib as mpl
+import pytest
+
+from docs import cluster
+from docs import events as picture
+from models.version import VERSION
+from service.settings import ENVIRONMENT_PREFIX, Settings
+from spikeserve import Client, read_events
+from tests.pages import LOCAL, ROOT, block_with, blocks, section
+from tests.serving import Process, running
+from tests.training.command_line import train_from_page, training_here
+
+pytest.importorskip("faery", reason="faery is not installed here: it is of the extra 'events'")
+
+EVENTS = (ROOT / "docs/tutorials/events.md").read_text()
+CLUSTER = (ROOT / "docs/tutorials/cluster.md").read_text()
+SERVE = ("-m", "spikeserve", "serve")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+NEEDS_HAPROXY = pytest.mark.skipif(
+    shutil.which("haproxy") is None, reason="haproxy is not installed here: ./scripts/install-tools"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the first page makes: the recordings, the run and the bundle."""
+    folder = tmp_path_factory.mktemp("motion")
+    train_from_page(EVENTS, "def motion", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[Process]:
+    with running(folder / "repository", program=SERVE) as service:
+        yield service
+
+
+def here(block: str, url: str) -> str:
+    """Return a page's block with the server at `url`."""
+    return block.replace(f"http://{LOCAL}", url).replace(LOCAL, url.removeprefix("http://"))
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_recordings_are_real_files_and_the_network_reads_most_that_were_held_out(folder: Path) -> None:
+    made = sorted((folder / "recordings").rglob("*.aedat4"))
+    assert len(made) == 400
+    assert made[0].read_bytes().startswith(b"#!AER-DAT4.0")
+    assert (folder / "turn.raw").read_bytes().startswith(b"% evt 3.0")
+    metrics = json.loads((folder / "runs/recordings-1/metrics.json").read_text())
+    assert metrics["test_accuracy"] > 0.9  # of four classes
+
+
+def test_the_bundle_says_what_the_page_says(service: Process) -> None:
+    said, _ = blocks(EVENTS, "json")
+    card = httpx.get(f"{service.url}/models/motion").json()
+    assert card["input"]["events"] == json.loads(said)
+    assert card["input"]["shape"] == [2, 12, 16]
+
+
+def test_a_file_is_read_as_the_page_says(service: Process, folder: Path) -> None:
+    command, (_, said) = block_with(EVENTS, "sh", "--data-binary"), blocks(EVENTS, "json")
+    answer, expected = json.loads(run(["/bin/bash", "-c", here(command, service.url)], folder)), json.loads(said)
+    assert answer["predictions"][0]["label"] == expected["predictions"][0]["label"] == "left"
+    assert (answer.keys(), answer["time_steps"]) == (expected.keys(), 20)
+
+
+def window_lines(windows: Any) -> list[str]:
+    return [f"{each.t // 1000} ms: {each.events} events, {each.label}, spikes {each.window_counts}" for each in windows]
+
+
+def test_a_session_and_another_servers_go_on_as_one_over_the_whole_file(service: Process, folder: Path) -> None:
+    with Client(service.url, model="motion") as client:
+        options = {"window_steps": 5, "scores": "decay", "decay": 0.5}
+        whole = window_lines(client.stream(read_events(folder / "turn.raw"), **options))
+    live = run([sys.executable, "-c", here(block_with(EVENTS, "python", "packets"), service.url)], folder)
+    with running(folder / "repository", program=SERVE) as other:
+        rest = run([sys.executable, "-c", here(block_with(EVENTS, "python", "from_json"), other.url)], folder)
+    assert (live + rest).splitlines() == whole
+    # The times and the numbers of events are the page's on every machine, the class of the third window and the last too.
+    told = re.findall(r"^(\d+ ms: \d+ events), (\w+)", "".join(blocks(EVENTS, "text")), re.MULTILINE)
+    found = re.findall(r"^(\d+ ms: \d+ events), (\w+)", live + rest, re.MULTILINE)
+    assert [line for line, _ in found] == [line for line, _ in told]
+    assert len(live.splitlines()) == len(blocks(EVENTS, "text")[0].splitlines())
+    assert (found[2], found[-1]) == (told[2], told[-1])
+    assert (found[2][1], found[-1][1]) == ("right", "up")
+
+
+def test_the_pages_picture_is_drawn(service: Process, folder: Path, tmp_path: Path) -> None:
+    backend = mpl.get_backend()
+    picture.draw(service.url, str(folder / "turn.raw"), tmp_path / "events.png")
+    assert (tmp_path / "events.png").stat().st_size > 20_000
+    mpl.use(backend)
+
+
+class Answer(NamedTuple):
+    """A line of ask.py."""
+
+    t: str
+    status: str
+    replica: str
+    version: str
+
+
+class Asking:
+    """ask.py of the page as a process, whose lines are read while they come."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.answers: list[Answer] = []
+        self._changed = Condition()
+        self._process = process
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.endswith("\n"):  # the last may be cut off
+                with self._changed:
+                    self.answers.append(Answer(*line.strip().split(",")))
+                    self._changed.notify_all()
+
+    def wait_for(self, wanted: Callable[[Answer], bool], count: int = 20) -> None:
+        """Wait until `count` answers are as wanted, of those that come from now on."""
+        start = len(self.answers)
+        with self._changed:
+            assert self._changed.wait_for(lambda: sum(map(wanted, self.answers[start:])) >= count, timeout=60)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=60)
+        self._reader.join(timeout=60)
+
+
+@contextmanager
+def asking(url: str, folder: Path) -> Iterator[Asking]:
+    program = here(block_with(CLUSTER, "python", "def ask"), url)
+    command = [sys.executable, "-u", "-c", program]
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        asked = Asking(process)
+        try:
+            yield asked
+        finally:
+            asked.stop()
+
+
+def replica(folder: Path, which: int, port: str = "0") -> Any:
+    """Run a replica by the page's command, on a free port unless one is given."""
+    line = block_with(CLUSTER, "sh", "--port 8001").splitlines()[which]
+    flags = line.removeprefix("spikeserve serve ").replace("--repository repository", f"--repository {folder}")
+    return running(folder, *shlex.split(re.sub(r"--port \d+", f"--port {port}", flags)), program=SERVE)
+
+
+@contextmanager
+def proxied(one: Process, two: Process, folder: Path) -> Iterator[str]:
+    """Run HAProxy on the page's configuration before two replicas, and yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        text = block_with(CLUSTER, "text", "frontend")
+        for ours, theirs in (("127.0.0.1:8001", one.url), ("127.0.0.1:8002", two.url)):
+            text = text.replace(ours, theirs.removeprefix("http://"))
+        (folder / "haproxy.cfg").write_text(text.replace("bind 127.0.0.1:8000", f"bind fd@{listening.fileno()}"))
+        command = ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
+        with subprocess.Popen(command, pass_fds=(listening.fileno(),), stderr=subprocess.DEVNULL) as process:
+            try:
+                yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            finally:
+                process.terminate()
+
+
+@NEEDS_HAPROXY
+def test_no_request_is_lost_while_a_replica_is_replaced_and_a_version_is_published(
+    folder: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(folder / "repository", repository)
+    with replica(repository, 0) as one, replica(repository, 1) as two, proxied(one, two, tmp_path) as url:
+        with asking(url, folder) as asked:
+            for name in ("one", "two"):
+                asked.wait_for(lambda answer, name=name: answer.replica == name)  # type: ignore[misc]
+            before = len(asked.answers)
+            assert one.stop() == 0
+            asked.wait_for(lambda answer: answer.replica == "two", count=100)
+            assert len(asked.answers) > before + 100
+            with replica(repository, 0, one.url.rpartition(":")[2]):
+                asked.wait_for(lambda answer: answer.replica == "one")
+                (line,) = blocks(section(CLUSTER, "One goes, and a version comes"), "sh")[:1]
+                words = shlex.split(line.replace("--repository repository", f"--repository {repository}"))[1:]
+                assert training_here(*words, cwd=folder).returncode == 0
+                for name in ("one", "two"):
+                    asked.wait_for(lambda answer, name=name: (answer.replica, answer.version) == (name, "2"))  # type: ignore[misc]
+                asked.stop()
+        assert {answer.status for answer in asked.answers} == {"200"}
+        assert {answer.version for answer in asked.answers} == {"1", "2"}
+    answers = tmp_path / "answers.csv"
+    answers.write_text("".join(f"{','.join(answer)}\n" for answer in asked.answers))
+    count = block_with(CLUSTER, "sh", "uniq")
+    assert run(["/bin/bash", "-c", count], tmp_path).split() == [str(len(asked.answers)), "200"]
+    backend = mpl.get_backend()
+    cluster.draw(answers, tmp_path / "cluster.png")
+    assert (tmp_path / "cluster.png").stat().st_size > 10_000
+    mpl.use(backend)
+
+
+def sessions_of(service: Process) -> int:
+    """Return how many sessions a replica has, by the page's line, which prints nothing where there never was one."""
+    command = block_with(CLUSTER, "sh", "spikeserve_sessions").strip().replace("localhost:8001", service.url)
+    shown = run(["/bin/bash", "-c", f"{command} || true"], ROOT)
+    return int(float(shown.split()[-1])) if shown else 0
+
+
+@NEEDS_HAPROXY
+def test_a_session_goes_on_at_the_other_replica(folder: Path, tmp_path: Path) -> None:
+    command = shlex.split(block_with(CLUSTER, "sh", "replay.py"))[1:]
+    command = [sys.executable, *command, "--url"]
+    command[1] = str(ROOT / command[1])
+    repository = folder / "repository"
+    with replica(repository, 0) as one, replica(repository, 1) as two, proxied(one, two, tmp_path) as url:
+        slowly = ["0.1" if word == "0.02" else word for word in command]
+        with subprocess.Popen(
+            [*slowly, url], cwd=folder, env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+        ) as replayed:
+            assert replayed.stdout is not None
+            first = [replayed.stdout.readline() for _ in range(5)]
+            assert {sessions_of(one), sessions_of(two)} == {0, 1}
+            (has,) = [each for each in (one, two) if sessions_of(each)]
+            assert has.stop() == 0
+            rest = replayed.stdout.readlines()
+        assert replayed.wait(timeout=60) == 0
+        other = two if has is one else one
+        at_once = ["0" if word == "0.02" else word for word in command]
+        assert first + rest == run([*at_once, other.url], folder).splitlines(keepends=True)
+        assert len(first + rest) == 40  # windows of 10 ms
+
+
+def test_the_image_with_the_models_is_made_of_ours_and_sets_a_setting() -> None:
+    image = block_with(CLUSTER, "text", "FROM")
+    assert f"FROM spikeserve:{VERSION}\n" in image
+    assert f"-t spikeserve:{VERSION} ." in block_with(CLUSTER, "sh", "EVENT_FILES")
+    names = {name.lower() for name in re.findall(rf"{ENVIRONMENT_PREFIX}(\w+)", CLUSTER)}
+    assert names == {"repository", "poll_seconds"}
+    assert names <= Settings.model_fields.keys()
