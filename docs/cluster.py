@@ -1,4 +1,4 @@
-"""Draw the picture of the tutorial on clusters from the answers that its program wrote: `python -m docs.cluster answers.csv`.
+"""Draw the picture of the tutorial on clusters from the answers that it wrote: `python -m docs.cluster answers.csv`.
 
 It needs the extra `train`.
 """

@@ -69,4 +69,4 @@ def _draw_scores(panel: Any, windows: list[Window]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit("usage: python -m docs.events http://localhost:8000 turn.raw")
-    draw(*sys.argv[1:])
+    draw(sys.argv[1], sys.argv[2])

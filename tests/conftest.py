@@ -35,6 +35,7 @@ LONGEST = (
     "service/sessions/test_moved.py",
     "service/process/test_command_line.py",
     "training/test_nir_convert.py",
+    "test_camera_tutorials.py",
     "test_installed.py",
     "test_examples.py",
     "test_data_page.py",

@@ -30,6 +30,14 @@ def section(page: str, title: str) -> str:
     return found
 
 
+def serve_flags(command: str, repository: Path) -> list[str]:
+    """Return the flags of a page's `spikeserve serve --repository repository`, with the repository elsewhere."""
+    program, name, *flags = shlex.split(command)
+    assert (program, name) == ("spikeserve", "serve")
+    assert flags[:2] == ["--repository", "repository"]
+    return ["--repository", str(repository), *flags[2:]]
+
+
 def curl(command: str, url: str) -> Any:
     """Send what a page's curl command would, but to `url`, and return the JSON of its answer, which is to be a 200."""
     program, *words = shlex.split(command)

@@ -25,7 +25,7 @@ from docs import events as picture
 from models.version import VERSION
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from spikeserve import Client, read_events
-from tests.pages import LOCAL, ROOT, block_with, blocks, section
+from tests.pages import LOCAL, ROOT, block_with, blocks, section, serve_flags
 from tests.serving import Process, running
 from tests.training.command_line import train_from_page, training_here
 
@@ -94,13 +94,13 @@ def window_lines(windows: Any) -> list[str]:
 
 def test_a_session_and_another_servers_go_on_as_one_over_the_whole_file(service: Process, folder: Path) -> None:
     with Client(service.url, model="motion") as client:
-        options = {"window_steps": 5, "scores": "decay", "decay": 0.5}
-        whole = window_lines(client.stream(read_events(folder / "turn.raw"), **options))
+        events = read_events(folder / "turn.raw")
+        whole = window_lines(client.stream(events, window_steps=5, scores="decay", decay=0.5))
     live = run([sys.executable, "-c", here(block_with(EVENTS, "python", "packets"), service.url)], folder)
     with running(folder / "repository", program=SERVE) as other:
         rest = run([sys.executable, "-c", here(block_with(EVENTS, "python", "from_json"), other.url)], folder)
     assert (live + rest).splitlines() == whole
-    # The times and the numbers of events are the page's on every machine, the class of the third window and the last too.
+    # The times and numbers of events are the page's on every machine, and so are two classes before and after the turn.
     told = re.findall(r"^(\d+ ms: \d+ events), (\w+)", "".join(blocks(EVENTS, "text")), re.MULTILINE)
     found = re.findall(r"^(\d+ ms: \d+ events), (\w+)", live + rest, re.MULTILINE)
     assert [line for line, _ in found] == [line for line, _ in told]
@@ -167,11 +167,10 @@ def asking(url: str, folder: Path) -> Iterator[Asking]:
             asked.stop()
 
 
-def replica(folder: Path, which: int, port: str = "0") -> Any:
+def replica(repository: Path, which: int, port: str = "0") -> Any:
     """Run a replica by the page's command, on a free port unless one is given."""
     line = block_with(CLUSTER, "sh", "--port 8001").splitlines()[which]
-    flags = line.removeprefix("spikeserve serve ").replace("--repository repository", f"--repository {folder}")
-    return running(folder, *shlex.split(re.sub(r"--port \d+", f"--port {port}", flags)), program=SERVE)
+    return running(repository, *serve_flags(re.sub(r"--port \d+", f"--port {port}", line), repository), program=SERVE)
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import LOCAL, ROOT, block_with, blocks
+from tests.pages import LOCAL, ROOT, block_with, blocks, serve_flags
 from tests.serving import running
 
 SNNTORCH = (ROOT / "docs/tutorials/snntorch.md").read_text()
 GRADIENT = (ROOT / "docs/tutorials/gradient.md").read_text()
+SERVE = ("-m", "spikeserve", "serve")
 TRANSLATIONS = {"docs/zh-tw/gradient.md": GRADIENT, "docs/zh-tw/README.md": (ROOT / "README.md").read_text()}
 
 
@@ -66,7 +67,9 @@ def test_a_published_network_is_served_with_its_own_counts(tmp_path: Path) -> No
     counts = "print(network(x[:10].expand(8, -1, -1)).sum(dim=0).int().tolist())"
     lines = run(trained + counts, tmp_path).splitlines()
     assert "my-digits version 1" in lines
-    with running(tmp_path / "repository", "--default-model", "my-digits") as service:
+    (command,) = blocks(GRADIENT, "sh")
+    repository = tmp_path / "repository"
+    with running(repository, *serve_flags(command, repository), program=SERVE) as service:
         asked = block_with(GRADIENT, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
         answers = run(asked, tmp_path).splitlines()
     assert [answer.partition(" ")[2] for answer in answers] == re.findall(r"\[[\d, ]+\]", lines[-1])
@@ -90,7 +93,7 @@ def test_an_snntorch_network_is_served_by_the_pages_commands(tmp_path: Path) -> 
     imported, verified, served = commands.splitlines()
     said = [
         subprocess.run(
-            [sys.executable, *shlex.split(command)[1:]],
+            [sys.executable, "-m", *shlex.split(command)],
             capture_output=True,
             text=True,
             check=True,
@@ -101,7 +104,8 @@ def test_an_snntorch_network_is_served_by_the_pages_commands(tmp_path: Path) -> 
     ]
     assert "Published mine version 1" in said[0]
     assert said[1].endswith("".join(blocks(SNNTORCH, "text")))
-    with running(tmp_path / "repository", *shlex.split(served)[1:]) as service:
+    repository = tmp_path / "repository"
+    with running(repository, *serve_flags(served, repository), program=SERVE) as service:
         asked = block_with(SNNTORCH, "python", "urlopen").replace(f"http://{LOCAL}", service.url)
         answers = [int(answer.split()[0]) for answer in run(asked, tmp_path).splitlines()]
     assert sum(answer == digit for digit, answer in enumerate(answers)) >= 9  # the first ten digits are 0 to 9

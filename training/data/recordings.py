@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.coding.columns import FIELDS, WANTED
-from training.data.camera_files import SUFFIXES, read_camera_file
+from training.data.camera_files import FORMATS, read_camera_file
 from training.data.dataset import Labels
 from training.data.numpy_files import open_npz, read_npy
 from training.errors import InvalidData
@@ -140,5 +140,5 @@ READERS: Mapping[str, Callable[[Path], Mapping[str, NDArray[Any]]]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".csv": _read_csv,
-    **dict.fromkeys(SUFFIXES, read_camera_file),
+    **dict.fromkeys(FORMATS, read_camera_file),
 }
