@@ -232,9 +232,9 @@ def sessions_of(service: Process) -> int:
 
 @NEEDS_HAPROXY
 def test_a_session_goes_on_at_the_other_replica(folder: Path, tmp_path: Path) -> None:
-    command = shlex.split(block_with(CLUSTER, "sh", "replay.py"))[1:]
-    command = [sys.executable, *command, "--url"]
-    command[1] = str(ROOT / command[1])
+    python, program, *arguments = shlex.split(block_with(CLUSTER, "sh", "replay.py"))
+    assert (python, program) == ("python", "replay.py")
+    command = [sys.executable, str(ROOT / "examples/live/replay.py"), *arguments, "--url"]
     repository = folder / "repository"
     with replica(repository, 0) as one, replica(repository, 1) as two, proxied(one, two, tmp_path) as url:
         slowly = ["0.1" if word == "0.02" else word for word in command]
@@ -254,7 +254,9 @@ def test_a_session_goes_on_at_the_other_replica(folder: Path, tmp_path: Path) ->
         assert len(first + rest) == 40  # windows of 10 ms
 
 
-def test_the_image_with_the_models_is_made_of_ours_and_sets_a_setting() -> None:
+def test_the_image_is_made_of_ours_with_a_repository_that_is_checked(folder: Path) -> None:
+    check = block_with(CLUSTER, "sh", "spikeserve check").splitlines()[0]
+    assert "motion" in run([sys.executable, "-m", *shlex.split(check)], folder)
     image = block_with(CLUSTER, "text", "FROM")
     assert f"FROM spikeserve:{VERSION}\n" in image
     assert f"-t spikeserve:{VERSION} ." in block_with(CLUSTER, "sh", "EVENT_FILES")
