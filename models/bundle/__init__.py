@@ -2,6 +2,7 @@
 
 from models.bundle.bundle import (
     DEFAULT_LIMITS,
+    FIRING_RATE,
     MANIFEST,
     READOUT_TOLERANCE,
     Bundle,
@@ -18,6 +19,7 @@ from models.bundle.bundle import (
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "FIRING_RATE",
     "MANIFEST",
     "READOUT_TOLERANCE",
     "Bundle",

@@ -43,6 +43,7 @@ from models.spec.readouts import Reduction
 from models.version import VERSION
 
 MANIFEST = "bundle.json"
+FIRING_RATE = "firing_rate."  # of the manifest's metrics: before the name of a layer
 
 
 class File(StrEnum):
@@ -84,6 +85,12 @@ class Header(Frozen):
     producer: str
     metrics: dict[str, float] = Field(default_factory=dict)
     files: dict[File, Sha256]
+
+    @property
+    def firing_rates(self) -> dict[str, float]:
+        """The firing rates that training measured on the test split, by the name of the layer."""
+        measured = self.metrics.items()
+        return {name.removeprefix(FIRING_RATE): rate for name, rate in measured if name.startswith(FIRING_RATE)}
 
 
 class Manifest(Header):

@@ -87,6 +87,8 @@ class LoadedModel:
         # Whether one run may hold samples of several requests; somebody else's graph needs its author's promise.
         self.shares_runs = not isinstance(self.spec, OnnxContract) or self.spec.independent_rows
         self.layers = self.spec.layers
+        rates = bundle.manifest.firing_rates
+        self.training_rates = {layer: rates[layer] for layer in self.layers if layer in rates}
         self.dense: tuple[int, int] | None = dense_operations(self.spec) if isinstance(self.spec, Spec) else None
         self.limits = ModelLimits(self.spec, settings, self.name)
         self.cost = cost

@@ -359,10 +359,22 @@ class Registry:
     def version_records(self) -> list[VersionRecord]:
         """Return the state of every version, for the metrics."""
         return [
-            VersionRecord(name, each["version"], each["state"], "error" in each, each.get("loading_seconds"))
+            VersionRecord(
+                name,
+                each["version"],
+                each["state"],
+                "error" in each,
+                each.get("loading_seconds"),
+                self._training_rates(name, each["version"]),
+            )
             for name in self.models
             for each in self.version_statuses(name)
         ]
+
+    def _training_rates(self, name: str, version: int) -> Mapping[str, float]:
+        """Return the firing rates that training measured; empty for a version that has no loaded model."""
+        listed = self.models[name].get(version)
+        return {} if listed is None or listed.model is None else listed.model.training_rates
 
     def version_statuses(self, name: str) -> list[VersionStatus]:
         """Return the state of a model's versions, ascending, with retired ones that have requests in progress."""

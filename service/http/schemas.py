@@ -97,7 +97,13 @@ class ModelDescription(TypedDict):
         dict[str, float] | None,
         Field(description="What `stop` `confident` does, and what it saved and lost; null where it is not there."),
     ]
-    metrics: Annotated[dict[str, float], Field(description="What training measured.")]
+    metrics: Annotated[
+        dict[str, float],
+        Field(
+            description="What training measured: the accuracies, the mean synaptic operations of a sample, the seconds "
+            "of training, and `firing_rate.<layer>`, a layer's spikes per neuron and step on the test split."
+        ),
+    ]
     card: Annotated[str, Field(description="The model card, Markdown.")]
 
 

@@ -42,6 +42,7 @@ class VersionRecord(NamedTuple):
     state: str
     load_failed: bool
     loading_seconds: float | None  # None if it is not being loaded
+    training_rates: Mapping[str, float]  # the firing rates that training measured, by layer; empty until it is ready
 
 
 @dataclass

@@ -75,8 +75,13 @@ def reads(query: str) -> list[Read]:
 
 
 def leaves(query: str) -> set[str]:
-    """Return the labels that what comes out of a query has, so that a legend may name them."""
-    grouped = [set(re.findall(r"\w+", each)) for each in re.findall(r"\bby \(([^)]*)\)", query)]
+    """Return the labels that what comes out of a query has, so that a legend may name them.
+
+    What stands behind the query's last `and on` or `unless on` only filters, and adds no label.
+    """
+    kept = re.match(r"(.*)\b(?:and|unless) on \(", query, re.DOTALL)
+    shown = query if kept is None else kept[1]
+    grouped = [set(re.findall(r"\w+", each)) for each in re.findall(r"\bby \(([^)]*)\)", shown)]
     return set.intersection(*grouped) - {"le"} if grouped else set()
 
 

@@ -70,6 +70,7 @@ def test_a_query_is_taken_apart() -> None:
         Read("b", frozenset({"c"}), ()),
     ]
     assert leaves(query) == {"model"}
+    assert leaves("sum by (model, layer) (a) > 2 and on (model) sum by (model) (b) > 30") == {"model", "layer"}
     assert reads('label_values(a_b{job=~"$job"}, model)')[0].labels == {"job", "model"}
     with pytest.raises(ValueError, match="nothing that is known"):
         reads("a_b ; c")

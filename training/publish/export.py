@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.bundle import FIRING_RATE
 from models.bundle.repository import ModelRepository
 from models.engines import EngineName, available, create
 from training.data.datasets import Dataset
@@ -35,7 +36,7 @@ def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str
 
 
 def _metrics(run: RunFolder, evaluation: Evaluation) -> dict[str, float]:
-    rates = {f"firing_rate.{node}": rate for node, rate in evaluation.firing_rates.items()}
+    rates = {f"{FIRING_RATE}{node}": rate for node, rate in evaluation.firing_rates.items()}
     return {
         "test_accuracy": evaluation.accuracy,
         "validation_accuracy": float(run.metrics["validation_accuracy"]),

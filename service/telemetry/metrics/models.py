@@ -172,8 +172,13 @@ class ModelMetrics(Collector):
         yield from (encode, inference, batches, operations, dense, samples, saved)
 
     def _layer_families(self) -> Iterator[Metric]:
-        """Return each layer's spikes and neuron steps, whose ratio is its firing rate."""
+        """Return each layer's spikes and neuron steps, whose ratio is its firing rate, and the rate in training."""
         labels = (*MODEL, "layer")
+        about = "The layer's firing rate on the test split, as training measured it and the bundle holds it."
+        training = GaugeMetricFamily("spikeserve_layer_training_firing_rate", about, labels=labels)
+        for each in self.versions:
+            for layer, rate in each.training_rates.items():
+                training.add_metric((each.model, str(each.version), layer), rate)
         spikes = CounterMetricFamily("spikeserve_layer_spikes", "Spikes of a layer's neurons.", labels=labels)
         about = "Steps of a layer's neurons, in each of which one may spike."
         steps = CounterMetricFamily("spikeserve_layer_neuron_steps", about, labels=labels)
@@ -181,5 +186,4 @@ class ModelMetrics(Collector):
             for layer, layer_counts in counts.layers.items():
                 spikes.add_metric((name, str(version), layer), layer_counts.spikes)
                 steps.add_metric((name, str(version), layer), layer_counts.neuron_steps)
-        yield spikes
-        yield steps
+        yield from (spikes, steps, training)

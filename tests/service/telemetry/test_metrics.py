@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -10,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.spec.network import Network
 from service.catalog.registry import Registry
-from tests.bundles import publish
+from tests.bundles import publish, rewrite
 from tests.networks import network_of
 from tests.serving import serving
 
@@ -73,6 +74,23 @@ def test_each_layer_has_its_own_rate(tmp_path: Path) -> None:
         client.post("/predict", json={"inputs": [[1, 1, 0]]})
         assert samples(client, "spikeserve_layer_spikes_total") == {("first",): 6, ("second",): 2}
         assert samples(client, "spikeserve_layer_neuron_steps_total") == {("first",): 9, ("second",): 9}
+
+
+def test_the_firing_rates_of_the_training_are_told_before_any_request(repository: Path) -> None:
+    def state(manifest: dict[str, Any]) -> None:
+        manifest["metrics"] |= {"firing_rate.out": 0.125, "firing_rate.gone": 0.5, "other.out": 0.75}
+
+    rewrite(repository / "toy" / "1", state)
+    with serving(repository) as client:
+        # The network has one layer, "out"; a rate of a layer that it has not is no series.
+        assert samples(client, "spikeserve_layer_training_firing_rate") == {("out",): 0.125}
+        client.post("/v2/repository/models/toy/unload")
+        assert samples(client, "spikeserve_layer_training_firing_rate") == {}
+
+
+def test_a_bundle_without_firing_rates_has_no_series_of_them(client: TestClient) -> None:
+    client.post("/predict", json=BODY)
+    assert samples(client, "spikeserve_layer_training_firing_rate") == {}
 
 
 def test_every_version_is_shown_with_its_state(repository: Path) -> None:
