@@ -10,11 +10,10 @@ import numpy as np
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from starlette.routing import BaseRoute
 from typing_extensions import TypeAliasType
 
-from models.coding import MAX_SEED
 from models.spec import Coding, Task
 from service.catalog.registry import Registry
 from service.errors import ModelNotFound, NotReady, ShuttingDown
@@ -22,8 +21,9 @@ from service.http.middleware.keys import KeyRing, is_control
 from service.http.v2.schemas import IndexRequest, LoadRequest, UnloadRequest
 from service.inference import media
 from service.inference.compression import Encoding
+from service.inference.native.options import Options
 from service.inference.native.schemas import PixelEvents, PredictRequest, UnitEvents
-from service.inference.query import Returned
+from service.inference.sessions.options import StreamOptions
 from service.inference.v2.decode import HEADER_LENGTH
 from service.inference.v2.outputs import INPUT
 from service.inference.v2.schemas import InferRequest
@@ -44,10 +44,6 @@ def _header(name: str, description: str, **schema: Any) -> Json:
     return {"name": name, "description": description, "schema": schema}
 
 
-def _option(name: str, description: str, **schema: Any) -> Json:
-    return {"in": "query", "name": name, "description": description, "schema": schema}
-
-
 REQUEST_ID = _header(
     "X-Request-ID",
     "An id that the answer and the log repeat: 1 to 128 letters, digits and any of `._-`. Else they have a new one.",
@@ -65,13 +61,36 @@ JSON_LENGTH = _header(
 CONTENT_ENCODING = _header("Content-Encoding", "How the body is compressed.", type="string", enum=list(Encoding))
 ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be compressed: gzip, deflate.", type="string")
 
-# The parameters of a predict request whose body is not JSON; JSON has them as its fields.
-OPTIONS: list[Json] = [
-    _option("time_steps", "How many steps to run, where the body is not JSON.", type="integer", minimum=1),
-    _option("seed", "The seed of `rate` coding, likewise.", type="integer", minimum=0, maximum=MAX_SEED),
-    _option("return", "What each prediction also holds, likewise.", type="array", items={"enum": list(Returned)})
-    | {"style": "form", "explode": False},
+TAGS = [
+    {"name": "predict", "description": "Samples in, spike counts and classes out: the native API."},
+    {"name": "v2", "description": "The Open Inference Protocol, which clients of Triton and KServe speak."},
+    {
+        "name": "stream",
+        "description": "Sessions: events or values as they happen, an answer for each window of time.",
+    },
+    {"name": "models", "description": "Which models are served, what they take, and examples to send."},
+    {"name": "health", "description": "Checks for an orchestrator, and metrics for Prometheus."},
 ]
+
+# What a session takes: messages of JSON, one a line; or the bytes of events or values.
+STREAMED: Json = {
+    "required": False,
+    "description": "Messages of JSON, one a line; or event records; or, for a model that takes no events, float32 "
+    "values, little-endian.",
+    "content": {"application/x-ndjson": {"schema": {"type": "string"}}, media.RECORDS.decode(): BINARY, **BYTES},
+}
+BODIES = {
+    "predict": "The samples as JSON, as one .npy array, or as events; or the file of a recording.",
+    "infer": "The input tensors: JSON, after which the bytes of tensors may follow; or one .npy array; or events.",
+    "index": "Which versions to list; without a body, all of them.",
+    "load": "Nothing, or an object without parameters.",
+    "unload": "Nothing, or an object whose parameters are accepted and ignored.",
+}
+EXAMPLES: dict[str, Json] = {
+    "index": {"ready": True},
+    "load": {"parameters": {}},
+    "unload": {"parameters": {"unload_dependents": False}},
+}
 # The request headers of an operation, by the last segment of its path.
 REQUEST_HEADERS = {
     "predict": (TIMEOUT, CONTENT_ENCODING),
@@ -109,8 +128,12 @@ def document(app: FastAPI, registry: Registry, keys: KeyRing) -> Json:
     for path, operations in written["paths"].items():
         last = path.rpartition("/")[2]
         if last == "predict":
-            operations["post"]["requestBody"] = {"required": True, "content": {"application/json": body, **ARRAYS}}
-            operations["post"].setdefault("parameters", []).extend(deepcopy(OPTIONS))
+            content = {"application/json": body, **ARRAYS}
+            operations["post"]["requestBody"] = {"required": True, "description": BODIES[last], "content": content}
+            operations["post"].setdefault("parameters", []).extend(_options(written, Options, of="not JSON"))
+        elif last == "stream":
+            operations["post"]["requestBody"] = STREAMED
+            operations["post"]["parameters"].extend(_options(written, StreamOptions))
         elif path.startswith("/v2/") and last in of_v2:
             operations["post"]["requestBody"] = of_v2[last]
         for operation in operations.values():
@@ -150,10 +173,21 @@ def _of_routes(app: FastAPI) -> Json:
     """Return a copy of FastAPI's document, which is made once, without the HEAD operations."""
     if app.openapi_schema is None:
         routes = [_without_head(route) for route in app.routes]
-        app.openapi_schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=routes
+        written = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=routes, tags=TAGS
         )
+        for operations in written["paths"].values():
+            for operation in operations.values():
+                _summarise(operation)
+        app.openapi_schema = written
     return deepcopy(app.openapi_schema)
+
+
+def _summarise(operation: Json) -> None:
+    """Make the first paragraph of an operation's description, which is its docstring's, the summary."""
+    operation["summary"], _, rest = operation.pop("description").partition("\n\n")
+    if rest:
+        operation["description"] = rest
 
 
 def _without_head(route: BaseRoute) -> BaseRoute:
@@ -161,6 +195,28 @@ def _without_head(route: BaseRoute) -> BaseRoute:
     if isinstance(shown, APIRoute) and shown.methods:
         shown.methods = shown.methods - {"HEAD"}
     return shown
+
+
+def _options(written: Json, model: type[BaseModel], of: str | None = None) -> list[Json]:
+    """Return the query's parameters that `model` reads, and add the schemas that they refer to.
+
+    `of` says of which bodies they are, where others have them as fields.
+    """
+    schema = model.model_json_schema(ref_template=REFERENCE)
+    written["components"]["schemas"].update(schema.pop("$defs", {}))
+    parameters = []
+    for name, field in schema["properties"].items():
+        about = field.pop("description")
+        # An option that may be left out has null as its default; a query cannot say null.
+        kind = next((each for each in field.get("anyOf", ()) if each.get("type") != "null"), field)
+        parameter = {"in": "query", "name": name, "description": about, "schema": kind}
+        if of is not None:
+            parameter["description"] = f"{about} Only where the body is {of}."
+            kind.pop("default", None)  # a client that sends defaults would send them beside other bodies too
+        if kind.get("type") == "array":
+            parameter |= {"style": "form", "explode": False}
+        parameters.append(parameter)
+    return parameters
 
 
 def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
@@ -174,10 +230,10 @@ def _v2_bodies(written: Json, infer: Json) -> dict[str, Json]:
     ):
         schema = TypeAdapter[Any](kind).json_schema(ref_template=REFERENCE)
         written["components"]["schemas"].update(schema.pop("$defs", {}))
-        bodies[last] = {"required": last == "infer", "content": {"application/json": {"schema": schema}}}
-    content = bodies["infer"]["content"]
-    content["application/json"]["example"] = infer
-    content |= ARRAYS
+        shown = {"schema": schema, "example": infer if last == "infer" else EXAMPLES[last]}
+        content = {"application/json": shown}
+        bodies[last] = {"required": last == "infer", "description": BODIES[last], "content": content}
+    bodies["infer"]["content"] |= ARRAYS
     return bodies
 
 

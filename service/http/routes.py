@@ -1,4 +1,7 @@
-"""The endpoints of the native API. Errors are exceptions that carry their own status (`service.errors`)."""
+"""The endpoints of the native API. Errors are exceptions that carry their own status (`service.errors`).
+
+In the OpenAPI document, the first line of an endpoint's docstring is its summary, and the rest its description.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ predicting = APIRouter(route_class=DirectRoute)
 
 InServices = Annotated[Services, Depends(services_of)]
 Name = Annotated[str, Path(description="The model's name.")]
-Version = Annotated[str, Path(description="A version of it, a positive integer.")]
+Version = Annotated[str, Path(description="The number of one of the model's versions, from 1 on.")]
 
 ERRORS = {
     400: "The body is not JSON, an object names a field twice, or a header is malformed.",
@@ -42,6 +45,7 @@ ERRORS = {
     504: "The request's time ran out before there was an answer.",
 }
 
+NOT_READY = {503: "A model is loading or failed to load, a worker does not answer, or the server is shutting down."}
 NOT_LIVE = {503: "No worker thread has become free for longer than any request may take; restart the server."}
 
 
@@ -54,6 +58,7 @@ _errors = partial(responses, ERRORS)
 
 PREDICTS: dict[str, Any] = {
     "response_model": PredictResponse,
+    "response_description": "The prediction of each sample, in the order in which they were sent.",
     "responses": _errors(400, 401, 403, 404, 408, 413, 415, 422, 503, 504),
     "tags": ["predict"],
 }
@@ -61,19 +66,28 @@ PREDICTS: dict[str, Any] = {
 
 @predicting.post("/predict", **PREDICTS)
 async def predict(request: Request) -> Response:
-    """Classify each sample with the default model; every request starts from rest."""
+    """Classify samples with the default model.
+
+    Every sample starts from rest. A model whose scores are values answers values, and no class.
+    """
     return await _answer(request, None, None)
 
 
 @predicting.post("/models/{name}/predict", **PREDICTS)
 async def predict_with_model(request: Request, name: Name) -> Response:
-    """Classify each sample with a model's newest version that is ready."""
+    """Classify samples with a model's newest version that is ready.
+
+    Every sample starts from rest. A model whose scores are values answers values, and no class.
+    """
     return await _answer(request, name, None)
 
 
 @predicting.post("/models/{name}/versions/{version}/predict", **PREDICTS)
 async def predict_with_version(request: Request, name: Name, version: Version) -> Response:
-    """Classify each sample with one version of a model."""
+    """Classify samples with one version of a model.
+
+    Every sample starts from rest. A model whose scores are values answers values, and no class.
+    """
     return await _answer(request, name, version)
 
 
@@ -87,40 +101,76 @@ async def _answer(request: Request, name: str | None, version: str | None) -> Re
     return PiecesResponse(answer.content, JSON_HEADERS)
 
 
-@router.get("/models", responses=_errors(401), tags=["models"])
+@router.get(
+    "/models",
+    responses=_errors(401),
+    response_description="Every model with the state of its versions, and the name of the default model.",
+    tags=["models"],
+)
 async def models(services: InServices) -> ModelList:
-    """List the models and the state of each version; with several workers, as the worker that answers has them."""
+    """List the models and the state of each version.
+
+    With several workers, the one that answers lists its own; they differ only while they load.
+    """
     return {"default": services.registry.default, "models": services.registry.model_statuses()}
 
 
-@router.get("/models/{name}", responses=_errors(401, 404, 503), tags=["models"])
+DESCRIBES: dict[str, Any] = {
+    "responses": _errors(401, 404, 503),
+    "response_description": "The version's input, network, metrics and model card, and the states of all versions.",
+    "tags": ["models"],
+}
+
+
+@router.get("/models/{name}", **DESCRIBES)
 async def model(name: Name, services: InServices) -> ModelDescription:
-    """Describe a model: its input, network, measured metrics and model card."""
+    """Describe a model's newest version that is ready."""
     return described(services.registry.get(name), services.registry.version_statuses(name))
 
 
-@router.get("/models/{name}/versions/{version}", responses=_errors(401, 404, 503), tags=["models"])
+@router.get("/models/{name}/versions/{version}", **DESCRIBES)
 async def model_version(name: Name, version: Version, services: InServices) -> ModelDescription:
     """Describe one version of a model."""
     return described(services.registry.get(name, version), services.registry.version_statuses(name))
 
 
-@router.get("/models/{name}/examples", responses=_errors(401, 404, 503), tags=["models"])
+@router.get(
+    "/models/{name}/examples",
+    responses=_errors(401, 404, 503),
+    response_description="A body that can be sent to predict as it is.",
+    tags=["models"],
+)
 async def model_examples(name: Name, services: InServices) -> Examples:
-    """Return the model's golden samples as a request that predict takes."""
+    """Return a model's golden samples as the body of a request.
+
+    Golden samples are those that every engine must answer as recorded before the version is served.
+    """
     return {"inputs": examples(services.registry.get(name))}
 
 
-@router.get("/health/live", responses=responses(NOT_LIVE, 503), tags=["health"])
+@router.get(
+    "/health/live", responses=responses(NOT_LIVE, 503), response_description="The process is live.", tags=["health"]
+)
 async def live(services: InServices) -> Health:
-    """Say that the process is up, and that its threads are not stuck for good; restart it otherwise."""
+    """Tell whether the process is live.
+
+    It is live unless its threads are stuck for good; then restart it.
+    """
     services.control.check_live()
     return {"status": "live"}
 
 
-@router.get("/health/ready", responses=_errors(503), tags=["health"])
+@router.get(
+    "/health/ready",
+    responses=responses(NOT_READY, 503),
+    response_description="The server is ready for requests.",
+    tags=["health"],
+)
 async def ready(services: InServices) -> Health:
-    """Say that the models are loaded, verified and warmed up, in every worker."""
+    """Tell whether the server is ready for requests.
+
+    It is ready once its models are loaded, verified and warmed up, in every worker.
+    """
     await services.control.check_ready()
     return {"status": "ready"}
 
@@ -129,10 +179,11 @@ async def ready(services: InServices) -> Health:
     "/metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **_errors(401)},
+    response_description="The metrics of all workers in Prometheus' text format.",
     tags=["health"],
 )
 async def metrics(services: InServices) -> Response:
-    """Return the metrics of all workers in Prometheus' text format."""
+    """Return the metrics for Prometheus."""
     return Response(await services.control.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -43,18 +43,6 @@ PART_BYTES = 2**16  # of events or values that are worked on at once, unless one
 NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
 
 
-STREAMS: dict[str, Any] = {
-    "responses": {
-        200: {
-            "content": {"application/x-ndjson": {}},
-            "description": "A line for each window, and others; see the page.",
-        },
-        **responses(ERRORS, 401, 403, 404, 415, 422, 503),
-    },
-    "tags": ["stream"],
-}
-
-
 class StreamRoute(WebSocketRoute):
     """A WebSocket's route, which logs and metrics name as they name those of requests."""
 
@@ -102,8 +90,25 @@ def _code(opened: OpenSession) -> int:
     return GOING_AWAY
 
 
-async def stream_by_post(request: Request, name: Name, version: Version | None = None) -> Response:
-    """Serve a session over a body and an answer that are both sent while they come."""
+async def stream_by_post(request: Request, name: Name) -> Response:
+    """Stream to a model's newest version that is ready, and read an answer for each window of time.
+
+    The body and the answer are both sent while they are made, as one session, which keeps the network's state. Clients
+    that cannot read an answer before their body ends use a WebSocket at the same path.
+    """
+    return _lines(request, name, None)
+
+
+async def stream_version_by_post(request: Request, name: Name, version: Version) -> Response:
+    """Stream to one version of a model, and read an answer for each window of time.
+
+    The body and the answer are both sent while they are made, as one session, which keeps the network's state. Clients
+    that cannot read an answer before their body ends use a WebSocket at the same path.
+    """
+    return _lines(request, name, version)
+
+
+def _lines(request: Request, name: str, version: str | None) -> LinesResponse:
     services: Services = request.app.state.services
     exchange = exchange_of(request)
     kind = exchange.headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
@@ -199,7 +204,18 @@ async def _messages(body: Body) -> AsyncIterator[str]:
         yield rest.decode(errors="replace")
 
 
+STREAMS: dict[str, Any] = {
+    "name": "stream_by_post",  # of both, in their operation ids
+    "response_class": Response,  # so that FastAPI documents the content below, and errors as JSON
+    "response_description": "A line of JSON for each window of time, and one at the end.",
+    "responses": {
+        200: {"content": {LinesResponse.media_type: {"schema": {"type": "string"}}}},
+        **responses(ERRORS, 401, 403, 404, 415, 422, 503),
+    },
+    "tags": ["stream"],
+}
+
 streaming = APIRouter(route_class=DirectRoute)
-for path in ("/models/{name}/stream", "/models/{name}/versions/{version}/stream"):
-    streaming.post(path, **STREAMS)(stream_by_post)
+streaming.post("/models/{name}/stream", **STREAMS)(stream_by_post)
+streaming.post("/models/{name}/versions/{version}/stream", **STREAMS)(stream_version_by_post)
 sockets = [StreamRoute(route.path, stream_by_websocket) for route in streaming.routes if isinstance(route, APIRoute)]

@@ -17,7 +17,7 @@ from service.errors import ServiceError, UnsupportedMedia
 from service.http.answers import PiecesResponse
 from service.http.direct import DirectRoute
 from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
-from service.http.routes import ERRORS, NOT_LIVE, InServices, Name, Version, responses
+from service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
 from service.http.services import Services
 from service.http.v2 import metadata, schemas
 from service.inference.media import INFER_TYPES, JSON, media_type, unpacking
@@ -55,101 +55,130 @@ _errors = partial(
 MODEL_ERRORS = _errors(401, 404, 503)
 CONTROL_ERRORS = _errors(400, 401, 403, 404, 408, 413, 415, 503)
 
+STATISTICS = "How many requests succeeded and failed, and the time that their parts took, for each version."
+TENSORS = "The names, datatypes and shapes of the input and the outputs; -1 is an extent that varies."
+READY = "It is ready."
+CONFIG = "The configuration, with the field names of Triton's."
 
-@router.get("", responses=_errors(401))
+
+@router.get("", responses=_errors(401), response_description="The server's name, version and extensions.")
 @router.get("/", include_in_schema=False)
 async def server() -> schemas.ServerMetadata:
-    """Name the server and the extensions that it supports."""
+    """Name the server and the protocol's extensions that it supports."""
     return {"name": metadata.PLATFORM, "version": VERSION, "extensions": EXTENSIONS}
 
 
-@router.get("/health/live", responses=responses(NOT_LIVE, 503))
+@router.get("/health/live", responses=responses(NOT_LIVE, 503), response_description="The process is live.")
 async def live(services: InServices) -> schemas.ServerLive:
-    """Say that the process is up, and that its threads are not stuck for good; restart it otherwise."""
+    """Tell whether the process is live.
+
+    It is live unless its threads are stuck for good; then restart it.
+    """
     services.control.check_live()
     return {"live": True}
 
 
-@router.get("/health/ready", responses=_errors(503))
+@router.get(
+    "/health/ready", responses=responses(NOT_READY, 503), response_description="The server is ready for requests."
+)
 async def ready(services: InServices) -> schemas.ServerReady:
-    """Say that the models are loaded, verified and warmed up, in every worker."""
+    """Tell whether the server is ready for requests.
+
+    It is ready once its models are loaded, verified and warmed up, in every worker.
+    """
     await services.control.check_ready()
     return {"ready": True}
 
 
-@router.get("/models/stats", responses=_errors(401))
+@router.get("/models/stats", responses=_errors(401), response_description=STATISTICS)
 async def stats(services: InServices) -> Statistics:
-    """Return the statistics of this protocol's requests, for every version that is ready."""
+    """Return the statistics of every version that is ready.
+
+    They count the requests of this protocol.
+    """
     registry = services.registry
     return await services.control.statistics(
         (name, each) for name in registry.models for each in _ready(registry, name)
     )
 
 
-@router.get("/models/{name}/stats", responses=MODEL_ERRORS)
+@router.get("/models/{name}/stats", responses=MODEL_ERRORS, response_description=STATISTICS)
 async def model_stats(name: Name, services: InServices) -> Statistics:
-    """Return the statistics of one model's versions."""
+    """Return the statistics of a model's versions that are ready.
+
+    They count the requests of this protocol.
+    """
     services.registry.get(name)
     return await services.control.statistics((name, version) for version in _ready(services.registry, name))
 
 
-@router.get("/models/{name}/versions/{version}/stats", responses=MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}/stats", responses=MODEL_ERRORS, response_description=STATISTICS)
 async def version_stats(name: Name, version: Version, services: InServices) -> Statistics:
-    """Return the statistics of one version."""
+    """Return the statistics of one version of a model.
+
+    They count the requests of this protocol.
+    """
     return await services.control.statistics([(name, services.registry.get(name, version).version)])
 
 
-@router.get("/models/{name}", responses=MODEL_ERRORS)
+@router.get("/models/{name}", responses=MODEL_ERRORS, response_description=TENSORS)
 async def model(name: Name, services: InServices) -> schemas.ModelMetadata:
-    """Describe a model's tensors."""
+    """Describe the tensors of a model's newest version that is ready."""
     return metadata.metadata(services.registry.get(name), _versions(services.registry, name))
 
 
-@router.get("/models/{name}/versions/{version}", responses=MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}", responses=MODEL_ERRORS, response_description=TENSORS)
 async def model_version(name: Name, version: Version, services: InServices) -> schemas.ModelMetadata:
-    """Describe a version's tensors."""
+    """Describe the tensors of one version of a model."""
     return metadata.metadata(services.registry.get(name, version), _versions(services.registry, name))
 
 
-@router.get("/models/{name}/ready", responses=MODEL_ERRORS)
+@router.get("/models/{name}/ready", responses=MODEL_ERRORS, response_description=READY)
 async def model_ready(name: Name, services: InServices) -> schemas.ModelReady:
-    """Say that a model is ready."""
+    """Tell whether a version of a model is ready."""
     return {"name": services.registry.get(name).name, "ready": True}
 
 
-@router.get("/models/{name}/versions/{version}/ready", responses=MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}/ready", responses=MODEL_ERRORS, response_description=READY)
 async def version_ready(name: Name, version: Version, services: InServices) -> schemas.ModelReady:
-    """Say that a version is ready."""
+    """Tell whether one version of a model is ready."""
     return {"name": services.registry.get(name, version).name, "ready": True}
 
 
-@router.get("/models/{name}/config", responses=MODEL_ERRORS)
+@router.get("/models/{name}/config", responses=MODEL_ERRORS, response_description=CONFIG)
 async def config(name: Name, services: InServices) -> schemas.ModelConfig:
-    """Return a model's configuration, with the field names of Triton's."""
+    """Return the configuration of a model's newest version that is ready."""
     return metadata.config(services.registry.get(name))
 
 
-@router.get("/models/{name}/versions/{version}/config", responses=MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}/config", responses=MODEL_ERRORS, response_description=CONFIG)
 async def version_config(name: Name, version: Version, services: InServices) -> schemas.ModelConfig:
-    """Return a version's configuration."""
+    """Return the configuration of one version of a model."""
     return metadata.config(services.registry.get(name, version))
 
 
 INFERS: dict[str, Any] = {
     "response_model": InferResponse,
+    "response_description": "The output tensors, whose first extent is the batch.",
     "responses": _errors(400, 401, 403, 404, 408, 413, 415, 503, 504),
 }
 
 
 @inferring.post("/models/{name}/infer", **INFERS)
 async def infer(request: Request, name: Name) -> Response:
-    """Classify each sample with a model's newest version that is ready; every request starts from rest."""
+    """Classify samples with a model's newest version that is ready.
+
+    Every sample starts from rest, unless the request belongs to a sequence.
+    """
     return await _infer(request, name, None)
 
 
 @inferring.post("/models/{name}/versions/{version}/infer", **INFERS)
 async def infer_with_version(request: Request, name: Name, version: Version) -> Response:
-    """Classify each sample with one version of a model."""
+    """Classify samples with one version of a model.
+
+    Every sample starts from rest, unless the request belongs to a sequence.
+    """
     return await _infer(request, name, version)
 
 
@@ -173,9 +202,13 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     return PiecesResponse(content.pieces, content.headers)
 
 
-@router.post("/repository/index", responses=_errors(400, 401, 403, 408, 413, 415, 503))
+@router.post(
+    "/repository/index",
+    responses=_errors(400, 401, 403, 408, 413, 415, 503),
+    response_description="Every version with its state and, if it is not ready, the reason.",
+)
 async def index(request: Request, services: InServices) -> list[schemas.IndexEntry]:
-    """List every version with its state and, if it is not ready, the reason; and the models that were unloaded.
+    """List every version with its state, and the models that were unloaded.
 
     With several workers, the one that answers lists its own; they differ only while they load.
     """
@@ -185,17 +218,31 @@ async def index(request: Request, services: InServices) -> list[schemas.IndexEnt
     return [entry for entry in entries if entry["state"] == STATES[VersionState.READY] or not wanted.ready]
 
 
-@router.post("/repository/models/{name}/load", responses=CONTROL_ERRORS)
+@router.post(
+    "/repository/models/{name}/load",
+    responses=CONTROL_ERRORS,
+    response_description="Its versions are loaded, in every worker.",
+)
 async def load(request: Request, name: Name, services: InServices) -> schemas.Controlled:
-    """Load a model's versions again; those that are ready go on answering until the new ones are ready."""
+    """Load a model's versions from the repository.
+
+    Those that are ready go on answering until the new ones are ready.
+    """
     parse_optional(await _control_body(request), schemas.LoadRequest)
     await services.control.load(name)
     return {"name": name, "load": True}
 
 
-@router.post("/repository/models/{name}/unload", responses=CONTROL_ERRORS)
+@router.post(
+    "/repository/models/{name}/unload",
+    responses=CONTROL_ERRORS,
+    response_description="No new request is answered by the model, in any worker.",
+)
 async def unload(request: Request, name: Name, services: InServices) -> schemas.Controlled:
-    """Unload a model; requests that have already arrived are still answered."""
+    """Unload a model.
+
+    Requests that have already arrived are still answered.
+    """
     parse_optional(await _control_body(request), schemas.UnloadRequest)
     await services.control.unload(name)
     return {"name": name, "load": False}

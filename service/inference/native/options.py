@@ -29,7 +29,10 @@ class Options(BaseModel):
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="The seed of `rate` coding.")
     stop: StopRule | None = Field(default=None, description="When a sample may end before its last step.")
     returned: Annotated[list[Returned], BeforeValidator(_listed)] = Field(
-        default=[], alias="return", max_length=len(Returned), description="What each prediction also holds, by commas."
+        default=[],
+        alias="return",
+        max_length=len(Returned),
+        description="What each prediction also holds, separated by commas.",
     )
 
 

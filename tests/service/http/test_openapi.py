@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from jsonschema import Draft202012Validator
 
 from models.spec import Coding
 from models.spec.network import Network
 from service.http.openapi import ZERO, example
+from service.inference.sessions.options import StreamOptions
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.serving import serving
@@ -104,6 +107,74 @@ def test_the_headers_that_go_in_and_out_are_named(client: TestClient) -> None:
                 assert answer["headers"].keys() == of_v2 | {"X-Request-ID"}
             assert named == expected
             assert all("X-Request-ID" in response["headers"] for response in operation["responses"].values())
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method} {path}", operation
+
+
+def test_every_operation_parameter_and_answer_is_described_in_sentences(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    for name, operation in operations(document):
+        summary = operation["summary"]
+        assert re.fullmatch(r"[A-Z][^.:\n]{10,100}\.", summary), f"{name}: {summary}"  # one sentence, on one line
+        described = [operation, *operation["parameters"], *operation["responses"].values()]
+        described += [operation["requestBody"]] if "requestBody" in operation else []
+        described += [header for each in operation["responses"].values() for header in each["headers"].values()]
+        for part in described:
+            if part is not operation or "description" in part:
+                assert part["description"].endswith("."), f"{name}: {part}"
+                assert "Successful Response" not in part["description"], name
+    groups = {each["name"]: each["description"] for each in document["tags"]}
+    assert all(description.endswith(".") for description in groups.values())
+    assert {tag for _, operation in operations(document) for tag in operation["tags"]} == groups.keys()
+
+
+def test_operation_ids_stay_as_generated_clients_know_them(client: TestClient) -> None:
+    found = {name: operation["operationId"] for name, operation in operations(client.get("/openapi.json").json())}
+    assert found["post /predict"] == "predict_predict_post"
+    assert found["post /models/{name}/stream"] == "stream_by_post_models__name__stream_post"
+    versioned = "/models/{name}/versions/{version}/stream"
+    assert found[f"post {versioned}"] == "stream_by_post_models__name__versions__version__stream_post"
+    assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda network: f"{network.spec.coding}-{network.spec.input.shape}")
+def test_every_example_validates_against_its_own_schema(tmp_path: Path, network: Network) -> None:
+    publish(tmp_path, network)
+    with serving(tmp_path) as client:
+        document = client.get("/openapi.json").json()
+    examined = []
+    for name, operation in operations(document):
+        bodies = operation.get("requestBody", {"content": {}})["content"].values()
+        for part in (*operation["parameters"], *bodies):
+            if "example" in part:
+                schema = {**part["schema"], "components": document["components"]}
+                Draft202012Validator(schema).validate(part["example"])
+                examined.append(name)
+        if "application/json" in operation.get("requestBody", {"content": {}})["content"]:
+            assert "example" in operation["requestBody"]["content"]["application/json"], name
+    assert {"post /predict", "post /v2/models/{name}/infer", "post /v2/repository/index"} <= set(examined)
+
+
+def test_the_options_of_a_stream_are_those_that_it_takes(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    for path in ("/models/{name}/stream", "/models/{name}/versions/{version}/stream"):
+        named = {each["name"] for each in document["paths"][path]["post"]["parameters"] if each["in"] == "query"}
+        assert named == StreamOptions.model_fields.keys()
+        answer = client.post(path.format(name="toy", version="1"), params={"version": "1"})
+        assert (answer.status_code, "version" in answer.json()["error"]) == (422, True)
+
+
+def test_the_options_of_a_predict_request_are_those_that_a_body_without_fields_takes(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    fields = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    for path in PREDICT:
+        options = [each for each in document["paths"][path]["post"]["parameters"] if each["in"] == "query"]
+        assert {each["name"] for each in options} == fields.keys() - {"inputs"}
+        assert not [each for each in options if "default" in each["schema"]]  # some clients send each default
 
 
 def test_head_is_no_operation_of_its_own(client: TestClient) -> None:
