@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from models.complexity import CONSTANTS, ESTIMATES
+from models.complexity.neuron_operations import OPERATIONS
+from models.spec.rules import Reset
 from tests.pages import ROOT, block_with, curl, section
 from tests.serving import running_shipped
 from training.__main__ import app
@@ -41,8 +43,18 @@ def test_the_command_writes_every_metric_and_estimate_of_the_page(
 def test_the_tables_have_every_estimate_and_every_constant_of_the_code() -> None:
     part = section(PAGE, "Estimates of energy")
     assert [name for name in ESTIMATES if f"`{name}`" not in part] == []
-    rows = dict(re.findall(r"^\| ((?:multiplication|addition|access)[^|]*) \| ([\d.]+) \|$", part, re.MULTILINE))
-    assert {of: float(value) for of, value in rows.items()} == {each.of: each.picojoules for each in CONSTANTS}
+    rows = re.findall(r"^\| ((?:multiplication|addition|access)[^|]*) \| ([\d.]+) \| ([^|]+) \|$", part, re.MULTILINE)
+    assert [(of, float(value), tuple(quoted.split("; "))) for of, value, quoted in rows] == [
+        (each.of, each.picojoules, each.quoted_by) for each in CONSTANTS
+    ]
+    sources = {source for each in CONSTANTS for source in each.quoted_by}
+    assert set(re.findall(r"^- \*([^*]+)\*:", part, re.MULTILINE)) == sources
+
+
+def test_the_operations_of_an_update_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)`[^|]* \| (\d+) \| (\d+) \|", section(PAGE, "NeuroBench's metrics"), re.MULTILINE)
+    subtract = {(node, Reset.SUBTRACT): int(count) for node, count, _ in rows}
+    assert subtract | {(node, Reset.VALUE): int(count) for node, _, count in rows} == OPERATIONS
 
 
 def test_the_request_of_the_page_is_answered_with_a_report() -> None:

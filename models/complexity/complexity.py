@@ -30,14 +30,14 @@ class Work:
     """What runs of a network took, by sample: each array is (batch,).
 
     `acs` and `macs`: connection to the effective operations of steps whose inputs are 0, 1 and -1, and of others.
-    `active`: spiking node to how many of its outputs were not 0. `membrane_updates`: how many membranes a step changed;
-    the first step counts as a change of all. `steps`: the steps that were taken.
+    `active`: spiking node to how many of its outputs were not 0. `membrane_updates`: neuron node to how many of its
+    membranes a step changed; the first step counts as a change of all. `steps`: the steps that were taken.
     """
 
     acs: Mapping[str, Counts]
     macs: Mapping[str, Counts]
     active: Mapping[str, Counts]
-    membrane_updates: Counts
+    membrane_updates: Mapping[str, Counts]
     steps: Counts
 
 
@@ -101,7 +101,7 @@ class Complexity:
             "Effective_MACs": sum(work.macs.values(), np.zeros_like(work.steps)),
             "Effective_ACs": sum(work.acs.values(), np.zeros_like(work.steps)),
             "Dense": self.dense * work.steps,
-            "MembraneUpdates": work.membrane_updates,
+            "MembraneUpdates": sum(work.membrane_updates.values(), np.zeros_like(work.steps)),
             "ActivationSparsity": (neuron_steps - fired) / np.maximum(1, neuron_steps),
             **self.energy.estimates(work.acs, work.macs, work.steps, np.ones_like(work.steps)),
         }
@@ -134,19 +134,20 @@ def active(result: RunResult) -> dict[str, Counts]:
     return {name: np.count_nonzero(raster, axis=(0, *range(2, raster.ndim))) for name, raster in result.rasters.items()}
 
 
-def membrane_updates(network: Network, result: RunResult, steps: Counts) -> Counts:
-    """Return MembraneUpdates of a recorded run from rest, (batch,), over the first `steps` (batch,) of each sample.
+def membrane_updates(network: Network, result: RunResult, steps: Counts) -> dict[str, Counts]:
+    """Return each neuron node's MembraneUpdates, name to (batch,), over the first `steps` (batch,) of each sample.
 
-    A membrane counts in the first step, and in each later one that changes it.
+    `result` is that of a run from rest which recorded membranes. A membrane counts in the first step, and in each later
+    one that changes it.
     """
-    updates = np.zeros_like(steps)
+    updates = {}
     for node in network.spec.nodes:
         if not isinstance(node, Neuron) or isinstance(node, Threshold):
             continue
         membrane = result.membranes[node.name]
         changed = np.count_nonzero(membrane[1:] != membrane[:-1], axis=tuple(range(2, membrane.ndim)))
         first = int(np.prod(membrane.shape[2:]))
-        updates += first + np.where(_within(1, len(changed), steps), changed, 0).sum(axis=0)
+        updates[node.name] = first + np.where(_within(1, len(changed), steps), changed, 0).sum(axis=0)
     return updates
 
 

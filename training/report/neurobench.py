@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from models.coding import encode
 from models.complexity import CONSTANTS, ESTIMATES, Complexity
 from models.complexity.complexity import active, membrane_updates
 from models.complexity.energy import ASSUMPTIONS, SOURCE
+from models.complexity.neuron_operations import update_operations
 from models.engines import Engine, Record, RunResult
 from models.engines.base import Counts
 from training.data.datasets import Split
@@ -26,7 +28,12 @@ OWN_OPERATIONS = (
     "weights met by inputs other than 0, zeros among the weights included; a connection whose input is the same at "
     "every step is computed, and counted, once"
 )
+NO_NUMBER = "not given, since the harness has no number of operations for a neuron like that of these nodes"
 FOOTPRINT = "bytes of the bundle's tensors; the harness adds the buffers that a framework's modules have beside them"
+
+
+def _share_of_zeros(others: int, of: int) -> float:
+    return 1 - others / of if of else 0.0
 
 
 @dataclass
@@ -39,12 +46,12 @@ class Calls:
 
 @dataclass
 class Totals:
-    """What all samples of a split took together; `acs`, `macs` and `active` are by name."""
+    """What all samples of a split took together; the first four are by the name of a connection or a node."""
 
     acs: dict[str, int]
     macs: dict[str, int]
     active: dict[str, int]
-    membrane_updates: int = 0
+    membrane_updates: dict[str, int]
     steps: int = 0
     right: int = 0
     synaptic_operations: int = 0
@@ -61,31 +68,6 @@ class Measured:
     totals: Totals = field(repr=False)
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """NeuroBench's metrics by their names; those of a workload are for each sample, as the harness has them."""
-        totals, spec = self.totals, self.complexity.network.spec
-        outputs = {name: neurons * totals.steps for name, neurons in spec.layers.items()}
-        sparsity = {
-            name: 1 - totals.active[name] / all_outputs if all_outputs else 0.0 for name, all_outputs in outputs.items()
-        }
-        everything = sum(outputs.values())
-        accuracy = {"ClassificationAccuracy": totals.right / self.samples} if spec.scores.has_classes else {}
-        return {
-            "Footprint": self.complexity.footprint,
-            "ConnectionSparsity": self.complexity.connection_sparsity,
-            "ParameterCount": self.complexity.parameter_count,
-            "ActivationSparsity": 1 - sum(totals.active.values()) / everything if everything else 0.0,
-            "ActivationSparsityByLayer": sparsity,
-            "SynapticOperations": {
-                "Effective_MACs": sum(totals.macs.values()) / self.samples,
-                "Effective_ACs": sum(totals.acs.values()) / self.samples,
-                "Dense": self.complexity.dense * totals.steps / self.samples,
-            },
-            "MembraneUpdates": totals.membrane_updates / self.samples,
-            **accuracy,
-        }
-
-    @property
     def counted(self) -> dict[str, int]:
         """The whole numbers, over all samples, that the metrics of the workload are made of."""
         totals, spec = self.totals, self.complexity.network.spec
@@ -94,11 +76,55 @@ class Measured:
             "Effective_MACs": sum(totals.macs.values()),
             "Effective_ACs": sum(totals.acs.values()),
             "Dense": self.complexity.dense * totals.steps,
-            "MembraneUpdates": totals.membrane_updates,
+            "MembraneUpdates": sum(totals.membrane_updates.values()),
+            **self.neuron_operations,
             "activations": sum(spec.layers.values()) * totals.steps,
             "activations_not_0": sum(totals.active.values()),
             "right": totals.right,
         }
+
+    @property
+    def neuron_operations(self) -> dict[str, int]:
+        """The whole numbers of NeuronOperations, by their names; none where the harness has no number for a neuron."""
+        numbers, unknown = update_operations(self.complexity.network)
+        if unknown:
+            return {}
+        shapes, totals = self.complexity.network.spec.output_shapes, self.totals
+        return {
+            "Effective Neuron Ops": sum(number * totals.membrane_updates[node] for node, number in numbers.items()),
+            "Neuron Dense Ops": totals.steps * sum(number * prod(shapes[node]) for node, number in numbers.items()),
+        }
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """NeuroBench's metrics by their names; those of a workload are for each sample, as the harness has them."""
+        counted, totals = self.counted, self.totals
+        per_sample = {name: count / self.samples for name, count in counted.items()}
+        outputs = {name: neurons * totals.steps for name, neurons in self.complexity.network.spec.layers.items()}
+        metrics = {
+            "Footprint": self.complexity.footprint,
+            "ConnectionSparsity": self.complexity.connection_sparsity,
+            "ParameterCount": self.complexity.parameter_count,
+            "ActivationSparsity": _share_of_zeros(counted["activations_not_0"], counted["activations"]),
+            "ActivationSparsityByLayer": {
+                name: _share_of_zeros(totals.active[name], count) for name, count in outputs.items()
+            },
+            "SynapticOperations": {name: per_sample[name] for name in ("Effective_MACs", "Effective_ACs", "Dense")},
+            "MembraneUpdates": per_sample["MembraneUpdates"],
+        }
+        if self.neuron_operations:
+            metrics["NeuronOperations"] = {name: per_sample[name] for name in self.neuron_operations}
+        if self.complexity.network.spec.scores.has_classes:
+            metrics["ClassificationAccuracy"] = per_sample["right"]
+        return metrics
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What a reader should know of some metrics, by their names."""
+        _, unknown = update_operations(self.complexity.network)
+        if not unknown:
+            return {"Footprint": FOOTPRINT}
+        return {"Footprint": FOOTPRINT, "NeuronOperations": f"{NO_NUMBER}: {', '.join(unknown)}"}
 
     @property
     def energy(self) -> dict[str, float]:
@@ -119,7 +145,7 @@ class Measured:
             "time_steps": self.totals.steps // self.samples,
             "NeuroBench": self.metrics,
             "counted": self.counted,
-            "notes": {"Footprint": FOOTPRINT},
+            "notes": self.notes,
             "synaptic_operations": {"per_sample": self.totals.synaptic_operations / self.samples, "of": OWN_OPERATIONS},
             "energy_estimate": {
                 "unit": "pJ per sample",
@@ -137,7 +163,7 @@ def measure(complexity: Complexity, engine: Engine, split: Split, batch: int = B
     Each batch is run in parts, so that no more is recorded at once than some samples take.
     """
     names = complexity.connections
-    totals = Totals(dict.fromkeys(names, 0), dict.fromkeys(names, 0), dict.fromkeys(engine.spec.layers, 0))
+    totals = Totals(dict.fromkeys(names, 0), dict.fromkeys(names, 0), dict.fromkeys(engine.spec.layers, 0), {})
     for start in range(0, len(split), batch):
         calls: dict[str, Calls] = {}
         for part in _parts(split, start, min(start + batch, len(split)), complexity):
@@ -169,7 +195,8 @@ def _add(part: Split, complexity: Complexity, engine: Engine, totals: Totals, ca
         call.valued[block] |= each.valued.any(axis=1)
     for name, fired in active(result).items():
         totals.active[name] += int(fired.sum())
-    totals.membrane_updates += int(membrane_updates(complexity.network, result, steps).sum())
+    for name, updates in membrane_updates(complexity.network, result, steps).items():
+        totals.membrane_updates[name] = totals.membrane_updates.get(name, 0) + int(updates.sum())
     totals.steps += int(steps.sum())
     totals.right += int((result.class_index == part.labels).sum())
     if result.synaptic_operations is not None:
