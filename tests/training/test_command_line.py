@@ -22,6 +22,7 @@ from training.__main__ import app
 from training.config import TrainingConfig
 from training.errors import InvalidConfig
 from training.fit.folder import RunFolder
+from training.report.evaluate import ACCURACY_VARIES
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,8 @@ def test_the_published_bundle_gives_the_counts_of_the_evaluation(finished: Path)
         np.testing.assert_array_equal(result.spike_counts, saved["spike_counts"])
     assert bundle.manifest.metrics["test_accuracy"] == (saved["class_index"] == saved["y"]).mean()
     assert "Firing rates" in bundle.card
+    assert ACCURACY_VARIES in " ".join(bundle.card.split())
+    assert bundle.manifest.firing_rates == RunFolder(finished / "runs" / "stripes-1").metrics["firing_rates"]
 
 
 def test_export_publishes_the_next_version_and_evaluate_runs_any_engine(finished: Path) -> None:
@@ -72,7 +75,9 @@ def test_export_publishes_the_next_version_and_evaluate_runs_any_engine(finished
     assert "Published stripes version 2" in again.stdout
     results = {training_here("evaluate", run, "--engine", engine).stdout for engine in ("torch", "onnx")}
     assert len(results) == 1
-    assert "Test accuracy" in results.pop()
+    printed = " ".join(results.pop().split())  # a line is as wide as the terminal
+    assert "Test accuracy" in printed
+    assert ACCURACY_VARIES in printed
 
 
 def test_resume_goes_on_under_the_runs_own_configuration(finished: Path) -> None:

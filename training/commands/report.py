@@ -17,6 +17,7 @@ from training.commands.groups import console
 from training.config import DataConfig, TrainingConfig
 from training.data.datasets import load_for
 from training.errors import InvalidData
+from training.report.evaluate import ACCURACY_VARIES
 from training.report.neurobench import BATCH, Measured, measure
 
 
@@ -50,6 +51,8 @@ def report(
     if output is not None:
         output.write_text(json.dumps(document, indent=2) + "\n")
     console.print(_metrics(measured, f"{name} version {read.manifest.version}, {data.name}"))
+    if spec.scores.has_classes:
+        console.print(ACCURACY_VARIES, highlight=False)
     console.print(_energy(measured))
 
 

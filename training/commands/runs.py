@@ -18,7 +18,7 @@ from training.config import TrainingConfig
 from training.data.datasets import Dataset, load
 from training.fit.folder import RunFolder
 from training.publish.export import export
-from training.report.evaluate import Evaluation, evaluate
+from training.report.evaluate import ACCURACY_VARIES, Evaluation, evaluate
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 NameOption = Annotated[str | None, typer.Option(help="The model's name.", show_default="the data set's")]
@@ -61,6 +61,7 @@ def print_evaluation(evaluation: Evaluation, data: Dataset) -> None:
     console.print(table)
     right = round(evaluation.accuracy * len(data.test))
     console.print(f"Test accuracy {evaluation.accuracy:.2%} ({right} of {len(data.test)})", highlight=False)
+    console.print(ACCURACY_VARIES, highlight=False)
     console.print(f"Synaptic operations per sample {evaluation.synaptic_operations.mean():.0f}", highlight=False)
 
 

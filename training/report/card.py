@@ -9,7 +9,7 @@ from models.engines.anytime import Calibration
 from models.spec.network import Network
 from models.spec.parameters import show
 from training.config import TrainingConfig
-from training.report.evaluate import Evaluation
+from training.report.evaluate import ACCURACY_VARIES, Evaluation
 from training.report.parity import Parity
 
 EARLY = "Answers before the last step"  # the heading of what a calibration does
@@ -118,7 +118,7 @@ def training_card(
             "Accuracy on the test samples": f"{evaluation.accuracy:.2%}",
             "Synaptic operations per sample": f"{evaluation.synaptic_operations.mean():.0f} on average",
             "Training": f"surrogate {config.optimisation.surrogate} (slope {config.optimisation.slope:g}), "
-            f"seed {config.seed}",
+            f"seed {config.seed}. {ACCURACY_VARIES}",
         },
         {
             "Firing rates": "Spikes per neuron and step on the test samples.\n\n"

@@ -14,6 +14,9 @@ from models.spec.network import FloatArray
 from training.data.datasets import Labels, Split
 
 BATCH = 128
+ACCURACY_VARIES = (
+    "Training again with another seed or split, or on another machine, gives other weights and so another accuracy."
+)
 
 
 @dataclass(frozen=True)
