@@ -52,7 +52,7 @@ class Complexity:
     @property
     def parameter_count(self) -> int:
         """ParameterCount: the values of all tensors, which are weights, biases and parameters of each neuron."""
-        return sum(tensor.size for tensor in self.network.tensors.values())
+        return self.network.parameter_count
 
     @property
     def footprint(self) -> int:

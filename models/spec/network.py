@@ -39,6 +39,11 @@ class Network:
             owned[name] = _checked(name, np.array(self.tensors[name], order="C"), shape)
         object.__setattr__(self, "tensors", MappingProxyType(owned))
 
+    @property
+    def parameter_count(self) -> int:
+        """How many values its tensors have: weights, biases and parameters of each neuron."""
+        return sum(tensor.size for tensor in self.tensors.values())
+
     def parameter(self, node: Node, name: str) -> FloatArray:
         """Return a parameter as float32: a scalar array, or one that spreads over the layer's shape.
 

@@ -28,11 +28,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def parameters_of(network: Network) -> int:
-    """Return the number of values in a network's tensors."""
-    return sum(tensor.size for tensor in network.tensors.values())
-
-
 def parity_table(parity: Sequence[Parity]) -> str:
     """Return a table of how each engine compares with the reference."""
     rows = [
@@ -108,7 +103,7 @@ def training_card(
     return markdown(
         name,
         f"A spiking network that tells {spec.classes} classes apart: {config.network.architecture}, "
-        f"{config.network.neuron} neurons, {parameters_of(network)} parameters, {spec.time_steps} time steps, "
+        f"{config.network.neuron} neurons, {network.parameter_count} parameters, {spec.time_steps} time steps, "
         f"{spec.coding} coding.",
         {
             "Input": f"{show(spec.input.shape)} raw values from {spec.input.described_range}",

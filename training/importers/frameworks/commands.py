@@ -213,7 +213,7 @@ def _card(
     return imported_card(
         name,
         f"A spiking network from {framework.name} {framework.version}: {len(network.spec.nodes)} nodes, "
-        f"{report_card.parameters_of(network)} parameters",
+        f"{network.parameter_count} parameters",
         network.spec,
         {"Rule": f"{framework.name} {framework.rule}; each node of the spec says its own"},
         {

@@ -21,7 +21,7 @@ from training.importers.builder import Options
 from training.importers.frameworks.convert import convert
 from training.importers.frameworks.spikeserve import FRAMEWORK
 from training.publish.publish import Published, publish_trained
-from training.report.card import markdown, parameters_of, parity_table
+from training.report.card import markdown, parity_table
 from training.report.evaluate import Evaluation, evaluate
 from training.report.parity import Parity
 
@@ -86,7 +86,7 @@ def _card(name: str, rounded: RoundedNetwork, evaluation: Evaluation, parity: Se
     return markdown(
         name,
         f"A spiking network that tells {spec.classes} classes apart, trained in a loop of its author's own: "
-        f"{parameters_of(rounded.network)} parameters, {spec.time_steps} time steps, {spec.coding} coding.",
+        f"{rounded.network.parameter_count} parameters, {spec.time_steps} time steps, {spec.coding} coding.",
         {
             "Input": f"{show(spec.input.shape)} values from {spec.input.low:g} to {spec.input.high:g}",
             "Classes": ", ".join(spec.labels),

@@ -38,7 +38,6 @@ from training.importers.nir.export import named_rules, to_graph
 from training.importers.nir.file import NirFile, read, write
 from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from training.publish.publish import Published, publish_imported
-from training.report.card import parameters_of
 from training.report.parity import Parity
 
 CANNOT_BE_SERVED = 1
@@ -123,7 +122,7 @@ def _card(name: str, file_name: str, file: NirFile, rules: Rules, conversion: Co
         **({"Reset timing": str(rules.reset_timing)} if rules.reset_timing else {}),
     }
     repairs = "\n".join(f"- {sentence}" for sentence in conversion.warnings) or "Nothing."
-    origin = f"A spiking network from a NIR file: {network.spec.classes} outputs, {parameters_of(network)} parameters"
+    origin = f"A spiking network from a NIR file: {network.spec.classes} outputs, {network.parameter_count} parameters"
     return imported_card(name, origin, network.spec, facts, {"What was repaired or looks wrong": repairs}, parity)
 
 
