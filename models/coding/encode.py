@@ -116,16 +116,16 @@ def _direct(values: FloatArray, *_: object) -> FloatArray:
 
 def _rate(values: FloatArray, time_steps: int, seed: int | Sequence[int], first: int) -> FloatArray:
     if isinstance(seed, int):
-        return (_uniform(seed, time_steps, values.shape[1:], first)[:, np.newaxis] < values).astype(np.float32)
+        return (uniform(seed, time_steps, values.shape[1:], first)[:, np.newaxis] < values).astype(np.float32)
     if len(seed) != len(values):
         raise InvalidInput(f"seed holds {len(seed)} seeds for {len(values)} samples, expected one for each")
     steps = np.empty((time_steps, *values.shape), np.float32)
     for sample, key in enumerate(seed):
-        steps[:, sample] = _uniform(key, time_steps, values.shape[1:], first) < values[sample]
+        steps[:, sample] = uniform(key, time_steps, values.shape[1:], first) < values[sample]
     return steps
 
 
-def _uniform(seed: int, time_steps: int, shape: Shape, first: int) -> FloatArray:
+def uniform(seed: int, time_steps: int, shape: Shape, first: int = 0) -> FloatArray:
     """Return (time_steps, *shape) random numbers in [0, 1), multiples of 2**-24, which are exact in float32.
 
     They are those of the steps from `first` on.

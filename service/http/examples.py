@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from models.bundle import Bundle
-from models.spec import Coding, Input
+from models.coding import encode
+from models.coding.decode import decode
+from models.spec import Coding, Input, Task
 from models.spec.network import FloatArray
 from service.catalog.loaded import LoadedModel
 from service.http.schemas import EventsExample
@@ -18,9 +21,10 @@ MOST_EVENTS = 20_000  # or values, of one example, so that an answer stays small
 def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | list[list[list[float]]]:
     """Return golden samples, each an input for `predict`: as events for `spikes` coding, else as raw values.
 
-    A bundle keeps golden samples as the network gets them. Left out are those from which the sample cannot be told:
-    those of `rate` and `latency` coding; values that no raw value is normalised to; and spikes that are not sent as the
-    greatest value of their range. So are samples of more than MOST_EVENTS events or values.
+    A bundle keeps golden samples as the network gets them. Of `rate` and `latency` coding the answer has raw values that
+    are encoded as the same spikes. Left out are samples that cannot be told: values, or spikes, that no raw value
+    gives; and spikes that are not sent as the greatest value of their range. So are samples of more than MOST_EVENTS
+    events or values.
     """
     bundle = model.bundle
     if not isinstance(bundle, Bundle):
@@ -33,6 +37,8 @@ def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | li
         return [sample.ravel().tolist() for sample in _raw(encoded[0], declared)]
     if model.spec.coding is Coding.CURRENT:
         return [sample.reshape(len(sample), -1).tolist() for sample in _raw(encoded.swapaxes(0, 1), declared)]
+    if model.spec.coding in (Coding.RATE, Coding.LATENCY):
+        return [sample.ravel().tolist() for sample in _decoded(encoded, model.spec)]
     return []
 
 
@@ -43,6 +49,18 @@ def _events(encoded: FloatArray, declared: Input) -> Iterator[EventsExample]:
         t, unit = np.nonzero(raster)
         if len(t) <= MOST_EVENTS and (raster[t, unit] == greatest[unit]).all():
             yield {"t": t.tolist(), "unit": unit.tolist()}
+
+
+def _decoded(encoded: FloatArray, task: Task) -> Iterator[FloatArray]:
+    """Yield raw values that are encoded as the spikes of each sample for which there are some."""
+    scale, offset = task.input.factors
+    if math.prod(task.input.shape) > MOST_EVENTS or not scale.all():
+        return
+    for index in range(encoded.shape[1]):
+        exact = (decode(encoded[:, index], task.coding).astype(np.float64) - offset) / scale
+        raw = np.clip(exact.astype(np.float32), *task.input.range)
+        if (encode(raw[np.newaxis], task).steps[:, 0] == encoded[:, index]).all():
+            yield raw
 
 
 def _raw(samples: FloatArray, declared: Input) -> Iterator[FloatArray]:

@@ -58,6 +58,12 @@ TIMEOUT = _header(
 JSON_LENGTH = _header(
     HEADER_LENGTH, "The bytes of the JSON, after which the tensors' bytes follow.", type="integer", minimum=0
 )
+TIMING_WANTED = _header("X-Server-Timing", "Whatever it says, the answer has `Server-Timing`.", type="string")
+SERVER_TIMING = _header(
+    "Server-Timing",
+    "Where the time went, in milliseconds, if X-Server-Timing was sent: decode, queue, encode, run, render.",
+    type="string",
+)
 CONTENT_ENCODING = _header("Content-Encoding", "How the body is compressed.", type="string", enum=list(Encoding))
 ACCEPT_ENCODING = _header("Accept-Encoding", "How the answer may be compressed: gzip, deflate.", type="string")
 
@@ -93,8 +99,8 @@ EXAMPLES: dict[str, Json] = {
 }
 # The request headers of an operation, by the last segment of its path.
 REQUEST_HEADERS = {
-    "predict": (TIMEOUT, CONTENT_ENCODING),
-    "infer": (TIMEOUT, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING),
+    "predict": (TIMEOUT, TIMING_WANTED, CONTENT_ENCODING),
+    "infer": (TIMEOUT, TIMING_WANTED, JSON_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING),
 }
 
 # A handwritten 0, eight rows of eight pixels of 0 to 16: the first image of scikit-learn's digits.
@@ -159,8 +165,10 @@ def _describe_headers(operation: Json, last: str) -> None:
     operation["parameters"] = [*operation.get("parameters", ()), *({"in": "header"} | each for each in headers)]
     for response in operation["responses"].values():
         response["headers"] = _response_headers(REQUEST_ID)
+    answer = operation["responses"]["200"]
+    if last in ("predict", "infer"):
+        answer["headers"] |= _response_headers(SERVER_TIMING)
     if last == "infer":
-        answer = operation["responses"]["200"]
         answer["content"] |= BYTES
         answer["headers"] |= _response_headers(JSON_LENGTH, CONTENT_ENCODING)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.http.answers import JSON_HEADERS, PiecesResponse
+from service.http.answers import JSON_HEADERS, PiecesResponse, server_timing
 from service.http.describe import described
 from service.http.direct import DirectRoute
 from service.http.examples import examples
@@ -98,7 +98,7 @@ async def _answer(request: Request, name: str | None, version: str | None) -> Re
     kind, unpack = media_type(exchange.headers, *PREDICT_TYPES), unpacking(exchange.headers, exchange.body)
     codec = NativeCodec(model, unpack, kind, request.scope["query_string"])
     answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
-    return PiecesResponse(answer.content, JSON_HEADERS)
+    return PiecesResponse(answer.content, JSON_HEADERS + server_timing(exchange.headers, answer.record.times))
 
 
 @router.get(

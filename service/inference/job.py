@@ -142,7 +142,9 @@ class Job(Generic[Content]):
     def decode(self) -> None:
         """Decode the body and reserve the answer's bytes, unless it is over; raises what the codec raises."""
         if not self.over and self.codec is not None:
+            began = perf_counter()
             query = self.codec.decode(self.body)
+            self.times.decode_seconds = perf_counter() - began
             self.answer_size = query.answer_bytes
             reserve_answer(self.reserve, self.answer_size)
             self.query, self.body = query, b""

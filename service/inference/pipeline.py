@@ -76,6 +76,7 @@ class Pipeline:
             raise _late(model)
         query = codec.decode_small(content) if len(content) <= SMALL_BODY else None
         if query is not None:
+            times.decode_seconds = perf_counter() - times.arrived
             short = query.answer_bytes <= SHORT_BYTES
             reserve_answer(body.reserve, query.answer_bytes)
             alone = query.sequence is None and not query.returned

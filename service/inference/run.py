@@ -80,7 +80,7 @@ def compute(model: LoadedModel, shards: Sequence[Shard], stop: Stop | None = Non
     ended = perf_counter()
     end = 0
     for shard in taken:
-        shard.job.times.run_began, shard.job.times.run_ended = started, ended
+        shard.job.times.ran(started, ended)
         start, end = end, end + shard.stop - shard.start
         own = result if len(taken) == 1 else result[start:end]
         if after is not None:

@@ -47,9 +47,13 @@ class VersionRecord(NamedTuple):
 
 @dataclass
 class Times:
-    """When a request arrived, was encoded, and its last run began and ended, by `perf_counter`."""
+    """When a request's body had arrived, was encoded, and its first run began and its last one ended, by `perf_counter`.
+
+    `decode_seconds` is what decoding the body took.
+    """
 
     arrived: float
+    decode_seconds: float = 0.0
     encode_began: float = 0.0
     encode_ended: float = 0.0
     run_began: float = 0.0
@@ -59,6 +63,11 @@ class Times:
     def encode_seconds(self) -> float:
         """The seconds that encoding took."""
         return self.encode_ended - self.encode_began
+
+    def ran(self, began: float, ended: float) -> None:
+        """Count a run; a request of many samples has several, maybe side by side."""
+        self.run_began = min(self.run_began, began) if self.run_ended else began
+        self.run_ended = max(self.run_ended, ended)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from service.catalog.registry import Registry
 from service.catalog.version import Version as ModelVersion
 from service.catalog.version import VersionState
 from service.errors import ServiceError, UnsupportedMedia
-from service.http.answers import PiecesResponse
+from service.http.answers import PiecesResponse, server_timing
 from service.http.direct import DirectRoute
 from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
 from service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
@@ -199,7 +199,7 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
         raise
     content = answer.content
     services.infer_statistics.count_success(model, answer.record, content.decode_seconds, content.render_seconds)
-    return PiecesResponse(content.pieces, content.headers)
+    return PiecesResponse(content.pieces, [*content.headers, *server_timing(exchange.headers, answer.record.times)])
 
 
 @router.post(

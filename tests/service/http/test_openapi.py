@@ -99,12 +99,13 @@ def test_the_headers_that_go_in_and_out_are_named(client: TestClient) -> None:
             named = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
             expected = {"X-Request-ID"}
             if path.endswith(("/predict", "/infer")):
-                expected |= {"X-Request-Timeout-Ms", "Content-Encoding"}
+                expected |= {"X-Request-Timeout-Ms", "X-Server-Timing", "Content-Encoding"}
+                assert "Server-Timing" in operation["responses"]["200"]["headers"]
             if path.endswith("/infer"):
                 expected |= of_v2 | {"Accept-Encoding"}
                 answer = operation["responses"]["200"]
                 assert answer["content"].keys() == {"application/json", "application/octet-stream"}
-                assert answer["headers"].keys() == of_v2 | {"X-Request-ID"}
+                assert answer["headers"].keys() == of_v2 | {"X-Request-ID", "Server-Timing"}
             assert named == expected
             assert all("X-Request-ID" in response["headers"] for response in operation["responses"].values())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from models.bundle import Golden
 from models.bundle.repository import ModelRepository
 from models.coding import encode
 from models.engines import EngineName
@@ -344,10 +346,36 @@ def test_examples_that_are_no_spikes_are_the_raw_values(coding: Coding, tmp_path
 
 
 @pytest.mark.parametrize("coding", [Coding.RATE, Coding.LATENCY])
-def test_there_are_no_examples_where_the_raw_values_cannot_be_told(coding: Coding, tmp_path: Path) -> None:
-    publish(tmp_path, toy(coding))
+@pytest.mark.parametrize("time_steps", [1, 2, 7])
+def test_examples_of_rate_and_latency_coding_give_the_same_spikes(
+    coding: Coding, time_steps: int, tmp_path: Path
+) -> None:
+    # Raw values of 2 to 10 are normalised to 0 to 1, 0.125 × value − 0.25, both ends among them.
+    raw = np.random.default_rng(3).uniform(2, 10, (20, 2)).astype(np.float32)
+    raw[0], raw[1] = 2, 10
+    declared = {"shape": [2], "low": 2, "high": 10, "scale": 0.125, "offset": -0.25}
+    spec = Spec.read(toy(coding, time_steps).spec.model_dump(mode="json") | {"input": declared})
+    bundle = contents(Network(spec, toy().tensors), samples=raw)
+    ModelRepository(tmp_path).publish(bundle)
     with serving(tmp_path) as client:
-        assert client.get("/models/toy/examples").json() == {"inputs": []}
+        examples = client.get("/models/toy/examples").json()
+        answer = client.post("/predict", json=examples).json()
+    told = np.array(examples["inputs"], np.float32)
+    np.testing.assert_array_equal(encode(told, spec).steps, bundle.golden.inputs.steps)
+    assert [prediction["spike_counts"] for prediction in answer["predictions"]] == bundle.golden.spike_counts.tolist()
+    assert told[0].tolist() == [2, 2]  # nothing spikes
+    assert told[1].tolist() == [10, 10]  # all that can does
+
+
+def test_spikes_that_no_value_gives_are_no_examples(tmp_path: Path) -> None:
+    # Drawn by the seed 1, of which those of 7 steps are hardly those of any value by the seed 0; a silent sample is.
+    network = toy(Coding.RATE, 7)
+    drawn = encode(np.array([[0.5, 0.5], [0, 0]], np.float32), network.spec, seed=1)
+    result, _ = ReferenceEngine(network).run(drawn)
+    golden = Golden(drawn, result.spike_counts, result.readout)
+    ModelRepository(tmp_path).publish(replace(contents(network), golden=golden))
+    with serving(tmp_path) as client:
+        assert client.get("/models/toy/examples").json() == {"inputs": [[0, 0]]}
 
 
 def test_a_description_says_the_thresholds_and_what_a_dense_network_does(tmp_path: Path) -> None:
