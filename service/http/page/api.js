@@ -1,5 +1,8 @@
 // The server: requests with the key, its errors as sentences, and how long each answer took.
 
+const TOO_LARGE = 413;
+const TIMED = { "X-Server-Timing": "1" }; // asks for the header Server-Timing
+
 let key = "";                 // kept only here, until the page is closed
 let onKeyNeeded = () => {};
 
@@ -53,11 +56,23 @@ export function predict(model, sample, { version, signal, ...fields }) {
   const path = `${pathOf(model, version)}/predict`;
   if (!sample.file) {
     const body = JSON.stringify({ inputs: [sample.value], ...fields });
-    return exchange(path, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
+    return exchange(path, { method: "POST", headers: { "Content-Type": "application/json", ...TIMED }, body, signal });
   }
   const query = new URLSearchParams(Object.entries(fields).map(([name, value]) => [name, String(value)]));
   const type = sample.file.name.endsWith(".npy") ? "application/x-npy" : "application/octet-stream";
-  return exchange(`${path}?${query}`, { method: "POST", headers: { "Content-Type": type }, body: sample.file, signal });
+  return exchange(`${path}?${query}`, { method: "POST", headers: { "Content-Type": type, ...TIMED }, body: sample.file, signal });
+}
+
+// Asks with each list of what to return in turn, until the answer is not too long; then `tooLong` says why not the first.
+export async function predictReturning(model, sample, fields, ...lists) {
+  let tooLong;
+  for (const [place, returned] of lists.entries()) {
+    try { return { ...await predict(model, sample, { ...fields, return: returned }), tooLong }; } catch (error) {
+      if (error.status !== TOO_LARGE || place === lists.length - 1) throw error;
+      tooLong ??= error.message;
+    }
+  }
+  throw new Error("There is no list of what to return.");
 }
 
 const streamOf = (model, options) => `${pathOf(model)}/stream?${new URLSearchParams(options)}`;

@@ -1,9 +1,8 @@
 // The input: examples to click, a pad to draw on, a file to drop, or a sample that is typed in.
-import { at, colours, extent, make, plain, product, theme } from "./dom.js";
-import { allowsSteps, eventsOf, firstSample, imageOf, perStep, rangeOf, shaped } from "./model.js";
+import { at, colours, extent, make, plain, product } from "./dom.js";
+import { allowsSteps, eventsOf, firstSample, imageOf, perStep, rawOf, shaped, sharesOf } from "./model.js";
 import { readNpy } from "./npy.js";
-import { context } from "./plot.js";
-import { bytesOf } from "./raster.js";
+import { Pad, drawImage } from "./pad.js";
 
 const THUMBNAIL = 48; // cells along a side of an example's picture, at most
 const SHOWN_BYTES = 2 ** 22; // of a file that is also shown here
@@ -11,9 +10,8 @@ const SHOWN_BYTES = 2 ** 22; // of a file that is also shown here
 let model = null;
 let examples = [];
 let image = null;  // { channels, height, width } where the model's input is an image
-let ink = null;    // 0 to 1 for each value of the image
+let pad = null;    // whose shares are the image, also where it cannot be drawn on
 let sample = null; // { value }, or { file, shown }: what is sent, and what a file holds where that is known
-let cell = 0;      // of the pad, where the keyboard paints
 let changed = () => {};
 let failed = () => {};
 
@@ -27,7 +25,7 @@ const drawable = () => image?.channels === 1;
 // Shows a model's ways of input, and chooses its first example where it has one.
 export function showInputs(chosen, found) {
   [model, examples, image, sample] = [chosen, found, imageOf(chosen), null];
-  ink = image && new Float32Array(product(model.input.shape));
+  pad.use(image);
   at("pad").hidden = at("clear").hidden = !drawable();
   at("picture").hidden = !image || drawable();
   at("steps-field").hidden = !allowsSteps(model);
@@ -69,7 +67,7 @@ function chooseExample(index) {
   const value = examples[index];
   at("json").value = JSON.stringify(value);
   press(index);
-  if (image) ink = inkOf(value);
+  if (image) pad.shares = sharesOf(model, value);
   use({ value, name: `example ${index + 1}` });
 }
 
@@ -85,21 +83,6 @@ function use(given) {
   changed();
 }
 
-function inkOf(value) {
-  return Float32Array.from([value].flat(Infinity), (each, unit) => {
-    const { low, high } = rangeOf(model, unit);
-    return (each - low) / (high - low);
-  });
-}
-
-// The sample that the ink is, in the model's range, to three digits after the point.
-function inked() {
-  return shaped(Array.from(ink, (each, unit) => {
-    const { low, high } = rangeOf(model, unit);
-    return Math.round((low + (high - low) * each) * 1000) / 1000;
-  }), model.input.shape);
-}
-
 // What an input over time shows of a sample: { events }, { series }, or null.
 export function overTime(given = sample) {
   if (!given || !perStep(model)) return null;
@@ -112,7 +95,7 @@ export function overTime(given = sample) {
 // Pictures
 
 function drawThumbnail(canvas, example) {
-  if (image) return drawImage(canvas, inkOf(example));
+  if (image) return drawImage(canvas, image, sharesOf(model, example));
   const events = model.coding === "spikes" ? eventsOf(model, example) : null;
   const units = product(model.input.shape);
   const steps = events ? model.time_steps : perStep(model) ? example.length : 1;
@@ -130,84 +113,21 @@ function drawThumbnail(canvas, example) {
   rows.forEach((row, t) => [row].flat(Infinity).forEach((value, unit) => dot(t, unit, (value - low) / (high - low || 1))));
 }
 
-// Draws values of 0 to 1 as a picture of one pixel a cell: ink, or red, green and blue.
-function drawImage(canvas, values) {
-  const { channels, height, width } = image;
-  canvas.width = width;
-  canvas.height = height;
-  const drawn = new ImageData(width, height), dark = bytesOf(theme("--ink"));
-  for (let k = 0; k < height * width; k += 1) {
-    if (channels === 3) drawn.data.set([0, 1, 2].map((part) => 255 * values[part * height * width + k]).concat(255), k * 4);
-    else drawn.data.set([...dark, 255 * values[k]], k * 4);
-  }
-  canvas.getContext("2d").putImageData(drawn, 0, 0);
-}
-
 export function drawInput() {
   if (!image) return;
-  const { height, width } = image;
-  if (!drawable()) {
-    drawImage(at("picture"), ink);
-    at("picture").setAttribute("aria-label", `The input, an image of ${height} × ${width}`);
-    return;
-  }
-  const pad = at("pad");
-  const size = Math.floor(pad.parentElement.clientWidth - 2 * parseFloat(getComputedStyle(pad.parentElement).paddingLeft));
-  if (size <= 0) return;
-  const side = size / width, seam = width > 32 ? 0 : 1;
-  const pen = context(pad, size, side * height);
-  pen.fillStyle = theme("--ink");
-  ink.forEach((each, k) => {
-    pen.globalAlpha = Math.max(0.05, each);
-    pen.fillRect((k % width) * side, Math.floor(k / width) * side, side - seam, side - seam);
-  });
-  if (document.activeElement === pad) {
-    pen.globalAlpha = 1;
-    pen.strokeStyle = theme("--accent");
-    pen.strokeRect((cell % width) * side, Math.floor(cell / width) * side, side, side);
-  }
-  const filled = ink.filter((each) => each > 0.5).length;
-  pad.setAttribute("aria-label", `The input, ${height} × ${width}: ${plain(filled)} cells are dark. ` +
-    "Draw with the pointer, or move by arrow keys and press Space.");
+  if (drawable()) return pad.draw();
+  drawImage(at("picture"), image, pad.shares);
+  at("picture").setAttribute("aria-label", `The input, an image of ${image.height} × ${image.width}`);
 }
 
-// Drawing
-
-// A pen that is round, darkest in its middle, and as thick as a stroke of a digit.
-function paint(event) {
-  const { height, width } = image, box = at("pad").getBoundingClientRect();
-  const radius = Math.max(1.1, Math.min(height, width) / 11);
-  const coalesced = event.getCoalescedEvents?.() ?? [];
-  for (const point of coalesced.length ? coalesced : [event]) {
-    const x = (point.clientX - box.left) / box.width * width, y = (point.clientY - box.top) / box.height * height;
-    ink.forEach((each, k) => {
-      const far = Math.hypot(k % width + 0.5 - x, Math.floor(k / width) + 0.5 - y);
-      ink[k] = Math.max(each, Math.min(1, 1.25 * (1 - far / radius)));
-    });
-  }
-  useInk();
-}
-
-function useInk() {
+// Takes what the pad shows, in the model's range.
+function usePad() {
   press(-1);
-  use({ value: inked(), name: "a drawing" });
-}
-
-function paintByKey(event) {
-  const { height, width } = image;
-  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -width, ArrowDown: width }[event.key];
-  if (step) {
-    cell = Math.max(0, Math.min(height * width - 1, cell + step));
-    drawInput();
-  } else if (event.key === " ") {
-    ink[cell] = ink[cell] > 0.5 ? 0 : 1;
-    useInk();
-  } else return;
-  event.preventDefault();
+  use({ value: shaped(rawOf(model, pad.shares), model.input.shape), name: "a drawing" });
 }
 
 function wipe() {
-  ink.fill(0);
+  pad.shares.fill(0);
   press(-1);
   use(null);
 }
@@ -218,7 +138,7 @@ async function useFile(file) {
   try {
     if (file.type.startsWith("image/")) return await useImage(file);
     const shown = file.name.endsWith(".npy") && file.size <= SHOWN_BYTES ? firstOf(readNpy(await file.arrayBuffer())) : undefined;
-    if (image && shown) ink = inkOf(shown);
+    if (image && shown) pad.shares = sharesOf(model, shown);
     press(-1);
     use({ file, shown, name: file.name });
     at("file-name").textContent = `${file.name}, ${plain(file.size)} bytes`;
@@ -249,24 +169,20 @@ async function useImage(file) {
   pen.drawImage(bitmap, (width - wide) / 2, (height - high) / 2, wide, high);
   const { data } = pen.getImageData(0, 0, width, height);
   if (channels === 3) {
-    ink = Float32Array.from({ length: 3 * height * width }, (_, k) => data[(k % (height * width)) * 4 + Math.floor(k / (height * width))] / 255);
+    pad.shares = Float32Array.from({ length: 3 * height * width }, (_, k) => data[(k % (height * width)) * 4 + Math.floor(k / (height * width))] / 255);
   } else {
-    ink = Float32Array.from({ length: height * width }, (_, k) => (0.299 * data[4 * k] + 0.587 * data[4 * k + 1] + 0.114 * data[4 * k + 2]) / 255);
+    const ink = Float32Array.from({ length: height * width }, (_, k) => (0.299 * data[4 * k] + 0.587 * data[4 * k + 1] + 0.114 * data[4 * k + 2]) / 255);
     const edge = ink.filter((_, k) => k < width || k >= (height - 1) * width || k % width === 0 || k % width === width - 1);
-    if (edge.reduce((all, each) => all + each, 0) > edge.length / 2) ink = ink.map((each) => 1 - each);
+    const onPaper = edge.reduce((all, each) => all + each, 0) > edge.length / 2;
+    pad.shares = onPaper ? ink.map((each) => 1 - each) : ink;
   }
-  useInk();
+  usePad();
   at("file-name").textContent = `${file.name}, as ${height} × ${width}`;
 }
 
 export function setUpInputs(onChange, onError) {
   [changed, failed] = [onChange, onError];
-  const pad = at("pad");
-  pad.addEventListener("pointerdown", (event) => { pad.setPointerCapture(event.pointerId); paint(event); });
-  pad.addEventListener("pointermove", (event) => { if (event.buttons) paint(event); });
-  pad.addEventListener("keydown", paintByKey);
-  pad.addEventListener("focus", drawInput);
-  pad.addEventListener("blur", drawInput);
+  pad = new Pad(at("pad"), null, usePad);
   at("clear").addEventListener("click", wipe);
   at("open").addEventListener("click", () => at("file").click());
   at("file").addEventListener("change", () => { if (at("file").files[0]) useFile(at("file").files[0]); });
@@ -275,7 +191,7 @@ export function setUpInputs(onChange, onError) {
     let value;
     try { value = JSON.parse(at("json").value); } catch (error) { return failed(new Error(`The sample is not JSON: ${error.message}.`)); }
     press(-1);
-    if (image && [value].flat(Infinity).length === ink.length) ink = inkOf(value);
+    if (image && [value].flat(Infinity).length === pad.shares.length) pad.shares = sharesOf(model, value);
     use({ value, name: "a typed sample" });
   });
   const card = at("input-title").parentElement;

@@ -1,79 +1,149 @@
-// A live session: the pointer makes events, which are streamed to the model; each window's answer comes back at once.
+// A live session: what the pointer does, an example or a microphone is streamed; each window's answer comes back at once.
 import { openStream, whyNoStream } from "./api.js";
-import { colours, extent, make, plain, rounded, showBest, theme } from "./dom.js";
-import { eventsOf } from "./model.js";
+import { colours, extent, make, plain, product, rounded, showBest, theme } from "./dom.js";
+import { Levels } from "./levels.js";
+import { canListen, listen, mapping } from "./microphone.js";
+import { imageOf, perStep, sharesOf } from "./model.js";
+import { Pad } from "./pad.js";
 import { context } from "./plot.js";
 import { Sensor } from "./sensor.js";
+import { boardValues, exampleEvents, heardEvents, heardValues, pointerEvents, seriesValues } from "./sources.js";
 
 const TICK_MS = 20;        // between two messages
 const SAMPLE_US = 1_280_000; // that a sample takes, by default, where the model does not say how long a step is
 const WINDOWS = 8;         // in a sample, by default; and lines that are shown
-const SHOWN_US = 2_000_000;  // of the events that are drawn
-const HEIGHT = 220;
+const A_SECOND = 5, MOST_A_SECOND = 50; // windows of values
+const SHOWN_US = 2_000_000;  // of the input that is drawn
+const HEIGHT = 130, MOST_ROWS = 64; // pixels of that; rows of values
 
 let stop = () => {};
+let asked = 0; // how often a session was asked for or stopped: a microphone that comes later is not wanted any more
 
-export function stopLive() { stop(); }
-
-export function showLive(host, model, examples, showError) {
-  stopLive();
-  if (model.coding !== "spikes") {
-    host.replaceChildren(make("section", { className: "wide" }, make("h2", {}, "A live session"),
-      make("p", {}, `This view streams events, and ${model.name} takes values: its coding is ${model.coding}. Choose a model of spikes coding.`)));
-    return;
-  }
-  const live = layOut(host, model, examples);
-  live.start.addEventListener("click", () => (live.running ? stop() : begin(live, model, null, showError)));
-  live.replay?.addEventListener("click", () => begin(live, model, examples[Number(live.example.value)], showError));
+export function stopLive() {
+  asked += 1;
+  stop();
 }
 
-function layOut(host, model, examples) {
-  const given = model.input.events;
-  const step = make("input", { type: "number", min: 1, value: given?.step_us ?? Math.max(1, Math.round(SAMPLE_US / model.time_steps)), disabled: Boolean(given) });
-  const windowSteps = make("input", { type: "number", min: 1, value: given && given.window_steps > 1 ? given.window_steps : Math.max(1, Math.round(model.time_steps / WINDOWS)) });
+export function showLive(host, model, examples, sample, showError) {
+  stopLive();
+  if (model.coding === "latency") {
+    host.replaceChildren(make("section", { className: "wide" }, make("h2", {}, "A live session"),
+      make("p", {}, `${model.name} has no sessions: its coding is latency, whose spikes lie in a run of a known length. Choose a model of another coding.`)));
+    return;
+  }
+  const live = layOut(host, model, examples, sample);
+  const open = (source) => { if (source) begin(live, model, source, showError); };
+  const chosen = () => examples[Number(live.example.value)];
+  live.start.addEventListener("click", () => {
+    const wasRunning = live.running;
+    stopLive();
+    if (!wasRunning) open(live.events ? pointerEvents(live.sensor) : boardValues(model, live.board, entriesOf(live, model), live.rows, live.waiting));
+  });
+  live.replay.addEventListener("click", () => {
+    if (!live.events && !perStep(model)) return live.board.set(sharesOf(model, chosen()));
+    stopLive();
+    return open(live.events ? exampleEvents(live.sensor, model, chosen(), Number(live.step.value)) :
+      seriesValues(model, chosen().map((step) => sharesOf(model, step)), entriesOf(live, model), live.rows));
+  });
+  live.listen.addEventListener("click", async () => open(await hear(live, model, showError)));
+}
+
+// How many entries of values a second there are: one for a step, or for a window.
+function entriesOf({ pace, windowSteps }, model) {
+  const windows = Math.max(0.1, Math.min(MOST_A_SECOND, Number(pace.value) || A_SECOND));
+  return windows * (perStep(model) ? Math.max(1, Number(windowSteps.value)) : 1);
+}
+
+// The microphone as a source; null where it is not given, or no longer wanted.
+async function hear(live, model, showError) {
+  stopLive();
+  showError(null);
+  const mine = asked;
+  live.state.textContent = "Waiting for the microphone …";
+  try {
+    const microphone = await listen(model, live.events ? Number(live.step.value) / 1e6 : 1 / entriesOf(live, model));
+    if (mine === asked) return live.events ? heardEvents(live.sensor, microphone) : heardValues(model, live.board, microphone, live.rows);
+    microphone.close();
+  } catch (error) {
+    if (mine !== asked) return null;
+    live.state.textContent = "No session is open.";
+    showError(error);
+  }
+  return null;
+}
+
+function layOut(host, model, examples, sample) {
+  const events = model.coding === "spikes", given = model.input.events;
+  const number = (value, properties) => make("input", { type: "number", min: 1, value, ...properties });
+  const step = number(given?.step_us ?? Math.max(1, Math.round(SAMPLE_US / model.time_steps)), { disabled: Boolean(given) });
+  const whole = !events && !perStep(model);
+  const windowSteps = number(given && given.window_steps > 1 ? given.window_steps : whole ? model.time_steps : Math.max(1, Math.round(model.time_steps / WINDOWS)));
+  const pace = number(A_SECOND, { max: MOST_A_SECOND, step: "any" });
   // Others are made of output spikes, which only some models are read by.
   const readings = model.readout === "spike_count" ? ["total", "window", "decay"] : ["total"];
   const scores = make("select", {}, ...readings.map((name) => new Option(name, name)));
+  if (whole && readings.length > 1) scores.value = "window";
   const start = make("button", { type: "button" }, "Start");
   const example = make("select", {}, ...examples.map((_, k) => new Option(k + 1, k)));
-  const replay = make("button", { type: "button" }, "Stream it");
+  const replay = make("button", { type: "button" }, whole ? "Show it" : "Stream it");
+  const clear = make("button", { type: "button", hidden: events }, "Clear");
+  const listening = make("button", { type: "button", hidden: !canListen(model) }, "Listen");
   const state = make("p", { className: "quiet", role: "status" }, "No session is open.");
-  const board = make("canvas", { tabIndex: 0, role: "img" });
-  const strip = make("canvas", { role: "img", "aria-label": "The events of the last two seconds" });
+  const canvas = make("canvas", { tabIndex: 0, role: "img" });
+  const strip = make("canvas", { role: "img", "aria-label": "The input of the last two seconds" });
   const label = make("div", { className: "answer-of" }, "–");
   const answer = make("div", { "aria-live": "polite" }, label);
   const bars = make("div", { className: "bars", role: "list", tabIndex: 0, "aria-label": "What each class has" });
   const lines = make("tbody");
-  const heads = ["window", "until", "events", "late", "class", "margin", "operations", "lag"];
+  const heads = ["window", "until", ...(events ? ["events", "late"] : ["steps"]), "class", "margin", "operations", "lag"];
   const log = make("div", { className: "scroll", tabIndex: 0, role: "group", "aria-label": "The last windows" },
     make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((name) => make("th", { scope: "col" }, name)))), lines));
+  const about = events ? "Start a session, then move the pointer over the field with a button held down. By keyboard: arrow keys move, Space fires." :
+    `Start a session: what is drawn here is sent ${whole ? "for each window, and held for its steps" : "for each step"}. You can go on drawing.`;
   host.replaceChildren(
-    make("section", {}, make("h2", {}, "Events"), make("p", {}, "Start a session, then move the pointer over the field with a button held down. By keyboard: arrow keys move, Space fires."),
-      make("div", { className: "row" }, make("label", {}, "Step, µs ", step), make("label", {}, "Steps a window ", windowSteps), make("label", {}, "Scores ", scores)),
-      make("div", { className: "row" }, start, ...(examples.length ? [make("label", {}, "Example ", example), replay] : [])),
-      state, make("div", { className: "board" }, board)),
+    make("section", {}, make("h2", {}, events ? "Events" : "Values"), make("p", {}, about),
+      make("div", { className: "row" }, events ? make("label", {}, "Step, µs ", step) : make("label", {}, "Windows a second ", pace),
+        make("label", {}, "Steps a window ", windowSteps), make("label", {}, "Scores ", scores)),
+      make("div", { className: "row" }, start, clear, listening, ...(examples.length ? [make("label", {}, "Example ", example), replay] : [])),
+      state, make("div", { className: "board" }, canvas), ...(canListen(model) ? [make("p", { className: "quiet" }, `Listen: ${mapping(model)}`)] : [])),
     make("section", {}, make("h2", {}, "The answer to each window"), answer, bars, log),
-    make("section", { className: "wide" }, make("h2", {}, "Events of the last two seconds"), strip),
+    make("section", { className: "wide" }, make("h2", {}, "The input of the last two seconds"), strip),
   );
   bars.replaceChildren(...model.labels.map((name) => make("div", { className: "item", role: "listitem" }, make("div", { className: "name", title: name }, name),
     make("div", { className: "track" }, make("div", { className: "bar" })), make("div", { className: "count" }))));
-  const live = { step, windowSteps, scores, start, example, replay, state, board, strip, label, bars, lines, windows: [], running: false };
-  live.sensor = new Sensor(board, model);
-  live.sensor.draw();
+  const live = { events, step, windowSteps, pace, scores, start, example, replay, listen: listening, state, strip, label, bars, lines, windows: [], running: false };
+  live.waiting = () => live.socket.bufferedAmount;
+  if (events) {
+    live.sensor = new Sensor(canvas, model);
+    live.sensor.draw();
+    [live.rows, live.rowName] = [live.sensor.rows, live.sensor.rowName];
+  } else {
+    live.board = boardOf(canvas, model, sample?.value ?? examples[0]);
+    const count = product(model.input.shape);
+    live.rows = Math.min(MOST_ROWS, count);
+    live.rowName = live.rows === count ? "a value" : `about ${plain(Math.round(count / live.rows))} values`;
+    clear.addEventListener("click", () => live.board.clear());
+  }
   drawStrip(live, [], 0);
   return live;
 }
 
-// Opens a session and streams to it what the pointer does; or an example, at its own pace, and then ends it.
-function begin(live, model, example, showError) {
-  stop();
+// Where values are drawn: an image, or levels. It begins with the sample, or where there is a series of them with none.
+function boardOf(canvas, model, value) {
+  const { shape } = model.input;
+  const image = perStep(model) && shape.length === 1 ? null : imageOf({ ...model, coding: "direct" });
+  const board = image ? new Pad(canvas, image, () => {}) : new Levels(canvas, sharesOf(model, new Array(product(shape)).fill(0)));
+  if (value !== undefined && !perStep(model)) board.set(sharesOf(model, value));
+  else board.draw();
+  return board;
+}
+
+// Opens a session and streams a source to it, which may end by itself.
+function begin(live, model, source, showError) {
   showError(null);
   const options = { window_steps: live.windowSteps.value, scores: live.scores.value };
-  if (!model.input.events) options.step_us = live.step.value;
+  if (live.events && !model.input.events) options.step_us = live.step.value;
   const socket = openStream(model, options);
-  const stepUs = Number(live.step.value);
-  const recorded = example ? recording(live.sensor, eventsOf(model, example), stepUs) : null;
-  const end = example ? model.time_steps * stepUs : Infinity;
   const drawn = [];
   let opened = null, timer = 0, over = false;
   live.running = true;
@@ -81,7 +151,6 @@ function begin(live, model, example, showError) {
   live.start.textContent = "Stop";
   live.lines.replaceChildren();
   live.state.textContent = "Opening a session …";
-  live.sensor.listen(!example);
 
   stop = () => {
     stop = () => {};
@@ -93,38 +162,35 @@ function begin(live, model, example, showError) {
       flush();
       socket.send(JSON.stringify({ type: "end" }));
     } else socket.close();
-    live.sensor.listen(false);
+    source.close?.();
   };
 
-  // Sends the events until now, and the time.
+  // Sends what is due, and returns whether that was the last.
   const flush = () => {
-    const now = Math.min(end, Math.floor((performance.now() - opened) * 1000));
-    const events = recorded ? recorded.until(now) : live.sensor.take(now);
-    if (events.length > 0) socket.send(records(events));
-    socket.send(JSON.stringify({ type: "time", t: now }));
-    drawn.push(...events.map(({ t, row }) => ({ t, row })));
+    const { messages, drawn: fresh, now, over: ended } = source.next(Math.floor((performance.now() - opened) * 1000));
+    for (const message of messages) socket.send(message);
+    drawn.push(...fresh);
     while (drawn.length && drawn[0].t < now - SHOWN_US) drawn.shift();
     drawStrip(live, drawn, now);
-    return now;
+    return ended;
   };
-  const tick = () => { if (flush() >= end) stop(); };
 
   socket.addEventListener("open", () => {
     opened = performance.now();
     live.state.textContent = "The session is open.";
-    socket.send(JSON.stringify({ type: "time", t: 0 }));
-    timer = setInterval(tick, TICK_MS);
+    if (live.events) socket.send(JSON.stringify({ type: "time", t: 0 }));
+    timer = setInterval(() => { if (flush()) stop(); }, TICK_MS);
   });
   socket.addEventListener("message", ({ data }) => {
     if (live.socket !== socket) return;
     const line = JSON.parse(data);
     if (line.type === "window") showWindow(live, line);
-    else if (line.type === "end") live.state.textContent = `The session has ended after ${plain(line.windows)} windows and ${plain(line.events)} events; ${plain(line.late)} came too late.`;
+    else if (line.type === "end") live.state.textContent = ended(line);
     else if (line.type === "error") showError(new Error(line.error));
     else if (line.reason) live.state.textContent = `The session has ended: ${line.reason}.`;
   });
   socket.addEventListener("close", async () => {
-    if (opened === null) {
+    if (opened === null && live.socket === socket) {
       live.state.textContent = "No session is open.";
       showError(new Error(await whyNoStream(model, options)));
     }
@@ -132,28 +198,9 @@ function begin(live, model, example, showError) {
   });
 }
 
-// The events of an example as the sensor would have told them, at the beginning of their steps.
-function recording(sensor, { t, unit }, stepUs) {
-  const events = t.map((step, k) => sensor.eventOf(unit[k], step * stepUs)).sort((a, b) => a.t - b.t);
-  let next = 0;
-  return {
-    until(now) {
-      const first = next;
-      while (next < events.length && events[next].t < now) next += 1;
-      return events.slice(first, next);
-    },
-  };
-}
-
-// Event records: 8 bytes each, little-endian, of the time, the column, and the row with the polarity as its highest bit.
-export function records(events) {
-  const view = new DataView(new ArrayBuffer(8 * events.length));
-  events.forEach(({ t, x, y, p }, k) => {
-    view.setUint32(8 * k, t % 2 ** 32, true);
-    view.setUint16(8 * k + 4, x, true);
-    view.setUint16(8 * k + 6, y + p * 2 ** 15, true);
-  });
-  return view.buffer;
+function ended({ windows, steps, events, late }) {
+  const held = steps === undefined ? `${plain(events)} events; ${plain(late)} came too late` : `${plain(steps)} steps`;
+  return `The session has ended after ${plain(windows)} windows and ${held}.`;
 }
 
 // Shows the newest windows in the next frame: there may be more of them than frames.
@@ -174,25 +221,30 @@ function showWindows(live, windows) {
   });
   showBest(live.bars);
   for (const each of windows) {
-    const cells = [each.window, `${(each.t / 1e6).toFixed(2)} s`, each.events, each.late, each.label ?? "", rounded(each.margin ?? 0),
+    const held = "steps" in each ? [each.t, each.steps] : [`${(each.t / 1e6).toFixed(2)} s`, each.events, each.late];
+    const cells = [each.window, ...held, each.label ?? "", rounded(each.margin ?? 0),
       plain(each.synaptic_operations), `${rounded(each.lag_ms)} ms`];
     live.lines.prepend(make("tr", {}, ...cells.map((text) => make("td", {}, String(text)))));
   }
   while (live.lines.children.length > WINDOWS) live.lines.lastChild.remove();
 }
 
-function drawStrip({ strip, sensor }, events, now) {
+function drawStrip({ strip, rows, rowName }, inputs, now) {
   const width = strip.parentElement.clientWidth - 2 * parseFloat(getComputedStyle(strip.parentElement).paddingLeft);
-  const pen = context(strip, Math.max(40, width), HEIGHT / 2 + 20);
-  const height = HEIGHT / 2, rows = sensor.rows, tall = Math.max(1.5, height / rows - 1);
+  const pen = context(strip, Math.max(40, width), HEIGHT);
+  const height = HEIGHT - 20, tall = Math.max(1.5, height / rows - 1);
   pen.fillStyle = theme("--paper");
   pen.fillRect(0, 0, width, height);
   pen.fillStyle = colours()[0];
-  for (const { t, row } of events) pen.fillRect((1 - (now - t) / SHOWN_US) * width - 2, row / rows * height, 2, tall);
+  for (const { t, row, share } of inputs) {
+    pen.globalAlpha = share;
+    pen.fillRect((1 - (now - t) / SHOWN_US) * width - 2, row / rows * height, 2, tall);
+  }
+  pen.globalAlpha = 1;
   pen.fillStyle = theme("--quiet");
   pen.font = "12px system-ui, sans-serif";
   pen.textBaseline = "top";
-  pen.fillText(`2 s ago; each row is ${sensor.rowName}`, 0, height + 4);
+  pen.fillText(`2 s ago; each row is ${rowName}`, 0, height + 4);
   pen.textAlign = "right";
   pen.fillText("now (time, s)", width, height + 4);
 }

@@ -1,8 +1,8 @@
 // The page: which model is chosen, what is asked of the server, and which view is open.
-import { describe, examplesOf, get, hasKey, predict, useKey, whenAKeyIsNeeded } from "./api.js";
+import { describe, examplesOf, get, hasKey, predict, predictReturning, useKey, whenAKeyIsNeeded } from "./api.js";
 import { showAnswer, showLabels, showNoAnswer } from "./answer.js";
 import { showCard } from "./card.js";
-import { setSteps, setUpCursor } from "./cursor.js";
+import { setSteps, setUpCursor, stop, timeBar } from "./cursor.js";
 import { at, colours, counted, make, sum } from "./dom.js";
 import { currentSample, drawInput, fields, overTime, setUpInputs, showInputs } from "./inputs.js";
 import { showLive, stopLive } from "./live.js";
@@ -13,7 +13,6 @@ import { drawRace } from "./race.js";
 import { addRaster, addSeries, inOrder, startsOf } from "./raster.js";
 import { showVersions } from "./versions.js";
 
-const TOO_LARGE = 413;
 const AGAIN_MS = 2000; // until the server is asked again whose models are still loading
 
 let models = [];       // as GET /models lists them
@@ -59,10 +58,12 @@ async function askOnce(asked, sample) {
   const { signal } = details;
   if (!sample) return;
   try {
-    const { exchange, rasterError } = await askWithRaster(asked, sample);
+    // The neurons of an external ONNX model are not known.
+    const lists = [...(asked.nodes.length > 0 ? [["spikes_per_node", "raster"]] : []), ["spikes_per_node"]];
+    const exchange = await predictReturning(asked, sample, fields(), ...lists);
     if (asked !== model || currentSample() !== sample) return;
     const { predictions, time_steps: steps } = exchange.body;
-    [prediction, ends] = [{ ...predictions[0], steps, exchange, rasterError, of: predictions.length }, {}];
+    [prediction, ends] = [{ ...predictions[0], steps, exchange, of: predictions.length }, {}];
     showError(null);
     show();
   } catch (error) {
@@ -73,16 +74,6 @@ async function askOnce(asked, sample) {
     return;
   }
   if (asked.nodes.length > 0) await askDetails(asked, sample, prediction, signal);
-}
-
-// Asks for an answer with its raster, and without it where it would be too long: then `rasterError` says so.
-async function askWithRaster(asked, sample) {
-  const answer = (returned) => predict(asked, sample, { ...fields(), return: returned });
-  const known = asked.nodes.length > 0;  // the neurons of an external ONNX model are not
-  try { return { exchange: await answer(known ? ["spikes_per_node", "raster"] : ["spikes_per_node"]) }; } catch (error) {
-    if (error.status !== TOO_LARGE || !known) throw error;
-    return { exchange: await answer(["spikes_per_node"]), rasterError: error.message };
-  }
 }
 
 // Asks when the sample would have ended early, and for the membranes. What is refused is said in their place.
@@ -132,7 +123,7 @@ function showRasters() {
     starts.push(startsOf(spikes.t, steps));
     addRaster(host, layer, spikes, steps, { colour: colours()[index % (colours().length - 1)], time, onPick: pickNeuron });
   });
-  if (starts.length === 0) host.append(make("p", { className: "quiet" }, prediction.rasterError ?? "No layer's spikes are known."));
+  if (starts.length === 0) host.append(make("p", { className: "quiet" }, prediction.exchange.tooLong ?? "No layer's spikes are known."));
   setSteps(steps, (step) => `${counted(sum(starts.map((of) => of[step + 1] - of[step])), "spike")} in all layers`);
 }
 
@@ -195,7 +186,7 @@ function wait(list) {
 
 const VIEWS = {
   try: () => { drawInput(); show(); },
-  live: () => showLive(at("live"), model, examples, showError),
+  live: () => showLive(at("live"), model, examples, currentSample(), showError),
   versions: () => showVersions(at("versions"), model, currentSample(), fields()),
   card: () => showCard(at("card"), model),
   operator: () => showOperator(at("operator")),
@@ -211,6 +202,7 @@ function openTab(name) {
     button.tabIndex = chosen ? 0 : -1;
     at(button.getAttribute("aria-controls")).hidden = !chosen;
   }
+  stop();
   if (name !== "live") stopLive();
   if (model) VIEWS[name]();
 }
@@ -239,6 +231,7 @@ window.addEventListener("resize", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 setUpTabs();
+at("race").parentElement.before(timeBar());
 setUpCursor();
 setUpMembranes();
 setUpInputs(ask, showError);

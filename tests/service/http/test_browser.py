@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import struct
+import wave
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from models.spec.network import Network
 from service.http.middleware.keys import new_key
 from tests import external
 from tests.bundles import publish, rewrite
-from tests.networks import regression, toy
+from tests.networks import network_of, regression, toy
 from tests.service.http.recordings import camera
 from tests.serving import Process, running
+from training.data.audio import AudioToSpikes
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"
@@ -48,14 +50,26 @@ TABS = ("try", "live", "versions", "card", "operator")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
+    """Return what opens a browser, with more flags."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip("no browser is installed here; on Debian: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield opened
-        opened.close()
+        yield lambda *flags: playwright.chromium.launch(executable_path=found, args=[*FLAGS, *flags])
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Any) -> Iterator[Any]:
+    opened = chromium()
+    yield opened
+    opened.close()
+
+
+def bands() -> Network:
+    """Return a network that counts how strong each of eight inputs is."""
+    labels = [f"band {band}" for band in range(8)]
+    return network_of([{"type": "IF", "name": "out"}], {}, input={"shape": [8]}, time_steps=10, labels=labels)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +88,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     publish(root, regression(units=["rad", ""]), "values")
     publish(root, regression("probabilities"), "odds")
     publish(root, camera(), "camera")
+    publish(root, toy(Coding.LATENCY), "late")
+    publish(root, toy(Coding.RATE), "drawn")
+    publish(root, bands(), "bands")
     external.publish(root, external.scores(), external.contract(), "fixed")
     with running(root, "--versions", "all", until="listening") as service:
         for _ in range(len(list(root.glob("*/*/bundle.json")))):
@@ -201,7 +218,8 @@ def test_the_page_opens_on_the_default_models_first_example_with_its_answer(visi
 
 
 def test_it_opens_on_a_model_that_can_be_clicked(browser: Any, tmp_path: Path) -> None:
-    publish(tmp_path, toy(Coding.RATE), "first")  # has no examples
+    same = {"shape": [2], "scale": 0, "offset": 1}  # whatever it is sent, so that it has no examples
+    publish(tmp_path, network_of([{"type": "IF", "name": "out"}], {}, input=same, time_steps=2, labels=["a", "b"]), "first")
     publish(tmp_path, toy(Coding.SPIKES), "second")
     with running(tmp_path, "--default-model", "first") as service:
         service.wait_for("model_ready")  # the second one
@@ -223,7 +241,7 @@ def test_an_answer_that_may_not_hold_the_raster_is_shown_without_it(browser: Any
 
 
 def test_every_models_examples_are_clicked(visit: Visit, url: str) -> None:
-    for model in ("digits", "braille", "any", "raster", "series"):
+    for model in ("digits", "braille", "any", "raster", "series", "late", "drawn"):
         visit.choose(model)
         third = visit.page.get_by_role("button", name="Example 3", exact=True)
         request, prediction = visit.ask(third.click)
@@ -245,13 +263,13 @@ def test_a_rasters_marks_stand_on_their_steps(visit: Visit) -> None:
 def test_one_cursor_moves_all_plots_and_says_the_step(visit: Visit, url: str) -> None:
     page = visit.page
     spikes = asked(url, "digits", {"inputs": [example(url, "digits", 0)], "return": ["raster"]})["raster"]
-    expect(page.locator("#cursor-text")).to_have_text("step 7 (0 to 7)")
-    page.locator("#cursor").focus()
+    expect(page.locator("#try .time output")).to_have_text("step 7 (0 to 7)")
+    page.locator("#try .time input").focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    expect(page.locator("#cursor-text")).to_have_text("step 4 (0 to 7)")
+    expect(page.locator("#try .time output")).to_have_text("step 4 (0 to 7)")
     at_4 = {layer: each["t"].count(4) for layer, each in spikes.items()}
-    expect(page.locator("#cursor")).to_have_attribute(
+    expect(page.locator("#try .time input")).to_have_attribute(
         "aria-valuetext", re.compile(f"step 4 .* {sum(at_4.values())} spikes in all layers")
     )
     for layer, count in at_4.items():
@@ -262,9 +280,9 @@ def test_one_cursor_moves_all_plots_and_says_the_step(visit: Visit, url: str) ->
     maps = visit.figure("neuron1").locator("canvas.maps")
     upto_4 = sum(step <= 4 for step in spikes["neuron1"]["t"])
     expect(maps).to_have_attribute("aria-label", re.compile(f"{at_4['neuron1']} spikes at step 4, {upto_4:,} up to it"))
-    page.locator("#play").click()
-    expect(page.locator("#cursor-text")).to_have_text("step 7 (0 to 7)")
-    expect(page.locator("#play")).to_have_text("Play")
+    page.locator("#try .time button").click()
+    expect(page.locator("#try .time output")).to_have_text("step 7 (0 to 7)")
+    expect(page.locator("#try .time button")).to_have_text("Play")
 
 
 def test_a_move_of_the_cursor_draws_no_raster_again(visit: Visit) -> None:
@@ -363,6 +381,14 @@ def test_the_parts_of_the_time_are_those_of_the_header_server_timing(visit: Visi
     assert parts == [{"name": "queue", "milliseconds": 0.5}, {"name": "the run", "milliseconds": 1.25}]
 
 
+def test_the_servers_parts_of_the_time_stand_beside_the_round_trip(visit: Visit) -> None:
+    rows = visit.page.get_by_role("group", name="Time").get_by_role("table").locator("tbody tr")
+    names = ["decode", "queue", "encode", "run", "render", "all, with the network"]
+    expect(rows.locator("td:first-child")).to_have_text(names)
+    *parts, whole = [float(text.removesuffix(" ms")) for text in rows.locator("td:last-child").all_inner_texts()]
+    assert 0 < sum(parts) <= whole + 0.05  # each is rounded to 0.01 ms
+
+
 def test_what_is_drawn_is_asked_and_shown_until_it_is_wiped(visit: Visit, url: str) -> None:
     page = visit.page
     page.locator("#clear").click()
@@ -394,7 +420,7 @@ def test_the_slider_runs_it_for_as_many_steps(visit: Visit) -> None:
     request, _ = visit.ask(lambda: visit.page.locator("#steps").fill("3"))
     assert request["time_steps"] == 3
     assert visit.text("#steps-text") == "3 time steps"
-    expect(visit.page.locator("#cursor-text")).to_have_text("step 2 (0 to 2)")
+    expect(visit.page.locator("#try .time output")).to_have_text("step 2 (0 to 2)")
 
 
 def png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
@@ -606,22 +632,227 @@ def test_why_a_session_is_refused_is_said_in_the_servers_sentence(visit: Visit, 
     visit.complaints.clear()  # of the 422, which was meant
 
 
-def test_a_model_without_events_says_so_where_it_would_be_streamed_to(visit: Visit) -> None:
+def test_a_model_of_latency_coding_says_why_it_has_no_sessions(visit: Visit) -> None:
+    visit.choose("late")
     visit.page.get_by_role("tab", name="Live").click()
-    expect(visit.page.locator("#live")).to_contain_text("digits takes values: its coding is direct")
+    expect(visit.page.locator("#live")).to_contain_text("late has no sessions: its coding is latency")
 
 
-def test_two_versions_answer_one_input_side_by_side(visit: Visit, url: str) -> None:
-    visit.page.get_by_role("tab", name="Versions").click()
-    body = {"inputs": [example(url, "digits", 0)]}
+class Sent:
+    """The values that a page sends over WebSockets, (entries, values) each time."""
+
+    def __init__(self, page: Any, values: int) -> None:
+        self.arrays: list[np.ndarray[Any, Any]] = []
+        page.on("websocket", lambda socket: socket.on("framesent", lambda payload: self._add(payload, values)))
+
+    def _add(self, payload: bytes | str, values: int) -> None:
+        if isinstance(payload, bytes):
+            self.arrays.append(np.frombuffer(payload, "<f4").reshape(-1, values))
+
+    def wait_for(self, page: Any, *values: float) -> None:
+        """Wait until an entry of these values was sent."""
+        wanted = np.array(values, np.float32)
+        for _ in range(WAIT // 20):
+            if any(np.allclose(array[-1], wanted, atol=1e-3) for array in self.arrays):
+                return
+            page.wait_for_timeout(20)
+        pytest.fail(f"{values} was not sent, but {self.arrays[-1:]}")
+
+
+def test_what_is_drawn_is_streamed_as_values_window_after_window(visit: Visit, url: str) -> None:
+    page = visit.page
+    sent = Sent(page, 64)
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_label("Windows a second").fill("2")
+    page.get_by_role("button", name="Start").click()
+    # The first window is what a request is: the example that is shown, from rest.
+    prediction = asked(url, "digits", {"inputs": [example(url, "digits", 0)]})
+    expect(page.locator("#live .answer-of")).to_have_text(prediction["label"])
+    first = page.locator("#live tbody tr", has=page.get_by_role("cell", name="0", exact=True)).last
+    assert first.locator("td").all_inner_texts()[:4] == ["0", "8", "8", prediction["label"]]
+    np.testing.assert_array_equal(sent.arrays[0], [np.ravel(example(url, "digits", 0))])
+    page.locator("#live").get_by_role("button", name="Clear").click()
+    sent.wait_for(page, *[0] * 64)
+    page.locator(".board canvas").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    sent.wait_for(page, 0, 16, *[0] * 62)  # ink is 16
+    page.locator("#live").get_by_label("Example").select_option("2")
+    page.get_by_role("button", name="Show it").click()
+    sent.wait_for(page, *np.ravel(example(url, "digits", 1)))
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"has ended after (\d+) windows and \d+ steps\.$"))
+
+
+def test_levels_are_streamed_to_a_model_whose_input_is_no_image(visit: Visit) -> None:
+    page = visit.page
+    sent = Sent(page, 2)
+    visit.choose("ranges")  # from -1 to 1, and 0.5 to 30
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Start").click()
+    sent.wait_for(page, 0, 0.5)  # 0, or what is nearest
+    page.locator(".board canvas").focus()
+    page.keyboard.press("ArrowLeft")  # a tenth of its range of 2
+    sent.wait_for(page, -0.2, 0.5)
+    board = page.locator(".board canvas")
+    board.click(position={"x": 3 * board.bounding_box()["width"] / 4, "y": 40})
+    width = board.bounding_box()["width"]
+    sent.wait_for(page, -0.2, float(f"{0.5 + 29.5 * (3 * width / 4) / width:.4g}"))
+    page.get_by_role("button", name="Stop").click()
+    expect(board).to_have_attribute("aria-label", re.compile("^2 values, .*; value 1 is at 75 % of its range"))
+
+
+def test_a_series_is_streamed_step_by_step(visit: Visit, url: str) -> None:
+    page = visit.page
+    sent = Sent(page, 2)
+    visit.choose("series")
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_label("Steps a window").fill("2")
+    page.get_by_label("Windows a second").fill("50")
+    page.get_by_role("button", name="Stream it").click()
+    expect(page.get_by_role("status")).to_have_text("The session has ended after 2 windows and 3 steps.")
+    np.testing.assert_array_equal(np.concatenate(sent.arrays), example(url, "series", 0))
+    prediction = asked(url, "series", {"inputs": [example(url, "series", 0)]})
+    counts = [str(count) for count in prediction["spike_counts"]]
+    expect(page.locator("#live .count")).to_have_text(counts)
+
+
+TONE = 1000  # Hz
+
+
+@pytest.fixture(scope="module")
+def hearing(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser whose microphone plays a tone, to any page that asks."""
+    path = tmp_path_factory.mktemp("sound") / "tone.wav"
+    sound = np.sin(2 * np.pi * TONE * np.arange(48_000) / 48_000)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes((20_000 * sound).astype("<i2").tobytes())
+    microphone = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={path}")
+    opened = chromium(*microphone, "--use-fake-ui-for-media-stream")
+    yield opened
+    opened.close()
+
+
+def test_a_microphones_bands_are_the_values_of_a_session(hearing: Any, url: str) -> None:
+    # Of 8 bands from 80 to 4000 Hz, 122 to 2146 mel, the middles lie 2024 / 9 = 225 mel apart. 1000 Hz are 1000 mel,
+    # (1000 - 122) / 225 = 3.9: next to the fourth middle.
+    with visiting(hearing, url) as visit:
+        page = visit.page
+        visit.choose("bands")
+        page.get_by_role("tab", name="Live").click()
+        expect(page.locator("#live")).to_contain_text("8 mel bands are taken from the sound, 80 to 4,000 Hz: each input")
+        page.get_by_role("button", name="Listen").click()
+        expect(page.get_by_role("status")).to_have_text("The session is open.")
+        expect(page.locator("#live .answer-of")).to_have_text("band 3")
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("status")).to_contain_text("The session has ended after")
+
+
+def test_a_microphones_bands_are_the_events_of_a_session(hearing: Any, url: str) -> None:
+    with visiting(hearing, url) as visit:
+        page = visit.page
+        visit.choose("braille")
+        page.get_by_role("tab", name="Live").click()
+        expect(page.locator("#live")).to_contain_text("inputs 0 to 5 spike where one rises by 4 dB")
+        page.get_by_role("button", name="Listen").click()
+        # The tone begins once: its bands rise, and nothing falls as long as it lasts.
+        expect(page.locator("#live tbody tr td:nth-child(3)").filter(has_text=re.compile("[1-9]")).first).to_be_visible()
+        page.get_by_role("tab", name="Try").click()  # which ends the session
+        page.get_by_role("tab", name="Live").click()
+        page.get_by_label("Step, µs").fill("100")
+        page.get_by_role("button", name="Listen").click()
+        expect(page.locator("#error")).to_have_text(
+            "To listen, a step must last 2000 µs or more, it lasts 100 µs."
+        )
+
+
+def test_listening_is_offered_only_where_the_input_is_a_vector(visit: Visit) -> None:
+    for model, offered in {"digits": False, "camera": False, "any": True, "late": False, "series": True}.items():
+        visit.choose(model)
+        visit.page.get_by_role("tab", name="Live").click()
+        assert visit.page.get_by_role("button", name="Listen").is_visible() is offered
+
+
+def test_a_microphone_that_is_not_there_or_not_allowed_is_said_in_a_sentence(visit: Visit) -> None:
+    page = visit.page
+    visit.choose("any")
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Listen").click()
+    expect(page.locator("#error")).to_have_text(re.compile("^(There is no microphone|The microphone was not allowed)[.]$"))
+    expect(page.get_by_role("status")).to_have_text("No session is open.")
+    for name, sentence in {
+        "NotAllowedError": "The microphone was not allowed.",
+        "NotFoundError": "There is no microphone.",
+        "NotReadableError": "The microphone could not be opened: busy",
+    }.items():
+        page.evaluate(
+            """(name) => {
+              navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("busy", name); };
+            }""",
+            name,
+        )
+        page.get_by_role("button", name="Listen").click()
+        expect(page.locator("#error")).to_have_text(sentence)
+
+
+def test_the_levels_of_sound_are_those_that_training_computes(visit: Visit) -> None:
+    # Noise that becomes quieter: its first frame is the loudest, to which training's levels are relative too.
+    rate, encoding = 16_000, AudioToSpikes()
+    sound = np.random.default_rng(0).normal(size=8000) * np.exp(-np.arange(8000) / 2000) * 0.3
+    expected = encoding.levels(sound, rate)
+    levels, spikes = visit.page.evaluate(
+        """async ([sound, rate]) => {
+          const { Bands, crossings } = await import("/page/bands.js");
+          const bands = new Bands(40, rate, 0.01), cross = crossings(40), found = [];
+          for (let start = 0; start < sound.length; start += 1024) found.push(...bands.push(sound.slice(start, start + 1024)));
+          return [found, found.map(cross)];
+        }""",
+        [sound.tolist(), rate],
+    )
+    whole = len(levels)
+    assert whole == 1 + (8000 - 512) // 160
+    assert expected[:whole].max() == expected[0].max()
+    np.testing.assert_allclose(levels, expected[:whole], atol=1e-3)
+    raster = encoding.raster(sound, rate)[:whole]
+    assert [[*up, *(40 + band for band in down)] for up, down in spikes] == [np.flatnonzero(row).tolist() for row in raster]
+
+
+def test_two_versions_answer_one_input_side_by_side_under_one_cursor(visit: Visit, url: str) -> None:
+    page = visit.page
+    page.get_by_role("tab", name="Versions").click()
+    body = {"inputs": [example(url, "digits", 0)], "return": ["raster"]}
+    at_5 = []
     for version in (1, 2):
-        answer = httpx.post(f"{url}/models/digits/versions/{version}/predict", json=body).json()
-        side = visit.page.get_by_role("group", name=f"Version {version}", exact=True)
-        expect(side.locator(".answer-of")).to_have_text(answer["predictions"][0]["label"])
-        expect(side.locator("canvas")).to_have_count(1)
-    expect(visit.page.locator(".difference")).to_have_text(
+        answer = httpx.post(f"{url}/models/digits/versions/{version}/predict", json=body).json()["predictions"][0]
+        side = page.get_by_role("region", name=f"Version {version}", exact=True)
+        expect(side.locator(".answer-of")).to_have_text(answer["label"])
+        expect(side.locator(".plot canvas")).to_have_count(1 + 4)  # the race, and each layer
+        at_5.append(sum(each["t"].count(5) for each in answer["raster"].values()))
+    expect(page.locator(".difference")).to_have_text(
         "Both give the same answer. Version 2 takes 100.0 % of the synaptic operations of version 1."
     )
+    slider = page.locator("#versions").get_by_role("slider", name="Time step")
+    slider.fill("5")
+    told = re.compile(f"^step 5 .* {at_5[1]} spikes in version 2, {at_5[0]} spikes in version 1$")
+    expect(slider).to_have_attribute("aria-valuetext", told)
+    marks = page.locator("#versions .mark").evaluate_all(
+        "(marks) => marks.map((mark) => [mark.style.transform, mark.style.width].map((text) => parseFloat(text.replace('translateX(', ''))))"
+    )
+    assert len(marks) == 10
+    for x, width in marks:
+        assert x == pytest.approx(58 + 5 * width, abs=0.5)  # all at step 5
+
+
+def test_versions_whose_rasters_are_too_long_are_compared_without_them(browser: Any, repository: Path) -> None:
+    with running(repository, "--max-answer-bytes", "1000") as service, visiting(browser, service.url) as visit:
+        visit.settle()
+        visit.page.get_by_role("tab", name="Versions").click()
+        expect(visit.page.get_by_role("region", name="Version 1", exact=True)).to_contain_text(re.compile(r"may take \d+ bytes, expected at most 1000"))
+        visit.complaints.clear()  # of each 413, which were meant
 
 
 def test_the_model_card_is_rendered(visit: Visit) -> None:
