@@ -1,7 +1,7 @@
 """The inverse of `rate` and `latency` coding: values that are encoded as given spikes.
 
-    rate     the value lies above each random number at whose step there is a spike, and not above any other: in between
-    latency  1 - step / (time_steps - 1), and of the last step a quarter of that of the step before, since 0 has no spike
+    rate     the value is above each random number at whose step there is a spike, and above no other: it is in between
+    latency  1 - step / (time_steps - 1), but at the last step a quarter of what it is one step earlier, not 0
 
 Several values are encoded alike, and this is one of them. An input without a spike is 0, one with all of them 1.
 """

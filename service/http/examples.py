@@ -21,8 +21,8 @@ MOST_EVENTS = 20_000  # or values, of one example, so that an answer stays small
 def examples(model: LoadedModel) -> list[EventsExample] | list[list[float]] | list[list[list[float]]]:
     """Return golden samples, each an input for `predict`: as events for `spikes` coding, else as raw values.
 
-    A bundle keeps golden samples as the network gets them. Of `rate` and `latency` coding the answer has raw values that
-    are encoded as the same spikes. Left out are samples that cannot be told: values, or spikes, that no raw value
+    A bundle keeps golden samples as the network gets them. Of `rate` and `latency` coding the answer has raw values
+    that are encoded as the same spikes. Left out are samples that cannot be told: values, or spikes, that no raw value
     gives; and spikes that are not sent as the greatest value of their range. So are samples of more than MOST_EVENTS
     events or values.
     """

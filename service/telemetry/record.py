@@ -47,9 +47,9 @@ class VersionRecord(NamedTuple):
 
 @dataclass
 class Times:
-    """When a request's body had arrived, was encoded, and its first run began and its last one ended, by `perf_counter`.
+    """When a request's body had arrived, was encoded, its first run began and its last one ended, by `perf_counter`.
 
-    `decode_seconds` is what decoding the body took.
+    `decode_seconds` is how long decoding the body took.
     """
 
     arrived: float

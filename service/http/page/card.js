@@ -8,7 +8,7 @@ export function showCard(host, model) {
   const layers = model.nodes.map(({ name, type, shape, threshold }) => [name, type, shape.join(" × "), product(shape), thresholdText(threshold)]);
   const metrics = Object.entries(model.metrics).map(([name, value]) => [name, /accuracy|rate/.test(name) ? percent(value) : rounded(value)]);
   host.replaceChildren(
-    make("section", {}, make("h2", {}, model.name), table("About", ["", ""], about),
+    make("section", {}, make("h2", {}, model.name), table("About", ["field", "value"], about),
       make("h2", {}, "Measured in training"), metrics.length ? table("Metrics", ["metric", "value"], metrics) : "Nothing was measured."),
     make("section", { className: "prose" }, make("h2", {}, "Model card"), ...(model.card ? render(model.card) : ["It has no card."])),
     make("section", { className: "wide" }, make("h2", {}, "Layers"), layers.length ?

@@ -185,7 +185,10 @@ export function setUpInputs(onChange, onError) {
   pad = new Pad(at("pad"), null, usePad);
   at("clear").addEventListener("click", wipe);
   at("open").addEventListener("click", () => at("file").click());
-  at("file").addEventListener("change", () => { if (at("file").files[0]) useFile(at("file").files[0]); });
+  at("file").addEventListener("change", () => { 
+    if (at("file").files[0]) useFile(at("file").files[0]);
+    at("file").value = "";  // so that the same file can be opened again
+  });
   at("steps").addEventListener("input", () => { showSteps(); if (sample) changed(); });
   at("run").addEventListener("click", () => {
     let value;

@@ -17,6 +17,7 @@ const SHOWN_US = 2_000_000;  // of the input that is drawn
 const HEIGHT = 130, MOST_ROWS = 64; // pixels of that; rows of values
 
 let stop = () => {};
+let redraw = () => {};
 let asked = 0; // how often a session was asked for or stopped: a microphone that comes later is not wanted any more
 
 export function stopLive() {
@@ -24,8 +25,11 @@ export function stopLive() {
   stop();
 }
 
+export function redrawLive() { redraw(); }
+
 export function showLive(host, model, examples, sample, showError) {
   stopLive();
+  redraw = () => {};
   if (model.coding === "latency") {
     host.replaceChildren(make("section", { className: "wide" }, make("h2", {}, "A live session"),
       make("p", {}, `${model.name} has no sessions: its coding is latency, whose spikes lie in a run of a known length. Choose a model of another coding.`)));
@@ -43,7 +47,7 @@ export function showLive(host, model, examples, sample, showError) {
     if (!live.events && !perStep(model)) return live.board.set(sharesOf(model, chosen()));
     stopLive();
     return open(live.events ? exampleEvents(live.sensor, model, chosen(), Number(live.step.value)) :
-      seriesValues(model, chosen().map((step) => sharesOf(model, step)), entriesOf(live, model), live.rows));
+      seriesValues(model, chosen(), entriesOf(live, model), live.rows));
   });
   live.listen.addEventListener("click", async () => open(await hear(live, model, showError)));
 }
@@ -89,7 +93,7 @@ function layOut(host, model, examples, sample) {
   const clear = make("button", { type: "button", hidden: events }, "Clear");
   const listening = make("button", { type: "button", hidden: !canListen(model) }, "Listen");
   const state = make("p", { className: "quiet", role: "status" }, "No session is open.");
-  const canvas = make("canvas", { tabIndex: 0, role: "img" });
+  const canvas = make("canvas", { tabIndex: 0, role: "application" }); // which has arrow keys of its own
   const strip = make("canvas", { role: "img", "aria-label": "The input of the last two seconds" });
   const label = make("div", { className: "answer-of" }, "–");
   const answer = make("div", { "aria-live": "polite" }, label);
@@ -111,20 +115,20 @@ function layOut(host, model, examples, sample) {
   );
   bars.replaceChildren(...model.labels.map((name) => make("div", { className: "item", role: "listitem" }, make("div", { className: "name", title: name }, name),
     make("div", { className: "track" }, make("div", { className: "bar" })), make("div", { className: "count" }))));
-  const live = { events, step, windowSteps, pace, scores, start, example, replay, listen: listening, state, strip, label, bars, lines, windows: [], running: false };
+  const live = { events, step, windowSteps, pace, scores, start, example, replay, listen: listening, state, strip, label, bars, lines, windows: [], running: false, entryUs: 0 };
   live.waiting = () => live.socket.bufferedAmount;
   if (events) {
     live.sensor = new Sensor(canvas, model);
-    live.sensor.draw();
     [live.rows, live.rowName] = [live.sensor.rows, live.sensor.rowName];
   } else {
-    live.board = boardOf(canvas, model, sample?.value ?? examples[0]);
+    live.board = boardOf(canvas, model, sample?.value ?? sample?.shown ?? examples[0]);
     const count = product(model.input.shape);
     live.rows = Math.min(MOST_ROWS, count);
     live.rowName = live.rows === count ? "a value" : `about ${plain(Math.round(count / live.rows))} values`;
     clear.addEventListener("click", () => live.board.clear());
   }
-  drawStrip(live, [], 0);
+  redraw = () => { (live.sensor ?? live.board).draw(); drawStrip(live, [], 0); };
+  redraw();
   return live;
 }
 
@@ -133,7 +137,7 @@ function boardOf(canvas, model, value) {
   const { shape } = model.input;
   const image = perStep(model) && shape.length === 1 ? null : imageOf({ ...model, coding: "direct" });
   const board = image ? new Pad(canvas, image, () => {}) : new Levels(canvas, sharesOf(model, new Array(product(shape)).fill(0)));
-  if (value !== undefined && !perStep(model)) board.set(sharesOf(model, value));
+  if (!perStep(model) && [value].flat(Infinity).length === product(shape)) board.set(sharesOf(model, value));
   else board.draw();
   return board;
 }
@@ -147,6 +151,7 @@ function begin(live, model, source, showError) {
   const drawn = [];
   let opened = null, timer = 0, over = false;
   live.running = true;
+  live.entryUs = live.events ? 0 : 1e6 / entriesOf(live, model); // how long a value lasts
   live.socket = socket;
   live.start.textContent = "Stop";
   live.lines.replaceChildren();
@@ -213,9 +218,10 @@ function showWindows(live, windows) {
   const line = windows.at(-1);
   const scores = line.scores ?? line.spike_counts;
   const [low, high] = extent([0, ...scores]);
-  if (live.label.textContent !== (line.label ?? "–")) live.label.textContent = line.label ?? "–";
+  const label = scores.some((score) => score !== 0) ? line.label ?? "–" : "–"; // where nothing has spiked there is no class
+  if (live.label.textContent !== label) live.label.textContent = label;
   [...live.bars.children].forEach((item, k) => {
-    item.classList.toggle("best", k === line.class_index);
+    item.classList.toggle("best", label !== "–" && k === line.class_index);
     item.querySelector(".bar").style.width = `${100 * (scores[k] - low) / (high - low || 1)}%`;
     item.querySelector(".count").textContent = rounded(scores[k]);
   });
@@ -229,16 +235,18 @@ function showWindows(live, windows) {
   while (live.lines.children.length > WINDOWS) live.lines.lastChild.remove();
 }
 
-function drawStrip({ strip, rows, rowName }, inputs, now) {
+function drawStrip({ strip, rows, rowName, entryUs }, inputs, now) {
   const width = strip.parentElement.clientWidth - 2 * parseFloat(getComputedStyle(strip.parentElement).paddingLeft);
   const pen = context(strip, Math.max(40, width), HEIGHT);
   const height = HEIGHT - 20, tall = Math.max(1.5, height / rows - 1);
   pen.fillStyle = theme("--paper");
   pen.fillRect(0, 0, width, height);
   pen.fillStyle = colours()[0];
+  const across = Math.max(2, entryUs / SHOWN_US * width);
   for (const { t, row, share } of inputs) {
     pen.globalAlpha = share;
-    pen.fillRect((1 - (now - t) / SHOWN_US) * width - 2, row / rows * height, 2, tall);
+    const x = (1 - (now - t) / SHOWN_US) * width - 2;
+    pen.fillRect(x, row / rows * height, Math.min(across, width - x), tall);
   }
   pen.globalAlpha = 1;
   pen.fillStyle = theme("--quiet");

@@ -5,7 +5,7 @@ import { showCard } from "./card.js";
 import { setSteps, setUpCursor, stop, timeBar } from "./cursor.js";
 import { at, colours, counted, make, sum } from "./dom.js";
 import { currentSample, drawInput, fields, overTime, setUpInputs, showInputs } from "./inputs.js";
-import { showLive, stopLive } from "./live.js";
+import { redrawLive, showLive, stopLive } from "./live.js";
 import { pickNeuron, setUpMembranes, showMembranes } from "./membrane.js";
 import { firing, hasClasses, imageOf } from "./model.js";
 import { showOperator } from "./operator.js";
@@ -21,9 +21,10 @@ let examples = [];
 let prediction = null; // the last answer, with the steps it ran for, and its membranes once they are there
 let ends = {};         // after how many steps each rule would have ended it
 let asking = false, stale = false;
+let choosing = 0;      // models that are being fetched
 let details = null;    // stops the requests for what is shown after the answer
 
-const setBusy = (busy) => at("answer").setAttribute("aria-busy", String(busy));
+const showBusy = () => at("answer").setAttribute("aria-busy", String(asking || choosing > 0));
 
 function showError(error) { at("error").textContent = error ? error.message : ""; }
 
@@ -39,9 +40,9 @@ async function ask() {
   stale = true;
   details?.abort();
   if (!currentSample()) return showNothing();
-  setBusy(true);
   if (asking) return;
   asking = true;
+  showBusy();
   try {
     while (stale) {
       stale = false;
@@ -49,7 +50,7 @@ async function ask() {
     }
   } finally {
     asking = false;
-    setBusy(false);
+    showBusy();
   }
 }
 
@@ -137,20 +138,22 @@ function showNothing(text = imageOf(model) ? "Draw something." : "") {
 
 // Fetches all that is shown of a model before anything is: nothing that is typed in then is overwritten.
 async function choose(name) {
-  let found, golden;
-  setBusy(true);
-  try { [found, golden] = await Promise.all([describe(name), examplesOf(name)]); } catch (error) {
-    setBusy(false);
-    return showError(error);
+  choosing += 1;
+  showBusy();
+  details?.abort();
+  try {
+    const [found, golden] = await Promise.all([describe(name), examplesOf(name)]).catch((error) => { showError(error); return []; });
+    if (!found || name !== at("models").value) return;  // another was chosen meanwhile
+    [model, examples, prediction] = [found, golden, null];
+    showError(null);
+    showLabels(model);
+    showNothing();
+    showInputs(model, examples);
+    openTab(tab());
+  } finally {
+    choosing -= 1;
+    showBusy();
   }
-  if (name !== at("models").value) return;  // another was chosen meanwhile
-  [model, examples, prediction] = [found, golden, null];
-  showError(null);
-  showLabels(model);
-  showNothing();
-  setBusy(false);
-  showInputs(model, examples);
-  openTab(tab());
 }
 
 // Chooses what can be clicked: the default model if it has examples, else another that has, else one to draw for.
@@ -210,16 +213,20 @@ function openTab(name) {
 function setUpTabs() {
   for (const button of tabs()) button.addEventListener("click", () => openTab(button.id.replace("tab-", "")));
   at("tabs").addEventListener("keydown", (event) => {
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by) return;
-    const all = tabs(), next = all.at((all.indexOf(document.activeElement) + by) % all.length);
+    const all = tabs(), here = all.indexOf(document.activeElement);
+    const next = { ArrowLeft: all.at(here - 1), ArrowRight: all[(here + 1) % all.length], Home: all[0], End: all.at(-1) }[event.key];
+    if (!next) return;
+    event.preventDefault();
     next.focus();
     openTab(next.id.replace("tab-", ""));
   });
   openTab("try");
 }
 
-function redraw() { if (model && ["try", "versions"].includes(tab())) VIEWS[tab()](); }
+function redraw() {
+  if (tab() === "live") redrawLive();
+  else if (model && ["try", "versions"].includes(tab())) VIEWS[tab()]();
+}
 
 whenAKeyIsNeeded(showKeyField);
 at("key").addEventListener("change", () => { useKey(at("key").value.trim()); if (hasKey()) start(); });

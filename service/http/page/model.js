@@ -31,7 +31,7 @@ export function rangeOf({ input: { low, high } }, unit) {
   return { low: Array.isArray(low) ? low[unit] : low, high: Array.isArray(high) ? high[unit] : high };
 }
 
-// Where each value of a sample lies in its range, 0 to 1; and the values, to four digits, that lie there.
+// Where each value of a sample lies in its range, 0 to 1; and the values, to six digits, that lie there.
 export const sharesOf = (model, value) => Float32Array.from([value].flat(Infinity), (each, unit) => {
   const { low, high } = rangeOf(model, unit);
   return (each - low) / (high - low);
@@ -39,7 +39,7 @@ export const sharesOf = (model, value) => Float32Array.from([value].flat(Infinit
 
 export const rawOf = (model, shares) => Array.from(shares, (share, unit) => {
   const { low, high } = rangeOf(model, unit);
-  return Math.max(low, Math.min(high, Number((low + (high - low) * share).toPrecision(4))));
+  return Math.max(low, Math.min(high, Number((low + (high - low) * share).toPrecision(6))));
 });
 
 // A flat list, row by row, as nested lists of a shape.

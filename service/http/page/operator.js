@@ -6,11 +6,12 @@ import { quantile, readMetrics, samplesOf, totalOf } from "./metrics.js";
 const DRIFT = 0.25;          // of a firing rate, from which on it is marked
 const FEWEST_SAMPLES = 30;   // below which a drift says little
 
-export async function showOperator(host) {
+export async function showOperator(host, focused = false) {
   const refresh = make("button", { type: "button" }, "Refresh");
-  refresh.addEventListener("click", () => showOperator(host));
+  refresh.addEventListener("click", () => showOperator(host, true));
   const section = make("section", { className: "wide", "aria-busy": "true" }, make("h2", {}, "Models and versions"), make("div", { className: "row" }, refresh));
   host.replaceChildren(section);
+  if (focused) refresh.focus();  // it takes the place of the one that was pressed
   try {
     const list = await get("models");
     const versions = list.models.flatMap(({ name, versions: all }) => all.map((each) => ({ name, ...each })));
@@ -38,9 +39,9 @@ function show(section, list, versions, described, metrics) {
   }
   section.append(make("p", { className: "quiet" }, "Traffic is counted since the server started. Latency is the end of the histogram's bucket."));
   const rates = versions.flatMap((each, k) => (described[k] ? driftOf(each, described[k], metrics) : []));
-  section.append(make("h2", {}, "Firing rates, beside the training's"), rates.length ?
-    table("Firing rates", ["model", "version", "layer", "in training", "served", "drift"], rateRows(rates)) :
-    "No version has firing rates of training and layers that were served.");
+  section.append(make("h2", {}, "Firing rates, beside the training's"), ...(rates.length ?
+    [make("p", {}, verdict(rates)), table("Firing rates", ["model", "version", "layer", "in training", "served", "drift"], rates.map(rateRow))] :
+    ["No version's bundle has the firing rates of its training."]));
 }
 
 function stateOf({ state, error, loading_seconds: seconds }) {
@@ -76,16 +77,23 @@ function driftOf({ name, version }, { metrics: trained }, metrics) {
     const layer = metric.slice("firing_rate.".length);
     const steps = totalOf(metrics, "spikeserve_layer_neuron_steps_total", { ...labels, layer });
     const served = steps ? totalOf(metrics, "spikeserve_layer_spikes_total", { ...labels, layer }) / steps : null;
-    return { name, version, layer, rate, served, samples };
+    const drift = served === null || rate === 0 ? null : served / rate - 1;
+    return { name, version, layer, rate, served, samples, drift, drifted: samples >= FEWEST_SAMPLES && Math.abs(drift ?? 0) > DRIFT };
   });
 }
 
-function rateRows(rates) {
-  return rates.map(({ name, version, layer, rate, served, samples }) => {
-    const drift = served === null || rate === 0 ? null : served / rate - 1;
-    const few = samples < FEWEST_SAMPLES;
-    const text = drift === null ? "nothing was served" : `${drift > 0 ? "+" : ""}${(100 * drift).toFixed(0)} %${few ? ` (${counted(samples, "sample")} only)` : ""}`;
-    const mark = make("span", { className: drift !== null && !few && Math.abs(drift) > DRIFT ? "bad" : "" }, text);
-    return [name, String(version), layer, percent(rate), served === null ? "" : percent(served), mark];
-  });
+// What the rates say, in words: how far each layer has drifted that has.
+function verdict(rates) {
+  const rule = `A layer has drifted where its rate is off by more than ${100 * DRIFT} %, over ${FEWEST_SAMPLES} samples or more.`;
+  const far = rates.filter(({ drifted }) => drifted).map(({ name, version, layer, drift }) => `${layer} of ${name} ${version} (${signed(drift)})`);
+  return far.length === 0 ? `No layer has drifted. ${rule}` :
+    `${far.join(", ")} ${far.length === 1 ? "has" : "have"} drifted: what is sent is not like what the model was trained on. ${rule}`;
+}
+
+const signed = (drift) => `${drift < 0 ? "−" : "+"}${Math.abs(100 * drift).toFixed(0)} %`;
+
+function rateRow({ name, version, layer, rate, served, samples, drift, drifted }) {
+  const few = samples < FEWEST_SAMPLES ? ` (${counted(samples, "sample")} only)` : "";
+  const text = served === null ? "nothing was served" : drift === null ? "silent in training" : `${signed(drift)}${few}`;
+  return [name, String(version), layer, percent(rate), served === null ? "" : percent(served), make("span", { className: drifted ? "bad" : "" }, text)];
 }

@@ -25,7 +25,6 @@ export class Sensor {
     this.held = false;
     this.listening = false;
     this.last = -Infinity; // when the unit that is held last fired
-    canvas.setAttribute("aria-label", this.units ? `${this.width} units, one under the other` : `A sensor of ${this.width} × ${this.height} pixels`);
     this.#listen();
   }
 
@@ -65,7 +64,9 @@ export class Sensor {
   #event({ t, x, y, p }) { return { t: Math.floor(t), x: x + this.x0, y: y + this.y0, p, row: this.units ? x : y }; }
 
   draw() {
-    const { canvas, width, height } = this;
+    const { canvas, width, height, place } = this;
+    canvas.setAttribute("aria-label", this.units ? `${width} units, one under the other; at unit ${place.x}` :
+      `A sensor of ${width} × ${height} pixels; at column ${place.x}, row ${place.y}`);
     const box = canvas.parentElement.clientWidth;
     const [columns, rows] = this.units ? [1, width] : [width, height];
     const side = this.units ? Math.min(24, MOST_HEIGHT / rows) : Math.min(box / columns, MOST_HEIGHT / rows);
@@ -92,7 +93,7 @@ export class Sensor {
     };
     canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); this.held = true; this.#move(at(event)); });
     canvas.addEventListener("pointermove", (event) => { if (this.held) this.#move(at(event)); });
-    canvas.addEventListener("pointerup", () => { this.held = false; this.draw(); });
+    canvas.addEventListener("lostpointercapture", () => { this.held = false; this.draw(); });
     canvas.addEventListener("keydown", (event) => {
       const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
       if (!dx && !dy && event.key !== " ") return;

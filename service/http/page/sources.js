@@ -2,7 +2,7 @@
 //
 // A source has next(now): what to send by `now`, in microseconds since it was opened, as { messages, drawn, over }. The
 // strip shows `drawn`, { t, row, share }; a source that has its own clock tells it as `now`. It may have close().
-import { eventsOf, rawOf } from "./model.js";
+import { eventsOf, rawOf, sharesOf } from "./model.js";
 
 const MOST_ENTRIES = 100;     // of values in one tick: a page in the background has few of those
 const MOST_WAITING = 2 ** 18; // bytes of values that are not sent yet, before some are skipped
@@ -54,9 +54,9 @@ export function heardEvents(sensor, microphone) {
   };
 }
 
-// Float32, little-endian, entry after entry.
-function sent(model, entries, now, rows) {
-  const flat = entries.flatMap((shares) => rawOf(model, shares));
+// Float32, little-endian, entry after entry: of each its shares of the model's range, or what it is, `exact`.
+function sent(model, entries, now, rows, exact = entries.map((shares) => rawOf(model, shares))) {
+  const flat = exact.flat(Infinity);
   const view = new DataView(new ArrayBuffer(4 * flat.length));
   flat.forEach((value, k) => view.setFloat32(4 * k, value, true));
   return { messages: entries.length ? [view.buffer] : [], drawn: entries.length ? pooled(entries.at(-1), rows, now) : [], now };
@@ -85,14 +85,15 @@ export function boardValues(model, board, perSecond, rows, waiting) {
   };
 }
 
-// An example that is a series, step by step, each as its shares.
+// An example that is a series, step by step.
 export function seriesValues(model, series, perSecond, rows) {
+  const shares = series.map((step) => sharesOf(model, step));
   let count = 0;
   return {
     next(now) {
       const first = count;
       count = Math.min(series.length, Math.floor(now / 1e6 * perSecond) + 1, first + MOST_ENTRIES);
-      return { ...sent(model, series.slice(first, count), now, rows), over: count === series.length };
+      return { ...sent(model, shares.slice(first, count), now, rows, series.slice(first, count)), over: count === series.length };
     },
   };
 }

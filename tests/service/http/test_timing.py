@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from time import perf_counter
 
 import pytest
@@ -12,7 +11,6 @@ from fastapi.testclient import TestClient
 
 from service.http.answers import TIMING_WANTED, server_timing
 from service.telemetry.record import Times
-from tests.serving import serving
 
 PARTS = ["decode", "queue", "encode", "run", "render"]
 ASKED = {"X-Server-Timing": "1"}
@@ -53,5 +51,3 @@ def test_an_answer_tells_its_parts_where_they_are_asked_for(
     assert 0 < sum(parts.values()) <= took
     assert all(parts[part] > 0 for part in ("decode", "encode", "run"))
     assert "Server-Timing" not in client.post(path, content=content, headers=sent).headers
-
-
