@@ -214,11 +214,15 @@ function showWindow(live, line) {
   if (live.windows.length === 1) requestAnimationFrame(() => showWindows(live, live.windows.splice(0).slice(-WINDOWS)));
 }
 
+const scoresOf = (line) => line.scores ?? line.spike_counts;
+
+// Where nothing has spiked there is no class, though the first of them is named.
+const labelOf = (line) => (scoresOf(line).some((score) => score !== 0) ? line.label ?? "–" : "–");
+
 function showWindows(live, windows) {
   const line = windows.at(-1);
-  const scores = line.scores ?? line.spike_counts;
+  const scores = scoresOf(line), label = labelOf(line);
   const [low, high] = extent([0, ...scores]);
-  const label = scores.some((score) => score !== 0) ? line.label ?? "–" : "–"; // where nothing has spiked there is no class
   if (live.label.textContent !== label) live.label.textContent = label;
   [...live.bars.children].forEach((item, k) => {
     item.classList.toggle("best", label !== "–" && k === line.class_index);
@@ -228,7 +232,7 @@ function showWindows(live, windows) {
   showBest(live.bars);
   for (const each of windows) {
     const held = "steps" in each ? [each.t, each.steps] : [`${(each.t / 1e6).toFixed(2)} s`, each.events, each.late];
-    const cells = [each.window, ...held, each.label ?? "", rounded(each.margin ?? 0),
+    const cells = [each.window, ...held, labelOf(each), rounded(each.margin ?? 0),
       plain(each.synaptic_operations), `${rounded(each.lag_ms)} ms`];
     live.lines.prepend(make("tr", {}, ...cells.map((text) => make("td", {}, String(text)))));
   }
