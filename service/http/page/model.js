@@ -27,7 +27,7 @@ export function imageOf(model) {
 }
 
 // The range of one value of a step: a model has one for all, or one for each.
-export function rangeOf({ input: { low, high } }, unit) {
+function rangeOf({ input: { low, high } }, unit) {
   return { low: Array.isArray(low) ? low[unit] : low, high: Array.isArray(high) ? high[unit] : high };
 }
 
