@@ -133,7 +133,8 @@ class RequestMiddleware:
         labels = exchange.record.labels
         self.metrics.requests.count_request(method, route, status, seconds)
         if "model" in labels:
-            self.metrics.models.count_request(str(labels["model"]), int(labels["version"]), status, seconds)
+            answered = None if exchange.body.streamed else seconds  # a stream takes as long as its client likes
+            self.metrics.models.count_request(str(labels["model"]), int(labels["version"]), status, answered)
         self.log.info(
             "request",
             request_id=exchange.record.request_id.decode(),

@@ -62,11 +62,12 @@ class ModelMetrics(Collector):
         self.requests = defaultdict[tuple[str, int], RequestCounts](RequestCounts)  # by name and version
         self.runs: dict[tuple[str, int, str], RunCounts] = {}  # by name, version and engine
 
-    def count_request(self, name: str, version: int, status: int, seconds: float) -> None:
-        """Count an answered request for a version of a model."""
+    def count_request(self, name: str, version: int, status: int, seconds: float | None) -> None:
+        """Count an answered request for a version of a model, and its time if that says anything of the server."""
         counts = self.requests[name, version]
         counts.statuses[status] += 1
-        counts.seconds.observe(seconds)
+        if seconds is not None:
+            counts.seconds.observe(seconds)
 
     def count_run(self, model: Model, samples: int, seconds: float) -> None:
         """Count one run of a model's engine."""
@@ -137,7 +138,7 @@ class ModelMetrics(Collector):
     def _request_families(self) -> Iterator[Metric]:
         about = "Requests for a model, answered."
         requests = CounterMetricFamily("spikeserve_model_requests", about, labels=(*MODEL, "status"))
-        about = "From the arrival of a request for a model to the end of its answer."
+        about = "From the arrival of a request for a model to the end of its answer, except streams."
         seconds = HistogramMetricFamily("spikeserve_model_request_seconds", about, labels=MODEL)
         for (name, version), counts in self.requests.items():
             seconds.add_metric((name, str(version)), counts.seconds.buckets(), counts.seconds.sum)

@@ -328,6 +328,20 @@ def test_sessions_are_counted(other: Process) -> None:
     assert 'spikeserve_sessions_ended_total{model="pairs",reason="client"} 1.0' in after
 
 
+def test_a_stream_is_a_request_whose_time_is_its_clients_own(other: Process) -> None:
+    post(other, make_records([0, 2000], [0, 1]).tobytes())
+    asked = httpx.get(f"{other.url}/metrics").text
+    httpx.post(f"{other.url}/models/pairs/predict", json={"inputs": [{"t": [0], "unit": [0]}]}).raise_for_status()
+    after = httpx.get(f"{other.url}/metrics").text
+
+    def number(text: str, name: str) -> float:
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+    requests, timed = "spikeserve_model_requests_total{", "spikeserve_model_request_seconds_count{"
+    assert (number(asked, requests), number(asked, timed)) == (1, 0)
+    assert (number(after, requests), number(after, timed)) == (2, 1)
+
+
 def test_a_page_of_another_origin_may_not_open_a_stream(service: Process) -> None:
     with pytest.raises(InvalidStatus) as refused, socket(service, additional_headers={"Origin": "http://evil.example"}):
         pass
