@@ -69,16 +69,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Window:
-    """The answer to one window of a session. Times are microseconds of the stream."""
+    """The answer to one window of a session.
+
+    Times are microseconds of the stream. Of a session of values they are steps, and there are no events.
+    """
 
     window: int  # its number, from 0
     t: int  # its end
-    events: int  # that it held
-    late: int  # events that came after their window was closed, since the window before; they were dropped
     window_counts: list[int]  # output spikes in this window, by class
     spike_counts: list[int]  # output spikes since the session began, by class
     synaptic_operations: int
     lag_ms: float  # from the message that closed it to its answer, on the server
+    events: int = 0  # that it held
+    late: int = 0  # events that came after their window was closed, since the window before; they were dropped
+    steps: int | None = None  # of a window of values
     class_index: int | None = None
     label: str | None = None
     margin: float | None = None  # by how much the greatest score exceeds the second greatest

@@ -15,7 +15,18 @@ from spikeserve.errors import AnswerError, ConnectionLost, SpikeserveError
 from spikeserve.events import EventsLike, events
 from spikeserve.flow import Flow, Lost, Value
 from spikeserve.options import ResumeOptions, SessionOptions, conversation, model_of
-from spikeserve.requests import Call, Choice, Inputs, default_model, headers_of, predict_calls, predictions
+from spikeserve.requests import (
+    Call,
+    Choice,
+    Inputs,
+    default_model,
+    headers_of,
+    model_path,
+    predict_calls,
+    predictions,
+    read_json,
+)
+from spikeserve.values import Entry, ValuesLike, is_values, values
 from spikeserve.websocket import AsyncWebSocket
 
 
@@ -106,9 +117,21 @@ class AsyncSession(BaseSession):
         self._client, self._options = client, options
         self._socket = AsyncWebSocket(client.url, client.key, client.timeout)
 
-    async def send(self, given: EventsLike) -> None:
-        """Send events, in microseconds: see `events` for what they may be."""
-        await self._run(self._open.send(events(given, self.now)))
+    async def send(self, given: EventsLike | ValuesLike) -> None:
+        """Send events, in microseconds (see `events` for what they may be), or values.
+
+        Values are an array of the input's shape, or several of them: one for each step with `current` coding, else one
+        for each window. A session that goes on from a state is sent those from step `state.t`, or window
+        `state.window`, on.
+        """
+        if not is_values(given):
+            await self._run(self._open.send(events(given, self.now)))  # type: ignore[arg-type]
+            return
+        if self._entry is None:
+            card = Call(model_path(self._open.model, self._open.version))
+            answer = await self._client._call(card)
+            self._entry = Entry.of(read_json(answer.status_code, answer.headers, answer.content))
+        await self._run(self._open.send_values(values(given, self._entry), self._entry))
 
     async def advance(self, t: int) -> None:
         """Say that no event comes before `t` any more: all windows before it close, with or without events."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from spikeserve.answers import SessionState, Summary, Window
 from spikeserve.conversation import Conversation
 from spikeserve.errors import InvalidEvents
+from spikeserve.values import Entry
 
 
 class BaseSession:
@@ -14,6 +15,7 @@ class BaseSession:
     """
 
     _conversation: Conversation | None = None
+    _entry: Entry | None = None  # of its values, once the model's card was asked for
 
     def unread(self) -> list[Window]:
         """Return the windows that have come and were not read, without waiting for more."""

@@ -10,22 +10,26 @@ import numpy as np
 from spikeserve.answers import SessionState
 from spikeserve.conversation import MESSAGE_EVENTS
 from spikeserve.events import Events, EventsLike, events
+from spikeserve.values import ValuesLike, is_values
 
-Chunk: TypeAlias = EventsLike | int
+Chunk: TypeAlias = EventsLike | ValuesLike | int
 
 
 def items(source: Iterable[Chunk] | EventsLike) -> Iterable[Chunk]:
-    """Return the items of a source; events alone are one item."""
+    """Return the items of a source; one array of events or values is one item."""
     return [source] if isinstance(source, (Events, np.ndarray, Mapping)) else source
 
 
-def chunks(item: Any, state: SessionState | None, now: int | None) -> Iterator[Events | int]:
+def chunks(item: Any, state: SessionState | None, now: int | None) -> Iterator[Events | ValuesLike | int]:
     """Yield what is to be sent of an item, in messages, without the events before the state. Raises InvalidEvents.
 
     `now` is the latest time that was sent, from which the clock of records goes on.
     """
     if isinstance(item, (int, np.integer)):
         yield int(item)
+        return
+    if is_values(item):
+        yield item
         return
     given = events(item, now)
     if state is not None and state.t is not None:

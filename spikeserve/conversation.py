@@ -10,6 +10,7 @@ shuts down or nothing was sent for long, it gives the state first, and the sessi
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import deque
 from collections.abc import Mapping
@@ -17,14 +18,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spikeserve.answers import SessionState, Summary, Window
 from spikeserve.errors import ConnectionLost, InvalidEvents, SessionError, Unavailable
 from spikeserve.events import MAX_TIME, Events
 from spikeserve.flow import Connect, Flow, Lost, Pause, Receive, Send, Step
 from spikeserve.requests import model_path, with_query
+from spikeserve.values import Entry, Values
 
 MESSAGE_EVENTS = 2**13  # in one message: 64 KiB, which the server works on at once
+MESSAGE_VALUES = 2**14  # the same
 NEAR = 2**31  # microseconds between two events from which on the clock of a record leaves open which way it went
 KEPT_EVENTS = 2**19  # (4 MiB) that are kept before a state is asked for early
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before the second try, and between tries at most
@@ -34,14 +38,25 @@ ASK = json.dumps({"type": "state"})
 
 @dataclass
 class Kept:
-    """A message that may have to be sent again: events, or without them a time or the end."""
+    """A message that may have to be sent again: events or values, or without them a time or the end."""
 
     content: bytes | str
     events: Events | None = None
     t: int | None = None
+    values: Values | None = None
 
-    def after(self, t: int) -> Kept | None:
-        """Return what of it is not behind a state at `t`."""
+    @property
+    def size(self) -> int:
+        """How much memory it takes, in events: those of 8 bytes."""
+        return len(self.events or ()) + (len(self.content) // 8 if self.values is not None else 0)
+
+    def after(self, t: int, entry: int) -> Kept | None:
+        """Return what of it is not behind a state at time `t`, which is before the stream's entry `entry` of values."""
+        if self.values is not None:
+            rest = self.values.from_entry(entry)
+            if rest is self.values:
+                return self
+            return Kept(rest.content, values=rest) if len(rest) else None
         if self.events is None:
             return None if self.t is not None and self.t <= t else self
         left = self.events[self.events.t >= t]
@@ -85,12 +100,16 @@ class Conversation:
         self.behind: int | None = 0  # states to come until no window is outstanding; None: one is to be asked for
         self.ready: deque[Window] = deque()
         self.ending = False
+        self.entry: Entry | None = None  # of a session of values
+        self.entries = 0  # of values that were sent, since the stream began
         self.events_given = self.late_given = self.late_heard = 0
         self.summary: Summary | None = None
 
     def send(self, given: Events) -> Flow[None]:
         """Send events."""
         self._require_open()
+        if self.entry is not None:
+            raise InvalidEvents("the session was sent values before, expected values")
         for part in _cut(given, self.now):
             if isinstance(part, int):
                 self._keep_time(part)
@@ -100,9 +119,28 @@ class Conversation:
                 self.now = int(part.t[-1]) if self.now is None else max(self.now, int(part.t[-1]))
         yield from self._send_kept()
 
+    def send_values(self, array: NDArray[np.float32], entry: Entry) -> Flow[None]:
+        """Send values (entries, *shape). The first are those from the state's step or window on, where there is one."""
+        self._require_open()
+        if self.entry is None:
+            if self.now is not None and self.kept:
+                raise InvalidEvents("the session was sent events before, expected events")
+            self.entry = entry
+            self.entries = self._entry_of(self.state)
+            self.until = self.until or 0
+        at_once = max(1, MESSAGE_VALUES // max(1, math.prod(entry.shape)))
+        for start in range(0, len(array), at_once):
+            part = Values(array[start : start + at_once], self.entries)
+            self.kept.append(Kept(part.content, values=part))
+            self.kept_events += self.kept[-1].size
+            self.entries += len(part)
+        yield from self._send_kept()
+
     def advance(self, t: int) -> Flow[None]:
         """Say that no event comes before `t`, so that all windows before it close."""
         self._require_open()
+        if self.entry is not None:
+            raise InvalidEvents(f"t is {t}, but the session was sent values, whose number is its time")
         if not 0 <= t < MAX_TIME:
             raise InvalidEvents(f"t is {t}, expected microseconds of the stream, from 0")
         self._keep_time(t)
@@ -163,9 +201,18 @@ class Conversation:
         """Return whether a window is to come that what was sent closes."""
         if self.ending:
             return self.summary is None
-        if self.length is not None and self.until is not None and self.now is not None:
-            return self.until + self.length <= self.now
+        now = self.now
+        if self.entry is not None and self.length is not None:
+            now = self.entries * (1 if self.entry.per_step else self.length)
+        if self.length is not None and self.until is not None and now is not None:
+            return self.until + self.length <= now
         return self.behind != 0
+
+    def _entry_of(self, state: SessionState | None) -> int:
+        """Return the first entry of values that a state does not have behind it."""
+        if state is None or self.entry is None:
+            return 0
+        return (state.t or 0) if self.entry.per_step else state.window
 
     def _send_kept(self) -> Flow[None]:
         """Send what this connection was not sent yet, over another one if need be."""
@@ -191,6 +238,8 @@ class Conversation:
         self.connections += 1
         self.sent = self.asked = self.late_heard = self.windows_since = 0
         self.until = self.state.t if self.state else None
+        if self.entry is not None:
+            self.until = self.until or 0
         if self.state is not None:
             yield Send(json.dumps({"type": "state", "state": self.state.state}))
 
@@ -229,7 +278,7 @@ class Conversation:
             case "state":
                 self._heard_state(line)
             case "end":
-                late = self.late_given + line["late"] - self.late_heard
+                late = self.late_given + line.get("late", 0) - self.late_heard
                 self.summary = Summary(line["windows"], self.events_given, late)
             case "error":
                 self.ending, self.connected = True, False
@@ -261,10 +310,11 @@ class Conversation:
         self.windows_since = 0
         if (t := self.state.t) is None:
             return
-        sent = [left for each in range(self.sent) if (left := self.kept[each].after(t)) is not None]
+        entry = self._entry_of(self.state)
+        sent = [left for each in range(self.sent) if (left := self.kept[each].after(t, entry)) is not None]
         self.kept = deque([*sent, *list(self.kept)[self.sent :]])
         self.sent = len(sent)
-        self.kept_events = sum(len(each.events or ()) for each in self.kept)
+        self.kept_events = sum(each.size for each in self.kept)
 
     def _recover(self, lost: Lost) -> Flow[None]:
         """Read what came before the end of a connection, and wait before the next one. Raises ConnectionLost."""

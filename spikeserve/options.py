@@ -20,6 +20,7 @@ class ResumeOptions(TypedDict, total=False):
     window_steps  time steps of a window; by default as the model says, or 1
     scores        what the class is read from: all windows ("total", the default), each alone, or a decaying sum
     decay         for scores="decay": how much a window counts for the next one; 0.9
+    seed          for a model of rate coding, what its spikes are drawn by; 0
     state_every   windows after which the client asks for the state that it would go on from; 50
     retries       connections in a row that are tried without hearing of a new window; 12
     """
@@ -30,6 +31,7 @@ class ResumeOptions(TypedDict, total=False):
     window_steps: int | None
     scores: Literal["total", "window", "decay"] | None
     decay: float | None
+    seed: int | None
     state_every: int
     retries: int
 
@@ -54,6 +56,7 @@ def conversation(model: str, options: SessionOptions) -> Conversation:
         "window_steps": options.get("window_steps"),
         "scores": options.get("scores"),
         "decay": options.get("decay"),
+        "seed": options.get("seed"),
     }
     query = {name: str(value) for name, value in chosen.items() if value is not None}
     return Conversation(

@@ -96,10 +96,12 @@ def test_a_sequence_of_tritons_client_reads_the_same(shipped: Process, folder: P
     assert python("\n".join(programs), shipped, folder).splitlines() == LETTERS * 2  # held here, and taken along
 
 
-def test_curl_streams_values(tmp_path: Path) -> None:
+def test_curl_and_the_client_stream_values(tmp_path: Path) -> None:
     publish(tmp_path, toy(Coding.CURRENT), "mine")
     with running(tmp_path) as service:
         found = lines(shell(block_with(STREAMING, "sh", '"values"'), service, tmp_path))
+        printed = python(block_with(STREAMING, "python", "0.4"), service, tmp_path)
+    assert printed.splitlines() == [f"after {each['t']} steps: {each['label']}" for each in found[:-1]]
     assert [(each["t"], each["steps"]) for each in found[:-1]] == [(2, 2), (3, 1)]
     assert found[-1] == {"type": "end", "windows": 2, "steps": 3}
 
@@ -130,8 +132,7 @@ def test_the_page_names_every_option_and_every_limit_of_sessions() -> None:
 
 def test_the_options_of_the_client_are_those_of_a_stream() -> None:
     own = {"model", "version", "state", "state_every", "retries"}
-    of_values = {"seed"}  # the client streams events only
-    assert set(SessionOptions.__annotations__) - own == set(StreamOptions.model_fields) - of_values
+    assert set(SessionOptions.__annotations__) - own == set(StreamOptions.model_fields)
     assert f"every {STATE_EVERY} windows" in CLIENT
     assert f"After {RETRIES} tries" in CLIENT
 
