@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class Refreshed(BaseModel):
-    """What a process did: versions as `name/version`, and why those that were refused were."""
+    """What was done: versions as `name/version`, why some were refused, and why the repository could not be used."""
 
     copied: list[str] = []
     removed: list[str] = []
@@ -39,34 +39,35 @@ class Refreshed(BaseModel):
     failed: str | None = None
 
 
-def refresh(settings: Settings, fresh: float = 0.0) -> None:
+def refresh(settings: Settings, fresh: float = 0.0) -> Refreshed:
     """Bring the copies up to date, where the repository is elsewhere; takes as long as the copying does.
 
     Nothing is done where a process of this machine has done so in the last `fresh` seconds, such as another worker.
-    What was copied, and what was refused, is logged. Raises RemoteFailed where the repository cannot be used, or its
-    URL is of no kind that is known.
     """
     if settings.url is None or _age(settings.folder / LOOKED) < fresh:
-        return
+        return Refreshed()
     try:
         with answered(
             __name__, settings.url, str(settings.folder), settings.versions, seconds=settings.repository_seconds
         ) as answer:
-            done = Refreshed.model_validate_json(answer.read())
-    except TimeoutError as error:
-        raise RemoteFailed(
-            f"repository: {settings.url} took longer than repository_seconds, {settings.repository_seconds:g}"
-        ) from error
+            return Refreshed.model_validate_json(answer.read())
+    except TimeoutError:
+        reason = f"took longer than repository_seconds, {settings.repository_seconds:g}"
     except (NoAnswer, OSError) as error:
-        raise RemoteFailed(f"repository: {settings.url} cannot be copied: {error}") from error
+        reason = f"cannot be copied: {error}"
+    return Refreshed(failed=f"repository: {settings.url} {reason}")
+
+
+def tell(done: Refreshed) -> None:
+    """Log what was done."""
     for place in done.copied:
-        log.info("bundle_copied", bundle=place, repository=settings.url)
+        log.info("bundle_copied", bundle=place)
     for place, reason in done.refused.items():
-        log.warning("bundle_refused", bundle=place, repository=settings.url, error=reason)
+        log.warning("bundle_refused", bundle=place, error=reason)
     for place in done.removed:
-        log.info("bundle_removed", bundle=place, repository=settings.url)
+        log.info("bundle_removed", bundle=place)
     if done.failed is not None:
-        raise RemoteFailed(done.failed)
+        log.warning("repository_unreachable", error=done.failed)
 
 
 def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed:

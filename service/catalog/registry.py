@@ -23,13 +23,12 @@ from time import monotonic
 import structlog
 
 from models.bundle import File
-from models.bundle.remote import RemoteFailed
 from models.bundle.repository import Fingerprint, ModelRepository
 from models.errors import SpikeserveError
 from service.catalog.engine_choice import prepare
 from service.catalog.load_process import LoadProcesses
 from service.catalog.loaded import LoadedModel
-from service.catalog.mirror import refresh
+from service.catalog.mirror import Refreshed, refresh, tell
 from service.catalog.threads import Threads
 from service.catalog.version import ModelStatus, Retired, Version, VersionState, VersionStatus
 from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown, shown
@@ -63,6 +62,7 @@ class Registry:
         self.first_load_over = False  # whether every version of the start is loaded or has failed
         self.never_ready = set(self.models)  # models of the start that have not had a ready version yet
         self.draining = False
+        self.copied = Refreshed()  # at the start, of a repository elsewhere; who configures the log tells it
         self.on_unload: Callable[[str], None] = lambda _: None  # is told the name of a model that is unloaded
         self.before_ready: Callable[[], None] = lambda: None  # is called once the first load is over
 
@@ -73,7 +73,7 @@ class Registry:
         Versions that were verified are loaded on the threads of `loaders`.
         """
         repository = ModelRepository(settings.folder)
-        unreachable = _refresh(settings, AT_START if parent_process() else 0.0)
+        copied = refresh(settings, AT_START if parent_process() else 0.0)
         try:
             found = scan(repository)
             of_repository = repository.default()
@@ -81,7 +81,7 @@ class Registry:
             raise Misconfigured(f"repository: '{settings.repository}' cannot be read: {error.strerror}") from error
         if not found:
             raise Misconfigured(
-                unreachable
+                copied.failed
                 or f"repository: '{settings.repository}' holds no model, expected <name>/<version>/ with a bundle.json"
             )
         default = settings.default_model or (of_repository if of_repository in found else None)
@@ -90,6 +90,7 @@ class Registry:
         if default is not None and default not in found:
             raise Misconfigured(f"default_model: '{default}' is not in the repository; it holds: {', '.join(found)}")
         registry = cls(settings, loaders, found, default)
+        registry.copied = copied
         if not registry.models:
             raise Misconfigured(f"versions: no model in the repository has one of {settings.versions}")
         return registry
@@ -163,7 +164,7 @@ class Registry:
         model is unloaded meanwhile, and ShuttingDown. If this is cancelled, the load goes on.
         """
         self.check_open()
-        await asyncio.to_thread(_refresh, self.settings)
+        tell(await asyncio.to_thread(refresh, self.settings))
         if not versions:
             await self.choose(name)  # an unknown name must not leave a lock behind
         load = self._begin(name, self._load(name, versions))
@@ -225,7 +226,7 @@ class Registry:
         A version that failed is loaded again once its files have changed. A model whose folder is gone stays loaded: a
         disk that is unavailable for a moment must not unload it.
         """
-        await asyncio.to_thread(_refresh, self.settings, self.settings.poll_seconds / 2)
+        tell(await asyncio.to_thread(refresh, self.settings, self.settings.poll_seconds / 2))
         try:
             found = await asyncio.to_thread(scan, self.repository)
         except OSError as error:
@@ -382,16 +383,6 @@ class Registry:
         listed = self.models[name]
         draining = {each.version: each for each in self.retired if each.name == name}
         return [each.status() for _, each in sorted((draining | listed).items())]
-
-
-def _refresh(settings: Settings, fresh: float = 0.0) -> str | None:
-    """Copy what is new in a repository that is elsewhere; return why that failed, which is logged."""
-    try:
-        refresh(settings, fresh)
-    except RemoteFailed as error:
-        log.warning("repository_unreachable", error=str(error))
-        return str(error)
-    return None
 
 
 def scan(repository: ModelRepository) -> dict[str, dict[int, Fingerprint]]:

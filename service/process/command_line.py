@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from models.errors import SpikeserveError
 from service.app import create_app
 from service.catalog.engine_choice import check_device, check_library
+from service.catalog.mirror import tell
 from service.catalog.threads import Threads
 from service.errors import Misconfigured
 from service.http.control import Control
@@ -56,7 +57,6 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = read_settings(arguments)
-        logs.configure(settings.log_level, sys.stdout)
         app = create_app(settings, WorkerControl if settings.workers > 1 else Control)
         check_device(settings)
         check_library(settings)
@@ -65,12 +65,15 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
+    logs.configure(settings.log_level, sys.stdout)
     host, port = listener.getsockname()[:2]
     log = structlog.get_logger()
     # A port that the system chose is logged at every log level, since nobody would know it otherwise.
     write = log.info if settings.port else getattr(log, settings.log_level)
     write("listening", host=host, port=port, repository=str(settings.repository))
     keys = KeyRing.of(settings)
+    services: Services = app.state.services
+    tell(services.registry.copied)
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
     warn_if_open(host, keys)
     warn_if_unknown(os.environ)
