@@ -4,6 +4,7 @@
 #   docker build -t spikeserve:gpu --target gpu .         CUDA: PyTorch as well; run it with --gpus all
 #   docker build --build-arg EVENT_FILES=1 …              either of them with faery, which reads event cameras' files
 #   docker build --build-arg REMOTE=1 …                   with what opens repositories at URLs such as s3://…
+#   docker build --build-arg GRPC=1 …                     the same with gRPC, for SPIKESERVE_GRPC_PORT
 #   docker run --read-only -p 8000:8000 spikeserve
 #
 # It serves the bundles that ship with the project, unless SPIKESERVE_REPOSITORY names another model repository:
@@ -22,8 +23,9 @@ RUN python -m venv --without-pip /opt/venv \
 
 ARG EVENT_FILES=
 ARG REMOTE=
-COPY requirements/events.txt requirements/remote.txt /requirements/
-RUN for extra in ${EVENT_FILES:+events} ${REMOTE:+remote}; do \
+ARG GRPC=
+COPY requirements/events.txt requirements/remote.txt requirements/grpc.txt /requirements/
+RUN for extra in ${EVENT_FILES:+events} ${REMOTE:+remote} ${GRPC:+grpc}; do \
       pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --only-binary :all: \
         -r "/requirements/$extra.txt" \
       && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib || exit 1; \

@@ -97,7 +97,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
         routes=[*predicting.routes, *inferring.routes, *streaming.routes, *sockets, *router.routes, *v2.routes],
     )
     app.state.services = Services(
-        settings, keys, registry, pipeline, control, budget, metrics, infer_statistics, sessions, blobs
+        settings, keys, registry, pipeline, control, budget, metrics, infer_statistics, sessions, blobs, tracing
     )
     install_handlers(app)
     document = partial(openapi.document, app, registry, keys)

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 takes a free one and logs it.")
+    grpc_port: int = Field(
+        0, ge=0, le=65535, description="The port for gRPC, at the same address; 0 means none. It needs the extra grpc."
+    )
     repository: Path | Url = Field(
         PRETRAINED,
         description="The model repository: a folder of <name>/<version>/, or a URL such as s3://bucket/models; by "

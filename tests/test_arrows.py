@@ -83,7 +83,8 @@ SERVICE: Arrows = {
     "service.inference": {"service.catalog", *TOLD},
     "service.http": {"service.inference", "service.catalog", *TOLD},
     "service.app": {"service.http", "service.inference", "service.catalog", "service.telemetry", "service.settings"},
-    "service.process": {"service.app", "service.http", "service.inference", "service.catalog", *TOLD},
+    "service.grpc": {"service.http", "service.inference", "service.catalog", *TOLD},
+    "service.process": {"service.app", "service.grpc", "service.http", "service.inference", "service.catalog", *TOLD},
     "service.__main__": {"service.process"},
 }
 TABLES: Mapping[str, Arrows] = {

@@ -293,6 +293,10 @@ class Registry:
         No name means the default model. Raises ModelNotFound, NotReady and ShuttingDown.
         """
         self.check_open()
+        return self.find(name, version)
+
+    def find(self, name: str | None = None, version: str | None = None) -> LoadedModel:
+        """Return the same for a request that was accepted already, also while the server drains."""
         entries = self.versions_of(name)
         if version is None:
             for entry in reversed(entries.values()):

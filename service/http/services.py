@@ -15,6 +15,7 @@ from service.inference.sessions.blob import Blobs
 from service.inference.sessions.table import Sessions
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
+from service.telemetry.tracing import Tracing
 from service.telemetry.v2_statistics import InferStatistics
 
 
@@ -32,6 +33,7 @@ class Services:
     infer_statistics: InferStatistics
     sessions: Sessions
     blobs: Blobs
+    tracing: Tracing | None
 
 
 async def services_of(request: Request) -> Services:  # async, since FastAPI runs a plain function on another thread

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from service.catalog.loaded import LoadedModel
 from service.errors import DeadlineExceeded, MalformedHeader, shown
-from service.inference.body import Body
+from service.inference.body import RequestBody
 from service.inference.codec import SMALL_BODY, Codec, Q
 from service.inference.job import Answer, Content, Job, reserve_answer
 from service.inference.pieces import SHORT_BYTES
@@ -40,7 +40,7 @@ class Pipeline:
         model: LoadedModel,
         codec: Codec[Q, Content],
         headers: Mapping[bytes, bytes],
-        body: Body,
+        body: RequestBody,
         record: RequestRecord,
     ) -> Answer[Content]:
         """Return the answer of `model` to a request, and update `record` and the metrics.
@@ -66,7 +66,7 @@ class Pipeline:
         return answer
 
     async def _answer(
-        self, model: LoadedModel, codec: Codec[Q, Content], body: Body, deadline: float, owner: bytes
+        self, model: LoadedModel, codec: Codec[Q, Content], body: RequestBody, deadline: float, owner: bytes
     ) -> Answer[Content]:
         if not 0 <= body.length <= SMALL_BODY:
             self.scheduler.require_room(model)  # a long body is read only if the queue has room
@@ -103,7 +103,7 @@ class Pipeline:
                 milliseconds = min(milliseconds, int(value))
         return asyncio.get_running_loop().time() + milliseconds / 1000
 
-    async def _wait(self, job: Job[Content], deadline: float, body: Body) -> Answer[Content]:
+    async def _wait(self, job: Job[Content], deadline: float, body: RequestBody) -> Answer[Content]:
         """Wait for the answer until the deadline, or until the client disconnects."""
         leaving = asyncio.get_running_loop().create_task(body.wait_for_disconnect())
         leaving.add_done_callback(lambda _: job.fail(ClientDisconnect()))

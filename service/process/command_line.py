@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from mmap import mmap
 from typing import cast
 
@@ -36,6 +37,7 @@ from service.telemetry import logs
 USAGE = 2
 NEW_KEY, CHECK = "new-key", "check"  # first arguments that are not a setting
 TIMEOUTS = ControlTimeouts()
+GRPC_LIBRARIES = ("grpc", "google.protobuf")
 HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they are not touched, so this takes no time
 # Beside the threads that run and load: three for bodies and answers, the one that ends a late shutdown, the one that
 # reads the fork server's answers, and those of `service.process.server` for files. The limit of processes counts
@@ -43,6 +45,7 @@ HEADROOM_BYTES = 2**27  # of addresses for kernels, models and requests; they ar
 # recording's file are counted as well.
 OTHER_THREADS = 5 + FILE_THREADS + PAGE_THREADS
 OTHER_PROCESSES = 3
+GRPC_THREADS = 19  # of its core: one for each core of the processor, 4 to 16, and three more
 
 
 def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
@@ -61,7 +64,9 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
         check_device(settings)
         check_library(settings)
         check_limits(settings)
+        check_grpc(settings)
         listener = listen(settings.host, settings.port)
+        reserved = reserve_grpc_port(listener.getsockname()[0], settings.grpc_port)
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
@@ -70,14 +75,16 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     log = structlog.get_logger()
     # A port that the system chose is logged at every log level, since nobody would know it otherwise.
     write = log.info if settings.port else getattr(log, settings.log_level)
-    write("listening", host=host, port=port, repository=str(settings.repository))
+    grpc = {"grpc_port": settings.grpc_port} if settings.grpc_port else {}
+    write("listening", host=host, port=port, **grpc, repository=str(settings.repository))
     keys = KeyRing.of(settings)
     services: Services = app.state.services
     tell(services.registry.copied)
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
     warn_if_open(host, keys)
     warn_if_unknown(os.environ)
-    return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
+    with reserved:
+        return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
 
 
 def serve(app: FastAPI, settings: Settings, listener: Listener) -> int:
@@ -114,7 +121,8 @@ def check_limits(settings: Settings) -> None:
 
     A compiler without memory would end the process later, and a thread that cannot start would fail a request.
     """
-    with Threads(2 * settings.threads + OTHER_THREADS + OTHER_PROCESSES, "check"):
+    grpc = GRPC_THREADS if settings.grpc_port else 0
+    with Threads(2 * settings.threads + OTHER_THREADS + OTHER_PROCESSES + grpc, "check"):
         try:
             mmap(-1, HEADROOM_BYTES).close()
         except OSError as error:
@@ -122,6 +130,42 @@ def check_limits(settings: Settings) -> None:
                 f"memory: the system lets this process have less than {HEADROOM_BYTES // 2**20} MiB more, expected as "
                 "much for kernels, models and requests; raise its limit (ulimit -v)"
             ) from error
+
+
+def check_grpc(settings: Settings) -> None:
+    """Raise Misconfigured if gRPC is asked for and its libraries are not installed.
+
+    They are imported by each worker alone: their threads would not live on in a process that is forked.
+    """
+    if settings.grpc_port:
+        for library in GRPC_LIBRARIES:
+            if find_spec(library) is None:
+                raise Misconfigured(
+                    f"grpc_port: is set, but '{library}' is not installed; it comes with the extra 'grpc'"
+                )
+
+
+def reserve_grpc_port(host: str, port: int) -> socket.socket:
+    """Return a socket that holds the port for gRPC, which each worker then shares; raises Misconfigured.
+
+    Without it, another server that shares its port as well could take a part of the connections unnoticed. It does not
+    listen, so no connection goes to it. Port 0 holds nothing.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    held = socket.socket(family, socket.SOCK_STREAM)
+    if not port:
+        return held
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind((host, port))
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+    except OSError as error:
+        held.close()
+        raise Misconfigured(f"host, grpc_port: cannot listen on {host} port {port}: {error.strerror}") from error
+    return held
 
 
 def raise_file_limit() -> None:

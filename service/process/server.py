@@ -19,6 +19,7 @@ from math import ceil
 from threading import Event, Thread
 from time import monotonic
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -32,6 +33,9 @@ from service.process.listener import Listener
 from service.process.turns import Paced, TimedSelector
 from service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.grpc.server import GrpcServer
 
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
 LAST_ANSWER_SECONDS = 0.25  # for the 503 answers at the end of the grace period
@@ -75,6 +79,8 @@ class Server(uvicorn.Server):
                 backlog=1 if supervised else Listener.BACKLOG,
             )
         )
+        self.services = services
+        self.grpc: GrpcServer | None = None
         self.registry = services.registry
         self.registry.before_ready = _keep_from_collector
         self.sessions = services.sessions
@@ -88,6 +94,16 @@ class Server(uvicorn.Server):
         """Serve on asyncio's own event loop, with the timed selector; uvloop was measured to be no faster here."""
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(self.selector)) as runner:
             runner.run(self.serve(sockets))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen for HTTP, and for gRPC where a port for it is set: its library is imported only then."""
+        await super().startup(sockets)
+        if self.settings.grpc_port:
+            from service.grpc.server import GrpcServer
+
+            host = sockets[0].getsockname()[0] if sockets else self.settings.host
+            self.grpc = GrpcServer(self.services)
+            await self.grpc.start(host)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Start to drain; exit at once if it is draining already."""
@@ -131,10 +147,16 @@ class Server(uvicorn.Server):
         while not self._may_close():
             if self.stopped_at is not None:
                 self.sessions.end_all()
+                if self.grpc is not None:
+                    self.grpc.streams.end_all()
             await asyncio.sleep(WATCH_SECONDS)
         left = self._grace_left()
         if left == 0:
             await self._cancel_requests()
+        if self.grpc is not None:
+            if left == 0 and await self.grpc.cancel_all():
+                self.status = UNFINISHED
+            await self.grpc.stop()
         # Uvicorn waits for connections to close, and at its timeout it logs that it cancels tasks even if there are
         # none: so the connections are aborted before that.
         asyncio.get_running_loop().call_later(left + LAST_ANSWER_SECONDS, self._abort_connections)
@@ -145,7 +167,8 @@ class Server(uvicorn.Server):
         if self.stopped_at is None:
             return False
         drained = monotonic() - self.stopped_at >= self.settings.drain_seconds
-        return self._grace_left() == 0 or (drained and not requests_in_progress(self))
+        busy = requests_in_progress(self) or (self.grpc is not None and self.grpc.in_progress)
+        return self._grace_left() == 0 or (drained and not busy)
 
     def _grace_left(self) -> float:
         """Return how many seconds of the grace period are left."""

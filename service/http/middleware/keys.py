@@ -76,6 +76,24 @@ class KeyRing:
         """Return whether this is a client's or an admin's key."""
         return _holds((*self.clients, *self.admins), key)
 
+    def refusal(self, key: bytes | None, *, control: bool) -> tuple[HTTPStatus, str] | None:
+        """Return the status and the sentence for a request with this key, or None if it is allowed.
+
+        `control` says that the request loads or unloads models, or lists them for that.
+        """
+        if not (self if control else self.clients):
+            return None
+        if key is None:
+            kind = "an admin key" if control else "a key"
+            return HTTPStatus.UNAUTHORIZED, f"this path takes {kind}, expected the header Authorization: Bearer <key>"
+        if control and self.is_admin(key):
+            return None
+        if not self.is_client(key):
+            return HTTPStatus.UNAUTHORIZED, "the key in the header Authorization is not one that this server knows"
+        if control:
+            return HTTPStatus.FORBIDDEN, "the key in the header Authorization is a client's, expected an admin's"
+        return None
+
 
 class KeyCheck:
     """Middleware that answers 401 or 403 where a request lacks the key that its path needs."""
@@ -101,17 +119,7 @@ class KeyCheck:
         is_open = path in self.open or path.startswith((f"{docs.FILES}/", f"{page.FILES}/"))
         if not control and (is_open or not self.keys.clients):
             return None
-        key = _key(scope)
-        if key is None:
-            kind = "an admin key" if control else "a key"
-            return HTTPStatus.UNAUTHORIZED, f"this path takes {kind}, expected the header Authorization: Bearer <key>"
-        if control and self.keys.is_admin(key):
-            return None
-        if not self.keys.is_client(key):
-            return HTTPStatus.UNAUTHORIZED, "the key in the header Authorization is not one that this server knows"
-        if control:
-            return HTTPStatus.FORBIDDEN, "the key in the header Authorization is a client's, expected an admin's"
-        return None
+        return self.keys.refusal(_key(scope), control=control)
 
 
 def is_loopback(host: str) -> bool:
@@ -122,10 +130,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def bearer_key(value: bytes) -> bytes | None:
+    """Return the key in the value of a header Authorization, or None if it has none."""
+    return bytes(value[len(BEARER) :]).strip() if value[: len(BEARER)].lower() == BEARER else None
+
+
 def _key(scope: Scope) -> bytes | None:
     for name, value in scope["headers"]:
-        if name == AUTHORIZATION and value[: len(BEARER)].lower() == BEARER:
-            return bytes(value[len(BEARER) :]).strip()
+        if name == AUTHORIZATION and (key := bearer_key(value)) is not None:
+            return key
     # A page in a browser can set no header of a WebSocket but this one.
     for protocol in scope.get("subprotocols", ()):
         if protocol.startswith(KEY_SUBPROTOCOL):

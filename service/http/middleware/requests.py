@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from time import perf_counter
 
-import structlog
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +20,7 @@ from service.catalog.registry import Registry
 from service.errors import ShuttingDown
 from service.http.errors import error_response
 from service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
+from service.telemetry.access import AccessLog
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord
 
@@ -86,7 +86,7 @@ class RequestMiddleware:
         self.metrics = metrics
         self.registry = registry
         self.limits = limits
-        self.log = structlog.get_logger().bind()  # once: an unbound logger looks up its configuration at every line
+        self.access = AccessLog(metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with an Exchange in its scope."""
@@ -114,7 +114,7 @@ class RequestMiddleware:
             await answer(scope, receive, exchange.send)
         except Exception:
             request_id = exchange.record.request_id.decode()
-            self.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
+            self.access.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
             if exchange.status is not None:
                 raise  # part of the answer was sent: the server can only cut it off
             sentence = f"something went wrong here; the log has it as request {request_id}"
@@ -128,22 +128,9 @@ class RequestMiddleware:
 
     def _finish(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
         """Log the request and count it."""
-        status = exchange.status or CLIENT_GONE
-        method, route = scope.get("method", "GET"), getattr(scope.get("route"), "path", UNMATCHED)
-        labels = exchange.record.labels
-        self.metrics.requests.count_request(method, route, status, seconds)
-        if "model" in labels:
-            answered = None if exchange.body.streamed else seconds  # a stream takes as long as its client likes
-            self.metrics.models.count_request(str(labels["model"]), int(labels["version"]), status, answered)
-        self.log.info(
-            "request",
-            request_id=exchange.record.request_id.decode(),
-            method=method,
-            route=route,
-            status=status,
-            ms=round(seconds * 1000, 3),
-            **labels,
-        )
+        route, status = getattr(scope.get("route"), "path", UNMATCHED), exchange.status or CLIENT_GONE
+        method, streamed = scope.get("method", "GET"), exchange.body.streamed
+        self.access.finish(exchange.record, method, route, status, seconds, streamed=streamed)
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:

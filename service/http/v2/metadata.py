@@ -1,4 +1,4 @@
-"""A model's metadata and configuration, as the protocol and Triton describe them."""
+"""What the protocol and Triton say of models: metadata, configuration, and the index of the repository."""
 
 from __future__ import annotations
 
@@ -6,15 +6,39 @@ import json
 
 from models.bundle.external import AnyTask
 from service.catalog.loaded import LoadedModel
-from service.http.v2.schemas import ModelConfig, ModelMetadata, TensorMetadata
+from service.catalog.registry import Registry
+from service.catalog.version import Version, VersionState
+from service.http.v2.schemas import IndexEntry, ModelConfig, ModelMetadata, TensorMetadata
 from service.inference.v2.outputs import INPUT, VARIES, outputs_of, sample_shape
 from service.inference.v2.tensors import Datatype
 
 PLATFORM = "spikeserve"
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "sequence",
+    "statistics",
+]
+STATES = {VersionState.LOADING: "LOADING", VersionState.READY: "READY", VersionState.FAILED: "UNAVAILABLE"}
 
 
-def metadata(model: LoadedModel, versions: list[str]) -> ModelMetadata:
-    """Describe the tensors of `model`; `versions` are the ready ones."""
+def ready_versions(registry: Registry, name: str) -> list[int]:
+    """Return a model's versions that are ready, ascending; raises ModelNotFound."""
+    return [each.version for each in registry.versions_of(name).values() if each.state is VersionState.READY]
+
+
+def index(registry: Registry, *, ready: bool) -> list[IndexEntry]:
+    """List every version with its state, and the models that were unloaded; only those that are `ready` if asked."""
+    entries = [_entry(version) for versions in registry.models.values() for version in versions.values()]
+    entries += [_unloaded(name) for name in sorted(registry.unloaded)]
+    return [entry for entry in entries if entry["state"] == STATES[VersionState.READY] or not ready]
+
+
+def metadata(model: LoadedModel, registry: Registry) -> ModelMetadata:
+    """Describe the tensors of `model`, and name its versions that are ready."""
     spec = model.spec
     outputs: list[TensorMetadata] = [
         {"name": output.name, "datatype": output.datatype, "shape": [VARIES, output.width(spec)]}
@@ -22,7 +46,7 @@ def metadata(model: LoadedModel, versions: list[str]) -> ModelMetadata:
     ]
     return {
         "name": model.name,
-        "versions": versions,
+        "versions": [str(version) for version in ready_versions(registry, model.name)],
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": Datatype.FP32, "shape": [VARIES, *sample_shape(spec)]}],
         "outputs": outputs,
@@ -60,3 +84,12 @@ def _parameters(spec: AnyTask) -> dict[str, str]:
 
 def _config_type(datatype: Datatype) -> str:
     return "TYPE_STRING" if datatype is Datatype.BYTES else f"TYPE_{datatype}"
+
+
+def _entry(version: Version) -> IndexEntry:
+    reason = "" if version.state is VersionState.READY else version.why_not_ready
+    return {"name": version.name, "version": str(version.version), "state": STATES[version.state], "reason": reason}
+
+
+def _unloaded(name: str) -> IndexEntry:
+    return {"name": name, "state": STATES[VersionState.FAILED], "reason": "unloaded"}

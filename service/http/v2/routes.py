@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from models.errors import InvalidInput
 from models.version import VERSION
-from service.catalog.registry import Registry
-from service.catalog.version import Version as ModelVersion
-from service.catalog.version import VersionState
-from service.errors import ServiceError, UnsupportedMedia
+from service.errors import UnsupportedMedia
 from service.http.answers import PiecesResponse, server_timing
 from service.http.direct import DirectRoute
 from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
@@ -22,22 +17,10 @@ from service.http.services import Services
 from service.http.v2 import metadata, schemas
 from service.inference.media import INFER_TYPES, JSON, media_type, unpacking
 from service.inference.v2.codec import InferCodec
-from service.inference.v2.errors import InvalidRequest
+from service.inference.v2.infer import infer as v2_infer
 from service.inference.v2.parsing import parse_optional
 from service.inference.v2.schemas import InferResponse
 from service.telemetry.v2_statistics import Statistics
-
-EXTENSIONS = [
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "sequence",
-    "statistics",
-]
-STATES = {VersionState.LOADING: "LOADING", VersionState.READY: "READY", VersionState.FAILED: "UNAVAILABLE"}
-
 
 router = APIRouter(prefix="/v2", tags=["v2"])
 inferring = APIRouter(prefix="/v2", tags=["v2"], route_class=DirectRoute)
@@ -65,7 +48,7 @@ CONFIG = "The configuration, with the field names of Triton's."
 @router.get("/", include_in_schema=False)
 async def server() -> schemas.ServerMetadata:
     """Name the server and the protocol's extensions that it supports."""
-    return {"name": metadata.PLATFORM, "version": VERSION, "extensions": EXTENSIONS}
+    return {"name": metadata.PLATFORM, "version": VERSION, "extensions": metadata.EXTENSIONS}
 
 
 @router.get("/health/live", responses=responses(NOT_LIVE, 503), response_description="The process is live.")
@@ -98,7 +81,7 @@ async def stats(services: InServices) -> Statistics:
     """
     registry = services.registry
     return await services.control.statistics(
-        (name, each) for name in registry.models for each in _ready(registry, name)
+        (name, each) for name in registry.models for each in metadata.ready_versions(registry, name)
     )
 
 
@@ -109,7 +92,9 @@ async def model_stats(name: Name, services: InServices) -> Statistics:
     They count the requests of this protocol.
     """
     services.registry.get(name)
-    return await services.control.statistics((name, version) for version in _ready(services.registry, name))
+    return await services.control.statistics(
+        (name, version) for version in metadata.ready_versions(services.registry, name)
+    )
 
 
 @router.get("/models/{name}/versions/{version}/stats", responses=MODEL_ERRORS, response_description=STATISTICS)
@@ -124,13 +109,13 @@ async def version_stats(name: Name, version: Version, services: InServices) -> S
 @router.get("/models/{name}", responses=MODEL_ERRORS, response_description=TENSORS)
 async def model(name: Name, services: InServices) -> schemas.ModelMetadata:
     """Describe the tensors of a model's newest version that is ready."""
-    return metadata.metadata(services.registry.get(name), _versions(services.registry, name))
+    return metadata.metadata(services.registry.get(name), services.registry)
 
 
 @router.get("/models/{name}/versions/{version}", responses=MODEL_ERRORS, response_description=TENSORS)
 async def model_version(name: Name, version: Version, services: InServices) -> schemas.ModelMetadata:
     """Describe the tensors of one version of a model."""
-    return metadata.metadata(services.registry.get(name, version), _versions(services.registry, name))
+    return metadata.metadata(services.registry.get(name, version), services.registry)
 
 
 @router.get("/models/{name}/ready", responses=MODEL_ERRORS, response_description=READY)
@@ -186,20 +171,15 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
     services: Services = request.app.state.services
     exchange: Exchange = request.scope[EXCHANGE]
     model = services.registry.get(name, version)
-    began = perf_counter()
-    try:
+
+    def codec() -> InferCodec:
         kind, unpack = media_type(exchange.headers, *INFER_TYPES), unpacking(exchange.headers, exchange.body)
-        codec = InferCodec(model, exchange.headers, unpack, services.blobs, kind)
-        answer = await services.pipeline.answer(model, codec, exchange.headers, exchange.body, exchange.record)
-    except InvalidInput as error:
-        services.infer_statistics.count_failure(model.name, model.version, perf_counter() - began)
-        raise InvalidRequest(str(error)) from error  # where the native routes say 422, the protocol says 400
-    except ServiceError:
-        services.infer_statistics.count_failure(model.name, model.version, perf_counter() - began)
-        raise
-    content = answer.content
-    services.infer_statistics.count_success(model, answer.record, content.decode_seconds, content.render_seconds)
-    return PiecesResponse(content.pieces, [*content.headers, *server_timing(exchange.headers, answer.record.times)])
+        return InferCodec(model, services.blobs, exchange.headers, unpack, kind)
+
+    pipeline, statistics = services.pipeline, services.infer_statistics
+    answer = await v2_infer(pipeline, statistics, model, codec, exchange.headers, exchange.body, exchange.record)
+    timing = server_timing(exchange.headers, answer.record.times)
+    return PiecesResponse(answer.content.pieces, [*answer.content.headers, *timing])
 
 
 @router.post(
@@ -213,9 +193,7 @@ async def index(request: Request, services: InServices) -> list[schemas.IndexEnt
     With several workers, the one that answers lists its own; they differ only while they load.
     """
     wanted = parse_optional(await _control_body(request), schemas.IndexRequest)
-    entries = [_entry(version) for versions in services.registry.models.values() for version in versions.values()]
-    entries += [_unloaded(name) for name in sorted(services.registry.unloaded)]
-    return [entry for entry in entries if entry["state"] == STATES[VersionState.READY] or not wanted.ready]
+    return metadata.index(services.registry, ready=wanted.ready)
 
 
 @router.post(
@@ -257,20 +235,3 @@ async def _control_body(request: Request) -> bytes:
     if unpacking(exchange.headers, exchange.body) is not None:
         raise UnsupportedMedia("Content-Encoding says that the body is compressed, expected one that is not, here")
     return await exchange.body.read()
-
-
-def _ready(registry: Registry, name: str) -> list[int]:
-    return [each.version for each in registry.versions_of(name).values() if each.state is VersionState.READY]
-
-
-def _versions(registry: Registry, name: str) -> list[str]:
-    return [str(version) for version in _ready(registry, name)]
-
-
-def _entry(version: ModelVersion) -> schemas.IndexEntry:
-    reason = "" if version.state is VersionState.READY else version.why_not_ready
-    return {"name": version.name, "version": str(version.version), "state": STATES[version.state], "reason": reason}
-
-
-def _unloaded(name: str) -> schemas.IndexEntry:
-    return {"name": name, "state": STATES[VersionState.FAILED], "reason": "unloaded"}

@@ -21,7 +21,7 @@ from service.catalog.loaded import LoadedModel
 from service.inference.job import AnyJob
 from service.inference.query import InSequence
 from service.inference.sessions.table import Ended, Sessions
-from service.inference.v2.codec import InferCodec
+from service.inference.v2.codec import TensorCodec
 from service.inference.v2.errors import InvalidRequest
 
 Key: TypeAlias = tuple[bytes, str, int | str]  # of whom, of which model, and which
@@ -138,7 +138,7 @@ def _check(job: AnyJob) -> None:
 
 def _go_over(job: AnyJob, model: LoadedModel) -> None:
     """Have a job run on the version that its sequence began with, which was replaced since."""
-    if not isinstance(job.codec, InferCodec) or model.spec.input != job.model.spec.input:
+    if not isinstance(job.codec, TensorCodec) or model.spec.input != job.model.spec.input:
         raise InvalidRequest(
             f"sequence_id names a sequence of version {model.version} of the model, which takes other inputs: begin "
             "another with sequence_start"

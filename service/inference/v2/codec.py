@@ -41,17 +41,31 @@ class InferContent:
 
 
 @dataclass(frozen=True)
-class InferCodec:
-    """Decodes and answers one request for `model`.
+class TensorCodec:
+    """What the codecs of the protocol have in common, over HTTP and gRPC: a request for `model`, as tensors.
 
-    `headers` are the request's, `unpack` decompresses its body, and `kind` is its media type. `blobs` writes and reads
-    the states of sequences.
+    `blobs` writes and reads the states of sequences.
     """
 
     model: LoadedModel
+    blobs: Blobs
+
+    def state_text(self, query: InferQuery, after: State | None) -> str | None:
+        """Return the state `after` a request of a sequence as text, if the request asked for it."""
+        if after is None or query.sequence is None or not query.sequence.tells_state:
+            return None
+        return self.blobs.write(self.model, Carried(after, 0, None, np.zeros(self.model.spec.classes)))
+
+
+@dataclass(frozen=True)
+class InferCodec(TensorCodec):
+    """Decodes and answers one request over HTTP.
+
+    `headers` are the request's, `unpack` decompresses its body, and `kind` is its media type.
+    """
+
     headers: Mapping[bytes, bytes]
     unpack: Unpack | None
-    blobs: Blobs
     kind: bytes | None = JSON
 
     def decode_small(self, body: bytes) -> InferQuery | None:
@@ -89,9 +103,7 @@ class InferCodec:
     def render(self, query: InferQuery, result: RunResult, after: State | None) -> InferContent:
         """Render the answer, compressed if the client accepts that; with the state `after` it where that was asked."""
         began = perf_counter()
-        state = None
-        if after is not None and query.sequence is not None and query.sequence.tells_state:
-            state = self.blobs.write(self.model, Carried(after, 0, None, np.zeros(self.model.spec.classes)))
+        state = self.state_text(query, after)
         rendered = render(query, result, self.model, state, short=query.answer_bytes <= SHORT_BYTES)
         headers = [(CONTENT_TYPE, JSON)]
         if rendered.header_length is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -91,6 +92,22 @@ def _tensors(text: bytes, binary: memoryview, model: LoadedModel, blobs: Blobs, 
         request, data = parse(text, InferRequest), None
     if request.model_name not in (None, model.name):
         raise InvalidRequest(f"model_name is {shown(request.model_name)}, expected '{model.name}' as in the path")
+    return query_of(request, partial(_array, binary=binary, data=data), model, blobs, began)
+
+
+def query_of(
+    request: InferRequest,
+    values: Callable[[InputTensor, Shape], Array],
+    model: LoadedModel,
+    blobs: Blobs,
+    began: float,
+) -> InferQuery:
+    """Return the query of a request whose fields are valid.
+
+    `values` returns the array of the only input, (batch, *shape); it is called once the limits allow as much. `blobs`
+    reads the state of a sequence. `began` is when decoding began. Raises InvalidRequest, InvalidInput or TooLarge, and
+    what `values` raises.
+    """
     tensor, parameters = _only_input(request.inputs), request.parameters
     shape = tuple(tensor.shape)
     _check_shape(shape, model)
@@ -105,7 +122,7 @@ def _tensors(text: bytes, binary: memoryview, model: LoadedModel, blobs: Blobs, 
     if sequence is not None and sequence.tells_state:
         size += FIELD_BYTES + most_characters(model)
     model.limits.check_answer(shape[0], size)
-    samples = to_float32(_array(tensor, shape, binary, data), "inputs[0]")
+    samples = to_float32(values(tensor, shape), "inputs[0]")
     return InferQuery(
         samples,
         time_steps,

@@ -26,8 +26,13 @@ Request = TypeVar("Request", bound=BaseModel)
 
 def parse(body: bytes, kind: type[Request]) -> Request:
     """Parse and validate `body`; raises MalformedBody, InvalidRequest or TooLarge."""
+    return validated(_values(body), kind)
+
+
+def validated(values: Any, kind: type[Request]) -> Request:
+    """Validate values as JSON has them; raises InvalidRequest."""
     try:
-        return kind.model_validate(_values(body))
+        return kind.model_validate(values)
     except ValidationError as error:
         raise InvalidRequest(first_error(error, fields=_fields(kind, error)).sentence) from error
 

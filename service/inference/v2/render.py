@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -12,7 +13,7 @@ from models.engines import RunResult
 from models.spec import Task
 from service.catalog.loaded import LoadedModel
 from service.inference.pieces import Pieces, as_array, as_list, joined, json_fragments
-from service.inference.v2.decode import InferQuery
+from service.inference.v2.decode import InferQuery, RequestedOutput
 from service.inference.v2.outputs import STEPS_USED
 from service.inference.v2.schemas import InferResponse, ResultTensor
 from service.inference.v2.tensors import Array, Datatype, to_bytes
@@ -33,16 +34,10 @@ def render(
 
     `state` is that of its sequence, where it asked for it.
     """
-    if result.steps_used is None and any(wanted.output is STEPS_USED for wanted in query.outputs):  # all of them
-        result = replace(result, steps_used=np.full(len(result.readout), query.time_steps))
     outputs: list[ResultTensor] = []
     blobs: list[list[bytes]] = []
-    for wanted in query.outputs:
-        output, datatype = wanted.output, wanted.output.datatype
-        array = output.of(result, model.spec)
-        if wanted.classes is not None:
-            datatype, array = Datatype.BYTES, classified(array, wanted.classes, model.spec)
-        tensor: ResultTensor = {"name": output.name, "datatype": datatype, "shape": list(array.shape)}
+    for wanted, datatype, array in output_arrays(query, result, model):
+        tensor: ResultTensor = {"name": wanted.output.name, "datatype": datatype, "shape": list(array.shape)}
         if wanted.binary:
             blobs.append(to_bytes(array, datatype))
             tensor["parameters"] = {"binary_data_size": sum(map(len, blobs[-1]))}
@@ -57,6 +52,20 @@ def render(
     header = [to_json(response, inf_nan_mode="null")] if short else list(json_fragments(response))
     length = sum(map(len, header)) if blobs else None
     return Rendered(joined(chain(header, *blobs)), length)
+
+
+def output_arrays(
+    query: InferQuery, result: RunResult, model: LoadedModel
+) -> Iterator[tuple[RequestedOutput, Datatype, Array]]:
+    """Yield each output that a query requested, with its datatype and its array; of BYTES, the array holds text."""
+    if result.steps_used is None and any(wanted.output is STEPS_USED for wanted in query.outputs):  # all of them
+        result = replace(result, steps_used=np.full(len(result.readout), query.time_steps))
+    for wanted in query.outputs:
+        array = wanted.output.of(result, model.spec)
+        if wanted.classes is None:
+            yield wanted, wanted.output.datatype, array
+        else:
+            yield wanted, Datatype.BYTES, classified(array, wanted.classes, model.spec)
 
 
 def classified(values: Array, classes: int, spec: Task) -> Array:

@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from service.errors import Misconfigured
 from service.http.middleware.tracing import TraceMiddleware
 from service.settings import Settings
 from service.telemetry.tracing import Clock, Tracing
+from tests.service.grpc.rpc import Rpc, infer_request, serving_grpc
 from tests.serving import running, serving
 
 BODY = {"inputs": [[0, 1], [1, 0]]}
@@ -175,3 +177,22 @@ def test_without_the_setting_there_is_no_such_middleware(repository: Path) -> No
     settings = Settings(repository=repository)
     assert Tracing.of(settings) is None
     assert TraceMiddleware.__name__ not in str(create_app(settings).user_middleware)
+
+
+def test_a_call_over_grpc_is_a_span_below_its_clients_too(repository: Path, collector: Collector) -> None:
+    carried = [("traceparent", f"00-{TRACE}-{PARENT}-01")]
+    with serving_grpc(repository, "--trace-endpoint", collector.url) as service:
+        with Rpc(service) as rpc:
+            rpc.call("ModelInfer", infer_request(np.array([[0, 1]])), metadata=carried)
+            rpc.refused("ModelInfer", infer_request(np.array([[0, 1]]), "nobody"), metadata=carried)
+            assert rpc.call("ServerLive").live  # a probe, which has no span
+        assert service.stop() == 0
+    route = "/inference.GRPCInferenceService/ModelInfer"
+    answered, refused = sorted(
+        (span for span in collector.spans() if span.name == f"POST {route}"),
+        key=lambda span: int(attributes(span)["http.response.status_code"]),
+    )
+    assert len(collector.spans()) == 4  # these two, and encode and infer of the first
+    assert (answered.trace_id.hex(), answered.parent_span_id.hex()) == (TRACE, PARENT)
+    assert attributes(answered)["spikeserve.model"] == "toy"
+    assert attributes(refused)["http.response.status_code"] == 404

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ from numpy.typing import NDArray
 
 from tests.bundles import publish
 from tests.networks import toy
+from tests.service.perf_analyzer import measured
 from tests.serving import Process, running
 
 with warnings.catch_warnings():  # what they warn of at import is theirs
@@ -203,27 +201,9 @@ def test_kserves_client_gets_what_the_native_route_says(
         assert found[name].reshape(np.shape(expected[name])).tolist() == expected[name]
 
 
-def perf_analyzer() -> str:
-    """Return where it is; it skips the test where it is missing or does not run."""
-    place = shutil.which("perf_analyzer", path=str(Path(sys.executable).parent)) or shutil.which("perf_analyzer")
-    if place is None:
-        pytest.skip("perf_analyzer is not installed: the extra 'clients' has it on Linux")
-    tried = subprocess.run([place, "--version"], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"perf_analyzer does not run here: {tried.stderr.strip().splitlines()[-1:]}")
-    return place
-
-
 @pytest.mark.parametrize("form", ["json", "binary"])
 def test_perf_analyzer_measures_it(service: Process, tmp_path: Path, form: str) -> None:
-    data, told = tmp_path / "data.json", tmp_path / "told.csv"
-    data.write_text(json.dumps({"data": [{"inputs": [0.6, 2.0]}]}))
-    command = [perf_analyzer(), "-m", "toy", "-u", service.url.removeprefix("http://"), "-b", "1"]
-    command += ["--input-data", str(data), "--input-tensor-format", form, "--output-tensor-format", form]
-    command += ["--request-count", "50", "-f", str(told)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
-    assert result.returncode == 0, result.stdout + result.stderr
-    names, (row, *_) = (lines := told.read_text().splitlines())[0].split(","), lines[1:]
-    measured = dict(zip(names, row.split(","), strict=False))
-    assert float(measured["Inferences/Second"]) > 0
-    assert float(measured["Server Compute Infer"]) > 0
+    formats = ["--input-tensor-format", form, "--output-tensor-format", form]
+    row = measured(tmp_path, "-u", service.url.removeprefix("http://"), *formats)
+    assert float(row["Inferences/Second"]) > 0
+    assert float(row["Server Compute Infer"]) > 0

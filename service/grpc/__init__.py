@@ -1,0 +1,1 @@
+"""The gRPC server: the Open Inference Protocol's service, beside the HTTP server and on the same pipeline."""

@@ -1,0 +1,252 @@
+"""One RPC around its answer: its key, its message, its deadline, its errors, and its line in the log.
+
+The first message of an RPC is read within `body_seconds`. How long it will be is not known before it is there, so a
+message that does not come at once reserves as many bytes of the memory budget as the longest may have. The server's
+core takes no longer one, and no more than it announced room for: so what all RPCs hold is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from asyncio import CancelledError, Task
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import grpc
+from grpc.aio import AbortError, BaseError
+
+from models.errors import SpikeserveError
+from service.errors import BodyTooSlow, MalformedBody, Overloaded, ShuttingDown
+from service.grpc.connection import hang_up
+from service.grpc.errors import CODES, Refused, status_of, trailers
+from service.http.middleware.keys import AUTHORIZATION, bearer_key
+from service.http.middleware.requests import CLIENT_GONE, REQUEST_ID, request_id_of
+from service.http.services import Services
+from service.inference.body import UNRESERVED_BYTES
+from service.inference.memory import MemoryBudget, Reservation
+from service.inference.pipeline import TIMEOUT
+from service.telemetry.access import AccessLog
+from service.telemetry.record import RequestRecord
+from service.telemetry.tracing import RequestSpan
+
+METHOD = "POST"  # of the requests that RPCs are in HTTP/2; in the log and the metrics, the route is the RPC's name
+MAX_RPCS = 1024  # in progress in one process, all connections together; each takes some 20 KB
+AT_ONCE_SECONDS = 0.1  # in which most messages are there; a later one reserves the longest one's bytes
+EOF = grpc.aio.EOF
+
+Context: TypeAlias = Any  # grpc.aio.ServicerContext, of a library without types
+
+
+class Message:
+    """The bytes of one request, which are there: a body for the pipeline, counted in the memory budget."""
+
+    def __init__(self, content: bytes, budget: MemoryBudget) -> None:
+        """Reserve a long one's bytes; raises Overloaded."""
+        self.content = content
+        self.length = len(content)
+        self.reservation = Reservation(budget)
+        if self.length > UNRESERVED_BYTES:
+            self.reserve(self.length)
+
+    async def read(self, _: float = math.inf) -> bytes:
+        """Return them, once."""
+        content, self.content = self.content, b""
+        return content
+
+    def reserve(self, size: int) -> None:
+        """Reserve `size` more bytes of the budget; raises Overloaded."""
+        self.reservation.reserve(size)
+
+    def release(self) -> None:
+        """Give back what was reserved."""
+        self.reservation.release()
+
+    async def wait_for_disconnect(self) -> None:
+        """Wait for ever: where the client leaves, the whole RPC is cancelled."""
+        await asyncio.get_running_loop().create_future()
+
+
+@dataclass
+class Call:
+    """One RPC: its context, the metadata that its client sent, as headers, and what is told of it."""
+
+    context: Context
+    services: Services
+    headers: dict[bytes, bytes]
+    record: RequestRecord
+    status: int = HTTPStatus.OK
+    span: RequestSpan | None = None
+    held: list[Message | Reservation] = field(default_factory=list)  # until its answer was sent
+
+    @classmethod
+    def of(cls, context: Context, services: Services) -> Call:
+        """Return the RPC of a context."""
+        headers = {
+            name.encode(): value if isinstance(value, bytes) else value.encode()
+            for name, value in context.invocation_metadata()
+        }
+        return cls(context, services, headers, RequestRecord(request_id_of(headers)))
+
+    async def read(self) -> Message:
+        """Return the first message. Raises BodyTooSlow, Overloaded, and MalformedBody where there is none."""
+        settings, budget = self.services.settings, self.services.budget
+        waiting, refused = Reservation(budget), None
+        loop = asyncio.get_running_loop()
+        timeout = asyncio.timeout(settings.body_seconds)
+
+        def is_late() -> None:
+            nonlocal refused
+            try:
+                waiting.reserve(settings.max_body_bytes)
+            except Overloaded as error:
+                refused = error
+                timeout.reschedule(loop.time())
+
+        late = loop.call_later(AT_ONCE_SECONDS, is_late)
+        try:
+            async with timeout:
+                content = await self.context.read()
+        except TimeoutError as error:
+            seconds = settings.body_seconds
+            raise refused or BodyTooSlow(
+                f"the message was not there after {seconds:g} seconds, expected all of it by then"
+            ) from error
+        finally:
+            late.cancel()
+            waiting.release()
+        if content is EOF:
+            raise MalformedBody("the request has no message, expected one")
+        return self.hold(Message(content, budget))
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the client's deadline is over."""
+        return self.context.time_remaining() == 0
+
+    def hold(self, message: Message) -> Message:
+        """Keep a message's bytes reserved until the RPC is over."""
+        self.held.append(message)
+        return message
+
+    def set_deadline(self) -> None:
+        """Have the RPC's deadline bound its time as the header of HTTP does; it may send that as well."""
+        left = self.context.time_remaining()
+        if left is not None:
+            milliseconds = max(1, int(left * 1000))
+            given = self.headers.get(TIMEOUT)
+            if given is None or not given.isdigit() or milliseconds < int(given[:9]):
+                self.headers[TIMEOUT] = b"%d" % milliseconds
+
+    def hang_up(self) -> None:
+        """End the client's connection."""
+        hang_up(self.context.peer(), self.services.settings.grpc_port)
+
+
+Answer: TypeAlias = Callable[[Call], Awaitable[bytes]]
+
+
+class Calls:
+    """All RPCs in progress in this process."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.access = AccessLog(services.metrics)
+        self.tasks: set[Task[Any]] = set()
+        self.ending = False  # whether those that are left are cancelled, at the end of the grace period
+
+    def handler(self, route: str, answer: Answer, *, key: bool, control: bool, stream: bool) -> Any:
+        """Return gRPC's handler of one method. `key` says whether it needs one, `control` whether it is an admin's.
+
+        A request that has one message is handled as a stream of them as well: so its key is checked before it is read,
+        and reading has an end.
+        """
+
+        async def handle(_: Any, context: Context) -> bytes | None:
+            call = Call.of(context, self.services)
+            if key and self.services.tracing is not None:  # probes are not traced
+                call.span = self.services.tracing.start(METHOD, call.headers)
+                call.record.labels["trace_id"] = call.span.trace_id
+            return await self._handle(call, route, answer, key=key, control=control)
+
+        make = grpc.stream_stream_rpc_method_handler if stream else grpc.stream_unary_rpc_method_handler
+        return make(handle)
+
+    async def _handle(self, call: Call, route: str, answer: Answer, *, key: bool, control: bool) -> bytes:
+        began, task = perf_counter(), asyncio.current_task()
+        assert task is not None  # noqa: S101  (gRPC runs each RPC as a task)
+        self.tasks.add(task)
+        self.services.metrics.requests.in_flight += 1
+        call.context.add_done_callback(lambda _: self._finish(call, task, route, perf_counter() - began))
+        call.context.set_trailing_metadata(((REQUEST_ID.decode(), call.record.request_id.decode()),))
+        try:
+            self._admit(call, key=key, control=control)
+            message = await answer(call)
+        except (AbortError, KeyboardInterrupt, SystemExit):
+            raise
+        except CancelledError:
+            if not self.ending:
+                self._abandoned(call)
+                raise
+            sentence = "the server is shutting down and could not wait for this request to end"
+            return await self._fail(call, ShuttingDown(sentence))
+        except SpikeserveError as error:
+            return await self._fail(call, error)
+        except BaseError as error:  # of the library: the client has left
+            self._abandoned(call)
+            raise CancelledError from error
+        except Exception:
+            request_id = call.record.request_id.decode()
+            self.access.log.exception("request_failed", request_id=request_id, **call.record.labels)
+            sentence = f"something went wrong here; the log has it as request {request_id}"
+            return await self._fail(call, SpikeserveError(sentence))
+        self._time_sending(call)
+        return message
+
+    def _admit(self, call: Call, *, key: bool, control: bool) -> None:
+        """Raise Overloaded for one RPC too many, and Refused for one without the key that it needs."""
+        if not key:
+            return
+        if len(self.tasks) > MAX_RPCS:
+            raise Overloaded(f"{len(self.tasks)} RPCs are in progress with this one, expected at most {MAX_RPCS}")
+        refusal = self.services.keys.refusal(bearer_key(call.headers.get(AUTHORIZATION, b"")), control=control)
+        if refusal is not None:
+            raise Refused(*refusal)
+
+    async def _fail(self, call: Call, error: SpikeserveError) -> bytes:
+        """Answer with an error."""
+        call.status = status_of(error)
+        own = call.context.trailing_metadata()
+        try:
+            await call.context.abort(CODES[HTTPStatus(call.status)], str(error), (*own, *trailers(error)))
+        except AbortError:
+            raise
+        except BaseError as gone:
+            self._abandoned(call)
+            raise CancelledError from gone
+        return b""
+
+    def _abandoned(self, call: Call) -> None:
+        """Note that the client has left, or that its deadline is over."""
+        call.status = HTTPStatus.GATEWAY_TIMEOUT if call.is_expired else CLIENT_GONE
+
+    def _time_sending(self, call: Call) -> None:
+        """End the connection of a client that does not read its answer in time: a call cannot be ended alone."""
+        timer = asyncio.get_running_loop().call_later(self.services.settings.answer_seconds, call.hang_up)
+        call.context.add_done_callback(lambda _: timer.cancel())
+
+    def _finish(self, call: Call, task: Task[Any], route: str, seconds: float) -> None:
+        self.tasks.discard(task)
+        self.services.metrics.requests.in_flight -= 1
+        for each in call.held:
+            each.release()
+        if call.span is not None:
+            if call.status == CLIENT_GONE:
+                call.span.disconnected()
+            else:
+                call.span.answered(int(call.status))
+            call.span.end(METHOD, route, call.record)
+        self.access.finish(call.record, METHOD, route, int(call.status), seconds)

@@ -1,0 +1,127 @@
+"""The codec of infer requests over gRPC: a ModelInferRequest to a query, a result to a ModelInferResponse.
+
+The fields become what the JSON over HTTP becomes, and are validated by the same schema; only how a tensor's values lie
+in the message is gRPC's own. An answer has them as its request had: raw, or in typed fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from models.engines import RunResult, State
+from models.spec.parameters import Shape
+from service.grpc.contents import from_contents, to_contents
+from service.grpc.messages import ModelInferResponse
+from service.grpc.wire import CONTENTS, Parted, delimited, head
+from service.inference.v2.codec import TensorCodec
+from service.inference.v2.decode import InferQuery, query_of
+from service.inference.v2.errors import InvalidRequest
+from service.inference.v2.parsing import validated
+from service.inference.v2.render import output_arrays
+from service.inference.v2.schemas import InferRequest, InputTensor
+from service.inference.v2.tensors import Array, Datatype, from_bytes, to_bytes
+
+OUTPUTS = ModelInferResponse.OUTPUTS_FIELD_NUMBER
+RAW = ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+# Parameters that clients send unasked, and that say nothing here: where the bytes are over HTTP, and whether a model of
+# many answers for one request should end them with an empty one.
+IGNORED = frozenset({"binary_data", "binary_data_output", "binary_data_size", "triton_enable_empty_final_response"})
+
+
+@dataclass(frozen=True)
+class MessageContent:
+    """An answer's message, and the seconds of decoding and rendering."""
+
+    message: bytes
+    decode_seconds: float
+    render_seconds: float
+
+
+@dataclass(frozen=True)
+class MessageCodec(TensorCodec):
+    """Decodes and answers one request, which has been parted already."""
+
+    parted: Parted
+
+    def decode_small(self, body: bytes) -> InferQuery:
+        """Decode a short message. Raises as `decode` does."""
+        return self.decode(body)
+
+    def waits(self, _: bytes) -> bool:
+        """Return False: no message is decoded by another process."""
+        return False
+
+    def decode(self, _: bytes) -> InferQuery:
+        """Decode the message. Raises MalformedBody, InvalidRequest, InvalidInput or TooLarge."""
+        began = perf_counter()
+        request = validated(self._fields(), InferRequest)
+        return query_of(request, self._values, self.model, self.blobs, began)
+
+    def render(self, query: InferQuery, result: RunResult, after: State | None) -> MessageContent:
+        """Render the answer's message, with the state `after` it where that was asked."""
+        began = perf_counter()
+        first = ModelInferResponse(model_name=self.model.name, model_version=str(self.model.version), id=query.id or "")
+        state = self.state_text(query, after)
+        if state is not None:
+            first.parameters["sequence_state"].string_param = state
+        described, values = [bytes(first.SerializeToString())], []
+        for wanted, datatype, array in output_arrays(query, result, self.model):
+            tensor = ModelInferResponse.InferOutputTensor(
+                name=wanted.output.name, datatype=datatype, shape=array.shape
+            ).SerializeToString()
+            if self.parted.raw:
+                described.append(delimited(OUTPUTS, tensor))
+                values += _long(RAW, to_bytes(array, datatype))
+            else:
+                contents = _long(CONTENTS, to_contents(array, datatype))
+                described += _long(OUTPUTS, [tensor, *contents])
+        # Messages are merged by joining their bytes: so no long field is copied more than once.
+        message = b"".join([*described, *values])
+        return MessageContent(message, query.decode_seconds, perf_counter() - began)
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the message's fields as JSON has them."""
+        message = self.parted.message
+        inputs = [
+            {"name": each.name, "datatype": each.datatype, "shape": list(each.shape)}
+            | ({"parameters": plain(each.parameters)} if each.parameters else {})
+            for each in message.inputs
+        ]
+        outputs = [
+            {"name": each.name} | ({"parameters": plain(each.parameters)} if each.parameters else {})
+            for each in message.outputs
+        ]
+        parameters = plain(message.parameters) | {"binary_data_output": bool(self.parted.raw)}
+        return {"id": message.id or None, "inputs": inputs, "outputs": outputs, "parameters": parameters}
+
+    def _values(self, tensor: InputTensor, shape: Shape) -> Array:
+        """Return the array of the only input, (batch, *shape); raises InvalidRequest and MalformedBody."""
+        raw, contents = self.parted.raw, self.parted.contents
+        if tensor.datatype is Datatype.BYTES:
+            raise InvalidRequest("inputs[0].datatype is BYTES, expected FP32 or another of numbers")
+        if not raw:
+            return from_contents(contents, tensor.datatype, shape, "inputs[0].contents")
+        if contents:
+            raise InvalidRequest("the message has inputs[0].contents and raw_input_contents, expected one of them")
+        if len(raw) != 1:
+            raise InvalidRequest(f"raw_input_contents has {len(raw)} elements, expected 1, of the only input")
+        return from_bytes(raw[0], tensor.datatype, shape, "raw_input_contents[0]")
+
+
+def plain(parameters: Any) -> dict[str, Any]:
+    """Return parameters of a message as JSON has them, without ignored ones; one that holds nothing is null."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if name not in IGNORED:
+            choice = value.WhichOneof("parameter_choice")
+            found[name] = None if choice is None else getattr(value, choice)
+    return found
+
+
+def _long(number: int, parts: Iterable[bytes]) -> list[bytes]:
+    """Return a field of bytes that are in parts, as parts."""
+    content = list(parts)
+    return [head(number, sum(map(len, content))), *content]

@@ -1,0 +1,175 @@
+"""The methods of the protocol's service that have one request and one answer, and the health check."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from models.version import VERSION
+from service.catalog.loaded import LoadedModel
+from service.errors import MalformedBody, ModelNotFound, NotReady, ShuttingDown, shown
+from service.grpc import messages
+from service.grpc.call import Call, Message
+from service.grpc.codec import MessageCodec, plain
+from service.grpc.health import HealthCheckRequest, HealthCheckResponse
+from service.grpc.wire import Parted, part
+from service.http.services import Services
+from service.http.v2 import metadata
+from service.http.v2.schemas import LoadRequest, UnloadRequest
+from service.inference.v2.infer import infer
+from service.inference.v2.parsing import MAX_CONTROL_BYTES, validated
+from service.telemetry.record import RequestRecord
+
+SERVICE = "inference.GRPCInferenceService"
+HEALTH = "grpc.health.v1.Health"
+
+Kind = TypeVar("Kind")
+
+
+async def server_live(call: Call) -> bytes:
+    """Say that the process is up, and that its threads are not stuck for good."""
+    try:
+        call.services.control.check_live()
+    except NotReady:
+        return messages.ServerLiveResponse(live=False).SerializeToString()
+    return messages.ServerLiveResponse(live=True).SerializeToString()
+
+
+async def server_ready(call: Call) -> bytes:
+    """Say whether the models are loaded, verified and warmed up, in every worker."""
+    return messages.ServerReadyResponse(ready=await _is_ready(call.services)).SerializeToString()
+
+
+async def check(call: Call) -> bytes:
+    """Answer a health check of the server, or of its one service, by whether the server is ready."""
+    request = await _read(call, HealthCheckRequest)
+    if request.service not in ("", SERVICE):
+        raise ModelNotFound(f"service is {shown(request.service)}, expected '{SERVICE}' or none")
+    ready = await _is_ready(call.services)
+    return HealthCheckResponse(status="SERVING" if ready else "NOT_SERVING").SerializeToString()
+
+
+async def server_metadata(_: Call) -> bytes:
+    """Name the server and the extensions that it supports."""
+    return messages.ServerMetadataResponse(
+        name=metadata.PLATFORM, version=VERSION, extensions=metadata.EXTENSIONS
+    ).SerializeToString()
+
+
+async def model_ready(call: Call) -> bytes:
+    """Say whether a model, or one version of it, is ready. Raises ModelNotFound."""
+    request = await _read(call, messages.ModelReadyRequest)
+    try:
+        _model(call.services, request)
+    except NotReady:
+        return messages.ModelReadyResponse(ready=False).SerializeToString()
+    return messages.ModelReadyResponse(ready=True).SerializeToString()
+
+
+async def model_metadata(call: Call) -> bytes:
+    """Describe a model's tensors."""
+    model = _model(call.services, await _read(call, messages.ModelMetadataRequest))
+    told: Any = metadata.metadata(model, call.services.registry)
+    return messages.ModelMetadataResponse(**told).SerializeToString()
+
+
+async def model_config(call: Call) -> bytes:
+    """Return a model's configuration, with the fields of Triton's."""
+    told: Any = metadata.config(_model(call.services, await _read(call, messages.ModelConfigRequest)))
+    parameters = told.pop("parameters")
+    config = messages.ModelConfig(**told)
+    for name, value in parameters.items():
+        config.parameters[name].string_value = value["string_value"]
+    return messages.ModelConfigResponse(config=config).SerializeToString()
+
+
+async def model_statistics(call: Call) -> bytes:
+    """Return the statistics of one version, of a model's versions, or of all: of requests over HTTP and gRPC."""
+    request, registry = await _read(call, messages.ModelStatisticsRequest), call.services.registry
+    if request.version:
+        wanted = [(request.name, _model(call.services, request).version)]
+    else:
+        names = [request.name] if request.name else list(registry.models)
+        wanted = [(name, version) for name in names for version in metadata.ready_versions(registry, name)]
+    told: Any = await call.services.control.statistics(wanted)
+    return messages.ModelStatisticsResponse(**told).SerializeToString()
+
+
+async def repository_index(call: Call) -> bytes:
+    """List every version with its state; see `metadata.index`."""
+    request = await _read(call, messages.RepositoryIndexRequest)
+    entries: Any = metadata.index(call.services.registry, ready=request.ready)
+    return messages.RepositoryIndexResponse(models=entries).SerializeToString()
+
+
+async def repository_load(call: Call) -> bytes:
+    """Load a model's versions again. Raises ModelNotFound, LoadFailed, NotReady and ShuttingDown."""
+    request = await _read(call, messages.RepositoryModelLoadRequest)
+    validated({"parameters": plain(request.parameters)}, LoadRequest)
+    name = request.model_name or request.repository_name  # which KServe names `model_name`
+    await call.services.control.load(name)
+    return messages.RepositoryModelLoadResponse(model_name=name, isLoaded=True).SerializeToString()
+
+
+async def repository_unload(call: Call) -> bytes:
+    """Unload a model. Raises ModelNotFound and NotReady."""
+    request = await _read(call, messages.RepositoryModelUnloadRequest)
+    validated({"parameters": plain(request.parameters)}, UnloadRequest)
+    name = request.model_name or request.repository_name
+    await call.services.control.unload(name)
+    return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True).SerializeToString()
+
+
+async def model_infer(call: Call) -> bytes:
+    """Classify each sample. Raises what the pipeline raises."""
+    call.services.registry.check_open()
+    message = await call.read()
+    call.set_deadline()
+    return await answer_message(call, message, part(message.content), call.record)
+
+
+async def answer_message(call: Call, message: Message, parted: Parted, record: RequestRecord) -> bytes:
+    """Return the answer's message to one infer request that was accepted; raises what the pipeline raises."""
+    services, asked = call.services, parted.message
+    model = services.registry.find(asked.model_name, asked.model_version or None)
+
+    def codec() -> MessageCodec:
+        return MessageCodec(model, services.blobs, parted)
+
+    try:
+        answer = await infer(services.pipeline, services.infer_statistics, model, codec, call.headers, message, record)
+    except CancelledError:
+        if not services.registry.draining:
+            queues = services.metrics.queues
+            (queues.count_expired if call.is_expired else queues.count_abandoned)(model)
+        raise
+    return answer.content.message
+
+
+async def _is_ready(services: Services) -> bool:
+    try:
+        await services.control.check_ready()
+    except (NotReady, ShuttingDown):
+        return False
+    return True
+
+
+def _model(services: Services, request: Any) -> LoadedModel:
+    return services.registry.get(request.name, request.version or None)
+
+
+async def _read(call: Call, kind: Callable[[], Kind]) -> Kind:
+    """Return the request, which is short. Raises MalformedBody."""
+    message = await call.read()
+    if message.length > MAX_CONTROL_BYTES:
+        raise MalformedBody(f"the message has {message.length} bytes, expected at most {MAX_CONTROL_BYTES} here")
+    request = kind()
+    try:
+        request.ParseFromString(message.content)  # type: ignore[attr-defined]  # every message has it
+    except DecodeError as error:
+        name = kind.__name__
+        raise MalformedBody(f"the message is not a {name}: a field is malformed, or is not UTF-8") from error
+    return request

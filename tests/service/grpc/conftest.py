@@ -1,0 +1,39 @@
+"""A service that listens for gRPC, shared by the tests of a module, and a client of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.spec import Coding
+from models.spec.network import Network
+from tests.bundles import publish
+from tests.networks import regression, toy
+from tests.service.grpc.rpc import Rpc, serving_grpc
+from tests.service.sessions.conftest import pairs
+from tests.serving import Process
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, digits_like: Network) -> Iterator[Process]:
+    """The toy, one that takes spikes, a larger one, one of events and a regression."""
+    root: Path = tmp_path_factory.mktemp("repository")
+    publish(root, toy())
+    publish(root, toy(Coding.SPIKES), "spikes")
+    publish(root, digits_like, "digits")
+    publish(root, pairs(), "pairs")
+    publish(root, regression(), "regression")
+    with serving_grpc(root, "--default-model", "toy", until="listening") as process:
+        for _ in range(5):
+            process.wait_for("model_ready")
+        yield process
+        assert process.stop() == 0  # with its log read to the end
+
+
+@pytest.fixture
+def rpc(service: Process) -> Iterator[Rpc]:
+    """A plain client of it."""
+    with Rpc(service) as client:
+        yield client

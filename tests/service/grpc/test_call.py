@@ -1,0 +1,290 @@
+"""An RPC is bounded in time and memory, and ends with its client, its deadline, or the server's grace period."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from service.grpc import call as calls
+from service.grpc import messages
+from service.grpc.methods import SERVICE
+from tests.service.asgi import metric, slow
+from tests.service.grpc.inside import Inside, error_of, grpc_started
+from tests.service.grpc.rpc import infer_request, outputs
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("reference_engine")]
+
+REQUEST = infer_request(np.array([[0.6, 2.0]]))
+
+
+async def until(true: Any) -> None:
+    """Let the event loop go on until something is true: each look gives the sockets a turn."""
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_client_that_hangs_up_stops_its_run(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        call = inside.call("ModelInfer", REQUEST)
+        await held.begun()
+        call.cancel()
+        await until(lambda: not inside.server.calls.tasks)
+        held.go_on.release()
+        stop = held.stops[0]
+        assert stop is not None
+        assert stop.requested
+        held.go_on.release()
+        assert await metric(inside.client, 'spikeserve_requests_abandoned_total{model="toy"}') == 1
+        labels = f'method="POST",route="/{SERVICE}/ModelInfer",status="499"'
+        assert await metric(inside.client, f"spikeserve_http_requests_total{{{labels}}}") == 1
+
+
+async def test_a_stream_that_is_hung_up_stops_its_runs(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        stream = inside.stream()
+        await stream.write(REQUEST)
+        await held.begun()
+        stream.cancel()
+        await until(lambda: not inside.server.calls.tasks)
+        held.go_on.release()
+        stop = held.stops[0]
+        assert stop is not None
+        assert stop.requested
+        held.go_on.release()
+        assert not inside.server.streams.open
+
+
+async def test_a_deadline_stops_the_run(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        error = await error_of(inside.call("ModelInfer", REQUEST, timeout=0.2))
+        assert error.code() is StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: not inside.server.calls.tasks)
+        held.go_on.release()
+        stop = held.stops[0]
+        assert stop is not None
+        assert stop.requested
+        held.go_on.release()
+        assert await metric(inside.client, 'spikeserve_requests_expired_total{model="toy"}') == 1
+
+
+async def test_the_header_of_http_sets_a_deadline_too(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        error = await error_of(inside.call("ModelInfer", REQUEST, metadata=[("x-request-timeout-ms", "100")]))
+        assert error.code() is StatusCode.DEADLINE_EXCEEDED
+        assert error.details() == "model 'toy' did not answer within the time that the request had"
+        held.go_on.release()
+        error = await error_of(inside.call("ModelInfer", REQUEST, metadata=[("x-request-timeout-ms", "soon")]))
+        assert error.code() is StatusCode.INVALID_ARGUMENT
+        assert error.details() == "X-Request-Timeout-Ms is 'soon', expected whole milliseconds, at least 1"
+
+
+async def test_a_full_queue_is_unavailable_and_says_when_to_try_again(repository: Path) -> None:
+    async with grpc_started(repository, max_queue=1, threads=1) as inside:
+        held = slow(inside.client.model())
+        running = inside.call("ModelInfer", REQUEST)
+        await held.begun()
+        waiting = inside.call("ModelInfer", REQUEST)
+        await until(lambda: inside.client.queue().depth == 1)
+        error = await error_of(inside.call("ModelInfer", REQUEST))
+        assert (error.code(), error.details()) == (
+            StatusCode.UNAVAILABLE,
+            "model 'toy' has 1 requests waiting, expected fewer than max_queue",
+        )
+        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+        held.go_on.release(2)
+        for call in (running, waiting):
+            assert outputs(await call)["spike_counts"] == [[1, 3]]
+
+
+async def test_a_message_that_does_not_come_ends_after_body_seconds(repository: Path) -> None:
+    async with grpc_started(repository, body_seconds=0.3) as inside:
+        stream = inside.stream("ModelInfer")
+        assert await stream.code() is StatusCode.DEADLINE_EXCEEDED
+        assert await stream.details() == "the message was not there after 0.3 seconds, expected all of it by then"
+        assert inside.services.budget.reserved == 0
+
+
+async def test_messages_that_do_not_come_at_once_reserve_the_longest_one(repository: Path) -> None:
+    # Two of 1,000 bytes fit into 2,500; the third is refused. Small requests are answered all the same.
+    async with grpc_started(repository, max_body_bytes=1000, max_pending_bytes=2500) as inside:
+        streams = [inside.stream("ModelInfer"), inside.stream("ModelInfer")]
+        await until(lambda: inside.services.budget.reserved == 2000)
+        third = inside.stream("ModelInfer")
+        assert await third.code() is StatusCode.UNAVAILABLE
+        assert "would have 3000 bytes with this one, expected at most 2500" in await third.details()
+        assert outputs(await inside.call("ModelInfer", REQUEST))["spike_counts"] == [[1, 3]]
+        await streams[0].write(REQUEST)
+        assert outputs(await streams[0].read())["spike_counts"] == [[1, 3]]
+        streams[1].cancel()
+        await until(lambda: inside.services.budget.reserved == 0)
+
+
+async def test_a_long_message_is_counted_while_it_is_answered(digits_repository: Path) -> None:
+    # 150 samples of 64 doubles are 76,800 bytes; an answer of their classes has less than the 64 KiB that are not counted.
+    async with grpc_started(digits_repository) as inside:
+        held = slow(inside.client.model())
+        request = infer_request(np.zeros((150, 64)), "digits", "FP64")
+        request.outputs.add(name="class_index")
+        call = inside.call("ModelInfer", request)
+        await held.begun()
+        assert inside.services.budget.reserved == len(request.SerializeToString()) > 2**16
+        call.cancel()
+        await until(lambda: inside.services.budget.reserved == 0)
+        held.go_on.release(200)  # it may be in several shards
+
+
+async def test_too_large_a_message_is_refused_also_where_it_was_compressed(repository: Path) -> None:
+    async with grpc_started(repository, max_body_bytes=100_000) as inside:
+        request = infer_request(np.zeros((20_000, 2)))
+        for compression in (None, grpc.Compression.Gzip):
+            error = await error_of(inside.call("ModelInfer", request, compression=compression))
+            assert error.code() is StatusCode.RESOURCE_EXHAUSTED
+            assert "larger than max" in error.details()
+        assert (await inside.call("ServerLive")).live
+
+
+async def test_a_call_without_a_message_and_one_of_no_method_are_refused(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        stream = inside.stream("ModelInfer")
+        await stream.done_writing()
+        assert await stream.code() is StatusCode.INVALID_ARGUMENT
+        assert await stream.details() == "the request has no message, expected one"
+        method = inside.channel.unary_unary(f"/{SERVICE}/ModelTrain")
+        assert (await error_of(method(b""))).code() is StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("name", ["ModelInfer", "ModelReady", "RepositoryModelLoad"])
+async def test_a_message_that_is_none_is_invalid_argument(repository: Path, name: str) -> None:
+    async with grpc_started(repository) as inside:
+        stream = inside.stream(name)
+        await stream.write(b"\xff\xff\xff")
+        assert await stream.code() is StatusCode.INVALID_ARGUMENT
+        assert (await stream.details()).startswith("the message is not a ")
+
+
+async def test_a_control_message_is_short(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        error = await error_of(inside.call("ModelReady", messages.ModelReadyRequest(name="x" * 2**16)))
+        assert error.details() == "the message has 65540 bytes, expected at most 65536 here"
+
+
+async def test_one_rpc_too_many_is_refused_but_for_probes(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_RPCS", 1)
+    async with grpc_started(repository) as inside:
+        stream = inside.stream("ModelInfer")
+        await until(lambda: len(inside.server.calls.tasks) == 1)
+        error = await error_of(inside.call("ModelInfer", REQUEST))
+        assert (error.code(), error.details()) == (
+            StatusCode.UNAVAILABLE,
+            "2 RPCs are in progress with this one, expected at most 1",
+        )
+        assert (await inside.call("ServerLive")).live
+        await stream.write(REQUEST)
+        assert outputs(await stream.read())["spike_counts"] == [[1, 3]]
+
+
+async def test_what_outlasts_the_grace_period_is_unavailable(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        call = inside.call("ModelInfer", REQUEST)
+        await held.begun()
+        inside.services.registry.draining = True
+        refused = await error_of(inside.call("ModelInfer", REQUEST))
+        assert (refused.code(), refused.details()) == (StatusCode.UNAVAILABLE, "the server is shutting down")
+        assert not (await inside.call("ServerReady")).ready
+        assert await inside.server.cancel_all()
+        error = await error_of(call)
+        held.go_on.release()
+        assert (error.code(), error.details()) == (
+            StatusCode.UNAVAILABLE,
+            "the server is shutting down and could not wait for this request to end",
+        )
+        assert not inside.server.in_progress
+
+
+async def test_an_unexpected_error_is_internal_and_names_the_request(repository: Path) -> None:
+    async with grpc_started(repository) as inside:
+        inside.client.model().engine = None  # type: ignore[assignment]
+        error = await error_of(inside.call("ModelInfer", REQUEST, metadata=[("x-request-id", "odd")]))
+        assert (error.code(), error.details()) == (
+            StatusCode.INTERNAL,
+            "something went wrong here; the log has it as request odd",
+        )
+
+
+@pytest.mark.parametrize("name", ["ModelInfer", "ModelStreamInfer"])
+async def test_a_client_that_does_not_read_its_answer_loses_its_connection(repository: Path, name: str) -> None:
+    # The answer to 10,000 samples has 400 KB or more, and HTTP/2 lets the server send 64 KiB before the client reads.
+    window = {"grpc.http2.lookahead_bytes": 2**16 - 1, "grpc.http2.bdp_probe": 0}
+    async with grpc_started(repository, window, answer_seconds=0.3, max_samples=10_000) as inside:
+        unread = inside.stream(name)
+        await unread.write(infer_request(np.zeros((10_000, 2))))
+        await until(lambda: inside.services.budget.reserved > 0)
+        await until(lambda: not inside.server.calls.tasks)
+        assert inside.services.budget.reserved == 0
+        assert await unread.code() is StatusCode.UNAVAILABLE
+
+
+def digest(key: str) -> str:
+    return f"sha256:{sha256(key.encode()).hexdigest()}"
+
+
+def bearing(key: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {key}")]
+
+
+async def infer(inside: Inside, **options: Any) -> StatusCode:
+    try:
+        await inside.call("ModelInfer", REQUEST, **options)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return StatusCode.OK
+
+
+async def test_keys_open_what_they_open_over_http(repository: Path) -> None:
+    async with grpc_started(repository, api_keys=digest("alice"), admin_keys=digest("admin")) as inside:
+        assert await infer(inside) is StatusCode.UNAUTHENTICATED
+        assert await infer(inside, metadata=bearing("stranger")) is StatusCode.UNAUTHENTICATED
+        assert await infer(inside, metadata=bearing("alice")) is StatusCode.OK
+        assert await infer(inside, metadata=bearing("admin")) is StatusCode.OK
+        assert (await inside.call("ServerLive")).live
+        assert (await inside.call("ServerReady")).ready
+        load = messages.RepositoryModelLoadRequest(model_name="toy")
+        for name in ("RepositoryModelLoad", "RepositoryModelUnload", "RepositoryIndex"):
+            assert (await error_of(inside.call(name, load))).code() is StatusCode.UNAUTHENTICATED
+            error = await error_of(inside.call(name, load, metadata=bearing("alice")))
+            assert (error.code(), error.details()) == (
+                StatusCode.PERMISSION_DENIED,
+                "the key in the header Authorization is a client's, expected an admin's",
+            )
+        assert (await inside.call("RepositoryModelLoad", load, metadata=bearing("admin"))).isLoaded
+        stream = inside.stream()
+        assert await stream.code() is StatusCode.UNAUTHENTICATED
+
+
+async def test_a_stranger_is_refused_before_a_message_is_read(repository: Path) -> None:
+    async with grpc_started(repository, api_keys=digest("alice")) as inside:
+        stream = inside.stream("ModelInfer")  # which sends nothing
+        assert await stream.code() is StatusCode.UNAUTHENTICATED
+
+
+async def test_health_is_checked_as_kubernetes_does(repository: Path) -> None:
+    async with grpc_started(repository, api_keys=digest("alice")) as inside:
+        check = inside.channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert await check(b"") == b"\x08\x01"
+        assert await check(b"\x0a" + bytes([len(SERVICE)]) + SERVICE.encode()) == b"\x08\x01"
+        assert (await error_of(check(b"\x0a\x01x"))).code() is StatusCode.NOT_FOUND
+        inside.services.registry.draining = True
+        assert await check(b"") == b"\x08\x02"

@@ -1,0 +1,232 @@
+"""Infer requests over gRPC get what those over HTTP get: answers, sentences and limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from grpc import StatusCode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.grpc import messages
+from service.grpc.contents import PIECE_BYTES
+from tests.service.grpc.rpc import Rpc, infer_request, outputs
+from tests.service.infer_requests import outputs as http_outputs
+from tests.service.infer_requests import request as http_request
+from tests.serving import Process
+
+TENSOR = messages.ModelInferRequest.InferInputTensor
+
+
+def over_http(service: Process, body: Any, model: str = "toy") -> httpx.Response:
+    return httpx.post(f"{service.url}/v2/models/{model}/infer", json=body, timeout=60)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_counts_are_those_worked_out_by_hand(rpc: Rpc, raw: bool) -> None:
+    # Charges of 0.60, 0.90 and 1.05 are one spike, 2.0 fires at each of three steps.
+    answer = rpc.call("ModelInfer", infer_request(np.array([[0.6, 2.0]]), raw=raw, id="an id"))
+    assert (answer.model_name, answer.model_version, answer.id) == ("toy", "1", "an id")
+    assert bool(answer.raw_output_contents) is raw
+    found = outputs(answer)
+    assert (found["spike_counts"], found["label"], found["class_index"]) == ([[1, 3]], [["right"]], [[1]])
+    assert [output.datatype for output in answer.outputs] == ["INT64", "FP32", "INT64", "BYTES", "INT64"]
+
+
+FITTING = {  # by datatype, values that the toy takes: from 0 to 10
+    **{name: st.integers(0, 10) for name in ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64")},
+    "BOOL": st.booleans(),
+    "FP32": st.floats(0, 10, width=32),
+    "FP64": st.floats(0, 10),
+    "FP16": st.floats(0, 10, width=16),
+}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_fitting_tensor_gets_the_same_outputs_raw_typed_and_over_http(
+    service: Process, rpc: Rpc, data: st.DataObject
+) -> None:
+    datatype = data.draw(st.sampled_from(sorted(FITTING)))
+    samples = data.draw(st.integers(1, 5))
+    values = data.draw(st.lists(FITTING[datatype], min_size=2 * samples, max_size=2 * samples))
+    parameters = data.draw(st.sampled_from([{}, {"time_steps": 7}, {"stop": "decided"}]))
+    array = np.array(values).reshape(samples, 2)
+    expected = http_outputs(over_http(service, http_request(array, datatype, parameters=parameters)))
+    for raw in (True, False):
+        if raw or datatype != "FP16":  # which no typed field holds
+            answer = rpc.call("ModelInfer", infer_request(array, datatype=datatype, raw=raw, parameters=parameters))
+            assert outputs(answer) == expected
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_long_request_and_a_long_answer_are_those_of_http(service: Process, rpc: Rpc, raw: bool) -> None:
+    # 1,000 samples of 64 values are 256 KB, which a codec thread decodes; the answers take more than 64 KiB.
+    array = np.random.default_rng(5).random((1000, 64), np.float32)
+    expected = http_outputs(over_http(service, http_request(array), "digits"))
+    assert outputs(rpc.call("ModelInfer", infer_request(array, "digits", raw=raw))) == expected
+
+
+def test_many_integers_of_any_length_are_decoded_in_pieces(service: Process, rpc: Rpc) -> None:
+    # 60,000 numbers of one and two bytes, which no piece of PIECE_BYTES ends with by itself.
+    array = np.random.default_rng(6).integers(0, 2, (900, 64))
+    array[:, ::3] = 1
+    assert array.size > 3 * PIECE_BYTES
+    expected = http_outputs(over_http(service, http_request(array, "INT32"), "digits"))
+    assert outputs(rpc.call("ModelInfer", infer_request(array, "digits", "INT32", raw=False))) == expected
+
+
+def test_named_outputs_and_classification_are_as_over_http(rpc: Rpc) -> None:
+    request = infer_request(np.array([[0.6, 2.0]]))
+    request.outputs.add(name="spike_counts").parameters["classification"].int64_param = 2
+    request.outputs.add(name="label")
+    assert outputs(rpc.call("ModelInfer", request)) == {
+        "spike_counts": [["3:1:right", "1:0:left"]],
+        "label": [["right"]],
+    }
+
+
+def test_parameters_that_are_of_http_alone_are_ignored(rpc: Rpc) -> None:
+    request = infer_request(np.array([[0.6, 2.0]]), raw=False, parameters={"binary_data_output": True})
+    request.inputs[0].parameters["binary_data_size"].int64_param = 8
+    assert not rpc.call("ModelInfer", request).raw_output_contents
+
+
+def changed(change: Any, **more: Any) -> messages.ModelInferRequest:
+    request = infer_request(np.array([[0.6, 2.0]]), **more)
+    change(request)
+    return request
+
+
+SAME_SENTENCE = [  # of HTTP, for the same fault
+    ({"shape": [1, 3], "data": [0, 1, 2]}, {}),
+    ({"shape": [0, 2], "data": []}, {}),
+    ({"shape": [-1, 2], "data": [0, 1]}, {}),
+    ({"shape": [2**62, 2**62], "data": [0]}, {}),
+    ({"shape": [1] * 9, "data": [0]}, {}),
+    ({"name": "other"}, {}),
+    ({"datatype": "FP31"}, {}),
+    ({}, {"time_steps": 0}),
+    ({}, {"time_steps": 10**6}),
+    ({}, {"time_steps": "3"}),
+    ({}, {"unknown": 1}),
+    ({}, {"seed": -1}),
+    ({}, {"stop": "never"}),
+    ({}, {"sequence_start": True}),
+    ({"data": [0.6, 11.0]}, {}),
+    ({"shape": [2000, 2], "data": [0.0] * 4000}, {}),
+]
+
+
+@pytest.mark.parametrize(("tensor", "parameters"), SAME_SENTENCE)
+def test_what_does_not_fit_gets_the_sentence_of_http(
+    service: Process, rpc: Rpc, tensor: dict[str, Any], parameters: dict[str, Any]
+) -> None:
+    fields = {"name": "inputs", "shape": [1, 2], "datatype": "FP32", "data": [0.6, 2.0]} | tensor
+    answer = over_http(service, {"inputs": [fields], "parameters": parameters})
+    values = fields.pop("data")
+    request = infer_request(np.zeros((1, 2)), raw=False, parameters=parameters)
+    request.inputs[0].CopyFrom(TENSOR(**fields, contents={"fp32_contents": values}))
+    error = rpc.refused("ModelInfer", request)
+    code = {400: StatusCode.INVALID_ARGUMENT, 413: StatusCode.RESOURCE_EXHAUSTED}[answer.status_code]
+    assert (error.code(), error.details()) == (code, answer.json()["error"])
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (changed(lambda r: r.raw_input_contents.append(b"")), "raw_input_contents has 2 elements, expected 1, of the"),
+        (
+            changed(lambda r: r.inputs[0].contents.fp32_contents.append(1)),
+            "the message has inputs[0].contents and raw_input_contents, expected one of them",
+        ),
+        (
+            changed(lambda r: r.ClearField("raw_input_contents")),
+            "inputs[0].contents.fp32_contents has 0 bytes, expected 8 for FP32 of shape 1×2",
+        ),
+        (
+            changed(lambda r: r.inputs[0].contents.int_contents.append(1), raw=False),
+            "int_contents has values, expected them in inputs[0].contents.fp32_contents for FP32",
+        ),
+        (
+            changed(lambda r: r.raw_input_contents.__setitem__(0, b"\0" * 7)),
+            "raw_input_contents[0] has 7 bytes, expected 8 for FP32 of shape 1×2",
+        ),
+        (
+            changed(lambda r: r.inputs[0].contents.int_contents.append(1), datatype="INT8", raw=False),
+            "inputs[0].contents.int_contents holds 3 values, expected 2 for shape 1×2",
+        ),
+        (
+            changed(lambda r: r.inputs[0].contents.int_contents.__setitem__(0, 128), datatype="INT8", raw=False),
+            "inputs[0].contents.int_contents holds 128, expected -128 to 127",
+        ),
+        (
+            changed(lambda r: setattr(r.inputs[0], "datatype", "FP16"), raw=False),
+            "inputs[0].contents cannot hold FP16, expected its bytes in raw_input_contents",
+        ),
+        (
+            changed(lambda r: setattr(r.inputs[0], "datatype", "BYTES"), raw=False),
+            "inputs[0].datatype is BYTES, expected FP32 or another of numbers",
+        ),
+        (changed(lambda r: r.parameters["seed"].Clear()), "parameters.seed is null, expected an integer"),
+        (changed(lambda r: r.ClearField("inputs")), "inputs holds 0 tensors, expected one, 'inputs'"),
+        (changed(lambda r: r.inputs.append(r.inputs[0])), "inputs holds 2 tensors, expected one, 'inputs'"),
+    ],
+)
+def test_what_only_a_message_can_say_wrong_is_invalid_argument(rpc: Rpc, request_: Any, sentence: str) -> None:
+    error = rpc.refused("ModelInfer", request_)
+    assert error.code() is StatusCode.INVALID_ARGUMENT
+    assert error.details().startswith(sentence)
+
+
+def test_an_unknown_model_or_version_is_not_found_with_the_sentence_of_http(service: Process, rpc: Rpc) -> None:
+    for model, version, path in (("nobody", "", "nobody"), ("toy", "7", "toy/versions/7")):
+        error = rpc.refused("ModelInfer", infer_request(np.zeros((1, 2)), model, model_version=version))
+        told = httpx.post(f"{service.url}/v2/models/{path}/infer", json={}).json()["error"]
+        assert (error.code(), error.details()) == (StatusCode.NOT_FOUND, told)
+
+
+def test_requests_are_counted_and_logged_as_those_of_http_are(service: Process, rpc: Rpc) -> None:
+    def counted() -> tuple[float, float]:
+        text = httpx.get(f"{service.url}/metrics").text
+        line = 'spikeserve_http_requests_total{method="POST",route="/inference.GRPCInferenceService/ModelInfer",status='
+        by_status = [[each for each in text.splitlines() if each.startswith(f'{line}"{s}"')] for s in (200, 404)]
+        first, second = (float(found[0].split()[-1]) if found else 0.0 for found in by_status)
+        return first, second
+
+    before = counted()
+    success = rpc.call("ModelStatistics", messages.ModelStatisticsRequest(name="toy")).model_stats[0]
+    rpc.call("ModelInfer", infer_request(np.zeros((4, 2))), metadata=[("x-request-id", "mine")])
+    rpc.refused("ModelInfer", infer_request(np.zeros((1, 2)), "nobody"))
+    entry = service.wait_for("request")
+    while entry["request_id"] != "mine":
+        entry = service.wait_for("request")
+    ms, timestamp = entry.pop("ms"), entry.pop("timestamp")
+    assert ms > 0
+    assert timestamp
+    assert entry == {
+        "request_id": "mine",
+        "method": "POST",
+        "route": "/inference.GRPCInferenceService/ModelInfer",
+        "status": 200,
+        "model": "toy",
+        "version": 1,
+        "samples": 4,
+        "event": "request",
+        "level": "info",
+    }
+    while (now := counted()) != (before[0] + 1, before[1] + 1):
+        assert now[0] <= before[0] + 1
+    after = rpc.call("ModelStatistics", messages.ModelStatisticsRequest(name="toy", version="1")).model_stats[0]
+    assert after.inference_count - success.inference_count == 4
+    assert after.inference_stats.success.count - success.inference_stats.success.count == 1
+
+
+def test_each_answer_has_the_id_of_its_request(rpc: Rpc) -> None:
+    error = rpc.refused("ModelInfer", infer_request(np.zeros((1, 2)), "nobody"), metadata=[("x-request-id", "a-1")])
+    assert dict(error.trailing_metadata())["x-request-id"] == "a-1"
+    error = rpc.refused("ModelInfer", infer_request(np.zeros((1, 2)), "nobody"), metadata=[("x-request-id", "a 1")])
+    assert len(dict(error.trailing_metadata())["x-request-id"]) == 32

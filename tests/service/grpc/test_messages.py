@@ -1,0 +1,138 @@
+"""Our messages are the protocol's: names, numbers and types are those of the stubs that KServe and Triton ship."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from service.grpc import health, messages
+from tests.serving import ROOT
+
+# Two libraries cannot be imported by one process, since each names its messages as the other does.
+DESCRIBE = """
+import importlib, json, sys, warnings
+warnings.simplefilter("ignore")
+try:
+    module = importlib.import_module(sys.argv[1])
+except ImportError:
+    sys.exit(0)
+file, found = module.DESCRIPTOR, {}
+
+def fields(message):
+    found[message.full_name] = [
+        (each.number, each.name, each.type, each.label, each.message_type and each.message_type.full_name)
+        for each in message.fields
+    ]
+    for nested in message.nested_types:
+        fields(nested)
+
+for message in file.message_types_by_name.values():
+    fields(message)
+methods = {
+    service.full_name: {each.name: (each.input_type.full_name, each.output_type.full_name) for each in service.methods}
+    for service in file.services_by_name.values()
+}
+print(json.dumps({"messages": found, "methods": methods}))
+"""
+
+
+def described(module: str) -> dict[str, Any]:
+    """Return the fields of each message of a module, and the methods of its service."""
+    command = [sys.executable, "-c", DESCRIBE, module]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    if not done.stdout:
+        pytest.skip(f"{module} is not installed here: it is of the extra 'clients'")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def ours() -> dict[str, Any]:
+    """Return the same of our own messages."""
+    found: dict[str, Any] = {}
+
+    def fields(message: Any) -> None:
+        found[message.full_name] = [
+            [each.number, each.name, each.type, each.label, each.message_type and each.message_type.full_name]
+            for each in message.fields
+        ]
+        for nested in message.nested_types:
+            fields(nested)
+
+    file = messages.ModelInferRequest.DESCRIPTOR.file
+    for message in file.message_types_by_name.values():
+        fields(message)
+    (service,) = file.services_by_name.values()
+    methods = {each.name: [each.input_type.full_name, each.output_type.full_name] for each in service.methods}
+    return {"messages": found, "methods": {service.full_name: methods}}
+
+
+REPOSITORY = {"inference.RepositoryModelLoadRequest", "inference.RepositoryModelUnloadRequest"}
+SOME_FIELDS = {"inference.ModelStatistics", "inference.ModelConfig"}  # of which the service fills a part
+
+
+def test_messages_are_those_that_triton_ships() -> None:
+    mine, theirs = ours(), described("tritonclient.grpc.service_pb2")
+    shared = mine["messages"].keys() & theirs["messages"].keys()
+    assert len(shared) == len(mine["messages"]) - 5  # the five of the configuration are of another file
+    for name in (
+        shared - SOME_FIELDS - {"inference.RepositoryModelLoadResponse", "inference.RepositoryModelUnloadResponse"}
+    ):
+        assert mine["messages"][name] == theirs["messages"][name], name
+    for name in shared & SOME_FIELDS:
+        assert all(field in theirs["messages"][name] for field in mine["messages"][name]), name
+    methods = mine["methods"]["inference.GRPCInferenceService"]
+    assert methods.items() <= theirs["methods"]["inference.GRPCInferenceService"].items()
+
+
+def test_the_configuration_has_fields_of_those_that_triton_ships() -> None:
+    mine, theirs = ours()["messages"], described("tritonclient.grpc.model_config_pb2")["messages"]
+    for name in ("ModelConfig", "ModelInput", "ModelOutput", "ModelParameter"):
+        fields = mine[f"inference.{name}"]
+        assert fields, name
+        assert all(field in theirs[f"inference.{name}"] for field in fields), name
+
+
+def test_messages_are_those_that_kserve_ships() -> None:
+    mine, theirs = ours(), described("kserve.protocol.grpc.grpc_predict_v2_pb2")
+    assert len(theirs["methods"]["inference.GRPCInferenceService"]) == 8
+    assert (
+        theirs["methods"]["inference.GRPCInferenceService"].items()
+        <= mine["methods"]["inference.GRPCInferenceService"].items()
+    )
+    for name, fields in theirs["messages"].items():
+        if name in REPOSITORY:  # Triton has another name first, and KServe's is of the same number and type
+            assert [[each[0], *each[2:]] for each in fields] == [[1, 9, 1, None]]
+            assert mine["messages"][name][0][0] == 1
+            assert mine["messages"][name][0][2:] == fields[0][2:]
+        elif name == "inference.InferParameter":  # Triton has two choices more
+            assert mine["messages"][name][: len(fields)] == fields
+        else:
+            assert mine["messages"][name] == fields, name
+
+
+@pytest.mark.parametrize("name", ["messages", "health"])
+def test_what_is_compiled_is_what_the_proto_file_says(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed: the extra 'dev' has it")
+    environment = os.environ | {"PYTHON": sys.executable}
+    subprocess.run([ROOT / "scripts/messages", tmp_path], env=environment, check=True, timeout=120)
+    made, kept = (
+        FileDescriptorSet.FromString((folder / f"{name}.binpb").read_bytes())
+        for folder in (tmp_path, ROOT / "service/grpc")
+    )
+    assert made == kept
+    types = (ROOT / f"service/grpc/{name}.pyi").read_text()
+    assert [each.name for each in made.file[0].message_type if f"class {each.name}(" not in types] == []
+
+
+def test_a_health_answer_is_the_bytes_that_its_protocol_says() -> None:
+    # Field 1 of wire type 0 is tag 8; SERVING is 1, NOT_SERVING 2.
+    assert health.HealthCheckResponse(status="SERVING").SerializeToString() == b"\x08\x01"
+    assert health.HealthCheckResponse(status="NOT_SERVING").SerializeToString() == b"\x08\x02"
+    assert health.HealthCheckRequest.FromString(b"\x0a\x01x").service == "x"

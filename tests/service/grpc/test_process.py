@@ -1,0 +1,139 @@
+"""gRPC in the server's process: its port, several workers, and how it ends."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from tests.service.grpc.rpc import Open, Rpc, address, free_port, infer_request, outputs, serving_grpc
+from tests.serving import ROOT, Process, running
+
+pytestmark = pytest.mark.usefixtures("reference_engine")
+
+REQUEST = infer_request(np.array([[0.6, 2.0]]))
+
+
+def refused(*flags: str, program: str = "from service.process.command_line import main") -> str:
+    """Start a server that cannot start, and return what it prints."""
+    command = [sys.executable, "-c", f"import sys\n{program}\nsys.exit(main(sys.argv[1:]))", "--port", "0", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr
+
+
+def test_without_the_setting_nothing_of_grpc_is_imported(repository: Path) -> None:
+    # A library that cannot be imported is not missed.
+    program = (
+        "import sys\nfor name in ('grpc', 'google.protobuf'): sys.modules[name] = None\n"
+        "from service.process.command_line import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    with running(repository, program=("-c", program)) as service:
+        assert httpx.post(f"{service.url}/predict", json={"inputs": [[0.6, 2.0]]}).status_code == 200
+        assert "grpc_port" not in service.entries[0]
+        assert service.stop() == 0
+
+
+@pytest.mark.parametrize("library", ["grpc", "google.protobuf"])
+def test_a_library_that_is_missing_is_named(repository: Path, library: str) -> None:
+    program = (
+        "import service.process.command_line as command_line\n"
+        f"find = command_line.find_spec\n"
+        f"command_line.find_spec = lambda name: None if name == '{library}' else find(name)\n"
+        "main = command_line.main"
+    )
+    told = refused("--repository", str(repository), "--grpc-port", "1", program=program)
+    assert told == f"spikeserve: grpc_port: is set, but '{library}' is not installed; it comes with the extra 'grpc'\n"
+
+
+def test_a_port_that_is_taken_is_refused_also_where_it_is_shared(repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = refused("--repository", str(repository), "--grpc-port", str(port))
+        assert told == (
+            f"spikeserve: host, grpc_port: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+        )
+    with serving_grpc(repository) as service:  # which would share its port, as its own workers do
+        port = int(address(service).rpartition(":")[2])
+        told = refused("--repository", str(repository), "--grpc-port", str(port))
+        assert told.endswith("Address already in use\n")
+
+
+def test_it_listens_on_ipv6_as_well(repository: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("there is no IPv6 here")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    port = free_port()
+    with running(repository, "--host", "::1", "--grpc-port", str(port)) as service:
+        with grpc.insecure_channel(f"[::1]:{port}") as channel:
+            assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=60) == b"\x08\x01"
+        assert service.stop() == 0
+
+
+def test_several_workers_share_the_port_and_change_as_one(repository: Path) -> None:
+    with serving_grpc(repository, "--workers", "2") as service:
+        service.wait_for("model_ready")
+        counts = set()
+        for _ in range(20):  # each connection reaches one of them
+            with Rpc(service) as rpc:
+                counts.add(str(outputs(rpc.call("ModelInfer", REQUEST))["spike_counts"]))
+        assert counts == {"[[1, 3]]"}
+        metrics = httpx.get(f"{service.url}/metrics").text
+        route = 'route="/inference.GRPCInferenceService/ModelInfer"'
+        by_worker = {
+            line.split('worker="')[1][0]: float(line.split()[-1])
+            for line in metrics.splitlines()
+            if line.startswith("spikeserve_http_requests_total") and route in line
+        }
+        assert sum(by_worker.values()) == 20
+        with Rpc(service) as rpc:
+            assert rpc.call("RepositoryModelUnload", b"\x0a\x03toy").isUnloaded
+        for _ in range(10):
+            with Rpc(service) as rpc:
+                assert rpc.refused("ModelInfer", REQUEST).code() is StatusCode.NOT_FOUND
+        assert service.stop() == 0
+
+
+def wait_until_in_flight(service: Process) -> None:
+    """Wait until a call is in progress, beside the request that asks for it."""
+    while "spikeserve_http_requests_in_flight 2" not in httpx.get(f"{service.url}/metrics").text:
+        pass
+
+
+def test_what_was_accepted_is_answered_and_what_comes_later_is_unavailable(repository: Path) -> None:
+    with serving_grpc(repository) as service, Rpc(service) as rpc, Rpc(service) as other:
+        call = Open(rpc, "ModelInfer")
+        wait_until_in_flight(service)
+        service.process.terminate()
+        while other.call("ServerReady").ready:
+            pass
+        error = other.refused("ModelInfer", REQUEST)
+        assert (error.code(), error.details()) == (StatusCode.UNAVAILABLE, "the server is shutting down")
+        assert int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
+        assert other.call("ServerLive").live
+        assert outputs(call.ask(REQUEST))["spike_counts"] == [[1, 3]]
+        call.close()
+        assert service.ended() == 0
+
+
+def test_a_grace_period_that_ends_cuts_what_is_left(repository: Path) -> None:
+    with serving_grpc(repository, "--shutdown-seconds", "1") as service, Rpc(service) as rpc:
+        call = Open(rpc, "ModelInfer")
+        wait_until_in_flight(service)
+        service.process.terminate()
+        with pytest.raises(grpc.RpcError) as ended:
+            next(call.answers)
+        assert ended.value.code() is StatusCode.UNAVAILABLE
+        assert ended.value.details() == "the server is shutting down and could not wait for this request to end"
+        call.close()
+        assert service.ended() == 1

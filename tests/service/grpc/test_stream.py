@@ -1,0 +1,150 @@
+"""Streams of infer requests: answers as they are done, sequences in order, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from service.grpc.stream import MAX_IN_FLIGHT
+from service.inference.codec import SMALL_BODY
+from tests.bundles import publish
+from tests.networks import toy
+from tests.service.grpc.rpc import Open, Rpc, infer_request, outputs, serving_grpc
+from tests.service.sessions.conftest import pairs
+from tests.serving import Process
+
+ONE = np.array([[[1, 0]]], np.float32)  # one step, with an event of the first unit
+
+
+def counts(answer: Any) -> Any:
+    assert answer.error_message == ""
+    return outputs(answer.infer_response)["spike_counts"]
+
+
+def sequence(number: int, array: Any = ONE, **parameters: Any) -> Any:
+    return infer_request(array, "pairs", parameters={"sequence_id": number, **parameters})
+
+
+def test_a_sequence_goes_on_over_a_stream_and_over_what_is_sent_beside_it(rpc: Rpc) -> None:
+    # A unit spikes at every second event.
+    stream = Open(rpc)
+    assert counts(stream.ask(sequence(5, sequence_start=True))) == [[0, 0]]
+    assert counts(stream.ask(sequence(5))) == [[1, 0]]
+    assert outputs(rpc.call("ModelInfer", sequence(5)))["spike_counts"] == [[1, 0]]
+    assert counts(stream.ask(sequence(5, sequence_end=True))) == [[2, 0]]
+    assert "no such sequence of model 'pairs' is open" in stream.ask(sequence(5)).error_message
+    stream.close()
+    assert list(stream.answers) == []
+    assert stream.answers.code() is StatusCode.OK
+
+
+def test_a_state_is_told_and_taken(rpc: Rpc) -> None:
+    ends = {"sequence_start": True, "sequence_end": True}
+    first = rpc.call("ModelInfer", sequence(6, sequence_state=True, **ends))
+    state = first.parameters["sequence_state"].string_param
+    second = rpc.call("ModelInfer", sequence(7, sequence_state=state, **ends))
+    assert outputs(second)["spike_counts"] == [[1, 0]]
+
+
+def test_requests_of_a_sequence_run_in_their_order_whatever_their_length(rpc: Rpc) -> None:
+    # A long one, of 1,000 events in 16,000 bytes and an id of 1,000, is decoded on a thread; those behind wait for it.
+    steps = np.array([[[1, 0]] * 1000], np.float64)
+    long = infer_request(steps, "pairs", "FP64", id="x" * 1000, parameters={"sequence_id": 8})
+    assert len(long.SerializeToString()) > SMALL_BODY
+    sent = [sequence(8, ONE, sequence_start=True), *[long, sequence(8, ONE)] * 5]
+    answers = [counts(answer) for answer in rpc.stream(sent)]
+    # After n events there are n // 2 spikes: the events so far are 1, 1001, 1002, 2002, 2003, …
+    events, expected = 1, [[[0, 0]]]
+    for _ in range(5):
+        for more in (1000, 1):
+            events += more
+            expected.append([[events // 2, 0]])
+    assert answers == expected
+
+
+def test_many_requests_are_in_flight_and_each_is_answered_once(rpc: Rpc) -> None:
+    rng = np.random.default_rng(1)
+    sent = {f"r{number}": rng.integers(0, 11, (2, 2)) for number in range(3 * MAX_IN_FLIGHT)}
+    answers = list(rpc.stream(infer_request(array, id=name) for name, array in sent.items()))
+    found = {answer.infer_response.id: counts(answer) for answer in answers}
+    assert len(answers) == len(sent)
+    assert found == {
+        name: outputs(rpc.call("ModelInfer", infer_request(array)))["spike_counts"] for name, array in sent.items()
+    }
+
+
+def test_a_request_that_fails_is_answered_with_its_id_and_the_stream_goes_on(rpc: Rpc) -> None:
+    stream = Open(rpc)
+    failed = stream.ask(infer_request(np.array([[0, 11]]), id="bad"))
+    assert failed.error_message == "inputs[0][1] is 11, expected 0 to 10"
+    assert (failed.infer_response.id, failed.infer_response.model_name) == ("bad", "toy")
+    assert counts(stream.ask(infer_request(np.array([[0.6, 2.0]])))) == [[1, 3]]
+    stream.close()
+
+
+@pytest.mark.usefixtures("reference_engine")
+def test_open_streams_are_bounded_by_half_of_the_memory_budget(tmp_path: Path) -> None:
+    # Two of 1,000 bytes each are half of 4,000.
+    publish(tmp_path, toy())
+    limits = ("--max-body-bytes", "1000", "--max-pending-bytes", "4000")
+    with serving_grpc(tmp_path, *limits) as service, Rpc(service) as rpc:
+        streams = [Open(rpc), Open(rpc)]
+        for stream in streams:
+            assert counts(stream.ask(infer_request(np.array([[0.6, 2.0]])))) == [[1, 3]]
+        with pytest.raises(grpc.RpcError) as refused:
+            Open(rpc).ask(infer_request(np.zeros((1, 2))))
+        assert refused.value.code() is StatusCode.UNAVAILABLE
+        assert refused.value.details().startswith("2 streams are open, expected fewer: each reserves max_body_bytes")
+        assert int(dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]) == 1000
+        streams[0].close()
+        assert list(streams[0].answers) == []
+        while (again := Open(rpc)) and not _is_answered(again):
+            pass
+
+
+def _is_answered(stream: Open) -> bool:
+    try:
+        return counts(stream.ask(infer_request(np.zeros((1, 2))))) == [[0, 0]]
+    except grpc.RpcError:
+        return False
+
+
+@pytest.mark.usefixtures("reference_engine")
+def test_a_silent_stream_ends(tmp_path: Path) -> None:
+    publish(tmp_path, toy())
+    with serving_grpc(tmp_path, "--session-idle-seconds", "0.2") as service, Rpc(service) as rpc:
+        stream = Open(rpc)
+        stream.ask(infer_request(np.zeros((1, 2))))
+        with pytest.raises(grpc.RpcError) as ended:
+            next(stream.answers)
+        assert (ended.value.code(), ended.value.details()) == (
+            StatusCode.DEADLINE_EXCEEDED,
+            "nothing was sent for 0.2 seconds",
+        )
+
+
+@pytest.mark.usefixtures("reference_engine")
+def test_a_stream_ends_when_the_server_drains(tmp_path: Path) -> None:
+    publish(tmp_path, pairs(), "pairs")
+    with serving_grpc(tmp_path) as service, Rpc(service) as rpc:
+        stream = Open(rpc)
+        assert counts(stream.ask(sequence(1, sequence_start=True))) == [[0, 0]]
+        service.process.terminate()
+        with pytest.raises(grpc.RpcError) as ended:
+            next(stream.answers)
+        assert ended.value.code() is StatusCode.UNAVAILABLE
+        assert ended.value.details() == "the server is shutting down; all requests that it has read were answered"
+        assert service.ended() == 0
+
+
+def test_sequences_over_http_and_grpc_are_the_same(service: Process, rpc: Rpc) -> None:
+    tensor = {"name": "inputs", "shape": [1, 1, 2], "datatype": "FP32", "data": [1, 0]}
+    body = {"inputs": [tensor], "parameters": {"sequence_id": 9, "sequence_start": True}}
+    assert httpx.post(f"{service.url}/v2/models/pairs/infer", json=body).status_code == 200
+    assert outputs(rpc.call("ModelInfer", sequence(9)))["spike_counts"] == [[1, 0]]

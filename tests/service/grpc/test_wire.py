@@ -1,0 +1,118 @@
+"""A message is parted without a change of what it says, and what it may cost is known before it is parsed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import SpikeserveError
+from service.grpc.messages import InferTensorContents, ModelInferRequest
+from service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES, delimited, part, varint
+
+TENSOR = ModelInferRequest.InferInputTensor
+texts = st.text(max_size=20)
+CONTENTS: st.SearchStrategy[Any] = st.builds(
+    InferTensorContents,
+    bool_contents=st.lists(st.booleans(), max_size=20),
+    int_contents=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20),
+    int64_contents=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=20),
+    uint64_contents=st.lists(st.integers(0, 2**64 - 1), max_size=20),
+    fp32_contents=st.lists(st.floats(width=32, allow_nan=False), max_size=20),
+)
+TENSORS = st.builds(TENSOR, name=texts, datatype=texts, shape=st.lists(st.integers(-5, 2**40)), contents=CONTENTS)
+REQUESTS: st.SearchStrategy[Any] = st.builds(
+    ModelInferRequest,
+    model_name=texts,
+    model_version=texts,
+    id=texts,
+    inputs=st.lists(TENSORS, max_size=3),
+    raw_input_contents=st.lists(st.binary(max_size=200), max_size=3),
+)
+
+
+def refusal(data: bytes) -> str:
+    """Return the sentence with which a message is refused, or nothing."""
+    try:
+        part(data)
+    except SpikeserveError as error:
+        return str(error)
+    return ""
+
+
+@given(REQUESTS)
+def test_the_parts_of_a_message_are_the_whole(request: Any) -> None:
+    parted = part(request.SerializeToString())
+    assert [bytes(blob) for blob in parted.raw] == list(request.raw_input_contents)
+    merged = InferTensorContents()
+    for number, blobs in parted.contents.items():
+        for blob in blobs:
+            merged.MergeFromString(delimited(number, bytes(blob)))
+    expected = InferTensorContents()
+    for tensor in request.inputs:
+        expected.MergeFrom(tensor.contents)
+        tensor.ClearField("contents")
+    request.ClearField("raw_input_contents")
+    assert merged == expected
+    assert parted.message == request
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_parted_or_refused_with_a_sentence(data: bytes) -> None:
+    told = refusal(data)
+    assert told == "" or told.startswith("the message ")
+
+
+@given(REQUESTS, st.data())
+def test_a_message_that_is_cut_off_is_parted_or_refused_with_a_sentence(request: Any, data: st.DataObject) -> None:
+    whole = request.SerializeToString()
+    told = refusal(whole[: data.draw(st.integers(0, len(whole)))])
+    assert told == "" or told.startswith("the message is not a ModelInferRequest: ")
+
+
+def test_values_that_are_not_packed_are_read_as_protobuf_reads_them() -> None:
+    # Two of int64_contents (3, wire type 0): 1 and 300, which is ac 02; and of fp32_contents (6, wire type 5) 1.0.
+    contents = b"\x18\x01\x18\xac\x02\x35\x00\x00\x80\x3f"
+    parted = part(delimited(5, delimited(5, contents)))
+    assert {number: [bytes(each) for each in found] for number, found in parted.contents.items()} == {
+        3: [b"\x01", b"\xac\x02"],
+        6: [b"\x00\x00\x80\x3f"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"\x0a", "the message is not a ModelInferRequest: it ends within a field"),
+        (b"\x0a\x05abc", "the message is not a ModelInferRequest: it ends within a field"),
+        (
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+            "the message is not a ModelInferRequest: it ends within a field",
+        ),
+        (b"\xff" * 20, "the message is not a ModelInferRequest: it ends within a field"),
+        (b"\x0b\x0c", "the message is not a ModelInferRequest: a field has wire type 3"),
+        (b"\x0a\x01\xff", "the message is not a ModelInferRequest: a field is malformed, or is not UTF-8"),
+        (b"\x2a\x00" * (MAX_FIELDS + 1), f"the message has more than {MAX_FIELDS} fields"),
+        (delimited(5, delimited(5, b"\x18\x01" * MAX_FIELDS)), f"the message has more than {MAX_FIELDS} fields"),
+        (delimited(3, b"x" * MAX_REST_BYTES), f"the message has {MAX_REST_BYTES + 4} bytes beside its parameters"),
+    ],
+)
+def test_what_is_malformed_or_would_cost_much_is_refused(data: bytes, sentence: str) -> None:
+    with pytest.raises(SpikeserveError) as refused:
+        part(data)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_long_parameter_is_taken_and_so_are_as_many_fields_as_are_allowed() -> None:
+    request = ModelInferRequest()
+    request.parameters["sequence_state"].string_param = "A" * 2 * MAX_REST_BYTES
+    assert part(request.SerializeToString()).message == request
+    assert len(part(b"\x2a\x00" * MAX_FIELDS).message.inputs) == MAX_FIELDS
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_number_of_variable_length_is_what_protobuf_writes(value: int) -> None:
+    written = InferTensorContents(uint64_contents=[value]).SerializeToString()
+    assert written == delimited(5, varint(value))
