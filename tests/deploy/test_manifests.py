@@ -339,3 +339,22 @@ def test_compose_is_what_its_schema_says() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", path]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_patch_for_grpc_fits_the_runtime_and_its_port_is_the_servers() -> None:
+    runtime = read("kserve/runtime.yaml")
+    for change in yaml.safe_load((DEPLOY / "kserve/grpc.yaml").read_text()):
+        *way, last = change["path"].split("/")[1:]
+        place: Any = runtime
+        for step in way:
+            place = place[int(step) if isinstance(place, list) else step]
+        if last == "-":
+            place.append(change["value"])
+        else:
+            assert change["op"] == "replace"
+            place[int(last)] = change["value"]
+    assert list(faults(runtime, "V1alpha1ServingRuntime", "ServingRuntime")) == []
+    assert runtime["spec"]["protocolVersions"] == ["v2", "grpc-v2"]
+    (port,) = runtime["spec"]["containers"][0]["ports"]
+    assert f"--grpc-port={port['containerPort']}" in runtime["spec"]["containers"][0]["args"]
+    assert runtime["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"] == 8000

@@ -1,0 +1,119 @@
+"""What a small request costs over gRPC, beside the same request over HTTP with its tensors as bytes.
+
+It serves the digits model with both, and asks in turns with the same kind of client: blocking, one request at a time on
+one connection that stays open, with the request's bytes made before. It prints the time that a client waits, and the
+time of a core that the server takes, in which the client's own library has no part: `python -m benchmarks.grpc`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+import numpy as np
+
+from benchmarks.serving.processes import free_port
+from service.grpc import messages
+from service.grpc.methods import SERVICE
+
+HEADER = "Inference-Header-Content-Length"
+SHAPE = (1, 1, 8, 8)
+
+
+@contextmanager
+def served() -> Iterator[tuple[int, int, int]]:
+    """Serve the models that ship; yield the process and its ports for HTTP and gRPC."""
+    http_port, grpc_port = free_port(), free_port()
+    command = [sys.executable, "-m", "service", "--port", str(http_port), "--grpc-port", str(grpc_port)]
+    with subprocess.Popen([*command, "--log-level", "warning"]) as process:
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+                ready = channel.unary_unary(f"/{SERVICE}/ServerReady")
+                while ready(b"", wait_for_ready=True) != b"\x08\x01":
+                    time.sleep(0.1)
+            yield process.pid, http_port, grpc_port
+        finally:
+            process.terminate()
+
+
+def over_http(port: int, blob: bytes) -> Callable[[], bytes]:
+    """Return a function that asks over HTTP."""
+    tensor = {"name": "inputs", "shape": SHAPE, "datatype": "FP32", "parameters": {"binary_data_size": len(blob)}}
+    text = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {HEADER: str(len(text)), "Content-Type": "application/octet-stream"}
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask() -> bytes:
+        connection.request("POST", "/v2/models/digits/infer", text + blob, headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise RuntimeError(response.read().decode())
+        return response.read()
+
+    return ask
+
+
+def over_grpc(port: int, blob: bytes) -> Callable[[], bytes]:
+    """Return a function that asks over gRPC."""
+    tensor = messages.ModelInferRequest.InferInputTensor(name="inputs", datatype="FP32", shape=SHAPE)
+    request = messages.ModelInferRequest(model_name="digits", inputs=[tensor], raw_input_contents=[blob])
+    content = request.SerializeToString()
+    method = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary(f"/{SERVICE}/ModelInfer")
+    return lambda: method(content)
+
+
+def core_seconds(process: int) -> float:
+    """Return the seconds of a core that a process has taken."""
+    with open(f"/proc/{process}/stat") as file:  # noqa: PTH123  (it is no file of a folder)
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(ask: Callable[[], bytes], process: int, requests: int) -> tuple[float, float]:
+    """Return the median time that a client waits, and the server's time of a core for each request, in µs."""
+    waited, began = [], core_seconds(process)
+    for _ in range(requests):
+        start = time.perf_counter()
+        ask()
+        waited.append(time.perf_counter() - start)
+    return 1e6 * statistics.median(waited), 1e6 * (core_seconds(process) - began) / requests
+
+
+def main() -> None:
+    """Measure in turns and print the medians, and the ratios of each turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=1000, help="of each protocol in each turn")
+    parser.add_argument("--turns", type=int, default=7)
+    options = parser.parse_args()
+    blob = np.random.default_rng(0).integers(0, 17, SHAPE).astype(np.float32).tobytes()
+    with served() as (process, http_port, grpc_port):
+        asks = {"HTTP": over_http(http_port, blob), "gRPC": over_grpc(grpc_port, blob)}
+        for ask in asks.values():
+            measure(ask, process, 200)
+        turns = [
+            {name: measure(ask, process, options.requests) for name, ask in asks.items()} for _ in range(options.turns)
+        ]
+    print(f"{'':6} {'client waits':>14} {'server computes':>16}")
+    for name in asks:
+        waited, computed = (statistics.median(turn[name][which] for turn in turns) for which in (0, 1))
+        print(f"{name:6} {waited:11.0f} µs {computed:13.0f} µs")
+    for which, what in enumerate(("client waits", "server computes")):
+        ratios = sorted(turn["gRPC"][which] / turn["HTTP"][which] for turn in turns)
+        middle = statistics.median(ratios)
+        print(f"gRPC to HTTP, {what}: {middle:.2f} times ({ratios[0]:.2f} to {ratios[-1]:.2f} of {len(ratios)} turns)")
+
+
+if __name__ == "__main__":
+    main()
