@@ -132,7 +132,7 @@ async def test_messages_that_do_not_come_at_once_reserve_the_longest_one(reposit
 
 
 async def test_a_long_message_is_counted_while_it_is_answered(digits_repository: Path) -> None:
-    # 150 samples of 64 doubles are 76,800 bytes; an answer of their classes has less than the 64 KiB that are not counted.
+    # 150 samples of 64 doubles are 76,800 bytes; an answer of their classes has less than 64 KiB, which do not count.
     async with grpc_started(digits_repository) as inside:
         held = slow(inside.client.model())
         request = infer_request(np.zeros((150, 64)), "digits", "FP64")

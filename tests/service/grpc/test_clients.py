@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,7 +14,21 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.service.grpc.rpc import address
+from models.bundle.repository import PRETRAINED
+from service.grpc.call import AT_ONCE_SECONDS, MAX_RPCS
+from service.grpc.server import (
+    IDLE_SECONDS,
+    KEEPALIVE_ANSWER_SECONDS,
+    KEEPALIVE_SECONDS,
+    MAX_METADATA_BYTES,
+    MAX_STREAMS,
+)
+from service.grpc.stream import MAX_IN_FLIGHT, STREAMS_SHARE
+from service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES
+from service.inference.v2.parsing import MAX_CONTROL_BYTES
+from service.settings import Settings
+from tests.pages import block_with
+from tests.service.grpc.rpc import address, serving_grpc
 from tests.service.perf_analyzer import measured
 from tests.serving import ROOT, Process
 
@@ -91,6 +106,35 @@ def test_kserves_client_gets_what_the_native_route_says(service: Process) -> Non
         "infer": [expected, expected],
         "control": ["spikes", True, "spikes", True],
     }
+
+
+def test_the_pages_client_gets_an_answer() -> None:
+    if find_spec("tritonclient") is None:
+        pytest.skip("tritonclient is not installed: the extra 'clients' has it")
+    page = (ROOT / "docs/grpc.md").read_text()
+    with serving_grpc(PRETRAINED) as shipped:
+        while shipped.entries[-1].get("model") != "digits":
+            shipped.wait_for("model_ready")
+        program = block_with(page, "python", "tritonclient").replace("localhost:8001", address(shipped))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    # One sample: its class, then ten counts.
+    assert re.fullmatch(r"\[\[\d\]\] \[\[(\d+ ?){10}\]\]\n", done.stdout), done.stderr
+
+
+def test_the_page_has_the_bounds_that_there_are() -> None:
+    page, settings = (ROOT / "docs/grpc.md").read_text(), Settings()
+    for sentence in (
+        f"inputs | {MAX_FIELDS} |",
+        f"parameters and values | {MAX_REST_BYTES // 1024} KiB |",
+        f"an infer request's | {MAX_CONTROL_BYTES // 1024} KiB |",
+        f"one connection | {MAX_RPCS:,}; {MAX_STREAMS} |",
+        f"not there after {AT_ONCE_SECONDS:g} s",
+        f"at most {MAX_IN_FLIGHT} of one stream",
+        f"metadata of a call | {MAX_METADATA_BYTES // 1024} KiB |",
+        f"| {IDLE_SECONDS} s; found within {KEEPALIVE_SECONDS + KEEPALIVE_ANSWER_SECONDS} s |",
+        f"by default {settings.max_pending_bytes // STREAMS_SHARE // settings.max_body_bytes} may",
+    ):
+        assert sentence in page, sentence
 
 
 @pytest.mark.parametrize("flags", [[], ["--streaming"]])
