@@ -11,7 +11,8 @@ from pathlib import Path
 
 REFUSED, USAGE = 1, 2
 VERSION = "--version"
-EXTRAS = {"service": "serve", "training": "train"}  # what each package needs, an extra of pyproject.toml
+# What each package needs, an extra of pyproject.toml.
+EXTRAS = {"service": "serve", "training": "train", "service.batch": "ray"}
 HOME = Path(__file__).resolve().parents[1]  # the folder that holds this package and the others
 
 
@@ -27,6 +28,7 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("serve the models of a repository over HTTP", "service"),
     "check": Command("verify a repository, a bundle or a NIR file without serving it", "service", ("check",)),
+    "batch": Command("predict files of samples, in parts, on a Ray cluster", "service.batch"),
     "keys": Command("make an API key and the line for the file of keys", "service", ("new-key",)),
     "fit": Command("train a network, and publish it as a bundle", "training", ("fit",)),
     "evaluate": Command("run a trained network on its test samples, through any engine", "training", ("evaluate",)),
@@ -88,7 +90,7 @@ def other_place(package: str) -> str | None:
     if found is None:
         return None
     places = [*(found.submodule_search_locations or ()), *([found.origin] if found.origin else [])]
-    ours = any(Path(place).resolve().is_relative_to(HOME / package) for place in places)
+    ours = any(Path(place).resolve().is_relative_to(HOME.joinpath(*package.split("."))) for place in places)
     return None if ours else places[-1]
 
 

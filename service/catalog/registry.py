@@ -189,16 +189,42 @@ class Registry:
         Raises ModelNotFound if there are none, LoadFailed if the repository cannot be read, and ShuttingDown.
         """
         self.check_open()
-        try:
-            found = await asyncio.to_thread(self.repository.versions, name)
-        except OSError as error:
-            raise LoadFailed(f"model {shown(name)} cannot be read in the repository: {error.strerror}") from error
+        found = await self.found(name)
         if wanted := chosen_versions(self.settings.versions, found):
             return wanted
         if not found:
             raise ModelNotFound(f"model {shown(name)} has no version in the repository")
         there = ", ".join(map(str, found))
         raise ModelNotFound(f"model {shown(name)} has the versions {there}, but `versions` is {self.settings.versions}")
+
+    async def found(self, name: str) -> list[int]:
+        """Return the versions of a model in the repository, ascending; raises LoadFailed if it cannot be read."""
+        try:
+            return await asyncio.to_thread(self.repository.versions, name)
+        except OSError as error:
+            raise LoadFailed(f"model {shown(name)} cannot be read in the repository: {error.strerror}") from error
+
+    async def set_versions(self, name: str, versions: Collection[int]) -> None:
+        """Have exactly these versions of a model: load those that are missing, then retire the others; none unloads it.
+
+        Raises LoadFailed if one cannot be loaded; those before then go on answering. Raises ShuttingDown.
+        """
+        self.check_open()
+        if not versions:
+            self.forget(name)
+            return
+        load = self._begin(name, self._set_versions(name, versions))
+        await asyncio.wait([load])
+        load.result()
+
+    async def _set_versions(self, name: str, versions: Collection[int]) -> None:
+        async with self.locks[name]:
+            entries = self.models.get(name, {})
+            due = [each for each in versions if each not in entries or entries[each].model is None]
+            await self._load_and_retire(name, due, versions)
+            failed = [self.models[name][each].why_not_ready for each in due if self.models[name][each].model is None]
+        if failed:
+            raise LoadFailed("; ".join(failed))
 
     async def unload(self, name: str) -> None:
         """Unload a model, and cancel its loads; its requests in progress are still answered. Raises ModelNotFound."""

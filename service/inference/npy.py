@@ -37,7 +37,7 @@ class Header(NamedTuple):
 
 def read_npy(content: bytes) -> NDArray[Any]:
     """Return the array that a body holds, without a copy, read-only; raises MalformedBody. Nothing is unpickled."""
-    header = _header(content)
+    header = header_of(content)
     count = math.prod(header.shape)
     takes, holds = count * header.dtype.itemsize, len(content) - header.start
     if takes != holds:
@@ -51,7 +51,8 @@ def read_npy(content: bytes) -> NDArray[Any]:
     return flat.reshape(header.shape, order="F" if header.by_columns else "C")
 
 
-def _header(content: bytes) -> Header:
+def header_of(content: bytes) -> Header:
+    """Return what the header at the beginning of `content` says; raises MalformedBody."""
     version, at = content[len(MAGIC) : len(MAGIC) + 2], len(MAGIC) + 2
     if not content.startswith(MAGIC) or version not in LENGTHS:
         raise MalformedBody(f"the body is no .npy of format 1.0 or 2.0, but begins with {shown(repr(content[:8]))}")

@@ -1,0 +1,1 @@
+"""Spikeserve on Ray: served by Ray Serve (`serving`), and trained by Ray Train (`train`)."""

@@ -1,0 +1,83 @@
+"""Models that a replica loads when a request names them, and unloads when it has too many: Ray Serve's multiplexing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from models.errors import SpikeserveError
+from service.catalog.registry import Registry
+from service.errors import ModelNotFound, ServiceError, shown
+from service.http.errors import error_response
+
+Load = Callable[[str], Awaitable[SimpleNamespace]]
+
+_PATH = re.compile(r"(?:/v2)?/models/([^/]+)(?:/versions/([^/]+))?(?:/.*)?|/predict")
+
+
+def loader(registry: Registry) -> Load:
+    """Return the function that loads a model for Ray, by its name, or by <name>/<version>.
+
+    What it returns has the function that unloads it again where Ray looks for that. A version that is held under both
+    names stays until it is held under none.
+    """
+    held: dict[str, list[int]] = {}
+
+    async def hold(name: str) -> None:
+        versions = {each for key, some in held.items() if key.partition("/")[0] == name for each in some}
+        await registry.set_versions(name, versions)
+
+    async def load(key: str) -> SimpleNamespace:
+        name, _, version = key.partition("/")
+
+        async def unload() -> None:
+            held.pop(key, None)
+            await hold(name)
+
+        held[key] = [int(version)] if version else await registry.choose(name)
+        try:
+            await hold(name)
+        except SpikeserveError:
+            await unload()
+            raise
+        # An attribute, and no method: Python would call a method __del__ too, outside of the event loop.
+        return SimpleNamespace(__del__=unload)
+
+    return load
+
+
+class OnDemand:
+    """Middleware that has the model of a request's path loaded before the request goes on."""
+
+    def __init__(self, app: ASGIApp, registry: Registry, load: Load) -> None:
+        self.app = app
+        self.registry = registry
+        self.load = load
+        self.known: set[str] = set()  # keys that were loaded before
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; one for a model that is not there is 404, and unloads no other."""
+        found = _PATH.fullmatch(scope["path"]) if scope["type"] in ("http", "websocket") else None
+        name = found and (found[1] or self.registry.default)
+        if found and name:
+            try:
+                key = "/".join(filter(None, (name, found[2])))
+                await self._require(name, found[2], key)
+                await self.load(key)
+                self.known.add(key)
+            except ServiceError as error:
+                await error_response(error.status, str(error), error.headers)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)  # the registry finds the model before anything else can run
+
+    async def _require(self, name: str, version: str | None, key: str) -> None:
+        """Raise ModelNotFound for what is not in the repository: Ray would first unload another model for it."""
+        if key in self.known:
+            return
+        if version is None:
+            await self.registry.choose(name)
+        elif version not in map(str, await self.registry.found(name)):
+            raise ModelNotFound(f"model {shown(name)} has no version {shown(version)} in the repository")

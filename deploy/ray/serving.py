@@ -1,0 +1,92 @@
+"""Spikeserve on Ray Serve: each replica is one process of the server, with the same application.
+
+    serve run deploy.ray.serving:application repository=/repository
+    serve deploy deploy/ray/serve.yaml
+
+The arguments are the settings of `spikeserve serve`, and `models_per_replica`: with 0, a replica loads every model when
+it starts; with more, it loads a model when a request names it, and keeps the so many that were asked for last.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from starlette.middleware import Middleware
+
+from deploy.ray.on_demand import OnDemand, loader
+from service.app import create_app
+from service.errors import LoadFailed, Misconfigured
+from service.http.control import Control
+from service.http.services import Services
+from service.process.flags import read_settings
+from service.settings import Settings
+from service.telemetry import logs
+
+PER_REPLICA = "models_per_replica"
+
+
+def application(args: Mapping[str, str]) -> serve.Application:
+    """Return the application that Ray deploys; raises Misconfigured for an argument that is no setting."""
+    given = {name: str(value) for name, value in args.items()}
+    models = given.pop(PER_REPLICA, "0")
+    if not models.isdecimal():
+        raise Misconfigured(f"{PER_REPLICA} is '{models}', expected a whole number, 0 for all models")
+    settings = read_settings([f"--{name.replace('_', '-')}={value}" for name, value in given.items()])
+    for name, only, instead in (
+        ("workers", 1, "Ray's num_replicas"),
+        ("poll_seconds", 0, "user_config, or deploy again"),
+    ):
+        if (value := getattr(settings, name)) != only:
+            raise Misconfigured(f"{name} is {value}, expected {only} on Ray: use {instead}")
+    return deployment(settings, int(models)).bind()
+
+
+def deployment(settings: Settings, models_per_replica: int = 0) -> serve.Deployment:
+    """Return the deployment, whose options Ray's configuration sets."""
+
+    def build() -> Any:  # is called in each replica
+        logs.configure(settings.log_level, sys.stdout)
+        app = create_app(settings, ReplicaControl)
+        if models_per_replica:
+            services: Services = app.state.services
+            services.registry.adopt({}, ())
+            load = serve.multiplexed(loader(services.registry), max_num_models_per_replica=models_per_replica)
+            app.user_middleware.append(Middleware(OnDemand, registry=services.registry, load=load))  # the innermost
+        return app
+
+    return serve.deployment(serve.ingress(build)(Replica), name="spikeserve")
+
+
+class ReplicaControl(Control):
+    """Control of a replica: Ray decides which versions it has, so that all replicas have the same."""
+
+    loads_first = True
+
+    async def load(self, name: str) -> None:
+        """Refuse: one replica alone would be changed. Raises LoadFailed."""
+        raise LoadFailed(f"model '{name}' can only be loaded in all replicas at once: deploy another user_config")
+
+    async def unload(self, name: str) -> None:
+        """Refuse, as `load` does."""
+        await self.load(name)
+
+
+class Replica:
+    """One process of the server. Ray calls these methods; `app` is the application that it made by `build`."""
+
+    app: Any
+
+    async def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Have the versions of `user_config` loaded, {"versions": {name: [version, …]}}; the others of it are retired.
+
+        Requests go on meanwhile with the versions before. Raises LoadFailed, and the deployment is not updated.
+        """
+        for name, versions in config.get("versions", {}).items():
+            await self.app.state.services.registry.set_versions(name, versions)
+
+    async def check_health(self) -> None:
+        """Raise NotReady where only a restart of this replica helps."""
+        self.app.state.services.control.check_live()

@@ -1,0 +1,1 @@
+"""The command `spikeserve batch`: predictions of many files of samples, on Ray Data."""

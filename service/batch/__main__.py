@@ -1,0 +1,92 @@
+"""`spikeserve batch`: predict files of samples with a bundle, in parts, on Ray Data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.engines import EngineName
+from models.errors import SpikeserveError
+from models.folders import made
+from service.batch.cluster import connected
+from service.batch.job import READERS, run
+from service.batch.plan import inputs, parts, unfinished
+from service.batch.predict import UNFINISHED, Options, read_bundle
+from service.errors import Misconfigured
+from service.settings import Settings, available_cores
+
+REFUSED, MAX_TOLD = 1, 10
+
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def batch(
+    bundle: Annotated[Path, typer.Argument(help="The bundle: <repository>/<name>/<version>.", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Files of samples (.npz, .npy, .parquet), recordings, or folders.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option(help="The folder of the predictions.", show_default=False)],
+    engine: Annotated[EngineName | None, typer.Option(help="The engine.", show_default="the fastest here")] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="How many processes run the network.", show_default="one for each core")
+    ] = None,
+    part_samples: Annotated[int, typer.Option(min=1, help="The most samples of one file of predictions.")] = 8192,
+    time_steps: Annotated[
+        int | None, typer.Option(min=1, help="The time steps of each sample.", show_default="the model's")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="What rate coding draws its spikes by.")] = 0,
+    address: Annotated[
+        str | None, typer.Option(help="The address of a Ray cluster.", show_default="RAY_ADDRESS, or this machine")
+    ] = None,
+) -> None:
+    """Write the predictions of every sample as Parquet files; what was done by an earlier run is not done again."""
+    settings = Settings(threads=1) if engine is None else Settings(threads=1, engine=engine.value)
+    found = read_bundle(bundle.resolve(), settings)
+    job = json.dumps([found.digest, time_steps, seed])
+    planned = list(parts(inputs(files), part_samples, job))
+    waiting = unfinished(planned, output)
+    print(f"{len(planned)} parts, {len(planned) - len(waiting)} of them done before", flush=True)
+    if not waiting:
+        return
+    actors = actors or available_cores()
+    refused = []
+    with made(output), connected(actors + READERS, address):
+        for each in output.glob(f"{UNFINISHED}*"):  # of a run that was killed
+            each.unlink(missing_ok=True)
+        options = Options(bundle.resolve(), found.digest, output.resolve(), settings, time_steps, seed)
+        samples = 0
+        for number, done in enumerate(run(waiting, options, actors), 1):
+            samples += done.samples
+            if done.refused:
+                refused.append(done.refused)
+                continue
+            print(f"{number}/{len(waiting)} {done.output}: {done.samples} samples", flush=True)
+    print(f"{samples} samples predicted, {len(waiting) - len(refused)} of {len(waiting)} parts", flush=True)
+    if refused:
+        for sentence in refused[:MAX_TOLD]:
+            print(f"refused: {sentence}", file=sys.stderr)
+        raise Misconfigured(f"{len(refused)} of {len(waiting)} parts were refused, expected none; run the command again")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, by default that of this process, and return its exit status."""
+    try:
+        app(arguments, standalone_mode=True)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else REFUSED
+    except (SpikeserveError, OSError) as error:
+        told = str(error) if isinstance(error, SpikeserveError) else f"'{error.filename}': {error.strerror}"
+        print(f"error: {told}", file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

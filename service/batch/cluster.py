@@ -1,0 +1,57 @@
+"""A Ray cluster: one that is there already, or one of this machine that ends with the command."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STORE_BYTES = 2**27  # of the object store of a local cluster: the parts that are between two processes
+MIN_STORE_BYTES = 75 * 2**20  # the least that Ray takes
+ADDRESS = "RAY_ADDRESS"
+
+
+LOCAL = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for: every address is that of the loopback
+    "RAY_AUTH_MODE": "token",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def local_environment() -> None:
+    """Set what Ray reads when it is first imported: a local cluster is for this process alone."""
+    os.environ |= {**LOCAL, "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)}
+
+
+@contextmanager
+def connected(cpus: int, address: str | None = None, store_bytes: int = STORE_BYTES) -> Iterator[None]:
+    """Be connected to the cluster at an address, by default that of RAY_ADDRESS, or else to a local one.
+
+    A local cluster of so many CPUs listens on the loopback only, with a token of its own, without a dashboard, and
+    reports nothing to anyone; Ray must not have been imported before. It ends with the block.
+    """
+    address = address or os.environ.get(ADDRESS)
+    if not address:
+        local_environment()
+    import ray  # reads its environment at import
+
+    if address:
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+    else:
+        ray.init(
+            "local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=max(MIN_STORE_BYTES, store_bytes),
+            log_to_driver=False,
+            logging_level="ERROR",
+            # Its processes find what this one finds.
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}},
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
