@@ -15,6 +15,7 @@ from typing import Any
 
 from ray import serve
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.ray.on_demand import OnDemand, loader
 from service.app import create_app
@@ -28,7 +29,7 @@ from service.telemetry import logs
 PER_REPLICA = "models_per_replica"
 
 
-def application(args: Mapping[str, str]) -> serve.Application:
+def application(args: Mapping[str, Any]) -> serve.Application:
     """Return the application that Ray deploys; raises Misconfigured for an argument that is no setting."""
     given = {name: str(value) for name, value in args.items()}
     models = given.pop(PER_REPLICA, "0")
@@ -55,9 +56,23 @@ def deployment(settings: Settings, models_per_replica: int = 0) -> serve.Deploym
             services.registry.adopt({}, ())
             load = serve.multiplexed(loader(services.registry), max_num_models_per_replica=models_per_replica)
             app.user_middleware.append(Middleware(OnDemand, registry=services.registry, load=load))  # the innermost
+        app.add_middleware(AtRoot)  # the outermost
         return app
 
     return serve.deployment(serve.ingress(build)(Replica), name="spikeserve")
+
+
+class AtRoot:
+    """Middleware that takes Ray's route prefix off a path: keys and models are looked for by the paths without it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if prefix := scope.get("root_path"):
+            scope = {**scope, "root_path": "", "path": scope["path"].removeprefix(prefix) or "/"}
+        await self.app(scope, receive, send)
 
 
 class ReplicaControl(Control):
