@@ -15,8 +15,8 @@ from models.errors import SpikeserveError
 from models.folders import made
 from service.batch.cluster import connected
 from service.batch.job import READERS, run
-from service.batch.plan import inputs, parts, unfinished
-from service.batch.predict import UNFINISHED, Options, read_bundle
+from service.batch.plan import UNFINISHED, inputs, parts, unfinished
+from service.batch.predict import Options, read_bundle
 from service.errors import Misconfigured
 from service.settings import Settings, available_cores
 

@@ -31,14 +31,17 @@ def local_environment() -> None:
 def connected(cpus: int, address: str | None = None, store_bytes: int = STORE_BYTES) -> Iterator[None]:
     """Be connected to the cluster at an address, by default that of RAY_ADDRESS, or else to a local one.
 
-    A local cluster of so many CPUs listens on the loopback only, with a token of its own, without a dashboard, and
+    A process that is connected already stays so. A local cluster of so many CPUs listens on the loopback only, with a token of its own, without a dashboard, and
     reports nothing to anyone; Ray must not have been imported before. It ends with the block.
     """
     address = address or os.environ.get(ADDRESS)
-    if not address:
+    if not address and "ray" not in sys.modules:
         local_environment()
     import ray  # reads its environment at import
 
+    if ray.is_initialized():
+        yield
+        return
     if address:
         ray.init(address, log_to_driver=False, logging_level="ERROR")
     else:

@@ -6,6 +6,7 @@ number of samples. An actor that dies is started again, and its part run again; 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,8 +30,9 @@ class Done:
 
 def run(parts: Sequence[Part], options: Options, actors: int) -> Iterator[Done]:
     """Yield each part once it is done, in any order; Ray is connected."""
-    import ray
+    import ray.data  # here, since it sets up its logging when it is imported
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False

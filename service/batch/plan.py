@@ -18,6 +18,7 @@ from service.errors import Misconfigured
 PART_BYTES = 2**24  # of the input that a part holds, unless one sample has more: what a process reads at once
 PART_FILES = 1024  # recordings in one part
 SUFFIX = ".parquet"
+UNFINISHED = ".unfinished-"  # how the name of a file begins that is being written, which does not end in SUFFIX
 MAX_LISTED = 3
 
 

@@ -17,7 +17,7 @@ from models.coding import Inputs, encode, join_inputs
 from models.engines import RunResult
 from models.errors import SpikeserveError
 from models.spec.price import LoadLimits
-from service.batch.plan import Part
+from service.batch.plan import UNFINISHED, Part
 from service.catalog.cost import Cost
 from service.catalog.engine_choice import engine_for
 from service.catalog.loaded import LoadedModel
@@ -27,7 +27,6 @@ from service.inference.media import BYTES, PREDICT_TYPES, RECORDS, Form, form_of
 from service.settings import Settings
 
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
-UNFINISHED = ".unfinished-"  # how the name of a file begins that is being written
 MAX_REFUSED = 1000  # characters of a sentence
 
 
@@ -107,14 +106,16 @@ class Predictor:
         waiting: list[Inputs] = []
         steps = None
         for source, content in zip(part.sources, contents, strict=True):
+            first = part.start  # of those that an error counts from
             try:
                 for inputs in self._inputs(content, is_recording=source.samples is None):
+                    first += len(inputs)
                     if waiting and (inputs.time_steps != steps or sum(map(len, waiting)) + len(inputs) > self.most):
                         yield self._run(waiting)
                         waiting = []
                     waiting, steps = [*waiting, inputs], inputs.time_steps
             except SpikeserveError as error:
-                where = "" if source.samples is None else f", samples {part.start} to {part.stop - 1}"
+                where = "" if source.samples is None else f", counted from sample {first}"
                 raise Misconfigured(f"'{source.name}'{where}: {error}") from error
         if waiting:
             yield self._run(waiting)
@@ -144,7 +145,7 @@ class Predictor:
 
 def write_whole(table: pa.Table, path: Path) -> None:
     """Write a Parquet file that appears whole or not at all, also after a power cut."""
-    unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
+    unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.stem}")
     try:
         pq.write_table(table, unfinished)
         with unfinished.open("rb") as file:

@@ -23,6 +23,7 @@ from spikeserve import Client, Window
 from tests.bundles import publish
 from tests.client.test_moved import by_steps
 from tests.networks import toy
+from tests.ray.processes import replicas
 from tests.serving import ROOT, serving
 from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
 
@@ -33,26 +34,6 @@ from ray.serve.context import _get_global_client  # noqa: E402
 from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
 from deploy.ray.serving import application  # noqa: E402
-
-
-def replicas() -> set[int]:
-    """Return the processes of the replicas that this process's cluster runs."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if folder.joinpath("cmdline").read_bytes().startswith(b"ray::ServeReplica") and _is_ours(int(folder.name)):
-                found.add(int(folder.name))
-        except OSError:  # it has just ended
-            continue
-    return found
-
-
-def _is_ours(process: int) -> bool:
-    while process > 1:
-        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-        if process == os.getpid():
-            return True
-    return False
 
 
 def deploy(args: dict[str, Any], **options: Any) -> None:

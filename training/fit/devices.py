@@ -152,7 +152,7 @@ class Devices:
 
 
 def launch(config: TrainingConfig) -> Devices:
-    """Start the processes of a configuration, or join those that torchrun started.
+    """Start the processes of a configuration, or join those that torchrun or Ray Train started.
 
     A process that is started here runs this program from its beginning, up to this call. Raises InvalidConfig or
     EngineUnavailable, before any is started, for devices or a precision that cannot be had.
@@ -163,13 +163,14 @@ def launch(config: TrainingConfig) -> Devices:
 
     settings = config.parallel
     device = usable_device(config.device)
-    by_torchrun = TorchElasticEnvironment.detect()
+    # Ray Train sets the variables of torchrun, except for the one that says so, and has connected the processes.
+    by_torchrun = TorchElasticEnvironment.detect() or distributed.is_initialized()
     processes, nodes = settings.devices, 1
     if by_torchrun:
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // processes
     if settings.devices not in (1, processes):
-        raise InvalidConfig(f"parallel.devices: is {settings.devices}, but torchrun started {processes} processes here")
+        raise InvalidConfig(f"parallel.devices: is {settings.devices}, but {processes} processes were started here")
     _require(device, processes, settings.precision)
     if not by_torchrun:
         _require_cores(device, processes)
@@ -185,6 +186,7 @@ def launch(config: TrainingConfig) -> Devices:
         num_nodes=nodes,
         strategy="ddp" if by_torchrun or processes > 1 else "auto",
         precision=settings.precision.value,
+        plugins=TorchElasticEnvironment() if by_torchrun else None,
     )
     fabric.launch()
     return Devices(fabric)

@@ -1,0 +1,260 @@
+"""`spikeserve batch` writes what the server answers, each part once, and says what does not fit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tracemalloc
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from models.bundle.repository import PRETRAINED, ModelRepository
+from models.coding.records import make_records
+from models.engines import EngineName, create
+from service.settings import Settings
+from tests.bundles import publish
+from tests.ray.processes import actors
+from tests.service.sessions.test_moved import STEPS, UNITS, recurrent
+from tests.serving import serving
+from training.data.datasets import Split
+from training.report.evaluate import evaluate
+
+pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
+
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+
+from service.batch.__main__ import main  # noqa: E402
+from service.batch.job import run  # noqa: E402
+from service.batch.plan import PART_BYTES, inputs, parts, unfinished  # noqa: E402
+from service.batch.predict import Options, read_bundle  # noqa: E402
+from service.batch.sources import source_of  # noqa: E402
+
+DIGITS = PRETRAINED / "digits/1"
+COLUMNS = ("class_index", "label", "spike_counts", "synaptic_operations")
+
+
+@pytest.fixture(scope="module")
+def samples() -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = load_digits().data[:300].astype(np.float32)
+    return found
+
+
+@pytest.fixture(scope="module")
+def files(samples: np.ndarray[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same samples in every form."""
+    folder = tmp_path_factory.mktemp("files")
+    np.savez(folder / "plain.npz", x=samples, y=np.zeros(len(samples)))
+    np.savez_compressed(folder / "compressed.npz", data=samples.reshape(-1, 1, 8, 8))
+    (folder / "below").mkdir()
+    np.save(folder / "below/array.npy", samples.astype(np.float64))
+    pq.write_table(pa.table({"x": list(samples)}), folder / "flat.parquet", row_group_size=64)
+    nested = [each.reshape(1, 8, 8).tolist() for each in samples]
+    pq.write_table(pa.table({"samples": nested, "id": list(range(len(samples)))}), folder / "nested.parquet")
+    return folder
+
+
+def rows(output: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the predictions of each input, in the order of its samples."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in output.glob("*.parquet"):
+        for row in pq.read_table(path).to_pylist():
+            found.setdefault(row["input"], []).append(row)
+    for each in found.values():
+        each.sort(key=lambda row: row["sample"])
+    return found
+
+
+def answered(folder: Path, bodies: list[Any]) -> list[dict[str, Any]]:
+    """Return the server's predictions for bodies, JSON or bytes."""
+    with serving(folder.parents[1]) as client:
+        predictions = []
+        for body in bodies:
+            given = {"content": body} if isinstance(body, bytes) else {"json": body}
+            kind = {"content-type": "application/octet-stream"} if isinstance(body, bytes) else {}
+            answer = client.post(f"/models/{folder.parent.name}/predict", headers=kind, **given)
+            assert answer.status_code == 200, answer.text
+            predictions += answer.json()["predictions"]
+    return predictions
+
+
+def differing(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> int:
+    assert len(found) == len(expected)
+    return sum(one[name] != other[name] for one, other in zip(found, expected, strict=True) for name in COLUMNS)
+
+
+def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate(
+    cluster: None, files: Path, samples: np.ndarray[Any, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(DIGITS), str(files), "--output", str(tmp_path / "out"), "--part-samples", "128", "--actors", "2"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("15 parts, 0 of them done before\n")  # 300 samples of 5 files by 128
+    assert said.endswith("1500 samples predicted, 15 of 15 parts\n")
+    found = rows(tmp_path / "out")
+    assert found.keys() == {"plain.npz", "compressed.npz", "below/array.npy", "flat.parquet", "nested.parquet"}
+    expected = answered(DIGITS, [{"inputs": samples.tolist()}])
+    assert {name: differing(each, expected) for name, each in found.items()} == dict.fromkeys(found, 0)
+
+    network = ModelRepository(PRETRAINED).read("digits", 1).network
+    split = Split(samples.reshape(-1, *network.spec.input.shape), np.zeros(300, np.int64))
+    evaluation = evaluate(create(EngineName.REFERENCE, network), split)
+    assert evaluation.spike_counts.tolist() == [row["spike_counts"] for row in found["plain.npz"]]
+    assert evaluation.synaptic_operations.tolist() == [row["synaptic_operations"] for row in found["plain.npz"]]
+    (first, *_) = (tmp_path / "out").glob("plain*")
+    says = pq.read_schema(first).metadata
+    assert (says[b"model"], says[b"version"]) == (b"digits", b"1")
+    assert says[b"bundle"].decode() == read_bundle(DIGITS, Settings()).digest
+
+    # A second run does what is missing, and nothing else.
+    before = {each: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()}
+    lost = min(before)
+    lost.unlink()
+    (tmp_path / "out/.unfinished-1-x").touch()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("15 parts, 14 of them done before\n1/1 ")
+    after = {each: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()}
+    assert after.keys() == before.keys()
+    assert {each for each in after if after[each] != before[each]} == {lost}
+    assert rows(tmp_path / "out") == found
+    assert main(command) == 0  # and a third does nothing
+    assert capsys.readouterr().out == "15 parts, 15 of them done before\n"
+
+    assert main([*command, "--time-steps", "4"]) == 1
+    assert "of other inputs, another bundle or other settings, expected an empty folder" in capsys.readouterr().err
+
+
+def test_recordings_give_what_the_server_answers_to_their_bytes(
+    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository, folder = tmp_path / "repository", tmp_path / "recordings"
+    publish(repository, recurrent(), "net")
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for index in range(4):
+        step, unit = (rng.random((STEPS, UNITS)) < 0.3).nonzero()
+        t = (step - step[0]) * 1000
+        (folder / f"{index}.events").write_bytes(make_records(t, unit).tobytes())
+        structured = np.zeros(len(t), [("t", "<i8"), ("unit", "<i4")])
+        structured["t"], structured["unit"] = t, unit
+        np.save(folder / f"{index}-structured.npy", structured)
+        np.savez(folder / f"{index}-fields.npz", t=t, unit=unit)
+        lines = ["t,unit", *(f"{time},{place}" for time, place in zip(t, unit, strict=True))]
+        (folder / f"{index}-text.csv").write_text("\n".join(lines))
+    (folder / "broken.events").write_bytes(b"123")
+    bundle = repository / "net/1"
+    assert main([str(bundle), str(folder), "--output", str(tmp_path / "out"), "--part-samples", "6"]) == 1
+    said = capsys.readouterr()
+    # 17 recordings by 6, in the order of their names: those beside the broken one are in the part that is refused.
+    assert said.out.endswith("12 samples predicted, 2 of 3 parts\n")
+    assert "refused: 'broken.events': the body has 3 bytes, expected 8 for each event" in said.err
+    (folder / "broken.events").unlink()
+    assert main([str(bundle), str(folder), "--output", str(tmp_path / "whole"), "--part-samples", "6"]) == 0
+    found = rows(tmp_path / "whole")
+    expected = answered(bundle, [(folder / f"{index}.events").read_bytes() for index in range(4)])
+    assert sum(sum(each["spike_counts"]) for each in expected) > 10
+    for index in range(4):
+        for form in (".events", "-structured.npy", "-fields.npz", "-text.csv"):
+            assert differing(found[f"{index}{form}"], [expected[index]]) == 0
+
+
+def test_an_actor_that_is_killed_costs_no_part(cluster: None, files: Path, tmp_path: Path) -> None:
+    bundle = read_bundle(DIGITS, Settings())
+    options = Options(DIGITS, bundle.digest, tmp_path, Settings(threads=1))
+    planned = list(parts(inputs([files]), 10, "job"))
+    assert len(planned) == 150
+    done = []
+    for each in run(planned, options, actors=2):
+        done.append(each)
+        if len(done) == 5:
+            os.kill(min(actors()), signal.SIGKILL)
+    assert sorted(each.output for each in done) == sorted(each.output for each in planned)
+    assert unfinished(planned, tmp_path) == []
+    assert sorted(len(each) for each in rows(tmp_path).values()) == [300] * 5
+
+
+def test_a_compressed_file_is_read_a_part_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.npz"  # 128 MiB of samples
+    np.savez_compressed(path, x=np.zeros((2**15, 1024), np.float32))
+    source = source_of(path, "zeros.npz")
+    ranges = [(part.start, part.stop) for part in parts([(path, "zeros.npz")], 10**6, "job")]
+    assert len(ranges) == 2**27 // PART_BYTES == 8
+    tracemalloc.start()
+    assert sum(len(content) for content in source.contents(ranges)) > 2**27
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * PART_BYTES  # of 8
+
+
+names = count()
+
+
+def write(folder: Path, suffix: str, content: Any) -> Path:
+    path = folder / f"{next(names)}{suffix}"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif suffix == ".parquet":
+        pq.write_table(pa.table(content), path)
+    elif suffix == ".npz":
+        np.savez(path, **content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "sentence"),
+    [
+        (".npz", {"y": np.zeros(3)}, "it holds y, expected one of x, data, samples, inputs"),
+        (".npz", b"PK nothing", "File is not a zip file"),
+        (".npy", np.array(["a", {}], object), "Python objects"),
+        (".npy", np.zeros((4, 2)).T, "its array is in Fortran order, expected C order"),
+        (".npy", np.float32(1), "it holds one number, expected an array of samples"),
+        (".parquet", {"y": [1.0]}, "it holds y, expected one of x, data, samples, inputs"),
+        (".parquet", b"PAR1", "Parquet"),
+    ],
+)
+def test_a_file_that_is_none_of_samples_is_refused_before_anything_runs(
+    suffix: str, content: Any, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, suffix, content)
+    assert main([str(DIGITS), str(path), "--output", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: '{path}': cannot be read: ")
+    assert sentence in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def wrong() -> Iterator[tuple[str, Any, str]]:
+    yield ".npy", np.full((3, 64), 17.0), "counted from sample 0: inputs[0][0][0][0] is 17, expected 0 to 16"
+    yield ".npy", np.zeros((3, 65)), "the body is an array of shape 3×65, expected samples×1×8×8, or one"
+    yield ".parquet", {"x": [[1.0] * 64, [1.0]]}, "its lists have 1 to 64 items, expected as many in all"
+    yield ".parquet", {"x": [[1.0] * 64, None]}, "its column holds null, expected numbers"
+    yield ".parquet", {"x": ["a"]}, "its column holds string, expected numbers"
+    yield ".events", b"12345678", "the body is event records, but model 'digits' does not say how recorded events"
+
+
+def test_samples_that_do_not_fit_are_refused_by_a_sentence_and_the_others_are_predicted(
+    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    sentences = []
+    for suffix, content, sentence in wrong():
+        sentences.append(f"{write(folder, suffix, content).name}'")
+        sentences.append(sentence)
+    right = write(folder, ".npy", np.zeros((3, 64)))
+    assert main([str(DIGITS), str(folder), "--output", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert [sentence for sentence in sentences if sentence not in told] == []
+    assert told.endswith("error: 6 of 7 parts were refused, expected none; run the command again\n")
+    assert rows(tmp_path / "out").keys() == {right.name}
