@@ -28,7 +28,6 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("serve the models of a repository over HTTP", "service"),
     "check": Command("verify a repository, a bundle or a NIR file without serving it", "service", ("check",)),
-    "batch": Command("predict files of samples, in parts, on a Ray cluster", "service.batch"),
     "keys": Command("make an API key and the line for the file of keys", "service", ("new-key",)),
     "fit": Command("train a network, and publish it as a bundle", "training", ("fit",)),
     "evaluate": Command("run a trained network on its test samples, through any engine", "training", ("evaluate",)),
@@ -39,6 +38,7 @@ COMMANDS: Mapping[str, Command] = {
     "calibrate": Command("give a bundle what it needs to stop early", "training", ("calibrate",)),
     "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "models.bundle.push"),
     "lr-range": Command("find a learning rate", "training", ("lr-range",)),
+    "batch": Command("predict files of samples, in parts, on a Ray cluster", "service.batch"),
     "completion": Command("print a script that completes this command in bash, zsh or fish", "spikeserve.completion"),
 }
 

@@ -57,6 +57,11 @@ def table() -> Table:
     except ModuleNotFoundError:
         pass
     try:
+        batch = import_module("typer.main").get_command(import_module("service.batch.__main__").app)
+        found |= dict(_words("batch", batch))
+    except ModuleNotFoundError:
+        pass
+    try:
         program = import_module("typer.main").get_command(import_module("training.__main__").app)
     except ModuleNotFoundError:
         return found

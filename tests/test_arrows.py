@@ -81,6 +81,7 @@ SERVICE: Arrows = {
     "service.telemetry": {"service.errors", "service.settings"},
     "service.catalog": TOLD,
     "service.inference": {"service.catalog", *TOLD},
+    "service.batch": {"service.inference", "service.catalog", *TOLD},
     "service.http": {"service.inference", "service.catalog", *TOLD},
     "service.app": {"service.http", "service.inference", "service.catalog", "service.telemetry", "service.settings"},
     "service.grpc": {"service.http", "service.inference", "service.catalog", *TOLD},

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ray import serve
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.ray.on_demand import OnDemand, loader
+from ray import serve
 from service.app import create_app
 from service.errors import LoadFailed, Misconfigured
 from service.http.control import Control

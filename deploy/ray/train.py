@@ -1,4 +1,4 @@
-"""`spikeserve fit` in the processes of Ray Train: python -m deploy.ray.train WORKERS fit --dataset digits …
+"""`spikeserve fit` in the processes of Ray Train: `python -m deploy.ray.train WORKERS fit --dataset digits`.
 
 The result is that of one process. Every path among the arguments must be one that all machines of the cluster have, as
 a shared disk is; relative ones are meant from the folder that the command is given in.

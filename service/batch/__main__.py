@@ -35,7 +35,8 @@ def batch(
     output: Annotated[Path, typer.Option(help="The folder of the predictions.", show_default=False)],
     engine: Annotated[EngineName | None, typer.Option(help="The engine.", show_default="the fastest here")] = None,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="How many processes run the network.", show_default="one for each core")
+        int | None,
+        typer.Option(min=1, max=1024, help="How many processes run the network.", show_default="one for each core"),
     ] = None,
     part_samples: Annotated[int, typer.Option(min=1, help="The most samples of one file of predictions.")] = 8192,
     time_steps: Annotated[
@@ -72,7 +73,9 @@ def batch(
     if refused:
         for sentence in refused[:MAX_TOLD]:
             print(f"refused: {sentence}", file=sys.stderr)
-        raise Misconfigured(f"{len(refused)} of {len(waiting)} parts were refused, expected none; run the command again")
+        raise Misconfigured(
+            f"{len(refused)} of {len(waiting)} parts were refused, expected none; run the command again"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,8 +31,9 @@ def local_environment() -> None:
 def connected(cpus: int, address: str | None = None, store_bytes: int = STORE_BYTES) -> Iterator[None]:
     """Be connected to the cluster at an address, by default that of RAY_ADDRESS, or else to a local one.
 
-    A process that is connected already stays so. A local cluster of so many CPUs listens on the loopback only, with a token of its own, without a dashboard, and
-    reports nothing to anyone; Ray must not have been imported before. It ends with the block.
+    A process that is connected already stays so. A local cluster of so many CPUs listens on the loopback only, with a
+    token of its own, without a dashboard, and reports nothing to anyone; Ray must not have been imported before. It
+    ends with the block.
     """
     address = address or os.environ.get(ADDRESS)
     if not address and "ray" not in sys.modules:

@@ -55,7 +55,9 @@ def inputs(paths: Sequence[Path]) -> list[tuple[Path, str]]:
             raise Misconfigured(f"input: '{path}' is no file or folder of files that end in {', '.join(READ)}")
         for name, each in named:
             if name in found:
-                raise Misconfigured(f"input: '{found[name]}' and '{each}' are both named '{name}', expected other names")
+                raise Misconfigured(
+                    f"input: '{found[name]}' and '{each}' are both named '{name}', expected other names"
+                )
             found[name] = each
     return [(path, name) for name, path in found.items()]
 

@@ -23,7 +23,7 @@ from service.catalog.engine_choice import engine_for
 from service.catalog.loaded import LoadedModel
 from service.errors import Misconfigured, TooLarge
 from service.inference.binary import sent
-from service.inference.media import BYTES, PREDICT_TYPES, RECORDS, Form, form_of
+from service.inference.media import BYTES, PREDICT_TYPES, Form, form_of
 from service.settings import Settings
 
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster

@@ -1,9 +1,9 @@
 """The files that a batch job reads, and how their samples come: some at a time, as bodies that the server would take.
 
-    .npz      an array `x` (also named `data`, `samples` or `inputs`), samples first; or the fields of one recording
-    .npy      an array of samples; or a structured one, the events of one recording
-    .parquet  a row for each sample, whose column `x` (or as above) holds its numbers, flat or nested
-    others    a recording of one sample: event records, AEDAT4, EVT, DAT, ES and CSV
+.npz      an array `x` (also named `data`, `samples` or `inputs`), samples first; or the fields of one recording
+.npy      an array of samples; or a structured one, the events of one recording
+.parquet  a row for each sample, whose column `x` (or as above) holds its numbers, flat or nested
+others    a recording of one sample: event records, AEDAT4, EVT, DAT, ES and CSV
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -28,14 +27,14 @@ from training.report.evaluate import evaluate
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from service.batch.__main__ import main  # noqa: E402
-from service.batch.job import run  # noqa: E402
-from service.batch.plan import PART_BYTES, inputs, parts, unfinished  # noqa: E402
-from service.batch.predict import Options, read_bundle  # noqa: E402
-from service.batch.sources import source_of  # noqa: E402
+from service.batch.__main__ import main
+from service.batch.job import run
+from service.batch.plan import PART_BYTES, inputs, parts, unfinished
+from service.batch.predict import Options, read_bundle
+from service.batch.sources import source_of
 
 DIGITS = PRETRAINED / "digits/1"
 COLUMNS = ("class_index", "label", "spike_counts", "synaptic_operations")
@@ -90,8 +89,9 @@ def differing(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> in
     return sum(one[name] != other[name] for one, other in zip(found, expected, strict=True) for name in COLUMNS)
 
 
+@pytest.mark.usefixtures("cluster")
 def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate(
-    cluster: None, files: Path, samples: np.ndarray[Any, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: Path, samples: np.ndarray[Any, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [str(DIGITS), str(files), "--output", str(tmp_path / "out"), "--part-samples", "128", "--actors", "2"]
     assert main(command) == 0
@@ -132,8 +132,9 @@ def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate
     assert "of other inputs, another bundle or other settings, expected an empty folder" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("cluster")
 def test_recordings_give_what_the_server_answers_to_their_bytes(
-    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository, folder = tmp_path / "repository", tmp_path / "recordings"
     publish(repository, recurrent(), "net")
@@ -166,7 +167,8 @@ def test_recordings_give_what_the_server_answers_to_their_bytes(
             assert differing(found[f"{index}{form}"], [expected[index]]) == 0
 
 
-def test_an_actor_that_is_killed_costs_no_part(cluster: None, files: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_that_is_killed_costs_no_part(files: Path, tmp_path: Path) -> None:
     bundle = read_bundle(DIGITS, Settings())
     options = Options(DIGITS, bundle.digest, tmp_path, Settings(threads=1))
     planned = list(parts(inputs([files]), 10, "job"))
@@ -243,8 +245,9 @@ def wrong() -> Iterator[tuple[str, Any, str]]:
     yield ".events", b"12345678", "the body is event records, but model 'digits' does not say how recorded events"
 
 
+@pytest.mark.usefixtures("cluster")
 def test_samples_that_do_not_fit_are_refused_by_a_sentence_and_the_others_are_predicted(
-    cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "files"
     folder.mkdir()

@@ -24,16 +24,16 @@ from tests.bundles import publish
 from tests.client.test_moved import by_steps
 from tests.networks import toy
 from tests.ray.processes import replicas
-from tests.serving import ROOT, serving
 from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
+from tests.serving import ROOT, serving
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
-from ray import serve  # noqa: E402
-from ray.serve.context import _get_global_client  # noqa: E402
-from ray.serve.schema import ServeDeploySchema  # noqa: E402
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
 
-from deploy.ray.serving import application  # noqa: E402
+from deploy.ray.serving import application
 
 
 def deploy(args: dict[str, Any], **options: Any) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
-from deploy.ray.train import train  # noqa: E402
-from tests.training.test_devices import RUN, fit_here, losses  # noqa: E402
-from training.fit.folder import RunFolder  # noqa: E402
+from deploy.ray.train import train
+from tests.training.test_devices import RUN, fit_here, losses
+from training.fit.folder import RunFolder
 
 
 @pytest.fixture
@@ -26,8 +26,9 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "stripes.npz"
 
 
+@pytest.mark.usefixtures("cluster")
 def test_two_processes_of_ray_train_give_the_result_of_one(
-    cluster: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     train([*RUN, "--file", str(data), "--epochs", "2"], 2)
