@@ -35,6 +35,7 @@ def run(parts: Sequence[Part], options: Options, actors: int) -> Iterator[Done]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.target_max_block_size = context.target_min_block_size = 1  # byte: each part is a block of its own
     context.execution_options.verbose_progress = False
     jobs = [{"parts": list(group)} for _, group in groupby(parts, key=lambda part: part.sources[0].path)]
     data = (
