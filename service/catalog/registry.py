@@ -213,6 +213,8 @@ class Registry:
         if not versions:
             self.forget(name)
             return
+        if not set(versions) <= self.models.get(name, {}).keys():
+            await asyncio.to_thread(_refresh, self.settings)
         load = self._begin(name, self._set_versions(name, versions))
         await asyncio.wait([load])
         load.result()

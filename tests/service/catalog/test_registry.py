@@ -16,7 +16,8 @@ from models.engines.onnx import graph as onnx_graph
 from models.spec.network import Network
 from service.app import create_app
 from service.catalog.loaded import LoadedModel, Verified
-from service.errors import Misconfigured
+from service.catalog.registry import Registry
+from service.errors import LoadFailed, Misconfigured
 from service.settings import Settings
 from tests.bundles import contents, publish
 from tests.networks import toy
@@ -38,6 +39,30 @@ def test_only_the_newest_version_is_served_unless_all_are_asked_for(repository: 
     with serving(repository, versions="all") as client:
         (listed,) = client.get("/models").json()["models"]
     assert listed == {"name": "toy", "versions": [newest | {"version": 1}, newest]}
+
+
+@pytest.mark.usefixtures("reference_engine")
+def test_exactly_the_versions_that_are_set_are_there_and_one_that_cannot_be_loaded_changes_nothing(
+    repository: Path,
+) -> None:
+    publish(repository, toy())
+    with serving(repository) as client:
+        registry: Registry = client.app.state.services.registry  # type: ignore[attr-defined]
+        assert client.portal is not None
+
+        def ready() -> list[int]:
+            versions = client.get("/models").json()["models"]
+            return [each["version"] for model in versions for each in model["versions"] if each["state"] == "ready"]
+
+        assert ready() == [2]
+        for versions in ([1, 2], [1]):
+            client.portal.call(registry.set_versions, "toy", versions)
+            assert ready() == versions
+        with pytest.raises(LoadFailed, match="model 'toy' version 9 could not be loaded: model 'toy' has no version 9"):
+            client.portal.call(registry.set_versions, "toy", [9])
+        assert ready() == [1]
+        client.portal.call(registry.set_versions, "toy", [])
+        assert ready() == []
 
 
 def test_a_model_is_described(digits_repository: Path) -> None:
