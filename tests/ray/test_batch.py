@@ -93,11 +93,11 @@ def differing(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> in
 def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate(
     files: Path, samples: np.ndarray[Any, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [str(DIGITS), str(files), "--output", str(tmp_path / "out"), "--part-samples", "128", "--actors", "2"]
+    command = [str(DIGITS), str(files), "--output", str(tmp_path / "out"), "--part-samples", "200", "--actors", "2"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert said.startswith("15 parts, 0 of them done before\n")  # 300 samples of 5 files by 128
-    assert said.endswith("1500 samples predicted, 15 of 15 parts\n")
+    assert said.startswith("10 parts, 0 of them done before\n")  # 300 samples of 5 files by 200, of which a run has 128
+    assert said.endswith("1500 samples predicted, 10 of 10 parts\n")
     found = rows(tmp_path / "out")
     assert found.keys() == {"plain.npz", "compressed.npz", "below/array.npy", "flat.parquet", "nested.parquet"}
     expected = answered(DIGITS, [{"inputs": samples.tolist()}])
@@ -120,13 +120,13 @@ def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate
     (tmp_path / "out/.unfinished-1-x").touch()
     capsys.readouterr()
     assert main(command) == 0
-    assert capsys.readouterr().out.startswith("15 parts, 14 of them done before\n1/1 ")
+    assert capsys.readouterr().out.startswith("10 parts, 9 of them done before\n1/1 ")
     after = {each: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()}
     assert after.keys() == before.keys()
     assert {each for each in after if after[each] != before[each]} == {lost}
     assert rows(tmp_path / "out") == found
     assert main(command) == 0  # and a third does nothing
-    assert capsys.readouterr().out == "15 parts, 15 of them done before\n"
+    assert capsys.readouterr().out == "10 parts, 10 of them done before\n"
 
     assert main([*command, "--time-steps", "4"]) == 1
     assert "of other inputs, another bundle or other settings, expected an empty folder" in capsys.readouterr().err
