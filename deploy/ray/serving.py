@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deploy.ray.on_demand import OnDemand, loader
 from ray import serve
 from service.app import create_app
+from service.catalog.mirror import tell
 from service.errors import LoadFailed, Misconfigured
 from service.http.control import Control
 from service.http.services import Services
@@ -51,8 +52,9 @@ def deployment(settings: Settings, models_per_replica: int = 0) -> serve.Deploym
     def build() -> Any:  # is called in each replica
         logs.configure(settings.log_level, sys.stdout)
         app = create_app(settings, ReplicaControl)
+        services: Services = app.state.services
+        tell(services.registry.copied)
         if models_per_replica:
-            services: Services = app.state.services
             services.registry.adopt({}, ())
             load = serve.multiplexed(loader(services.registry), max_num_models_per_replica=models_per_replica)
             app.user_middleware.append(Middleware(OnDemand, registry=services.registry, load=load))  # the innermost

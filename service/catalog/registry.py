@@ -214,7 +214,7 @@ class Registry:
             self.forget(name)
             return
         if not set(versions) <= self.models.get(name, {}).keys():
-            await asyncio.to_thread(_refresh, self.settings)
+            tell(await asyncio.to_thread(refresh, self.settings))
         load = self._begin(name, self._set_versions(name, versions))
         await asyncio.wait([load])
         load.result()
