@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import pytest
 
 # What is no metric: functions, aggregations and the words between them.
 AGGREGATIONS = frozenset({"sum", "max", "min", "count", "avg", "absent"})
@@ -83,6 +87,15 @@ def leaves(query: str) -> set[str]:
     shown = query if kept is None else kept[1]
     grouped = [set(re.findall(r"\w+", each)) for each in re.findall(r"\bby \(([^)]*)\)", shown)]
     return set.intersection(*grouped) - {"le"} if grouped else set()
+
+
+def promtool(*arguments: str) -> None:
+    """Run Prometheus' own checker, where it is installed."""
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed: it comes with Prometheus, and in Debian's package of that name")
+    ran = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def _tokens(query: str) -> Iterator[tuple[str, str]]:

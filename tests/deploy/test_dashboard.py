@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.bundle.repository import PRETRAINED
 from service.http.openapi import ZERO
-from tests.deploy.promql import AGGREGATIONS, Read, leaves, reads
+from tests.deploy.promql import AGGREGATIONS, Read, leaves, promtool, reads
 from tests.serving import serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -170,15 +168,6 @@ def test_an_alert_says_what_is_wrong_by_labels_that_its_query_leaves() -> None:
             assert named <= leaves(rule["expr"]), rule["alert"]
 
 
-def promtool(*arguments: str) -> None:
-    """Run Prometheus' own checker, where it is installed."""
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed: it comes with Prometheus, and in Debian's package of that name")
-    ran = subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-
-
 def test_prometheus_parses_every_query_of_the_dashboard(tmp_path: Path) -> None:
     asked = [query.replace("$__rate_interval", "1m") for query in QUERIES]
     rules = [{"record": f"query:{index}", "expr": query} for index, query in enumerate(asked)]
@@ -198,14 +187,11 @@ def test_every_alert_has_its_test() -> None:
     assert raised == quiet == {rule["alert"] for rule in RULES if "alert" in rule}
 
 
-def test_the_autoscaler_goes_by_a_metric_that_there_is(exposed: dict[str, set[str]]) -> None:
-    scaler = yaml.safe_load((DEPLOY / "kubernetes" / "autoscaler-queue.yaml").read_text())
-    names = [each["pods"]["metric"]["name"] for each in scaler["spec"]["metrics"] if each["type"] == "Pods"]
-    assert names == ["spikeserve_queue_depth"]
-    assert set(names) <= exposed.keys()
-    adapter = (DEPLOY / "README.md").read_text()
-    for name in names:
-        assert f'seriesQuery: {name}{{namespace!="",pod!=""}}' in adapter
+def test_the_autoscaler_goes_by_metrics_that_there_are(exposed: dict[str, set[str]]) -> None:
+    (rule,) = yaml.safe_load((DEPLOY / "prometheus/adapter.yaml").read_text())["rules"]["custom"]
+    names = set(re.findall(r"spikeserve_\w+", rule["seriesQuery"] + rule["metricsQuery"]))
+    assert len(names) == 4
+    assert all("model" in exposed[name] for name in names)
 
 
 def test_prometheus_reads_the_rules_that_compose_gives_it() -> None:

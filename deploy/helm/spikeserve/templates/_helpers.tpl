@@ -1,0 +1,50 @@
+{{- define "spikeserve.name" -}}
+{{- $name := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) -}}
+{{- $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "spikeserve.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "spikeserve.labels" -}}
+{{ include "spikeserve.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "spikeserve.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{- /* A quantity of memory, such as 1.5Gi, in bytes. */ -}}
+{{- define "spikeserve.bytes" -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- mulf $number (get $units (trimPrefix $number .)) | int64 -}}
+{{- end -}}
+
+{{- /* What a schema cannot say. */ -}}
+{{- define "spikeserve.check" -}}
+{{- if and .Values.repository.url .Values.repository.claim -}}
+{{- fail "repository: url and claim are both set, expected one of them, or neither for the image's own models" -}}
+{{- end -}}
+{{- if and .Values.repository.cacheClaim (not .Values.repository.url) -}}
+{{- fail "repository: cacheClaim is set, which is for the copies of a repository at a url, and there is no url" -}}
+{{- end -}}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
+{{- fail (printf "autoscaling: minReplicas is %v, expected at most maxReplicas, %v" .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) -}}
+{{- end -}}
+{{- if eq .Values.image.tag "latest" -}}
+{{- fail "image: tag is latest, expected one that always names the same image: a pod that is restarted could be another server" -}}
+{{- end -}}
+{{- $from := dict "THREADS" "resources.limits.cpu" "MAX_PENDING_BYTES" "resources.limits.memory" "API_KEYS" "keys.secret" "ADMIN_KEYS" "keys.secret" "REPOSITORY" "repository" "REPOSITORY_CACHE" "repository" "POLL_SECONDS" "repository.pollSeconds" "PORT" "service.port" -}}
+{{- range .Values.env -}}
+{{- $setting := trimPrefix "SPIKESERVE_" .name -}}
+{{- if and (hasPrefix "SPIKESERVE_" .name) (hasKey $from $setting) -}}
+{{- fail (printf "env: %s is set, which the chart sets by the value %s" .name (get $from $setting)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
