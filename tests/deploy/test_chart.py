@@ -1,0 +1,303 @@
+"""The Helm chart renders to what deploy/kubernetes has, whatever the values, and refuses values that are wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import yaml
+
+from models.version import VERSION
+from service.settings import ENVIRONMENT_PREFIX, Settings
+from tests.deploy.schemas import faults
+from tests.deploy.test_manifests import DEPLOY, ROOT, read
+
+CHART = DEPLOY / "helm" / "spikeserve"
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+OF_THE_RELEASE = {
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/version",
+    "app.kubernetes.io/managed-by",
+    "helm.sh/chart",
+}
+GIB = 2**30
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fixed": {"replicas": 3, "autoscaling": {"enabled": False}, "networkPolicy": {"enabled": False}},
+    "queue": {"autoscaling": {"queuedSeconds": 1}},
+    "claim": {"repository": {"claim": "models", "pollSeconds": 10}, "keys": {"secret": "mine", "required": True}},
+    "url": {
+        "image": {"repository": "registry.example/spikeserve", "tag": "1.2", "pullSecrets": [{"name": "registry"}]},
+        "repository": {"url": "s3://bucket/models", "pollSeconds": 0.5, "cacheSize": "10Gi"},
+        "envFrom": [{"secretRef": {"name": "storage"}}],
+        "serviceAccount": "reader",
+    },
+    "cache": {"repository": {"url": "s3://bucket/models", "cacheClaim": "copies"}},
+    "large": {"resources": {"limits": {"cpu": 8, "memory": "1.5Gi", "example.com/device": 1}}},
+    "sticky": {
+        "sticky": {"seconds": 600},
+        "service": {"type": "LoadBalancer", "port": 8080, "annotations": {"a": "b"}},
+    },
+    "monitor": {"monitor": {"enabled": True, "interval": "30s"}},
+    "placed": {
+        "podLabels": {"team": "a"},
+        "podAnnotations": {"note": "b"},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "only", "operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {}},
+        "env": [{"name": "SPIKESERVE_MAX_QUEUE", "value": "64"}],
+        "networkPolicy": {
+            "from": [{"podSelector": {}}],
+            "egress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": 4318}]}],
+        },
+    },
+}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"replica": 3}, "additional properties 'replica' not allowed"),
+    ({"replicas": "3"}, "at '/replicas': got string, want integer"),
+    ({"image": {"pullPolicy": "Sometimes"}}, "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent'"),
+    ({"image": {"tag": "latest"}}, "image: tag is latest, expected one that always names the same image"),
+    ({"repository": {"url": "bucket"}}, "at '/repository/url': 'bucket' does not match pattern"),
+    ({"repository": {"url": "s3://a", "claim": "b"}}, "repository: url and claim are both set, expected one of them"),
+    ({"repository": {"cacheClaim": "b"}}, "repository: cacheClaim is set, which is for the copies"),
+    ({"keys": {"secret": ""}}, "at '/keys/secret': '' does not match pattern"),
+    ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory': 'lots' does not match pattern"),
+    ({"resources": {"limits": {"cpu": 0}}}, "at '/resources/limits/cpu': exclusiveMinimum: got 0, want 0"),
+    ({"resources": {"limits": {"cpus": 1}}}, "at '/resources/limits': additional properties 'cpus' not allowed"),
+    ({"autoscaling": {"minReplicas": 20}}, "autoscaling: minReplicas is 20, expected at most maxReplicas, 10"),
+    ({"service": {"port": 0}}, "at '/service/port': minimum: got 0, want 1"),
+    ({"sticky": {"seconds": 86401}}, "at '/sticky/seconds': maximum: got 86,401, want 86,400"),
+    ({"monitor": {"interval": "often"}}, "at '/monitor/interval': 'often' does not match pattern"),
+    ({"env": [{"value": "1"}]}, "at '/env/0': missing property 'name'"),
+    (
+        {"env": [{"name": "SPIKESERVE_THREADS"}]},
+        "SPIKESERVE_THREADS is set, which the chart sets by the value resources.",
+    ),
+]
+
+NEEDS_HELM = pytest.mark.skipif(find_spec("helm_python") is None, reason="helm-python-sdk is not installed here")
+
+
+@pytest.fixture(scope="module")
+def helm() -> dict[str, Any]:
+    """What Helm says of the chart: its lint, and what each of the values renders to or why it is refused."""
+    asked = [*ACCEPTED.values(), *(values for values, _ in REFUSED)]
+    lines = "".join(json.dumps({"name": "spikeserve", "values": values}) + "\n" for values in asked)
+    lines += json.dumps({"name": "prod", "values": {}}) + "\n"
+    command = [sys.executable, "-m", "tests.deploy.helm", str(CHART)]
+    ran = subprocess.run(command, cwd=ROOT, input=lines, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    lint, *answers, other = map(json.loads, ran.stdout.splitlines())
+    return {
+        "lint": lint,
+        "other": other,
+        "refused": answers[len(ACCEPTED) :],
+        **dict(zip(ACCEPTED, answers, strict=False)),
+    }
+
+
+def documents(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifests that Helm made, by their kind; a template that is turned off makes none."""
+    texts = {name: text for name, text in answer["files"].items() if name.endswith(".yaml")}
+    found = [each for text in texts.values() for each in yaml.safe_load_all(text) if each]
+    return {each["kind"]: each for each in found}
+
+
+def plain(value: Any) -> Any:
+    """Return a manifest without the labels by which Helm knows a release."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items() if name not in OF_THE_RELEASE}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def runs(answer: dict[str, Any]) -> dict[str, Any]:
+    (only,) = documents(answer)["Deployment"]["spec"]["template"]["spec"]["containers"]
+    found: dict[str, Any] = only
+    return found
+
+
+def environment(answer: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"].removeprefix(ENVIRONMENT_PREFIX).lower(): each.get("value") for each in runs(answer)["env"]}
+
+
+def test_every_value_is_described_and_has_a_default() -> None:
+    def check(schema: dict[str, Any], default: Any, where: str) -> None:
+        for name, each in schema["properties"].items():
+            assert each["description"].endswith("."), f"{where}{name}"
+            if name != "global":
+                assert name in default, f"{where}{name}"
+                if "properties" in each:
+                    check(each, default[name], f"{where}{name}.")
+        assert set(default) <= set(schema["properties"])
+        assert schema["additionalProperties"] is False
+
+    check(SCHEMA, DEFAULTS, "")
+
+
+def test_the_chart_is_of_this_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (VERSION, VERSION)
+
+
+@NEEDS_HELM
+def test_helm_lints_it_without_a_word(helm: dict[str, Any]) -> None:
+    assert (helm["lint"]["messages"], helm["lint"]["errors"]) == ([], [])
+
+
+@NEEDS_HELM
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_it_renders_to_is_of_its_kind(helm: dict[str, Any], name: str) -> None:
+    assert documents(helm[name]).keys() >= {"Deployment", "Service", "PodDisruptionBudget", "Pod"}
+    for kind, each in documents(helm[name]).items():
+        if kind != "PodMonitor":  # as in deploy/kubernetes
+            assert faults(each) == [], kind
+
+
+@NEEDS_HELM
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("default", ["deployment", "service", "autoscaler", "disruption", "network"]),
+        ("queue", ["deployment", "service", "autoscaler-queue", "disruption", "network"]),
+    ],
+)
+def test_it_renders_to_what_deploy_kubernetes_has(helm: dict[str, Any], name: str, files: list[str]) -> None:
+    made = documents(helm[name])
+    for each in files:
+        there = read(f"kubernetes/{each}.yaml")
+        if each == "deployment":  # kustomize adds the tag
+            there["spec"]["template"]["spec"]["containers"][0]["image"] += f":{VERSION}"
+        assert plain(made.pop(there["kind"])) == there
+    assert made.keys() == {"Pod"}  # of the test
+
+
+@NEEDS_HELM
+def test_a_monitor_stands_in_the_place_of_annotations(helm: dict[str, Any]) -> None:
+    made = documents(helm["monitor"])
+    there = read("kubernetes/monitor.yaml")
+    there["spec"]["podMetricsEndpoints"][0]["interval"] = "30s"
+    assert plain(made["PodMonitor"]) == there
+    assert "annotations" not in made["Deployment"]["spec"]["template"]["metadata"]
+
+
+@NEEDS_HELM
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_no_value_loosens_what_a_pod_may_do_or_its_probes(helm: dict[str, Any], name: str) -> None:
+    spec = documents(helm[name])["Deployment"]["spec"]["template"]["spec"]
+    there = read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
+    assert spec["securityContext"] == there["securityContext"]
+    (container,), (as_there,) = spec["containers"], there["containers"]
+    for field in ("securityContext", "readinessProbe", "livenessProbe", "lifecycle", "ports"):
+        assert container[field] == as_there[field]
+    assert spec["automountServiceAccountToken"] is spec["enableServiceLinks"] is False
+    mounts = {mount["name"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+    assert mounts <= {"tmp", "copies"}
+    for volume in spec["volumes"]:
+        assert volume.get("emptyDir", {"sizeLimit": "of a claim"})["sizeLimit"]
+
+
+@NEEDS_HELM
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_its_settings_are_settings(helm: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = environment(helm[name])
+    assert settings.keys() <= Settings.model_fields.keys()
+    assert len(settings) == len(runs(helm[name])["env"])
+    for setting, value in settings.items():
+        if value is not None and value != "/repository":
+            monkeypatch.setenv(ENVIRONMENT_PREFIX + setting.upper(), value)
+    assert Settings().url == ACCEPTED[name].get("repository", {}).get("url")
+
+
+@NEEDS_HELM
+def test_what_pending_requests_may_take_is_a_quarter_of_the_memory(helm: dict[str, Any]) -> None:
+    assert int(environment(helm["default"])["max_pending_bytes"]) == GIB // 4
+    assert int(environment(helm["large"])["max_pending_bytes"]) == 3 * GIB // 2 // 4
+
+
+@NEEDS_HELM
+def test_models_come_from_the_image_a_claim_or_a_url(helm: dict[str, Any]) -> None:
+    assert "repository" not in environment(helm["default"])
+
+    def volumes(name: str) -> dict[str, Any]:
+        spec = documents(helm[name])["Deployment"]["spec"]["template"]["spec"]
+        mounted = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+        return {mounted[volume.pop("name")]: volume for volume in spec["volumes"]}
+
+    tmp = {"/tmp": {"emptyDir": {"sizeLimit": "64Mi"}}}  # noqa: S108
+    claim = {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}
+    assert volumes("claim") == tmp | {"/repository": claim}
+    assert (environment(helm["claim"])["repository"], environment(helm["claim"])["poll_seconds"]) == (
+        "/repository",
+        "10",
+    )
+    assert volumes("url") == tmp | {"/copies": {"emptyDir": {"sizeLimit": "10Gi"}}}
+    assert volumes("cache") == tmp | {"/copies": {"persistentVolumeClaim": {"claimName": "copies"}}}
+    asked = environment(helm["url"])
+    assert (asked["repository"], asked["repository_cache"]) == ("s3://bucket/models", "/copies")
+    # Before its copies are made a server answers nothing, not even /health/live.
+    probe = runs(helm["url"])["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] > Settings.model_fields["repository_seconds"].default
+    (reached,) = documents(helm["url"])["NetworkPolicy"]["spec"]["egress"]
+    assert [port["port"] for port in reached["ports"]] == [53, 53, 443]
+
+
+@NEEDS_HELM
+def test_a_pod_that_needs_keys_does_not_start_without_them(helm: dict[str, Any]) -> None:
+    secrets = [each["valueFrom"]["secretKeyRef"] for each in runs(helm["claim"])["env"] if "secret" in str(each)]
+    assert [(each["name"], each["key"], each["optional"]) for each in secrets] == [
+        ("mine", "api-keys", False),
+        ("mine", "admin-keys", True),
+    ]
+
+
+@NEEDS_HELM
+def test_requests_of_an_address_stay_with_a_pod_where_that_is_asked_for(helm: dict[str, Any]) -> None:
+    assert "sessionAffinity" not in documents(helm["default"])["Service"]["spec"]
+    service = documents(helm["sticky"])["Service"]["spec"]
+    assert service["sessionAffinity"] == "ClientIP"
+    assert service["sessionAffinityConfig"] == {"clientIP": {"timeoutSeconds": 600}}
+
+
+@NEEDS_HELM
+def test_its_test_asks_the_service_and_is_none_of_its_pods(helm: dict[str, Any]) -> None:
+    made = documents(helm["sticky"])
+    assert made["Pod"]["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert runs(helm["sticky"])["image"] == made["Pod"]["spec"]["containers"][0]["image"]
+    url = made["Pod"]["spec"]["containers"][0]["command"][-1]
+    assert url == f"http://{made['Service']['metadata']['name']}:8080/health/ready"
+    selector = made["Service"]["spec"]["selector"]
+    assert not selector.items() <= made["Pod"]["metadata"]["labels"].items()
+
+
+@NEEDS_HELM
+def test_releases_have_names_and_selectors_of_their_own(helm: dict[str, Any]) -> None:
+    made = documents(helm["other"])
+    pods = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert pods.items() >= made["Service"]["spec"]["selector"].items()
+    assert made["Service"]["spec"]["selector"]["app.kubernetes.io/instance"] == "prod"
+    assert {each["metadata"]["name"] for kind, each in made.items() if kind != "Pod"} == {"prod-spikeserve"}
+    assert made["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "prod-spikeserve"
+
+
+@NEEDS_HELM
+def test_the_notes_say_where_the_models_are_and_what_is_open(helm: dict[str, Any]) -> None:
+    notes = {name: helm[name]["files"]["templates/NOTES.txt"] for name in ("default", "url", "claim")}
+    assert notes["default"].startswith("spikeserve serves the models of its image.")
+    assert notes["url"].startswith("spikeserve serves the models of s3://bucket/models.")
+    assert notes["claim"].startswith("spikeserve serves the models of the volume claim models.")
+    assert "asks for no key" in notes["default"]
+    assert "asks for no key" not in notes["claim"]
+
+
+@NEEDS_HELM
+@pytest.mark.parametrize(("index", "sentence"), list(enumerate(sentence for _, sentence in REFUSED)))
+def test_values_that_are_wrong_are_refused_by_a_sentence(helm: dict[str, Any], index: int, sentence: str) -> None:
+    assert sentence in helm["refused"][index]["error"]
+    assert not re.search(r"nil pointer|interface conversion", helm["refused"][index]["error"])
