@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,19 +24,15 @@ from docs import events as picture
 from models.version import VERSION
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from spikeserve import Client, read_events
-from tests.pages import LOCAL, ROOT, block_with, blocks, section, serve_flags
+from tests.pages import LOCAL, ROOT, block_with, blocks, section
+from tests.replicas import CLUSTER, NEEDS_HAPROXY, SERVE, proxied, replica
 from tests.serving import Process, running
 from tests.training.command_line import train_from_page, training_here
 
 pytest.importorskip("faery", reason="faery is not installed here: it is of the extra 'events'")
 
 EVENTS = (ROOT / "docs/tutorials/events.md").read_text()
-CLUSTER = (ROOT / "docs/tutorials/cluster.md").read_text()
-SERVE = ("-m", "spikeserve", "serve")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-NEEDS_HAPROXY = pytest.mark.skipif(
-    shutil.which("haproxy") is None, reason="haproxy is not installed here: ./scripts/install-tools"
-)
 
 
 @pytest.fixture(scope="module")
@@ -165,28 +160,6 @@ def asking(url: str, folder: Path) -> Iterator[Asking]:
             yield asked
         finally:
             asked.stop()
-
-
-def replica(repository: Path, which: int, port: str = "0") -> Any:
-    """Run a replica by the page's command, on a free port unless one is given."""
-    line = block_with(CLUSTER, "sh", "--port 8001").splitlines()[which]
-    return running(repository, *serve_flags(re.sub(r"--port \d+", f"--port {port}", line), repository), program=SERVE)
-
-
-@contextmanager
-def proxied(one: Process, two: Process, folder: Path) -> Iterator[str]:
-    """Run HAProxy on the page's configuration before two replicas, and yield its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        text = block_with(CLUSTER, "text", "frontend")
-        for ours, theirs in (("127.0.0.1:8001", one.url), ("127.0.0.1:8002", two.url)):
-            text = text.replace(ours, theirs.removeprefix("http://"))
-        (folder / "haproxy.cfg").write_text(text.replace("bind 127.0.0.1:8000", f"bind fd@{listening.fileno()}"))
-        command = ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
-        with subprocess.Popen(command, pass_fds=(listening.fileno(),), stderr=subprocess.DEVNULL) as process:
-            try:
-                yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-            finally:
-                process.terminate()
 
 
 @NEEDS_HAPROXY

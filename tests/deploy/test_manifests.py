@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,25 @@ def test_kustomize_applies_every_manifest_but_those_that_need_more_than_kubernet
     assert there - set(kustomization["resources"]) == OPTIONAL
     assert set(kustomization["resources"]) <= there
     assert {image["name"] for image in kustomization["images"]} == {container("kubernetes/deployment.yaml")["image"]}
+
+
+def test_kustomize_gives_the_manifests_the_image_that_it_is_told(tmp_path: Path) -> None:
+    if shutil.which("kustomize") is None:
+        pytest.skip("kustomize is not installed here: ./scripts/install-tools")
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(DEPLOY / "kubernetes", folder)
+    (command,) = set(re.findall(r"kustomize edit set image [^\s)]+", (DEPLOY / "README.md").read_text()))
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    built = subprocess.run("kustomize build".split(), cwd=folder, check=True, capture_output=True, text=True).stdout
+    made = {document["kind"]: document for document in yaml.safe_load_all(built)}
+    image = command.rpartition("=")[2]
+    assert of_the_pod(made["Deployment"])["containers"][0].pop("image") == image
+    for name in read("kubernetes/kustomization.yaml")["resources"]:
+        there = read(f"kubernetes/{name}")
+        if there["kind"] == "Deployment":
+            del of_the_pod(there)["containers"][0]["image"]
+        assert made.pop(there["kind"]) == there
+    assert made == {}
 
 
 def test_selectors_match_the_pods_and_every_target_is_there() -> None:
