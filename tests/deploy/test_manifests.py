@@ -89,13 +89,14 @@ def test_kustomize_applies_every_manifest_but_those_that_need_more_than_kubernet
 
 
 def test_kustomize_gives_the_manifests_the_image_that_it_is_told(tmp_path: Path) -> None:
-    if shutil.which("kustomize") is None:
+    program = shutil.which("kustomize")
+    if program is None:
         pytest.skip("kustomize is not installed here: ./scripts/install-tools")
     folder = tmp_path / "kubernetes"
     shutil.copytree(DEPLOY / "kubernetes", folder)
     (command,) = set(re.findall(r"kustomize edit set image [^\s)]+", (DEPLOY / "README.md").read_text()))
     subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-    built = subprocess.run("kustomize build".split(), cwd=folder, check=True, capture_output=True, text=True).stdout
+    built = subprocess.run([program, "build"], cwd=folder, check=True, capture_output=True, text=True).stdout
     made = {document["kind"]: document for document in yaml.safe_load_all(built)}
     image = command.rpartition("=")[2]
     assert of_the_pod(made["Deployment"])["containers"][0].pop("image") == image
