@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from models.bundle.repository import PRETRAINED
 from models.version import VERSION
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.deploy.schemas import faults
 from tests.deploy.test_manifests import DEPLOY, ROOT, read
+from tests.pages import block_with
+from tests.serving import running
 
 CHART = DEPLOY / "helm" / "spikeserve"
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
@@ -39,6 +42,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "envFrom": [{"secretRef": {"name": "storage"}}],
         "serviceAccount": "reader",
     },
+    "readme": yaml.safe_load(block_with((DEPLOY / "README.md").read_text(), "yaml", "s3://")),
     "cache": {"repository": {"url": "s3://bucket/models", "cacheClaim": "copies"}},
     "large": {"resources": {"limits": {"cpu": 8, "memory": "1.5Gi", "example.com/device": 1}}},
     "sticky": {
@@ -141,6 +145,13 @@ def test_every_value_is_described_and_has_a_default() -> None:
     check(SCHEMA, DEFAULTS, "")
 
 
+def test_the_readme_says_how_many_lines_each_way_has() -> None:
+    counted = re.findall(r"^\| \[[^|]*\| some (\d+) \|", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    for number, folder in zip(counted, ("kubernetes", "helm", "kserve", "compose"), strict=True):
+        files = [path for path in (DEPLOY / folder).rglob("*") if path.is_file()]
+        assert int(number) == pytest.approx(sum(len(path.read_text().splitlines()) for path in files), rel=0.1)
+
+
 def test_the_chart_is_of_this_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (VERSION, VERSION)
@@ -219,6 +230,7 @@ def test_its_settings_are_settings(helm: dict[str, Any], name: str, monkeypatch:
 def test_what_pending_requests_may_take_is_a_quarter_of_the_memory(helm: dict[str, Any]) -> None:
     assert int(environment(helm["default"])["max_pending_bytes"]) == GIB // 4
     assert int(environment(helm["large"])["max_pending_bytes"]) == 3 * GIB // 2 // 4
+    assert int(environment(helm["readme"])["max_pending_bytes"]) == 2**29  # as the page says
 
 
 @NEEDS_HELM
@@ -274,6 +286,19 @@ def test_its_test_asks_the_service_and_is_none_of_its_pods(helm: dict[str, Any])
     assert url == f"http://{made['Service']['metadata']['name']}:8080/health/ready"
     selector = made["Service"]["spec"]["selector"]
     assert not selector.items() <= made["Pod"]["metadata"]["labels"].items()
+
+
+@NEEDS_HELM
+def test_its_test_passes_where_the_server_is_ready_and_fails_where_there_is_none(helm: dict[str, Any]) -> None:
+    python, *words, _ = documents(helm["default"])["Pod"]["spec"]["containers"][0]["command"]
+    assert python == "python"
+    with running(PRETRAINED) as service:
+        service.wait_for("model_ready")  # the second of two
+        asked = [sys.executable, *words, f"{service.url}/health/ready"]
+        ran = subprocess.run(asked, capture_output=True, text=True, check=False)
+        assert (ran.returncode, json.loads(ran.stdout)["status"]) == (0, "ready")
+        assert service.stop() == 0
+    assert subprocess.run(asked, capture_output=True, check=False).returncode == 1
 
 
 @NEEDS_HELM
