@@ -34,6 +34,7 @@ LONGEST = (
     "client/test_moved.py",
     "service/sessions/test_moved.py",
     "service/process/test_command_line.py",
+    "deploy/test_sessions.py",
     "training/test_nir_convert.py",
     "test_camera_tutorials.py",
     "test_installed.py",

@@ -44,7 +44,7 @@ def check(folder: Path, samples: list[dict[str, str]], pods: str, expected: dict
         "input_series": samples,
         "promql_expr_test": [
             {
-                "expr": query(pods),
+                "expr": f"round({query(pods)}, 1 / 1024)",  # what rates extrapolate to is a bit off
                 "eval_time": f"{MINUTES}m7s",  # between two scrapes, so that a minute has four in all versions
                 "exp_samples": [{"labels": f'{{pod="{pod}"}}', "value": value} for pod, value in expected.items()],
             }
@@ -54,58 +54,74 @@ def check(folder: Path, samples: list[dict[str, str]], pods: str, expected: dict
     promtool("test", "rules", str(folder / "queue.yml"))
 
 
-# A request of `slow` takes 4 s (1 s of runs for 0.25 of them a scrape), and one of `quick` 1/128 s.
-WORK = [
-    series("inference_seconds_sum", rises(1), pod="a", model="slow", version="1", engine="event"),
-    series("model_requests_total", rises(0.25), pod="a", model="slow", version="1", status="200"),
-    series("inference_seconds_sum", rises(1), pod="a", model="quick", version="1", engine="event"),
-    series("model_requests_total", rises(128), pod="a", model="quick", version="1", status="200"),
-]
+def work(pod: str, model: str, *, in_progress: float, running: float, takes: float) -> list[dict[str, str]]:
+    """Return the series of a model: its requests in progress, how many of them run, and what one takes in seconds."""
+    of, scrape = {"pod": pod, "model": model}, 15
+    return [
+        series("model_request_seconds_sum", rises(in_progress * scrape), **of, version="1"),
+        series("inference_seconds_sum", rises(running * scrape), **of, version="1", engine="event"),
+        series("model_requests_total", rises(running * scrape / takes), **of, version="1", status="200"),
+    ]
+
+
+def pod(name: str, *models: str, workers: int = 1) -> list[dict[str, str]]:
+    """Return what a pod of two threads exposes whether it is asked or not."""
+    threads = [
+        series("worker_threads", waits(2 // workers), pod=name, worker=str(worker + 1)) for worker in range(workers)
+    ]
+    return [*threads, *(series("queue_depth", waits(0), pod=name, model=model) for model in models)]
 
 
 def test_what_waits_counts_by_what_it_takes(tmp_path: Path) -> None:
-    waiting = [
-        series("queue_depth", waits(2), pod="a", model="slow"),  # 8 s
-        series("queue_depth", waits(40), pod="b", model="quick"),  # 40 / 128 s: many, and little
-        series("queue_depth", waits(0), pod="c", model="quick"),
+    samples = [
+        *pod("a", "slow"),
+        *work("a", "slow", in_progress=6, running=2, takes=4),  # 4 wait for 4 s each
+        *pod("b", "quick"),
+        *work("b", "quick", in_progress=34, running=2, takes=1 / 128),  # 32 wait, and that is little
+        *pod("idle", "slow", "quick"),
     ]
-    check(tmp_path, WORK + waiting, "a|b|c", {"a": 8, "b": 0.3125, "c": 0})
+    check(tmp_path, samples, "a|b|idle", {"a": 16, "b": 0.25, "idle": 0})
 
 
 def test_models_and_workers_of_a_pod_add_up_and_a_new_pod_has_the_others_price(tmp_path: Path) -> None:
-    waiting = [
-        series("queue_depth", waits(1), pod="new", model="slow", worker="1"),
-        series("queue_depth", waits(2), pod="new", model="slow", worker="2"),
-        series("queue_depth", waits(64), pod="new", model="quick", worker="2"),
+    answered = work("old", "slow", in_progress=2, running=2, takes=4)
+    begun = work("new", "slow", in_progress=3, running=1, takes=4)[:2]  # none of them has been answered
+    samples = [
+        *pod("old", "slow"),
+        *answered,
+        *pod("new", "slow", "quick", workers=2),
+        *begun,
+        *work("new", "quick", in_progress=65, running=1, takes=1 / 128),
     ]
-    check(tmp_path, WORK + waiting, "a|new", {"new": 3 * 4 + 64 / 128})
+    # Three seconds of runs of `slow` for each half of an answer: it takes 6 s by now. 2 * 6 and 64 / 128 wait.
+    check(tmp_path, samples, "old|new", {"old": 0, "new": 12.5})
 
 
-def test_a_burst_is_averaged_over_a_minute(tmp_path: Path) -> None:
-    burst = [series("queue_depth", f"0x{SCRAPES - 2} 2 0", pod="a", model="slow")]  # 8 s, at one of four scrapes
-    check(tmp_path, WORK + burst, "a", {"a": 2})
+def test_what_waits_for_a_slow_client_scales_nothing(tmp_path: Path) -> None:
+    # Ten bodies that come slowly, for a model whose runs take 4 s: the threads are busy for a 64th of the time.
+    samples = [*pod("a", "slow"), *work("a", "slow", in_progress=8 + 1 / 32, running=1 / 32, takes=4)]
+    check(tmp_path, samples, "a", {"a": 8 * 4 / 64})
 
 
 def test_windows_of_sessions_are_work_too_and_what_was_refused_is_none(tmp_path: Path) -> None:
-    work = [
-        series("inference_seconds_sum", rises(1), pod="a", model="live", version="1", engine="event"),
-        series("session_windows_total", rises(2), pod="a", model="live"),
-        series("model_requests_total", rises(2), pod="a", model="live", version="1", status="200"),
+    samples = [
+        *pod("a", "live"),
+        series("session_lag_seconds_sum", rises(6 * 15), pod="a", model="live"),
+        series("inference_seconds_sum", rises(2 * 15), pod="a", model="live", version="1", engine="event"),
+        series("session_windows_total", rises(30), pod="a", model="live"),
+        series("model_requests_total", rises(20), pod="a", model="live", version="1", status="200"),
+        series("model_requests_total", rises(10), pod="a", model="live", version="1", status="504"),
         series("model_requests_total", rises(1000), pod="a", model="live", version="1", status="503"),
-        series("queue_depth", waits(8), pod="a", model="live"),  # 1 s of runs for 4 answers, so 8 take 2 s
+        series("model_requests_total", rises(1000), pod="a", model="live", version="1", status="422"),
     ]
-    check(tmp_path, work, "a", {"a": 2})
+    check(tmp_path, samples, "a", {"a": 4 * 0.5})  # 4 wait; 30 s of runs for 60 answers, those that came too late too
 
 
 def test_a_model_that_has_answered_nothing_has_no_price(tmp_path: Path) -> None:
-    work = [
-        series("inference_seconds_sum", waits(0), pod="a", model="idle", version="1", engine="event"),
-        series("model_requests_total", waits(7), pod="a", model="idle", version="1", status="200"),
-        series("queue_depth", waits(1), pod="a", model="idle"),
-    ]
-    check(tmp_path, work, "a", {"a": 0})  # and not the NaN of 0 / 0, which would be no metric
-    other = [series("queue_depth", waits(1), pod="a", model="slow")]
-    check(tmp_path, WORK + work + other, "a", {"a": 4})
+    idle = [each | {"values": waits(7)} for each in work("a", "idle", in_progress=1, running=1, takes=1)]
+    check(tmp_path, [*pod("a", "idle"), *idle], "a", {"a": 0})  # and not the NaN of 0 / 0, which would be no metric
+    slow = work("a", "slow", in_progress=3, running=2, takes=4)
+    check(tmp_path, [*pod("a", "idle", "slow"), *idle, *slow], "a", {"a": 4})
 
 
 def test_the_autoscaler_asks_for_the_metric_that_the_adapter_makes() -> None:

@@ -50,8 +50,10 @@ def replicas(tmp_path: Path) -> Iterator[Replicas]:
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    """Two replicas of which none goes."""
-    yield from pair(tmp_path_factory.mktemp("lasting"))
+    """Two replicas of which none goes, with the engine that starts fastest."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SPIKESERVE_ENGINE", "reference")
+        yield from pair(tmp_path_factory.mktemp("lasting"))
 
 
 def touches(url: str) -> Iterator[dict[str, np.ndarray] | int]:
