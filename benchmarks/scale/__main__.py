@@ -122,12 +122,16 @@ def table(measured: list[Row]) -> Table:
 def main(
     seconds: Annotated[int, typer.Option(min=1, help="How long each load takes.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, help="How many times all are measured.")] = 3,
+    only: Annotated[list[str] | None, typer.Option(help="Only layouts whose name holds this; may be repeated.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
 ) -> None:
     """Print the table."""
     if missing := [program for program in ("wrk", "haproxy") if shutil.which(program) is None]:
         raise SystemExit(f"bench-scale needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
-    measured = rows(layouts(REPLICAS), seconds, rounds)
+    found = layouts(REPLICAS)
+    first = next(iter(found))
+    chosen = {name: run for name, run in found.items() if not only or name == first or any(o in name for o in only)}
+    measured = rows(chosen, seconds, rounds)
     console = Console(width=150)
     console.print(machine(("uvicorn", "ray")))
     console.print(table(measured))

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
-from benchmarks.scale.processor import Processes, of_group
+from benchmarks.scale.processor import Processes, below, command_line, of_group
 from benchmarks.serving.processes import free_port, running
 from models.bundle.repository import PRETRAINED
 
 READY = "/health/ready"
+HAPROXY_IN_RAY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ def layouts(replicas: tuple[int, ...]) -> dict[str, Run]:
     found: dict[str, Run] = {"one process": partial(workers, 1)}
     found |= {f"--workers {count}": partial(workers, count) for count in replicas if count > 1}
     found |= {f"HAProxy, {count} replica{'s' * (count > 1)}": partial(behind_haproxy, count) for count in replicas}
+    if find_spec("ray"):
+        for proxy in ("Ray's proxy", "Ray with HAProxy"):
+            environment = HAPROXY_IN_RAY if proxy == "Ray with HAProxy" else {}
+            found |= {
+                f"{proxy}, {count} replica{'s' * (count > 1)}": partial(on_ray, count, environment)
+                for count in replicas
+            }
     return found
 
 
@@ -60,6 +69,20 @@ def behind_haproxy(count: int) -> Iterator[Layout]:
         proxy = stack.enter_context(running(command, port, log, READY))
         stack.enter_context(proxy.awake())
         yield Layout(proxy.url, tuple(each for _, group in servers for each in group), of_group(proxy.process.pid))
+
+
+@contextmanager
+def on_ray(count: int, environment: dict[str, str]) -> Iterator[Layout]:
+    """Run so many replicas on Ray Serve; `between` are its proxy and all else that Ray runs."""
+    port = free_port()
+    command = ["env", *(f"{name}={value}" for name, value in environment.items())]
+    command += [sys.executable, "-m", "benchmarks.scale.ray_replicas", str(count), str(port)]
+    with TemporaryFile("w+") as log, running(command, port, log, READY) as ray, ray.awake():
+        processes = below(ray.process.pid)
+        replicas = tuple(each for each in processes if "ServeReplica" in command_line(each))
+        if len(replicas) != count:
+            raise RuntimeError(f"Ray runs {len(replicas)} replicas, expected {count}")
+        yield Layout(ray.url, replicas, tuple(set(processes) - set(replicas)))
 
 
 def _configuration(port: int, urls: list[str]) -> str:
