@@ -339,13 +339,11 @@ def test_the_patch_for_grpc_fits_the_runtime_and_its_port_is_the_servers() -> No
         place: Any = runtime
         for step in way:
             place = place[int(step) if isinstance(place, list) else step]
-        if last == "-":
-            place.append(change["value"])
-        else:
-            assert change["op"] == "replace"
-            place[int(last)] = change["value"]
+        assert (change["op"], last) == ("add", "-")
+        place.append(change["value"])
     assert faults(runtime) == []
     assert runtime["spec"]["protocolVersions"] == ["v2", "grpc-v2"]
-    (port,) = runtime["spec"]["containers"][0]["ports"]
-    assert f"--grpc-port={port['containerPort']}" in runtime["spec"]["containers"][0]["args"]
+    http, grpc = runtime["spec"]["containers"][0]["ports"]
+    assert (http["containerPort"], grpc["name"]) == (8000, "h2c")
+    assert f"--grpc-port={grpc['containerPort']}" in runtime["spec"]["containers"][0]["args"]
     assert runtime["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"] == 8000
