@@ -25,6 +25,7 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from benchmarks.scale.layouts import Layout, Run, layouts
+from benchmarks.scale.processor import between
 from benchmarks.scale.processor import seconds as processor_seconds
 from benchmarks.serving.load import load
 from benchmarks.serving.processes import ask
@@ -65,8 +66,8 @@ def measure(layout: Layout, name: str, kind: str, seconds: int) -> Row:
     found = load(layout.url + PATH, body(samples), clients, seconds)
     after = processor_seconds(layout.servers), processor_seconds(layout.between)
     requests = found.requests_per_second * seconds
-    server, between = (1e6 * (end - begin) / requests for begin, end in zip(before, after, strict=True))
-    return Row(name, kind, found.requests_per_second, found.p50_ms, found.p99_ms, server, between, found.errors)
+    server, proxy = (1e6 * between(*each) / requests for each in zip(before, after, strict=True))
+    return Row(name, kind, found.requests_per_second, found.p50_ms, found.p99_ms, server, proxy, found.errors)
 
 
 def rows(found: dict[str, Run], seconds: int, rounds: int) -> list[Row]:
@@ -123,12 +124,15 @@ def main(
     seconds: Annotated[int, typer.Option(min=1, help="How long each load takes.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, help="How many times all are measured.")] = 3,
     only: Annotated[list[str] | None, typer.Option(help="Only layouts whose name holds this; may be repeated.")] = None,
+    all_addresses: Annotated[
+        bool, typer.Option(help="Also Ray with HAProxy, whose statistics any machine that reaches this one can read.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
 ) -> None:
     """Print the table."""
     if missing := [program for program in ("wrk", "haproxy") if shutil.which(program) is None]:
         raise SystemExit(f"bench-scale needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
-    found = layouts(REPLICAS)
+    found = layouts(REPLICAS, all_addresses=all_addresses)
     first = next(iter(found))
     chosen = {name: run for name, run in found.items() if not only or name == first or any(o in name for o in only)}
     measured = rows(chosen, seconds, rounds)

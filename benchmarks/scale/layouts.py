@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,12 +14,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
-from benchmarks.scale.processor import Processes, below, command_line, of_group
+from benchmarks.scale.processor import Processes, below, called, command_line, of_group
 from benchmarks.serving.processes import free_port, running
 from models.bundle.repository import PRETRAINED
 
 READY = "/health/ready"
-HAPROXY_IN_RAY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+RAYS_HAPROXY = "haproxy-serve"  # the folder of its configuration
+RAY_WITH_HAPROXY = {
+    "Ray with HAProxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+}
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,17 @@ class Layout:
 Run = Callable[[], AbstractContextManager[Layout]]
 
 
-def layouts(replicas: tuple[int, ...]) -> dict[str, Run]:
-    """Return every layout by its name; the first is one process that clients ask themselves."""
+def layouts(replicas: tuple[int, ...], *, all_addresses: bool) -> dict[str, Run]:
+    """Return every layout by its name; the first is one process that clients ask themselves.
+
+    Those that listen on addresses other than the loopback, since Ray's HAProxy does with its statistics, are there with
+    `all_addresses` only.
+    """
     found: dict[str, Run] = {"one process": partial(workers, 1)}
     found |= {f"--workers {count}": partial(workers, count) for count in replicas if count > 1}
     found |= {f"HAProxy, {count} replica{'s' * (count > 1)}": partial(behind_haproxy, count) for count in replicas}
     if find_spec("ray"):
-        for proxy in ("Ray's proxy", "Ray with HAProxy"):
-            environment = HAPROXY_IN_RAY if proxy == "Ray with HAProxy" else {}
+        for proxy, environment in {"Ray's proxy": {}, **(RAY_WITH_HAPROXY if all_addresses else {})}.items():
             found |= {
                 f"{proxy}, {count} replica{'s' * (count > 1)}": partial(on_ray, count, environment)
                 for count in replicas
@@ -77,12 +85,17 @@ def on_ray(count: int, environment: dict[str, str]) -> Iterator[Layout]:
     port = free_port()
     command = ["env", *(f"{name}={value}" for name, value in environment.items())]
     command += [sys.executable, "-m", "benchmarks.scale.ray_replicas", str(count), str(port)]
-    with TemporaryFile("w+") as log, running(command, port, log, READY) as ray, ray.awake():
-        processes = below(ray.process.pid)
-        replicas = tuple(each for each in processes if "ServeReplica" in command_line(each))
-        if len(replicas) != count:
-            raise RuntimeError(f"Ray runs {len(replicas)} replicas, expected {count}")
-        yield Layout(ray.url, replicas, tuple(set(processes) - set(replicas)))
+    before = called(RAYS_HAPROXY)
+    try:
+        with TemporaryFile("w+") as log, running(command, port, log, READY) as ray, ray.awake():
+            processes = {*below(ray.process.pid), *called(RAYS_HAPROXY)} - set(before)  # HAProxy is nobody's child
+            replicas = tuple(each for each in processes if "ServeReplica" in command_line(each))
+            if len(replicas) != count:
+                raise RuntimeError(f"Ray runs {len(replicas)} replicas, expected {count}")
+            yield Layout(ray.url, replicas, tuple(processes - set(replicas)))
+    finally:
+        for each in set(called(RAYS_HAPROXY)) - set(before):  # Ray leaves it behind
+            os.kill(each, signal.SIGTERM)
 
 
 def _configuration(port: int, urls: list[str]) -> str:

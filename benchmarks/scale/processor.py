@@ -11,14 +11,19 @@ from typing import TypeAlias
 Processes: TypeAlias = tuple[int, ...]
 
 
-def seconds(processes: Processes) -> float:
-    """Return the processor time that processes have used, in user mode and in the kernel."""
-    ticks = 0
+def seconds(processes: Processes) -> dict[int, float]:
+    """Return the processor time that each process has used, in user mode and in the kernel, of those still there."""
+    used = {}
     for process in processes:
         with suppress(OSError):
             fields = _fields(process)
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+            used[process] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+def between(before: dict[int, float], after: dict[int, float]) -> float:
+    """Return what processes used from one moment to another; one that has ended since counts as idle."""
+    return sum(used - before[process] for process, used in after.items() if process in before)
 
 
 def of_group(leader: int) -> Processes:
@@ -35,6 +40,11 @@ def below(ancestor: int) -> Processes:
         wanted = {process for process, parent in parents.items() if parent in wanted}
         found += sorted(wanted)
     return tuple(found)
+
+
+def called(text: str) -> Processes:
+    """Return the processes whose command line holds a text."""
+    return tuple(process for process, _ in _all() if text in command_line(process))
 
 
 def command_line(process: int) -> str:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from benchmarks.scale.cost import need, page
-from benchmarks.scale.processor import below, command_line, of_group, seconds
+from benchmarks.scale.processor import below, between, command_line, of_group, seconds
 
 
 def test_a_million_requests_a_day_of_a_millisecond_are_worked_out() -> None:
@@ -42,7 +42,11 @@ def test_processes_of_a_group_and_below_one_are_found_with_their_time() -> None:
         child.stdout.readline()
         assert of_group(child.pid) == (child.pid,)
         assert child.pid in below(os.getpid())
-        assert seconds((child.pid,)) >= 0.09  # /proc counts in hundredths
+        assert seconds((child.pid,))[child.pid] >= 0.09  # /proc counts in hundredths
         assert "process_time" in command_line(child.pid)
         child.kill()
-    assert (seconds((child.pid,)), command_line(child.pid)) == (0.0, "")
+    assert (seconds((child.pid,)), command_line(child.pid)) == ({}, "")
+
+
+def test_what_was_used_is_that_of_the_processes_that_are_still_there() -> None:
+    assert between({1: 2.0, 2: 5.0}, {1: 2.5, 3: 9.0}) == 0.5
