@@ -82,10 +82,11 @@ class ForkServer:
         self.selector.register(0, selectors.EVENT_READ)
         while True:
             for key, _ in self.selector.select(WATCH_SECONDS if self.loads else None):
-                if key.data is not None:
+                if key.data is None:
+                    if not self._read_requests():
+                        return self._end()
+                elif key.data.number in self.loads:  # not cancelled by a request that was read just now
                     self._read_answer(key.data)
-                elif not self._read_requests():
-                    return self._end()
             for load in list(self.loads.values()):
                 self._watch(load)
             while self.waiting and sum(load.age < PLACE_SECONDS for load in self.loads.values()) < SIDE_BY_SIDE:

@@ -72,10 +72,15 @@ def loading() -> list[int]:
     return children(_servers["event"].process.pid)
 
 
+def state(process: int) -> str:
+    """Return the letter that Linux gives for the state of a process, such as T for one that is stopped."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def gone(process: int) -> bool:
     """Return whether a process has ended, though nobody may have asked for its status."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return state(process) == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -191,6 +196,23 @@ async def test_a_fork_server_that_dies_takes_its_loads_with_it_and_the_next_load
         await until(lambda: gone(process))
         await registry_of(client).load("toy")
         assert _servers["event"].process.pid != server
+
+
+@pytest.mark.anyio
+async def test_a_load_that_is_cancelled_at_the_moment_when_it_ends_does_not_end_the_fork_server(
+    repository: Path,
+) -> None:
+    async with one_endless_load(repository) as client:
+        (process,), server = loading(), _servers["event"]
+        os.kill(server.process.pid, signal.SIGSTOP)  # so that it finds the cancellation and the end at the same time
+        await until(lambda: state(server.process.pid) == "T")
+        await registry_of(client).unload("loops")
+        await until(lambda: not server.awaited)
+        os.kill(process, signal.SIGKILL)
+        await until(lambda: gone(process))
+        os.kill(server.process.pid, signal.SIGCONT)
+        await registry_of(client).load("toy")
+        assert _servers["event"] is server
 
 
 @pytest.mark.parametrize("workers", [1, 2])
