@@ -8,7 +8,6 @@ goes on with the sessions that it has.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -84,7 +83,6 @@ class Sessions:
         self.on_end: Callable[[str], None] = lambda _: None  # is told of a model whose sessions end
         self.count = 0  # of sessions, those of sequences included
         self.state_bytes = 0
-        self.by_model = Counter[str]()
         metrics.state_bytes.set_function(lambda: self.state_bytes)
 
     @contextmanager
@@ -106,14 +104,13 @@ class Sessions:
 
     def admit(self, model: LoadedModel) -> None:
         """Count one more session of a model. Raises Overloaded, and InvalidInput for a model that has no state."""
-        self.metrics.begin(model.name)
         self._require_room(model, model.state_bytes)
         self._count(model, 1)
 
     def release(self, model: LoadedModel, why: Ended) -> None:
         """Count one session less."""
         self._count(model, -1)
-        self.metrics.ended.labels(model.name, why).inc()
+        self.metrics.count_end(model.name, why)
 
     def end_all(self, why: Ended = Ended.DRAINING) -> None:
         """End every session: the server drains."""
@@ -134,10 +131,10 @@ class Sessions:
     def _require_room(self, model: LoadedModel, size: int) -> None:
         limits = self.settings
         if self.count >= limits.max_sessions:
-            self.metrics.refused.labels(model.name).inc()
+            self.metrics.count_refused(model.name)
             raise Overloaded(f"{self.count} sessions are open, expected fewer than max_sessions")
         if self.state_bytes + size > limits.max_session_bytes:
-            self.metrics.refused.labels(model.name).inc()
+            self.metrics.count_refused(model.name)
             raise Overloaded(
                 f"the states of all sessions would take {self.state_bytes + size} bytes with this one, expected at "
                 f"most {limits.max_session_bytes}"
@@ -147,5 +144,4 @@ class Sessions:
         self.count += by
         self.state_bytes += by * model.state_bytes
         model.requests.count += by
-        self.by_model[model.name] += by
-        self.metrics.open.labels(model.name).set(self.by_model[model.name])
+        self.metrics.opened(model.name, by)

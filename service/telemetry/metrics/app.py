@@ -43,5 +43,7 @@ class Metrics:
         """
         self.ready.set(ready)
         self.models.versions = versions
-        self.queues.update({each.model for each in versions})
+        names = {each.model for each in versions}
+        self.queues.update(names)
+        self.sessions.update(names)
         return generate_latest(LabelledRegistry(self.registry, labels) if labels else self.registry).decode()

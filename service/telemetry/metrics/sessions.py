@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+from collections import defaultdict
 from functools import partial
 from typing import NamedTuple
 
@@ -36,13 +38,47 @@ class SessionMetrics:
         self.ended = Counter("spikeserve_sessions_ended", about, (*MODEL, "reason"), registry=registry)
         about = "Seconds from the message that closed a window to its line."
         self.lag = Histogram("spikeserve_session_lag_seconds", about, MODEL, buckets=LAGS, registry=registry)
+        self.by_model = (self.windows, self.events, self.late, self.refused, self.lag)
+        self.sessions = collections.Counter[str]()  # that are open, by model
+        self.reasons: defaultdict[str, set[str]] = defaultdict(set)  # for which sessions of a model have ended
+        self.exported: set[str] = set()  # models that have metrics
 
     def counts(self, model: str) -> Counts:
         """Return the metrics of a model, to keep: looking each up takes longer than counting."""
         windows, events, late = (metric.labels(model) for metric in (self.windows, self.events, self.late))
         return Counts(windows, events, late, self.lag.labels(model))
 
-    def begin(self, model: str) -> None:
-        """Export all that is counted of a model's sessions, since an alert needs to see an increase from 0."""
-        for metric in (self.windows, self.events, self.late, self.refused, self.lag):
-            metric.labels(model)
+    def opened(self, model: str, by: int) -> None:
+        """Add `by`, which may be negative, to the number of a model's open sessions."""
+        self.exported.add(model)
+        self.sessions[model] += by
+        self.open.labels(model).set(self.sessions[model])
+
+    def count_refused(self, model: str) -> None:
+        """Count a session that was one too many."""
+        self.exported.add(model)
+        self.refused.labels(model).inc()
+
+    def count_end(self, model: str, reason: str) -> None:
+        """Count a session that has ended."""
+        self.reasons[model].add(reason)
+        self.ended.labels(model, reason).inc()
+
+    def update(self, models: set[str]) -> None:
+        """Export the sessions of each of `models`, even if it has none, and of each other model that has some.
+
+        An alert needs to see an increase from 0. The metrics of other models are dropped, since they would add up as
+        models come and go.
+        """
+        self.sessions = +self.sessions  # keeps only positive counts
+        exported = models | self.sessions.keys()
+        for model in self.exported - exported:
+            for metric in (*self.by_model, self.open):
+                metric.remove(model)
+            for reason in self.reasons.pop(model, ()):
+                self.ended.remove(model, reason)
+        self.exported = exported
+        for model in exported:
+            for metric in self.by_model:
+                metric.labels(model)
+            self.open.labels(model).set(self.sessions[model])

@@ -311,6 +311,8 @@ def test_a_model_that_is_unloaded_hands_states_back(other: Process) -> None:
         httpx.post(f"{other.url}/v2/repository/models/pairs/unload").raise_for_status()
         (state,) = lines(connection)
     assert state["reason"] == "the model was unloaded"
+    # Metrics of models that are gone would add up.
+    assert 'model="pairs"' not in httpx.get(f"{other.url}/metrics").text
 
 
 def test_sessions_are_counted(other: Process) -> None:

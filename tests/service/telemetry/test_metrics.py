@@ -145,6 +145,8 @@ def test_what_is_watched_for_is_there_before_it_happens(client: TestClient) -> N
     assert samples(client, "spikeserve_queue_depth") == {(): 0}
     for counted in ("shed", "abandoned", "expired"):
         assert samples(client, f"spikeserve_requests_{counted}_total") == {(): 0}
+    for told in ("sessions", "session_windows_total", "sessions_refused_total"):
+        assert samples(client, f"spikeserve_{told}") == {(): 0}
     refused = {("400",): 0, ("408",): 0, ("431",): 0}
     assert samples(client, "spikeserve_connections_refused_total") == refused
 
