@@ -73,8 +73,8 @@ class Scheduler:
         self.codec_threads = codec_threads  # by lane, one thread each
         self.metrics = metrics
         self.settings = settings
-        self.free = threads.size
-        metrics.watch_threads(threads.size, lambda: threads.size - self.free)
+        self.began: dict[Future[Any], float] = {}  # when the work on each thread began, the oldest first
+        metrics.watch_threads(threads.size, lambda: len(self.began), self.longest)
         self.decoded_bytes = 0  # of all jobs that were decoded on a thread and are not over
         self.encoded_bytes = 0  # of all jobs that were encoded before their run and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
@@ -85,6 +85,10 @@ class Scheduler:
         self.decoding = [False for _ in Lane]  # whether a body is being decoded there
         self.enter_sequence: Callable[[AnyJob, InSequence], None] = lambda *_: None  # see `sessions.sequences`
         self.short_turns = 0  # of short jobs since the last turn of a long one, while one waits
+
+    def longest(self) -> float:
+        """Return for how many seconds the oldest work on a thread has gone on; 0 while there is none."""
+        return _now() - next(iter(self.began.values())) if self.began else 0.0
 
     def queue(self, model: LoadedModel) -> Queue:
         """Return the queue of a model, which lives as long as the model."""
@@ -232,7 +236,7 @@ class Scheduler:
         """Start work on every free thread, as long as any job waits."""
         for lane in Lane:
             self._decode_next(lane)
-        while self.free and self._start_next():
+        while len(self.began) < self.threads.size and self._start_next():
             pass
 
     def _decode_next(self, lane: Lane) -> None:
@@ -283,8 +287,9 @@ class Scheduler:
         return False
 
     def _submit(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
-        self.free -= 1
-        return self.threads.submit(function, *arguments)
+        work = self.threads.submit(function, *arguments)
+        self.began[work] = _now()
+        return work
 
     def _code(self, lane: Lane, function: Callable[[*Arguments], T], *arguments: *Arguments) -> Future[T]:
         """Decode or render on the thread of a lane."""
@@ -310,7 +315,7 @@ class Scheduler:
         self._dispatch()
 
     def _encoded(self, queue: Queue, job: AnyJob, encoding: Future[None]) -> None:
-        self.free += 1
+        del self.began[encoding]
         if self._goes_on(job, encoding) and job.inputs is not None:
             job.encoded_bytes = job.inputs.nbytes
             self.encoded_bytes += job.encoded_bytes
@@ -325,7 +330,7 @@ class Scheduler:
         return not job.over
 
     def _computed(self, queue: Queue, model: LoadedModel, run: Run, computing: Future[Computed]) -> None:
-        self.free += 1
+        del self.began[computing]
         queue.running.discard(run)
         error = _error(computing)
         self._deliver(queue, model, computing.result() if error is None else failed(run.shards, error))

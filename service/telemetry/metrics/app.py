@@ -30,11 +30,14 @@ class Metrics:
         self.threads = Gauge("spikeserve_worker_threads", "Threads that requests run on.", registry=registry)
         about = "Threads that are running something, even for a client that has left."
         self.busy_threads = Gauge("spikeserve_worker_threads_busy", about, registry=registry)
+        about = "For how long the oldest run that goes on has gone on."
+        self.longest_run = Gauge("spikeserve_longest_run_seconds", about, registry=registry)
 
-    def watch_threads(self, threads: int, busy: Callable[[], int]) -> None:
-        """Export the number of threads, and how many are `busy` at the time of each scrape."""
+    def watch_threads(self, threads: int, busy: Callable[[], int], longest: Callable[[], float]) -> None:
+        """Export the number of threads, how many are `busy`, and the seconds of the `longest` run."""
         self.threads.set(threads)
         self.busy_threads.set_function(busy)
+        self.longest_run.set_function(longest)
 
     def exposition(self, versions: Sequence[VersionRecord], *, ready: bool, labels: Mapping[str, str]) -> str:
         """Return every metric in Prometheus' text format, `labels` added to each.

@@ -39,6 +39,7 @@ async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
         await settled()
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 2
         assert await metric(client, "spikeserve_worker_threads_busy") == 1
+        assert await metric(client, "spikeserve_longest_run_seconds") > 0
         refused = await client.post(LEFT)
         assert refused.status == 503
         assert int(refused.headers["retry-after"]) > 0
@@ -47,6 +48,7 @@ async def test_a_full_queue_is_503_at_once(repository: Path) -> None:
         assert [(await each).status for each in accepted] == [200] * 3
         assert await metric(client, 'spikeserve_queue_depth{model="toy"}') == 0
         assert await metric(client, 'spikeserve_requests_shed_total{model="toy"}') == 1
+        assert await metric(client, "spikeserve_longest_run_seconds") == 0
     assert len(held.runs) == 3
 
 
