@@ -53,7 +53,8 @@ function why({ name, message }) {
   return `The microphone could not be opened: ${message}`;
 }
 
-// What was heard: `take` gives the frames since it was last called, { time, up, down, shares }, time in microseconds.
+// What was heard: `take` gives the frames since it was last called, each { time, inputs that spike, shares of the
+// loudest level }, and the time until which sound has come, in microseconds.
 function hearing(model, rate, hop, port) {
   const { bands, both } = layoutOf(model);
   const filters = new Bands(bands, rate, hop), cross = crossings(bands);
