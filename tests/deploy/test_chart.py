@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from models.bundle.repository import PRETRAINED
 from models.version import VERSION
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.deploy.schemas import faults
-from tests.deploy.test_manifests import DEPLOY, ROOT, read
+from tests.deploy.test_manifests import DEPLOY, GRPC, ROOT, built, by_kind, read
 from tests.pages import block_with
-from tests.serving import running
+from tests.service.grpc.rpc import address, serving_grpc
+from tests.serving import Process
 
 CHART = DEPLOY / "helm" / "spikeserve"
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
@@ -50,6 +52,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "service": {"type": "LoadBalancer", "port": 8080, "annotations": {"a": "b"}},
     },
     "monitor": {"monitor": {"enabled": True, "interval": "30s"}},
+    "grpc": {"grpc": {"enabled": True}},
+    "grpc elsewhere": {"grpc": {"enabled": True, "port": 9000}, "sticky": {"seconds": 600}},
     "placed": {
         "podLabels": {"team": "a"},
         "podAnnotations": {"note": "b"},
@@ -77,6 +81,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"resources": {"limits": {"cpus": 1}}}, "at '/resources/limits': additional properties 'cpus' not allowed"),
     ({"autoscaling": {"minReplicas": 20}}, "autoscaling: minReplicas is 20, expected at most maxReplicas, 10"),
     ({"service": {"port": 0}}, "at '/service/port': minimum: got 0, want 1"),
+    ({"grpc": {"port": 443}}, "at '/grpc/port': minimum: got 443, want 1,024"),
+    ({"grpc": {"enabled": True, "port": 8000}}, "grpc: port is 8000, expected one that is neither 8000"),
+    (
+        {"grpc": {"enabled": True, "port": 9000}, "service": {"port": 9000}},
+        "grpc: port is 9000, expected one that is neither 8000, the pods' for HTTP, nor service.port, 9000",
+    ),
+    ({"env": [{"name": "SPIKESERVE_GRPC_PORT"}]}, "SPIKESERVE_GRPC_PORT is set, which the chart sets by the value grpc."),
     ({"sticky": {"seconds": 86401}}, "at '/sticky/seconds': maximum: got 86,401, want 86,400"),
     ({"monitor": {"interval": "often"}}, "at '/monitor/interval': 'often' does not match pattern"),
     ({"env": [{"value": "1"}]}, "at '/env/0': missing property 'name'"),
@@ -110,8 +121,7 @@ def helm() -> dict[str, Any]:
 def documents(answer: dict[str, Any]) -> dict[str, Any]:
     """Return the manifests that Helm made, by their kind; a template that is turned off makes none."""
     texts = {name: text for name, text in answer["files"].items() if name.endswith(".yaml")}
-    found = [each for text in texts.values() for each in yaml.safe_load_all(text) if each]
-    return {each["kind"]: each for each in found}
+    return by_kind(each for text in texts.values() for each in yaml.safe_load_all(text) if each)
 
 
 def plain(value: Any) -> Any:
@@ -190,6 +200,28 @@ def test_it_renders_to_what_deploy_kubernetes_has(helm: dict[str, Any], name: st
 
 
 @NEEDS_HELM
+def test_with_grpc_it_renders_to_what_kustomize_makes_of_the_component(helm: dict[str, Any], tmp_path: Path) -> None:
+    made = documents(helm["grpc"])
+    for kind, there in by_kind(built(tmp_path, GRPC)).items():
+        assert plain(made.pop(kind)) == there
+    assert made.keys() == {"Pod"}
+
+
+@NEEDS_HELM
+def test_grpc_has_one_port_in_the_pods_both_services_the_policy_and_the_setting(helm: dict[str, Any]) -> None:
+    made = documents(helm["grpc elsewhere"])
+    assert runs(helm["grpc elsewhere"])["ports"][1] == {"name": "grpc", "containerPort": 9000}
+    assert environment(helm["grpc elsewhere"])["grpc_port"] == "9000"
+    asked = {"name": "grpc", "port": 9000, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
+    service, headless = made["Service"]["spec"], made["headless Service"]["spec"]
+    assert (service["ports"][1], headless["ports"], headless["clusterIP"]) == (asked, [asked], "None")
+    assert headless["selector"] == service["selector"]
+    (allowed,) = made["NetworkPolicy"]["spec"]["ingress"]
+    assert [port["port"] for port in allowed["ports"]] == ["http", "grpc"]
+    assert "grpc" not in "".join(helm["default"]["files"].values()).lower()
+
+
+@NEEDS_HELM
 def test_a_monitor_stands_in_the_place_of_annotations(helm: dict[str, Any]) -> None:
     made = documents(helm["monitor"])
     there = read("kubernetes/monitor.yaml")
@@ -205,8 +237,9 @@ def test_no_value_loosens_what_a_pod_may_do_or_its_probes(helm: dict[str, Any], 
     there = read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
     assert spec["securityContext"] == there["securityContext"]
     (container,), (as_there,) = spec["containers"], there["containers"]
-    for field in ("securityContext", "readinessProbe", "livenessProbe", "lifecycle", "ports"):
+    for field in ("securityContext", "readinessProbe", "livenessProbe", "lifecycle"):
         assert container[field] == as_there[field]
+    assert [port for port in container["ports"] if port["name"] != "grpc"] == as_there["ports"]
     assert spec["automountServiceAccountToken"] is spec["enableServiceLinks"] is False
     mounts = {mount["name"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
     assert mounts <= {"tmp", "copies"}
@@ -290,15 +323,19 @@ def test_its_test_asks_the_service_and_is_none_of_its_pods(helm: dict[str, Any])
 
 @NEEDS_HELM
 def test_its_test_passes_where_the_server_is_ready_and_fails_where_there_is_none(helm: dict[str, Any]) -> None:
-    python, *words, _ = documents(helm["default"])["Pod"]["spec"]["containers"][0]["command"]
-    assert python == "python"
-    with running(PRETRAINED) as service:
+    over_http, over_grpc = (each["command"][:-1] for each in documents(helm["grpc"])["Pod"]["spec"]["containers"])
+    assert over_http[0] == over_grpc[0] == "python"
+
+    def asked(service: Process) -> list[int]:
+        commands = [[*over_http, f"{service.url}/health/ready"], [*over_grpc, address(service)]]
+        ran = [subprocess.run([sys.executable, *each[1:]], capture_output=True, check=False) for each in commands]
+        return [each.returncode for each in ran]
+
+    with serving_grpc(PRETRAINED) as service:
         service.wait_for("model_ready")  # the second of two
-        asked = [sys.executable, *words, f"{service.url}/health/ready"]
-        ran = subprocess.run(asked, capture_output=True, text=True, check=False)
-        assert (ran.returncode, json.loads(ran.stdout)["status"]) == (0, "ready")
+        assert asked(service) == [0, 0]
         assert service.stop() == 0
-    assert subprocess.run(asked, capture_output=True, check=False).returncode == 1
+    assert asked(service) == [1, 1]
 
 
 @NEEDS_HELM
@@ -319,6 +356,8 @@ def test_the_notes_say_where_the_models_are_and_what_is_open(helm: dict[str, Any
     assert notes["claim"].startswith("spikeserve serves the models of the volume claim models.")
     assert "asks for no key" in notes["default"]
     assert "asks for no key" not in notes["claim"]
+    assert "spikeserve-headless.default:8001 " in helm["grpc"]["files"]["templates/NOTES.txt"]
+    assert f"spikeserve:{VERSION} has to be built with GRPC=1." in helm["grpc"]["files"]["templates/NOTES.txt"]
 
 
 @NEEDS_HELM

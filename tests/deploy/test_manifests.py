@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from service.app import create_app
 from service.process.flags import read_settings
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.deploy.schemas import VERSIONS, faults
+from tests.serving import running
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -30,11 +32,34 @@ UNCHECKED = {"kustomization.yaml", "monitor.yaml"}  # no package that is small s
 KUBERNETES = sorted({path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - UNCHECKED)
 KSERVE = ["runtime.yaml", "inference-service.yaml"]
 DIGEST = f"sha256:{'0' * 64}"
+README = (DEPLOY / "README.md").read_text()
+(IMAGE,) = set(re.findall(r"kustomize edit set image [^\s)]+", README))
+(GRPC,) = set(re.findall(r"kustomize edit add component [^\s)]+", README))
 
 
 def read(path: str) -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((DEPLOY / path).read_text())
     return document
+
+
+def by_kind(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return manifests by their kind, and a Service that has no address of its own as a headless one."""
+    headless = {"clusterIP": "None"}
+    return {
+        f"headless {each['kind']}" if headless.items() <= each.get("spec", {}).items() else each["kind"]: each
+        for each in documents
+    }
+
+
+def built(folder: Path, *commands: str) -> list[dict[str, Any]]:
+    """Return what kustomize makes of the folder, once the page's commands have changed a copy of it."""
+    program = shutil.which("kustomize")
+    if program is None:
+        pytest.skip("kustomize is not installed here: ./scripts/install-tools")
+    shutil.copytree(DEPLOY / "kubernetes", folder / "kubernetes")
+    for command in (*commands, "kustomize build"):
+        ran = subprocess.run(command.split(), cwd=folder / "kubernetes", check=True, capture_output=True, text=True)
+    return list(yaml.safe_load_all(ran.stdout))
 
 
 @pytest.mark.parametrize(
@@ -89,23 +114,31 @@ def test_kustomize_applies_every_manifest_but_those_that_need_more_than_kubernet
 
 
 def test_kustomize_gives_the_manifests_the_image_that_it_is_told(tmp_path: Path) -> None:
-    program = shutil.which("kustomize")
-    if program is None:
-        pytest.skip("kustomize is not installed here: ./scripts/install-tools")
-    folder = tmp_path / "kubernetes"
-    shutil.copytree(DEPLOY / "kubernetes", folder)
-    (command,) = set(re.findall(r"kustomize edit set image [^\s)]+", (DEPLOY / "README.md").read_text()))
-    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-    built = subprocess.run([program, "build"], cwd=folder, check=True, capture_output=True, text=True).stdout
-    made = {document["kind"]: document for document in yaml.safe_load_all(built)}
-    image = command.rpartition("=")[2]
-    assert of_the_pod(made["Deployment"])["containers"][0].pop("image") == image
+    made = by_kind(built(tmp_path, IMAGE))
+    assert of_the_pod(made["Deployment"])["containers"][0].pop("image") == IMAGE.rpartition("=")[2]
     for name in read("kubernetes/kustomization.yaml")["resources"]:
         there = read(f"kubernetes/{name}")
         if there["kind"] == "Deployment":
             del of_the_pod(there)["containers"][0]["image"]
         assert made.pop(there["kind"]) == there
     assert made == {}
+
+
+def test_the_component_adds_grpc_and_changes_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    made, without = built(tmp_path, GRPC), by_kind(built(tmp_path / "without"))
+    assert [fault for each in made for fault in faults(each)] == []
+    with_it = by_kind(made)
+    headless = with_it.pop("headless Service")["spec"]
+    assert headless["selector"] == with_it["Service"]["spec"]["selector"]
+    runs = of_the_pod(with_it["Deployment"])["containers"][0]
+    ports, (policy,) = with_it["Service"]["spec"]["ports"], with_it["NetworkPolicy"]["spec"]["ingress"]
+    port = runs["ports"].pop()
+    assert (port["name"], policy["ports"].pop()["port"]) == ("grpc", "grpc")
+    assert runs["env"].pop() == {"name": f"{ENVIRONMENT_PREFIX}GRPC_PORT", "value": str(port["containerPort"])}
+    asked = {"name": "grpc", "port": port["containerPort"], "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
+    assert [ports.pop()] == headless["ports"] == [asked]  # a client of the headless one meets the pods' own port
+    assert with_it == without
 
 
 def test_selectors_match_the_pods_and_every_target_is_there() -> None:
@@ -246,8 +279,9 @@ def test_a_pod_has_the_time_to_drain() -> None:
     wait = container("kubernetes/deployment.yaml")["lifecycle"]["preStop"]["sleep"]["seconds"]
     spec = read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
     assert spec["terminationGracePeriodSeconds"] > wait + drain + 1  # a second after which it ends whatever still runs
-    predictor = read("kserve/inference-service.yaml")["spec"]["predictor"]
-    assert predictor["terminationGracePeriodSeconds"] > drain + 1
+    # Knative refuses another grace period than its own, of 300 seconds; without Knative it is Kubernetes' 30.
+    assert "terminationGracePeriodSeconds" not in read("kserve/inference-service.yaml")["spec"]["predictor"]
+    assert drain + 1 < 30
     assert int(read("compose/compose.yaml")["services"]["spikeserve"]["stop_grace_period"].rstrip("s")) > drain
 
 
@@ -332,18 +366,46 @@ def test_compose_is_what_its_schema_says() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_the_patch_for_grpc_fits_the_runtime_and_its_port_is_the_servers() -> None:
+def patched(name: str) -> dict[str, Any]:
+    """Return the runtime for KServe with one of its patches, in which each path is there."""
     runtime = read("kserve/runtime.yaml")
-    for change in yaml.safe_load((DEPLOY / "kserve/grpc.yaml").read_text()):
+    for change in yaml.safe_load((DEPLOY / "kserve" / name).read_text()):
         *way, last = change["path"].split("/")[1:]
         place: Any = runtime
         for step in way:
             place = place[int(step) if isinstance(place, list) else step]
-        assert (change["op"], last) == ("add", "-")
-        place.append(change["value"])
+        if change["op"] == "add":
+            assert last == "-"
+            place.append(change["value"])
+        else:
+            assert (change["op"], last in place) == ("replace", True)
+            place[last] = change["value"]
     assert faults(runtime) == []
-    assert runtime["spec"]["protocolVersions"] == ["v2", "grpc-v2"]
-    http, grpc = runtime["spec"]["containers"][0]["ports"]
-    assert (http["containerPort"], grpc["name"]) == (8000, "h2c")
-    assert f"--grpc-port={grpc['containerPort']}" in runtime["spec"]["containers"][0]["args"]
-    assert runtime["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"] == 8000
+    return runtime
+
+
+@pytest.mark.parametrize("name", ["grpc.yaml", "grpc-knative.yaml"])
+def test_a_patch_for_grpc_fits_the_runtime_and_its_port_is_the_servers(name: str) -> None:
+    runtime = patched(name)
+    assert runtime["spec"]["protocolVersions"][-1] == "grpc-v2"
+    runs = runtime["spec"]["containers"][0]
+    *others, grpc = runs["ports"]
+    assert grpc["name"] == "h2c"
+    assert f"--grpc-port={grpc['containerPort']}" in runs["args"]
+    assert [port["containerPort"] for port in others] == ([] if "knative" in name else [8000])
+    assert f"deploy/kserve/{name}" in README
+
+
+def test_with_knative_no_probe_over_http_asks_the_port_for_grpc() -> None:
+    # A liveness probe by httpGet would be sent to the container's one port, whatever it says. The others go where they say.
+    runs = patched("grpc-knative.yaml")["spec"]["containers"][0]
+    assert [runs[name]["httpGet"]["port"] for name in ("startupProbe", "readinessProbe")] == [8000, 8000]
+    liveness = read("kserve/runtime.yaml")["spec"]["containers"][0]["livenessProbe"]
+    command = runs["livenessProbe"].pop("exec")["command"]
+    path = liveness.pop("httpGet")["path"]
+    assert runs["livenessProbe"] == liveness
+    with running(PRETRAINED, until="listening") as service:
+        asked = [sys.executable, *command[1:-1], command[-1].replace("http://127.0.0.1:8000", service.url)]
+        assert f"{service.url}{path}" in asked[-1]
+        assert subprocess.run(asked, check=False).returncode == 0
+    assert subprocess.run(asked, capture_output=True, check=False).returncode == 1

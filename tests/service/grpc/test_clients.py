@@ -115,7 +115,7 @@ def test_the_pages_client_gets_an_answer() -> None:
     with serving_grpc(PRETRAINED) as shipped:
         while shipped.entries[-1].get("model") != "digits":
             shipped.wait_for("model_ready")
-        program = block_with(page, "python", "tritonclient").replace("localhost:8001", address(shipped))
+        program = block_with(page, "python", "localhost:8001").replace("localhost:8001", address(shipped))
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     # One sample: its class, then ten counts.
     assert re.fullmatch(r"\[\[\d\]\] \[\[(\d+ ?){10}\]\]\n", done.stdout), done.stderr

@@ -3,6 +3,10 @@
 {{- $name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
+{{- define "spikeserve.headless" -}}
+{{ include "spikeserve.name" . | trunc 54 | trimSuffix "-" }}-headless
+{{- end -}}
+
 {{- define "spikeserve.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -37,10 +41,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
 {{- fail (printf "autoscaling: minReplicas is %v, expected at most maxReplicas, %v" .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) -}}
 {{- end -}}
+{{- if and .Values.grpc.enabled (has (int .Values.grpc.port) (list 8000 (int .Values.service.port))) -}}
+{{- fail (printf "grpc: port is %v, expected one that is neither 8000, the pods' for HTTP, nor service.port, %v" .Values.grpc.port .Values.service.port) -}}
+{{- end -}}
 {{- if eq .Values.image.tag "latest" -}}
 {{- fail "image: tag is latest, expected one that always names the same image: a pod that is restarted could be another server" -}}
 {{- end -}}
-{{- $from := dict "THREADS" "resources.limits.cpu" "MAX_PENDING_BYTES" "resources.limits.memory" "API_KEYS" "keys.secret" "ADMIN_KEYS" "keys.secret" "REPOSITORY" "repository" "REPOSITORY_CACHE" "repository" "POLL_SECONDS" "repository.pollSeconds" "PORT" "service.port" -}}
+{{- $from := dict "THREADS" "resources.limits.cpu" "MAX_PENDING_BYTES" "resources.limits.memory" "API_KEYS" "keys.secret" "ADMIN_KEYS" "keys.secret" "REPOSITORY" "repository" "REPOSITORY_CACHE" "repository" "POLL_SECONDS" "repository.pollSeconds" "PORT" "service.port" "GRPC_PORT" "grpc.port" -}}
 {{- range .Values.env -}}
 {{- $setting := trimPrefix "SPIKESERVE_" .name -}}
 {{- if and (hasPrefix "SPIKESERVE_" .name) (hasKey $from $setting) -}}

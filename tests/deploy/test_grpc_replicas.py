@@ -1,0 +1,102 @@
+"""A gRPC client before two replicas: by the page's policy it divides its calls, and goes on when one shuts down."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import httpx
+import pytest
+
+from models.bundle.repository import PRETRAINED
+from tests.pages import ROOT, block_with
+from tests.service.grpc.rpc import address, serving_grpc
+from tests.serving import Process
+
+pytestmark = pytest.mark.skipif(
+    find_spec("tritonclient") is None, reason="tritonclient is not installed: the extra 'clients' has it"
+)
+
+POLICY = block_with((ROOT / "docs/grpc.md").read_text(), "python", "round_robin")
+CALLS = """
+import sys
+import numpy as np
+
+tensor = triton.InferInput("inputs", [1, 1, 8, 8], "FP32")
+tensor.set_data_from_numpy(np.full((1, 1, 8, 8), 8, np.float32))
+for line in sys.stdin:
+    answers = [client.infer("digits", [tensor]).as_numpy("spike_counts").tolist() for _ in range(int(line))]
+    print(all(answer == answers[0] for answer in answers), flush=True)
+"""
+
+
+class Client:
+    """The page's client in a process of its own, which makes as many calls as it is told to."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def call(self, times: int) -> None:
+        """Make calls, one after the other; all have to give the same answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{times}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "True\n"
+
+
+@contextmanager
+def connected(policy: str, *replicas: Process) -> Iterator[Client]:
+    target = "ipv4:" + ",".join(address(each) for each in replicas)
+    program = policy.replace("dns:///spikeserve-headless:8001", target) + CALLS
+    assert target in program
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Client(process)
+        finally:
+            process.kill()
+
+
+def answered(replica: Process) -> int:
+    """Return how many requests a replica has answered."""
+    counted = re.findall(
+        r'^spikeserve_model_requests_total\{model="digits",.*status="200".*\} (\S+)$',
+        httpx.get(f"{replica.url}/metrics").text,
+        re.MULTILINE,
+    )
+    return sum(int(float(each)) for each in counted)
+
+
+@pytest.fixture
+def replicas(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Process, Process]]:
+    monkeypatch.setenv("SPIKESERVE_ENGINE", "reference")  # the one that starts fastest
+    with serving_grpc(PRETRAINED) as one, serving_grpc(PRETRAINED) as two:
+        for each in (one, two):
+            each.wait_for("model_ready")  # the second of two
+        yield one, two
+
+
+def test_calls_are_divided_evenly_and_go_on_when_a_replica_shuts_down(replicas: tuple[Process, Process]) -> None:
+    one, two = replicas
+    with connected(POLICY, one, two) as client:
+        while not (answered(one) and answered(two)):  # a connection that is there first has all calls until then
+            client.call(1)
+        before = answered(one), answered(two)
+        client.call(10)
+        assert (answered(one) - before[0], answered(two) - before[1]) == (5, 5)
+        one.process.terminate()
+        client.call(10)
+        assert one.ended() == 0
+        client.call(10)
+
+
+def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, Process]) -> None:
+    assert "round_robin" in POLICY
+    with connected(POLICY.replace("round_robin", "pick_first"), *replicas) as client:
+        client.call(10)
+        assert sorted(answered(each) for each in replicas) == [0, 10]
