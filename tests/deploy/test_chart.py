@@ -17,7 +17,7 @@ from models.bundle.repository import PRETRAINED
 from models.version import VERSION
 from service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.deploy.schemas import faults
-from tests.deploy.test_manifests import DEPLOY, GRPC, ROOT, built, by_kind, read
+from tests.deploy.test_manifests import DEPLOY, DIGEST, GRPC, ROOT, built, by_kind, read
 from tests.pages import block_with
 from tests.service.grpc.rpc import address, serving_grpc
 from tests.serving import Process
@@ -47,6 +47,19 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "readme": yaml.safe_load(block_with((DEPLOY / "README.md").read_text(), "yaml", "s3://")),
     "cache": {"repository": {"url": "s3://bucket/models", "cacheClaim": "copies"}},
     "large": {"resources": {"limits": {"cpu": 8, "memory": "1.5Gi", "example.com/device": 1}}},
+    "patient": {
+        "repository": {"url": "s3://bucket/models"},
+        "podAnnotations": {"prometheus.io/scrape": "false"},
+        "env": [
+            {"name": "SPIKESERVE_SHUTDOWN_SECONDS", "value": "120"},
+            {"name": "SPIKESERVE_REPOSITORY_SECONDS", "value": "1200.5"},
+            {"name": "SPIKESERVE_PUBLIC_METRICS", "value": "false"},
+        ],
+    },
+    "units": {
+        "image": {"tag": "1.2@" + DIGEST},
+        "resources": {"requests": {"cpu": "1500m", "memory": "500M"}, "limits": {"cpu": 1.5, "memory": "0.5T"}},
+    },
     "sticky": {
         "sticky": {"seconds": 600},
         "service": {"type": "LoadBalancer", "port": 8080, "annotations": {"a": "b"}},
@@ -78,6 +91,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"keys": {"secret": ""}}, "at '/keys/secret': '' does not match pattern"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory': 'lots' does not match pattern"),
     ({"resources": {"limits": {"cpu": 0}}}, "at '/resources/limits/cpu': exclusiveMinimum: got 0, want 0"),
+    (
+        {"resources": {"limits": {"cpu": "0"}}},
+        "resources: limits.cpu is 0, expected more than 0 and at least requests.",
+    ),
+    (
+        {"resources": {"limits": {"cpu": "900m"}}},
+        "limits.cpu is 900m, expected more than 0 and at least requests.cpu, 1",
+    ),
+    ({"resources": {"limits": {"memory": "511Mi"}}}, "limits.memory is 511Mi, expected more than 0 and at least reque"),
     ({"resources": {"limits": {"cpus": 1}}}, "at '/resources/limits': additional properties 'cpus' not allowed"),
     ({"autoscaling": {"minReplicas": 20}}, "autoscaling: minReplicas is 20, expected at most maxReplicas, 10"),
     ({"service": {"port": 0}}, "at '/service/port': minimum: got 0, want 1"),
@@ -87,9 +109,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"grpc": {"enabled": True, "port": 9000}, "service": {"port": 9000}},
         "grpc: port is 9000, expected one that is neither 8000, the pods' for HTTP, nor service.port, 9000",
     ),
-    ({"env": [{"name": "SPIKESERVE_GRPC_PORT"}]}, "SPIKESERVE_GRPC_PORT is set, which the chart sets by the value grpc."),
+    (
+        {"env": [{"name": "SPIKESERVE_GRPC_PORT"}]},
+        "SPIKESERVE_GRPC_PORT is set, which the chart sets by the value grpc.",
+    ),
     ({"sticky": {"seconds": 86401}}, "at '/sticky/seconds': maximum: got 86,401, want 86,400"),
     ({"monitor": {"interval": "often"}}, "at '/monitor/interval': 'often' does not match pattern"),
+    ({"podLabels": {"app.kubernetes.io/name": "a"}}, "podLabels: app.kubernetes.io/name is set, by which"),
+    ({"env": [{"name": "A"}, {"name": "A"}]}, "env: A is set twice, expected once"),
     ({"env": [{"value": "1"}]}, "at '/env/0': missing property 'name'"),
     (
         {"env": [{"name": "SPIKESERVE_THREADS"}]},
@@ -105,14 +132,15 @@ def helm() -> dict[str, Any]:
     """What Helm says of the chart: its lint, and what each of the values renders to or why it is refused."""
     asked = [*ACCEPTED.values(), *(values for values, _ in REFUSED)]
     lines = "".join(json.dumps({"name": "spikeserve", "values": values}) + "\n" for values in asked)
-    lines += json.dumps({"name": "prod", "values": {}}) + "\n"
+    lines += "".join(json.dumps({"name": name, "values": {}}) + "\n" for name in ("prod", "a.b"))
     command = [sys.executable, "-m", "tests.deploy.helm", str(CHART)]
     ran = subprocess.run(command, cwd=ROOT, input=lines, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    lint, *answers, other = map(json.loads, ran.stdout.splitlines())
+    lint, *answers, other, dotted = map(json.loads, ran.stdout.splitlines())
     return {
         "lint": lint,
         "other": other,
+        "a.b": dotted,
         "refused": answers[len(ACCEPTED) :],
         **dict(zip(ACCEPTED, answers, strict=False)),
     }
@@ -264,6 +292,31 @@ def test_what_pending_requests_may_take_is_a_quarter_of_the_memory(helm: dict[st
     assert int(environment(helm["default"])["max_pending_bytes"]) == GIB // 4
     assert int(environment(helm["large"])["max_pending_bytes"]) == 3 * GIB // 2 // 4
     assert int(environment(helm["readme"])["max_pending_bytes"]) == 2**29  # as the page says
+    assert int(environment(helm["units"])["max_pending_bytes"]) == 500 * 10**9 // 4
+
+
+@NEEDS_HELM
+def test_a_pod_has_the_time_that_its_settings_give_it(helm: dict[str, Any]) -> None:
+    def times(name: str) -> tuple[int, int]:
+        probe = runs(helm[name])["startupProbe"]
+        spec = documents(helm[name])["Deployment"]["spec"]["template"]["spec"]
+        return spec["terminationGracePeriodSeconds"], probe["periodSeconds"] * probe["failureThreshold"]
+
+    # The grace period and 20 seconds more; the time for a repository elsewhere and a minute more.
+    assert times("url") == (25 + 20, 600 + 60)
+    assert times("patient") == (120 + 20, 1200 + 60)
+
+
+@NEEDS_HELM
+def test_a_value_takes_the_place_of_what_the_chart_would_say(helm: dict[str, Any]) -> None:
+    annotations = documents(helm["patient"])["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {
+        "prometheus.io/scrape": "false",
+        "prometheus.io/path": "/metrics",
+        "prometheus.io/port": "8000",
+    }
+    assert environment(helm["patient"])["public_metrics"] == "false"
+    assert documents(helm["a.b"])["Service"]["metadata"]["name"] == "a-b-spikeserve"  # a Service's has no dots
 
 
 @NEEDS_HELM

@@ -84,8 +84,10 @@ def replicas(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Process, Process
 def test_calls_are_divided_evenly_and_go_on_when_a_replica_shuts_down(replicas: tuple[Process, Process]) -> None:
     one, two = replicas
     with connected(POLICY, one, two) as client:
-        while not (answered(one) and answered(two)):  # a connection that is there first has all calls until then
+        for _ in range(300):  # the connection that is there first has all calls until the other one is there
             client.call(1)
+            if answered(one) and answered(two):
+                break
         before = answered(one), answered(two)
         client.call(10)
         assert (answered(one) - before[0], answered(two) - before[1]) == (5, 5)

@@ -397,7 +397,7 @@ def test_a_patch_for_grpc_fits_the_runtime_and_its_port_is_the_servers(name: str
 
 
 def test_with_knative_no_probe_over_http_asks_the_port_for_grpc() -> None:
-    # A liveness probe by httpGet would be sent to the container's one port, whatever it says. The others go where they say.
+    # A liveness probe by httpGet is sent to the container's one port, whatever it says. The others go where they say.
     runs = patched("grpc-knative.yaml")["spec"]["containers"][0]
     assert [runs[name]["httpGet"]["port"] for name in ("startupProbe", "readinessProbe")] == [8000, 8000]
     liveness = read("kserve/runtime.yaml")["spec"]["containers"][0]["livenessProbe"]

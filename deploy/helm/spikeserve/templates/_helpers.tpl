@@ -1,6 +1,6 @@
 {{- define "spikeserve.name" -}}
 {{- $name := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) -}}
-{{- $name | trunc 63 | trimSuffix "-" -}}
+{{- $name | replace "." "-" | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "spikeserve.headless" -}}
@@ -25,9 +25,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- /* A quantity of memory, such as 1.5Gi, in bytes. */ -}}
 {{- define "spikeserve.bytes" -}}
-{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
 {{- $number := regexFind "^[0-9.]+" . -}}
 {{- mulf $number (get $units (trimPrefix $number .)) | int64 -}}
+{{- end -}}
+
+{{- /* A quantity of CPU, such as 500m or 1.5, in thousandths of a core. */ -}}
+{{- define "spikeserve.millicores" -}}
+{{- $text := toString . -}}
+{{- hasSuffix "m" $text | ternary (trimSuffix "m" $text) (mulf $text 1000) -}}
+{{- end -}}
+
+{{- /* A setting in whole seconds: its value in env, or its default. It takes a list of env, the setting and the default. */ -}}
+{{- define "spikeserve.seconds" -}}
+{{- $seconds := index . 2 -}}
+{{- range index . 0 -}}
+{{- if eq .name (index $ 1) -}}
+{{- $seconds = .value | default $seconds -}}
+{{- end -}}
+{{- end -}}
+{{- ceil (float64 $seconds) | int -}}
 {{- end -}}
 
 {{- /* What a schema cannot say. */ -}}
@@ -46,6 +63,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- if eq .Values.image.tag "latest" -}}
 {{- fail "image: tag is latest, expected one that always names the same image: a pod that is restarted could be another server" -}}
+{{- end -}}
+{{- range list "cpu" "memory" -}}
+{{- $request := get $.Values.resources.requests . -}}
+{{- $limit := get $.Values.resources.limits . -}}
+{{- $unit := printf "spikeserve.%s" (eq . "cpu" | ternary "millicores" "bytes") -}}
+{{- $most := include $unit $limit | float64 -}}
+{{- if or (le $most 0.0) (gt (include $unit $request | float64) $most) -}}
+{{- fail (printf "resources: limits.%s is %v, expected more than 0 and at least requests.%s, %v" . $limit . $request) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := include "spikeserve.selector" . | fromYaml -}}
+{{- if hasKey $.Values.podLabels $name -}}
+{{- fail (printf "podLabels: %s is set, by which the chart finds its pods" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range .Values.env -}}
+{{- if has .name $names -}}
+{{- fail (printf "env: %s is set twice, expected once" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
 {{- end -}}
 {{- $from := dict "THREADS" "resources.limits.cpu" "MAX_PENDING_BYTES" "resources.limits.memory" "API_KEYS" "keys.secret" "ADMIN_KEYS" "keys.secret" "REPOSITORY" "repository" "REPOSITORY_CACHE" "repository" "POLL_SECONDS" "repository.pollSeconds" "PORT" "service.port" "GRPC_PORT" "grpc.port" -}}
 {{- range .Values.env -}}
