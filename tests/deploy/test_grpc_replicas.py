@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 import httpx
 import pytest
 
 from models.bundle.repository import PRETRAINED
 from tests.pages import ROOT, block_with
+from tests.replicas import NEEDS_HAPROXY
 from tests.service.grpc.rpc import address, serving_grpc
 from tests.serving import Process
 
@@ -21,7 +24,10 @@ pytestmark = pytest.mark.skipif(
     find_spec("tritonclient") is None, reason="tritonclient is not installed: the extra 'clients' has it"
 )
 
-POLICY = block_with((ROOT / "docs/grpc.md").read_text(), "python", "round_robin")
+PAGE = (ROOT / "docs/grpc.md").read_text()
+POLICY = block_with(PAGE, "python", "round_robin")
+HAPROXY = block_with(PAGE, "text", "proto h2")
+PLAIN = "import tritonclient.grpc as triton\nclient = triton.InferenceServerClient('dns:///spikeserve-headless:8001')\n"
 CALLS = """
 import sys
 import numpy as np
@@ -50,8 +56,8 @@ class Client:
 
 
 @contextmanager
-def connected(policy: str, *replicas: Process) -> Iterator[Client]:
-    target = "ipv4:" + ",".join(address(each) for each in replicas)
+def connected(policy: str, *addresses: str) -> Iterator[Client]:
+    target = "ipv4:" + ",".join(addresses)
     program = policy.replace("dns:///spikeserve-headless:8001", target) + CALLS
     assert target in program
     command = [sys.executable, "-c", program]
@@ -60,6 +66,24 @@ def connected(policy: str, *replicas: Process) -> Iterator[Client]:
             yield Client(process)
         finally:
             process.kill()
+
+
+@contextmanager
+def proxied(one: Process, two: Process, folder: Path) -> Iterator[str]:
+    """Run HAProxy on the page's configuration before two replicas; yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        text = HAPROXY.replace("bind 127.0.0.1:8001", f"bind fd@{listening.fileno()}")
+        for theirs, ours in (("10.0.0.1", one), ("10.0.0.2", two)):
+            http = ours.url.rpartition(":")[2]
+            text = text.replace(f"{theirs}:8001", address(ours)).replace("port 8000", f"port {http}", 1)
+        assert "10.0.0" not in text
+        (folder / "haproxy.cfg").write_text(text)
+        command = ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
+        with subprocess.Popen(command, pass_fds=(listening.fileno(),), stderr=subprocess.DEVNULL) as process:
+            try:
+                yield f"127.0.0.1:{listening.getsockname()[1]}"
+            finally:
+                process.terminate()
 
 
 def answered(replica: Process) -> int:
@@ -83,7 +107,7 @@ def replicas(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Process, Process
 
 def test_calls_are_divided_evenly_and_go_on_when_a_replica_shuts_down(replicas: tuple[Process, Process]) -> None:
     one, two = replicas
-    with connected(POLICY, one, two) as client:
+    with connected(POLICY, address(one), address(two)) as client:
         for _ in range(300):  # the connection that is there first has all calls until the other one is there
             client.call(1)
             if answered(one) and answered(two):
@@ -99,6 +123,15 @@ def test_calls_are_divided_evenly_and_go_on_when_a_replica_shuts_down(replicas: 
 
 def test_without_the_policy_one_replica_has_all_calls(replicas: tuple[Process, Process]) -> None:
     assert "round_robin" in POLICY
-    with connected(POLICY.replace("round_robin", "pick_first"), *replicas) as client:
+    with connected(POLICY.replace("round_robin", "pick_first"), *map(address, replicas)) as client:
         client.call(10)
         assert sorted(answered(each) for each in replicas) == [0, 10]
+
+
+@NEEDS_HAPROXY
+def test_a_proxy_that_speaks_http2_divides_the_calls_of_one_connection(
+    replicas: tuple[Process, Process], tmp_path: Path
+) -> None:
+    with proxied(*replicas, tmp_path) as proxy, connected(PLAIN, proxy) as client:
+        client.call(10)
+        assert [answered(each) for each in replicas] == [5, 5]
