@@ -35,6 +35,7 @@ STREAM = "ModelStreamInfer"
 MAX_STREAMS = 256  # RPCs in progress on one connection; a client waits with further ones
 MAX_METADATA_BYTES = 2**14  # of one request, as HTTP/2 counts them; grpc's own default for what it surely takes
 IDLE_SECONDS = 300  # a connection without RPCs is closed after that
+AGE_SECONDS = 600  # and any other once its RPCs are over: its client then looks for the addresses of all replicas
 KEEPALIVE_SECONDS, KEEPALIVE_ANSWER_SECONDS = 60, 20  # a client that is gone without a word is found after both
 PING_SECONDS = 10  # the least between a client's own pings; one that pings faster is disconnected after some
 CLOSING_SECONDS = 0.25  # for the last answers to leave, once the grace period is over
@@ -107,6 +108,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.server_handshake_timeout_ms", round(settings.header_seconds * 1000)),
         ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+        ("grpc.max_connection_age_ms", AGE_SECONDS * 1000),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_SECONDS * 1000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_SECONDS * 1000),

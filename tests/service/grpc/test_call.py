@@ -13,7 +13,7 @@ import pytest
 from grpc import StatusCode
 
 from service.grpc import call as calls
-from service.grpc import messages
+from service.grpc import messages, server
 from service.grpc.methods import SERVICE
 from tests.service.asgi import metric, slow
 from tests.service.grpc.inside import Inside, error_of, grpc_started
@@ -288,3 +288,17 @@ async def test_health_is_checked_as_kubernetes_does(repository: Path) -> None:
         assert (await error_of(check(b"\x0a\x01x"))).code() is StatusCode.NOT_FOUND
         inside.services.registry.draining = True
         assert await check(b"") == b"\x08\x02"
+
+
+async def test_an_old_connection_is_replaced_by_another_and_its_calls_go_on(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "AGE_SECONDS", 1)
+    async with grpc_started(repository) as inside:
+        held = slow(inside.client.model())
+        call = inside.call("ModelInfer", REQUEST)
+        await held.begun()
+        async with asyncio.timeout(60):
+            await inside.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        held.go_on.release(2)
+        assert await call == await inside.call("ModelInfer", REQUEST)

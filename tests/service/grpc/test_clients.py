@@ -17,6 +17,7 @@ import pytest
 from models.bundle.repository import PRETRAINED
 from service.grpc.call import AT_ONCE_SECONDS, MAX_RPCS
 from service.grpc.server import (
+    AGE_SECONDS,
     IDLE_SECONDS,
     KEEPALIVE_ANSWER_SECONDS,
     KEEPALIVE_SECONDS,
@@ -132,6 +133,7 @@ def test_the_page_has_the_bounds_that_there_are() -> None:
         f"at most {MAX_IN_FLIGHT} of one stream",
         f"metadata of a call | {MAX_METADATA_BYTES // 1024} KiB |",
         f"| {IDLE_SECONDS} s; found within {KEEPALIVE_SECONDS + KEEPALIVE_ANSWER_SECONDS} s |",
+        f"| some {AGE_SECONDS} s |",
         f"by default {settings.max_pending_bytes // STREAMS_SHARE // settings.max_body_bytes} may",
     ):
         assert sentence in page, sentence
