@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Semaphore
-from time import monotonic, sleep
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import yaml
 
 from models.spec.network import Network
 from service.errors import Misconfigured
@@ -23,44 +19,17 @@ from spikeserve import Client, Window
 from tests.bundles import publish
 from tests.client.test_moved import by_steps
 from tests.networks import toy
+from tests.ray.load import SAMPLE, Load
 from tests.ray.processes import replicas
 from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
-from tests.serving import ROOT, serving
+from tests.serving import serving
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
 from ray import serve
-from ray.serve.context import _get_global_client
-from ray.serve.schema import ServeDeploySchema
 
 from deploy.ray.serving import application
-
-
-def deploy(args: dict[str, Any], **options: Any) -> None:
-    """Deploy what serve.yaml says under the path /app, except for `args` and the deployment's `options`."""
-    config = yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text())
-    (app,) = config["applications"]
-    app |= {"name": "app", "route_prefix": "/app", "runtime_env": {"env_vars": {"PYTHONPATH": str(ROOT)}}}
-    app["args"] |= {"engine": "reference", "log_level": "error", **{name: str(value) for name, value in args.items()}}
-    (deployment,) = app["deployments"]
-    del deployment["autoscaling_config"]
-    deployment |= {"num_replicas": 1, "graceful_shutdown_wait_loop_s": 0.1, **options}
-    schema = ServeDeploySchema.model_validate({"applications": [app]})
-    _get_global_client().deploy_apps(schema)  # as `serve deploy` does by way of the dashboard, which does not run here
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Ask again and again until it is so."""
-    end = monotonic() + 60
-    while not condition():
-        assert monotonic() < end
-        sleep(0.05)
-
-
-def is_running() -> bool:
-    app = serve.status().applications.get("app")
-    assert app is None or app.status != "DEPLOY_FAILED", app
-    return app is not None and app.status == "RUNNING"
+from tests.ray.deployed import deploy, is_running, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -84,65 +53,6 @@ def app(proxy: str, repository: Path) -> Iterator[str]:
 
 def pinned(version: int) -> dict[str, Any]:
     return {"versions": {"toy": [version]}}
-
-
-# Decay 0.5 and threshold 1: over 3 steps 1 charges 1 (a spike), 1 and 1; 0 never charges.
-SAMPLE: dict[str, Any] = {"inputs": [[1.0, 0.0]]}
-COUNTS = {1: [3, 0], 2: [0, 3]}  # by the version
-
-
-class Load:
-    """Clients that ask again and again until they are stopped, and what they were answered, in order.
-
-    They follow the rule of the page: what Ray's proxy answers in plain text, and a lost connection, is asked again.
-    """
-
-    def __init__(self, url: str, clients: int = 4) -> None:
-        self.url = url
-        self.stopped = Event()
-        self.answered = Semaphore(0)
-        self.answers: list[dict[str, Any]] = []
-        self.asked_again: list[int | str] = []
-        self.pool = ThreadPoolExecutor(clients)
-        self.tasks = [self.pool.submit(self._ask) for _ in range(clients)]
-
-    def _ask(self) -> int:
-        accepted = 0
-        with httpx.Client(timeout=60) as client:
-            while not self.stopped.is_set():
-                self.answers.append(self._answer(client))
-                self.answered.release()
-                accepted += 1
-        return accepted
-
-    def _answer(self, client: httpx.Client) -> dict[str, Any]:
-        while True:
-            try:
-                response = client.post(f"{self.url}/models/toy/predict", json=SAMPLE)
-            except httpx.TransportError as error:
-                self.asked_again.append(type(error).__name__)
-                continue
-            if response.status_code == 200:
-                answer: dict[str, Any] = response.json()
-                return answer
-            assert response.headers["content-type"].startswith("text/plain"), response.text
-            self.asked_again.append(response.status_code)
-
-    def wait(self, answers: int) -> None:
-        """Wait for so many more answers."""
-        for _ in range(answers):
-            assert self.answered.acquire(timeout=60)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        accepted = sum(task.result() for task in self.tasks)
-        self.pool.shutdown()
-        assert len(self.answers) == accepted  # each request has one answer
-        for answer in self.answers:  # which is the reference's
-            assert answer["predictions"][0]["spike_counts"] == COUNTS[answer["version"]]
 
 
 def test_a_replica_answers_what_one_server_does(app: str, repository: Path) -> None:
