@@ -19,12 +19,12 @@ _PATH = re.compile(r"(?:/v2)?/models/([^/]+)(?:/versions/([^/]+))?(?:/.*)?|/pred
 
 
 def loader(registry: Registry) -> Load:
-    """Return the function that loads a model for Ray, by its name, or by <name>/<version>.
+    """Return the function by which Ray loads a model, whose key is <name> or <name>/<version>.
 
-    What it returns has the function that unloads it again where Ray looks for that. A version that is held under both
-    names stays until it is held under none.
+    Ray unloads the model by awaiting `__del__` of what that function has returned. A version that was loaded by both
+    keys stays until both are unloaded.
     """
-    held: dict[str, list[int]] = {}
+    held: dict[str, list[int]] = {}  # the versions of each key that is loaded
 
     async def hold(name: str) -> None:
         versions = {each for key, some in held.items() if key.partition("/")[0] == name for each in some}
@@ -43,7 +43,7 @@ def loader(registry: Registry) -> Load:
         except SpikeserveError:
             await unload()
             raise
-        # An attribute, and no method: Python would call a method __del__ too, outside of the event loop.
+        # An attribute of the object, since Python itself would call a method __del__, outside of the event loop.
         return SimpleNamespace(__del__=unload)
 
     return load
@@ -56,10 +56,10 @@ class OnDemand:
         self.app = app
         self.registry = registry
         self.load = load
-        self.known: set[str] = set()  # keys that were loaded before
+        self.known: set[str] = set()  # keys that have been loaded, and so are in the repository
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; one for a model that is not there is 404, and unloads no other."""
+        """Load the request's model, if need be, and pass the request on; a model that is not there is 404."""
         found = _PATH.fullmatch(scope["path"]) if scope["type"] in ("http", "websocket") else None
         name = found and (found[1] or self.registry.default)
         if found and name:

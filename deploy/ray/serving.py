@@ -4,7 +4,7 @@
     serve deploy deploy/ray/serve.yaml
 
 The arguments are the settings of `spikeserve serve`, and `models_per_replica`: with 0, a replica loads every model when
-it starts; with more, it loads a model when a request names it, and keeps the so many that were asked for last.
+it starts; with 8, say, it loads a model when a request names it, and keeps the eight that were asked for last.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def application(args: Mapping[str, Any]) -> serve.Application:
 
 
 def deployment(settings: Settings, models_per_replica: int = 0) -> serve.Deployment:
-    """Return the deployment, whose options Ray's configuration sets."""
+    """Return the deployment; its options, such as the number of replicas, are set by Ray's configuration."""
 
-    def build() -> Any:  # is called in each replica
+    def build() -> Any:  # Ray calls it in each replica
         logs.configure(settings.log_level, sys.stdout)
         app = create_app(settings, ReplicaControl)
         services: Services = app.state.services
@@ -78,13 +78,13 @@ class AtRoot:
 
 
 class ReplicaControl(Control):
-    """Control of a replica: Ray decides which versions it has, so that all replicas have the same."""
+    """Control of a replica: clients change no models in it, so that all replicas have the same ones."""
 
     loads_first = True
 
     async def load(self, name: str) -> None:
         """Refuse: one replica alone would be changed. Raises LoadFailed."""
-        raise LoadFailed(f"model '{name}' can only be loaded in all replicas at once: deploy another user_config")
+        raise LoadFailed(f"model '{name}' is loaded and unloaded in all replicas at once: deploy another user_config")
 
     async def unload(self, name: str) -> None:
         """Refuse, as `load` does."""
@@ -97,9 +97,9 @@ class Replica:
     app: Any
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Have the versions of `user_config` loaded, {"versions": {name: [version, …]}}; the others of it are retired.
+        """Load the versions of `user_config`, {"versions": {name: [version, …]}}, then retire the models' other ones.
 
-        Requests go on meanwhile with the versions before. Raises LoadFailed, and the deployment is not updated.
+        The versions before answer meanwhile. Raises LoadFailed, by which Ray's update of the deployment fails.
         """
         for name, versions in config.get("versions", {}).items():
             await self.app.state.services.registry.set_versions(name, versions)

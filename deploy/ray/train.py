@@ -1,7 +1,7 @@
 """`spikeserve fit` in the processes of Ray Train: `python -m deploy.ray.train WORKERS fit --dataset digits`.
 
-The result is that of one process. Every path among the arguments must be one that all machines of the cluster have, as
-a shared disk is; relative ones are meant from the folder that the command is given in.
+The result is that of one process. All machines of the cluster must have every path among the arguments, as on a shared
+disk; relative ones begin at the folder in which the command is started.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 
 
 def train(arguments: Sequence[str], workers: int, *, gpu: bool = False, storage: Path = Path("runs/.ray")) -> None:
-    """Run a command of training in so many processes, with a GPU each if `gpu`; Ray's own records go to `storage`.
+    """Run a command of training in `workers` processes, with a GPU each if `gpu`; Ray's own records go to `storage`.
 
     Raises ray.train.TrainingFailedError where the command fails; a user's mistake is one sentence in its text.
     """
@@ -48,5 +48,7 @@ def _work(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    count, *rest = sys.argv[1:]
-    train(rest, int(count), gpu="--device" in rest and "cuda" in rest)
+    count, *rest = sys.argv[1:] or [""]
+    if not count.isdecimal() or int(count) < 1:
+        sys.exit(f"error: WORKERS is '{count}', expected 1 or more: python -m deploy.ray.train WORKERS fit …")
+    train(rest, int(count), gpu=any(each in ("cuda", "--device=cuda") for each in rest))

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from models.engines import EngineName
-from models.errors import SpikeserveError
+from models.errors import InvalidBundle, SpikeserveError
 from models.folders import made
 from service.batch.cluster import connected
 from service.batch.job import READERS, run
@@ -49,7 +49,10 @@ def batch(
 ) -> None:
     """Write the predictions of every sample as Parquet files; what was done by an earlier run is not done again."""
     settings = Settings(threads=1) if engine is None else Settings(threads=1, engine=engine.value)
-    found = read_bundle(bundle.resolve(), settings)
+    try:
+        found = read_bundle(bundle.resolve(), settings)
+    except InvalidBundle as error:
+        raise Misconfigured(f"bundle: '{bundle}' cannot be used: {error}") from error
     job = json.dumps([found.digest, time_steps, seed])
     planned = list(parts(inputs(files), part_samples, job))
     waiting = unfinished(planned, output)
@@ -57,25 +60,23 @@ def batch(
     if not waiting:
         return
     actors = actors or available_cores()
-    refused = []
+    written, samples, refused = 0, 0, []
     with made(output), connected(actors + READERS, address):
-        for each in output.glob(f"{UNFINISHED}*"):  # of a run that was killed
-            each.unlink(missing_ok=True)
+        for left_behind in output.glob(f"{UNFINISHED}*"):  # by a run that was killed
+            left_behind.unlink(missing_ok=True)
         options = Options(bundle.resolve(), found.digest, output.resolve(), settings, time_steps, seed)
-        samples = 0
-        for number, done in enumerate(run(waiting, options, actors), 1):
-            samples += done.samples
+        for done in run(waiting, options, actors):
             if done.refused:
                 refused.append(done.refused)
                 continue
-            print(f"{number}/{len(waiting)} {done.output}: {done.samples} samples", flush=True)
-    print(f"{samples} samples predicted, {len(waiting) - len(refused)} of {len(waiting)} parts", flush=True)
-    if refused:
-        for sentence in refused[:MAX_TOLD]:
-            print(f"refused: {sentence}", file=sys.stderr)
-        raise Misconfigured(
-            f"{len(refused)} of {len(waiting)} parts were refused, expected none; run the command again"
-        )
+            written += 1
+            samples += done.samples
+            print(f"{written}/{len(waiting)} {done.output}: {done.samples} samples", flush=True)
+    print(f"{samples} samples predicted, {written} of {len(waiting)} parts", flush=True)
+    for sentence in refused[:MAX_TOLD]:
+        print(f"refused: {sentence}", file=sys.stderr)
+    if missing := len(waiting) - written:
+        raise Misconfigured(f"{missing} of {len(waiting)} parts were refused, expected none; run the command again")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,9 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(arguments, standalone_mode=True)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else REFUSED
-    except (SpikeserveError, OSError) as error:
-        told = str(error) if isinstance(error, SpikeserveError) else f"'{error.filename}': {error.strerror}"
-        print(f"error: {told}", file=sys.stderr)
+    except SpikeserveError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except OSError as error:
+        print(f"error: '{error.filename}': {error.strerror}" if error.filename else f"error: {error}", file=sys.stderr)
         return REFUSED
     return 0
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STORE_BYTES = 2**27  # of the object store of a local cluster: the parts that are between two processes
+from service.errors import Misconfigured
+
+STORE_BYTES = 2**27  # of a local cluster's object store, which holds the parts on their way between two processes
 MIN_STORE_BYTES = 75 * 2**20  # the least that Ray takes
 ADDRESS = "RAY_ADDRESS"
-
+CONNECT_SECONDS = 10.0  # for a cluster to accept a connection; Ray itself would try for minutes
 
 LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,11 +32,11 @@ def local_environment() -> None:
 
 @contextmanager
 def connected(cpus: int, address: str | None = None, store_bytes: int = STORE_BYTES) -> Iterator[None]:
-    """Be connected to the cluster at an address, by default that of RAY_ADDRESS, or else to a local one.
+    """Connect to the cluster at `address`, by default at RAY_ADDRESS, or else start a local one of so many CPUs.
 
-    A process that is connected already stays so. A local cluster of so many CPUs listens on the loopback only, with a
-    token of its own, without a dashboard, and reports nothing to anyone; Ray must not have been imported before. It
-    ends with the block.
+    A process that is connected already stays so. A local cluster ends with the block. It listens on the loopback only,
+    with a token of its own, without a dashboard, and reports nothing to anyone; for that, Ray must not have been
+    imported before. Raises Misconfigured where there is no cluster at the address, or none of this version of Ray.
     """
     address = address or os.environ.get(ADDRESS)
     if not address and "ray" not in sys.modules:
@@ -44,7 +47,11 @@ def connected(cpus: int, address: str | None = None, store_bytes: int = STORE_BY
         yield
         return
     if address:
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        _require_answer(address)
+        try:
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise Misconfigured(f"address: '{address}' cannot be used: {' '.join(str(error).split())}") from error
     else:
         ray.init(
             "local",
@@ -60,3 +67,13 @@ def connected(cpus: int, address: str | None = None, store_bytes: int = STORE_BY
         yield
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise Misconfigured where nothing listens at an address of the form host:port; Ray has other forms too."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise Misconfigured(f"address: no Ray cluster answers at '{address}': {error}") from error

@@ -1,7 +1,7 @@
 """A batch job on Ray Data: the files are read in parts, and actors that hold the bundle write their predictions.
 
-Read parts wait in Ray's object store, and no more are read while the actors are behind: memory does not grow with the
-number of samples. An actor that dies is started again, and its part run again; a part is written under one name.
+Parts that were read wait in Ray's object store, and no more are read while the actors are behind: memory does not grow
+with the number of samples. An actor that dies is started again, and so is its part, whose file has the same name then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ READERS = 1  # CPUs that read, beside the actors: reading takes a small part of 
 
 @dataclass(frozen=True)
 class Done:
-    """A part that was written, or refused for the reason that the sentence gives."""
+    """A part that was written, or refused: `refused` is then a sentence that says why, and else empty."""
 
     output: str
     samples: int
@@ -67,7 +67,7 @@ def read(batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
 
 
 def _contents(parts: Sequence[Part]) -> Iterator[list[bytes]]:
-    """Yield the contents of the sources of each part: they are parts of one file, or one part of many files."""
+    """Yield what each part reads of each of its sources; several parts are all of one file, which is opened once."""
     if len(parts) > 1:
         for content in parts[0].sources[0].contents([(part.start, part.stop) for part in parts]):
             yield [content]

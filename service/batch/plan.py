@@ -1,7 +1,7 @@
 """What a batch job has to do: which files it reads, in which parts, and which of those are done.
 
-A part is some samples of one file, or some files of one recording each. Its predictions are one Parquet file, which is
-named by the hash of what it depends on: the input's name, size and time of change, the bundle, and the settings.
+A part is some samples of one file, or several files of one recording each. Its predictions are one Parquet file, whose
+name holds a hash of all that they depend on: the input's name, size and time of change, the bundle, and the settings.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.batch.sources import READ, Source, source_of
+from service.batch.sources import SUFFIXES, Source, source_of
 from service.errors import Misconfigured
 
 PART_BYTES = 2**24  # of the input that a part holds, unless one sample has more: what a process reads at once
 PART_FILES = 1024  # recordings in one part
 SUFFIX = ".parquet"
-UNFINISHED = ".unfinished-"  # how the name of a file begins that is being written, which does not end in SUFFIX
+UNFINISHED = ".unfinished-"  # begins the name of a file that is being written, which does not end in SUFFIX
 MAX_LISTED = 3
 
 
@@ -45,14 +45,14 @@ def inputs(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     found: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            below = sorted(each for each in path.rglob("*") if each.suffix.lower() in READ and each.is_file())
+            below = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
             named = [(str(each.relative_to(path)), each) for each in below]
-        elif path.is_file() and path.suffix.lower() in READ:
+        elif path.is_file() and path.suffix.lower() in SUFFIXES:
             named = [(path.name, path)]
         else:
             named = []
         if not named:
-            raise Misconfigured(f"input: '{path}' is no file or folder of files that end in {', '.join(READ)}")
+            raise Misconfigured(f"input: '{path}' is no file or folder of files that end in {', '.join(SUFFIXES)}")
         for name, each in named:
             if name in found:
                 raise Misconfigured(

@@ -1,4 +1,4 @@
-"""What a process of a batch job does: it holds the bundle, and makes the predictions of one part after the other."""
+"""What each process of a batch job does: it holds the bundle, and predicts one part after the other."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class Predictor:
             else np.concatenate([each for each in counted if each is not None])
         )
         model = self.model
-        says = {"model": model.name, "version": str(model.version), "bundle": self.options.digest}
-        write_whole(pa.table(columns).replace_schema_metadata(says), self.options.output / part.output)
+        metadata = {"model": model.name, "version": str(model.version), "bundle": self.options.digest}
+        write_whole(pa.table(columns).replace_schema_metadata(metadata), self.options.output / part.output)
         return part.samples
 
     def _results(self, part: Part, contents: Sequence[bytes]) -> Iterator[RunResult]:

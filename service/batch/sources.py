@@ -1,4 +1,4 @@
-"""The files that a batch job reads, and how their samples come: some at a time, as bodies that the server would take.
+"""The files that a batch job reads, some samples at a time, each time as a body that the server would take.
 
 .npz      an array `x` (also named `data`, `samples` or `inputs`), samples first; or the fields of one recording
 .npy      an array of samples; or a structured one, the events of one recording
@@ -32,14 +32,14 @@ from service.inference.npy import MAX_HEADER_BYTES, Header, header_of
 ARRAYS = ("x", "data", "samples", "inputs")  # what people call the array, or the column, of samples
 RECORDS = (".events", ".bin")
 RECORDINGS = (*RECORDS, ".aedat4", ".raw", ".dat", ".es", ".csv")
-READ = (".npz", ".npy", ".parquet", *RECORDINGS)
+SUFFIXES = (".npz", ".npy", ".parquet", *RECORDINGS)
 MEMBER = ".npy"
 BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file: `samples` is how many it has, each of `sample_bytes`, or None for one recording of events."""
+    """A file: `samples` is how many it has, each of `sample_bytes`; it is None for one recording of events."""
 
     path: Path
     name: str
@@ -64,7 +64,7 @@ class Source:
 
 
 def source_of(path: Path, name: str) -> Source:
-    """Return a file with the number of its samples, of which nothing else is read; raises Misconfigured."""
+    """Return a file with the number of its samples, without reading them; raises Misconfigured."""
     with _explained(path):
         status, suffix = path.stat(), path.suffix.lower()
         samples, sample_bytes = None, 0
@@ -87,7 +87,7 @@ def source_of(path: Path, name: str) -> Source:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Have what a file cannot be read for raised as Misconfigured, which names the file."""
+    """Raise whatever keeps a file from being read as Misconfigured, which names the file."""
     try:
         yield
     except Misconfigured:
@@ -186,7 +186,7 @@ def _column(file: ParquetFile) -> str:
 
 
 def _rows(path: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-    """Yield rows of a Parquet file, of which one batch is read at a time."""
+    """Yield the rows of each range; of the file, one batch of rows is read at a time."""
     with ParquetFile(path) as file:
         name = _column(file)
         most = max(stop - start for start, stop in ranges)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from tests.mutants.listed import LIST, ROOT, Mutant, read
 
-PASSED = 0  # pytest's exit status
+PASSED, NOTHING_RAN = 0, 5  # exit statuses of pytest
 RUNNING: set[subprocess.Popen[bytes]] = set()  # the tests that are going on
 BASELINE_SECONDS = 1800.0  # for all tests that are named, with no fault planted
 
@@ -67,17 +67,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mutants = [each for each in read(asked.list) if _is_asked_for(each, asked.words)]
     if not mutants:
         parser.error(f"words are {asked.words}, but no mutant's file or promise holds one of them")
+    mutants = _with_environment(mutants, asked.root)
+    if not mutants:
+        print("Nothing was tried.")
+        return 1
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [Path(folder) / str(number) for number in range(max(1, asked.jobs))]
         _copy(asked.root, copies[0])
-        named = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
-        if _passes(copies[0], named, BASELINE_SECONDS, quiet=False) is not True:
-            print("The tests that are named do not pass without a fault planted, so nothing was tried.")
-            return 1
+        for python in dict.fromkeys(each.python(asked.root) for each in mutants):
+            tests = dict.fromkeys(test for each in mutants if each.python(asked.root) == python for test in each.tests)
+            if _status(python, copies[0], list(tests), BASELINE_SECONDS, quiet=False) != PASSED:
+                print("The tests that are named do not pass without a fault planted, so nothing was tried.")
+                return 1
         for other in copies[1:]:  # with all that was compiled on the way
             shutil.copytree(copies[0], other, symlinks=True)
-        outcomes = _try_all(mutants, copies, asked.timeout)
+        outcomes = _try_all(mutants, asked.root, copies, asked.timeout)
     counts = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome)
     print(f"{len(mutants)} mutants in {(time.monotonic() - began) / 60:.1f} minutes: {counts}")
     return int(bool(outcomes[Outcome.SURVIVED] or outcomes[Outcome.GONE]))
@@ -85,6 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _is_asked_for(mutant: Mutant, words: Sequence[str]) -> bool:
     return not words or any(word in mutant.file or word in mutant.promise for word in words)
+
+
+def _with_environment(mutants: Sequence[Mutant], root: Path) -> list[Mutant]:
+    """Return those whose environment has been made, and say which are left out."""
+    missing = Counter(each.environment for each in mutants if not each.python(root).exists())
+    for environment, count in missing.items():
+        print(f"left out   {count} that need build/{environment}, which ./scripts/test-{environment} makes")
+    return [each for each in mutants if each.environment not in missing]
 
 
 def _copy(root: Path, copy: Path) -> None:
@@ -101,7 +114,7 @@ def _copy(root: Path, copy: Path) -> None:
             shutil.copy2(root / name, copy / name)
 
 
-def _try_all(mutants: Sequence[Mutant], copies: Sequence[Path], timeout: float) -> Counter[Outcome]:
+def _try_all(mutants: Sequence[Mutant], root: Path, copies: Sequence[Path], timeout: float) -> Counter[Outcome]:
     """Try the mutants, as many at once as there are copies, and print each result as it comes."""
     free: SimpleQueue[Path] = SimpleQueue()
     for copy in copies:
@@ -110,7 +123,7 @@ def _try_all(mutants: Sequence[Mutant], copies: Sequence[Path], timeout: float) 
     def attempt(mutant: Mutant) -> Result:
         copy = free.get()
         try:
-            return _attempt(mutant, copy, timeout)
+            return _attempt(mutant, mutant.python(root), copy, timeout)
         finally:
             free.put(copy)
 
@@ -129,7 +142,7 @@ def _try_all(mutants: Sequence[Mutant], copies: Sequence[Path], timeout: float) 
     return outcomes
 
 
-def _attempt(mutant: Mutant, copy: Path, timeout: float) -> Result:
+def _attempt(mutant: Mutant, python: Path, copy: Path, timeout: float) -> Result:
     began = time.monotonic()
     try:
         line = mutant.line(copy)
@@ -137,20 +150,23 @@ def _attempt(mutant: Mutant, copy: Path, timeout: float) -> Result:
         return Result(mutant, Outcome.GONE, 0, 0.0)
     text = mutant.plant(copy)
     try:
-        passed = _passes(copy, mutant.tests, timeout)
+        status = _status(python, copy, mutant.tests, timeout)
     finally:
         (copy / mutant.file).write_text(text)
-    outcome = {True: Outcome.SURVIVED, False: Outcome.CAUGHT, None: Outcome.TIMED_OUT}[passed]
+    if status is None:
+        outcome = Outcome.TIMED_OUT
+    else:
+        outcome = Outcome.SURVIVED if status in (PASSED, NOTHING_RAN) else Outcome.CAUGHT
     return Result(mutant, outcome, line, time.monotonic() - began)
 
 
-def _passes(copy: Path, tests: Sequence[str], timeout: float, *, quiet: bool = True) -> bool | None:
-    """Return whether tests pass in a copy of the project, or None if that takes longer than `timeout` seconds.
+def _status(python: Path, copy: Path, tests: Sequence[str], timeout: float, *, quiet: bool = True) -> int | None:
+    """Return pytest's exit status for tests in a copy of the project, or None if they take longer than `timeout`.
 
     No bytecode is written: Python knows it by the time in whole seconds and the size of its source, which may both be
     those of the source with another fault.
     """
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    command = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     sink = subprocess.DEVNULL if quiet else None
     # In a session of its own, so that servers that a test has started end with it.
@@ -159,7 +175,7 @@ def _passes(copy: Path, tests: Sequence[str], timeout: float, *, quiet: bool = T
     )
     RUNNING.add(process)
     try:
-        return process.wait(timeout) == PASSED
+        return process.wait(timeout)
     except subprocess.TimeoutExpired:
         return None
     finally:

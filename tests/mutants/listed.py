@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,11 @@ class Mutant(BaseModel):
     after: str
     tests: Annotated[tuple[Text, ...], Field(min_length=1)]
     promise: Text
+    environment: Annotated[str, StringConstraints(pattern=r"^[a-z]+$")] | None = None
+
+    def python(self, root: Path) -> Path:
+        """Return the interpreter of its tests: this one, or that of `environment`, which may not have been made."""
+        return Path(sys.executable) if self.environment is None else root / "build" / self.environment / "bin/python"
 
     def line(self, root: Path) -> int:
         """Return the number of the line that it changes. Raises ValueError unless `before` is there exactly once."""

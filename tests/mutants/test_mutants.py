@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def test_each_line_of_the_list_is_there_once_and_its_tests_are_there(mutant: Mut
         path, _, name = test.partition("::")
         assert (ROOT / path).exists(), test
         assert not name or re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), test
+    assert mutant.environment is None or (ROOT / f"scripts/test-{mutant.environment}").exists()
 
 
 def test_no_fault_is_listed_twice() -> None:
@@ -41,6 +43,15 @@ def test_double():
 def test_wait():
     while wait(1):
         time.sleep(1)
+"""
+ELSEWHERE = """
+import os
+import pytest
+from code_under_test import double
+
+@pytest.mark.skipif("ELSEWHERE" not in os.environ, reason="needs the environment")
+def test_double():
+    assert double(2) == 4
 """
 TOY = """
 [[mutant]]
@@ -68,11 +79,11 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def tried(project: Path, *toys: tuple[str, str, str], timeout: float = 60) -> int:
-    """Run the mutants (promise, before, after) and return the exit status."""
+def tried(project: Path, *toys: tuple[str, str, str], timeout: float = 60, more: str = "") -> int:
+    """Run the mutants (promise, before, after) and those of `more`, and return the exit status."""
     listed = project.parent / "list.toml"
     listed.write_text(
-        "".join(TOY.format(promise=promise, before=before, after=after) for promise, before, after in toys)
+        "".join(TOY.format(promise=promise, before=before, after=after) for promise, before, after in toys) + more
     )
     return main(["--root", str(project), "--list", str(listed), "--timeout", str(timeout), "--jobs", "2"])
 
@@ -109,3 +120,35 @@ def test_nothing_is_tried_where_the_tests_fail_anyway(project: Path, capfd: pyte
     (project / "code_under_test.py").write_text(CODE.replace("2 * x", "5 * x"))
     assert tried(project, ("twice two is four", "5 * x", "3 * x")) == 1
     assert capfd.readouterr().out.splitlines()[-1].startswith("The tests that are named do not pass without a fault")
+
+
+def test_a_test_that_is_skipped_catches_nothing_and_one_that_has_its_environment_does(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (project / "test_code.py").write_text(ELSEWHERE)
+    twice = ("twice two is four", "2 * x", "3 * x")
+    here, in_environment = TOY.format(promise="here", before="2 * x", after="x"), 'environment = "other"\n'
+    assert tried(project, twice) == 1
+    assert capfd.readouterr().out.splitlines()[-2].startswith("survived")
+
+    assert tried(project, twice, more=in_environment) == 1  # the line belongs to the mutant before it
+    left_out = "left out   1 that need build/other, which ./scripts/test-other makes"
+    assert capfd.readouterr().out.splitlines() == [left_out, "Nothing was tried."]
+
+    python = project / "build/other/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nELSEWHERE=1 exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    assert tried(project, twice, more=in_environment + here) == 1
+    *_, one, other, _ = capfd.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in (one, other)) == ["caught", "survived"]
+
+
+def test_what_needs_an_environment_that_is_not_there_is_left_out_and_the_others_are_tried(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = TOY.format(promise="needs more", before="seconds > 9", after="seconds > 8") + 'environment = "other"\n'
+    assert tried(project, ("twice two is four", "2 * x", "3 * x"), more=other) == 0
+    said = capfd.readouterr().out.splitlines()
+    assert said[0].startswith("left out   1 that need build/other")
+    assert re.fullmatch(r"1 mutants in .* minutes: 1 caught, 0 timed out, 0 survived, 0 gone", said[-1])

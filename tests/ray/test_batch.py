@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from itertools import count
@@ -17,11 +21,12 @@ from sklearn.datasets import load_digits
 from models.bundle.repository import PRETRAINED, ModelRepository
 from models.coding.records import make_records
 from models.engines import EngineName, create
+from service.errors import Misconfigured
 from service.settings import Settings
-from tests.bundles import publish
+from tests.bundles import publish, rewrite
 from tests.ray.processes import actors
 from tests.service.sessions.test_moved import STEPS, UNITS, recurrent
-from tests.serving import serving
+from tests.serving import ROOT, serving
 from training.data.datasets import Split
 from training.report.evaluate import evaluate
 
@@ -33,7 +38,7 @@ import pyarrow.parquet as pq
 from service.batch.__main__ import main
 from service.batch.job import run
 from service.batch.plan import PART_BYTES, inputs, parts, unfinished
-from service.batch.predict import Options, read_bundle
+from service.batch.predict import Options, Predictor, read_bundle
 from service.batch.sources import source_of
 
 DIGITS = PRETRAINED / "digits/1"
@@ -128,8 +133,12 @@ def test_every_form_of_input_gives_the_predictions_of_the_server_and_of_evaluate
     assert main(command) == 0  # and a third does nothing
     assert capsys.readouterr().out == "10 parts, 10 of them done before\n"
 
-    assert main([*command, "--time-steps", "4"]) == 1
-    assert "of other inputs, another bundle or other settings, expected an empty folder" in capsys.readouterr().err
+    changed = tmp_path / "digits/1"
+    shutil.copytree(DIGITS, changed)
+    rewrite(changed, lambda manifest: manifest.update(name="others"))
+    for other in ([*command, "--time-steps", "4"], [*command, "--seed", "1"], [str(changed), *command[1:]]):
+        assert main(other) == 1
+        assert "of other inputs, another bundle or other settings, expected an empty folder" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("cluster")
@@ -181,6 +190,53 @@ def test_an_actor_that_is_killed_costs_no_part(files: Path, tmp_path: Path) -> N
     assert sorted(each.output for each in done) == sorted(each.output for each in planned)
     assert unfinished(planned, tmp_path) == []
     assert sorted(len(each) for each in rows(tmp_path).values()) == [300] * 5
+
+
+# A file may have 4 KiB: the kernel ends the process that writes more, unless the signal is ignored, as Python does.
+KILLED = """
+import resource, signal, sys
+from pathlib import Path
+import pyarrow as pa
+from service.batch.predict import write_whole
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+write_whole(pa.table({"sample": list(range(100_000))}), Path(sys.argv[1]))
+"""
+
+
+def test_a_part_whose_process_is_killed_while_it_writes_is_not_done(files: Path, tmp_path: Path) -> None:
+    planned = list(parts(inputs([files / "plain.npz"]), 200, "job"))
+    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / planned[0].output], cwd=ROOT, check=False)
+    assert ended.returncode == -signal.SIGXFSZ
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_size == 4096
+    assert unfinished(planned, tmp_path) == planned
+
+
+def test_a_bundle_that_changes_while_a_job_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="has changed since the job began, expected it as it was"):
+        Predictor(Options(DIGITS, "another", tmp_path, Settings(threads=1)))
+
+
+def test_an_address_at_which_no_cluster_answers_is_refused_at_once(files: Path, tmp_path: Path) -> None:
+    with socket.socket() as bound:  # nothing listens there, and nobody else can
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        command = [str(DIGITS), str(files), "--output", str(tmp_path / "out"), "--address", address]
+        ended = subprocess.run(
+            [sys.executable, "-m", "service.batch", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    said = f"error: address: no Ray cluster answers at '{address}': [Errno 111] Connection refused\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_is_not_there_is_named(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "digits/1"), str(files), "--output", str(tmp_path / "out")]) == 1
+    said = f"error: bundle: '{tmp_path}/digits/1' cannot be used: bundle.json: missing from the bundle\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_compressed_file_is_read_a_part_at_a_time(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
 from deploy.ray.train import train
+from tests.serving import ROOT
 from tests.training.test_devices import RUN, fit_here, losses
 from training.fit.folder import RunFolder
 
@@ -37,3 +40,10 @@ def test_two_processes_of_ray_train_give_the_result_of_one(
     assert len(epochs) == 2
     alone = fit_here(run, 2, tmp_path / "checkpoint.pt")
     np.testing.assert_allclose(losses(epochs), losses(alone.epochs), rtol=0, atol=1e-6)
+
+
+def test_a_number_of_workers_that_is_none_is_refused_by_a_sentence() -> None:
+    command = [sys.executable, "-m", "deploy.ray.train", "fit", "--dataset", "digits"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = "error: WORKERS is 'fit', expected 1 or more: python -m deploy.ray.train WORKERS fit …\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
