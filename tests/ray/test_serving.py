@@ -43,12 +43,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def app(proxy: str, repository: Path) -> Iterator[str]:
-    """Return the address of two replicas that serve version 1 of `toy`."""
-    deploy({"repository": repository, "default_model": "toy"}, num_replicas=2, user_config=pinned(1))
-    wait_for(is_running)
+def address(proxy: str) -> Iterator[str]:
+    """Return the address at which `app` is deployed for each test; it is deleted after the last."""
     yield f"{proxy}/app"
     serve.delete("app")
+
+
+@pytest.fixture
+def app(address: str, repository: Path) -> str:
+    """Return the address of two replicas that serve version 1 of `toy`, whatever the test before has left."""
+    deploy({"repository": repository, "default_model": "toy"}, num_replicas=2, user_config=pinned(1))
+    wait_for(is_running)
+    return address
 
 
 def pinned(*versions: int) -> dict[str, Any]:
@@ -88,18 +94,6 @@ def test_another_user_config_changes_the_version_in_every_replica_and_ends_none(
         assert answer.json()["version"] == version
 
 
-def test_a_rolling_update_loses_no_request(app: str, repository: Path) -> None:
-    before = replicas()
-    with Load(app) as load:
-        load.wait(20)
-        deploy(  # other settings: every replica is replaced
-            {"repository": repository, "default_model": "toy", "max_samples": 8}, num_replicas=2, user_config=pinned(2)
-        )
-        wait_for(lambda: len(replicas()) == 2 and not replicas() & before)
-        load.wait(20)
-    assert load.asked_again == []
-
-
 def test_a_replica_that_is_killed_costs_no_answer(app: str) -> None:
     with Load(app, clients=8) as load:
         load.wait(20)
@@ -124,6 +118,18 @@ def test_a_session_goes_on_in_another_replica_with_its_state(app: str) -> None:
     assert [window.window for window in found] == list(range(STEPS // WINDOW))
     assert found[-1].spike_counts == whole.spike_counts.tolist()
     assert sum(found[-1].spike_counts) > 10
+
+
+def test_a_rolling_update_loses_no_request(app: str, repository: Path) -> None:
+    before = replicas()
+    with Load(app) as load:
+        load.wait(20)
+        deploy(  # other settings: every replica is replaced
+            {"repository": repository, "default_model": "toy", "max_samples": 8}, num_replicas=2, user_config=pinned(1)
+        )
+        wait_for(lambda: len(replicas()) == 2 and not replicas() & before)
+        load.wait(20)
+    assert load.asked_again == []
 
 
 def test_a_replica_has_as_many_models_as_it_may_and_loads_others_on_demand(proxy: str, tmp_path: Path) -> None:
