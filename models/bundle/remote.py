@@ -6,7 +6,8 @@ packages find them, so that no URL has to hold one.
 
 What comes from there is not trusted more than any bundle: no file is copied that bundle.json does not list, and none
 larger than a bundle's may be. A version appears on this machine whole, with the hashes that its bundle.json says, or
-not at all. A bundle never changes, so a version that is here is not looked at again.
+not at all. A bundle never changes, so a version that is here is not looked at again. Processes that share a folder of
+copies change it one at a time.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from models.bundle import DEFAULT_LIMITS, MANIFEST
 from models.bundle.bundle import MAX_BYTES, File, Sha256
-from models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, ModelRepository, flush, require_name
-from models.errors import InvalidBundle, InvalidInput, SpikeserveError
+from models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, MAX_VERSION, ModelRepository, flush, require_name
+from models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line
 from models.folders import made
 from models.spec import describe_first_error
 from models.spec.price import LoadLimits
@@ -37,6 +38,10 @@ from models.spec.price import LoadLimits
 CACHE = "SPIKESERVE_REPOSITORY_CACHE"  # the variable that names the folder of all copies
 CLAIM = ".claim"  # the file that a publisher makes first: its version is taken
 CHUNK = 2**22  # bytes that are read at once
+MAX_FILES = 100_000  # of a whole repository, so of some 20,000 versions
+MAX_TRIES = 100  # of a publisher, to take a version before others do
+
+INCOMING, OUTGOING = ".incoming-", ".outgoing-"  # what begins the names of folders that are no version yet, or no more
 
 Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 Versions: TypeAlias = dict[str, list[int]]
@@ -46,12 +51,32 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}},
 }
 
+# What is missing where a kind of URL is not opened, and how to get it.
+NEEDED = {
+    "s3": "needs s3fs, expected the extra `remote`: pip install 'spikeserve[remote]'",
+    "gs": "needs gcsfs, expected the extra `remote`: pip install 'spikeserve[remote]'",
+    "hf": "needs huggingface_hub, expected the extra `hub`: pip install 'spikeserve[hub]'",
+    "oci": "needs ocifs, Oracle's package for its object storage: pip install ocifs",
+}
+
+# What is said besides where a kind of URL cannot be used, since it may have been meant as something else.
+HINTS = {
+    "oci": "; a model in an OCI image is not read from a registry, expected the folder where the image is mounted or "
+    "that it was built into",
+}
+
 _VERSION_FILE = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_-]{0,63})/(?P<version>[1-9][0-9]{0,8})/(?P<file>[^/]+)")
 _FILES = TypeAdapter(dict[File, Sha256])
 
 
 class RemoteFailed(SpikeserveError):
-    """A repository elsewhere that cannot be read or written; the message names its URL."""
+    """A repository elsewhere that cannot be read or written; the message names its URL.
+
+    It is one line of bounded length, whatever the storage answered.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(bounded_line(sentence))
 
 
 def is_url(where: str) -> bool:
@@ -71,6 +96,8 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        kind = self.url.partition("://")[0]
+        self.hint = HINTS.get(kind, "")
         logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # it logs tracebacks of what it raises as well
         try:
             from fsspec.core import url_to_fs  # here, since only a repository elsewhere needs it
@@ -80,12 +107,10 @@ class Remote:
             ) from error
         try:
             with self._failing(ImportError, ValueError):
-                self.files, root = url_to_fs(self.url, **OPTIONS.get(url.partition("://")[0], {}))
+                self.files, root = url_to_fs(self.url, **OPTIONS.get(kind, {}))
         except ImportError as error:
-            raise InvalidInput(
-                f"repository: '{url}' needs a package: {error}; the extra `remote` has those of s3 and gs, "
-                "`hub` that of hf: pip install 'spikeserve[remote,hub]'"
-            ) from error
+            needed = NEEDED.get(kind, f"needs a package that is in no extra of spikeserve: {error}")
+            raise InvalidInput(f"repository: '{url}' {needed}{self.hint}") from error
         except ValueError as error:
             raise InvalidInput(f"repository: '{url}' is no URL that fsspec opens: {error}") from error
         self.root = str(root).rstrip("/")
@@ -97,17 +122,21 @@ class Remote:
     def default(self) -> str | None:
         """Return what the file `default` holds, None where there is none."""
         with self._failing():
-            path = f"{self.root}/{DEFAULT}"
-            return str(self.files.cat_file(path, 0, MAX_DEFAULT_BYTES).decode()) if self.files.exists(path) else None
+            try:
+                with self.files.open(f"{self.root}/{DEFAULT}", "rb", block_size=MAX_DEFAULT_BYTES) as file:
+                    return str(file.read(MAX_DEFAULT_BYTES)[:MAX_DEFAULT_BYTES].decode(errors="replace"))
+            except FileNotFoundError:
+                return None
 
     def copy(self, name: str, version: int, folder: Path) -> None:
         """Copy a version into `folder`/name/version, whole or not at all.
 
-        Raises InvalidBundle where a file is not what bundle.json says, RemoteFailed, and OSError of this disk.
+        Who copies to a folder that others may copy to holds its lock. Raises InvalidBundle where a file is not what
+        bundle.json says, RemoteFailed, and OSError of this disk.
         """
         home, source = folder / name, f"{self.root}/{name}/{version}"
         with made(home):
-            incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
+            incoming = Path(tempfile.mkdtemp(prefix=INCOMING, dir=home))
             try:
                 self._fetch(source, MANIFEST, incoming)
                 for file, expected in listed(incoming / MANIFEST).items():
@@ -129,11 +158,7 @@ class Remote:
         there, which is written last. Two publishers do not write one version, where the storage can make a file only if
         there is none: S3 and Google's can.
         """
-        while True:
-            taken = [version for some in (CLAIM, MANIFEST) for version in self._listed(some).get(name, ())]
-            version = max(taken, default=0) + 1
-            if self._claim(name, version):
-                break
+        version = self._claimed(name)
         try:
             folder = folder_of(version)
         except BaseException:
@@ -164,6 +189,22 @@ class Remote:
         self._put(name, version, folder)
         return True
 
+    def _claimed(self, name: str) -> int:
+        """Take the version after all that others have written, or begun to write, and return it."""
+        for _ in range(MAX_TRIES):
+            version = max(self._listed(CLAIM, MANIFEST).get(name, ()), default=0) + 1
+            if version > MAX_VERSION:
+                raise InvalidInput(
+                    f"version: '{name}' at {self.url} has version {MAX_VERSION}, the highest there is, expected lower "
+                    "ones only: remove it, or publish by another name"
+                )
+            if self._claim(name, version):
+                return version
+        raise RemoteFailed(
+            f"repository: {self.url}/{name} has had its next version taken by others {MAX_TRIES} times, expected fewer "
+            "publishers at once"
+        )
+
     def _claim(self, name: str, version: int) -> bool:
         with self._failing():
             try:
@@ -183,25 +224,27 @@ class Remote:
         with self._failing():
             self.files.rm_file(f"{self.root}/{name}/{version}/{CLAIM}")
 
-    def _listed(self, file: str) -> dict[str, set[int]]:
-        """Return the versions of each model that hold a file."""
+    def _listed(self, *files: str) -> dict[str, set[int]]:
+        """Return the versions of each model that hold one of the files."""
         found: dict[str, set[int]] = {}
         with self._failing():
             self.files.invalidate_cache()
-            for path in self.files.find(self.root):
-                place = _VERSION_FILE.fullmatch(str(path).removeprefix(self.root).lstrip("/"))
-                if place is not None and place["file"] == file:
-                    found.setdefault(place["name"], set()).add(int(place["version"]))
+            paths = self.files.find(self.root)
+        if len(paths) > MAX_FILES:
+            raise RemoteFailed(f"repository: {self.url} holds {len(paths)} files, expected at most {MAX_FILES}")
+        for path in paths:
+            place = _VERSION_FILE.fullmatch(str(path).removeprefix(f"{self.root}/"))
+            if place is not None and place["file"] in files:
+                found.setdefault(place["name"], set()).add(int(place["version"]))
         return found
 
     def _fetch(self, source: str, file: str, folder: Path) -> str:
         """Copy a file of a version into `folder`, and return its sha256."""
-        limit, size, digest = MAX_BYTES[file], 0, hashlib.sha256()
+        size, digest = 0, hashlib.sha256()
         with (folder / file).open("xb") as target:
             for chunk in self._chunks(f"{source}/{file}", file):
                 size += len(chunk)
-                if size > limit:
-                    raise InvalidBundle(f"{file}: has more than {limit} bytes, expected at most as many")
+                _check_size(file, size)
                 digest.update(chunk)
                 target.write(chunk)
         return digest.hexdigest()
@@ -213,6 +256,7 @@ class Remote:
             except FileNotFoundError as error:
                 raise InvalidBundle(f"{file}: missing from the bundle") from error
         with opened:
+            _check_size(file, opened.size or 0)  # as the storage says, before any of it is copied
             while True:
                 with self._failing():
                     chunk = opened.read(CHUNK)
@@ -232,8 +276,10 @@ class Remote:
         except FileNotFoundError as error:
             raise RemoteFailed(f"repository: {self.url} is not there, expected a bucket or folder: {error}") from error
         except Exception as error:
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise RemoteFailed(f"repository: {self.url} cannot be used: {said}") from error
+            if any(isinstance(each, MemoryError) for each in _causes(error)):
+                raise RemoteFailed(f"repository: {self.url} answers with more than there is memory for") from error
+            said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise RemoteFailed(f"repository: {self.url} cannot be used: {said}{self.hint}") from error
 
 
 class RemoteRepository(ModelRepository):
@@ -255,7 +301,9 @@ class RemoteRepository(ModelRepository):
         """Return the folder of a version's copy, which is made where there is none."""
         folder = super().folder(name, version)
         if not folder.exists():
-            self.remote.copy(name, version, self.root)
+            with locked(self.root):
+                if not folder.exists():  # another process has copied it meanwhile
+                    self.remote.copy(name, version, self.root)
         return folder
 
     def place(self, name: str, version: int) -> str:
@@ -291,8 +339,33 @@ def listed(manifest: Path) -> dict[File, str]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, so that several processes do not copy the same versions."""
+    """Hold the lock of a folder of copies, so that one process changes it at a time.
+
+    What processes left that were killed while they held it is removed: half of a copy may be gigabytes.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        for begun in (INCOMING, OUTGOING):
+            for left in folder.glob(f"*/{begun}*"):
+                shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+def remove(folder: Path, name: str, version: int) -> None:
+    """Remove a version's copy, whose folder's lock is held, whole or not at all."""
+    outgoing = Path(tempfile.mkdtemp(prefix=OUTGOING, dir=folder / name))
+    (folder / name / str(version)).rename(outgoing / str(version))
+    shutil.rmtree(outgoing)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what led to it, as the storages' packages raise errors of their own instead."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _check_size(file: str, size: int) -> None:
+    if size > MAX_BYTES[file]:
+        raise InvalidBundle(f"{file}: has more than {MAX_BYTES[file]} bytes, expected at most as many")

@@ -1,16 +1,16 @@
 """The copies of a model repository that is elsewhere, brought up to date by a process of its own.
 
-That process has the storage's packages in memory, and not the server; and however long the storage takes, it ends after
-`--repository-seconds`. What is wanted of the repository are the versions that the setting `versions` selects. Copies of
-versions that are gone from there are removed; of a repository that holds no version at all, they are kept.
+That process has the storage's packages in memory, and not the server. However long the storage takes, it ends after
+`--repository-seconds`, and however much the storage answers, it takes no more than MAX_MEMORY. What is wanted of the
+repository are the versions that the setting `versions` selects. Copies of versions that are gone from there are
+removed; of a repository that holds no version at all, they are kept.
 
-    python -m service.catalog.mirror URL FOLDER VERSIONS    # prints what it did, as JSON
+    python -m service.catalog.mirror URL FOLDER VERSIONS SECONDS    # prints what it did, as JSON
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -19,12 +19,13 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel
 
-from models.bundle.remote import Remote, RemoteFailed, locked
+from models.bundle.remote import Remote, RemoteFailed, locked, remove
 from models.bundle.repository import DEFAULT, ModelRepository
 from models.errors import InvalidBundle, InvalidInput
-from models.isolated import NoAnswer, answered
+from models.isolated import NoAnswer, answered, limit_this_process
 from service.settings import Settings, chosen_versions
 
+MAX_MEMORY = 2**32  # bytes of addresses; s3fs and gcsfs start with a tenth of that
 LOOKED = ".looked"  # the file that was written last when the copies were brought up to date
 
 log = structlog.get_logger()
@@ -46,13 +47,13 @@ def refresh(settings: Settings, fresh: float = 0.0) -> Refreshed:
     """
     if settings.url is None or _age(settings.folder / LOOKED) < fresh:
         return Refreshed()
+    seconds = settings.repository_seconds
+    arguments = (settings.url, str(settings.folder), settings.versions, str(seconds))
     try:
-        with answered(
-            __name__, settings.url, str(settings.folder), settings.versions, seconds=settings.repository_seconds
-        ) as answer:
+        with answered(__name__, *arguments, seconds=seconds) as answer:
             return Refreshed.model_validate_json(answer.read())
     except TimeoutError:
-        reason = f"took longer than repository_seconds, {settings.repository_seconds:g}"
+        reason = f"took longer than repository_seconds, {seconds:g}"
     except (NoAnswer, OSError) as error:
         reason = f"cannot be copied: {error}"
     return Refreshed(failed=f"repository: {settings.url} {reason}")
@@ -72,11 +73,15 @@ def tell(done: Refreshed) -> None:
 
 def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed:
     """Copy to `folder` what a repository elsewhere has, and remove what it has no longer."""
-    done, there = Refreshed(), remote.versions()
-    if not there:
-        raise RemoteFailed(f"repository: {remote.url} holds no model, expected <name>/<version>/ with a bundle.json")
+    done, here = Refreshed(), ModelRepository(folder)
     with locked(folder):
-        here = ModelRepository(folder)
+        there = (
+            remote.versions()
+        )  # with the lock held: by an older list, what others have copied since would be removed
+        if not there:
+            raise RemoteFailed(
+                f"repository: {remote.url} holds no model, expected <name>/<version>/ with a bundle.json"
+            )
         for name, found in there.items():
             for version in set(chosen_versions(versions, found)) - set(here.versions(name)):
                 try:
@@ -88,10 +93,11 @@ def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed
                     done.failed = str(error)
                     return done
         for name, version in _gone(here, there):
-            shutil.rmtree(folder / name / str(version))
+            remove(folder, name, version)
             done.removed.append(f"{name}/{version}")
-        default = remote.default()
-        (folder / DEFAULT).write_text(default or "")
+        written = folder / f".{DEFAULT}"
+        written.write_text(remote.default() or "")
+        written.replace(folder / DEFAULT)  # at once, since servers read it without the lock
         (folder / LOOKED).touch()
     return done
 
@@ -110,7 +116,8 @@ def _gone(here: ModelRepository, there: Mapping[str, list[int]]) -> list[tuple[s
 
 def main() -> None:
     """Bring the copies up to date, and print what was done."""
-    url, folder, versions = sys.argv[1:]
+    url, folder, versions, seconds = sys.argv[1:]
+    limit_this_process(MAX_MEMORY, float(seconds))
     try:
         done = brought_up_to_date(Remote(url), Path(folder), versions)
     except (RemoteFailed, InvalidInput) as error:

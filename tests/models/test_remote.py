@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from models.bundle import remote
 from models.bundle.remote import CLAIM, Remote, RemoteFailed, RemoteRepository, cache_of, repository_at
 from models.bundle.repository import PRETRAINED, ModelRepository
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from tests.bundles import contents, publish
 from tests.networks import toy
-from tests.storage import BUCKET, s3
+from tests.storage import BUCKET, STORAGES, files_at
 
 DIGITS = PRETRAINED / "digits/1"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with s3(tmp_path_factory.mktemp("cache")) as url:
+@pytest.fixture(scope="module", params=STORAGES)
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+    with STORAGES[request.param](tmp_path_factory.mktemp("cache")) as url:
         yield url
 
 
@@ -33,7 +35,7 @@ def url(server: str, request: pytest.FixtureRequest) -> str:
 
 
 def change(url: str, path: str, content: bytes) -> None:
-    fsspec.filesystem("s3").pipe_file(f"{url}/{path}", content)
+    files_at(url).pipe_file(f"{url}/{path}", content)
 
 
 def test_what_is_published_is_read_back_with_the_same_digest(url: str) -> None:
@@ -43,14 +45,14 @@ def test_what_is_published_is_read_back_with_the_same_digest(url: str) -> None:
     read = repository.read("toy")
     assert (read.manifest.version, read.digest) == (2, RemoteRepository(url).read("toy", 2).digest)
     assert repository.place("toy", 2) == f"{url}/toy/2"
-    assert not [path for path in fsspec.filesystem("s3").find(url) if path.endswith(CLAIM)]
+    assert not [path for path in files_at(url).find(url) if path.endswith(CLAIM)]
 
 
 def test_a_bundle_that_is_pushed_keeps_its_version_and_its_bytes(url: str, tmp_path: Path) -> None:
-    remote = Remote(url)
-    assert remote.push("digits", 1, DIGITS)
-    assert not remote.push("digits", 1, DIGITS)  # it is there
-    remote.copy("digits", 1, tmp_path)
+    there = Remote(url)
+    assert there.push("digits", 1, DIGITS)
+    assert not there.push("digits", 1, DIGITS)  # it is there
+    there.copy("digits", 1, tmp_path)
     files = {path.name for path in DIGITS.iterdir()}
     assert {path.name for path in (tmp_path / "digits/1").iterdir()} == files
     assert all((tmp_path / "digits/1" / name).read_bytes() == (DIGITS / name).read_bytes() for name in files)
@@ -59,10 +61,10 @@ def test_a_bundle_that_is_pushed_keeps_its_version_and_its_bytes(url: str, tmp_p
 def test_another_bundle_does_not_take_a_version_that_is_there(url: str, tmp_path: Path) -> None:
     for each in ("one", "two"):
         publish(tmp_path / each, toy(time_steps=3 + (each == "two")))
-    remote = Remote(url)
-    assert remote.push("toy", 1, tmp_path / "one/toy/1")
+    there = Remote(url)
+    assert there.push("toy", 1, tmp_path / "one/toy/1")
     with pytest.raises(InvalidInput, match="has another bundle as 'toy' version 1"):
-        remote.push("toy", 1, tmp_path / "two/toy/1")
+        there.push("toy", 1, tmp_path / "two/toy/1")
     assert Remote(url).versions() == {"toy": [1]}
 
 
@@ -84,13 +86,14 @@ def test_a_version_that_somebody_began_to_write_is_neither_listed_nor_taken(url:
 def test_what_a_publisher_may_not_write_leaves_nothing(url: str) -> None:
     with pytest.raises(RuntimeError, match="refused"):
         repository_at(url).publish(contents(toy()), check=_refuse)
-    assert fsspec.filesystem("s3").find(url) == []
+    assert files_at(url).find(url) == []
 
 
 def _refuse(_: object) -> None:
     raise RuntimeError("refused")
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body directly")  # aiohttp, of what gcsfs gives it
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
@@ -113,7 +116,7 @@ def test_a_file_that_is_not_what_bundle_json_says_is_not_copied(
 
 def test_a_file_that_is_missing_is_named(url: str, tmp_path: Path) -> None:
     Remote(url).push("digits", 1, DIGITS)
-    fsspec.filesystem("s3").rm_file(f"{url}/digits/1/golden.safetensors")
+    files_at(url).rm_file(f"{url}/digits/1/golden.safetensors")
     with pytest.raises(InvalidBundle, match=r"golden\.safetensors: missing from the bundle"):
         Remote(url).copy("digits", 1, tmp_path)
 
@@ -127,19 +130,88 @@ def test_places_that_are_no_versions_are_left_alone(url: str) -> None:
         repository_at(url).read("braille")
 
 
+def test_names_that_lead_out_of_the_repository_are_left_alone(url: str) -> None:
+    Remote(url).push("digits", 1, DIGITS)
+    for path in ("../toy/1/bundle.json", "a/../bundle.json", "digits/../../toy/1/bundle.json", "/etc/1/bundle.json"):
+        change(url, path, b"{}")
+    assert Remote(url).versions() == {"digits": [1]}
+
+
+def test_a_repository_of_too_many_files_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Remote(url).push("digits", 1, DIGITS)
+    files = len(list(DIGITS.iterdir()))
+    monkeypatch.setattr(remote, "MAX_FILES", files)
+    assert Remote(url).versions() == {"digits": [1]}
+    monkeypatch.setattr(remote, "MAX_FILES", files - 1)
+    with pytest.raises(RemoteFailed, match=f"holds {files} files, expected at most {files - 1}"):
+        Remote(url).versions()
+
+
+def test_a_version_that_no_other_can_follow_is_refused(url: str) -> None:
+    change(url, f"toy/999999999/{CLAIM}", b"")
+    with pytest.raises(InvalidInput, match="has version 999999999, the highest there is"):
+        repository_at(url).publish(contents(toy()))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [(b"digits", "digits"), (b"", ""), (b"\xff", "\ufffd"), (b"x" * 2000, "x" * 1024), (None, None)],
+)
+def test_the_default_is_what_its_file_holds(url: str, content: bytes | None, name: str | None) -> None:
+    if content is not None:
+        change(url, "default", content)
+    assert Remote(url).default() == name
+
+
+def test_processes_that_read_one_version_at_once_copy_it_once(url: str) -> None:
+    repository_at(url).publish(contents(toy()))
+    with ThreadPoolExecutor(4) as threads:
+        read = list(threads.map(lambda _: repository_at(url).read("toy").digest, range(4)))
+    assert len(set(read)) == 1
+    assert [path.name for path in (cache_of(url) / "toy").iterdir()] == ["1"]
+
+
+def test_what_a_storage_says_is_one_line_of_bounded_length() -> None:
+    said = str(RemoteFailed("repository: s3://b " + "\x1b[2J\n" * 10_000))
+    assert said.isprintable()
+    assert len(said) < 600
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "sentence"),
+    [
+        ("hf://owner/repository", "huggingface_hub", "needs huggingface_hub, expected the extra `hub`: pip install "),
+        ("oci://bucket@namespace/models", "ocifs", "needs ocifs, Oracle's package for its object storage: pip install"),
+        (
+            "oci://registry.example/model:1",
+            "ocifs",
+            "a model in an OCI image is not read from a registry, expected the ",
+        ),
+        ("az://container/models", "adlfs", "needs a package that is in no extra of spikeserve: Install adlfs"),
+    ],
+)
+def test_a_package_that_is_missing_is_named(url: str, package: str, sentence: str) -> None:
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed here")
+    with pytest.raises(InvalidInput, match=f"repository: '{url}' .*{sentence}"):
+        Remote(url)
+
+
 def test_a_url_that_nothing_opens_is_refused_with_its_name() -> None:
     with pytest.raises(InvalidInput, match=r"repository: 'nowhere://bucket' is no URL that fsspec opens"):
         Remote("nowhere://bucket")
 
 
-@pytest.mark.usefixtures("server")
-def test_a_bucket_that_is_not_there_is_named() -> None:
-    with pytest.raises(RemoteFailed, match="repository: s3://none-such/models"):
-        Remote("s3://none-such/models").push("digits", 1, DIGITS)
+def test_a_bucket_that_is_not_there_is_named(server: str) -> None:
+    elsewhere = server.partition("://")[0] + "://none-such/models"
+    with pytest.raises(RemoteFailed, match=f"repository: {elsewhere}"):
+        Remote(elsewhere).push("digits", 1, DIGITS)
 
 
 def test_a_server_that_cannot_be_reached_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     fsspec.filesystem("s3").clear_instance_cache()
     with pytest.raises(RemoteFailed, match=f"repository: s3://{BUCKET} cannot be used: .*127.0.0.1:9"):
         Remote(f"s3://{BUCKET}").versions()

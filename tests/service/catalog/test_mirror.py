@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
-import fsspec
 import httpx
 import pytest
 import structlog.testing
 
-from models.bundle.remote import cache_of, repository_at
-from service.catalog.mirror import refresh, tell
+from models.bundle.remote import Remote, cache_of, locked, repository_at
+from models.bundle.repository import ModelRepository
+from models.isolated import command, environment
+from service.catalog.mirror import Refreshed, refresh, tell
 from service.settings import Settings
 from tests.bundles import contents
 from tests.networks import toy
 from tests.serving import ROOT, running, serving
-from tests.storage import s3
+from tests.storage import STORAGES, files_at
+
+each_storage = pytest.mark.parametrize("url", STORAGES, indirect=True)  # elsewhere it is S3's
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with s3(tmp_path / "cache") as url:
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    with STORAGES[getattr(request, "param", "s3")](tmp_path / "cache") as url:
         repository_at(url).publish(contents(toy()))
         yield url
 
@@ -35,6 +42,7 @@ def ask(server: str) -> dict[str, Any]:
     return answer.json()
 
 
+@each_storage
 def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str, tmp_path: Path) -> None:
     folder = cache_of(url)
     assert folder.parent == tmp_path / "cache"
@@ -49,7 +57,7 @@ def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str, t
         assert (first["version"], second["version"]) == (1, 2)
         assert service.stop() == 0
     # The storage is gone: the copies are served, and the log says why there may be newer ones.
-    fsspec.filesystem("s3").rm(url, recursive=True)
+    files_at(url).rm(url, recursive=True)
     with running(url) as service:
         (said,) = [entry for entry in service.entries if entry["event"] == "repository_unreachable"]
         assert said["error"] == f"repository: {url} holds no model, expected <name>/<version>/ with a bundle.json"
@@ -60,14 +68,15 @@ def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str, t
 def test_a_version_that_is_withdrawn_is_served_no_more(url: str) -> None:
     repository_at(url).publish(contents(toy()))
     refresh(Settings(repository=url))
-    fsspec.filesystem("s3").rm(f"{url}/toy/2", recursive=True)
+    files_at(url).rm(f"{url}/toy/2", recursive=True)
     with serving(url) as client:
         assert client.get("/models/toy").json()["version"] == 1
 
 
+@each_storage
 def test_a_damaged_version_is_refused_and_the_one_before_is_served(url: str) -> None:
     repository_at(url).publish(contents(toy()))
-    fsspec.filesystem("s3").pipe_file(f"{url}/toy/2/weights.safetensors", b"")
+    files_at(url).pipe_file(f"{url}/toy/2/weights.safetensors", b"")
     with structlog.testing.capture_logs() as log:
         tell(refresh(Settings(repository=url, versions="all")))
     (said,) = [entry for entry in log if entry["event"] == "bundle_refused"]
@@ -114,3 +123,104 @@ def test_a_server_without_any_copy_does_not_start(url: str) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     said = f"spikeserve: repository: {url}/nothing holds no model, expected <name>/<version>/ with a bundle.json\n"
     assert (ended.returncode, ended.stderr) == (2, said)
+
+
+@contextmanager
+def mirroring(url: str, *before: str) -> Iterator[subprocess.Popen[str]]:
+    """Copy all versions by a process, by a command `before` it; on leaving, wait for its end."""
+    arguments = [*before, *command("service.catalog.mirror", url, str(cache_of(url)), "all", "60")]
+    with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+def outcome(process: subprocess.Popen[str]) -> Refreshed:
+    answer, _ = process.communicate(timeout=120)
+    return Refreshed.model_validate_json(answer)
+
+
+def wait_until_it_waits_for_a_lock(process: subprocess.Popen[str]) -> None:
+    while not any(f" {process.pid} " in line for line in Path("/proc/locks").read_text().splitlines() if "->" in line):
+        assert process.poll() is None, "it ended without the lock"
+        time.sleep(0.05)  # the kernel tells of it in no other way
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who waits for a lock is read from /proc")
+def test_what_another_process_copied_meanwhile_is_kept(url: str) -> None:
+    folder = cache_of(url)
+    with mirroring(url) as waiting:
+        with locked(folder):  # as the other process does
+            wait_until_it_waits_for_a_lock(waiting)
+            repository_at(url).publish(contents(toy()))
+            Remote(url).copy("toy", 2, folder)
+        done = outcome(waiting)
+    assert (done.copied, done.removed, done.failed) == (["toy/1"], [], None)
+    assert ModelRepository(folder).versions("toy") == [1, 2]
+
+
+def test_processes_that_share_the_copies_leave_them_whole_while_versions_come_and_go(url: str) -> None:
+    folder, published = cache_of(url), Event()
+
+    def come_and_go() -> None:
+        for version in range(2, 6):
+            assert repository_at(url).publish(contents(toy())) == version
+            files_at(url).rm(f"{url}/toy/{version - 1}", recursive=True)
+        published.set()
+
+    publisher = Thread(target=come_and_go)
+    publisher.start()
+    rounds = 0
+    while not published.is_set() or rounds < 2:
+        with mirroring(url) as one, mirroring(url) as other:
+            done = [outcome(one), outcome(other)]
+        rounds += 1
+        copied = [place for each in done for place in each.copied]
+        assert len(copied) == len(set(copied))  # no version is copied by both
+    publisher.join()
+    with mirroring(url) as last:
+        assert outcome(last).failed is None
+    here = ModelRepository(folder)
+    assert here.versions("toy") == [5]
+    assert here.read("toy", 5).digest == repository_at(url).read("toy", 5).digest
+    assert sorted(path.name for path in (folder / "toy").iterdir()) == ["5"]
+
+
+def test_half_of_a_copy_that_a_killed_process_left_is_removed(url: str) -> None:
+    left = cache_of(url) / "toy/.incoming-killed"
+    left.mkdir(parents=True)
+    (left / "weights.safetensors").write_bytes(b"half of them")
+    assert refresh(Settings(repository=url)).copied == ["toy/1"]
+    assert sorted(path.name for path in (cache_of(url) / "toy").iterdir()) == ["1"]
+
+
+class Endless(BaseHTTPRequestHandler):
+    """A storage whose answers have no end."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(10**12))
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b"<" * 2**20)
+        except OSError:  # who asked has gone
+            self.close_connection = True
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
+def test_a_storage_whose_answers_have_no_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIKESERVE_REPOSITORY_CACHE", str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+            # The process has a bound of its own, MAX_MEMORY; a smaller one is reached sooner.
+            with mirroring("s3://b/models", "bash", "-c", 'ulimit -v 600000; exec "$@"', "-") as process:
+                failed = outcome(process).failed
+        finally:
+            server.shutdown()
+    assert failed == "repository: s3://b/models answers with more than there is memory for"
