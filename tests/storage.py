@@ -1,4 +1,4 @@
-"""Servers of S3 and of Google Cloud Storage on the loopback, for tests of repositories elsewhere."""
+"""Servers of S3, Google Cloud Storage and a Hub on the loopback, for tests of repositories elsewhere."""
 
 from __future__ import annotations
 
@@ -76,7 +76,22 @@ def gs(cache: Path) -> Iterator[str]:
             reader.join()
 
 
+@contextmanager
+def hf(cache: Path) -> Iterator[str]:
+    """Run a server that answers `huggingface_hub` and yield the URL of an empty repository there, as `s3` does."""
+    from tests.hub import server
+
+    server.start()
+    name = f"owner/{uuid4().hex}"
+    server.repositories[name] = server.Repository()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPIKESERVE_REPOSITORY_CACHE", str(cache))
+        yield f"hf://{name}/models"
+
+
 STORAGES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {"s3": s3, "gs": gs}
+if find_spec("huggingface_hub") is not None:  # as where ./scripts/test-hub runs the tests; no other extra holds it
+    STORAGES = {"hf": hf}
 
 
 def files_at(url: str) -> Any:

@@ -114,6 +114,8 @@ class Remote:
         except ValueError as error:
             raise InvalidInput(f"repository: '{url}' is no URL that fsspec opens: {error}") from error
         self.root = str(root).rstrip("/")
+        if kind == "hf":
+            self.root = self.root.removeprefix("models/")  # which its lists leave out
 
     def versions(self) -> Versions:
         """Return the versions of each model, ascending: the folders that hold a bundle.json."""
