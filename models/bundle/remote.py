@@ -130,6 +130,12 @@ class Remote:
             except FileNotFoundError:
                 return None
 
+    def fingerprint(self, name: str, version: int) -> str:
+        """Return a value that changes when a version's files change, by what the storage lists of them."""
+        with self._failing():
+            found = self.files.find(f"{self.root}/{name}/{version}", detail=True)
+        return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
+
     def copy(self, name: str, version: int, folder: Path) -> None:
         """Copy a version into `folder`/name/version, whole or not at all.
 

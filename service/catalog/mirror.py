@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from models.bundle.remote import Remote, RemoteFailed, locked, remove
 from models.bundle.repository import DEFAULT, ModelRepository
@@ -26,6 +26,7 @@ from models.isolated import NoAnswer, answered, limit_this_process
 from service.settings import Settings, chosen_versions
 
 MAX_MEMORY = 2**32  # bytes of addresses; s3fs and gcsfs start with a tenth of that
+REFUSED = ".refused"  # the file of versions that were refused, so that they are not copied again at each look
 LOOKED = ".looked"  # the file that was written last when the copies were brought up to date
 
 log = structlog.get_logger()
@@ -38,6 +39,16 @@ class Refreshed(BaseModel):
     removed: list[str] = []
     refused: dict[str, str] = {}
     failed: str | None = None
+
+
+class Refused(BaseModel):
+    """Why a version was refused, and the fingerprint of its files then."""
+
+    fingerprint: str
+    reason: str
+
+
+_REFUSED = TypeAdapter(dict[str, Refused])
 
 
 def refresh(settings: Settings, fresh: float = 0.0) -> Refreshed:
@@ -82,24 +93,44 @@ def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed
             raise RemoteFailed(
                 f"repository: {remote.url} holds no model, expected <name>/<version>/ with a bundle.json"
             )
+        refused = _refused(folder)
         for name, found in there.items():
             for version in set(chosen_versions(versions, found)) - set(here.versions(name)):
+                place = f"{name}/{version}"
                 try:
-                    remote.copy(name, version, folder)
-                    done.copied.append(f"{name}/{version}")
+                    now = remote.fingerprint(name, version)  # before they are read, lest a repair be overlooked
+                    if place not in refused or refused[place].fingerprint != now:
+                        remote.copy(name, version, folder)
+                        done.copied.append(place)
+                        continue
                 except InvalidBundle as error:
-                    done.refused[f"{name}/{version}"] = str(error)
+                    refused[place] = Refused(fingerprint=now, reason=str(error))
                 except RemoteFailed as error:
                     done.failed = str(error)
                     return done
+                done.refused[place] = refused[place].reason
+        _write(folder / REFUSED, _REFUSED.dump_json({place: refused[place] for place in done.refused}).decode())
         for name, version in _gone(here, there):
             remove(folder, name, version)
             done.removed.append(f"{name}/{version}")
-        written = folder / f".{DEFAULT}"
-        written.write_text(remote.default() or "")
-        written.replace(folder / DEFAULT)  # at once, since servers read it without the lock
+        _write(folder / DEFAULT, remote.default() or "")
         (folder / LOOKED).touch()
     return done
+
+
+def _refused(folder: Path) -> dict[str, Refused]:
+    """Return what was refused when the copies were last brought up to date."""
+    try:
+        return _REFUSED.validate_json((folder / REFUSED).read_bytes())
+    except (OSError, ValidationError):  # there was no such time, or a version of this project that wrote it otherwise
+        return {}
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file at once, since servers read it without the lock."""
+    written = path.with_name(f"{path.name}.new")
+    written.write_text(text)
+    written.replace(path)
 
 
 def _age(path: Path) -> float:

@@ -19,7 +19,7 @@ import structlog.testing
 from models.bundle.remote import Remote, cache_of, locked, repository_at
 from models.bundle.repository import ModelRepository
 from models.isolated import command, environment
-from service.catalog.mirror import Refreshed, refresh, tell
+from service.catalog.mirror import Refreshed, brought_up_to_date, refresh, tell
 from service.settings import Settings
 from tests.bundles import contents
 from tests.networks import toy
@@ -84,6 +84,30 @@ def test_a_damaged_version_is_refused_and_the_one_before_is_served(url: str) -> 
     assert said["error"].startswith("weights.safetensors: its sha256 is e3b0c44298fc…, but bundle.json says ")
     with serving(url, versions="all") as client:
         assert client.get("/models/toy").json()["version"] == 1
+
+
+class Counting(Remote):
+    """A repository that counts how many versions are copied from it."""
+
+    copies = 0
+
+    def copy(self, name: str, version: int, folder: Path) -> None:
+        self.copies += 1
+        super().copy(name, version, folder)
+
+
+@each_storage
+def test_a_damaged_version_is_copied_again_once_its_files_have_changed(url: str) -> None:
+    folder, there = cache_of(url), Counting(url)
+    whole = files_at(url).cat_file(f"{url}/toy/1/card.md")
+    files_at(url).pipe_file(f"{url}/toy/1/card.md", b"damaged")
+    refused = [brought_up_to_date(there, folder, "all").refused for _ in range(3)]
+    assert refused[0].keys() == {"toy/1"}
+    assert refused[1:] == refused[:1] * 2
+    assert there.copies == 1
+    files_at(url).pipe_file(f"{url}/toy/1/card.md", whole)
+    repaired = brought_up_to_date(there, folder, "all")
+    assert (repaired.copied, repaired.refused, there.copies) == (["toy/1"], {}, 2)
 
 
 def test_only_the_versions_that_are_served_are_copied(url: str) -> None:
