@@ -46,10 +46,7 @@ INCOMING, OUTGOING = ".incoming-", ".outgoing-"  # what begins the names of fold
 Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 Versions: TypeAlias = dict[str, list[int]]
 
-# So that a server that does not answer is given up in seconds, and not in minutes.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}},
-}
+CONNECT_SECONDS, READ_SECONDS = 5, 30  # after which a server that does not answer is given up, or asked again
 
 # What is missing where a kind of URL is not opened, and how to get it.
 NEEDED = {
@@ -107,7 +104,7 @@ class Remote:
             ) from error
         try:
             with self._failing(ImportError, ValueError):
-                self.files, root = url_to_fs(self.url, **OPTIONS.get(kind, {}))
+                self.files, root = url_to_fs(self.url, **_options(kind))
         except ImportError as error:
             needed = NEEDED.get(kind, f"needs a package that is in no extra of spikeserve: {error}")
             raise InvalidInput(f"repository: '{url}' {needed}{self.hint}") from error
@@ -372,6 +369,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _options(kind: str) -> dict[str, Any]:
+    """Return options for a storage's package, so that it does not wait for a server for many minutes."""
+    if kind == "s3":
+        seconds = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+        return {"config_kwargs": {**seconds, "retries": {"max_attempts": 2}}}
+    if kind in ("gs", "gcs"):
+        from aiohttp import ClientTimeout  # which gcsfs asks with, up to six times
+
+        return {"session_kwargs": {"timeout": ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)}}
+    return {}
 
 
 def _check_size(file: str, size: int) -> None:

@@ -86,9 +86,8 @@ def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed
     """Copy to `folder` what a repository elsewhere has, and remove what it has no longer."""
     done, here = Refreshed(), ModelRepository(folder)
     with locked(folder):
-        there = (
-            remote.versions()
-        )  # with the lock held: by an older list, what others have copied since would be removed
+        # Listed with the lock held: by an older list, what others have copied since would be removed.
+        there = remote.versions()
         if not there:
             raise RemoteFailed(
                 f"repository: {remote.url} holds no model, expected <name>/<version>/ with a bundle.json"
