@@ -46,7 +46,7 @@ INCOMING, OUTGOING = ".incoming-", ".outgoing-"  # what begins the names of fold
 Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 Versions: TypeAlias = dict[str, list[int]]
 
-CONNECT_SECONDS, READ_SECONDS = 5, 30  # after which a server that does not answer is given up, or asked again
+CONNECT_SECONDS, READ_SECONDS = 5, 10  # after which a server that does not answer is given up, or asked again
 
 # What is missing where a kind of URL is not opened, and how to get it.
 NEEDED = {
@@ -375,11 +375,11 @@ def _options(kind: str) -> dict[str, Any]:
     """Return options for a storage's package, so that it does not wait for a server for many minutes."""
     if kind == "s3":
         seconds = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
-        return {"config_kwargs": {**seconds, "retries": {"max_attempts": 2}}}
+        return {"config_kwargs": {**seconds, "retries": {"max_attempts": 1}}}
     if kind in ("gs", "gcs"):
         from aiohttp import ClientTimeout  # which gcsfs asks with, up to six times
 
-        return {"session_kwargs": {"timeout": ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)}}
+        return {"requests_timeout": ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)}
     return {}
 
 
