@@ -17,7 +17,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.bundle.remote import Url, cache_of
+from models.bundle.copies import cache_of
+from models.bundle.remote import Url
 from models.bundle.repository import PRETRAINED
 from models.spec.price import LoadLimits
 

@@ -6,17 +6,14 @@ packages find them, so that no URL has to hold one.
 
 What comes from there is not trusted more than any bundle: no file is copied that bundle.json does not list, and none
 larger than a bundle's may be. A version appears on this machine whole, with the hashes that its bundle.json says, or
-not at all. A bundle never changes, so a version that is here is not looked at again. Processes that share a folder of
-copies change it one at a time.
+not at all. `models.bundle.copies` has the folder of these copies.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -27,21 +24,19 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
-from models.bundle import DEFAULT_LIMITS, MANIFEST
+from models.bundle import MANIFEST
 from models.bundle.bundle import MAX_BYTES, File, Sha256
-from models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, MAX_VERSION, ModelRepository, flush, require_name
+from models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, MAX_VERSION, flush
 from models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line
 from models.folders import made
 from models.spec import describe_first_error
-from models.spec.price import LoadLimits
 
-CACHE = "SPIKESERVE_REPOSITORY_CACHE"  # the variable that names the folder of all copies
 CLAIM = ".claim"  # the file that a publisher makes first: its version is taken
 CHUNK = 2**22  # bytes that are read at once
 MAX_FILES = 100_000  # of a whole repository, so of some 20,000 versions
 MAX_TRIES = 100  # of a publisher, to take a version before others do
 
-INCOMING, OUTGOING = ".incoming-", ".outgoing-"  # what begins the names of folders that are no version yet, or no more
+INCOMING = ".incoming-"  # what begins the names of folders that are no version yet
 
 Url = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 Versions: TypeAlias = dict[str, list[int]]
@@ -79,13 +74,6 @@ class RemoteFailed(SpikeserveError):
 def is_url(where: str) -> bool:
     """Return whether a repository is elsewhere."""
     return "://" in where
-
-
-def cache_of(url: str, cache: Path | None = None) -> Path:
-    """Return the folder of a URL's copies, in `cache` or in the one that the environment says."""
-    chosen = cache or Path(os.environ.get(CACHE) or Path.home() / ".cache/spikeserve")
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", url)[:40].strip("-")
-    return chosen / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
 class Remote:
@@ -287,50 +275,6 @@ class Remote:
             raise RemoteFailed(f"repository: {self.url} cannot be used: {said}{self.hint}") from error
 
 
-class RemoteRepository(ModelRepository):
-    """A model repository at a URL: versions are copied to this machine before they are read, and published there."""
-
-    def __init__(self, url: str, limits: LoadLimits = DEFAULT_LIMITS, cache: Path | None = None) -> None:
-        super().__init__(cache_of(url, cache), limits)
-        self.remote = Remote(url)
-
-    def names(self) -> list[str]:
-        """Return the models' names, sorted."""
-        return list(self.remote.versions())
-
-    def versions(self, name: str) -> list[int]:
-        """Return the versions of a model, ascending; an empty list for an unknown name."""
-        return self.remote.versions().get(name, [])
-
-    def folder(self, name: str, version: int) -> Path:
-        """Return the folder of a version's copy, which is made where there is none."""
-        folder = super().folder(name, version)
-        if not folder.exists():
-            with locked(self.root):
-                if not folder.exists():  # another process has copied it meanwhile
-                    self.remote.copy(name, version, self.root)
-        return folder
-
-    def place(self, name: str, version: int) -> str:
-        """Return the URL of a version."""
-        return f"{self.remote.url}/{name}/{version}"
-
-    def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:
-        require_name(name)
-        with tempfile.TemporaryDirectory() as written:
-
-            def folder_of(version: int) -> Path:
-                write(Path(written), version)
-                return Path(written)
-
-            return self.remote.publish(name, folder_of)
-
-
-def repository_at(where: str | Path, limits: LoadLimits = DEFAULT_LIMITS) -> ModelRepository:
-    """Return the repository at a folder or a URL."""
-    return RemoteRepository(str(where), limits) if is_url(str(where)) else ModelRepository(Path(where), limits)
-
-
 def listed(manifest: Path) -> dict[File, str]:
     """Return the files that a bundle.json lists, and the sha256 of each; raises InvalidBundle."""
     try:
@@ -340,28 +284,6 @@ def listed(manifest: Path) -> dict[File, str]:
         raise InvalidBundle(f"{MANIFEST}: files: {describe_first_error(error)}") from error
     except (ValueError, KeyError, RecursionError) as error:
         raise InvalidBundle(f"{MANIFEST}: is not the JSON of a bundle, expected one with `files`") from error
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder of copies, so that one process changes it at a time.
-
-    What processes left that were killed while they held it is removed: half of a copy may be gigabytes.
-    """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for begun in (INCOMING, OUTGOING):
-            for left in folder.glob(f"*/{begun}*"):
-                shutil.rmtree(left, ignore_errors=True)
-        yield
-
-
-def remove(folder: Path, name: str, version: int) -> None:
-    """Remove a version's copy, whose folder's lock is held, whole or not at all."""
-    outgoing = Path(tempfile.mkdtemp(prefix=OUTGOING, dir=folder / name))
-    (folder / name / str(version)).rename(outgoing / str(version))
-    shutil.rmtree(outgoing)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -19,7 +19,8 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from models.bundle.remote import Remote, RemoteFailed, locked, remove
+from models.bundle.copies import locked, remove
+from models.bundle.remote import Remote, RemoteFailed
 from models.bundle.repository import DEFAULT, ModelRepository
 from models.errors import InvalidBundle, InvalidInput
 from models.isolated import NoAnswer, answered, limit_this_process
@@ -97,7 +98,7 @@ def brought_up_to_date(remote: Remote, folder: Path, versions: str) -> Refreshed
             for version in set(chosen_versions(versions, found)) - set(here.versions(name)):
                 place = f"{name}/{version}"
                 try:
-                    now = remote.fingerprint(name, version)  # before they are read, lest a repair be overlooked
+                    now = remote.fingerprint(name, version)  # before they are read, so that no repair is overlooked
                     if place not in refused or refused[place].fingerprint != now:
                         remote.copy(name, version, folder)
                         done.copied.append(place)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle.remote import Remote, RemoteFailed, RemoteRepository
+from models.bundle.copies import RemoteRepository
+from models.bundle.remote import Remote, RemoteFailed
 from models.bundle.repository import PRETRAINED
 from tests.hub import server
 from tests.storage import hf

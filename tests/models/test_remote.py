@@ -12,7 +12,8 @@ import fsspec
 import pytest
 
 from models.bundle import remote
-from models.bundle.remote import CLAIM, Remote, RemoteFailed, RemoteRepository, cache_of, repository_at
+from models.bundle.copies import RemoteRepository, cache_of, repository_at
+from models.bundle.remote import CLAIM, Remote, RemoteFailed
 from models.bundle.repository import PRETRAINED, ModelRepository
 from models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from tests.bundles import contents, publish

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from models.bundle.remote import CACHE, cache_of, repository_at
+from models.bundle.copies import CACHE, cache_of, repository_at
 from models.spec.network import Network
 from tests.bundles import contents
 from tests.networks import toy

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from models.bundle.remote import repository_at
+from models.bundle.copies import repository_at
 from models.engines import available, create
 from training.commands.flags import given, with_flags
 from training.commands.groups import RepositoryOption, console

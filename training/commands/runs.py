@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.bundle.remote import repository_at
+from models.bundle.copies import repository_at
 from models.bundle.repository import require_name
 from models.engines import EngineName, create
 from training.commands.groups import RepositoryOption

@@ -16,7 +16,8 @@ import httpx
 import pytest
 import structlog.testing
 
-from models.bundle.remote import Remote, cache_of, locked, repository_at
+from models.bundle.copies import cache_of, locked, repository_at
+from models.bundle.remote import Remote
 from models.bundle.repository import ModelRepository
 from models.isolated import command, environment
 from service.catalog.mirror import Refreshed, brought_up_to_date, refresh, tell

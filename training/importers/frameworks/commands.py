@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from models.bundle import Bundle
-from models.bundle.remote import repository_at
+from models.bundle.copies import repository_at
 from models.bundle.repository import require_name
 from models.engines.reference import ReferenceEngine
 from models.spec import Coding

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
-from models.bundle.remote import repository_at
+from models.bundle.copies import repository_at
 from models.bundle.repository import require_name
 from models.engines import EngineName, create
 from models.spec import Coding, Readout

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from models.bundle.remote import repository_at
+from models.bundle.copies import repository_at
 from models.bundle.repository import require_name
 from models.spec import Coding, Scores
 from models.spec.onnx_contract import AxisLayout, OutputKind

@@ -1,0 +1,97 @@
+"""The copies on this machine of a repository elsewhere, in a folder that processes change one at a time.
+
+A bundle never changes, so a version that is here is not looked at again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.bundle import DEFAULT_LIMITS
+from models.bundle.remote import INCOMING, Remote, is_url
+from models.bundle.repository import ModelRepository, require_name
+from models.spec.price import LoadLimits
+
+CACHE = "SPIKESERVE_REPOSITORY_CACHE"  # the variable that names the folder of all copies
+OUTGOING = ".outgoing-"  # what begins the names of folders that are no version any more
+
+
+def cache_of(url: str, cache: Path | None = None) -> Path:
+    """Return the folder of a URL's copies, in `cache` or in the one that the environment says."""
+    chosen = cache or Path(os.environ.get(CACHE) or Path.home() / ".cache/spikeserve")
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", url)[:40].strip("-")
+    return chosen / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+
+
+class RemoteRepository(ModelRepository):
+    """A model repository at a URL: versions are copied to this machine before they are read, and published there."""
+
+    def __init__(self, url: str, limits: LoadLimits = DEFAULT_LIMITS, cache: Path | None = None) -> None:
+        super().__init__(cache_of(url, cache), limits)
+        self.remote = Remote(url)
+
+    def names(self) -> list[str]:
+        """Return the models' names, sorted."""
+        return list(self.remote.versions())
+
+    def versions(self, name: str) -> list[int]:
+        """Return the versions of a model, ascending; an empty list for an unknown name."""
+        return self.remote.versions().get(name, [])
+
+    def folder(self, name: str, version: int) -> Path:
+        """Return the folder of a version's copy, which is made where there is none."""
+        folder = super().folder(name, version)
+        if not folder.exists():
+            with locked(self.root):
+                if not folder.exists():  # another process has copied it meanwhile
+                    self.remote.copy(name, version, self.root)
+        return folder
+
+    def place(self, name: str, version: int) -> str:
+        """Return the URL of a version."""
+        return f"{self.remote.url}/{name}/{version}"
+
+    def _publish(self, name: str, write: Callable[[Path, int], None]) -> int:
+        require_name(name)
+        with tempfile.TemporaryDirectory() as written:
+
+            def folder_of(version: int) -> Path:
+                write(Path(written), version)
+                return Path(written)
+
+            return self.remote.publish(name, folder_of)
+
+
+def repository_at(where: str | Path, limits: LoadLimits = DEFAULT_LIMITS) -> ModelRepository:
+    """Return the repository at a folder or a URL."""
+    return RemoteRepository(str(where), limits) if is_url(str(where)) else ModelRepository(Path(where), limits)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of copies, so that one process changes it at a time.
+
+    What processes left that were killed while they held it is removed: half of a copy may be gigabytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for begun in (INCOMING, OUTGOING):
+            for left in folder.glob(f"*/{begun}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+def remove(folder: Path, name: str, version: int) -> None:
+    """Remove a version's copy, whose folder's lock is held, whole or not at all."""
+    outgoing = Path(tempfile.mkdtemp(prefix=OUTGOING, dir=folder / name))
+    (folder / name / str(version)).rename(outgoing / str(version))
+    shutil.rmtree(outgoing)
