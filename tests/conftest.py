@@ -32,7 +32,6 @@ LONGEST = (
     "training/test_nir_isolated.py",
     "training/test_command_line.py",
     "client/test_moved.py",
-    "service/sessions/test_moved.py",
     "service/process/test_command_line.py",
     "deploy/test_sessions.py",
     "training/test_nir_convert.py",

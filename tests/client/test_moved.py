@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
@@ -47,11 +46,9 @@ def by_steps(records: Records) -> Iterator[Records]:
 
 def test_workers_that_are_killed_again_and_again_change_no_spike(repository: Path) -> None:
     records, raster = events()
-    with running(repository, "--workers", "2", until="worker_started") as service:
-        service.wait_for("worker_started")
+    with running(repository, "--workers", "2") as service:
+        service.wait_for("model_ready")  # the other worker's: by now both have said that they started
         killed = {entry["worker"] for entry in service.entries if entry["event"] == "worker_started"}
-        while httpx.get(f"{service.url}/health/ready").status_code != 200:
-            pass
         expected = undisturbed(service, records)
         found = []
         with Client(service.url, model="net") as client:

@@ -124,24 +124,20 @@ def test_a_session_that_goes_from_engine_to_engine_answers_as_one_run(repository
 
 def test_a_client_goes_on_with_another_worker_after_its_own_was_killed(repository: Path) -> None:
     records, raster = events()
-    with running(repository, "--workers", "2", until="worker_started") as service:
-        while httpx.get(f"{service.url}/health/ready").status_code != 200:
-            pass
+    with running(repository, "--workers", "2") as service:
+        service.wait_for("model_ready")  # the other worker's: both have said that they started, and both are killed
         traveller = Traveller(records)
         traveller.go_on(service, 7)
         workers = {entry["worker"] for entry in service.entries if entry["event"] == "worker_started"}
+        assert len(workers) == 2
         with open_stream(service) as connection, pytest.raises(ConnectionClosed):  # noqa: PT012
             connection.send(json.dumps({"type": "state", "state": traveller.state["state"]}))  # type: ignore[index]
             for worker in workers:
                 os.kill(worker, signal.SIGKILL)
             while True:
                 connection.recv()
-        while True:
-            try:
-                if httpx.get(f"{service.url}/health/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
+        for _ in workers:
+            service.wait_for("model_ready")
         traveller.go_on(service, STEPS // WINDOW - 7)
         expected = whole(service, raster)
     assert traveller.lines[STEPS // WINDOW - 1]["spike_counts"] == expected["spike_counts"]
