@@ -27,7 +27,7 @@ from training.publish.golden import choose_golden
 from training.publish.publish import publish_imported
 from training.report.card import parity_table
 from training.report.epochs import Watcher
-from training.report.parity import Parity
+from training.report.parity import Parity, engines_of
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_sample_that_ties_with_the_threshold_is_no_golden_one(per_neuron: bool
         labels=["only"],
     )
     split = Split(np.array([[1.0], [0.5], [2.0]], np.float32), np.zeros(3, np.int64))
-    golden = choose_golden(network, split, wanted=2)
+    golden = choose_golden(network, engines_of(network), split, wanted=2)
     assert golden.inputs.steps.ravel().tolist() == [0.5, 2.0]
     assert golden.spike_counts.tolist() == [[0], [1]]
 
@@ -107,7 +107,7 @@ def test_a_sample_that_ties_with_a_threshold_that_spikes_have_raised_is_no_golde
         labels=["only"],
     )
     split = Split(np.array([[1024.0], [512.0], [2048.0]], np.float32), np.zeros(3, np.int64))
-    golden = choose_golden(network, split, wanted=2)
+    golden = choose_golden(network, engines_of(network), split, wanted=2)
     assert golden.inputs.steps.ravel().tolist() == [512.0, 2048.0]
     assert golden.spike_counts.tolist() == [[1], [2]]
 
@@ -157,12 +157,13 @@ def with_one_that_differs(differs: EngineName, factor: float) -> Callable[..., A
 @pytest.mark.parametrize("engine", [EngineName.EVENT, EngineName.ONNX, EngineName.TORCH])
 def test_a_sample_on_which_engines_differ_is_no_golden_one(engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threshold 1 and weight 1, or 0.5 on the engine that differs: 1.5 fires on the others only; 0.5 and 3 are alike.
-    monkeypatch.setattr("training.publish.golden.create", with_one_that_differs(engine, 0.5))
-    values = np.array([[1.5], [0.5], [3.0]], np.float32)
-    golden = choose_golden(one_weight(), Split(values, np.zeros(3, np.int64)))
+    monkeypatch.setattr("training.report.parity.create", with_one_that_differs(engine, 0.5))
+    network, values = one_weight(), np.array([[1.5], [0.5], [3.0]], np.float32)
+    engines = engines_of(network)
+    golden = choose_golden(network, engines, Split(values, np.zeros(3, np.int64)))
     assert golden.inputs.steps.ravel().tolist() == [0.5, 3.0]
     with pytest.raises(ExportRefused, match="differ on each of the 1 samples that were tried, so none can be golden"):
-        choose_golden(one_weight(), Split(values[:1], np.zeros(1, np.int64)))
+        choose_golden(network, engines, Split(values[:1], np.zeros(1, np.int64)))
 
 
 def test_a_bundle_that_the_default_engine_refuses_is_not_published(
@@ -221,6 +222,6 @@ def test_golden_samples_are_looked_for_beyond_the_first_and_ties_fill_up() -> No
         labels=["only"],
     )
     values = np.array([1.0] * 30 + [0.5, 2.0] * 3, np.float32)[:, np.newaxis]
-    golden = choose_golden(network, Split(values, np.zeros(36, np.int64)))
+    golden = choose_golden(network, engines_of(network), Split(values, np.zeros(36, np.int64)))
     assert golden.inputs.steps.ravel().tolist() == [0.5, 2.0] * 3 + [1.0, 1.0]
     assert golden.spike_counts.ravel().tolist() == [0, 1] * 3 + [1, 1]

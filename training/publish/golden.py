@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Golden, close_readouts
 from models.coding import encode
-from models.engines import EngineName, RunResult, available, create
-from models.engines.reference import ReferenceEngine
+from models.engines import Engine, EngineName, RunResult, available, create
 from models.spec import Spec
 from models.spec.network import Network
 from models.spec.parameters import PER_NEURON
@@ -22,8 +22,8 @@ NUDGE = 2.0**-18  # about ten times what a float32 sum's order can do to it
 THRESHOLDS = ("threshold", "adapt_gain")  # what a neuron's threshold is proportional to
 
 
-def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
-    """Return the first samples of a split that every engine answers alike, with thresholds moved a little too.
+def choose_golden(network: Network, engines: Mapping[EngineName, Engine], split: Split, wanted: int = 8) -> Golden:
+    """Return the first samples of a split that all engines answer alike, with thresholds moved a little too.
 
     Where fewer than `wanted` of the samples that are tried stay when thresholds move, the first of the others fill up;
     `Effort` says how many are tried. A sample on which engines differ is never golden: a server on one of them would
@@ -32,8 +32,8 @@ def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
     effort = Effort.of(network.spec)
     tried = min(effort.samples, len(split))
     nudged = [create(available()[0], _with_thresholds(network, 1 + n)) for n in (-NUDGE, NUDGE)]
-    others = [create(name, network) for name in available() if name is not EngineName.REFERENCE]
-    reference = ReferenceEngine(network)
+    reference = engines[EngineName.REFERENCE]
+    others = [engine for engine in engines.values() if engine is not reference]
     steady: list[tuple[NDArray[Any], ...]] = []
     near: list[tuple[NDArray[Any], ...]] = []
     for start in range(0, tried, effort.at_once):
@@ -48,7 +48,7 @@ def choose_golden(network: Network, split: Split, wanted: int = 8) -> Golden:
         if len(steady) >= wanted:
             break
     if not steady + near:
-        names = ", ".join(f"'{name}'" for name in available())
+        names = ", ".join(f"'{name}'" for name in engines)
         raise ExportRefused(
             f"the engines {names} differ on each of the {tried} samples that were tried, so none can be golden and the "
             "network is not exported"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.bundle import Bundle, Contents
+from models.bundle import Bundle, Contents, Golden
 from models.bundle.external import ExternalContents
 from models.bundle.repository import ModelRepository
 from models.engines.anytime import Calibration
@@ -28,7 +28,7 @@ from training.data.random_samples import random_split
 from training.errors import ExportRefused
 from training.publish.effort import Effort
 from training.publish.golden import choose_golden
-from training.report.parity import Parity, compare_engines, require_parity
+from training.report.parity import Parity, compare_engines, engines_of, require_parity
 
 COMPARED = 16  # random samples on which the engines are compared
 
@@ -78,9 +78,11 @@ def publish_trained(
     Raises ExportRefused where the engines that are installed here disagree on the class of a test sample, or the
     default engine refuses the bundle.
     """
-    parity = compare_engines(network, test)
+    engines = engines_of(network)
+    parity = compare_engines(network, engines, test)
     require_parity(parity, len(test))
-    return _publish(network, repository, name, test, card, metrics, parity, calibration)
+    golden = choose_golden(network, engines, test)
+    return _publish(network, repository, name, golden, card, metrics, parity, calibration)
 
 
 def publish_imported(
@@ -93,8 +95,10 @@ def publish_imported(
     """
     effort = Effort.of(network.spec)
     samples = random_split(network.spec, effort.samples)
-    parity = compare_engines(network, samples[:COMPARED], effort.at_once)
-    return _publish(network, repository, name, samples, card, {}, parity)
+    engines = engines_of(network)
+    parity = compare_engines(network, engines, samples[:COMPARED], effort.at_once)
+    golden = choose_golden(network, engines, samples)
+    return _publish(network, repository, name, golden, card, {}, parity)
 
 
 def publish_external(
@@ -109,13 +113,12 @@ def _publish(
     network: Network,
     repository: ModelRepository,
     name: str,
-    samples: Split,
+    golden: Golden,
     card: Callable[[list[Parity]], str],
     metrics: Mapping[str, float],
     parity: list[Parity],
     calibration: Calibration | None = None,
 ) -> Published:
-    golden = choose_golden(network, samples)
     contents = Contents(name, network, golden, dict(metrics), card(parity), calibration)
     version = _write(repository, contents)
     return Published.read_back(repository, name, version, parity)

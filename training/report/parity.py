@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from models.bundle import close_readouts
 from models.coding import encode
-from models.engines import EngineName, Record, RunResult, available, create
+from models.engines import Engine, EngineName, Record, RunResult, available, create
 from models.spec import Spec
 from models.spec.network import Network
 from training.data.datasets import Split
@@ -47,13 +48,20 @@ class Parity:
         return 1e6 * self.share
 
 
-def compare_engines(network: Network, split: Split, at_once: int = BATCH) -> list[Parity]:
-    """Compare every other installed engine with the reference on each sample and each spike of a split.
+def engines_of(network: Network) -> dict[EngineName, Engine]:
+    """Return every installed engine for a network; making them can take longer than some samples do."""
+    return {name: create(name, network) for name in available()}
+
+
+def compare_engines(
+    network: Network, engines: Mapping[EngineName, Engine], split: Split, at_once: int = BATCH
+) -> list[Parity]:
+    """Compare every other engine of a network with the reference on each sample and each spike of a split.
 
     So many samples run at once, and the spikes of no others are in memory.
     """
-    reference = create(EngineName.REFERENCE, network)
-    others = {name: create(name, network) for name in available() if name is not EngineName.REFERENCE}
+    reference = engines[EngineName.REFERENCE]
+    others = {name: engine for name, engine in engines.items() if name is not EngineName.REFERENCE}
     found = {name: Parity(name) for name in others}
     for start in range(0, len(split), at_once):
         inputs = encode(split.samples[start : start + at_once], network.spec)
