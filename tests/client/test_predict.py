@@ -178,7 +178,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
     root, (key, digest) = tmp_path_factory.mktemp("repository"), new_key()
     publish(root, regression(units=["rad", "m/s"]), "arm")
     publish(root, pairs(), "pairs")
-    with running(root, "--api-keys", digest) as process:
+    with running(root, "--engine", "reference", "--api-keys", digest) as process:
         process.wait_for("model_ready")
         yield process, key
 
@@ -210,7 +210,11 @@ def test_a_regression_has_values_and_no_class(guarded: tuple[Process, str]) -> N
 
 def test_an_overloaded_server_says_when_to_come_back(tmp_path: Path) -> None:
     publish(tmp_path, pairs(), "pairs")
-    with running(tmp_path, "--max-sessions", "1") as service, Client(service.url) as client, client.session() as one:
+    with (
+        running(tmp_path, "--engine", "reference", "--max-sessions", "1") as service,
+        Client(service.url) as client,
+        client.session() as one,
+    ):
         one.advance(0)
         with (
             client.session(retries=0) as other,

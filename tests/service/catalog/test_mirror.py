@@ -47,7 +47,7 @@ def ask(server: str) -> dict[str, Any]:
 def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str, tmp_path: Path) -> None:
     folder = cache_of(url)
     assert folder.parent == tmp_path / "cache"
-    with running(url, "--poll-seconds", "0.5", "--workers", "2") as service:
+    with running(url, "--engine", "reference", "--poll-seconds", "0.5", "--workers", "2") as service:
         assert [entry["bundle"] for entry in service.entries if entry["event"] == "bundle_copied"] == ["toy/1"]
         service.wait_for("model_ready")  # in the other worker
         first = ask(service.url)
@@ -59,7 +59,7 @@ def test_a_new_version_is_served_and_the_server_outlives_the_storage(url: str, t
         assert service.stop() == 0
     # The storage is gone: the copies are served, and the log says why there may be newer ones.
     files_at(url).rm(url, recursive=True)
-    with running(url) as service:
+    with running(url, "--engine", "reference") as service:
         (said,) = [entry for entry in service.entries if entry["event"] == "repository_unreachable"]
         assert said["error"] == f"repository: {url} holds no model, expected <name>/<version>/ with a bundle.json"
         assert ask(service.url)["version"] == 2

@@ -53,7 +53,7 @@ CHECKS = [
 SOUND: dict[str, Any] = {"inputs": [[1, 0.5]]}
 COUNTS = [3, 0]
 MODELS = ("toy", "camera", "regression")
-NO_TLS = ssl.create_default_context()  # a client that makes its own reads all certificates, which takes 6 ms
+NO_TLS = ssl.create_default_context()  # a client that makes its own reads all certificates each time
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service whose clients have half a second for their headers, and which no test here makes end."""
     root = tmp_path_factory.mktemp("repository")
     publish(root, toy())
-    with running(root, "--header-seconds", "0.5") as process:
+    with running(root, "--engine", "reference", "--header-seconds", "0.5") as process:
         yield process
         assert process.stop() == 0
 
@@ -117,7 +117,7 @@ def test_a_long_body_does_not_count_as_headers(connection: socket.socket) -> Non
 
 
 def test_a_refused_request_has_an_id_a_log_line_and_a_metric(repository: Path) -> None:
-    with running(repository) as service:
+    with running(repository, "--engine", "reference") as service:
         place = urlsplit(service.url)
         for start in (b"GET / HTTP/1.1\r\nX-Request-ID: mine\r\nX: \0\r\n", b"\x16\x03\x01 not HTTP\r\n"):
             with socket.create_connection((place.hostname, place.port or 0), timeout=60) as connection:
@@ -281,7 +281,7 @@ def unread(port: int, sends: bytes) -> socket.socket:
 def test_an_answer_that_nobody_reads_is_dropped_and_its_bytes_are_given_back(repository: Path) -> None:
     # The answer may take 28 MB of a budget of 30: there is room for another one once the first was dropped.
     flags = ("--answer-seconds", "0.2", "--max-body-bytes", "100000", "--max-pending-bytes", "30000000")
-    with running(repository, *flags) as service:
+    with running(repository, "--engine", "reference", *flags) as service:
         asked = predict(b"Content-Length: %d" % len(LONG_ANSWER), body=LONG_ANSWER)
         for _ in range(2):
             with unread(urlsplit(service.url).port or 0, asked):

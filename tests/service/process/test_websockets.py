@@ -29,7 +29,7 @@ HANDSHAKE = (
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     root: Path = tmp_path_factory.mktemp("repository")
     publish(root, pairs(), "pairs")
-    with running(root, "--answer-seconds", "2") as process:
+    with running(root, "--engine", "reference", "--answer-seconds", "2") as process:
         yield process
 
 
@@ -131,7 +131,7 @@ def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error_
     tmp_path: Path, content: bytes, code: int
 ) -> None:
     publish(tmp_path, pairs(), "pairs")
-    with running(tmp_path) as service:
+    with running(tmp_path, "--engine", "reference") as service:
         with connect(service) as connection:
             connection.sendall(HANDSHAKE.encode() + content)
             head, _, rest = read_all(connection).partition(b"\r\n\r\n")

@@ -130,7 +130,7 @@ def test_a_state_that_was_changed_or_is_of_another_model_is_400(service: Process
     refused = infer(service, [[1, 0]], sequence_id=32, sequence_start=True, sequence_state=changed)
     assert (refused.status_code, refused.json()["error"][:6]) == (400, "state:")
     publish(tmp_path, pairs(window_steps=3), "pairs")
-    with running(tmp_path) as other:
+    with running(tmp_path, "--engine", "reference") as other:
         refused = infer(other, [[1, 0]], sequence_id=32, sequence_start=True, sequence_state=told)
     assert refused.status_code == 400
     assert refused.json()["error"].startswith("state: is of the bundle")
@@ -145,7 +145,7 @@ def test_a_start_that_fails_leaves_the_sequence_at_its_state(service: Process) -
 
 def test_a_start_takes_the_newest_version(tmp_path: Path) -> None:
     publish(tmp_path, pairs(), "pairs")
-    with running(tmp_path) as service:
+    with running(tmp_path, "--engine", "reference") as service:
         infer(service, [[1, 0]], sequence_id=1, sequence_start=True)
         publish(tmp_path, pairs(), "pairs")
         httpx.post(f"{service.url}/v2/repository/models/pairs/load").raise_for_status()
@@ -163,7 +163,7 @@ def test_a_failed_request_leaves_the_state_as_it_was(service: Process) -> None:
 
 def test_an_idle_sequence_is_dropped_and_one_too_many_is_503(tmp_path: Path) -> None:
     publish(tmp_path, pairs(), "pairs")
-    with running(tmp_path, "--max-sessions", "1", "--session-idle-seconds", "0.5") as service:
+    with running(tmp_path, "--engine", "reference", "--max-sessions", "1", "--session-idle-seconds", "0.5") as service:
         infer(service, [[1, 0]], sequence_id=1, sequence_start=True)
         assert infer(service, [[1, 0]], sequence_id=2, sequence_start=True).status_code == 503
         while 'spikeserve_sessions{model="pairs"} 1.0' in httpx.get(f"{service.url}/metrics").text:
