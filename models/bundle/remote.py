@@ -270,7 +270,7 @@ class Remote:
             raise RemoteFailed(f"repository: {self.url} is not there, expected a bucket or folder: {error}") from error
         except Exception as error:
             if any(isinstance(each, MemoryError) for each in _causes(error)):
-                raise RemoteFailed(f"repository: {self.url} answers with more than there is memory for") from error
+                raise RemoteFailed(more_than_memory(self.url)) from error
             said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise RemoteFailed(f"repository: {self.url} cannot be used: {said}{self.hint}") from error
 
@@ -284,6 +284,11 @@ def listed(manifest: Path) -> dict[File, str]:
         raise InvalidBundle(f"{MANIFEST}: files: {describe_first_error(error)}") from error
     except (ValueError, KeyError, RecursionError) as error:
         raise InvalidBundle(f"{MANIFEST}: is not the JSON of a bundle, expected one with `files`") from error
+
+
+def more_than_memory(url: str) -> str:
+    """Return the sentence on a storage whose answer has no room."""
+    return f"repository: {url} answers with more than there is memory for"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

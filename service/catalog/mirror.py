@@ -20,7 +20,7 @@ import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from models.bundle.copies import locked, remove
-from models.bundle.remote import Remote, RemoteFailed
+from models.bundle.remote import Remote, RemoteFailed, more_than_memory
 from models.bundle.repository import DEFAULT, ModelRepository
 from models.errors import InvalidBundle, InvalidInput
 from models.isolated import NoAnswer, answered, limit_this_process
@@ -153,6 +153,8 @@ def main() -> None:
         done = brought_up_to_date(Remote(url), Path(folder), versions)
     except (RemoteFailed, InvalidInput) as error:
         done = Refreshed(failed=str(error))
+    except MemoryError:  # where it comes while another error is handled, it is not turned into RemoteFailed
+        done = Refreshed(failed=more_than_memory(url))
     except OSError as error:
         done = Refreshed(failed=f"repository_cache: {folder} cannot be written: {error.strerror}")
     print(done.model_dump_json())
