@@ -95,7 +95,7 @@ if find_spec("huggingface_hub") is not None:  # as where ./scripts/test-hub runs
 
 
 def files_at(url: str) -> Any:
-    """Return fsspec's file system of a URL, which looks anew at what is there."""
+    """Return fsspec's file system of a URL, without what it has cached of earlier listings."""
     files = fsspec.filesystem(url.partition("://")[0])
     files.invalidate_cache()
     return files

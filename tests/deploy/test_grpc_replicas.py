@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 
 from models.bundle.repository import PRETRAINED
 from tests.pages import ROOT, block_with
-from tests.replicas import NEEDS_HAPROXY
+from tests.replicas import NEEDS_HAPROXY, haproxy
 from tests.service.grpc.rpc import address, serving_grpc
 from tests.serving import Process
 
@@ -71,19 +70,13 @@ def connected(policy: str, *addresses: str) -> Iterator[Client]:
 @contextmanager
 def proxied(one: Process, two: Process, folder: Path) -> Iterator[str]:
     """Run HAProxy on the page's configuration before two replicas; yield its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        text = HAPROXY.replace("bind 127.0.0.1:8001", f"bind fd@{listening.fileno()}")
-        for theirs, ours in (("10.0.0.1", one), ("10.0.0.2", two)):
-            http = ours.url.rpartition(":")[2]
-            text = text.replace(f"{theirs}:8001", address(ours)).replace("port 8000", f"port {http}", 1)
-        assert "10.0.0" not in text
-        (folder / "haproxy.cfg").write_text(text)
-        command = ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
-        with subprocess.Popen(command, pass_fds=(listening.fileno(),), stderr=subprocess.DEVNULL) as process:
-            try:
-                yield f"127.0.0.1:{listening.getsockname()[1]}"
-            finally:
-                process.terminate()
+    text = HAPROXY
+    for theirs, ours in (("10.0.0.1", one), ("10.0.0.2", two)):
+        http = ours.url.rpartition(":")[2]
+        text = text.replace(f"{theirs}:8001", address(ours)).replace("port 8000", f"port {http}", 1)
+    assert "10.0.0" not in text
+    with haproxy(text, "127.0.0.1:8001", folder) as proxy:
+        yield proxy
 
 
 def answered(replica: Process) -> int:
