@@ -19,6 +19,7 @@ from spikeserve.flow import Connect, Lost, Pause, Receive, Send, Step
 Connection = TypeVar("Connection")
 
 MAX_LINE_BYTES = 2**27  # the longest lines are states, of which servers take back at most half as many bytes
+PONG_SECONDS = 600.0  # a ping lies behind all that was sent before it, so a server that is behind answers it late
 CLOSE_SECONDS = 1.0  # for the server's farewell, which changes nothing
 
 
@@ -113,6 +114,7 @@ def _options(key: str | None, timeout: float) -> dict[str, Any]:
         "max_size": MAX_LINE_BYTES,
         "max_queue": None,  # lines are read while messages are sent, or each side could wait for the other
         "open_timeout": timeout,
+        "ping_timeout": PONG_SECONDS,
         "close_timeout": CLOSE_SECONDS,
     }
 

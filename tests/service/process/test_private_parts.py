@@ -53,6 +53,7 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "data_received": ("data",),
         "handle_cont": ("event",),
         "handle_parser_exception": (),
+        "keepalive_timeout": (),
         "pause_writing": (),
         "receive": (),
         "resume_writing": (),
@@ -88,6 +89,8 @@ WEBSOCKET = {
     "handshake_initiated": bool,
     "logger": logging.Logger,
     "loop": asyncio.AbstractEventLoop,
+    "ping_timeout": float,
+    "pong_timer": type(None),
     "read_paused": bool,
     "writable": asyncio.Event,
 }

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
+from service.inference.memory import MemoryBudget
+from service.process.websockets import AHEAD_BYTES, websocket_class
 from tests.bundles import publish
 from tests.service.sessions.conftest import pairs
 from tests.service.sockets import connect, read_all
@@ -73,6 +79,49 @@ def test_many_empty_messages_are_taken_in_turns_with_other_clients(service: Proc
         assert httpx.get(f"{service.url}/health/live").status_code == 200
         connection.sendall(frame(TEXT, b'{"type": "end"}'))
         assert b'"type":"end","windows":0' in read_all(connection)
+
+
+def test_a_ping_behind_messages_that_wait_is_answered_while_one_message_closes_many_windows(service: Process) -> None:
+    connection, _ = opened(service)
+    with connection:
+        silence = frame(BINARY, bytes(8)) + frame(TEXT, b'{"type": "time", "t": 6000000}')  # 3,000 windows of 2 ms
+        connection.sendall(silence + frame(TEXT, b'{"type": "state"}') * 200 + frame(PING, b"here?"))
+        connection.sendall(frame(TEXT, b'{"type": "end"}'))
+        answer = read_all(connection)
+    assert 0 <= answer.find(b"\x8a\x05here?") < answer.find(b'"window":1000,')
+    assert answer.count(b'"type":"state"') == 200
+
+
+@pytest.mark.anyio
+async def test_the_servers_own_ping_ends_no_connection_whose_client_is_not_read_from() -> None:
+    taking, timeouts = asyncio.Event(), asyncio.Queue[bool]()
+
+    async def app(_: object, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await taking.wait()
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    class Counting(websocket_class(60, MemoryBudget(2**30))):  # type: ignore[misc]
+        def keepalive_timeout(self) -> None:
+            super().keepalive_timeout()
+            timeouts.put_nowait(self.close_sent)
+
+    config = uvicorn.Config(app, lifespan="off", ws_ping_interval=0.05, ws_ping_timeout=0.05, log_config=None)
+    config.load()
+    server = await asyncio.get_running_loop().create_server(lambda: Counting(config, ServerState(), {}), "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        messages = frame(BINARY, bytes(2**15)) * (2 + AHEAD_BYTES // 2**15)
+        writer.write(HANDSHAKE.encode() + messages)
+        for _ in range(3):  # the client answers no ping, but its answers could lie behind its messages
+            assert not await timeouts.get()
+        taking.set()
+        while not await timeouts.get():
+            pass
+        assert struct.pack("!H", 1011) in await reader.read()
+        writer.close()
 
 
 def test_a_message_of_too_many_fragments_ends_the_connection(service: Process) -> None:
