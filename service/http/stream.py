@@ -58,7 +58,7 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
     name, version = websocket.path_params["name"], websocket.path_params.get("version")
     model = services.registry.get(name, version)
     exchange_of(websocket).record.labels |= {"model": model.name, "version": model.version}
-    with services.sessions.opened(model, StreamOptions.read(websocket.query_params)) as opened:
+    with services.sessions.opened(model, StreamOptions.read(websocket.scope["query_string"])) as opened:
         offered = websocket.scope["subprotocols"]
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
 
@@ -125,7 +125,7 @@ def _lines(request: Request, name: str, version: str | None) -> LinesResponse:
             f"Content-Type is {shown(kind)}, but this model takes values, expected application/x-ndjson or "
             f"{BYTES.decode()}"
         )
-    options = StreamOptions.read(request.query_params)
+    options = StreamOptions.read(request.scope["query_string"])
     opening = services.sessions.opened(model, options)
     return LinesResponse(opening, exchange.body, services, is_messages=kind in MESSAGES)
 

@@ -1,4 +1,4 @@
-"""The outermost middleware: request id, limits on the body, log line, metrics, and 500 for an unexpected error.
+"""The outermost middleware: request id, limits on query and body, log line, metrics, 500 for an unexpected error.
 
 When the grace period of a shutdown is over the remaining requests are cancelled; each is answered 503. An answer that
 has begun is cut off where it is: the client did not take the rest in time, which is no error of the server.
@@ -20,6 +20,7 @@ from service.catalog.registry import Registry
 from service.errors import ShuttingDown
 from service.http.errors import error_response
 from service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
+from service.inference.query_string import TOO_MANY, has_too_many
 from service.telemetry.access import AccessLog
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord
@@ -97,7 +98,10 @@ class RequestMiddleware:
         started = perf_counter()
         self.metrics.requests.in_flight += 1
         try:
-            await self.app(scope, receive, exchange.send)
+            if has_too_many(scope["query_string"]):
+                await error_response(HTTPStatus.UNPROCESSABLE_ENTITY, TOO_MANY)(scope, receive, exchange.send)
+            else:
+                await self.app(scope, receive, exchange.send)
         except ClientDisconnect:
             exchange.status = CLIENT_GONE
         except CancelledError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -11,9 +10,8 @@ from models.coding import MAX_SEED
 from models.engines.anytime import StopRule
 from models.errors import InvalidInput
 from service.inference.query import Returned
+from service.inference.query_string import parameters
 from service.inference.validation import first_error
-
-MAX_PARAMETERS = 16
 
 
 def _listed(value: object) -> object:
@@ -44,23 +42,14 @@ def read_options(query: bytes) -> Options:
     if not query:
         return Options()
     try:
-        return Options.model_validate(_pairs(query))
+        return Options.model_validate(parameters(query))
     except ValidationError as error:
         raise InvalidInput(first_error(error, fields=", ".join(NAMES)).sentence) from error
 
 
 def refuse_options(query: bytes) -> None:
     """Raise InvalidInput where a query string names one of the options: JSON has them as its fields."""
+    given = parameters(query)
     for name in NAMES:
-        if name in _pairs(query):
+        if name in given:
             raise InvalidInput(f"{name} is a parameter of the query, expected a field of the JSON body")
-
-
-def _pairs(query: bytes) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-    except ValueError as error:
-        raise InvalidInput(f"the query has more than {MAX_PARAMETERS} parameters, expected at most as many") from error
-    if len(dict(pairs)) != len(pairs):
-        raise InvalidInput("the query says the name of a parameter twice, expected each name once")
-    return dict(pairs)

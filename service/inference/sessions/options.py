@@ -6,12 +6,11 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field, ValidationError
-from starlette.datastructures import QueryParams
 
 from models.coding import MAX_SEED
 from models.errors import InvalidInput
-from service.errors import shown
 from service.inference.native.schemas import Strict
+from service.inference.query_string import parameters
 from service.inference.validation import first_error
 
 
@@ -48,13 +47,9 @@ class StreamOptions(Strict):
     )
 
     @classmethod
-    def read(cls, query: QueryParams) -> Self:
-        """Read a query; raises InvalidInput."""
-        names = [name for name, _ in query.multi_items()]
-        for name in names:
-            if names.count(name) > 1:
-                raise InvalidInput(f"{shown(name)} is in the query twice, expected once")
+    def read(cls, query: bytes) -> Self:
+        """Read a query string; raises InvalidInput."""
         try:
-            return cls.model_validate(dict(query))
+            return cls.model_validate(parameters(query))
         except ValidationError as error:
             raise InvalidInput(f"query: {first_error(error, fields=', '.join(cls.model_fields)).sentence}") from error

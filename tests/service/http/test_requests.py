@@ -46,6 +46,19 @@ def requests_logged(stream: io.StringIO) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry["event"] == "request" and entry["route"] != "/health/ready"]
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/models", "/v2/models/toy/ready", "/models/toy/stream", "/nothing"])
+def test_a_query_of_too_many_parameters_is_refused_on_every_route(client: TestClient, path: str) -> None:
+    many, few = ("&".join(f"p{index}=" for index in range(count)) for count in (17, 16))
+    for method in ("GET", "POST"):
+        answer = client.request(method, f"{path}?{many}")
+        assert (answer.status_code, answer.json()) == (
+            422,
+            {"error": "the query has more than 16 parameters, expected at most as many"},
+        )
+        assert "X-Request-ID" in answer.headers
+        assert "more than 16 parameters" not in client.request(method, f"{path}?{few}").text
+
+
 @pytest.mark.parametrize("sent", ["a", "trace-1.2_3", "x" * 128])
 def test_a_plain_request_id_is_echoed(client: TestClient, sent: str) -> None:
     for path in ("/models", "/nothing"):

@@ -219,6 +219,7 @@ def test_the_class_may_be_read_from_the_window_or_from_a_decaying_sum(
         ("?scores=all", "query: scores is 'all', expected 'total', 'window' or 'decay'"),
         ("?colour=1", "query: colour is not a field here, expected one of step_us, window_steps, scores, decay, seed"),
         ("?decay=0.5&decay=0.6", "'decay' is in the query twice, expected once"),
+        ("?" + "a=1&" * 16, "the query has more than 16 parameters, expected at most as many"),
     ],
 )
 def test_options_that_do_not_fit_are_answered_422(service: Process, query: str, sentence: str) -> None:
