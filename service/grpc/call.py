@@ -21,7 +21,7 @@ from grpc.aio import AbortError, BaseError
 
 from models.errors import SpikeserveError
 from service.errors import BodyTooSlow, MalformedBody, Overloaded, ShuttingDown
-from service.grpc.connection import hang_up
+from service.grpc.connection import address_of, hang_up
 from service.grpc.errors import CODES, Refused, status_of, trailers
 from service.http.middleware.keys import AUTHORIZATION, bearer_key
 from service.http.middleware.requests import CLIENT_GONE, REQUEST_ID, request_id_of
@@ -29,6 +29,7 @@ from service.http.services import Services
 from service.inference.body import UNRESERVED_BYTES
 from service.inference.memory import MemoryBudget, Reservation
 from service.inference.pipeline import TIMEOUT
+from service.inference.sender import Sender
 from service.telemetry.access import AccessLog
 from service.telemetry.record import RequestRecord
 from service.telemetry.tracing import RequestSpan
@@ -121,6 +122,12 @@ class Call:
         if content is EOF:
             raise MalformedBody("the request has no message, expected one")
         return self.hold(Message(content, budget))
+
+    @property
+    def sender(self) -> Sender:
+        """The client's key and address."""
+        host, port = address_of(self.context.peer())
+        return Sender(bearer_key(self.headers.get(AUTHORIZATION, b"")) or b"", host, port)
 
     @property
     def is_expired(self) -> bool:

@@ -16,20 +16,26 @@ MAPPED = "::ffff:"  # before an IPv4 address where the library listens for both 
 
 def hang_up(peer: str, port: int) -> None:
     """Shut down this process's connection between its `port` and `peer`, such as ipv4:127.0.0.1:40000."""
-    host, _, number = unquote(peer).partition(":")[2].rpartition(":")
+    address = address_of(peer)
     for file in FILES.iterdir() if FILES.is_dir() else ():
         with suppress(OSError):  # it is no socket, has no peer, or was closed just now
             if os.readlink(file).startswith("socket:"):  # noqa: PTH115  (it leads to no file)
                 with socket.socket(fileno=os.dup(int(file.name))) as connection:
-                    if _ends(connection) == (host.strip("[]").removeprefix(MAPPED), number, port):
+                    if _ends(connection) == (*address, port):
                         connection.shutdown(socket.SHUT_RDWR)
                         structlog.get_logger().warning("answer_unread", peer=peer)
                         return
 
 
-def _ends(connection: socket.socket) -> tuple[str, str, int] | None:
+def address_of(peer: str) -> tuple[str, int]:
+    """Return the host and port of a peer, such as ipv4:127.0.0.1:40000; of one that has none, "" and 0."""
+    host, _, number = unquote(peer).partition(":")[2].rpartition(":")
+    return (host.strip("[]").removeprefix(MAPPED), int(number)) if number.isdigit() else ("", 0)
+
+
+def _ends(connection: socket.socket) -> tuple[str, int, int] | None:
     """Return the peer's host and port, and our port; raises OSError for a socket without a peer."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     host, port, *_ = connection.getpeername()
-    return host.removeprefix(MAPPED), str(port), connection.getsockname()[1]
+    return host.removeprefix(MAPPED), port, connection.getsockname()[1]

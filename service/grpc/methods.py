@@ -140,7 +140,9 @@ async def answer_message(call: Call, message: Message, parted: Parted, record: R
         return MessageCodec(model, services.blobs, parted)
 
     try:
-        answer = await infer(services.pipeline, services.infer_statistics, model, codec, call.headers, message, record)
+        answer = await infer(
+            services.pipeline, services.infer_statistics, model, codec, call.headers, message, record, call.sender
+        )
     except CancelledError:
         if not services.registry.draining:
             queues = services.metrics.queues

@@ -8,7 +8,7 @@ from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,11 @@ from service.errors import DeadlineExceeded
 from service.inference.codec import Codec, Q
 from service.inference.pieces import SHORT_BYTES
 from service.inference.query import Query, Returned
+from service.inference.sender import NOBODY
 from service.telemetry.record import AnswerRecord, Times
+
+if TYPE_CHECKING:  # it imports this module
+    from service.inference.queue import Queue
 
 Content = TypeVar("Content")
 
@@ -92,12 +96,12 @@ class Job(Generic[Content]):
         self.keeps_state = False  # whether it goes on from `state`, where None is rest, and gets the state `after`
         self.state: State | None = None
         self.after: State | None = None
-        self.owner = b""  # the key that it came with, if any
+        self.sender = NOBODY
         self.results: dict[int, RunResult] = {}  # by the index of the first sample of each
         self.times = times
         self.started = 0  # how many of its samples are in runs that have started
         self.arrived = self.since = now  # when it came, and since when it has been at its place in the queue
-        self.begun = False  # whether any work on it has started
+        self.queue: Queue | None = None  # the queue whose depth counts it, until work on it starts
         self.reserve = reserve  # reserves bytes of the memory budget until the request ends
         self.answer_size = 0 if self.query is None else self.query.answer_bytes
         self.decoded_bytes = 0  # its share of the scheduler's count of decoded bytes

@@ -19,10 +19,10 @@ from service.inference.codec import SMALL_BODY, Codec, Q
 from service.inference.job import Answer, Content, Job, reserve_answer
 from service.inference.pieces import SHORT_BYTES
 from service.inference.scheduler import Scheduler
+from service.inference.sender import NOBODY, Sender
 from service.telemetry.metrics.app import Metrics
 from service.telemetry.record import RequestRecord, Times
 
-AUTHORIZATION = b"authorization"
 TIMEOUT = b"x-request-timeout-ms"
 MAX_DIGITS = 9  # of that header; a longer number exceeds any setting
 
@@ -42,8 +42,9 @@ class Pipeline:
         headers: Mapping[bytes, bytes],
         body: RequestBody,
         record: RequestRecord,
+        sender: Sender = NOBODY,
     ) -> Answer[Content]:
-        """Return the answer of `model` to a request, and update `record` and the metrics.
+        """Return the answer of `model` to a request, and update `record` and the metrics; sequences need its `sender`.
 
         Raises MalformedHeader, MalformedBody, InvalidInput, TooLarge, Overloaded, BodyTooSlow, DeadlineExceeded,
         ShuttingDown, and ClientDisconnect where the client leaves.
@@ -51,7 +52,7 @@ class Pipeline:
         record.labels |= {"model": model.name, "version": model.version}
         model.requests.count += 1
         try:
-            answer = await self._answer(model, codec, body, self._deadline(headers), headers.get(AUTHORIZATION, b""))
+            answer = await self._answer(model, codec, body, self._deadline(headers), sender)
         except DeadlineExceeded:
             self.metrics.queues.count_expired(model)
             raise
@@ -66,7 +67,7 @@ class Pipeline:
         return answer
 
     async def _answer(
-        self, model: LoadedModel, codec: Codec[Q, Content], body: RequestBody, deadline: float, owner: bytes
+        self, model: LoadedModel, codec: Codec[Q, Content], body: RequestBody, deadline: float, sender: Sender
     ) -> Answer[Content]:
         if not 0 <= body.length <= SMALL_BODY:
             self.scheduler.require_room(model)  # a long body is read only if the queue has room
@@ -81,13 +82,14 @@ class Pipeline:
             reserve_answer(body.reserve, query.answer_bytes)
             alone = query.sequence is None and not query.returned
             if short and alone and model.cost.is_small(len(query.samples), query.time_steps):
-                small = self.scheduler.run_small(model, codec, query, times, body.reserve)
-                if isinstance(small, Answer):
+                if (answer := self.scheduler.run_at_once(model, codec, query, times)) is not None:
+                    return answer
+                with self.scheduler.admitted(model, codec, query, times, body.reserve, small=True) as job:
+                    small: Answer[Content] = await job.answer
                     return small
-                return await small.answer  # which comes at the end of this iteration of the event loop
         source = content if query is None else query
-        job = self.scheduler.enqueue(model, codec, source, times, body.reserve, owner)
-        return await self._wait(job, deadline, body)
+        with self.scheduler.admitted(model, codec, source, times, body.reserve, sender) as job:
+            return await self._wait(job, deadline, body)
 
     def _deadline(self, headers: Mapping[bytes, bytes]) -> float:
         """Return the request's deadline, on the event loop's clock.
@@ -116,7 +118,6 @@ class Pipeline:
             raise _late(job.model) from error
         finally:
             leaving.cancel()
-            self.scheduler.forget(job)
 
 
 def _late(model: LoadedModel) -> DeadlineExceeded:

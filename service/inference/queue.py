@@ -57,9 +57,14 @@ class Queue:
         self.limit = limit
         self.waiting: tuple[dict[AnyJob, None], ...] = ({}, {})  # ordered sets, since any job may leave at any time
         self.burst: list[AnyJob] | None = None  # the small jobs after the first in this iteration of the event loop
-        self.depth = 0  # jobs on which no work has started; `limit` bounds these
+        self.unstarted: set[AnyJob] = set()  # the admitted jobs on which no work has started; `limit` bounds these
         self.running: set[Run] = set()  # the runs in progress
         self.timer: TimerHandle | None = None  # starts a run that waits for more requests, without them
+
+    @property
+    def depth(self) -> int:
+        """How many admitted jobs no work has started on."""
+        return len(self.unstarted)
 
     def max_samples(self, job: AnyJob) -> int:
         """Return how many samples a run of the job's time steps may hold; fewer where it makes a report of each."""

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
 from time import perf_counter
@@ -40,6 +42,7 @@ from service.inference.job import Answer, AnyJob, Content, Job, encoded
 from service.inference.query import InSequence
 from service.inference.queue import Encode, Price, Queue, Run
 from service.inference.run import Computed, compute, failed
+from service.inference.sender import NOBODY, Sender
 from service.inference.slices import Slice, Sliced
 from service.settings import Settings
 from service.telemetry.metrics.app import Metrics
@@ -75,6 +78,7 @@ class Scheduler:
         self.settings = settings
         self.began: dict[Future[Any], float] = {}  # when the work on each thread began, the oldest first
         metrics.watch_threads(threads.size, lambda: len(self.began), self.longest)
+        metrics.queues.watch(self.depths)
         self.decoded_bytes = 0  # of all jobs that were decoded on a thread and are not over
         self.encoded_bytes = 0  # of all jobs that were encoded before their run and are not over
         self.queues: WeakKeyDictionary[LoadedModel, Queue] = WeakKeyDictionary()
@@ -98,6 +102,13 @@ class Scheduler:
             queue = self.queues[model] = Queue(policy, model.cost, self.settings.max_queue)
         return queue
 
+    def depths(self) -> Counter[str]:
+        """Return how many requests wait for each model, its versions together; models without any may be missing."""
+        depths = Counter[str]()
+        for model, queue in self.queues.items():
+            depths[model.name] += queue.depth
+        return depths
+
     def require_room(self, model: LoadedModel) -> None:
         """Raise Overloaded where the model's queue is full."""
         queue = self.queue(model)
@@ -105,18 +116,16 @@ class Scheduler:
             self.metrics.queues.count_shed(model)
             raise Overloaded(f"model '{model.name}' has {queue.depth} requests waiting, expected fewer than max_queue")
 
-    def run_small(
-        self, model: LoadedModel, codec: Codec[Q, Content], query: Q, times: Times, reserve: Callable[[int], None]
-    ) -> Answer[Content] | Job[Content]:
-        """Run a small query at once, or at the end of this iteration of the event loop if another ran in it already.
+    def run_at_once(
+        self, model: LoadedModel, codec: Codec[Q, Content], query: Q, times: Times
+    ) -> Answer[Content] | None:
+        """Run a small query and return its answer; None if another ran in this iteration of the event loop already.
 
-        Returns the answer in the first case and a job in the second. Raises InvalidInput and Overloaded.
+        Raises InvalidInput.
         """
         queue = self.queue(model)
         if queue.burst is not None:
-            job = self._admit(model, queue, Job(model, codec, _future(), query, _now(), times, reserve))
-            queue.burst.append(job)
-            return job
+            return None
         queue.burst = []
         asyncio.get_running_loop().call_soon(self._run_burst, model, queue)
         inputs = encoded(model, query, times)
@@ -148,7 +157,7 @@ class Scheduler:
             return await job.answer  # a job that is over by then is left out
         job.expire_at(now + self.settings.request_timeout_ms / 1000)
         try:
-            self._wait(queue, job, now)
+            self._wait(job, now)
             self._dispatch()
             return await job.answer
         except DeadlineExceeded as error:
@@ -156,24 +165,42 @@ class Scheduler:
         finally:
             self.forget(job)
 
-    def enqueue(
+    @contextmanager
+    def admitted(
         self,
         model: LoadedModel,
         codec: Codec[Q, Content],
         source: bytes | Q,
         times: Times,
         reserve: Callable[[int], None],
-        owner: bytes = b"",
-    ) -> Job[Content]:
-        """Queue a body, or the query that it was decoded to, for the threads. Raises Overloaded and UnsupportedMedia.
+        sender: Sender = NOBODY,
+        *,
+        small: bool = False,
+    ) -> Iterator[Job[Content]]:
+        """Admit a body, or the query that it was decoded to, as a job of the model; at the end the job is over.
 
-        `reserve` reserves bytes of the memory budget for the answer.
+        A `small` query runs at the end of this iteration of the event loop, others on the threads. `reserve` reserves
+        bytes of the memory budget for the answer. Raises Overloaded, UnsupportedMedia, and InvalidRequest for a
+        sequence that is not open.
         """
-        queue, now = self.queue(model), _now()
-        waits = isinstance(source, bytes) and codec.waits(source)
-        job = self._admit(model, queue, Job(model, codec, _future(), source, now, times, reserve))
-        job.owner = owner
+        self.require_room(model)
+        job = Job(model, codec, _future(), source, _now(), times, reserve)
+        job.sender = sender
+        job.queue = self.queue(model)
+        job.queue.unstarted.add(job)
+        try:
+            if small and job.queue.burst is not None:
+                job.queue.burst.append(job)
+            else:
+                self._enqueue(job)
+            yield job
+        finally:
+            self.forget(job)
+
+    def _enqueue(self, job: AnyJob) -> None:
+        """Have a job decoded, or wait for its run."""
         if (query := job.query) is None:
+            waits = job.codec is not None and job.codec.waits(job.body)
             # A body so small that it was not decoded at once may stand for much.
             short = SMALL_BODY < len(job.body) <= SHORT_BODY
             lane = Lane.WAITING if waits else Lane.SHORT if short else Lane.LONG
@@ -181,22 +208,22 @@ class Scheduler:
         elif query.sequence is not None:
             self.enter_sequence(job, query.sequence)
         else:
-            self._wait(queue, job, now)
+            self._wait(job, job.arrived)
         self._dispatch()
-        return job
 
     def resume(self, job: AnyJob) -> None:
         """Let a job wait for its run, now that those of its sequence before it have run."""
-        self._wait(self.queue(job.model), job, _now())
+        self._wait(job, _now())
         self._dispatch()
 
     def forget(self, job: AnyJob) -> None:
-        """Remove a job that is over."""
+        """End a job, if it is not over, and give back all that it holds."""
+        job.answer.cancel()
         queue = self.queue(job.model)
         for undecoded in self.undecoded:
             undecoded.pop(job, None)
         queue.drop(job)
-        self._begin(queue, job)
+        self._begin(job)
         for run in queue.running:
             run.stop_if_unwanted()
         if job.decoded_bytes or job.encoded_bytes:
@@ -205,28 +232,21 @@ class Scheduler:
             job.decoded_bytes = job.encoded_bytes = 0
             asyncio.get_running_loop().call_soon(self._dispatch)  # other jobs may have waited for room
 
-    def _wait(self, queue: Queue, job: AnyJob, since: float) -> None:
-        self.waiting[queue.add(job, since)][job.model] = None
+    def _wait(self, job: AnyJob, since: float) -> None:
+        self.waiting[self.queue(job.model).add(job, since)][job.model] = None
 
-    def _admit(self, model: LoadedModel, queue: Queue, job: Job[Content]) -> Job[Content]:
-        self.require_room(model)
-        queue.depth += 1
-        self.metrics.queues.depth_changed(model, 1)
-        return job
-
-    def _begin(self, queue: Queue, job: AnyJob) -> None:
-        """Take the job off the queue's depth: work on it has started, or never will."""
-        if not job.begun:
-            job.begun = True
-            queue.depth -= 1
-            self.metrics.queues.depth_changed(job.model, -1)
+    def _begin(self, job: AnyJob) -> None:
+        """Take the job off the depth of the queue that counts it: work on it has started, or never will."""
+        queue, job.queue = job.queue, None
+        if queue is not None:
+            queue.unstarted.remove(job)
             self.metrics.queues.count_wait(job.model, _now() - job.arrived)
 
     def _run_burst(self, model: LoadedModel, queue: Queue) -> None:
         """Run the small jobs that came in this iteration of the event loop."""
         for shards in queue.take_burst():
             for shard in shards:
-                self._begin(queue, shard.job)
+                self._begin(shard.job)
             try:
                 self._deliver(queue, model, compute(model, shards))
             except Exception as error:
@@ -244,7 +264,7 @@ class Scheduler:
         if undecoded and not self.decoding[lane] and self.decoded_bytes < MAX_DECODED_BYTES:
             job = next(iter(undecoded))
             del undecoded[job]
-            self._begin(self.queue(job.model), job)
+            self._begin(job)
             self.decoding[lane] = True
             self._code(lane, job.decode).add_done_callback(partial(self._decoded, lane, job))
 
@@ -270,12 +290,12 @@ class Scheduler:
         """Start the next work of a class of the model's queue; return whether there was any."""
         match queue.take(price, _now(), may_encode=self.encoded_bytes < MAX_ENCODED_BYTES):
             case Encode(job):
-                self._begin(queue, job)
-                self._submit(job.encode).add_done_callback(partial(self._encoded, queue, job))
+                self._begin(job)
+                self._submit(job.encode).add_done_callback(partial(self._encoded, job))
                 return True
             case Run() as run:
                 for shard in run.shards:
-                    self._begin(queue, shard.job)
+                    self._begin(shard.job)
                 queue.running.add(run)
                 computing = self._submit(compute, model, run.shards, run.stop)
                 computing.add_done_callback(partial(self._computed, queue, model, run))
@@ -306,7 +326,7 @@ class Scheduler:
             job.decoded_bytes = job.query.samples.nbytes
             self.decoded_bytes += job.decoded_bytes
             if job.query.sequence is None:
-                self._wait(self.queue(job.model), job, job.arrived)
+                self._wait(job, job.arrived)
             else:
                 try:
                     self.enter_sequence(job, job.query.sequence)
@@ -314,12 +334,12 @@ class Scheduler:
                     job.fail(error)
         self._dispatch()
 
-    def _encoded(self, queue: Queue, job: AnyJob, encoding: Future[None]) -> None:
+    def _encoded(self, job: AnyJob, encoding: Future[None]) -> None:
         del self.began[encoding]
         if self._goes_on(job, encoding) and job.inputs is not None:
             job.encoded_bytes = job.inputs.nbytes
             self.encoded_bytes += job.encoded_bytes
-            self._wait(queue, job, job.arrived)
+            self._wait(job, job.arrived)
         self._dispatch()
 
     def _goes_on(self, job: AnyJob, work: Future[Any]) -> bool:

@@ -21,7 +21,10 @@ class Sliced(NamedTuple):
 
 
 class Slice(Job[Sliced]):
-    """One sample's next steps, from `state` on; None is rest."""
+    """One sample's next steps, from `state` on; None is rest.
+
+    No queue's depth counts it: there are at most as many as sessions, which are limited.
+    """
 
     def __init__(
         self, model: LoadedModel, inputs: Inputs, state: State | None, answer: Future[Any], now: float
@@ -30,7 +33,6 @@ class Slice(Job[Sliced]):
         self.inputs = inputs
         self.keeps_state = True
         self.state = state
-        self.begun = True  # there are as many as sessions, which are limited; it counts in no queue
 
     def complete(self, start: int, result: RunResult) -> Any:  # noqa: ARG002  (there is one sample)
         """Return the result with the state after it."""

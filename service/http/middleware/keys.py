@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors import Misconfigured
 from service.http import docs, page
 from service.http.errors import error_response
+from service.inference.sender import Sender
 from service.settings import Settings
 
 # For an orchestrator's probes; these tell only whether the process is up and ready.
@@ -133,6 +134,12 @@ def is_loopback(host: str) -> bool:
 def bearer_key(value: bytes) -> bytes | None:
     """Return the key in the value of a header Authorization, or None if it has none."""
     return bytes(value[len(BEARER) :]).strip() if value[: len(BEARER)].lower() == BEARER else None
+
+
+def sender_of(scope: Scope) -> Sender:
+    """Return the sender of a request: its key, whether it is known or not, and the address that it came from."""
+    host, port = scope.get("client") or ("", 0)
+    return Sender(_key(scope) or b"", host, port)
 
 
 def _key(scope: Scope) -> bytes | None:

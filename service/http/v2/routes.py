@@ -11,6 +11,7 @@ from models.version import VERSION
 from service.errors import UnsupportedMedia
 from service.http.answers import PiecesResponse, server_timing
 from service.http.direct import DirectRoute
+from service.http.middleware.keys import sender_of
 from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
 from service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
 from service.http.services import Services
@@ -177,7 +178,10 @@ async def _infer(request: Request, name: str, version: str | None) -> Response:
         return InferCodec(model, services.blobs, exchange.headers, unpack, kind)
 
     pipeline, statistics = services.pipeline, services.infer_statistics
-    answer = await v2_infer(pipeline, statistics, model, codec, exchange.headers, exchange.body, exchange.record)
+    sender = sender_of(request.scope)
+    answer = await v2_infer(
+        pipeline, statistics, model, codec, exchange.headers, exchange.body, exchange.record, sender
+    )
     timing = server_timing(exchange.headers, answer.record.times)
     return PiecesResponse(answer.content.pieces, [*answer.content.headers, *timing])
 

@@ -51,7 +51,7 @@ class Sequences:
 
         Raises InvalidRequest for a sequence that has not begun, and Overloaded for one too many.
         """
-        key = (job.owner, job.model.name, named.id)
+        key = (job.sender.key, job.model.name, named.id)
         sequence = self.open.get(key)
         if named.start:
             _check(job)

@@ -13,6 +13,7 @@ from service.inference.body import RequestBody
 from service.inference.codec import Codec
 from service.inference.job import Answer
 from service.inference.pipeline import Pipeline
+from service.inference.sender import Sender
 from service.inference.v2.decode import InferQuery
 from service.inference.v2.errors import InvalidRequest
 from service.telemetry.record import RequestRecord
@@ -44,11 +45,12 @@ async def infer(
     headers: Mapping[bytes, bytes],
     body: RequestBody,
     record: RequestRecord,
+    sender: Sender,
 ) -> Answer[Content]:
     """Return the answer of `model`; raises what `codec` and the pipeline raise, InvalidInput as InvalidRequest."""
     began = perf_counter()
     try:
-        answer = await pipeline.answer(model, codec(), headers, body, record)
+        answer = await pipeline.answer(model, codec(), headers, body, record, sender)
     except InvalidInput as error:
         statistics.count_failure(model.name, model.version, perf_counter() - began)
         raise InvalidRequest(str(error)) from error  # where the native routes say 422, the protocol says 400

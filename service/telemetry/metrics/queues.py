@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -12,6 +14,7 @@ from service.telemetry.metrics.distribution import SECONDS
 from service.telemetry.record import Model
 
 MODEL = ("model",)
+Counts: TypeAlias = collections.Counter[str]
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,11 @@ class QueueMetrics:
         self.abandoned = counter("spikeserve_requests_abandoned", "Requests whose client left before the answer.")
         self.expired = counter("spikeserve_requests_expired", "Requests that had no time left.")
         self.by_model: dict[str, ModelQueueMetrics] = {}
-        self.waiting = collections.Counter[str]()  # requests, by model
+        self.depths: Callable[[], Counts] = Counts  # returns how many requests wait, by model
 
-    def depth_changed(self, model: Model, by: int) -> None:
-        """Add `by`, which may be negative, to the number of requests that wait for a thread."""
-        self.waiting[model.name] += by
+    def watch(self, depths: Callable[[], Counts]) -> None:
+        """Export what `depths` returns: how many requests wait for each model; one that is missing has none."""
+        self.depths = depths
 
     def count_wait(self, model: Model, seconds: float) -> None:
         """Count a request that has waited."""
@@ -65,14 +68,14 @@ class QueueMetrics:
         An autoscaler needs to see a 0, and an alert an increase from 0. The metrics of other models are dropped, since
         they would add up as models come and go.
         """
-        self.waiting = +self.waiting  # keeps only positive counts
-        exported = models | self.waiting.keys()
+        depths = +self.depths()  # only the positive ones
+        exported = models | depths.keys()
         for name in self.by_model.keys() - exported:  # dropped here, since its last requests may end after its unload
             del self.by_model[name]
             for metric in (self.depth, self.seconds, self.shed, self.abandoned, self.expired):
                 metric.remove(name)
         for name in exported:
-            self._metrics_of(name).depth.set(self.waiting[name])
+            self._metrics_of(name).depth.set(depths[name])
 
     def _metrics_of(self, name: str) -> ModelQueueMetrics:
         """Return the metrics of a model's queue, made when they are missing."""

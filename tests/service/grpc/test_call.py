@@ -108,6 +108,20 @@ async def test_a_full_queue_is_unavailable_and_says_when_to_try_again(repository
             assert outputs(await call)["spike_counts"] == [[1, 3]]
 
 
+async def test_refused_sequences_fill_no_queue(repository: Path) -> None:
+    async with grpc_started(repository, max_queue=2, max_sessions=1) as inside:
+
+        async def code(number: int, **parameters: Any) -> StatusCode:
+            request = infer_request(np.ones((1, 2)), parameters={"sequence_id": number, **parameters})
+            return (await error_of(inside.call("ModelInfer", request))).code()
+
+        assert [await code(7) for _ in range(4)] == [StatusCode.INVALID_ARGUMENT] * 4
+        begin = infer_request(np.ones((1, 2)), parameters={"sequence_id": 1, "sequence_start": True})
+        await inside.call("ModelInfer", begin)
+        assert [await code(2, sequence_start=True) for _ in range(4)] == [StatusCode.UNAVAILABLE] * 4
+        assert inside.client.queue().depth == 0
+
+
 async def test_a_message_that_does_not_come_ends_after_body_seconds(repository: Path) -> None:
     async with grpc_started(repository, body_seconds=0.3) as inside:
         stream = inside.stream("ModelInfer")
