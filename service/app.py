@@ -18,7 +18,7 @@ from service.http.control import Control
 from service.http.docs import install_docs
 from service.http.errors import install_handlers
 from service.http.middleware.keys import KeyCheck, KeyRing
-from service.http.middleware.origins import OriginCheck
+from service.http.middleware.origins import Cors, OriginCheck
 from service.http.middleware.requests import RequestMiddleware
 from service.http.middleware.tracing import TraceMiddleware
 from service.http.routes import predicting, router
@@ -108,10 +108,13 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
             route.methods.add("HEAD")  # Starlette's own routes do this
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public_metrics=settings.public_metrics)
-    app.add_middleware(OriginCheck)
+    app.add_middleware(OriginCheck, allowed=settings.origins)
+    cors = partial(Cors, origins=settings.origins) if settings.origins else None
+    if cors:
+        app.add_middleware(cors)
     if tracing:
         app.add_middleware(TraceMiddleware, tracing=tracing)
     # The middleware that is added last sees a request first.
     limits = BodyLimits(settings.max_body_bytes, settings.body_seconds, budget)
-    app.add_middleware(RequestMiddleware, metrics=metrics, registry=registry, limits=limits)
+    app.add_middleware(RequestMiddleware, metrics=metrics, registry=registry, limits=limits, cors=cors)
     return app

@@ -32,6 +32,11 @@ KEYS = {  # the settings that hold API keys, and what each holds
     "admin_keys_file": "a file of digests",
 }
 
+# An origin as browsers write it: a scheme, a host, and a port unless it is the scheme's own.
+ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+)
+
 # Literals rather than enums, because --help shows an enum's names although the flag takes its values.
 EngineSetting = Literal["auto", "event", "onnx", "torch", "reference"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -129,6 +134,11 @@ class Settings(BaseSettings):
         None, description="The digests of admins' keys, with which models can also be loaded and unloaded."
     )
     admin_keys_file: Path | None = Field(None, description="A file with the digests of admins' keys, one per line.")
+    allowed_origins: str | None = Field(
+        None,
+        description="The origins of web pages that may use this server from a browser, separated by commas, such as "
+        "https://app.example,http://localhost:5173, or * for all; by default only its own page may.",
+    )
     public_metrics: bool = Field(False, description="Whether /metrics needs no key even if keys are set.")
     workers: int = Field(
         1, ge=1, le=1024, description="How many processes serve the port; each has its own threads, queues and models."
@@ -295,6 +305,21 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"latest|all|[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*", versions):
             raise ValueError("Input should be latest, all or versions such as 1,3")
         return versions
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: str | None) -> str | None:
+        if origins is None:
+            return None
+        listed = [each.strip().lower() for each in origins.split(",")]
+        if listed != ["*"] and not all(map(ORIGIN.fullmatch, listed)):
+            raise ValueError("Input should be * or origins such as https://app.example, with a port but no path")
+        return ",".join(listed)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The allowed origins, as browsers write them; `*` stands for all."""
+        return tuple(self.allowed_origins.split(",")) if self.allowed_origins else ()
 
     @field_validator("max_pending_bytes")
     @classmethod

@@ -35,7 +35,7 @@ Version = Annotated[str, Path(description="The number of one of the model's vers
 ERRORS = {
     400: "The body is not JSON, an object names a field twice, or a header is malformed.",
     401: "The key is missing or unknown; only where keys are set.",
-    403: "A browser sent the request from a page of another origin.",
+    403: "A browser sent the request from a page of an origin that is not allowed.",
     404: "There is no such model or version.",
     408: "The body took longer to arrive than the settings allow.",
     413: "The request has more bytes, samples or work than the limits allow.",

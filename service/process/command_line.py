@@ -7,7 +7,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from mmap import mmap
@@ -24,6 +24,7 @@ from service.catalog.threads import Threads
 from service.errors import Misconfigured
 from service.http.control import Control
 from service.http.middleware.keys import KeyRing, is_loopback
+from service.http.middleware.origins import ANY
 from service.http.services import Services
 from service.process import check, new_key
 from service.process.control import ControlTimeouts, WorkerControl
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     services: Services = app.state.services
     tell(services.registry.copied)
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
-    warn_if_open(host, keys)
+    warn_if_open(host, keys, settings.origins)
     warn_if_unknown(os.environ)
     with reserved:
         return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
@@ -175,11 +176,13 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
-def warn_if_open(host: str, keys: KeyRing) -> None:
-    """Log a warning if other machines can reach this address and no key is needed."""
+def warn_if_open(host: str, keys: KeyRing, origins: Collection[str] = ()) -> None:
+    """Log a warning if other machines, or web pages of others, can reach this address and no key is needed."""
+    log = structlog.get_logger()
+    if ANY in origins and not keys.clients:
+        log.warning("any_origin", meaning="any web page that is opened near here can use the models; see api_keys")
     if is_loopback(host):
         return
-    log = structlog.get_logger()
     if not keys.clients:
         log.warning("no_api_keys", host=host, meaning="anyone can use the models; see api_keys")
     if not keys:

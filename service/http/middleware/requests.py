@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 import re
 from asyncio import CancelledError
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from time import perf_counter
 
 from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.catalog.registry import Registry
@@ -80,10 +81,21 @@ def exchange_of(request: HTTPConnection) -> Exchange:
 
 
 class RequestMiddleware:
-    """The outermost middleware: it sees a request first and its answer last."""
+    """The outermost middleware: it sees a request first and its answer last.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, registry: Registry, limits: BodyLimits) -> None:
+    `cors` is the middleware for CORS, if there is one: its own errors need the headers too.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        registry: Registry,
+        limits: BodyLimits,
+        cors: Callable[[ASGIApp], ASGIApp] | None = None,
+    ) -> None:
         self.app = app
+        self.cors = cors
         self.metrics = metrics
         self.registry = registry
         self.limits = limits
@@ -115,20 +127,24 @@ class RequestMiddleware:
                 "the server is shutting down and could not wait for this request to end",
                 {**ShuttingDown.headers, "Connection": "close"},  # its body may not have been read
             )
-            await answer(scope, receive, exchange.send)
+            await self._with_cors(answer)(scope, receive, exchange.send)
         except Exception:
             request_id = exchange.record.request_id.decode()
             self.access.log.exception("request_failed", request_id=request_id, **exchange.record.labels)
             if exchange.status is not None:
                 raise  # part of the answer was sent: the server can only cut it off
             sentence = f"something went wrong here; the log has it as request {request_id}"
-            await error_response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)(scope, receive, exchange.send)
+            answer = error_response(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)
+            await self._with_cors(answer)(scope, receive, exchange.send)
         finally:
             exchange.body.release()
             self.metrics.requests.in_flight -= 1
             self._finish(scope, exchange, perf_counter() - started)
             # Else the scope and the exchange refer to each other, and only a garbage collection frees both.
             del scope[EXCHANGE]
+
+    def _with_cors(self, answer: Response) -> ASGIApp:
+        return self.cors(answer) if self.cors else answer
 
     def _finish(self, scope: Scope, exchange: Exchange, seconds: float) -> None:
         """Log the request and count it."""

@@ -9,8 +9,11 @@ import wave
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -25,7 +28,7 @@ from tests import external
 from tests.bundles import publish, rewrite
 from tests.networks import network_of, regression, toy
 from tests.service.http.recordings import camera
-from tests.serving import Process, running
+from tests.serving import ROOT, Process, running
 from training.data.audio import AudioToSpikes
 
 sync_api = pytest.importorskip(
@@ -1053,3 +1056,51 @@ def test_a_call_is_tried_out_in_the_documentation_with_a_key(browser: Any, locke
         block.get_by_role("button", name="Execute").click()
         expect(block.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
         expect(block.locator(".live-responses-table")).to_contain_text('"digits"')
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """The origin of a web server of the examples. To a browser `localhost` is another site than 127.0.0.1."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            """Say nothing of its requests."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=ROOT / "examples")) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_page_of_an_allowed_origin_asks_and_streams(browser: Any, elsewhere: str) -> None:
+    key, digest = new_key()
+    with running(PRETRAINED, "--allowed-origins", elsewhere, "--api-keys", digest) as service:
+        service.wait_for("model_ready")  # the second of two
+        page = browser.new_page()
+        page.goto(f"{elsewhere}/browser.html?server={service.url}#{key}")
+        # The first digit is a 7. The letter, an I, is read window by window as docs/streaming.md prints it.
+        lines = ["digits: 7", "braille: I", "0.32 s: O", "0.64 s: O", "0.96 s: E", "1.28 s: I", "end"]
+        expect(page.locator("#said")).to_have_text("\n".join(lines))
+        page.goto("about:blank")
+        page.goto(f"{elsewhere}/browser.html?server={service.url}#of-somebody-else")
+        expect(page.locator("#said")).to_contain_text("401: the key in the header Authorization is not one that")
+        page.close()
+        service.stop()
+    preflights = [entry for entry in service.entries if entry.get("method") == "OPTIONS"]
+    assert {entry["status"] for entry in preflights} == {200}
+
+
+def test_a_page_of_an_origin_that_is_not_allowed_reads_nothing(browser: Any, elsewhere: str, url: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{elsewhere}/browser.html?server={url}")
+    expect(page.locator("#said")).to_have_text("Failed to fetch")
+    opened = page.evaluate(
+        """(url) => new Promise((done) => {
+          const socket = new WebSocket(url);
+          socket.onopen = () => done(true);
+          socket.onclose = () => done(false);
+        })""",
+        f"{url.replace('http', 'ws')}/models/digits/stream",
+    )
+    assert opened is False
+    page.close()
