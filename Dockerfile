@@ -11,7 +11,7 @@
 #
 #   docker run --read-only -p 8000:8000 -v "$PWD/repository:/repository:ro" -e SPIKESERVE_REPOSITORY=/repository spikeserve
 #
-# Nothing is written at run time. A setting is an environment variable, or an argument as `python -m service` takes it.
+# Nothing is written at run time. A setting is an environment variable, or an argument as `python -m spikeserve.service` takes it.
 
 FROM python:3.13-slim AS packages
 COPY requirements/serve.txt /requirements/
@@ -43,7 +43,7 @@ COPY models/ models/
 COPY service/ service/
 # The kernels are compiled for the processor that builds the image; on another they compile again at start, in some ten
 # seconds. All is made readable by the image's user, whatever the umask of the checkout.
-RUN /opt/venv/bin/python -c "from models.engines.event.warm import compile_kernels; compile_kernels()" \
+RUN /opt/venv/bin/python -c "from spikeserve.models.engines.event.warm import compile_kernels; compile_kernels()" \
  && python -m compileall -q --invalidation-mode unchecked-hash . \
  && chmod -R a+rX .
 
@@ -72,7 +72,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["pyt
 import os, urllib.request as request; \
 opener = request.build_opener(request.ProxyHandler({})); \
 opener.open('http://127.0.0.1:' + os.environ['SPIKESERVE_PORT'] + '/health/ready', timeout=4)"]
-ENTRYPOINT ["python", "-m", "service"]
+ENTRYPOINT ["python", "-m", "spikeserve.service"]
 
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all \

@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from models.engines import EngineName, create
-from training.config import TrainingConfig
-from training.data.datasets import load
-from training.errors import TrainingError
-from training.fit.exact import round_to_grid
-from training.fit.job import architecture_for
-from training.fit.loop import fit
-from training.report.evaluate import evaluate
+from spikeserve.models.engines import EngineName, create
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import load
+from spikeserve.training.errors import TrainingError
+from spikeserve.training.fit.exact import round_to_grid
+from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.loop import fit
+from spikeserve.training.report.evaluate import evaluate
 
 BRAILLE = {"data": {"dataset": "arrays"}, "network": {"coding": "spikes"}}
 TASKS: Mapping[str, Mapping[str, Any]] = {

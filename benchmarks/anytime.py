@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy import TASKS, unpacked
 from benchmarks.machine import machine
-from models.bundle import Bundle
-from models.bundle.repository import PRETRAINED, ModelRepository
-from models.coding import Inputs, encode
-from models.engines import Engine, EngineName, RunResult, create
-from models.engines.anytime import AnytimeRunner, StopRule
-from models.engines.base import joined
-from training.config import TrainingConfig
-from training.data.datasets import Split, load
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.models.coding import Inputs, encode
+from spikeserve.models.engines import Engine, EngineName, RunResult, create
+from spikeserve.models.engines.anytime import AnytimeRunner, StopRule
+from spikeserve.models.engines.base import joined
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import Split, load
 
 BATCHES = (1, 32)
 AT_ONCE = 128  # samples in a batch where time is not measured

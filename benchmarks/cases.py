@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.workloads import GRID, THRESHOLD, Activity, Workload, is_dense
-from models.coding import DenseInputs
-from models.engines import RunResult
-from models.engines.base import Counts
-from models.engines.torch.engine import TorchEngine
-from models.spec import Spec
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import Spiking, Weighted
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import RunResult
+from spikeserve.models.engines.base import Counts
+from spikeserve.models.engines.torch.engine import TorchEngine
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Spiking, Weighted
 
 SPARSE, DENSE = 0.06, 0.5  # spikes per neuron and step that a layer's weights are scaled to
 CLOSE = 0.1  # how far from that they may stay, relatively

@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from models.coding import DenseInputs
-from models.engines.event import EventEngine, connections
-from models.spec import Spec
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.event import EventEngine, connections
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
 
 STEPS, UNITS, NEURONS = 25, 784, 1000
 ACTIVITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)

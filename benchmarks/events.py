@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from models.coding import Events, Inputs, encode, encode_events, rasterise
-from models.engines.event import EventEngine
-from models.spec import Spec
-from models.spec.network import Network
+from spikeserve.models.coding import Events, Inputs, encode, encode_events, rasterise
+from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
 
 CALLS = 15
 STATUS = Path("/proc/self/status")

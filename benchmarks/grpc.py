@@ -23,8 +23,8 @@ import grpc
 import numpy as np
 
 from benchmarks.serving.processes import free_port
-from service.grpc import messages
-from service.grpc.methods import SERVICE
+from spikeserve.service.grpc import messages
+from spikeserve.service.grpc.methods import SERVICE
 
 HEADER = "Inference-Header-Content-Length"
 SHAPE = (1, 1, 8, 8)
@@ -34,7 +34,7 @@ SHAPE = (1, 1, 8, 8)
 def served() -> Iterator[tuple[int, int, int]]:
     """Serve the models that ship; yield the process and its ports for HTTP and gRPC."""
     http_port, grpc_port = free_port(), free_port()
-    command = [sys.executable, "-m", "service", "--port", str(http_port), "--grpc-port", str(grpc_port)]
+    command = [sys.executable, "-m", "spikeserve.service", "--port", str(http_port), "--grpc-port", str(grpc_port)]
     with subprocess.Popen([*command, "--log-level", "warning"]) as process:
         try:
             with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from service.app import create_app
-from service.http.openapi import ZERO
-from service.process.command_line import listen
-from service.process.server import Server
-from service.settings import Settings
+from spikeserve.service.app import create_app
+from spikeserve.service.http.openapi import ZERO
+from spikeserve.service.process.command_line import listen
+from spikeserve.service.process.server import Server
+from spikeserve.service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 INSIDE = "models/engines/"

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from models.spec.network import FloatArray
+from spikeserve.models.spec.network import FloatArray
 
 ROW = 1000  # floats: what one spike adds in 784-1000-10
 LINE = 64  # bytes of a cache line, at which each row begins: without that the rate hangs on luck, by a third

@@ -25,16 +25,16 @@ import torch
 from torch import nn
 
 from benchmarks.machine import machine
-from models.complexity import Complexity
-from models.engines import EngineName, create
-from models.spec import Coding
-from models.spec.network import FloatArray
-from models.spec.parameters import Shape
-from training.data.datasets import Split
-from training.importers.builder import Options
-from training.importers.frameworks.convert import convert
-from training.importers.frameworks.framework import find
-from training.report.neurobench import Measured, measure
+from spikeserve.models.complexity import Complexity
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.frameworks.convert import convert
+from spikeserve.training.importers.frameworks.framework import find
+from spikeserve.training.report.neurobench import Measured, measure
 
 SAMPLES, STEPS, CLASSES = 13, 9, 4
 # What is compared: over all samples, where the harness has it for each. `activations` are the outputs other than 0, and

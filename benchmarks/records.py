@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from models.coding.records import Records, binner, make_records, records_of, unwrapped
-from models.spec import EventBinning, EventRule, Polarity
+from spikeserve.models.coding.records import Records, binner, make_records, records_of, unwrapped
+from spikeserve.models.spec import EventBinning, EventRule, Polarity
 
 CALLS = 15
 CASES = {  # what: how it is binned, events and steps

@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.contestants.base import Skipped
-from models.coding import DenseInputs
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.spec.network import Network
 
 # NPROC is XLA's; it has no other way to be told.
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")

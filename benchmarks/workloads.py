@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from models.spec import Coding, Input, Spec
-from models.spec.parameters import Shape
+from spikeserve.models.spec import Coding, Input, Spec
+from spikeserve.models.spec.parameters import Shape
 
 GRID = 2.0**-12  # every weight is a multiple of it
 THRESHOLD = 1 + GRID / 2

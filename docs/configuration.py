@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from service.settings import ENVIRONMENT_PREFIX, Settings
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 
 PAGE = Path(__file__).parent / "configuration.md"
 
@@ -21,7 +21,7 @@ HEAD = f"""\
 Each setting is a flag of `spikeserve serve`, such as `--max-samples 64`, or an environment variable, such as
 `{ENVIRONMENT_PREFIX}MAX_SAMPLES=64`. A flag wins. An empty variable counts as not set, except for keys, where it
 stops the start. A mistake in a setting is one sentence and exit status 2. `spikeserve serve --help` prints the same
-list. `./scripts/serve` and `python -m service` take the same flags.
+list. `./scripts/serve` and `python -m spikeserve.service` take the same flags.
 
 | flag | default | values | meaning |
 |---|---|---|---|
@@ -38,7 +38,7 @@ def page() -> str:
 def row(name: str, field: FieldInfo) -> str:
     """Return the table's row of one setting; raises ValueError where it has no description."""
     if not field.description:
-        raise ValueError(f"service.settings.Settings.{name}: has no description, which its row needs")
+        raise ValueError(f"spikeserve.service.settings.Settings.{name}: has no description, which its row needs")
     text = field.description.replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")
     return f"| `--{name.replace('_', '-')}` | {default(field)} | {values(field)} | {text} |\n"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import optuna
 
-from training.config import TrainingConfig
-from training.data.datasets import load
-from training.fit.folder import RunFolder
-from training.fit.job import run_job
-from training.report.epochs import Epoch, Watcher
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import load
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.fit.job import run_job
+from spikeserve.training.report.epochs import Epoch, Watcher
 
 
 def objective(trial: optuna.Trial) -> float:

@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from training.library import LIF, publish, spike_loss
+from spikeserve.training.library import LIF, publish, spike_loss
 
 STEPS, EPOCHS = 8, 4
 

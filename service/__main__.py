@@ -1,4 +1,4 @@
-"""`python -m service`, which is `spikeserve serve`. Signal handlers are set first, since the imports take a second."""
+"""`python -m spikeserve.service`, which is `spikeserve serve`. Signal handlers are set first, since the imports take a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
-    from service.process.command_line import main as run
+    from spikeserve.service.process.command_line import main as run
 
     return run(arguments)
 

@@ -10,34 +10,34 @@ from functools import cache, partial
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from models.version import VERSION
-from service.catalog.registry import Registry
-from service.catalog.threads import Threads
-from service.http import openapi
-from service.http.control import Control
-from service.http.docs import install_docs
-from service.http.errors import install_handlers
-from service.http.middleware.keys import KeyCheck, KeyRing
-from service.http.middleware.origins import Cors, OriginCheck
-from service.http.middleware.requests import RequestMiddleware
-from service.http.middleware.tracing import TraceMiddleware
-from service.http.routes import predicting, router
-from service.http.services import Services
-from service.http.stream import sockets, streaming
-from service.http.v2.routes import inferring
-from service.http.v2.routes import router as v2
-from service.inference.body import BodyLimits
-from service.inference.heap import heap_trimmer, keep_trimming
-from service.inference.memory import MemoryBudget
-from service.inference.pipeline import Pipeline
-from service.inference.scheduler import Scheduler
-from service.inference.sessions.blob import Blobs, secret_of
-from service.inference.sessions.sequences import Sequences
-from service.inference.sessions.table import Sessions
-from service.settings import Settings
-from service.telemetry.metrics.app import Metrics
-from service.telemetry.tracing import Tracing
-from service.telemetry.v2_statistics import InferStatistics
+from spikeserve.models.version import VERSION
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.threads import Threads
+from spikeserve.service.http import openapi
+from spikeserve.service.http.control import Control
+from spikeserve.service.http.docs import install_docs
+from spikeserve.service.http.errors import install_handlers
+from spikeserve.service.http.middleware.keys import KeyCheck, KeyRing
+from spikeserve.service.http.middleware.origins import Cors, OriginCheck
+from spikeserve.service.http.middleware.requests import RequestMiddleware
+from spikeserve.service.http.middleware.tracing import TraceMiddleware
+from spikeserve.service.http.routes import predicting, router
+from spikeserve.service.http.services import Services
+from spikeserve.service.http.stream import sockets, streaming
+from spikeserve.service.http.v2.routes import inferring
+from spikeserve.service.http.v2.routes import router as v2
+from spikeserve.service.inference.body import BodyLimits
+from spikeserve.service.inference.heap import heap_trimmer, keep_trimming
+from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.pipeline import Pipeline
+from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.inference.sessions.blob import Blobs, secret_of
+from spikeserve.service.inference.sessions.sequences import Sequences
+from spikeserve.service.inference.sessions.table import Sessions
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.tracing import Tracing
+from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 
 def create_app(settings: Settings, control_class: type[Control] = Control) -> FastAPI:

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import ClassVar
 
-from models.errors import SpikeserveError
+from spikeserve.models.errors import SpikeserveError
 
 RETRY_AFTER_SECONDS = 2
 MAX_SHOWN = 60  # characters of a client's value that a sentence repeats

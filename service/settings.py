@@ -17,10 +17,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.bundle.copies import cache_of
-from models.bundle.remote import Url
-from models.bundle.repository import PRETRAINED
-from models.spec.price import LoadLimits
+from spikeserve.models.bundle.copies import cache_of
+from spikeserve.models.bundle.remote import Url
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.models.spec.price import LoadLimits
 
 ENVIRONMENT_PREFIX = "SPIKESERVE_"
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # a container's CPU limit: microseconds of CPU time per period, and the period

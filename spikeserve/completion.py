@@ -51,18 +51,18 @@ def table() -> Table:
     """Return all that can be completed with what is installed."""
     found = {"": Words(list(COMMANDS), ("--help", "--version")), "completion": Words(("bash", "zsh", "fish"))}
     try:
-        settings = import_module("service.settings").Settings.model_fields
+        settings = import_module("spikeserve.service.settings").Settings.model_fields
         flags = ["--help", *(f"--{name.replace('_', '-')}" for name in settings)]
         found |= {"serve": Words(flags=flags), "check": Words(flags=flags)}
     except ModuleNotFoundError:
         pass
     try:
-        batch = import_module("typer.main").get_command(import_module("service.batch.__main__").app)
+        batch = import_module("typer.main").get_command(import_module("spikeserve.service.batch.__main__").app)
         found |= dict(_words("batch", batch))
     except ModuleNotFoundError:
         pass
     try:
-        program = import_module("typer.main").get_command(import_module("training.__main__").app)
+        program = import_module("typer.main").get_command(import_module("spikeserve.training.__main__").app)
     except ModuleNotFoundError:
         return found
     for name, command in COMMANDS.items():

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from models.bundle import Contents, Golden
-from models.bundle.repository import ModelRepository
-from models.coding import encode
-from models.engines.onnx import graph as onnx_graph
-from models.engines.reference import ReferenceEngine
-from models.spec.network import FloatArray, Network
+from spikeserve.models.bundle import Contents, Golden
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.onnx import graph as onnx_graph
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec.network import FloatArray, Network
 
 
 def contents(network: Network, name: str = "toy", samples: FloatArray | None = None) -> Contents:

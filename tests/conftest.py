@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from models.errors import EngineUnavailable
-from models.spec.network import Network
-from service.settings import available_cores
+from spikeserve.models.errors import EngineUnavailable
+from spikeserve.models.spec.network import Network
+from spikeserve.service.settings import available_cores
 from tests.networks import network_of
 
 settings.register_profile("any machine", deadline=None)  # by itself Hypothesis fails an example of over 0.2 s

@@ -6,8 +6,8 @@ from typing import Any
 
 from numba.core import types
 
-from models.engines.event.stepping import Vector, VectorArithmetic
-from models.engines.event.vectors import Code, intrinsic
+from spikeserve.models.engines.event.stepping import Vector, VectorArithmetic
+from spikeserve.models.engines.event.vectors import Code, intrinsic
 
 
 @intrinsic

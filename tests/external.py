@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.bundle.external import ExternalContents
-from models.bundle.repository import ModelRepository
-from models.spec.onnx_contract import OnnxContract
+from spikeserve.models.bundle.external import ExternalContents
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.spec.onnx_contract import OnnxContract
 
 WEIGHT = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], np.float32)
 

@@ -13,10 +13,10 @@ from typing import Any, get_args
 import numpy as np
 from hypothesis import strategies as st
 
-from models.coding import DenseInputs
-from models.spec import Coding, Input, Readout, Spec
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import (
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.spec import Coding, Input, Readout, Spec
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import (
     FLOWS,
     FORGETS,
     GROWS,
@@ -35,7 +35,7 @@ from models.spec.nodes import (
     Spiking,
     Synapse,
 )
-from models.spec.parameters import Shape
+from spikeserve.models.spec.parameters import Shape
 
 
 def network_of(nodes: list[dict[str, Any]], tensors: dict[str, Any], **spec: Any) -> Network:
@@ -422,7 +422,7 @@ def dyadic_cases(draw: st.DrawFn, *, dyadic: bool = True) -> Case:
 def _leaving(node: dict[str, Any], shape: Shape) -> Shape:
     from pydantic import TypeAdapter
 
-    from models.spec.nodes import Node
+    from spikeserve.models.spec.nodes import Node
 
     leaving: Shape = TypeAdapter[Any](Node).validate_python(node).output_shape(shape)
     return leaving

@@ -10,14 +10,14 @@ from typing import Any
 import nir
 import numpy as np
 
-from models.coding import DenseInputs
-from models.engines.base import Record
-from models.engines.reference import ReferenceEngine
-from models.spec.network import FloatArray, Network
-from training.importers.builder import Options
-from training.importers.nir.convert import Conversion, convert
-from training.importers.nir.file import NirFile, read
-from training.importers.nir.rules import DialectName, GraphReset, Rules
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.base import Record
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.nir.convert import Conversion, convert
+from spikeserve.training.importers.nir.file import NirFile, read
+from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
 EULER = Rules(DialectName.NIR, 0.25, GraphReset.ZERO)
 

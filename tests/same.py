@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.engines import Record, RunResult, State
+from spikeserve.models.engines import Record, RunResult, State
 
 EVERYTHING = Record.RASTER | Record.MEMBRANE
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from models.bundle.repository import PRETRAINED, ModelRepository
-from service.app import create_app
-from service.catalog.registry import Registry
-from service.settings import Settings
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.service.app import create_app
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.settings import Settings
 
 with warnings.catch_warnings():  # Starlette would rather have httpx2, and says so at import
     warnings.simplefilter("ignore")
@@ -39,7 +39,7 @@ def serving(root: Path | str, *, wait: bool = True, **settings: Any) -> Iterator
 
 
 class Process:
-    """`python -m service` on a free port of the loopback, with what it has logged so far.
+    """`python -m spikeserve.service` on a free port of the loopback, with what it has logged so far.
 
     Its log is read as it comes, by a thread: a server whose output nobody reads would stop at a full pipe.
     """
@@ -84,7 +84,7 @@ class Process:
 
 @contextmanager
 def running(
-    root: Path | str, *flags: str, until: str = "model_ready", program: Sequence[str] = ("-m", "service")
+    root: Path | str, *flags: str, until: str = "model_ready", program: Sequence[str] = ("-m", "spikeserve.service")
 ) -> Iterator[Process]:
     """Run the service, or a Python program like it, as a process; go on once it listens and has logged `until`."""
     command = [sys.executable, *program, "--port", "0", "--repository", str(root), *flags]

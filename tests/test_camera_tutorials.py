@@ -21,9 +21,9 @@ import pytest
 
 from docs import cluster
 from docs import events as picture
-from models.version import VERSION
-from service.settings import ENVIRONMENT_PREFIX, Settings
 from spikeserve import Client, read_events
+from spikeserve.models.version import VERSION
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.pages import LOCAL, ROOT, block_with, blocks, section
 from tests.replicas import CLUSTER, NEEDS_HAPROXY, SERVE, proxied, replica
 from tests.serving import Process, running

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from spikeserve.training.config import AugmentConfig, DataConfig
+from spikeserve.training.data.datasets import LOADERS
 from tests.pages import ROOT, block_with, curl, section
 from tests.serving import running
 from tests.training.command_line import train_from_page
-from training.config import AugmentConfig, DataConfig
-from training.data.datasets import LOADERS
 
 PAGE = (ROOT / "docs/data.md").read_text()
 

@@ -16,14 +16,14 @@ import typer
 from typer.core import TyperGroup
 
 from docs import configuration, pages
-from service.settings import Settings
 from spikeserve.__main__ import COMMANDS
+from spikeserve.service.settings import Settings
+from spikeserve.training.__main__ import app
+from spikeserve.training.commands.groups import RUN
 from tests.bundles import publish
 from tests.networks import toy
 from tests.pages import ROOT, blocks
 from tests.serving import serving
-from training.__main__ import app
-from training.commands.groups import RUN
 
 SITE = pages.places()
 PAGES = [path for path in SITE if path.endswith(".md")]
@@ -161,7 +161,9 @@ def test_a_page_serves_with_flags_that_there_are(page: str, arguments: str) -> N
     ("page", "arguments"),
     [
         (page, arguments)
-        for page, arguments in commands("spikeserve", ".venv/bin/python -m training", "python -m training")
+        for page, arguments in commands(
+            "spikeserve", ".venv/bin/python -m spikeserve.training", "python -m spikeserve.training"
+        )
         if by_training(arguments)
     ],
 )

@@ -14,10 +14,10 @@ import httpx
 import numpy as np
 import pytest
 
-from models.spec import Coding
+from spikeserve.models.spec import Coding
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.datasets import load
 from tests.serving import ROOT, Process, running, running_shipped
-from training.config import DataConfig
-from training.data.datasets import load
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_64_clients_at_once_get_what_they_get_alone(shipped: Process) -> None:
 def test_train_then_serve_answers_with_the_counts_of_the_evaluation(tmp_path: Path) -> None:
     arguments = ["fit", "--architecture", "32", "--epochs", "2", "--repository", "repository", "--name", "digits"]
     subprocess.run(
-        [sys.executable, "-m", "training", *arguments],
+        [sys.executable, "-m", "spikeserve.training", *arguments],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=True,

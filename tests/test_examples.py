@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bundle.repository import ModelRepository
-from models.engines import EngineName, create
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import EngineName, create
 from tests.serving import Process, running_shipped
 from tests.sources import ROOT
 

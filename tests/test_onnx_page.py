@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models.engines.onnx.fields import MAX_BYTES
-from models.spec import Task
-from models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
+from spikeserve.models.engines.onnx.fields import MAX_BYTES
+from spikeserve.models.spec import Task
+from spikeserve.models.spec.onnx_contract import AxisLayout, OnnxContract, OutputKind
+from spikeserve.training.__main__ import app
 from tests.pages import ROOT, blocks, section
 from tests.serving import serving
-from training.__main__ import app
 
 PAGE = (ROOT / "docs/onnx.md").read_text()
 

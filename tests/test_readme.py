@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle.repository import PRETRAINED
-from models.engines import EngineName
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.models.engines import EngineName
 from tests.bundles import publish
 from tests.networks import regression
 from tests.pages import LOCAL, ROOT, block_with, blocks, curl, section

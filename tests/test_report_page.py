@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models.complexity import CONSTANTS, ESTIMATES
-from models.complexity.neuron_operations import OPERATIONS
-from models.spec.rules import Reset
+from spikeserve.models.complexity import CONSTANTS, ESTIMATES
+from spikeserve.models.complexity.neuron_operations import OPERATIONS
+from spikeserve.models.spec.rules import Reset
+from spikeserve.training.__main__ import app
 from tests.pages import ROOT, block_with, curl, section
 from tests.serving import running_shipped
-from training.__main__ import app
 
 PAGE = (ROOT / "docs/report.md").read_text()
 
@@ -24,7 +24,7 @@ def test_the_command_writes_every_metric_and_estimate_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (arguments,) = re.findall(
-        r"^\.venv/bin/python -m training (.*)$", block_with(PAGE, "sh", "-m training"), re.MULTILINE
+        r"^\.venv/bin/python -m spikeserve.training (.*)$", block_with(PAGE, "sh", "-m training"), re.MULTILINE
     )
     words = [str(ROOT / word) if word.startswith("models/") else word for word in shlex.split(arguments)]
     monkeypatch.chdir(tmp_path)

@@ -118,16 +118,16 @@ def test_install_refuses_a_python_that_is_too_old_in_one_sentence(project: Path)
 
 def test_serve_serves_what_ships_until_there_is_a_repository_and_a_setting_overrides_both(project: Path) -> None:
     serve = project / "scripts/serve"
-    assert run(serve, "--port", "9").stdout == "python -m service --port 9\nrepository models/pretrained\n"
+    assert run(serve, "--port", "9").stdout == "python -m spikeserve.service --port 9\nrepository models/pretrained\n"
     (project / "repository").mkdir()
-    assert run(serve).stdout == "python -m service\nrepository repository\n"
-    assert run(serve, SPIKESERVE_REPOSITORY="/other").stdout == "python -m service\nrepository /other\n"
+    assert run(serve).stdout == "python -m spikeserve.service\nrepository repository\n"
+    assert run(serve, SPIKESERVE_REPOSITORY="/other").stdout == "python -m spikeserve.service\nrepository /other\n"
 
 
 def test_train_publishes_beside_the_models_that_ship_where_serve_finds_it(project: Path) -> None:
     trained = run(project / "scripts/train", "--epochs", "1")
     assert trained.returncode == 0, trained.stderr
-    assert "python -m training fit --repository repository --epochs 1" in trained.stdout
+    assert "python -m spikeserve.training fit --repository repository --epochs 1" in trained.stdout
     assert (project / "repository/digits/1/bundle.json").is_file()
     assert not list(project.glob("repository.*"))
     assert "repository repository" in run(project / "scripts/serve").stdout

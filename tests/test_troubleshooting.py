@@ -9,9 +9,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from models.coding import encode
-from models.engines import Record
-from models.engines.reference import ReferenceEngine
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import Record
+from spikeserve.models.engines.reference import ReferenceEngine
 from tests.networks import network_of
 from tests.pages import ROOT, section
 

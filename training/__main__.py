@@ -1,4 +1,4 @@
-"""`python -m training`: fit a network, evaluate it, export it as a bundle."""
+"""`python -m spikeserve.training`: fit a network, evaluate it, export it as a bundle."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import typer
 
-from training.commands.calibrate import calibrate_model
-from training.commands.fit import fit
-from training.commands.groups import RUN, exports, imports
-from training.commands.lr_range import lr_range
-from training.commands.report import report
-from training.commands.runs import evaluate_run, export_run
-from training.commands.told import sentence_of
-from training.importers.frameworks.commands import verify
-from training.importers.nir.commands import check_command
-from training.importers.onnx.commands import import_command as import_onnx
+from spikeserve.training.commands.calibrate import calibrate_model
+from spikeserve.training.commands.fit import fit
+from spikeserve.training.commands.groups import RUN, exports, imports
+from spikeserve.training.commands.lr_range import lr_range
+from spikeserve.training.commands.report import report
+from spikeserve.training.commands.runs import evaluate_run, export_run
+from spikeserve.training.commands.told import sentence_of
+from spikeserve.training.importers.frameworks.commands import verify
+from spikeserve.training.importers.nir.commands import check_command
+from spikeserve.training.importers.onnx.commands import import_command as import_onnx
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(fit)

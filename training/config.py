@@ -19,11 +19,11 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import AfterValidator, Field, ValidationError
 
-from models.spec import Coding, Readout, describe_first_error
-from models.spec.nodes import Fire, Reset
-from models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size
-from training.errors import InvalidConfig
-from training.files import read_bytes
+from spikeserve.models.spec import Coding, Readout, describe_first_error
+from spikeserve.models.spec.nodes import Fire, Reset
+from spikeserve.models.spec.parameters import Float32, Fraction, Frozen, Positive32, Size
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.files import read_bytes
 
 MAX_BYTES = 2**20  # of a file; one with every field has two thousand
 

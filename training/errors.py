@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.errors import SpikeserveError
+from spikeserve.models.errors import SpikeserveError
 
 
 class TrainingError(SpikeserveError):

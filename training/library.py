@@ -5,9 +5,9 @@ See docs/training.md, "In your own code".
 
 from __future__ import annotations
 
-from training.fit.losses import membrane_loss, spike_loss
-from training.fit.modules import ALIF, IF, LI, LIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
-from training.importers.frameworks.own import publish
+from spikeserve.training.fit.losses import membrane_loss, spike_loss
+from spikeserve.training.fit.modules import ALIF, IF, LI, LIF, CubaALIF, CubaLI, CubaLIF, Delay, PerStep
+from spikeserve.training.importers.frameworks.own import publish
 
 __all__ = [
     "ALIF",

@@ -8,11 +8,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from models.coding import DenseInputs
-from models.engines.base import Counts
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import LIF, Fire, Node, Reset, Spiking, Weighted
-from models.spec.parameters import Shape
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.base import Counts
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import LIF, Fire, Node, Reset, Spiking, Weighted
+from spikeserve.models.spec.parameters import Shape
 
 Run: TypeAlias = Callable[[], Counts]  # one run from rest, to the spike counts (batch, classes)
 

@@ -7,8 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from benchmarks.contestants.base import Job, Run, Skipped
-from models.engines import EngineName
-from models.engines.base import Counts
+from spikeserve.models.engines import EngineName
+from spikeserve.models.engines.base import Counts
 
 OURS = tuple(str(engine) for engine in EngineName if engine is not EngineName.REFERENCE)
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contestants.base import Job, Run
-from models.engines.base import Counts
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, Node, Pool2d, SumPool2d
-from models.spec.parameters import Shape
+from spikeserve.models.engines.base import Counts
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import AvgPool2d, Conv2d, Flatten, Linear, MaxPool2d, Node, Pool2d, SumPool2d
+from spikeserve.models.spec.parameters import Shape
 
 Array: TypeAlias = Any  # JAX is not typed here
 Connection: TypeAlias = Callable[[Array], Array]

@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.contestants.base import Job, Run, Stage, scaled, stages
 from benchmarks.contestants.jax_stack import Array, connection, jitted
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import Conv2d, Flatten, Linear, MaxPool2d, Node
-from models.spec.parameters import Shape
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Conv2d, Flatten, Linear, MaxPool2d, Node
+from spikeserve.models.spec.parameters import Shape
 
 ALMOST_ONE = 1 - 2.0**-23
 KEY = jax.random.PRNGKey(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.contestants.base import Job, Run, Skipped
-from models.engines import EngineName, available, create
+from spikeserve.models.engines import EngineName, available, create
 
 
 def prepare(engine: EngineName, job: Job) -> Run:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.contestants import torch_stack
 from benchmarks.contestants.base import Job, Run, Skipped, Stage
-from models.engines.base import Counts
+from spikeserve.models.engines.base import Counts
 
 # Each step's membrane is kept in memory: without that, the code of a step holds that of all steps before it, which runs
 # no faster and takes minutes to compile.

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.contestants.base import Job, Run, Stage, stages
-from models.engines.base import Counts
-from models.engines.torch.connections import SumPool
-from models.engines.torch.network import SpikingNetwork
-from models.spec.network import Network
+from spikeserve.models.engines.base import Counts
+from spikeserve.models.engines.torch.connections import SumPool
+from spikeserve.models.engines.torch.network import SpikingNetwork
+from spikeserve.models.spec.network import Network
 
 # Takes a stage, returns its neurons from rest as currents (time, batch, *shape) -> spikes of the same shape.
 Neurons: TypeAlias = Callable[[Stage], Callable[[Tensor], Tensor]]

@@ -75,7 +75,7 @@ def servers(folder: Path, served: Streamed) -> Iterator[dict[str, Server]]:
         ]
         # What is measured is how many events it can take, and not how many it lets a session send.
         flags += ["--max-session-events", "1000000000"]
-        found = {"spikeserve": start("-m", "service", *flags, "--port", str(free_port()))}
+        found = {"spikeserve": start("-m", "spikeserve.service", *flags, "--port", str(free_port()))}
         for framework in ("spikingjelly", "norse"):
             if find_spec(framework):
                 peer = ("-m", "benchmarks.live.peers.server", framework, served.name, str(free_port()))

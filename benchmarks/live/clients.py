@@ -16,7 +16,7 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks.live.networks import WINDOW_US
-from models.coding.records import Records
+from spikeserve.models.coding.records import Records
 
 MESSAGE = 4096  # events of a message, where a client sends all that it has
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.coding.records import Records, make_records
-from models.spec import Spec
-from models.spec.network import Network
+from spikeserve.models.coding.records import Records, make_records
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
 from tests.bundles import publish
 
 WINDOW_US = 10_000

@@ -16,7 +16,7 @@ from typing import IO
 
 from benchmarks.scale.processor import Processes, below, called, command_line, of_group
 from benchmarks.serving.processes import free_port, running
-from models.bundle.repository import PRETRAINED
+from spikeserve.models.bundle.repository import PRETRAINED
 
 READY = "/health/ready"
 RAYS_HAPROXY = "haproxy-serve"  # the folder of its configuration
@@ -120,6 +120,16 @@ def _configuration(port: int, urls: list[str]) -> str:
 @contextmanager
 def _server(log: IO[str], *flags: str) -> Iterator[tuple[str, Processes]]:
     port = free_port()
-    command = [sys.executable, "-m", "service", "--port", str(port), "--threads", "1", "--log-level", "error"]
+    command = [
+        sys.executable,
+        "-m",
+        "spikeserve.service",
+        "--port",
+        str(port),
+        "--threads",
+        "1",
+        "--log-level",
+        "error",
+    ]
     with running([*command, "--repository", str(PRETRAINED), *flags], port, log, READY) as server, server.awake():
         yield server.url, of_group(server.process.pid)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 
-from models.bundle.repository import PRETRAINED
-from service.batch.cluster import connected
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.service.batch.cluster import connected
 
 
 def main(replicas: int, port: int) -> None:
@@ -16,7 +16,7 @@ def main(replicas: int, port: int) -> None:
         from ray import serve  # after `connected`, which sets what it reads at import
 
         from deploy.ray.serving import deployment
-        from service.process.flags import read_settings
+        from spikeserve.service.process.flags import read_settings
 
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         settings = read_settings(["--threads", "1", "--log-level", "error", "--repository", str(PRETRAINED)])

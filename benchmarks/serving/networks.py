@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from models.bundle import Contents, Golden
-from models.bundle.repository import ModelRepository
-from models.coding import encode
-from models.engines.onnx import graph as onnx_graph
-from models.engines.reference import ReferenceEngine
-from models.spec import Spec
-from models.spec.network import FloatArray, Network
-from training.fit.exact import round_to_grid
+from spikeserve.models.bundle import Contents, Golden
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.onnx import graph as onnx_graph
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.training.fit.exact import round_to_grid
 
 TIME_STEPS = 25
 DECAY = 0.9

@@ -29,7 +29,7 @@ from benchmarks.soak.figures import Figure
 from benchmarks.soak.networks import HEAVY, SMALL
 from benchmarks.soak.phases import PHASES, Phase
 from benchmarks.soak.scale import FULL, QUICK, Scale
-from models.bundle.repository import PRETRAINED
+from spikeserve.models.bundle.repository import PRETRAINED
 
 WIDTH = 120  # of the table, also where there is no terminal
 
@@ -70,7 +70,7 @@ def soak(phases: list[Phase], scale: Scale) -> list[Figure]:
             with tempfile.TemporaryFile("w+") as log:
                 port = free_port()
                 flags = ("--port", str(port), "--repository", str(folder), "--default-model", SMALL.name, *phase.flags)
-                command = [sys.executable, "-m", "service", *flags]
+                command = [sys.executable, "-m", "spikeserve.service", *flags]
                 with running(command, port, log, phase.until) as server, server.awake():
                     found = asyncio.run(phase.run(server, scale, lambda part: progress.update(bar, completed=part)))  # noqa: B023
                 log.seek(0)

@@ -21,12 +21,12 @@ from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.scale import Scale, Tick, connect
 from benchmarks.soak.watch import LIVE_MILLISECONDS, watching
-from models.bundle import Contents, Golden
-from models.bundle.repository import ModelRepository
-from models.coding import encode
-from models.engines.reference import ReferenceEngine
-from models.spec import Spec
-from models.spec.network import Network
+from spikeserve.models.bundle import Contents, Golden
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
 
 NAME = "labels"
 LABELS, INPUTS = 10_000, 4

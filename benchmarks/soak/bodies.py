@@ -26,7 +26,7 @@ from benchmarks.soak.hostile import mutated
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.questions import is_exact, questions, wrong
 from benchmarks.soak.scale import MEANT, Scale, Tick, connect
-from models.spec import Coding
+from spikeserve.models.spec import Coding
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.http.recordings import FILES, camera, csv, npy, records, structured

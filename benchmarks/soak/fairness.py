@@ -21,7 +21,7 @@ from benchmarks.serving.processes import Server
 from benchmarks.soak.client import NoAnswer, get, post
 from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.scale import Scale, Tick, connect
-from models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
 
 DIGITS, BRAILLE = "digits", "braille"
 TINY_MILLISECONDS, HEALTH_MILLISECONDS = 60.0, 30.0  # targets: the 99th percentile, on two cores

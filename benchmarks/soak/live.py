@@ -30,9 +30,9 @@ from benchmarks.soak.figures import Figure, percentile
 from benchmarks.soak.networks import SMALL
 from benchmarks.soak.scale import Scale, Tick
 from benchmarks.soak.watch import LIVE_MILLISECONDS, watching
-from models.coding import binner
-from models.coding.records import Records
-from models.engines.reference import ReferenceEngine
+from spikeserve.models.coding import binner
+from spikeserve.models.coding.records import Records
+from spikeserve.models.engines.reference import ReferenceEngine
 
 SERVED = NETWORKS[0]
 CLIENTS, STREAMS, WINDOWS, EVENTS = 64, 8, 40, 60

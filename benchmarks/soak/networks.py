@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.serving.networks import NETWORKS, Served
-from models.spec import Coding, Spec
-from models.spec.network import Network
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec.network import Network
 
 
 @dataclass(frozen=True)

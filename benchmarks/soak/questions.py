@@ -12,8 +12,8 @@ from benchmarks.serving.networks import Served
 from benchmarks.serving.processes import Server
 from benchmarks.soak.client import post
 from benchmarks.soak.scale import connect
-from models.coding import encode
-from models.engines.reference import ReferenceEngine
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.reference import ReferenceEngine
 
 
 class Question(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs
-from models.engines.base import Counts
-from models.spec.network import FloatArray, Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.base import Counts
+from spikeserve.models.spec.network import FloatArray, Network
 
 Targets = NDArray[np.int64]  # (batch,), class indices
 

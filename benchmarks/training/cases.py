@@ -17,7 +17,7 @@ from benchmarks.cases import build as build_inputs
 from benchmarks.training.base import OURS, Rule, Targets
 from benchmarks.training.reference import rasters
 from benchmarks.workloads import THRESHOLD, Activity, Workload
-from models.spec.network import Network
+from spikeserve.models.spec.network import Network
 
 # Ours, and that of every library whose rule is another; where it also fires a step late, the same spikes are moved.
 RULES = (OURS, Rule(late_reset=True))

@@ -18,8 +18,8 @@ from benchmarks.contestants.base import Skipped
 from benchmarks.training.base import Job, Targets
 from benchmarks.training.choose import start
 from benchmarks.workloads import LIF, Workload, linear
-from models.coding import DenseInputs
-from models.spec.network import FloatArray
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.spec.network import FloatArray
 
 DIGITS = Workload(
     name="digits",

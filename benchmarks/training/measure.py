@@ -15,7 +15,7 @@ from benchmarks.training.cases import TrainingCase
 from benchmarks.training.choose import CONTESTANTS
 from benchmarks.training.reference import difference, expected
 from benchmarks.workers import Worker
-from models.spec.nodes import Spiking
+from spikeserve.models.spec.nodes import Spiking
 
 # What the project promises of a step on the same weights: the loss absolutely, the gradients relative to their norm.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from benchmarks.training.base import SLOPE, Job
 from benchmarks.training.torch_stack import TorchTraining
-from training.config import Surrogate
-from training.fit.network import TrainingNetwork
-from training.fit.surrogate import SurrogateThreshold
+from spikeserve.training.config import Surrogate
+from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
 def prepare(job: Job) -> TorchTraining:

@@ -13,7 +13,7 @@ from benchmarks.contestants.torch_stack import layers, recurrent
 from benchmarks.training import torch_stack
 from benchmarks.training.base import SLOPE, Job, Outcome, Rule
 from benchmarks.training.torch_stack import TorchTraining
-from models.spec.network import FloatArray, Network
+from spikeserve.models.spec.network import FloatArray, Network
 
 
 def prepare(job: Job, rule: Rule) -> TorchTraining:

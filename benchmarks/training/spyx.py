@@ -20,10 +20,10 @@ from spyx.nn import LIF, RLIF, run
 from benchmarks.contestants.base import Skipped, stages
 from benchmarks.contestants.jax_stack import Array, channels_last
 from benchmarks.training.base import SLOPE, Job, Targets
-from models.engines.base import Counts
-from models.spec.network import FloatArray
-from models.spec.nodes import Conv2d, Flatten, Linear, MaxPool2d, Node
-from models.spec.parameters import Shape
+from spikeserve.models.engines.base import Counts
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.nodes import Conv2d, Flatten, Linear, MaxPool2d, Node
+from spikeserve.models.spec.parameters import Shape
 
 
 class Batch(NamedTuple):

@@ -17,8 +17,8 @@ from torch.nn import functional as F  # noqa: N812  (its usual name)
 from benchmarks.contestants.base import Skipped, Stage
 from benchmarks.contestants.torch_stack import layers, recurrent
 from benchmarks.training.base import Job, Targets
-from models.engines.base import Counts
-from models.spec.network import FloatArray, Network
+from spikeserve.models.engines.base import Counts
+from spikeserve.models.spec.network import FloatArray, Network
 
 Step = TypeVar("Step", bound=Callable[..., Any])
 

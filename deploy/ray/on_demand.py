@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from models.errors import SpikeserveError
-from service.catalog.registry import Registry
-from service.errors import ModelNotFound, ServiceError, shown
-from service.http.errors import error_response
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.errors import ModelNotFound, ServiceError, shown
+from spikeserve.service.http.errors import error_response
 
 Load = Callable[[str], Awaitable[SimpleNamespace]]
 

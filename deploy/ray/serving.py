@@ -18,14 +18,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.ray.on_demand import OnDemand, loader
 from ray import serve
-from service.app import create_app
-from service.catalog.mirror import tell
-from service.errors import LoadFailed, Misconfigured
-from service.http.control import Control
-from service.http.services import Services
-from service.process.flags import read_settings
-from service.settings import Settings
-from service.telemetry import logs
+from spikeserve.service.app import create_app
+from spikeserve.service.catalog.mirror import tell
+from spikeserve.service.errors import LoadFailed, Misconfigured
+from spikeserve.service.http.control import Control
+from spikeserve.service.http.services import Services
+from spikeserve.service.process.flags import read_settings
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry import logs
 
 PER_REPLICA = "models_per_replica"
 

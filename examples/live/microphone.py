@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikeserve import Client, SpikeserveError
-from training.data.audio import AudioToSpikes, Signal, mel_filters, read_wav
-from training.errors import InvalidData
+from spikeserve.training.data.audio import AudioToSpikes, Signal, mel_filters, read_wav
+from spikeserve.training.errors import InvalidData
 
 RATE = 16_000  # samples per second of the microphone
 BLOCK_SECONDS = 0.05  # of sound that come at once

@@ -1,6 +1,6 @@
 """The bundle, which is one immutable version of one model on disk, and the model repository, which holds bundles."""
 
-from models.bundle.bundle import (
+from spikeserve.models.bundle.bundle import (
     DEFAULT_LIMITS,
     FIRING_RATE,
     MANIFEST,

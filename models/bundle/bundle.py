@@ -30,17 +30,17 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from models.coding import DenseInputs
-from models.engines.anytime import Calibration
-from models.engines.base import Counts, Runner
-from models.engines.declared import EngineName, create, preferred
-from models.errors import InvalidBundle, InvalidInput, InvalidSpec
-from models.spec import Spec, describe_first_error
-from models.spec.network import FloatArray, Network
-from models.spec.parameters import Frozen, Name
-from models.spec.price import LoadLimits, Price
-from models.spec.readouts import Reduction
-from models.version import VERSION
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.anytime import Calibration
+from spikeserve.models.engines.base import Counts, Runner
+from spikeserve.models.engines.declared import EngineName, create, preferred
+from spikeserve.models.errors import InvalidBundle, InvalidInput, InvalidSpec
+from spikeserve.models.spec import Spec, describe_first_error
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.parameters import Frozen, Name
+from spikeserve.models.spec.price import LoadLimits, Price
+from spikeserve.models.spec.readouts import Reduction
+from spikeserve.models.version import VERSION
 
 MANIFEST = "bundle.json"
 FIRING_RATE = "firing_rate."  # of the manifest's metrics: before the name of a layer

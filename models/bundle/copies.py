@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.bundle import DEFAULT_LIMITS
-from models.bundle.remote import INCOMING, Remote, is_url
-from models.bundle.repository import ModelRepository, require_name
-from models.spec.price import LoadLimits
+from spikeserve.models.bundle import DEFAULT_LIMITS
+from spikeserve.models.bundle.remote import INCOMING, Remote, is_url
+from spikeserve.models.bundle.repository import ModelRepository, require_name
+from spikeserve.models.spec.price import LoadLimits
 
 CACHE = "SPIKESERVE_REPOSITORY_CACHE"  # the variable that names the folder of all copies
 OUTGOING = ".outgoing-"  # what begins the names of folders that are no version any more

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import READOUT_TOLERANCE
-from models.coding import DenseInputs, encode
-from models.engines.base import Runner, RunResult, joined
-from models.errors import InvalidBundle, InvalidInput
-from models.spec import Coding
-from models.spec.network import FloatArray
-from models.spec.onnx_contract import OnnxContract
+from spikeserve.models.bundle import READOUT_TOLERANCE
+from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.engines.base import Runner, RunResult, joined
+from spikeserve.models.errors import InvalidBundle, InvalidInput
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.onnx_contract import OnnxContract
 
 if TYPE_CHECKING:  # ONNX Runtime may be missing
-    from models.engines.onnx.external import ContractEngine
+    from spikeserve.models.engines.onnx.external import ContractEngine
 
 SEED = 0
 DENSITY = 0.25  # of the spikes in a random raster

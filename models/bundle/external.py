@@ -17,15 +17,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from models.bundle import DEFAULT_LIMITS, Bundle, File, Header, header_of, read_files, read_manifest, write_files
-from models.bundle.dry_run import SAMPLES, random_inputs, verify
-from models.coding import DenseInputs
-from models.engines.base import Runner
-from models.engines.declared import EngineName, check
-from models.errors import EngineUnavailable, InvalidBundle
-from models.spec import Spec
-from models.spec.onnx_contract import OnnxContract
-from models.spec.price import LoadLimits, Price
+from spikeserve.models.bundle import (
+    DEFAULT_LIMITS,
+    Bundle,
+    File,
+    Header,
+    header_of,
+    read_files,
+    read_manifest,
+    write_files,
+)
+from spikeserve.models.bundle.dry_run import SAMPLES, random_inputs, verify
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.base import Runner
+from spikeserve.models.engines.declared import EngineName, check
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.models.spec.price import LoadLimits, Price
 
 
 class ExternalManifest(Header):
@@ -82,7 +91,7 @@ class ExternalBundle:
                 f"engine '{name}' on '{device}': the model is only an ONNX graph, which engine 'onnx' runs on 'cpu'"
             )
         check(name, device)
-        from models.engines.onnx.external import ContractEngine
+        from spikeserve.models.engines.onnx.external import ContractEngine
 
         return ContractEngine(self.task, self.onnx_model)
 
@@ -91,7 +100,7 @@ class ExternalBundle:
 
         Only after this does an engine run several samples at once, where the contract promises independent rows.
         """
-        from models.engines.onnx.external import ContractEngine
+        from spikeserve.models.engines.onnx.external import ContractEngine
 
         if not isinstance(engine, ContractEngine):
             raise TypeError(f"engine '{engine.name}' does not run an external ONNX model")

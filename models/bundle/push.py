@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.bundle.external import read_any
-from models.bundle.remote import Remote
-from models.errors import SpikeserveError
+from spikeserve.models.bundle.external import read_any
+from spikeserve.models.bundle.remote import Remote
+from spikeserve.models.errors import SpikeserveError
 
 HELP = """\
 usage: spikeserve push BUNDLE URL

@@ -24,12 +24,12 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
-from models.bundle import MANIFEST
-from models.bundle.bundle import MAX_BYTES, File, Sha256
-from models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, MAX_VERSION, flush
-from models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line
-from models.folders import made
-from models.spec import describe_first_error
+from spikeserve.models.bundle import MANIFEST
+from spikeserve.models.bundle.bundle import MAX_BYTES, File, Sha256
+from spikeserve.models.bundle.repository import DEFAULT, MAX_DEFAULT_BYTES, MAX_VERSION, flush
+from spikeserve.models.errors import InvalidBundle, InvalidInput, SpikeserveError, bounded_line
+from spikeserve.models.folders import made
+from spikeserve.models.spec import describe_first_error
 
 CLAIM = ".claim"  # the file that a publisher makes first: its version is taken
 CHUNK = 2**22  # bytes that are read at once

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
-from models.bundle.external import AnyBundle, ExternalBundle, ExternalContents, read_any
-from models.errors import BundleNotFound, InvalidBundle, InvalidInput
-from models.folders import made
-from models.spec.price import LoadLimits
+from spikeserve.models.bundle import DEFAULT_LIMITS, MANIFEST, Bundle, Contents
+from spikeserve.models.bundle.external import AnyBundle, ExternalBundle, ExternalContents, read_any
+from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from spikeserve.models.folders import made
+from spikeserve.models.spec.price import LoadLimits
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 

@@ -1,9 +1,9 @@
 """Input coding: checks a client's samples, events and event records and encodes them as the input at each step."""
 
-from models.coding.encode import MAX_SEED, encode, encode_next, normalise
-from models.coding.events import EventCoder, Events, encode_events, indices, rasterise
-from models.coding.inputs import DenseInputs, EventInputs, Inputs, join_inputs
-from models.coding.records import (
+from spikeserve.models.coding.encode import MAX_SEED, encode, encode_next, normalise
+from spikeserve.models.coding.events import EventCoder, Events, encode_events, indices, rasterise
+from spikeserve.models.coding.inputs import DenseInputs, EventInputs, Inputs, join_inputs
+from spikeserve.models.coding.records import (
     RECORD,
     EventBinner,
     Records,

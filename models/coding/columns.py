@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.records import ON, RECORD, Records, Times
-from models.errors import InvalidInput
+from spikeserve.models.coding.records import ON, RECORD, Records, Times
+from spikeserve.models.errors import InvalidInput
 
 MOST = {"t": 2**62, "x": 2**16, "y": 2**15, "p": 2**16, "unit": 2**16}  # what each column is below
 MAX_NAMES = 100  # characters of them in a sentence

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.coding.encode import uniform
-from models.errors import InvalidInput
-from models.spec import Coding
-from models.spec.network import FloatArray
+from spikeserve.models.coding.encode import uniform
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import FloatArray
 
 
 def decode(spikes: FloatArray, coding: Coding, seed: int = 0) -> FloatArray:

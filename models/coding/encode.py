@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.inputs import DenseInputs
-from models.errors import InvalidInput
-from models.spec import Coding, Input, OutOfRange, Task
-from models.spec.network import FloatArray
-from models.spec.parameters import Shape, show
+from spikeserve.models.coding.inputs import DenseInputs
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, Input, OutOfRange, Task
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import Shape, show
 
 MAX_SEED = 2**64 - 1
 PHILOX_WORDS = 4  # numbers that each count of the generator gives

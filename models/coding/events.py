@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.encode import encode
-from models.coding.inputs import EventInputs, Inputs, Ints, offsets, unless_ones
-from models.errors import InvalidInput
-from models.spec import EventRule, Input, OutOfRange, Task
-from models.spec.network import FloatArray
+from spikeserve.models.coding.encode import encode
+from spikeserve.models.coding.inputs import EventInputs, Inputs, Ints, offsets, unless_ones
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import EventRule, Input, OutOfRange, Task
+from spikeserve.models.spec.network import FloatArray
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InvalidInput
-from models.spec.network import FloatArray
-from models.spec.parameters import Shape, show
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import Shape, show
 
 Samples: TypeAlias = slice | NDArray[np.intp]  # which samples of a batch, by a slice or by their places
 Ints: TypeAlias = NDArray[np.int64]

@@ -18,10 +18,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.coding.events import EventCoder
-from models.coding.inputs import Inputs
-from models.errors import InvalidInput
-from models.spec import EventBinning, EventRule, Origin, Polarity, Task
+from spikeserve.models.coding.events import EventCoder
+from spikeserve.models.coding.inputs import Inputs
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import EventBinning, EventRule, Origin, Polarity, Task
 
 RECORD = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2")])
 ON = 2**15  # the bit of y that is the polarity

@@ -4,7 +4,7 @@ NeuroBench defines them in "The NeuroBench framework for benchmarking neuromorph
 (Yik et al., Nature Communications 16, 2025); what its harness, version 2.3, computes is followed to the integer.
 """
 
-from models.complexity.complexity import Complexity, Work
-from models.complexity.energy import CONSTANTS, ESTIMATES
+from spikeserve.models.complexity.complexity import Complexity, Work
+from spikeserve.models.complexity.energy import CONSTANTS, ESTIMATES
 
 __all__ = ["CONSTANTS", "ESTIMATES", "Complexity", "Work"]

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import Inputs
-from models.complexity.connections import Connection, connections_of
-from models.complexity.energy import Energy
-from models.complexity.operations import Replay
-from models.engines.base import Counts, Record, RunResult, joined
-from models.engines.stop import Stop
-from models.spec.network import Network
-from models.spec.nodes import Neuron, Threshold
+from spikeserve.models.coding import Inputs
+from spikeserve.models.complexity.connections import Connection, connections_of
+from spikeserve.models.complexity.energy import Energy
+from spikeserve.models.complexity.operations import Replay
+from spikeserve.models.engines.base import Counts, Record, RunResult, joined
+from spikeserve.models.engines.stop import Stop
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Neuron, Threshold
 
 FLOAT_BYTES = 4
 GROUP_BYTES = 2**25  # of what is recorded at once, unless one sample has more

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.fan_out import fan_out
-from models.spec.network import Network
-from models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Spread, Weighted, Window
-from models.spec.parameters import Shape
+from spikeserve.models.engines.fan_out import fan_out
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Spread, Weighted, Window
+from spikeserve.models.spec.parameters import Shape
 
 
 @dataclass(frozen=True)

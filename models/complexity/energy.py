@@ -28,10 +28,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.complexity.connections import Connection
-from models.engines.state import arrays_of
-from models.spec.network import Network
-from models.spec.nodes import Neuron
+from spikeserve.models.complexity.connections import Connection
+from spikeserve.models.engines.state import arrays_of
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Neuron
 
 SOURCE = "Horowitz, ISSCC 2014, figure 1.1.9: 45 nm, 0.9 V"
 

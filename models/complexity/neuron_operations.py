@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from models.spec.network import Network
-from models.spec.nodes import LIF, Alpha, CubaLIF, Neuron
-from models.spec.rules import Charge, Reset, Synapse
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import LIF, Alpha, CubaLIF, Neuron
+from spikeserve.models.spec.rules import Charge, Reset, Synapse
 
 # The harness' numbers are by snnTorch's classes Leaky, Synaptic and Alpha, which become these nodes, and their resets.
 # It has some for Lapicque too, which becomes a LIF here and computes the same; and none for any other class or reset.

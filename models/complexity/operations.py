@@ -16,15 +16,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import Inputs
-from models.complexity.connections import Connection
-from models.engines import plain
-from models.engines.base import Counts, RunResult
-from models.engines.reference import ReferenceEngine
-from models.engines.state import longest_delay
-from models.engines.stop import Stop, check
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import Conv1d, Conv2d, Delay, Linear, Neuron, Node, Spiking, Weighted
+from spikeserve.models.coding import Inputs
+from spikeserve.models.complexity.connections import Connection
+from spikeserve.models.engines import plain
+from spikeserve.models.engines.base import Counts, RunResult
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.state import longest_delay
+from spikeserve.models.engines.stop import Stop, check
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Conv1d, Conv2d, Delay, Linear, Neuron, Node, Spiking, Weighted
 
 BLOCK_VALUES = 2**20  # of the widest layer that are there at once, unless one step of a batch has more
 

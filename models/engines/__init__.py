@@ -1,6 +1,6 @@
 """The engines: one protocol and several implementations, which run the same spec spike for spike."""
 
-from models.engines.base import Engine, Record, RunResult, State, Stop
-from models.engines.declared import ENGINES, EngineName, available, create
+from spikeserve.models.engines.base import Engine, Record, RunResult, State, Stop
+from spikeserve.models.engines.declared import ENGINES, EngineName, available, create
 
 __all__ = ["ENGINES", "Engine", "EngineName", "Record", "RunResult", "State", "Stop", "available", "create"]

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from models.coding import DenseInputs, Inputs
-from models.engines.base import Counts, Record, Runner, RunResult, State, Stop
-from models.engines.repeated import RepeatedInputs
-from models.errors import InvalidInput
-from models.spec import Readout, Spec, Task
-from models.spec.nodes import Fire, Spiking
-from models.spec.parameters import MAX_STEPS, Frozen
+from spikeserve.models.coding import DenseInputs, Inputs
+from spikeserve.models.engines.base import Counts, Record, Runner, RunResult, State, Stop
+from spikeserve.models.engines.repeated import RepeatedInputs
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Readout, Spec, Task
+from spikeserve.models.spec.nodes import Fire, Spiking
+from spikeserve.models.spec.parameters import MAX_STEPS, Frozen
 
 PARTS = 8  # the second slice of a run that is to be decided is such a part of it: a look costs the overhead of a run
 

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import Inputs
-from models.coding.inputs import Samples
-from models.engines.readout import Counts
-from models.engines.state import State, Steps
-from models.engines.stop import Stop
-from models.spec import Spec
-from models.spec.network import FloatArray
+from spikeserve.models.coding import Inputs
+from spikeserve.models.coding.inputs import Samples
+from spikeserve.models.engines.readout import Counts
+from spikeserve.models.engines.state import State, Steps
+from spikeserve.models.engines.stop import Stop
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import FloatArray
 
 __all__ = ["Counts", "Engine", "Record", "RunResult", "Runner", "State", "Stop", "joined"]
 

@@ -24,11 +24,11 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from models.engines.readout import MAX_SPIKES
-from models.engines.state import MOST_STEPS, NO_SPIKE, READOUT, State, arrays_of, check_state
-from models.errors import InvalidInput
-from models.spec import Readout
-from models.spec.network import Network
+from spikeserve.models.engines.readout import MAX_SPIKES
+from spikeserve.models.engines.state import MOST_STEPS, NO_SPIKE, READOUT, State, arrays_of, check_state
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.network import Network
 
 MAGIC, VERSION = b"SPKSTATE", 1
 HEADER = struct.Struct("<8sI32s32s")

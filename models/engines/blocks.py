@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from models.coding import DenseInputs, EventInputs, Inputs
-from models.engines.base import RunResult
-from models.engines.state import State
+from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
+from spikeserve.models.engines.base import RunResult
+from spikeserve.models.engines.state import State
 
 BLOCK_BYTES = 2**24  # of the dense inputs that are there at once, unless one step of a batch takes more
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 
-from models.engines.base import Engine
-from models.errors import EngineUnavailable
-from models.spec.network import Network
+from spikeserve.models.engines.base import Engine
+from spikeserve.models.errors import EngineUnavailable
+from spikeserve.models.spec.network import Network
 
 CPU = "cpu"
 
@@ -62,32 +62,32 @@ class Declaration:
 
 
 def _event(request: EngineRequest) -> Engine:
-    from models.engines.event import EventEngine
+    from spikeserve.models.engines.event import EventEngine
 
     return EventEngine(request.network, request.threads)
 
 
 def _onnx(request: EngineRequest) -> Engine:
-    from models.engines.onnx.engine import OnnxEngine, build_model
+    from spikeserve.models.engines.onnx.engine import OnnxEngine, build_model
 
     model = build_model(request.network) if request.onnx_model is None else request.onnx_model
     return OnnxEngine(request.network, model, request.threads)
 
 
 def _torch(request: EngineRequest) -> Engine:
-    from models.engines.torch.engine import TorchEngine
+    from spikeserve.models.engines.torch.engine import TorchEngine
 
     return TorchEngine(request.network, request.device)
 
 
 def _torch_device(device: str) -> None:
-    from models.engines.torch.engine import usable_device
+    from spikeserve.models.engines.torch.engine import usable_device
 
     usable_device(device)
 
 
 def _reference(request: EngineRequest) -> Engine:
-    from models.engines.reference import ReferenceEngine
+    from spikeserve.models.engines.reference import ReferenceEngine
 
     return ReferenceEngine(request.network)
 

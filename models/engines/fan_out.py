@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.repeated import constant_nodes
-from models.spec import Coding, Spec
-from models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Spread, Weighted, Window
-from models.spec.parameters import Shape
+from spikeserve.models.engines.repeated import constant_nodes
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec.nodes import Conv, ConvTranspose, Linear, Spiking, Spread, Weighted, Window
+from spikeserve.models.spec.parameters import Shape
 
 
 def fan_out(node: Weighted, shape: Shape) -> NDArray[np.int64]:

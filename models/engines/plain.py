@@ -15,9 +15,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from models.engines.state import longest_delay
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import (
+from spikeserve.models.engines.state import longest_delay
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import (
     AvgPool,
     Concatenate,
     ConvTranspose,

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.state import NO_SPIKE, READOUT, SPIKE_COUNTS, State, Steps, steps_since_rest
-from models.errors import InvalidInput
-from models.spec import Readout
-from models.spec.network import FloatArray
-from models.spec.readouts import Reduction
+from spikeserve.models.engines.state import NO_SPIKE, READOUT, SPIKE_COUNTS, State, Steps, steps_since_rest
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.readouts import Reduction
 
 Counts = NDArray[np.int64]
 

@@ -14,19 +14,19 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs, Inputs
-from models.engines import plain
-from models.engines.base import Counts, Record, RunResult
-from models.engines.blocks import run_blocks
-from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.engines.readout import check_spikes, read_out
-from models.engines.state import State, check_state, neuron_arrays, neuron_state
-from models.engines.stop import Stop, check
-from models.neurons import NeuronLayer
-from models.spec import Spec
-from models.spec.exponential import exponential
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import (
+from spikeserve.models.coding import DenseInputs, Inputs
+from spikeserve.models.engines import plain
+from spikeserve.models.engines.base import Counts, Record, RunResult
+from spikeserve.models.engines.blocks import run_blocks
+from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
+from spikeserve.models.engines.readout import check_spikes, read_out
+from spikeserve.models.engines.state import State, check_state, neuron_arrays, neuron_state
+from spikeserve.models.engines.stop import Stop, check
+from spikeserve.models.neurons import NeuronLayer
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.exponential import exponential
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import (
     Conv1d,
     Conv2d,
     Delay,
@@ -37,7 +37,7 @@ from models.spec.nodes import (
     Spiking,
     Weighted,
 )
-from models.spec.sums import sums_of
+from spikeserve.models.spec.sums import sums_of
 
 Doubles: TypeAlias = NDArray[np.float64]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from models.coding import DenseInputs
-from models.coding.inputs import Samples
-from models.spec import INPUT, Spec
-from models.spec.network import FloatArray
-from models.spec.nodes import Delay, Neuron
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.coding.inputs import Samples
+from spikeserve.models.spec import INPUT, Spec
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.nodes import Delay, Neuron
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.inputs import Samples
-from models.errors import InvalidInput
-from models.neurons import NeuronState, adapts, at_rest, has_inhibition, has_synapse, is_recurrent, refracts
-from models.spec import Readout
-from models.spec.network import Network
-from models.spec.nodes import Delay, Neuron, Spiking
-from models.spec.parameters import Shape, show
-from models.spec.readouts import Reduction
+from spikeserve.models.coding.inputs import Samples
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.neurons import NeuronState, adapts, at_rest, has_inhibition, has_synapse, is_recurrent, refracts
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Delay, Neuron, Spiking
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.models.spec.readouts import Reduction
 
 READOUT = "readout"
 SPIKE_COUNTS = "spike_counts"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from models.errors import Stopped
+from spikeserve.models.errors import Stopped
 
 
 class Stop:

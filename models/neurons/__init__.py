@@ -1,6 +1,6 @@
 """The neuron's equations, once: the rules, one step, and a layer through time."""
 
-from models.neurons.equations import (
+from spikeserve.models.neurons.equations import (
     ADAPTATIONS,
     CHARGES,
     RESETS,
@@ -24,7 +24,7 @@ from models.neurons.equations import (
     spiking_neuron,
     starting,
 )
-from models.neurons.layer import NeuronLayer, at_rest, counts_steps
+from spikeserve.models.neurons.layer import NeuronLayer, at_rest, counts_steps
 
 __all__ = [
     "ADAPTATIONS",

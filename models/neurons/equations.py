@@ -75,8 +75,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from typing_extensions import TypeIs
 
-from models.spec.neuron_parameters import NEUTRAL
-from models.spec.nodes import (
+from spikeserve.models.spec.neuron_parameters import NEUTRAL
+from spikeserve.models.spec.nodes import (
     ALIF,
     Adapt,
     Alpha,

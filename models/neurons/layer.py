@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from models.neurons.equations import (
+from spikeserve.models.neurons.equations import (
     AlphaNeuron,
     Arithmetic,
     Integrator,
@@ -28,7 +28,7 @@ from models.neurons.equations import (
     spiking_neuron,
     starting,
 )
-from models.spec.nodes import Adapt, Integrating, Neuron, Spiking
+from spikeserve.models.spec.nodes import Adapt, Integrating, Neuron, Spiking
 
 Array = TypeVar("Array", bound=Any)
 

@@ -1,10 +1,10 @@
 """The network as data: nodes, parameters, their validation, and the contract of an external ONNX model."""
 
-from models.spec.events import EventBinning, EventRule, Origin, Polarity
-from models.spec.input import Input, OutOfRange
-from models.spec.readouts import Readout
-from models.spec.scores import Scores
-from models.spec.spec import (
+from spikeserve.models.spec.events import EventBinning, EventRule, Origin, Polarity
+from spikeserve.models.spec.input import Input, OutOfRange
+from spikeserve.models.spec.readouts import Readout
+from spikeserve.models.spec.scores import Scores
+from spikeserve.models.spec.spec import (
     INPUT,
     Coding,
     Spec,

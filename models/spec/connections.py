@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from models.errors import InvalidSpec
-from models.spec.node_base import NodeBase
-from models.spec.parameters import (
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.node_base import NodeBase
+from spikeserve.models.spec.parameters import (
     MAX_STEPS,
     PER_CHANNEL,
     PER_NEURON,
@@ -22,7 +22,7 @@ from models.spec.parameters import (
     StepsParameter,
     show,
 )
-from models.spec.windows import SweptBase, Window
+from spikeserve.models.spec.windows import SweptBase, Window
 
 
 class Linear(NodeBase):

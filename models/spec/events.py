@@ -17,7 +17,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from models.spec.parameters import MAX_STEPS, Frozen, Shape, Size, show
+from spikeserve.models.spec.parameters import MAX_STEPS, Frozen, Shape, Size, show
 
 MAX_STEP_US = 2**31 - 1  # microseconds: half of what the clock of a record counts, see `models.coding.records`
 MAX_WIDTH, MAX_HEIGHT = 2**16, 2**15  # of a sensor: a record has 16 bits for x and 15 for y

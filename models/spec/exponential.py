@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from models.spec.network import FloatArray
+from spikeserve.models.spec.network import FloatArray
 
 LOWEST, HIGHEST = -104.0, 89.0  # whose exponentials are below half the least float32, and above the largest
 LOG2_E = float.fromhex("0x1.71547652b82fep+0")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from models.spec.events import EventBinning
-from models.spec.parameters import Float32, Frozen, Positive32, Shape, Size, show
+from spikeserve.models.spec.events import EventBinning
+from spikeserve.models.spec.parameters import Float32, Frozen, Positive32, Shape, Size, show
 
 FEATURE_FIELDS = ("low", "high", "scale", "offset")
 

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from models.errors import InvalidSpec
-from models.spec.node_base import MAX_INPUTS, NodeBase
-from models.spec.parameters import Name, Shape, show
-from models.spec.shapes import MAX_AXES
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.node_base import MAX_INPUTS, NodeBase
+from spikeserve.models.spec.parameters import Name, Shape, show
+from spikeserve.models.spec.shapes import MAX_AXES
 
 Several = Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_INPUTS)]
 

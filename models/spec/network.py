@@ -10,10 +10,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import InvalidSpec
-from models.spec import Spec
-from models.spec.nodes import ARRAY_RANGES, WHOLE, Node
-from models.spec.parameters import PER_CHANNEL, PER_NEURON, show
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.nodes import ARRAY_RANGES, WHOLE, Node
+from spikeserve.models.spec.parameters import PER_CHANNEL, PER_NEURON, show
 
 FloatArray: TypeAlias = NDArray[np.float32]
 

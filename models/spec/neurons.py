@@ -11,10 +11,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 from typing_extensions import override
 
-from models.spec.neuron_parameters import NEURON_PARAMETERS, parameter_field
-from models.spec.node_base import NodeBase
-from models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape
-from models.spec.rules import (
+from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS, parameter_field
+from spikeserve.models.spec.node_base import NodeBase
+from spikeserve.models.spec.parameters import PER_NEURON, Frozen, Parameter, Shape
+from spikeserve.models.spec.rules import (
     FLOWS,
     FORGETS,
     GROWS,

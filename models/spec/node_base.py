@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from models.errors import InvalidSpec
-from models.spec.parameters import Frozen, Name, Shape, show
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.parameters import Frozen, Name, Shape, show
 
 MAX_INPUTS = 1000  # of one node: as many as a network may have nodes
 

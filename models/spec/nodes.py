@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.spec.connections import (
+from spikeserve.models.spec.connections import (
     Conv1d,
     Conv2d,
     ConvBase,
@@ -19,14 +19,14 @@ from models.spec.connections import (
     Linear,
     Scale,
 )
-from models.spec.joins import (
+from spikeserve.models.spec.joins import (
     Concatenate,
     JoinBase,
     MatMul,
     Multiply,
 )
-from models.spec.neuron_parameters import NEURON_PARAMETERS
-from models.spec.neurons import (
+from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
+from spikeserve.models.spec.neurons import (
     ALIF,
     IF,
     LI,
@@ -45,11 +45,11 @@ from models.spec.neurons import (
     SpikingBase,
     Threshold,
 )
-from models.spec.node_base import (
+from spikeserve.models.spec.node_base import (
     NodeBase,
 )
-from models.spec.parameters import MAX_STEPS
-from models.spec.pools import (
+from spikeserve.models.spec.parameters import MAX_STEPS
+from spikeserve.models.spec.pools import (
     AvgPool1d,
     AvgPool2d,
     MaxPool1d,
@@ -59,7 +59,7 @@ from models.spec.pools import (
     SumPool1d,
     SumPool2d,
 )
-from models.spec.rules import (
+from spikeserve.models.spec.rules import (
     FLOWS,
     FORGETS,
     GROWS,
@@ -75,18 +75,18 @@ from models.spec.rules import (
     ResetTiming,
     Synapse,
 )
-from models.spec.shapes import (
+from spikeserve.models.spec.shapes import (
     Flatten,
     Permute,
     Reshape,
 )
-from models.spec.transposed import (
+from spikeserve.models.spec.transposed import (
     ConvTranspose1d,
     ConvTranspose2d,
     ConvTransposeBase,
     Spread,
 )
-from models.spec.windows import (
+from spikeserve.models.spec.windows import (
     SweptBase,
     Window,
 )

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import StringConstraints, ValidationError, model_validator
 
-from models.errors import InvalidInput, InvalidSpec
-from models.spec import Coding, Readout, Scores, Task, describe_first_error
-from models.spec.parameters import Shape
+from spikeserve.models.errors import InvalidInput, InvalidSpec
+from spikeserve.models.spec import Coding, Readout, Scores, Task, describe_first_error
+from spikeserve.models.spec.parameters import Shape
 
 PROBABILITY_TOLERANCE = 0.01  # by which probabilities may add up to another sum than 1, as of float16
 ValueName = Annotated[str, StringConstraints(min_length=1, max_length=200)]

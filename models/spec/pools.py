@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from typing_extensions import override
 
-from models.spec.parameters import Padding, PaddingPair, Shape, Size, SizePair, show
-from models.spec.windows import SweptBase, Window
+from spikeserve.models.spec.parameters import Padding, PaddingPair, Shape, Size, SizePair, show
+from spikeserve.models.spec.windows import SweptBase, Window
 
 
 class PoolBase(SweptBase):

@@ -15,12 +15,23 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Self
 
-from models.errors import InvalidSpec
-from models.spec.neuron_parameters import ROWS
-from models.spec.nodes import Conv, ConvTranspose, Delay, JoinBase, Linear, Neuron, Node, Pool, Spiking, SweptBase
-from models.spec.onnx_contract import OnnxContract
-from models.spec.parameters import Shape, show
-from models.spec.spec import INPUT, Spec, Task
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.neuron_parameters import ROWS
+from spikeserve.models.spec.nodes import (
+    Conv,
+    ConvTranspose,
+    Delay,
+    JoinBase,
+    Linear,
+    Neuron,
+    Node,
+    Pool,
+    Spiking,
+    SweptBase,
+)
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.models.spec.spec import INPUT, Spec, Task
 
 WEIGHT = 16  # bytes of a weight: in the file, in the network, as it counts in sums, and in the engine's table
 PLACE = 32  # bytes of a value's place in the tables of a layer, and of a connection that meets it

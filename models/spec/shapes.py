@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from models.errors import InvalidSpec
-from models.spec.node_base import NodeBase
-from models.spec.parameters import Shape, Size, show
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.node_base import NodeBase
+from spikeserve.models.spec.parameters import Shape, Size, show
 
 MAX_AXES = 6
 

@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from models.errors import InvalidInput, InvalidSpec
-from models.spec.input import Input
-from models.spec.nodes import Flatten, Neuron, Node, Reshape, Scale, Spiking
-from models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
-from models.spec.readouts import Readout
-from models.spec.scores import Scores
+from spikeserve.models.errors import InvalidInput, InvalidSpec
+from spikeserve.models.spec.input import Input
+from spikeserve.models.spec.nodes import Flatten, Neuron, Node, Reshape, Scale, Spiking
+from spikeserve.models.spec.parameters import MAX_STEPS, Frozen, Positive32, Shape, show
+from spikeserve.models.spec.readouts import Readout
+from spikeserve.models.spec.scores import Scores
 
 INPUT = "input"
 MAX_EDGES = 20_000  # of a network; the densest of a hundred layers, each of which joins all before it, has 5,000

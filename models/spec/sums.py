@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec.input import Input
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import (
+from spikeserve.models.spec.input import Input
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import (
     AvgPool,
     Concatenate,
     Delay,
@@ -54,7 +54,7 @@ from models.spec.nodes import (
     SumPool,
     Weighted,
 )
-from models.spec.spec import Coding
+from spikeserve.models.spec.spec import Coding
 
 MANTISSA = 24  # bits of a float32's significand
 WHOLE = 30  # bits of the largest integer sum before its weights are rounded, which may add one more

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 from typing_extensions import override
 
-from models.errors import InvalidSpec
-from models.spec.node_base import NodeBase
-from models.spec.parameters import Padding, PaddingPair, Shape, Size, SizePair, show
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.node_base import NodeBase
+from spikeserve.models.spec.parameters import Padding, PaddingPair, Shape, Size, SizePair, show
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from models.errors import InvalidSpec
-from models.spec.node_base import NodeBase
-from models.spec.parameters import Shape, show
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec.node_base import NodeBase
+from spikeserve.models.spec.parameters import Shape, show
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from models.engines import EngineName
-from models.errors import InvalidBundle, SpikeserveError
-from models.folders import made
-from service.batch.cluster import connected
-from service.batch.job import READERS, run
-from service.batch.plan import UNFINISHED, inputs, parts, unfinished
-from service.batch.predict import Options, read_bundle
-from service.errors import Misconfigured
-from service.settings import Settings, available_cores
+from spikeserve.models.engines import EngineName
+from spikeserve.models.errors import InvalidBundle, SpikeserveError
+from spikeserve.models.folders import made
+from spikeserve.service.batch.cluster import connected
+from spikeserve.service.batch.job import READERS, run
+from spikeserve.service.batch.plan import UNFINISHED, inputs, parts, unfinished
+from spikeserve.service.batch.predict import Options, read_bundle
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.settings import Settings, available_cores
 
 REFUSED, MAX_TOLD = 1, 10
 

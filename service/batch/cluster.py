@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.errors import Misconfigured
+from spikeserve.service.errors import Misconfigured
 
 STORE_BYTES = 2**27  # of a local cluster's object store, which holds the parts on their way between two processes
 MIN_STORE_BYTES = 75 * 2**20  # the least that Ray takes

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from models.errors import SpikeserveError
-from service.batch.plan import Part
-from service.batch.predict import Options, Predictor
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.batch.plan import Part
+from spikeserve.service.batch.predict import Options, Predictor
 
 READERS = 1  # CPUs that read, beside the actors: reading takes a small part of the time
 

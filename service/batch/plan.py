@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.batch.sources import SUFFIXES, Source, source_of
-from service.errors import Misconfigured
+from spikeserve.service.batch.sources import SUFFIXES, Source, source_of
+from spikeserve.service.errors import Misconfigured
 
 PART_BYTES = 2**24  # of the input that a part holds, unless one sample has more: what a process reads at once
 PART_FILES = 1024  # recordings in one part

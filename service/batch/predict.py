@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.bundle.external import AnyBundle, ExternalBundle, read_any
-from models.coding import Inputs, encode, join_inputs
-from models.engines import RunResult
-from models.errors import SpikeserveError
-from models.spec.price import LoadLimits
-from service.batch.plan import UNFINISHED, Part
-from service.catalog.cost import Cost
-from service.catalog.engine_choice import engine_for
-from service.catalog.loaded import LoadedModel
-from service.errors import Misconfigured, TooLarge
-from service.inference.binary import sent
-from service.inference.media import BYTES, PREDICT_TYPES, Form, form_of
-from service.settings import Settings
+from spikeserve.models.bundle.external import AnyBundle, ExternalBundle, read_any
+from spikeserve.models.coding import Inputs, encode, join_inputs
+from spikeserve.models.engines import RunResult
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.spec.price import LoadLimits
+from spikeserve.service.batch.plan import UNFINISHED, Part
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.engine_choice import engine_for
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import Misconfigured, TooLarge
+from spikeserve.service.inference.binary import sent
+from spikeserve.service.inference.media import BYTES, PREDICT_TYPES, Form, form_of
+from spikeserve.service.settings import Settings
 
 RUN_SAMPLES = 128  # in one run of the engine: more make it no faster
 MAX_REFUSED = 1000  # characters of a sentence

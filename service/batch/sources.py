@@ -24,10 +24,10 @@ from numpy.lib.format import write_array_header_2_0
 from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
-from models.coding.columns import FIELDS
-from models.errors import SpikeserveError
-from service.errors import MalformedBody, Misconfigured
-from service.inference.npy import MAX_HEADER_BYTES, Header, header_of
+from spikeserve.models.coding.columns import FIELDS
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.errors import MalformedBody, Misconfigured
+from spikeserve.service.inference.npy import MAX_HEADER_BYTES, Header, header_of
 
 ARRAYS = ("x", "data", "samples", "inputs")  # what people call the array, or the column, of samples
 RECORDS = (".events", ".bin")

@@ -9,8 +9,8 @@ from collections.abc import Collection
 
 from pydantic_core import to_json
 
-from models.complexity import ESTIMATES
-from models.spec import Task
+from spikeserve.models.complexity import ESTIMATES
+from spikeserve.models.spec import Task
 
 COUNT_BYTES = 21  # of a 64-bit integer as JSON, with its comma
 NUMBER_BYTES = 25  # of a float32 as JSON, written as the double that it is, with its comma

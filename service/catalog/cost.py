@@ -12,13 +12,13 @@ from functools import singledispatch
 from time import thread_time
 from typing import Self
 
-from models.bundle.external import AnyTask
-from models.coding import DenseInputs
-from models.engines.base import Runner
-from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.spec import Coding, Spec, Task
-from models.spec.nodes import Delay, JoinBase, Neuron, Node, Spiking, Weighted
-from models.spec.onnx_contract import OnnxContract
+from spikeserve.models.bundle.external import AnyTask
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.base import Runner
+from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
+from spikeserve.models.spec import Coding, Spec, Task
+from spikeserve.models.spec.nodes import Delay, JoinBase, Neuron, Node, Spiking, Weighted
+from spikeserve.models.spec.onnx_contract import OnnxContract
 
 SECONDS = 200e-6  # the most that a small request is expected to take, measured on a real sample
 OPERATIONS = 2**21  # the most that it could need if all neurons fired at every step, whatever its input

@@ -8,14 +8,14 @@ from itertools import pairwise
 
 import structlog
 
-from models.bundle import Bundle
-from models.bundle.external import AnyBundle
-from models.engines import EngineName
-from models.engines.base import Runner
-from models.engines.declared import ENGINES, check, preferred
-from models.errors import EngineUnavailable
-from service.errors import Misconfigured
-from service.settings import Settings
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.external import AnyBundle
+from spikeserve.models.engines import EngineName
+from spikeserve.models.engines.base import Runner
+from spikeserve.models.engines.declared import ENGINES, check, preferred
+from spikeserve.models.errors import EngineUnavailable
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.settings import Settings
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ def prepare(settings: Settings) -> None:
     """
     if chosen(settings) is EngineName.EVENT:
         with suppress(ImportError):
-            from models.engines.event.warm import load_kernels
+            from spikeserve.models.engines.event.warm import load_kernels
 
             load_kernels()
 

@@ -9,7 +9,7 @@ The memory that is watched is what a process really uses, its resident set. A bo
 have to leave room for what libraries only reserve, which for CUDA is more than any machine has. Where it cannot be
 read (not on Linux), only the time is bounded.
 
-`python -m service.catalog.fork_server ENGINE` reads lines of JSON from its standard input,
+`python -m spikeserve.service.catalog.fork_server ENGINE` reads lines of JSON from its standard input,
 
     {"number": 1, "name": "digits", "version": 1, "settings": {…}}    verify a version, as these settings say
     {"cancel": 1}                                                     stop that
@@ -36,11 +36,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from models.engines.declared import EngineName
-from models.errors import SpikeserveError
-from models.isolated import end_with_parent
-from service.catalog.loaded import verify
-from service.settings import Settings, available_cores
+from spikeserve.models.engines.declared import EngineName
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.isolated import end_with_parent
+from spikeserve.service.catalog.loaded import verify
+from spikeserve.service.settings import Settings, available_cores
 
 SIDE_BY_SIDE = min(4, max(2, available_cores()))  # processes that hold a place, so that all loads get on
 PLACE_SECONDS = 5.0  # after which a process no longer holds its place: a long load must not delay the others
@@ -216,11 +216,11 @@ def main(engine: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     with suppress(ImportError):  # the processes say so in a sentence, or run another engine
         if engine == EngineName.EVENT:
-            from models.engines.event.warm import compile_kernels
+            from spikeserve.models.engines.event.warm import compile_kernels
 
             compile_kernels()
         elif engine == EngineName.ONNX:
-            import models.engines.onnx.engine
+            pass
         elif engine == EngineName.TORCH:
             import models.engines.torch.engine  # noqa: F401
     gc.freeze()  # collecting garbage in a forked process would copy the pages of what was imported

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from itertools import accumulate
 from operator import mul
 
-from models.errors import InvalidInput
-from models.spec import Coding, Spec, Task
-from service.catalog.answer_size import AnswerSize
-from service.errors import TooLarge, shown
-from service.settings import Settings
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, Spec, Task
+from spikeserve.service.catalog.answer_size import AnswerSize
+from spikeserve.service.errors import TooLarge, shown
+from spikeserve.service.settings import Settings
 
 SPARE = 2**14  # delimiters that are allowed in addition to those of the samples
 EVENT_FIELDS = 4  # t, x, y and p: the most values that one event has

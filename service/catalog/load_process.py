@@ -19,11 +19,11 @@ from itertools import count
 from threading import Lock, Thread
 from typing import IO, Any, cast
 
-from models.isolated import command, environment
-from service.catalog.engine_choice import chosen
-from service.catalog.loaded import Verified
-from service.errors import LoadFailed
-from service.settings import Settings
+from spikeserve.models.isolated import command, environment
+from spikeserve.service.catalog.engine_choice import chosen
+from spikeserve.service.catalog.loaded import Verified
+from spikeserve.service.errors import LoadFailed
+from spikeserve.service.settings import Settings
 
 IDLE_SECONDS = 10.0
 AT_ONCE = 8  # versions that the fork server is given at the same time; so the pipe to it always has room
@@ -66,7 +66,7 @@ class Server:
 
     def __init__(self, engine: str) -> None:
         self.process = subprocess.Popen(  # noqa: S603
-            command("service.catalog.fork_server", engine),
+            command("spikeserve.service.catalog.fork_server", engine),
             env=environment(),
             bufsize=0,
             stdin=subprocess.PIPE,

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field
 
-from models.bundle import Bundle
-from models.bundle.external import AnyBundle
-from models.bundle.repository import ModelRepository
-from models.coding import Inputs
-from models.complexity import Complexity
-from models.engines.anytime import AnytimeRunner, StopRule, check_rule
-from models.engines.base import Record, Runner, RunResult, Stop
-from models.engines.blob import bytes_per_sample
-from models.engines.declared import EngineName
-from models.engines.fan_out import dense_operations
-from models.errors import InvalidBundle, InvalidInput
-from models.spec import Spec
-from models.spec.network import Network
-from models.spec.onnx_contract import OnnxContract
-from models.spec.price import LoadLimits
-from service.catalog.cost import Cost
-from service.catalog.engine_choice import engine_for
-from service.catalog.limits import ModelLimits
-from service.settings import Settings
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.external import AnyBundle
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import Inputs
+from spikeserve.models.complexity import Complexity
+from spikeserve.models.engines.anytime import AnytimeRunner, StopRule, check_rule
+from spikeserve.models.engines.base import Record, Runner, RunResult, Stop
+from spikeserve.models.engines.blob import bytes_per_sample
+from spikeserve.models.engines.declared import EngineName
+from spikeserve.models.engines.fan_out import dense_operations
+from spikeserve.models.errors import InvalidBundle, InvalidInput
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.models.spec.price import LoadLimits
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.engine_choice import engine_for
+from spikeserve.service.catalog.limits import ModelLimits
+from spikeserve.service.settings import Settings
 
 if TYPE_CHECKING:
-    from models.engines.onnx.external import ContractEngine
+    from spikeserve.models.engines.onnx.external import ContractEngine
 
 
 SESSION_BYTES = 2**13  # that a session takes beside the arrays of its state
@@ -164,7 +164,7 @@ def _external(engine: Runner) -> ContractEngine | None:
     """Return an engine that runs somebody's ONNX graph, and None for any other."""
     if engine.name != EngineName.ONNX:
         return None
-    from models.engines.onnx.external import ContractEngine  # here, since ONNX Runtime may not be installed
+    from spikeserve.models.engines.onnx.external import ContractEngine  # here, since ONNX Runtime may not be installed
 
     return engine if isinstance(engine, ContractEngine) else None
 

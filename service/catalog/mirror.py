@@ -5,7 +5,7 @@ That process has the storage's packages in memory, and not the server. However l
 repository are the versions that the setting `versions` selects. Copies of versions that are gone from there are
 removed; of a repository that holds no version at all, they are kept.
 
-    python -m service.catalog.mirror URL FOLDER VERSIONS SECONDS    # prints what it did, as JSON
+    python -m spikeserve.service.catalog.mirror URL FOLDER VERSIONS SECONDS    # prints what it did, as JSON
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from models.bundle.copies import locked, remove
-from models.bundle.remote import Remote, RemoteFailed, more_than_memory
-from models.bundle.repository import DEFAULT, ModelRepository
-from models.errors import InvalidBundle, InvalidInput
-from models.isolated import NoAnswer, answered, limit_this_process
-from service.settings import Settings, chosen_versions
+from spikeserve.models.bundle.copies import locked, remove
+from spikeserve.models.bundle.remote import Remote, RemoteFailed, more_than_memory
+from spikeserve.models.bundle.repository import DEFAULT, ModelRepository
+from spikeserve.models.errors import InvalidBundle, InvalidInput
+from spikeserve.models.isolated import NoAnswer, answered, limit_this_process
+from spikeserve.service.settings import Settings, chosen_versions
 
 MAX_MEMORY = 2**32  # bytes of addresses; s3fs and gcsfs start with a tenth of that
 REFUSED = ".refused"  # the file of versions that were refused, so that they are not copied again at each look

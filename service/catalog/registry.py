@@ -22,18 +22,18 @@ from time import monotonic
 
 import structlog
 
-from models.bundle import File
-from models.bundle.repository import Fingerprint, ModelRepository
-from models.errors import SpikeserveError
-from service.catalog.engine_choice import prepare
-from service.catalog.load_process import LoadProcesses
-from service.catalog.loaded import LoadedModel
-from service.catalog.mirror import Refreshed, refresh, tell
-from service.catalog.threads import Threads
-from service.catalog.version import ModelStatus, Retired, Version, VersionState, VersionStatus
-from service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown, shown
-from service.settings import Settings, chosen_versions
-from service.telemetry.record import VersionRecord
+from spikeserve.models.bundle import File
+from spikeserve.models.bundle.repository import Fingerprint, ModelRepository
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.catalog.engine_choice import prepare
+from spikeserve.service.catalog.load_process import LoadProcesses
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.catalog.mirror import Refreshed, refresh, tell
+from spikeserve.service.catalog.threads import Threads
+from spikeserve.service.catalog.version import ModelStatus, Retired, Version, VersionState, VersionStatus
+from spikeserve.service.errors import LoadFailed, Misconfigured, ModelNotFound, NotReady, ShuttingDown, shown
+from spikeserve.service.settings import Settings, chosen_versions
+from spikeserve.service.telemetry.record import VersionRecord
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple
 
-from service.errors import Misconfigured
+from spikeserve.service.errors import Misconfigured
 
 HEARTBEAT_SECONDS = 1.0
 

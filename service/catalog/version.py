@@ -10,8 +10,8 @@ from typing import Annotated, NotRequired, Self
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from models.bundle.repository import Fingerprint
-from service.catalog.loaded import InProgress, LoadedModel
+from spikeserve.models.bundle.repository import Fingerprint
+from spikeserve.service.catalog.loaded import InProgress, LoadedModel
 
 
 class VersionState(StrEnum):

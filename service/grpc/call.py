@@ -19,20 +19,20 @@ from typing import Any, TypeAlias
 import grpc
 from grpc.aio import AbortError, BaseError
 
-from models.errors import SpikeserveError
-from service.errors import BodyTooSlow, MalformedBody, Overloaded, ShuttingDown
-from service.grpc.connection import address_of, hang_up
-from service.grpc.errors import CODES, Refused, status_of, trailers
-from service.http.middleware.keys import AUTHORIZATION, bearer_key
-from service.http.middleware.requests import CLIENT_GONE, REQUEST_ID, request_id_of
-from service.http.services import Services
-from service.inference.body import UNRESERVED_BYTES
-from service.inference.memory import MemoryBudget, Reservation
-from service.inference.pipeline import TIMEOUT
-from service.inference.sender import Sender
-from service.telemetry.access import AccessLog
-from service.telemetry.record import RequestRecord
-from service.telemetry.tracing import RequestSpan
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.errors import BodyTooSlow, MalformedBody, Overloaded, ShuttingDown
+from spikeserve.service.grpc.connection import address_of, hang_up
+from spikeserve.service.grpc.errors import CODES, Refused, status_of, trailers
+from spikeserve.service.http.middleware.keys import AUTHORIZATION, bearer_key
+from spikeserve.service.http.middleware.requests import CLIENT_GONE, REQUEST_ID, request_id_of
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.body import UNRESERVED_BYTES
+from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.pipeline import TIMEOUT
+from spikeserve.service.inference.sender import Sender
+from spikeserve.service.telemetry.access import AccessLog
+from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.tracing import RequestSpan
 
 METHOD = "POST"  # of the requests that RPCs are in HTTP/2; in the log and the metrics, the route is the RPC's name
 MAX_RPCS = 1024  # in progress in one process, all connections together; each takes some 20 KB

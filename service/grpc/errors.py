@@ -10,8 +10,8 @@ from http import HTTPStatus
 
 from grpc import StatusCode
 
-from models.errors import InvalidInput, SpikeserveError
-from service.errors import ServiceError
+from spikeserve.models.errors import InvalidInput, SpikeserveError
+from spikeserve.service.errors import ServiceError
 
 RETRY = "grpc-retry-pushback-ms"
 

@@ -8,20 +8,20 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from models.version import VERSION
-from service.catalog.loaded import LoadedModel
-from service.errors import MalformedBody, ModelNotFound, NotReady, ShuttingDown, shown
-from service.grpc import messages
-from service.grpc.call import Call, Message
-from service.grpc.codec import MessageCodec, plain
-from service.grpc.health import HealthCheckRequest, HealthCheckResponse
-from service.grpc.wire import Parted, part
-from service.http.services import Services
-from service.http.v2 import metadata
-from service.http.v2.schemas import LoadRequest, UnloadRequest
-from service.inference.v2.infer import infer
-from service.inference.v2.parsing import MAX_CONTROL_BYTES, validated
-from service.telemetry.record import RequestRecord
+from spikeserve.models.version import VERSION
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import MalformedBody, ModelNotFound, NotReady, ShuttingDown, shown
+from spikeserve.service.grpc import messages
+from spikeserve.service.grpc.call import Call, Message
+from spikeserve.service.grpc.codec import MessageCodec, plain
+from spikeserve.service.grpc.health import HealthCheckRequest, HealthCheckResponse
+from spikeserve.service.grpc.wire import Parted, part
+from spikeserve.service.http.services import Services
+from spikeserve.service.http.v2 import metadata
+from spikeserve.service.http.v2.schemas import LoadRequest, UnloadRequest
+from spikeserve.service.inference.v2.infer import infer
+from spikeserve.service.inference.v2.parsing import MAX_CONTROL_BYTES, validated
+from spikeserve.service.telemetry.record import RequestRecord
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"

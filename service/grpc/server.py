@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 
-from service.errors import Misconfigured
-from service.grpc import methods
-from service.grpc.call import Calls
-from service.grpc.methods import HEALTH, SERVICE
-from service.grpc.stream import Streams
-from service.http.services import Services
-from service.settings import Settings
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.grpc import methods
+from spikeserve.service.grpc.call import Calls
+from spikeserve.service.grpc.methods import HEALTH, SERVICE
+from spikeserve.service.grpc.stream import Streams
+from spikeserve.service.http.services import Services
+from spikeserve.service.settings import Settings
 
 OPEN = frozenset({"ServerLive", "ServerReady", "Check"})  # what needs no key, as the probes over HTTP
 METHODS = {

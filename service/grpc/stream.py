@@ -13,16 +13,16 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from time import perf_counter
 
-from models.errors import SpikeserveError
-from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
-from service.grpc.call import EOF, Call, Message
-from service.grpc.codec import plain
-from service.grpc.errors import status_of
-from service.grpc.messages import ModelInferResponse, ModelStreamInferResponse
-from service.grpc.methods import answer_message
-from service.grpc.wire import Parted, head, part
-from service.inference.memory import Reservation
-from service.telemetry.record import RequestRecord
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
+from spikeserve.service.grpc.call import EOF, Call, Message
+from spikeserve.service.grpc.codec import plain
+from spikeserve.service.grpc.errors import status_of
+from spikeserve.service.grpc.messages import ModelInferResponse, ModelStreamInferResponse
+from spikeserve.service.grpc.methods import answer_message
+from spikeserve.service.grpc.wire import Parted, head, part
+from spikeserve.service.inference.memory import Reservation
+from spikeserve.service.telemetry.record import RequestRecord
 
 MAX_IN_FLIGHT = 64  # requests of one stream; the next is read once one of them is answered
 STREAMS_SHARE = 2  # streams reserve at most this fraction of the memory budget, a half, for messages to come

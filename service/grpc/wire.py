@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from service.errors import MalformedBody, TooLarge
-from service.grpc.messages import InferTensorContents, ModelInferRequest
+from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.grpc.messages import InferTensorContents, ModelInferRequest
 
 MAX_FIELDS = 256  # of the message, its inputs and their contents; real ones have some 20
 MAX_REST_BYTES = 2**16  # of names, shapes and outputs; parsed, they take some 25 times as much

@@ -9,8 +9,8 @@ from typing import TypeAlias
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.inference.pieces import Pieces
-from service.telemetry.record import Times
+from spikeserve.service.inference.pieces import Pieces
+from spikeserve.service.telemetry.record import Times
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from service.catalog.registry import Registry
-from service.catalog.threads import Threads
-from service.errors import NotReady, ShuttingDown
-from service.settings import Settings
-from service.telemetry.metrics.app import Metrics
-from service.telemetry.v2_statistics import InferStatistics, Statistics, model_statistics
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.threads import Threads
+from spikeserve.service.errors import NotReady, ShuttingDown
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.v2_statistics import InferStatistics, Statistics, model_statistics
 
 
 class Control:

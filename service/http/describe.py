@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.bundle import Bundle
-from models.bundle.external import AnyTask
-from models.engines.fan_out import dense_operations
-from models.spec import Input, Spec
-from models.spec.nodes import Node, Spiking
-from models.spec.parameters import PER_NEURON
-from service.catalog.loaded import LoadedModel
-from service.catalog.version import VersionStatus
-from service.http.schemas import DenseOperations, InputDescription, ModelDescription, NodeDescription
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.external import AnyTask
+from spikeserve.models.engines.fan_out import dense_operations
+from spikeserve.models.spec import Input, Spec
+from spikeserve.models.spec.nodes import Node, Spiking
+from spikeserve.models.spec.parameters import PER_NEURON
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.catalog.version import VersionStatus
+from spikeserve.service.http.schemas import DenseOperations, InputDescription, ModelDescription, NodeDescription
 
 MOST_THRESHOLDS = 20_000  # of one layer whose neurons have their own, so that a description stays small
 

@@ -9,8 +9,8 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from models.errors import InvalidInput
-from service.errors import ServiceError, shown
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.errors import ServiceError, shown
 
 
 def error_body(sentence: str) -> bytes:

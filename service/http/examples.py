@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from models.bundle import Bundle
-from models.coding import encode
-from models.coding.decode import decode
-from models.spec import Coding, Input, Task
-from models.spec.network import FloatArray
-from service.catalog.loaded import LoadedModel
-from service.http.schemas import EventsExample
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.coding import encode
+from spikeserve.models.coding.decode import decode
+from spikeserve.models.spec import Coding, Input, Task
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.http.schemas import EventsExample
 
 MOST_EVENTS = 20_000  # or values, of one example, so that an answer stays small
 

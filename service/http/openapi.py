@@ -14,19 +14,19 @@ from pydantic import BaseModel, TypeAdapter
 from starlette.routing import BaseRoute
 from typing_extensions import TypeAliasType
 
-from models.spec import Coding, Task
-from service.catalog.registry import Registry
-from service.errors import ModelNotFound, NotReady, ShuttingDown
-from service.http.middleware.keys import KeyRing, is_control
-from service.http.v2.schemas import IndexRequest, LoadRequest, UnloadRequest
-from service.inference import media
-from service.inference.compression import Encoding
-from service.inference.native.options import Options
-from service.inference.native.schemas import PixelEvents, PredictRequest, UnitEvents
-from service.inference.sessions.options import StreamOptions
-from service.inference.v2.decode import HEADER_LENGTH
-from service.inference.v2.outputs import INPUT
-from service.inference.v2.schemas import InferRequest
+from spikeserve.models.spec import Coding, Task
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.errors import ModelNotFound, NotReady, ShuttingDown
+from spikeserve.service.http.middleware.keys import KeyRing, is_control
+from spikeserve.service.http.v2.schemas import IndexRequest, LoadRequest, UnloadRequest
+from spikeserve.service.inference import media
+from spikeserve.service.inference.compression import Encoding
+from spikeserve.service.inference.native.options import Options
+from spikeserve.service.inference.native.schemas import PixelEvents, PredictRequest, UnitEvents
+from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.v2.decode import HEADER_LENGTH
+from spikeserve.service.inference.v2.outputs import INPUT
+from spikeserve.service.inference.v2.schemas import InferRequest
 
 REFERENCE = "#/components/schemas/{model}"
 

@@ -12,17 +12,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.http.answers import JSON_HEADERS, PiecesResponse, server_timing
-from service.http.describe import described
-from service.http.direct import DirectRoute
-from service.http.examples import examples
-from service.http.middleware.requests import EXCHANGE, Exchange
-from service.http.page import FILES, page, page_file
-from service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
-from service.http.services import Services, services_of
-from service.inference.media import PREDICT_TYPES, media_type, unpacking
-from service.inference.native.codec import NativeCodec
-from service.inference.native.schemas import PredictResponse
+from spikeserve.service.http.answers import JSON_HEADERS, PiecesResponse, server_timing
+from spikeserve.service.http.describe import described
+from spikeserve.service.http.direct import DirectRoute
+from spikeserve.service.http.examples import examples
+from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange
+from spikeserve.service.http.page import FILES, page, page_file
+from spikeserve.service.http.schemas import ErrorBody, Examples, Health, ModelDescription, ModelList
+from spikeserve.service.http.services import Services, services_of
+from spikeserve.service.inference.media import PREDICT_TYPES, media_type, unpacking
+from spikeserve.service.inference.native.codec import NativeCodec
+from spikeserve.service.inference.native.schemas import PredictResponse
 
 router = APIRouter()
 predicting = APIRouter(route_class=DirectRoute)

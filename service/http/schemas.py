@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from models.spec import Coding, EventBinning, OutOfRange, Readout, Scores
-from models.spec.onnx_contract import OutputKind
-from service.catalog.version import ModelStatus, VersionStatus
+from spikeserve.models.spec import Coding, EventBinning, OutOfRange, Readout, Scores
+from spikeserve.models.spec.onnx_contract import OutputKind
+from spikeserve.service.catalog.version import ModelStatus, VersionStatus
 
 
 class ErrorBody(TypedDict):

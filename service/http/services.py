@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from service.catalog.registry import Registry
-from service.http.control import Control
-from service.http.middleware.keys import KeyRing
-from service.inference.memory import MemoryBudget
-from service.inference.pipeline import Pipeline
-from service.inference.sessions.blob import Blobs
-from service.inference.sessions.table import Sessions
-from service.settings import Settings
-from service.telemetry.metrics.app import Metrics
-from service.telemetry.tracing import Tracing
-from service.telemetry.v2_statistics import InferStatistics
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.http.control import Control
+from spikeserve.service.http.middleware.keys import KeyRing
+from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.inference.pipeline import Pipeline
+from spikeserve.service.inference.sessions.blob import Blobs
+from spikeserve.service.inference.sessions.table import Sessions
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.tracing import Tracing
+from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 
 @dataclass(frozen=True)

@@ -19,22 +19,22 @@ from starlette.routing import Match, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from models.errors import InvalidInput
-from models.spec import Coding
-from service.errors import UnsupportedMedia, shown
-from service.http.direct import DirectRoute
-from service.http.middleware.keys import SUBPROTOCOL
-from service.http.middleware.requests import exchange_of
-from service.http.routes import ERRORS, Name, Version, responses
-from service.http.services import Services
-from service.inference.body import Body
-from service.inference.media import BYTES, RECORDS
-from service.inference.sessions.messages import Line
-from service.inference.sessions.options import StreamOptions
-from service.inference.sessions.stream import Stream
-from service.inference.sessions.table import OpenSession
-from service.inference.sessions.values import ValueWindows
-from service.inference.sessions.windows import Windows
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding
+from spikeserve.service.errors import UnsupportedMedia, shown
+from spikeserve.service.http.direct import DirectRoute
+from spikeserve.service.http.middleware.keys import SUBPROTOCOL
+from spikeserve.service.http.middleware.requests import exchange_of
+from spikeserve.service.http.routes import ERRORS, Name, Version, responses
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.body import Body
+from spikeserve.service.inference.media import BYTES, RECORDS
+from spikeserve.service.inference.sessions.messages import Line
+from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.stream import Stream
+from spikeserve.service.inference.sessions.table import OpenSession
+from spikeserve.service.inference.sessions.values import ValueWindows
+from spikeserve.service.inference.sessions.windows import Windows
 
 RECORD_TYPES = {RECORDS.decode(), BYTES.decode(), "application/x-www-form-urlencoded", ""}  # curl sends the third
 MESSAGES = {"application/x-ndjson", "application/jsonl"}

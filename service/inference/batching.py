@@ -24,9 +24,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from models.engines import ENGINES, EngineName
-from service.catalog.cost import Cost
-from service.settings import Settings
+from spikeserve.models.engines import ENGINES, EngineName
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.settings import Settings
 
 RUN_SECONDS = 0.01  # how long a run may take, since a small request may have to wait behind it
 JOINED_BYTES = (

@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import Inputs
-from models.coding.columns import from_columns, named
-from models.coding.records import Records, Times, binner, records_of, times_of
-from models.errors import InvalidInput
-from models.spec import EventBinning
-from models.spec.network import FloatArray
-from models.spec.parameters import Shape, show
-from service.catalog.loaded import LoadedModel
-from service.errors import TooLarge, UnsupportedMedia
-from service.inference.event_files.formats import FileFormat, file_format
-from service.inference.event_files.isolated import read_file, require_reader
-from service.inference.media import Form
-from service.inference.npy import read_npy
-from service.inference.validation import channels_hint
+from spikeserve.models.coding import Inputs
+from spikeserve.models.coding.columns import from_columns, named
+from spikeserve.models.coding.records import Records, Times, binner, records_of, times_of
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import EventBinning
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import TooLarge, UnsupportedMedia
+from spikeserve.service.inference.event_files.formats import FileFormat, file_format
+from spikeserve.service.inference.event_files.isolated import read_file, require_reader
+from spikeserve.service.inference.media import Form
+from spikeserve.service.inference.npy import read_npy
+from spikeserve.service.inference.validation import channels_hint
 
 WHERE = "the body"
 

@@ -17,8 +17,8 @@ from typing import Protocol
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from service.errors import BodyTooSlow, DeadlineExceeded, TooLarge
-from service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.errors import BodyTooSlow, DeadlineExceeded, TooLarge
+from spikeserve.service.inference.memory import MemoryBudget, Reservation
 
 MAX_DIGITS = 20  # of a Content-Length: the parser accepts at most 2**64 - 1, so further digits are leading zeros
 CHUNKED = -1  # the length of a body that is not known before it ends

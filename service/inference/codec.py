@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from models.engines import RunResult, State
-from service.inference.query import Query
+from spikeserve.models.engines import RunResult, State
+from spikeserve.service.inference.query import Query
 
 Content_co = TypeVar("Content_co", covariant=True)
 Q = TypeVar("Q", bound=Query)

@@ -6,9 +6,9 @@ import zlib
 from collections.abc import Iterator
 from enum import StrEnum
 
-from service.errors import MalformedBody, TooLarge
-from service.inference.body import UNRESERVED_BYTES, Body
-from service.inference.pieces import Pieces, joined
+from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.inference.body import UNRESERVED_BYTES, Body
+from spikeserve.service.inference.pieces import Pieces, joined
 
 MIN_COMPRESSED = 512  # bytes; a shorter answer is not compressed
 LEVEL = 1  # the fastest; for numbers a higher level gains little

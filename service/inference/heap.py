@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 from collections.abc import Callable
 
-from service.inference.memory import MemoryBudget
+from spikeserve.service.inference.memory import MemoryBudget
 
 TRIM_SECONDS = 5.0  # how often to look whether a burst is over
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from models.coding import Inputs, encode
-from models.engines import Record, RunResult, State
-from models.engines.anytime import StopRule
-from models.engines.base import joined
-from service.catalog.loaded import LoadedModel
-from service.errors import DeadlineExceeded
-from service.inference.codec import Codec, Q
-from service.inference.pieces import SHORT_BYTES
-from service.inference.query import Query, Returned
-from service.inference.sender import NOBODY
-from service.telemetry.record import AnswerRecord, Times
+from spikeserve.models.coding import Inputs, encode
+from spikeserve.models.engines import Record, RunResult, State
+from spikeserve.models.engines.anytime import StopRule
+from spikeserve.models.engines.base import joined
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import DeadlineExceeded
+from spikeserve.service.inference.codec import Codec, Q
+from spikeserve.service.inference.pieces import SHORT_BYTES
+from spikeserve.service.inference.query import Query, Returned
+from spikeserve.service.inference.sender import NOBODY
+from spikeserve.service.telemetry.record import AnswerRecord, Times
 
 if TYPE_CHECKING:  # it imports this module
-    from service.inference.queue import Queue
+    from spikeserve.service.inference.queue import Queue
 
 Content = TypeVar("Content")
 

@@ -11,11 +11,11 @@ from enum import StrEnum
 from functools import partial
 from typing import TypeAlias
 
-from service.errors import UnsupportedMedia, shown
-from service.inference.body import Body
-from service.inference.compression import Encoding, unpack
-from service.inference.event_files.formats import file_format
-from service.inference.npy import MAGIC
+from spikeserve.service.errors import UnsupportedMedia, shown
+from spikeserve.service.inference.body import Body
+from spikeserve.service.inference.compression import Encoding, unpack
+from spikeserve.service.inference.event_files.formats import file_format
+from spikeserve.service.inference.npy import MAGIC
 
 CONTENT_TYPE, CONTENT_ENCODING = b"content-type", b"content-encoding"
 JSON, BYTES = b"application/json", b"application/octet-stream"

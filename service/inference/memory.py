@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Lock
 
-from service.errors import Overloaded
+from spikeserve.service.errors import Overloaded
 
 
 class MemoryBudget:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.lib.format import descr_to_dtype
 from numpy.typing import NDArray
 
-from models.spec.parameters import Shape, show
-from service.errors import MalformedBody, cut, shown
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.service.errors import MalformedBody, cut, shown
 
 MAGIC = b"\x93NUMPY"
 LENGTHS = {b"\x01\x00": 2, b"\x02\x00": 4}  # by format, the bytes of the header's length

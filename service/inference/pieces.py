@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from service.inference.interpreter import before_piece
+from spikeserve.service.inference.interpreter import before_piece
 
 Pieces: TypeAlias = list[bytes]
 

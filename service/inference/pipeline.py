@@ -12,16 +12,16 @@ from time import perf_counter
 
 from starlette.requests import ClientDisconnect
 
-from service.catalog.loaded import LoadedModel
-from service.errors import DeadlineExceeded, MalformedHeader, shown
-from service.inference.body import RequestBody
-from service.inference.codec import SMALL_BODY, Codec, Q
-from service.inference.job import Answer, Content, Job, reserve_answer
-from service.inference.pieces import SHORT_BYTES
-from service.inference.scheduler import Scheduler
-from service.inference.sender import NOBODY, Sender
-from service.telemetry.metrics.app import Metrics
-from service.telemetry.record import RequestRecord, Times
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import DeadlineExceeded, MalformedHeader, shown
+from spikeserve.service.inference.body import RequestBody
+from spikeserve.service.inference.codec import SMALL_BODY, Codec, Q
+from spikeserve.service.inference.job import Answer, Content, Job, reserve_answer
+from spikeserve.service.inference.pieces import SHORT_BYTES
+from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.inference.sender import NOBODY, Sender
+from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.record import RequestRecord, Times
 
 TIMEOUT = b"x-request-timeout-ms"
 MAX_DIGITS = 9  # of that header; a longer number exceeds any setting

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from models.coding import Inputs
-from models.engines import Record, State
-from models.engines.anytime import StopRule
-from models.spec.network import FloatArray
-from service.errors import shown
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import Record, State
+from spikeserve.models.engines.anytime import StopRule
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.errors import shown
 
 
 class Returned(StrEnum):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-from models.errors import InvalidInput
-from service.errors import shown
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.errors import shown
 
 MAX_PARAMETERS = 16
 TOO_MANY = f"the query has more than {MAX_PARAMETERS} parameters, expected at most as many"

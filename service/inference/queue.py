@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain
 
-from models.engines import Stop
-from models.engines.anytime import StopRule
-from service.catalog.cost import Cost
-from service.inference.batching import Policy
-from service.inference.job import AnyJob
-from service.inference.pieces import SHORT_BYTES
-from service.inference.run import Shard
+from spikeserve.models.engines import Stop
+from spikeserve.models.engines.anytime import StopRule
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.inference.batching import Policy
+from spikeserve.service.inference.job import AnyJob
+from spikeserve.service.inference.pieces import SHORT_BYTES
+from spikeserve.service.inference.run import Shard
 
 REPORT_RUNS = 12  # runs that a run with reports takes as long as, at most, as measured: docs/report.md
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from models.coding import Inputs, join_inputs
-from models.engines import RunResult, State, Stop
-from models.errors import InvalidInput, SpikeserveError
-from service.catalog.loaded import LoadedModel
-from service.inference.job import Answer, AnyJob
-from service.inference.slices import Sliced
+from spikeserve.models.coding import Inputs, join_inputs
+from spikeserve.models.engines import RunResult, State, Stop
+from spikeserve.models.errors import InvalidInput, SpikeserveError
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.job import Answer, AnyJob
+from spikeserve.service.inference.slices import Sliced
 
 
 @dataclass(frozen=True)

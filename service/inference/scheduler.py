@@ -29,24 +29,24 @@ from time import perf_counter
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
-from models.coding import Inputs
-from models.engines import RunResult, State
-from models.errors import SpikeserveError
-from service.catalog.loaded import LoadedModel
-from service.catalog.threads import Threads
-from service.errors import DeadlineExceeded, Overloaded, ShuttingDown
-from service.inference.batching import policy_of
-from service.inference.codec import SMALL_BODY, Codec, Q
-from service.inference.interpreter import Interpreter
-from service.inference.job import Answer, AnyJob, Content, Job, encoded
-from service.inference.query import InSequence
-from service.inference.queue import Encode, Price, Queue, Run
-from service.inference.run import Computed, compute, failed
-from service.inference.sender import NOBODY, Sender
-from service.inference.slices import Slice, Sliced
-from service.settings import Settings
-from service.telemetry.metrics.app import Metrics
-from service.telemetry.record import Times
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import RunResult, State
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.catalog.threads import Threads
+from spikeserve.service.errors import DeadlineExceeded, Overloaded, ShuttingDown
+from spikeserve.service.inference.batching import policy_of
+from spikeserve.service.inference.codec import SMALL_BODY, Codec, Q
+from spikeserve.service.inference.interpreter import Interpreter
+from spikeserve.service.inference.job import Answer, AnyJob, Content, Job, encoded
+from spikeserve.service.inference.query import InSequence
+from spikeserve.service.inference.queue import Encode, Price, Queue, Run
+from spikeserve.service.inference.run import Computed, compute, failed
+from spikeserve.service.inference.sender import NOBODY, Sender
+from spikeserve.service.inference.slices import Slice, Sliced
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.record import Times
 
 MAX_DECODED_BYTES = 2**27  # of samples that are decoded and not answered; beyond it, no other body is decoded
 MAX_ENCODED_BYTES = 2**27  # of inputs that were encoded to be split into shards; beyond it, no others are

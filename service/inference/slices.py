@@ -6,11 +6,11 @@ from asyncio import Future
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from models.coding import Inputs
-from models.engines import RunResult, State
-from service.catalog.loaded import LoadedModel
-from service.inference.job import Job
-from service.telemetry.record import Times
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import RunResult, State
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.job import Job
+from spikeserve.service.telemetry.record import Times
 
 
 class Sliced(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.spec.parameters import Shape
-from service.errors import cut, shown
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.service.errors import cut, shown
 
 MAX_LISTED = 100  # more errors than this are only counted, since listing them makes an object of each
 LONGEST_NAME = 64  # characters of an unknown field that is compared with the known ones

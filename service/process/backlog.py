@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.memory import MemoryBudget, Reservation
 
 END = b"\r\n\r\n"
 UNFINISHED_ENDS = (b"\r\n\r", b"\r\n", b"\r")  # what may be the beginning of END, the longest first

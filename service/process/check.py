@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from models.bundle import MANIFEST
-from models.bundle.repository import ModelRepository
-from models.errors import SpikeserveError
-from service.catalog.engine_choice import check_device, check_library
-from service.catalog.load_process import LoadProcesses
-from service.errors import LoadFailed, Misconfigured
-from service.process.flags import read_settings
-from service.settings import Settings, chosen_versions
+from spikeserve.models.bundle import MANIFEST
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.catalog.engine_choice import check_device, check_library
+from spikeserve.service.catalog.load_process import LoadProcesses
+from spikeserve.service.errors import LoadFailed, Misconfigured
+from spikeserve.service.process.flags import read_settings
+from spikeserve.service.settings import Settings, chosen_versions
 
 REFUSED, USAGE, INTERRUPTED = 1, 2, 130
 HELP = """\

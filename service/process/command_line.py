@@ -16,24 +16,24 @@ from typing import cast
 import structlog
 from fastapi import FastAPI
 
-from models.errors import SpikeserveError
-from service.app import create_app
-from service.catalog.engine_choice import check_device, check_library
-from service.catalog.mirror import tell
-from service.catalog.threads import Threads
-from service.errors import Misconfigured
-from service.http.control import Control
-from service.http.middleware.keys import KeyRing, is_loopback
-from service.http.middleware.origins import ANY
-from service.http.services import Services
-from service.process import check, new_key
-from service.process.control import ControlTimeouts, WorkerControl
-from service.process.flags import read_settings
-from service.process.listener import Listener
-from service.process.server import FILE_THREADS, PAGE_THREADS, Server
-from service.process.supervisor import DesiredState, Supervisor
-from service.settings import ENVIRONMENT_PREFIX, Settings
-from service.telemetry import logs
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.app import create_app
+from spikeserve.service.catalog.engine_choice import check_device, check_library
+from spikeserve.service.catalog.mirror import tell
+from spikeserve.service.catalog.threads import Threads
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.http.control import Control
+from spikeserve.service.http.middleware.keys import KeyRing, is_loopback
+from spikeserve.service.http.middleware.origins import ANY
+from spikeserve.service.http.services import Services
+from spikeserve.service.process import check, new_key
+from spikeserve.service.process.control import ControlTimeouts, WorkerControl
+from spikeserve.service.process.flags import read_settings
+from spikeserve.service.process.listener import Listener
+from spikeserve.service.process.server import FILE_THREADS, PAGE_THREADS, Server
+from spikeserve.service.process.supervisor import DesiredState, Supervisor
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
+from spikeserve.service.telemetry import logs
 
 USAGE = 2
 NEW_KEY, CHECK = "new-key", "check"  # first arguments that are not a setting

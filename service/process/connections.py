@@ -36,12 +36,12 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import Overloaded, shown
-from service.http.errors import error_body
-from service.http.middleware.requests import REQUEST_ID, request_id_of
-from service.inference.memory import MemoryBudget, Reservation
-from service.process.backlog import Backlog
-from service.process.turns import MAX_TURNS, TimedSelector, Turns
+from spikeserve.service.errors import Overloaded, shown
+from spikeserve.service.http.errors import error_body
+from spikeserve.service.http.middleware.requests import REQUEST_ID, request_id_of
+from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.process.backlog import Backlog
+from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
 UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole

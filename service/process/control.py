@@ -18,12 +18,12 @@ from typing import Literal, Self
 import structlog
 from pydantic import BaseModel
 
-from models.errors import SpikeserveError
-from service.catalog.threads import HEARTBEAT_SECONDS
-from service.errors import LoadFailed, ModelNotFound, NotReady, ServiceError, ShuttingDown
-from service.http.control import Control
-from service.telemetry.metrics.exposition import merged
-from service.telemetry.v2_statistics import Statistics, VersionSums, model_statistics
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.catalog.threads import HEARTBEAT_SECONDS
+from spikeserve.service.errors import LoadFailed, ModelNotFound, NotReady, ServiceError, ShuttingDown
+from spikeserve.service.http.control import Control
+from spikeserve.service.telemetry.metrics.exposition import merged
+from spikeserve.service.telemetry.v2_statistics import Statistics, VersionSums, model_statistics
 
 MAX_MESSAGE_BYTES = 2**26  # the metrics of a version take about 10 KB
 MAX_REQUESTS = 256  # without a reply yet, from one end, in addition to a ping

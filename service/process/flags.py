@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
-from service.errors import Misconfigured
-from service.inference.validation import first_error
-from service.settings import Settings
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.inference.validation import first_error
+from spikeserve.service.settings import Settings
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

@@ -26,16 +26,21 @@ import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
-from service.catalog.threads import Threads
-from service.http.services import Services
-from service.process.connections import ConnectionLimits, abort_connections, connection_class, requests_in_progress
-from service.process.listener import Listener
-from service.process.turns import Paced, TimedSelector
-from service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
-from service.settings import Settings
+from spikeserve.service.catalog.threads import Threads
+from spikeserve.service.http.services import Services
+from spikeserve.service.process.connections import (
+    ConnectionLimits,
+    abort_connections,
+    connection_class,
+    requests_in_progress,
+)
+from spikeserve.service.process.listener import Listener
+from spikeserve.service.process.turns import Paced, TimedSelector
+from spikeserve.service.process.websockets import MAX_MESSAGE_BYTES, websocket_class
+from spikeserve.service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.grpc.server import GrpcServer
+    from spikeserve.service.grpc.server import GrpcServer
 
 UNFINISHED = 1  # the exit status if a request or a thread outlasts the grace period
 LAST_ANSWER_SECONDS = 0.25  # for the 503 answers at the end of the grace period
@@ -99,7 +104,7 @@ class Server(uvicorn.Server):
         """Listen for HTTP, and for gRPC where a port for it is set: its library is imported only then."""
         await super().startup(sockets)
         if self.settings.grpc_port:
-            from service.grpc.server import GrpcServer
+            from spikeserve.service.grpc.server import GrpcServer
 
             host = sockets[0].getsockname()[0] if sockets else self.settings.host
             self.grpc = GrpcServer(self.services)

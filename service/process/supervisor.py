@@ -38,8 +38,8 @@ from typing import NoReturn
 
 import structlog
 
-from service.errors import shown
-from service.process.control import ControlRequest, ControlTimeouts, Peer, Reply
+from spikeserve.service.errors import shown
+from spikeserve.service.process.control import ControlRequest, ControlTimeouts, Peer, Reply
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 EXTRA_SECONDS = 2  # after the grace period, in which a worker that does not hang exits by itself

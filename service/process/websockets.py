@@ -26,8 +26,8 @@ import structlog
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from service.errors import Overloaded
-from service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.errors import Overloaded
+from spikeserve.service.inference.memory import MemoryBudget, Reservation
 
 MAX_MESSAGE_BYTES = 2**26  # of one message; the longest are states that clients bring
 FEED_BYTES = 2**12  # given to the parser at once: some hundreds of the smallest messages

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import structlog
 
-from service.telemetry.metrics.app import Metrics
-from service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.record import RequestRecord
 
 
 class AccessLog:

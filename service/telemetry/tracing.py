@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from models.version import VERSION
-from service.errors import Misconfigured
-from service.settings import Settings
-from service.telemetry.record import RequestRecord
+from spikeserve.models.version import VERSION
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry.record import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.propagators.textmap import TextMapPropagator

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.telemetry.record import AnswerRecord, Model
+from spikeserve.service.telemetry.record import AnswerRecord, Model
 
 NS = 10**9
 MAX_SIZES = 256  # batch sizes with their own statistics; further sizes are counted in the totals only

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.cases import Case, build
 from benchmarks.workloads import GRID, WORKLOADS, is_dense
-from models.engines import available, create
-from models.spec import Spec
+from spikeserve.models.engines import available, create
+from spikeserve.models.spec import Spec
 
 CASES = [(workload, activity) for workload in WORKLOADS for activity in workload.activities]
 

@@ -14,7 +14,7 @@ from benchmarks.cases import Case, build
 from benchmarks.contestants import CONTESTANTS, choose, prepare
 from benchmarks.contestants.base import Job, Skipped, stages
 from benchmarks.workloads import IF, LIF, RECURRENT_LIF, Workload, conv, linear, pool
-from models.engines import EngineName
+from spikeserve.models.engines import EngineName
 from tests.networks import network_of
 
 EVERYTHING = Workload(

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.coding.records import records_of
-from models.spec import EventBinning
-from service.inference.sessions.windows import Window as ClosedWindow
-from service.inference.sessions.windows import Windows
 from spikeserve.answers import Summary, Window
 from spikeserve.conversation import MESSAGE_EVENTS, Conversation
 from spikeserve.errors import ConnectionLost, InvalidEvents, SessionError, Unavailable
 from spikeserve.events import events
 from spikeserve.flow import Connect, Flow, Lost, Pause, Receive, Send, Step, Value
+from spikeserve.models.coding.records import records_of
+from spikeserve.models.spec import EventBinning
+from spikeserve.service.inference.sessions.windows import Window as ClosedWindow
+from spikeserve.service.inference.sessions.windows import Windows
 
 BINNING = EventBinning(step_us=1000, sensor=(2,), window_steps=2)
 

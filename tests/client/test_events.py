@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from models.coding.records import make_records, unwrapped
-from models.spec import EventBinning
-from service.inference.sessions.windows import Windows
 from spikeserve import RECORD, InvalidEvents, events, read_events
 from spikeserve.conversation import Conversation
+from spikeserve.models.coding.records import make_records, unwrapped
+from spikeserve.models.spec import EventBinning
 from spikeserve.requests import Choice, predict_calls, smallest
+from spikeserve.service.inference.sessions.windows import Windows
 
 columns = st.lists(
     st.tuples(st.integers(0, 2**40), st.integers(0, 2**16 - 1), st.integers(0, 2**15 - 1), st.booleans()), max_size=20

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from examples.live.microphone import LiveEncoder, of_wav
-from models.spec.network import Network
 from spikeserve import Client
+from spikeserve.models.spec.network import Network
+from spikeserve.training.data.audio import AudioToSpikes, mel_filters, read_wav
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.serving import ROOT, Process, running
-from training.data.audio import AudioToSpikes, mel_filters, read_wav
 
 SIZE = 4  # pixels each way
 BANDS = 2 * AudioToSpikes().bands

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.coding.records import Records
 from spikeserve import AsyncClient, Client, ConnectionLost, Window
+from spikeserve.models.coding.records import Records
 from tests.bundles import publish
 from tests.service.sessions.test_moved import STEPS, WINDOW, events, recurrent
 from tests.serving import Process, running

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import spikeserve
-from models.spec import Coding
-from service.inference.sessions.options import StreamOptions
-from service.settings import Settings
 from spikeserve import errors
+from spikeserve.models.spec import Coding
 from spikeserve.options import RETRIES, STATE_EVERY, SessionOptions
+from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
 from tests.pages import LOCAL, ROOT, block_with, blocks, section

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding.records import make_records
-from service.http.middleware.keys import new_key
 from spikeserve import (
     AnswerError,
     AsyncClient,
@@ -25,6 +23,8 @@ from spikeserve import (
     TooLarge,
     Unavailable,
 )
+from spikeserve.models.coding.records import make_records
+from spikeserve.service.http.middleware.keys import new_key
 from tests.bundles import publish
 from tests.networks import regression
 from tests.service.sessions.conftest import pairs

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 import numpy as np
 import pytest
 
-from models.coding.records import make_records
 from spikeserve import (
     AsyncClient,
     Client,
@@ -22,6 +21,7 @@ from spikeserve import (
     Window,
 )
 from spikeserve.events import EventsLike
+from spikeserve.models.coding.records import make_records
 from tests.serving import Process
 
 UNITS = {"t": [0, 1000, 2000, 4000], "unit": [0, 0, 0, 1]}

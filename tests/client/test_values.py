@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.coding import encode
-from models.engines.reference import ReferenceEngine
-from models.spec import Coding
-from service.inference.sessions.values import ValueWindows
 from spikeserve import AsyncClient, Client, InvalidEvents, SessionState, Summary, Window
 from spikeserve.conversation import Conversation
 from spikeserve.flow import Connect, Lost, Receive, Send, Step
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Coding
+from spikeserve.service.inference.sessions.values import ValueWindows
 from spikeserve.values import Entry
 from tests.bundles import publish
 from tests.client.test_conversation import run

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from models.bundle.repository import PRETRAINED
-from models.version import VERSION
-from service.settings import ENVIRONMENT_PREFIX, Settings
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.models.version import VERSION
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.deploy.schemas import faults
 from tests.deploy.test_manifests import DEPLOY, DIGEST, GRPC, ROOT, built, by_kind, read
 from tests.pages import block_with

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.bundle.repository import PRETRAINED
-from service.http.openapi import ZERO
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.service.http.openapi import ZERO
 from tests.deploy.promql import AGGREGATIONS, Read, leaves, promtool, reads
 from tests.serving import serving
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.bundle.repository import PRETRAINED
+from spikeserve.models.bundle.repository import PRETRAINED
 from tests.pages import ROOT, block_with
 from tests.replicas import NEEDS_HAPROXY, haproxy
 from tests.service.grpc.rpc import address, serving_grpc

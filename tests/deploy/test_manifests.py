@@ -15,11 +15,11 @@ import pytest
 import yaml
 from fastapi.routing import APIRoute
 
-from models.bundle.repository import PRETRAINED
-from models.version import VERSION
-from service.app import create_app
-from service.process.flags import read_settings
-from service.settings import ENVIRONMENT_PREFIX, Settings
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.models.version import VERSION
+from spikeserve.service.app import create_app
+from spikeserve.service.process.flags import read_settings
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings
 from tests.deploy.schemas import VERSIONS, faults
 from tests.serving import running
 

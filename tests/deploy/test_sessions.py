@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from models.bundle.repository import PRETRAINED
 from spikeserve import Client, Window
+from spikeserve.models.bundle.repository import PRETRAINED
 from tests.pages import ROOT, block_with
 from tests.replicas import NEEDS_HAPROXY, proxied, replica
 from tests.serving import Process

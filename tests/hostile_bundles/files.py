@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from safetensors.numpy import load_file, save
 
-from models.bundle import File
+from spikeserve.models.bundle import File
 from tests.bundles import rehash, rewrite
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from models.spec.onnx_contract import OnnxContract
+from spikeserve.models.spec.onnx_contract import OnnxContract
 from tests.external import WEIGHT, contract, endless, expanding, model_of, scores, with_external_data
 
 HUGE = 1_500_000_000  # zeros, which are six gigabytes of floats

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle.copies import RemoteRepository
-from models.bundle.remote import Remote, RemoteFailed
-from models.bundle.repository import PRETRAINED
+from spikeserve.models.bundle.copies import RemoteRepository
+from spikeserve.models.bundle.remote import Remote, RemoteFailed
+from spikeserve.models.bundle.repository import PRETRAINED
 from tests.hub import server
 from tests.storage import hf
 

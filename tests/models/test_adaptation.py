@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import DenseInputs
-from models.engines import EngineName, RunResult, State, create
-from models.spec.network import FloatArray, Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, RunResult, State, create
+from spikeserve.models.spec.network import FloatArray, Network
 from tests.networks import network_of
 from tests.same import EVERYTHING
 

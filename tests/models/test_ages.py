@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.coding import DenseInputs
-from models.engines import Engine, EngineName, RunResult, State, create
-from models.engines.reference import ReferenceEngine
-from models.engines.state import arrays_of
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import Engine, EngineName, RunResult, State, create
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.state import arrays_of
+from spikeserve.models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of
 from tests.same import EVERYTHING, assert_same, assert_same_state
 

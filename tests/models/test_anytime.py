@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.coding import EventInputs, encode
-from models.engines import EngineName, RunResult, create
-from models.engines.anytime import (
+from spikeserve.models.coding import EventInputs, encode
+from spikeserve.models.engines import EngineName, RunResult, create
+from spikeserve.models.engines.anytime import (
     AnytimeRunner,
     Calibration,
     Confident,
@@ -27,11 +27,11 @@ from models.engines.anytime import (
     lead,
     run_until,
 )
-from models.engines.event import EventEngine
-from models.engines.reference import ReferenceEngine
-from models.errors import InvalidInput
-from models.spec import Coding
-from models.spec.network import Network
+from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of, regression, toy
 from tests.same import EVERYTHING, assert_same
 

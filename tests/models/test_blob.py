@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from models.engines import EngineName, State, create
-from models.engines.blob import HEADER, bytes_per_sample, from_bytes, most_bytes, to_bytes
-from models.engines.state import arrays_of
-from models.errors import InvalidInput
-from models.spec.network import Network
+from spikeserve.models.engines import EngineName, State, create
+from spikeserve.models.engines.blob import HEADER, bytes_per_sample, from_bytes, most_bytes, to_bytes
+from spikeserve.models.engines.state import arrays_of
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of
 from tests.same import EVERYTHING, assert_same, assert_same_state
 

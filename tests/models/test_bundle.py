@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from models.bundle import Bundle, File
-from models.bundle.repository import PRETRAINED, ModelRepository
-from models.coding import Inputs
-from models.engines import EngineName, create
-from models.engines.anytime import Calibration
-from models.engines.base import RunResult
-from models.engines.reference import ReferenceEngine
-from models.engines.state import State
-from models.errors import BundleNotFound, InvalidBundle, InvalidInput
-from models.spec.network import Network
+from spikeserve.models.bundle import Bundle, File
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines.anytime import Calibration
+from spikeserve.models.engines.base import RunResult
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.state import State
+from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from spikeserve.models.spec.network import Network
 from tests.bundles import contents, publish, rehash, rewrite
 from tests.networks import toy
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.coding import MAX_SEED, Events, encode, encode_next, rasterise
-from models.errors import InvalidInput
-from models.spec import Coding, Spec
+from spikeserve.models.coding import MAX_SEED, Events, encode, encode_next, rasterise
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, Spec
 from tests.networks import toy
 
 

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs, EventInputs, Inputs
-from models.complexity import ESTIMATES, Complexity, operations
-from models.complexity.energy import DRAM, SRAM_1M, SRAM_8K, SRAM_32K, access
-from models.engines import Record, RunResult, plain
-from models.engines.anytime import AnytimeRunner, StopRule
-from models.engines.event import EventEngine
-from models.engines.fan_out import dense_operations
-from models.engines.reference import ReferenceEngine
-from models.engines.stop import Stop
-from models.errors import Stopped
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import ConvTranspose
+from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
+from spikeserve.models.complexity import ESTIMATES, Complexity, operations
+from spikeserve.models.complexity.energy import DRAM, SRAM_1M, SRAM_8K, SRAM_32K, access
+from spikeserve.models.engines import Record, RunResult, plain
+from spikeserve.models.engines.anytime import AnytimeRunner, StopRule
+from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.engines.fan_out import dense_operations
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.stop import Stop
+from spikeserve.models.errors import Stopped
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import ConvTranspose
 from tests.networks import Case, dyadic_cases, network_of, toy
 from tests.same import EVERYTHING
 
@@ -205,7 +205,7 @@ def test_a_report_does_not_depend_on_how_many_steps_are_looked_at_at_once_nor_on
     whole = complexity.reported(lambda part, record: engine.run(part, record=record)[0], case.inputs, Record.NONE)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(operations, "BLOCK_VALUES", 1)
-        patched.setattr("models.complexity.complexity.GROUP_BYTES", 1)
+        patched.setattr("spikeserve.models.complexity.complexity.GROUP_BYTES", 1)
         events = case.inputs if case.inputs.constant else EventInputs.of(case.inputs)
         alone = complexity.reported(lambda part, record: engine.run(part, record=record)[0], events, Record.NONE)
     for name, column in whole.report.items():

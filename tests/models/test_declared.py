@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from models.engines import ENGINES, EngineName, create
-from models.engines.declared import preferred
+from spikeserve.models.engines import ENGINES, EngineName, create
+from spikeserve.models.engines.declared import preferred
 from tests.networks import toy
 
 

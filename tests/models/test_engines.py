@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.coding import DenseInputs, encode
-from models.engines import EngineName, create
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.spec.network import Network
 from tests.networks import network_of, toy
 from tests.same import EVERYTHING, assert_same
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import DenseInputs, encode
-from models.engines import EngineName, Record, RunResult, create
-from models.errors import InvalidInput
-from models.spec.exponential import exponential
-from models.spec.network import Network
-from models.spec.nodes import GROWS, LEAKS, RESTS, Charge
+from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.engines import EngineName, Record, RunResult, create
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.exponential import exponential
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import GROWS, LEAKS, RESTS, Charge
 from tests.networks import FIRING, network_of
 
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from models.errors import InvalidSpec
-from models.spec import Coding, EventBinning, Input, Spec
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Coding, EventBinning, Input, Spec
 from tests.networks import toy
 
 

@@ -13,7 +13,7 @@ import pytest
 from numba.core import caching
 from numba.core.options import DefaultOptions
 
-from models.engines.event import compiled
+from spikeserve.models.engines.event import compiled
 
 SOURCE = """
 def add_one(values):

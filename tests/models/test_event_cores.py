@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from models.coding import DenseInputs
-from models.engines.event.cores import Cores, shared
-from models.engines.event.engine import EventEngine
-from models.engines.event.tiles import bounds_of
-from models.engines.reference import ReferenceEngine
-from models.engines.state import State
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.event.cores import Cores, shared
+from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.event.tiles import bounds_of
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.state import State
+from spikeserve.models.spec.network import Network
 from tests.models.test_event_engine import dyadic, raster, stack
 from tests.models.test_parity import CASES
 from tests.networks import Case, dyadic_cases, network_of

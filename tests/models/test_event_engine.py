@@ -10,21 +10,21 @@ import pytest
 from numba.core.runtime import _nrt_python, rtsys
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs
-from models.engines import EngineName, Record, RunResult, create
-from models.engines.event import currents
-from models.engines.event.carried import Carried
-from models.engines.event.chunk import Chunk
-from models.engines.event.compiled import Kernel
-from models.engines.event.connections import FLOATS, INTEGERS, feed_of
-from models.engines.event.cores import Cores
-from models.engines.event.engine import EventEngine
-from models.engines.event.layouts import Layout
-from models.engines.event.plan import Connection
-from models.engines.reference import ReferenceEngine
-from models.spec import Spec
-from models.spec.network import Network
-from models.spec.nodes import Conv2d
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, Record, RunResult, create
+from spikeserve.models.engines.event import currents
+from spikeserve.models.engines.event.carried import Carried
+from spikeserve.models.engines.event.chunk import Chunk
+from spikeserve.models.engines.event.compiled import Kernel
+from spikeserve.models.engines.event.connections import FLOATS, INTEGERS, feed_of
+from spikeserve.models.engines.event.cores import Cores
+from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.event.layouts import Layout
+from spikeserve.models.engines.event.plan import Connection
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Conv2d
 from tests.networks import network_of
 from tests.same import EVERYTHING, assert_same
 
@@ -155,7 +155,7 @@ def test_the_answer_is_the_same_alone_in_any_batch_and_on_any_number_of_threads(
 def test_a_batch_that_does_not_fit_is_run_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     network, inputs = stack(20), raster(0.1, 6, 11, 784)
     whole, _ = EventEngine(network).run(inputs, record=EVERYTHING)
-    monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
+    monkeypatch.setattr("spikeserve.models.engines.event.engine.CHUNK_BYTES", 1)
     assert_same(EventEngine(network, 2).run(inputs, record=EVERYTHING)[0], whole)
 
 
@@ -170,8 +170,8 @@ def test_a_large_batch_holds_no_more_chunks_than_threads(threads: int, monkeypat
             most.append(len(alive))
             return super().run()
 
-    monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
-    monkeypatch.setattr("models.engines.event.repeated_chunk.Chunk", Watched)
+    monkeypatch.setattr("spikeserve.models.engines.event.engine.CHUNK_BYTES", 1)
+    monkeypatch.setattr("spikeserve.models.engines.event.repeated_chunk.Chunk", Watched)
     EventEngine(stack(20), threads).run(raster(0.1, 6, 40, 784))
     assert len(most) == 40
     assert max(most) <= threads

@@ -11,12 +11,21 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from models.coding import DenseInputs, EventInputs, Events, Inputs, encode, encode_events, join_inputs, rasterise
-from models.engines import EngineName, blocks, create
-from models.engines.event import EventEngine, signals
-from models.errors import InvalidInput
-from models.spec import Coding, OutOfRange, Spec
-from models.spec.network import Network
+from spikeserve.models.coding import (
+    DenseInputs,
+    EventInputs,
+    Events,
+    Inputs,
+    encode,
+    encode_events,
+    join_inputs,
+    rasterise,
+)
+from spikeserve.models.engines import EngineName, blocks, create
+from spikeserve.models.engines.event import EventEngine, signals
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, OutOfRange, Spec
+from spikeserve.models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of, toy
 from tests.same import EVERYTHING, assert_same, assert_same_state
 

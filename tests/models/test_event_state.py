@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs
-from models.engines import State
-from models.engines.event.carried import CarriedArrays
-from models.engines.event.engine import EventEngine
-from models.engines.reference import ReferenceEngine
-from models.errors import InvalidInput
-from models.spec import Coding
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import State
+from spikeserve.models.engines.event.carried import CarriedArrays
+from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
 from tests.networks import network_of
 from tests.same import EVERYTHING
 

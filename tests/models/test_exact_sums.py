@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from models.coding import DenseInputs
-from models.engines import Engine, EngineName, State, create
-from models.engines.reference import ReferenceEngine
-from models.spec import Spec, sums
-from models.spec.network import FloatArray, Network
-from models.spec.sums import Limbs, Multiples, Sum, Summation, lowest_bit, sums_of
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import Engine, EngineName, State, create
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Spec, sums
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.sums import Limbs, Multiples, Sum, Summation, lowest_bit, sums_of
 from tests.models.test_parity import CASES
 from tests.networks import Case, dyadic_cases, network_of
 from tests.same import EVERYTHING, assert_same, assert_same_state

@@ -8,10 +8,10 @@ import pytest
 from numba import njit
 from onnx import TensorProto, helper
 
-from models.engines.event.vectors import LANES
-from models.engines.onnx.graph import IR_VERSION, OPSET, GraphBuilder, OnnxArithmetic, Value
-from models.spec.exponential import COEFFICIENTS, HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, exponential
-from models.spec.network import FloatArray
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.engines.onnx.graph import IR_VERSION, OPSET, GraphBuilder, OnnxArithmetic, Value
+from spikeserve.models.spec.exponential import COEFFICIENTS, HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, exponential
+from spikeserve.models.spec.network import FloatArray
 from tests.exponentials import exponentials
 
 LARGEST = 88.72283  # e to the power of the next float32, 88.72284, is above the largest float32
@@ -65,7 +65,7 @@ def test_its_constants_leave_no_rounding_where_it_says_that_there_is_none() -> N
 
 def test_pytorch_computes_the_same(arguments: FloatArray) -> None:
     torch = pytest.importorskip("torch")
-    from models.engines.torch.exponential import exponential as of_torch
+    from spikeserve.models.engines.torch.exponential import exponential as of_torch
 
     assert same(of_torch(torch.from_numpy(arguments)).numpy(), exponential(arguments))
 
@@ -98,7 +98,7 @@ def test_the_event_engines_vectors_compute_the_same(arguments: FloatArray) -> No
 
 def test_its_derivative_is_itself() -> None:
     torch = pytest.importorskip("torch")
-    from models.engines.torch.exponential import exponential as of_torch
+    from spikeserve.models.engines.torch.exponential import exponential as of_torch
 
     values = torch.tensor([0.0, 1.0, -200.0], requires_grad=True)
     (gradient,) = torch.autograd.grad(of_torch(values).sum(), values)

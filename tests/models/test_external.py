@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.bundle import Bundle
-from models.bundle.external import ExternalBundle
-from models.bundle.repository import ModelRepository
-from models.coding import encode
-from models.engines import EngineName
-from models.engines.onnx.external import ContractEngine
-from models.errors import EngineUnavailable, InvalidBundle, InvalidInput, InvalidSpec
-from models.spec.onnx_contract import OnnxContract
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.external import ExternalBundle
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import EngineName
+from spikeserve.models.engines.onnx.external import ContractEngine
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput, InvalidSpec
+from spikeserve.models.spec.onnx_contract import OnnxContract
 from tests.bundles import contents
 from tests.bundles import publish as publish_network
 from tests.external import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes, with_external_data

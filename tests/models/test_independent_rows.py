@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.bundle.dry_run import verify
-from models.coding import encode
-from models.engines.onnx.external import ContractEngine
-from models.errors import InvalidBundle
-from models.spec.onnx_contract import OnnxContract
+from spikeserve.models.bundle.dry_run import verify
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.onnx.external import ContractEngine
+from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.spec.onnx_contract import OnnxContract
 from tests.external import contract, of_spikes, scores, spikes
 from tests.mixing import TAILS, close_only, mixing
 
@@ -83,9 +83,9 @@ def test_the_graph_meets_no_batch_of_a_size_that_was_not_tried() -> None:
 
 def test_batches_that_are_large_or_slow_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     # Two values at each of four steps: four samples have 32.
-    monkeypatch.setattr("models.bundle.dry_run.MAX_BATCH_VALUES", 32)
+    monkeypatch.setattr("spikeserve.models.bundle.dry_run.MAX_BATCH_VALUES", 32)
     assert verified(scores(), PROMISED).batch_sizes == (1, 2, 4)
-    monkeypatch.setattr("models.bundle.dry_run.LONG_SECONDS", 0.0)
+    monkeypatch.setattr("spikeserve.models.bundle.dry_run.LONG_SECONDS", 0.0)
     assert verified(scores(), PROMISED).batch_sizes == (1,)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from models.coding import Events, encode, rasterise
-from models.errors import InvalidInput
-from models.spec import Coding, Input, Spec
+from spikeserve.models.coding import Events, encode, rasterise
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, Input, Spec
 from tests.networks import toy
 
 

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import DenseInputs, encode
-from models.engines import EngineName, create, plain
-from models.engines.event import joins
-from models.engines.event.chunk import Chunk
-from models.engines.event.engine import EventEngine
-from models.engines.event.signals import Dense, Signal, Sparse
-from models.engines.fan_out import fan_out
-from models.engines.reference import ReferenceEngine
-from models.errors import InvalidInput, InvalidSpec
-from models.spec import Spec
-from models.spec.network import Network
-from models.spec.nodes import ConvTranspose2d, Node
-from models.spec.parameters import Shape
+from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.engines import EngineName, create, plain
+from spikeserve.models.engines.event import joins
+from spikeserve.models.engines.event.chunk import Chunk
+from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.event.signals import Dense, Signal, Sparse
+from spikeserve.models.engines.fan_out import fan_out
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.errors import InvalidInput, InvalidSpec
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import ConvTranspose2d, Node
+from spikeserve.models.spec.parameters import Shape
 from tests.networks import network_of
 from tests.same import EVERYTHING
 

@@ -10,10 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import helper
 
-from models.bundle.repository import PRETRAINED
-from models.engines.onnx import fields as onnx_fields
-from models.engines.onnx.fields import MAX_DEPTH, check, outline
-from models.errors import InvalidBundle
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.models.engines.onnx import fields as onnx_fields
+from spikeserve.models.engines.onnx.fields import MAX_DEPTH, check, outline
+from spikeserve.models.errors import InvalidBundle
 from tests.external import model_of, scores, spikes, with_external_data
 from tests.onnx_places import OUTSIDE, PLACES, TENSOR, branch, in_graph
 

@@ -9,14 +9,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from models.coding import encode
-from models.engines import create
-from models.engines.declared import EngineName, available
-from models.engines.onnx.engine import OnnxEngine
-from models.engines.onnx.graph import build
-from models.errors import EngineUnavailable, InvalidBundle, InvalidInput
-from models.spec import Coding
-from models.spec.network import Network
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import create
+from spikeserve.models.engines.declared import EngineName, available
+from spikeserve.models.engines.onnx.engine import OnnxEngine
+from spikeserve.models.engines.onnx.graph import build
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle, InvalidInput
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
 from tests.networks import toy
 
 
@@ -64,7 +64,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(digits_like: Network) ->
 def test_a_missing_engine_or_device_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineUnavailable, match="device 'cuda': engine 'onnx' runs on 'cpu' only; use engine 'torch'"):
         create(EngineName.ONNX, toy(), device="cuda")
-    monkeypatch.setattr("models.engines.declared.find_spec", lambda _: None)
+    monkeypatch.setattr("spikeserve.models.engines.declared.find_spec", lambda _: None)
     with pytest.raises(EngineUnavailable, match="engine 'torch': the package torch is not installed here"):
         create(EngineName.TORCH, toy())
     assert available() == ()

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.engines import Engine, EngineName, RunResult, State, create
-from models.engines.reference import ReferenceEngine
-from models.engines.state import arrays_of
-from models.spec.nodes import Node
+from spikeserve.models.engines import Engine, EngineName, RunResult, State, create
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.state import arrays_of
+from spikeserve.models.spec.nodes import Node
 from tests.networks import CONNECTIONS, FIRING, INTEGRATING, JOINS, Case, dyadic_cases
 from tests.same import EVERYTHING, assert_same, assert_same_state
 

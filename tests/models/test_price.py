@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from models.bundle import Bundle
-from models.bundle.external import ExternalBundle
-from models.errors import InvalidBundle, InvalidSpec
-from models.spec import Spec
-from models.spec.neuron_parameters import ROWS
-from models.spec.price import LoadLimits, Price
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.external import ExternalBundle
+from spikeserve.models.errors import InvalidBundle, InvalidSpec
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.neuron_parameters import ROWS
+from spikeserve.models.spec.price import LoadLimits, Price
 from tests.bundles import publish, rewrite
 from tests.external import contract
 from tests.hostile_bundles.specs import HugeSpec, huge_specs

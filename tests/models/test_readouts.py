@@ -8,12 +8,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from models.coding import DenseInputs
-from models.engines import EngineName, create
-from models.engines.onnx.graph import build
-from models.errors import InvalidSpec
-from models.spec import Readout, Scores, Spec
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines.onnx.graph import build
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Readout, Scores, Spec
+from spikeserve.models.spec.network import Network
 from tests.networks import network_of
 
 every_engine = pytest.mark.parametrize("engine", list(EngineName))

@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.coding import EventInputs
-from models.coding import records as module
-from models.coding.records import EventBinner, StepEvents, binner, make_records, records_of, times_of, unwrapped
-from models.errors import InvalidInput
-from models.spec import Coding, EventBinning, EventRule, Input, Origin, Polarity
+from spikeserve.models.coding import EventInputs
+from spikeserve.models.coding import records as module
+from spikeserve.models.coding.records import (
+    EventBinner,
+    StepEvents,
+    binner,
+    make_records,
+    records_of,
+    times_of,
+    unwrapped,
+)
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, EventBinning, EventRule, Input, Origin, Polarity
 from tests.networks import toy
 
 CAMERA = EventBinning(step_us=1000, sensor=(4, 3))  # 2×3×4: unit = polarity * 12 + row * 4 + column

@@ -11,11 +11,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from models.bundle import remote
-from models.bundle.copies import RemoteRepository, cache_of, repository_at
-from models.bundle.remote import CLAIM, Remote, RemoteFailed
-from models.bundle.repository import PRETRAINED, ModelRepository
-from models.errors import BundleNotFound, InvalidBundle, InvalidInput
+from spikeserve.models.bundle import remote
+from spikeserve.models.bundle.copies import RemoteRepository, cache_of, repository_at
+from spikeserve.models.bundle.remote import CLAIM, Remote, RemoteFailed
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.models.errors import BundleNotFound, InvalidBundle, InvalidInput
 from tests.bundles import contents, publish
 from tests.networks import toy
 from tests.storage import BUCKET, STORAGES, files_at

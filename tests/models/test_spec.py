@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.errors import InvalidSpec
-from models.spec import Spec
-from models.spec.network import Network
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
 from tests.networks import toy
 
 STACK: dict[str, Any] = {

@@ -10,9 +10,20 @@ from typing import Any, get_args
 
 import pytest
 
-from models.spec import Coding, EventBinning, EventRule, Input, Origin, OutOfRange, Polarity, Readout, Spec, nodes
-from models.spec.neuron_parameters import NEURON_PARAMETERS, NeuronParameter
-from models.spec.nodes import NeuronBase, Node, NodeBase, Recurrent
+from spikeserve.models.spec import (
+    Coding,
+    EventBinning,
+    EventRule,
+    Input,
+    Origin,
+    OutOfRange,
+    Polarity,
+    Readout,
+    Spec,
+    nodes,
+)
+from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS, NeuronParameter
+from spikeserve.models.spec.nodes import NeuronBase, Node, NodeBase, Recurrent
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import DenseInputs
-from models.engines import EngineName, Record, RunResult, State, create
-from models.errors import InvalidInput
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, Record, RunResult, State, create
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.network import Network
 from tests.networks import network_of
 
 pytestmark = pytest.mark.parametrize("engine", list(EngineName))

@@ -7,13 +7,13 @@ import threading
 import numpy as np
 import pytest
 
-from models.coding import DenseInputs, encode
-from models.engines import EngineName, RunResult, Stop, create
-from models.engines.event import EventEngine
-from models.engines.event.carried import Carried
-from models.engines.event.chunk import Chunk
-from models.engines.onnx.external import ContractEngine
-from models.errors import Stopped
+from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.engines import EngineName, RunResult, Stop, create
+from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.engines.event.carried import Carried
+from spikeserve.models.engines.event.chunk import Chunk
+from spikeserve.models.engines.onnx.external import ContractEngine
+from spikeserve.models.errors import Stopped
 from tests.external import contract
 from tests.mixing import counting
 from tests.networks import toy
@@ -40,8 +40,8 @@ def test_a_batch_is_left_between_two_chunks(monkeypatch: pytest.MonkeyPatch) -> 
                 stop.request()
             return done
 
-    monkeypatch.setattr("models.engines.event.engine.CHUNK_BYTES", 1)
-    monkeypatch.setattr("models.engines.event.repeated_chunk.Chunk", Watched)
+    monkeypatch.setattr("spikeserve.models.engines.event.engine.CHUNK_BYTES", 1)
+    monkeypatch.setattr("spikeserve.models.engines.event.repeated_chunk.Chunk", Watched)
     inputs = DenseInputs(np.ones((1, 40, 2), np.float32), 3)
     with pytest.raises(Stopped):
         EventEngine(toy()).run(inputs, stop=stop)

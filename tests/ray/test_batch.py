@@ -18,28 +18,28 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from models.bundle.repository import PRETRAINED, ModelRepository
-from models.coding.records import make_records
-from models.engines import EngineName, create
-from service.errors import Misconfigured
-from service.settings import Settings
+from spikeserve.models.bundle.repository import PRETRAINED, ModelRepository
+from spikeserve.models.coding.records import make_records
+from spikeserve.models.engines import EngineName, create
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.settings import Settings
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.report.evaluate import evaluate
 from tests.bundles import publish, rewrite
 from tests.ray.processes import actors
 from tests.service.sessions.test_moved import STEPS, UNITS, recurrent
 from tests.serving import ROOT, serving
-from training.data.datasets import Split
-from training.report.evaluate import evaluate
 
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.batch.__main__ import main
-from service.batch.job import run
-from service.batch.plan import PART_BYTES, inputs, parts, unfinished
-from service.batch.predict import Options, Predictor, read_bundle
-from service.batch.sources import source_of
+from spikeserve.service.batch.__main__ import main
+from spikeserve.service.batch.job import run
+from spikeserve.service.batch.plan import PART_BYTES, inputs, parts, unfinished
+from spikeserve.service.batch.predict import Options, Predictor, read_bundle
+from spikeserve.service.batch.sources import source_of
 
 DIGITS = PRETRAINED / "digits/1"
 COLUMNS = ("class_index", "label", "spike_counts", "synaptic_operations")
@@ -197,7 +197,7 @@ KILLED = """
 import resource, signal, sys
 from pathlib import Path
 import pyarrow as pa
-from service.batch.predict import write_whole
+from spikeserve.service.batch.predict import write_whole
 
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -226,7 +226,11 @@ def test_an_address_at_which_no_cluster_answers_is_refused_at_once(files: Path, 
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         command = [str(DIGITS), str(files), "--output", str(tmp_path / "out"), "--address", address]
         ended = subprocess.run(
-            [sys.executable, "-m", "service.batch", *command], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "spikeserve.service.batch", *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     said = f"error: address: no Ray cluster answers at '{address}': [Errno 111] Connection refused\n"
     assert (ended.returncode, ended.stderr) == (1, said)

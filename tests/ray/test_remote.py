@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from models.bundle.copies import CACHE, cache_of, repository_at
-from models.spec.network import Network
+from spikeserve.models.bundle.copies import CACHE, cache_of, repository_at
+from spikeserve.models.spec.network import Network
 from tests.bundles import contents
 from tests.networks import toy
 from tests.ray.load import Load

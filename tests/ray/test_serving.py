@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from models.spec.network import Network
-from service.errors import Misconfigured
 from spikeserve import Client, Window
+from spikeserve.models.spec.network import Network
+from spikeserve.service.errors import Misconfigured
 from tests.bundles import publish
 from tests.client.test_moved import by_steps
 from tests.networks import toy

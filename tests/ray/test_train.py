@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("ray", reason="Ray is not installed: ./scripts/test-ray")
 
 from deploy.ray.train import train
+from spikeserve.training.fit.folder import RunFolder
 from tests.serving import ROOT
 from tests.training.test_devices import RUN, fit_here, losses
-from training.fit.folder import RunFolder
 
 
 @pytest.fixture

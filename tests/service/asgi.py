@@ -14,16 +14,16 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Message, Scope
 
-from models.coding import Inputs
-from models.engines import Record, RunResult, State, Stop
-from models.engines.base import Runner
-from service.app import create_app
-from service.catalog.cost import Cost
-from service.catalog.loaded import LoadedModel
-from service.http.services import Services
-from service.inference.queue import Queue
-from service.inference.scheduler import Scheduler
-from service.settings import Settings
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import Record, RunResult, State, Stop
+from spikeserve.models.engines.base import Runner
+from spikeserve.service.app import create_app
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.queue import Queue
+from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.settings import Settings
 
 
 @dataclass(frozen=True)

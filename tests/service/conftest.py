@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from models.spec.network import Network
-from service.settings import ENVIRONMENT_PREFIX
+from spikeserve.models.spec.network import Network
+from spikeserve.service.settings import ENVIRONMENT_PREFIX
 from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import serving

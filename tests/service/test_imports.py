@@ -13,10 +13,10 @@ import sys, warnings
 for name in ("torch", "torchvision", "sklearn", "training", "onnx", "onnxruntime"):
     sys.modules[name] = None  # importing it is an ImportError
 warnings.simplefilter("ignore")
-import service.app
+import spikeserve.service.app
 from fastapi.testclient import TestClient
 from pathlib import Path
-from service.settings import Settings
+from spikeserve.service.settings import Settings
 
 with TestClient(service.app.create_app(Settings(repository=Path(sys.argv[1])))) as client:
     while client.get("/health/ready").status_code == 503:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle.repository import PRETRAINED
-from service.http.middleware.keys import KeyRing
-from service.process.command_line import main
-from service.process.flags import read_settings
-from service.settings import ENVIRONMENT_PREFIX, Settings, available_cores
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.service.http.middleware.keys import KeyRing
+from spikeserve.service.process.command_line import main
+from spikeserve.service.process.flags import read_settings
+from spikeserve.service.settings import ENVIRONMENT_PREFIX, Settings, available_cores
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -56,7 +56,7 @@ def test_there_are_as_many_threads_as_cores_that_the_process_may_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr("service.settings.CPU_MAX", quota)
+    monkeypatch.setattr("spikeserve.service.settings.CPU_MAX", quota)
     allowed = os.sched_getaffinity(0)
     assert available_cores() == len(allowed)
     quota.write_text("max 100000\n")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from models.bundle import File
-from models.spec.network import Network
+from spikeserve.models.bundle import File
+from spikeserve.models.spec.network import Network
 from tests.networks import toy
 
 

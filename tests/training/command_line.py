@@ -1,4 +1,4 @@
-"""`python -m training` as a user types it: in a process of its own, or in this one, which has imported all of it."""
+"""`python -m spikeserve.training` as a user types it: in a process of its own, or in this one, which has imported all of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from spikeserve.training.__main__ import main
 from tests.pages import block_with
-from training.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
 
 def training(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "training", *map(str, arguments)],
+        [sys.executable, "-m", "spikeserve.training", *map(str, arguments)],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
         capture_output=True,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.config import DataConfig, NetworkConfig, OptimisationConfig, TrainingConfig
-from training.data.datasets import Dataset, load
+from spikeserve.training.config import DataConfig, NetworkConfig, OptimisationConfig, TrainingConfig
+from spikeserve.training.data.datasets import Dataset, load
 
 
 @pytest.fixture(scope="session")

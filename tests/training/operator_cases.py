@@ -11,16 +11,16 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from models.neurons import NeuronState, at_rest
-from models.spec.neuron_parameters import NEURON_PARAMETERS
-from models.spec.nodes import Fire, Neuron, Spiking
-from models.spec.parameters import PER_NEURON, Shape
-from training.config import Surrogate
-from training.fit.operators import connect, dense, firing_rate, plain, scan
-from training.fit.operators.derivation import Rule
-from training.fit.operators.plain import learning
-from training.fit.operators.vector_code import step_of
-from training.fit.surrogate import SurrogateThreshold
+from spikeserve.models.neurons import NeuronState, at_rest
+from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
+from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
+from spikeserve.models.spec.parameters import PER_NEURON, Shape
+from spikeserve.training.config import Surrogate
+from spikeserve.training.fit.operators import connect, dense, firing_rate, plain, scan
+from spikeserve.training.fit.operators.derivation import Rule
+from spikeserve.training.fit.operators.plain import learning
+from spikeserve.training.fit.operators.vector_code import step_of
+from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
 def parse(node: dict[str, Any]) -> Neuron:

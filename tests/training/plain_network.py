@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.spec.nodes import IF, Fire, Threshold
-from training.importers.builder import Options
-from training.importers.frameworks.convert import Converted, convert
-from training.importers.frameworks.framework import Framework, Run, Takes, folded
-from training.importers.frameworks.layer import Layer
-from training.importers.frameworks.torch_modules import MODULES
+from spikeserve.models.spec.nodes import IF, Fire, Threshold
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.frameworks.convert import Converted, convert
+from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded
+from spikeserve.training.importers.frameworks.layer import Layer
+from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 
 class Spike(nn.Module):

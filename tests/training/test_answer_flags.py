@@ -11,12 +11,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models.bundle.repository import ModelRepository
-from models.errors import InvalidSpec
-from models.spec import Readout, Scores
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Readout, Scores
+from spikeserve.training.__main__ import app
 from tests.nir_graphs import lif, stack, written
 from tests.serving import serving
-from training.__main__ import app
 
 NETWORK = """
 import snntorch, torch

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from models.spec import Input, Readout
-from models.spec.nodes import ALIF, LI, LIF, Conv1d, Conv2d, CubaLI, CubaLIF, Reset
-from training.config import NetworkConfig
-from training.errors import InvalidConfig
-from training.fit.architecture import Architecture, build_architecture
+from spikeserve.models.spec import Input, Readout
+from spikeserve.models.spec.nodes import ALIF, LI, LIF, Conv1d, Conv2d, CubaLI, CubaLIF, Reset
+from spikeserve.training.config import NetworkConfig
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.architecture import Architecture, build_architecture
 
 IMAGE = Input(shape=(1, 8, 8))
 

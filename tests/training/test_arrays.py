@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.spec import Coding
-from training.config import DataConfig
-from training.data.datasets import Dataset, load
-from training.errors import InvalidData
+from spikeserve.models.spec import Coding
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.errors import InvalidData
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((40, 3)).astype(np.float32), np.arange(40) % 2

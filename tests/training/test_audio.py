@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.spec import Coding
-from training.config import DataConfig, NetworkConfig, TrainingConfig
-from training.data.audio import AudioToSpikes, crossings, mel_filters, read_wav
-from training.data.datasets import Dataset, load
-from training.errors import InvalidData
-from training.fit.job import architecture_for
+from spikeserve.models.spec import Coding
+from spikeserve.training.config import DataConfig, NetworkConfig, TrainingConfig
+from spikeserve.training.data.audio import AudioToSpikes, crossings, mel_filters, read_wav
+from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.fit.job import architecture_for
 
 RATE = 8000
 

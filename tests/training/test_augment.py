@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.spec import Coding, Input
-from training.config import AugmentConfig
-from training.data.augment import Augmented, augment, event_drop, mixup, shift, silence, time_jitter, time_shift
-from training.errors import InvalidConfig
+from spikeserve.models.spec import Coding, Input
+from spikeserve.training.config import AugmentConfig
+from spikeserve.training.data.augment import (
+    Augmented,
+    augment,
+    event_drop,
+    mixup,
+    shift,
+    silence,
+    time_jitter,
+    time_shift,
+)
+from spikeserve.training.errors import InvalidConfig
 
 LABELS = np.array([0, 2, 1])
 

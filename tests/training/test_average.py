@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.spec import Input
-from training.config import NetworkConfig, TrainingConfig
-from training.data.datasets import Dataset, load
-from training.fit.architecture import build_architecture
-from training.fit.average import averaged
-from training.fit.job import architecture_for
-from training.fit.loop import fit, validate
-from training.fit.network import TrainingNetwork
+from spikeserve.models.spec import Input
+from spikeserve.training.config import NetworkConfig, TrainingConfig
+from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.fit.architecture import build_architecture
+from spikeserve.training.fit.average import averaged
+from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.loop import fit, validate
+from spikeserve.training.fit.network import TrainingNetwork
 
 
 def filled(module: TrainingNetwork, value: float) -> TrainingNetwork:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.errors import InvalidSpec
-from models.spec import Readout
-from models.spec.network import Network
-from models.spec.nodes import IF, LI, LIF, Delay, Flatten, Scale
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import IF, LI, LIF, Delay, Flatten, Scale
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.builder import Builder, Draft, Options
 from tests.nir_graphs import spikes_of
-from training.errors import InvalidGraph
-from training.importers import connections
-from training.importers.builder import Builder, Draft, Options
 
 
 def threshold(value: Any, shape: tuple[int, ...] = (2,)) -> Network:

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.bundle.repository import ModelRepository
-from models.coding import encode
-from models.engines import EngineName, create
-from models.engines.anytime import AnytimeRunner, Calibration, StopRule
-from models.engines.event import EventEngine
-from models.errors import InvalidInput
-from models.spec.network import Network
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines.anytime import AnytimeRunner, Calibration, StopRule
+from spikeserve.models.engines.event import EventEngine
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.network import Network
+from spikeserve.training.__main__ import app
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.publish.calibrate import calibrate
+from spikeserve.training.report.card import EARLY, calibration_text, upper_bound, with_section
 from tests.bundles import publish
 from tests.networks import network_of, regression
-from training.__main__ import app
-from training.data.datasets import Split
-from training.publish.calibrate import calibrate
-from training.report.card import EARLY, calibration_text, upper_bound, with_section
 
 STEPS = 8
 

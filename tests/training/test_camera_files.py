@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.data import camera_files
-from training.data.recordings import read_recording
-from training.errors import InvalidData
+from spikeserve.training.data import camera_files
+from spikeserve.training.data.recordings import read_recording
+from spikeserve.training.errors import InvalidData
 
 faery = pytest.importorskip("faery", reason="faery is not installed here: it is of the extra 'events'")
 

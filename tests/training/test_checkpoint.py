@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from models.bundle.repository import ModelRepository
-from training.__main__ import app
-from training.errors import InvalidEntry
-from training.importers.frameworks.checkpoint import Weights
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.training.__main__ import app
+from spikeserve.training.errors import InvalidEntry
+from spikeserve.training.importers.frameworks.checkpoint import Weights
 
 
 def network() -> nn.Sequential:

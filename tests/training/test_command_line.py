@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from models.bundle.repository import ModelRepository
-from models.coding import encode
-from models.engines import EngineName, create
-from models.errors import SpikeserveError
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.training.__main__ import app
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.report.evaluate import ACCURACY_VARIES
 from tests.training.command_line import ROOT, training, training_here
-from training.__main__ import app
-from training.config import TrainingConfig
-from training.errors import InvalidConfig
-from training.fit.folder import RunFolder
-from training.report.evaluate import ACCURACY_VARIES
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_an_interrupt_ends_cleanly_and_keeps_the_best(tmp_path: Path, stripes: P
     # Without patience it may end before it is told to.
     (tmp_path / "long.toml").write_text("[optimisation]\nepochs = 5000\npatience = 5000\n")
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "training", "fit", "--dataset", "arrays", "--file", str(stripes),
+        [sys.executable, "-u", "-m", "spikeserve.training", "fit", "--dataset", "arrays", "--file", str(stripes),
          "--architecture", "16", "--config", "long.toml"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.spec import Coding
-from training.config import DataConfig
-from training.data.datasets import Dataset, load
-from training.errors import InvalidData
+from spikeserve.models.spec import Coding
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.errors import InvalidData
 
 
 def arrays(path: Path, x: Any, y: Any, coding: Coding = Coding.DIRECT, **config: Any) -> Dataset:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from models.spec import Coding, Readout
-from training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
+from spikeserve.models.spec import Coding, Readout
+from spikeserve.training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
 
 
 @pytest.mark.parametrize(

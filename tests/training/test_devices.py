@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 import torch
 
-from models.spec.nodes import LIF, Recurrent
+from spikeserve.models.spec.nodes import LIF, Recurrent
+from spikeserve.training.config import ParallelConfig, Precision, Surrogate, TrainingConfig
+from spikeserve.training.data.datasets import load
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.architecture import NodeTraining
+from spikeserve.training.fit.batch_norm import WholeBatch
+from spikeserve.training.fit.devices import Share, launch
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.layers import Neurons
+from spikeserve.training.fit.loop import Fitted, fit
+from spikeserve.training.fit.operators import dense, plain
+from spikeserve.training.fit.surrogate import SoftThreshold, threshold_for
+from spikeserve.training.report.epochs import Epoch, Watcher
 from tests.training.command_line import ROOT, training
-from training.config import ParallelConfig, Precision, Surrogate, TrainingConfig
-from training.data.datasets import load
-from training.errors import InvalidConfig
-from training.fit.architecture import NodeTraining
-from training.fit.batch_norm import WholeBatch
-from training.fit.devices import Share, launch
-from training.fit.folder import RunFolder
-from training.fit.job import architecture_for
-from training.fit.layers import Neurons
-from training.fit.loop import Fitted, fit
-from training.fit.operators import dense, plain
-from training.fit.surrogate import SoftThreshold, threshold_for
-from training.report.epochs import Epoch, Watcher
 
 # Everything random, and all that looks at a whole batch: batch norm, the penalty of firing rates, class weights.
 # Of the 115 training samples in batches of 19, the last one has 1, which is fewer than there are processes.
@@ -38,7 +38,16 @@ RUN = (
     "--time-steps", "4", "--learning-rate", "0.01", "--schedule", "constant", "--rate-penalty", "2",
     "--class-weights", "balanced",
 )  # fmt: skip
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "training")
+TORCHRUN = (
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "spikeserve.training",
+)
 
 Divided = tuple[RunFolder, "subprocess.CompletedProcess[str]"]
 
@@ -116,7 +125,7 @@ def children(process: int) -> list[int]:
 @pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C in a terminal", "the first process alone"])
 def test_an_interrupt_ends_all_processes_and_keeps_the_best(group: bool, stripes: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "training", *RUN, "--file", str(stripes), "--epochs", "9999", "--patience", "9999",
+        [sys.executable, "-m", "spikeserve.training", *RUN, "--file", str(stripes), "--epochs", "9999", "--patience", "9999",
          "--devices", "2"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.spec import Coding
-from training.data.dataset import Dataset, Split
-from training.fit.diagnostics import Diagnostics
-from training.report.epochs import Epoch
+from spikeserve.models.spec import Coding
+from spikeserve.training.data.dataset import Dataset, Split
+from spikeserve.training.fit.diagnostics import Diagnostics
+from spikeserve.training.report.epochs import Epoch
 
 HEALTHY = Epoch(0, 0.7, 0.6, 0.7, 0.6, {"neuron1": 0.1, "output": 0.05}, 1.0, gradient_norm=0.8)
 

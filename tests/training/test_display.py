@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.fit.checkpoint import Progress
-from training.report.display import duration, row, shown
-from training.report.epochs import Epoch
+from spikeserve.training.fit.checkpoint import Progress
+from spikeserve.training.report.display import duration, row, shown
+from spikeserve.training.report.epochs import Epoch
 
 RATES = {"hidden": 0.1, "output": 0.3}
 HUGE = Epoch(4999, 1e12, 1.0, 1e12, 1.0, dict.fromkeys(RATES, 1.0), 99_999.0, 1e16, (1e16,))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.spec import Spec
-from training.errors import ExportRefused
-from training.publish.effort import AT_ONCE, CANDIDATES, Effort
+from spikeserve.models.spec import Spec
+from spikeserve.training.errors import ExportRefused
+from spikeserve.training.publish.effort import AT_ONCE, CANDIDATES, Effort
 
 LINEAR: dict[str, Any] = {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 2}
 LIF: dict[str, Any] = {"type": "LIF", "name": "lif", "decay": 0.5}

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import binner, make_records, times_of
-from models.spec import Coding, EventBinning, Origin
-from training.config import DataConfig
-from training.data import binning
-from training.data.binning import Grid
-from training.data.datasets import Dataset, load
-from training.data.recordings import Recording, read_recording
-from training.errors import InvalidData
+from spikeserve.models.coding import binner, make_records, times_of
+from spikeserve.models.spec import Coding, EventBinning, Origin
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data import binning
+from spikeserve.training.data.binning import Grid
+from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.data.recordings import Recording, read_recording
+from spikeserve.training.errors import InvalidData
 
 CAMERA = [("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "?")]
 # Three events: at once, 10 ms and 25 ms later; the places are (p, y, x).

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.coding import encode
-from models.engines import EngineName, Record, create
-from models.spec import Coding, Input, Spec
-from models.spec.network import Network
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.spec import Coding, Input, Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.exact import round_to_grid
 from tests.networks import network_of
-from training.errors import InvalidConfig
-from training.fit.exact import round_to_grid
 
 LIF: dict[str, Any] = {"type": "LIF", "decay": 0.77}
 CUBA: dict[str, Any] = {"type": "CubaLIF", "decay": 0.77, "syn_decay": 0.61}

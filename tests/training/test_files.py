@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files import read_bytes, require_plain
+from spikeserve.training.files import read_bytes, require_plain
 
 
 def why(path: Path, most: int = 8) -> str:

@@ -12,9 +12,9 @@ import typer
 from pydantic import BaseModel, Field
 from typer.testing import CliRunner
 
-from training.__main__ import app
-from training.commands.flags import flags_of, given, with_flags
-from training.config import TrainingConfig
+from spikeserve.training.__main__ import app
+from spikeserve.training.commands.flags import flags_of, given, with_flags
+from spikeserve.training.config import TrainingConfig
 
 FIELDS = [flag.text[2:] for flag in flags_of(TrainingConfig)]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.config import TrainingConfig
-from training.errors import InvalidConfig
-from training.fit.folder import RunFolder
-from training.report.epochs import Epoch
-from training.report.evaluate import Evaluation
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.report.epochs import Epoch
+from spikeserve.training.report.evaluate import Evaluation
 
 
 def test_a_folder_is_removed_where_a_run_ends_before_its_first_checkpoint_and_only_there(tmp_path: Path) -> None:

@@ -16,20 +16,20 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.bundle.repository import ModelRepository
-from models.engines import EngineName, available, create
-from models.errors import InvalidSpec
-from models.spec import Readout
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import EngineName, available, create
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Readout
+from spikeserve.training.__main__ import main
+from spikeserve.training.errors import InvalidEntry, NotConvertible
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.frameworks.compare import LayerParity, Origin, origins
+from spikeserve.training.importers.frameworks.convert import convert
+from spikeserve.training.importers.frameworks.entry import load_network
+from spikeserve.training.importers.frameworks.framework import find
 from tests.serving import running
 from tests.training.command_line import ROOT, training
 from tests.training.plain_network import Spike, taken_in
-from training.__main__ import main
-from training.errors import InvalidEntry, NotConvertible
-from training.importers.builder import Options
-from training.importers.frameworks.compare import LayerParity, Origin, origins
-from training.importers.frameworks.convert import convert
-from training.importers.frameworks.entry import load_network
-from training.importers.frameworks.framework import find
 
 GUIDE = (ROOT / "docs/interop.md").read_text()
 
@@ -146,7 +146,7 @@ def test_a_framework_that_is_unknown_or_not_installed_is_told_so(monkeypatch: py
         InvalidEntry, match="'keras' is not one, expected snntorch, spikingjelly, norse, sinabs or spikeserve"
     ):
         find("keras")
-    monkeypatch.delitem(sys.modules, "training.importers.frameworks.sinabs", raising=False)
+    monkeypatch.delitem(sys.modules, "spikeserve.training.importers.frameworks.sinabs", raising=False)
     monkeypatch.setitem(sys.modules, "sinabs.layers", None)
     with pytest.raises(InvalidEntry, match=r"sinabs cannot be imported here: .*; pip install sinabs"):
         find("sinabs")
@@ -317,7 +317,7 @@ def test_a_module_whose_name_a_package_of_ours_has_is_told_so(
     monkeypatch.setattr(sys, "path", [*sys.path])  # the current directory is put before it
     (tmp_path / "models").mkdir()
     (tmp_path / "models/net.py").write_text("def make():\n    pass\n")
-    (tmp_path / "of_mine.py").write_text("from models.net import make\n")
+    (tmp_path / "of_mine.py").write_text("from spikeserve.models.net import make\n")
     hidden = "'models' is a package of Spikeserve's own, which hides yours of that name: give yours another"
     with pytest.raises(InvalidEntry, match=hidden):
         load_network(entry)
@@ -325,7 +325,8 @@ def test_a_module_whose_name_a_package_of_ours_has_is_told_so(
 
 def test_rules_for_classes_that_a_release_has_not_yet_are_left_out() -> None:
     spikingjelly = pytest.importorskip(
-        "training.importers.frameworks.spikingjelly", reason="spikingjelly is not installed: ./scripts/install peers"
+        "spikeserve.training.importers.frameworks.spikingjelly",
+        reason="spikingjelly is not installed: ./scripts/install peers",
     )
     older, integrate, readout = SimpleNamespace(IFNode=nn.Identity), object(), object()
     rules = {"IFNode": integrate, "NonSpikingIFNode": readout}

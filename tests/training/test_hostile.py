@@ -19,10 +19,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models.bundle.repository import PRETRAINED
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.training.__main__ import app, main
+from spikeserve.training.commands.told import sentence_of
 from tests.hostile_bundles.specs import huge_specs
-from training.__main__ import app, main
-from training.commands.told import sentence_of
 
 FIT = ("fit", "--dataset", "arrays", "--file", "data.npz", "--time-steps", "2", "--epochs", "1")
 RANGE = ("lr-range", *FIT[1:-2])
@@ -196,7 +196,7 @@ def test_export_nir_to_a_full_disk_is_one_sentence_and_leaves_no_file(tmp_path: 
     program = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192));"
-        "from training.__main__ import main; main()"
+        "from spikeserve.training.__main__ import main; main()"
     )
     command = ["export", "nir", str(PRETRAINED / "digits" / "1"), str(tmp_path / "x.nir")]
     ended = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)

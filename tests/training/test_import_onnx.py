@@ -9,12 +9,12 @@ import pytest
 from onnx import helper
 from typer.testing import CliRunner
 
-from models.bundle.external import ExternalBundle
-from models.bundle.repository import ModelRepository
-from models.errors import SpikeserveError
+from spikeserve.models.bundle.external import ExternalBundle
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.training.__main__ import app
 from tests.external import scores, spikes
 from tests.onnx_places import PLACES
-from training.__main__ import app
 
 
 def imported(tmp_path: Path, model: Any, *options: str) -> ExternalBundle:

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.engines.torch.network import HardThreshold
-from models.spec import Coding, Input, Readout
-from models.spec.network import FloatArray
-from training.config import Initialisation, NetworkConfig
-from training.fit.architecture import build_architecture
-from training.fit.forward import forward
-from training.fit.initialise import RECURRENT, initialise
-from training.fit.layers import Connection, Neurons
-from training.fit.losses import class_scores
-from training.fit.network import TrainingNetwork
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.spec import Coding, Input, Readout
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.training.config import Initialisation, NetworkConfig
+from spikeserve.training.fit.architecture import build_architecture
+from spikeserve.training.fit.forward import forward
+from spikeserve.training.fit.initialise import RECURRENT, initialise
+from spikeserve.training.fit.layers import Connection, Neurons
+from spikeserve.training.fit.losses import class_scores
+from spikeserve.training.fit.network import TrainingNetwork
 
 STEPS = 80
 

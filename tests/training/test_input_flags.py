@@ -13,14 +13,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models.bundle.repository import ModelRepository
-from models.errors import InvalidInput, SpikeserveError
-from models.spec import EventBinning, Input, OutOfRange
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.errors import InvalidInput, SpikeserveError
+from spikeserve.models.spec import EventBinning, Input, OutOfRange
+from spikeserve.training.__main__ import app
+from spikeserve.training.commands.input_flags import input_fields
 from tests.external import scores
 from tests.nir_graphs import lif, stack, written
 from tests.serving import serving
-from training.__main__ import app
-from training.commands.input_flags import input_fields
 
 
 def run(*arguments: str | Path | int) -> str:

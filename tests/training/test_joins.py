@@ -9,15 +9,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from models.engines.reference import ReferenceEngine
-from models.spec.network import Network
-from models.spec.nodes import Fire
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Fire
+from spikeserve.training.config import Surrogate
+from spikeserve.training.fit.exact import round_to_grid
+from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.segments import Lengths, run
+from spikeserve.training.fit.surrogate import threshold_for
 from tests.networks import Case, dyadic_cases, network_of
-from training.config import Surrogate
-from training.fit.exact import round_to_grid
-from training.fit.network import TrainingNetwork
-from training.fit.segments import Lengths, run
-from training.fit.surrogate import threshold_for
 
 SURROGATE = threshold_for(Surrogate.SUPERSPIKE, 10.0)
 

@@ -13,13 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-import training.library
-from models.bundle import Bundle
-from models.coding import DenseInputs
-from models.engines.reference import ReferenceEngine
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.training.errors import InvalidConfig, InvalidData, NotConvertible
+from spikeserve.training.library import LI, LIF, CubaLIF, Delay, PerStep, membrane_loss, publish, spike_loss
 from tests.pages import ROOT, block_with, section
-from training.errors import InvalidConfig, InvalidData, NotConvertible
-from training.library import LI, LIF, CubaLIF, Delay, PerStep, membrane_loss, publish, spike_loss
 
 
 def moves(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,7 +162,7 @@ def test_samples_without_steps_need_their_number(tmp_path: Path) -> None:
 
 def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     page = (ROOT / "docs/training.md").read_text()
-    example = block_with(section(page, "In your own code"), "python", "training.library")
+    example = block_with(section(page, "In your own code"), "python", "spikeserve.training.library")
     assert len(example.strip().splitlines()) <= 22
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 import torch
 
-from models.engines.torch.network import HardThreshold
-from models.spec.network import Network
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.spec.network import Network
+from spikeserve.training.config import AugmentConfig, Surrogate, TrainingConfig
+from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.errors import BrokenGradientChain, InvalidConfig
+from spikeserve.training.fit.architecture import Architecture
+from spikeserve.training.fit.checkpoint import Progress
+from spikeserve.training.fit.forward import forward
+from spikeserve.training.fit.initialise import BAND, initialise
+from spikeserve.training.fit.interrupt import held_back
+from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.loop import fit, validate
+from spikeserve.training.fit.losses import spike_loss
+from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.surrogate import threshold_for
+from spikeserve.training.report.epochs import Epoch, Watcher
 from tests.networks import network_of
-from training.config import AugmentConfig, Surrogate, TrainingConfig
-from training.data.datasets import Dataset
-from training.errors import BrokenGradientChain, InvalidConfig
-from training.fit.architecture import Architecture
-from training.fit.checkpoint import Progress
-from training.fit.forward import forward
-from training.fit.initialise import BAND, initialise
-from training.fit.interrupt import held_back
-from training.fit.job import architecture_for
-from training.fit.loop import fit, validate
-from training.fit.losses import spike_loss
-from training.fit.network import TrainingNetwork
-from training.fit.surrogate import threshold_for
-from training.report.epochs import Epoch, Watcher
 
 
 # Each pair but the soft ones compiles kernels of its own.
@@ -230,7 +230,7 @@ def test_frozen_weights_are_refused_with_their_name(
             super().__init__(architecture)
             self.requires_grad_(False)
 
-    monkeypatch.setattr("training.fit.loop.TrainingNetwork", Frozen)
+    monkeypatch.setattr("spikeserve.training.fit.loop.TrainingNetwork", Frozen)
     with pytest.raises(BrokenGradientChain, match="every parameter is frozen"):
         fit(architecture_for(config, data), data, config, tmp_path / "checkpoint.pt")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.spec import Readout
-from training.errors import BrokenGradientChain, InvalidConfig, InvalidData
-from training.fit.losses import balancing_weights, membrane_loss, rate_penalty, require_gradient, spike_loss
-from training.fit.modules import IF
+from spikeserve.models.spec import Readout
+from spikeserve.training.errors import BrokenGradientChain, InvalidConfig, InvalidData
+from spikeserve.training.fit.losses import balancing_weights, membrane_loss, rate_penalty, require_gradient, spike_loss
+from spikeserve.training.fit.modules import IF
 
 
 def test_spike_loss_is_the_cross_entropy_of_counts() -> None:

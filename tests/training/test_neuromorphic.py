@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
-from models.coding import binner, make_records, times_of
-from models.spec import Coding, EventBinning, Origin
-from training.config import DataConfig
-from training.data.datasets import Dataset, load
-from training.data.neuromorphic import microseconds, read_gesture, read_heidelberg, read_nmnist
-from training.errors import InvalidData
+from spikeserve.models.coding import binner, make_records, times_of
+from spikeserve.models.spec import Coding, EventBinning, Origin
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.data.neuromorphic import microseconds, read_gesture, read_heidelberg, read_nmnist
+from spikeserve.training.errors import InvalidData
 
 FLOAT16_MAX = 65_504
 

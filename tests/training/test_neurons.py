@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from models.bundle.repository import ModelRepository
-from models.engines import EngineName, create
-from models.spec import Readout, Spec
-from models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, CubaLI, CubaLIF, Fire, Joins, Reset
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.spec import Readout, Spec
+from spikeserve.models.spec.nodes import FLOWS, LEAKS, RESET_TIMINGS, Adapt, Charge, CubaLI, CubaLIF, Fire, Joins, Reset
+from spikeserve.training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
+from spikeserve.training.data.datasets import load
+from spikeserve.training.fit.architecture import Architecture
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.fit.forward import forward
+from spikeserve.training.fit.job import run_job
+from spikeserve.training.fit.network import Activity, TrainingNetwork
+from spikeserve.training.fit.surrogate import SoftThreshold, SurrogateThreshold, sigmoid, threshold_for
+from spikeserve.training.publish.export import export
+from spikeserve.training.report.epochs import Watcher
 from tests.networks import FIRING
-from training.config import NetworkConfig, OptimisationConfig, Surrogate, TrainingConfig
-from training.data.datasets import load
-from training.fit.architecture import Architecture
-from training.fit.folder import RunFolder
-from training.fit.forward import forward
-from training.fit.job import run_job
-from training.fit.network import Activity, TrainingNetwork
-from training.fit.surrogate import SoftThreshold, SurrogateThreshold, sigmoid, threshold_for
-from training.publish.export import export
-from training.report.epochs import Watcher
 
 VALUES = {"decay": 0.75, "rate": 0.25, "tau": 4.0}
 EXPONENTIAL = {"sharpness": 1.0, "critical": 2.0}

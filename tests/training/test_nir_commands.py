@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from models.bundle.repository import ModelRepository
-from models.engines import available, create
-from models.errors import SpikeserveError
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import available, create
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.training.__main__ import app
 from tests.nir_graphs import ends, graph, lif, stack, written
-from training.__main__ import app
 
 RULES = ("--dialect", "nir", "--dt", "1e-4", "--reset", "zero")
 

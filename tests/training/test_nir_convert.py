@@ -9,8 +9,11 @@ import nir
 import numpy as np
 import pytest
 
-from models.errors import InvalidSpec
-from models.spec import Coding, Readout
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Coding, Readout
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 from tests.nir_graphs import (
     EULER,
     converted,
@@ -23,9 +26,6 @@ from tests.nir_graphs import (
     spikes_of,
     stack,
 )
-from training.errors import InvalidGraph
-from training.importers.builder import Options
-from training.importers.nir.rules import DialectName, GraphReset, Rules
 
 RNG = np.random.default_rng(0)
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs
-from models.engines import EngineName, Record, create
-from models.errors import InvalidSpec
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.training.errors import InvalidGraph, InvalidRules
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.nir.convert import convert
+from spikeserve.training.importers.nir.file import read
+from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from tests.nir_graphs import converted, full, integrate_and_fire, lif, stack, written
-from training.errors import InvalidGraph, InvalidRules
-from training.importers.builder import Options
-from training.importers.nir.convert import convert
-from training.importers.nir.file import read
-from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 
 # dt/tau is 1/4, and 1/2 for the synapse; nothing needs rounding.
 DT, TAU, TAU_SYN = 0.25, 1.0, 0.5

@@ -16,15 +16,15 @@ from hypothesis import assume, given, settings
 from numpy.typing import NDArray
 from packaging.version import Version
 
-from models.spec.network import Network
+from spikeserve.models.spec.network import Network
+from spikeserve.training.errors import ExportRefused
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.nir.convert import convert, convert_file
+from spikeserve.training.importers.nir.export import to_graph
+from spikeserve.training.importers.nir.file import NirFile, read, write
+from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from tests.networks import Case, dyadic_cases, network_of
 from tests.nir_graphs import spikes_of
-from training.errors import ExportRefused
-from training.importers.builder import Options
-from training.importers.nir.convert import convert, convert_file
-from training.importers.nir.export import to_graph
-from training.importers.nir.file import NirFile, read, write
-from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 
 DT = 2.0**-13
 

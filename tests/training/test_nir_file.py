@@ -10,11 +10,11 @@ import nir
 import numpy as np
 import pytest
 
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.nir.file import read, write
+from spikeserve.training.importers.nir.graph import GraphNode, NestedGraph
+from spikeserve.training.importers.nir.reader import Budget, Reader
 from tests.nir_graphs import lif, stack, written
-from training.errors import InvalidGraph
-from training.importers.nir.file import read, write
-from training.importers.nir.graph import GraphNode, NestedGraph
-from training.importers.nir.reader import Budget, Reader
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import nir
 import numpy as np
 import pytest
 
+from spikeserve.training.errors import InvalidGraph, TrainingError
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.nir.convert import convert
+from spikeserve.training.importers.nir.file import read
+from spikeserve.training.importers.nir.graph import GraphNode, NestedGraph
+from spikeserve.training.importers.nir.nesting import flatten
+from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset
 from tests.nir_graphs import converted, ends, graph, lif, stack, written
-from training.errors import InvalidGraph, TrainingError
-from training.importers.builder import Options
-from training.importers.nir.convert import convert
-from training.importers.nir.file import read
-from training.importers.nir.graph import GraphNode, NestedGraph
-from training.importers.nir.nesting import flatten
-from training.importers.nir.rules import DialectName, GivenRules, GraphReset
 
 SECONDS = 2.0  # some ten times what a whole file takes
 NIR_RULES = GivenRules(DialectName.NIR, 1e-4, GraphReset.ZERO)
@@ -159,6 +159,6 @@ def test_edges_that_multiply_as_nested_graphs_are_made_flat_are_refused() -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a bound on its memory")
 def test_the_process_that_reads_cannot_take_all_memory() -> None:
-    program = "from models.isolated import *; limit_this_process(2**31, 9); bytearray(2**31)"
+    program = "from spikeserve.models.isolated import *; limit_this_process(2**31, 9); bytearray(2**31)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.stderr.splitlines()[-1] == "MemoryError"

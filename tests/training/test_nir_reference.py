@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.bundle.repository import ModelRepository
-from models.coding import DenseInputs
-from models.engines import EngineName, Record, create
-from models.spec.nodes import ResetTiming
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, Record, create
+from spikeserve.models.spec.nodes import ResetTiming
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.nir.commands import import_nir
+from spikeserve.training.importers.nir.convert import Conversion
+from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset
 from tests.reference_data import reference_data
 from tests.serving import running
-from training.importers.builder import Options
-from training.importers.nir.commands import import_nir
-from training.importers.nir.convert import Conversion
-from training.importers.nir.rules import DialectName, GivenRules, GraphReset
 
 DT = 1e-4
 BRAILLE = "braille_noDelay_noBias_subtract.nir"

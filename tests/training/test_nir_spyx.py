@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.bundle.repository import ModelRepository
-from models.coding import DenseInputs
-from models.engines import available, create
-from models.engines.base import Record
-from models.engines.reference import ReferenceEngine
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import available, create
+from spikeserve.models.engines.base import Record
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.training.errors import InvalidGraph, InvalidRules
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.nir.commands import import_nir
+from spikeserve.training.importers.nir.convert import Conversion, convert
+from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 from tests.nir_graphs import converted, full, integrate_and_fire, lif, read_back, stack
 from tests.serving import serving
-from training.errors import InvalidGraph, InvalidRules
-from training.importers.builder import Options
-from training.importers.nir.commands import import_nir
-from training.importers.nir.convert import Conversion, convert
-from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
 
 RULES = Rules(DialectName.SPYX, 1.0, GraphReset.SUBTRACT)
 STEPS, BATCH = 60, 800  # times 8 outputs and 3 seeds: over a million neuron-steps of each kind

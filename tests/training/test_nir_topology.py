@@ -9,9 +9,9 @@ import nir
 import numpy as np
 import pytest
 
-from models.errors import InvalidSpec
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.training.errors import InvalidGraph
 from tests.nir_graphs import converted, ends, graph, integrate_and_fire, lif, spikes_of, stack
-from training.errors import InvalidGraph
 
 EYE = np.eye(2)
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import encode
-from models.errors import InvalidInput
-from models.spec import Coding, Input, OutOfRange
-from training.config import DataConfig, Normalise
-from training.data.datasets import load
-from training.data.normalise import declare
-from training.errors import InvalidData
+from spikeserve.models.coding import encode
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, Input, OutOfRange
+from spikeserve.training.config import DataConfig, Normalise
+from spikeserve.training.data.datasets import load
+from spikeserve.training.data.normalise import declare
+from spikeserve.training.errors import InvalidData
 
 
 def declared(training: Any, shape: tuple[int, ...], coding: Coding = Coding.CURRENT, **config: Any) -> Input:

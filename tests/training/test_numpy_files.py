@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from training.data.numpy_files import open_npz, read_npy
-from training.errors import InvalidData
+from spikeserve.training.data.numpy_files import open_npz, read_npy
+from spikeserve.training.errors import InvalidData
 
 
 def array(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:

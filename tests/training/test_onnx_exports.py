@@ -22,14 +22,14 @@ from sklearn.svm import LinearSVC
 from torch import nn
 from typer.testing import CliRunner
 
-from models.bundle.external import ExternalBundle
-from models.bundle.repository import ModelRepository
-from models.errors import SpikeserveError
-from models.spec.onnx_contract import OnnxContract
+from spikeserve.models.bundle.external import ExternalBundle
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.training.__main__ import app
 from tests.external import model_of, spikes, with_external_data
 from tests.external import scores as three_scores
 from tests.serving import serving
-from training.__main__ import app
 
 IRIS = load_iris()
 SAMPLES: NDArray[np.float32] = IRIS.data.astype(np.float32)

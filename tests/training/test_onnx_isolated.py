@@ -11,14 +11,14 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from models.errors import InvalidBundle
-from models.spec import Coding
-from models.spec.onnx_contract import AxisLayout, OutputKind
+from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.onnx_contract import AxisLayout, OutputKind
+from spikeserve.training.__main__ import app
+from spikeserve.training.importers.onnx.isolated import try_isolated
+from spikeserve.training.importers.onnx.said import Said
 from tests.external import endless, scores
 from tests.hostile_bundles.graphs import exponential_functions, growing_loop
-from training.__main__ import app
-from training.importers.onnx.isolated import try_isolated
-from training.importers.onnx.said import Said
 
 
 def while_true() -> Any:

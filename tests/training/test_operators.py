@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.engines.torch.connections import AvgPool, SumPool
-from models.engines.torch.network import HardThreshold
-from models.neurons import NeuronState
-from models.spec.nodes import LIF, AvgPool2d, SumPool2d
+from spikeserve.models.engines.torch.connections import AvgPool, SumPool
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.neurons import NeuronState
+from spikeserve.models.spec.nodes import LIF, AvgPool2d, SumPool2d
+from spikeserve.training.config import Surrogate
+from spikeserve.training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
+from spikeserve.training.fit.operators.memory import LARGE, empty
+from spikeserve.training.fit.surrogate import SoftThreshold, SurrogateThreshold
 from tests.training.operator_cases import Case, assert_same_run, dyadic, parse
-from training.config import Surrogate
-from training.fit.operators import Currents, Spikes, connect, dense, firing_rate, plain, scan, transform
-from training.fit.operators.memory import LARGE, empty
-from training.fit.surrogate import SoftThreshold, SurrogateThreshold
 
 LEARNED = ("decay", "threshold")
 RECURRENT = {"recurrent": {"bias": True, "bias_at_start": False}}

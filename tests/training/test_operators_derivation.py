@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.engines.torch.exponential import exponential
-from models.engines.torch.network import HardThreshold
-from models.neurons import NeuronLayer, NeuronState
-from models.spec.neuron_parameters import NEURON_PARAMETERS
-from models.spec.nodes import LI, LIF, CubaLIF, Recurrent, Spiking
+from spikeserve.models.engines.torch.exponential import exponential
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.neurons import NeuronLayer, NeuronState
+from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
+from spikeserve.models.spec.nodes import LI, LIF, CubaLIF, Recurrent, Spiking
+from spikeserve.training.config import Surrogate
+from spikeserve.training.fit.operators import plain
+from spikeserve.training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step
+from spikeserve.training.fit.operators.expressions import Expression, constant, evaluate, leaf, made
+from spikeserve.training.fit.surrogate import DERIVATIVES, SurrogateThreshold
 from tests.networks import FIRING, INTEGRATING, neurons
 from tests.training.operator_cases import parse
-from training.config import Surrogate
-from training.fit.operators import plain
-from training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step
-from training.fit.operators.expressions import Expression, constant, evaluate, leaf, made
-from training.fit.surrogate import DERIVATIVES, SurrogateThreshold
 
 SIZE = 64
 hard = HardThreshold()

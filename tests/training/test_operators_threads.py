@@ -17,8 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.fit.operators.spikes import Lists
-from training.fit.operators.threads import together
+from spikeserve.training.fit.operators.spikes import Lists
+from spikeserve.training.fit.operators.threads import together
 
 TASKS = Path("/proc/self/task")  # a folder for each thread of this process, on Linux
 
@@ -107,7 +107,7 @@ def test_no_signal_is_lost_while_threads_work() -> None:
 def test_fewer_threads_than_parts_do_all_parts_once() -> None:
     program = (
         "import torch; torch.set_num_threads(3)\n"
-        "from training.fit.operators.threads import together\n"
+        "from spikeserve.training.fit.operators.threads import together\n"
         "done = []; together(done.append, 3); print(sorted(done))"
     )
     limited = {**os.environ, "OMP_THREAD_LIMIT": "1"}
@@ -119,7 +119,7 @@ def test_fewer_threads_than_parts_do_all_parts_once() -> None:
 def test_a_forked_process_has_threads_of_its_own() -> None:
     program = (
         "import os, torch; torch.set_num_threads(2)\n"
-        "from training.fit.operators.threads import together\n"
+        "from spikeserve.training.fit.operators.threads import together\n"
         "together(lambda _: None, 2)\n"
         "child = os.fork()\n"
         "done = []; together(done.append, 2)\n"

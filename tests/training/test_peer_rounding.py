@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.engines import EngineName, create
-from models.spec.sums import Summation, sums_of
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.spec.sums import Summation, sums_of
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.frameworks.compare import compare, random_encoded, run_framework
+from spikeserve.training.importers.frameworks.convert import convert
 from tests.training.test_peers import peer
-from training.importers.builder import Options
-from training.importers.frameworks.compare import compare, random_encoded, run_framework
-from training.importers.frameworks.convert import convert
 
 PER_MILLION = 100.0  # 25 of ours and 22 of its own differed over eight networks and 20 million spikes
 

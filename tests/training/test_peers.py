@@ -19,18 +19,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.coding import DenseInputs
-from models.engines import EngineName, create
-from models.engines.reference import ReferenceEngine
-from models.engines.torch.exponential import exponential
-from models.spec import Readout, Spec
-from models.spec.network import Network
-from models.spec.nodes import Recurrent, ResetTiming
-from training.errors import NotConvertible
-from training.importers.builder import Options
-from training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
-from training.importers.frameworks.convert import Converted, convert
-from training.importers.frameworks.framework import Framework, find
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.torch.exponential import exponential
+from spikeserve.models.spec import Readout, Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Recurrent, ResetTiming
+from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.frameworks.compare import LayerParity, compare, random_encoded, run_framework
+from spikeserve.training.importers.frameworks.convert import Converted, convert
+from spikeserve.training.importers.frameworks.framework import Framework, find
 
 INPUTS, NEURONS, STEPS, SAMPLES = 24, 130, 40, 100
 LEAST_NEURON_STEPS = 10**6

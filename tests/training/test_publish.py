@@ -9,25 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.bundle import Contents
-from models.bundle.repository import ModelRepository
-from models.engines import EngineName, create
-from models.errors import BundleNotFound
-from models.spec.network import Network
+from spikeserve.models.bundle import Contents
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.errors import BundleNotFound
+from spikeserve.models.spec.network import Network
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import Dataset, Split
+from spikeserve.training.errors import ExportRefused
+from spikeserve.training.fit.exact import round_to_grid
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.fit.job import TrainedRun, run_job
+from spikeserve.training.publish.export import export
+from spikeserve.training.publish.golden import choose_golden
+from spikeserve.training.publish.publish import publish_imported
+from spikeserve.training.report.card import parity_table
+from spikeserve.training.report.epochs import Watcher
+from spikeserve.training.report.parity import Parity, engines_of
 from tests.bundles import contents
 from tests.networks import network_of
-from training.config import TrainingConfig
-from training.data.datasets import Dataset, Split
-from training.errors import ExportRefused
-from training.fit.exact import round_to_grid
-from training.fit.folder import RunFolder
-from training.fit.job import TrainedRun, run_job
-from training.publish.export import export
-from training.publish.golden import choose_golden
-from training.publish.publish import publish_imported
-from training.report.card import parity_table
-from training.report.epochs import Watcher
-from training.report.parity import Parity, engines_of
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_engines_that_disagree_refuse_an_export(
     def create_with_one_that_differs(name: EngineName, network: Network, **options: Any) -> Any:
         return create(name, Network(network.spec, swapped) if name is EngineName.ONNX else network, **options)
 
-    monkeypatch.setattr("training.report.parity.create", create_with_one_that_differs)
+    monkeypatch.setattr("spikeserve.training.report.parity.create", create_with_one_that_differs)
     with pytest.raises(ExportRefused, match="engine 'onnx' predicts another class than 'reference' for"):
         export(folder, data, ModelRepository(tmp_path / "repository"), "stripes")
     assert not (tmp_path / "repository").exists()
@@ -157,7 +157,7 @@ def with_one_that_differs(differs: EngineName, factor: float) -> Callable[..., A
 @pytest.mark.parametrize("engine", [EngineName.EVENT, EngineName.ONNX, EngineName.TORCH])
 def test_a_sample_on_which_engines_differ_is_no_golden_one(engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threshold 1 and weight 1, or 0.5 on the engine that differs: 1.5 fires on the others only; 0.5 and 3 are alike.
-    monkeypatch.setattr("training.report.parity.create", with_one_that_differs(engine, 0.5))
+    monkeypatch.setattr("spikeserve.training.report.parity.create", with_one_that_differs(engine, 0.5))
     network, values = one_weight(), np.array([[1.5], [0.5], [3.0]], np.float32)
     engines = engines_of(network)
     golden = choose_golden(network, engines, Split(values, np.zeros(3, np.int64)))
@@ -173,7 +173,7 @@ def test_a_bundle_that_the_default_engine_refuses_is_not_published(
     network = Network(one_weight().spec, {"fc.weight": np.array([[1e9]], np.float32)})
     repository = ModelRepository(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr("models.bundle.bundle.create", with_one_that_differs(EngineName.EVENT, 0))
+        patched.setattr("spikeserve.models.bundle.bundle.create", with_one_that_differs(EngineName.EVENT, 0))
         with pytest.raises(
             ExportRefused, match=r"^a server could not serve 'toy', so it is not published: golden\..*'event'"
         ):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from models.spec import Readout
+from spikeserve.models.spec import Readout
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.devices import launch
+from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.rate_range import DIVERGED, RateRange, find_learning_rate
 from tests.training.command_line import training_here
-from training.config import TrainingConfig
-from training.data.datasets import Dataset
-from training.errors import InvalidConfig
-from training.fit.devices import launch
-from training.fit.job import architecture_for
-from training.fit.rate_range import DIVERGED, RateRange, find_learning_rate
 
 
 def found(config: TrainingConfig, data: Dataset, **options: float) -> RateRange:

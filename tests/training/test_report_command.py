@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.complexity import Complexity
-from models.engines import EngineName, create
-from models.spec.network import Network
+from spikeserve.models.complexity import Complexity
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.spec.network import Network
+from spikeserve.training.__main__ import app
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.report.evaluate import ACCURACY_VARIES
+from spikeserve.training.report.neurobench import measure
 from tests.bundles import publish
 from tests.networks import network_of
-from training.__main__ import app
-from training.data.datasets import Split
-from training.errors import InvalidData
-from training.report.evaluate import ACCURACY_VARIES
-from training.report.neurobench import measure
 
 
 def votes() -> Network:
@@ -99,7 +99,7 @@ def test_the_parts_that_a_batch_is_run_in_change_nothing(monkeypatch: pytest.Mon
     split = Split(np.random.default_rng(0).integers(0, 2, (9, 2, 2)).astype(np.float32), np.zeros(9, np.int64))
     engine = create(EngineName.REFERENCE, network)
     whole = measure(Complexity(network), engine, split, 4)
-    monkeypatch.setattr("models.complexity.complexity.GROUP_BYTES", 1)
+    monkeypatch.setattr("spikeserve.models.complexity.complexity.GROUP_BYTES", 1)
     assert measure(Complexity(network), engine, split, 4).counted == whole.counted
 
 

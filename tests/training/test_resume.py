@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.errors import InvalidConfig
-from training.fit.checkpoint import Progress
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.checkpoint import Progress
 
 
 def progress() -> tuple[nn.Module, torch.optim.Optimizer, Progress]:

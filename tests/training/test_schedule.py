@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from training.config import Schedule
-from training.fit.schedule import learning_rate_share
+from spikeserve.training.config import Schedule
+from spikeserve.training.fit.schedule import learning_rate_share
 
 
 def test_a_cosine_falls_from_the_whole_rate_through_its_half_to_nothing() -> None:

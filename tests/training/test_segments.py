@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.spec import Coding, Input, Readout
-from training.config import NetworkConfig, Surrogate
-from training.fit.architecture import build_architecture
-from training.fit.network import TrainingNetwork
-from training.fit.segments import Lengths, Passed, run
-from training.fit.surrogate import threshold_for
+from spikeserve.models.spec import Coding, Input, Readout
+from spikeserve.training.config import NetworkConfig, Surrogate
+from spikeserve.training.fit.architecture import build_architecture
+from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.segments import Lengths, Passed, run
+from spikeserve.training.fit.surrogate import threshold_for
 
 STEPS = 21
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.engines.torch.network import HardThreshold
-from models.spec.network import Network
-from models.spec.nodes import Fire
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Fire
+from spikeserve.training.config import Surrogate
+from spikeserve.training.fit.forward import forward
+from spikeserve.training.fit.network import Activity, TrainingNetwork
+from spikeserve.training.fit.operators import dense
+from spikeserve.training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold, threshold_for
 from tests.networks import network_of
-from training.config import Surrogate
-from training.fit.forward import forward
-from training.fit.network import Activity, TrainingNetwork
-from training.fit.operators import dense
-from training.fit.surrogate import DERIVATIVES, SoftThreshold, SurrogateThreshold, threshold_for
 
 POINTS = torch.linspace(-2, 3, 101)
 

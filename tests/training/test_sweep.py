@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.fit.job import run_job
+from spikeserve.training.report.epochs import Epoch, Watcher
 from tests.training.command_line import ROOT
-from training.config import TrainingConfig
-from training.data.datasets import Dataset
-from training.fit.folder import RunFolder
-from training.fit.job import run_job
-from training.report.epochs import Epoch, Watcher
 
 
 def test_the_documented_sweep_trains_once_for_each_trial_and_reports_the_validation_accuracy(

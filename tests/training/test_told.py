@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.commands.told import MOST, sentence_of
-from training.errors import InvalidConfig, NotConvertible
+from spikeserve.training.commands.told import MOST, sentence_of
+from spikeserve.training.errors import InvalidConfig, NotConvertible
 
 
 def test_a_fault_of_the_code_has_no_sentence() -> None:

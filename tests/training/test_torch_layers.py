@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from models.coding import DenseInputs
-from models.engines.event.engine import EventEngine
-from models.spec.nodes import IF
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.spec.nodes import IF
+from spikeserve.training.errors import InvalidGraph, NotConvertible
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.builder import Builder, Draft, Options
 from tests.same import EVERYTHING
 from tests.training.plain_network import Spike, taken_in
-from training.errors import InvalidGraph, NotConvertible
-from training.importers import connections
-from training.importers.builder import Builder, Draft, Options
 
 LAYERS = {
     "average over a length": (nn.AvgPool1d(4, stride=2, padding=1), (2, 9)),

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.engines.reference import ReferenceEngine
-from models.spec import Coding, Readout
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Coding, Readout
+from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.frameworks.compare import compare, random_encoded, run_framework
+from spikeserve.training.importers.frameworks.convert import Converted
 from tests.training.plain_network import PLAIN, Cell, Hidden, Spike, Steps, taken_in
-from training.errors import NotConvertible
-from training.importers.frameworks.compare import compare, random_encoded, run_framework
-from training.importers.frameworks.convert import Converted
 
 SIZE = 16
 

@@ -7,20 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.coding import encode
-from models.engines.reference import ReferenceEngine
-from models.engines.torch.network import HardThreshold
-from models.spec import Coding, Input, Readout
-from models.spec.network import Network
-from models.spec.nodes import Delay
-from training.config import NetworkConfig, Surrogate
-from training.fit.architecture import NodeTraining, build_architecture
-from training.fit.forward import forward
-from training.fit.layers import Delays
-from training.fit.losses import membrane_loss
-from training.fit.network import TrainingNetwork
-from training.fit.operators import dense
-from training.fit.surrogate import SurrogateThreshold
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.spec import Coding, Input, Readout
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Delay
+from spikeserve.training.config import NetworkConfig, Surrogate
+from spikeserve.training.fit.architecture import NodeTraining, build_architecture
+from spikeserve.training.fit.forward import forward
+from spikeserve.training.fit.layers import Delays
+from spikeserve.training.fit.losses import membrane_loss
+from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.operators import dense
+from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 
 def network_for(text: str, shape: tuple[int, ...] = (1, 6, 6), **config: object) -> TrainingNetwork:

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from models.neurons import NeuronState
+from spikeserve.models.neurons import NeuronState
+from spikeserve.training.config import Surrogate
+from spikeserve.training.fit.operators import connect, scan, triton_scans
+from spikeserve.training.fit.operators.derivation import Rule
+from spikeserve.training.fit.operators.triton_code import LAUNCH_OPTIONS, kernels_of
 from tests.training.operator_cases import Case, assert_same_run, parse
-from training.config import Surrogate
-from training.fit.operators import connect, scan, triton_scans
-from training.fit.operators.derivation import Rule
-from training.fit.operators.triton_code import LAUNCH_OPTIONS, kernels_of
 
 # 3 samples of 47 neurons are 141 elements: a block of 128 and a part of one.
 SHAPE: dict[str, Any] = {"size": 47, "batch": 3, "time_steps": 4}

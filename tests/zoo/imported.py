@@ -14,8 +14,8 @@ from pathlib import Path
 import nir
 import pytest
 
+from spikeserve.training.__main__ import main
 from tests.zoo.registry import FRAMEWORKS, Entry
-from training.__main__ import main
 
 SAMPLES = "8"
 
@@ -31,7 +31,7 @@ class Imported:
 
 
 def command(*words: str) -> tuple[int, str, str]:
-    """Run `python -m training …` in this process; return its status, its output and its errors."""
+    """Run `python -m spikeserve.training …` in this process; return its status, its output and its errors."""
     output, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
         patch.setattr(sys, "argv", ["training", *words])

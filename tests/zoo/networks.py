@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.spec import Coding
+from spikeserve.models.spec import Coding
 from tests.zoo import (
     neurobench_examples,
     nir_files,

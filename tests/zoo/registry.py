@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from models.spec import Coding
-from models.spec.parameters import Shape
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.parameters import Shape
 from tests.zoo.runs import Read, Run
 
 FRAMEWORKS = ("snntorch", "spikingjelly", "norse", "sinabs")  # whose networks are modules; the others are files

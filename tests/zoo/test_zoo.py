@@ -1,6 +1,6 @@
 """Networks as people write them: each is imported, verified, asked over HTTP and compared with its author's own run.
 
-`networks.py` is the table, README.md says where each is from. The commands of `python -m training` run in this process,
+`networks.py` is the table, README.md says where each is from. The commands of `python -m spikeserve.training` run in this process,
 all models go into one repository, and one service answers for all of them on its default engine.
 """
 
@@ -17,15 +17,15 @@ import onnxruntime
 import pytest
 import torch
 
-from models.bundle import Bundle
-from models.bundle.repository import ModelRepository
-from models.coding import DenseInputs, encode
-from models.engines.reference import ReferenceEngine
-from models.spec import Readout
-from models.spec.network import FloatArray
-from models.spec.onnx_contract import OnnxContract
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.training.data.random_samples import random_samples
 from tests.serving import serving
-from training.data.random_samples import random_samples
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient

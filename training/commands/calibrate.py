@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from models.bundle.copies import repository_at
-from models.engines import available, create
-from training.commands.flags import given, with_flags
-from training.commands.groups import RepositoryOption, console
-from training.config import DataConfig, TrainingConfig
-from training.data.datasets import load_for
-from training.publish.calibrate import TARGET, calibrate
-from training.publish.publish import publish_calibrated
-from training.report.card import EARLY, calibration_text, with_section
+from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.engines import available, create
+from spikeserve.training.commands.flags import given, with_flags
+from spikeserve.training.commands.groups import RepositoryOption, console
+from spikeserve.training.config import DataConfig, TrainingConfig
+from spikeserve.training.data.datasets import load_for
+from spikeserve.training.publish.calibrate import TARGET, calibrate
+from spikeserve.training.publish.publish import publish_calibrated
+from spikeserve.training.report.card import EARLY, calibration_text, with_section
 
 NameArgument = Annotated[str, typer.Argument(help="The model's name; its newest version is read.", show_default=False)]
 IntoOption = Annotated[str | None, typer.Option(help="Where to publish to.", show_default="the repository it is in")]

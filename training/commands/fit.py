@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from models.bundle.repository import require_name
-from models.folders import made
-from training.commands.flags import flags_of, given, typed, with_flags
-from training.commands.runs import NameOption, console, load_data, print_evaluation, publish_run
-from training.config import TrainingConfig
-from training.errors import InvalidConfig
-from training.fit.devices import launch
-from training.fit.folder import RunFolder
-from training.fit.job import check_start, run_job
-from training.report.display import shown
-from training.report.epochs import SILENT
+from spikeserve.models.bundle.repository import require_name
+from spikeserve.models.folders import made
+from spikeserve.training.commands.flags import flags_of, given, typed, with_flags
+from spikeserve.training.commands.runs import NameOption, console, load_data, print_evaluation, publish_run
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.devices import launch
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.fit.job import check_start, run_job
+from spikeserve.training.report.display import shown
+from spikeserve.training.report.epochs import SILENT
 
 INTERRUPTED = 130
 

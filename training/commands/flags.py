@@ -21,7 +21,7 @@ import typer
 from pydantic import BaseModel
 from rich.markup import escape
 
-from training.config import SEQUENCES
+from spikeserve.training.config import SEQUENCES
 
 TOP_LEVEL = "whole run"  # the panel of the fields that are in no section
 TYPES = {"integer": "<int>", "number": "<float>", "string": "<str>", "array": "<list>", "boolean": "<bool>"}

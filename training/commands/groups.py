@@ -12,9 +12,9 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from models.errors import InvalidInput
-from models.spec import Readout, Scores
-from models.spec.parameters import Shape
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Readout, Scores
+from spikeserve.models.spec.parameters import Shape
 
 RUN = "run"
 

@@ -14,12 +14,12 @@ import typer
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from models.errors import InvalidInput
-from models.spec import EventBinning, Input, OutOfRange
-from models.spec.parameters import show
-from models.spec.spec import describe_first_error
-from training.commands.groups import console
-from training.files import read_bytes
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import EventBinning, Input, OutOfRange
+from spikeserve.models.spec.parameters import show
+from spikeserve.models.spec.spec import describe_first_error
+from spikeserve.training.commands.groups import console
+from spikeserve.training.files import read_bytes
 
 MAX_BYTES = 2**28  # of a file of numbers: JSON has some twenty for each
 MAX_EVENTS_BYTES = 2**16  # of a file with the fields of input.events, which has some hundred

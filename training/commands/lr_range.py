@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from training.commands.flags import given, with_flags
-from training.commands.runs import console, load_data
-from training.config import TrainingConfig
-from training.errors import InvalidConfig
-from training.fit.devices import launch
-from training.fit.job import architecture_for
-from training.fit.rate_range import find_learning_rate
-from training.report.plots.rate_range import save_rate_range
+from spikeserve.training.commands.flags import given, with_flags
+from spikeserve.training.commands.runs import console, load_data
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.devices import launch
+from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.rate_range import find_learning_rate
+from spikeserve.training.report.plots.rate_range import save_rate_range
 
 PLOTS = (".png", ".pdf", ".svg")
 

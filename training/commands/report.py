@@ -9,16 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from models.bundle import Bundle
-from models.complexity import ESTIMATES, Complexity
-from models.engines import EngineName, available, create
-from training.commands.flags import given, with_flags
-from training.commands.groups import console
-from training.config import DataConfig, TrainingConfig
-from training.data.datasets import load_for
-from training.errors import InvalidData
-from training.report.evaluate import ACCURACY_VARIES
-from training.report.neurobench import BATCH, Measured, measure
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.complexity import ESTIMATES, Complexity
+from spikeserve.models.engines import EngineName, available, create
+from spikeserve.training.commands.flags import given, with_flags
+from spikeserve.training.commands.groups import console
+from spikeserve.training.config import DataConfig, TrainingConfig
+from spikeserve.training.data.datasets import load_for
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.report.evaluate import ACCURACY_VARIES
+from spikeserve.training.report.neurobench import BATCH, Measured, measure
 
 
 @with_flags(DataConfig)

@@ -10,15 +10,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.bundle.copies import repository_at
-from models.bundle.repository import require_name
-from models.engines import EngineName, create
-from training.commands.groups import RepositoryOption
-from training.config import TrainingConfig
-from training.data.datasets import Dataset, load
-from training.fit.folder import RunFolder
-from training.publish.export import export
-from training.report.evaluate import ACCURACY_VARIES, Evaluation, evaluate
+from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.bundle.repository import require_name
+from spikeserve.models.engines import EngineName, create
+from spikeserve.training.commands.groups import RepositoryOption
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import Dataset, load
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.publish.export import export
+from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation, evaluate
 
 RunArgument = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 NameOption = Annotated[str | None, typer.Option(help="The model's name.", show_default="the data set's")]

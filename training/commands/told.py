@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from models.errors import SpikeserveError
-from training.errors import NotConvertible
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.training.errors import NotConvertible
 
 MOST = 2000  # characters of a sentence; it may quote a value of any length
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import Coding
-from models.spec.network import FloatArray
-from models.spec.parameters import show
-from training.config import DataConfig
-from training.data.dataset import Dataset, Labels, Split
-from training.data.normalise import declare
-from training.data.numpy_files import open_npz
-from training.data.splits import Groups, hold_out, three_ways
-from training.errors import InvalidData
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.dataset import Dataset, Labels, Split
+from spikeserve.training.data.normalise import declare
+from spikeserve.training.data.numpy_files import open_npz
+from spikeserve.training.data.splits import Groups, hold_out, three_ways
+from spikeserve.training.errors import InvalidData
 
 # What people call each array, besides in capitals.
 NAMES: Mapping[str, tuple[str, ...]] = {

@@ -21,8 +21,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import InvalidData
-from training.files import require_plain
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.files import require_plain
 
 Signal: TypeAlias = NDArray[np.float64]
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import Coding, Input
-from training.config import AugmentConfig
-from training.data.dataset import Labels, Samples
-from training.errors import InvalidConfig
+from spikeserve.models.spec import Coding, Input
+from spikeserve.training.config import AugmentConfig
+from spikeserve.training.data.dataset import Labels, Samples
+from spikeserve.training.errors import InvalidConfig
 
 PICTURE_AXES = 2  # height and width
 

@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.folders import made
-from models.spec import Coding, EventBinning, Input, Origin, Polarity
-from models.spec.events import MAX_HEIGHT, MAX_STEP_US, MAX_WIDTH
-from models.spec.parameters import MAX_STEPS, Shape, show
-from training.config import DataConfig
-from training.data.dataset import Dataset, Split
-from training.data.normalise import method_for
-from training.data.numpy_files import read_npy
-from training.data.recordings import Recording, Recordings
-from training.errors import InvalidData
+from spikeserve.models.folders import made
+from spikeserve.models.spec import Coding, EventBinning, Input, Origin, Polarity
+from spikeserve.models.spec.events import MAX_HEIGHT, MAX_STEP_US, MAX_WIDTH
+from spikeserve.models.spec.parameters import MAX_STEPS, Shape, show
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.dataset import Dataset, Split
+from spikeserve.training.data.normalise import method_for
+from spikeserve.training.data.numpy_files import read_npy
+from spikeserve.training.data.recordings import Recording, Recordings
+from spikeserve.training.errors import InvalidData
 
 WINDOW = 10_000  # microseconds
 MAX_BYTES = 2**35  # of a data set's rasters

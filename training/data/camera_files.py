@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import InvalidData
+from spikeserve.training.errors import InvalidData
 
 FORMATS: Mapping[str, str] = {".aedat4": "aedat", ".raw": "evt", ".dat": "dat", ".es": "es"}  # as faery calls them
 FIELDS = ("t", "x", "y", "on")

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import Input
+from spikeserve.models.spec import Input
 
 Labels = NDArray[np.int64]
 Samples: TypeAlias = NDArray[Any]  # float32; or uint8, which takes a quarter of that, for rasters and pixels

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from models.spec import Coding, Spec
-from models.spec.parameters import show
-from training.config import DataConfig
-from training.data import images
-from training.data.arrays import arrays
-from training.data.dataset import Dataset, Labels, Split
-from training.data.event_folder import events
-from training.data.neuromorphic import EVENT_SETS
-from training.data.spoken_digits import spoken_digits
-from training.errors import InvalidData
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data import images
+from spikeserve.training.data.arrays import arrays
+from spikeserve.training.data.dataset import Dataset, Labels, Split
+from spikeserve.training.data.event_folder import events
+from spikeserve.training.data.neuromorphic import EVENT_SETS
+from spikeserve.training.data.spoken_digits import spoken_digits
+from spikeserve.training.errors import InvalidData
 
 __all__ = ["LOADERS", "Dataset", "Labels", "Split", "load", "load_for"]
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from models.spec import Coding
-from training.config import DataConfig
-from training.data.binning import binned
-from training.data.dataset import Dataset, Labels
-from training.data.recordings import READERS, Recordings, read_recording
-from training.data.splits import hold_out, three_ways
-from training.errors import InvalidData
+from spikeserve.models.spec import Coding
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.binning import binned
+from spikeserve.training.data.dataset import Dataset, Labels
+from spikeserve.training.data.recordings import READERS, Recordings, read_recording
+from spikeserve.training.data.splits import hold_out, three_ways
+from spikeserve.training.errors import InvalidData
 
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),

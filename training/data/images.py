@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.spec import Coding, Input
-from training.config import DataConfig
-from training.data.dataset import Dataset, Split
-from training.data.normalise import declare
-from training.data.splits import hold_out, three_ways
-from training.errors import InvalidData
+from spikeserve.models.spec import Coding, Input
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.dataset import Dataset, Split
+from spikeserve.training.data.normalise import declare
+from spikeserve.training.data.splits import hold_out, three_ways
+from spikeserve.training.errors import InvalidData
 
 # 256ths, not 255ths: sums of them are exact in float32.
 PIXELS = Input(shape=(1, 28, 28), low=0, high=255, scale=1 / 256)

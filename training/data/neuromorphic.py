@@ -22,15 +22,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import Coding, Origin
-from training.config import DataConfig
-from training.data.binning import Known, binned
-from training.data.dataset import Dataset
-from training.data.numpy_files import read_npy
-from training.data.recordings import MAX_FILE_BYTES, Recording, Recordings
-from training.data.splits import hold_out
-from training.errors import InvalidData
-from training.files import read_bytes
+from spikeserve.models.spec import Coding, Origin
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.binning import Known, binned
+from spikeserve.training.data.dataset import Dataset
+from spikeserve.training.data.numpy_files import read_npy
+from spikeserve.training.data.recordings import MAX_FILE_BYTES, Recording, Recordings
+from spikeserve.training.data.splits import hold_out
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.files import read_bytes
 
 GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise",

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from models.spec import Coding, Input, OutOfRange, describe_first_error
-from models.spec.parameters import Shape
-from training.config import DataConfig, Normalise
-from training.data.dataset import Samples
-from training.errors import InvalidData
+from spikeserve.models.spec import Coding, Input, OutOfRange, describe_first_error
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.config import DataConfig, Normalise
+from spikeserve.training.data.dataset import Samples
+from spikeserve.training.errors import InvalidData
 
 SLACK = 0.5  # of a feature's range in training: how much further its declared range goes on either side
 FURTHEST = 32  # in deviations from the mean: no declared range goes further, so that the weights keep enough bits

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from models.spec.parameters import show
-from training.errors import InvalidData
-from training.files import memory, require_plain
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.files import memory, require_plain
 
 SUFFIX = ".npy"
 BROKEN = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.spec import Coding, Spec
-from models.spec.network import FloatArray
-from training.data.datasets import Split
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.training.data.datasets import Split
 
 MIN_DENSITY, MAX_DENSITY = 0.02, 0.6  # of spikes in a sample's raster
 

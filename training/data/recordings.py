@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.columns import FIELDS, WANTED
-from training.data.camera_files import FORMATS, read_camera_file
-from training.data.dataset import Labels
-from training.data.numpy_files import open_npz, read_npy
-from training.errors import InvalidData
-from training.files import require_plain
+from spikeserve.models.coding.columns import FIELDS, WANTED
+from spikeserve.training.data.camera_files import FORMATS, read_camera_file
+from spikeserve.training.data.dataset import Labels
+from spikeserve.training.data.numpy_files import open_npz, read_npy
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.files import require_plain
 
 MAX_FILE_BYTES = 2**28
 MAX_PLACE = 2**16  # of a column, a row or a unit

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import DataConfig
-from training.data.dataset import Labels
-from training.errors import InvalidData
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.dataset import Labels
+from spikeserve.training.errors import InvalidData
 
 Indices: TypeAlias = NDArray[np.int64]
 Groups: TypeAlias = NDArray[Any]

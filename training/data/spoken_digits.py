@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from models.spec import Coding, Input
-from training.config import DataConfig
-from training.data.audio import AudioToSpikes, read_wav
-from training.data.dataset import Dataset, Split
-from training.data.normalise import method_for
-from training.data.splits import hold_out
-from training.errors import InvalidData
+from spikeserve.models.spec import Coding, Input
+from spikeserve.training.config import DataConfig
+from spikeserve.training.data.audio import AudioToSpikes, read_wav
+from spikeserve.training.data.dataset import Dataset, Split
+from spikeserve.training.data.normalise import method_for
+from spikeserve.training.data.splits import hold_out
+from spikeserve.training.errors import InvalidData
 
 NAME = re.compile(r"(\d)_([A-Za-z]+)_(\d+)\.wav")
 TEST_INDICES = 5  # of each speaker and digit

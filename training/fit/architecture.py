@@ -25,9 +25,9 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from models.errors import InvalidSpec
-from models.spec import Input, Spec, describe_first_error
-from models.spec.nodes import (
+from spikeserve.models.errors import InvalidSpec
+from spikeserve.models.spec import Input, Spec, describe_first_error
+from spikeserve.models.spec.nodes import (
     LI,
     AvgPool2d,
     Conv1d,
@@ -44,11 +44,11 @@ from models.spec.nodes import (
     SumPool2d,
     Weighted,
 )
-from models.spec.parameters import PER_NEURON, Shape
-from models.spec.price import LoadLimits, Price
-from training.config import Initialisation, NetworkConfig
-from training.errors import InvalidConfig
-from training.fit.losses import require_trainable
+from spikeserve.models.spec.parameters import PER_NEURON, Shape
+from spikeserve.models.spec.price import LoadLimits, Price
+from spikeserve.training.config import Initialisation, NetworkConfig
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.losses import require_trainable
 
 CONVOLUTION = re.compile(r"(?P<channels>\d+)C(?P<kernel>\d+)(?P<options>([spdg]\d+)*)")
 POOL = re.compile(r"(?P<kind>[AMS])P(?P<size>\d+)(s(?P<stride>\d+))?")

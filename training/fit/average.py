@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from training.fit.network import TrainingNetwork
+from spikeserve.training.fit.network import TrainingNetwork
 
 
 def averaged(module: TrainingNetwork, keep: float) -> AveragedModel:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.spec.parameters import show
-from training.errors import InvalidConfig
-from training.files import memory, require_plain
-from training.report.epochs import Epoch
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.files import memory, require_plain
+from spikeserve.training.report.epochs import Epoch
 
 
 @dataclass

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, distributed
 
-from models.engines.torch.engine import usable_device
-from training.config import Precision, TrainingConfig
-from training.errors import InvalidConfig, TrainingError
+from spikeserve.models.engines.torch.engine import usable_device
+from spikeserve.training.config import Precision, TrainingConfig
+from spikeserve.training.errors import InvalidConfig, TrainingError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from models.spec import Coding
-from training.data.dataset import Dataset
-from training.report.epochs import Epoch
+from spikeserve.models.spec import Coding
+from spikeserve.training.data.dataset import Dataset
+from spikeserve.training.report.epochs import Epoch
 
 EXPLODING = 1000.0  # times clip_norm: the median length of the gradient over an epoch
 VANISHING = 1e-5  # the same, while the loss is not small

@@ -20,11 +20,11 @@ from functools import partial
 
 import numpy as np
 
-from models.spec import Coding
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import Fire, Neuron, Node, Scale, Spiking, Weighted
-from models.spec.sums import MANTISSA, SPIKES, Multiples, incoming, joined, largest_sum, names_of, passed
-from training.errors import InvalidConfig
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Fire, Neuron, Node, Scale, Spiking, Weighted
+from spikeserve.models.spec.sums import MANTISSA, SPIKES, Multiples, incoming, joined, largest_sum, names_of, passed
+from spikeserve.training.errors import InvalidConfig
 
 
 @dataclass(frozen=True)

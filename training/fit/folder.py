@@ -24,14 +24,14 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from models.spec import Spec
-from models.spec.network import Network
-from models.spec.price import LoadLimits, Price
-from training.config import TrainingConfig
-from training.errors import InvalidConfig
-from training.files import memory, read_bytes, require_plain
-from training.report.epochs import Epoch
-from training.report.evaluate import Evaluation
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.price import LoadLimits, Price
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.files import memory, read_bytes, require_plain
+from spikeserve.training.report.epochs import Epoch
+from spikeserve.training.report.evaluate import Evaluation
 
 METRICS = {"exact": (bool,), "validation_accuracy": (float, int), "seconds": (float, int)}  # those that are read
 MAX_BYTES = 2**28  # of a file of JSON: metrics.json has some 500 for each epoch

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.coding import encode
-from models.neurons import Arithmetic
-from models.spec.network import FloatArray
-from training.fit.batch_norm import WholeBatch
-from training.fit.network import Activity, TrainingNetwork
+from spikeserve.models.coding import encode
+from spikeserve.models.neurons import Arithmetic
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.training.fit.batch_norm import WholeBatch
+from spikeserve.training.fit.network import Activity, TrainingNetwork
 
 
 def encoded(module: TrainingNetwork, samples: FloatArray, seed: int | Sequence[int] = 0) -> tuple[Tensor, int]:

@@ -22,17 +22,17 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.engines.torch.network import HardThreshold
-from models.neurons import NeuronState
-from models.spec.network import FloatArray
-from models.spec.nodes import Fire, Integrating, Spiking
-from models.spec.parameters import PER_NEURON
-from training.config import Initialisation
-from training.fit.forward import forward
-from training.fit.layers import Connection, Neurons
-from training.fit.losses import class_scores
-from training.fit.network import TrainingNetwork
-from training.fit.operators import dense
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.neurons import NeuronState
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.nodes import Fire, Integrating, Spiking
+from spikeserve.models.spec.parameters import PER_NEURON
+from spikeserve.training.config import Initialisation
+from spikeserve.training.fit.forward import forward
+from spikeserve.training.fit.layers import Connection, Neurons
+from spikeserve.training.fit.losses import class_scores
+from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.operators import dense
 
 BAND = (0.05, 0.15)  # firing rates, in spikes per neuron and step
 TRIES = 40

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.engines import EngineName, create
-from models.engines.torch.engine import usable_device
-from models.spec.network import Network
-from training.config import TrainingConfig
-from training.data.datasets import Dataset
-from training.fit.architecture import Architecture, build_architecture
-from training.fit.devices import Devices, launch
-from training.fit.exact import round_to_grid
-from training.fit.folder import RunFolder
-from training.fit.loop import Fitted, fit
-from training.report.epochs import Watcher
-from training.report.evaluate import Evaluation, evaluate
-from training.report.plots import save_plots
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines.torch.engine import usable_device
+from spikeserve.models.spec.network import Network
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.fit.architecture import Architecture, build_architecture
+from spikeserve.training.fit.devices import Devices, launch
+from spikeserve.training.fit.exact import round_to_grid
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.fit.loop import Fitted, fit
+from spikeserve.training.report.epochs import Watcher
+from spikeserve.training.report.evaluate import Evaluation, evaluate
+from spikeserve.training.report.plots import save_plots
 
 TIME_STEPS = 8  # the default, unless the configuration or the data sets it
 

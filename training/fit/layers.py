@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.engines.torch.network import build
-from models.neurons import Arithmetic, NeuronState
-from models.spec.network import FloatArray, Network
-from models.spec.neuron_parameters import MIN_POSITIVE, NEURON_PARAMETERS
-from models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
-from models.spec.parameters import PER_NEURON, Shape
-from training.fit.architecture import PLAIN, NodeTraining
-from training.fit.batch_norm import BatchNorm, WholeBatch
-from training.fit.operators import Signal, connect, dense, scan
+from spikeserve.models.engines.torch.network import build
+from spikeserve.models.neurons import Arithmetic, NeuronState
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.neuron_parameters import MIN_POSITIVE, NEURON_PARAMETERS
+from spikeserve.models.spec.nodes import Delay, Neuron, Node, Spiking, Weighted
+from spikeserve.models.spec.parameters import PER_NEURON, Shape
+from spikeserve.training.fit.architecture import PLAIN, NodeTraining
+from spikeserve.training.fit.batch_norm import BatchNorm, WholeBatch
+from spikeserve.training.fit.operators import Signal, connect, dense, scan
 
 
 class Written(NamedTuple):

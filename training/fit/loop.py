@@ -20,28 +20,28 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 
-from models.engines.torch.network import HardThreshold
-from models.spec import Spec
-from models.spec.network import Network
-from training.config import Initialisation, OptimisationConfig, TrainingConfig
-from training.data.augment import augment
-from training.data.datasets import Dataset, Labels, Split
-from training.fit.architecture import Architecture
-from training.fit.average import averaged
-from training.fit.batch_norm import WholeBatch
-from training.fit.checkpoint import Progress, require_tensors
-from training.fit.devices import Devices, launch
-from training.fit.diagnostics import Diagnostics
-from training.fit.forward import encoded, forward
-from training.fit.initialise import SAMPLES, initialise
-from training.fit.interrupt import held_back
-from training.fit.layers import Delays, Neurons
-from training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
-from training.fit.network import TrainingNetwork
-from training.fit.schedule import learning_rate_share
-from training.fit.segments import Lengths, run
-from training.fit.surrogate import threshold_for
-from training.report.epochs import SILENT, Epoch, Watcher
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.training.config import Initialisation, OptimisationConfig, TrainingConfig
+from spikeserve.training.data.augment import augment
+from spikeserve.training.data.datasets import Dataset, Labels, Split
+from spikeserve.training.fit.architecture import Architecture
+from spikeserve.training.fit.average import averaged
+from spikeserve.training.fit.batch_norm import WholeBatch
+from spikeserve.training.fit.checkpoint import Progress, require_tensors
+from spikeserve.training.fit.devices import Devices, launch
+from spikeserve.training.fit.diagnostics import Diagnostics
+from spikeserve.training.fit.forward import encoded, forward
+from spikeserve.training.fit.initialise import SAMPLES, initialise
+from spikeserve.training.fit.interrupt import held_back
+from spikeserve.training.fit.layers import Delays, Neurons
+from spikeserve.training.fit.losses import balancing_weights, class_scores, rate_penalty, readout_loss, require_gradient
+from spikeserve.training.fit.network import TrainingNetwork
+from spikeserve.training.fit.schedule import learning_rate_share
+from spikeserve.training.fit.segments import Lengths, run
+from spikeserve.training.fit.surrogate import threshold_for
+from spikeserve.training.report.epochs import SILENT, Epoch, Watcher
 
 EVALUATION_BATCH = 256
 

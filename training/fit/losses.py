@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.spec import Readout
-from models.spec.readouts import Reduction
-from training.errors import BrokenGradientChain, InvalidConfig, InvalidData
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.readouts import Reduction
+from spikeserve.training.errors import BrokenGradientChain, InvalidConfig, InvalidData
 
 OVER_TIME: dict[Reduction, Callable[[Tensor], Tensor]] = {
     Reduction.SUM: lambda steps: steps.sum(dim=0),

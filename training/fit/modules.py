@@ -16,15 +16,15 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from models.spec import describe_first_error
-from models.spec import nodes as spec_nodes
-from models.spec.parameters import PER_NEURON, Shape, show
-from training.config import Surrogate
-from training.errors import InvalidConfig, InvalidData
-from training.fit.architecture import NodeTraining
-from training.fit.layers import Delays, Neurons
-from training.fit.operators import connect, dense
-from training.fit.surrogate import threshold_for
+from spikeserve.models.spec import describe_first_error
+from spikeserve.models.spec import nodes as spec_nodes
+from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
+from spikeserve.training.config import Surrogate
+from spikeserve.training.errors import InvalidConfig, InvalidData
+from spikeserve.training.fit.architecture import NodeTraining
+from spikeserve.training.fit.layers import Delays, Neurons
+from spikeserve.training.fit.operators import connect, dense
+from spikeserve.training.fit.surrogate import threshold_for
 
 
 class OverTime(nn.Module):

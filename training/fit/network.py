@@ -9,18 +9,18 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from models.engines.torch.connections import join
-from models.engines.torch.network import build
-from models.neurons import Arithmetic, NeuronState
-from models.spec import Spec
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import Delay, Neuron, Node, Scale, Spiking, Weighted
-from models.spec.parameters import Shape
-from training.fit.architecture import PLAIN, Architecture, NodeTraining
-from training.fit.batch_norm import WholeBatch
-from training.fit.layers import Connection, Delays, Neurons, Written
-from training.fit.operators import Signal, dense, firing_rate, transform
-from training.fit.scales import Scales
+from spikeserve.models.engines.torch.connections import join
+from spikeserve.models.engines.torch.network import build
+from spikeserve.models.neurons import Arithmetic, NeuronState
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Delay, Neuron, Node, Scale, Spiking, Weighted
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.fit.architecture import PLAIN, Architecture, NodeTraining
+from spikeserve.training.fit.batch_norm import WholeBatch
+from spikeserve.training.fit.layers import Connection, Delays, Neurons, Written
+from spikeserve.training.fit.operators import Signal, dense, firing_rate, transform
+from spikeserve.training.fit.scales import Scales
 
 Stored = Connection | Neurons | Delays | Scales  # the layers that have parameters or weights
 State: TypeAlias = Mapping[str, NeuronState | Tensor]  # each node's, by its name: a layer's, a delay line, or steps

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from training.config import TrainingConfig
-from training.data.datasets import Dataset
-from training.errors import InvalidConfig
-from training.fit.architecture import Architecture
-from training.fit.devices import Devices
-from training.fit.loop import start, train_epoch
-from training.report.epochs import Watcher
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.errors import InvalidConfig
+from spikeserve.training.fit.architecture import Architecture
+from spikeserve.training.fit.devices import Devices
+from spikeserve.training.fit.loop import start, train_epoch
+from spikeserve.training.report.epochs import Watcher
 
 SMOOTHING = 0.9  # what the smoothed loss keeps of itself per step
 DIVERGED = 3.0  # times the least smoothed loss: there the test ends

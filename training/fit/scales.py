@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.engines.torch.connections import ScaleLayer
-from models.neurons import NeuronState
-from models.spec.network import Network
-from models.spec.nodes import Scale
-from models.spec.parameters import Shape
-from training.fit.layers import Written
-from training.fit.operators import Signal, dense
+from spikeserve.models.engines.torch.connections import ScaleLayer
+from spikeserve.models.neurons import NeuronState
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Scale
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.fit.layers import Written
+from spikeserve.training.fit.operators import Signal, dense
 
 
 class Scales(ScaleLayer):

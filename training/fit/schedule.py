@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from training.config import Schedule
+from spikeserve.training.config import Schedule
 
 RISE, FIRST, LAST = 0.3, 1 / 25, 1e-4
 

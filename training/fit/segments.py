@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from models.neurons import Arithmetic, NeuronState
-from training.fit.batch_norm import WholeBatch
-from training.fit.network import Activity, State, TrainingNetwork
+from spikeserve.models.neurons import Arithmetic, NeuronState
+from spikeserve.training.fit.batch_norm import WholeBatch
+from spikeserve.training.fit.network import Activity, State, TrainingNetwork
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.engines.torch.exponential import exponential
-from models.engines.torch.network import HardThreshold
-from models.spec.nodes import Fire
-from training.config import Surrogate
+from spikeserve.models.engines.torch.exponential import exponential
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.spec.nodes import Fire
+from spikeserve.training.config import Surrogate
 
 Derivative = Callable[[Tensor, float], Tensor]  # (charged - threshold, slope) -> the surrogate derivative
 

@@ -17,13 +17,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from models.spec import INPUT, Coding, EventBinning, Input, OutOfRange, Readout, Scores, Spec, describe_first_error
-from models.spec.input import PerFeature
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
-from models.spec.parameters import PER_NEURON, Shape, show
-from models.spec.price import LoadLimits, Price
-from training.errors import InvalidGraph
+from spikeserve.models.spec import (
+    INPUT,
+    Coding,
+    EventBinning,
+    Input,
+    OutOfRange,
+    Readout,
+    Scores,
+    Spec,
+    describe_first_error,
+)
+from spikeserve.models.spec.input import PerFeature
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Flatten, Integrating, JoinBase, Node, NodeBase, Reshape, Spiking
+from spikeserve.models.spec.parameters import PER_NEURON, Shape, show
+from spikeserve.models.spec.price import LoadLimits, Price
+from spikeserve.training.errors import InvalidGraph
 
 MAX_VALUES = 2**26  # of a layer, or of a recurrent connection
 MAX_CLASSES = 2**20

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from models.spec import Spec
-from models.spec.onnx_contract import OnnxContract
-from models.spec.parameters import show
-from training.report.card import markdown, parity_table
-from training.report.parity import Parity
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.report.card import markdown, parity_table
+from spikeserve.training.report.parity import Parity
 
 
 def imported_card(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec.nodes import (
+from spikeserve.models.spec.nodes import (
     AvgPool1d,
     AvgPool2d,
     Concatenate,
@@ -34,9 +34,9 @@ from models.spec.nodes import (
     SumPool1d,
     SumPool2d,
 )
-from models.spec.parameters import PER_CHANNEL, Shape, show
-from training.errors import InvalidGraph
-from training.importers.builder import Draft
+from spikeserve.models.spec.parameters import PER_CHANNEL, Shape, show
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.builder import Draft
 
 Array = NDArray[Any]
 Pools = SumPool1d | SumPool2d | AvgPool1d | AvgPool2d | MaxPool1d | MaxPool2d

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import encode
-from models.engines import Engine, RunResult
-from models.engines.anytime import Calibration, StopRule, check_rule, checks, lead, run_until
-from models.spec import Spec
-from training.data.datasets import Split
-from training.report.evaluate import BATCH
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import Engine, RunResult
+from spikeserve.models.engines.anytime import Calibration, StopRule, check_rule, checks, lead, run_until
+from spikeserve.models.spec import Spec
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.report.evaluate import BATCH
 
 GRAINS = 32  # parts of a run after each of which samples may end
 THRESHOLDS = 200  # that are tried for each way to look at a run

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from models.spec import Spec
-from models.spec.nodes import Neuron
-from models.spec.price import LoadLimits, Price
-from training.errors import ExportRefused
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.nodes import Neuron
+from spikeserve.models.spec.price import LoadLimits, Price
+from spikeserve.training.errors import ExportRefused
 
 CANDIDATES = 64  # samples that are tried at most
 AT_ONCE = 16

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from models.bundle import FIRING_RATE
-from models.bundle.repository import ModelRepository
-from models.engines import EngineName, available, create
-from training.data.datasets import Dataset
-from training.fit.folder import RunFolder
-from training.publish.calibrate import calibrate
-from training.publish.publish import Published, publish_trained
-from training.report.card import training_card
-from training.report.evaluate import Evaluation, evaluate
+from spikeserve.models.bundle import FIRING_RATE
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import EngineName, available, create
+from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.fit.folder import RunFolder
+from spikeserve.training.publish.calibrate import calibrate
+from spikeserve.training.publish.publish import Published, publish_trained
+from spikeserve.training.report.card import training_card
+from spikeserve.training.report.evaluate import Evaluation, evaluate
 
 
 def export(run: RunFolder, data: Dataset, repository: ModelRepository, name: str) -> Published:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Golden, close_readouts
-from models.coding import encode
-from models.engines import Engine, EngineName, RunResult, available, create
-from models.spec import Spec
-from models.spec.network import Network
-from models.spec.parameters import PER_NEURON
-from training.data.datasets import Split
-from training.errors import ExportRefused
-from training.publish.effort import Effort
+from spikeserve.models.bundle import Golden, close_readouts
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import Engine, EngineName, RunResult, available, create
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.parameters import PER_NEURON
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.errors import ExportRefused
+from spikeserve.training.publish.effort import Effort
 
 NUDGE = 2.0**-18  # about ten times what a float32 sum's order can do to it
 THRESHOLDS = ("threshold", "adapt_gain")  # what a neuron's threshold is proportional to

@@ -13,22 +13,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.bundle import Bundle, Contents, Golden
-from models.bundle.external import ExternalContents
-from models.bundle.repository import ModelRepository
-from models.engines.anytime import Calibration
-from models.engines.declared import CPU
-from models.engines.onnx import graph as onnx_graph
-from models.errors import EngineUnavailable, InvalidBundle
-from models.spec.network import Network
-from models.spec.onnx_contract import OnnxContract
-from models.version import VERSION
-from training.data.datasets import Split
-from training.data.random_samples import random_split
-from training.errors import ExportRefused
-from training.publish.effort import Effort
-from training.publish.golden import choose_golden
-from training.report.parity import Parity, compare_engines, engines_of, require_parity
+from spikeserve.models.bundle import Bundle, Contents, Golden
+from spikeserve.models.bundle.external import ExternalContents
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines.anytime import Calibration
+from spikeserve.models.engines.declared import CPU
+from spikeserve.models.engines.onnx import graph as onnx_graph
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.models.version import VERSION
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.data.random_samples import random_split
+from spikeserve.training.errors import ExportRefused
+from spikeserve.training.publish.effort import Effort
+from spikeserve.training.publish.golden import choose_golden
+from spikeserve.training.report.parity import Parity, compare_engines, engines_of, require_parity
 
 COMPARED = 16  # random samples on which the engines are compared
 

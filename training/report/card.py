@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from models.engines.anytime import Calibration
-from models.spec.network import Network
-from models.spec.parameters import show
-from training.config import TrainingConfig
-from training.report.evaluate import ACCURACY_VARIES, Evaluation
-from training.report.parity import Parity
+from spikeserve.models.engines.anytime import Calibration
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.config import TrainingConfig
+from spikeserve.training.report.evaluate import ACCURACY_VARIES, Evaluation
+from spikeserve.training.report.parity import Parity
 
 EARLY = "Answers before the last step"  # the heading of what a calibration does
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from training.report.epochs import Epoch, Watcher
+from spikeserve.training.report.epochs import Epoch, Watcher
 
 # 77 wide, so that the mark of the best epoch fits in 80 columns too.
 HEADER = "    epoch      loss  accuracy  validation   firing rate  gradient   time left"

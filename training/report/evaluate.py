@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.coding import encode
-from models.engines import Engine
-from models.engines.base import Counts
-from models.spec.network import FloatArray
-from training.data.datasets import Labels, Split
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import Engine
+from spikeserve.models.engines.base import Counts
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.training.data.datasets import Labels, Split
 
 BATCH = 128
 ACCURACY_VARIES = (

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from models.coding import encode
-from models.complexity import CONSTANTS, ESTIMATES, Complexity
-from models.complexity.complexity import active, membrane_updates
-from models.complexity.energy import ASSUMPTIONS, SOURCE
-from models.complexity.neuron_operations import update_operations
-from models.engines import Engine, Record, RunResult
-from models.engines.base import Counts
-from training.data.datasets import Split
+from spikeserve.models.coding import encode
+from spikeserve.models.complexity import CONSTANTS, ESTIMATES, Complexity
+from spikeserve.models.complexity.complexity import active, membrane_updates
+from spikeserve.models.complexity.energy import ASSUMPTIONS, SOURCE
+from spikeserve.models.complexity.neuron_operations import update_operations
+from spikeserve.models.engines import Engine, Record, RunResult
+from spikeserve.models.engines.base import Counts
+from spikeserve.training.data.datasets import Split
 
 BATCH = 128
 OWN_OPERATIONS = (

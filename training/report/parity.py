@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.bundle import close_readouts
-from models.coding import encode
-from models.engines import Engine, EngineName, Record, RunResult, available, create
-from models.spec import Spec
-from models.spec.network import Network
-from training.data.datasets import Split
-from training.errors import ExportRefused
-from training.report.evaluate import BATCH
+from spikeserve.models.bundle import close_readouts
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import Engine, EngineName, Record, RunResult, available, create
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.errors import ExportRefused
+from spikeserve.training.report.evaluate import BATCH
 
 
 @dataclass(frozen=True)

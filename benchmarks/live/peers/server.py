@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from benchmarks.live.networks import NETWORKS, WINDOW_US, Streamed
-from models.coding.records import ON, RECORD
+from spikeserve.models.coding.records import ON, RECORD
 
 DECAY = 0.75
 

@@ -9,9 +9,9 @@ from threading import Thread
 
 from fastapi import FastAPI
 
-from service.app import create_app
-from service.settings import Settings
-from service.telemetry import logs
+from spikeserve.service.app import create_app
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry import logs
 
 
 def application() -> FastAPI:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.base import Counts, Record, RunResult, State
-from models.engines.event import event_kernels
-from models.engines.event.layouts import Layout
-from models.engines.event.plan import Plan
-from models.engines.event.signals import Events, Signal
-from models.engines.readout import read_out
-from models.spec import Readout
-from models.spec.network import FloatArray, Network
+from spikeserve.models.engines.base import Counts, Record, RunResult, State
+from spikeserve.models.engines.event import event_kernels
+from spikeserve.models.engines.event.layouts import Layout
+from spikeserve.models.engines.event.plan import Plan
+from spikeserve.models.engines.event.signals import Events, Signal
+from spikeserve.models.engines.readout import read_out
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.network import FloatArray, Network
 
 
 class Answer:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.inputs import Samples
-from models.engines.event.layouts import Layout
-from models.engines.state import READ, READOUT, EngineArrays, State, arrays_of
-from models.spec.network import FloatArray, Network
+from spikeserve.models.coding.inputs import Samples
+from spikeserve.models.engines.event.layouts import Layout
+from spikeserve.models.engines.state import READ, READOUT, EngineArrays, State, arrays_of
+from spikeserve.models.spec.network import FloatArray, Network
 
 LINE = ".line"
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from models.coding import DenseInputs, EventInputs, Inputs
-from models.engines import plain
-from models.engines.base import Record, RunResult, State
-from models.engines.event import event_kernels, kernels
-from models.engines.event.answer import Answer
-from models.engines.event.carried import LINE, Carried
-from models.engines.event.connections import NOTHING, PASSED
-from models.engines.event.cores import ADDED, MOVED, STEPPED, Cores
-from models.engines.event.joins import join
-from models.engines.event.plan import Connection, Delaying, Layer, Moving, Plan, Planned, Pooling, Scaling
-from models.engines.event.signals import (
+from spikeserve.models.coding import DenseInputs, EventInputs, Inputs
+from spikeserve.models.engines import plain
+from spikeserve.models.engines.base import Record, RunResult, State
+from spikeserve.models.engines.event import event_kernels, kernels
+from spikeserve.models.engines.event.answer import Answer
+from spikeserve.models.engines.event.carried import LINE, Carried
+from spikeserve.models.engines.event.connections import NOTHING, PASSED
+from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED, Cores
+from spikeserve.models.engines.event.joins import join
+from spikeserve.models.engines.event.plan import Connection, Delaying, Layer, Moving, Plan, Planned, Pooling, Scaling
+from spikeserve.models.engines.event.signals import (
     NONE,
     ONES,
     Dense,
@@ -30,14 +30,14 @@ from models.engines.event.signals import (
     room_for_index,
     values_of,
 )
-from models.engines.event.tiles import bounds_of, find_in_tiles
-from models.engines.event.vectors import LANES
-from models.engines.readout import check_spikes
-from models.engines.state import Steps, steps_since_rest
-from models.engines.stop import Stop, check
-from models.spec import INPUT
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import JoinBase, Node
+from spikeserve.models.engines.event.tiles import bounds_of, find_in_tiles
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.engines.readout import check_spikes
+from spikeserve.models.engines.state import Steps, steps_since_rest
+from spikeserve.models.engines.stop import Stop, check
+from spikeserve.models.spec import INPUT
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import JoinBase, Node
 
 NO_ROWS: FloatArray = np.empty((0, 0), np.float32)
 ALONE = Cores(1)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.layouts import Layout, aligned, padded
-from models.engines.event.vectors import HALF, LANES
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import Conv, ConvTranspose, Linear, Pool, Spread, Weighted, Window
-from models.spec.sums import Sum, Summation
+from spikeserve.models.engines.event.layouts import Layout, aligned, padded
+from spikeserve.models.engines.event.vectors import HALF, LANES
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Conv, ConvTranspose, Linear, Pool, Spread, Weighted, Window
+from spikeserve.models.spec.sums import Sum, Summation
 
 Ints = NDArray[np.int32]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.compiled import borrowing, inner
-from models.engines.event.connections import GATHER, INTEGERS, PANEL, PASS, SCATTER
-from models.engines.event.vectors import (
+from spikeserve.models.engines.event.compiled import borrowing, inner
+from spikeserve.models.engines.event.connections import GATHER, INTEGERS, PANEL, PASS, SCATTER
+from spikeserve.models.engines.event.vectors import (
     ACROSS,
     LANES,
     LINES,

@@ -18,17 +18,17 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
-from models.coding import Inputs
-from models.engines.base import Record, RunResult, State, joined
-from models.engines.event.carried import Carried, CarriedArrays
-from models.engines.event.cores import Cores, shared
-from models.engines.event.plan import Plan
-from models.engines.event.repeated_chunk import chunk_type
-from models.engines.event.warm import compile_kernels
-from models.engines.state import check_ages, check_arrays, check_steps, steps_since_rest
-from models.engines.stop import Stop
-from models.spec import Spec
-from models.spec.network import Network
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines.base import Record, RunResult, State, joined
+from spikeserve.models.engines.event.carried import Carried, CarriedArrays
+from spikeserve.models.engines.event.cores import Cores, shared
+from spikeserve.models.engines.event.plan import Plan
+from spikeserve.models.engines.event.repeated_chunk import chunk_type
+from spikeserve.models.engines.event.warm import compile_kernels
+from spikeserve.models.engines.state import check_ages, check_arrays, check_steps, steps_since_rest
+from spikeserve.models.engines.stop import Stop
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
 
 CHUNK_BYTES = 2**25
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from models.engines.event.compiled import borrowing, inner, kernel
-from models.engines.event.currents import Array, aligned_floats
-from models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
+from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
+from spikeserve.models.engines.event.currents import Array, aligned_floats
+from spikeserve.models.engines.event.vectors import LANES, copy, first_nonzero_bits, list_bits, nonzero_bits, prefetch
 
 
 @kernel

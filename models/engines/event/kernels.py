@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.engines.event.compiled import borrowing, inner, kernel
-from models.engines.event.connections import DOUBLES, FLOATS, GATHER, INTEGERS, NO_FEED, PANEL
-from models.engines.event.currents import (
+from spikeserve.models.engines.event.compiled import borrowing, inner, kernel
+from spikeserve.models.engines.event.connections import DOUBLES, FLOATS, GATHER, INTEGERS, NO_FEED, PANEL
+from spikeserve.models.engines.event.currents import (
     Array,
     aligned_floats,
     connect,
@@ -28,10 +28,10 @@ from models.engines.event.currents import (
     rows_at_once,
     senders,
 )
-from models.engines.event.stepping import ADAPT_CASES, step_alpha, step_any, step_plain
-from models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
-from models.spec.neuron_parameters import ROWS
-from models.spec.nodes import Adapt
+from spikeserve.models.engines.event.stepping import ADAPT_CASES, step_alpha, step_any, step_plain
+from spikeserve.models.engines.event.vectors import LANES, TILE_ROWS, add_row, copy, list_bits, nonzero_bits
+from spikeserve.models.spec.neuron_parameters import ROWS
+from spikeserve.models.spec.nodes import Adapt
 
 ROW_COUNT, START, THRESHOLD = len(ROWS), ROWS.index("start"), ROWS.index("threshold")
 RELAXES = ADAPT_CASES.index(Adapt.RELAX)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.vectors import HALF, LANES
-from models.spec.parameters import Shape
+from spikeserve.models.engines.event.vectors import HALF, LANES
+from spikeserve.models.spec.parameters import Shape
 
 CACHE_LINE, FLOAT_BYTES = 64, 4
 

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event.carried import CarriedLayout
-from models.engines.event.connections import (
+from spikeserve.models.engines.event.carried import CarriedLayout
+from spikeserve.models.engines.event.connections import (
     FLOATS,
     INTEGERS,
     SUMMED,
@@ -22,17 +22,17 @@ from models.engines.event.connections import (
     summed_by,
     windows_of,
 )
-from models.engines.event.cores import ADDED, MOVED, STEPPED
-from models.engines.event.joins import moves_of
-from models.engines.event.layouts import Layout, aligned
-from models.engines.event.stepping import Rule, rule_of
-from models.engines.event.vectors import LANES
-from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.engines.repeated import constant_nodes
-from models.neurons import feedback_joins_charge
-from models.spec.network import FloatArray, Network
-from models.spec.neuron_parameters import NEUTRAL, ROWS
-from models.spec.nodes import (
+from spikeserve.models.engines.event.cores import ADDED, MOVED, STEPPED
+from spikeserve.models.engines.event.joins import moves_of
+from spikeserve.models.engines.event.layouts import Layout, aligned
+from spikeserve.models.engines.event.stepping import Rule, rule_of
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
+from spikeserve.models.engines.repeated import constant_nodes
+from spikeserve.models.neurons import feedback_joins_charge
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.neuron_parameters import NEUTRAL, ROWS
+from spikeserve.models.spec.nodes import (
     AvgPool,
     Concatenate,
     Delay,
@@ -49,7 +49,7 @@ from models.spec.nodes import (
     SumPool,
     Weighted,
 )
-from models.spec.sums import Sum, Summation, Sums, sums_of
+from spikeserve.models.spec.sums import Sum, Summation, Sums, sums_of
 
 USUAL = 0.05  # share of inputs that are not 0
 NO_FLOATS: FloatArray = np.empty(0, np.float32)

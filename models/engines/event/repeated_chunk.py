@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.coding import Inputs
-from models.engines.event.chunk import Chunk
-from models.engines.event.signals import Dense, Signal
-from models.engines.repeated import RepeatedInputs
-from models.spec.network import FloatArray
-from models.spec.nodes import Node
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines.event.chunk import Chunk
+from spikeserve.models.engines.event.signals import Dense, Signal
+from spikeserve.models.engines.repeated import RepeatedInputs
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.nodes import Node
 
 
 class KeepingChunk(Chunk):

@@ -9,11 +9,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event import event_kernels, kernels
-from models.engines.event.connections import DOUBLES, INTEGERS, Feed
-from models.engines.event.layouts import Layout
-from models.engines.event.vectors import LANES
-from models.spec.network import FloatArray
+from spikeserve.models.engines.event import event_kernels, kernels
+from spikeserve.models.engines.event.connections import DOUBLES, INTEGERS, Feed
+from spikeserve.models.engines.event.layouts import Layout
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.spec.network import FloatArray
 
 ONES: FloatArray = np.empty(0, np.float32)  # the values of events that are all spikes
 BLOCK_FLOATS = 2**22  # of the dense rows that events become at once, where a node needs them dense

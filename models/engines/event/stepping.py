@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 from llvmlite import ir
 from numba.core import types
 
-from models.engines.event.vectors import LANES, Code, intrinsic, list_places
-from models.neurons import (
+from spikeserve.models.engines.event.vectors import LANES, Code, intrinsic, list_places
+from spikeserve.models.neurons import (
     ADAPTATIONS,
     CHARGES,
     RESETS,
@@ -33,9 +33,9 @@ from models.neurons import (
     has_synapse,
     refracts,
 )
-from models.spec.exponential import HIGHEST, LOWEST, parts
-from models.spec.neuron_parameters import ROWS
-from models.spec.nodes import (
+from spikeserve.models.spec.exponential import HIGHEST, LOWEST, parts
+from spikeserve.models.spec.neuron_parameters import ROWS
+from spikeserve.models.spec.nodes import (
     LEAKS,
     Adapt,
     Charge,

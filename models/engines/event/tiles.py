@@ -10,11 +10,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.event import event_kernels
-from models.engines.event.cores import Cores
-from models.engines.event.signals import ONES, Events, room_for_index
-from models.engines.event.vectors import LANES
-from models.spec.network import FloatArray
+from spikeserve.models.engines.event import event_kernels
+from spikeserve.models.engines.event.cores import Cores
+from spikeserve.models.engines.event.signals import ONES, Events, room_for_index
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.spec.network import FloatArray
 
 TILES_PER_THREAD = 2  # so that a thread whose tiles have fewer events, or that starts earlier, does more of them
 TILE_STEPS = 16  # but in fewer tiles than that: events beside a bound are followed in both tiles

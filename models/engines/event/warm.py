@@ -6,15 +6,15 @@ from functools import cache
 
 import numpy as np
 
-from models.coding import DenseInputs
-from models.engines.base import Record
-from models.engines.event.chunk import Chunk
-from models.engines.event.compiled import Kernel
-from models.engines.event.plan import Plan
-from models.engines.event.signals import room_for_index
-from models.engines.event.tiles import merged
-from models.spec import Spec
-from models.spec.network import Network
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines.base import Record
+from spikeserve.models.engines.event.chunk import Chunk
+from spikeserve.models.engines.event.compiled import Kernel
+from spikeserve.models.engines.event.plan import Plan
+from spikeserve.models.engines.event.signals import room_for_index
+from spikeserve.models.engines.event.tiles import merged
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import Network
 
 EVERY_KERNEL = {
     "input": {"shape": [1, 4, 4]},

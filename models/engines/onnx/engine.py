@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs, Inputs
-from models.engines.base import Record, RunResult, joined
-from models.engines.blocks import run_blocks
-from models.engines.onnx import fields as onnx_fields
-from models.engines.onnx.outputs import read_at_each_step
-from models.engines.readout import check_spikes, read_out
-from models.engines.state import READ, State, arrays_of, check_from_rest, check_state, steps_since_rest
-from models.engines.stop import Stop
-from models.errors import EngineUnavailable, InvalidBundle
-from models.neurons import counts_steps
-from models.spec import Coding, Readout, Spec
-from models.spec.network import Network
-from models.spec.nodes import Fire, Neuron, Spiking
+from spikeserve.models.coding import DenseInputs, Inputs
+from spikeserve.models.engines.base import Record, RunResult, joined
+from spikeserve.models.engines.blocks import run_blocks
+from spikeserve.models.engines.onnx import fields as onnx_fields
+from spikeserve.models.engines.onnx.outputs import read_at_each_step
+from spikeserve.models.engines.readout import check_spikes, read_out
+from spikeserve.models.engines.state import READ, State, arrays_of, check_from_rest, check_state, steps_since_rest
+from spikeserve.models.engines.stop import Stop
+from spikeserve.models.errors import EngineUnavailable, InvalidBundle
+from spikeserve.models.neurons import counts_steps
+from spikeserve.models.spec import Coding, Readout, Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
 
 # From 1.29 on ONNX Runtime sends telemetry to its makers, and keeps an id on the disk for it, unless turned off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -232,7 +232,7 @@ def said_by(error: Exception) -> str:
 def build_model(network: Network) -> bytes:
     """Return the serialised ONNX model of `network`; raises EngineUnavailable where the onnx package is missing."""
     try:
-        from models.engines.onnx import graph as onnx_graph
+        from spikeserve.models.engines.onnx import graph as onnx_graph
     except ImportError as error:
         raise EngineUnavailable(
             "engine 'onnx': the bundle holds no model.onnx, and building one needs the onnx package (extra 'onnx')"

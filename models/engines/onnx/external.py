@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs, Inputs
-from models.engines.base import Record, RunResult
-from models.engines.onnx.engine import open_session, run_session, said_by
-from models.engines.state import State, check_from_rest
-from models.engines.stop import Stop
-from models.errors import InvalidBundle, InvalidInput, Stopped
-from models.spec import Scores
-from models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
-from models.spec.parameters import MAX_FLOAT32, Shape
+from spikeserve.models.coding import DenseInputs, Inputs
+from spikeserve.models.engines.base import Record, RunResult
+from spikeserve.models.engines.onnx.engine import open_session, run_session, said_by
+from spikeserve.models.engines.state import State, check_from_rest
+from spikeserve.models.engines.stop import Stop
+from spikeserve.models.errors import InvalidBundle, InvalidInput, Stopped
+from spikeserve.models.spec import Scores
+from spikeserve.models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
+from spikeserve.models.spec.parameters import MAX_FLOAT32, Shape
 
 FLOATS: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,

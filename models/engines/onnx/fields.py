@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from models.errors import InvalidBundle
+from spikeserve.models.errors import InvalidBundle
 
 MAX_BYTES = 2**29  # of a model; the limit of protobuf is four times as much
 MAX_FIELDS = 2_000_000  # reading them takes some seconds; a graph of 1,000 nodes has about 20,000

@@ -33,14 +33,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.engines.onnx.outputs import read_at_each_step
-from models.engines.state import longest_delay, neuron_arrays
-from models.neurons import NeuronLayer, NeuronState, at_rest, counts_steps
-from models.spec import Coding, Readout, Spec
-from models.spec.exponential import HIGHEST, HIGHEST_POWER, LOWEST, LOWEST_POWER, parts
-from models.spec.network import Network
-from models.spec.nodes import (
+from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
+from spikeserve.models.engines.onnx.outputs import read_at_each_step
+from spikeserve.models.engines.state import longest_delay, neuron_arrays
+from spikeserve.models.neurons import NeuronLayer, NeuronState, at_rest, counts_steps
+from spikeserve.models.spec import Coding, Readout, Spec
+from spikeserve.models.spec.exponential import HIGHEST, HIGHEST_POWER, LOWEST, LOWEST_POWER, parts
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import (
     AvgPool,
     Concatenate,
     Conv1d,
@@ -63,9 +63,9 @@ from models.spec.nodes import (
     Weighted,
     Window,
 )
-from models.spec.parameters import Shape
-from models.spec.readouts import Reduction
-from models.spec.sums import Limbs, Summation, names_of, sums_of
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.readouts import Reduction
+from spikeserve.models.spec.sums import Limbs, Summation, names_of, sums_of
 
 OPSET = 21
 IR_VERSION = 10

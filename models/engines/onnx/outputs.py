@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from models.spec import Spec
-from models.spec.nodes import Integrating, Spiking
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.nodes import Integrating, Spiking
 
 
 def read_at_each_step(spec: Spec) -> str:

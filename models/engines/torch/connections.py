@@ -10,9 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.spec.nodes import AvgPool as AvgPoolNode
-from models.spec.nodes import Concatenate, ConvTranspose, MatMul, Multiply, Node, Permute, Pool, Reshape, Scale
-from models.spec.parameters import PER_CHANNEL, Shape
+from spikeserve.models.spec.nodes import AvgPool as AvgPoolNode
+from spikeserve.models.spec.nodes import (
+    Concatenate,
+    ConvTranspose,
+    MatMul,
+    Multiply,
+    Node,
+    Permute,
+    Pool,
+    Reshape,
+    Scale,
+)
+from spikeserve.models.spec.parameters import PER_CHANNEL, Shape
 
 
 def join(node: Node, inputs: Sequence[Tensor]) -> Tensor:

@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.coding import DenseInputs, Inputs
-from models.engines.base import Record, RunResult
-from models.engines.blocks import run_blocks
-from models.engines.fan_out import fan_out, recurrent_fan_out
-from models.engines.readout import check_spikes, read_out
-from models.engines.state import READ, State, check_state, neuron_arrays, neuron_state, steps_since_rest
-from models.engines.stop import Stop, check
-from models.engines.torch.network import Carried, HardThreshold, SpikingNetwork
-from models.errors import EngineUnavailable
-from models.neurons import NeuronState
-from models.spec import Readout, Spec
-from models.spec.network import Network
-from models.spec.nodes import Delay, Fire, Neuron, Node, Spiking, Weighted
+from spikeserve.models.coding import DenseInputs, Inputs
+from spikeserve.models.engines.base import Record, RunResult
+from spikeserve.models.engines.blocks import run_blocks
+from spikeserve.models.engines.fan_out import fan_out, recurrent_fan_out
+from spikeserve.models.engines.readout import check_spikes, read_out
+from spikeserve.models.engines.state import READ, State, check_state, neuron_arrays, neuron_state, steps_since_rest
+from spikeserve.models.engines.stop import Stop, check
+from spikeserve.models.engines.torch.network import Carried, HardThreshold, SpikingNetwork
+from spikeserve.models.errors import EngineUnavailable
+from spikeserve.models.neurons import NeuronState
+from spikeserve.models.spec import Readout, Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Delay, Fire, Neuron, Node, Spiking, Weighted
 
 
 class TorchEngine:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.spec.exponential import HIGHEST, LOWEST, parts
+from spikeserve.models.spec.exponential import HIGHEST, LOWEST, parts
 
 BIAS, MANTISSA_BITS = 1023, 52  # of a float64
 

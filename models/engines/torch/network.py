@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.engines.torch.connections import (
+from spikeserve.models.engines.torch.connections import (
     AlongLength,
     AvgPool,
     ConvTransposed,
@@ -26,13 +26,13 @@ from models.engines.torch.connections import (
     SumPool,
     join,
 )
-from models.engines.torch.exponential import exponential
-from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
-from models.neurons.layer import Recurrence
-from models.spec import Spec, nodes
-from models.spec.network import Network
-from models.spec.neuron_parameters import NEURON_PARAMETERS
-from models.spec.nodes import (
+from spikeserve.models.engines.torch.exponential import exponential
+from spikeserve.models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
+from spikeserve.models.neurons.layer import Recurrence
+from spikeserve.models.spec import Spec, nodes
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
+from spikeserve.models.spec.nodes import (
     Concatenate,
     Conv1d,
     Conv2d,
@@ -51,8 +51,8 @@ from models.spec.nodes import (
     Scale,
     Spiking,
 )
-from models.spec.parameters import PER_NEURON, Shape
-from models.spec.sums import Summation, sums_of
+from spikeserve.models.spec.parameters import PER_NEURON, Shape
+from spikeserve.models.spec.sums import Summation, sums_of
 
 
 class HardThreshold:

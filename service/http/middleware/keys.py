@@ -24,11 +24,11 @@ from typing import Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import Misconfigured
-from service.http import docs, page
-from service.http.errors import error_response
-from service.inference.sender import Sender
-from service.settings import Settings
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.http import docs, page
+from spikeserve.service.http.errors import error_response
+from spikeserve.service.inference.sender import Sender
+from spikeserve.service.settings import Settings
 
 # For an orchestrator's probes; these tell only whether the process is up and ready.
 PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})

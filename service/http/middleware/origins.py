@@ -15,10 +15,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import shown
-from service.http.errors import error_response
-from service.http.middleware.keys import is_control
-from service.http.middleware.requests import EXCHANGE
+from spikeserve.service.errors import shown
+from spikeserve.service.http.errors import error_response
+from spikeserve.service.http.middleware.keys import is_control
+from spikeserve.service.http.middleware.requests import EXCHANGE
 
 HOST, ORIGIN, SITE = b"host", b"origin", b"sec-fetch-site"
 ALLOWED_SITES = frozenset({b"same-origin", b"none"})  # `none`: the user typed the address

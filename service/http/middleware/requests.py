@@ -17,14 +17,14 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.catalog.registry import Registry
-from service.errors import ShuttingDown
-from service.http.errors import error_response
-from service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
-from service.inference.query_string import TOO_MANY, has_too_many
-from service.telemetry.access import AccessLog
-from service.telemetry.metrics.app import Metrics
-from service.telemetry.record import RequestRecord
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.errors import ShuttingDown
+from spikeserve.service.http.errors import error_response
+from spikeserve.service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
+from spikeserve.service.inference.query_string import TOO_MANY, has_too_many
+from spikeserve.service.telemetry.access import AccessLog
+from spikeserve.service.telemetry.metrics.app import Metrics
+from spikeserve.service.telemetry.record import RequestRecord
 
 EXCHANGE = "spikeserve.exchange"  # where a request's scope holds its exchange
 REQUEST_ID = b"x-request-id"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.middleware.keys import METRICS, PROBES
-from service.http.middleware.requests import EXCHANGE, Exchange
-from service.telemetry.tracing import Tracing
+from spikeserve.service.http.middleware.keys import METRICS, PROBES
+from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange
+from spikeserve.service.telemetry.tracing import Tracing
 
 UNTRACED = PROBES | {METRICS}  # machines read these every few seconds
 

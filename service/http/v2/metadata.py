@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from models.bundle.external import AnyTask
-from service.catalog.loaded import LoadedModel
-from service.catalog.registry import Registry
-from service.catalog.version import Version, VersionState
-from service.http.v2.schemas import IndexEntry, ModelConfig, ModelMetadata, TensorMetadata
-from service.inference.v2.outputs import INPUT, VARIES, outputs_of, sample_shape
-from service.inference.v2.tensors import Datatype
+from spikeserve.models.bundle.external import AnyTask
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.version import Version, VersionState
+from spikeserve.service.http.v2.schemas import IndexEntry, ModelConfig, ModelMetadata, TensorMetadata
+from spikeserve.service.inference.v2.outputs import INPUT, VARIES, outputs_of, sample_shape
+from spikeserve.service.inference.v2.tensors import Datatype
 
 PLATFORM = "spikeserve"
 EXTENSIONS = [

@@ -7,21 +7,21 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from models.version import VERSION
-from service.errors import UnsupportedMedia
-from service.http.answers import PiecesResponse, server_timing
-from service.http.direct import DirectRoute
-from service.http.middleware.keys import sender_of
-from service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
-from service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
-from service.http.services import Services
-from service.http.v2 import metadata, schemas
-from service.inference.media import INFER_TYPES, JSON, media_type, unpacking
-from service.inference.v2.codec import InferCodec
-from service.inference.v2.infer import infer as v2_infer
-from service.inference.v2.parsing import parse_optional
-from service.inference.v2.schemas import InferResponse
-from service.telemetry.v2_statistics import Statistics
+from spikeserve.models.version import VERSION
+from spikeserve.service.errors import UnsupportedMedia
+from spikeserve.service.http.answers import PiecesResponse, server_timing
+from spikeserve.service.http.direct import DirectRoute
+from spikeserve.service.http.middleware.keys import sender_of
+from spikeserve.service.http.middleware.requests import EXCHANGE, Exchange, exchange_of
+from spikeserve.service.http.routes import ERRORS, NOT_LIVE, NOT_READY, InServices, Name, Version, responses
+from spikeserve.service.http.services import Services
+from spikeserve.service.http.v2 import metadata, schemas
+from spikeserve.service.inference.media import INFER_TYPES, JSON, media_type, unpacking
+from spikeserve.service.inference.v2.codec import InferCodec
+from spikeserve.service.inference.v2.infer import infer as v2_infer
+from spikeserve.service.inference.v2.parsing import parse_optional
+from spikeserve.service.inference.v2.schemas import InferResponse
+from spikeserve.service.telemetry.v2_statistics import Statistics
 
 router = APIRouter(prefix="/v2", tags=["v2"])
 inferring = APIRouter(prefix="/v2", tags=["v2"], route_class=DirectRoute)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
-from models.coding.columns import FIELDS
+from spikeserve.models.coding.columns import FIELDS
 
 HEAD_BYTES = 2**12  # of a file that are looked at: the headers of EVT and DAT are some hundreds
 SEPARATORS = (",", ";", "\t")

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding.columns import from_columns, named
-from models.coding.records import Records, Times
-from models.isolated import command, environment
-from models.spec import EventBinning, Origin
-from service.errors import MalformedBody, TooLarge, UnsupportedMedia
-from service.inference.event_files.formats import FileFormat, column_names
-from service.inference.event_files.reader import DAMAGED, Wanted
+from spikeserve.models.coding.columns import from_columns, named
+from spikeserve.models.coding.records import Records, Times
+from spikeserve.models.isolated import command, environment
+from spikeserve.models.spec import EventBinning, Origin
+from spikeserve.service.errors import MalformedBody, TooLarge, UnsupportedMedia
+from spikeserve.service.inference.event_files.formats import FileFormat, column_names
+from spikeserve.service.inference.event_files.reader import DAMAGED, Wanted
 
 SECONDS = 20.0  # that reading one file may take, on a machine that has other work
 FAERY_FIELDS = ("t", "x", "y", "p")
@@ -69,7 +69,7 @@ def read_columns(content: bytes, wanted: Wanted, seconds: float = SECONDS) -> li
         question = json.dumps({"source": source, "answer": answer, **asdict(wanted)})
         try:
             status = subprocess.run(  # noqa: S603
-                command("service.inference.event_files.reader", question),
+                command("spikeserve.service.inference.event_files.reader", question),
                 env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Reads one recording, in a process of its own: `python -m service.inference.event_files.reader QUESTION`.
+"""Reads one recording, in a process of its own: `python -m spikeserve.service.inference.event_files.reader QUESTION`.
 
 The package faery, which reads the binary formats, trusts a file: a damaged one can end the process that reads it. So
 this module imports little, and the process starts soon.

@@ -12,23 +12,31 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from models.engines import RunResult, State
-from models.errors import InvalidInput
-from models.spec.network import FloatArray
-from service.catalog.limits import EVENT_FIELDS
-from service.catalog.loaded import LoadedModel
-from service.errors import MalformedBody, TooLarge
-from service.inference.binary import Sent, sent
-from service.inference.codec import FEW_VALUES
-from service.inference.media import JSON, PREDICT_TYPES, Form, Unpack, form_of
-from service.inference.native.options import Options, read_options, refuse_options
-from service.inference.native.render import predictions
-from service.inference.native.samples import to_samples
-from service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
-from service.inference.numbers import cut_array
-from service.inference.pieces import PIECE_BYTES, SHORT_BYTES, Pieces, as_array, as_list, joined, json_fragments
-from service.inference.query import RECORDED, Query, Returned
-from service.inference.validation import first_error
+from spikeserve.models.engines import RunResult, State
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.catalog.limits import EVENT_FIELDS
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.inference.binary import Sent, sent
+from spikeserve.service.inference.codec import FEW_VALUES
+from spikeserve.service.inference.media import JSON, PREDICT_TYPES, Form, Unpack, form_of
+from spikeserve.service.inference.native.options import Options, read_options, refuse_options
+from spikeserve.service.inference.native.render import predictions
+from spikeserve.service.inference.native.samples import to_samples
+from spikeserve.service.inference.native.schemas import TAGS, PredictRequest, PredictResponse, request_type
+from spikeserve.service.inference.numbers import cut_array
+from spikeserve.service.inference.pieces import (
+    PIECE_BYTES,
+    SHORT_BYTES,
+    Pieces,
+    as_array,
+    as_list,
+    joined,
+    json_fragments,
+)
+from spikeserve.service.inference.query import RECORDED, Query, Returned
+from spikeserve.service.inference.validation import first_error
 
 MAX_STRINGS = 10_000  # in a body, beside the keys of its events; validating many misplaced strings would take long
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from models.coding import MAX_SEED
-from models.engines.anytime import StopRule
-from models.errors import InvalidInput
-from service.inference.query import Returned
-from service.inference.query_string import parameters
-from service.inference.validation import first_error
+from spikeserve.models.coding import MAX_SEED
+from spikeserve.models.engines.anytime import StopRule
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.inference.query import Returned
+from spikeserve.service.inference.query_string import parameters
+from spikeserve.service.inference.validation import first_error
 
 
 def _listed(value: object) -> object:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.complexity import ESTIMATES
-from models.engines import RunResult
-from models.spec import Task
-from models.spec.network import FloatArray
-from service.inference.native.schemas import Prediction, Raster, RecordedFields, Report, ValuesPrediction
-from service.inference.pieces import as_list
-from service.inference.query import Returned
+from spikeserve.models.complexity import ESTIMATES
+from spikeserve.models.engines import RunResult
+from spikeserve.models.spec import Task
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.inference.native.schemas import Prediction, Raster, RecordedFields, Report, ValuesPrediction
+from spikeserve.service.inference.pieces import as_list
+from spikeserve.service.inference.query import Returned
 
 Row = Callable[[NDArray[Any]], list[Any]]
 Predictions = list[Prediction] | list[ValuesPrediction]

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from models.coding import Events, Inputs, encode_events, indices, rasterise
-from models.errors import InvalidInput
-from models.spec import Coding, Task
-from models.spec.network import FloatArray
-from models.spec.parameters import Shape, show
-from service.inference.native.schemas import PixelEvents, UnitEvents
-from service.inference.validation import channels_hint
+from spikeserve.models.coding import Events, Inputs, encode_events, indices, rasterise
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, Task
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.service.inference.native.schemas import PixelEvents, UnitEvents
+from spikeserve.service.inference.validation import channels_hint
 
 
 def to_samples(samples: Sequence[Any], task: Task, time_steps: int) -> FloatArray | Inputs:

@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, FailFast, Field, Tag
 from typing_extensions import TypeAliasType, TypedDict
 
-from models.coding import MAX_SEED
-from models.complexity import ESTIMATES
-from models.engines.anytime import StopRule
-from models.spec import Coding, Task
-from service.inference.query import Returned
+from spikeserve.models.coding import MAX_SEED
+from spikeserve.models.complexity import ESTIMATES
+from spikeserve.models.engines.anytime import StopRule
+from spikeserve.models.spec import Coding, Task
+from spikeserve.service.inference.query import Returned
 
 # Lists stop at their first error (FailFast): a body of a million strings must not become a million errors.
 _MAX = float(np.finfo(np.float32).max)

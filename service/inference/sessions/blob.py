@@ -23,11 +23,11 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engines.blob import from_bytes, most_bytes, to_bytes
-from models.engines.state import State
-from models.errors import InvalidInput
-from service.catalog.loaded import LoadedModel
-from service.inference.sessions.session import Session
+from spikeserve.models.engines.blob import from_bytes, most_bytes, to_bytes
+from spikeserve.models.engines.state import State
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.sessions.session import Session
 
 MAGIC, VERSION = b"SPKS", 1
 HEADER = struct.Struct("<4sHHQqI")

@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from models.coding.records import Records, make_records
-from models.errors import InvalidInput
-from models.spec.network import FloatArray
-from service.errors import MalformedBody
-from service.inference.native.schemas import Sample, Strict, nested
-from service.inference.numbers import LONG_ARRAY, cut_array
-from service.inference.validation import first_error
+from spikeserve.models.coding.records import Records, make_records
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.errors import MalformedBody
+from spikeserve.service.inference.native.schemas import Sample, Strict, nested
+from spikeserve.service.inference.numbers import LONG_ARRAY, cut_array
+from spikeserve.service.inference.validation import first_error
 
 _Time = Annotated[int, Field(ge=0, lt=2**63)]
 _Times = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], FailFast()]

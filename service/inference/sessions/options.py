@@ -7,11 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, ValidationError
 
-from models.coding import MAX_SEED
-from models.errors import InvalidInput
-from service.inference.native.schemas import Strict
-from service.inference.query_string import parameters
-from service.inference.validation import first_error
+from spikeserve.models.coding import MAX_SEED
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.inference.native.schemas import Strict
+from spikeserve.service.inference.query_string import parameters
+from spikeserve.service.inference.validation import first_error
 
 
 class Reading(StrEnum):

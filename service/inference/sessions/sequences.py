@@ -15,14 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from models.engines import State
-from models.spec import Coding
-from service.catalog.loaded import LoadedModel
-from service.inference.job import AnyJob
-from service.inference.query import InSequence
-from service.inference.sessions.table import Ended, Sessions
-from service.inference.v2.codec import TensorCodec
-from service.inference.v2.errors import InvalidRequest
+from spikeserve.models.engines import State
+from spikeserve.models.spec import Coding
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.job import AnyJob
+from spikeserve.service.inference.query import InSequence
+from spikeserve.service.inference.sessions.table import Ended, Sessions
+from spikeserve.service.inference.v2.codec import TensorCodec
+from spikeserve.service.inference.v2.errors import InvalidRequest
 
 Key: TypeAlias = tuple[bytes, str, int | str]  # of whom, of which model, and which
 

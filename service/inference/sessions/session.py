@@ -9,17 +9,17 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EventCoder
-from models.engines import State
-from models.engines.state import READOUT, SPIKE_COUNTS
-from models.errors import InvalidInput
-from models.spec import Coding, EventBinning, Polarity, Readout, Spec
-from service.catalog.loaded import LoadedModel
-from service.inference.scheduler import Scheduler
-from service.inference.sessions.messages import Scores, WindowLine
-from service.inference.sessions.options import Reading, StreamOptions
-from service.inference.sessions.values import ValueWindow, ValueWindows
-from service.inference.sessions.windows import Window, Windows
+from spikeserve.models.coding import EventCoder
+from spikeserve.models.engines import State
+from spikeserve.models.engines.state import READOUT, SPIKE_COUNTS
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, EventBinning, Polarity, Readout, Spec
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.inference.sessions.messages import Scores, WindowLine
+from spikeserve.service.inference.sessions.options import Reading, StreamOptions
+from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
+from spikeserve.service.inference.sessions.windows import Window, Windows
 
 Kept: TypeAlias = tuple[State | None, NDArray[np.int64], NDArray[np.float64], int, int | None]
 CAMERA_AXES = 3  # channels, height, width

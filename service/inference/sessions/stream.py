@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from models.errors import InvalidInput
-from service.errors import ServiceError
-from service.inference.sessions.blob import Blobs
-from service.inference.sessions.messages import (
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.errors import ServiceError
+from spikeserve.service.inference.sessions.blob import Blobs
+from spikeserve.service.inference.sessions.messages import (
     EndMessage,
     EventsMessage,
     Line,
@@ -27,9 +27,9 @@ from service.inference.sessions.messages import (
     ValuesMessage,
     read_message,
 )
-from service.inference.sessions.table import Ended, OpenSession, Sessions
-from service.inference.sessions.values import ValueWindow, ValueWindows
-from service.inference.sessions.windows import Window, Windows
+from spikeserve.service.inference.sessions.table import Ended, OpenSession, Sessions
+from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
+from spikeserve.service.inference.sessions.windows import Window, Windows
 
 Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
 Send: TypeAlias = Callable[[Line], Awaitable[None]]

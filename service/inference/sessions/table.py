@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
-from service.catalog.loaded import LoadedModel
-from service.errors import Overloaded
-from service.inference.memory import MemoryBudget, Reservation
-from service.inference.scheduler import Scheduler
-from service.inference.sessions.options import StreamOptions
-from service.inference.sessions.session import Session
-from service.settings import Settings
-from service.telemetry.metrics.sessions import SessionMetrics
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import Overloaded
+from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.session import Session
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry.metrics.sessions import SessionMetrics
 
 UNCOUNTED_BYTES = 2**16  # of events that wait; a session that holds more counts in the memory budget
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EventCoder, Inputs, encode_next, normalise
-from models.errors import InvalidInput
-from models.spec import Task
-from models.spec.network import FloatArray
-from service.inference.sessions.messages import Counted
+from spikeserve.models.coding import EventCoder, Inputs, encode_next, normalise
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Task
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.service.inference.sessions.messages import Counted
 
 MAX_VALUES = 2**20  # numbers of one message, or those of one step where that has more; they are checked at once
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import EventBinner, EventCoder, Inputs
-from models.coding.records import RECORD, Records, Times, binner, records_of, unwrapped
-from models.errors import InvalidInput
-from models.spec import EventBinning, Origin
-from service.inference.sessions.messages import Counted
+from spikeserve.models.coding import EventBinner, EventCoder, Inputs
+from spikeserve.models.coding.records import RECORD, Records, Times, binner, records_of, unwrapped
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import EventBinning, Origin
+from spikeserve.service.inference.sessions.messages import Counted
 
 MAX_GAP = 100_000  # windows that one message may close, so that a wrong time stamp does not stand for days of silence
 MAX_PENDING = 2**20  # events of windows that are not closed, in one session

@@ -8,10 +8,10 @@ from time import perf_counter
 
 import numpy as np
 
-from models.engines import RunResult, State
-from service.catalog.loaded import LoadedModel
-from service.inference.compression import Encoding, accepted, pack
-from service.inference.media import (
+from spikeserve.models.engines import RunResult, State
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.compression import Encoding, accepted, pack
+from spikeserve.service.inference.media import (
     BYTES,
     CONTENT_ENCODING,
     CONTENT_TYPE,
@@ -21,10 +21,10 @@ from service.inference.media import (
     Unpack,
     form_of,
 )
-from service.inference.pieces import SHORT_BYTES, Pieces
-from service.inference.sessions.blob import Blobs, Carried
-from service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode, decode_binary
-from service.inference.v2.render import render
+from spikeserve.service.inference.pieces import SHORT_BYTES, Pieces
+from spikeserve.service.inference.sessions.blob import Blobs, Carried
+from spikeserve.service.inference.v2.decode import HEADER_LENGTH, InferQuery, decode, decode_binary
+from spikeserve.service.inference.v2.render import render
 
 ACCEPT_ENCODING = b"accept-encoding"
 HEADER_LENGTH_BYTES = HEADER_LENGTH.lower().encode()

@@ -10,21 +10,29 @@ from time import perf_counter
 
 import numpy as np
 
-from models.spec.parameters import Shape
-from service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
-from service.catalog.loaded import LoadedModel
-from service.errors import shown
-from service.inference.binary import sent
-from service.inference.media import Form
-from service.inference.numbers import cut_array
-from service.inference.query import InSequence, Query
-from service.inference.sessions.blob import Blobs, most_characters
-from service.inference.v2.errors import InvalidRequest
-from service.inference.v2.outputs import INPUT, STEPS_USED, VARIES, Output, outputs_of, sample_shape
-from service.inference.v2.parsing import parse
-from service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
-from service.inference.v2.tensors import DTYPES, Array, Datatype, from_bytes, from_json, to_datatype, to_float32
-from service.inference.validation import channels_hint
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.service.catalog.answer_size import COUNT_BYTES, FIELD_BYTES, NUMBER_BYTES, TEXT_BYTES, AnswerSize
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import shown
+from spikeserve.service.inference.binary import sent
+from spikeserve.service.inference.media import Form
+from spikeserve.service.inference.numbers import cut_array
+from spikeserve.service.inference.query import InSequence, Query
+from spikeserve.service.inference.sessions.blob import Blobs, most_characters
+from spikeserve.service.inference.v2.errors import InvalidRequest
+from spikeserve.service.inference.v2.outputs import INPUT, STEPS_USED, VARIES, Output, outputs_of, sample_shape
+from spikeserve.service.inference.v2.parsing import parse
+from spikeserve.service.inference.v2.schemas import InferRequest, InputTensor, OutputTensor, RequestParameters
+from spikeserve.service.inference.v2.tensors import (
+    DTYPES,
+    Array,
+    Datatype,
+    from_bytes,
+    from_json,
+    to_datatype,
+    to_float32,
+)
+from spikeserve.service.inference.validation import channels_hint
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MAX_DIGITS = 19

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from service.errors import ServiceError
+from spikeserve.service.errors import ServiceError
 
 
 class InvalidRequest(ServiceError):

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Protocol, TypeVar
 
-from models.errors import InvalidInput
-from service.catalog.loaded import LoadedModel
-from service.errors import ServiceError
-from service.inference.body import RequestBody
-from service.inference.codec import Codec
-from service.inference.job import Answer
-from service.inference.pipeline import Pipeline
-from service.inference.sender import Sender
-from service.inference.v2.decode import InferQuery
-from service.inference.v2.errors import InvalidRequest
-from service.telemetry.record import RequestRecord
-from service.telemetry.v2_statistics import InferStatistics
+from spikeserve.models.errors import InvalidInput
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.errors import ServiceError
+from spikeserve.service.inference.body import RequestBody
+from spikeserve.service.inference.codec import Codec
+from spikeserve.service.inference.job import Answer
+from spikeserve.service.inference.pipeline import Pipeline
+from spikeserve.service.inference.sender import Sender
+from spikeserve.service.inference.v2.decode import InferQuery
+from spikeserve.service.inference.v2.errors import InvalidRequest
+from spikeserve.service.telemetry.record import RequestRecord
+from spikeserve.service.telemetry.v2_statistics import InferStatistics
 
 
 class Timed(Protocol):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.bundle.external import AnyTask
-from models.engines import RunResult
-from models.spec import Readout, Spec, Task
-from service.inference.v2.tensors import Array, Datatype
+from spikeserve.models.bundle.external import AnyTask
+from spikeserve.models.engines import RunResult
+from spikeserve.models.spec import Readout, Spec, Task
+from spikeserve.service.inference.v2.tensors import Array, Datatype
 
 INPUT = "inputs"
 VARIES = -1

@@ -9,9 +9,9 @@ from typing import Any, NoReturn, TypeVar, get_args
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from service.errors import MalformedBody, TooLarge
-from service.inference.v2.errors import InvalidRequest
-from service.inference.validation import first_error
+from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.inference.v2.errors import InvalidRequest
+from spikeserve.service.inference.validation import first_error
 
 MAX_BRACKETS = 2**20  # of lists and objects in a body: each takes far more memory than its two bytes in JSON
 MAX_DEPTH = 64  # of lists and objects in each other: NumPy's greatest number of axes, which a nested tensor may have

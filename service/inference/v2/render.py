@@ -9,14 +9,14 @@ from itertools import chain
 import numpy as np
 from pydantic_core import to_json
 
-from models.engines import RunResult
-from models.spec import Task
-from service.catalog.loaded import LoadedModel
-from service.inference.pieces import Pieces, as_array, as_list, joined, json_fragments
-from service.inference.v2.decode import InferQuery, RequestedOutput
-from service.inference.v2.outputs import STEPS_USED
-from service.inference.v2.schemas import InferResponse, ResultTensor
-from service.inference.v2.tensors import Array, Datatype, to_bytes
+from spikeserve.models.engines import RunResult
+from spikeserve.models.spec import Task
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.inference.pieces import Pieces, as_array, as_list, joined, json_fragments
+from spikeserve.service.inference.v2.decode import InferQuery, RequestedOutput
+from spikeserve.service.inference.v2.outputs import STEPS_USED
+from spikeserve.service.inference.v2.schemas import InferResponse, ResultTensor
+from spikeserve.service.inference.v2.tensors import Array, Datatype, to_bytes
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, NotRequired, cast
 from pydantic import FailFast, Field, field_validator
 from typing_extensions import TypedDict
 
-from models.coding import MAX_SEED
-from models.engines.anytime import StopRule
-from service.inference.native.schemas import Strict
-from service.inference.v2.tensors import Datatype
+from spikeserve.models.coding import MAX_SEED
+from spikeserve.models.engines.anytime import StopRule
+from spikeserve.service.inference.native.schemas import Strict
+from spikeserve.service.inference.v2.tensors import Datatype
 
 MAX_AXES = 8
 Extent = Annotated[int, Field(ge=0, le=2**63 - 1)]

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec.network import FloatArray
-from models.spec.parameters import Shape, show
-from service.errors import shown
-from service.inference.pieces import PIECE_VALUES
-from service.inference.v2.errors import InvalidRequest
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.service.errors import shown
+from spikeserve.service.inference.pieces import PIECE_VALUES
+from spikeserve.service.inference.v2.errors import InvalidRequest
 
 Array = NDArray[Any]
 

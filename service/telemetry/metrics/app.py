@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disable_created_metrics, generate_latest
 
-from service.telemetry.metrics.exposition import LabelledRegistry
-from service.telemetry.metrics.models import ModelMetrics
-from service.telemetry.metrics.queues import QueueMetrics
-from service.telemetry.metrics.requests import RequestMetrics
-from service.telemetry.metrics.sessions import SessionMetrics
-from service.telemetry.record import VersionRecord
+from spikeserve.service.telemetry.metrics.exposition import LabelledRegistry
+from spikeserve.service.telemetry.metrics.models import ModelMetrics
+from spikeserve.service.telemetry.metrics.queues import QueueMetrics
+from spikeserve.service.telemetry.metrics.requests import RequestMetrics
+from spikeserve.service.telemetry.metrics.sessions import SessionMetrics
+from spikeserve.service.telemetry.record import VersionRecord
 
 
 class Metrics:

@@ -14,8 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from service.telemetry.metrics.distribution import SECONDS, SHORT_SECONDS, Distribution
-from service.telemetry.record import AnswerRecord, Model, VersionRecord
+from spikeserve.service.telemetry.metrics.distribution import SECONDS, SHORT_SECONDS, Distribution
+from spikeserve.service.telemetry.record import AnswerRecord, Model, VersionRecord
 
 OPERATIONS = tuple(10.0**power for power in range(2, 12))
 SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.telemetry.metrics.distribution import SECONDS
-from service.telemetry.record import Model
+from spikeserve.service.telemetry.metrics.distribution import SECONDS
+from spikeserve.service.telemetry.record import Model
 
 MODEL = ("model",)
 Counts: TypeAlias = collections.Counter[str]

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from models.errors import InvalidBundle
-from service.app import create_app
-from service.catalog.load_process import _servers
-from service.catalog.loaded import LoadedModel, verify
-from service.catalog.registry import Registry
-from service.errors import LoadFailed
-from service.settings import Settings
+from spikeserve.models.errors import InvalidBundle
+from spikeserve.service.app import create_app
+from spikeserve.service.catalog.load_process import _servers
+from spikeserve.service.catalog.loaded import LoadedModel, verify
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.errors import LoadFailed
+from spikeserve.service.settings import Settings
 from tests.bundles import publish, rewrite
 from tests.external import contract, endless, expanding
 from tests.external import publish as publish_external

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import structlog
 
-from models.bundle.repository import ModelRepository
-from models.errors import InvalidBundle
-from service.catalog.registry import Registry, scan
-from service.errors import LoadFailed
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.errors import InvalidBundle
+from spikeserve.service.catalog.registry import Registry, scan
+from spikeserve.service.errors import LoadFailed
 from tests.bundles import publish
 from tests.hostile_bundles.files import (
     CORRUPT,

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from models.bundle.repository import ModelRepository
-from models.engines import EngineName
-from models.engines.event.cores import shared
-from models.engines.event.engine import EventEngine
-from models.engines.onnx.engine import OnnxEngine
-from models.errors import EngineUnavailable
-from service.catalog.engine_choice import check_device, engine_for
-from service.catalog.loaded import LoadedModel, verify
-from service.settings import EngineSetting, Settings
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines import EngineName
+from spikeserve.models.engines.event.cores import shared
+from spikeserve.models.engines.event.engine import EventEngine
+from spikeserve.models.engines.onnx.engine import OnnxEngine
+from spikeserve.models.errors import EngineUnavailable
+from spikeserve.service.catalog.engine_choice import check_device, engine_for
+from spikeserve.service.catalog.loaded import LoadedModel, verify
+from spikeserve.service.settings import EngineSetting, Settings
 from tests.bundles import contents
 from tests.networks import toy
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.spec.onnx_contract import OnnxContract
-from service.inference.job import Job
-from service.inference.native.codec import NativeCodec
-from service.inference.run import Shard, compute
-from service.telemetry.record import Times
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.service.inference.job import Job
+from spikeserve.service.inference.native.codec import NativeCodec
+from spikeserve.service.inference.run import Shard, compute
+from spikeserve.service.telemetry.record import Times
 from tests.bundles import publish as publish_network
 from tests.external import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes
 from tests.networks import toy

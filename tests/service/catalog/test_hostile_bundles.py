@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import SpikeserveError
-from service.catalog.loaded import verify
-from service.settings import Settings
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.catalog.loaded import verify
+from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.hostile_bundles import HostileBundle, hostile_bundles
 from tests.networks import toy

@@ -16,12 +16,12 @@ import httpx
 import pytest
 import structlog.testing
 
-from models.bundle.copies import cache_of, locked, repository_at
-from models.bundle.remote import Remote
-from models.bundle.repository import ModelRepository
-from models.isolated import command, environment
-from service.catalog.mirror import Refreshed, brought_up_to_date, refresh, tell
-from service.settings import Settings
+from spikeserve.models.bundle.copies import cache_of, locked, repository_at
+from spikeserve.models.bundle.remote import Remote
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.isolated import command, environment
+from spikeserve.service.catalog.mirror import Refreshed, brought_up_to_date, refresh, tell
+from spikeserve.service.settings import Settings
 from tests.bundles import contents
 from tests.networks import toy
 from tests.serving import ROOT, running, serving
@@ -145,7 +145,7 @@ def test_a_repository_that_cannot_be_copied_is_a_sentence(
 
 
 def test_a_server_without_any_copy_does_not_start(url: str) -> None:
-    command = [sys.executable, "-m", "service", "--port", "0", "--repository", f"{url}/nothing"]
+    command = [sys.executable, "-m", "spikeserve.service", "--port", "0", "--repository", f"{url}/nothing"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     said = f"spikeserve: repository: {url}/nothing holds no model, expected <name>/<version>/ with a bundle.json\n"
     assert (ended.returncode, ended.stderr) == (2, said)
@@ -154,7 +154,7 @@ def test_a_server_without_any_copy_does_not_start(url: str) -> None:
 @contextmanager
 def mirroring(url: str, *before: str) -> Iterator[subprocess.Popen[str]]:
     """Copy all versions by a process, by a command `before` it; on leaving, wait for its end."""
-    arguments = [*before, *command("service.catalog.mirror", url, str(cache_of(url)), "all", "60")]
+    arguments = [*before, *command("spikeserve.service.catalog.mirror", url, str(cache_of(url)), "all", "60")]
     with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         yield process
 

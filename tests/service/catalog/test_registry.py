@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.bundle import File
-from models.bundle.repository import ModelRepository
-from models.engines.onnx import graph as onnx_graph
-from models.spec.network import Network
-from service.app import create_app
-from service.catalog.loaded import LoadedModel, Verified
-from service.catalog.registry import Registry
-from service.errors import LoadFailed, Misconfigured
-from service.settings import Settings
+from spikeserve.models.bundle import File
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines.onnx import graph as onnx_graph
+from spikeserve.models.spec.network import Network
+from spikeserve.service.app import create_app
+from spikeserve.service.catalog.loaded import LoadedModel, Verified
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.errors import LoadFailed, Misconfigured
+from spikeserve.service.settings import Settings
 from tests.bundles import contents, publish
 from tests.networks import toy
 from tests.serving import serving

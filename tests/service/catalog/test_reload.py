@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import structlog
 
-from models.bundle import File
-from service.catalog.loaded import LoadedModel, Verified
-from service.catalog.registry import Registry
-from service.errors import LoadFailed, ModelNotFound
-from service.settings import Settings
+from spikeserve.models.bundle import File
+from spikeserve.service.catalog.loaded import LoadedModel, Verified
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.errors import LoadFailed, ModelNotFound
+from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.asgi import LEFT, Client, settled, slow, started

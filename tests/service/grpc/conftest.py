@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.spec import Coding
-from models.spec.network import Network
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
 from tests.bundles import publish
 from tests.networks import regression, toy
 from tests.service.grpc.rpc import Rpc, serving_grpc

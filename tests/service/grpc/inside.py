@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 
-from service.grpc import messages
-from service.grpc.methods import SERVICE
-from service.grpc.server import GrpcServer
-from service.http.services import Services
+from spikeserve.service.grpc import messages
+from spikeserve.service.grpc.methods import SERVICE
+from spikeserve.service.grpc.server import GrpcServer
+from spikeserve.service.http.services import Services
 from tests.service.asgi import Client, started
 from tests.service.grpc.rpc import ANSWERS, free_port
 

@@ -13,9 +13,9 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from service.grpc import messages
-from service.grpc.methods import SERVICE
-from service.inference.v2.tensors import DTYPES, Datatype
+from spikeserve.service.grpc import messages
+from spikeserve.service.grpc.methods import SERVICE
+from spikeserve.service.inference.v2.tensors import DTYPES, Datatype
 from tests.serving import Process, running
 
 SECONDS = 60

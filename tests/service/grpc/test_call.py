@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
-from service.grpc import call as calls
-from service.grpc import messages, server
-from service.grpc.methods import SERVICE
+from spikeserve.service.grpc import call as calls
+from spikeserve.service.grpc import messages, server
+from spikeserve.service.grpc.methods import SERVICE
 from tests.service.asgi import metric, slow
 from tests.service.grpc.inside import Inside, error_of, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs

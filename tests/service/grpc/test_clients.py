@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
-from models.bundle.repository import PRETRAINED
-from service.grpc.call import AT_ONCE_SECONDS, MAX_RPCS
-from service.grpc.server import (
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.service.grpc.call import AT_ONCE_SECONDS, MAX_RPCS
+from spikeserve.service.grpc.server import (
     AGE_SECONDS,
     IDLE_SECONDS,
     KEEPALIVE_ANSWER_SECONDS,
@@ -24,10 +24,10 @@ from service.grpc.server import (
     MAX_METADATA_BYTES,
     MAX_STREAMS,
 )
-from service.grpc.stream import MAX_IN_FLIGHT, STREAMS_SHARE
-from service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES
-from service.inference.v2.parsing import MAX_CONTROL_BYTES
-from service.settings import Settings
+from spikeserve.service.grpc.stream import MAX_IN_FLIGHT, STREAMS_SHARE
+from spikeserve.service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES
+from spikeserve.service.inference.v2.parsing import MAX_CONTROL_BYTES
+from spikeserve.service.settings import Settings
 from tests.pages import block_with
 from tests.service.grpc.rpc import address, serving_grpc
 from tests.service.perf_analyzer import measured

@@ -15,8 +15,8 @@ from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.grpc import messages
-from service.grpc.methods import SERVICE
+from spikeserve.service.grpc import messages
+from spikeserve.service.grpc.methods import SERVICE
 from tests.service.grpc.rpc import Rpc, address, infer_request, outputs
 from tests.service.grpc.test_wire import REQUESTS
 from tests.serving import Process

@@ -11,8 +11,8 @@ from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.grpc import messages
-from service.grpc.contents import PIECE_BYTES
+from spikeserve.service.grpc import messages
+from spikeserve.service.grpc.contents import PIECE_BYTES
 from tests.service.grpc.rpc import Rpc, infer_request, outputs
 from tests.service.infer_requests import outputs as http_outputs
 from tests.service.infer_requests import request as http_request

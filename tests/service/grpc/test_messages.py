@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from service.grpc import health, messages
+from spikeserve.service.grpc import health, messages
 from tests.serving import ROOT
 
 # Two libraries cannot be imported by one process, since each names its messages as the other does.

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("reference_engine")
 REQUEST = infer_request(np.array([[0.6, 2.0]]))
 
 
-def refused(*flags: str, program: str = "from service.process.command_line import main") -> str:
+def refused(*flags: str, program: str = "from spikeserve.service.process.command_line import main") -> str:
     """Start a server that cannot start, and return what it prints."""
     command = [sys.executable, "-c", f"import sys\n{program}\nsys.exit(main(sys.argv[1:]))", "--port", "0", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
@@ -33,7 +33,7 @@ def test_without_the_setting_nothing_of_grpc_is_imported(repository: Path) -> No
     # A library that cannot be imported is not missed.
     program = (
         "import sys\nfor name in ('grpc', 'google.protobuf'): sys.modules[name] = None\n"
-        "from service.process.command_line import main\nsys.exit(main(sys.argv[1:]))"
+        "from spikeserve.service.process.command_line import main\nsys.exit(main(sys.argv[1:]))"
     )
     with running(repository, program=("-c", program)) as service:
         assert httpx.post(f"{service.url}/predict", json={"inputs": [[0.6, 2.0]]}).status_code == 200

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
-from service.grpc.stream import MAX_IN_FLIGHT
-from service.inference.codec import SMALL_BODY
+from spikeserve.service.grpc.stream import MAX_IN_FLIGHT
+from spikeserve.service.inference.codec import SMALL_BODY
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.grpc.rpc import Open, Rpc, infer_request, outputs, serving_grpc

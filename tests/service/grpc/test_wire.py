@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import SpikeserveError
-from service.grpc.messages import InferTensorContents, ModelInferRequest
-from service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES, delimited, part, varint
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.service.grpc.messages import InferTensorContents, ModelInferRequest
+from spikeserve.service.grpc.wire import MAX_FIELDS, MAX_REST_BYTES, delimited, part, varint
 
 TENSOR = ModelInferRequest.InferInputTensor
 texts = st.text(max_size=20)

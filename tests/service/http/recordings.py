@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from models.coding import make_records
-from models.spec.network import Network
+from spikeserve.models.coding import make_records
+from spikeserve.models.spec.network import Network
 from tests.networks import network_of
 
 STEP_US = 10_000

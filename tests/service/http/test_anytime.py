@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from models.bundle.repository import ModelRepository
-from models.engines.anytime import Calibration
-from service.catalog.cost import Cost
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.engines.anytime import Calibration
+from spikeserve.service.catalog.cost import Cost
 from tests.bundles import contents, publish
 from tests.networks import regression, toy
 from tests.service.asgi import Answered, started

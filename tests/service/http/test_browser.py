@@ -20,16 +20,16 @@ import httpx
 import numpy as np
 import pytest
 
-from models.bundle.repository import PRETRAINED
-from models.spec import Coding, Spec
-from models.spec.network import Network
-from service.http.middleware.keys import new_key
+from spikeserve.models.bundle.repository import PRETRAINED
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec.network import Network
+from spikeserve.service.http.middleware.keys import new_key
+from spikeserve.training.data.audio import AudioToSpikes
 from tests import external
 from tests.bundles import publish, rewrite
 from tests.networks import network_of, regression, toy
 from tests.service.http.recordings import camera
 from tests.serving import ROOT, Process, running
-from training.data.audio import AudioToSpikes
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed here: it is of the extra 'clients'"

@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.spec import Coding
-from service.http.errors import error_body
+from spikeserve.models.spec import Coding
+from spikeserve.service.http.errors import error_body
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.serving import serving

@@ -17,12 +17,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.errors import Misconfigured
-from service.http.middleware.keys import KeyRing, is_control, is_loopback, new_key
-from service.process.command_line import main, warn_if_open
-from service.process.new_key import main as new_key_command
-from service.settings import Settings
+from spikeserve.service.app import create_app
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.http.middleware.keys import KeyRing, is_control, is_loopback, new_key
+from spikeserve.service.process.command_line import main, warn_if_open
+from spikeserve.service.process.new_key import main as new_key_command
+from spikeserve.service.settings import Settings
 from tests.serving import ROOT, running, serving
 
 BODY = {"inputs": [[0, 1]]}
@@ -229,7 +229,7 @@ def test_a_new_key_is_opened_by_its_digest_alone(repository: Path) -> None:
 
 
 def test_the_command_prints_a_key_and_the_line_that_lets_it_in_from_a_file(repository: Path, tmp_path: Path) -> None:
-    for program in (["-m", "service", "new-key"], ["-m", "spikeserve", "keys", "alice", "of the lab"]):
+    for program in (["-m", "spikeserve.service", "new-key"], ["-m", "spikeserve", "keys", "alice", "of the lab"]):
         done = subprocess.run([sys.executable, *program], cwd=ROOT, capture_output=True, text=True, check=True)
         _, key, _, line = done.stdout.splitlines()
         (tmp_path / "keys").write_text(f"{line}\n")

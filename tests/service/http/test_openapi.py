@@ -11,10 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
-from models.spec import Coding
-from models.spec.network import Network
-from service.http.openapi import ZERO, example
-from service.inference.sessions.options import StreamOptions
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
+from spikeserve.service.http.openapi import ZERO, example
+from spikeserve.service.inference.sessions.options import StreamOptions
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.serving import serving

@@ -11,11 +11,11 @@ import structlog
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
-from service.http import openapi
-from service.http.middleware.keys import KeyRing, new_key
-from service.http.middleware.origins import ANSWER_HEADERS, REQUEST_HEADERS
-from service.process.command_line import main, warn_if_open
-from service.settings import Settings
+from spikeserve.service.http import openapi
+from spikeserve.service.http.middleware.keys import KeyRing, new_key
+from spikeserve.service.http.middleware.origins import ANSWER_HEADERS, REQUEST_HEADERS
+from spikeserve.service.process.command_line import main, warn_if_open
+from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import serving

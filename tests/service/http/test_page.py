@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from service.http import page
+from spikeserve.service.http import page
 from tests.networks import FIRING
 
 FOLDER = Path(page.__file__).parent

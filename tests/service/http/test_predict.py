@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.bundle import Golden
-from models.bundle.repository import ModelRepository
-from models.coding import encode
-from models.engines import EngineName
-from models.engines.reference import ReferenceEngine
-from models.spec import Coding, Spec
-from models.spec.network import Network
+from spikeserve.models.bundle import Golden
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import EngineName
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.models.spec.network import Network
 from tests.bundles import contents, publish
 from tests.networks import network_of, regression, toy
 from tests.serving import serving

@@ -15,13 +15,13 @@ import httpx
 import numpy as np
 import pytest
 
-from models.coding import make_records
-from models.spec import EventBinning
-from service.errors import MalformedBody, TooLarge
-from service.inference.event_files import isolated
-from service.inference.event_files.formats import FileFormat, file_format
-from service.inference.event_files.reader import CSV, Wanted
-from service.inference.scheduler import Lane
+from spikeserve.models.coding import make_records
+from spikeserve.models.spec import EventBinning
+from spikeserve.service.errors import MalformedBody, TooLarge
+from spikeserve.service.inference.event_files import isolated
+from spikeserve.service.inference.event_files.formats import FileFormat, file_format
+from spikeserve.service.inference.event_files.reader import CSV, Wanted
+from spikeserve.service.inference.scheduler import Lane
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import started

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.complexity import ESTIMATES
-from service.catalog.answer_size import AnswerSize
-from service.catalog.cost import Cost
-from service.inference.batching import RUN_SECONDS, ImmediatePolicy
-from service.inference.job import Job
-from service.inference.native.codec import NativeCodec
-from service.inference.queue import Queue
-from service.telemetry.record import Times
+from spikeserve.models.complexity import ESTIMATES
+from spikeserve.service.catalog.answer_size import AnswerSize
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.inference.batching import RUN_SECONDS, ImmediatePolicy
+from spikeserve.service.inference.job import Job
+from spikeserve.service.inference.native.codec import NativeCodec
+from spikeserve.service.inference.queue import Queue
+from spikeserve.service.telemetry.record import Times
 from tests.bundles import publish
 from tests.external import contract, scores
 from tests.external import publish as publish_external

@@ -16,8 +16,8 @@ import pytest
 import structlog
 from fastapi.testclient import TestClient
 
-from service.catalog.loaded import LoadedModel
-from service.telemetry import logs
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.telemetry import logs
 from tests.service.asgi import Broken
 from tests.serving import ROOT, serving
 
@@ -132,7 +132,7 @@ def test_what_nobody_caught_in_a_thread_is_one_line_of_json(
 
 
 def test_what_ends_the_process_is_one_line_of_json() -> None:
-    set_up = "import sys; from service.telemetry import logs; logs.configure('info', sys.stdout)"
+    set_up = "import sys; from spikeserve.service.telemetry import logs; logs.configure('info', sys.stdout)"
     program = f"{set_up}; raise RuntimeError('the end')"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")

@@ -9,8 +9,8 @@ from time import perf_counter
 import pytest
 from fastapi.testclient import TestClient
 
-from service.http.answers import TIMING_WANTED, server_timing
-from service.telemetry.record import Times
+from spikeserve.service.http.answers import TIMING_WANTED, server_timing
+from spikeserve.service.telemetry.record import Times
 
 PARTS = ["decode", "queue", "encode", "run", "render"]
 ASKED = {"X-Server-Timing": "1"}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service.inference.codec import SMALL_BODY
+from spikeserve.service.inference.codec import SMALL_BODY
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import LEFT, Answered, Client, Held, settled, slow, started

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from starlette.types import Message
 
-from models.errors import InvalidBundle
-from models.spec.network import Network
-from service.catalog.answer_size import AnswerSize
-from service.catalog.loaded import LoadedModel, verify
-from service.http.answers import PiecesResponse
-from service.inference.heap import heap_trimmer, keep_trimming
-from service.inference.memory import MemoryBudget, Reservation
-from service.inference.pieces import PIECE_BYTES, PIECE_VALUES, joined, json_fragments
-from service.settings import Settings
+from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.spec.network import Network
+from spikeserve.service.catalog.answer_size import AnswerSize
+from spikeserve.service.catalog.loaded import LoadedModel, verify
+from spikeserve.service.http.answers import PiecesResponse
+from spikeserve.service.inference.heap import heap_trimmer, keep_trimming
+from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.inference.pieces import PIECE_BYTES, PIECE_VALUES, joined, json_fragments
+from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.asgi import slow, started

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from service.errors import TooLarge
-from service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
-from service.inference.memory import MemoryBudget
+from spikeserve.service.errors import TooLarge
+from spikeserve.service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
+from spikeserve.service.inference.memory import MemoryBudget
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.sockets import CHUNK, connect, read_all, read_answer

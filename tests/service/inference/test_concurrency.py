@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.coding import DenseInputs
-from models.engines import Record, RunResult, State, Stop
-from models.engines.base import Runner
-from service.catalog.loaded import LoadedModel
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import Record, RunResult, State, Stop
+from spikeserve.models.engines.base import Runner
+from spikeserve.service.catalog.loaded import LoadedModel
 from tests.serving import serving
 
 

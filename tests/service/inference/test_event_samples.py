@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import DenseInputs, EventInputs, encode
-from models.errors import InvalidInput
-from models.spec import Coding, Spec
-from service.inference.native.samples import to_samples
-from service.inference.native.schemas import request_type
+from spikeserve.models.coding import DenseInputs, EventInputs, encode
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.service.inference.native.samples import to_samples
+from spikeserve.service.inference.native.schemas import request_type
 from tests.networks import toy
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from service.inference.interpreter import MAX_PAUSES, Interpreter, before_piece
-from service.inference.numbers import SLICE_BYTES, cut_array
-from service.inference.pieces import PIECE_BYTES, joined
+from spikeserve.service.inference.interpreter import MAX_PAUSES, Interpreter, before_piece
+from spikeserve.service.inference.numbers import SLICE_BYTES, cut_array
+from spikeserve.service.inference.pieces import PIECE_BYTES, joined
 
 
 class Loop:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.spec import Coding
-from service.catalog.limits import SPARE, ModelLimits
-from service.settings import Settings
+from spikeserve.models.spec import Coding
+from spikeserve.service.catalog.limits import SPARE, ModelLimits
+from spikeserve.service.settings import Settings
 from tests.networks import network_of
 from tests.serving import serving
 

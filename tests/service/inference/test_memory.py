@@ -13,13 +13,13 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.app import create_app
-from service.errors import Overloaded
-from service.http.middleware.requests import EXCHANGE, RequestMiddleware
-from service.http.services import Services
-from service.inference.body import UNRESERVED_BYTES, BodyLimits
-from service.inference.memory import MemoryBudget, Reservation
-from service.settings import Settings
+from spikeserve.service.app import create_app
+from spikeserve.service.errors import Overloaded
+from spikeserve.service.http.middleware.requests import EXCHANGE, RequestMiddleware
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.body import UNRESERVED_BYTES, BodyLimits
+from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.settings import Settings
 from tests.service.asgi import LEFT, slow, started
 from tests.service.infer_requests import INFER, request
 from tests.service.sockets import connect, read_all, read_answer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.engines import EngineName
+from spikeserve.models.engines import EngineName
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.serving import serving

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.spec import Coding
-from service.inference import numbers
-from service.inference.numbers import LONG_ARRAY, SLICE_BYTES, cut_array
+from spikeserve.models.spec import Coding
+from spikeserve.service.inference import numbers
+from spikeserve.service.inference.numbers import LONG_ARRAY, SLICE_BYTES, cut_array
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.infer_requests import INFER, request

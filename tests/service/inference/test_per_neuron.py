@@ -9,13 +9,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from models.bundle.repository import ModelRepository
-from models.coding import DenseInputs
-from models.engines import EngineName, create
-from models.engines.reference import ReferenceEngine
-from models.spec.network import FloatArray, Network
-from models.spec.neuron_parameters import NEURON_PARAMETERS
-from models.spec.nodes import Adaptive, Alpha, Current, Driven, Leaky, Neuron, Spiking, SpikingBase
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
+from spikeserve.models.spec.nodes import Adaptive, Alpha, Current, Driven, Leaky, Neuron, Spiking, SpikingBase
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.same import EVERYTHING

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.coding import Inputs
-from models.engines import EngineName, Record, RunResult, State, Stop
-from models.spec import Coding
-from service.catalog.cost import Cost
-from service.http.services import Services
-from service.inference import scheduler
-from service.inference.batching import BatchingPolicy, ImmediatePolicy, policy_of
-from service.inference.codec import SMALL_BODY
-from service.inference.queue import Price
-from service.inference.scheduler import SHORT_BODY, Lane
-from service.settings import Settings
+from spikeserve.models.coding import Inputs
+from spikeserve.models.engines import EngineName, Record, RunResult, State, Stop
+from spikeserve.models.spec import Coding
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference import scheduler
+from spikeserve.service.inference.batching import BatchingPolicy, ImmediatePolicy, policy_of
+from spikeserve.service.inference.codec import SMALL_BODY
+from spikeserve.service.inference.queue import Price
+from spikeserve.service.inference.scheduler import SHORT_BODY, Lane
+from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.asgi import LEFT, RIGHT, Answered, Broken, metric, settled, slow, started

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from models.coding import DenseInputs
-from models.engines import Record, RunResult, State, Stop
-from models.engines.base import Runner
-from models.spec import Coding, Spec
-from service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
-from service.catalog.loaded import LoadedModel
+from spikeserve.models.coding import DenseInputs
+from spikeserve.models.engines import Record, RunResult, State, Stop
+from spikeserve.models.engines.base import Runner
+from spikeserve.models.spec import Coding, Spec
+from spikeserve.service.catalog.cost import OPERATIONS, SECONDS, Cost, operations
+from spikeserve.service.catalog.loaded import LoadedModel
 from tests.networks import toy
 from tests.serving import serving
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.catalog.cost import Cost
+from spikeserve.service.catalog.cost import Cost
 from tests.external import contract, publish, scores
 from tests.mixing import TAILS, mixing
 from tests.service.asgi import Client, slow, started

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.inference.memory import MemoryBudget
-from service.process.backlog import Backlog
+from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.process.backlog import Backlog
 
 HEADERS = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.bundle.repository import ModelRepository
-from service.process import check
+from spikeserve.models.bundle.repository import ModelRepository
+from spikeserve.service.process import check
 from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import serving

@@ -1,4 +1,4 @@
-"""`python -m service` as a process of its own, over a real socket."""
+"""`python -m spikeserve.service` as a process of its own, over a real socket."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import httpx
 import numpy as np
 import pytest
 
-from service.process.command_line import OTHER_THREADS, listen
-from service.process.listener import Listener
-from service.process.server import FILE_THREADS
+from spikeserve.service.process.command_line import OTHER_THREADS, listen
+from spikeserve.service.process.listener import Listener
+from spikeserve.service.process.server import FILE_THREADS
 from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import ROOT, running
@@ -98,7 +98,17 @@ def test_its_log_is_json_from_the_first_line_to_the_last(repository: Path) -> No
 @of_any_engine
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_it_serves_on_where_nobody_reads_its_log_any_more(repository: Path, workers: str) -> None:
-    command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository), "--workers", workers]
+    command = [
+        sys.executable,
+        "-m",
+        "spikeserve.service",
+        "--port",
+        "0",
+        "--repository",
+        str(repository),
+        "--workers",
+        workers,
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -187,7 +197,7 @@ def test_that_no_connection_can_be_accepted_is_said_once_at_each_attempt() -> No
 def ended(repository: Path, *flags: str, limits: str) -> tuple[int, str, str]:
     """Run the service under a shell's limits; return its exit status, its log and what it wrote to standard error."""
     command = f'{limits}; exec "$@"'
-    arguments = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository), *flags]
+    arguments = [sys.executable, "-m", "spikeserve.service", "--port", "0", "--repository", str(repository), *flags]
     done = subprocess.run(
         ["/bin/bash", "-c", command, "bash", *arguments],
         cwd=ROOT,

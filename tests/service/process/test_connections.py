@@ -17,9 +17,9 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.inference.memory import MemoryBudget
-from service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
-from service.process.turns import TimedSelector
+from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.process.connections import MAX_HEADER_BYTES, ConnectionLimits, connection_class
+from spikeserve.service.process.turns import TimedSelector
 from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import Process, running

@@ -13,12 +13,12 @@ import httpx
 import pytest
 import uvicorn
 
-from service.app import create_app
-from service.http.middleware.requests import Exchange
-from service.inference.memory import MemoryBudget
-from service.process.connections import ConnectionLimits, connection_class
-from service.process.turns import TimedSelector
-from service.settings import Settings
+from spikeserve.service.app import create_app
+from spikeserve.service.http.middleware.requests import Exchange
+from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.process.connections import ConnectionLimits, connection_class
+from spikeserve.service.process.turns import TimedSelector
+from spikeserve.service.settings import Settings
 
 ASKED = 5  # of each kind
 REQUESTS = {

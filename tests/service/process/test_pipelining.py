@@ -11,14 +11,14 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.inference.memory import MemoryBudget
-from service.process.connections import (
+from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.process.connections import (
     MAX_BACKLOG_BYTES,
     Connection,
     ConnectionLimits,
     connection_class,
 )
-from service.process.turns import TimedSelector
+from spikeserve.service.process.turns import TimedSelector
 
 READ_BYTES = 2**18  # the most that asyncio reads at once
 LAST = b"/last \n\r\n0\r\n\r\n"  # the end of the answer to a request for /last

@@ -27,7 +27,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.server import ServerProtocol
 
-from service.process import connections, websockets
+from spikeserve.service.process import connections, websockets
 from tests.serving import ROOT
 
 METHODS: dict[type, dict[str, tuple[str, ...]]] = {

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from service.process.server import UNFINISHED
+from spikeserve.service.process.server import UNFINISHED
 from tests.service.asgi import LEFT, slow, started
 from tests.serving import ROOT, Process, running
 
@@ -122,7 +122,7 @@ def signals(process: int, mask: str) -> set[signal.Signals]:
 
 
 def test_a_signal_before_it_has_imported_anything_ends_it_well(repository: Path) -> None:
-    command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository)]
+    command = [sys.executable, "-m", "spikeserve.service", "--port", "0", "--repository", str(repository)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while signal.SIGTERM not in signals(process.pid, "SigCgt"):
             assert process.poll() is None
@@ -164,9 +164,9 @@ def test_it_waits_no_longer_than_it_may_and_says_so(repository: Path) -> None:
 ENDLESS = """
 import sys, threading
 import structlog
-from service.catalog.cost import Cost
-from service.catalog.loaded import LoadedModel
-from service.process.command_line import main
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.process.command_line import main
 
 class Endless:
     def __init__(self, engine):
@@ -398,7 +398,7 @@ def test_a_worker_that_hangs_is_ended_with_the_others(repository: Path) -> None:
 
 def test_a_child_that_is_no_worker_may_end(repository: Path) -> None:
     # As in a container, whose first process becomes the parent of what was run there by others and outlives them.
-    service_command = [sys.executable, "-m", "service", "--port", "0", "--repository", str(repository)]
+    service_command = [sys.executable, "-m", "spikeserve.service", "--port", "0", "--repository", str(repository)]
     command = ["sh", "-c", 'sleep 60 >/dev/null 2>&1 & echo $!; exec "$@"', "sh", *service_command, "--workers", "2"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

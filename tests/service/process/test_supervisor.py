@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-from service.process import control
-from service.process.control import ControlRequest, Peer, Reply
-from service.process.supervisor import BACK_OFF_SECONDS
+from spikeserve.service.process import control
+from spikeserve.service.process.control import ControlRequest, Peer, Reply
+from spikeserve.service.process.supervisor import BACK_OFF_SECONDS
 from tests.serving import ROOT
 
 # A supervisor of one worker, which does what `work` says and is sent SIGTERM once it replaces another.
 PROGRAM = """
 import os, signal, socket, sys
-from service.process import control
-from service.process.supervisor import DesiredState, Supervisor
-from service.telemetry import logs
+from spikeserve.service.process import control
+from spikeserve.service.process.supervisor import DesiredState, Supervisor
+from spikeserve.service.telemetry import logs
 
 control.MAX_MESSAGE_BYTES = 1000
 logs.configure("info", sys.stdout)
@@ -80,7 +80,7 @@ def test_a_worker_that_dies_at_once_is_replaced_only_after_a_while() -> None:
 
 
 def test_a_signal_ends_it_while_it_waits_to_replace_a_worker() -> None:
-    program = f"from service.process import supervisor; supervisor.BACK_OFF_SECONDS = 3600\n{PROGRAM}"
+    program = f"from spikeserve.service.process import supervisor; supervisor.BACK_OFF_SECONDS = 3600\n{PROGRAM}"
     command = [sys.executable, "-c", program.format(first="os._exit(3)")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -10,7 +10,7 @@ from time import perf_counter
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.process.turns import LONG_SECONDS, SHORT_SECONDS, Paced, TimedSelector, Turns
+from spikeserve.service.process.turns import LONG_SECONDS, SHORT_SECONDS, Paced, TimedSelector, Turns
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.inference.memory import MemoryBudget
-from service.process.websockets import AHEAD_BYTES, websocket_class
+from spikeserve.service.inference.memory import MemoryBudget
+from spikeserve.service.process.websockets import AHEAD_BYTES, websocket_class
 from tests.bundles import publish
 from tests.service.sessions.conftest import pairs
 from tests.service.sockets import connect, read_all

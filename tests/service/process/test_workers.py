@@ -30,8 +30,8 @@ METRICS_WAIT = 20.0  # seconds, far beyond what a worker is given to tell its me
 # The service, but that it waits only so long for a process that is stuck.
 IMPATIENT = """
 import sys
-from service.process.command_line import main
-from service.process.control import ControlTimeouts
+from spikeserve.service.process.command_line import main
+from spikeserve.service.process.control import ControlTimeouts
 sys.exit(main(sys.argv[1:], ControlTimeouts(collecting=1, alive=2, changing=3)))
 """
 
@@ -39,8 +39,8 @@ sys.exit(main(sys.argv[1:], ControlTimeouts(collecting=1, alive=2, changing=3)))
 HELD = """
 import os, sys, threading
 from pathlib import Path
-from service.catalog.loaded import LoadedModel
-from service.process.command_line import main
+from spikeserve.service.catalog.loaded import LoadedModel
+from spikeserve.service.process.command_line import main
 folder, load = Path(sys.argv.pop(1)), LoadedModel.load
 
 def held(*arguments):
@@ -160,7 +160,11 @@ def by_worker(text: str) -> dict[str, Counter[str]]:
 
 @contextmanager
 def serving(
-    repository: Path, *flags: str, workers: int = 2, models: int = 1, program: Sequence[str] = ("-m", "service")
+    repository: Path,
+    *flags: str,
+    workers: int = 2,
+    models: int = 1,
+    program: Sequence[str] = ("-m", "spikeserve.service"),
 ) -> Iterator[Server]:
     with running(repository, "--workers", str(workers), *flags, until="listening", program=program) as service:
         for _ in range(workers):

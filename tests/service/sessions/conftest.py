@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.spec.network import Network
+from spikeserve.models.spec.network import Network
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.serving import Process, running

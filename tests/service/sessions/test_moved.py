@@ -16,9 +16,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from models.coding.records import Records, make_records
-from models.spec.network import Network
-from service.http.middleware.keys import new_key
+from spikeserve.models.coding.records import Records, make_records
+from spikeserve.models.spec.network import Network
+from spikeserve.service.http.middleware.keys import new_key
 from tests.bundles import publish
 from tests.networks import network_of
 from tests.serving import Process, running

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from models.coding.records import make_records
+from spikeserve.models.coding.records import make_records
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.sessions.conftest import pairs

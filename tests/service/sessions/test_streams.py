@@ -22,7 +22,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from models.coding.records import make_records
+from spikeserve.models.coding.records import make_records
 from tests.bundles import publish
 from tests.service.sessions.conftest import pairs
 from tests.serving import Process, running

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from models.coding.records import make_records
-from service.http.services import Services
-from service.inference.sessions.messages import Line
-from service.inference.sessions.options import StreamOptions
-from service.inference.sessions.stream import Stream
-from service.inference.sessions.table import Ended
+from spikeserve.models.coding.records import make_records
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.sessions.messages import Line
+from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.stream import Stream
+from spikeserve.service.inference.sessions.table import Ended
 from tests.bundles import publish
 from tests.service.asgi import started
 from tests.service.sessions.conftest import pairs

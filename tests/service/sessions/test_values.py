@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
-from models.spec import Coding
-from models.spec.network import FloatArray, Network
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import FloatArray, Network
 from tests.bundles import publish
 from tests.networks import network_of, toy
 from tests.service.sessions.test_sequences import infer

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.coding.records import make_records
-from models.errors import InvalidInput
-from models.spec import EventBinning, Origin
-from service.inference.sessions.windows import MAX_GAP, MAX_PENDING, Window, Windows
+from spikeserve.models.coding.records import make_records
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import EventBinning, Origin
+from spikeserve.service.inference.sessions.windows import MAX_GAP, MAX_PENDING, Window, Windows
 
 BINNING = EventBinning(step_us=1000, sensor=(4,))
 

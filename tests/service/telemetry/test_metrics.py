@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.spec.network import Network
-from service.catalog.registry import Registry
+from spikeserve.models.spec.network import Network
+from spikeserve.service.catalog.registry import Registry
 from tests.bundles import publish, rewrite
 from tests.networks import network_of
 from tests.serving import serving

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.app import create_app
-from service.errors import Misconfigured
-from service.http.middleware.tracing import TraceMiddleware
-from service.settings import Settings
-from service.telemetry.tracing import Clock, Tracing
+from spikeserve.service.app import create_app
+from spikeserve.service.errors import Misconfigured
+from spikeserve.service.http.middleware.tracing import TraceMiddleware
+from spikeserve.service.settings import Settings
+from spikeserve.service.telemetry.tracing import Clock, Tracing
 from tests.service.grpc.rpc import Rpc, infer_request, serving_grpc
 from tests.serving import running, serving
 

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.engines.torch.connections import AvgPool, SumPool
-from models.engines.torch.network import HardThreshold
-from models.neurons import Arithmetic, NeuronState, at_rest
-from models.spec.nodes import Fire, Neuron, Spiking
-from training.fit.operators import plain, triton_scans
-from training.fit.operators.convolution import Convolve, node_of, pool
-from training.fit.operators.derivation import Rule
-from training.fit.operators.linear import Connect
-from training.fit.operators.scan_function import Layer, Scan, Tensors
-from training.fit.operators.spikes import Lists, Spikes
-from training.fit.operators.vector_code import step_of
-from training.fit.surrogate import SurrogateThreshold
+from spikeserve.models.engines.torch.connections import AvgPool, SumPool
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.neurons import Arithmetic, NeuronState, at_rest
+from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
+from spikeserve.training.fit.operators import plain, triton_scans
+from spikeserve.training.fit.operators.convolution import Convolve, node_of, pool
+from spikeserve.training.fit.operators.derivation import Rule
+from spikeserve.training.fit.operators.linear import Connect
+from spikeserve.training.fit.operators.scan_function import Layer, Scan, Tensors
+from spikeserve.training.fit.operators.spikes import Lists, Spikes
+from spikeserve.training.fit.operators.vector_code import step_of
+from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 __all__ = ["Currents", "Signal", "Spikes", "connect", "dense", "firing_rate", "scan", "transform"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numba
 
-from models.engines.event.compiled import inner
-from training.fit.operators.derivation import Rule
+from spikeserve.models.engines.event.compiled import inner
+from spikeserve.training.fit.operators.derivation import Rule
 
 
 class Kernel:

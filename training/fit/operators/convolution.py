@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.engines.event.connections import Feed, feed_of
-from models.engines.event.layouts import Layout, padded
-from models.spec.network import Network
-from models.spec.nodes import Conv1d, Conv2d
-from models.spec.parameters import Shape
-from models.spec.windows import Window
-from training.fit.operators import convolution_kernels as kernels
-from training.fit.operators.memory import empty, flat
-from training.fit.operators.spikes import Lists, Spikes, carrier
-from training.fit.operators.threads import in_parts, parts_of
+from spikeserve.models.engines.event.connections import Feed, feed_of
+from spikeserve.models.engines.event.layouts import Layout, padded
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Conv1d, Conv2d
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.windows import Window
+from spikeserve.training.fit.operators import convolution_kernels as kernels
+from spikeserve.training.fit.operators.memory import empty, flat
+from spikeserve.training.fit.operators.spikes import Lists, Spikes, carrier
+from spikeserve.training.fit.operators.threads import in_parts, parts_of
 
 Node = Conv1d | Conv2d
 MANY = 0.5  # a larger share of errors than this that are not 0 is worth a dense product

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from models.engines.event.currents import ONE, Array, aligned_floats, gather, scatter
-from models.engines.event.vectors import (
+from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, gather, scatter
+from spikeserve.models.engines.event.vectors import (
     LANES,
     add_block,
     add_block_values,
@@ -21,8 +21,8 @@ from models.engines.event.vectors import (
     list_bits,
     nonzero_bits,
 )
-from training.fit.operators.compiled import kernel
-from training.fit.operators.transpose import transpose_padded
+from spikeserve.training.fit.operators.compiled import kernel
+from spikeserve.training.fit.operators.transpose import transpose_padded
 
 
 @kernel

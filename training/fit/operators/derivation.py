@@ -6,13 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from models.neurons import NeuronLayer, NeuronState, at_rest
-from models.spec.neuron_parameters import NEURON_PARAMETERS
-from models.spec.nodes import Fire, Neuron, Spiking
-from models.spec.parameters import PER_NEURON
-from training.config import Surrogate
-from training.fit.operators.expressions import Expression, ExpressionArithmetic, constant, in_order, leaf, made
-from training.fit.surrogate import DERIVATIVES
+from spikeserve.models.neurons import NeuronLayer, NeuronState, at_rest
+from spikeserve.models.spec.neuron_parameters import NEURON_PARAMETERS
+from spikeserve.models.spec.nodes import Fire, Neuron, Spiking
+from spikeserve.models.spec.parameters import PER_NEURON
+from spikeserve.training.config import Surrogate
+from spikeserve.training.fit.operators.expressions import (
+    Expression,
+    ExpressionArithmetic,
+    constant,
+    in_order,
+    leaf,
+    made,
+)
+from spikeserve.training.fit.surrogate import DERIVATIVES
 
 CURRENT, FEEDBACK, SLOPE, TO_LEAVING = leaf("current"), leaf("feedback"), leaf("slope"), leaf("gradient.leaving")
 SPIKES = "spikes"  # the state that is no summand of a step: a recurrent layer hears it as its feedback

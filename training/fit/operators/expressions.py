@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from models.spec.nodes import Fire
+from spikeserve.models.spec.nodes import Fire
 
 Number: TypeAlias = "Expression | float"
 

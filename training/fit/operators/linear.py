@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.engines.event.connections import PANEL
-from models.engines.event.layouts import padded
-from models.engines.event.vectors import FLOAT_ROWS, LANES
-from models.spec.network import FloatArray
-from training.fit.operators import products
-from training.fit.operators.memory import empty, flat, padded_row, padded_rows
-from training.fit.operators.spikes import Events, Product, Spikes, carrier
-from training.fit.operators.threads import in_parts, ranges_for
+from spikeserve.models.engines.event.connections import PANEL
+from spikeserve.models.engines.event.layouts import padded
+from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.training.fit.operators import products
+from spikeserve.training.fit.operators.memory import empty, flat, padded_row, padded_rows
+from spikeserve.training.fit.operators.spikes import Events, Product, Spikes, carrier
+from spikeserve.training.fit.operators.threads import in_parts, ranges_for
 
 WEIGHTS = 2**17  # floats of a weight that a scan reads again for every few steps: half of an L2 cache
 

@@ -15,9 +15,9 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from models.engines.event.currents import Array
-from models.engines.event.vectors import LANES, intrinsic, list_bits, nonzero_bits
-from training.fit.operators.compiled import kernel
+from spikeserve.models.engines.event.currents import Array
+from spikeserve.models.engines.event.vectors import LANES, intrinsic, list_bits, nonzero_bits
+from spikeserve.training.fit.operators.compiled import kernel
 
 
 @intrinsic

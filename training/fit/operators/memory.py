@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.spec.network import FloatArray
+from spikeserve.models.spec.network import FloatArray
 
 LARGE = 2**18  # floats
 FORGOTTEN = 512  # large arrays that were asked for since an array was last of use

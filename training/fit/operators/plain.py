@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
-from models.neurons.layer import Recurrence
-from models.spec.nodes import Neuron
-from models.spec.parameters import PER_NEURON
+from spikeserve.models.neurons import Arithmetic, NeuronLayer, NeuronState, at_rest
+from spikeserve.models.neurons.layer import Recurrence
+from spikeserve.models.spec.nodes import Neuron
+from spikeserve.models.spec.parameters import PER_NEURON
 
 
 def connect(connection: nn.Module, signal: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.engines.event.compiled import inner
-from models.engines.event.connections import PANEL
-from models.engines.event.currents import ONE, Array, aligned_floats, gather
-from models.engines.event.vectors import (
+from spikeserve.models.engines.event.compiled import inner
+from spikeserve.models.engines.event.connections import PANEL
+from spikeserve.models.engines.event.currents import ONE, Array, aligned_floats, gather
+from spikeserve.models.engines.event.vectors import (
     FLOAT_ROWS,
     LANES,
     TILE_VECTORS,
@@ -18,9 +18,9 @@ from models.engines.event.vectors import (
     multiply_floats_tile,
     nonzero_bits,
 )
-from training.fit.operators.compiled import kernel
-from training.fit.operators.listing import count_bits
-from training.fit.operators.transpose import transpose
+from spikeserve.training.fit.operators.compiled import kernel
+from spikeserve.training.fit.operators.listing import count_bits
+from spikeserve.training.fit.operators.transpose import transpose
 
 MANY = 0.3  # a larger share of floats than this that are not 0 is worth a dense product
 ROWS = 2048  # of errors that are added up at once: as a panel they fill half of an L2 cache

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.engines.event.connections import PANEL
-from models.engines.event.vectors import LANES
-from models.neurons import counts_steps
-from models.spec.nodes import Spiking
-from training.fit.operators import linear, recurrent_scans, scans
-from training.fit.operators.derivation import Rule, Step
-from training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
-from training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier, row_width
-from training.fit.operators.threads import in_parts, parts_of
-from training.fit.operators.vector_code import has_feedback_of_its_own, step_of
+from spikeserve.models.engines.event.connections import PANEL
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.neurons import counts_steps
+from spikeserve.models.spec.nodes import Spiking
+from spikeserve.training.fit.operators import linear, recurrent_scans, scans
+from spikeserve.training.fit.operators.derivation import Rule, Step
+from spikeserve.training.fit.operators.memory import empty, flat, padded_row, padded_rows, strided
+from spikeserve.training.fit.operators.spikes import NO_FLOATS, NO_PLACES, NO_PRODUCT, Lists, Spikes, carrier, row_width
+from spikeserve.training.fit.operators.threads import in_parts, parts_of
+from spikeserve.training.fit.operators.vector_code import has_feedback_of_its_own, step_of
 
 NO_OFFSETS = np.zeros(1, np.int64)
 COLUMNS = 1024  # neurons of an item whose currents come from memory: their states stay in the L1 cache

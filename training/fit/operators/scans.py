@@ -7,13 +7,13 @@ neurons of some samples, which threads share.
 
 from __future__ import annotations
 
-from models.engines.event.connections import PANEL
-from models.engines.event.currents import Array, aligned_floats, gather
-from models.engines.event.vectors import FLOAT_ROWS, LANES
-from training.fit.operators.compiled import kernel
-from training.fit.operators.derivation import Rule
-from training.fit.operators.products import multiply_rows
-from training.fit.operators.vector_code import backward_step, forward_step
+from spikeserve.models.engines.event.connections import PANEL
+from spikeserve.models.engines.event.currents import Array, aligned_floats, gather
+from spikeserve.models.engines.event.vectors import FLOAT_ROWS, LANES
+from spikeserve.training.fit.operators.compiled import kernel
+from spikeserve.training.fit.operators.derivation import Rule
+from spikeserve.training.fit.operators.products import multiply_rows
+from spikeserve.training.fit.operators.vector_code import backward_step, forward_step
 
 
 @kernel

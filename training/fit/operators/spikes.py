@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.engines.event.layouts import padded
-from models.engines.event.vectors import LANES
-from models.spec.network import FloatArray
-from models.spec.parameters import Shape
-from training.fit.operators import listing
-from training.fit.operators.memory import empty, flat
-from training.fit.operators.threads import in_parts, parts_of
+from spikeserve.models.engines.event.layouts import padded
+from spikeserve.models.engines.event.vectors import LANES
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.fit.operators import listing
+from spikeserve.training.fit.operators.memory import empty, flat
+from spikeserve.training.fit.operators.threads import in_parts, parts_of
 
 NO_FLOATS: FloatArray = np.empty(0, np.float32)
 NO_PLACES: NDArray[np.int32] = np.empty(0, np.int32)

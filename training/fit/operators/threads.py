@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from training.fit.operators.compiled import Kernel
+from spikeserve.training.fit.operators.compiled import Kernel
 
 WORTH_A_THREAD = 50_000  # nanoseconds
 

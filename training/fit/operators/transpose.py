@@ -7,9 +7,9 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from models.engines.event.compiled import inner
-from models.engines.event.currents import Array
-from models.engines.event.vectors import LANES, Code, intrinsic
+from spikeserve.models.engines.event.compiled import inner
+from spikeserve.models.engines.event.currents import Array
+from spikeserve.models.engines.event.vectors import LANES, Code, intrinsic
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 

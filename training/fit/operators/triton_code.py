@@ -25,9 +25,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from models.spec.nodes import Fire
-from training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step
-from training.fit.operators.expressions import Expression, evaluate, leaf
+from spikeserve.models.spec.nodes import Fire
+from spikeserve.training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step
+from spikeserve.training.fit.operators.expressions import Expression, evaluate, leaf
 
 BLOCK = 128  # neurons of a program
 # Without fusion each multiplication and each addition rounds on its own, so that spikes are those of every engine.
@@ -127,7 +127,7 @@ def source(step: Step) -> str:
         "import triton",
         "import triton.language as tl",
         "",
-        "from training.fit.operators import triton_operations as operations",
+        "from spikeserve.training.fit.operators import triton_operations as operations",
     ]
     return "\n".join([*head, "", "", *_forward(step), "", "", *_backward(step), ""])
 

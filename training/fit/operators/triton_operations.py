@@ -11,7 +11,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from models.spec import exponential as of_spec
+from spikeserve.models.spec import exponential as of_spec
 
 LOWEST, HIGHEST = tl.constexpr(of_spec.LOWEST), tl.constexpr(of_spec.HIGHEST)
 LOG2_E, HALF = tl.constexpr(of_spec.LOG2_E), tl.constexpr(0.5)

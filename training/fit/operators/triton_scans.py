@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.engines.torch.network import HardThreshold
-from models.neurons import Arithmetic, NeuronState, at_rest, counts_steps, is_recurrent
-from models.spec.nodes import Neuron, Spiking
-from training.fit.operators import plain
-from training.fit.operators.derivation import Rule
-from training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, Kernels, kernels_of
-from training.fit.surrogate import SurrogateThreshold
+from spikeserve.models.engines.torch.network import HardThreshold
+from spikeserve.models.neurons import Arithmetic, NeuronState, at_rest, counts_steps, is_recurrent
+from spikeserve.models.spec.nodes import Neuron, Spiking
+from spikeserve.training.fit.operators import plain
+from spikeserve.training.fit.operators.derivation import Rule
+from spikeserve.training.fit.operators.triton_code import BLOCK, LAUNCH_OPTIONS, Kernels, kernels_of
+from spikeserve.training.fit.surrogate import SurrogateThreshold
 
 LARGEST = 2**30  # elements of a row, whose places are 32-bit integers
 

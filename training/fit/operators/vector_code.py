@@ -14,10 +14,10 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
-from models.engines.event.stepping import Vector, VectorArithmetic
-from models.engines.event.vectors import LANES, Code, intrinsic
-from training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step
-from training.fit.operators.expressions import Expression, evaluate, leaf
+from spikeserve.models.engines.event.stepping import Vector, VectorArithmetic
+from spikeserve.models.engines.event.vectors import LANES, Code, intrinsic
+from spikeserve.training.fit.operators.derivation import CURRENT, FEEDBACK, SLOPE, TO_LEAVING, Rule, Step
+from spikeserve.training.fit.operators.expressions import Expression, evaluate, leaf
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _MASK = ir.VectorType(ir.IntType(1), LANES)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.errors import NotConvertible
-from training.importers.frameworks.axes import Kind, Part
-from training.importers.frameworks.fold import Value
-from training.importers.frameworks.layouts import Layout
-from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
-from training.importers.frameworks.trace import Recorder, tensors
+from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.frameworks.axes import Kind, Part
+from spikeserve.training.importers.frameworks.fold import Value
+from spikeserve.training.importers.frameworks.layouts import Layout
+from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.trace import Recorder, tensors
 
 
 def answer_of(

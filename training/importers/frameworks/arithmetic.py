@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.importers.frameworks.axes import Axes, Unclear
-from training.importers.frameworks.call import Call, Rule
-from training.importers.frameworks.fold import Value
-from training.importers.frameworks.function_modules import Affine, Concatenated, MatrixProduct, Product
-from training.importers.frameworks.graph import Node, Reading
-from training.importers.frameworks.meaning import Answer, Meaning, Signal, added_over_time
+from spikeserve.training.importers.frameworks.axes import Axes, Unclear
+from spikeserve.training.importers.frameworks.call import Call, Rule
+from spikeserve.training.importers.frameworks.fold import Value
+from spikeserve.training.importers.frameworks.function_modules import Affine, Concatenated, MatrixProduct, Product
+from spikeserve.training.importers.frameworks.graph import Node, Reading
+from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, added_over_time
 
 Combine = Callable[[list[Value]], Value]
 

@@ -14,8 +14,8 @@ from enum import Enum
 
 from torch import Tensor
 
-from models.spec.parameters import Shape, show
-from training.errors import NotConvertible, OtherLayout
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.training.errors import NotConvertible, OtherLayout
 
 
 class Unclear(Exception):

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.spec.nodes import Weighted
-from training.importers import connections
-from training.importers.frameworks.layer import Layer, Rule
+from spikeserve.models.spec.nodes import Weighted
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.frameworks.layer import Layer, Rule
 
 KINDS = (nn.BatchNorm1d, nn.BatchNorm2d)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from training.importers.frameworks.axes import Unclear
-from training.importers.frameworks.meaning import Answer, Meaning, Signal
-from training.importers.frameworks.trace import Recorder
+from spikeserve.training.importers.frameworks.axes import Unclear
+from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal
+from spikeserve.training.importers.frameworks.trace import Recorder
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from models.spec.parameters import show
-from training.errors import InvalidEntry
-from training.files import memory, read_bytes, require_plain
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.errors import InvalidEntry
+from spikeserve.training.files import memory, read_bytes, require_plain
 
 StateDict = Mapping[str, Tensor]
 SHOWN = 5  # keys in a sentence

@@ -1,4 +1,4 @@
-"""`python -m training import snntorch|spikingjelly|norse|sinabs`, and `verify` against the framework's own module."""
+"""`python -m spikeserve.training import snntorch|spikingjelly|norse|sinabs`, and `verify` against the framework's own module."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from models.bundle import Bundle
-from models.bundle.copies import repository_at
-from models.bundle.repository import require_name
-from models.engines.reference import ReferenceEngine
-from models.spec import Coding
-from models.spec.network import Network
-from training.commands.groups import (
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.bundle.repository import require_name
+from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
+from spikeserve.training.commands.groups import (
     LabelsOption,
     ModelNameOption,
     ReadoutOption,
@@ -27,12 +27,12 @@ from training.commands.groups import (
     shape_of,
     units_of,
 )
-from training.commands.input_flags import show_input, with_input_flags
-from training.errors import InvalidEntry
-from training.importers.builder import Options
-from training.importers.card import imported_card
-from training.importers.frameworks.checkpoint import Weights
-from training.importers.frameworks.compare import (
+from spikeserve.training.commands.input_flags import show_input, with_input_flags
+from spikeserve.training.errors import InvalidEntry
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.card import imported_card
+from spikeserve.training.importers.frameworks.checkpoint import Weights
+from spikeserve.training.importers.frameworks.compare import (
     LayerParity,
     compare,
     origins,
@@ -40,12 +40,12 @@ from training.importers.frameworks.compare import (
     run_framework,
     table,
 )
-from training.importers.frameworks.convert import Converted, convert
-from training.importers.frameworks.entry import load_network
-from training.importers.frameworks.framework import NAMES, Framework, find
-from training.publish.publish import COMPARED, publish_imported
-from training.report import card as report_card
-from training.report.parity import Parity
+from spikeserve.training.importers.frameworks.convert import Converted, convert
+from spikeserve.training.importers.frameworks.entry import load_network
+from spikeserve.training.importers.frameworks.framework import NAMES, Framework, find
+from spikeserve.training.publish.publish import COMPARED, publish_imported
+from spikeserve.training.report import card as report_card
+from spikeserve.training.report.parity import Parity
 
 MAX_SAMPLES = 2**16  # that are compared; all are in memory at once, with every spike of every layer
 

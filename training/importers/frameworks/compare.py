@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from models.bundle import READOUT_TOLERANCE
-from models.coding import DenseInputs, encode
-from models.engines import Engine, Record
-from models.spec import Spec
-from models.spec.network import FloatArray
-from training.data.random_samples import random_samples
-from training.importers.frameworks.convert import Converted
-from training.importers.frameworks.framework import Framework
-from training.importers.frameworks.run_graph import run_graph
+from spikeserve.models.bundle import READOUT_TOLERANCE
+from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.engines import Engine, Record
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.training.data.random_samples import random_samples
+from spikeserve.training.importers.frameworks.convert import Converted
+from spikeserve.training.importers.frameworks.framework import Framework
+from spikeserve.training.importers.frameworks.run_graph import run_graph
 
 
 @dataclass(frozen=True)

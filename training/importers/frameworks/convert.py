@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from models.errors import InvalidInput, InvalidSpec
-from models.spec import Coding, Readout
-from models.spec.network import Network
-from models.spec.nodes import Flatten, Integrating, Node, Spiking
-from training.errors import InvalidGraph, NotConvertible
-from training.importers import connections
-from training.importers.builder import Builder, Options
-from training.importers.frameworks.framework import Framework
-from training.importers.frameworks.graph import INPUT, Graph, Over, Reading
-from training.importers.frameworks.graph import Node as GraphNode
-from training.importers.frameworks.layer import Findings, Layer
-from training.importers.frameworks.probe import graph_of
+from spikeserve.models.errors import InvalidInput, InvalidSpec
+from spikeserve.models.spec import Coding, Readout
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import Flatten, Integrating, Node, Spiking
+from spikeserve.training.errors import InvalidGraph, NotConvertible
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.builder import Builder, Options
+from spikeserve.training.importers.frameworks.framework import Framework
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Over, Reading
+from spikeserve.training.importers.frameworks.graph import Node as GraphNode
+from spikeserve.training.importers.frameworks.layer import Findings, Layer
+from spikeserve.training.importers.frameworks.probe import graph_of
 
 
 @dataclass(frozen=True)

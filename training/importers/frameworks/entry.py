@@ -14,8 +14,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from training.errors import InvalidEntry
-from training.importers.frameworks.checkpoint import Weights, first_line
+from spikeserve.training.errors import InvalidEntry
+from spikeserve.training.importers.frameworks.checkpoint import Weights, first_line
 
 NOT_THEIRS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parent), "<")
 OURS = {"models", "service", "spikeserve", "training"}  # top-level packages, which are imported before the caller's

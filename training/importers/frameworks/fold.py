@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.errors import NotConvertible, RepeatedStep
-from training.importers.frameworks.axes import Unclear
-from training.importers.frameworks.batch_norms import extended
-from training.importers.frameworks.framework import Framework
-from training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
-from training.importers.frameworks.run_graph import run_node
+from spikeserve.training.errors import NotConvertible, RepeatedStep
+from spikeserve.training.importers.frameworks.axes import Unclear
+from spikeserve.training.importers.frameworks.batch_norms import extended
+from spikeserve.training.importers.frameworks.framework import Framework
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
+from spikeserve.training.importers.frameworks.run_graph import run_node
 
 KEPT_VALUES = 2**22  # of a node's output that are kept for the proof, and at least
 KEPT_STEPS = 5

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from training.errors import InvalidEntry
-from training.importers.frameworks.layer import Rule
+from spikeserve.training.errors import InvalidEntry
+from spikeserve.training.importers.frameworks.layer import Rule
 
 NAMES = ("snntorch", "spikingjelly", "norse", "sinabs", "spikeserve")
 
@@ -89,7 +89,7 @@ def find(name: str) -> Framework:
     if name not in NAMES:
         raise InvalidEntry(f"framework: '{name}' is not one, expected {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     try:
-        framework: Framework = import_module(f"training.importers.frameworks.{name}").FRAMEWORK
+        framework: Framework = import_module(f"spikeserve.training.importers.frameworks.{name}").FRAMEWORK
     except ImportError as error:
         raise InvalidEntry(f"framework: {name} cannot be imported here: {error}; pip install {name}") from error
     except AttributeError as error:  # a release that lacks a class which a rule is for

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.spec.nodes import MaxPool2d, Scale, SumPool1d, SumPool2d
-from models.spec.parameters import Shape
-from training.importers import connections
-from training.importers.builder import Draft
-from training.importers.frameworks.layer import Layer, Rule
+from spikeserve.models.spec.nodes import MaxPool2d, Scale, SumPool1d, SumPool2d
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.builder import Draft
+from spikeserve.training.importers.frameworks.layer import Layer, Rule
 
 
 class Affine(nn.Module):

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.spec import Readout
-from models.spec.nodes import Joins, NodeBase, Recurrent
-from training.importers.builder import Builder, Draft
-from training.importers.connections import Array
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.nodes import Joins, NodeBase, Recurrent
+from spikeserve.training.importers.builder import Builder, Draft
+from spikeserve.training.importers.connections import Array
 
 MAX_ONE_TO_ONE = 4096  # neurons whose one-to-one recurrence is written out as a diagonal
 

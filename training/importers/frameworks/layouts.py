@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from models.spec.parameters import Shape, show
-from training.errors import NotConvertible
-from training.importers.frameworks.axes import Axes, Axis, Kind, Part
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.frameworks.axes import Axes, Axis, Kind, Part
 
 BATCH = 3
 CALLED_STEPS = 5  # of a network that is called for each step

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from training.errors import NotConvertible
-from training.importers.frameworks.axes import Axes, Unclear
-from training.importers.frameworks.fold import Value
-from training.importers.frameworks.graph import Over, Reading
+from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.frameworks.axes import Axes, Unclear
+from spikeserve.training.importers.frameworks.fold import Value
+from spikeserve.training.importers.frameworks.graph import Over, Reading
 
 
 @dataclass(frozen=True)

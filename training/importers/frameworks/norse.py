@@ -18,7 +18,7 @@ from norse.torch.module.lif_box import LIFBoxCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from models.spec.nodes import (
+from spikeserve.models.spec.nodes import (
     IF,
     LI,
     LIF,
@@ -33,10 +33,10 @@ from models.spec.nodes import (
     Reset,
     Synapse,
 )
-from training.importers import connections
-from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from training.importers.frameworks.layer import Layer
-from training.importers.frameworks.torch_modules import MODULES
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.layer import Layer
+from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 CELLS = (SNNCell, SNNRecurrentCell, norse.LILinearCell)
 RESETS = {reset_value: Reset.VALUE, reset_subtract: Reset.SUBTRACT}

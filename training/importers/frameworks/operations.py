@@ -14,13 +14,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import resolve_name
 
-from training.errors import NotConvertible
-from training.importers.frameworks import arithmetic, over_time, views
-from training.importers.frameworks.axes import Unclear
-from training.importers.frameworks.call import Call, Rule
-from training.importers.frameworks.graph import Node
-from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
-from training.importers.frameworks.trace import Recorder, tensors
+from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.frameworks import arithmetic, over_time, views
+from spikeserve.training.importers.frameworks.axes import Unclear
+from spikeserve.training.importers.frameworks.call import Call, Rule
+from spikeserve.training.importers.frameworks.graph import Node
+from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+from spikeserve.training.importers.frameworks.trace import Recorder, tensors
 
 # What reads a tensor's shape or kind and not its values, and what makes a new tensor like it.
 NEUTRAL = frozenset(

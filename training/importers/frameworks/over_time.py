@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.importers.frameworks import arithmetic
-from training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear, UnclearAxes
-from training.importers.frameworks.call import Call, Rule
-from training.importers.frameworks.fold import Value
-from training.importers.frameworks.function_modules import Summed, Taken
-from training.importers.frameworks.graph import Node, Over
-from training.importers.frameworks.meaning import Answer, Meaning, Signal, read_over_time
+from spikeserve.training.importers.frameworks import arithmetic
+from spikeserve.training.importers.frameworks.axes import Axes, Axis, Kind, Part, Unclear, UnclearAxes
+from spikeserve.training.importers.frameworks.call import Call, Rule
+from spikeserve.training.importers.frameworks.fold import Value
+from spikeserve.training.importers.frameworks.function_modules import Summed, Taken
+from spikeserve.training.importers.frameworks.graph import Node, Over
+from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, read_over_time
 
 UNWRITTEN = Value(-1, None)
 

@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
-from models.bundle.copies import repository_at
-from models.bundle.repository import require_name
-from models.engines import EngineName, create
-from models.spec import Coding, Readout
-from models.spec.parameters import show
-from training.data.datasets import Split
-from training.errors import InvalidData
-from training.fit.exact import RoundedNetwork, round_to_grid
-from training.importers.builder import Options
-from training.importers.frameworks.convert import convert
-from training.importers.frameworks.spikeserve import FRAMEWORK
-from training.publish.publish import Published, publish_trained
-from training.report.card import markdown, parity_table
-from training.report.evaluate import Evaluation, evaluate
-from training.report.parity import Parity
+from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.bundle.repository import require_name
+from spikeserve.models.engines import EngineName, create
+from spikeserve.models.spec import Coding, Readout
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.errors import InvalidData
+from spikeserve.training.fit.exact import RoundedNetwork, round_to_grid
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.frameworks.convert import convert
+from spikeserve.training.importers.frameworks.spikeserve import FRAMEWORK
+from spikeserve.training.publish.publish import Published, publish_trained
+from spikeserve.training.report.card import markdown, parity_table
+from spikeserve.training.report.evaluate import Evaluation, evaluate
+from spikeserve.training.report.parity import Parity
 
 
 def publish(

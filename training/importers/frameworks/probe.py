@@ -12,20 +12,20 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor, nn
 
-from training.errors import NotConvertible, OtherLayout, RepeatedStep
-from training.importers.builder import Options
-from training.importers.frameworks.answer import answer_of
-from training.importers.frameworks.axes import Unclear
-from training.importers.frameworks.checkpoint import first_line
-from training.importers.frameworks.fold import Value
-from training.importers.frameworks.framework import Framework
-from training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
-from training.importers.frameworks.layer import has_hooks
-from training.importers.frameworks.layouts import BATCH, Layout, beside_input, layouts
-from training.importers.frameworks.meaning import Answer, Signal
-from training.importers.frameworks.operations import operate
-from training.importers.frameworks.torch_modules import MODULES
-from training.importers.frameworks.trace import Recorder
+from spikeserve.training.errors import NotConvertible, OtherLayout, RepeatedStep
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.frameworks.answer import answer_of
+from spikeserve.training.importers.frameworks.axes import Unclear
+from spikeserve.training.importers.frameworks.checkpoint import first_line
+from spikeserve.training.importers.frameworks.fold import Value
+from spikeserve.training.importers.frameworks.framework import Framework
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node, Over, Reading
+from spikeserve.training.importers.frameworks.layer import has_hooks
+from spikeserve.training.importers.frameworks.layouts import BATCH, Layout, beside_input, layouts
+from spikeserve.training.importers.frameworks.meaning import Answer, Signal
+from spikeserve.training.importers.frameworks.operations import operate
+from spikeserve.training.importers.frameworks.torch_modules import MODULES
+from spikeserve.training.importers.frameworks.trace import Recorder
 
 DESCENDED = (nn.ReLU, nn.Softmax, nn.LogSoftmax, nn.Unflatten)  # torch's own that are traced as functions
 

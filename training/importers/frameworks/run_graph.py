@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from training.errors import NotConvertible
-from training.importers.frameworks.batch_norms import ByStep
-from training.importers.frameworks.framework import Framework, Run
-from training.importers.frameworks.graph import INPUT, Graph, Node
+from spikeserve.training.errors import NotConvertible
+from spikeserve.training.importers.frameworks.batch_norms import ByStep
+from spikeserve.training.importers.frameworks.framework import Framework, Run
+from spikeserve.training.importers.frameworks.graph import INPUT, Graph, Node
 
 
 def run_graph(graph: Graph, framework: Framework, steps: Tensor) -> Iterator[tuple[int, Run]]:

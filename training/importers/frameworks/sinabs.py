@@ -15,10 +15,10 @@ from sinabs.layers.alif import ALIFSqueeze
 from sinabs.network import Network
 from torch import Tensor, nn
 
-from models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
-from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from training.importers.frameworks.layer import Layer
-from training.importers.frameworks.torch_modules import MODULES, nothing, sum_pool
+from spikeserve.models.spec.nodes import ALIF, IF, LI, LIF, CubaALIF, CubaLIF, Fire, Joins, Recurrent, Reset, Synapse
+from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.layer import Layer
+from spikeserve.training.importers.frameworks.torch_modules import MODULES, nothing, sum_pool
 
 RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent, sl.ALIFRecurrent)
 OVERWRITTEN = (*RECURRENT, sl.ALIF)

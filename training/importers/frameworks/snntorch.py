@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
-from models.spec.parameters import Shape
-from training.importers.builder import Draft
-from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
-from training.importers.frameworks.torch_modules import MODULES
+from spikeserve.models.spec.nodes import LIF, Alpha, CubaLIF, Fire, Joins, Recurrent, Reset, ResetTiming, Scale
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.importers.builder import Draft
+from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, is_hard
+from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 KNOWN_VERSION = "1.0.0"  # of which RSynaptic's reset_delay is known to do nothing
 

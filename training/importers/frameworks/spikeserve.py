@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.version import VERSION
-from training.fit import modules
-from training.importers.builder import Draft
-from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from training.importers.frameworks.layer import Layer
-from training.importers.frameworks.torch_modules import MODULES
+from spikeserve.models.version import VERSION
+from spikeserve.training.fit import modules
+from spikeserve.training.importers.builder import Draft
+from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.layer import Layer
+from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 
 def neuron(layer: Layer) -> None:

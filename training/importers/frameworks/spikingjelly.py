@@ -18,13 +18,13 @@ from spikingjelly.activation_based import base, functional, neuron
 from spikingjelly.activation_based import layer as layers
 from torch import Tensor, nn
 
-from models.spec import Readout
-from models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Recurrent, Reset
-from training.importers import connections
-from training.importers.frameworks.batch_norms import batch_norm, temporal, through_time
-from training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
-from training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, Rule, is_hard
-from training.importers.frameworks.torch_modules import MODULES
+from spikeserve.models.spec import Readout
+from spikeserve.models.spec.nodes import IF, LI, LIF, Charge, CubaLIF, Fire, I, Recurrent, Reset
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.frameworks.batch_norms import batch_norm, temporal, through_time
+from spikeserve.training.importers.frameworks.framework import Framework, Run, Takes, folded, merged
+from spikeserve.training.importers.frameworks.layer import MAX_ONE_TO_ONE, Layer, Rule, is_hard
+from spikeserve.training.importers.frameworks.torch_modules import MODULES
 
 # PyTorch's layers that SpikingJelly wraps under the same name; the rules read the same fields.
 WRAPPED = (

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from models.spec.nodes import AvgPool1d, MaxPool1d, MaxPool2d
-from models.spec.parameters import Shape, show
-from training.errors import InvalidGraph
-from training.importers import connections
-from training.importers.frameworks.layer import Layer
+from spikeserve.models.spec.nodes import AvgPool1d, MaxPool1d, MaxPool2d
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.frameworks.layer import Layer
 
 
 def average_pool1d(layer: Layer) -> None:

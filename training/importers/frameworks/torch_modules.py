@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from models.spec.nodes import AvgPool2d, MaxPool2d
-from training.importers import connections
-from training.importers.frameworks import torch_layers
-from training.importers.frameworks.batch_norms import BATCH_NORMS
-from training.importers.frameworks.function_modules import FUNCTIONS
-from training.importers.frameworks.layer import Layer, Rule
+from spikeserve.models.spec.nodes import AvgPool2d, MaxPool2d
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.frameworks import torch_layers
+from spikeserve.training.importers.frameworks.batch_norms import BATCH_NORMS
+from spikeserve.training.importers.frameworks.function_modules import FUNCTIONS
+from spikeserve.training.importers.frameworks.layer import Layer, Rule
 
 
 def linear(layer: Layer) -> None:

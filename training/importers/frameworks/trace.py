@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from models.spec.parameters import Shape
-from training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
-from training.importers.frameworks.fold import Fold, Value
-from training.importers.frameworks.framework import Framework, Takes
-from training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
-from training.importers.frameworks.graph import INPUT, Node, Over, Reading
-from training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
+from spikeserve.training.importers.frameworks.fold import Fold, Value
+from spikeserve.training.importers.frameworks.framework import Framework, Takes
+from spikeserve.training.importers.frameworks.function_modules import Permuted, Reshaped, keeps_sign
+from spikeserve.training.importers.frameworks.graph import INPUT, Node, Over, Reading
+from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal, Unknown
 
 TORCH = str(Path(torch.__file__).parent)
 OVER_LENGTH = (nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d)

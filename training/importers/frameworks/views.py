@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
-from training.importers.frameworks.call import Call, Rule
-from training.importers.frameworks.meaning import Answer, Meaning, Signal
+from spikeserve.training.importers.frameworks.axes import Axes, Kind, Part, Unclear, UnclearAxes
+from spikeserve.training.importers.frameworks.call import Call, Rule
+from spikeserve.training.importers.frameworks.meaning import Answer, Meaning, Signal
 
 
 def same(call: Call) -> Meaning:

@@ -10,15 +10,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from models.errors import SpikeserveError
-from models.spec.parameters import show
-from training.importers.builder import Options
-from training.importers.nir.convert import convert_file
-from training.importers.nir.file import NirFile, read
-from training.importers.nir.graph import Graph, GraphNode
-from training.importers.nir.nesting import flatten
-from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
-from training.importers.nir.topology import cycles
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.spec.parameters import show
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.nir.convert import convert_file
+from spikeserve.training.importers.nir.file import NirFile, read
+from spikeserve.training.importers.nir.graph import Graph, GraphNode
+from spikeserve.training.importers.nir.nesting import flatten
+from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
+from spikeserve.training.importers.nir.topology import cycles
 
 # Stand in for rules that are missing, to find what is wrong with the graph under any.
 ANY_RULES = Rules(DialectName.NIR, 1e-4, GraphReset.SUBTRACT)

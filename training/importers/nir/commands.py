@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from models.bundle import Bundle
-from models.bundle.copies import repository_at
-from models.bundle.repository import ModelRepository, require_name
-from models.errors import InvalidInput
-from models.spec import Coding
-from models.spec.nodes import ResetTiming
-from models.spec.parameters import Shape
-from training.commands.groups import (
+from spikeserve.models.bundle import Bundle
+from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.bundle.repository import ModelRepository, require_name
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.nodes import ResetTiming
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.commands.groups import (
     LabelsOption,
     ModelNameOption,
     ReadoutOption,
@@ -29,16 +29,16 @@ from training.commands.groups import (
     shape_of,
     units_of,
 )
-from training.commands.input_flags import show_input, with_input_flags
-from training.importers.builder import Options
-from training.importers.card import imported_card
-from training.importers.nir.check import examine, show_report
-from training.importers.nir.convert import Conversion, convert_file
-from training.importers.nir.export import named_rules, to_graph
-from training.importers.nir.file import NirFile, read, write
-from training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
-from training.publish.publish import Published, publish_imported
-from training.report.parity import Parity
+from spikeserve.training.commands.input_flags import show_input, with_input_flags
+from spikeserve.training.importers.builder import Options
+from spikeserve.training.importers.card import imported_card
+from spikeserve.training.importers.nir.check import examine, show_report
+from spikeserve.training.importers.nir.convert import Conversion, convert_file
+from spikeserve.training.importers.nir.export import named_rules, to_graph
+from spikeserve.training.importers.nir.file import NirFile, read, write
+from spikeserve.training.importers.nir.rules import DialectName, GivenRules, GraphReset, Rules
+from spikeserve.training.publish.publish import Published, publish_imported
+from spikeserve.training.report.parity import Parity
 
 CANNOT_BE_SERVED = 1
 RULES_ARE_MISSING = 3  # 2 is a command line that is wrong

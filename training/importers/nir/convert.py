@@ -8,23 +8,23 @@ from math import prod
 
 import numpy as np
 
-from models.spec import INPUT, Input, Spec, nodes
-from models.spec.network import Network
-from models.spec.nodes import NodeBase
-from models.spec.parameters import Shape, show
-from training.errors import InvalidGraph
-from training.importers import connections
-from training.importers.builder import Builder, Draft, Options
-from training.importers.nir import metadata
-from training.importers.nir.diagnostics import diagnostics
-from training.importers.nir.dialects import DIALECTS
-from training.importers.nir.file import NirFile
-from training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph
-from training.importers.nir.nesting import flatten
-from training.importers.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
-from training.importers.nir.rules import GivenRules, Rules
-from training.importers.nir.spyx import channels_first
-from training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange
+from spikeserve.models.spec import INPUT, Input, Spec, nodes
+from spikeserve.models.spec.network import Network
+from spikeserve.models.spec.nodes import NodeBase
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.builder import Builder, Draft, Options
+from spikeserve.training.importers.nir import metadata
+from spikeserve.training.importers.nir.diagnostics import diagnostics
+from spikeserve.training.importers.nir.dialects import DIALECTS
+from spikeserve.training.importers.nir.file import NirFile
+from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, SPIKING, GraphNode, NestedGraph
+from spikeserve.training.importers.nir.nesting import flatten
+from spikeserve.training.importers.nir.nodes import WITHOUT_MEMBRANE, Cell, dense
+from spikeserve.training.importers.nir.rules import GivenRules, Rules
+from spikeserve.training.importers.nir.spyx import channels_first
+from spikeserve.training.importers.nir.topology import OrderedGraph, OrderedNode, Warn, arrange
 
 NEURONS = (*SPIKING, *INTEGRATING, "Threshold")
 _CHANNELS_FIRST = {"Conv1d": 2, "Conv2d": 3, "SumPool2d": 3, "AvgPool2d": 3}  # how many axes each takes

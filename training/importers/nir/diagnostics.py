@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from training.importers.nir.dialects import DIALECTS
-from training.importers.nir.nodes import Cell
-from training.importers.nir.rules import DialectName, GraphReset, Rules
+from spikeserve.training.importers.nir.dialects import DIALECTS
+from spikeserve.training.importers.nir.nodes import Cell
+from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
 MANY_STEPS = 1e4  # a time constant of so many steps is more likely given in steps itself
 

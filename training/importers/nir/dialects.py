@@ -15,12 +15,12 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from typing_extensions import override
 
-from models.spec.nodes import Charge, Fire, Joins, Reset, ResetTiming, Synapse
-from training.errors import InvalidRules
-from training.importers.nir import spyx
-from training.importers.nir.graph import SPIKING, Array, Graph
-from training.importers.nir.nodes import Cell
-from training.importers.nir.rules import DialectName, GraphReset, Rules
+from spikeserve.models.spec.nodes import Charge, Fire, Joins, Reset, ResetTiming, Synapse
+from spikeserve.training.errors import InvalidRules
+from spikeserve.training.importers.nir import spyx
+from spikeserve.training.importers.nir.graph import SPIKING, Array, Graph
+from spikeserve.training.importers.nir.nodes import Cell
+from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
 Fields: TypeAlias = dict[str, Any]
 

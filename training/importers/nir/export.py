@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from models.spec import INPUT
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import (
+from spikeserve.models.spec import INPUT
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import (
     IF,
     LI,
     LIF,
@@ -39,13 +39,13 @@ from models.spec.nodes import (
     Synapse,
     Threshold,
 )
-from models.spec.parameters import Shape
-from models.version import VERSION
-from training.errors import ExportRefused
-from training.importers.nir import metadata
-from training.importers.nir.dialects import DIALECTS
-from training.importers.nir.graph import Array, GraphNode, NestedGraph
-from training.importers.nir.rules import DialectName, GraphReset, Rules
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.version import VERSION
+from spikeserve.training.errors import ExportRefused
+from spikeserve.training.importers.nir import metadata
+from spikeserve.training.importers.nir.dialects import DIALECTS
+from spikeserve.training.importers.nir.graph import Array, GraphNode, NestedGraph
+from spikeserve.training.importers.nir.rules import DialectName, GraphReset, Rules
 
 USUAL_DT = 1e-4  # which snnTorch and SpikingJelly take for granted
 

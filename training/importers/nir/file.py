@@ -21,11 +21,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from training.errors import InvalidGraph
-from training.files import require_plain
-from training.importers.nir.graph import NestedGraph
-from training.importers.nir.isolated import read_isolated
-from training.importers.nir.limits import MAX_BYTES, MAX_SECONDS
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.files import require_plain
+from spikeserve.training.importers.nir.graph import NestedGraph
+from spikeserve.training.importers.nir.isolated import read_isolated
+from spikeserve.training.importers.nir.limits import MAX_BYTES, MAX_SECONDS
 
 WRITTEN_AS = "1.0.4"  # the nir version whose fields are written
 

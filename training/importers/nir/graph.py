@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import InvalidGraph
+from spikeserve.training.errors import InvalidGraph
 
 if TYPE_CHECKING:  # the process that reads a file imports this module, and would wait for pydantic
-    from models.spec.parameters import Shape
+    from spikeserve.models.spec.parameters import Shape
 
 Array: TypeAlias = NDArray[Any]
 Edge: TypeAlias = tuple[str, str]

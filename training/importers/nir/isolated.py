@@ -23,16 +23,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from models.isolated import NoAnswer, answered
-from training.errors import InvalidGraph
-from training.importers.nir.graph import GraphNode, NestedGraph
-from training.importers.nir.limits import MAX_SECONDS
+from spikeserve.models.isolated import NoAnswer, answered
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.nir.graph import GraphNode, NestedGraph
+from spikeserve.training.importers.nir.limits import MAX_SECONDS
 
 
 def read_isolated(path: Path, seconds: float = MAX_SECONDS) -> tuple[NestedGraph, str]:
     """Return a file's graph and the version that it names; raises InvalidGraph without its name, for any fault."""
     try:
-        with answered("training.importers.nir.reader", str(path.absolute()), seconds=seconds) as answer:
+        with answered("spikeserve.training.importers.nir.reader", str(path.absolute()), seconds=seconds) as answer:
             return _read_answer(answer)
     except TimeoutError as error:
         raise InvalidGraph(f"it could not be read within {seconds:g} s: it is damaged, or too large") from error

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from models.spec import Spec
-from models.spec.network import FloatArray, Network
-from models.spec.nodes import Weighted
-from training.errors import InvalidGraph
-from training.importers.builder import require_size
-from training.importers.nir.graph import GraphNode, NestedGraph
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.models.spec.nodes import Weighted
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.builder import require_size
+from spikeserve.training.importers.nir.graph import GraphNode, NestedGraph
 
 LOOP = "w_rec"
 CELL = "lif"

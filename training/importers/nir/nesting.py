@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from training.errors import InvalidGraph
-from training.importers.nir.graph import Edge, Graph, GraphNode, NestedGraph
-from training.importers.nir.limits import MAX_EDGES
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.nir.graph import Edge, Graph, GraphNode, NestedGraph
+from spikeserve.training.importers.nir.limits import MAX_EDGES
 
 
 def flatten(graph: NestedGraph) -> Graph:

@@ -12,12 +12,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from models.spec.nodes import AvgPool2d, SumPool2d
-from models.spec.parameters import Shape, show
-from training.errors import InvalidGraph
-from training.importers import connections
-from training.importers.builder import Draft
-from training.importers.nir.graph import Array, GraphNode
+from spikeserve.models.spec.nodes import AvgPool2d, SumPool2d
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers import connections
+from spikeserve.training.importers.builder import Draft
+from spikeserve.training.importers.nir.graph import Array, GraphNode
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From an HDF5 file to its graph. Run as a program, in a process that limits itself and may crash: see `isolated`.
 
-    python -m training.importers.nir.reader FILE      writes its answer to the standard output
+    python -m spikeserve.training.importers.nir.reader FILE      writes its answer to the standard output
 
 A file is not to be trusted. Only numbers and text that lie inside the file are read: no link to another file, no
 external storage, nothing that HDF5 would have to make up. Each group is read once, so that groups in a circle end. The
@@ -18,11 +18,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from models.isolated import limit_this_process
-from training.errors import InvalidGraph
-from training.importers.nir.graph import Array, GraphNode, NestedGraph
-from training.importers.nir.isolated import write_answer
-from training.importers.nir.limits import MAX_BYTES, MAX_DEPTH, MAX_EDGES, MAX_MEMORY, MAX_NODES, MAX_SECONDS
+from spikeserve.models.isolated import limit_this_process
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.nir.graph import Array, GraphNode, NestedGraph
+from spikeserve.training.importers.nir.isolated import write_answer
+from spikeserve.training.importers.nir.limits import MAX_BYTES, MAX_DEPTH, MAX_EDGES, MAX_MEMORY, MAX_NODES, MAX_SECONDS
 
 _NUMBERS = "biufc"  # numpy's kinds
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from models.spec.nodes import ResetTiming
-from training.errors import InvalidRules
+from spikeserve.models.spec.nodes import ResetTiming
+from spikeserve.training.errors import InvalidRules
 
 
 class DialectName(StrEnum):

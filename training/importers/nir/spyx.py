@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from models.spec.parameters import Shape, show
-from training.errors import InvalidGraph
-from training.importers.nir.graph import DENSE, SPIKING, Graph, GraphNode
+from spikeserve.models.spec.parameters import Shape, show
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.nir.graph import DENSE, SPIKING, Graph, GraphNode
 
 WITHOUT_RESET = "without_reset"  # a parameter of the LIF that a PSU_LIF is, beside those of NIR
 

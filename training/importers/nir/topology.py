@@ -9,10 +9,10 @@ from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 
-from models.spec.parameters import Shape
-from training.errors import InvalidGraph
-from training.importers.builder import require_size
-from training.importers.nir.graph import DENSE, INTEGRATING, KNOWN, SPIKING, Graph, GraphNode
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.training.errors import InvalidGraph
+from spikeserve.training.importers.builder import require_size
+from spikeserve.training.importers.nir.graph import DENSE, INTEGRATING, KNOWN, SPIKING, Graph, GraphNode
 
 INPUT = "Input"
 OUTPUT = "Output"

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from models.bundle.copies import repository_at
-from models.bundle.repository import require_name
-from models.spec import Coding, Scores
-from models.spec.onnx_contract import AxisLayout, OutputKind
-from training.commands.groups import (
+from spikeserve.models.bundle.copies import repository_at
+from spikeserve.models.bundle.repository import require_name
+from spikeserve.models.spec import Coding, Scores
+from spikeserve.models.spec.onnx_contract import AxisLayout, OutputKind
+from spikeserve.training.commands.groups import (
     LabelsOption,
     ModelNameOption,
     RepositoryOption,
@@ -21,12 +21,12 @@ from training.commands.groups import (
     shape_of,
     units_of,
 )
-from training.commands.input_flags import show_input, with_input_flags
-from training.commands.told import printable
-from training.importers.card import imported_card
-from training.importers.onnx.isolated import SECONDS, Trial, try_isolated
-from training.importers.onnx.said import Said
-from training.publish.publish import publish_external
+from spikeserve.training.commands.input_flags import show_input, with_input_flags
+from spikeserve.training.commands.told import printable
+from spikeserve.training.importers.card import imported_card
+from spikeserve.training.importers.onnx.isolated import SECONDS, Trial, try_isolated
+from spikeserve.training.importers.onnx.said import Said
+from spikeserve.training.publish.publish import publish_external
 
 OF_FILE = "what the file says"
 

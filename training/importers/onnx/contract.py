@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from models.bundle.dry_run import random_inputs
-from models.engines.onnx.external import FLOATS, ContractEngine
-from models.errors import InvalidInput
-from models.spec import Scores
-from models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
-from models.spec.parameters import Shape
-from models.spec.price import LoadLimits, Price
-from training.importers.builder import MAX_CLASSES
-from training.importers.onnx.file import OnnxFile, Value
-from training.importers.onnx.said import Said
+from spikeserve.models.bundle.dry_run import random_inputs
+from spikeserve.models.engines.onnx.external import FLOATS, ContractEngine
+from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec import Scores
+from spikeserve.models.spec.onnx_contract import PROBABILITY_TOLERANCE, AxisLayout, OnnxContract, OutputKind
+from spikeserve.models.spec.parameters import Shape
+from spikeserve.models.spec.price import LoadLimits, Price
+from spikeserve.training.importers.builder import MAX_CLASSES
+from spikeserve.training.importers.onnx.file import OnnxFile, Value
+from spikeserve.training.importers.onnx.said import Said
 
 
 def contract_of(model: OnnxFile, said: Said) -> OnnxContract:

@@ -16,11 +16,11 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
-from models.engines.onnx import fields as onnx_fields
-from models.engines.onnx.engine import open_session
-from models.engines.onnx.fields import Outline
-from models.errors import InvalidBundle
-from training.files import read_bytes
+from spikeserve.models.engines.onnx import fields as onnx_fields
+from spikeserve.models.engines.onnx.engine import open_session
+from spikeserve.models.engines.onnx.fields import Outline
+from spikeserve.models.errors import InvalidBundle
+from spikeserve.training.files import read_bytes
 
 CLASS_NAMES = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 

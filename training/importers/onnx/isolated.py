@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from models.errors import InvalidBundle
-from models.isolated import NoAnswer, answered
-from models.spec.onnx_contract import OnnxContract
-from models.spec.price import LoadLimits
-from training.importers.onnx.said import Said
+from spikeserve.models.errors import InvalidBundle
+from spikeserve.models.isolated import NoAnswer, answered
+from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.models.spec.price import LoadLimits
+from spikeserve.training.importers.onnx.said import Said
 
 SECONDS = 60.0  # as a server has by default to load a model (load_seconds)
 MEMORY = LoadLimits.model_bytes + 2**30  # of addresses; the interpreter and its libraries need some 500 MB of them
@@ -43,7 +43,7 @@ class Trial:
 def try_isolated(path: Path, said: Said, seconds: float = SECONDS, memory: int = MEMORY) -> Trial:
     """Return the model of a file under its contract; raises InvalidBundle with one sentence for any fault of it."""
     given = {"path": str(path), "said": asdict(said), "seconds": seconds, "memory": memory}
-    module = "training.importers.onnx.trial"
+    module = "spikeserve.training.importers.onnx.trial"
     try:
         with answered(module, seconds=seconds, given=json.dumps(given).encode()) as answer:
             return _read_answer(answer)

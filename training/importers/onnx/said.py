@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from models.spec import Coding, Scores
-from models.spec.onnx_contract import AxisLayout, OutputKind
-from models.spec.parameters import Shape
+from spikeserve.models.spec import Coding, Scores
+from spikeserve.models.spec.onnx_contract import AxisLayout, OutputKind
+from spikeserve.models.spec.parameters import Shape
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The trial of an ONNX file: it is read, its contract found, and a dry run made. See `isolated`, which runs this.
 
-python -m training.importers.onnx.trial      reads what is asked from the standard input, and answers on the output
+python -m spikeserve.training.importers.onnx.trial      reads what is asked from the standard input, and answers on the output
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import IO
 
 from pydantic import TypeAdapter
 
-from models.bundle.dry_run import verify
-from models.engines.onnx.external import ContractEngine
-from models.errors import SpikeserveError
-from models.isolated import limit_this_process
-from training.importers.onnx.contract import contract_of
-from training.importers.onnx.file import OnnxFile
-from training.importers.onnx.isolated import Trial, write_answer
-from training.importers.onnx.said import Said
+from spikeserve.models.bundle.dry_run import verify
+from spikeserve.models.engines.onnx.external import ContractEngine
+from spikeserve.models.errors import SpikeserveError
+from spikeserve.models.isolated import limit_this_process
+from spikeserve.training.importers.onnx.contract import contract_of
+from spikeserve.training.importers.onnx.file import OnnxFile
+from spikeserve.training.importers.onnx.isolated import Trial, write_answer
+from spikeserve.training.importers.onnx.said import Said
 
 
 def tried(path: Path, said: Said) -> Trial:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.engines import Engine
-from models.spec.network import Network
-from training.data.datasets import Dataset
-from training.report.epochs import Epoch
-from training.report.evaluate import Evaluation
-from training.report.plots.confusion import save_confusion
-from training.report.plots.curves import save_curves, save_gradients
-from training.report.plots.feature_maps import convolutions, save_feature_maps
-from training.report.plots.firing_rates import SAMPLES, neuron_rates, save_firing_rates
-from training.report.plots.membranes import save_membranes
-from training.report.plots.raster import save_raster
-from training.report.plots.recorded import RecordedSample
+from spikeserve.models.engines import Engine
+from spikeserve.models.spec.network import Network
+from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.report.epochs import Epoch
+from spikeserve.training.report.evaluate import Evaluation
+from spikeserve.training.report.plots.confusion import save_confusion
+from spikeserve.training.report.plots.curves import save_curves, save_gradients
+from spikeserve.training.report.plots.feature_maps import convolutions, save_feature_maps
+from spikeserve.training.report.plots.firing_rates import SAMPLES, neuron_rates, save_firing_rates
+from spikeserve.training.report.plots.membranes import save_membranes
+from spikeserve.training.report.plots.raster import save_raster
+from spikeserve.training.report.plots.recorded import RecordedSample
 
 __all__ = ["save_plots"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from models.engines.base import Counts
-from training.report.plots.style import drawn, heading, shortened
+from spikeserve.models.engines.base import Counts
+from spikeserve.training.report.plots.style import drawn, heading, shortened
 
 MOST_NUMBERED = 30  # classes whose cells have room for a number
 MOST_NAMED = 60  # classes whose names have room beside the axes

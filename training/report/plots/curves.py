@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from training.report.epochs import Epoch
-from training.report.plots.style import BLUE, GREY, VERMILION, apply_log, drawn, heading, shortened
+from spikeserve.training.report.epochs import Epoch
+from spikeserve.training.report.plots.style import BLUE, GREY, VERMILION, apply_log, drawn, heading, shortened
 
 
 def save_curves(epochs: Sequence[Epoch], path: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from models.spec import Coding
-from training.report.plots.recorded import RecordedSample
-from training.report.plots.style import INTENSITY, SAME, TimeAxis, drawn, heading, size_of
+from spikeserve.models.spec import Coding
+from spikeserve.training.report.plots.recorded import RecordedSample
+from spikeserve.training.report.plots.style import INTENSITY, SAME, TimeAxis, drawn, heading, size_of
 
 MOST_CHANNELS = 16
 SLICES = 4

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from models.coding import encode
-from models.engines import Engine, Record
-from models.spec.network import FloatArray
-from training.data.datasets import Split
-from training.report.plots.style import BLUE, VERMILION, drawn, heading, size_of
+from spikeserve.models.coding import encode
+from spikeserve.models.engines import Engine, Record
+from spikeserve.models.spec.network import FloatArray
+from spikeserve.training.data.datasets import Split
+from spikeserve.training.report.plots.style import BLUE, VERMILION, drawn, heading, size_of
 
 SAMPLES = 256  # at most, of the test split
 MAX_RASTER = 2**24  # neurons times steps times samples that are recorded at once, 64 MiB of spikes

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec.neurons import Adaptive
-from models.spec.nodes import Spiking
-from training.report.plots.recorded import RecordedSample
-from training.report.plots.style import BLUE, GREY, VERMILION, counted, drawn, heading, size_of
+from spikeserve.models.spec.neurons import Adaptive
+from spikeserve.models.spec.nodes import Spiking
+from spikeserve.training.report.plots.recorded import RecordedSample
+from spikeserve.training.report.plots.style import BLUE, GREY, VERMILION, counted, drawn, heading, size_of
 
 
 def save_membranes(sample: RecordedSample, title: str, path: Path) -> None:

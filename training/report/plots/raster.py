@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from models.spec import Coding
-from training.report.plots.recorded import RecordedSample
-from training.report.plots.style import (
+from spikeserve.models.spec import Coding
+from spikeserve.training.report.plots.recorded import RecordedSample
+from spikeserve.training.report.plots.style import (
     BLUE,
     GREY,
     INTENSITY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.report.plots.style import BLUE, GREY, VERMILION, apply_log, drawn, heading
+from spikeserve.training.report.plots.style import BLUE, GREY, VERMILION, apply_log, drawn, heading
 
 
 def save_rate_range(

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.coding import DenseInputs, encode
-from models.engines import Engine, Record
-from models.spec import Spec
-from models.spec.network import FloatArray, Network
-from training.report.plots.style import TimeAxis
+from spikeserve.models.coding import DenseInputs, encode
+from spikeserve.models.engines import Engine, Record
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.network import FloatArray, Network
+from spikeserve.training.report.plots.style import TimeAxis
 
 
 @dataclass(frozen=True)

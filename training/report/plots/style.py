@@ -13,8 +13,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from models.spec import Spec
-from models.spec.parameters import Shape, show
+from spikeserve.models.spec import Spec
+from spikeserve.models.spec.parameters import Shape, show
 
 # Okabe and Ito, "Color Universal Design", 2008, in the order in which lines take them.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.spec import Coding
-from models.spec.network import Network
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
 from tests.bundles import publish
 from tests.networks import network_of, regression, toy
 from tests.serving import Process, running

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from models.bundle import File
-from models.spec import Coding
-from models.spec.network import Network
-from models.version import VERSION
+from spikeserve.models.bundle import File
+from spikeserve.models.spec import Coding
+from spikeserve.models.spec.network import Network
+from spikeserve.models.version import VERSION
 from tests.bundles import publish
 from tests.networks import toy
 from tests.service.infer_requests import INFER, outputs, request
