@@ -1,4 +1,4 @@
-# The serving image. It copies models/ and service/ only; training and its libraries stay outside.
+# The serving image. It copies models/, service/ and the command only; training and its libraries stay outside.
 #
 #   docker build -t spikeserve .                          CPU: ONNX Runtime, no PyTorch
 #   docker build -t spikeserve:gpu --target gpu .         CUDA: PyTorch as well; run it with --gpus all
@@ -11,7 +11,7 @@
 #
 #   docker run --read-only -p 8000:8000 -v "$PWD/repository:/repository:ro" -e SPIKESERVE_REPOSITORY=/repository spikeserve
 #
-# Nothing is written at run time. A setting is an environment variable, or an argument as `python -m spikeserve.service` takes it.
+# Nothing is written at run time. A setting is an environment variable, or an argument as `spikeserve serve` takes it.
 
 FROM python:3.13-slim AS packages
 COPY requirements/serve.txt /requirements/
@@ -41,6 +41,8 @@ FROM packages AS app
 WORKDIR /app
 COPY models/ models/
 COPY service/ service/
+# The command, and links: spikeserve/models is models/, and so on.
+COPY spikeserve/ spikeserve/
 # The kernels are compiled for the processor that builds the image; on another they compile again at start, in some ten
 # seconds. All is made readable by the image's user, whatever the umask of the checkout.
 RUN /opt/venv/bin/python -c "from spikeserve.models.engines.event.warm import compile_kernels; compile_kernels()" \

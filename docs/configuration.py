@@ -21,7 +21,7 @@ HEAD = f"""\
 Each setting is a flag of `spikeserve serve`, such as `--max-samples 64`, or an environment variable, such as
 `{ENVIRONMENT_PREFIX}MAX_SAMPLES=64`. A flag wins. An empty variable counts as not set, except for keys, where it
 stops the start. A mistake in a setting is one sentence and exit status 2. `spikeserve serve --help` prints the same
-list. `./scripts/serve` and `python -m spikeserve.service` take the same flags.
+list. `./scripts/serve` and `spikeserve serve` take the same flags.
 
 | flag | default | values | meaning |
 |---|---|---|---|

@@ -1,4 +1,4 @@
-"""`python -m spikeserve.service`, which is `spikeserve serve`. Signal handlers are set first, since the imports take a second."""
+"""`spikeserve serve`, and `python -m spikeserve.service`. Signal handlers are set first: the imports take a second."""
 
 from __future__ import annotations
 

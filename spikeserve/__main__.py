@@ -6,19 +6,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 REFUSED, USAGE = 1, 2
 VERSION = "--version"
 # What each package needs, an extra of pyproject.toml.
 EXTRAS = {"service": "serve", "training": "train", "service.batch": "ray"}
-HOME = Path(__file__).resolve().parents[1]  # the folder that holds this package and the others
 
 
 @dataclass(frozen=True)
 class Command:
-    """A sub-command: `package` runs it by its `main`, which is given `words` and then the user's arguments."""
+    """A sub-command: the `main` of `package` runs it, and is given `words` and then the user's arguments."""
 
     summary: str
     package: str
@@ -39,7 +37,7 @@ COMMANDS: Mapping[str, Command] = {
     "push": Command("copy a bundle to a repository elsewhere, such as a bucket", "models.bundle.push"),
     "lr-range": Command("find a learning rate", "training", ("lr-range",)),
     "batch": Command("predict files of samples, in parts, on a Ray cluster", "service.batch"),
-    "completion": Command("print a script that completes this command in bash, zsh or fish", "spikeserve.completion"),
+    "completion": Command("print a script that completes this command in bash, zsh or fish", "completion"),
 }
 
 
@@ -63,16 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run a sub-command, or print the version; raises ModuleNotFoundError where a package that it needs is missing."""
     package = package_of(name, arguments)
-    for each in ("models", *({package} & EXTRAS.keys())):
-        if place := other_place(each):
-            return _refused(
-                f"'{each}' is {place} here, expected the package that Spikeserve has in {HOME}; it is found first "
-                "because of PYTHONPATH, or because `python -m` looks in the current folder: take it off that path"
-            )
     if name == VERSION:
-        print(import_module("models.version").VERSION)
+        print(import_module("spikeserve.models.version").VERSION)
         return 0
-    module = import_module(f"{package}.__main__" if package in EXTRAS else package)
+    module = import_module(f"spikeserve.{package}.__main__" if package in EXTRAS else f"spikeserve.{package}")
     return int(module.main([*COMMANDS[name].words, *arguments]) or 0)
 
 
@@ -84,26 +76,12 @@ def package_of(name: str, arguments: Sequence[str]) -> str:
     return COMMANDS[name].package if name in COMMANDS else "models"
 
 
-def other_place(package: str) -> str | None:
-    """Return where Python finds `package` if that is not beside this one; None where it is ours, or there is none."""
-    found = find_spec(package)  # which runs no code
-    if found is None:
-        return None
-    places = [*(found.submodule_search_locations or ()), *([found.origin] if found.origin else [])]
-    ours = any(Path(place).resolve().is_relative_to(HOME.joinpath(*package.split("."))) for place in places)
-    return None if ours else places[-1]
-
-
 def missing(name: str, arguments: Sequence[str], module: str) -> str | None:
-    """Return what a user is told of a module that is not there; None where only a fault of the code can be why."""
-    top = module.partition(".")[0]
-    if top in ("models", *EXTRAS):
-        return (
-            f"{name} needs the module '{module}', which is not in {HOME}: if another package has put its '{top}' "
-            "there, install spikeserve in an environment of its own"
-        )
+    """Write the sentence for a module that is not installed; None where only a fault of the code can be why."""
     extra = EXTRAS.get(package_of(name, arguments))
-    if extra is None or top == "spikeserve":
+    if module == f"spikeserve.{package_of(name, arguments)}":
+        return f"{name} is not part of this installation, which lacks '{module}'"
+    if extra is None or module.partition(".")[0] == "spikeserve":
         return None
     return f"{name} needs the extra {extra}: pip install 'spikeserve[{extra}]' (there is no module '{module}')"
 

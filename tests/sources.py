@@ -10,6 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
+OURS = ("spikeserve.models", "spikeserve.service", "spikeserve.training")  # each a link to a folder of the root
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -32,12 +33,17 @@ def imported_by(source: str, package: str) -> set[str]:
 
 
 def imports(file: str) -> set[str]:
-    """Return the modules that a file imports, each with the packages that hold it."""
-    return imported_by((ROOT / file).read_text(), ".".join(Path(file).parent.parts))
+    """List the modules that a file imports, each with its parents; ours go by their folders, such as `models.spec`."""
+    found = imported_by((ROOT / file).read_text(), ".".join(Path(file).parent.parts))
+    ours = {name for name in found if name.startswith(OURS)}
+    others = found - ours
+    if ours and not any(name.startswith("spikeserve.") for name in others):
+        others -= {"spikeserve"}  # which is there as their parent
+    return others | {name.removeprefix("spikeserve.") for name in ours}
 
 
 def module_name(file: str) -> str:
-    """Return the name that a file is imported by."""
+    """Name the module of a file, by its folder: `spikeserve.models.spec` is `models.spec`."""
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 

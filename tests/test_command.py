@@ -1,4 +1,4 @@
-"""The command `spikeserve`: each sub-command is the code that `python -m service` or `python -m training` runs."""
+"""The command `spikeserve`: each sub-command is the code that the service or training runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typer.core import TyperGroup
 
 from spikeserve import completion
 from spikeserve.__main__ import COMMANDS, main, package_of
+from spikeserve.training.__main__ import app
 from tests.pages import section
-from tests.sources import PROJECT, ROOT
-from training.__main__ import app
+from tests.sources import OURS, PROJECT, ROOT
 
 SCRIPTS = {"bash": completion.bash, "zsh": completion.zsh, "fish": completion.fish}
 
@@ -55,9 +55,10 @@ def test_the_page_of_the_command_has_a_row_for_each_and_each_example() -> None:
 def test_the_top_of_the_command_loads_no_library_of_serving_or_training() -> None:
     program = "import sys; from spikeserve.__main__ import main; main(['--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
-    assert "spikeserve" in loaded
-    assert loaded & {"models", "service", "training", "torch", "typer", "fastapi", "pydantic", "httpx"} == set()
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "spikeserve.__main__" in loaded
+    libraries = {"torch", "typer", "fastapi", "pydantic", "httpx", *OURS}
+    assert [name for name in loaded if name.startswith(tuple(libraries))] == []
 
 
 def test_a_folder_is_checked_by_the_service_and_a_file_by_training(tmp_path: Path) -> None:

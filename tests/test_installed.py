@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from models.version import VERSION
+from spikeserve.models.version import VERSION
 from tests.installed import PACKAGES, Environment, build_wheel, install
 from tests.serving import Process
 from tests.sources import ROOT
@@ -48,7 +48,7 @@ def own(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     here = {
-        path.relative_to(ROOT).as_posix()
+        f"spikeserve/{path.relative_to(ROOT).as_posix().removeprefix('spikeserve/')}"
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
@@ -56,7 +56,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path
     with ZipFile(wheel) as file:
         held = {name for name in file.namelist() if ".dist-info/" not in name}
     assert held == here
-    assert {f"{package}/py.typed" for package in PACKAGES} <= held
+    assert "spikeserve/py.typed" in held
     assert wheel.stat().st_size < MAX_WHEEL_BYTES
 
 
@@ -72,35 +72,24 @@ def test_a_server_starts_beside_a_users_own_models_service_and_training(server: 
 
 
 def test_bundles_are_checked_and_keys_made_there_too(server: Environment, own: Path) -> None:
-    bundle = server.packages / "models/pretrained/digits/1"
+    bundle = server.packages / "spikeserve/models/pretrained/digits/1"
     checked = server.run("check", bundle, "--engine", "reference", cwd=own)
     assert checked.stdout == "digits 1: ok, on the engine reference\n1 of 1 can be served\n", checked.stderr
     assert server.run("keys", cwd=own).returncode == 0
     assert server.run("--version", cwd=own).stdout == f"{VERSION}\n"
 
 
-@pytest.mark.parametrize("how", ["current folder", "PYTHONPATH"])
-def test_another_package_that_is_found_first_is_one_sentence(server: Environment, own: Path, how: str) -> None:
-    if how == "PYTHONPATH":
-        done = server.run("serve", cwd=own, PYTHONPATH=str(own))
-    else:
-        done = server.run("serve", cwd=own, program=("-m", "spikeserve"))
-    assert done.returncode == 1
-    assert re.fullmatch(r"spikeserve: 'models' is (.*) here, expected the package that .*\n", done.stderr)
-    assert str(own / "models") in done.stderr
-    assert str(server.packages) in done.stderr
+def test_the_library_is_found_beside_a_users_own_packages(server: Environment, own: Path) -> None:
+    # The packages of training are those of this environment, behind the wheel's own.
+    here = next(path for path in sys.path if Path(path).name == "site-packages")
+    program = "from spikeserve.training.library import LIF; print(LIF(3, decay=0.5))"
+    done = server.run(cwd=own, program=("-c", program), PYTHONPATH=f"{own}:{here}")
+    assert done.stdout.startswith("LIF("), done.stderr
 
 
-def test_a_package_that_another_has_written_over_is_one_sentence(server: Environment, tmp_path: Path) -> None:
-    hidden = (server.packages / "service/process").rename(server.packages / "service/moved")
-    try:
-        done = server.run("serve", cwd=tmp_path)
-    finally:
-        hidden.rename(server.packages / "service/process")
-    assert done.stderr == (
-        f"spikeserve: serve needs the module 'service.process', which is not in {server.packages}: if another package "
-        "has put its 'service' there, install spikeserve in an environment of its own\n"
-    )
+def test_the_wheel_adds_one_name_to_its_environment(wheel: Path) -> None:
+    with ZipFile(wheel) as file:
+        assert {name.partition("/")[0] for name in file.namelist()} == {"spikeserve", f"spikeserve-{VERSION}.dist-info"}
 
 
 def test_a_command_whose_extra_is_missing_says_which(client: Environment, server: Environment, tmp_path: Path) -> None:

@@ -72,14 +72,25 @@ def test_in_models_only_the_named_files_import_a_library_that_serving_lacks(libr
 @pytest.mark.parametrize("packages", [("models",), ("models", "service")])
 def test_all_that_serves_imports_where_torch_and_onnx_are_missing(packages: tuple[str, ...]) -> None:
     left_out = MAY_IMPORT_TORCH | MAY_IMPORT_ONNX
-    modules = [module_name(file) for file in files(*packages) if file not in left_out]
-    modules = [module for module in modules if not module.startswith("service.batch.")]  # which needs the extra ray
+    modules = [f"spikeserve.{module_name(file)}" for file in files(*packages) if file not in left_out]
+    batch = "spikeserve.service.batch."  # which needs the extra ray
+    modules = [module for module in modules if not module.startswith(batch)]
     run_python(
         "import importlib, sys\n"
-        "for name in ('torch', 'onnx', 'training'): sys.modules[name] = None\n"  # importing one is an ImportError
+        # Importing a name whose module is None is an ImportError.
+        "for name in ('torch', 'onnx', 'spikeserve.training'): sys.modules[name] = None\n"
         "for name in sys.argv[1:]: importlib.import_module(name)",
         *modules,
     )
+
+
+def test_no_file_imports_a_package_by_its_folder_alone() -> None:
+    # `models` for `spikeserve.models` works in a checkout, but not where the wheel is installed.
+    folders = {"models", "service", "training"}
+    everything = files("benchmarks", "deploy", "docs", "examples", "spikeserve", "tests", *folders)
+    assert {
+        file: found for file in everything if (found := imported_by((ROOT / file).read_text(), "x") & folders)
+    } == {}
 
 
 def test_the_client_needs_numpy_httpx_and_websockets() -> None:
@@ -91,8 +102,8 @@ def test_the_client_needs_numpy_httpx_and_websockets() -> None:
 
 
 def test_the_engines_can_be_named_without_loading_torch_or_onnx() -> None:
-    loaded = run_python("import sys, models.engines; print(*sys.modules)").split()
-    assert "models.engines" in loaded
+    loaded = run_python("import sys, spikeserve.models.engines; print(*sys.modules)").split()
+    assert "spikeserve.models.engines" in loaded
     assert {"torch", "onnx"} & set(loaded) == set()
 
 
@@ -141,12 +152,12 @@ def dockerfile() -> list[list[str]]:
     return [line.split() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 
 
-def test_the_image_copies_models_service_and_requirements_and_nothing_else() -> None:
+def test_the_image_copies_models_service_the_command_and_requirements_and_nothing_else() -> None:
     copied = set()
     for instruction, *words in dockerfile():
         if instruction in {"COPY", "ADD"} and not any(word.startswith("--from=") for word in words):
             copied |= {word.split("/")[0] for word in words[:-1] if not word.startswith("--")}
-    assert copied == {"models", "service", "requirements"}
+    assert copied == {"models", "service", "spikeserve", "requirements"}
     admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert admitted == copied
 

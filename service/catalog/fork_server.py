@@ -220,9 +220,9 @@ def main(engine: str) -> None:
 
             compile_kernels()
         elif engine == EngineName.ONNX:
-            pass
+            import spikeserve.models.engines.onnx.engine
         elif engine == EngineName.TORCH:
-            import models.engines.torch.engine  # noqa: F401
+            import spikeserve.models.engines.torch.engine  # noqa: F401
     gc.freeze()  # collecting garbage in a forked process would copy the pages of what was imported
     with suppress(BrokenPipeError):  # the parent has ended
         ForkServer().serve()

@@ -37,7 +37,7 @@ AHEAD_BYTES = 2**18  # of messages that wait for the application, beyond which n
 AHEAD_MESSAGES = 256  # the same
 
 log = structlog.get_logger()
-quiet = logging.getLogger("service.websockets")
+quiet = logging.getLogger("spikeserve.websockets")
 quiet.setLevel(logging.WARNING)
 
 

@@ -109,9 +109,9 @@ def _copy(root: Path, copy: Path) -> None:
     names = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout.split("\0")
     kernels = [path.relative_to(root).as_posix() for path in root.glob("models/**/__pycache__/*.nb[ic]")]
     for name in filter(None, [*names, *kernels]):
-        if (root / name).is_file():
+        if (root / name).is_file() or (root / name).is_symlink():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, copy / name)
+            shutil.copy2(root / name, copy / name, follow_symlinks=False)
 
 
 def _try_all(mutants: Sequence[Mutant], root: Path, copies: Sequence[Path], timeout: float) -> Counter[Outcome]:

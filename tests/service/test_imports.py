@@ -10,7 +10,7 @@ from tests.serving import ROOT
 
 PROGRAM = """
 import sys, warnings
-for name in ("torch", "torchvision", "sklearn", "training", "onnx", "onnxruntime"):
+for name in ("torch", "torchvision", "sklearn", "spikeserve.training", "onnx", "onnxruntime"):
     sys.modules[name] = None  # importing it is an ImportError
 warnings.simplefilter("ignore")
 import spikeserve.service.app
@@ -18,13 +18,13 @@ from fastapi.testclient import TestClient
 from pathlib import Path
 from spikeserve.service.settings import Settings
 
-with TestClient(service.app.create_app(Settings(repository=Path(sys.argv[1])))) as client:
+with TestClient(spikeserve.service.app.create_app(Settings(repository=Path(sys.argv[1])))) as client:
     while client.get("/health/ready").status_code == 503:
         pass
     answer = client.post("/predict", json={"inputs": [[0, 1]]}).json()
     assert answer["engine"] == "event", answer
     assert answer["predictions"][0]["spike_counts"] == [0, 3], answer
-assert not any(module and name.split(".")[0] in ("torch", "training") for name, module in sys.modules.items())
+assert not any(module and name.startswith(("torch", "spikeserve.training")) for name, module in sys.modules.items())
 """
 
 
@@ -36,8 +36,8 @@ def test_a_request_is_answered_where_torch_training_and_onnx_are_not(repository:
 
 def test_importing_the_app_does_nothing_and_brings_in_no_torch() -> None:
     program = (
-        "import sys, service.app, service.process.command_line\n"
-        "assert not {'torch', 'training', 'onnx', 'onnxruntime'} & sys.modules.keys()\n"
+        "import sys, spikeserve.service.app, spikeserve.service.process.command_line\n"
+        "assert not {'torch', 'spikeserve.training', 'onnx', 'onnxruntime'} & sys.modules.keys()\n"
         "import structlog\n"
         "assert not structlog.is_configured()\n"
     )

@@ -1,4 +1,4 @@
-"""`python -m spikeserve.training` as a user types it: in a process of its own, or in this one, which has imported all of it."""
+"""`spikeserve fit` and the like as a user types them: each in a process, or in this one, where all is imported."""
 
 from __future__ import annotations
 

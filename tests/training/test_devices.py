@@ -125,8 +125,8 @@ def children(process: int) -> list[int]:
 @pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C in a terminal", "the first process alone"])
 def test_an_interrupt_ends_all_processes_and_keeps_the_best(group: bool, stripes: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "spikeserve.training", *RUN, "--file", str(stripes), "--epochs", "9999", "--patience", "9999",
-         "--devices", "2"],
+        [sys.executable, "-m", "spikeserve.training", *RUN, "--file", str(stripes), "--epochs", "9999",
+         "--patience", "9999", "--devices", "2"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A shell has what it runs in the background ignore interrupts, and a child does so too.

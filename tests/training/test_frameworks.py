@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -309,18 +311,21 @@ def test_what_an_authors_code_raises_is_told_with_its_line(
         load_network("faulty:net")
 
 
-@pytest.mark.parametrize("entry", ["models:make", "models.net:make", "of_mine:make"])
-def test_a_module_whose_name_a_package_of_ours_has_is_told_so(
-    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # the current directory is put before it
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/net.py").write_text("def make():\n    pass\n")
-    (tmp_path / "of_mine.py").write_text("from spikeserve.models.net import make\n")
-    hidden = "'models' is a package of Spikeserve's own, which hides yours of that name: give yours another"
-    with pytest.raises(InvalidEntry, match=hidden):
-        load_network(entry)
+@pytest.mark.parametrize("entry", ["models:make", "models.net:make", "training:make"])
+def test_a_users_own_modules_may_have_the_names_of_our_folders(entry: str, tmp_path: Path) -> None:
+    for name in ("models/__init__", "models/net", "service", "training"):
+        (tmp_path / f"{name}.py").parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text("from torch import nn\n\ndef make():\n    return nn.Linear(3, 2)\n")
+    program = (
+        "import sys; from spikeserve.training.importers.frameworks.entry import load_network; "
+        f"print(load_network('{entry}'), sys.modules['{entry.partition(':')[0]}'].__file__)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("Linear(in_features=3, out_features=2, bias=True)"), done.stderr
+    assert str(tmp_path) in done.stdout
 
 
 def test_rules_for_classes_that_a_release_has_not_yet_are_left_out() -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from spikeserve.models.bundle import Bundle
 from spikeserve.models.coding import DenseInputs
 from spikeserve.models.engines.reference import ReferenceEngine
+from spikeserve.training import library
 from spikeserve.training.errors import InvalidConfig, InvalidData, NotConvertible
 from spikeserve.training.library import LI, LIF, CubaLIF, Delay, PerStep, membrane_loss, publish, spike_loss
 from tests.pages import ROOT, block_with, section
@@ -32,8 +33,8 @@ def moves(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_public_names_are_what_all_says() -> None:
-    public = {name for name in vars(training.library) if not name.startswith("_") and name != "annotations"}
-    assert public == set(training.library.__all__)
+    public = {name for name in vars(library) if not name.startswith("_") and name != "annotations"}
+    assert public == set(library.__all__)
 
 
 def test_a_layer_steps_as_its_equations_say() -> None:

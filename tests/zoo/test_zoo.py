@@ -1,6 +1,6 @@
 """Networks as people write them: each is imported, verified, asked over HTTP and compared with its author's own run.
 
-`networks.py` is the table, README.md says where each is from. The commands of `python -m spikeserve.training` run in this process,
+`networks.py` is the table, README.md says where each is from. The commands of training run in this process,
 all models go into one repository, and one service answers for all of them on its default engine.
 """
 

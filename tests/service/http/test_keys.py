@@ -305,7 +305,7 @@ def test_serving_writes_no_file(repository: Path) -> None:
         "import resource, runpy, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "sys.argv = ['service', *sys.argv[1:]]\n"
-        "runpy.run_module('service', run_name='__main__')\n"
+        "runpy.run_module('spikeserve.service', run_name='__main__')\n"
     )
     command = [sys.executable, "-B", "-c", program, "--port", "0", "--repository", str(repository)]
     environment = os.environ | {"HOME": "/nonexistent"}

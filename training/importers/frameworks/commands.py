@@ -1,4 +1,4 @@
-"""`python -m spikeserve.training import snntorch|spikingjelly|norse|sinabs`, and `verify` against the framework's own module."""
+"""`spikeserve import snntorch|spikingjelly|norse|sinabs`, and `verify` against the framework's own module."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from spikeserve.training.errors import InvalidEntry
 from spikeserve.training.importers.frameworks.checkpoint import Weights, first_line
 
 NOT_THEIRS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parent), "<")
-OURS = {"models", "service", "spikeserve", "training"}  # top-level packages, which are imported before the caller's
 HINTS = {  # what code for an older release of a framework runs into
     "spikingjelly.clock_driven": "since 0.0.0.0.13 its name is spikingjelly.activation_based, and what was "
     "MultiStepLIFNode(…) is LIFNode(…, step_mode='m') there",
@@ -42,11 +41,10 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # the author's own code may raise anything
-        hidden = _hidden(error.name or "") if isinstance(error, ImportError) else ""
-        raise InvalidEntry(f"entry: '{module_name}' cannot be imported: {_told(error)}{hidden}") from error
+        raise InvalidEntry(f"entry: '{module_name}' cannot be imported: {_told(error)}") from error
     factory = getattr(module, factory_name, None)
     if factory is None:
-        raise InvalidEntry(f"entry: '{module_name}' has no '{factory_name}'{_hidden(module_name)}")
+        raise InvalidEntry(f"entry: '{module_name}' has no '{factory_name}'")
     try:
         network = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     except (Exception, SystemExit) as error:
@@ -65,14 +63,6 @@ def load_network(entry: str, weights: Weights | Path | None = None) -> nn.Module
     if weights is not None:
         (Weights(weights) if isinstance(weights, Path) else weights).load_into(network)
     return _with_plain_weights(network).requires_grad_(False)
-
-
-def _hidden(module_name: str) -> str:
-    """Return why a module of the current directory is not found; empty unless its name is that of a package of ours."""
-    name = module_name.partition(".")[0]
-    if name not in OURS or not (Path(name).is_dir() or Path(f"{name}.py").is_file()):
-        return ""
-    return f"; '{name}' is a package of Spikeserve's own, which hides yours of that name: give yours another"
 
 
 def _with_plain_weights(network: nn.Module) -> nn.Module:

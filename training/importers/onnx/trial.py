@@ -1,6 +1,6 @@
 """The trial of an ONNX file: it is read, its contract found, and a dry run made. See `isolated`, which runs this.
 
-python -m spikeserve.training.importers.onnx.trial      reads what is asked from the standard input, and answers on the output
+python -m spikeserve.training.importers.onnx.trial      reads the question from its input, and answers on its output
 """
 
 from __future__ import annotations
