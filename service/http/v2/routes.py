@@ -32,7 +32,7 @@ _errors = partial(
     ERRORS
     | {
         400: "The request breaks the protocol, or does not fit the model.",
-        403: "A browser sent the request from a page of an origin that is not allowed, or the path needs an admin's key.",
+        403: "A browser sent the request from a page of another origin, or the path needs an admin's key.",
     },
 )
 
