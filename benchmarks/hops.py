@@ -25,7 +25,7 @@ from spikeserve.service.process.command_line import listen
 from spikeserve.service.process.server import Server
 from spikeserve.service.settings import Settings
 
-ROOT = Path(__file__).parents[1]
+OURS = Path(__file__).parents[1] / "spikeserve"
 INSIDE = "models/engines/"
 UNCOUNTED = 5  # requests before the one that is noted: the first of a connection takes a longer way
 
@@ -40,8 +40,8 @@ class Trace:
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         """Note a call, as `sys.setprofile` asks."""
         code = frame.f_code
-        if self.on and event == "call" and code.co_filename.startswith((f"{ROOT}/service", f"{ROOT}/models")):
-            self.calls.append((Path(code.co_filename).relative_to(ROOT).as_posix(), code.co_qualname))
+        if self.on and event == "call" and code.co_filename.startswith((f"{OURS}/service", f"{OURS}/models")):
+            self.calls.append((Path(code.co_filename).relative_to(OURS).as_posix(), code.co_qualname))
 
 
 def ask(port: int, trace: Trace) -> None:
