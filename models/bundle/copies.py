@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spikeserve.models.bundle import DEFAULT_LIMITS
@@ -91,7 +91,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def remove(folder: Path, name: str, version: int) -> None:
-    """Remove a version's copy, whose folder's lock is held, whole or not at all."""
+    """Remove a version's copy, whole or not at all, and with the last one the model's folder.
+
+    The caller holds the folder's lock.
+    """
     outgoing = Path(tempfile.mkdtemp(prefix=OUTGOING, dir=folder / name))
     (folder / name / str(version)).rename(outgoing / str(version))
     shutil.rmtree(outgoing)
+    with suppress(OSError):  # it holds other versions
+        (folder / name).rmdir()

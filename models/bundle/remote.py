@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -152,12 +152,7 @@ class Remote:
         there is none: S3 and Google's can.
         """
         version = self._claimed(name)
-        try:
-            folder = folder_of(version)
-        except BaseException:
-            self._release(name, version)
-            raise
-        self._put(name, version, folder)
+        self._put(name, version, folder_of)
         return version
 
     def push(self, name: str, version: int, folder: Path) -> bool:
@@ -179,7 +174,7 @@ class Remote:
                 f"version: '{name}' version {version} at {self.url} is being written by somebody, or was left behind: "
                 f"expected another version, or remove {name}/{version}/ there"
             )
-        self._put(name, version, folder)
+        self._put(name, version, lambda _: folder)
         return True
 
     def _claimed(self, name: str) -> int:
@@ -206,16 +201,22 @@ class Remote:
                 return False
         return True
 
-    def _put(self, name: str, version: int, folder: Path) -> None:
-        target = f"{self.root}/{name}/{version}"
-        with self._failing():
+    def _put(self, name: str, version: int, folder_of: Callable[[int], Path]) -> None:
+        """Write the files of a claimed version, bundle.json last; if one fails, none of them is left, nor the claim."""
+        target, written = f"{self.root}/{name}/{version}", [CLAIM]
+        try:
+            folder = folder_of(version)
             for file in [*listed(folder / MANIFEST), MANIFEST]:
-                self.files.put_file(str(folder / file), f"{target}/{file}")
-        self._release(name, version)
-
-    def _release(self, name: str, version: int) -> None:
+                written.append(file)
+                with self._failing():
+                    self.files.put_file(str(folder / file), f"{target}/{file}")
+        except BaseException:
+            for file in reversed(written):
+                with suppress(Exception):  # the storage may be out of reach, which is why it failed
+                    self.files.rm_file(f"{target}/{file}")
+            raise
         with self._failing():
-            self.files.rm_file(f"{self.root}/{name}/{version}/{CLAIM}")
+            self.files.rm_file(f"{target}/{CLAIM}")
 
     def _listed(self, *files: str) -> dict[str, set[int]]:
         """Return the versions of each model that hold one of the files."""

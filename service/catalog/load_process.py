@@ -78,8 +78,9 @@ class Server:
         self.numbers = count(1)
         self.awaited: dict[int, Future[dict[str, Any]]] = {}
         self.open = True
+        self.reader = Thread(target=self._read, name="loads", daemon=True)
         try:
-            Thread(target=self._read, name="loads", daemon=True).start()
+            self.reader.start()
         except RuntimeError as error:
             self.process.kill()
             self.process.wait()

@@ -17,7 +17,6 @@ import asyncio
 from asyncio import Future, Task
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from multiprocessing import parent_process
 from time import monotonic
 
 import structlog
@@ -36,10 +35,6 @@ from spikeserve.service.settings import Settings, chosen_versions
 from spikeserve.service.telemetry.record import VersionRecord
 
 log = structlog.get_logger()
-
-AT_START = (
-    60.0  # seconds for which it is enough for a worker that its supervisor has looked into a repository elsewhere
-)
 
 Found = Mapping[str, Mapping[int, Fingerprint]]  # the versions in the repository, by model and version
 
@@ -73,7 +68,7 @@ class Registry:
         Versions that were verified are loaded on the threads of `loaders`.
         """
         repository = ModelRepository(settings.folder)
-        copied = refresh(settings, AT_START if parent_process() else 0.0)
+        copied = refresh(settings)
         try:
             found = scan(repository)
             of_repository = repository.default()

@@ -336,6 +336,15 @@ def test_no_link_in_a_repository_is_followed(tmp_path: Path) -> None:
             repository.read("toy")
 
 
+def test_a_link_named_default_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "named").write_text("toy")
+    repository = ModelRepository(tmp_path)
+    (tmp_path / "default").symlink_to(tmp_path / "named")
+    assert repository.default() is None
+    (tmp_path / "named").rename(tmp_path / "default")
+    assert repository.default() == "toy"
+
+
 def test_a_fingerprint_changes_with_the_files(folder: Path) -> None:
     repository, name, version = ModelRepository(folder.parents[1]), folder.parent.name, int(folder.name)
     before = repository.fingerprint(name, version)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spikeserve.models.coding import (
     DenseInputs,
+    EventCoder,
     EventInputs,
     Events,
     Inputs,
@@ -24,7 +25,7 @@ from spikeserve.models.coding import (
 from spikeserve.models.engines import EngineName, blocks, create
 from spikeserve.models.engines.event import EventEngine, signals
 from spikeserve.models.errors import InvalidInput
-from spikeserve.models.spec import Coding, OutOfRange, Spec
+from spikeserve.models.spec import Coding, EventBinning, EventRule, OutOfRange, Spec
 from spikeserve.models.spec.network import Network
 from tests.networks import Case, dyadic_cases, network_of, toy
 from tests.same import EVERYTHING, assert_same, assert_same_state
@@ -120,6 +121,41 @@ def test_events_encode_to_what_their_raster_does(
     inputs = encode_events(events, task)
     assert isinstance(inputs, EventInputs)
     assert_dense(inputs, encode(rasterise(events, task), task))
+
+
+@pytest.mark.parametrize("rule", EventRule)
+def test_what_a_sensor_sees_at_a_unit_whose_scale_is_0_is_no_event(rule: EventRule) -> None:
+    binned = EventBinning(step_us=1000, sensor=(2,), polarity="merged", rule=rule)
+    task = spec(scale=(2.0, 0.0), events=binned)
+    t, unit = np.array([[0, 0, 2, 3], [0, 1, 1, 0]])
+    inputs = EventCoder(task).encode(t, unit, np.ones(4, np.int64), 4)
+    assert isinstance(inputs, EventInputs)
+    assert_dense(inputs, encode(rasterise([Events(t, unit)], task), task))
+    assert (inputs.unit.tolist(), inputs.value.tolist(), inputs.offset.tolist()) == ([0, 0], [2, 2], [0, 1, 1, 1, 2])
+
+
+@every_engine
+def test_events_that_cancel_in_a_sum_are_none(engine: EngineName, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both units spike at both steps: the first gives 1 - 1 and the second 1 - 0.5. So only the second meets a weight.
+    network = network_of(
+        [
+            {"type": "Scale", "name": "plus", "scale": 1.0, "inputs": ["input"]},
+            {"type": "Scale", "name": "minus", "scale": "per_channel", "inputs": ["input"]},
+            {"type": "Linear", "name": "fc", "in_features": 2, "out_features": 3, "inputs": ["plus", "minus"]},
+            {"type": "IF", "name": "out"},
+        ],
+        {"minus.scale": [-1, -0.5], "fc.weight": np.ones((3, 2)), "fc.bias": np.zeros(3)},
+        input={"shape": [2]},
+        coding="spikes",
+        time_steps=2,
+        labels=["a", "b", "c"],
+    )
+    monkeypatch.setattr(signals, "BLOCK_FLOATS", 1)  # so that events are added as events
+    inputs = encode_events([Events([0, 0, 1, 1], [0, 1, 0, 1])], network.spec)
+    result, _ = create(engine, network).run(inputs)
+    assert result.spike_counts.tolist() == [[1, 1, 1]]
+    assert result.synaptic_operations is not None
+    assert result.synaptic_operations.tolist() == [2 * 3]  # two steps, one value that is not 0, three weights
 
 
 @pytest.mark.parametrize(

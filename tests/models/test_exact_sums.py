@@ -232,3 +232,74 @@ def test_a_connection_without_any_weight_but_0_is_its_bias(bias: float) -> None:
 
 def test_what_is_unknown_is_summed_in_float64() -> None:
     assert sums.passed(wide_network(), object(), Multiples(1.0, 1.0)) == sums.ANY  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+@pytest.mark.parametrize(
+    ("feeding", "by"),
+    [([1 + 2**-23, 0, 0], Summation.FLOAT32), ([1, 2**-24, 2**-28], Summation.INTEGER)],
+    ids=["currents that fit float32", "currents that do not"],
+)
+def test_a_recurrent_sum_that_would_fit_alone_rounds_apart_from_the_current_that_it_joins(
+    engine: EngineName, feeding: list[float], by: Summation
+) -> None:
+    # All fire at both steps. At the second, 4 - 4 comes back to the last neuron, beside a current of 1 + 2**-23: it is
+    # that current which is left. Added weight by weight, 5 + 2**-23 rounds to 5, and 1 would be left.
+    network = network_of(
+        [
+            {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 3, "bias": False},
+            lif("out", decay=0.0, threshold=0.5, reset="none", recurrent={"bias": False}),
+        ],
+        {"fc.weight": [[1, 0, 0], [1, 0, 0], feeding], "out.recurrent.weight": [[0, 0, 0], [0, 0, 0], [4, -4, 0]]},
+        input={"shape": [3]},
+        coding="spikes",
+        time_steps=2,
+        labels=LABELS[:3],
+        readout="last_membrane",
+    )
+    rules = sums_of(network)
+    assert rules["fc"].by is by
+    assert (rules["out.recurrent"].by, rules["out.recurrent"].grid) == (Summation.INTEGER, 8 * 2.0**-30)
+    result, _ = create(engine, network).run(DenseInputs(np.ones((2, 1, 3), np.float32), 2))
+    assert result.readout.tolist() == [[1, 1, 1 + 2**-23]]
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_a_concatenation_is_on_the_finest_grid_of_its_parts(engine: EngineName) -> None:
+    # 2**13 + 2**-12 - 2**13, of which float32 would lose the middle: the first part alone is on a grid of 1.
+    network = network_of(
+        [
+            {"type": "Scale", "name": "whole", "scale": 1.0, "inputs": ["input"]},
+            {"type": "Scale", "name": "small", "scale": 2.0**-12, "inputs": ["input"]},
+            {"type": "Concatenate", "name": "both", "inputs": ["whole", "small", "whole"], "axis": 0},
+            {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 1, "bias": False},
+            {"type": "LI", "name": "out", "decay": 0.0},
+        ],
+        {"fc.weight": [[2**13, 1, -(2**13)]]},
+        input={"shape": [1]},
+        coding="spikes",
+        time_steps=1,
+        labels=["only"],
+        readout="last_membrane",
+    )
+    assert sums_of(network)["fc"].by is not Summation.FLOAT32
+    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1), np.float32), 1))
+    assert result.readout.item() == 2**-12
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_no_grid_is_finer_than_the_normal_numbers_however_tiny_the_weights(engine: EngineName) -> None:
+    # Of the grid 2**-126, the weights are 64, 1, three quarters (nearest: 1) and far less than a half (nearest: 0).
+    network, rule = one_sum([[2.0**-120, 2.0**-126, 0.75 * 2.0**-126, 2.0**-149]])
+    assert (rule.by, rule.grid) == (Summation.INTEGER, 2.0**-126)
+    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1, 1, 4), np.float32), 1))
+    assert result.readout.item() == 66 * 2.0**-126
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_weights_that_cancel_take_as_much_room_as_those_that_add_up(engine: EngineName) -> None:
+    # 2**24 + 1 - 2**24, whose partial sum float32 cannot hold.
+    network, rule = one_sum([[2**24, 1, -(2**24)]])
+    assert rule.by is not Summation.FLOAT32
+    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 1, 1, 3), np.float32), 1))
+    assert result.readout.item() == 1

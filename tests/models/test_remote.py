@@ -92,6 +92,31 @@ def test_what_a_publisher_may_not_write_leaves_nothing(url: str) -> None:
     assert files_at(url).find(url) == []
 
 
+def test_readers_see_a_version_once_its_last_file_is_there(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, seen = Remote(url), list[dict[str, list[int]]]()
+    put = there.files.put_file
+
+    def watched(source: str, target: str) -> None:
+        put(source, target)
+        seen.append(Remote(url).versions())
+
+    monkeypatch.setattr(there.files, "put_file", watched)
+    there.push("digits", 1, DIGITS)
+    assert seen == [{}] * (len(list(DIGITS.iterdir())) - 1) + [{"digits": [1]}]
+
+
+def test_a_publication_that_fails_midway_leaves_nothing_and_the_next_takes_its_version(
+    url: str, tmp_path: Path
+) -> None:
+    publish(tmp_path, toy())
+    last = list(json.loads((tmp_path / "toy/1/bundle.json").read_text())["files"])[-1]
+    (tmp_path / "toy/1" / last).unlink()  # all before it have been written by then
+    with pytest.raises(RemoteFailed):
+        Remote(url).push("toy", 1, tmp_path / "toy/1")
+    assert files_at(url).find(url) == []
+    assert repository_at(url).publish(contents(toy())) == 1
+
+
 def _refuse(_: object) -> None:
     raise RuntimeError("refused")
 

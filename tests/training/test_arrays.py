@@ -72,6 +72,15 @@ def test_no_group_is_in_two_splits_and_each_class_is_in_training(tmp_path: Path)
     assert not np.array_equal(other.test.samples, data.test.samples)
 
 
+def test_of_groups_of_several_sizes_the_one_nearest_to_the_share_is_held_out(tmp_path: Path) -> None:
+    # A third of 60 is 20. Three parts are asked for, which are the groups: of 30, 24 and 6 the second is nearest.
+    group = np.repeat(["large", "middle", "small"], [30, 24, 6])
+    data = read(
+        tmp_path, x=np.arange(60.0)[:, np.newaxis], y=np.arange(60) % 2, group=group, config={"test_share": 1 / 3}
+    )
+    assert set(group[data.test.samples[:, 0].astype(int)]) == {"middle"}
+
+
 def test_three_people_are_one_for_each_split(tmp_path: Path) -> None:
     group = np.array(["ann", "bob", "cyd"])[np.arange(30) % 3]
     data = read(tmp_path, x=np.arange(30.0)[:, np.newaxis], y=np.arange(30) // 3 % 2, group=group)

@@ -130,6 +130,18 @@ def test_a_drop_is_a_span_of_time_some_channels_or_values_at_random() -> None:
     assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.04)  # shares are even between 0 and 0.5
 
 
+def test_a_dropped_span_has_as_many_steps_as_its_share_rounded_up() -> None:
+    # A share of up to 0.3 of 10 steps is 1, 2 or 3 of them, each as often. Channels and values that are dropped are not
+    # all 400 of a step, so that what is dropped of whole steps is a span.
+    dropped = event_drop(np.ones((1500, 10, 400), np.uint8), 0.3, 0, rng(), per_step=True) == 0
+    lengths, counts = np.unique(dropped.all(axis=2).sum(axis=1), return_counts=True)
+    assert lengths.tolist() == [0, 1, 2, 3]  # 0 in the other ways
+    assert counts[1:] / 500 == pytest.approx([1 / 3] * 3, abs=0.08)
+    whole = event_drop(np.ones((300, 2, 50), np.uint8), 1.0, 0, rng(), per_step=True) == 0
+    assert any(each[0].all() and not each[1].any() for each in whole)  # a span may begin at the first step
+    assert any(each[1].all() and not each[0].any() for each in whole)  # and end with the last
+
+
 def test_a_drop_takes_whole_channels_of_a_picture_and_no_time_where_there_is_none() -> None:
     images = np.ones((200, 3, 4, 4), np.float32)
     dropped = event_drop(images, 0.9, -2.0, rng(), per_step=False) == -2

@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from spikeserve.models.coding import encode
+from spikeserve.models.engines.onnx import external
+from spikeserve.models.engines.onnx.engine import run_session
 from spikeserve.models.spec.onnx_contract import OnnxContract
+from spikeserve.service.catalog.loaded import LoadedModel, verify
 from spikeserve.service.inference.job import Job
 from spikeserve.service.inference.native.codec import NativeCodec
 from spikeserve.service.inference.run import Shard, compute
+from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.record import Times
 from tests.bundles import publish as publish_network
 from tests.external import WEIGHT, contract, model_of, of_spikes, publish, scores, spikes
@@ -48,6 +53,23 @@ def test_a_raster_or_its_events_become_spike_counts(tmp_path: Path, inputs: Any)
     status, answer = predicted(tmp_path, {"inputs": inputs, "time_steps": 3})
     assert status == 200
     assert answer["predictions"][0]["spike_counts"] == [2, 1, 1]
+
+
+def test_a_graph_runs_in_the_batches_in_which_its_promise_was_found_to_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path, scores(), contract(independent_rows=True))
+    settings = Settings(repository=tmp_path)
+    engine = LoadedModel.load("external", 1, settings, verify("external", 1, settings)).engine
+    batches = list[int]()
+
+    def watched(session: Any, outputs: list[str], feed: dict[str, Any], stop: Any) -> Any:
+        batches.append(len(feed["x"]))
+        return run_session(session, outputs, feed, stop)
+
+    monkeypatch.setattr(external, "run_session", watched)
+    engine.run(encode(np.full((70, 2), 0.5, np.float32), contract()))
+    assert batches == [64, 4, 2]
 
 
 @pytest.mark.parametrize("wanted", ["raster", "membrane"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -20,7 +21,9 @@ from spikeserve.models.bundle.copies import cache_of, locked, repository_at
 from spikeserve.models.bundle.remote import Remote
 from spikeserve.models.bundle.repository import ModelRepository
 from spikeserve.models.isolated import command, environment
-from spikeserve.service.catalog.mirror import Refreshed, brought_up_to_date, refresh, tell
+from spikeserve.service.catalog.mirror import LOOKED, Refreshed, brought_up_to_date, refresh, tell
+from spikeserve.service.catalog.registry import Registry
+from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.settings import Settings
 from tests.bundles import contents
 from tests.networks import toy
@@ -72,6 +75,33 @@ def test_a_version_that_is_withdrawn_is_served_no_more(url: str) -> None:
     files_at(url).rm(f"{url}/toy/2", recursive=True)
     with serving(url) as client:
         assert client.get("/models/toy").json()["version"] == 1
+
+
+def test_a_model_that_is_gone_from_there_is_gone_from_the_copies_and_the_others_stay(url: str) -> None:
+    for name in ("other", "other", "last"):
+        repository_at(url).publish(contents(toy(), name))
+    settings, here = Settings(repository=url, versions="all"), ModelRepository(cache_of(url))
+    assert refresh(settings).copied == ["last/1", "other/1", "other/2", "toy/1"]
+    for name in ("other", "last"):
+        files_at(url).rm(f"{url}/{name}", recursive=True)
+    assert sorted(refresh(settings).removed) == ["last/1", "other/1", "other/2"]
+    assert (here.names(), here.versions("toy")) == (["toy"], [1])
+    assert sorted(path.name for path in cache_of(url).iterdir() if path.is_dir()) == ["toy"]  # no empty folder either
+
+
+@pytest.mark.anyio
+async def test_what_one_worker_has_copied_the_others_do_not_ask_for_again(url: str) -> None:
+    settings = Settings(repository=url, poll_seconds=3600)
+    with Threads(1, "load") as loaders:
+        registry = Registry.of(settings, loaders)  # which looks there
+        files_at(url).rm(url, recursive=True)
+        for age, events in ((1700, []), (1900, ["repository_unreachable"])):  # half of the interval is between them
+            looked = time.time() - age
+            os.utime(cache_of(url) / LOOKED, (looked, looked))
+            with structlog.testing.capture_logs() as log:
+                await registry.poll()
+            await registry.close()
+            assert [entry["event"] for entry in log if entry["event"] == "repository_unreachable"] == events
 
 
 @each_storage

@@ -245,6 +245,18 @@ def test_a_model_that_fails_at_the_start_counts_until_it_is_mended_or_unloaded_i
 
 
 @pytest.mark.anyio
+async def test_strict_readiness_forgets_a_model_that_was_unloaded_also_if_it_comes_again(repository: Path) -> None:
+    publish(repository, toy(), "other")
+    damage(repository, 1, "other")
+    async with started(repository, default_model="toy", strict_readiness=True) as client:
+        assert (await client.get("/health/ready")).status == 503
+        await registry_of(client).unload("other")
+        with pytest.raises(LoadFailed):  # it is as damaged as before, and now one that came later
+            await registry_of(client).load("other")
+        assert (await client.get("/health/ready")).status == 200
+
+
+@pytest.mark.anyio
 async def test_a_version_may_be_loaded_again_as_another_network(repository: Path) -> None:
     renamed = network_of(
         [{"type": "IF", "name": "first"}, {"type": "IF", "name": "second"}],

@@ -1,0 +1,81 @@
+"""A step of the optimiser: its rate at each batch, and what weights, learned parameters and delays each get of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spikeserve.training.config import Schedule, TrainingConfig
+from spikeserve.training.data.datasets import Dataset
+from spikeserve.training.fit.checkpoint import Progress
+from spikeserve.training.fit.devices import launch
+from spikeserve.training.fit.job import architecture_for
+from spikeserve.training.fit.loop import fit, start
+from spikeserve.training.fit.schedule import learning_rate_share
+from spikeserve.training.report.epochs import Watcher
+
+RATE = 1e-3
+
+
+def learning(config: TrainingConfig, **optimisation: Any) -> TrainingConfig:
+    """Return the configuration of one step over all samples, of a network whose decays and delays are learned."""
+    network = config.network.model_copy(update={"architecture": "D4-16", "learn": ("decay",), "decay": 0.5})
+    once = {"epochs": 1, "batch_size": 1000, "learning_rate": RATE, "schedule": Schedule.CONSTANT, "weight_decay": 0.0}
+    return config.model_copy(
+        update={"network": network, "optimisation": config.optimisation.model_copy(update=once | optimisation)}
+    )
+
+
+def stepped(config: TrainingConfig, data: Dataset, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tensors before and after a step, the weights by their names and the others likewise."""
+    architecture = architecture_for(config, data)
+    before = start(architecture, data, config, launch(config)).module.state_dict()
+    fit(architecture, data, config, folder / "checkpoint.pt")
+    after = Progress.load(folder / "checkpoint.pt").weights
+    changes = {name: (before[name], after[name]) for name in before if not torch.equal(before[name], after[name])}
+    weights = {name: change for name, change in changes.items() if name.endswith(("weight", "bias"))}
+    others = {name: change for name, change in changes.items() if name not in weights}
+    assert {name.rpartition(".")[2] for name in others} == {"decay", "delay"}
+    return weights, others
+
+
+def longest(changes: dict[str, Any]) -> dict[str, float]:
+    return {name: float((after - before).abs().max()) for name, (before, after) in changes.items()}
+
+
+@pytest.mark.parametrize("factor", [1.0, 4.0])
+def test_a_learned_parameter_moves_by_neuron_rate_factor_times_the_rate_of_a_weight(
+    config: TrainingConfig, data: Dataset, tmp_path: Path, factor: float
+) -> None:
+    # The first step of Adam moves each value by the learning rate, whatever the length of its gradient.
+    weights, others = stepped(learning(config, neuron_rate_factor=factor), data, tmp_path)
+    assert longest(weights) == pytest.approx(dict.fromkeys(weights, RATE), rel=0.01)
+    assert longest(others) == pytest.approx(dict.fromkeys(others, factor * RATE), rel=0.01)
+
+
+def test_weights_decay_and_learned_parameters_do_not(config: TrainingConfig, data: Dataset, tmp_path: Path) -> None:
+    weights, others = stepped(learning(config), data, tmp_path)
+    decayed, same = stepped(learning(config, weight_decay=100.0), data, tmp_path)
+    for name, (_, after) in same.items():
+        assert torch.equal(after, others[name][1]), name
+    for name, (before, after) in decayed.items():  # AdamW takes rate times decay of a weight away, a tenth
+        torch.testing.assert_close(weights[name][1] - after, 0.1 * before, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [Schedule.COSINE, Schedule.ONE_CYCLE])
+def test_the_rate_follows_its_schedule_within_an_epoch(
+    config: TrainingConfig, data: Dataset, tmp_path: Path, schedule: Schedule
+) -> None:
+    # 115 samples in batches of 16 are 8 steps an epoch, each at the share of the run that is done before it.
+    assert len(data.training) == 115
+    settings = learning(config, epochs=2, batch_size=16, schedule=schedule)
+    seen: list[float] = []
+    watcher = Watcher(step=lambda rate, _: seen.append(rate))
+    fit(architecture_for(settings, data), data, settings, tmp_path / "checkpoint.pt", watcher=watcher)
+    done = [epoch + start / 115 for epoch in range(2) for start in range(0, 115, 16)]
+    assert seen == pytest.approx([RATE * learning_rate_share(schedule, epochs / 2) for epochs in done])
+    (group, *_) = Progress.load(tmp_path / "checkpoint.pt").optimiser["param_groups"]
+    assert group["lr"] == seen[-1]
