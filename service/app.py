@@ -57,7 +57,8 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)
     sessions = Sessions(scheduler, budget, metrics.sessions, settings)
     registry.on_unload = sessions.end_model
-    scheduler.enter_sequence = Sequences(sessions, scheduler.resume).enter
+    sequences = Sequences(sessions, scheduler.resume)
+    scheduler.enter_sequence = sequences.enter
     blobs = Blobs(secret_of((*keys.clients, *keys.admins)))
     control = control_class(registry, workers, metrics, infer_statistics, settings)
 
@@ -76,6 +77,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
             finally:
                 for task in tasks:
                     task.cancel()
+                sessions.end_all()
                 await registry.close()
                 await control.stop()
                 for task in tasks:
@@ -97,7 +99,18 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
         routes=[*predicting.routes, *inferring.routes, *streaming.routes, *sockets, *router.routes, *v2.routes],
     )
     app.state.services = Services(
-        settings, keys, registry, pipeline, control, budget, metrics, infer_statistics, sessions, blobs, tracing
+        settings,
+        keys,
+        registry,
+        pipeline,
+        control,
+        budget,
+        metrics,
+        infer_statistics,
+        sessions,
+        sequences,
+        blobs,
+        tracing,
     )
     install_handlers(app)
     document = partial(openapi.document, app, registry, keys)

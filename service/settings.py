@@ -244,6 +244,14 @@ class Settings(BaseSettings):
         description="The memory, in bytes, that the states of all sessions in one process may take; a session that "
         "exceeds it is answered 503.",
     )
+    max_client_share: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="The share of max_sessions and of max_session_bytes that one client may take: one API key or, "
+        "without keys, one address; another session of it is answered 503. Behind a proxy all clients may have the "
+        "proxy's address: set keys there, or 1.",
+    )
     session_idle_seconds: float = Field(
         60,
         gt=0,

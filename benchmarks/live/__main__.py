@@ -70,6 +70,8 @@ def servers(folder: Path, served: Streamed) -> Iterator[dict[str, Server]]:
             "1",
             "--max-sessions",
             "2000",
+            "--max-client-share",
+            "1",
             "--session-idle-seconds",
             "600",
         ]

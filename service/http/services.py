@@ -12,6 +12,7 @@ from spikeserve.service.http.middleware.keys import KeyRing
 from spikeserve.service.inference.memory import MemoryBudget
 from spikeserve.service.inference.pipeline import Pipeline
 from spikeserve.service.inference.sessions.blob import Blobs
+from spikeserve.service.inference.sessions.sequences import Sequences
 from spikeserve.service.inference.sessions.table import Sessions
 from spikeserve.service.settings import Settings
 from spikeserve.service.telemetry.metrics.app import Metrics
@@ -32,6 +33,7 @@ class Services:
     metrics: Metrics
     infer_statistics: InferStatistics
     sessions: Sessions
+    sequences: Sequences
     blobs: Blobs
     tracing: Tracing | None
 

@@ -23,7 +23,7 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import Coding
 from spikeserve.service.errors import UnsupportedMedia, shown
 from spikeserve.service.http.direct import DirectRoute
-from spikeserve.service.http.middleware.keys import SUBPROTOCOL
+from spikeserve.service.http.middleware.keys import SUBPROTOCOL, sender_of
 from spikeserve.service.http.middleware.requests import exchange_of
 from spikeserve.service.http.routes import ERRORS, Name, Version, responses
 from spikeserve.service.http.services import Services
@@ -58,7 +58,8 @@ async def stream_by_websocket(websocket: WebSocket) -> None:
     name, version = websocket.path_params["name"], websocket.path_params.get("version")
     model = services.registry.get(name, version)
     exchange_of(websocket).record.labels |= {"model": model.name, "version": model.version}
-    with services.sessions.opened(model, StreamOptions.read(websocket.scope["query_string"])) as opened:
+    sender = sender_of(websocket.scope)
+    with services.sessions.opened(model, StreamOptions.read(websocket.scope["query_string"]), sender) as opened:
         offered = websocket.scope["subprotocols"]
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
 
@@ -126,7 +127,7 @@ def _lines(request: Request, name: str, version: str | None) -> LinesResponse:
             f"{BYTES.decode()}"
         )
     options = StreamOptions.read(request.scope["query_string"])
-    opening = services.sessions.opened(model, options)
+    opening = services.sessions.opened(model, options, sender_of(request.scope))
     return LinesResponse(opening, exchange.body, services, is_messages=kind in MESSAGES)
 
 

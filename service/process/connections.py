@@ -10,9 +10,9 @@ This file and `service.process.websockets` alone use uvicorn's private API, beca
 this; docs/server-choice.md explains why uvicorn is used all the same. pyproject.toml has an upper bound for uvicorn and
 httptools, and tests/service/process/test_private_parts.py fails with a sentence if a version changes one of these:
 
-- `HttpToolsProtocol`: the attributes `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`, `transport` and
-  `scope`, `url`, the methods `_should_upgrade`, `_unset_keepalive_if_required` and `handle_websocket_upgrade`, and the
-  callbacks that are overridden below
+- `HttpToolsProtocol`: the attributes `client`, `cycle` (the latest request), `flow`, `headers`, `loop`, `parser`,
+  `transport`, `scope` and `url`, the methods `_should_upgrade`, `_unset_keepalive_if_required` and
+  `handle_websocket_upgrade`, and the callbacks that are overridden below
 - `RequestResponseCycle` (one request and its answer): the attributes `keep_alive`, `more_body`, `response_complete` and
   `response_started`
 - `FlowControl`: the attribute `write_paused`, and the methods `pause_reading` and `resume_reading`
@@ -58,13 +58,14 @@ class ConnectionLimits:
     """How long the headers may take to arrive and an answer may take to be read, in seconds.
 
     The bytes of answers that are not read yet are reserved in `budget`; `count_refused` is called with the status of
-    each refused request.
+    each refused request, and `lost` with the address and port of each client whose connection has ended.
     """
 
     header_seconds: float
     answer_seconds: float
     budget: MemoryBudget
     count_refused: Callable[[int], None]
+    lost: Callable[[tuple[str, int]], None] = lambda _: None
 
 
 class Flow(FlowControl):
@@ -135,6 +136,8 @@ class Connection(HttpToolsProtocol):
         self._release_unread()
         self._stop_answer_timer()
         self.backlog.clear()
+        if self.client is not None:
+            self.limits.lost(self.client)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -72,6 +72,7 @@ class Server(uvicorn.Server):
                         settings.answer_seconds,
                         services.budget,
                         services.metrics.requests.count_refused,
+                        services.sequences.connection_lost,
                     ),
                     self.selector,
                 ),
@@ -79,7 +80,7 @@ class Server(uvicorn.Server):
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,  # a short message could become long
                 server_header=False,
-                proxy_headers=False,  # nothing here asks for the client's address, and their check takes 4 µs
+                proxy_headers=False,  # with them a client could claim any address, and their check takes 4 µs
                 # How many connections asyncio accepts in a row; 1 leaves the waiting ones to the other workers.
                 backlog=1 if supervised else Listener.BACKLOG,
             )

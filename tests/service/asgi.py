@@ -40,6 +40,7 @@ class Client:
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
+        self.address = ("127.0.0.1", 1)  # that it comes from
 
     def model(self, name: str | None = None) -> LoadedModel:
         """Return a model, whose queue is there: its cost is the one that was measured, whatever a test makes of it."""
@@ -89,7 +90,7 @@ class Client:
             "query_string": b"",
             "scheme": "http",
             "server": ("127.0.0.1", 80),
-            "client": ("127.0.0.1", 1),
+            "client": self.address,
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
             "app": self.app,
         }

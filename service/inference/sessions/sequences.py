@@ -3,14 +3,16 @@
 Triton's extension: `sequence_start` begins a sequence at rest, later requests with the same `sequence_id` go on with
 its state, and `sequence_end` ends it. The requests of a sequence run one after the other, in the order in which they
 came. An id belongs to the key that it came with, so that no client meets another's state. A sequence that is not heard
-of for `session_idle_seconds` is dropped. It lives in one process: several workers share none. A client that may reach
-another one asks for the state with each answer (`sequence_state`), and begins a sequence there with that.
+of for `session_idle_seconds` is dropped. It lives in one process. With several workers it belongs to the connection
+that began it, all of whose requests reach the same worker, and ends with it. A client that may reach another process
+asks for the state with each answer (`sequence_state`), and begins a sequence there with that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from asyncio import TimerHandle
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -20,11 +22,13 @@ from spikeserve.models.spec import Coding
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.job import AnyJob
 from spikeserve.service.inference.query import InSequence
-from spikeserve.service.inference.sessions.table import Ended, Sessions
+from spikeserve.service.inference.sender import Sender
+from spikeserve.service.inference.sessions.table import Ended, Place, Sessions
 from spikeserve.service.inference.v2.codec import TensorCodec
 from spikeserve.service.inference.v2.errors import InvalidRequest
 
-Key: TypeAlias = tuple[bytes, str, int | str]  # of whom, of which model, and which
+Connection: TypeAlias = tuple[str, int]  # the address and port that it comes from
+Key: TypeAlias = tuple[bytes, str, int | str, Connection | None]  # whose, of which model, which, and where it lives
 
 
 @dataclass(eq=False)
@@ -32,9 +36,11 @@ class OpenSequence:
     """A sequence between its requests: its state is None at rest."""
 
     model: LoadedModel
+    place: Place
     state: State | None = None
     waiting: deque[AnyJob] = field(default_factory=deque)  # its requests in order; the first one runs
     used: float = 0.0  # when it was last heard of, on the event loop's clock
+    timer: TimerHandle | None = None  # looks whether it is idle
 
 
 class Sequences:
@@ -44,27 +50,27 @@ class Sequences:
         self.sessions = sessions
         self.resume = resume  # lets a job wait for its run
         self.open: dict[Key, OpenSequence] = {}
-        sessions.on_end = self._end_model
+        self.by_connection = defaultdict[Connection, set[Key]](set)  # with several workers
+        self.several_workers = sessions.settings.workers > 1
+        sessions.end_sequences = self._end
 
     def enter(self, job: AnyJob, named: InSequence) -> None:
         """Let a decoded job run when the requests of its sequence that came before have run.
 
         Raises InvalidRequest for a sequence that has not begun, and Overloaded for one too many.
         """
-        key = (job.sender.key, job.model.name, named.id)
+        connection = (job.sender.host, job.sender.port) if self.several_workers else None
+        key = (job.sender.key, job.model.name, named.id, connection)
         sequence = self.open.get(key)
         if named.start:
             _check(job)
         elif sequence is None:
-            raise InvalidRequest(
-                f"sequence_id is {named.shown}, but no such sequence of model '{job.model.name}' is open in this "
-                "process: begin one of another id with sequence_start, at rest or from the sequence_state of an answer"
-            )
+            raise InvalidRequest(self._not_open(job.model, named))
         if sequence is not None and named.start and sequence.model is not job.model:
             self._close(key, sequence, Ended.CLIENT)  # one of a version that was replaced since; what waits there runs
             sequence = None
         if sequence is None:
-            sequence = self._begin(key, job.model)
+            sequence = self._begin(key, job.model, job.sender)
         if job.model is not sequence.model:
             _go_over(job, sequence.model)
         job.keeps_state = True
@@ -73,9 +79,24 @@ class Sequences:
         if sequence.waiting[0] is job:
             self._run(sequence)
 
-    def _begin(self, key: Key, model: LoadedModel) -> OpenSequence:
-        self.sessions.admit(model)
-        sequence = self.open[key] = OpenSequence(model)
+    def connection_lost(self, connection: Connection) -> None:
+        """End the sequences that belong to a connection, which no request can reach any more."""
+        for key in list(self.by_connection.get(connection, ())):
+            self._close(key, self.open[key], Ended.LEFT)
+
+    def _not_open(self, model: LoadedModel, named: InSequence) -> str:
+        """Return what a request is told that goes on with a sequence that is not there."""
+        where = "on this connection" if self.several_workers else "in this process"
+        sentence = f"sequence_id is {named.shown}, but no such sequence of model '{model.name}' is open {where}: "
+        if self.several_workers:
+            sentence += "with several workers, send all requests of a sequence on one connection, or "
+        return sentence + "begin one of another id with sequence_start, at rest or from the sequence_state of an answer"
+
+    def _begin(self, key: Key, model: LoadedModel, sender: Sender) -> OpenSequence:
+        sequence = self.open[key] = OpenSequence(model, self.sessions.admit(model, sender))
+        if (connection := key[-1]) is not None:
+            self.by_connection[connection].add(key)
+        sequence.used = asyncio.get_running_loop().time()
         self._watch(key, sequence)
         return sequence
 
@@ -106,24 +127,29 @@ class Sequences:
     def _watch(self, key: Key, sequence: OpenSequence) -> None:
         """Close a sequence that nobody has asked for long."""
         loop, idle = asyncio.get_running_loop(), self.sessions.settings.session_idle_seconds
-        sequence.used = sequence.used or loop.time()
         left = sequence.used + idle - loop.time()
-        if self.open.get(key) is not sequence:
-            return
         if left > 0 or sequence.waiting:
-            loop.call_later(max(left, idle / 2), self._watch, key, sequence)
+            sequence.timer = loop.call_later(max(left, idle / 2), self._watch, key, sequence)
         else:
             self._close(key, sequence, Ended.IDLE)
 
-    def _end_model(self, name: str) -> None:
+    def _end(self, why: Ended, name: str | None) -> None:
+        """End the sequences of a model, or of all; what waits there still runs."""
         for key, sequence in list(self.open.items()):
-            if sequence.model.name == name:
-                self._close(key, sequence, Ended.UNLOADED)
+            if name in (None, sequence.model.name):
+                self._close(key, sequence, why)
 
     def _close(self, key: Key, sequence: OpenSequence, why: Ended) -> None:
-        if self.open.get(key) is sequence:
-            del self.open[key]
-            self.sessions.release(sequence.model, why)
+        if self.open.get(key) is not sequence:
+            return
+        del self.open[key]
+        if (connection := key[-1]) is not None:
+            self.by_connection[connection].discard(key)
+            if not self.by_connection[connection]:
+                del self.by_connection[connection]
+        if sequence.timer is not None:
+            sequence.timer.cancel()
+        sequence.place.leave(why)
 
 
 def _check(job: AnyJob) -> None:

@@ -2,21 +2,26 @@
 
 A session ends when its client says so or leaves, when it is silent for too long, when its model is unloaded, and when
 the server drains. Unless the client ended it, it is given the state, to go on elsewhere. A version that is replaced
-goes on with the sessions that it has.
+goes on with the sessions that it has. One client may take a share of all of them: an API key or, where no keys are set,
+an address, of IPv6 a network of 64 bits.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.errors import Overloaded
 from spikeserve.service.inference.memory import MemoryBudget, Reservation
 from spikeserve.service.inference.scheduler import Scheduler
+from spikeserve.service.inference.sender import Sender
 from spikeserve.service.inference.sessions.options import StreamOptions
 from spikeserve.service.inference.sessions.session import Session
 from spikeserve.service.settings import Settings
@@ -41,6 +46,37 @@ WHY = {
     Ended.UNLOADED: "the model was unloaded",
     Ended.DRAINING: "the server is shutting down",
 }
+
+
+@dataclass
+class Taken:
+    """How many sessions are open, and the bytes of their states."""
+
+    count: int = 0
+    state_bytes: int = 0
+
+    def add(self, size: int, by: int) -> None:
+        """Add, or with -1 take off, a session whose state has `size` bytes."""
+        self.count += by
+        self.state_bytes += by * size
+
+
+class Place:
+    """A place among the sessions, of one model and one client, until it is left."""
+
+    def __init__(self, sessions: Sessions, model: LoadedModel, client: bytes | str) -> None:
+        self.sessions = sessions
+        self.model = model
+        self.client = client
+        self.taken = True
+        sessions.count(self, 1)
+
+    def leave(self, why: Ended) -> None:
+        """Give it back, once."""
+        if self.taken:
+            self.taken = False
+            self.sessions.count(self, -1)
+            self.sessions.metrics.count_end(self.model.name, why)
 
 
 class OpenSession:
@@ -80,16 +116,17 @@ class Sessions:
         self.metrics = metrics
         self.settings = settings
         self.open: set[OpenSession] = set()
-        self.on_end: Callable[[str], None] = lambda _: None  # is told of a model whose sessions end
-        self.count = 0  # of sessions, those of sequences included
-        self.state_bytes = 0
-        metrics.state_bytes.set_function(lambda: self.state_bytes)
+        self.end_sequences: Callable[[Ended, str | None], None] = lambda *_: None  # of one model, or of all
+        self.taken = Taken()  # sequences included
+        self.by_client = defaultdict[bytes | str, Taken](Taken)
+        self.has_keys = settings.api_keys is not None or settings.api_keys_file is not None
+        metrics.state_bytes.set_function(lambda: self.taken.state_bytes)
 
     @contextmanager
-    def opened(self, model: LoadedModel, options: StreamOptions) -> Iterator[OpenSession]:
+    def opened(self, model: LoadedModel, options: StreamOptions, sender: Sender) -> Iterator[OpenSession]:
         """Open a session for the current task, and close it at the end. Raises InvalidInput and Overloaded."""
         session = Session(model, options, self.scheduler)
-        self.admit(model)
+        place = self.admit(model, sender)
         opened = OpenSession(session, asyncio.current_task(), self.budget)
         self.open.add(opened)
         try:
@@ -100,48 +137,76 @@ class Sessions:
         finally:
             opened.pending.release()
             self.open.discard(opened)
-            self.release(model, opened.ended or Ended.CLIENT)
+            place.leave(opened.ended or Ended.CLIENT)
 
-    def admit(self, model: LoadedModel) -> None:
-        """Count one more session of a model. Raises Overloaded, and InvalidInput for a model that has no state."""
-        self._require_room(model, model.state_bytes)
-        self._count(model, 1)
+    def admit(self, model: LoadedModel, sender: Sender) -> Place:
+        """Return a place for one more session of a model. Raises Overloaded, and InvalidInput where it has no state."""
+        client = self._client(sender)
+        try:
+            self._require_room(model.state_bytes, client)
+        except Overloaded:
+            self.metrics.count_refused(model.name)
+            raise
+        return Place(self, model, client)
 
-    def release(self, model: LoadedModel, why: Ended) -> None:
-        """Count one session less."""
-        self._count(model, -1)
-        self.metrics.count_end(model.name, why)
+    def count(self, place: Place, by: int) -> None:
+        """Count a place that is taken, or with -1 left."""
+        size, client = place.model.state_bytes, self.by_client[place.client]
+        self.taken.add(size, by)
+        client.add(size, by)
+        if not client.count:
+            del self.by_client[place.client]
+        place.model.requests.count += by
+        self.metrics.opened(place.model.name, by)
 
     def end_all(self, why: Ended = Ended.DRAINING) -> None:
         """End every session: the server drains."""
         for each in list(self.open):
             each.end(why)
+        self.end_sequences(why, None)
 
     def end_model(self, name: str) -> None:
         """End the sessions of a model that is unloaded."""
         for each in list(self.open):
             if each.session.model.name == name:
                 each.end(Ended.UNLOADED)
-        self.on_end(name)
+        self.end_sequences(Ended.UNLOADED, name)
 
     def why(self, ended: Ended) -> str:
         """Return a reason in words."""
         return WHY[ended].format(seconds=self.settings.session_idle_seconds)
 
-    def _require_room(self, model: LoadedModel, size: int) -> None:
-        limits = self.settings
-        if self.count >= limits.max_sessions:
-            self.metrics.count_refused(model.name)
-            raise Overloaded(f"{self.count} sessions are open, expected fewer than max_sessions")
-        if self.state_bytes + size > limits.max_session_bytes:
-            self.metrics.count_refused(model.name)
-            raise Overloaded(
-                f"the states of all sessions would take {self.state_bytes + size} bytes with this one, expected at "
-                f"most {limits.max_session_bytes}"
-            )
+    def _client(self, sender: Sender) -> bytes | str:
+        """Return whom a session is charged to. Whoever holds one address of IPv6 mostly holds a network of 64 bits."""
+        if self.has_keys:
+            return sender.key
+        try:
+            address = ip_address(sender.host)
+        except ValueError:
+            return sender.host
+        if not isinstance(address, IPv6Address):
+            return sender.host
+        return str(address.ipv4_mapped or ip_network((address.packed, 64), strict=False))
 
-    def _count(self, model: LoadedModel, by: int) -> None:
-        self.count += by
-        self.state_bytes += by * model.state_bytes
-        model.requests.count += by
-        self.metrics.opened(model.name, by)
+    def _require_room(self, size: int, client: bytes | str) -> None:
+        """Raise Overloaded where a session with a state of `size` bytes is one too many, of all or of its client's."""
+        limits, share = self.settings, self.settings.max_client_share
+        own, who = self.by_client.get(client, Taken()), "this key" if self.has_keys else "this address"
+        if self.taken.count >= limits.max_sessions:
+            raise Overloaded(f"{self.taken.count} sessions are open, expected fewer than max_sessions")
+        if own.count >= (most := max(1, int(share * limits.max_sessions))):
+            raise Overloaded(
+                f"{own.count} sessions of {who} are open, expected fewer than {most}: a client may take a share of "
+                f"{share:g} of max_sessions (max_client_share)"
+            )
+        if (total := self.taken.state_bytes + size) > limits.max_session_bytes:
+            raise Overloaded(
+                f"the states of all sessions would take {total} bytes with this one, expected at most "
+                f"{limits.max_session_bytes}"
+            )
+        if own.count and own.state_bytes + size > (most := int(share * limits.max_session_bytes)):
+            raise Overloaded(
+                f"the states of the sessions of {who} would take {own.state_bytes + size} bytes with this one, "
+                f"expected at most {most}: a client may take a share of {share:g} of max_session_bytes "
+                "(max_client_share)"
+            )

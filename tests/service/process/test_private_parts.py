@@ -64,6 +64,7 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
     uvicorn.Server: {"handle_exit": ("sig", "frame"), "serve": ("sockets",), "startup": ("sockets",)},
 }
 CONNECTION = {
+    "client": tuple,
     "cycle": RequestResponseCycle,
     "flow": FlowControl,
     "headers": list,

@@ -282,7 +282,7 @@ def test_a_silent_session_is_given_its_state(service: Process) -> None:
 def other(tmp_path: Path) -> Iterator[Process]:
     """A server that only this test uses."""
     publish(tmp_path, pairs(), "pairs")
-    with running(tmp_path, "--engine", "reference", "--max-sessions", "2") as process:
+    with running(tmp_path, "--engine", "reference", "--max-sessions", "2", "--max-client-share", "1") as process:
         yield process
 
 
