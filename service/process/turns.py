@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from selectors import DefaultSelector, SelectorKey
-from time import perf_counter
+from time import perf_counter, thread_time
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,22 +25,23 @@ MAX_TURNS = 64  # in one iteration
 class TimedSelector(DefaultSelector):
     """The selector of the event loop, which notes when the iteration that goes on began: asyncio does not tell.
 
-    Other threads may ask as well.
+    While the event loop waits for files, no iteration goes on, and both times are infinite.
     """
 
-    began = math.inf  # on the clock of perf_counter; while the event loop waits for files, no iteration goes on
+    began = math.inf  # on the clock of perf_counter; other threads may ask as well
+    spent = math.inf  # the processor time of the event loop's thread until then
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """Wait for files as any selector does; what asyncio does with those that are ready is an iteration."""
-        self.began = math.inf
+        self.began = self.spent = math.inf
         ready = super().select(timeout)
-        self.began = perf_counter()
+        self.began, self.spent = perf_counter(), thread_time()
         return ready
 
     @property
     def is_long(self) -> bool:
-        """Whether this iteration has gone on for LONG_SECONDS."""
-        return perf_counter() - self.began > LONG_SECONDS
+        """Whether the event loop, whose thread asks, has worked for LONG_SECONDS in this iteration."""
+        return thread_time() - self.spent > LONG_SECONDS
 
 
 class Turns:
@@ -54,13 +55,13 @@ class Turns:
         self.most = most
         self.waiting: deque[Callable[[], None]] = deque()
         self.turns = 1  # in the next iteration
-        self.last_began = -math.inf  # when the iteration of the turns before began
+        self.last_spent = -math.inf  # the processor time until the iteration of the turns before
 
     def add(self, callback: Callable[[], None]) -> None:
         """Call back when it is its turn, in a later iteration of the event loop."""
         self.waiting.append(callback)
         if len(self.waiting) == 1:
-            self.turns, self.last_began = 1, -math.inf
+            self.turns, self.last_spent = 1, -math.inf
             asyncio.get_running_loop().call_soon(self._call_first)
 
     def _call_first(self) -> None:
@@ -74,7 +75,7 @@ class Turns:
 
     def _adapt(self) -> None:
         """Give twice as many turns after a short iteration, and half as many after another."""
-        took, self.last_began = self.selector.began - self.last_began, self.selector.began
+        took, self.last_spent = self.selector.spent - self.last_spent, self.selector.spent
         self.turns = min(2 * self.turns, self.most) if took < SHORT_SECONDS else max(1, self.turns // 2)
 
 

@@ -304,10 +304,10 @@ async def test_first_requests_that_come_late_in_a_long_iteration_of_the_event_lo
         clients = [served.connect() for _ in range(20)]
         await until(lambda: len(served.server.server_state.connections) == 20)
         selector = served.selector
-        selector.began = 0.0  # every iteration goes on for long, and so none gives more turns than one
+        selector.spent = 0.0  # every iteration goes on for long, and so none gives more turns than one
 
         def begin_iteration() -> None:
-            selector.began += 0.01
+            selector.spent += 0.01
             asyncio.get_running_loop().call_soon(begin_iteration)
 
         begin_iteration()
