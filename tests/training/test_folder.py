@@ -64,3 +64,15 @@ def test_a_configuration_beyond_what_the_parser_takes_is_named(tmp_path: Path, t
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(InvalidConfig, match=r"c\.toml'? ?(is nested too deep|holds a number out of range|: )"):
         TrainingConfig.read(tmp_path / "c.toml", {})
+
+
+def test_files_of_a_run_that_are_too_large_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    folder = RunFolder.fresh(tmp_path, "x")
+    for name, most, read in (
+        (folder.path / "config.toml", 2**20, lambda: TrainingConfig.read(folder.path / "config.toml", {})),
+        (folder.path / "metrics.json", 2**28, lambda: folder.metrics),
+    ):
+        with name.open("wb") as file:
+            file.truncate(most + 1)  # which takes no room on the disk
+        with pytest.raises(InvalidConfig, match=rf"it has {most + 1:,} bytes, expected at most {most:,}"):
+            read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -281,3 +282,14 @@ def test_a_storage_whose_answers_have_no_end_is_given_up(tmp_path: Path, monkeyp
         finally:
             server.shutdown()
     assert failed == "repository: s3://b/models answers with more than there is memory for"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
+def test_the_process_that_copies_has_4_gib_of_addresses_and_its_time_of_a_core(url: str) -> None:
+    with mirroring(url) as waiting:
+        with locked(cache_of(url)):
+            wait_until_it_waits_for_a_lock(waiting)
+            limits = Path(f"/proc/{waiting.pid}/limits").read_text()
+        assert outcome(waiting).failed is None
+    assert re.search(rf"Max address space +{2**32} ", limits)
+    assert re.search(r"Max cpu time +61 ", limits)  # a second more than `--repository-seconds`

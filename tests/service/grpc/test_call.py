@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from grpc import StatusCode
 from spikeserve.service.grpc import call as calls
 from spikeserve.service.grpc import messages, server
 from spikeserve.service.grpc.methods import SERVICE
-from tests.service.asgi import metric, slow
+from tests.service.asgi import metric, settled, slow
 from tests.service.grpc.inside import Inside, error_of, grpc_started
 from tests.service.grpc.rpc import infer_request, outputs
 
@@ -316,3 +317,34 @@ async def test_an_old_connection_is_replaced_by_another_and_its_calls_go_on(
             await inside.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
         held.go_on.release(2)
         assert await call == await inside.call("ModelInfer", REQUEST)
+
+
+async def test_a_stream_has_64_requests_in_flight_and_the_next_is_not_read_until_one_is_answered(
+    repository: Path,
+) -> None:
+    async with grpc_started(repository, threads=1) as inside:
+        model = inside.client.model()
+        held = slow(model)
+        stream = inside.stream()
+        for _ in range(70):
+            await stream.write(REQUEST)
+        await held.begun()
+        await until(lambda: model.requests.count == 64)
+        await settled()
+        assert model.requests.count == 64
+        held.go_on.release(70)
+        await stream.done_writing()
+        assert len([answer async for answer in stream]) == 70
+
+
+async def test_a_connection_is_told_to_have_256_calls_and_ends_if_it_says_nothing(repository: Path) -> None:
+    async with grpc_started(repository, header_seconds=0.2) as inside:
+        port = inside.services.settings.grpc_port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # The server's first frame is its settings: a header of nine bytes, then pairs of a number and its value.
+        length = int.from_bytes((await reader.readexactly(9))[:3])
+        told = dict(struct.iter_unpack(">HI", await reader.readexactly(length)))
+        assert told[3] == 256  # SETTINGS_MAX_CONCURRENT_STREAMS
+        async with asyncio.timeout(60):
+            assert await reader.read() is not None  # up to its end, which comes by itself
+        writer.close()

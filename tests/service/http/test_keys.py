@@ -19,10 +19,13 @@ from fastapi.testclient import TestClient
 
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
+from spikeserve.service.http.middleware import keys
 from spikeserve.service.http.middleware.keys import KeyRing, is_control, is_loopback, new_key
 from spikeserve.service.process.command_line import main, warn_if_open
 from spikeserve.service.process.new_key import main as new_key_command
 from spikeserve.service.settings import Settings
+from tests.bundles import publish
+from tests.service.sessions.conftest import pairs
 from tests.serving import ROOT, running, serving
 
 BODY = {"inputs": [[0, 1]]}
@@ -325,3 +328,36 @@ def test_serving_writes_no_file(repository: Path) -> None:
 def test_every_flag_that_a_document_relies_on_is_a_setting(document: str) -> None:
     named = set(re.findall(r"`--([a-z][a-z-]*)`", (ROOT / document).read_text()))
     assert {name.replace("-", "_") for name in named} <= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("key", [ALICE, BOB, STRANGER])
+def test_a_key_is_compared_with_all_that_are_known_in_constant_time(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Neither which key it is, nor how much of it is right, changes what is done.
+    compare, compared = keys.hmac.compare_digest, list[bytes]()
+
+    def watched(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return compare(one, other)
+
+    monkeypatch.setattr(keys.hmac, "compare_digest", watched)
+    ring = KeyRing.of(Settings(api_keys=f"{digest(ALICE)}, {digest(BOB)}"))
+    assert ring.is_client(key.encode()) == (key != STRANGER)
+    assert len(set(compared)) == 2
+
+
+@pytest.mark.usefixtures("reference_engine")
+def test_the_id_of_a_sequence_belongs_to_the_key_that_it_came_with(tmp_path: Path) -> None:
+    publish(tmp_path, pairs(), "pairs")
+    tensor = {"name": "inputs", "shape": [1, 1, 2], "datatype": "FP32", "data": [[[1, 0]]]}
+    with serving(tmp_path, api_keys=f"{digest(ALICE)}, {digest(BOB)}") as client:
+
+        def ask(key: str, **parameters: Any) -> Any:
+            body = {"inputs": [tensor], "parameters": {"sequence_id": 7} | parameters}
+            answer = client.post("/v2/models/pairs/infer", json=body, headers=bearing(key))
+            found = [each["data"] for each in answer.json().get("outputs", ()) if each["name"] == "spike_counts"]
+            return found[0] if found else answer.json()["error"]
+
+        assert ask(ALICE, sequence_start=True) == [0, 0]
+        assert "no such sequence of model 'pairs' is open" in ask(BOB)
+        assert ask(BOB, sequence_start=True, sequence_end=True) == [0, 0]
+        assert ask(ALICE) == [1, 0]  # which Bob's has neither moved on nor ended

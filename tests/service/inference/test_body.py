@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -12,6 +12,7 @@ import pytest
 from starlette.types import Message
 
 from spikeserve.service.errors import TooLarge
+from spikeserve.service.inference import body as bodies
 from spikeserve.service.inference.body import UNRESERVED_BYTES, Body, BodyLimits
 from spikeserve.service.inference.memory import MemoryBudget
 from tests.bundles import publish
@@ -159,3 +160,24 @@ def test_a_connection_outlives_an_answer_that_came_before_a_small_body(service: 
             assert read_answer(connection).startswith(b"HTTP/1.1 200 ")
         else:
             assert read_all(connection) == b""
+
+
+def test_of_a_refused_body_a_mebibyte_more_is_read_at_most_and_that_for_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def endless() -> Message:
+        return {"type": "http.request", "body": b"x" * 2**16, "more_body": True}
+
+    async def silent() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def drained(receive: Callable[[], Awaitable[Message]]) -> int:
+        body = Body({b"transfer-encoding": b"chunked"}, receive, BodyLimits(100, 60, MemoryBudget(100)))
+        asyncio.run(asyncio.wait_for(body.drain(), 60))
+        return body.arrived
+
+    assert (bodies.LINGER_BYTES, bodies.LINGER_SECONDS) == (2**20, 1)
+    assert drained(endless) == 2**20
+    monkeypatch.setattr(bodies, "LINGER_SECONDS", 0.01)
+    assert drained(silent) == 0
