@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,13 +14,14 @@ from typing import IO, Any, cast
 import pytest
 
 from spikeserve.models.isolated import command, environment
-from spikeserve.service.catalog.fork_server import SIDE_BY_SIDE, resident
-from spikeserve.service.catalog.load_process import NEEDED, Server
+from spikeserve.service.catalog.fork_server import PLACE_SECONDS, SIDE_BY_SIDE, resident
+from spikeserve.service.catalog.load_process import NEEDED, LoadProcesses, Server, _servers
 from spikeserve.service.settings import Settings
 from tests.bundles import publish
 from tests.external import contract, endless
 from tests.external import publish as publish_external
 from tests.networks import toy
+from tests.service.asgi import settled
 from tests.service.versions import damage
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="watches processes as Linux shows them")
@@ -145,3 +147,39 @@ def test_a_fork_server_that_has_ended_leaves_no_pipe_in_the_process_that_started
     server.close(if_idle=True)
     server.reader.join()
     assert (server.process.returncode, descriptors(os.getpid())) == (0, before)
+
+
+def test_a_load_holds_its_place_for_five_seconds_and_goes_on_without_it(fork_server: ForkServer) -> None:
+    places, began = range(300, 300 + SIDE_BY_SIDE), time.monotonic()
+    for number in places:
+        fork_server.verify(number, "loops")
+    wait_until(lambda: len(fork_server.children()) == SIDE_BY_SIDE)
+    fork_server.verify(400, "toy")
+    assert fork_server.answer()[0] == 400
+    assert time.monotonic() - began > PLACE_SECONDS
+    assert len(fork_server.children()) == SIDE_BY_SIDE
+    for number in places:
+        fork_server.send(cancel=number)
+    wait_until(lambda: not fork_server.children())
+
+
+@pytest.mark.anyio
+async def test_no_more_than_eight_loads_go_on_at_once(models: Path) -> None:
+    settings = Settings(repository=models, engine="onnx", load_seconds=3600)
+    processes = LoadProcesses(settings)
+    loads = [asyncio.create_task(processes.verify("loops", 1)) for _ in range(10)]
+    server = None
+    async with asyncio.timeout(120):
+        while server is None or len(server.awaited) < 8:
+            await asyncio.sleep(0.01)
+            server = _servers.get("onnx")
+        await settled()
+        assert len(server.awaited) == 8
+        loads[0].cancel()  # which gives its room to the next
+        await asyncio.wait(loads[:1])
+        await settled()
+        assert len(server.awaited) == 8
+    for load in loads:
+        load.cancel()
+    await asyncio.wait(loads)
+    assert server.awaited == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import re
 import subprocess
@@ -19,7 +20,6 @@ from fastapi.testclient import TestClient
 
 from spikeserve.service.app import create_app
 from spikeserve.service.errors import Misconfigured
-from spikeserve.service.http.middleware import keys
 from spikeserve.service.http.middleware.keys import KeyRing, is_control, is_loopback, new_key
 from spikeserve.service.process.command_line import main, warn_if_open
 from spikeserve.service.process.new_key import main as new_key_command
@@ -333,13 +333,13 @@ def test_every_flag_that_a_document_relies_on_is_a_setting(document: str) -> Non
 @pytest.mark.parametrize("key", [ALICE, BOB, STRANGER])
 def test_a_key_is_compared_with_all_that_are_known_in_constant_time(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Neither which key it is, nor how much of it is right, changes what is done.
-    compare, compared = keys.hmac.compare_digest, list[bytes]()
+    compare, compared = hmac.compare_digest, list[bytes]()
 
     def watched(one: bytes, other: bytes) -> bool:
         compared.append(one)
         return compare(one, other)
 
-    monkeypatch.setattr(keys.hmac, "compare_digest", watched)
+    monkeypatch.setattr(hmac, "compare_digest", watched)
     ring = KeyRing.of(Settings(api_keys=f"{digest(ALICE)}, {digest(BOB)}"))
     assert ring.is_client(key.encode()) == (key != STRANGER)
     assert len(set(compared)) == 2
