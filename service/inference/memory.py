@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Self
 
 from spikeserve.service.errors import Overloaded
 
@@ -18,7 +19,10 @@ class MemoryBudget:
 
 
 class Reservation:
-    """The bytes that one request has reserved. The thread that decodes its body may reserve more."""
+    """The bytes that one owner has reserved: a request, whose threads may reserve more, or a buffer, which is resized.
+
+    As a context manager it gives them back at the end.
+    """
 
     def __init__(self, budget: MemoryBudget) -> None:
         self.budget = budget
@@ -38,6 +42,21 @@ class Reservation:
             if not self.released:
                 self.budget.reserved += size
                 self.size += size
+
+    def resize(self, size: int) -> None:
+        """Hold `size` bytes in place of those before: what a buffer has now. Raises Overloaded, and changes nothing."""
+        if size > self.size:
+            self.reserve(size - self.size)
+        elif size < self.size:
+            with self.budget.lock:
+                self.budget.reserved -= self.size - size
+                self.size = size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Give back what was reserved; `reserve` then keeps nothing."""

@@ -41,6 +41,7 @@ from spikeserve.service.http.errors import error_body
 from spikeserve.service.http.middleware.requests import REQUEST_ID, request_id_of
 from spikeserve.service.inference.memory import MemoryBudget, Reservation
 from spikeserve.service.process.backlog import Backlog
+from spikeserve.service.process.handshake import handshake_error
 from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 
 MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand between two bytes of a chunked body
@@ -224,14 +225,21 @@ class Connection(HttpToolsProtocol):
 
     def _open_stream(self) -> None:
         """Give the connection to the WebSocket's protocol, with what was received behind the headers."""
-        self._stop_header_timer()
-        rest = self.backlog.take(len(self.backlog))
-        self.backlog.clear()
-        self.refused = True  # nothing else is parsed here
+        if error := handshake_error(self.url, self.headers):
+            self._refuse(*error)
+            return
+        rest = bytes(self.backlog.take(len(self.backlog)))
         self.scope["method"] = "GET"  # which uvicorn sets once headers are complete, and these went no further
         self.handle_websocket_upgrade()
+        protocol: Any = self.transport.get_protocol()
+        if not protocol.handshake_initiated:  # its library did not take the headers, and would leave it at that
+            self._refuse(HTTPStatus.BAD_REQUEST, "the headers are not a valid handshake of a WebSocket")
+            return
+        self._stop_header_timer()
+        self.backlog.clear()
+        self.refused = True  # nothing else is parsed here
         if rest:
-            self.transport.get_protocol().data_received(bytes(rest))  # type: ignore[attr-defined]
+            protocol.data_received(rest)
 
     def _parse_without_upgrade(self) -> None:
         """Parse headers again without `Upgrade`, which RFC 9110 (7.8) lets a server ignore.

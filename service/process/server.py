@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
                     ),
                     self.selector,
                 ),
-                ws=websocket_class(settings.answer_seconds, services.budget),
+                ws=websocket_class(settings.answer_seconds, services.budget, self.selector),
                 ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,  # a short message could become long
                 server_header=False,

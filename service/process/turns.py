@@ -64,6 +64,12 @@ class Turns:
             self.turns, self.last_spent = 1, -math.inf
             asyncio.get_running_loop().call_soon(self._call_first)
 
+    async def turn(self) -> None:
+        """Wait for a turn."""
+        came = asyncio.Event()
+        self.add(came.set)
+        await came.wait()
+
     def _call_first(self) -> None:
         if self.most > 1:
             self._adapt()
@@ -94,7 +100,5 @@ class Paced:
         return self.app(scope, receive, send)
 
     async def _later(self, scope: Scope, receive: Receive, send: Send) -> None:
-        turn = asyncio.Event()
-        self.turns.add(turn.set)
-        await turn.wait()
+        await self.turns.turn()
         await self.app(scope, receive, send)

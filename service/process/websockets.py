@@ -1,17 +1,17 @@
-"""A WebSocket connection: uvicorn's, with bounds on what a client can make it hold.
+"""A WebSocket connection: uvicorn's, with bounds on what a client can make it hold and do.
 
 uvicorn stops reading after each message until the application has taken it. So a ping behind a message that waits is
 not answered, and a pong there does not count, while one message takes long: either side's keepalive then ends the
-connection. It still parses all that one read from the socket brought, which may be tens of thousands of empty messages
-or fragments; it answers pings without regard to whether the client reads the answers; and it waits without end for a
-client that reads nothing. `WebSocketConnection` feeds its parser a little at a time, reads ahead of the application so
-that pings are answered, and reads nothing from a client that does not read.
+connection. It still parses all that one read from the socket brought, which may be tens of thousands of empty messages,
+fragments or pings; it answers pings without regard to whether the client reads the answers; and it waits without end
+for a client that reads nothing. `WebSocketConnection` parses a few frames in each turn, reads ahead of the application
+so that pings are answered, and reads nothing from a client that does not read.
 
 Like `service.process.connections`, this file uses private parts of uvicorn, which pyproject.toml bounds and
 tests/service/process/test_private_parts.py holds: of `WebSocketsSansIOProtocol` the attributes `close_sent`, `conn`,
 `curr_msg_data_type`, `frames`, `handshake_complete`, `handshake_initiated`, `logger`, `loop`, `ping_timeout`,
-`pong_timer`, `read_paused`, `transport` and `writable`, the method `handle_parser_exception`, and those that are
-overridden below.
+`pong_timer`, `queue`, `transport` and `writable`, the method `handle_parser_exception`, and those that are overridden
+below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from sys import getsizeof
 from typing import Any, ClassVar
 
 import structlog
@@ -28,10 +28,11 @@ from websockets.frames import CloseCode, Frame
 
 from spikeserve.service.errors import Overloaded
 from spikeserve.service.inference.memory import MemoryBudget, Reservation
+from spikeserve.service.process.frames import Frames
+from spikeserve.service.process.turns import MAX_TURNS, TimedSelector, Turns
 
 MAX_MESSAGE_BYTES = 2**26  # of one message; the longest are states that clients bring
-FEED_BYTES = 2**12  # given to the parser at once: some hundreds of the smallest messages
-UNCOUNTED_BYTES = 2**16  # received of messages that the application has not taken; more count in the memory budget
+UNCOUNTED_BYTES = 2**16  # that a connection holds of what its client sent; more count in the memory budget
 MAX_FRAGMENTS = 256  # of one message
 AHEAD_BYTES = 2**18  # of messages that wait for the application, beyond which no more are parsed
 AHEAD_MESSAGES = 256  # the same
@@ -44,42 +45,65 @@ quiet.setLevel(logging.WARNING)
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket connection, which holds one message or some short ones, and one read from the socket.
 
-    Its client may take `answer_seconds` to read; what was received and not parsed counts in `budget`.
+    Its client may take `answer_seconds` to read. Whatever is held of what the client sent counts in `budget`, from the
+    socket until the application asks for the message after it.
     """
 
     answer_seconds: ClassVar[float]
     budget: ClassVar[MemoryBudget]
+    selector: ClassVar[TimedSelector]
+    turns: ClassVar[Turns]  # of all WebSockets
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = self.conn.logger = quiet  # the service logs each session as it logs a request
-        self.backlog = memoryview(b"")
-        self.parsed = 0  # bytes that the parser was given of a message that is not complete
+        self.backlog = b""
+        self.start = 0  # the bytes of the backlog before it were given to the parser
+        self.incoming = Frames()
+        self.waits_for_turn = False
         self.waiting: deque[int] = deque()  # the bytes of each message that waits for the application
         self.ahead = 0  # their sum
-        self.reserved: Reservation | None = None
+        self.taken = 0  # the bytes of the message that the application works on
+        self.reserved = Reservation(self.budget)
         self.answer_timer: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Drop what was not parsed."""
+        """Drop what no message was made of."""
         self._stop_answer_timer()
-        self._drop_received()
+        self.backlog, self.start, self.frames, self.incoming = b"", 0, [], Frames()
+        self.conn.receive_eof()  # the parser drops a frame that is not complete
+        self._count()
         super().connection_lost(exc)
 
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """Drop the messages that the application did not take."""
+        super().on_task_complete(task)
+        while not self.queue.empty():
+            self.queue.get_nowait()
+        self.waiting.clear()
+        self.ahead = self.taken = 0
+        self._count()
+
     def data_received(self, data: bytes) -> None:
-        """Parse up to the end of a message, and keep the rest."""
-        self.backlog = memoryview(b"".join((self.backlog, data))) if self.backlog else memoryview(data)
-        self._feed()
+        """Parse a few frames, unless a turn is waited for, and keep the rest."""
+        self.backlog, self.start = self.backlog[self.start :] + data, 0
+        if self.waits_for_turn or (self.handshake_initiated and self.selector.is_long):
+            self._wait_for_turn()
+            self._pace()
+        else:
+            self._feed()
 
     async def receive(self) -> Any:
-        """Return the next message, and go on with what was received behind it."""
-        message = await super().receive()
-        self.ahead -= self.waiting.popleft() if self.waiting else 0
+        """Return the next message, in a turn if it has waited, and give the bytes of the one before back."""
+        self.taken = 0
         self._count()
-        if not self.writable.is_set():
-            self.transport.pause_reading()
-        elif self.backlog and not self._is_ahead():
-            self.loop.call_soon(self._feed)
+        if self.waiting:
+            await self.turns.turn()
+        message = await self.queue.get()
+        if message["type"] == "websocket.receive" and self.waiting:
+            self.taken = self.waiting.popleft()
+            self.ahead -= self.taken
+            self._go_on()
         return message
 
     async def send(self, message: Any) -> None:
@@ -90,28 +114,26 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
-        elif message["type"] in ("websocket.accept", "websocket.close") and self.backlog:
-            self.loop.call_soon(self._feed)
+        elif message["type"] in ("websocket.accept", "websocket.close"):
+            self._go_on()
 
     def send_receive_event_to_app(self) -> None:
-        """Queue a message, and note that it waits.
-
-        uvicorn pauses reading here and resumes it when the message is taken: two system calls for each message. `_feed`
-        pauses it only where more has come than may wait.
-        """
-        if self.curr_msg_data_type == "text" and not _is_utf8(self.frames):
-            self.conn.fail(CloseCode.INVALID_DATA, "a text is not UTF-8")  # uvicorn logs this as an error of its own
-            self.handle_parser_exception()
+        """Queue a message with its size, which uvicorn does without; it is dropped once the connection closes."""
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
             return
-        waits = self.read_paused
-        self.read_paused = True
-        super().send_receive_event_to_app()
-        if self.close_sent:  # it was dropped
-            self.read_paused = waits
-        else:
-            self.waiting.append(self.parsed)
-            self.ahead += self.parsed
-        self.parsed = 0
+        kind, content = "bytes", data
+        if self.curr_msg_data_type == "text":
+            try:
+                kind, content = "text", data.decode()
+            except UnicodeDecodeError:  # uvicorn logs this as an error of its own
+                self.conn.fail(CloseCode.INVALID_DATA, "a text is not UTF-8")
+                self.handle_parser_exception()
+                return
+        self.waiting.append(getsizeof(content))  # of a text, up to four bytes for each character
+        self.ahead += self.waiting[-1]
+        self.queue.put_nowait({"type": "websocket.receive", kind: content})
 
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment to its message; end the connection where there are too many."""
@@ -121,9 +143,13 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             return
         super().handle_cont(event)
 
+    def handle_ping(self) -> None:
+        """Do nothing: `_feed` writes the answers to all pings of a part at once."""
+
     def keepalive_timeout(self) -> None:
-        """End a connection whose client has not answered a ping; while nothing is read, the answer may lie unread."""
-        if self._is_ahead() or not self.writable.is_set():
+        """End a connection whose client has not answered a ping, unless the answer may lie in what is not parsed."""
+        unread = self.incoming.has_part(self.backlog, self.start) or self._is_ahead() or not self.writable.is_set()
+        if unread:
             self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
         else:
             super().keepalive_timeout()
@@ -139,16 +165,47 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """Go on reading."""
         super().resume_writing()
         self._stop_answer_timer()
-        self._feed()
+        self._go_on()
 
     def _feed(self) -> None:
-        while self.backlog and self._may_parse():
-            part, self.backlog = self.backlog[:FEED_BYTES], self.backlog[FEED_BYTES:]
-            self.parsed += len(part)
-            super().data_received(bytes(part))
-        if self.backlog and not self.transport.is_closing():
+        """Parse a part of what was received, and wait for a turn if there is more."""
+        if self._may_parse():
+            in_headers = not self.handshake_initiated
+            end = len(self.backlog) if in_headers else self.incoming.part_end(self.backlog, self.start)
+            part, self.start = self.backlog[self.start : end], end
+            if part:
+                super().data_received(part)
+                self._write_pongs()
+        self._go_on()
+
+    def _write_pongs(self) -> None:
+        if (output := b"".join(self.conn.data_to_send())) and not self.transport.is_closing():
+            self.transport.write(output)
+
+    def _go_on(self) -> None:
+        """Have the next part parsed in its turn, if there is one that may be, and read on unless something waits."""
+        if self.incoming.has_part(self.backlog, self.start) and self._may_parse():
+            self._wait_for_turn()
+        self._pace()
+
+    def _wait_for_turn(self) -> None:
+        if not self.waits_for_turn:
+            self.waits_for_turn = True
+            self.turns.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self.waits_for_turn = False
+        if not self.transport.is_closing():
+            self._feed()
+
+    def _pace(self) -> None:
+        """Read on, unless something waits to be parsed or the client does not read; and count what is held."""
+        waits = self.incoming.has_part(self.backlog, self.start)
+        if not waits:  # what is left is the beginning of a header, and should not hold all that came with it
+            self.backlog, self.start = self.backlog[self.start :], 0
+        if waits or not self.writable.is_set():
             self.transport.pause_reading()
-        elif self.writable.is_set():
+        else:
             self.transport.resume_reading()
         self._count()
 
@@ -165,29 +222,13 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         return not self.close_sent and (self.ahead >= AHEAD_BYTES or len(self.waiting) >= AHEAD_MESSAGES)
 
     def _count(self) -> None:
-        """Count what is held of messages in the memory budget, where it is much."""
-        if self.transport.is_closing():
-            self._drop_received()
-            return
-        held = len(self.backlog) + self.parsed + self.ahead
-        counted = 0 if self.reserved is None else self.reserved.size
-        if held <= UNCOUNTED_BYTES:
-            self._release()
-        elif held > counted:
-            self.reserved = self.reserved or Reservation(self.budget)
-            try:
-                self.reserved.reserve(held - counted)
-            except Overloaded:
-                self._drop("too many bytes pending")
-
-    def _release(self) -> None:
-        if self.reserved is not None:
-            self.reserved.release()
-            self.reserved = None
-
-    def _drop_received(self) -> None:
-        self.backlog = memoryview(b"")
-        self._release()
+        """Count what is held of what the client sent in the memory budget, where it is much."""
+        parsed = self.incoming.begun + sum(map(len, self.frames))
+        held = len(self.backlog) + parsed + self.ahead + self.taken
+        try:
+            self.reserved.resize(held if held > UNCOUNTED_BYTES else 0)
+        except Overloaded:
+            self._drop("too many bytes pending")
 
     def _stop_answer_timer(self) -> None:
         if self.answer_timer is not None:
@@ -199,15 +240,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.transport.abort()
 
 
-def _is_utf8(parts: Sequence[bytes]) -> bool:
-    try:
-        b"".join(parts).decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def websocket_class(answer_seconds: float, budget: MemoryBudget) -> type[WebSocketConnection]:
+def websocket_class(answer_seconds: float, budget: MemoryBudget, selector: TimedSelector) -> type[WebSocketConnection]:
     """Return the class of WebSocket connections with these limits, for `uvicorn.Config(ws=…)`."""
-    members = {"answer_seconds": answer_seconds, "budget": budget}
+    members = {
+        "answer_seconds": answer_seconds,
+        "budget": budget,
+        "selector": selector,
+        "turns": Turns(selector, MAX_TURNS),
+    }
     return type("WebSocketConnection", (WebSocketConnection,), members)

@@ -53,7 +53,9 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "data_received": ("data",),
         "handle_cont": ("event",),
         "handle_parser_exception": (),
+        "handle_ping": (),
         "keepalive_timeout": (),
+        "on_task_complete": ("task",),
         "pause_writing": (),
         "receive": (),
         "resume_writing": (),
@@ -92,7 +94,7 @@ WEBSOCKET = {
     "loop": asyncio.AbstractEventLoop,
     "ping_timeout": float,
     "pong_timer": type(None),
-    "read_paused": bool,
+    "queue": asyncio.Queue,
     "writable": asyncio.Event,
 }
 SERVER = {"should_exit": bool, "started": bool}

@@ -6,8 +6,10 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from sys import getsizeof
 from typing import Any
 
 import httpx
@@ -16,13 +18,15 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from spikeserve.service.inference.memory import MemoryBudget
-from spikeserve.service.process.websockets import AHEAD_BYTES, websocket_class
+from spikeserve.service.process.frames import MAX_FRAMES
+from spikeserve.service.process.turns import TimedSelector
+from spikeserve.service.process.websockets import AHEAD_BYTES, WebSocketConnection, websocket_class
 from tests.bundles import publish
 from tests.service.sessions.conftest import pairs
 from tests.service.sockets import connect, read_all
 from tests.serving import Process, running
 
-TEXT, BINARY, CONTINUATION, PING = 1, 2, 0, 9
+TEXT, BINARY, CONTINUATION, PING, PONG = 1, 2, 0, 9, 10
 FINAL = 0x80
 STREAM = "/models/pairs/stream"
 HANDSHAKE = (
@@ -42,7 +46,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 def frame(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
     """Return a frame from a client, masked with zeros."""
     length = (
-        bytes([0x80 | len(payload)]) if len(payload) < 126 else bytes([0x80 | 126]) + struct.pack("!H", len(payload))
+        bytes([0x80 | len(payload)])
+        if len(payload) < 126
+        else bytes([0x80 | 126]) + struct.pack("!H", len(payload))
+        if len(payload) < 2**16
+        else bytes([0x80 | 127]) + struct.pack("!Q", len(payload))
     )
     return bytes([opcode | (FINAL if final else 0)]) + length + bytes(4) + payload
 
@@ -70,6 +78,33 @@ def test_a_websocket_is_opened_where_there_is_a_stream_alone(service: Process) -
     elsewhere, head = opened(service, "/health/live")
     elsewhere.close()
     assert head.startswith(b"HTTP/1.1 200 ")  # as if `Upgrade` were not there
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "sentence"),
+    [
+        ("Content-Length: 5\r\n", 400, "the request to open a WebSocket has a body, expected none"),
+        ("Transfer-Encoding: chunked\r\n", 400, "the request to open a WebSocket has a body, expected none"),
+        (
+            f"X: {'x' * 9000}\r\n",
+            431,
+            "a line of the request to open a WebSocket has 9003 bytes, expected at most 8190",
+        ),
+        ("X: y\r\n" * 130, 431, "the request to open a WebSocket has 135 headers, expected at most 128"),
+        ("Sec-WebSocket-Version: 8\r\n", 400, "Sec-WebSocket-Version is '13, 8', expected '13'"),
+        ("Sec-WebSocket-Key: A\r\n", 400, "Sec-WebSocket-Key is 'AAAAAAAAAAAAAAAAAAAAAA==, A', expected base64 of 16 "),
+    ],
+)
+@pytest.mark.parametrize("behind", [b"", b"hello", frame(TEXT, b"{}")])
+def test_a_handshake_that_is_refused_is_answered_and_its_connection_ends(
+    service: Process, more: str, status: int, sentence: str, behind: bytes
+) -> None:
+    with connect(service) as connection:
+        connection.settimeout(20)
+        connection.sendall(HANDSHAKE.replace("\r\n\r\n", f"\r\n{more}\r\n").encode() + behind)
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert f'{{"error": "{sentence}'.encode() in answer
 
 
 def test_many_empty_messages_are_taken_in_turns_with_other_clients(service: Process) -> None:
@@ -103,7 +138,7 @@ async def test_the_servers_own_ping_ends_no_connection_whose_client_is_not_read_
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    class Counting(websocket_class(60, MemoryBudget(2**30))):  # type: ignore[misc]
+    class Counting(websocket_class(60, MemoryBudget(2**30), TimedSelector())):  # type: ignore[misc]
         def keepalive_timeout(self) -> None:
             super().keepalive_timeout()
             timeouts.put_nowait(self.close_sent)
@@ -188,3 +223,107 @@ def test_wrong_frames_sent_with_the_headers_end_the_connection_and_are_no_error_
         assert (rest[0], struct.unpack("!H", rest[2:4])) == (FINAL | 8, (code,))
         assert service.stop() == 0
     assert [entry for entry in service.entries if entry["level"] == "error"] == []
+
+
+class Client:
+    """One WebSocket of an application that takes messages when it is told to, in the test's event loop."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self.taking = asyncio.Semaphore(0)
+        self.taken: list[Any] = []
+        self.selector = TimedSelector()  # of no event loop, so that no iteration is long
+        self.connections: list[WebSocketConnection] = []
+        self.made = websocket_class(60, budget, self.selector)
+        self.config = uvicorn.Config(
+            self.answer, interface="asgi3", lifespan="off", ws_ping_interval=None, log_config=None
+        )
+        self.config.load()
+
+    async def answer(self, _: object, receive: Any, send: Any) -> None:
+        """Accept, and take a message for each permit."""
+        await receive()
+        await send({"type": "websocket.accept"})
+        message = None
+        while message is None or message["type"] == "websocket.receive":
+            await self.taking.acquire()
+            message = await receive()
+            self.taken.append(message)
+
+    def connect(self) -> WebSocketConnection:
+        """Return a connection of the server."""
+        self.connections.append(self.made(self.config, ServerState(), {}))
+        return self.connections[-1]
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Open a WebSocket."""
+        async with await asyncio.get_running_loop().create_server(self.connect, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(HANDSHAKE.encode())
+            await reader.readuntil(b"\r\n\r\n")
+            yield reader, writer
+            writer.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", [frame(PING), frame(PONG), frame(BINARY, final=False) + frame(CONTINUATION) * 1])
+async def test_of_thousands_of_frames_that_come_at_once_few_are_parsed_in_each_iteration(kind: bytes) -> None:
+    client, iterations, frames = Client(MemoryBudget(2**30)), 0, 6000
+
+    def count() -> None:
+        nonlocal iterations
+        iterations += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    async with client.opened() as (_, writer):
+        (connection,) = client.connections
+        for _ in range(10_000):
+            client.taking.release()
+        connection.data_received(kind * (frames // (len(kind) // 6)))
+        count()
+        await until(lambda: not connection.backlog)
+        assert iterations >= frames // MAX_FRAMES - 1
+        writer.close()
+        await until(lambda: connection.reserved.size == 0)
+
+
+@pytest.mark.anyio
+async def test_a_message_counts_from_the_socket_until_the_application_asks_for_the_next() -> None:
+    budget = MemoryBudget(2**30)
+    client, text = Client(budget), "x" * 2**20 + "\N{SNAKE}"  # of four bytes a character, as one of them takes more
+    async with client.opened() as (_, writer):
+        content = frame(TEXT, text.encode())
+        writer.write(content[:-1])
+        await until(lambda: budget.reserved == len(content) - 1)
+        writer.write(content[-1:])
+        await until(lambda: budget.reserved == getsizeof(text) > 4 * 2**20)
+        client.taking.release()
+        await until(lambda: len(client.taken) == 1)
+        assert budget.reserved == getsizeof(text)
+        client.taking.release()
+        await until(lambda: budget.reserved == 0)
+        writer.write(content[: len(content) // 2])
+        await until(lambda: budget.reserved == len(content) // 2)
+    await until(lambda: budget.reserved == 0)
+
+
+@pytest.mark.anyio
+async def test_messages_that_nobody_takes_are_given_back_once_the_application_has_ended() -> None:
+    budget = MemoryBudget(2**30)
+    client = Client(budget)
+    async with client.opened() as (_, writer):
+        writer.write(frame(TEXT, b"x" * 2**17) * 2)
+        await until(lambda: budget.reserved > 2 * 2**17)
+        writer.close()
+        await until(lambda: client.connections[0].transport.is_closing())
+        assert budget.reserved > 2 * 2**17  # the application may take them yet
+        for _ in range(9):
+            client.taking.release()
+        await until(lambda: budget.reserved == 0)
