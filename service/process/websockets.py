@@ -119,21 +119,22 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         """Queue a message with its size, which uvicorn does without; it is dropped once the connection closes."""
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        content: Any = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        kind: Any = self.curr_msg_data_type
         self.frames = []
         if self.close_sent:
             return
-        kind, content = "bytes", data
-        if self.curr_msg_data_type == "text":
+        if kind == "text":
             try:
-                kind, content = "text", data.decode()
+                content = content.decode()
             except UnicodeDecodeError:  # uvicorn logs this as an error of its own
                 self.conn.fail(CloseCode.INVALID_DATA, "a text is not UTF-8")
                 self.handle_parser_exception()
                 return
         self.waiting.append(getsizeof(content))  # of a text, up to four bytes for each character
         self.ahead += self.waiting[-1]
-        self.queue.put_nowait({"type": "websocket.receive", kind: content})
+        message: Any = {"type": "websocket.receive", kind: content}
+        self.queue.put_nowait(message)
 
     def handle_cont(self, event: Frame) -> None:
         """Add a fragment to its message; end the connection where there are too many."""

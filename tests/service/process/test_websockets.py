@@ -18,7 +18,6 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from spikeserve.service.inference.memory import MemoryBudget
-from spikeserve.service.process.frames import MAX_FRAMES
 from spikeserve.service.process.turns import TimedSelector
 from spikeserve.service.process.websockets import AHEAD_BYTES, WebSocketConnection, websocket_class
 from tests.bundles import publish
@@ -289,7 +288,7 @@ async def test_of_thousands_of_frames_that_come_at_once_few_are_parsed_in_each_i
         connection.data_received(kind * (frames // (len(kind) // 6)))
         count()
         await until(lambda: not connection.backlog)
-        assert iterations >= frames // MAX_FRAMES - 1
+        assert iterations >= 90  # 6,000 of them, 64 at once
         writer.close()
         await until(lambda: connection.reserved.size == 0)
 
