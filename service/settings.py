@@ -40,6 +40,7 @@ ORIGIN = re.compile(
 # Literals rather than enums, because --help shows an enum's names although the flag takes its values.
 EngineSetting = Literal["auto", "event", "onnx", "torch", "reference"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
 
 
 def available_cores() -> int:
@@ -289,6 +290,11 @@ class Settings(BaseSettings):
         "needs the extra otel.",
     )
     log_level: LogLevel = Field("info", description="The lowest level that is logged.")
+    log_format: LogFormat = Field(
+        "auto",
+        description="Lines of text for people, or one JSON object per line; auto is text on a terminal, in colour "
+        "unless the variable NO_COLOR is set, and JSON elsewhere.",
+    )
 
     @field_validator("*", mode="before")
     @classmethod

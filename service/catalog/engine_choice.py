@@ -61,6 +61,17 @@ def prepare(settings: Settings) -> None:
             load_kernels()
 
 
+def compiles_first(settings: Settings) -> bool:
+    """Return whether the engine's kernels are not compiled yet, so that the first load does that."""
+    if chosen(settings) is not EngineName.EVENT:
+        return False
+    try:
+        from spikeserve.models.engines.event.warm import are_cached
+    except ImportError:
+        return False
+    return not are_cached()
+
+
 def check_device(settings: Settings) -> None:
     """Raise EngineUnavailable, before the server starts, if the engine or device that is set is unavailable."""
     if settings.device != "cpu":

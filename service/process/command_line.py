@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from spikeserve.models.errors import SpikeserveError
 from spikeserve.service.app import create_app
-from spikeserve.service.catalog.engine_choice import check_device, check_library
+from spikeserve.service.catalog.engine_choice import check_device, check_library, compiles_first
 from spikeserve.service.catalog.mirror import tell
 from spikeserve.service.catalog.threads import Threads
 from spikeserve.service.errors import Misconfigured
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     except SpikeserveError as error:
         print(f"spikeserve: {error}", file=sys.stderr)
         return USAGE
-    logs.configure(settings.log_level, sys.stdout)
+    logs.configure(settings.log_level, sys.stdout, settings.log_format)
     host, port = listener.getsockname()[:2]
     log = structlog.get_logger()
     # A port that the system chose is logged at every log level, since nobody would know it otherwise.
@@ -84,6 +84,8 @@ def main(arguments: Sequence[str], timeouts: ControlTimeouts = TIMEOUTS) -> int:
     log.info("keys", clients=len(keys.clients), admins=len(keys.admins))
     warn_if_open(host, keys, settings.origins)
     warn_if_unknown(os.environ)
+    if services.registry.has_networks and compiles_first(settings):
+        log.info("compiling_kernels", meaning="once on this machine; it takes some 20 s")
     with reserved:
         return serve(app, settings, listener) if settings.workers == 1 else supervise(app, settings, listener, timeouts)
 

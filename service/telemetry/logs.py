@@ -1,4 +1,4 @@
-"""Structured logs, one JSON object per line: this package's, uvicorn's and those of uncaught exceptions."""
+"""Logs: one JSON object per line, or text for people: this package's, uvicorn's and those of uncaught exceptions."""
 
 from __future__ import annotations
 
@@ -7,40 +7,48 @@ import logging
 import os
 import sys
 import threading
+from io import TextIOWrapper
 from types import TracebackType
 from typing import TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
 
-SHARED: tuple[structlog.typing.Processor, ...] = (
-    structlog.processors.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.format_exc_info,
-)
+from spikeserve.service.settings import LogFormat
+from spikeserve.service.telemetry import terminal
 
 # Its warnings repeat a client's malformed tracestate, however long that is, so that they are turned off.
 QUOTES_CLIENTS = "opentelemetry.trace.span"
 
 
-def configure(level: str, stream: TextIO) -> None:
+def configure(level: str, stream: TextIO, style: LogFormat = "json") -> None:
     """Set up logging for the whole process; only the command line calls this, so that imports have no effect.
 
-    This package's lines are written by structlog directly; the standard library's logging takes three times as long.
+    `auto` is text where the stream is a terminal, else JSON. This package's lines are written by structlog directly;
+    the standard library's logging takes three times as long.
     """
+    is_text = stream.isatty() if style == "auto" else style == "text"
+    time = terminal.TIME if is_text else structlog.processors.TimeStamper(fmt="iso", utc=True)
+    shared = (structlog.processors.add_log_level, time, structlog.processors.format_exc_info)
+    if is_text:
+        rendered = terminal.renderer(colours=terminal.wants_colour(stream, os.environ))
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not have every letter
+    else:
+        rendered = (_as_json,)
     stream = cast(TextIO, LossyStream(stream))
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=SHARED,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_json],
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.captureWarnings(capture=True)
     logging.getLogger(QUOTES_CLIENTS).setLevel(logging.ERROR)
     structlog.configure(
-        processors=[*SHARED, _as_json],
+        processors=[*shared, *rendered],
         logger_factory=structlog.WriteLoggerFactory(stream),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )

@@ -55,7 +55,12 @@ def compile_kernels() -> None:
         kernel.settle()
 
 
+def are_cached() -> bool:
+    """Return whether every kernel has been compiled on this machine."""
+    return all(kernel.is_cached for kernel in Kernel.every)
+
+
 def load_kernels() -> None:
     """Make every kernel ready if the cache has them all; otherwise do nothing, since another process compiles them."""
-    if all(kernel.is_cached for kernel in Kernel.every):
+    if are_cached():
         compile_kernels()

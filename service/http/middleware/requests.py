@@ -111,7 +111,8 @@ class RequestMiddleware:
         self.metrics.requests.in_flight += 1
         try:
             if has_too_many(scope["query_string"]):
-                await error_response(HTTPStatus.UNPROCESSABLE_ENTITY, TOO_MANY)(scope, receive, exchange.send)
+                answer = error_response(HTTPStatus.UNPROCESSABLE_ENTITY, TOO_MANY)
+                await self._with_cors(answer)(scope, receive, exchange.send)
             else:
                 await self.app(scope, receive, exchange.send)
         except ClientDisconnect:

@@ -141,7 +141,8 @@ def test_every_error_can_be_read_by_an_allowed_page(opened: TestClient, monkeypa
     monkeypatch.setattr(pipeline, "scheduler", None)  # a fault of ours, which nobody foresaw
     found[500] = opened.post("/predict", json=BODY, headers=APP)
     assert sorted(found) == [400, 403, 404, 405, 413, 415, 422, 500, 503]
-    for answer in found.values():
+    many = "&".join(f"p{index}=" for index in range(17))
+    for answer in (*found.values(), opened.post(f"/predict?{many}", json=BODY, headers=APP)):
         assert list(answer.json()) == ["error"]
         assert cors(answer)["access-control-allow-origin"] == APP["Origin"]
     assert "Retry-After" in found[503].headers

@@ -1,0 +1,183 @@
+"""The log at a terminal: lines in colour for people, in which nothing that was sent is obeyed; elsewhere JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+
+from spikeserve.service.catalog.engine_choice import compiles_first
+from spikeserve.service.settings import LogFormat, Settings
+from spikeserve.service.telemetry import logs, terminal
+from tests.serving import ROOT, Process
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 first\r\n12:00:00 [info] forged\x9b31m \u202egnp.exe \udc80"
+CODES = re.compile(r"\x1b\[[0-9;]*m")  # of colours
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Put back what the configuration of logs changes."""
+    root, quoting = logging.getLogger(), logging.getLogger(logs.QUOTES_CLIENTS)
+    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+    yield
+    structlog.reset_defaults()
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    quoting.setLevel(logging.NOTSET)
+    sys.excepthook, threading.excepthook = hooks
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch, restored: None) -> Terminal:  # noqa: ARG001
+    """Log to a terminal without colours."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    logs.configure("info", stream, "auto")
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("stream", "style", "is_json"),
+    [(Terminal, "auto", False), (io.StringIO, "auto", True), (Terminal, "json", True), (io.StringIO, "text", False)],
+)
+@pytest.mark.usefixtures("restored")
+def test_it_is_text_at_a_terminal_and_json_elsewhere_unless_it_is_set(
+    stream: type[io.StringIO], style: LogFormat, is_json: bool
+) -> None:
+    written = stream()
+    logs.configure("info", written, style)
+    structlog.get_logger().info("model_ready", model="toy")
+    line = written.getvalue()
+    assert line.startswith("{") == is_json
+    if is_json:
+        assert json.loads(line).keys() == {"event", "level", "timestamp", "model"}
+    else:
+        assert re.fullmatch(r"\d\d:\d\d:\d\d \[info +\] model_ready +model=toy\n", CODES.sub("", line))
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)],
+)
+def test_colours_are_for_terminals_that_have_and_want_them(environment: dict[str, str], coloured: bool) -> None:
+    assert terminal.wants_colour(Terminal(), environment) == coloured
+    assert not terminal.wants_colour(io.StringIO(), environment)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "http://127.0.0.1:80"), ("0.0.0.0", "http://localhost:80"), ("::1", "http://[::1]:80")],  # noqa: S104
+)
+def test_the_address_can_be_clicked(host: str, address: str, plain: Terminal) -> None:
+    structlog.get_logger().info("listening", host=host, port=80, repository="models")
+    assert f" listening at {address} repository=models\n" in plain.getvalue()
+
+
+def test_a_request_is_told_as_people_say_it(plain: Terminal) -> None:
+    labels = {"request_id": "one", "method": "POST", "route": "/predict", "status": 200, "ms": 3.1, "model": "toy"}
+    structlog.get_logger().info("request", **labels)
+    assert re.search(r"\] POST /predict 200 +ms=3.1 model=toy request_id=one\n$", plain.getvalue())
+
+
+def test_nothing_that_was_sent_is_obeyed_by_a_terminal_or_makes_a_line(plain: Terminal) -> None:
+    log = structlog.get_logger()
+    log.warning("bundle_refused", error=HOSTILE, names=[HOSTILE], meaning=HOSTILE)
+    log.info(HOSTILE)
+    logging.getLogger("uvicorn.error").warning("%s", HOSTILE)
+    lines = plain.getvalue().removesuffix("\n").split("\n")
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert all(r"\x1b[2J\x1b]0;owned\x07" in line for line in lines[1:])
+
+
+def test_a_traceback_stands_apart_from_the_lines_of_the_log(plain: Terminal) -> None:
+    try:
+        int(HOSTILE)
+    except ValueError as error:
+        error.add_note(HOSTILE)  # what int says is escaped already
+        structlog.get_logger().exception("request_failed", request_id="one")
+    first, *rest = plain.getvalue().removesuffix("\n").split("\n")
+    assert first.endswith("request_failed           request_id=one")
+    assert rest[0] == "    | Traceback (most recent call last):"
+    assert all(line.startswith("    | ") and line.isprintable() for line in rest)
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_letter_that_the_terminal_has_not_is_escaped() -> None:
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii")
+    logs.configure("info", stream, "text")
+    structlog.get_logger().info("model_ready", model="größe")
+    stream.flush()
+    assert rb"model=gr\xf6\xdfe" in written.getvalue()
+
+
+@pytest.mark.usefixtures("reference_engine")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_in_a_terminal_says_where_it_is_in_colour(repository: Path, workers: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "spikeserve.service", "--port", "0", "--repository", str(repository)]
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    process = subprocess.Popen([*command, "--workers", workers], cwd=ROOT, stdout=theirs, env=environment)
+    os.close(theirs)
+    too_late = threading.Timer(60, process.kill)  # else a line that never comes would be waited for for ever
+    too_late.start()
+    with os.fdopen(ours) as screen, process:
+        try:
+            url = re.search(r"listening at (http://127\.0\.0\.1:\d+)", CODES.sub("", first := next(screen)))
+            assert url is not None
+            assert CODES.search(first)
+            for _ in range(int(workers)):
+                next(line for line in screen if "model_ready" in line)
+            httpx.get(f"{url[1]}/none", headers={"X-Request-ID": "from-a-test"})
+            assert "GET unmatched 404" in next(line for line in screen if "from-a-test" in line)
+        finally:
+            too_late.cancel()
+            process.terminate()
+
+
+def test_a_first_start_says_that_it_compiles_kernels(tmp_path: Path) -> None:
+    # A copy of the program without its cache, as a new machine has it. It is not waited for: compiling takes long.
+    for folder in ("models", "service", "spikeserve"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+    command = [sys.executable, "-m", "spikeserve.service", "--port", "0", "--workers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        service = Process(process)
+        try:
+            assert service.wait_for("compiling_kernels")["meaning"] == "once on this machine; it takes some 20 s"
+        finally:
+            process.terminate()
+            service.read_out()
+
+
+def test_kernels_that_are_compiled_are_not_spoken_of(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spikeserve.models.engines.event.compiled import Kernel
+
+    monkeypatch.setattr(Kernel, "is_cached", property(lambda _: True))
+    assert not compiles_first(Settings(repository=repository))
+    monkeypatch.setattr(Kernel, "is_cached", property(lambda kernel: kernel is not Kernel.every[-1]))
+    assert compiles_first(Settings(repository=repository))
+    assert not compiles_first(Settings(repository=repository, engine="reference"))
