@@ -3,12 +3,14 @@
     4 bytes    "SPKS"                              8 bytes   microseconds at which its next window begins, or NEVER
     2 bytes    the version of this format          4 bytes   the number of classes, and that many
     2 bytes    0                                   float64   scores that decay, see `Reading.DECAY`
-    8 bytes    the number of its next window       …         the state of the run, see `models.engines.blob`
+    8 bytes    the number of its next window       8 bytes   late events that no window told of; not in version 1
+                                                   …         the state of the run, see `models.engines.blob`
                                                    32 bytes  HMAC-SHA256 of all before, where the server has keys
 
-all little-endian, and as a whole in base64. What a client brings is checked before it is used, so a forged state can do
-no more than give its client a wrong answer. With keys, only a server with the same keys accepts it: the secret is made
-of the digests of all keys, which no client knows unless it has every key.
+all little-endian, and as a whole in base64. States of version 1 may be kept somewhere, and are read. What a client
+brings is checked before it is used, so a forged state can do no more than give its client a wrong answer. With keys,
+only a server with the same keys accepts it: the secret is made of the digests of all keys, which no client knows unless
+it has every key.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.inference.sessions.session import Session
 
-MAGIC, VERSION = b"SPKS", 1
+MAGIC, VERSION = b"SPKS", 2
 HEADER = struct.Struct("<4sHHQqI")
+LATE = struct.Struct("<Q")
 NEVER = -(2**63)  # before the first event
 SIGNATURE_BYTES = 32
 LONG_BYTES = 2**18  # a longer state is written and read on a thread
 MAX_NUMBER = 2**62
+DAMAGED = "state: is damaged, expected it as it was sent"
 
 
 class Told(TypedDict):
@@ -46,12 +50,16 @@ class Told(TypedDict):
 
 
 class Carried(NamedTuple):
-    """What a text holds: the state of the run, the number of the next window, its begin, and scores that decay."""
+    """What a text holds: the state of the run, the number of the next window, its begin, and scores that decay.
+
+    `late` events came too late, and no window before has told of them.
+    """
 
     state: State
     number: int
     until: int | None
     decayed: NDArray[np.float64]
+    late: int = 0
 
 
 class Blobs:
@@ -64,7 +72,8 @@ class Blobs:
         """Return the state at the end of the last window that was answered."""
         model, state = session.model, session.state
         state = State.rest(model.network, 1) if state is None else state
-        carried = Carried(state, session.answered, session.answered_until, session.decayed)
+        late = session.windows.late_of(session.answered)
+        carried = Carried(state, session.answered, session.begin, session.decayed, late)
         large = session.size > LONG_BYTES
         text = await to_thread(self.write, model, carried) if large else self.write(model, carried)
         return {"window": carried.number, "t": carried.until, "state": text}
@@ -78,7 +87,8 @@ class Blobs:
         """Return a state as text. Raises InvalidInput for one from which no run could go on."""
         until = NEVER if carried.until is None else carried.until
         header = HEADER.pack(MAGIC, VERSION, 0, carried.number, until, len(carried.decayed))
-        content = header + carried.decayed.astype("<f8").tobytes() + to_bytes(carried.state, model.bundle.digest)
+        own = header + carried.decayed.astype("<f8").tobytes() + LATE.pack(carried.late)
+        content = own + to_bytes(carried.state, model.bundle.digest)
         return b64encode(content + self._signature(content)).decode()
 
     def read(self, model: LoadedModel, text: str) -> Carried:
@@ -95,16 +105,20 @@ class Blobs:
             raise InvalidInput("state: is no session's state, expected what a line of type state holds")
         spec = model.network.spec
         _, version, _, number, until, classes = HEADER.unpack_from(content)
-        if version != VERSION:
-            raise InvalidInput(f"state: has format {version}, expected {VERSION}")
-        if classes != spec.classes or not number < MAX_NUMBER or not (until == NEVER or 0 <= until < MAX_NUMBER):
-            raise InvalidInput("state: is damaged, expected it as it was sent")
+        if version not in (1, VERSION):
+            raise InvalidInput(f"state: has format {version}, expected 1 or {VERSION}")
         end = HEADER.size + 8 * classes
+        begin = end + LATE.size if version == VERSION else end
+        if classes != spec.classes or len(content) < begin:
+            raise InvalidInput(DAMAGED)
+        (late,) = LATE.unpack_from(content, end) if version == VERSION else (0,)
+        if not max(number, late) < MAX_NUMBER or not (until == NEVER or 0 <= until < MAX_NUMBER):
+            raise InvalidInput(DAMAGED)
         decayed = np.frombuffer(content[HEADER.size : end], "<f8").astype(np.float64)
-        if len(decayed) != classes or not (np.isfinite(decayed) & (decayed >= 0)).all():
-            raise InvalidInput("state: is damaged, expected it as it was sent")
-        state = from_bytes(content[end:], model.network, model.bundle.digest)
-        return Carried(state, int(number), None if until == NEVER else int(until), decayed)
+        if not (np.isfinite(decayed) & (decayed >= 0)).all():
+            raise InvalidInput(DAMAGED)
+        state = from_bytes(content[begin:], model.network, model.bundle.digest)
+        return Carried(state, int(number), None if until == NEVER else int(until), decayed, int(late))
 
     def _signature(self, content: bytes) -> bytes:
         return hmac.digest(self.secret, content, "sha256") if self.secret else b""
@@ -121,7 +135,7 @@ class Blobs:
 
 def most_characters(model: LoadedModel) -> int:
     """Return the most characters of a state of a model. Raises InvalidInput for one that has no state."""
-    own = HEADER.size + 8 * model.network.spec.classes + SIGNATURE_BYTES
+    own = HEADER.size + 8 * model.network.spec.classes + LATE.size + SIGNATURE_BYTES
     return -(-(own + most_bytes(model.network)) // 3) * 4
 
 

@@ -17,7 +17,7 @@ from spikeserve.service.inference.native.schemas import Sample, Strict, nested
 from spikeserve.service.inference.numbers import LONG_ARRAY, cut_array
 from spikeserve.service.inference.validation import first_error
 
-_Time = Annotated[int, Field(ge=0, lt=2**63)]
+_Time = Annotated[int, Field(ge=0, lt=2**61)]
 _Times = Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], FailFast()]
 _Columns = Annotated[list[Annotated[int, Field(ge=0, lt=2**16)]], FailFast()]
 _Places = Annotated[list[Annotated[int, Field(ge=0, lt=2**15)]], FailFast()]  # what a record holds of a row
@@ -153,7 +153,10 @@ class StateLine(TypedDict):
 
     type: Literal["state"]
     window: Annotated[int, Field(description="How many windows it has behind it.")]
-    t: Annotated[int | None, Field(description="The end of the last of them, as its line said.")]
+    t: Annotated[
+        int | None,
+        Field(description="The end of the last of them, or when the first begins; null before that is known."),
+    ]
     state: Annotated[str, Field(description="The state, base64.")]
     reason: NotRequired[Annotated[str, Field(description="Why it is sent, where nobody asked.")]]
 

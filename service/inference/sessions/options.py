@@ -33,6 +33,11 @@ class StreamOptions(Strict):
         description="Time steps of a window; by default as the model's input says, or 1, or for `direct` and `rate` "
         "coding as many as the model was trained with.",
     )
+    lateness_us: Annotated[int, Field(ge=0, lt=2**31, strict=False)] | None = Field(
+        default=None,
+        description="Microseconds that an event may come behind the latest one before its window closes; only for a "
+        "model of events. By default 0: the first event at or after a window's end closes it.",
+    )
     scores: Reading = Field(
         default=Reading.TOTAL,
         strict=False,
@@ -41,7 +46,6 @@ class StreamOptions(Strict):
     decay: Annotated[float, Field(gt=0, lt=1, strict=False)] = Field(
         default=0.9, description="For scores=decay: how much a window counts for the next one."
     )
-
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=False)] = Field(
         default=0, description="The seed of `rate` coding; the same seed draws the same spikes."
     )

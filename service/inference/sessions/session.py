@@ -52,18 +52,26 @@ class Session:
         self.counts: NDArray[np.int64] = np.zeros(spec.classes, np.int64)  # the output spikes since rest
         self.decayed: NDArray[np.float64] = np.zeros(spec.classes)
         self.answered = 0  # windows
-        self.answered_until: int | None = None  # the end of the last of them, or when the first begins
+        self.answered_until: int | None = None  # the end of the last of them
 
     @property
     def size(self) -> int:
         """The bytes that it holds between windows."""
         return self.model.state_bytes
 
-    def go_on(self, state: State, number: int, start: int | None, decayed: NDArray[np.float64]) -> None:
-        """Go on with window `number`, which begins at `start`, from the state of a session elsewhere."""
+    @property
+    def begin(self) -> int | None:
+        """When the window after the last answered one begins; None before it is known."""
+        return self.windows.origin if self.answered_until is None else self.answered_until
+
+    def go_on(self, state: State, number: int, start: int | None, decayed: NDArray[np.float64], late: int) -> None:
+        """Go on with window `number`, which begins at `start`, from the state of a session elsewhere.
+
+        That session had `late` events that none of its windows told of.
+        """
         self.state, self.counts, self.decayed = state, spikes_so_far(state, self.spec.classes), decayed
         self.answered, self.answered_until = number, start
-        self.windows.go_on(number, start)
+        self.windows.go_on(number, start, late)
 
     def kept(self) -> Kept:
         """Return what the next window changes, to `go_back` to."""
@@ -132,14 +140,18 @@ def windows_of(model: LoadedModel, spec: Spec, options: StreamOptions) -> Window
         events = binning_of(spec, options)
         steps = options.window_steps or events.window_steps
     else:
-        if options.step_us is not None:
-            raise InvalidInput(
-                f"step_us is {options.step_us}, but this model takes a stream of values, whose time is counted in steps"
-            )
+        for name in ("step_us", "lateness_us"):
+            if getattr(options, name) is not None:
+                raise InvalidInput(
+                    f"{name} is {getattr(options, name)}, but this model takes a stream of values, whose time is "
+                    "counted in steps"
+                )
         steps = options.window_steps or (1 if spec.coding.per_step else spec.time_steps)
     model.limits.check_steps(steps, "window_steps")
     model.limits.check_size(1, steps)
-    return Windows(events, steps) if spec.coding is Coding.SPIKES else ValueWindows(spec, steps)
+    if spec.coding is not Coding.SPIKES:
+        return ValueWindows(spec, steps)
+    return Windows(events, steps, options.lateness_us or 0)
 
 
 def binning_of(spec: Spec, options: StreamOptions) -> EventBinning:

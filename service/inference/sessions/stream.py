@@ -35,6 +35,7 @@ Receive: TypeAlias = Callable[[], Awaitable[bytes | str | None]]
 Send: TypeAlias = Callable[[Line], Awaitable[None]]
 
 LONG_TEXT = 2**16  # characters; a longer message is read on a thread
+SLICE_EVENTS = 2**13  # that are sorted into windows at once
 LONG_WAIT = 0.02  # seconds; a client that is ahead of its rate by less is not slowed down
 
 
@@ -101,9 +102,9 @@ class Stream:
         windows = self.session.windows
         match await self._read(content) if isinstance(content, str) else content:
             case bytes() as sent:
-                await self._add(windows.read(sent))
+                await self._add(windows.read(sent), arrived)
             case EventsMessage() | ValuesMessage() as message:
-                await self._add(message.array())
+                await self._add(message.array(), arrived)
             case TimeMessage(t=t):
                 if isinstance(windows, Windows):
                     windows.advance(t)
@@ -115,7 +116,7 @@ class Stream:
                 await self.blobs.restore(self.session, state)
             case EndMessage() | None:
                 await self._close_windows(arrived)
-                if (window := windows.flush()) is not None:
+                while (window := windows.flush()) is not None:
                     await self._answer(window, arrived)
                 await self.send({"type": "end", "windows": windows.number, **windows.held})
                 return False
@@ -123,22 +124,30 @@ class Stream:
         await self._close_windows(arrived)
         return True
 
-    async def _add(self, sent: NDArray[Any]) -> None:
-        """Add events or values, after a wait where they come faster than one session may send them."""
+    async def _add(self, sent: NDArray[Any], arrived: float) -> None:
+        """Add events or values, after a wait where they come faster than one session may send them.
+
+        The windows that each slice of events closes are answered before the next slice is sorted.
+        """
         now = perf_counter()
         self.free_at = max(now, self.free_at) + sent.size / self.sessions.settings.max_session_events
         if self.free_at - now > LONG_WAIT:
             await asyncio.sleep(self.free_at - now)
         windows = self.session.windows
-        if isinstance(windows, Windows):
-            received, late = windows.received, windows.late
+        if not isinstance(windows, Windows):
             windows.add(sent)
+            self.opened.reserve(windows.pending_bytes)
+            return
+        for start in range(0, len(sent), SLICE_EVENTS):
+            received, late = windows.received, windows.late
+            windows.add(sent[start : start + SLICE_EVENTS])
             self.counts.events.inc(windows.received - received)
             if windows.late != late:
                 self.counts.late.inc(windows.late - late)
-        else:
-            windows.add(sent)
-        self.opened.reserve(windows.pending_bytes)
+            self.opened.reserve(windows.pending_bytes)
+            await self._close_windows(arrived)
+            if start + SLICE_EVENTS < len(sent):
+                await asyncio.sleep(0)  # so that others run, also where a slice closes no window
 
     async def _close_windows(self, arrived: float) -> None:
         """Answer every window that is closed."""

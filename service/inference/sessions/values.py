@@ -52,6 +52,7 @@ class ValueWindows:
     steps: int
     number: int = 0
     start: int = 0  # steps before the open window
+    origin: int = 0  # steps before the first window, or before the one that a state goes on with
     pending: int = 0  # entries of windows that are not closed, each of them for a step or a window
     _values: list[FloatArray] = field(default_factory=list)
 
@@ -117,9 +118,13 @@ class ValueWindows:
         """Close the open window early, with the steps that it has, if it has any."""
         return self._take(self.pending) if self.pending else None
 
-    def go_on(self, number: int, start: int | None) -> None:
+    def go_on(self, number: int, start: int | None, late: int = 0) -> None:  # noqa: ARG002  (no value is late)
         """Begin with window `number`, before which `start` steps lie, in place of the first."""
-        self.number, self.start = number, start or 0
+        self.number, self.start, self.origin = number, start or 0, start or 0
+
+    def late_of(self, number: int) -> int:  # noqa: ARG002
+        """Return 0: values have no times, so that none is late."""
+        return 0
 
     def _take(self, entries: int) -> ValueWindow:
         values = self._values[0] if len(self._values) == 1 else np.concatenate(self._values)

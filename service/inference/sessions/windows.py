@@ -1,13 +1,19 @@
 """Windows: a stream's events, sorted by their time stamps into windows of equal length.
 
-A window is closed by the first event, or the first word about the time, at or after its end. Nothing waits for the
-clock on the wall. Within a window events may come in any order; an event of a window that is closed comes too late, and
-is counted and dropped. Where events are missing, windows close without events: silence is an input too.
+A window is closed by the watermark: the latest time of any event so far less `lateness`, or a later time that a message
+said. An event of a window that is closed is late: it is counted and dropped. Within a window events may come in any
+order. Each event is judged by those that came before it alone, so where messages are cut changes nothing. Nothing waits
+for the clock on the wall. Where events are missing, windows close without events: silence is an input too.
+
+The first window begins at the earliest event that came before the watermark reached it: without lateness the first
+event, and with it the one that would have been first in order.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,9 +25,10 @@ from spikeserve.models.errors import InvalidInput
 from spikeserve.models.spec import EventBinning, Origin
 from spikeserve.service.inference.sessions.messages import Counted
 
-MAX_GAP = 100_000  # windows that one message may close, so that a wrong time stamp does not stand for days of silence
+MAX_GAP = 100_000  # windows that one event may close, so that a wrong time stamp does not stand for days of silence
 MAX_PENDING = 2**20  # events of windows that are not closed, in one session
-PENDING_BYTES = 16  # of each of them
+WAITING = np.dtype([("time", "<i8"), ("record", RECORD)])  # an event that waits for its window to close
+WINDOW_BYTES = 512  # of the objects that hold the events of one window
 
 
 @dataclass(frozen=True)
@@ -54,26 +61,32 @@ class Window:
 
 @dataclass
 class Windows:
-    """Closes the windows of one stream, of `steps` steps each.
+    """Closes the windows of one stream, of `steps` steps each; an event may come `lateness` microseconds late.
 
-    `start` is when the open window begins, and `now` the latest time heard of; both are None before the first event.
+    All times are microseconds of the stream. Those that are not known before the first event are None until then.
     """
 
     events: EventBinning
     steps: int
-    start: int | None = None
-    now: int | None = None
+    lateness: int = 0
+    origin: int | None = None  # when the first window begins, or the one that a state goes on with
+    start: int | None = None  # when the open window begins
+    watermark: int | None = None  # every window before it is closed
+    clock: int | None = None  # the time that was heard of last, from which the clock of 32 bits goes on
     number: int = 0
     received: int = 0  # events that came in time
     late: int = 0  # events that came after their window was closed
-    late_told: int = 0  # of those, the ones that a window has told of
     pending: int = 0  # events of windows that are not closed
-    _records: list[Records] = field(default_factory=list)
-    _times: list[Times] = field(default_factory=list)
+    _earliest: int | None = None  # of the events that came before the first window began
+    _waiting: dict[int, bytearray] = field(default_factory=dict)  # events of WAITING, by the number of their window
+    _silent: int = 0  # windows without events in a row, at the end
+    _late: Counter[int] = field(default_factory=Counter)  # late events, by the window that tells of them
 
     def __post_init__(self) -> None:
         self.binner = binner(self.events)
-        self.length = self.events.step_us * self.steps  # of a window, in microseconds
+        self.length = self.events.step_us * self.steps  # of a window
+        if self.events.origin is Origin.ZERO:
+            self.origin = self.start = 0
 
     @property
     def held(self) -> Counted:
@@ -83,7 +96,7 @@ class Windows:
     @property
     def pending_bytes(self) -> int:
         """The bytes of the events that wait for their window to close."""
-        return self.pending * PENDING_BYTES
+        return self.pending * WAITING.itemsize + len(self._waiting) * WINDOW_BYTES
 
     @property
     def max_numbers(self) -> int:
@@ -105,75 +118,156 @@ class Windows:
         return records_of(content, "a message")
 
     def add(self, records: NDArray[Any]) -> None:
-        """Add events (events,), in any order.
+        """Add events (events,), in the order in which they came.
 
         Raises InvalidInput where one is so far ahead that too many windows would close, and where too many wait.
         """
         if not len(records):
             return
-        times = unwrapped(records["t"], int(records["t"][0]) if self.now is None else self.now)
-        start = self._begun(int(times[0]))
-        if int(times.min()) < start:
-            in_time = times >= start
-            self.late += int(len(times) - np.count_nonzero(in_time))
-            records, times = records[in_time], times[in_time]
-        waiting = self.pending + len(times)
-        if waiting > MAX_PENDING:
-            raise InvalidInput(f"events: {waiting} wait for their windows to close, expected at most {MAX_PENDING}")
-        if len(times):
-            self.advance(int(times.max()))
-            self._records.append(records)
-            self._times.append(times)
-            self.pending = waiting
-            self.received += len(times)
+        times = unwrapped(records["t"], int(records["t"][0]) if self.clock is None else self.clock)
+        self.clock = int(times[-1])
+        latest, closed = int(times.max()), self._closed(self.watermark)
+        if (
+            self.start is not None
+            and self.start + closed * self.length <= int(times.min())
+            and (latest < self.start + (closed + 1) * self.length)
+        ):  # all are of the open window, so that none is late and none closes another
+            self._put(closed, records, times)
+            self.watermark = max(latest - self.lateness, self.start if self.watermark is None else self.watermark)
+        else:
+            self._sort(records, times)
 
     def advance(self, t: int) -> None:
         """Take note of the time `t`, so that all windows before it close. Raises InvalidInput where these are many."""
-        ahead = (t - self._begun(t)) // self.length
-        if ahead > MAX_GAP:
-            raise InvalidInput(f"t: {t} would close {ahead} windows at once, expected at most {MAX_GAP}")
-        self.now = t if self.now is None else max(self.now, t)
+        if self.start is None and self._earliest is None:
+            self._begin_at(t)
+        elif self.start is None and self._earliest is not None and t >= self._earliest:
+            self._begin_at(self._earliest)
+        if self.start is not None:
+            self._check_gap(t, self._closed(t) - self._closed(self.watermark))
+        self.watermark = t if self.watermark is None else max(self.watermark, t)
+        self.clock = t if self.clock is None else max(self.clock, t)
 
     def close(self) -> Window | None:
         """Return the next window that is closed, or None if none is."""
-        if self.start is None or self.now is None or self.now < self.start + self.length:
-            return None
-        return self._take(self.start)
+        return self._take(self.start) if self.start is not None and self._closed(self.watermark) else None
 
     def flush(self) -> Window | None:
-        """Close the open window early, if it holds any event, as if nothing more came before its end."""
-        return self._take(self.start) if self.pending and self.start is not None else None
+        """Return the next window up to the last event that waits, as if nothing more came; None if no event waits.
 
-    def go_on(self, number: int, start: int | None) -> None:
-        """Begin with window `number`, which begins at `start`, in place of the first."""
-        self.number, self.start, self.now = number, start, start
+        Raises InvalidInput where too many windows without events lie before the next event.
+        """
+        if self.start is None and self._earliest is not None:
+            self._begin_at(self._earliest)
+        if not self.pending or self.start is None:
+            return None
+        self._silent = 0 if self.number in self._waiting else self._silent + 1
+        self._check_gap(self.start, self._silent)
+        return self._take(self.start)
 
-    def _begun(self, first: int) -> int:
-        """Return when the open window begins; the first one of all does at `first`, or at 0 where the model says so."""
+    def late_of(self, number: int) -> int:
+        """Return how many late events window `number` is to tell of, or has just told of."""
+        return self._late[number]
+
+    def go_on(self, number: int, start: int | None, late: int = 0) -> None:
+        """Begin with window `number`, at `start`, in place of the first; it is to tell of `late` events."""
+        self.number, self.late, self._late[number] = number, late, late
+        if start is not None:
+            self.origin = self.start = self.watermark = self.clock = start
+
+    def _begin(self, times: Times, marks: Times) -> int:
+        """Begin the first window once the watermark has reached the earliest event.
+
+        Returns how many of the events came until then, all of which are in time. Times before 0 have no window.
+        """
+        earliest = np.minimum.accumulate(np.maximum(times, 0))
+        if self._earliest is not None:
+            np.minimum(earliest, self._earliest, out=earliest)
+        reached = marks >= earliest
+        if not reached.any():
+            self._earliest = int(earliest[-1])
+            return 0
+        at = int(reached.argmax())
+        self._begin_at(int(earliest[at]))
+        return at + 1
+
+    def _begin_at(self, t: int) -> None:
+        """Begin the first window at `t`, with the events that have waited for it."""
+        self.origin = self.start = t
+        events = np.frombuffer(self._waiting.pop(self.number, b""), WAITING)
+        self.pending -= len(events)
+        self.received -= len(events)
+        if len(events):
+            self._spread(events["record"], events["time"], (events["time"] - t) // self.length)
+
+    def _count_late(self, windows: NDArray[np.int64]) -> None:
+        """Count late events (events,) by the windows that were open when they came, counted from the open one."""
+        self.late += len(windows)
+        for window, count in zip(*np.unique(windows, return_counts=True), strict=True):
+            self._late[self.number + int(window)] += int(count)
+
+    def _sort(self, records: Records, times: Times) -> None:
+        """Put events into their windows, each by the watermark before it, and count those that are late."""
+        marks = np.maximum.accumulate(times) - self.lateness  # the watermark after each event
+        if self.watermark is not None:
+            np.maximum(marks, self.watermark, out=marks)
+        begun = self._begin(times, marks) if self.start is None else 0
         if self.start is None:
-            self.start = 0 if self.events.origin is Origin.ZERO else first
-        return self.start
+            windows, closed = np.where(times < 0, -1, 0), np.zeros(len(times), np.int64)
+        else:
+            windows = (times - self.start) // self.length
+            closed = np.append(self._closed(self.watermark), np.maximum((marks - self.start) // self.length, 0))
+            closed[:begun] = 0
+            furthest = int(np.diff(closed).argmax())
+            self._check_gap(int(times[furthest]), int(closed[furthest + 1] - closed[furthest]))
+            closed = closed[:-1]  # before each event
+        in_time = windows >= closed
+        if not in_time.all():
+            self._count_late(closed[~in_time])
+            records, times, windows = records[in_time], times[in_time], windows[in_time]
+        if len(times):
+            self._spread(records, times, windows)
+        self.watermark = int(marks[-1])
+
+    def _spread(self, records: Records, times: Times, windows: NDArray[np.int64]) -> None:
+        """Put events into their windows, which are counted from the open one."""
+        if (windows[1:] < windows[:-1]).any():
+            order = np.argsort(windows, kind="stable")
+            records, times, windows = records[order], times[order], windows[order]
+        for first, last in pairwise([0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(times)]):
+            self._put(int(windows[first]), records[first:last], times[first:last])
+
+    def _put(self, window: int, records: Records, times: Times) -> None:
+        """Let events wait in one window, which is counted from the open one. A copy, which holds no message."""
+        self.received += len(times)
+        self.pending += len(times)
+        if self.pending > MAX_PENDING:
+            raise InvalidInput(
+                f"events: {self.pending} wait for their windows to close, expected at most {MAX_PENDING}"
+            )
+        events = np.empty(len(times), WAITING)
+        events["time"], events["record"] = times, records
+        self._waiting.setdefault(self.number + window, bytearray()).extend(events.data)
+
+    def _closed(self, watermark: int | None) -> int:
+        """Return how many windows from the open one on a watermark closes."""
+        if watermark is None or self.start is None:
+            return 0
+        return max(0, (watermark - self.start) // self.length)
+
+    def _check_gap(self, t: int, gap: int) -> None:
+        if gap > MAX_GAP:
+            raise InvalidInput(f"t: {t} would close {gap} windows at once, expected at most {MAX_GAP}")
 
     def _take(self, start: int) -> Window:
         end = start + self.length
-        records, times = self._in_order()
-        count = int(times.searchsorted(end))
-        self.pending = len(times) - count
-        self._records, self._times = ([records[count:]], [times[count:]]) if self.pending else ([], [])
-        late, self.late_told = self.late - self.late_told, self.late
-        window = Window(self.number, start, end, records[:count], times[:count], late, self.steps, self.binner)
+        events = np.frombuffer(self._waiting.pop(self.number, b""), WAITING)
+        if (events["time"][1:] < events["time"][:-1]).any():
+            events = events[np.argsort(events["time"], kind="stable")]
+        records, times = np.ascontiguousarray(events["record"]), np.ascontiguousarray(events["time"])
+        self.pending -= len(events)
+        self._late.pop(self.number - 1, None)
+        window = Window(self.number, start, end, records, times, self._late[self.number], self.steps, self.binner)
         self.start, self.number = end, self.number + 1
-        self.now = end if self.now is None else max(self.now, end)
+        self.watermark = end if self.watermark is None else max(self.watermark, end)
         return window
-
-    def _in_order(self) -> tuple[Records, Times]:
-        """Return the events that wait, by time."""
-        if not self.pending:
-            return np.empty(0, RECORD), np.empty(0, np.int64)
-        records, times = self._records[0], self._times[0]
-        if len(self._times) > 1:
-            records, times = np.concatenate(self._records), np.concatenate(self._times)
-        if (times[1:] < times[:-1]).any():
-            order = np.argsort(times, kind="stable")
-            records, times = records[order], times[order]
-        return records, times

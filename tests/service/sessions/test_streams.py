@@ -171,8 +171,8 @@ def test_a_session_goes_on_elsewhere_from_its_state(service: Process) -> None:
         ("AAA\u00e9", "state: is not base64"),
         ("AAA\ud800", "message: "),
         ("AAAA", "state: is no session's state"),
-        ("U1BLUwIA" + "A" * 40, "state: has format 2, expected 1"),
-        ("U1BLUwEA" + "A" * 40, "state: is damaged"),
+        ("U1BLUwMA" + "A" * 40, "state: has format 3, expected 1 or 2"),
+        ("U1BLUwIA" + "A" * 40, "state: is damaged"),
         ("A" * 200_000, "state: has 200000 characters, expected at most 1"),
     ],
 )
@@ -217,7 +217,10 @@ def test_the_class_may_be_read_from_the_window_or_from_a_decaying_sum(
         ("?window_steps=0", "query: window_steps is '0', expected at least 1"),
         ("?window_steps=100000", "window_steps is 100000, expected 1 to 1000"),
         ("?scores=all", "query: scores is 'all', expected 'total', 'window' or 'decay'"),
-        ("?colour=1", "query: colour is not a field here, expected one of step_us, window_steps, scores, decay, seed"),
+        (
+            "?colour=1",
+            "query: colour is not a field here, expected one of step_us, window_steps, lateness_us, scores, decay, seed",
+        ),
         ("?decay=0.5&decay=0.6", "'decay' is in the query twice, expected once"),
         ("?" + "a=1&" * 16, "the query has more than 16 parameters, expected at most as many"),
     ],

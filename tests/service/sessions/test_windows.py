@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikeserve.models.coding.records import make_records
@@ -92,24 +94,127 @@ def test_as_many_events_wait_as_are_allowed() -> None:
         windows.add(make_records([0], [0]))
 
 
-@given(
+Seen = tuple[int, int, list[int], list[int], int]
+
+
+def seen(found: list[Window]) -> list[Seen]:
+    return [(each.number, each.start, each.times.tolist(), each.records["x"].tolist(), each.late) for each in found]
+
+
+def ended(windows: Windows) -> list[Window]:
+    return closed(windows) + list(iter(windows.flush, None))
+
+
+def one_by_one(events: list[tuple[int, int]], length: int, lateness: int) -> tuple[list[Seen], int]:
+    """Sort events (t, x) into windows by the definition, each after the other; also return how many are late in all."""
+    start, latest, late, told, waiting, found = None, 0, 0, 0, list[tuple[int, int]](), list[Seen]()
+
+    def close(start: int) -> int:
+        nonlocal told, waiting
+        own = sorted((each for each in waiting if each[0] < start + length), key=lambda each: each[0])
+        waiting = [each for each in waiting if each[0] >= start + length]
+        found.append((len(found), start, [t for t, _ in own], [x for _, x in own], late - told))
+        told = late
+        return start + length
+
+    for event in events:
+        latest = max(latest, event[0])
+        if start is not None and event[0] < start:
+            late += 1
+        else:
+            waiting.append(event)
+        if start is None and latest - lateness >= min(waiting)[0]:
+            start = min(waiting)[0]
+        while start is not None and latest - lateness >= start + length:
+            start = close(start)
+    start = min(waiting)[0] if start is None else start
+    while waiting:
+        start = close(start)
+    return found, late
+
+
+events_and_cuts = (
     st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 3)), min_size=1, max_size=60),
     st.lists(st.integers(0, 60), max_size=5),
-    st.integers(1, 5),
 )
-def test_every_event_is_in_its_window_or_late_however_the_stream_is_cut(
-    events: list[tuple[int, int]], cuts: list[int], steps: int
-) -> None:
-    windows, found = Windows(BINNING, steps), []
+
+
+def parts_of(events: list[tuple[int, int]], cuts: list[int]) -> Iterator[list[tuple[int, int]]]:
     places = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
-    for first, last in pairwise(places):
-        windows.add(make_records(*zip(*events[first:last], strict=True)) if last > first else make_records([], []))
-        found += closed(windows)
-    while (window := windows.flush()) is not None:
-        found.append(window)
-    assert [window.number for window in found] == list(range(len(found)))
-    for window in found:
-        assert ((window.times >= window.start) & (window.times < window.end)).all()
-        assert window.end - window.start == steps * 1000
-    assert sum(len(window.records) for window in found) == windows.received
+    yield from (events[first:last] for first, last in pairwise(places) if first < last)
+
+
+@settings(max_examples=300)
+@given(*events_and_cuts, st.integers(1, 5), st.integers(0, 8000), st.booleans())
+def test_windows_and_late_events_are_those_of_the_definition_wherever_messages_are_cut(
+    events: list[tuple[int, int]], cuts: list[int], steps: int, lateness: int, closes: bool
+) -> None:
+    windows, found = Windows(BINNING, steps, lateness), []
+    for part in parts_of(events, cuts):
+        windows.add(make_records(*zip(*part, strict=True)))
+        found += closed(windows) if closes else []
+    found += ended(windows)
+    assert (seen(found), windows.late) == one_by_one(events, steps * 1000, lateness)
     assert windows.received + windows.late == len(events)
+    assert windows.pending_bytes == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 3000)), min_size=1, max_size=60), st.integers(1, 5))
+def test_events_that_come_within_the_lateness_are_in_the_windows_that_they_are_in_order(
+    sent: list[tuple[int, int]], steps: int
+) -> None:
+    # Each event has a time and a delay of at most 3 ms: they come in order of the sum.
+    ordered, jittered = Windows(BINNING, steps), Windows(BINNING, steps, lateness=3000)
+    ordered.add(make_records(sorted(t for t, _ in sent), 0))
+    jittered.add(make_records([t for t, _ in sorted(sent, key=sum)], 0))
+    assert seen(ended(jittered)) == seen(ended(ordered))
+    assert jittered.late == 0
+
+
+@settings(max_examples=200)
+@given(*events_and_cuts, st.integers(0, 8000), st.integers(0, 60))
+def test_a_stream_that_goes_on_elsewhere_has_the_same_windows_and_late_events(
+    events: list[tuple[int, int]], cuts: list[int], lateness: int, stop: int
+) -> None:
+    here, found = Windows(BINNING, 2, lateness), list[Window]()
+    for part in parts_of(events[:stop], cuts):
+        here.add(make_records(*zip(*part, strict=True)))
+        found += closed(here)
+    there = Windows(BINNING, 2, lateness)
+    there.go_on(here.number, here.start, here.late_of(here.number))
+    # The events from the state's time on are sent again; before the first window begins, that is all of them.
+    again = [each for each in events[:stop] if here.start is None or each[0] >= here.start]
+    for part in parts_of([*again, *events[stop:]], cuts):
+        there.add(make_records(*zip(*part, strict=True)))
+    expected, late = one_by_one(events, 2000, lateness)
+    assert seen([*found, *ended(there)]) == expected
+    assert here.late - here.late_of(here.number) + there.late == late
+
+
+def test_the_time_that_a_message_says_closes_windows_whatever_the_lateness() -> None:
+    windows = Windows(BINNING, steps=1, lateness=5000)
+    windows.advance(500)
+    windows.add(make_records([1400, 700], [0, 1]))
+    windows.advance(2500)
+    assert seen(closed(windows)) == [(0, 500, [700, 1400], [1, 0], 0), (1, 1500, [], [], 0)]
+    windows.add(make_records([2499, 2500], [0, 0]))
+    assert (windows.late, windows.pending) == (1, 1)
+
+
+def test_many_windows_between_the_last_events_are_refused_at_the_end() -> None:
+    windows = Windows(BINNING, steps=1, lateness=2**31 - 1)
+    windows.add(make_records([0, (MAX_GAP + 2) * 1000], 0))
+    with pytest.raises(InvalidInput, match=f"would close {MAX_GAP + 1} windows at once"):
+        ended(windows)
+
+
+def test_events_that_wait_take_the_memory_that_is_counted() -> None:
+    # One event in each of 20,000 windows: a view of its message would hold all of the others as well.
+    windows = Windows(BINNING.model_copy(update={"origin": Origin.ZERO}), steps=1, lateness=2**31 - 1)
+    tracemalloc.start()
+    for first in range(0, 20_000, 4000):
+        windows.add(make_records(1000 * np.arange(first, first + 4000), 0))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert windows.pending == 20_000
+    assert taken <= windows.pending_bytes <= 4 * taken
