@@ -78,7 +78,8 @@ async def model_metadata(call: Call) -> bytes:
 
 async def model_config(call: Call) -> bytes:
     """Return a model's configuration, with the fields of Triton's."""
-    told: Any = metadata.config(_model(call.services, await _read(call, messages.ModelConfigRequest)))
+    model = _model(call.services, await _read(call, messages.ModelConfigRequest))
+    told: Any = metadata.config(model, call.services.settings.session_idle_seconds)
     parameters = told.pop("parameters")
     config = messages.ModelConfig(**told)
     for name, value in parameters.items():

@@ -10,6 +10,7 @@ import grpc
 from spikeserve.service.errors import Misconfigured
 from spikeserve.service.grpc import methods
 from spikeserve.service.grpc.call import Calls
+from spikeserve.service.grpc.describe import INFO, OLDER_REFLECTION, REFLECTION, Reflection
 from spikeserve.service.grpc.methods import HEALTH, SERVICE
 from spikeserve.service.grpc.stream import Streams
 from spikeserve.service.http.services import Services
@@ -48,16 +49,19 @@ class GrpcServer:
         self.services = services
         self.calls = Calls(services)
         self.streams = Streams()
+        self.reflection = Reflection()
         self.server: Any = None
 
     async def start(self, host: str) -> None:
         """Listen on `host`; raises Misconfigured where that is impossible."""
         self.server = grpc.aio.server(options=options(self.services.settings))
+        handlers = {
+            SERVICE: self._handlers(),
+            HEALTH: {"Check": self._handler(HEALTH, "Check", methods.check)},
+            **{name: {INFO: self._reflection(name)} for name in (REFLECTION, OLDER_REFLECTION)},
+        }
         self.server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(SERVICE, self._handlers()),
-                grpc.method_handlers_generic_handler(HEALTH, {"Check": self._handler(HEALTH, "Check", methods.check)}),
-            )
+            tuple(grpc.method_handlers_generic_handler(name, each) for name, each in handlers.items())
         )
         port = self.services.settings.grpc_port
         try:
@@ -76,6 +80,9 @@ class GrpcServer:
     def _handler(self, service: str, name: str, answer: Any) -> Any:
         control = name.startswith(CONTROL)
         return self.calls.handler(f"/{service}/{name}", answer, key=name not in OPEN, control=control, stream=False)
+
+    def _reflection(self, service: str) -> Any:
+        return self.calls.handler(f"/{service}/{INFO}", self.reflection.answer, key=False, control=False, stream=True)
 
     @property
     def in_progress(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from spikeserve.models.bundle.external import AnyTask
+from spikeserve.models.spec import Coding, Spec
 from spikeserve.service.catalog.loaded import LoadedModel
 from spikeserve.service.catalog.registry import Registry
 from spikeserve.service.catalog.version import Version, VersionState
@@ -53,10 +54,10 @@ def metadata(model: LoadedModel, registry: Registry) -> ModelMetadata:
     }
 
 
-def config(model: LoadedModel) -> ModelConfig:
-    """Return the model's configuration, with the field names of Triton's."""
+def config(model: LoadedModel, idle_seconds: float) -> ModelConfig:
+    """Return the model's configuration, with the field names of Triton's; a sequence may be idle for so long."""
     spec = model.spec
-    return {
+    config: ModelConfig = {
         "name": model.name,
         "platform": PLATFORM,
         "backend": PLATFORM,
@@ -68,6 +69,10 @@ def config(model: LoadedModel) -> ModelConfig:
         ],
         "parameters": {name: {"string_value": value} for name, value in _parameters(spec).items()},
     }
+    if isinstance(spec, Spec) and spec.coding is not Coding.LATENCY:
+        idle = round(idle_seconds * 1e6)
+        config["sequence_batching"] = {"max_sequence_idle_microseconds": idle, "direct": {}}
+    return config
 
 
 def _parameters(spec: AnyTask) -> dict[str, str]:

@@ -134,13 +134,13 @@ async def version_ready(name: Name, version: Version, services: InServices) -> s
 @router.get("/models/{name}/config", responses=MODEL_ERRORS, response_description=CONFIG)
 async def config(name: Name, services: InServices) -> schemas.ModelConfig:
     """Return the configuration of a model's newest version that is ready."""
-    return metadata.config(services.registry.get(name))
+    return metadata.config(services.registry.get(name), services.settings.session_idle_seconds)
 
 
 @router.get("/models/{name}/versions/{version}/config", responses=MODEL_ERRORS, response_description=CONFIG)
 async def version_config(name: Name, version: Version, services: InServices) -> schemas.ModelConfig:
     """Return the configuration of one version of a model."""
-    return metadata.config(services.registry.get(name, version))
+    return metadata.config(services.registry.get(name, version), services.settings.session_idle_seconds)
 
 
 INFERS: dict[str, Any] = {

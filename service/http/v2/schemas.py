@@ -69,8 +69,15 @@ class ParameterConfig(TypedDict):
     string_value: str
 
 
+class SequenceConfig(TypedDict):
+    """That the requests of a sequence go on with its state."""
+
+    max_sequence_idle_microseconds: int
+    direct: dict[str, int]
+
+
 class ModelConfig(TypedDict):
-    """A model's configuration."""
+    """A model's configuration. A model that has no sequences has no `sequence_batching`."""
 
     name: str
     platform: str
@@ -79,6 +86,7 @@ class ModelConfig(TypedDict):
     input: list[TensorConfig]
     output: list[TensorConfig]
     parameters: dict[str, ParameterConfig]
+    sequence_batching: NotRequired[SequenceConfig]
 
 
 class IndexRequest(Strict):

@@ -89,6 +89,12 @@ def test_named_outputs_and_classification_are_as_over_http(rpc: Rpc) -> None:
     }
 
 
+def test_the_configuration_says_that_a_model_has_sequences(rpc: Rpc) -> None:
+    config = rpc.call("ModelConfig", messages.ModelConfigRequest(name="pairs")).config
+    assert config.sequence_batching.HasField("direct")
+    assert config.sequence_batching.max_sequence_idle_microseconds == 60_000_000
+
+
 def test_parameters_that_are_of_http_alone_are_ignored(rpc: Rpc) -> None:
     request = infer_request(np.array([[0.6, 2.0]]), raw=False, parameters={"binary_data_output": True})
     request.inputs[0].parameters["binary_data_size"].int64_param = 8

@@ -65,6 +65,13 @@ def test_metadata_says_what_varies_and_configuration_leaves_the_batch_out(http: 
     ]
     assert config["max_batch_size"] == 1024
     assert config["parameters"]["time_steps"] == {"string_value": "3"}
+    assert config["sequence_batching"] == {"max_sequence_idle_microseconds": 60_000_000, "direct": {}}
+
+
+def test_the_configuration_of_a_model_without_sequences_has_no_sequence_batching(repository: Path) -> None:
+    publish(repository, toy(Coding.LATENCY), "latency")
+    with serving(repository) as client:
+        assert "sequence_batching" not in client.get("/v2/models/latency/config").json()
 
 
 @pytest.mark.parametrize("limits", [{"max_values": 70}, {"max_neuron_steps": 70}])
