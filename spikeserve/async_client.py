@@ -14,7 +14,7 @@ from spikeserve.client import TIMEOUT
 from spikeserve.errors import AnswerError, ConnectionLost, SpikeserveError
 from spikeserve.events import EventsLike, events
 from spikeserve.flow import Flow, Lost, Value
-from spikeserve.options import ResumeOptions, SessionOptions, conversation, model_of
+from spikeserve.options import ResumeOptions, SessionOptions, check_names, conversation, model_of
 from spikeserve.requests import (
     Call,
     Choice,
@@ -114,6 +114,7 @@ class AsyncSession(BaseSession):
     """A session whose methods are awaited: see BaseSession."""
 
     def __init__(self, client: AsyncClient, options: SessionOptions) -> None:
+        check_names(options)
         self._client, self._options = client, options
         self._socket = AsyncWebSocket(client.url, client.key, client.timeout)
 

@@ -23,8 +23,8 @@ class BaseSession:
 
     @property
     def now(self) -> int | None:
-        """The latest time that was sent, in microseconds; None before the first."""
-        return self._open.now
+        """The time that was sent last, in microseconds; None before the first."""
+        return self._open.clock
 
     @property
     def last_state(self) -> SessionState | None:

@@ -23,7 +23,7 @@ def items(source: Iterable[Chunk] | EventsLike) -> Iterable[Chunk]:
 def chunks(item: Any, state: SessionState | None, now: int | None) -> Iterator[Events | ValuesLike | int]:
     """Yield what is to be sent of an item, in messages, without the events before the state. Raises InvalidEvents.
 
-    `now` is the latest time that was sent, from which the clock of records goes on.
+    `now` is the time that was sent last, from which the clock of records goes on.
     """
     if isinstance(item, (int, np.integer)):
         yield int(item)

@@ -13,7 +13,7 @@ from spikeserve.chunks import Chunk, chunks, items
 from spikeserve.errors import AnswerError, ConnectionLost, SpikeserveError
 from spikeserve.events import EventsLike, events
 from spikeserve.flow import Flow, Lost, Value
-from spikeserve.options import ResumeOptions, SessionOptions, conversation, model_of
+from spikeserve.options import ResumeOptions, SessionOptions, check_names, conversation, model_of
 from spikeserve.requests import (
     Call,
     Choice,
@@ -76,7 +76,7 @@ class Client:
         return found
 
     def session(self, **options: Unpack[SessionOptions]) -> Session:
-        """Return a session, to be used in a `with` block; see SessionOptions."""
+        """Return a session, to be used in a `with` block; see SessionOptions. Raises InvalidOption for another name."""
         return Session(self, options)
 
     def resume(self, state: SessionState, **options: Unpack[ResumeOptions]) -> Session:
@@ -90,7 +90,8 @@ class Client:
         """Send events as `source` gives them, and yield each window as soon as it closes.
 
         An item of `source` is events, as `events` takes them, or a whole number: a time in microseconds before which
-        no event comes any more. Where `state` is given, events before its `t` are left out.
+        no event comes any more. Events are sent in the order in which they are given: one that comes after its window
+        closed is late, see `lateness_us`. Where `state` is given, events before its `t` are left out.
         """
         with self.session(**options) as session:
             try:
@@ -132,6 +133,7 @@ class Session(BaseSession):
     """A session: see BaseSession."""
 
     def __init__(self, client: Client, options: SessionOptions) -> None:
+        check_names(options)
         self._client, self._options = client, options
         self._socket = WebSocket(client.url, client.key, client.timeout)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from spikeserve.answers import SessionState, Summary, Window
 from spikeserve.errors import ConnectionLost, InvalidEvents, SessionError, Unavailable
-from spikeserve.events import MAX_TIME, Events
+from spikeserve.events import CLOCK, MAX_TIME, Events
 from spikeserve.flow import Connect, Flow, Lost, Pause, Receive, Send, Step
 from spikeserve.requests import model_path, with_query
 from spikeserve.values import Entry, Values
@@ -90,13 +90,15 @@ class Conversation:
         self.sent = 0  # of the messages that are kept, those that this connection was sent
         self.connected = False
         self.connections = 0
-        self.asked = 0  # states that this connection was asked for and has not given
+        self.asked: deque[int] = deque()  # for each state to come, how many of those messages were sent before it
         self.windows_since = 0  # the last state
         self.failures = 0  # connections in a row that brought nothing new
         self.next = state.window if state else 0  # the number of the next window to give
         self.until = state.t if state else None  # the end of the last window that this connection answered
         self.length: int | None = None  # of a window, in microseconds, once it is known
-        self.now = self.until  # the latest time that was sent
+        self.lateness = int(self.options.get("lateness_us", 0))
+        self.watermark = self.until  # every window before it is closed
+        self.clock = self.until  # the time that was sent last
         self.behind: int | None = 0  # states to come until no window is outstanding; None: one is to be asked for
         self.ready: deque[Window] = deque()
         self.ending = False
@@ -110,20 +112,21 @@ class Conversation:
         self._require_open()
         if self.entry is not None:
             raise InvalidEvents("the session was sent values before, expected values")
-        for part in _cut(given, self.now):
+        for part in _cut(given, self.clock, self.lateness):
             if isinstance(part, int):
                 self._keep_time(part)
             else:
                 self.kept.append(Kept(part.records.tobytes(), part))
                 self.kept_events += len(part)
-                self.now = int(part.t[-1]) if self.now is None else max(self.now, int(part.t[-1]))
+                self.clock = int(part.t[-1])
+                self._pass(int(part.t.max()) - self.lateness)
         yield from self._send_kept()
 
     def send_values(self, array: NDArray[np.float32], entry: Entry) -> Flow[None]:
         """Send values (entries, *shape). The first are those from the state's step or window on, where there is one."""
         self._require_open()
         if self.entry is None:
-            if self.now is not None and self.kept:
+            if self.clock is not None and self.kept:
                 raise InvalidEvents("the session was sent events before, expected events")
             self.entry = entry
             self.entries = self._entry_of(self.state)
@@ -195,13 +198,18 @@ class Conversation:
 
     def _keep_time(self, t: int) -> None:
         self.kept.append(Kept(json.dumps({"type": "time", "t": t}), t=t))
-        self.now = t if self.now is None else max(self.now, t)
+        self.clock = t if self.clock is None else max(self.clock, t)
+        self._pass(t)
+
+    def _pass(self, t: int) -> None:
+        """Take note of a watermark."""
+        self.watermark = t if self.watermark is None else max(self.watermark, t)
 
     def _is_outstanding(self) -> bool:
         """Return whether a window is to come that what was sent closes."""
         if self.ending:
             return self.summary is None
-        now = self.now
+        now = self.watermark
         if self.entry is not None and self.length is not None:
             now = self.entries * (1 if self.entry.per_step else self.length)
         if self.length is not None and self.until is not None and now is not None:
@@ -236,7 +244,8 @@ class Conversation:
             raise Lost(str(error)) from error
         self.connected = True
         self.connections += 1
-        self.sent = self.asked = self.late_heard = self.windows_since = 0
+        self.sent = self.late_heard = self.windows_since = 0
+        self.asked.clear()
         self.until = self.state.t if self.state else None
         if self.entry is not None:
             self.until = self.until or 0
@@ -248,8 +257,8 @@ class Conversation:
         try:
             if self.length is None and self.behind is None and not self.ending:
                 yield Send(ASK)  # its answer comes after all windows that are outstanding
-                self.asked += 1
-                self.behind = self.asked
+                self.asked.append(self.sent)
+                self.behind = len(self.asked)
             if (line := (yield Receive(wait=True))) is not None:
                 yield from self._heard(line)
         except Lost as lost:
@@ -260,7 +269,7 @@ class Conversation:
         """Ask for the state; one that is lost with its connection is asked for again by those who wait for it."""
         try:
             yield Send(ASK)
-            self.asked += 1
+            self.asked.append(self.sent)
         except Lost as lost:
             yield from self._recover(lost)
             yield from self._send_kept()
@@ -274,7 +283,7 @@ class Conversation:
                 due = self.windows_since >= self.state_every or self.kept_events > KEPT_EVENTS
                 if due and not self.asked and not self.ending:
                     yield Send(ASK)
-                    self.asked += 1
+                    self.asked.append(self.sent)
             case "state":
                 self._heard_state(line)
             case "end":
@@ -299,21 +308,28 @@ class Conversation:
             self.late_given += window.late
 
     def _heard_state(self, line: Mapping[str, Any]) -> None:
-        if "reason" not in line:
-            self.asked = max(0, self.asked - 1)
+        # A state that was asked for has all behind it that was sent before. What a server has read that ends a session
+        # by itself, nobody knows; late events among it that no window told of are lost to the count.
+        before = self.sent
+        if "reason" not in line and self.asked:
+            before = self.asked.popleft()
             self.behind = self.behind and self.behind - 1
-        if not (self.state.window if self.state else 0) <= line["window"] <= self.next:
+        had, t = self.state, line["t"]
+        is_older = had is not None and (line["window"] < had.window or (t is None and had.t is not None))
+        if is_older or line["window"] > self.next:
             # A server that leaves may not have read the state that it was to go on from, or not have sent all windows
             # that its own state has behind it. Those are computed again.
             return
-        self.state = SessionState(line["state"], line["window"], line["t"], self.model, self.version, self.options)
+        self.state = SessionState(line["state"], line["window"], t, self.model, self.version, self.options)
         self.windows_since = 0
-        if (t := self.state.t) is None:
+        if t is None:
             return
         entry = self._entry_of(self.state)
-        sent = [left for each in range(self.sent) if (left := self.kept[each].after(t, entry)) is not None]
-        self.kept = deque([*sent, *list(self.kept)[self.sent :]])
-        self.sent = len(sent)
+        rest = list(self.kept)
+        again = [left for each in rest[:before] if (left := each.after(t, entry)) is not None]
+        self.kept = deque([*again, *rest[before:]])
+        self.sent -= before - len(again)
+        self.asked = deque(each - before + len(again) for each in self.asked)
         self.kept_events = sum(each.size for each in self.kept)
 
     def _recover(self, lost: Lost) -> Flow[None]:
@@ -335,28 +351,29 @@ class Conversation:
             yield Pause(pause * random.uniform(0.5, 1))  # noqa: S311  (so that not all clients come back at once)
 
 
-def _cut(given: Events, now: int | None) -> list[Events | int]:
+def _cut(given: Events, clock: int | None, lateness: int) -> list[Events | int]:
     """Return events as messages, with the times between that their clock of 32 bits does not tell.
 
-    Raises InvalidEvents for an event so far before the others that its clock would tell another time.
+    Raises InvalidEvents for an event so far before the one before it that its clock would tell another time.
     """
     if not len(given):
         return []
-    if int(given.t[0]) >= MAX_TIME:
-        raise InvalidEvents(f"events: t is {given.t[0]}, expected less than {MAX_TIME}")
-    if now is not None and now - int(given.t[0]) >= NEAR:
+    if int(given.t.max()) >= MAX_TIME:
+        raise InvalidEvents(f"events: t is {given.t.max()}, expected less than {MAX_TIME}")
+    steps = np.diff(given.t, prepend=given.t[0] if clock is None else clock)
+    if int(steps.min()) <= -NEAR:
+        at = int(steps.argmin())
         raise InvalidEvents(
-            f"events: t is {given.t[0]}, which is {(now - int(given.t[0])) / 1e6:.0f} seconds before the latest time, "
-            f"expected less than {NEAR / 1e6:.0f}"
+            f"events: t is {given.t[at]}, which is {-steps[at] / 1e6:.0f} seconds before the time before it, expected "
+            f"less than {NEAR / 1e6:.0f}"
         )
-    ends = np.union1d(
-        np.flatnonzero(np.diff(given.t) >= NEAR) + 1, np.arange(MESSAGE_EVENTS, len(given), MESSAGE_EVENTS)
-    )
+    jumps = set(np.flatnonzero(steps >= NEAR).tolist())
+    if clock is None and int(given.t[0]) >= CLOCK:
+        jumps.add(0)
+    starts = sorted({*jumps, *range(0, len(given), MESSAGE_EVENTS)})
     parts: list[Events | int] = []
-    for start, end in zip([0, *ends.tolist()], [*ends.tolist(), len(given)], strict=True):
-        first = int(given.t[start])
-        if first - (0 if now is None else now) >= (NEAR if now is not None else 2 * NEAR):
-            parts.append(first)
+    for start, end in zip(starts, [*starts[1:], len(given)], strict=True):
+        if start in jumps:
+            parts.append(max(0, int(given.t[start]) - lateness))
         parts.append(given[start:end])
-        now = int(given.t[end - 1]) if now is None else max(now, int(given.t[end - 1]))
     return parts

@@ -2,6 +2,7 @@
 
 SpikeserveError
 ├── InvalidEvents        events, samples or a file that cannot be sent
+├── InvalidOption        a session has no option of that name
 ├── ConnectionLost       no answer: the server is not reached, or the connection broke too often
 ├── AnswerError          the server refused: `status` and `sentence`, as it said it
 │   ├── InvalidRequest   400, 415 and 422: something about the request is wrong
@@ -31,6 +32,10 @@ class SpikeserveError(Exception):
 
 class InvalidEvents(SpikeserveError, ValueError):
     """Events, samples or a file that cannot be sent."""
+
+
+class InvalidOption(SpikeserveError, TypeError):
+    """A session has no option of that name."""
 
 
 class ConnectionLost(SpikeserveError, ConnectionError):

@@ -18,7 +18,7 @@ from spikeserve.errors import InvalidEvents
 RECORD = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2")])
 ON = 2**15  # the bit of y that is the polarity
 CLOCK = 2**32  # microseconds after which the clock of a record starts again
-MAX_TIME = 2**62
+MAX_TIME = 2**61
 FIELDS: Mapping[str, tuple[str, ...]] = {  # what people call each field
     "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
     "x": ("x",),
@@ -31,7 +31,7 @@ BELOW = {"t": MAX_TIME, "x": 2**16, "y": 2**15, "unit": 2**16}
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Events in order of time: `t` is microseconds (events,) of int64, and `records` (events,) of RECORD."""
+    """Events in the order in which they came: `t` is microseconds (events,) of int64, `records` (events,) of RECORD."""
 
     t: NDArray[np.int64]
     records: NDArray[np.void]
@@ -42,12 +42,17 @@ class Events:
     def __getitem__(self, part: slice | NDArray[np.bool_]) -> Events:
         return Events(self.t[part], self.records[part])
 
+    def in_order(self) -> Events:
+        """Return them in order of time; those of equal times stay in their order."""
+        order = np.argsort(self.t, kind="stable")
+        return Events(self.t[order], self.records[order])
+
 
 EventsLike: TypeAlias = Events | NDArray[Any] | Mapping[str, ArrayLike]
 
 
 def events(given: EventsLike, now: int | None = None) -> Events:
-    """Return events in order of time; those of equal times stay in their order.
+    """Return events in the order in which they are given.
 
     `given` is an array with the fields t and unit, or t, x, y and p (p may be missing: all are on; common other names
     of the fields will do), or a mapping of such columns, or an array of RECORD. Times are whole microseconds; those of
@@ -56,7 +61,7 @@ def events(given: EventsLike, now: int | None = None) -> Events:
     if isinstance(given, Events):
         return given
     if isinstance(given, np.ndarray) and given.dtype == RECORD:
-        return _sorted(_counted_on(given["t"], now), given)
+        return Events(_counted_on(given["t"], now), given)
     if isinstance(given, np.ndarray):
         names = list(given.dtype.names or ())
         if not names:
@@ -79,7 +84,7 @@ def events(given: EventsLike, now: int | None = None) -> Events:
     records["x"] = columns["unit"] if "unit" in columns else columns["x"]
     if "y" in columns:
         records["y"] = columns["y"] | np.where(columns["p"] > 0, ON, 0) if "p" in columns else columns["y"] | ON
-    return _sorted(t, records)
+    return Events(t, records)
 
 
 def is_events(given: object) -> bool:
@@ -127,10 +132,3 @@ def _counted_on(t: NDArray[np.uint32], now: int | None) -> NDArray[np.int64]:
     differences = np.diff(t, prepend=np.uint32(before % CLOCK)).view(np.int32)
     times = np.cumsum(differences, dtype=np.int64) + before
     return times + CLOCK if times.min() < 0 else times
-
-
-def _sorted(t: NDArray[np.int64], records: NDArray[np.void]) -> Events:
-    if (t[1:] < t[:-1]).any():
-        order = np.argsort(t, kind="stable")
-        t, records = t[order], records[order]
-    return Events(t, records)

@@ -27,10 +27,10 @@ def read_events(path: str | PathLike[str]) -> Events:
     kind = file.suffix.lower()
     try:
         if kind == ".npy":
-            return events(np.load(file, allow_pickle=False))
+            return events(np.load(file, allow_pickle=False)).in_order()
         if kind == ".npz":
             with np.load(file, allow_pickle=False) as arrays:
-                return events({name: arrays[name] for name in arrays.files})
+                return events({name: arrays[name] for name in arrays.files}).in_order()
         if kind == ".csv":
             return _of_csv(file)
     except InvalidEvents as error:
@@ -57,7 +57,7 @@ def _of_csv(file: Path) -> Events:
         at = next(at for at, row in enumerate(rows) if len(row) != len(names))
         raise InvalidEvents(f"event {at} has {len(rows[at])} values, expected {len(names)}: {', '.join(names)}")
     columns = np.array(rows, np.float64).reshape(len(rows), len(names))
-    return events({name: columns[:, place] for place, name in enumerate(names)})
+    return events({name: columns[:, place] for place, name in enumerate(names)}).in_order()
 
 
 def _of_camera(file: Path) -> Events:
@@ -71,4 +71,4 @@ def _of_camera(file: Path) -> Events:
         packets = list(faery.events_stream_from_file(file))
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         raise InvalidEvents(f"'{file}': cannot be read: {error}") from error
-    return events(np.concatenate(packets) if packets else np.zeros(0, faery.EVENTS_DTYPE))
+    return events(np.concatenate(packets) if packets else np.zeros(0, faery.EVENTS_DTYPE)).in_order()

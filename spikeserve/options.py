@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Literal, TypedDict
 
 from spikeserve.answers import SessionState
 from spikeserve.conversation import Conversation
+from spikeserve.errors import InvalidOption
 
 STATE_EVERY = 50  # windows
 RETRIES = 12  # which takes about half a minute where the server is not there
@@ -18,6 +20,7 @@ class ResumeOptions(TypedDict, total=False):
     version       of the model; by default the newest. A state goes on only with the version that it is of
     step_us       microseconds of a time step, for a model whose input does not say it
     window_steps  time steps of a window; by default as the model says, or 1
+    lateness_us   microseconds that an event may come behind the latest one before its window closes; 0
     scores        what the class is read from: all windows ("total", the default), each alone, or a decaying sum
     decay         for scores="decay": how much a window counts for the next one; 0.9
     seed          for a model of rate coding, what its spikes are drawn by; 0
@@ -29,6 +32,7 @@ class ResumeOptions(TypedDict, total=False):
     version: int | None
     step_us: int | None
     window_steps: int | None
+    lateness_us: int | None
     scores: Literal["total", "window", "decay"] | None
     decay: float | None
     seed: int | None
@@ -48,17 +52,20 @@ def model_of(options: SessionOptions) -> str | None:
     return options.get("model") or (state.model if state else None)
 
 
+def check_names(options: SessionOptions) -> None:
+    """Raise InvalidEvents for an option that there is not."""
+    names = SessionOptions.__annotations__
+    if unknown := sorted(options.keys() - names.keys()):
+        near = get_close_matches(unknown[0], names, 1)
+        expected = f"'{near[0]}'" if near else f"one of {', '.join(names)}"
+        raise InvalidOption(f"'{unknown[0]}' is not an option of a session, expected {expected}")
+
+
 def conversation(model: str, options: SessionOptions) -> Conversation:
     """Return the conversation of a session; what its options leave out is as its state has it."""
     state = options.get("state")
-    chosen = {
-        "step_us": options.get("step_us"),
-        "window_steps": options.get("window_steps"),
-        "scores": options.get("scores"),
-        "decay": options.get("decay"),
-        "seed": options.get("seed"),
-    }
-    query = {name: str(value) for name, value in chosen.items() if value is not None}
+    own = {"model", "version", "state", "state_every", "retries"}
+    query = {name: str(value) for name, value in options.items() if name not in own and value is not None}
     return Conversation(
         model,
         options.get("version") or (state.version if state else None),

@@ -135,7 +135,7 @@ def _listed(sample: Any) -> Any:
 
 
 def _records(path: str, given: EventsLike, choice: Choice) -> Call:
-    return _binary(path, events(given).records.tobytes(), RECORDS, choice)
+    return _binary(path, events(given).in_order().records.tobytes(), RECORDS, choice)
 
 
 def _array(path: str, array: NDArray[Any], choice: Choice) -> Call:

@@ -22,7 +22,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from spikeserve.models.coding.records import make_records
+from spikeserve.models.coding.records import Records, make_records
 from tests.bundles import publish
 from tests.service.sessions.conftest import pairs
 from tests.serving import Process, running
@@ -149,6 +149,74 @@ def test_late_events_are_counted_and_dropped(service: Process) -> None:
         assert lines(connection)[-1] == {"type": "end", "windows": 3, "events": 3, "late": 1}
 
 
+def jittered() -> Records:
+    """Events of two units over half a second, each of which comes up to 3 ms after its time."""
+    rng = np.random.default_rng(2)
+    t, delay = rng.integers(0, 500_000, 3000), rng.integers(0, 3000, 3000)
+    order = np.argsort(t + delay, kind="stable")
+    return make_records(t[order], rng.integers(0, 2, 3000)[order])
+
+
+def without_lag(found: list[LINES]) -> list[LINES]:
+    return [{name: value for name, value in line.items() if name != "lag_ms"} for line in found]
+
+
+def test_lines_are_the_same_by_every_way_in_wherever_events_out_of_order_are_cut(service: Process) -> None:
+    records = jittered()
+    late = []
+    for query in ("", "?lateness_us=1500", "?lateness_us=3000"):
+        whole = without_lag(told(post(service, records.tobytes(), query=query)))
+        for size in (1, 100, 700):
+            parts = [records[first : first + size] for first in range(0, len(records), size)]
+            with socket(service, query) as connection:
+                for part in parts:
+                    connection.send(part.tobytes())
+                say(connection, type="end")
+                assert without_lag(lines(connection)) == whole
+            messages = [{"type": "events", "t": each["t"].tolist(), "unit": each["x"].tolist()} for each in parts]
+            by_messages = post(service, "\n".join(map(json.dumps, messages)), "application/x-ndjson", query)
+            assert without_lag(told(by_messages)) == whole
+        assert whole[-1]["events"] + whole[-1]["late"] == len(records)
+        late.append(whole[-1]["late"])
+    assert late[0] > late[1] > late[2] == 0
+    in_order = without_lag(told(post(service, records[np.argsort(records["t"], kind="stable")].tobytes())))
+    assert whole == in_order
+
+
+def test_a_state_goes_on_elsewhere_with_events_out_of_order_and_the_same_count_of_late_ones(service: Process) -> None:
+    records, query = jittered(), "?lateness_us=1500"
+    whole = without_lag(told(post(service, records.tobytes(), query=query)))
+    with socket(service, query) as connection:
+        connection.send(records[:1700].tobytes())
+        say(connection, type="state")
+        found: list[LINES] = []
+        while not found or found[-1]["type"] != "state":
+            found.append(json.loads(connection.recv()))
+        *first, state = found
+    with socket(service, query) as connection:
+        say(connection, type="state", state=state["state"])
+        connection.send(np.concatenate([records[:1700][records[:1700]["t"] >= state["t"]], records[1700:]]).tobytes())
+        say(connection, type="end")
+        *rest, _ = lines(connection)
+    assert without_lag([*first, *rest]) == whole[:-1]
+
+
+def test_a_state_before_the_first_window_keeps_its_begin(service: Process) -> None:
+    with socket(service) as connection:
+        say(connection, type="state")
+        assert json.loads(connection.recv())["t"] is None
+        say(connection, type="time", t=500)
+        connection.send(make_records([1500], [0]).tobytes())
+        say(connection, type="state")
+        state = json.loads(connection.recv())
+    assert (state["window"], state["t"]) == (0, 500)
+    with socket(service) as connection:
+        say(connection, type="state", state=state["state"])
+        connection.send(make_records([1500, 2500], [0, 0]).tobytes())
+        assert (line := json.loads(connection.recv()))["t"] == 2500
+    assert line["events"] == 1
+
+
 def test_a_session_goes_on_elsewhere_from_its_state(service: Process) -> None:
     with socket(service) as connection:
         connection.send(make_records([500, 2500], [0, 0]).tobytes())
@@ -219,7 +287,8 @@ def test_the_class_may_be_read_from_the_window_or_from_a_decaying_sum(
         ("?scores=all", "query: scores is 'all', expected 'total', 'window' or 'decay'"),
         (
             "?colour=1",
-            "query: colour is not a field here, expected one of step_us, window_steps, lateness_us, scores, decay, seed",
+            "query: colour is not a field here, expected one of step_us, window_steps, lateness_us, scores, decay, "
+            "seed",
         ),
         ("?decay=0.5&decay=0.6", "'decay' is in the query twice, expected once"),
         ("?" + "a=1&" * 16, "the query has more than 16 parameters, expected at most as many"),

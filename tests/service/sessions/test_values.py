@@ -200,7 +200,7 @@ def test_values_that_do_not_fit_end_the_session_with_its_state_and_a_sentence(
     service: Process, messages: list[Line], sentence: str
 ) -> None:
     state, error = stream(service, "current", messages)
-    assert (state["type"], state["t"]) == ("state", None)
+    assert (state["type"], state["t"]) == ("state", 0)
     assert error["error"].startswith(sentence)
 
 
