@@ -7,6 +7,20 @@ import re
 
 import pytest
 
+from spikeserve.models.bundle import bundle, remote
+from spikeserve.models.spec.price import LoadLimits
+from spikeserve.service.catalog import fork_server, load_process, mirror
+from spikeserve.service.grpc import call, server, stream, wire
+from spikeserve.service.inference import body, compression, npy, scheduler
+from spikeserve.service.inference.event_files import isolated, reader
+from spikeserve.service.inference.sessions import windows
+from spikeserve.service.process import command_line, connections
+from spikeserve.training import config
+from spikeserve.training.data import numpy_files
+from spikeserve.training.fit import folder
+from spikeserve.training.importers.nir import limits as nir
+from spikeserve.training.importers.onnx import isolated as onnx
+from spikeserve.training.publish import effort
 from tests.pages import ROOT
 
 PAGE = (ROOT / "SECURITY.md").read_text()
@@ -31,6 +45,51 @@ def test_each_promise_names_tests_that_are_there(heading: str) -> None:
         for file, name in named:
             text = (ROOT / "tests" / file).read_text()
             assert re.search(rf"^(async )?def {name}\(", text, re.MULTILINE), f"{promise}: {file}::{name}"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes as the page does, such as 64 KiB."""
+    power = (count.bit_length() - 1) // 10
+    return f"{count / 2 ** (10 * power):g} {['bytes', 'KiB', 'MiB', 'GiB'][power]}"
+
+
+NUMBERS = [
+    f"at most another {size(body.LINGER_BYTES)} or {body.LINGER_SECONDS:g} s is read",
+    f"Bodies of at most {size(body.UNRESERVED_BYTES)} do not count",
+    f"and be no more than {size(connections.MAX_HEADER_BYTES)}",
+    f"Beyond {size(connections.MAX_BACKLOG_BYTES)} the connection is not read from",
+    f"one message closes at most {windows.MAX_GAP:,} windows",
+    f"Once {size(scheduler.MAX_DECODED_BYTES)} of samples are decoded",
+    f"once {size(scheduler.MAX_ENCODED_BYTES)} of inputs are encoded",
+    f"not there after {call.AT_ONCE_SECONDS:g} s",
+    f"A process has at most {call.MAX_RPCS:,} calls, a connection {server.MAX_STREAMS}",
+    f"{wire.MAX_FIELDS}; {size(wire.MAX_REST_BYTES)}",
+    f"{call.MAX_RPCS:,} of a process, {server.MAX_STREAMS} of a connection; {stream.MAX_IN_FLIGHT}",
+    f"of at most {compression.MAX_MEMBERS:,} members",
+    f"within {reader.CPU_SECONDS} s of a core's time and {isolated.SECONDS:g} s, {size(reader.MEMORY_BYTES)} beside",
+    f"{reader.CPU_SECONDS} s of a core's time, {isolated.SECONDS:g} s and {size(reader.MEMORY_BYTES)} |",
+    f"literals of at most {npy.MAX_HEADER_BYTES:,} bytes",
+    f"{size(mirror.MAX_MEMORY)} of addresses; a repository of more than {remote.MAX_FILES:,} files",
+    f"one of 2 to 4 places for {fork_server.PLACE_SECONDS:g} s",
+    f"At most {load_process.AT_ONCE} go on at once",
+    f"{load_process.AT_ONCE}, of which 2 to 4 hold a place, for {fork_server.PLACE_SECONDS:g} s",
+    f"{size(bundle.MAX_BYTES['bundle.json'])} of `bundle.json`, {size(bundle.MAX_BYTES['card.md'])} of `card.md`",
+    f"and {command_line.OTHER_THREADS}; with gRPC {command_line.GRPC_THREADS} more; "
+    f"beside them {command_line.OTHER_PROCESSES} processes",
+    f"`--load-seconds` ({onnx.SECONDS:g}) and in {size(onnx.MEMORY)} of addresses",
+    f"for {nir.MAX_SECONDS:g} s and in {size(nir.MAX_MEMORY)} of addresses; {size(nir.MAX_BYTES)} of data",
+    f"{nir.MAX_NODES} nodes, {nir.MAX_EDGES:,} edges, {nir.MAX_DEPTH} levels",
+    f"{size(LoadLimits.model_bytes)} and 10**{len(str(LoadLimits.operations)) - 1} operations",
+    f"after {effort.ENOUGH // 10**10} · 10**10 no more samples",
+    f"replayed at once have {size(bundle.REPLAYED_BYTES)} of signals",
+    f"a header of {numpy_files.MAX_HEADER_BYTES:,} bytes",
+    f"{size(config.MAX_BYTES)} of TOML, {size(folder.MAX_BYTES)} of each file of JSON",
+]
+
+
+@pytest.mark.parametrize("written", NUMBERS)
+def test_a_bound_that_the_page_gives_in_numbers_is_the_codes(written: str) -> None:
+    assert written in PAGE
 
 
 RUNS_CODE = {"eval", "exec", "__import__", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}

@@ -121,6 +121,15 @@ def test_counts_are_decided_exactly_where_no_spikes_to_come_change_the_class(rem
     assert not unchanged.all()
 
 
+def test_an_only_class_is_decided_at_the_first_look_whether_it_has_fired_or_not() -> None:
+    network = network_of(
+        [{"type": "IF", "name": "out"}], {}, input={"shape": [1]}, coding="spikes", time_steps=8, labels=["only"]
+    )
+    counts = np.array([[0], [3]])
+    result = RunResult(counts, counts.astype(np.float32), None, {})
+    assert Decided(network.spec, 8).ended(result, 5).all()
+
+
 def three_classes(readout: str = "spike_count", fire: str = "at_threshold", time_steps: int = 8) -> Any:
     """Three inputs straight into three neurons without leak."""
     return direct(readout, fire, time_steps).spec

@@ -288,6 +288,49 @@ def test_a_concatenation_is_on_the_finest_grid_of_its_parts(engine: EngineName) 
 
 
 @pytest.mark.parametrize("engine", list(EngineName))
+def test_the_offset_of_a_scale_makes_the_grid_finer(engine: EngineName) -> None:
+    # Each input is 1 + 2**-12: beside 2**13 + 2 of the first, float32 would lose the last bit of the second.
+    network = network_of(
+        [
+            {"type": "Scale", "name": "shifted", "scale": 1.0, "offset": 2.0**-12},
+            {"type": "Linear", "name": "fc", "in_features": 3, "out_features": 1, "bias": False},
+            {"type": "LI", "name": "out", "decay": 0.0},
+        ],
+        {"fc.weight": [[2**13, 1, -(2**13)]]},
+        input={"shape": [3]},
+        coding="spikes",
+        time_steps=1,
+        labels=["only"],
+        readout="last_membrane",
+    )
+    assert sums_of(network)["fc"].by is not Summation.FLOAT32
+    result, _ = create(engine, network).run(DenseInputs(np.ones((1, 1, 3), np.float32), 1))
+    assert result.readout.item() == 1 + 2**-12
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
+def test_a_pool_of_whole_numbers_adds_up_more_than_float32_holds(engine: EngineName) -> None:
+    # 2**24 + 1 + 1, of which float32 would lose both ones, since it holds no odd number beyond 2**24.
+    network = network_of(
+        [
+            {"type": "SumPool2d", "name": "pool", "kernel_size": [1, 4]},
+            {"type": "Flatten", "name": "flat"},
+            {"type": "LI", "name": "out", "decay": 0.0},
+        ],
+        {},
+        input={"shape": [1, 1, 4], "high": 2**24, "resolution": 1.0},
+        coding="current",
+        time_steps=1,
+        labels=["only"],
+        readout="last_membrane",
+    )
+    assert sums_of(network)["pool"].by is Summation.FLOAT64
+    inputs = np.array([2**24, 1, 1, 0], np.float32).reshape(1, 1, 1, 1, 4)
+    result, _ = create(engine, network).run(DenseInputs(inputs, 1))
+    assert result.readout.item() == 2**24 + 2
+
+
+@pytest.mark.parametrize("engine", list(EngineName))
 def test_no_grid_is_finer_than_the_normal_numbers_however_tiny_the_weights(engine: EngineName) -> None:
     # Of the grid 2**-126, the weights are 64, 1, three quarters (nearest: 1) and far less than a half (nearest: 0).
     network, rule = one_sum([[2.0**-120, 2.0**-126, 0.75 * 2.0**-126, 2.0**-149]])

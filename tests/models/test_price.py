@@ -48,6 +48,13 @@ def test_a_small_network_costs_what_is_worked_out_by_hand() -> None:
     assert sum(price.operations_of(node, samples=3) for node in price.nodes) == 8 + 12 * 10
 
 
+def test_a_recurrent_layer_costs_a_weight_and_a_product_for_each_pair_of_its_neurons() -> None:
+    nodes = [{"type": "LIF", "name": "out", "decay": 0.5, "recurrent": {"bias": True}}]
+    _, out = Price.of(spec_of(nodes, [3], 3)).nodes
+    # 9 weights and 3 biases of 16 bytes beside three neurons; 9 products and 3 outputs at each step.
+    assert (out.tables, out.making, out.running) == (12 * 16 + 3 * (5 * len(ROWS) + 32), 12, 9 + 3)
+
+
 def test_a_convolution_costs_its_padded_input_and_its_windows() -> None:
     nodes: list[dict[str, Any]] = [
         {"type": "Conv2d", "name": "conv", "in_channels": 2, "out_channels": 3, "kernel_size": 3, "padding": 1},
