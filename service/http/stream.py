@@ -6,8 +6,11 @@ POST         the body is such bytes, or JSON messages, one a line; the answer is
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, suppress
+from sys import getsizeof
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -27,8 +30,9 @@ from spikeserve.service.http.middleware.keys import SUBPROTOCOL, sender_of
 from spikeserve.service.http.middleware.requests import exchange_of
 from spikeserve.service.http.routes import ERRORS, Name, Version, responses
 from spikeserve.service.http.services import Services
-from spikeserve.service.inference.body import Body
+from spikeserve.service.inference.body import UNRESERVED_BYTES, Body
 from spikeserve.service.inference.media import BYTES, RECORDS
+from spikeserve.service.inference.memory import Reservation
 from spikeserve.service.inference.sessions.messages import Line
 from spikeserve.service.inference.sessions.options import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
@@ -39,6 +43,7 @@ from spikeserve.service.inference.sessions.windows import Windows
 RECORD_TYPES = {RECORDS.decode(), BYTES.decode(), "application/x-www-form-urlencoded", ""}  # curl sends the third
 MESSAGES = {"application/x-ndjson", "application/jsonl"}
 LINE_BYTES = 2**26  # of a message in a body
+LINE_END = re.compile(rb"\n[ \t\r\n]*")  # with the empty lines behind it, which may be thousands
 PART_BYTES = 2**16  # of events or values that are worked on at once, unless one step has more
 NORMAL, GOING_AWAY, REFUSED = 1000, 1001, 1008  # WebSocket's codes of the reason for which it closes
 
@@ -153,15 +158,17 @@ class LinesResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Serve the session."""
-        with self.opening as opened:
+        with self.opening as opened, Reservation(self.services.budget) as held:
             await self.request_body.invite()
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b"", "more_body": True})
 
             body, windows = self.request_body, opened.session.windows
-            parts: AsyncIterator[bytes | str] = _messages(body) if self.is_messages else _records(body, windows)
+            parts: AsyncIterator[bytes | str]
+            parts = _messages(body, held) if self.is_messages else _records(body, windows, held)
 
             async def next_part() -> bytes | str | None:
+                await asyncio.sleep(0)  # of the thousands that may have come at once, one in each iteration of the loop
                 return await anext(parts, None)
 
             async def write(line: Line) -> None:
@@ -172,8 +179,13 @@ class LinesResponse(Response):
             await send({"type": "http.response.body", "body": b""})
 
 
-async def _records(body: Body, windows: Windows | ValueWindows) -> AsyncIterator[bytes]:
-    """Yield a body's events or values, several at once; a part of one waits for its rest."""
+def _hold(held: Reservation, size: int) -> None:
+    """Count so many bytes of a stream in the memory budget, where they are many. Raises Overloaded."""
+    held.resize(size if size > UNRESERVED_BYTES else 0)
+
+
+async def _records(body: Body, windows: Windows | ValueWindows, held: Reservation) -> AsyncIterator[bytes]:
+    """Yield a body's events or values, several at once; a part of one waits for its rest, and counts in `held`."""
     rest, size = bytearray(), windows.record_bytes
     at_once = max(size, PART_BYTES - PART_BYTES % size)
     while (part := await body.part()) is not None:
@@ -182,27 +194,37 @@ async def _records(body: Body, windows: Windows | ValueWindows) -> AsyncIterator
         for start in range(0, whole, at_once):
             yield bytes(rest[start : min(whole, start + at_once)])
         del rest[:whole]
+        _hold(held, len(rest))
     if rest:
         raise InvalidInput(
             f"the body ends with {len(rest)} bytes of its last {windows.record}, expected {size} for each"
         )
 
 
-async def _messages(body: Body) -> AsyncIterator[str]:
-    """Yield a body's messages, one for each line."""
+async def _messages(body: Body, held: Reservation) -> AsyncIterator[str]:
+    """Yield a body's messages, one for each line, which counts in `held` until the next one is asked for."""
     rest = bytearray()
     while (part := await body.part()) is not None:
-        *lines, last = part.split(b"\n")
+        *lines, last = LINE_END.split(part)
         for line in lines:
             rest += line
-            if rest.strip():
-                yield rest.decode(errors="replace")
+            if rest and not rest.isspace():
+                yield _text(rest, held)
             rest.clear()
         rest += last
         if len(rest) > LINE_BYTES:
             raise InvalidInput(f"a message has {len(rest)} bytes or more, expected at most {LINE_BYTES}")
-    if rest.strip():
-        yield rest.decode(errors="replace")
+        _hold(held, len(rest))
+    if rest and not rest.isspace():
+        yield _text(rest, held)
+
+
+def _text(line: bytearray, held: Reservation) -> str:
+    """Take the text of a line, and count it in place of the line's bytes: it may be up to four times as long."""
+    text = line.decode(errors="replace")
+    line.clear()
+    _hold(held, getsizeof(text))
+    return text
 
 
 STREAMS: dict[str, Any] = {

@@ -7,6 +7,7 @@ import re
 from spikeserve.service.inference.memory import MemoryBudget, Reservation
 
 END = b"\r\n\r\n"
+MAX_PART_BYTES = 2**13  # of headers or a chunked body: so short a part has at most 1,366 chunks, of a byte each
 UNFINISHED_ENDS = (b"\r\n\r", b"\r\n", b"\r")  # what may be the beginning of END, the longest first
 
 # Several times as fast as `bytes.find`, which matters for long chunked bodies.
@@ -34,18 +35,20 @@ class Backlog:
         """Remove and return the next part to parse, in which at most one request ends, and that at the part's end.
 
         `body_bytes` are left of the body that is being received, if its headers told its length: the part is these.
-        Otherwise the part ends with the first empty line (END). Headers end with their first empty line. So does a
-        chunked body: chunk sizes and trailers are not empty, and an empty line inside a chunk only makes the part
-        shorter. The beginning of an END stays here until the rest of it has arrived; the part may then be empty.
+        Otherwise the part ends with the first empty line (END), or after MAX_PART_BYTES. Headers end with their first
+        empty line. So does a chunked body: chunk sizes and trailers are not empty, and an empty line inside a chunk
+        only makes the part shorter. No part ends within an END: its beginning stays here until the rest of it has
+        arrived, and the part may then be empty.
         """
         data, start = self.data, self.start
         length = len(data)
         if body_bytes:
             end = start + body_bytes
-        elif found := _find_end(data, start):
+        elif found := _find_end(data, start, start + MAX_PART_BYTES):
             end = found.end()
         else:
-            end = length - next((len(each) for each in UNFINISHED_ENDS if data.endswith(each, start)), 0)
+            end = min(length, start + MAX_PART_BYTES)
+            end -= next((len(each) for each in UNFINISHED_ENDS if data.endswith(each, start, end)), 0)
         if end < length:
             self.start = end
             return memoryview(data)[start:end]

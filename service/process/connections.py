@@ -48,6 +48,7 @@ MAX_HEADER_BYTES = 2**16  # request line and headers; also what may stand betwee
 UNCOUNTED_BYTES = 2**18  # of an unread answer; one in pieces has fewer in the buffer, and is reserved as a whole
 MAX_BACKLOG_BYTES = 2**16  # received behind the request being answered, before reading from the socket pauses
 PARTS_PER_TURN = 64  # of a body full of empty lines, each of which ends a part, before other connections have a turn
+CHUNKS_PER_TURN = 512  # of a body; the rest of a part are some more
 HTTP_VERSIONS = {"1.0", "1.1"}
 STREAM_PATH = re.compile(rb"/models/[^/?]+(/versions/[^/?]+)?/stream(\?.*)?")  # where WebSockets are accepted
 
@@ -119,6 +120,7 @@ class Connection(HttpToolsProtocol):
         self.waits_for_turn = False
         self.in_headers = True  # from the end of a request to the end of the next one's headers
         self.body_left = 0  # the bytes to come of a body with a Content-Length
+        self.chunks = 0  # of a body, in this turn
         self.non_body_bytes = 0  # of headers, or of chunk extensions and trailers since the last byte of a body
         self.header_timer: asyncio.TimerHandle | None = None
         self.refused = False  # the connection is about to close, and what is received is ignored
@@ -180,11 +182,11 @@ class Connection(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Parse to the end of a request, or what was received of it."""
-        backlog, parts = self.backlog, 0
+        backlog, parts, self.chunks = self.backlog, 0, 0
         while backlog.data:
             if self.in_headers and not self.non_body_bytes and self._must_wait():
                 return  # the next request may not begin yet
-            if parts == PARTS_PER_TURN:
+            if parts == PARTS_PER_TURN or self.chunks >= CHUNKS_PER_TURN:
                 self._parse_later()
                 break
             part = backlog.take(self.body_left)
@@ -289,6 +291,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""
         self.non_body_bytes = 0
+        self.chunks += 1
         if self.body_left:
             self.body_left -= len(body)
         super().on_body(body)

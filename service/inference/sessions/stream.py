@@ -87,6 +87,7 @@ class Stream:
             self.idle_since = None
             if not await self._handle(content, perf_counter()):
                 return
+            del content  # which may be long, and the client silent from now on
 
     def _watch(self) -> None:
         """End the session once it has been silent for too long: one timer, since one for each message takes longer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spikeserve.service.inference.memory import MemoryBudget
-from spikeserve.service.process.backlog import Backlog
+from spikeserve.service.process.backlog import MAX_PART_BYTES, Backlog
 
 HEADERS = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -53,6 +53,14 @@ def test_the_end_of_a_request_ends_a_part_although_it_arrives_in_two_pieces(spli
     received.add(HEADERS[-split:] + HEADERS)
     taken += parts(received)
     assert taken == [HEADERS[:-4], b"\r\n\r\n", HEADERS]
+
+
+@pytest.mark.parametrize("before", range(MAX_PART_BYTES - 5, MAX_PART_BYTES + 2))
+def test_a_part_is_short_and_ends_with_no_piece_of_the_end_of_a_request(before: int) -> None:
+    taken = parts(backlog(b"x" * before + b"\r\n\r\n" + HEADERS))
+    assert taken[-1] == HEADERS
+    assert taken[-2].endswith(b"\r\n\r\n")
+    assert max(map(len, taken)) <= MAX_PART_BYTES
 
 
 def test_bytes_that_were_taken_are_neither_held_nor_reserved_once_it_is_released() -> None:

@@ -333,6 +333,17 @@ async def test_a_body_full_of_empty_lines_lets_the_event_loop_run_on() -> None:
     assert app.iterations[1] - app.iterations[0] >= 5000 // 64  # parts in each turn
 
 
+async def test_a_body_of_tiny_chunks_lets_the_event_loop_run_on() -> None:
+    app = App()
+    async with serve(app) as served:
+        with served.connect() as client:
+            app.count_iterations()
+            sent = post_in_chunks("/chunks", *[b"x"] * 20_000) + get("/last")
+            received = await exchange(client, [sent], LAST)
+    assert b"x" * 20_000 in received
+    assert app.iterations[1] - app.iterations[0] >= 10  # of 512 chunks each, and the rest of a part
+
+
 async def test_a_client_that_leaves_is_noticed_although_it_sent_its_next_request() -> None:
     begun, left = asyncio.Event(), asyncio.Event()
 
