@@ -52,6 +52,7 @@ def create_app(settings: Settings, control_class: type[Control] = Control) -> Fa
     workers, loaders = Threads(settings.threads, "worker"), Threads(settings.threads, "loader")
     registry = Registry.of(settings, loaders)
     budget = MemoryBudget(settings.max_pending_bytes)
+    metrics.watch_memory(lambda: budget.reserved)
     codecs = Threads(1, "codec-short"), Threads(1, "codec-long"), Threads(1, "codec-waiting")
     scheduler = Scheduler(workers, codecs, metrics, settings)
     pipeline = Pipeline(scheduler, metrics, settings.request_timeout_ms)

@@ -12,11 +12,15 @@ from hypothesis import settings
 
 from spikeserve.models.errors import EngineUnavailable
 from spikeserve.models.spec.network import Network
+from spikeserve.service import app
 from spikeserve.service.settings import available_cores
+from tests import held
 from tests.networks import network_of
 
 settings.register_profile("any machine", deadline=None)  # by itself Hypothesis fails an example of over 0.2 s
 settings.load_profile("any machine")
+
+app.create_app = held.watch(app.create_app)  # before any test imports it
 
 # Files that take long, the longest first: one that began last would run on when the other processes are done.
 LONGEST = (
@@ -58,6 +62,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     folder = Path(__file__).parent
     places = {folder / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Fail a test after which anything is held that should have been given back."""
+    yield
+    held.check()
 
 
 if find_spec("torch") is None:  # as where ./scripts/test-pythons runs them

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from queue import Queue
 from threading import Thread
+from time import monotonic
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -25,6 +29,8 @@ with warnings.catch_warnings():  # Starlette would rather have httpx2, and says 
     from fastapi.testclient import TestClient
 
 ROOT = Path(__file__).parents[1]
+GIVEN_BACK_SECONDS = 20.0  # until a server has seen that its last clients have left
+HELD = ["spikeserve_queue_depth", "spikeserve_http_requests_in_flight", "spikeserve_reserved_bytes"]
 
 
 @contextmanager
@@ -66,6 +72,22 @@ class Process:
                 return self.entries[-1]
         pytest.fail(f"the service ended before {events}: {self.process.stderr and self.process.stderr.read()}")
 
+    def gives_back(self) -> None:
+        """Fail if it goes on to hold what requests took, where it still runs and lets anybody read its metrics."""
+        held, deadline = {"": 1.0}, monotonic() + GIVEN_BACK_SECONDS
+        while self.process.poll() is None and any(held.values()):
+            try:
+                with urlopen(f"{self.url}/metrics", timeout=GIVEN_BACK_SECONDS) as answer:  # noqa: S310  (its own)
+                    text = answer.read().decode()
+            except (OSError, HTTPException):  # it needs a key, or is about to end
+                return
+            held = {
+                name: sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))) for name in HELD
+            }
+            held["spikeserve_http_requests_in_flight"] -= 1  # this one
+            if monotonic() > deadline and any(held.values()):
+                pytest.fail(f"the service holds {held} although nobody asks it for anything")
+
     def stop(self) -> int:
         """Ask it to end, read the rest of its log and return its exit status."""
         self.process.terminate()
@@ -96,6 +118,7 @@ def running(
             if until != "listening":
                 service.wait_for(until)
             yield service
+            service.gives_back()
         finally:
             if process.poll() is None:
                 process.kill()

@@ -89,6 +89,14 @@ class Queue:
             waiting.pop(job, None)
         if self.burst and job in self.burst:
             self.burst.remove(job)
+        if not any(self.waiting):
+            self.stop_timer()
+
+    def stop_timer(self) -> None:
+        """Have no run started by the time alone."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def take(self, price: Price, now: float, *, may_encode: bool) -> Encode | Run | float | None:
         """Return the next work of a class, or for how many seconds to wait for more requests, or None if there is none.

@@ -288,6 +288,7 @@ class Scheduler:
 
     def _start(self, model: LoadedModel, queue: Queue, price: Price) -> bool:
         """Start the next work of a class of the model's queue; return whether there was any."""
+        queue.stop_timer()
         match queue.take(price, _now(), may_encode=self.encoded_bytes < MAX_ENCODED_BYTES):
             case Encode(job):
                 self._begin(job)
@@ -301,8 +302,6 @@ class Scheduler:
                 computing.add_done_callback(partial(self._computed, queue, model, run))
                 return True
             case float(delay):
-                if queue.timer is not None:
-                    queue.timer.cancel()
                 queue.timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
         return False
 

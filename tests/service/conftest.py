@@ -11,12 +11,20 @@ import pytest
 
 from spikeserve.models.spec.network import Network
 from spikeserve.service.settings import ENVIRONMENT_PREFIX
+from tests import held
 from tests.bundles import publish
 from tests.networks import toy
 from tests.serving import serving
 
 if TYPE_CHECKING:  # its import warns, as `tests.serving` says
     from fastapi.testclient import TestClient
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_descriptors_are_left() -> Iterator[None]:
+    """Fail the last test of a module whose tests left sockets or pipes open."""
+    with held.descriptors():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -37,9 +37,9 @@ class OpenSequence:
 
     model: LoadedModel
     place: Place
+    used: float  # when it was last heard of, on the event loop's clock
     state: State | None = None
     waiting: deque[AnyJob] = field(default_factory=deque)  # its requests in order; the first one runs
-    used: float = 0.0  # when it was last heard of, on the event loop's clock
     timer: TimerHandle | None = None  # looks whether it is idle
 
 
@@ -93,10 +93,10 @@ class Sequences:
         return sentence + "begin one of another id with sequence_start, at rest or from the sequence_state of an answer"
 
     def _begin(self, key: Key, model: LoadedModel, sender: Sender) -> OpenSequence:
-        sequence = self.open[key] = OpenSequence(model, self.sessions.admit(model, sender))
+        place, now = self.sessions.admit(model, sender), asyncio.get_running_loop().time()
+        sequence = self.open[key] = OpenSequence(model, place, now)
         if (connection := key[-1]) is not None:
             self.by_connection[connection].add(key)
-        sequence.used = asyncio.get_running_loop().time()
         self._watch(key, sequence)
         return sequence
 

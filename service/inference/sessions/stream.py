@@ -154,6 +154,7 @@ class Stream:
         """Answer every window that is closed."""
         while (window := self.session.windows.close()) is not None:
             await self._answer(window, arrived)
+        self.opened.reserve(self.session.windows.pending_bytes)
 
     async def _answer(self, window: Window | ValueWindow, arrived: float) -> None:
         kept = self.session.kept()

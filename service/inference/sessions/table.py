@@ -86,18 +86,11 @@ class OpenSession:
         self.session = session
         self.task = task
         self.ended: Ended | None = None
-        self.budget = budget
         self.pending = Reservation(budget)
-        self.reserved = 0
 
     def reserve(self, size: int) -> None:
         """Hold `size` bytes of the memory budget for events that wait; few are not counted. Raises Overloaded."""
-        if size > max(self.reserved, UNCOUNTED_BYTES):
-            self.pending.reserve(size - self.reserved)
-            self.reserved = size
-        elif self.reserved and size <= UNCOUNTED_BYTES:
-            self.pending.release()
-            self.pending, self.reserved = Reservation(self.budget), 0
+        self.pending.resize(size if size > UNCOUNTED_BYTES else 0)
 
     def end(self, why: Ended) -> None:
         """End it, unless it is ending: its task hands the state back."""
@@ -130,12 +123,12 @@ class Sessions:
         opened = OpenSession(session, asyncio.current_task(), self.budget)
         self.open.add(opened)
         try:
-            yield opened
+            with opened.pending:
+                yield opened
         except BaseException:
             opened.ended = opened.ended or Ended.LEFT
             raise
         finally:
-            opened.pending.release()
             self.open.discard(opened)
             place.leave(opened.ended or Ended.CLIENT)
 

@@ -32,12 +32,18 @@ class Metrics:
         self.busy_threads = Gauge("spikeserve_worker_threads_busy", about, registry=registry)
         about = "For how long the oldest run that goes on has gone on."
         self.longest_run = Gauge("spikeserve_longest_run_seconds", about, registry=registry)
+        about = "Bytes that bodies, answers and sessions have reserved of max_pending_bytes."
+        self.reserved = Gauge("spikeserve_reserved_bytes", about, registry=registry)
 
     def watch_threads(self, threads: int, busy: Callable[[], int], longest: Callable[[], float]) -> None:
         """Export the number of threads, how many are `busy`, and the seconds of the `longest` run."""
         self.threads.set(threads)
         self.busy_threads.set_function(busy)
         self.longest_run.set_function(longest)
+
+    def watch_memory(self, reserved: Callable[[], int]) -> None:
+        """Export the bytes that are `reserved` in the memory budget."""
+        self.reserved.set_function(reserved)
 
     def exposition(self, versions: Sequence[VersionRecord], *, ready: bool, labels: Mapping[str, str]) -> str:
         """Return every metric in Prometheus' text format, `labels` added to each.

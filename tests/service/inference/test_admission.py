@@ -13,8 +13,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from spikeserve.service.catalog.cost import Cost
+from spikeserve.service.inference import scheduler
 from spikeserve.service.inference.codec import SMALL_BODY
+from spikeserve.service.inference.sessions.table import Taken
 from tests.bundles import publish
+from tests.held import by_requests
 from tests.networks import toy
 from tests.service.asgi import LEFT, Answered, Client, Held, settled, slow, started
 
@@ -80,6 +84,7 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
     shared: Shared, waiting: int, mix: list[tuple[tuple[str, Any], bool, Ending]]
 ) -> None:
     client, held = shared.client, shared.held
+    services = client.app.state.services
 
     async def end(task: asyncio.Task[Answered], left: asyncio.Event, how: Ending) -> None:
         """End a request as its client does, unless it is answered already."""
@@ -98,28 +103,24 @@ def test_the_depth_is_the_number_of_requests_that_wait_after_any_mix_of_ends(
         for (path, body), long, how in mix:
             content, left = json.dumps(body).encode().ljust(SMALL_BODY + 1 if long else 0), asyncio.Event()
             headers = TIMEOUT if how == "has no time left" else {}
-            task = asyncio.create_task(client.call("POST", path, content, headers, left))
-            ends.append((task, left, how))
+            ends.append((asyncio.create_task(client.call("POST", path, content, headers, left)), left, how))
             await settled()
         for each in ends:
             await end(*each)
-        assert client.queue().depth == waiting
+        depth = client.queue().depth
         held.go_on.release(1 + waiting)
         answers = [await each for each in (running, *patient)]
         while client.scheduler.began:
             held.go_on.release()  # of a run whose requests had all ended
             await asyncio.sleep(0)
+        for semaphore in (held.go_on, held.entered):  # the next example begins as this one did
+            while semaphore.acquire(blocking=False):
+                pass
+        assert depth == waiting
         assert [each.status for each in answers] == [200] * len(answers)
-        assert client.queue().depth == 0
-        assert not client.scheduler.began
-        assert client.scheduler.decoded_bytes == client.scheduler.encoded_bytes == 0
-        sessions = client.app.state.services.sessions
-        sessions.end_model("toy")
-        assert (sessions.count, sessions.state_bytes) == (0, 0)
-        while held.go_on.acquire(blocking=False):
-            pass
-        while held.entered.acquire(blocking=False):
-            pass
+        assert not any(by_requests(services).values()), by_requests(services)
+        services.sessions.end_model("toy")
+        assert services.sessions.taken == Taken()
 
     shared.runner.run(example())
 
@@ -152,3 +153,42 @@ async def test_a_request_that_goes_on_with_a_replaced_version_leaves_both_queues
         assert answer.json["model_version"] == "1"
         assert client.model() is not old
         assert [client.scheduler.queue(model).depth for model in (old, client.model())] == [0, 0]
+
+
+@pytest.mark.anyio
+async def test_the_bytes_of_encoded_inputs_are_given_back_so_that_the_next_large_request_runs(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each is encoded as a whole, since it runs in three parts; there is room for one that is encoded.
+    large = {"inputs": [[1, 0]] * 9}
+    monkeypatch.setattr(scheduler, "MAX_ENCODED_BYTES", 1)
+    async with started(repository, threads=1, max_batch=3) as client, asyncio.timeout(60):
+        held, left = slow(client.model()), asyncio.Event()
+        for ends in ("answered", "left"):
+            first = asyncio.create_task(client.post(large, left=left))
+            await held.begun()
+            assert client.scheduler.encoded_bytes > 0
+            second = asyncio.create_task(client.post(large))
+            await settled()
+            assert client.queue().depth == 1  # it waits for room
+            if ends == "left":
+                left.set()
+            held.go_on.release(6)
+            assert [(await each).status for each in (first, second)] == [200 if ends == "answered" else 0, 200]
+            while held.go_on.acquire(blocking=False) or held.entered.acquire(blocking=False):
+                pass
+        assert client.scheduler.encoded_bytes == 0
+
+
+@pytest.mark.anyio
+async def test_the_runs_of_a_burst_hold_no_more_samples_than_a_run_may(repository: Path) -> None:
+    # The first of ten runs at once; of the others, of two samples each, a run of five samples holds two.
+    async with started(repository, max_batch=5) as client:
+        model = client.model()
+        model.cost = client.queue().cost = Cost(1e-9, 0, 0)
+        held = Held(model.engine)
+        held.go_on.release(10)
+        model.engine = held
+        answers = await asyncio.gather(*(client.post({"inputs": [[1, 0]] * 2}) for _ in range(10)))
+        assert [each.status for each in answers] == [200] * 10
+    assert [samples for samples, _ in held.runs] == [2, 4, 4, 4, 4, 2]

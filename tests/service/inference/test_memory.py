@@ -105,7 +105,8 @@ def test_what_a_request_held_is_given_back_however_it_ends(
     budget = MemoryBudget(MOST)
     middleware = RequestMiddleware(noting, services.metrics, services.registry, BodyLimits(LONG, 60, budget))
     try:
-        asyncio.run(middleware({"type": "http", "method": "POST", "headers": [header]}, receive, send))
+        scope = {"type": "http", "method": "POST", "headers": [header], "query_string": b""}
+        asyncio.run(middleware(scope, receive, send))
     except asyncio.CancelledError:
         assert app is cancelled
     assert held == [LONG if "body" in last else 0]

@@ -9,6 +9,7 @@ import pytest
 
 from spikeserve.models.coding.records import make_records
 from spikeserve.service.http.services import Services
+from spikeserve.service.inference.sender import NOBODY
 from spikeserve.service.inference.sessions.messages import Line
 from spikeserve.service.inference.sessions.options import StreamOptions
 from spikeserve.service.inference.sessions.stream import Stream
@@ -36,7 +37,7 @@ async def test_a_window_whose_line_was_not_sent_is_not_in_the_state(tmp_path: Pa
             sent.append(line)
 
         async def serve() -> None:
-            with services.sessions.opened(client.model("pairs"), StreamOptions()) as opened:
+            with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY) as opened:
                 await Stream(opened, services.sessions, services.blobs, send).serve(receive)
 
         serving = asyncio.create_task(serve())

@@ -1,0 +1,205 @@
+"""What a session holds while it lives, and when it counts as idle, through real streams and sequences."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from spikeserve.models.coding.records import make_records
+from spikeserve.service.http.services import Services
+from spikeserve.service.inference.sender import NOBODY
+from spikeserve.service.inference.sessions.messages import Line
+from spikeserve.service.inference.sessions.options import StreamOptions
+from spikeserve.service.inference.sessions.stream import Stream
+from spikeserve.service.inference.sessions.table import UNCOUNTED_BYTES, OpenSession
+from tests.bundles import publish
+from tests.service.asgi import Client, Held, slow, started
+from tests.service.sessions.conftest import pairs
+
+INFER = "/v2/models/pairs/infer"
+ONE = {"name": "inputs", "shape": [1, 1, 2], "datatype": "FP32", "data": [1, 0]}
+HOUR = 3600.0
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("reference_engine")]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    publish(tmp_path, pairs(), "pairs")
+    return tmp_path
+
+
+async def served(
+    client: Client, receive: Callable[[Stream, OpenSession], Awaitable[bytes | None]], lines: list[Line]
+) -> OpenSession:
+    """Serve a stream to the end of what `receive` returns; its lines are added to `lines`."""
+    services: Services = client.app.state.services
+
+    async def send(line: Line) -> None:
+        lines.append(line)
+
+    with services.sessions.opened(client.model("pairs"), StreamOptions(), NOBODY) as opened:
+        stream = Stream(opened, services.sessions, services.blobs, send)
+        await stream.serve(lambda: receive(stream, opened))
+    return opened
+
+
+async def test_the_bytes_of_events_that_wait_are_counted_once_and_given_back(root: Path) -> None:
+    # Windows are of 2 ms: 5,000 events at 0, and as many again, wait until one at 2 ms closes their window.
+    many = make_records([0] * 5000, [0] * 5000).tobytes()
+    messages = [many, many, make_records([2000], [0]).tobytes(), make_records([2000] * 5000, [0] * 5000).tobytes()]
+    reserved: list[int] = []
+
+    async with started(root) as client:
+        budget = client.app.state.services.budget
+
+        async def receive(stream: Stream, _: OpenSession) -> bytes | None:
+            reserved.append(budget.reserved)
+            waiting = stream.session.windows.pending_bytes
+            assert budget.reserved == (waiting if waiting > UNCOUNTED_BYTES else 0)
+            return messages.pop(0) if messages else None
+
+        await served(client, receive, [])
+        assert [size > 0 for size in reserved] == [False, True, True, False, True]
+        assert reserved[2] > 1.5 * reserved[1]
+        assert budget.reserved == 0
+
+
+async def test_the_bytes_of_events_that_wait_are_given_back_where_the_client_leaves(root: Path) -> None:
+    async with started(root) as client:
+        budget = client.app.state.services.budget
+        waiting = asyncio.Event()
+
+        async def receive(_: Stream, __: OpenSession) -> bytes | None:
+            if not budget.reserved:
+                return make_records([0] * 5000, [0] * 5000).tobytes()
+            waiting.set()
+            return await asyncio.get_running_loop().create_future()
+
+        serving = asyncio.create_task(served(client, receive, []))
+        await waiting.wait()
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert budget.reserved == 0
+
+
+async def test_a_stream_that_computes_is_not_idle(root: Path) -> None:
+    # A window waits in the engine for longer than a session may be silent: its timer goes off twice meanwhile.
+    lines: list[Line] = []
+    async with started(root, session_idle_seconds=0.01) as client:
+        held = slow(client.model("pairs"))
+        streams: list[Stream] = []
+
+        async def receive(stream: Stream, _: OpenSession) -> bytes | None:
+            streams.append(stream)
+            return make_records([0, 2000], [0, 0]).tobytes() if len(streams) == 1 else None
+
+        serving = asyncio.create_task(served(client, receive, lines))
+        await held.begun()
+        for _ in range(2):
+            await changed(lambda: streams[0].idle_timer)
+        held.go_on.release(2)
+        assert (await serving).ended is None
+    assert [line["type"] for line in lines] == ["window", "window", "end"]
+
+
+async def test_each_message_renews_a_stream(root: Path) -> None:
+    async with started(root) as client:
+        came = 0
+
+        async def receive(stream: Stream, opened: OpenSession) -> bytes | None:
+            nonlocal came
+            came += 1
+            assert stream.idle_timer is not None
+            assert stream.idle_since is not None
+            if came == 1:
+                stream.idle_since -= HOUR  # it has been silent for so long
+                return make_records([0], [0]).tobytes()
+            stream.idle_timer.cancel()
+            stream._watch()  # as its timer would
+            assert opened.ended is None
+            return None
+
+        assert (await served(client, receive, [])).ended is None
+        assert came == 2
+
+
+async def test_a_stream_that_was_silent_has_no_credit_of_events(root: Path) -> None:
+    # 100 events at 1,000 a second take 0.1 s, however long nothing came before.
+    async with started(root, max_session_events=1000) as client:
+        came: list[float] = []
+
+        async def receive(stream: Stream, _: OpenSession) -> bytes | None:
+            stream.free_at -= HOUR
+            came.append(perf_counter())
+            return make_records([0] * 100, [0] * 100).tobytes() if len(came) == 1 else None
+
+        await served(client, receive, [])
+        assert came[1] - came[0] >= 0.1
+
+
+async def changed(what: Callable[[], object]) -> None:
+    """Wait until a value is another one: a timer was set again."""
+    before = what()
+    async with asyncio.timeout(60):
+        while what() is before:
+            await asyncio.sleep(0.001)
+
+
+def ask(client: Client, **parameters: Any) -> asyncio.Task[Any]:
+    body = {"inputs": [ONE], "parameters": {"sequence_id": 1, **parameters}}
+    return asyncio.create_task(client.post(body, INFER))
+
+
+async def test_a_sequence_that_computes_is_not_idle(root: Path) -> None:
+    async with started(root, session_idle_seconds=0.01) as client:
+        held: Held = slow(client.model("pairs"))
+        asked = ask(client, sequence_start=True)
+        await held.begun()
+        (sequence,) = client.app.state.services.sequences.open.values()
+        for _ in range(2):
+            await changed(lambda: sequence.timer)
+        assert client.app.state.services.sessions.taken.count == 1
+        held.go_on.release()
+        assert (await asked).status == 200
+
+
+async def test_each_request_renews_a_sequence(root: Path) -> None:
+    async with started(root) as client:
+        sequences = client.app.state.services.sequences
+        assert (await ask(client, sequence_start=True)).status == 200
+        ((key, sequence),) = sequences.open.items()
+        for left in (1, 0):
+            sequence.used -= HOUR  # nobody has asked for so long
+            if left:
+                assert (await ask(client)).status == 200
+            sequence.timer.cancel()
+            sequences._watch(key, sequence)  # as its timer would
+            assert len(sequences.open) == left
+
+
+async def test_a_state_passes_between_servers_whose_keys_stand_in_another_order(root: Path) -> None:
+    digests = [f"sha256:{sha256(key).hexdigest()}" for key in (b"one", b"two", b"three")]
+
+    async def post(client: Client, state: object) -> tuple[Any, str]:
+        whole = {"sequence_id": 1, "sequence_start": True, "sequence_end": True, "sequence_state": state}
+        body = {"inputs": [ONE], "parameters": whole}
+        answer = await client.post(body, INFER, {"Authorization": "Bearer one"})
+        assert answer.status == 200, answer.json
+        (counts,) = [each["data"] for each in answer.json["outputs"] if each["name"] == "spike_counts"]
+        return counts, answer.json["parameters"]["sequence_state"]
+
+    state: object = True
+    found = []
+    for clients, admins in (((0, 1), 2), ((1, 0), 2), ((2, 0), 1)):
+        keys = {"api_keys": ",".join(digests[each] for each in clients), "admin_keys": digests[admins]}
+        async with started(root, **keys) as client:
+            counts, state = await post(client, state)
+            found.append(counts)
+    assert found == [[0, 0], [1, 0], [1, 0]]  # a spike at every second event
