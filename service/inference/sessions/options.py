@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from spikeserve.models.coding import MAX_SEED
 from spikeserve.models.errors import InvalidInput
+from spikeserve.models.spec.events import MAX_STEP_US
 from spikeserve.service.inference.native.schemas import Strict
 from spikeserve.service.inference.query_string import parameters
 from spikeserve.service.inference.validation import first_error
@@ -25,7 +26,7 @@ class Reading(StrEnum):
 class StreamOptions(Strict):
     """What a client may choose for its stream."""
 
-    step_us: Annotated[int, Field(ge=1, le=2**31, strict=False)] | None = Field(
+    step_us: Annotated[int, Field(ge=1, le=MAX_STEP_US, strict=False)] | None = Field(
         default=None, description="Microseconds of a time step; only for a model of events whose input does not say it."
     )
     window_steps: Annotated[int, Field(ge=1, strict=False)] | None = Field(
@@ -33,7 +34,7 @@ class StreamOptions(Strict):
         description="Time steps of a window; by default as the model's input says, or 1, or for `direct` and `rate` "
         "coding as many as the model was trained with.",
     )
-    lateness_us: Annotated[int, Field(ge=0, lt=2**31, strict=False)] | None = Field(
+    lateness_us: Annotated[int, Field(ge=0, le=MAX_STEP_US, strict=False)] | None = Field(
         default=None,
         description="Microseconds that an event may come behind the latest one before its window closes; only for a "
         "model of events. By default 0: the first event at or after a window's end closes it.",

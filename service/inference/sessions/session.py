@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from spikeserve.models.coding import EventCoder
 from spikeserve.models.engines import State
@@ -20,6 +21,7 @@ from spikeserve.service.inference.sessions.messages import Scores, WindowLine
 from spikeserve.service.inference.sessions.options import Reading, StreamOptions
 from spikeserve.service.inference.sessions.values import ValueWindow, ValueWindows
 from spikeserve.service.inference.sessions.windows import Window, Windows
+from spikeserve.service.inference.validation import first_error
 
 Kept: TypeAlias = tuple[State | None, NDArray[np.int64], NDArray[np.float64], int, int | None]
 CAMERA_AXES = 3  # channels, height, width
@@ -172,4 +174,7 @@ def binning_of(spec: Spec, options: StreamOptions) -> EventBinning:
     if channels > 2 or len(area) > 2:
         channels, area = 1, [math.prod(spec.input.shape)]
     polarity = Polarity.CHANNELS if channels == 2 else Polarity.MERGED
-    return EventBinning(step_us=step_us, sensor=tuple(reversed(area)), polarity=polarity)
+    try:
+        return EventBinning(step_us=step_us, sensor=tuple(reversed(area)), polarity=polarity)
+    except ValidationError as error:  # a step or an input so large that no record of events tells it
+        raise InvalidInput(f"this model has no streams of events: {first_error(error, fields='').sentence}") from error
